@@ -1,10 +1,12 @@
-"""trio around a GossipNode: four sockets, one timer, a task for each stream. No decision is made here.
+"""Driver: trio around a GossipNode. Four sockets, one timer, a task per stream; all decisions are the node's.
 
-The order in which things happen: input -> machine -> `flush_nowait` -> datagrams, stream commands, events. What is
-too long for one input goes on in pieces, and until it is done no stream brings more. The
-application's callback for events may command the node; what that causes is flushed in the same call.
+An input runs through these steps in order: node, `flush_nowait`, then datagrams, stream commands, events. The
+application's callback for events may command the node; what that causes is flushed in the same call. The driver drops
+and counts a datagram that the kernel has no room for: the node repeats what matters.
 
-A datagram that the kernel has no room for is dropped and counted: the machine repeats what matters.
+Three parts, from bottom to top: `TaskRunner` continues, in steps, the work that was too long for one input, and holds
+back the streams' next data until it is done; `SendBuffer` holds the unsent bytes of one stream; `Driver` owns the
+sockets, the timer and the tasks.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ from netgossip.node import GossipNode
 from netgossip.sockets import NodeSockets, dial, open_sockets
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
-PIECE_S: Final = 0.001
-"""How long it goes on in one go. What the application makes of the outcome takes longer than that."""
+SLICE_S: Final = 0.001
+"""How long the task runner works before it lets others run. What the application does with the outcome takes
+longer."""
 
 
 class Steppable(Protocol):
-    """A machine that may be behind."""
+    """A machine that may have pending work."""
 
     @property
     def has_pending_work(self) -> bool:
@@ -38,7 +41,8 @@ class Steppable(Protocol):
 
 
 class TaskRunner:
-    """`note` after every input; `run` beside that. All that takes long has one `turn`."""
+    """Runs a machine's pending work in steps. Call `note` after every input; `run` is a task of its own. Everything
+    in the event loop that takes long holds `turn` meanwhile."""
 
     def __init__(self, node: Steppable, turn: trio.Lock) -> None:
         self._node = node
@@ -47,17 +51,18 @@ class TaskRunner:
         self.turn = turn
 
     def note(self) -> None:
-        """The node may be behind now."""
+        """Wake the runner if the node has pending work."""
         if self._node.has_pending_work:
             self._came.set()
 
     async def wait_done(self) -> None:
-        """Until the node is not behind: who brings it more of what takes long should wait for that."""
+        """Wait until the node has no pending work. A task that would bring it more long work should wait for that
+        first."""
         while self._node.has_pending_work:
             await self._done.wait()
 
     async def run(self, flush: Callable[[], None]) -> None:
-        """Until cancelled; `flush` carries out what a piece led to."""
+        """Run until cancelled; `flush` carries out what a step led to."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
@@ -65,7 +70,7 @@ class TaskRunner:
                 async with self.turn:
                     began = time.perf_counter()
                     self._node.run_step()
-                    while self._node.has_pending_work and time.perf_counter() - began < PIECE_S:
+                    while self._node.has_pending_work and time.perf_counter() - began < SLICE_S:
                         self._node.run_step()
                     flush()
             self._done.set()
@@ -73,7 +78,7 @@ class TaskRunner:
 
 
 class SendBuffer:
-    """Bytes on their way out. `scope` is of everything that is done for the stream."""
+    """The unsent bytes of one stream. Cancelling `scope` ends all that is done for the stream."""
 
     __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")
 
@@ -85,7 +90,8 @@ class SendBuffer:
         self.scope = trio.CancelScope()
 
     async def write(self, transport: trio.SocketStream, both: trio.CancelScope) -> None:
-        """Send what is queued, also what comes later; once it is all and we are closing, end `both` directions."""
+        """Send what is queued, also what is queued later; once all is sent and `closing` is set, end `both`
+        directions."""
         while True:
             while self.queue:
                 data = self.queue.popleft()
@@ -102,24 +108,23 @@ __all__ = ["Driver", "NodeSockets", "open_sockets"]
 
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
-"""Datagrams taken from a socket before others get their turn: some 3 ms of work."""
+"""Datagrams taken from a socket before other tasks get their turn: about 3 ms of work."""
 READ_BYTES: Final = 64 * 1024
-"""Taken from a stream before others get their turn: a frame. What it says is looked at piece by piece
-(task_runner.py).
-"""
+"""Taken from a stream before other tasks get their turn: one frame. TaskRunner processes its content in steps."""
 QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
-"""Unsent bytes of one stream. Twice the most that the machines give to one at once; beyond it the stream breaks."""
+"""Limit of unsent bytes of one stream: twice the most that the machines queue at once. Beyond it the stream
+breaks."""
 DIAL_TIMEOUT_S: Final = 10.0
 LINGER_S: Final = 10.0
-"""What is queued may still be sent for so long after the machine, or the peer, has closed."""
+"""How long queued bytes may still be sent after the machine, or the peer, has closed."""
 
 
 class Driver:
-    """Runs a node on its sockets. `on_events` is called in the loop and must not block.
+    """Runs a node on its sockets. `on_events` is called in the event loop and must not block.
 
     The sockets belong to the driver from now on; `run` closes them when it ends. `clock` is the monotonic clock of
-    every `now` given to the node, ordinarily `trio.current_time`. `turn` is held by whatever takes long in this event
-    loop, if the application has such a lock as well.
+    every `now` given to the node, ordinarily `trio.current_time`. Pass `turn` if the application has a lock that
+    every long task in this event loop holds; the driver then takes it as well.
     """
 
     def __init__(
@@ -150,7 +155,7 @@ class Driver:
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Until cancelled. Raises only what the callback raises."""
+        """Run until cancelled. Raises only what the callback raises."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -163,9 +168,9 @@ class Driver:
             self._sockets.close()
 
     def rebind(self, sockets: NodeSockets) -> None:
-        """Listen on, and send from, these sockets from now on, because the host is reached by another address.
+        """Listen on, and send from, these sockets from now on, because other hosts reach this one at another address.
 
-        The former ones are closed; streams go on or break by themselves. Tell the node as well (`set_address`).
+        The former sockets are closed; streams continue or break by themselves. Tell the node as well (`set_address`).
         """
         former, self._sockets, self._udp = self._sockets, sockets, sockets.udp
         self._listening.cancel()
@@ -176,7 +181,7 @@ class Driver:
             self._nursery.start_soon(self._listen, sockets, self._listening, self._nursery)
 
     async def _listen(self, sockets: NodeSockets, scope: trio.CancelScope, streams: trio.Nursery) -> None:
-        """On these sockets, until `rebind` brings others; then they are closed, and the streams stay."""
+        """Listen on these sockets until `rebind` replaces them; then close them. Streams stay open."""
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
@@ -187,7 +192,7 @@ class Driver:
             sockets.close()
 
     def flush_nowait(self) -> None:
-        """Carry out what the node wants done. Call it after every command given to the node."""
+        """Carry out what the node wants done. Call this after every command given to the node."""
         if self._nursery is None or self._flushing:
             return
         self._flushing = True
@@ -219,7 +224,7 @@ class Driver:
             nursery.start_soon(self._dial, command.stream_id, command.destination)
             return
         if (stream := self._streams.get(command.stream_id)) is None:
-            return  # it ended in between
+            return  # the stream ended in between
         if isinstance(command, StreamSend):
             stream.queue.append(command.data)
             stream.queued_bytes += len(command.data)
@@ -257,13 +262,13 @@ class Driver:
             self.flush_nowait()
 
     def _set_timer(self) -> None:
-        """Moved, and not woken to be set anew: most inputs change nothing but the deadline."""
+        """Move the timer's deadline without waking its task: most inputs change nothing but the deadline."""
         if self._timer.cancel_called:
-            return  # it has ended, also when its task has not run yet: what it was late for must not be forgotten
-        # A deadline that an input has just brought about may lie in the past: nobody was late for it.
+            return  # it has fired, though its task may not have run yet: moving it would hide how late it is
+        # A deadline that an input has just brought about may lie in the past; that is no lag of the event loop.
         now = self._clock()
         self._planned_at = max(self._node.next_deadline(), now)
-        # The difference of the clocks is taken first: a deadline that is rounded down comes too early.
+        # Take the difference of the clocks first: a deadline that is rounded down fires too early.
         self._timer.deadline = self._planned_at + (trio.current_time() - now)
 
     async def _accept(self, channel: Channel, tcp: socket.socket, nursery: trio.Nursery) -> None:
@@ -271,14 +276,14 @@ class Driver:
         while True:
             try:
                 accepted = await listener.accept()
-            except OSError:  # out of descriptors: give others time to end
+            except OSError:  # out of descriptors: wait until others are closed
                 self.counts["accept_errors"] += 1
                 await trio.sleep(0.1)
                 continue
             try:
                 peer = accepted.socket.getpeername()
             except OSError:
-                accepted.socket.close()  # the peer is gone already
+                accepted.socket.close()  # the peer has disconnected already
                 self.counts["accept_errors"] += 1
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
@@ -296,7 +301,7 @@ class Driver:
         await self._serve(stream_id, transport)
 
     async def _serve(self, stream_id: StreamId, transport: trio.SocketStream) -> None:
-        """Move bytes both ways until either side is done."""
+        """Move bytes in both directions until either side is done."""
         stream = self._streams[stream_id]
         error: str | None = "cancelled"
         with stream.scope:
@@ -305,7 +310,7 @@ class Driver:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(stream.write, transport, nursery.cancel_scope)
                         error = await self._read(stream_id, transport)
-                        # The peer has said all; we may not have.
+                        # The peer has finished sending; we may not have.
                         self._node.handle_stream_end(stream_id, self._clock(), error)
                         self.flush_nowait()
                         patience_s = LINGER_S if error is None else 0.0
@@ -328,7 +333,7 @@ class Driver:
             await self._task_runner.wait_done()
 
     def _end(self, stream_id: StreamId, error: str | None) -> None:
-        """Forget a stream, and tell the machine unless it asked for it."""
+        """Drop a stream, and tell the machine unless the machine closed it."""
         stream = self._streams.pop(stream_id)
         if not stream.closing:
             self._node.handle_stream_end(stream_id, self._clock(), error)

@@ -1,20 +1,20 @@
-"""netgossip's errors: who erred, and whether state changed."""
+"""netgossip's errors: who is at fault, and whether state changed."""
 
 from __future__ import annotations
 
 
 class GossipError(Exception):
-    """Base of all that netgossip raises."""
+    """Base class of all errors that netgossip raises."""
 
 
 class WireError(GossipError):
-    """The peer erred: bytes that do not follow the format. Raised by every `*_untrusted` parser, and nothing
-    else comes out of them. State is unchanged."""
+    """The peer is at fault: its bytes do not follow the format. Every `*_untrusted` parser raises this, and no other
+    error comes out of them. State is unchanged."""
 
 
 class SealError(WireError):
-    """The peer erred: a frame that none of our keys opens, or that carries another label. `reason` is one of
-    StrangerHeard's. State is unchanged."""
+    """The peer is at fault: none of our keys opens the frame, or it carries another label. `reason` is one of
+    UnknownSourceHeard's. State is unchanged."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -22,9 +22,9 @@ class SealError(WireError):
 
 
 class EarlyError(WireError):
-    """Nobody erred: the frame was sealed before its sender's proof and overtaken by it, as happens when hosts meet.
-    It is refused because a recording looks the same. State is unchanged."""
+    """No one is at fault: the frame was sealed before its sender's proof but arrived after it, as happens when hosts
+    meet. It is refused because a recording looks the same. State is unchanged."""
 
 
 class GossipUsageError(GossipError):
-    """The caller erred (a value too large, a scope that was not entered). State is unchanged."""
+    """The caller is at fault (a value too large, a scope that was not entered). State is unchanged."""

@@ -1,11 +1,11 @@
 """GossipNode: membership and replicated records as one machine, the only public one of this library.
 
-`swim.py` knows who lives, `replication.py` keeps records. They don't know of each other; this file owns both, gives
-out the numbers of streams, tells them apart by channel, and passes on who is where:
+`membership/swim.py` knows which members are alive, `records/replication.py` keeps records. Neither imports the other;
+this file owns both, allocates the numbers of streams, routes streams by channel, and passes on members and addresses:
 
     MemberChanged, MemberReaped (swim)  ->  set_peer (replication)
 
-Outside only the application's part of a member's meta is seen (meta.py).
+Callers see only the application's part of a member's meta (codec/meta.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from netgossip.codec.meta import recalled, record_address, shown, wrap_meta
+from netgossip.codec.meta import record_address, restored, shown, wrap_meta
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.membership.swim import Swim
@@ -43,14 +43,14 @@ from netgossip.types import (
 
 
 class GossipNode:
-    """One node of the cluster. See types.py for the face of the machine: feed it, drain it, mind its deadline.
+    """One node of the cluster. See types.py for how to drive the machine: feed it, drain it, keep its deadline.
 
     `address` is where others reach our gossip port, `record_port` the port of records on the same IP. `meta` (at most
     400 bytes) is shown to all. `incarnation` and `boot_epoch` are the application's persisted counters; `boot_epoch`
-    must be raised at each start. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of
-    tests. `remembered` are members as `MemberChanged` last showed them, dialled like `seeds` until they answer.
-    `departed` are members that were reaped before, each with its last incarnation, above which it may come back.
-    `own_logs` and `replicas` are what `EntriesChanged` reported in former lives. Raises UsageError for what can't be.
+    must be raised at each start. `label` is the cluster's id. `rng` must be `random.SystemRandom` outside of tests.
+    `remembered` are members as `MemberChanged` last reported them, dialled like `seeds` until they answer. `departed`
+    are members that were reaped before, each with its last incarnation, above which it may come back. `own_logs` and
+    `replicas` are what `EntriesChanged` reported before the restart. Raises GossipUsageError for invalid arguments.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class GossipNode:
         self._events: list[Event] = []
         self._now = now
         self._is_swims_turn = True
-        """Which of the two goes on first when both are behind: a flood of one must not hold up the other."""
+        """Which of the two continues first when both have pending work: a flood of one must not starve the other."""
         self._swim = Swim(
             config=config,
             node_id=node_id,
@@ -95,7 +95,7 @@ class GossipNode:
             rng=rng,
             now=now,
             new_stream_id=lambda: self._new_stream(Channel.GOSSIP),
-            remembered=[recalled(member, record_port) for member in remembered],
+            remembered=[restored(member, record_port) for member in remembered],
             departed=departed,
             seeds=seeds,
         )
@@ -125,7 +125,7 @@ class GossipNode:
     # Inputs
 
     def handle_datagram(self, channel: Channel, payload: bytes, source: Address, now: float) -> None:
-        """A UDP payload that came to one of our ports."""
+        """Handle a UDP payload that came to one of our ports."""
         if channel is Channel.GOSSIP:
             self._swim.handle_datagram(payload, source, now)
         else:
@@ -133,7 +133,7 @@ class GossipNode:
         self._pass_on(now)
 
     def accept_stream(self, channel: Channel, peer: Address, now: float) -> StreamId:
-        """Somebody dialled one of our ports. Returns the stream's number."""
+        """Register a stream that a peer opened to one of our ports. Returns the stream's number."""
         stream_id = self._new_stream(channel)
         if channel is Channel.GOSSIP:
             self._swim.accept_stream(stream_id, peer, now)
@@ -143,7 +143,7 @@ class GossipNode:
         return stream_id
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
-        """Bytes of a stream, in any cut."""
+        """Handle bytes of a stream, split at any position."""
         match self._channels.get(stream_id):
             case Channel.GOSSIP:
                 self._swim.handle_stream_data(stream_id, data, now)
@@ -152,7 +152,7 @@ class GossipNode:
         self._pass_on(now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
-        """The peer half-closed (error None), or the stream broke or could not be dialled."""
+        """Handle the end of a stream: the peer half-closed (error None), or it broke or could not be dialled."""
         match self._channels.pop(stream_id, None):
             case Channel.GOSSIP:
                 self._swim.handle_stream_end(stream_id, now, error)
@@ -168,11 +168,11 @@ class GossipNode:
 
     @property
     def has_pending_work(self) -> bool:
-        """True while something is too long to be done in one go: call `run_step`, and let others run in between."""
+        """True while some work is too long for one call: call `run_step`, and let other tasks run in between."""
         return self._swim.has_pending_work or self._replication.has_pending_work
 
     def run_step(self) -> None:
-        """Do another millisecond of what is left to do."""
+        """Do another millisecond of the pending work."""
         is_swims = self._swim.has_pending_work and (
             self._is_swims_turn or not self._replication.has_pending_work
         )
@@ -188,7 +188,7 @@ class GossipNode:
         return min(self._swim.next_deadline(), self._replication.next_deadline())
 
     def drain(self) -> NodeOutput:
-        """Everything that the outside must do now; a second call gives nothing."""
+        """Return everything that the driver must do now; a second call returns nothing."""
         output = self._replication.drain()
         for command in output.streams:
             self._take_command(command)
@@ -199,7 +199,7 @@ class GossipNode:
         return NodeOutput(datagrams, commands, events)
 
     def _pass_on(self, now: float) -> None:
-        """Let replication know what the membership found out."""
+        """Tell replication what the membership found out."""
         self._now = now
         output = self._swim.drain()
         self._datagrams += output.datagrams
@@ -235,55 +235,56 @@ class GossipNode:
     # Membership
 
     def set_meta(self, meta: bytes, now: float) -> None:
-        """Show another meta to all, at most 400 bytes. Raises UsageError."""
+        """Show another meta to all, at most 400 bytes. Raises GossipUsageError."""
         self._swim.set_meta(wrap_meta(self._record_port, meta), now)
         self._pass_on(now)
 
     def set_address(self, address: Address, now: float) -> None:
-        """Others reach us elsewhere from now on."""
+        """Announce that others reach us at this address from now on."""
         self._swim.set_address(address, now)
         self._pass_on(now)
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
-        """Gossip addresses to dial for ever, with backoff, while no member has them."""
+        """Dial these gossip addresses for ever, with backoff, while no member has them."""
         self._swim.set_seeds(seeds, now)
         self._pass_on(now)
 
     def leave(self, now: float) -> None:
-        """Tell the others that we go for good. Keep running until `has_left`."""
+        """Tell the others that we leave for good. Keep running until `has_left`."""
         self._swim.leave(now)
         self._pass_on(now)
 
     def has_left(self, now: float) -> bool:
-        """True once enough others were told, or the time for it is over."""
+        """True once enough others know that we leave, or the time for it is over."""
         return self._swim.has_left(now)
 
     def forget(self, node_id: NodeId, now: float) -> None:
-        """Keep nothing of a member that is dead or has left; a live one stays. Its logs: see `drop_owner`."""
+        """Remove a member that is dead or has left; a live one stays. For its logs see `drop_owner`."""
         self._swim.forget(node_id, now)
         self._pass_on(now)
 
     def probe_soon(self, node_id: NodeId, now: float) -> None:
-        """Probe this member next: the application has a reason to doubt that it lives. Costs few probes, if any."""
+        """Probe this member next: the application has a reason to doubt that it is alive. Costs few extra probes, if
+        any."""
         self._swim.probe_soon(node_id, now)
 
     def note_lag(self, lag_s: float, now: float) -> None:
-        """Our own event loop was late by this: doubt ourselves before others."""
+        """Report that our own event loop was late by `lag_s`: we then doubt ourselves before others."""
         self._swim.note_lag(lag_s, now)
         self._pass_on(now)
 
     def members(self) -> Mapping[NodeId, Member]:
-        """All nodes known, ourselves among them, with the application's part of their meta."""
+        """All known nodes, ourselves among them, with the application's part of their meta."""
         return {node_id: shown(member) for node_id, member in self._swim.members().items()}
 
     def member(self, node_id: NodeId) -> Member | None:
-        """One of `members()`, at less cost."""
+        """Return one of `members()`, at less cost."""
         member = self._swim.members().get(node_id)
         return None if member is None else shown(member)
 
     @property
     def incarnation(self) -> int:
-        """Ours; persist it and give it to the next life."""
+        """Our own incarnation; persist it and pass it to the next start."""
         return self._swim.incarnation
 
     def rtt_s(self, node_id: NodeId) -> float | None:
@@ -291,61 +292,65 @@ class GossipNode:
         return self._swim.rtt_s(node_id)
 
     def record_address(self, node_id: NodeId) -> Address | None:
-        """Where a member takes records; None if it takes none or is not known."""
+        """The address at which a member takes records; None if it takes none or is not known."""
         member = self._swim.members().get(node_id)
         return None if member is None else record_address(member)
 
-    # Records: see Replication for each
+    # Records: see Replication for each.
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
-        """Who takes part in a scope; the cluster's scope has everybody."""
+        """Set which nodes take part in a scope; in the cluster's scope all do."""
         self._replication.set_scope_members(scope, node_ids, now)
 
     def enter_scope(self, scope: Scope, now: float) -> None:
-        """Hold others' logs of the scope from now on. ScopeSynced follows, once its members are set as well."""
+        """Hold others' logs of the scope from now on. ScopeSynced follows, once the scope's members are set
+        as well."""
         self._replication.enter_scope(scope, now)
 
     def exit_scope(self, scope: Scope, now: float) -> None:
-        """Forget others' logs of the scope; our own stays and is told as before."""
+        """Drop others' logs of the scope; our own stays and is replicated as before."""
         self._replication.exit_scope(scope, now)
 
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Forget an owner's logs, in some scopes or (None) all. Copies at others don't come back."""
+        """Drop an owner's logs, in some scopes or (None) in all. Copies that others hold don't come back."""
         self._replication.drop_owner(node_id, scopes, now)
 
     def readmit_owner(self, node_id: NodeId) -> None:
-        """Let copies of an owner's dropped logs come back: it was dropped by mistake."""
+        """Let copies of an owner's dropped logs come back, because it was dropped by mistake."""
         self._replication.readmit_owner(node_id)
 
     def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
-        """Scopes in which we hold a log of the owner."""
+        """The scopes in which we hold a log of the owner."""
         return self._replication.scopes_of(node_id)
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Give the next versions to (scope, key, value or None) changes. Changes nothing. Raises UsageError."""
+        """Assign the next versions to (scope, key, value or None) changes. Changes no state. Raises
+        GossipUsageError."""
         return self._replication.prepare(changes)
 
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
-        """Apply what `prepare` gave, once it is on disk. Raises UsageError."""
+        """Apply what `prepare` returned, once it is on disk. Raises GossipUsageError."""
         self._replication.commit(entries, now)
 
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
     ) -> tuple[tuple[Scope, bytes, bytes], ...]:
-        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet. Ask now and then,
-        and publish them as other changes. At most one a log, of a key that `may_rewrite` allows."""
+        """Return rewrites of unchanged entries that let many tombstones be dropped from logs of ours that are quiet.
+        Call this now and then, and publish them like other changes. At most one per log, of a key that `may_rewrite`
+        allows."""
         return self._replication.rewrites(now, may_rewrite)
 
     def own_scopes(self) -> frozenset[Scope]:
-        """Those in which we have a log of our own."""
+        """The scopes in which we have a log of our own."""
         return self._replication.own_scopes()
 
-    def is_told_of(self, scope: Scope) -> bool:
-        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
-        return self._replication.is_told_of(scope)
+    def is_only_reported(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: it exists only because a peer reported that it
+        holds one."""
+        return self._replication.is_only_reported(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
-        """Forget our own log of a scope that has been left and that nobody enters again. Raises UsageError."""
+        """Drop our own log of a scope that was left and that no node enters again. Raises GossipUsageError."""
         self._replication.drop_own_log(scope)
 
     def head(self, scope: Scope) -> int:
@@ -353,31 +358,31 @@ class GossipNode:
         return self._replication.head(scope)
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers in scope that lack our head, or whose own head we lack."""
+        """Live peers in the scope that lack our head, or whose own head we lack."""
         return self._replication.unacknowledged(scope)
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
+        """Begin to find out what live peers hold of the scope and we do not, whoever wrote it; see `ahead`."""
         self._replication.catch_up(scope, now)
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
+        """Live peers of which we don't know yet whether we hold all that they held when we began to `catch_up`."""
         return self._replication.ahead(scope)
 
     def caught_up(self, scope: Scope) -> None:
-        """Nobody asks `ahead` any more."""
+        """Stop tracking `ahead`."""
         self._replication.caught_up(scope)
 
     def own_log(self, scope: Scope) -> Log | None:
-        """A copy of our log, None if there was never a change."""
+        """A copy of our log; None if there was never a change."""
         return self._replication.own_log(scope)
 
     def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
-        """Of every log of the scope its version and its number of entries, without copying any."""
+        """The version and number of entries of every log of the scope, without copying any."""
         return self._replication.outline(scope)
 
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
-        """A copy of one log, None when we do not hold it."""
+        """A copy of one log; None when we do not hold it."""
         return self._replication.log(scope, owner)
 
     def logs(self, scope: Scope) -> tuple[Log, ...]:
@@ -385,14 +390,15 @@ class GossipNode:
         return self._replication.logs(scope)
 
     def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
-        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises UsageError."""
+        """Send a request to a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises
+        GossipUsageError."""
         return self._replication.request(peer, payload, now, timeout_s)
 
     def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
-        """Answer a request, at most 1,000 bytes. Raises UsageError."""
+        """Answer a request, at most 1,000 bytes. Raises GossipUsageError."""
         self._replication.respond(event, payload, now)
 
-    # Both
+    # Both.
 
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start and present sizes, `gossip_…` and `record_…`."""

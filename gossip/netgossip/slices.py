@@ -1,12 +1,12 @@
-"""Long work of a machine, in pieces: thousands of entries of a log, or of members, are read, merged or written down a
-few hundred at a time, and whoever drives the machine lets others run in between.
+"""Long work of a machine, in slices: reading, merging or encoding thousands of entries of a log, or of members, a few
+hundred at a time. The driver lets other tasks run between two slices.
 
-A work is a generator that yields wherever it could stop. Its first piece is done at once, so what is short is over
-before the call returns; what is left waits here, and is done in the order in which it came. A machine with something
-left is *behind*: its driver calls `run_step` until it is not so.
+A work is a generator that yields wherever it could stop. Its first slice runs at once, so short work is done before
+the call returns; the rest waits in the queue, first in, first out. While anything waits, the machine has pending
+work, and its driver calls `run_step` until none is left.
 
-Between two pieces anything may happen to what a work is about. So a work holds no half of anything that others can
-see: it prepares, and looks again at what it relies on when it puts the outcome in place, with no piece in between.
+Between two slices anything may happen to the state that a work is about. So a work leaves nothing half done that
+others can see: it prepares, and checks again what it relies on when it applies the outcome, within one slice.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Pieces: TypeAlias = Generator[None, None, T]
+Slices: TypeAlias = Generator[None, None, T]
 
-ENTRIES_A_PIECE: Final = 256
-"""Entries of a log that are read, merged or written down in one piece: up to 1 ms."""
-ROWS_A_PIECE: Final = 512
-"""Rows of a vector that are made, or compared with our logs, in one piece: up to 1 ms."""
-MEMBERS_A_PIECE: Final = 128
-"""Members that are read, merged or written down in one piece: up to 1 ms; 2 ms where all of them are new."""
+ENTRIES_PER_SLICE: Final = 256
+"""Entries of a log that are read, merged or encoded in one slice: up to 1 ms."""
+ROWS_PER_SLICE: Final = 512
+"""Rows of a vector that are encoded, or compared with our logs, in one slice: up to 1 ms."""
+MEMBERS_PER_SLICE: Final = 128
+"""Members that are read, merged or encoded in one slice: up to 1 ms; 2 ms where all of them are new."""
 
 
-def at_once(pieces: Pieces[T]) -> T:
-    """The result, for whoever can wait."""
+def at_once(pieces: Slices[T]) -> T:
+    """Run all slices now and return the result."""
     while True:
         try:
             next(pieces)
@@ -38,33 +38,33 @@ def at_once(pieces: Pieces[T]) -> T:
 
 
 class WorkQueue:
-    """What is left of the long works of one machine."""
+    """The pending long works of one machine."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Pieces[None]] = deque()
+        self._waiting: deque[Slices[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def begin(self, work: Pieces[None]) -> None:
-        """Do the first piece now, whatever waits, and have the rest wait behind it."""
+    def begin(self, work: Slices[None]) -> None:
+        """Run the first slice now, whatever waits, and queue the rest."""
         if self._goes_on(work):
             self._waiting.append(work)
 
-    def queue(self, work: Pieces[None]) -> None:
-        """Begin once all that waits is done: now, if nothing does."""
+    def queue(self, work: Slices[None]) -> None:
+        """Begin this work once all that waits is done: now, if nothing waits."""
         if self._waiting:
             self._waiting.append(work)
         else:
             self.begin(work)
 
     def run_step(self) -> None:
-        """The next piece of what came first."""
+        """Run the next slice of the work that came first."""
         if self._waiting and not self._goes_on(self._waiting[0]):
             self._waiting.popleft()
 
     @staticmethod
-    def _goes_on(work: Pieces[None]) -> bool:
+    def _goes_on(work: Slices[None]) -> bool:
         try:
             next(work)
         except StopIteration:

@@ -14,10 +14,10 @@ from netgossip.errors import GossipUsageError
 from netgossip.types import Address, Channel
 
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
-"""linux/in.h; of both families."""
+"""linux/in.h; valid for both address families."""
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Asked of the kernel for each UDP socket: 1,000 pushes of the largest size while the loop is busy."""
+"""Requested from the kernel for each UDP socket: 1,000 pushes of the largest size while the event loop is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,19 @@ def open_sockets(address: str, gossip_port: int, record_port: int) -> NodeSocket
 
 
 async def dial(destination: Address, own: NodeSockets) -> trio.SocketStream:
-    """Connect from the address that datagrams are sent from, whatever others the host has. Raises OSError, also for
-    an address of the other family: whom streams reach and datagrams do not would be alive and dead by turns."""
+    """Connect from the address that datagrams are sent from, whatever other addresses the host has.
+
+    Raises OSError, also for an address of the other family: a member that streams reach and datagrams do not would
+    alternate between alive and dead.
+    """
     family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
     if family != own.gossip_udp.family:
-        raise OSError(errno.EAFNOSUPPORT, "it is reached by the other family of addresses")
+        raise OSError(errno.EAFNOSUPPORT, "its address is of the other IP version")
     dialled = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         source = own.gossip_udp.getsockname()[0]
         if not ipaddress.ip_address(source).is_unspecified:
-            # Its port is chosen together with the destination, so that none is used up by being bound.
+            # The kernel then chooses the port together with the destination, so that binding does not use up a port.
             dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             await dialled.bind((source, 0))
         await dialled.connect(destination)
@@ -86,7 +89,7 @@ def _bind(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
         bound.setblocking(False)
         if stream:
-            # Connections of our last life in TIME_WAIT must not keep us out.
+            # Connections of our last run in TIME_WAIT must not block the bind.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)

@@ -1,16 +1,17 @@
-"""Which accepted streams keep their places, when there are more than places.
+"""Which accepted streams stay open when there are more than slots.
 
 A stream is *unproven* until a frame on it was found to be sealed by a member in its present session. Anyone who can
-connect gets that far, so an unproven stream is always the one that is closed, and the newest connection always gets a
-place: refusing it instead would let a few silent connections shut all members out.
+connect gets that far, so only unproven streams are closed for a new connection, and the newest connection always gets
+a slot: refusing it instead would let a few silent connections shut all members out.
 
-- A host has at most `per_host` unproven streams. One more closes one of its own, chosen by chance: were it always the
-  oldest, a flood from a member's address would close the member's own stream before its first frame came.
+- A host has at most `per_host` unproven streams. One more closes one of its own, chosen at random: if it were always
+  the oldest, a flood from a member's address would close the member's own stream before its first frame came.
 - Hosts that are not members' have at most `unknown_sources` together. One more closes one of the host that has the
   most of them.
-- All unproven ones together have at most `unproven` places. A member's address gets one at a stranger's expense.
-- A proven stream holds one of `proven` places. A member's newer stream closes its older one: a member uses one at a
-  time. When all are taken, the one closes on which nothing came for longest.
+- All unproven streams together have at most `unproven` slots. A member's address gets one at the expense of an
+  unknown source.
+- A proven stream holds one of `proven` slots. A member's newer stream closes its older one, because a member uses one
+  at a time. When all are taken, the stream closes that has been silent for longest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from netgossip.types import NodeId, StreamId
 
 @dataclass(frozen=True, slots=True)
 class SlotLimits:
-    """How many streams of each sort are open at once."""
+    """How many streams of each kind may be open at once."""
 
     unproven: int
     unknown_sources: int
@@ -34,7 +35,7 @@ class SlotLimits:
 
 
 class StreamSlots:
-    """The accepted streams by host, and by member once proven. `is_member` tells whether a host's address is a
+    """The accepted streams by host, and by member once proven. `is_member` says whether a host's address is a
     member's."""
 
     def __init__(self, limits: SlotLimits, *, is_member: Callable[[str], bool], rng: random.Random) -> None:
@@ -43,10 +44,10 @@ class StreamSlots:
         self._rng = rng
         self._unproven: dict[StreamId, str] = {}
         self._proven: dict[StreamId, NodeId] = {}
-        """The one on which something came last is the last."""
+        """In order of the last frame: the stream that was silent for longest comes first."""
 
     def enter(self, stream_id: StreamId, host: str) -> StreamId | None:
-        """A peer opened a stream. Returns the stream that is to be closed for it."""
+        """Register a stream that a peer opened. Returns the stream that must be closed for it."""
         victim = self._victim_for(host)
         if victim is not None:
             del self._unproven[victim]
@@ -54,7 +55,7 @@ class StreamSlots:
         return victim
 
     def prove(self, stream_id: StreamId, sender: NodeId) -> StreamId | None:
-        """A member's frame came on the stream. Returns the stream that is to be closed for it."""
+        """Mark the stream as proven: a member's frame came on it. Returns the stream that must be closed for it."""
         self._unproven.pop(stream_id, None)
         is_known = self._proven.pop(stream_id, None) is not None
         victim = None
@@ -72,7 +73,7 @@ class StreamSlots:
         return stream_id in self._proven
 
     def leave(self, stream_id: StreamId) -> None:
-        """The stream is over."""
+        """Remove a stream that has ended."""
         self._unproven.pop(stream_id, None)
         self._proven.pop(stream_id, None)
 
@@ -93,7 +94,7 @@ class StreamSlots:
         return self._rng.choice([one for one, at in self._unproven.items() if at == host])
 
     def check_invariants(self) -> None:
-        """No limit is exceeded."""
+        """Assert that no limit is exceeded."""
         by_host = Counter(self._unproven.values())
         assert len(self._unproven) <= self._limits.unproven
         assert max(by_host.values(), default=0) <= self._limits.per_host

@@ -1,7 +1,7 @@
 """SimCluster: whole clusters of GossipNode under virtual time, on a network that loses, delays and cuts.
 
-The nodes are the ones that run in production, with the bytes that they would send. One seed is one run: `log` is the
-same each time. An hour of a quiet cluster of three takes seconds.
+The nodes are the production code and send the same bytes. A seed determines the run: `log` is the same each time. An
+hour of a quiet cluster of three takes seconds.
 
     cluster = SimCluster(seed=1, nodes=3)
     cluster.run_until(cluster.converged, timeout_s=30)
@@ -10,9 +10,9 @@ same each time. An hour of a quiet cluster of three takes seconds.
     cluster.run_for(60)
     cluster.heal()
 
-A host has a disk: what a real application would have journalled survives `crash` and `restart`. Datagrams get lost
-at rate `loss`; streams don't, but break when they are cut for longer than STREAM_PATIENCE_S. A host that is `paused`
-reads nothing until it goes on; its kernel takes connections meanwhile, and keeps what comes.
+A host has a disk: what a real application would have journalled survives `crash` and `restart`. Datagrams are lost at
+rate `loss`; streams lose nothing, but break when they are cut for longer than STREAM_PATIENCE_S. A host that is
+`paused` reads nothing until it resumes; its kernel accepts connections meanwhile, and keeps what comes.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ from netgossip.types import (
 )
 
 PORTS: Final = {Channel.GOSSIP: 7956, Channel.RECORD: 7957}
-PIECE_S: Final = 0.001
-"""Virtual time between two pieces of long work, in which other things happen."""
+SLICE_S: Final = 0.001
+"""Virtual time between two slices of long work, in which other things happen."""
 PAUSED_S: Final = 0.1
-"""Virtual time until a paused host is looked at again."""
+"""Virtual time until a paused host is checked again."""
 KEPT_DATAGRAMS: Final = 256
-"""That the kernel keeps for a process that does not read: some 200 KiB, Linux's default. Further ones are dropped."""
+"""Datagrams that the kernel keeps for a process that does not read: about 200 KiB, Linux's default. Further ones are
+dropped."""
 CHECK_EVERY: Final = 64
-"""Inputs of a host between two looks at its invariants."""
+"""Inputs of a host between two checks of its invariants."""
 
 
 @dataclass(slots=True)
 class Disk:
-    """What a host keeps over a crash."""
+    """The state of a host that survives a crash."""
 
     boot_epoch: int = 0
     incarnation: int = 1
@@ -73,7 +74,7 @@ class Disk:
     members: dict[NodeId, Member] = field(default_factory=dict)
 
     def note(self, event: EntriesChanged) -> None:
-        """Do what an application's journal does with the event."""
+        """Record the event as an application's journal would."""
         log = self.logs.get((event.scope, event.owner))
         entries = dict(log.entries) if log is not None and not event.replaced else {}
         entries.update({entry.key: entry for entry in event.entries})
@@ -88,7 +89,7 @@ class Disk:
 
 
 class SimHost:
-    """One host: its disk, and its node while that runs."""
+    """One host: its disk, and its node while it runs."""
 
     def __init__(self, cluster: SimCluster, name: str, ip: str, seeds: tuple[Address, ...]) -> None:
         self.name = name
@@ -104,15 +105,15 @@ class SimHost:
         self.join_handler: JoinHandler | None = None
         self._is_paused = False
         self._unread: list[Callable[[], None]] = []
-        """What came to the kernel's sockets while the process stood still."""
+        """Data that the kernel's sockets received while the process was paused."""
         self._unread_datagrams = 0
         self._cluster = cluster
-        self._lives = 0
-        """Starts, also from a backup, which does not count them: no life has the random numbers of another."""
+        self._starts = 0
+        """Starts, also from a backup, which does not restore this count: each start has its own random numbers."""
         self._wake_at = float("inf")
         self._inputs = 0
         self._is_planned = False
-        """Another piece of what the node is behind with."""
+        """Another slice of the node's pending work is scheduled."""
 
     @property
     def running(self) -> GossipNode:
@@ -122,8 +123,8 @@ class SimHost:
 
     @property
     def paused(self) -> bool:
-        """The process stands still (SIGSTOP): it reads nothing, answers nothing and misses its deadlines. The kernel
-        goes on: it takes connections, and keeps what comes until the process reads it."""
+        """True while the process is stopped (SIGSTOP): it reads nothing, answers nothing and misses its deadlines.
+        The kernel continues: it accepts connections, and keeps what comes until the process reads it."""
         return self._is_paused
 
     @paused.setter
@@ -133,7 +134,7 @@ class SimHost:
             self._read()
 
     def receive(self, action: Callable[[], None], *, is_datagram: bool) -> None:
-        """Something comes to a socket: the node reads it now, or once it is no longer paused."""
+        """Deliver something to a socket: the node reads it now, or once it is no longer paused."""
         if not self._is_paused:
             action()
         elif not is_datagram:
@@ -148,15 +149,16 @@ class SimHost:
             action()
 
     def stop(self) -> None:
-        """End the node's life at once. What it had not read is lost, and who sent it on a stream hears of that."""
+        """End the node at once. What it had not read is lost, and the senders of unread stream data see the stream
+        break."""
         self.node = None
         self.paused = False
 
     def start(self) -> None:
-        """Begin a new life from the disk."""
+        """Start a new node from the disk."""
         cluster = self._cluster
         self._is_planned = False
-        self._lives += 1
+        self._starts += 1
         self.disk.boot_epoch += 1
         logs = self.disk.logs.values()
         self.node = GossipNode(
@@ -169,7 +171,7 @@ class SimHost:
             boot_epoch=self.disk.boot_epoch,
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
-            rng=random.Random(f"{cluster.seed} {self.name} {self._lives}"),
+            rng=random.Random(f"{cluster.seed} {self.name} {self._starts}"),
             now=cluster.now,
             remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
             seeds=self.seeds,
@@ -183,7 +185,7 @@ class SimHost:
 
     @contextmanager
     def commanding(self) -> Iterator[GossipNode]:
-        """The node, for commands; what they cause is carried out at the end."""
+        """The node, for commands; their output is carried out at the end."""
         yield self.running
         self.flush()
 
@@ -195,7 +197,7 @@ class SimHost:
         return entries
 
     def enter(self, scope: Scope) -> None:
-        """Take part in a scope from now on, also in later lives."""
+        """Take part in a scope from now on, also after restarts."""
         self.scopes.add(scope)
         with self.commanding() as node:
             node.enter_scope(scope, self._cluster.now)
@@ -210,12 +212,12 @@ class SimHost:
         }
 
     def state_of(self, other: SimHost) -> MemberState | None:
-        """What this host holds of another; None when it never heard of it."""
+        """The state in which this host holds another; None when it does not know it."""
         member = self.running.member(other.node_id)
         return None if member is None else member.state
 
     def flush(self) -> None:
-        """Carry out what the node wants done, and plan its next deadline."""
+        """Carry out what the node wants done, and schedule its next deadline."""
         node, cluster = self.running, self._cluster
         while True:
             output = node.drain()
@@ -233,17 +235,17 @@ class SimHost:
             node.check_invariants()
         if node.has_pending_work and not self._is_planned:
             self._is_planned = True
-            cluster.at(cluster.now + PIECE_S, lambda: self._go_on(node))
+            cluster.at(cluster.now + SLICE_S, lambda: self._run_step(node))
         deadline = max(node.next_deadline(), cluster.now)
         if deadline != self._wake_at and deadline != float("inf"):
             self._wake_at = deadline
             cluster.at(deadline, lambda: self._wake(deadline, node))
 
-    def _go_on(self, node: GossipNode) -> None:
+    def _run_step(self, node: GossipNode) -> None:
         if self.node is not node:
-            return  # another life has plans of its own
+            return  # a node started later has its own schedule
         if self.paused:
-            self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._go_on(node))
+            self._cluster.at(self._cluster.now + PAUSED_S, lambda: self._run_step(node))
             return
         self._is_planned = False
         node.run_step()
@@ -275,7 +277,7 @@ class SimHost:
 
 
 STREAM_PATIENCE_S: Final = 5.0
-"""A stream whose bytes don't get through for so long breaks on both sides."""
+"""A stream whose bytes don't get through for this long breaks on both sides."""
 RING_KEY: Final = b"simulated key of 32 bytes length"
 LABEL: Final = b"simulated cluster"
 
@@ -288,10 +290,10 @@ class _End:
     node: GossipNode
     stream_id: StreamId | None
     arrives_at: float = 0.0
-    """When the last thing sent to this side gets there; later ones not before."""
+    """When the last data sent to this side arrives; later data does not arrive before."""
     open: bool = True
     stalled: bool = False
-    """Something sent to this side did not get through: nothing after it does, until the stream breaks."""
+    """Data sent to this side did not get through: nothing after it does, until the stream breaks."""
     other: _End | None = None
 
 
@@ -344,14 +346,14 @@ class SimCluster:
         host.start()
         return host
 
-    # Faults
+    # Faults.
 
     def crash(self, name: str) -> None:
         """Kill the host's node at once; its disk stays."""
         self.hosts[name].stop()
 
     def restart(self, name: str, *, disk: Disk | None = None) -> None:
-        """Begin a new life, from another disk if one is given (a backup)."""
+        """Start the host's node again, from another disk if one is given (a backup)."""
         host = self.hosts[name]
         host.stop()
         if disk is not None:
@@ -359,7 +361,8 @@ class SimCluster:
         host.start()
 
     def move(self, name: str, ip: str) -> None:
-        """The host has this address from now on, and no other. A node that runs is not told: `set_address` does."""
+        """Give the host this address in place of its former one. A running node is not informed: use
+        `set_address`."""
         host = self.hosts[name]
         if self._by_ip.get(host.ip) is host:
             del self._by_ip[host.ip]
@@ -371,7 +374,7 @@ class SimCluster:
         return copy.deepcopy(self.hosts[name].disk)
 
     def cut(self, one: Iterable[str], other: Iterable[str], *, one_way: bool = False) -> None:
-        """Nothing passes from `one` to `other`, nor back unless `one_way`."""
+        """Let nothing pass from `one` to `other`, nor back unless `one_way`."""
         for a, b in itertools.product(one, other):
             self._cuts.add((a, b))
             if not one_way:
@@ -381,10 +384,10 @@ class SimCluster:
         """End all cuts."""
         self._cuts.clear()
 
-    # Time
+    # Time.
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do something at a point of virtual time; in order of calls when at the same."""
+        """Run `action` at a point of virtual time; at the same point in order of calls."""
         heapq.heappush(self._queue, (when, next(self._order), action))
 
     def run_for(self, duration_s: float) -> None:
@@ -396,12 +399,14 @@ class SimCluster:
         self.check_invariants()
 
     def run_until(self, condition: Callable[[], bool], timeout_s: float) -> float:
-        """Let virtual time pass until the condition holds; returns how long it took. Raises AssertionError."""
+        """Let virtual time pass until the condition holds; return how long it took. Raises AssertionError."""
         start = self.now
         end = start + timeout_s
         while not condition():
             if not self._queue or self._queue[0][0] > end:
-                raise AssertionError(f"seed {self.seed}: not so within {timeout_s} s of virtual time")
+                raise AssertionError(
+                    f"seed {self.seed}: the condition did not hold within {timeout_s} s of virtual time"
+                )
             self._step()
         self.check_invariants()
         return self.now - start
@@ -410,30 +415,31 @@ class SimCluster:
         self.now, _, action = heapq.heappop(self._queue)
         action()
 
-    # Conditions
+    # Conditions.
 
     def running(self) -> list[SimHost]:
         """The hosts that are up."""
         return [host for host in self.hosts.values() if host.node is not None]
 
     def converged(self) -> bool:
-        """Everybody that is up sees all others that are up alive, and holds the same records of the cluster."""
+        """True when every running host sees all others that run as alive, and all hold the same records of the
+        cluster's scope."""
         up = self.running()
         alive = all(a.state_of(b) is MemberState.ALIVE for a in up for b in up)
         return alive and self.same_records()
 
     def same_records(self, scope: Scope = CLUSTER_SCOPE) -> bool:
-        """Everybody that is up (and in the scope) holds the same records of it."""
+        """True when all running hosts (in the scope) hold the same records of it."""
         holders = [h for h in self.running() if scope == CLUSTER_SCOPE or scope in h.scopes]
         views = [host.records(scope) for host in holders]
         return all(view == views[0] for view in views)
 
     def check_invariants(self) -> None:
-        """Of every node."""
+        """Check the invariants of every node."""
         for host in self.running():
             host.running.check_invariants()
 
-    # The wire
+    # The network.
 
     def _delay_s(self) -> float:
         return self._rng.uniform(*self.latency_s)
@@ -442,7 +448,7 @@ class SimCluster:
         return (source.name, target.name) not in self._cuts
 
     def send(self, source: SimHost, channel: Channel, destination: Address, payload: bytes) -> None:
-        """One datagram, perhaps lost."""
+        """Send one datagram, which may be lost."""
         self.datagrams_sent += 1
         self.bytes_sent += len(payload)
         target = self._by_ip.get(destination[0])
@@ -458,7 +464,7 @@ class SimCluster:
         self.at(self.now + self._delay_s(), lambda: target.receive(read, is_datagram=True))
 
     def obey(self, host: SimHost, command: StreamCommand) -> None:
-        """One stream command of a host's node."""
+        """Carry out one stream command of a host's node."""
         if isinstance(command, StreamOpen):
             self._open(host, command)
             return
@@ -495,7 +501,7 @@ class SimCluster:
         self._deliver(far, accept)
 
     def _deliver(self, end: _End, action: Callable[[_End], None]) -> None:
-        """Do `action` at the other side, after everything sent to it before."""
+        """Run `action` at the other side, after everything sent to it before."""
         end.arrives_at = max(self.now + self._delay_s(), end.arrives_at)
 
         def arrive() -> None:

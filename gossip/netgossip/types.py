@@ -1,18 +1,18 @@
-"""The words that netgossip's machines and their drivers share.
+"""The types that netgossip's state machines and their drivers share.
 
-A machine never touches a socket. It is fed bytes with the time at which they came, and it is drained:
+A machine never touches a socket. The driver feeds it bytes with the time at which they came, and drains its output:
 
     machine.handle_datagram(channel, payload, source, now)
     machine.handle_deadline(now)            # early or repeated calls do nothing
     output = machine.drain()                # datagrams may be lost, events and stream commands may not
     machine.next_deadline()                 # ask again after every call above
-    while machine.is_behind:                # what was too long for one input, of a node and its records
-        machine.take_piece()                # a millisecond of it; drain, and let others run in between
+    while machine.has_pending_work:         # work of the node or its records that was too long for one input
+        machine.run_step()                  # a millisecond of it; drain, and let other tasks run in between
 
-Streams are the same idea for TCP. The machine names a stream by a number; the driver owns the socket:
+Streams do the same for TCP. The machine names a stream by a number; the driver owns the socket:
 
     StreamOpen(7, RECORD, ("192.0.2.2", 7957))      the driver dials; failure comes back as handle_stream_end
-    handle_stream_data(7, b"...", now)              bytes in any cut
+    handle_stream_data(7, b"...", now)              bytes, split at any position
     handle_stream_end(7, now, error=None)           the peer half-closed or the stream broke
     StreamSend(7, b"..."), StreamClose(7)           what the machine wants done, in order
 
@@ -34,25 +34,25 @@ Address: TypeAlias = tuple[str, int]
 """(IP address in text without zone or brackets, port)."""
 
 Scope: TypeAlias = bytes
-"""16 bytes. CLUSTER_SCOPE reaches every node, any other only the nodes that take part in it."""
+"""16 bytes. CLUSTER_SCOPE reaches every node; any other scope reaches only the nodes that take part in it."""
 
 CLUSTER_SCOPE: Scope = bytes(16)
 
 StreamId: TypeAlias = int
-"""Unique within one machine's life, for streams dialled and accepted alike."""
+"""Unique within one run of the machine, for dialled and accepted streams alike."""
 
 
 class Channel(enum.Enum):
-    """Which port a datagram or stream belongs to."""
+    """The port that a datagram or stream belongs to."""
 
     GOSSIP = "gossip"
-    """Membership, memberlist's wire format."""
+    """Membership, in memberlist's wire format."""
     RECORD = "record"
-    """Replicated records and joining, our own format."""
+    """Replicated records and joining, in netgossip's own format."""
 
 
 class MemberState(enum.Enum):
-    """What gossip holds of a node. The values are memberlist's on the wire."""
+    """The state in which gossip holds a node. The values are memberlist's on the wire."""
 
     ALIVE = 0
     SUSPECT = 1
@@ -84,7 +84,7 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class StreamOpen:
-    """Dial `destination`. Data sent before the connection stands is queued by the driver."""
+    """Dial `destination`. The driver queues data that is sent before the connection is established."""
 
     stream_id: StreamId
     channel: Channel
@@ -110,17 +110,18 @@ StreamCommand: TypeAlias = StreamOpen | StreamSend | StreamClose
 
 
 class Version(NamedTuple):
-    """Of a record, given by its one writer. Ordered; both are persisted counters, never clocks."""
+    """The version of a record, assigned by its one writer. Ordered; both parts are persisted counters, never
+    clocks."""
 
     epoch: int
-    """Raised only when the writer finds that its own past is lost (a disk restored from a backup)."""
+    """Raised only when the writer finds that its own history is lost (a disk restored from a backup)."""
     sequence: int
     """Counts the writer's changes in one scope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One replicated pair. `value` None is a tombstone: the owner deleted the key at `version`."""
+    """One replicated key and its value. `value` None is a tombstone: the owner deleted the key at `version`."""
 
     scope: Scope
     owner: NodeId
@@ -133,9 +134,9 @@ class Entry:
 class Log:
     """All entries of one owner in one scope, and how far they reach.
 
-    `head` is the sequence of the owner's last change; every change up to it is in `entries` or was overtaken.
-    `collected` is the highest sequence whose tombstone the owner has dropped: whoever holds less than that
-    cannot be brought up by a delta and gets the whole log anew.
+    `head` is the sequence of the owner's last change; every change up to it is in `entries` or was superseded.
+    `collected` is the highest sequence whose tombstone the owner has dropped: a holder whose head is lower cannot be
+    brought up to date by a delta and gets the whole log anew.
     """
 
     scope: Scope
@@ -151,7 +152,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class MemberChanged:
-    """A node was heard of, or changed its state, its address or its meta."""
+    """A node became known, or changed its state, its address or its meta."""
 
     member: Member
     previous: MemberState | None
@@ -160,7 +161,7 @@ class MemberChanged:
 
 @dataclass(frozen=True, slots=True)
 class MemberReaped:
-    """A node that had left or was dead for long is no longer remembered."""
+    """A node that left, or was dead for long enough, is no longer remembered."""
 
     node_id: NodeId
 
@@ -169,8 +170,8 @@ class MemberReaped:
 class EntriesChanged:
     """Entries of one owner in one scope became known, all of one delta together.
 
-    Own changes are reported as well. With `replaced`, `entries` is the owner's whole log of the scope and every
-    key that it does not name is gone.
+    The node's own changes are reported as well. With `replaced`, `entries` is the owner's whole log of the scope, and
+    every key that is not in it is gone.
     """
 
     scope: Scope
@@ -184,15 +185,16 @@ class EntriesChanged:
 
 @dataclass(frozen=True, slots=True)
 class ScopeSynced:
-    """For the first time since `enter_scope` all live peers in the scope confirmed that we hold all they hold; or one
-    did, and the others stayed silent for `alone_grace_s`; or nobody else is in."""
+    """Reported once, for the first of these since `enter_scope`: all live peers in the scope confirmed that we hold
+    all they hold; one did, and the others stayed silent for `alone_grace_s`; or no other node takes part in the
+    scope."""
 
     scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """A peer asks. Answer with `node.respond(event, payload, now)`; the same request is reported once only."""
+    """A peer sent a request. Answer with `node.respond(event, payload, now)`; each request is reported only once."""
 
     peer: NodeId
     request_id: int
@@ -201,7 +203,7 @@ class RequestReceived:
 
 @dataclass(frozen=True, slots=True)
 class ResponseReceived:
-    """The answer to `node.request(...)`; `payload` None when the deadline passed without one."""
+    """The answer to `node.request(...)`; `payload` is None when the deadline passed without one."""
 
     peer: NodeId
     request_id: int
@@ -210,7 +212,7 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSourceHeard:
-    """Somebody spoke to us who does not hold our cluster's label or key. At most one event a minute a source."""
+    """A sender without our cluster's label or key sent us something. At most one event per minute and source."""
 
     source: Address
     reason: str
@@ -226,7 +228,8 @@ class IdentityConflict:
 
 @dataclass(frozen=True, slots=True)
 class IdentityContested:
-    """Two machines use the node id of another member: one at the address that we hold, which answers, and another."""
+    """Two machines use the node id of another member: one at the address that we hold, which answers, and one
+    elsewhere."""
 
     node_id: NodeId
     held: Address
@@ -235,7 +238,8 @@ class IdentityContested:
 
 @dataclass(frozen=True, slots=True)
 class OwnLogRaised:
-    """A peer holds a newer past of ours than we do: our own log of the scope goes on at this epoch. Persist it."""
+    """A peer holds newer history of our own log than we do; our log of the scope continues at this epoch.
+    Persist it."""
 
     scope: Scope
     epoch: int
@@ -257,7 +261,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class NodeOutput:
-    """Everything the outside must now do. Datagrams may be lost; streams and events may not."""
+    """Everything the driver must now do. Datagrams may be lost; streams and events may not."""
 
     datagrams: tuple[Datagram, ...] = ()
     streams: tuple[StreamCommand, ...] = ()

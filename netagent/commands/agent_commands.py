@@ -127,7 +127,7 @@ class AgentCommands:
 
     async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
         """Take this host's names back everywhere."""
-        told = await self._cluster().departure.withdraw(DRAIN_S if drain_s is None else drain_s)
+        told = await self._cluster().leaving.withdraw(DRAIN_S if drain_s is None else drain_s)
         return {"name": self._agent.config.name, "told": told}
 
     async def members(self) -> list[schema.MemberInfo]:

@@ -301,7 +301,7 @@ async def _foreign_hops(
         return hops
     name = host_text(cluster.live.view, aim.host_id)
     asked = messages.Drops(packet.protocol, packet.port, packet.source, packet.target)
-    answer = await cluster.gossip.asking.ask(aim.host_id, asked.encode())
+    answer = await cluster.gossip.rpc.ask(aim.host_id, asked.encode())
     if answer is None:
         says = f"{name} did not say what its firewall does: its agent is silent or older"
         return [*hops, Hop("policy", f"foreign firewall of {name}", is_wrong=False, says=says)]

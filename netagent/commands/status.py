@@ -316,7 +316,7 @@ def _heard(agent: Agent) -> Iterable[schema.HeardAgent]:
 
 def _strangers(cluster: Cluster) -> dict[str, str]:
     """Who spoke to us lately without belonging to the cluster, and why that was refused."""
-    return cluster.gossip.event_queue.heard.recent_strangers(trio.current_time())
+    return cluster.gossip.event_queue.heard.recent_unknown_sources(trio.current_time())
 
 
 def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
@@ -441,7 +441,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
 
 def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
     """Hosts that live, of which another host says that they are gone for good."""
-    for word in cluster.gossip.event_queue.words.waiting[:5]:
+    for word in cluster.gossip.event_queue.held_evictions.waiting[:5]:
         named = (cluster.live.view.hosts.get(one) for one in (word.writer, word.host))
         writer, host = (
             one.unique_name if one is not None else short

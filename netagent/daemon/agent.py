@@ -1,10 +1,10 @@
 """The daemon, one per host: builds the parts of an agent, starts and stops them, and follows signals.
 
-    no cluster      API, mDNS; waits for `init` or `join`, unless a key ring lies there already
+    no cluster      API, mDNS; waits for `init` or `join`, unless a key ring is in the state directory already
     member          the same, and a Cluster (netagent.daemon.cluster)
 
-SIGTERM and SIGINT stop: the API ends what is under way, then the cluster's tasks end; kernel and resolver go on. A
-second signal stops at once. SIGHUP reads the configuration again. Only `leave` takes anything down.
+SIGTERM and SIGINT stop it: the API finishes running requests, then the cluster's tasks end; kernel and resolver go
+on. A second signal stops it at once. SIGHUP reads the configuration again. Only `leave` takes anything down.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from netagent.doctor.checks.rule_match import Packet
 from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import NetagentError, RefusedError
-from netagent.eviction.rejoin import begin_anew, wait_forgotten
+from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.integrations.container_targets import HostTargets
 from netagent.membership.host_record import version_of_others
 from netagent.rpc.messages import Drops
@@ -50,8 +50,8 @@ from netgossip.types import Address
 SOCKET_GROUP = "netagent"
 RING_KEY_BYTES = 32
 STOP_S = 15.0
-"""After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after
-2.5 s, clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
+"""After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after 2.5 s,
+clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
 
 logger = logging.getLogger("netagent")
 
@@ -68,12 +68,12 @@ class Agent:
         self.config_problem = ""
         """Why the last SIGHUP changed nothing."""
         self.waiting_keys: list[str] = []
-        """What it changed that needs a restart to take effect."""
+        """Keys that it changed and that need a restart to take effect."""
         self.started_at = trio.current_time()
         self.cluster: Cluster | None = None
-        self._begins_anew = False
+        self._is_rejoining = False
         self.former_ids: list[str] = []
-        """Identities of this run that the cluster has forgotten."""
+        """Identities of this run that the cluster has evicted."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = PeerDiscovery()
@@ -89,7 +89,7 @@ class Agent:
     # -- running -----------------------------------------------------------------------------------------------
 
     async def run(self, commands: AgentService) -> None:
-        """Until a signal says stop. `commands` answers the API."""
+        """Run until a signal says stop. `commands` answers the API."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with trio.open_nursery() as self._nursery:
@@ -122,12 +122,12 @@ class Agent:
         logger.info("agent stopped; containers, networks and names stay as they are")
 
     async def _move(self, underlay: Underlay) -> None:
-        """Others reach this host by another address, or the device with it is different."""
+        """Follow a change of the address at which others reach this host, or of the device that has it."""
         if self.cluster is not None:
             await self.cluster.move(underlay)
         if underlay.address != self.underlay.address:
             logger.warning(
-                "this host is reached at %s now, not at %s", underlay.address, self.underlay.address
+                "this host's underlay address is now %s, was %s", underlay.address, self.underlay.address
             )
         self.underlay = underlay
         self.neighbours.note_change()
@@ -136,7 +136,7 @@ class Agent:
         return egress_interfaces(self.uplinks.uplinks, self.underlay)
 
     async def _find_drops(self, asked: Drops) -> tuple[str, ...]:
-        """For another host's `ping`: what on this host drops a packet to or from a container here."""
+        """For another host's `ping`: return the rules on this host that drop a packet to or from a container here."""
         packet = Packet(protocol=asked.protocol, port=asked.port, source=asked.source, target=asked.target)
         is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_tagging
         found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
@@ -146,7 +146,7 @@ class Agent:
         return version_of_others(self.cluster.live.view) if self.cluster is not None else None
 
     def _situation(self) -> str:
-        """For `systemctl status`."""
+        """The sentence for `systemctl status`."""
         cluster = f"in the cluster {self.cluster.keys.cluster}" if self.cluster else "in no cluster"
         return f"{self.config.name} ({self.identity.node_id[:8]}), {cluster}"
 
@@ -173,7 +173,7 @@ class Agent:
             new = self._load_config()
         except NetagentError as error:
             self.config_problem = str(error)
-            logger.warning("the configuration stays as it is: %s", error)
+            logger.warning("the configuration was not changed: %s", error)
             return
         at_once, later = configuration.changed_keys(self.config, new)
         self.config_problem, self.waiting_keys = "", later
@@ -183,7 +183,7 @@ class Agent:
         self.neighbours.set_seeds(self.config.seeds)
         if self.cluster is not None:
             self.cluster.config = self.config
-        logger.info("configuration read again; changed: %s", ", ".join(at_once) or "nothing")
+        logger.info("read the configuration again; changed: %s", ", ".join(at_once) or "nothing")
         if later:
             logger.warning("these keys need a restart to take effect: %s", ", ".join(later))
 
@@ -195,9 +195,9 @@ class Agent:
 
     def member(self) -> Cluster:
         """The cluster this host is in. RefusedError when it is in none."""
-        if self.cluster is None and self._begins_anew:
+        if self.cluster is None and self._is_rejoining:
             raise RefusedError(
-                "the cluster has forgotten this host, which is about to enter it again as another one",
+                "this host was evicted from the cluster and is rejoining with a new identity",
                 code="begins-anew",
                 thing=self.config.name,
                 hint="try again in a few seconds",
@@ -207,7 +207,7 @@ class Agent:
                 "this host belongs to no cluster",
                 code="no-cluster",
                 thing=self.config.name,
-                hint="start one with `netagent init`, or enter one with `netagent join`",
+                hint="start a cluster with `netagent init`, or join one with `netagent join`",
             )
         return self.cluster
 
@@ -226,7 +226,7 @@ class Agent:
             return True
 
     def invite(self, ttl_s: float, uses: int) -> Token:
-        """A token with this host's address."""
+        """Create a token with this host's address."""
         cluster = self.member()
         addresses: Sequence[Address] = [(cluster.underlay.address, self.config.record_port)]
         try:
@@ -235,11 +235,12 @@ class Agent:
             )
         except ValueError as error:
             raise RefusedError(
-                f"no further invitation: {error}", code="too-many", hint="wait until some expire"
+                f"cannot create an invitation: {error}", code="too-many", hint="wait until some expire"
             ) from None
 
     async def join(self, addresses: Sequence[str], token: Token) -> str:
-        """Enter the cluster of the token; the address of the member that let us in, '' if we are in it."""
+        """Join the cluster of the token; return the address of the member that admitted us, '' if we are in it
+        already."""
         async with self._changing:
             if self.cluster is not None:
                 if self.cluster.keys.cluster_id == token.cluster_id:
@@ -261,7 +262,7 @@ class Agent:
         return LocalAddresses(self.underlay, self.uplinks.uplinks, self.config.advertise or self.config.bind)
 
     async def _follow(self, admission: Admission) -> None:
-        """Enter by the address that the others can reach; reached by the former one again if that can't be done."""
+        """Join at the address that the other members can reach; go back to the former one if that fails."""
         given, before = admission.credentials, self.underlay
         keys = ClusterKeys(given.cluster_id, given.cluster, given.domain, given.keys)
         if admission.underlay != before:
@@ -269,13 +270,13 @@ class Agent:
         try:
             await self._become_member(keys, seeds=given.members)
         except BaseException:
-            if self.underlay == admission.underlay:  # else it moved once more meanwhile
+            if self.underlay == admission.underlay:  # else it changed once more meanwhile
                 self.underlay = before
             raise
-        logger.info("entered the cluster %s", keys.cluster)
+        logger.info("joined the cluster %s", keys.cluster)
 
     async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
-        """For good; if it can't be done now, nothing is left that a later start would find."""
+        """Become a member; after a failure nothing is left that a later start would find."""
         self._state.forget_cluster()  # a journal without keys is another cluster's
         self._state.save_cluster_keys(keys)
         try:
@@ -285,9 +286,9 @@ class Agent:
             raise
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
-        """Leave for good: the number of endpoints that were detached."""
+        """Leave for good; return the number of endpoints that were detached."""
         async with self._changing:
-            detached = await self.member().departure.leave(drain_s)
+            detached = await self.member().leaving.leave(drain_s)
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
             self._state.forget_cluster()
@@ -297,27 +298,31 @@ class Agent:
             return detached
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
-        """Begin anew, under another identity, when the cluster has forgotten this one."""
-        if await wait_forgotten(cluster.live, ended):
-            await self._begin_anew(cluster)
+        """Rejoin under another identity when the cluster has evicted this one."""
+        if await wait_evicted(cluster.live, ended):
+            await self._rejoin(cluster)
 
-    async def _begin_anew(self, cluster: Cluster) -> None:
+    async def _rejoin(self, cluster: Cluster) -> None:
         async with self._changing:
             if self.cluster is not cluster:
                 return
-            former, self._begins_anew = self.identity.node_id, True
-            logger.warning("the cluster has forgotten this host (%s): it begins anew", former[:8])
-            count = await cluster.departure.fence()
+            former, self._is_rejoining = self.identity.node_id, True
+            logger.warning(
+                "the cluster has evicted this host (%s): rejoining with a new identity", former[:8]
+            )
+            count = await cluster.leaving.fence()
             self._cluster_scope.cancel()
             await self._cluster_ended.wait()
-            # In this order: a crash between the two finds the old identity, which is forgotten once more.
-            await begin_anew(self._state.journal_file)
+            # In this order: a crash between the two finds the old identity, which is evicted once more.
+            await reset_journal(self._state.journal_file)
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
             self.former_ids.append(former)
             await self._enter(cluster.keys)
-            self._begins_anew = False
-            logger.warning("now a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count)
+            self._is_rejoining = False
+            logger.warning(
+                "rejoined as a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count
+            )
 
     async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
         cluster = Cluster(
@@ -337,7 +342,7 @@ class Agent:
         if cluster.underlay != self.underlay:  # it changed in the seconds that this took
             try:
                 await cluster.move(self.underlay)
-            except BaseException:  # who calls this takes the keys back, so nobody may go on by them
+            except BaseException:  # the caller takes the keys back, so no task may continue with them
                 self._cluster_scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self._cluster_ended.wait()
@@ -360,8 +365,8 @@ class Agent:
     def _in_a_cluster(self) -> RefusedError:
         assert self.cluster is not None
         return RefusedError(
-            f"this host is in the cluster {self.cluster.keys.cluster}",
+            f"this host is already in the cluster {self.cluster.keys.cluster}",
             code="in-a-cluster",
             thing=self.cluster.keys.cluster,
-            hint="`netagent leave` first, which detaches its containers",
+            hint="run `netagent leave` first, which detaches its containers",
         )

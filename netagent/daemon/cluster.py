@@ -1,14 +1,14 @@
-"""A host's life as a member: everything that runs between entering a cluster and stopping or leaving.
+"""A host's run as a member: everything that runs between joining a cluster and stopping or leaving.
 
-Here the rooms are put together, and started and stopped in order:
+Composition root of the cluster's parts: builds and connects them, and starts and stops them in this order:
 
     journal            what we knew                       opened first, closed last
     gossip             members and records                from the journal's state, under its raised counters
     kernel             = records                          first state: the journal's; deletes nothing that matches
-    names              resolver process, fed after it     adopted when it lives
+    names              resolver process, fed after it     adopted when it is running
     endpoints          recovered, then open for use
 
-A stop ends the tasks and touches nothing else: the kernel and the resolver process go on with what they have. Only
+A stop ends the tasks and touches nothing else: the kernel and the resolver process continue with what they have. Only
 `leave` (netagent.daemon.leave) takes things down.
 """
 
@@ -46,12 +46,12 @@ from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
-from netagent.ipam.prefetch import keep_stocked
+from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
 from netagent.journal.rows import Stage
 from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.host_record import HostRecordKeeper, host_record
-from netagent.membership.restore import RestoredState, recall
+from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
 from netagent.projection.firewall_input import limits_of
 from netagent.registry.state_store import StateStore
@@ -64,13 +64,13 @@ from netgossip.join.identity import Identity
 from netgossip.types import Address, Event
 
 FIRST_SYNC_S = 2.0
-"""How long a start waits for scope 0 before it judges what its journal says."""
+"""How long a start waits for scope 0 before it acts on what its journal says."""
 
 logger = logging.getLogger("netagent.daemon.cluster")
 
 
 class Cluster:
-    """Make it, `run` it in a nursery, cancel the nursery to stop it."""
+    """Create it, `run` it in a nursery, cancel the nursery to stop it."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Cluster:
             self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
             sockets = undo.enter_context(closing(open_ports(config, underlay.address)))
             self.kernel = undo.enter_context(closing(HostKernel(state.run_dir / "firewall")))
-            remembered = recall(self.journal, self._local)
+            remembered = restore(self.journal, self._local)
             self.live = StateStore(
                 remembered.view,
                 {row.endpoint_id: row for row in remembered.rows},
@@ -114,7 +114,7 @@ class Cluster:
     # -- building --------------------------------------------------------------------------------------------
 
     def _build_exchange(self, identity: Identity, sockets: NodeSockets, remembered: RestoredState) -> None:
-        """With other hosts: what is said and heard, and who has which addresses."""
+        """Build the parts that talk to other hosts: gossip, and address allocation."""
         self.gossip = Gossip(
             self.config,
             self.keys,
@@ -131,13 +131,13 @@ class Cluster:
             view=lambda: self.live.view,
             journal=self.journal,
             publisher=self.gossip.publisher,
-            ask=self.gossip.asking.ask,
+            ask=self.gossip.rpc.ask,
             rows=remembered.rows,
         )
 
     def _build_host(self, state: StateDir) -> None:
-        """What this host finds out, and what its kernel and names follow from."""
-        ask = self.gossip.asking.ask
+        """Build the parts that observe this host, and those that keep its kernel and names."""
+        ask = self.gossip.rpc.ask
         self.probing = ProbeResults(
             self.live,
             self.kernel.offload,
@@ -161,13 +161,13 @@ class Cluster:
         self._answering = RpcHandlers(
             live=self.live,
             projection=self.following.projection,
-            space=self.allocator.giving.answer_request,
+            space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
             find_drops=self._find_drops,
         )
 
     def _build_endpoints(self, runtimes: RuntimeTargets, boot: str) -> None:
-        """What users do."""
+        """Build the parts that serve users."""
         gossip = self.gossip
         parts = EndpointParts(
             live=self.live,
@@ -205,17 +205,17 @@ class Cluster:
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:
-        """What is said of hosts: of this one, and of those that are gone."""
+        """Build the parts that keep records of hosts: of this one, and of those that are gone."""
         gossip = self.gossip
-        silence = Downtime(self.journal.load_silences())
+        downtime = Downtime(self.journal.load_silences())
         self.eviction = Eviction(
-            self.live, gossip.publisher, gossip.node, self.allocator, silence, gossip.flush
+            self.live, gossip.publisher, gossip.node, self.allocator, downtime, gossip.flush
         )
         self._auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
             eviction=self.eviction,
-            silence=silence,
+            downtime=downtime,
             forget_after_s=lambda: self.config.forget_after_s,
         )
         self._burial = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
@@ -240,7 +240,7 @@ class Cluster:
             routes=self.kernel.routes,
             is_away=self._was_away(boot),
         )
-        self.departure = Leave(
+        self.leaving = Leave(
             live=self.live,
             journal=self.journal,
             gossip=gossip,
@@ -253,7 +253,7 @@ class Cluster:
         )
 
     def _was_away(self, boot: str) -> bool:
-        """Whether names must not lead here before recovery: they did not when the last life ended, or they would lead
+        """True if names must not lead here before recovery: they did not when the last run ended, or they would lead
         to containers that ended with an earlier boot."""
         host = self.live.view.hosts.get(self._local)
         withdrawn = host is not None and host.record is not None and host.record.going_down
@@ -263,9 +263,10 @@ class Cluster:
     # -- running -----------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; `started` once endpoints can be attached."""
+        """Run until cancelled; `started` once endpoints can be attached."""
         with self._undo:
-            # Before the first word to others: that we live must not lead them to containers that are not there yet.
+            # Before the first message to others: the news that we are alive must not lead them to containers that are
+            # not there yet.
             await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
                 for task in (self.gossip.run, self.kernel.run, self.probing.run, self.following.run):
@@ -278,7 +279,7 @@ class Cluster:
                 for task in (
                     self._garbage_collector.run,
                     self._own_host.run,
-                    partial(keep_stocked, self.live, self.allocator.asking),
+                    partial(keep_prefetched, self.live, self.allocator.space_requests),
                     self._own_records.run,
                     self._host_access.run,
                     self._burial.run,
@@ -289,14 +290,15 @@ class Cluster:
                 task_status.started()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
-        """Gossip addresses to try for ever, beside those that the cluster introduced us to."""
+        """Set the gossip addresses to dial for ever, beside those that the cluster introduced us to."""
         self.gossip.set_seeds([*seeds, *self._introduced])
 
     async def move(self, underlay: Underlay) -> None:
-        """Be reached at another address. FailedError, with nothing changed, when our ports can't be had there.
+        """Change the address at which others reach us. FailedError, with nothing changed, when our ports can't be
+        opened there.
 
-        The record goes first to whoever can be reached: it is known by its key and not by where it comes from, and
-        moves the tunnels of all others. The membership believes in the move once the old address is silent.
+        The record goes first to the hosts that can be reached: it is known by its key and not by its source address,
+        and moves the tunnels of all others. The membership believes in the move once the old address is silent.
         """
         if underlay.address != self.underlay.address:
             sockets = None if self.config.bind else open_ports(self.config, underlay.address)
@@ -309,9 +311,9 @@ class Cluster:
         try:
             await step()
         except (OSError, NetagentError) as error:
-            logger.warning("cannot tell others of this host yet: %s", error)  # `run` goes on trying
+            logger.warning("cannot publish this host's record yet: %s", error)  # `run` keeps trying
 
-    # -- what the rooms ask for --------------------------------------------------------------------------------
+    # -- callbacks of the parts --------------------------------------------------------------------------------
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.following.announcer.note(events)

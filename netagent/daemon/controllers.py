@@ -1,7 +1,7 @@
-"""What follows on this host from what is known: kernel state, firewall, routing and names, as functions of a moment.
+"""The controllers of this host: kernel state, firewall, routing and names, as functions of a snapshot.
 
-The order of the steps is the projection's (netagent.projection.controller). Here stands what each of them makes of
-the registry and this host's endpoints, and who carries it out.
+The projection (netagent.projection.controller) has the order of the steps. This file defines what each of them makes
+of the registry and this host's endpoints, and which part carries it out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORWARDING_FILE = "forwarding.json"
 
 
 class Controllers:
-    """Kernel and resolver follow what is known."""
+    """Keeps kernel and resolver at the newest snapshot."""
 
     def __init__(
         self,
@@ -85,19 +85,19 @@ class Controllers:
         self.announcer = Announcer(live, self.projection.wait_programmed, kernel.send_frame)
 
     async def run(self) -> None:
-        """Until cancelled; kernel and resolver go on with what they have."""
+        """Run until cancelled; kernel and resolver continue with what they have."""
         async with trio.open_nursery() as nursery:
             for task in (self.forwarding.run, self.supervisor.run, self.projection.run, self.announcer.run):
                 nursery.start_soon(task)
 
     async def end(self) -> None:
-        """Take the resolver down, and everything of ours out of the kernel: this host leaves for good."""
+        """Stop the resolver, and remove everything of ours from the kernel: this host leaves for good."""
         await self.supervisor.stop()
         await self.projection.clear()
 
     @property
     def guarded_now(self) -> FirewallInput:
-        """What the firewall should follow from at this moment."""
+        """The input that the firewall should follow now."""
         return self._guarded(self._live.now)
 
     def _desired(self, known: Snapshot) -> Pieces[DesiredChange]:
@@ -139,14 +139,15 @@ class Controllers:
 
 
 class SandboxBuilder:
-    """The sandboxes that follow from this host's endpoints, made anew where these have changed."""
+    """The sandboxes that follow from this host's endpoints, rebuilt where these have changed."""
 
     def __init__(self) -> None:
         self._seen: tuple[LocalRows, frozenset[NetworkId]] | None = None
         self._boxes: Map[SandboxId, Sandbox] = Map()
 
     def make(self, rows: LocalRows, internal: frozenset[NetworkId]) -> Map[SandboxId, Sandbox]:
-        """The same object again as long as none has changed. `internal` networks give no way out."""
+        """Return the sandboxes; the same object again as long as none has changed. `internal` networks provide no
+        default route."""
         seen, self._seen = self._seen, (rows, internal)
         touched = rows.touched_since(seen[0]) if seen is not None and seen[1] == internal else None
         if seen is None or touched is None:

@@ -1,4 +1,4 @@
-"""This host's kernel: the sockets by which it is looked at and changed, and what keeps our part of it."""
+"""This host's kernel: the sockets that read and change it, and the parts that keep our state in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from netagent.projection import mac_announcer
 
 
 class HostKernel:
-    """For the network namespace of the calling thread. It knows no registry: others tell it what there is to be.
+    """For the network namespace of the calling thread. It does not know the registry: others tell it what should
+    exist.
 
-    `memory`: the file by which the firewall's tables are known again.
+    `memory`: the file by which the firewall recognizes its tables again.
     """
 
     def __init__(self, memory: Path) -> None:
@@ -55,11 +56,11 @@ class HostKernel:
             self._undo = undo.pop_all()
 
     def close(self) -> None:
-        """The sockets; everything in the kernel stays."""
+        """Close the sockets; everything in the kernel stays."""
         self._undo.close()
 
     async def run(self) -> None:
-        """Until cancelled; leaves the kernel as it is."""
+        """Run until cancelled; leaves the kernel unchanged."""
         async with trio.open_nursery() as nursery:
             for task in (self.reconciler.run, self.bridge_nf_bypass.run, self.guard.run, self.offload.run):
                 nursery.start_soon(task)

@@ -1,7 +1,7 @@
-"""Getting in: all known members are asked at once to redeem a token, and the first that lets this host in counts.
+"""Joining: all known members are asked at once to redeem a token, and the first that admits this host counts.
 
 Hosts of a cluster are reached by one family of addresses, so only those members are asked that could reach this host
-(`LocalAddresses`). What follows from being let in is the agent's to do.
+(`LocalAddresses`). The agent carries out what follows from being admitted.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ MEMBERS_AT_ONCE: Final = 16
 ALL_S: Final = 20.0
 """For all together. Each that does not answer takes half of it."""
 REFUSED_S: Final = 3.0
-"""Once one has refused, others have so long to answer: whoever lives answers in two round trips."""
+"""Once one has refused, others have this long to answer: a running agent answers in two round trips."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A member has let this host in."""
+    """A member has admitted this host."""
 
     credentials: Credentials
     member: str
-    """Its address."""
+    """The member's address."""
     underlay: Underlay
-    """What this host is to be reached by in the cluster."""
+    """The underlay that this host must use in the cluster."""
 
 
 async def addresses_given(texts: Iterable[str], record_port: int) -> list[Address]:
-    """What a user wrote, `HOST[:PORT]`, as addresses of record ports. FailedError for a host that is not known."""
+    """Resolve `HOST[:PORT]` texts of a user to addresses of record ports. FailedError for an unknown host."""
     try:
         return [address for text in texts for address in await look_up(text, record_port)]
     except UnknownHostError as error:
@@ -56,11 +56,11 @@ async def be_admitted(
     name: str,
     local_addresses: Callable[[], LocalAddresses],
 ) -> Admission:
-    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `local_addresses` is asked again and again:
+    """Ask the members at these record ports, MEMBERS_AT_ONCE at a time. `local_addresses` is called again and again:
     a host's addresses may change while a member does not answer.
 
-    Raises RefusedError `underlay-family`, asking nobody; `not-admitted` when one refused; FailedError
-    `member-unreachable`. What they said is in the error, each reason once.
+    Raises RefusedError `underlay-family` without asking any; `not-admitted` when one refused; FailedError
+    `member-unreachable`. The error contains their answers, each reason once.
     """
     if members and not any(local_addresses().towards(host) for host, _ in members):
         raise _of_other_family(token, [host for host, _ in members], local_addresses())
@@ -80,7 +80,8 @@ async def be_admitted(
                 except EntryError as error:
                     errors[address] = error
                     if error.final:
-                        # Plain text until the member has proven itself: it ends only the patience with others.
+                        # The refusal is plain text until the member has proven itself: it only limits the wait for
+                        # others.
                         deadline = trio.current_time() + REFUSED_S
                         nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, deadline)
                     return
@@ -105,13 +106,15 @@ def _not_admitted(
         if address in errors and errors[address].final is is_refused:
             said.setdefault(str(errors[address]), []).append(address[0])
     tried = "; ".join(f"{', '.join(dict.fromkeys(hosts))}: {reason}" for reason, hosts in said.items())
-    text = f"could not enter the cluster {token.cluster} ({tried or 'no address to try'})"
+    text = f"could not join the cluster {token.cluster} ({tried or 'no address to try'})"
     ports = {port for _, port in members}
     if is_refused:
-        hint = "ask for a new invitation with `netagent invite` there"
+        hint = "create a new invitation there with `netagent invite`"
         return RefusedError(text, code="not-admitted", thing=token.cluster, hint=hint)
     there = f" ({', '.join(map(str, sorted(ports)))})" if ports else ""
-    hint = f"check that the agent of the member runs and that its record port{there} can be reached from here"
+    hint = (
+        f"check that the member's agent is running and that its record port{there} can be reached from here"
+    )
     return FailedError(text, code="member-unreachable", thing=token.cluster, hint=hint)
 
 
@@ -123,8 +126,8 @@ def _of_other_family(token: Token, members: Sequence[str], own: LocalAddresses) 
         else f"give this host an IPv{theirs} address"
     )
     return RefusedError(
-        f"the cluster {token.cluster} is reached by IPv{theirs} ({', '.join(members)}), and this host by "
-        f"IPv{ours} ({own.present.address}): hosts of a cluster are reached by one family of addresses",
+        f"the cluster {token.cluster} uses IPv{theirs} ({', '.join(members)}), and this host "
+        f"IPv{ours} ({own.present.address}): all hosts of a cluster must use one family of addresses",
         code="underlay-family",
         thing=token.cluster,
         hint=f"{way}, or `advertise` IPv{ours} addresses on all members, then join again",

@@ -1,10 +1,10 @@
-"""The one loss that a start must not take for a clean slate: no journal, while containers live by what it said.
+"""Journal recovery: a start without a journal must not remove containers that the lost journal knew.
 
 The key ring makes this host a member, so the agent would begin with an empty journal, find interfaces of endpoints
-that it has never heard of, and remove them as left-overs. Nothing can tell them from containers at work, so the agent
-stays away until somebody decides: fail static.
+that it does not know, and remove them as left-overs. Nothing can tell them from containers at work, so the agent
+refuses to start until an operator decides: fail static.
 
-Without a key ring the start is another: who enters a cluster by `init` or `join` wants a clean slate.
+Without a key ring the start is different: a host that enters a cluster by `init` or `join` starts from nothing.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ async def require_journal(
     keyring_file: Path,
     interfaces: Callable[[], Awaitable[Collection[str]]] = _endpoint_interfaces,
 ) -> None:
-    """RefusedError when there is no journal, or an empty file, and interfaces of endpoints exist. Makes nothing: a
-    journal that were there at the next start would pass for the lost one."""
+    """RefusedError when there is no journal, or an empty file, and interfaces of endpoints exist. Creates nothing: at
+    the next start a new journal would pass for the lost one."""
     if _has_content(journal_file):
         return
     names = sorted(await interfaces())
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         raise RefusedError(
-            f"the journal {journal_file} is lost, and interfaces of containers that it knew are still here "
+            f"the journal {journal_file} is lost, and interfaces of containers that it knew still exist "
             f"({shown}): starting without it would remove them",
             code="journal-lost",
             thing=str(journal_file),
-            hint="restore it from a backup; or give these containers up: remove their interfaces with "
-            f"`ip link delete`, restart the host, or move {keyring_file} away and join anew",
+            hint="restore it from a backup; or give up these containers: remove their interfaces with "
+            f"`ip link delete`, reboot the host, or move {keyring_file} away and join again",
         )

@@ -1,6 +1,6 @@
-"""How this host goes: for good, because the cluster has forgotten it, or until its agent starts again.
+"""How this host leaves: for good, because the cluster has evicted it, or until its agent starts again.
 
-What is common to all: names lead away first, requests that are under way may end, and the last word is heard.
+In all cases names lead away first, running requests may finish, and the other hosts get the last record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netagent.registry.state_store import StateStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Of a host whose rooms are running."""
+    """Leaves the cluster; needs all parts of the host running."""
 
     live: StateStore
     journal: Journal
@@ -37,31 +37,34 @@ class Leave:
     withdrawal: Withdrawal
 
     async def leave(self, drain_s: float = DRAIN_S) -> int:
-        """Withdraw names, detach everything, hand the space on, tell the others. The number of endpoints detached."""
-        async with self.allocator.asking.closed():  # to the end: what came later would go with us
+        """Withdraw names, detach everything, hand the space on, tell the others. Return the number of endpoints
+        detached."""
+        # Until the end: space that came later would be lost with us.
+        async with self.allocator.space_requests.closed():
             with self.endpoints.closed():
                 async with self.own_host.going_down():
                     await self._withdrawal(drain_s)
                     detached = await self.endpoints.remove_all()
                     await self.host_access.withdraw_all()
                     await self.gossip.participation.withdraw_all()
-                    # Who leaves as well must know that we go before it chooses who gets its space, and we of it.
+                    # Another leaving host must know that we leave before it chooses a successor for its space, and
+                    # the other way round.
                     await self.gossip.wait_heard()
-                    await hand_on(self.live, self.allocator.giving, self.gossip.wait_heard)
+                    await hand_on(self.live, self.allocator.grants, self.gossip.wait_heard)
             await self._end()
         return detached
 
     async def fence(self) -> int:
-        """The cluster has forgotten this host: take everything down but for a note of each endpoint; how many."""
+        """Take everything down after an eviction, except a note of each endpoint; return their number."""
         with self.endpoints.closed():
             count = await fence_all(self.live, self.journal, self.endpoints)
         await self._end()
         return count
 
     async def withdraw(self, drain_s: float = DRAIN_S) -> int:
-        """Lead names away from this host until the agent starts again, and let requests under way end.
+        """Lead names away from this host until the agent starts again, and let running requests finish.
 
-        The number of live hosts that know of it.
+        Return the number of live hosts that know it.
         """
         async with self.own_host.going_down():
             await self._withdrawal(drain_s)
@@ -69,7 +72,8 @@ class Leave:
         return len(self.withdrawal.others() - lacking)
 
     async def _withdrawal(self, drain_s: float) -> None:
-        """Until nobody is led here any more and those who were have done. At once when nobody can be."""
+        """Wait until no client is led here any more and those that were are done. Returns at once when there are
+        none."""
         rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
         if rows and self.withdrawal.others():
             await self.withdrawal.wait_host_hidden()

@@ -1,9 +1,9 @@
-"""Keeps in order what this host has written for all, while the registry changes.
+"""Keeps the records in order that this host has written for all, while the registry changes.
 
-Withdrawn is what is ours in networks that are gone, our words on other hosts that no longer stand (registry.estate),
-and grants that later ones of ours cover whole. Repeated is what others grant to us: the giver may be restored from a
-backup that is older than the grant, or be lost with its log; as long as ours tells of it, nobody takes the space for
-the giver's.
+It withdraws our records in networks that are gone, our evictions of other hosts that no longer stand
+(eviction/succession.py), and grants that later ones of ours cover whole. It repeats grants of others to us: the
+granting host may be restored from a backup older than the grant, or be lost with its log; as long as our log has the
+grant, no host takes the space for the granting host's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from netagent.errors import NetagentError
-from netagent.eviction.succession import amended_goodbyes
+from netagent.eviction.succession import amended_evictions
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import superseded
 from netagent.log import Limited
@@ -36,13 +36,13 @@ class OwnRecords:
     publisher: RecordPublisher
     allocator: Allocator
     undecided: Callable[[], Collection[NetworkId]]
-    """Networks that are just being made: nobody else withdraws them."""
+    """Networks that are being created right now: only their creation may withdraw them."""
     pursued: Callable[[], Collection[HostId]]
-    """Hosts that are just being forgotten."""
+    """Hosts that are being evicted right now."""
     _seen: dict[NetworkId, Mapping[tuple[HostId, bytes], GrantRecord]] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         revision = 0
         while True:
             revision = await self.live.wait_newer(revision)
@@ -50,10 +50,10 @@ class OwnRecords:
             try:
                 await self.put_in_order()
             except NetagentError as error:  # a full disk, or a network that was just removed
-                _limited.warning("order", f"cannot put this host's records in order yet: {error}")
+                _limited.warning("order", f"cannot update this host's records yet: {error}")
 
     async def put_in_order(self) -> None:
-        """Once. Looks only at networks whose grants have changed."""
+        """Do it once. Looks only at networks whose grants have changed."""
         view = self.live.view
         covered: list[Record] = []
         seen: dict[NetworkId, Mapping[tuple[HostId, bytes], GrantRecord]] = {}
@@ -63,7 +63,7 @@ class OwnRecords:
                 await self.allocator.allocations.confirm(network_id)
                 covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
             seen[network_id] = grants
-        changed, taken_back = amended_goodbyes(view, self.pursued())
+        changed, taken_back = amended_evictions(view, self.pursued())
         stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered]
         if stale or changed:
             await self.publisher.change(put=changed, withdraw=stale)

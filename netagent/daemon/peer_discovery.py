@@ -1,7 +1,7 @@
-"""Finding peers: what mDNS hears and the configured seeds, given to the gossip for as long as it runs.
+"""Peer discovery: neighbours heard by mDNS, and the configured seeds, passed to the gossip for as long as it runs.
 
-In no cluster the neighbours are only shown: nothing enters a cluster because it heard one. An announcement is proven
-by nothing, and anyone on the link can make any: so few are dialled, only where a host can be, and not for ever.
+Outside a cluster the neighbours are only shown: a host never joins a cluster because it heard one. Nothing proves an
+announcement, and anyone on the link can make any: so few are dialled, only where a host can be, and not for ever.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from netgossip.join.identity import Identity
 from netgossip.types import Address, NodeId
 
 RESOLVE_S = 10.0
-"""Between look-ups of seeds given by name: an address may change, a name server may come back."""
+"""Interval for resolving seeds given by name: an address may change, a name server may come back."""
 
 FIRST_PORT = 1024
-"""Below are other people's services."""
+"""Ports below belong to other services."""
 MAX_HEARD = 16
 """Neighbours that are dialled at once; one that answers leads to all others."""
 GIVE_UP_S = 600.0
@@ -46,7 +46,7 @@ class HeardSeeds:
         """By neighbour the address, and since when it is dialled."""
 
     def wanted(self, heard: Iterable[DiscoveredPeer], live: Collection[NodeId], now: float) -> list[Address]:
-        """Of the neighbours that say to be of our cluster; `live`: who is a live member already."""
+        """Return the addresses to dial of neighbours that announce our cluster; `live`: the live members."""
         said = {
             one.node_id: one.gossip for one in heard if one.node_id not in live and _can_be_a_host(one.gossip)
         }
@@ -72,7 +72,7 @@ def _can_be_a_host(address: Address) -> bool:
 
 
 class LocalHost(Protocol):
-    """What is read of this host: the agent, which imports this module."""
+    """The part of the agent that is read here: the agent imports this module."""
 
     @property
     def config(self) -> Config: ...  # noqa: D102
@@ -97,26 +97,26 @@ class PeerDiscovery:
 
     @property
     def heard(self) -> Mapping[NodeId, DiscoveredPeer]:
-        """Who announces itself on our link."""
+        """The agents that announce themselves on our link."""
         return self._discovery.neighbours
 
     @property
     def problem(self) -> str:
-        """Why multicast DNS does not work; '' when it does or is off."""
+        """Why multicast DNS does not work; '' when it works or is off."""
         return self._discovery.problem
 
     def set_seeds(self, seeds: Sequence[str]) -> None:
-        """`HOST[:PORT]`, as configured."""
+        """Set the seeds, `HOST[:PORT]`, as configured."""
         self._seeds = seeds
         self.note_change()
 
     def note_change(self) -> None:
-        """The cluster, the seeds or the neighbours are different from before."""
+        """Note that the cluster, the seeds or the neighbours have changed."""
         self._changed.set()
         self._changed = trio.Event()
 
     async def run(self, host: LocalHost) -> None:
-        """Until cancelled. InputError when a device of `interfaces` is not there."""
+        """Run until cancelled. InputError when a device of `interfaces` does not exist."""
         if host.config.mdns:
             require_devices(host.uplinks.uplinks, host.config.interfaces)
         async with trio.open_nursery() as nursery:
@@ -125,7 +125,7 @@ class PeerDiscovery:
                 nursery.start_soon(self._announce, host)
 
     async def _announce(self, host: LocalHost) -> None:
-        """Announce what we are; anew when we enter or leave a cluster, and when an address changes."""
+        """Announce this host; anew when it joins or leaves a cluster, and when an address changes."""
         links: tuple[str, ...] = ()
         while True:
             links = self._links(host) or links  # devices without any address now may get one back
@@ -138,7 +138,7 @@ class PeerDiscovery:
                     scope.cancel()
 
     def _links(self, host: LocalHost) -> tuple[str, ...]:
-        """Addresses of the devices on which mDNS is spoken; none: on that of the advertised address."""
+        """Addresses of the devices on which mDNS runs; empty: on that of the advertised address."""
         return tuple(addresses_of(host.uplinks.uplinks, host.config.interfaces).values())
 
     def _me(self, host: LocalHost) -> DiscoveredPeer:
@@ -153,7 +153,7 @@ class PeerDiscovery:
         )
 
     async def _offer_seeds(self, host: LocalHost) -> None:
-        """Give the gossip every address that may lead to our cluster."""
+        """Pass every address that may lead to our cluster to the gossip."""
         while True:
             changed = self._changed
             cluster = host.cluster

@@ -1,4 +1,4 @@
-"""What the probes find out, put to use: which hosts' kernels answer, what paths carry, where checksums break."""
+"""Puts the probes' results to use: which hosts' kernels answer, what paths carry, where checksums break."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from netagent.projection.datapath_input import path_targets, probe_targets
 from netagent.registry.state_store import Snapshot, StateStore
 
 _MAX_NOTE_BYTES: Final = 1 << 20
-"""Of the file of hosts that are not reached: 25,000 of them."""
+"""Limit of the file of unreached hosts: 25,000 of them."""
 
 _log = logging.getLogger(__name__)
 
 
 class ProbeResults:
-    """The prober, with witnesses for what it does not hear. `doubt`: have the gossip look at a silent host. `notes`:
-    the file of hosts that are not reached, which must be gone after a reboot."""
+    """The prober, with witnesses for hosts that it does not hear. `doubt`: make the gossip probe a silent host.
+    `notes`: the file of unreached hosts, which must be gone after a reboot."""
 
     def __init__(
         self,
@@ -66,19 +66,19 @@ class ProbeResults:
                 on_checksums=offload.set_wanted,
             ),
         )
-        self._witnessing = LivenessQuorum(live, self.prober, ask)
+        self._quorum = LivenessQuorum(live, self.prober, ask)
         self._seen: tuple[object, ...] = (None,) * 4
         """What was followed last."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.prober.run)
-            nursery.start_soon(self._witnessing.run)
+            nursery.start_soon(self._quorum.run)
             nursery.start_soon(self._watch_reach)
 
     async def _watch_reach(self) -> None:
-        """Tell who is reached, once it is certain."""
+        """Put the unreached hosts into the view, once they are certain."""
         while True:
             self._turned = trio.Event()
             with trio.move_on_at(self._reach.next_deadline()):
@@ -93,8 +93,8 @@ class ProbeResults:
             _note(self._notes, unreached)
 
     def follow(self, known: Snapshot) -> None:
-        """Probe the hosts of that moment, and look after the network cards for its devices. Costs nothing while only
-        endpoints elsewhere change."""
+        """Probe the hosts of the snapshot, and check the network cards for its devices. Costs nothing while only
+        endpoints on other hosts change."""
         inhabited = known.rows.networks
         seen = (known.view.hosts, known.view.networks, known.view.participants, inhabited)
         if all(map(is_, seen, self._seen)):
@@ -119,17 +119,17 @@ class ProbeResults:
 
 
 def _note(file: Path, unreached: frozenset[HostId]) -> None:
-    """For the next agent, which has asked nobody yet when it tells the resolver what to answer."""
+    """Save them for the next agent, which has no probe results yet when it tells the resolver what to answer."""
     draft = file.with_suffix(".new")
     try:
         draft.write_text(json.dumps(sorted(unreached)), "utf-8")
         draft.replace(file)
     except OSError as error:
-        _log.warning("names may lead to unreached hosts for some seconds after a start: %s", error)
+        _log.warning("names may lead to unreached hosts for some seconds after the next start: %s", error)
 
 
 def _noted(file: Path) -> frozenset[HostId]:
-    """A file that nobody can read is as none."""
+    """Read the saved hosts; an unreadable file counts as none."""
     try:
         with file.open(encoding="utf-8") as opened:
             listed = json.loads(opened.read(_MAX_NOTE_BYTES))

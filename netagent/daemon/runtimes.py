@@ -1,4 +1,4 @@
-"""The runtimes that this host's configuration names, as one thing: started, asked and shown together."""
+"""The runtimes that this host's configuration enables, as one: started, queried and shown together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from netagent.integrations.shim_call import shim_route
 from netagent.model.ids import NetworkId
 
 MIRRORED_S = 2.0
-"""How long `network create` waits until Docker knows the network: some 10 ms, unless Docker itself is slow."""
+"""How long `network create` waits until Docker knows the network: about 10 ms, unless Docker itself is slow."""
 
 
 class Runtimes:
@@ -33,12 +33,13 @@ class Runtimes:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """What the agent's API answers for the programs that runtimes start."""
+        """The API routes for the programs that runtimes start."""
         podman = self._podman.plugin.answer if self._podman is not None else None
         return (shim_route(self._cni.answer, podman),)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; `started` when runtimes can call. FailedError or RefusedError when they never could."""
+        """Run until cancelled; `started` when runtimes can call. FailedError or RefusedError when they never
+        could."""
         async with trio.open_nursery() as nursery:
             for one in (self._docker, self._podman):
                 if one is not None:
@@ -46,13 +47,13 @@ class Runtimes:
             task_status.started()
 
     def troubles(self) -> tuple[str, ...]:
-        """What people should know, a sentence each."""
+        """Problems that operators should know, a sentence each."""
         return tuple(
             text for one in (self._docker, self._podman) if one is not None for text in one.troubles()
         )
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
-        """Until `docker run --network` finds a network that was just made, for MIRRORED_S at most."""
+        """Wait until `docker run --network` finds a network that was just created, for MIRRORED_S at most."""
         if self._docker is not None:
             with trio.move_on_after(MIRRORED_S):
                 await self._docker.wait_mirrored(network_id)

@@ -1,13 +1,13 @@
-"""What a service manager (systemd) gives the agent, and what the agent tells it in return.
+"""The service manager (systemd): what it passes to the agent, and what the agent tells it.
 
     LISTEN_PID LISTEN_FDS LISTEN_FDNAMES   sockets that were listening before the agent ran; from descriptor 3 on
     NOTIFY_SOCKET                          where to say READY=1, STATUS=…, STOPPING=1, WATCHDOG=1: one datagram each
     WATCHDOG_PID WATCHDOG_USEC             how long the agent may be silent before it is killed and started again
 
 The protocols are those of sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3); without the variables nothing
-happens, so the agent runs the same from a shell. The variables are taken out of the environment: they are addressed
-to this process, and the resolver process, which it starts, must not speak for it. WATCHDOG=1 is sent by a task of the
-event loop, so a loop that hangs is found; a thread could go on saying that all is well.
+happens, so the agent runs the same from a shell. The variables are removed from the environment: they are addressed
+to this process, and the resolver process, which it starts, must not speak for it. A task of the event loop sends
+WATCHDOG=1, so a loop that hangs is detected; a thread would keep sending it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ FIRST_DESCRIPTOR: Final = 3
 """SD_LISTEN_FDS_START."""
 
 MAX_SOCKETS: Final = 16
-"""Ours are two. More is a mistake in a unit."""
+"""The agent has two. More is a mistake in a unit."""
 
 _PINGS_A_PERIOD: Final = 3
-"""sd_watchdog_enabled(3) advises two; one more may be late by a whole interval on a busy host."""
+"""sd_watchdog_enabled(3) recommends two; one more may be late by a whole interval on a busy host."""
 
 _VARIABLES: Final = (
     "LISTEN_PID",
@@ -46,12 +46,12 @@ _log = logging.getLogger("netagent.daemon.systemd")
 
 
 class ServiceManager:
-    """One process's side of the conversation. Make it once, before anything is started."""
+    """One process's side of the protocols. Create it once, before anything is started."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Takes what is addressed to this process out of `environment`.
+        """Remove what is addressed to this process from `environment`.
 
-        Raises InputError when it names sockets that are none, or that do not listen.
+        Raises InputError when it names descriptors that are not sockets, or that do not listen.
         """
         given = {name: environment.pop(name) for name in _VARIABLES if name in environment}
         self._notify_address = _address(given.get("NOTIFY_SOCKET", ""))
@@ -63,26 +63,27 @@ class ServiceManager:
         return self._sockets.pop(name, None)
 
     def tell_ready(self, status: str) -> None:
-        """The agent serves; `systemctl status` shows the sentence. What was not taken of the sockets is closed."""
+        """Tell that the agent serves; `systemctl status` shows the sentence. Sockets that were not taken are
+        closed."""
         for name, listener in self._sockets.items():
-            _log.warning("nobody serves the socket %r that was passed to the agent", name)
+            _log.warning("no part of the agent uses the socket %r that was passed to it", name)
             listener.close()
         self._sockets.clear()
         self._tell("READY=1", f"STATUS={_one_line(status)}")
 
     def tell_status(self, status: str) -> None:
-        """Another sentence for `systemctl status`."""
+        """Set the sentence of `systemctl status`."""
         self._tell(f"STATUS={_one_line(status)}")
 
     def tell_stopping(self) -> None:
-        """The agent has begun to stop."""
+        """Tell that the agent has begun to stop."""
         self._tell("STOPPING=1")
 
     async def run_watchdog(self) -> None:
-        """Say that the event loop lives, until cancelled; returns at once where nobody watches.
+        """Report that the event loop is alive, until cancelled; returns at once where no watchdog is set.
 
-        Whoever watches ends a silent process with SIGABRT: then standard error gets a traceback of every thread,
-        which shows where the loop hung.
+        The watchdog ends a silent process with SIGABRT: then standard error gets a traceback of every thread, which
+        shows where the loop hung.
         """
         if self._patience_s is None:
             return
@@ -99,12 +100,12 @@ class ServiceManager:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._notify_address)
         except OSError as error:
-            # Its queue is full, or it is gone: what matters is said again, or the service manager acts on silence.
+            # Its queue is full, or it is gone: what matters is sent again, or the service manager acts on silence.
             _log.warning("cannot tell the service manager %s: %s", lines[0], error.strerror or error)
 
 
 def _address(text: str) -> str | bytes | None:
-    """An address for sendto; `@` at the front stands for the abstract namespace."""
+    """Return an address for sendto; `@` at the front stands for the abstract namespace."""
     if text.startswith("@"):
         return b"\0" + os.fsencode(text[1:])
     return text if text.startswith("/") else None
@@ -125,7 +126,7 @@ def _inherited_sockets(given: Mapping[str, str]) -> dict[str, socket.socket]:
         raise InputError(
             f"{count} sockets were passed to the agent, which takes at most {MAX_SOCKETS}",
             thing="LISTEN_FDS",
-            hint="remove the .socket units that name netagent.service and are not its own",
+            hint="remove the .socket units that name netagent.service but do not belong to it",
         )
     names = given.get("LISTEN_FDNAMES", "").split(":")
     names += ["unknown"] * (int(count) - len(names))
@@ -138,20 +139,20 @@ def _inherited_sockets(given: Mapping[str, str]) -> dict[str, socket.socket]:
 
 
 def _listener(descriptor: int, name: str, *, taken: bool) -> socket.socket:
-    problem = "has the name of another one" if taken else ""
+    problem = "has the same name as another one" if taken else ""
     with contextlib.ExitStack() as undo:
         try:
             os.set_inheritable(descriptor, False)
             listener = undo.enter_context(socket.socket(fileno=descriptor))
             if listener.family != socket.AF_UNIX or listener.type != socket.SOCK_STREAM:
-                problem = "is no unix stream socket"
+                problem = "is not a unix stream socket"
             elif not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 problem = "does not listen"
             if not problem:
                 undo.pop_all()
                 return listener
         except OSError:
-            problem = "is no socket"
+            problem = "is not a socket"
     raise InputError(
         f"descriptor {descriptor} ({name}), passed to the agent as a socket, {problem}",
         thing=name,
@@ -160,5 +161,5 @@ def _listener(descriptor: int, name: str, *, taken: bool) -> socket.socket:
 
 
 def _one_line(text: str) -> str:
-    """A line break would begin another assignment."""
+    """Remove line breaks, which would begin another assignment."""
     return " ".join(text.split())

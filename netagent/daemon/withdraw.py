@@ -1,8 +1,8 @@
-"""Names go before what they lead to: waiting until no host leads its containers to something of ours any more.
+"""Withdrawal of names: wait until no host leads its containers to something of ours that is about to go.
 
-That a host has acknowledged a record says that its agent has it. Its resolver follows a moment later, after its
-kernel; so it is asked, and answers when it has followed. A host that does not answer (its agent is away, or of a
-release that does not know the question) is waited for no longer than `within_s`.
+An acknowledged record only means that the host's agent has it. Its resolver follows a moment later, after its kernel;
+so the host is asked, and answers when it has followed. A host that does not answer (its agent is away, or of a
+release that does not know the request) is waited for no longer than `within_s`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netagent.rpc import messages
 from netagent.rpc.handlers import Follows
 
 HOST_S = 2.5
-"""For a whole host that goes: rarely, and mostly with time for it."""
+"""For a whole host that goes: rare, and mostly with time for it."""
 ENDPOINT_S = 0.5
 """For one endpoint that goes: detaching must not wait long for a host whose agent has just died."""
 
@@ -27,7 +27,7 @@ Ask = Callable[[HostId, bytes, float], Awaitable[bytes | None]]
 
 
 class Withdrawal:
-    """`ask(host, question, within_s)` is Asking.ask."""
+    """`ask(host, question, within_s)` is RpcClient.ask."""
 
     def __init__(self, live: StateStore, projection: Follows, ask: Ask) -> None:
         self._live = live
@@ -35,17 +35,17 @@ class Withdrawal:
         self._ask = ask
 
     def others(self) -> frozenset[HostId]:
-        """Hosts whose agents may follow what we say."""
+        """Hosts whose agents may follow our records."""
         states = (AgentState.ALIVE, AgentState.SUSPECT)
         hosts = self._live.view.hosts.items()
         return frozenset(h for h, host in hosts if host.agent in states and h != self._live.view.local)
 
     async def wait_host_hidden(self) -> frozenset[HostId]:
-        """Until no name leads to this host; those hosts that said so."""
+        """Wait until no name leads to this host; return the hosts that confirmed it."""
         return await self._wait(self.others(), messages.IsWithdrawn(self._live.view.local), HOST_S)
 
     async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
-        """Until no name leads to the endpoint, whose record says that it has none."""
+        """Wait until no name leads to the endpoint, whose record says that it has none."""
         concerned = self.others() & self._live.view.attachments(row.network_id)
         await self._wait(concerned, messages.IsWithdrawn(self._live.view.local, row.endpoint_id), ENDPOINT_S)
 
@@ -60,7 +60,7 @@ class Withdrawal:
                 if answer is not None and messages.parse_answer_untrusted(answer, messages.WITHDRAWN):
                     said.add(host_id)
             except messages.QuestionError:
-                return  # it does not understand: as if it had said nothing
+                return  # it does not understand: as if it had not answered
 
         with trio.move_on_after(within_s):
             async with trio.open_nursery() as nursery:

@@ -1,9 +1,9 @@
-"""Of hosts that are forgotten nothing is kept: not as members, not their logs, not on disk.
+"""Cleanup: delete the local state of evicted hosts, in the membership, their logs, and on disk.
 
-What remains is one small record in the log of whoever forgot them, which fences their identity for ever. A forgotten
-host that comes back is a member like any other until it goes, so that it hears of its fate, and of a cut that made
-two sides forget each other both sides hear; meanwhile the view lets nothing count that it writes. One that turns out
-to live, because its forgetting was contested, is asked for anew.
+What remains is one small record in the log of the host that evicted them, which fences their identity for ever. An
+evicted host that comes back is a member like any other until it goes, so that it learns of its eviction, and so that
+both sides learn of it when a partition made two sides evict each other; meanwhile the view ignores all that it
+writes. The logs of a host that turns out to live, because its eviction was contested, are requested again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class CleanupNode(Protocol):
         """What the membership holds of a node."""
 
     def forget(self, node_id: NodeId, now: float) -> None:
-        """Keep nothing of a member that is not live."""
+        """Remove a member that is not live."""
 
     def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
         """Scopes in which a log of the node is held."""
 
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Forget its logs."""
+        """Drop its logs."""
 
     def readmit_owner(self, node_id: NodeId) -> None:
         """Let them come back."""
@@ -48,11 +48,11 @@ class Cleanup:
         self._flush = flush
         self._node = node
         self._journal = journal
-        self._buried: set[HostId] = set()
+        self._cleaned_up: set[HostId] = set()
         self._seen: tuple[object, object] = (None, None)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         revision = 0
         while True:
             revision = await self._live.wait_newer(revision)
@@ -60,26 +60,27 @@ class Cleanup:
             self._flush()
 
     def look(self) -> None:
-        """Bury whom the view has forgotten since. Costs nothing while neither that nor the membership changes."""
+        """Clean up after hosts evicted from the view since. Costs nothing while neither that nor the membership
+        changes."""
         view = self._live.view
         seen = (view.forgotten, view.remembered)
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
             return
         self._seen = seen
         forgotten = set(view.forgotten) - {view.local}
-        for host_id in self._buried - forgotten:
+        for host_id in self._cleaned_up - forgotten:
             self._node.readmit_owner(host_id)
-        back = {host_id for host_id in view.remembered if host_id in self._buried}
-        self._buried &= forgotten
-        for host_id in sorted((forgotten - self._buried) | (back & forgotten)):
+        back = {host_id for host_id in view.remembered if host_id in self._cleaned_up}
+        self._cleaned_up &= forgotten
+        for host_id in sorted((forgotten - self._cleaned_up) | (back & forgotten)):
             if not self._is_live(host_id):
-                self._bury(host_id)
+                self._clean_up(host_id)
 
     def _is_live(self, host_id: HostId) -> bool:
         member = self._node.member(host_id)
         return member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
-    def _bury(self, host_id: HostId) -> None:
+    def _clean_up(self, host_id: HostId) -> None:
         now = trio.current_time()
         for scope in self._node.scopes_of(host_id):
             self._journal.note_replica_dropped(scope, host_id)
@@ -87,4 +88,4 @@ class Cleanup:
         self._node.forget(host_id, now)
         self._journal.note_member_gone(host_id)
         self._live.set_view(self._live.view.without_host(host_id))
-        self._buried.add(host_id)
+        self._cleaned_up.add(host_id)

@@ -1,14 +1,16 @@
-"""The use-case forget: a host is gone for good, this host takes over what it owned, and its identity is fenced.
+"""Evict: a host is gone for good, this host takes over what it owned, and its identity is fenced (`netagent forget`).
 
-    intend    publish that we are about to, and wait until every live host has acknowledged: from then on nobody takes
-              anything of what it wrote for his own any more
-    catch up  wait until we hold whatever a live host holds: so we know of every part of its space that it had handed
-              on, and of every network that it had made, also if only one host has heard of it
-    agree     of several that intend the same at once the smallest id goes on, the others take their word back
-    forget    one change: that it is gone, grants of its space to ourselves, and what else it leaves (registry.estate)
+    intend    publish that we are about to, and wait until every live host has acknowledged: from then on no host
+              uses space that the gone host grants it
+    catch up  wait until we hold all that any live host holds: so we know of every part of its space that it had
+              handed on, and of every network that it had created, also if only one host has heard of it
+    agree     of several hosts that intend the same at once, the one with the smallest id continues, the others
+              withdraw
+    evict     one change: that it is gone, grants of its space to ourselves, and what else it leaves
+              (eviction/succession.py)
 
-Whatever fails before the last step leaves nothing behind. Nobody is asked for a vote: an operator, or seven days of
-silence, knows; and what is not known (a live host that did not acknowledge may hold some of its space) is said.
+A failure before the last step leaves nothing behind. There is no vote: an operator, or seven days of silence,
+decides; and what remains unknown (a live host that did not acknowledge may hold some of its space) is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import trio
 
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.downtime import Downtime
-from netagent.eviction.succession import goodbyes_to
+from netagent.eviction.succession import eviction_records
 from netagent.ipam.allocator import Allocator
 from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId
@@ -32,13 +34,13 @@ from netagent.registry.view import AgentState, HostView
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 5.0
-"""Time for every live host to acknowledge: what an attach waits for peers, and above the time in which a dead host is
-suspected and declared dead."""
+"""Time for every live host to acknowledge: as long as an attach waits for peers, and longer than it takes to suspect
+a dead host and declare it dead."""
 POLL_S = 0.01
 TOGETHER_S = 15.0
-"""Hosts that fell silent so close to each other may have handed space on among them of which nobody who lives has
-heard. Further apart, the one that lived on has told: what a host writes is everywhere within a second, and a death is
-noticed within some."""
+"""Hosts that fell silent within this time may have handed space to each other without any live host knowing. Further
+apart, the one that lived longer has told: what a host writes is everywhere within a second, and a death is noticed
+within a few."""
 
 logger = logging.getLogger("netagent.eviction.evict")
 
@@ -50,21 +52,21 @@ class EvictionNode(Protocol):
         """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers know of the scope and we do not."""
+        """Begin to find out what live peers hold of the scope and we do not."""
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
         """Live peers that may know more than we do."""
 
     def caught_up(self, scope: Scope) -> None:
-        """Nobody asks `ahead` any more."""
+        """Stop tracking `ahead`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """What became of it."""
+    """The result of an eviction."""
 
     hosts: tuple[HostView, ...]
-    """As they were known before."""
+    """The evicted hosts, as they were known before."""
     address_count: int
     """Addresses that this host took over, in all networks."""
     unheard: tuple[str, ...]
@@ -73,24 +75,25 @@ class Evicted:
 
 @dataclass(slots=True)
 class Eviction:
-    """One run at a time on a host."""
+    """Evicts hosts, one run at a time."""
 
     live: StateStore
     publisher: RecordPublisher
     node: EvictionNode
     allocator: Allocator
-    silence: Downtime
+    downtime: Downtime
     flush: Callable[[], object]
     """Sends what the node wants sent."""
     in_work: set[HostId] = field(default_factory=set)
-    """Hosts about which an intention is ours and pursued: nobody else takes it back."""
+    """Hosts that we intend to evict right now: no other task may take the intention back."""
     _turn: trio.Lock = field(default_factory=trio.Lock)
 
     async def forget(self, names: Sequence[str], *, dead_for_s: float, force: bool) -> Evicted:
-        """Forget the hosts called so, or without names all that have been silent for `dead_for_s`.
+        """Evict the named hosts, or without names all that have been silent for `dead_for_s`.
 
-        NotFoundError for an unknown one; RefusedError for one that lives, that was not silent for so long, or when
-        live hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then."""
+        NotFoundError for an unknown name; RefusedError for a host that is alive, that was not silent for so long, or
+        when live hosts do not acknowledge; `force` overrides all but the length of silence. State is unchanged then.
+        """
         async with self._turn:
             hosts = [self._called(name) for name in dict.fromkeys(names)]
             if not names:
@@ -101,8 +104,8 @@ class Eviction:
             return await self._forget(hosts, force=force)
 
     async def forget_these(self, hosts: Collection[HostId]) -> Evicted:
-        """The same without a user: for hosts whose time is over, but for those that fell silent together with one
-        whose time is not. RefusedError as above."""
+        """Evict without a user: hosts whose time is over, except those that fell silent together with one whose time
+        is not. RefusedError as above."""
         async with self._turn:
             known = self.live.view.hosts
             gone = {one for one in hosts if one in known}
@@ -117,10 +120,10 @@ class Eviction:
         return [
             host
             for host in hosts
-            if self.silence.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
+            if self.downtime.silent_s(host.host_id, now) >= max(silent_s, 0.001) and not host.is_live
         ]
 
-    # -- who ---------------------------------------------------------------------------------------------------
+    # -- which hosts -------------------------------------------------------------------------------------------
 
     def _called(self, name: str) -> HostView:
         view = self.live.view
@@ -140,21 +143,21 @@ class Eviction:
             raise InputError(
                 f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
             )
-        if host.host_id in self.live.view.goodbyes.get(self.live.view.local, ()):
+        if host.host_id in self.live.view.evictions.get(self.live.view.local, ()):
             raise RefusedError(
-                f"{name} says itself that this host is gone for good: neither's word counts",
+                f"{name} has evicted this host: when two hosts evict each other, neither eviction counts",
                 code="contested",
                 thing=name,
-                hint="forget it on another host; where there is none, let one join, forget it there, and let that "
-                "one leave",
+                hint="forget it on another host; if there is none, let one join, forget it there, and let that "
+                "host leave again",
             )
-        silent_s = self.silence.silent_s(host.host_id, trio.current_time())
+        silent_s = self.downtime.silent_s(host.host_id, trio.current_time())
         if silent_s < dead_for_s:
             raise RefusedError(
-                f"this host has heard nothing of {name} for {silent_s:.0f} s, not for {dead_for_s:.0f} s",
+                f"{name} has been silent for {silent_s:.0f} s, less than the {dead_for_s:.0f} s of --dead-for",
                 code="not-silent-for-long",
                 thing=name,
-                hint="wait, or leave --dead-for away",
+                hint="wait, or omit --dead-for",
             )
         if force:
             return
@@ -164,16 +167,16 @@ class Eviction:
                 f"addresses while they run",
                 code="host-lives",
                 thing=name,
-                hint="type `netagent leave` there; or add --force, which fences it",
+                hint="run `netagent leave` there; or add --force, which fences it",
             )
         if host.answers and not host.is_gone and host.agent is not AgentState.LEFT:
             raise RefusedError(
-                f"the agent of {name} is away but its kernel answers: its containers go on, and "
+                f"the agent of {name} is away but its kernel answers: its containers keep running, and "
                 f"others would get their "
                 "addresses",
                 code="host-lives",
                 thing=name,
-                hint="start the agent there; or power it off first; or add --force",
+                hint="start the agent there; or power the host off first; or add --force",
             )
 
     def _refuse_if_not_alone(self, hosts: Sequence[HostView], *, force: bool) -> None:
@@ -186,24 +189,25 @@ class Eviction:
                 names = sorted(map(self._name, others))
                 shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
                 raise RefusedError(
-                    f"{shown} fell silent together with {name}, and may hold addresses of it that nobody else has "
-                    "heard of"
+                    f"{shown} fell silent together with {name}, and may hold addresses of it that no other host "
+                    "knows of"
                     if silent
                     else f"{name} was about to forget {shown} when it went away, and may have taken over addresses "
-                    "and networks without anybody having heard of it",
+                    "and networks without another host knowing of it",
                     code="not-alone",
                     thing=host.unique_name,
                     hint="forget them all in one command; or bring the others back first; or add --force, which "
-                    "risks one address on two containers",
+                    "risks assigning one address to two containers",
                 )
 
     def _together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
-        """Hosts without which it can't be forgotten, and that are not in `gone`."""
+        """Hosts that must be evicted together with this one, and that are not in `gone`."""
         return self._silent_together(host_id, gone) | self._undecided(host_id, gone)
 
     def _undecided(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
-        """Dead hosts that it intended to forget: its last word, which nobody heard, may be that it did. Its heir
-        would not have what it took over, and whoever heard of that later would count neither's records."""
+        """Dead hosts that this one intended to evict: it may have done so in a last record that no host received. Its
+        successor would not have what it took over, and a host that hears of that later would count neither's records.
+        """
         view = self.live.view
         return {
             other
@@ -214,9 +218,9 @@ class Eviction:
     def _silent_together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
         """Hosts that fell silent with it, may return, and are not in `gone`."""
         now = trio.current_time()
-        silent_s = self.silence.silent_s(host_id, now)
+        silent_s = self.downtime.silent_s(host_id, now)
         others = {
-            other: self.silence.silent_s(other, now)
+            other: self.downtime.silent_s(other, now)
             for other, host in self.live.view.hosts.items()
             if other not in gone and not host.is_live and host.agent is not AgentState.LEFT
         }
@@ -250,8 +254,8 @@ class Eviction:
         await self.publisher.put(*(ForgetRecord(one) for one in sorted(gone)))
 
     async def _settle(self, gone: set[HostId], *, force: bool) -> tuple[str, ...]:
-        """Names of live hosts that did not acknowledge, or tell what they know; RefusedError for any, without
-        `force`."""
+        """Wait for acknowledgements. Return the names of live hosts that did not acknowledge, or send what they know;
+        RefusedError for any, without `force`."""
         with trio.move_on_after(SETTLE_S):
             while self._unheard(gone):
                 await trio.sleep(POLL_S)
@@ -263,11 +267,11 @@ class Eviction:
             raise RefusedError(
                 f"{', '.join(names)} did not acknowledge within {SETTLE_S:.0f} s, and may hold "
                 f"addresses of a host that "
-                "is to be forgotten",
+                "you want to forget",
                 code="not-acknowledged",
                 thing=names[0],
-                hint="try again; forget what is gone as well; or add --force, which risks one "
-                "address on two containers",
+                hint="try again; forget the hosts that are gone as well; or add --force, which risks assigning one "
+                "address to two containers",
             )
         return tuple(names)
 
@@ -275,7 +279,8 @@ class Eviction:
         return set(map(HostId, self.node.unacknowledged(CLUSTER_SCOPE))).difference(gone)
 
     async def _catch_up(self, without: Collection[HostId]) -> set[HostId]:
-        """Hold all that the live hosts hold, but for some that are not waited for; those that did not tell."""
+        """Wait until we hold all that the live hosts hold, except those in `without`; return the hosts that did not
+        send it."""
         self.node.catch_up(CLUSTER_SCOPE, trio.current_time())
         self.flush()
         try:
@@ -287,7 +292,8 @@ class Eviction:
             self.node.caught_up(CLUSTER_SCOPE)
 
     async def _agree(self, gone: set[HostId], *, force: bool) -> set[HostId]:
-        """Those that are ours to forget; for the others somebody else has. RefusedError when it can't be told."""
+        """Return the hosts that are ours to evict; another host evicts the others. RefusedError when that is
+        undecided."""
         ours, undecided = set(gone), set(gone)
         with trio.move_on_after(SETTLE_S):
             while True:
@@ -302,17 +308,17 @@ class Eviction:
                             await self._take_back({host})
                         undecided.add(host)
                     elif rivals:
-                        undecided.add(host)  # they take it back, or were first
+                        undecided.add(host)  # they withdraw, or were first
                     elif host not in ours:
-                        undecided.add(host)  # the rival gave up
+                        undecided.add(host)  # the rival withdrew
                 if not undecided:
                     return ours
                 await trio.sleep(POLL_S)
         raise self._contended(undecided, gone)
 
     def _rivals(self, host: HostId, gone: Collection[HostId], *, force: bool) -> set[HostId]:
-        """Who intends the same. Also one that is away: its last word may be that it did, and nobody have heard it.
-        With `force` only those that live."""
+        """Return the other hosts that intend the same; also one that is away: it may have done so in a last record
+        that no host received. With `force` only those that are alive."""
         view = self.live.view
         others = view.about_to_forget(host) - {view.local, *gone}
         return {one for one in others if not force or (one in view.hosts and view.hosts[one].is_live)}
@@ -322,24 +328,24 @@ class Eviction:
         rivals = {one for host in undecided for one in self._rivals(host, gone, force=False)}
         live = {one for one in rivals if one in self.live.view.hosts and self.live.view.hosts[one].is_live}
         if live or not rivals:
-            text = f"another host is about to forget {names}, and did not end in {SETTLE_S:.0f} s"
+            text = f"another host is about to forget {names}, and did not finish within {SETTLE_S:.0f} s"
             return RefusedError(text, code="contended", thing=names, hint="try again")
         away = ", ".join(sorted(self._name(host) for host in rivals))
         return RefusedError(
             f"{away} was about to forget {names} when it went away, and may have taken over its addresses",
             code="contended",
             thing=names,
-            hint=f"start its agent, or forget {away} as well; or add --force, which risks one address on two "
-            "containers",
+            hint=f"start its agent, or forget {away} as well; or add --force, which risks assigning one address "
+            "to two containers",
         )
 
     async def _take_over(self, gone: set[HostId]) -> int:
-        """One change, from this moment on."""
+        """Write the eviction as one change."""
         if not gone:
             return 0
         grants, count = self.allocator.allocations.inherit(gone)
         try:
-            await self.publisher.put(*goodbyes_to(self.live.view, gone), *grants)
+            await self.publisher.put(*eviction_records(self.live.view, gone), *grants)
         except BaseException:
             self.allocator.allocations.disinherit(grants)
             raise

@@ -1,6 +1,5 @@
-"""Asks other hosts about suspects, and puts what they agree on into the view (decisions:
-netagent.probes.liveness_votes).
-"""
+"""Liveness quorum: ask other hosts about suspects, and put what they agree on into the view (decisions:
+netagent.probes.liveness_votes)."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ from netagent.rpc import messages
 from netagent.rpc.messages import QuestionError
 
 PATIENCE_S = TESTIMONY_S + 0.3
-"""For a witness's answer: it may have to find out itself."""
+"""Timeout for a witness's answer: it may have to find out itself."""
 TOGETHER_S = 0.02
-"""News of so long are looked at together: when a hundred hosts die there are hundreds a second."""
+"""News within this time are handled together: when a hundred hosts die there are hundreds per second."""
 
 
 class LivenessQuorum:
-    """Runs beside the prober, and sleeps while it hears everybody."""
+    """Runs beside the prober, and sleeps while all hosts answer it."""
 
     def __init__(
         self,
@@ -37,18 +36,18 @@ class LivenessQuorum:
         self._live = live
         self._prober = prober
         self._ask = ask
-        self._inquiry = LivenessVotes(random.Random(random.getrandbits(64)))
+        self._votes = LivenessVotes(random.Random(random.getrandbits(64)))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 now = trio.current_time()
-                look_into(self._inquiry, self._live.view, self._prober.missing, now)
-                self._live.set_view(self._live.view.with_silent(self._inquiry.agreed))
-                for asked in self._inquiry.drain():
+                look_into(self._votes, self._live.view, self._prober.missing, now)
+                self._live.set_view(self._live.view.with_silent(self._votes.agreed))
+                for asked in self._votes.drain():
                     nursery.start_soon(self._hear, asked)
-                with trio.move_on_at(self._inquiry.next_deadline()):
+                with trio.move_on_at(self._votes.next_deadline()):
                     await self._prober.wait_losses()
                 await trio.sleep(TOGETHER_S)
 
@@ -59,17 +58,17 @@ class LivenessQuorum:
             if answer is not None:
                 words = messages.parse_testimony_untrusted(answer, asked.hosts)
         except QuestionError:
-            pass  # a witness that speaks nonsense has said nothing
-        self._inquiry.handle_testimony(asked, words, trio.current_time())
-        self._live.set_view(self._live.view.with_silent(self._inquiry.agreed))
+            pass  # an invalid answer counts as none
+        self._votes.handle_testimony(asked, words, trio.current_time())
+        self._live.set_view(self._live.view.with_silent(self._votes.agreed))
 
 
 def look_into(
-    inquiry: LivenessVotes, view: RegistryView, missing: Mapping[HostId, SilentHost], now: float
+    votes: LivenessVotes, view: RegistryView, missing: Mapping[HostId, SilentHost], now: float
 ) -> None:
-    """Give the inquiry what concerns it of what is known, and let it ask."""
+    """Pass the known facts to the votes, and let them choose which hosts to ask."""
     away = (AgentState.SUSPECT, AgentState.DEAD)
-    inquiry.set_situation(
+    votes.set_situation(
         {
             host_id: one
             for host_id, one in missing.items()
@@ -77,7 +76,7 @@ def look_into(
         },
         now,
     )
-    inquiry.handle_deadline(
+    votes.handle_deadline(
         now,
         lambda: (
             host_id

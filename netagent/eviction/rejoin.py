@@ -1,4 +1,4 @@
-"""How a host that the cluster has forgotten goes on: it learns of it, and begins anew under another identity.
+"""Rejoin: a host learns that the cluster has evicted it, and begins anew under another identity.
 
 Its endpoints are fenced meanwhile (netagent.endpoints.fencing).
 """
@@ -15,8 +15,8 @@ from netagent.journal.journal import Journal
 from netagent.registry.state_store import StateStore
 
 
-async def wait_forgotten(live: StateStore, ended: trio.Event) -> bool:
-    """True once the cluster has forgotten this host; False when its life there has `ended` before."""
+async def wait_evicted(live: StateStore, ended: trio.Event) -> bool:
+    """Wait until the cluster has evicted this host: True; False when its run there has `ended` before."""
     async with trio.open_nursery() as nursery:
 
         async def end() -> None:
@@ -31,8 +31,8 @@ async def wait_forgotten(live: StateStore, ended: trio.Event) -> bool:
     return not ended.is_set()
 
 
-async def begin_anew(journal_file: Path) -> None:
-    """Leave nothing in the journal but what the next identity may use: whom to dial, and what is fenced. When nobody
-    else has it open."""
+async def reset_journal(journal_file: Path) -> None:
+    """Reduce the journal to what the next identity may use: the members to dial, and what is fenced. No other part
+    may have it open."""
     with closing(Journal.open(journal_file)) as journal:
         await journal.transaction(statements.start_anew())

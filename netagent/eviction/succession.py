@@ -1,9 +1,9 @@
-"""What hosts that are gone for good leave to their heir, beside address space. Pure.
+"""Succession: what evicted hosts leave to their successor beside address space. Pure.
 
-Once a host is forgotten nothing that it wrote counts, and its logs are dropped everywhere. What the cluster goes on
-to need of them the heir therefore repeats as its own, in the same change in which it says that they are gone:
-networks, removals, its words on hosts that went before, and grants that their receivers have not repeated yet. Its
-attachments and endpoints end with it.
+Once a host is evicted nothing that it wrote counts, and its logs are dropped everywhere. The successor therefore
+repeats what the cluster still needs of them as its own, in the same change in which it says that they are gone:
+networks, removals, their evictions of earlier hosts, and grants that their receivers have not repeated yet. Their
+attachments and endpoints end with them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
 MOST_REVISIONS: Final = 1 << 24
-"""A network outlives fewer hosts. A revision above it is a lie of one that no longer counts once it is gone, and none
-could be above it."""
+"""A network outlives fewer hosts. A revision above it is forged by a host that no longer counts once it is gone, and
+none could be above it."""
 
 
-def goodbyes_to(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
-    """All that this host has to write to forget `gone` and to go on in their place, but for grants of their space."""
+def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
+    """Return the records that this host must write to evict `gone` and to succeed them, except grants of
+    their space."""
     records: dict[bytes, Record] = {}
     for host in sorted(gone):
-        goodbye = ForgetRecord(host, settled=True)
-        records[key_of(goodbye)[1]] = goodbye
+        eviction = ForgetRecord(host, settled=True)
+        records[key_of(eviction)[1]] = eviction
     own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
     for host in sorted(gone):
         for record in _kept(view, host, gone):
@@ -57,16 +58,18 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                     yield record
 
 
-def amended_goodbyes(
+def amended_evictions(
     view: RegistryView, in_work: Collection[HostId]
 ) -> tuple[list[ForgetRecord], list[ForgetRecord]]:
-    """Words of this host on others that it has to change, and to take back.
+    """Return this host's evictions of others that it has to change, and those that it has to take back.
 
-    Taken back are intentions that nobody pursues any more, and, once two hosts say it of each other, what this one
-    said of hosts that live (netagent.registry.conflict_rules). What another said of this host meanwhile is disputed
-    instead: both may do so at once, and whatever of it is heard first, none is alone with a word against it."""
+    Taken back are intentions that no task pursues any more, and, once two hosts evict each other, this host's
+    evictions of hosts that are alive (netagent.registry.conflict_rules). An eviction of this host by another is
+    disputed meanwhile: both may do so at once, and whichever record arrives first, neither stands alone with one
+    against it.
+    """
     own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
-    against = view.goodbyes.get(view.local, frozenset())
+    against = view.evictions.get(view.local, frozenset())
     said = [one.host_id for one in own if one.settled]
     is_contested = any(one in against or view.is_disputed(view.local, one) for one in said)
     living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()
@@ -78,7 +81,7 @@ def amended_goodbyes(
     take_back = [one for one in own if one.settled and one.host_id in living - against]
     for one in own:
         if one.disputed is not None and one.host_id not in view.hosts:
-            take_back.append(one)  # it is gone, and its word with it
+            take_back.append(one)  # it is gone, and its eviction with it
         elif not one.settled and one.disputed is None and one.host_id not in in_work:
             take_back.append(one)
     return change, take_back

@@ -1,11 +1,11 @@
-"""One network's space as this host holds it, between what the view says and what is just being done.
+"""The allocation of one network's space on this host: the view, plus the grants that are just being made.
 
-The view lags behind our own hands by moments: a grant that we are writing is not in it yet, nor is one that a peer
-gave us a millisecond ago. Both count at once, the first because nothing that is being given away may be used, the
-second because somebody waits for it. They are dropped from here as soon as the view has them.
+The view is a moment behind: a grant that we are writing is not in it yet, nor is one that a peer gave us a
+millisecond ago. Both count at once, the first because nothing that is being given away may be used, the second
+because an attach waits for it. They are dropped from here as soon as the view has them.
 
-What others granted to this host is of no use to it before it has repeated the grant in its own log (`unconfirmed`):
-until then only the giver's log tells of it, and that may be lost with the giver.
+A grant to this host is of no use to it before it has repeated the grant in its own log (`unconfirmed`): until then
+only the granting host's log has it, and that may be lost with the host.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Allocation:
         self._restored = (list(used), list(cooling), now)
         self.space = AddressSpace(self.count, ())
         self.sure = self.space
-        """The same without what others granted to this host and its own log does not tell of yet."""
+        """The same without others' grants to this host that its own log does not have yet."""
         self.pool = Pool(self.count)
         self.unconfirmed: dict[GrantRecord, frozenset[HostId]] = {}
-        """Others' grants to this host that its own log does not tell of yet, and that count, with their writers."""
+        """Others' grants to this host that its own log does not have yet, and that count, with their writers."""
 
     def refresh(self, view: RegistryView) -> None:
         """Follow the view. Costs nothing when no grant of the network changed."""
@@ -69,7 +69,7 @@ class Allocation:
         self._derive()
 
     def discard(self, writer: HostId, grant: GrantRecord) -> None:
-        """The grant did not come about after all."""
+        """Stop counting a grant that was not made after all."""
         self._extra.pop((writer, key_of(grant)[1]), None)
         self._derive()
 
@@ -97,9 +97,9 @@ class Allocation:
             self.pool.set_owned(owned)
 
     def free_shares(self, view: RegistryView) -> list[tuple[HostId, int]]:
-        """Other owners of usable offsets, and how many of them seem to be free: those that live first, because one
-        might wait for others in vain, and of these who has most. A guess: of a network in which we take no part we
-        see no endpoints."""
+        """Return the other owners of usable offsets, and how many of them seem to be free: live owners first, because
+        an attach might wait for others in vain, and of these the ones with most. An estimate: of a network in which
+        we take no part we see no endpoints."""
         free = {host: usable for host, usable in self.space.usable_counts().items() if usable}
         for endpoint in view.endpoints_in(self.network_id).values():
             if endpoint.owner in free:

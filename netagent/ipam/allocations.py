@@ -1,7 +1,7 @@
-"""What this host holds, in all networks, as of this instant.
+"""The allocations of this host, in all networks, at this instant.
 
-Nothing that others granted to this host is used before it is confirmed: repeated in this host's own log. What is
-given away is not ours from the moment on in which that is decided, long before it is written.
+No grant of another host is used before it is confirmed: repeated in this host's own log. Space that is given away is
+not ours from the moment of that decision, long before it is written.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from netagent.registry.views import short_id
 
 
 class Allocations:
-    """One `Allocation` for each network that somebody asked for.
+    """One `Allocation` for each network that was asked for.
 
-    `view` gives the current view; `rows` are the journal's endpoints at start: their addresses are in use.
+    `view` returns the current view; `rows` are the journal's endpoints at start: their addresses are in use.
     """
 
     def __init__(
@@ -54,28 +54,28 @@ class Allocations:
             self._cooling.setdefault(network_id, []).append(offset)
 
     def __getitem__(self, network_id: NetworkId) -> Allocation:
-        """As of now. NotFoundError for an unknown network."""
+        """The allocation as of now. NotFoundError for an unknown network."""
         view = self._view()
         network = view.networks.get(network_id)
         if network is None:
             raise unknown(network_id)
-        holding = self._known.get(network_id)
-        if holding is None:
+        allocation = self._known.get(network_id)
+        if allocation is None:
             used, cooling = self._used.pop(network_id, ()), self._cooling.pop(network_id, ())
-            holding = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
-            self._known[network_id] = holding
-        holding.refresh(view)
-        for offset in holding.pool.warm(self._clock()):
+            allocation = Allocation(view.local, network, used=used, cooling=cooling, now=self._clock())
+            self._known[network_id] = allocation
+        allocation.refresh(view)
+        for offset in allocation.pool.warm(self._clock()):
             self._journal.note_warm(network_id, offset)
-        return holding
+        return allocation
 
     def unmark(self, network_id: NetworkId, offset: int) -> None:
-        """An offset that was taken and never used is free at once; nothing is left to do when the network is gone."""
+        """Free an offset that was taken and never used, without cooling; does nothing when the network is gone."""
         if network_id in self._known:
             self._known[network_id].pool.unmark(offset)
 
     def forget_removed(self) -> list[NetworkId]:
-        """Keep nothing of networks that were removed; these are they. Costs nothing when there are none."""
+        """Drop and return the networks that were removed. Costs nothing when there are none."""
         view = self._view()
         removed = [n for n in dict.fromkeys((*self._known, *self._cooling)) if view.is_removed(n)]
         for network_id in removed:
@@ -84,103 +84,104 @@ class Allocations:
             self._journal.note_network_gone(network_id)
         return removed
 
-    # -- what comes --------------------------------------------------------------------------------------------
+    # -- incoming space ----------------------------------------------------------------------------------------
 
     async def confirm(self, network_id: NetworkId) -> None:
-        """Repeat in our own log what others granted to us, but not what a host gave that is about to be forgotten:
-        somebody is taking over all that it owns. Nothing of it is used before. Costs nothing when that is done.
+        """Repeat in our own log what others granted to us, except grants of a host that is about to be evicted:
+        another host is taking over all that it owns. Nothing of it is used before. Costs nothing when that is done.
         Raises DiskFullError, JournalError, NotFoundError."""
         if self._confirmable(self[network_id]):
             async with self._confirming:
-                holding = self[network_id]
-                grants = self._confirmable(holding)
+                allocation = self[network_id]
+                grants = self._confirmable(allocation)
                 if grants:
                     await self._publisher.put(*grants)
                 for grant in grants:
-                    holding.add(self._view().local, grant)
+                    allocation.add(self._view().local, grant)
 
-    def _confirmable(self, holding: Allocation) -> list[GrantRecord]:
-        unconfirmed = holding.unconfirmed.items()
+    def _confirmable(self, allocation: Allocation) -> list[GrantRecord]:
+        unconfirmed = allocation.unconfirmed.items()
         return [grant for grant, givers in unconfirmed if not all(map(self.is_gone, givers))]
 
     def inherit(self, gone: Collection[HostId]) -> tuple[list[GrantRecord], int]:
-        """Grants to this host of all that the hosts in `gone` own, in all networks, and how many addresses that are.
-        They count from this moment, so that nothing is given away by an older hop; publish them at once, or
-        `disinherit`."""
+        """Return grants to this host of all that the hosts in `gone` own, in all networks, and the number of
+        addresses. They count from this moment, so that nothing is given away by an older hop; publish them at once,
+        or call `disinherit`."""
         grants, count = [], 0
         for network_id in self._view().networks:
-            holding = self[network_id]
-            count += sum(number for host, number in holding.sure.usable_counts().items() if host in gone)
-            for grant in inherit(network_id, holding.sure, holding.local, gone):
-                holding.add(holding.local, grant)
+            allocation = self[network_id]
+            count += sum(number for host, number in allocation.sure.usable_counts().items() if host in gone)
+            for grant in inherit(network_id, allocation.sure, allocation.local, gone):
+                allocation.add(allocation.local, grant)
                 grants.append(grant)
         return grants, count
 
     def disinherit(self, grants: Iterable[GrantRecord]) -> None:
-        """They could not be published."""
+        """Stop counting grants that could not be published."""
         for grant in grants:
             if grant.network_id in self._known:
                 self._known[grant.network_id].discard(self._view().local, grant)
 
-    # -- what goes ---------------------------------------------------------------------------------------------
+    # -- outgoing space ----------------------------------------------------------------------------------------
 
-    async def give(self, holding: Allocation, grants: Sequence[GrantRecord]) -> None:
-        """Not ours from this moment, and published before this returns. If it can't be written, ours again."""
+    async def give(self, allocation: Allocation, grants: Sequence[GrantRecord]) -> None:
+        """Give away, and publish before returning. The space is not ours from this moment; if it can't be written,
+        ours again."""
         local = self._view().local
         for grant in grants:
-            holding.add(local, grant)
+            allocation.add(local, grant)
         try:
             await self._publisher.put(*grants)
         except BaseException:
             for grant in grants:
-                holding.discard(local, grant)
+                allocation.discard(local, grant)
             raise
 
-    # -- what others have --------------------------------------------------------------------------------------
+    # -- what others use ---------------------------------------------------------------------------------------
 
-    def is_foreign(self, holding: Allocation, offset: int) -> bool:
-        """Another host's endpoint, or another host itself, has it: after a cut that outlasted a forgetting, one may
-        live in space that is ours by now."""
+    def is_foreign(self, allocation: Allocation, offset: int) -> bool:
+        """True if another host's endpoint, or another host itself, has it: after a partition that outlasted an
+        eviction, one may use space that is ours by now."""
         local = self._view().local
-        return bool(self.claimants(holding, offset) - {local}) or self.host_at(holding, offset) not in {
+        return bool(self.claimants(allocation, offset) - {local}) or self.host_at(allocation, offset) not in {
             None,
             local,
         }
 
-    def claimants(self, holding: Allocation, offset: int) -> frozenset[HostId]:
+    def claimants(self, allocation: Allocation, offset: int) -> frozenset[HostId]:
         """Hosts whose endpoints have this address."""
-        return self._view().claimants(holding.network_id, address_at(holding, offset))
+        return self._view().claimants(allocation.network_id, address_at(allocation, offset))
 
-    def host_at(self, holding: Allocation, offset: int) -> HostId | None:
-        """Who has this address itself, as hosts have in a network made with `--host-access`; another than this one
-        first."""
+    def host_at(self, allocation: Allocation, offset: int) -> HostId | None:
+        """The host that has this address itself, as hosts have in a network with `--host-access`; another host than
+        this one first."""
         view = self._view()
-        hosts = view.host_addresses(holding.network_id)
+        hosts = view.host_addresses(allocation.network_id)
         found = (host for host, one in hosts.items() if one.offset == offset)
         return min(found, key=lambda host: (host == view.local, host), default=None)
 
     def is_gone(self, host: HostId) -> bool:
-        """The host is forgotten, or about to be: somebody is taking over all that it owns."""
+        """True if the host is evicted, or about to be: another host is taking over all that it owns."""
         view = self._view()
         return host in view.forgotten or bool(view.about_to_forget(host))
 
     def host_name(self, host_id: HostId) -> str:
-        """For people."""
+        """A host's name for people."""
         host = self._view().hosts.get(host_id)
         return short_id(host_id) if host is None else host.unique_name
 
 
-def address_at(holding: Allocation, offset: int) -> str:
+def address_at(allocation: Allocation, offset: int) -> str:
     """The first address of an offset, for people and for the view's index."""
-    return addresses_of(holding.subnets, offset)[0]
+    return addresses_of(allocation.subnets, offset)[0]
 
 
 def unknown(network_id: NetworkId) -> NotFoundError:
-    """There is no such network, or no more."""
+    """The error for a network that does not exist, or no longer."""
     return NotFoundError(f"there is no network {short_id(network_id)}", thing=network_id)
 
 
-def in_use(holding: Allocation, offset: int, why: str) -> RefusedError:
-    """Somebody has this address."""
-    address = address_at(holding, offset)
+def in_use(allocation: Allocation, offset: int, why: str) -> RefusedError:
+    """The error for an address that is in use."""
+    address = address_at(allocation, offset)
     return RefusedError(f"{address} is in use: {why}", code="address-in-use", thing=address)

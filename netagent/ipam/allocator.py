@@ -1,11 +1,10 @@
-"""Which address an endpoint gets.
+"""The allocator: which address an endpoint gets.
 
 From space that this host owns: one journal write, no message, whatever the network does. Only when that is used up
-(or when a user names an address that another host owns) peers are asked (netagent.ipam.space_requests).
+(or when a user names an address that another host owns) it asks peers (netagent.ipam.space_requests).
 
-Choosing is done on the event loop in one step, before anything is awaited: two tasks can't choose the same offset,
-nor can one be chosen that is just being given away. The journal's word comes after, and undoes the choice if it
-fails.
+Choosing runs on the event loop in one step, before anything is awaited: two tasks can't choose the same offset, nor
+can one be chosen that is just being given away. The journal is written afterwards; a failure undoes the choice.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from netagent.registry.view import RegistryView
 class Allocator:
     """Addresses of this host's endpoints, in all networks.
 
-    `view` gives the current view; `rows` are the journal's endpoints at start: their addresses are in use.
+    `view` returns the current view; `rows` are the journal's endpoints at start: their addresses are in use.
     """
 
     def __init__(
@@ -54,60 +53,63 @@ class Allocator:
         self.allocations = Allocations(
             view=view, journal=journal, publisher=publisher, rows=rows, clock=clock
         )
-        self.asking = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
-        self.giving = Grants(self.allocations, view=view)
+        self.space_requests = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
+        self.grants = Grants(self.allocations, view=view)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
     async def reserve(self, row: LocalEndpointRow, offset: int | None = None) -> LocalEndpointRow:
-        """The row with its offset, addresses and MAC (unless it has one), on disk as RESERVED.
+        """Return the row with its offset, addresses and MAC (unless it has one), on disk as RESERVED.
 
-        Raises what `hold` and `keep` raise; nothing is kept then."""
+        Raises what `hold` and `keep` raise; nothing is kept then.
+        """
         return await self.keep(row, await self.hold(row.network_id, offset))
 
     async def hold(self, network_id: NetworkId, offset: int | None = None) -> int:
-        """An offset (this one, if given) that nobody else gets until `let_go`; in memory only.
+        """Reserve an offset (this one, if given) until `let_go`; in memory only.
 
-        Raises NoError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
+        Raises NotFoundError for an unknown network; InputError for an offset that no endpoint may have; RefusedError
         `address-in-use` or `subnet-full`; FailedError `space-unreachable` when peers that might have space do not
-        answer."""
+        answer.
+        """
         await self.allocations.confirm(network_id)
-        holding = self.allocations[network_id]
+        allocation = self.allocations[network_id]
         if offset is None:
-            offset = await self._choose(holding)
+            offset = await self._choose(allocation)
         else:
-            await self._claim(holding, offset)
-        if network_id not in self._view().networks:  # removed while we asked around
-            holding.pool.unmark(offset)
+            await self._claim(allocation, offset)
+        if network_id not in self._view().networks:  # removed while we asked other hosts
+            allocation.pool.unmark(offset)
             raise unknown(network_id)
         return offset
 
     def let_go(self, network_id: NetworkId, offset: int) -> None:
-        """The reverse of `hold`, for an offset that was never used: it does not cool."""
+        """Free an offset of `hold` that was never used: it does not cool."""
         self.allocations.unmark(network_id, offset)
 
     async def keep(self, row: LocalEndpointRow, offset: int) -> LocalEndpointRow:
-        """Write down who has a held offset: the row complete, as RESERVED.
+        """Journal the owner of a held offset: the complete row, as RESERVED.
 
-        Raises DiskFullError, JournalError, NoError; the offset is free then."""
-        holding = self.allocations[row.network_id]
+        Raises DiskFullError, JournalError, NotFoundError; the offset is free then.
+        """
+        allocation = self.allocations[row.network_id]
         complete = dataclasses.replace(
             row,
             offset=offset,
-            addresses=addresses_of(holding.subnets, offset),
+            addresses=addresses_of(allocation.subnets, offset),
             mac=row.mac or mac_of(row.network_id, offset),
             stage=Stage.RESERVED,
         )
         try:
             await self._journal.save_endpoint(complete)
         except BaseException:
-            holding.pool.unmark(offset)
+            allocation.pool.unmark(offset)
             raise
         return complete
 
     async def release(self, row: LocalEndpointRow) -> None:
-        """Forget the row; its address cools down, unless its network was removed. Raises DiskFullError, JournalError:
-        the row is still there then."""
+        """Delete the row; its address cools down, unless its network was removed. Raises DiskFullError, JournalError:
+        the row still exists then."""
         changes = [statements.delete_endpoint(row.endpoint_id)]
         if not self._view().is_removed(row.network_id):
             changes.append(statements.cool(row.network_id, row.offset))
@@ -115,11 +117,11 @@ class Allocator:
         if row.network_id in self._view().networks:
             self.allocations[row.network_id].pool.release(row.offset, self._clock())
         elif self._view().is_removed(row.network_id):
-            self._journal.note_network_gone(row.network_id)  # removed while we wrote: nothing else would
+            self._journal.note_network_gone(row.network_id)  # removed while we wrote: only we can note it
 
     async def keep_for_host(self, record: HostAddressRecord) -> None:
-        """Tell everybody of a held offset that this host has itself. What it raises is `Publisher.put`'s; the offset
-        is free then."""
+        """Publish a held offset as an address of this host itself. Raises what `Publisher.put` raises; the offset is
+        free then."""
         try:
             await self._publisher.put(record)
         except BaseException:
@@ -127,7 +129,7 @@ class Allocator:
             raise
 
     async def release_host(self, record: HostAddressRecord) -> None:
-        """This host has it no longer; it cools down, unless the network is gone."""
+        """Withdraw an address of this host itself; it cools down, unless the network is gone."""
         is_there = record.network_id in self._view().networks
         also = [statements.cool(record.network_id, record.offset)] if is_there else []
         await self._publisher.change(withdraw=[record], also=also)
@@ -135,8 +137,8 @@ class Allocator:
             self.allocations[record.network_id].pool.release(record.offset, self._clock())
 
     def forget_removed(self) -> None:
-        """Keep nothing of networks that were removed. Costs nothing when there are none; call it on every change."""
-        self.asking.forget(self.allocations.forget_removed())
+        """Drop networks that were removed. Costs nothing when there are none; call it on every change."""
+        self.space_requests.forget(self.allocations.forget_removed())
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""
@@ -144,7 +146,7 @@ class Allocator:
         return pool.available_count(), pool.usable_total()
 
     def space(self, network_id: NetworkId) -> AddressSpace:
-        """Who owns which part of a network, as this host knows it now."""
+        """Which host owns which part of a network, as this host knows it now."""
         return self.allocations[network_id].space
 
     def cooling_count(self, network_id: NetworkId) -> int:
@@ -153,49 +155,55 @@ class Allocator:
 
     # -- choosing ----------------------------------------------------------------------------------------------
 
-    async def _choose(self, holding: Allocation) -> int:
-        offset = self._next_offset(holding)
+    async def _choose(self, allocation: Allocation) -> int:
+        offset = self._next_offset(allocation)
         if offset is None:
-            offset, said = await self.asking.fetch_any(holding, lambda: self._next_offset(holding))
+            offset, said = await self.space_requests.fetch_any(
+                allocation, lambda: self._next_offset(allocation)
+            )
             if offset is None:
-                raise self._no_space(holding, said)
+                raise self._no_space(allocation, said)
         return offset
 
-    def _next_offset(self, holding: Allocation) -> int | None:
-        """The pool's choice, but nothing that somebody elsewhere has."""
+    def _next_offset(self, allocation: Allocation) -> int | None:
+        """Return the pool's choice, skipping offsets that are used elsewhere."""
         passed = []
-        while (offset := holding.pool.choose()) is not None and self.allocations.is_foreign(holding, offset):
+        while (offset := allocation.pool.choose()) is not None and self.allocations.is_foreign(
+            allocation, offset
+        ):
             passed.append(offset)
         for one in passed:
-            holding.pool.unmark(one)
+            allocation.pool.unmark(one)
         return offset
 
-    async def _claim(self, holding: Allocation, offset: int) -> None:
-        if is_reserved(offset, holding.count) or offset < 0:
-            raise InputError(f"offset {offset} of network {holding.name} is not for endpoints")
-        if not holding.pool.owns(offset) and self.allocations.host_at(holding, offset) is None:
-            await self.asking.fetch_one(holding, offset)
-        host = self.allocations.host_at(holding, offset)
+    async def _claim(self, allocation: Allocation, offset: int) -> None:
+        if is_reserved(offset, allocation.count) or offset < 0:
+            raise InputError(f"offset {offset} of network {allocation.name} cannot be used by an endpoint")
+        if not allocation.pool.owns(offset) and self.allocations.host_at(allocation, offset) is None:
+            await self.space_requests.fetch_one(allocation, offset)
+        host = self.allocations.host_at(allocation, offset)
         if host is not None:
             whose = "this host" if host == self._view().local else f"host {self.allocations.host_name(host)}"
-            raise in_use(holding, offset, f"{whose} has it itself, as the network has --host-access")
-        if holding.pool.is_used(offset):
-            raise in_use(holding, offset, "an endpoint of this host has it")
-        if self.allocations.is_foreign(holding, offset):
-            name = self.allocations.host_name(min(self.allocations.claimants(holding, offset)))
-            raise in_use(holding, offset, f"an endpoint of host {name} has it")
-        holding.pool.mark_used(offset)
+            raise in_use(
+                allocation, offset, f"it is the address of {whose} itself (the network has --host-access)"
+            )
+        if allocation.pool.is_used(offset):
+            raise in_use(allocation, offset, "an endpoint of this host has it")
+        if self.allocations.is_foreign(allocation, offset):
+            name = self.allocations.host_name(min(self.allocations.claimants(allocation, offset)))
+            raise in_use(allocation, offset, f"an endpoint of host {name} has it")
+        allocation.pool.mark_used(offset)
 
-    def _no_space(self, holding: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
-        name, usable = holding.name, holding.pool.usable_total()
+    def _no_space(self, allocation: Allocation, said: Mapping[HostId, str]) -> RefusedError | FailedError:
+        name, usable = allocation.name, allocation.pool.usable_total()
         here = f"all {usable} addresses of this host are in use" if usable else "this host owns no addresses"
         asked = ", ".join(f"{self.allocations.host_name(host)}: {text}" for host, text in said.items())
         text = f"network {name} has no free address: {here}, "
         text += f"asked {asked}" if asked else "no other host owns any"
-        owners = {host for host, _ in holding.free_shares(self._view())}
-        if owners <= said.keys() and SILENT not in said.values() and holding.space.ranges:
-            hint = "detach endpoints, or use a larger network"
+        owners = {host for host, _ in allocation.free_shares(self._view())}
+        if owners <= said.keys() and SILENT not in said.values() and allocation.space.ranges:
+            hint = "detach endpoints, or create a larger network"
             return RefusedError(text, code="subnet-full", thing=name, hint=hint)
         return FailedError(
-            text, code="space-unreachable", thing=name, hint="try again when their owners answer"
+            text, code="space-unreachable", thing=name, hint="try again when these hosts answer"
         )

@@ -1,7 +1,7 @@
-"""Space for other hosts: what they are given when they ask, and all of it when this host goes.
+"""Grants of space to other hosts: a part of it on request, and all of it when this host leaves.
 
-A grant is on disk and published before the one who asked hears of it; what is in it is not ours from the moment on in
-which it is chosen (netagent.ipam.allocations).
+A grant is on disk and published before the requesting host gets it; the space is not ours from the moment in which it
+is chosen (netagent.ipam.allocations).
 """
 
 from __future__ import annotations
@@ -21,54 +21,55 @@ from netagent.registry.view import RegistryView
 
 
 class Grants:
-    """What this host gives of what it holds."""
+    """Grants parts of this host's allocations."""
 
     def __init__(self, allocations: Allocations, *, view: Callable[[], RegistryView]) -> None:
         self._allocations = allocations
         self._view = view
 
     async def answer_request(self, peer: HostId, payload: bytes) -> bytes:
-        """The answer to another host's question. A grant in it is on disk and published. Raises RequestError for
-        bytes that are no question; never for want of space."""
+        """Answer another host's request. A grant in the answer is on disk and published. Raises RequestError for
+        bytes that are not a request; never for lack of space."""
         request = parse_request_untrusted(payload)
         if request.network_id not in self._view().networks or self._allocations.is_gone(peer):
-            return NoSpace(0, 0).encode()  # what its heir has not heard of would be lost with it
-        # Else what is confirmed already is all that there is to give.
+            return NoSpace(0, 0).encode()  # what its successor does not know of would be lost with it
+        # If this fails, only space that is confirmed already can be given.
         with contextlib.suppress(NetagentError):
             await self._allocations.confirm(request.network_id)
         if request.network_id not in self._view().networks:
             return NoSpace(0, 0).encode()
-        holding = self._allocations[request.network_id]
-        grant = self._grant_for(holding, peer, request)
+        allocation = self._allocations[request.network_id]
+        grant = self._grant_for(allocation, peer, request)
         if grant is None:
-            return NoSpace(holding.pool.available_count(), holding.pool.usable_total()).encode()
-        await self._allocations.give(holding, [grant])
+            return NoSpace(allocation.pool.available_count(), allocation.pool.usable_total()).encode()
+        await self._allocations.give(allocation, [grant])
         return encode_granted(grant)
 
-    def _grant_for(self, holding: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
-        pool = holding.pool
+    def _grant_for(self, allocation: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
+        pool = allocation.pool
         if request.offset is not None:
-            if pool.is_used(request.offset) or is_reserved(request.offset, holding.count):
+            if pool.is_used(request.offset) or is_reserved(request.offset, allocation.count):
                 return None
-            if self._allocations.is_foreign(holding, request.offset):
+            if self._allocations.is_foreign(allocation, request.offset):
                 return None
-            return grant_one(holding.network_id, peer, pool.owned, request.offset)
+            return grant_one(allocation.network_id, peer, pool.owned, request.offset)
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
-            return None  # who gives ahead of need keeps above a quarter itself, or two hosts would trade for ever
+            # Ahead of need a host gives only while it keeps more than a quarter: or two hosts would trade for ever.
+            return None
         for with_cooling in (False, True):
             free = pool.free_ranges(with_cooling=with_cooling)
-            grant = split_for(holding.network_id, peer, free)
+            grant = split_for(allocation.network_id, peer, free)
             if grant is not None:
                 return grant
         return None
 
-    async def surrender(self, network_id: NetworkId, successor: HostId) -> bool:
+    async def hand_over(self, network_id: NetworkId, successor: HostId) -> bool:
         """Hand on all that this host owns in a network, before it leaves; False when that is nothing. It must have no
         endpoint there."""
         await self._allocations.confirm(network_id)
-        holding = self._allocations[network_id]
-        owned = holding.pool.owned
+        allocation = self._allocations[network_id]
+        owned = allocation.pool.owned
         grants = [GrantRecord(network_id, one.first, one.last, successor, one.hop + 1) for one in owned]
         if grants:
-            await self._allocations.give(holding, grants)
+            await self._allocations.give(allocation, grants)
         return bool(grants)

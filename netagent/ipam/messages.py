@@ -1,9 +1,9 @@
-"""What hosts say to each other about space: one question, one answer, as msgpack arrays.
+"""The requests between hosts for space: one question, one answer, as msgpack arrays.
 
     question   ["space", network id (16), offset or nil, urgent]
     answer     ["granted", grant record]  or  ["none", available, usable]
 
-Not urgent means "ahead of need". The grant in an answer is already in its giver's durable log.
+Not urgent means "ahead of need". The grant in an answer is already in the granting host's durable log.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ _MAX_BYTES: Final = 1000
 
 
 class RequestError(InputError):
-    """The peer erred: bytes that are no question or answer about space. State is unchanged."""
+    """The peer is at fault: the bytes are not a question or answer about space. State is unchanged."""
 
     code = "bad-request"
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceRequest:
-    """`offset` None: any part that you can spare. Else this one, because a user asked for that address."""
+    """A request for space. `offset` None: any part that the peer can spare. Otherwise this one, because a user asked
+    for that address."""
 
     network_id: NetworkId
     offset: int | None
     is_urgent: bool
 
     def encode(self) -> bytes:
-        """The question's bytes."""
+        """Return the question's bytes."""
         data: bytes = msgpack.packb([KIND, pack_id(self.network_id), self.offset, self.is_urgent])
         return data
 
@@ -51,19 +52,19 @@ class NoSpace:
     usable: int
 
     def encode(self) -> bytes:
-        """The answer's bytes."""
+        """Return the answer's bytes."""
         data: bytes = msgpack.packb(["none", self.available, self.usable])
         return data
 
 
 def encode_granted(grant: GrantRecord) -> bytes:
-    """The answer's bytes."""
+    """Return the answer's bytes."""
     data: bytes = msgpack.packb(["granted", encode(grant)])
     return data
 
 
 def parse_request_untrusted(payload: bytes) -> SpaceRequest:
-    """A peer's question. Raises RequestError."""
+    """Parse a peer's question. Raises RequestError."""
     items = _unpack(payload)
     fields = RecordFields(items)
     try:
@@ -80,7 +81,7 @@ def parse_request_untrusted(payload: bytes) -> SpaceRequest:
 
 
 def parse_answer_untrusted(payload: bytes) -> GrantRecord | NoSpace:
-    """A peer's answer. Raises RequestError."""
+    """Parse a peer's answer. Raises RequestError."""
     fields = RecordFields(_unpack(payload))
     try:
         if fields.word("answer", ("granted", "none")) == "none":

@@ -1,8 +1,8 @@
-"""Which of the offsets that this host owns in one network are free, in use, or cooling. Pure.
+"""The pool: which of the offsets that this host owns in one network are free, in use, or cooling. Pure.
 
-An address that was just freed may still be in somebody's ARP cache, connection table or configuration; so the next
-one is taken round robin, not lowest first, and a freed one cools down before it is used again. Neither is worth a
-refusal: when nothing else is free, the one that has cooled longest is taken early.
+An address that was just freed may still be in an ARP cache, a connection table or a configuration; so the next one is
+taken round robin, not lowest first, and a freed one cools down before it is used again. Neither justifies a refusal:
+when nothing else is free, the one that has cooled longest is taken early.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ COOL_DOWN_S: Final = 60.0
 
 class Pool:
     """Used, free and cooling are disjoint, and together they are the usable offsets that this host owns, plus any
-    used ones that it does not own (an endpoint that runs is never pretended away)."""
+    used ones that it does not own (the address of a running endpoint always counts as used)."""
 
     def __init__(self, count: int, owned: Sequence[Range] = ()) -> None:
         self.count = count
         self._owned: tuple[Range, ...] = ()
         self._starts: list[int] = []
         self._used: set[int] = set()
-        self._cooling: dict[int, float] = {}  # offset -> when it is warm; in rising order of time
+        self._cooling: dict[int, float] = {}  # offset -> when it has cooled down; in rising order of time
         self._cursor = 2
         self.set_owned(owned)
 
     @property
     def owned(self) -> tuple[Range, ...]:
-        """What this host owns, by hop."""
+        """The ranges that this host owns, by hop."""
         return self._owned
 
     def set_owned(self, owned: Sequence[Range]) -> None:
-        """Ownership changed. Cooling offsets that were handed on are the new owner's business."""
+        """Change the owned ranges. Cooling offsets that were handed on are dropped: they concern the new owner."""
         self._owned = tuple(sorted(owned))
         self._starts = [held.first for held in self._owned]
         self._cooling = {offset: at for offset, at in self._cooling.items() if self.owns(offset)}
 
     def owns(self, offset: int) -> bool:
-        """Is the offset within what this host owns?"""
+        """True if this host owns the offset."""
         position = bisect.bisect_right(self._starts, offset) - 1
         return position >= 0 and offset <= self._owned[position].last
 
     def is_used(self, offset: int) -> bool:
-        """Does an endpoint have it?"""
+        """True if an endpoint has the offset."""
         return offset in self._used
 
     def usable_total(self) -> int:
-        """Offsets owned that endpoints may have."""
+        """Number of owned offsets that endpoints may have."""
         return sum(usable_count(held, self.count) for held in self._owned)
 
     def available_count(self) -> int:
-        """Offsets that an endpoint could get now, cooling ones included."""
+        """Number of offsets that an endpoint could get now, cooling ones included."""
         return self.usable_total() - sum(1 for offset in self._used if self.owns(offset))
 
     def cooling_count(self) -> int:
-        """Offsets that were freed a moment ago, and are taken only when nothing else is free."""
+        """Number of offsets that were freed a moment ago, and are taken only when nothing else is free."""
         return len(self._cooling)
 
     def choose(self) -> int | None:
-        """The next offset, now used; None when all are. Call `warm` first."""
+        """Return the next offset, marked as used; None when all are. Call `warm` first."""
         offset = next(self._free_from(self._cursor), None)
         if offset is None:
             offset = next(self._free_from(0), None)
@@ -74,24 +74,24 @@ class Pool:
         return offset
 
     def mark_used(self, offset: int) -> None:
-        """An endpoint has it: chosen, asked for by name, or found in the journal."""
+        """Mark an offset as used: chosen, requested by name, or found in the journal."""
         self._cooling.pop(offset, None)
         self._used.add(offset)
         self._cursor = offset + 1
 
     def unmark(self, offset: int) -> None:
-        """It was never really used: it is free at once."""
+        """Free an offset that was never really used, without cooling."""
         self._used.discard(offset)
 
     def release(self, offset: int, now: float) -> None:
-        """Its endpoint is gone: it cools down."""
+        """Free an offset whose endpoint is gone: it cools down."""
         self._used.discard(offset)
         if self.owns(offset):
             self._cooling.pop(offset, None)
             self._cooling[offset] = now + COOL_DOWN_S
 
     def warm(self, now: float) -> list[int]:
-        """Offsets whose time is over become free. Gives them."""
+        """Free the offsets that have cooled down, and return them."""
         done = []
         for offset, at in self._cooling.items():
             if at > now:
@@ -102,7 +102,7 @@ class Pool:
         return done
 
     def free_ranges(self, *, with_cooling: bool = False) -> list[Range]:
-        """Runs of owned offsets that no endpoint has, within one hop each; without cooling ones unless asked."""
+        """Runs of owned offsets that no endpoint has, within one hop each; without cooling ones unless requested."""
         taken = sorted(self._used if with_cooling else self._used | self._cooling.keys())
         runs = []
         for held in self._owned:
@@ -116,7 +116,7 @@ class Pool:
         return runs
 
     def check_invariants(self) -> None:
-        """Used, free and cooling are disjoint and cover what is owned."""
+        """Assert that used, free and cooling are disjoint and cover what is owned."""
         assert not self._used & self._cooling.keys(), "an offset is used and cooling"
         assert all(self.owns(offset) for offset in self._cooling), "an offset cools that is not owned"
         free = sum(len(run) for run in self.free_ranges())
@@ -126,7 +126,7 @@ class Pool:
         assert list(self._cooling.values()) == sorted(self._cooling.values()), "cooling is out of order"
 
     def _free_from(self, start: int) -> Iterator[int]:
-        """Free offsets from `start` upwards. Skips runs of used ones one by one: some 100 ns each."""
+        """Free offsets from `start` upwards. Skips used ones one by one: about 100 ns each."""
         for held in self._owned:
             for offset in range(max(held.first, start, 2), min(held.last, self.count - 2) + 1):
                 if offset not in self._used and offset not in self._cooling:
@@ -136,7 +136,7 @@ class Pool:
 def pool_of(
     count: int, owned: Sequence[Range], used: Iterable[int], cooling: Iterable[int], now: float
 ) -> Pool:
-    """The pool of a restarted agent. What was cooling cools from the start: no clock outlives a restart."""
+    """The pool of a restarted agent. Cooling offsets cool from the start: no clock outlives a restart."""
     pool = Pool(count, owned)
     for offset in used:
         pool.mark_used(offset)

@@ -1,4 +1,4 @@
-"""A host's stock of address space: there before anybody needs it, and handed on when the host goes."""
+"""Prefetch: a host's address space is there before an endpoint needs it, and handed on when the host leaves."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from netagent.registry.view import AgentState, RegistryView
 
 TOP_UP_S = 5.0
 HAND_ON_TRIES = 4
-"""Each lasts until all live hosts have heard of it."""
+"""Each lasts until all live hosts have acknowledged it."""
 
 
-async def keep_stocked(live: StateStore, asking: SpaceRequests) -> None:
-    """Own some of every network's space, and more before it is used up. Until cancelled."""
+async def keep_prefetched(live: StateStore, space_requests: SpaceRequests) -> None:
+    """Own some of every network's space, and more before it is used up. Runs until cancelled."""
     while True:
         for network_id in live.view.networks:
             with suppress(NetagentError):  # removed in between, or the disk is full
-                await asking.top_up(network_id)
+                await space_requests.top_up(network_id)
         await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
 
 
-async def hand_on(live: StateStore, giving: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
-    """Give all of it to one of the live hosts, if there are any: best to one that stays.
+async def hand_on(live: StateStore, grants: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:
+    """Give all of it to one of the live hosts, if there are any: preferably to one that stays.
 
-    Two hosts that leave at once may choose each other before either has heard that the other goes. So once all have
-    heard, what has come meanwhile is handed on as well, and then only to a host that stays. What this does not
-    catch is an heir that ends its leaving while we write down one grant. It owns the space until it is forgotten.
+    Two hosts that leave at once may choose each other before either knows that the other leaves. So once all have
+    acknowledged, what has come meanwhile is handed on as well, and then only to a host that stays. This does not
+    catch a successor that completes its leave while we write one grant. It owns the space until it is evicted.
     """
     for number in range(HAND_ON_TRIES):
-        # Between two that leave it would go to and fro.
-        is_given = await _hand_on_once(live, giving, may_go=number == 0)
+        # Between two leaving hosts it would go back and forth.
+        is_given = await _hand_on_once(live, grants, may_go=number == 0)
         if number > 0 and not is_given:
             return
         await wait_heard()
 
 
-async def _hand_on_once(live: StateStore, giving: Grants, *, may_go: bool) -> bool:
+async def _hand_on_once(live: StateStore, grants: Grants, *, may_go: bool) -> bool:
     given = []
     for network_id in live.view.networks:
-        # Chosen anew for each: the one before took a write to disk, and its heir may go by now.
+        # Chosen again for each network: the last one took a write to disk, and its successor may be leaving by now.
         successor = _successor(live.view, may_go=may_go)
         if successor is not None:
             with suppress(NotFoundError):  # removed in between
-                given.append(await giving.surrender(network_id, successor))
+                given.append(await grants.hand_over(network_id, successor))
     return any(given)
 
 
 def _successor(view: RegistryView, *, may_go: bool) -> HostId | None:
-    """The first of the live hosts, and of those that do not go if there are any; one that does, only if it may."""
+    """The first of the live hosts that stay; if there are none, the first that leaves, only if `may_go`."""
     alive = [h for h, host in view.hosts.items() if host.agent is AgentState.ALIVE and h != view.local]
     staying = [host_id for host_id in alive if not view.is_host_hidden(host_id)]
     return min(staying or (alive if may_go else []), default=None)

@@ -1,17 +1,18 @@
-"""Who owns which part of a network's address space. Pure.
+"""Which host owns which part of a network's address space. Pure.
 
-The creator of a network holds all of it at hop 0. Whoever holds a range may hand on a part of it, once, by a
-durable grant at the next hop; the grant lies in the giver's own log. So for each offset there is one chain
+The creator of a network holds all of it at hop 0. The holder of a range may hand on a part of it, once, by a durable
+grant at the next hop; the grant is in the granting host's own log. So for each offset there is one chain
 
     creator ──hop 1──► h2 ──hop 2──► h5
 
-and the owner is whom its longest visible link names. A host always sees its own grants, which are the only ones
-that can end its ownership: so whatever else it has or has not heard, it never believes to own what it gave away, and
-no two hosts ever both believe to own an offset. A host that hears of a grant to itself late merely finds out late.
+and the owner is the host that its longest visible link names. A host always sees its own grants, which are the only
+ones that can end its ownership: so whatever else it knows, it never believes that it owns what it gave away, and no
+two hosts ever both believe that they own an offset. A host that receives a grant to itself late only learns of it
+late.
 
-The receiver repeats a grant in its own log before it uses any of it. So the longest link of every chain lies in the
-log of the owner itself: logs of hosts that are gone for good can be dropped, and of one log whatever a later grant in
-it covers (`superseded`). What hosts that are gone owned their heir grants to itself, at the next hop (`inherit`).
+The receiver repeats a grant in its own log before it uses any of it. So the longest link of every chain is in the
+owner's own log: logs of hosts that are gone for good can be dropped, and of one log whatever a later grant in it
+covers (`superseded`). What such hosts owned their successor grants to itself, at the next hop (`inherit`).
 
 An allocation needs no message at all; only handing on does.
 """
@@ -42,7 +43,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class AddressSpace:
-    """Ownership of all offsets of a network, as of one set of grants. Make it with `space_of`."""
+    """Ownership of all offsets of a network, from one set of grants. Create it with `space_of`."""
 
     count: int
     """Offsets of the network, reserved ones included."""
@@ -50,14 +51,14 @@ class AddressSpace:
     """Disjoint, rising. Together they cover all offsets, or only those granted while the creator is unknown."""
 
     def owner_of(self, offset: int) -> HostId | None:
-        """Who owns an offset; None when that is not known (yet)."""
+        """The owner of an offset; None when that is not known (yet)."""
         for held, owner in self.ranges:
             if held.first <= offset <= held.last:
                 return owner
         return None
 
     def owned_by(self, host_id: HostId) -> tuple[Range, ...]:
-        """What one host owns. Neighbours with different hops stay apart: a grant names one hop."""
+        """The ranges of one host. Neighbours with different hops stay apart: a grant names one hop."""
         return tuple(held for held, owner in self.ranges if owner == host_id)
 
     def owns(self, host_id: HostId, first: int, last: int) -> bool:
@@ -68,14 +69,14 @@ class AddressSpace:
         return first > last
 
     def usable_counts(self) -> dict[HostId, int]:
-        """How many offsets for endpoints each owner has."""
+        """Number of offsets for endpoints of each owner."""
         counts: dict[HostId, int] = {}
         for held, owner in self.ranges:
             counts[owner] = counts.get(owner, 0) + usable_count(held, self.count)
         return counts
 
     def check_invariants(self) -> None:
-        """Ranges are disjoint, rising and inside the network."""
+        """Assert that ranges are disjoint, rising and inside the network."""
         end = -1
         for held, _ in self.ranges:
             assert end < held.first <= held.last < self.count, f"{held} overlaps or lies outside"
@@ -83,7 +84,7 @@ class AddressSpace:
 
 
 def usable_count(held: Range, count: int) -> int:
-    """Offsets of a range that endpoints may have, in a network of `count`."""
+    """Number of offsets of a range that endpoints may have, in a network of `count`."""
     first, last = max(held.first, 2), min(held.last, count - 2)
     return max(0, last - first + 1)
 
@@ -91,8 +92,8 @@ def usable_count(held: Range, count: int) -> int:
 def space_of(
     creator: HostId | None, count: int, grants: Iterable[tuple[HostId, GrantRecord]]
 ) -> AddressSpace:
-    """Ownership from grants and their writers. Grants outside the space are cut to it. Two grants of one offset at
-    one hop are a lie; the smaller writer is then believed by everybody alike. O(n log n)."""
+    """Derive ownership from grants and their writers. Grants outside the space are cut to it. Of two grants of one
+    offset at one hop one must be forged; all hosts then believe the smaller writer. O(n log n)."""
     claims = [
         (-grant.hop, writer, grant.first, min(grant.last, count - 1), grant.to) for writer, grant in grants
     ]
@@ -125,16 +126,17 @@ def _append(pieces: list[tuple[Range, HostId]], piece: Range, owner: HostId) -> 
 
 
 MOST_HOPS = 1 << 24
-"""So often no part of a network's space is handed on: every second for half a year."""
+"""No part of a network's space is handed on more often: every second for half a year."""
 MAX_SHARES = 256
-"""Hosts that get a share when a network is created: 256 grants are one message of about 12 kB. More hosts ask."""
+"""Hosts that get a share when a network is created: 256 grants are one message of about 12 kB. More hosts send
+requests."""
 
 
 def share_out(network_id: NetworkId, count: int, hosts: Sequence[HostId]) -> tuple[GrantRecord, ...]:
-    """The creator's first grants: one block to each of the other `hosts`, in their order, the rest stays.
+    """Return the creator's first grants: one block to each of the other `hosts`, in their order; the rest stays.
 
     Blocks are equal, and as large as they can be while the creator keeps half of what is usable: so it can serve as
-    many hosts again, and each side of a cut has about as much as its share of the hosts.
+    many hosts again, and each side of a partition has about as much as its share of the hosts.
     """
     usable = usable_count(Range(0, count - 1), count)
     size = _floor_bits(max(1, usable // 2 // max(1, min(len(hosts), MAX_SHARES))))
@@ -152,8 +154,8 @@ def share_out(network_id: NetworkId, count: int, hosts: Sequence[HostId]) -> tup
 
 
 def split_for(network_id: NetworkId, to: HostId, free: Sequence[Range]) -> GrantRecord | None:
-    """What an owner hands on when asked: its largest aligned chunk of free offsets, at most half of all free ones
-    (but one at least, so that a network can be filled to its last address). None when nothing is free.
+    """Return what an owner hands on when asked: its largest aligned chunk of free offsets, at most half of all free
+    ones (but one at least, so that a network can be filled to its last address). None when nothing is free.
 
     `free` are runs of owned, usable offsets that no endpoint has, each within one hop.
     """
@@ -167,7 +169,7 @@ def split_for(network_id: NetworkId, to: HostId, free: Sequence[Range]) -> Grant
 
 
 def grant_one(network_id: NetworkId, to: HostId, owned: Sequence[Range], offset: int) -> GrantRecord | None:
-    """The grant of one offset that somebody asked for by name; None when it is not ours."""
+    """The grant of one offset that a user asked for by name; None when it is not ours."""
     for held in owned:
         if held.first <= offset <= held.last:
             return GrantRecord(network_id, offset, offset, to, held.hop + 1)
@@ -177,10 +179,10 @@ def grant_one(network_id: NetworkId, to: HostId, owned: Sequence[Range], offset:
 def inherit(
     network_id: NetworkId, space: AddressSpace, successor: HostId, gone: Collection[HostId]
 ) -> tuple[GrantRecord, ...]:
-    """The grants by which the heir takes what the hosts in `gone` owned. Its own ranges beside them go along, so that
-    space which comes and goes does not crumble.
+    """The grants by which the successor takes what the hosts in `gone` owned. Its own adjacent ranges are included,
+    so that space which comes and goes does not fragment.
 
-    A hop above MOST_HOPS is a lie of one of them, which no longer counts once it is gone: no hop could be above it.
+    A hop above MOST_HOPS is forged by one of them, which no longer counts once it is gone: no hop could be above it.
     """
     runs: list[list[tuple[Range, HostId]]] = []
     for held, owner in space.ranges:
@@ -204,8 +206,8 @@ def inherit(
 
 
 def superseded(own: Sequence[GrantRecord]) -> tuple[GrantRecord, ...]:
-    """Of one host's own grants in one network those that others of them, at later hops, cover whole. Whoever sees
-    these sees those: they say nothing any more."""
+    """Of one host's own grants in one network, return those that its others, at later hops, cover whole. Every host
+    that sees these sees those: they have no effect any more."""
     if not own:
         return ()
     latest = space_of(None, max(grant.last for grant in own) + 1, [(grant.to, grant) for grant in own])
@@ -238,6 +240,6 @@ def _floor_power(number: int) -> int:
 
 
 def _floor_bits(number: int) -> int:
-    """With nothing below its four leading bits: what is handed on later is taken in powers of two."""
+    """Keep only the four leading bits: what is handed on later is taken in powers of two."""
     step = max(1, _floor_power(number) >> 3)
     return number // step * step

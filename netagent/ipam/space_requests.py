@@ -1,7 +1,7 @@
-"""Asking other hosts for space: when an endpoint has to have it now, and ahead of need, so that this stays rare.
+"""Requests for space to other hosts: when an endpoint needs it now, and ahead of need, so that the former stays rare.
 
-Those that live and have most free space are asked first, for 5 s in all; who was asked and what they said goes into
-the error. What they gave is confirmed before it counts (netagent.ipam.allocations).
+Live hosts with most free space are asked first, for 5 s in all; the hosts asked and their answers go into the error.
+Their grants are confirmed before they count (netagent.ipam.allocations).
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from netagent.registry.view import RegistryView
 from netagent.registry.views import AgentState
 
 ASK_TIMEOUT_S: Final = 5.0
-"""For all peers together: what an attach may wait at most."""
+"""For all peers together: the longest that an attach may wait."""
 
 ASK_ONE_TIMEOUT_S: Final = 1.5
 """For one peer: a round trip and its journal's write are milliseconds; three silent peers fit into the 5 s."""
 
 SILENT_S: Final = 10.0
-"""So long a host that did not answer is asked after the others: until it answers, or is known to be dead."""
+"""For so long a host that did not answer is asked after the others: until it answers, or is known to be dead."""
 
 TOP_UP_BELOW: Final = 0.25
-"""Share of free offsets below which more are asked for ahead of need."""
+"""Share of free offsets at which more are requested ahead of need, or below."""
 
 TOP_UP_PAUSE_S: Final = 30.0
-"""After nobody could spare anything: peers' detaches are slower than that."""
+"""After no host could spare any: peers' detaches are slower than that."""
 
 SILENT: Final = "no answer"
 WRONG: Final = "answered wrongly"
-"""What is told of a host that gave nothing; else how much of its space is free."""
+"""What errors say of a host that gave nothing; otherwise how much of its space is free."""
 
 Ask: TypeAlias = Callable[[HostId, bytes], Awaitable[bytes | None]]
 """Sends a request of at most 1,000 bytes to a host's agent; None when it does not answer in its time."""
 
 
 class SpaceRequests:
-    """This host's questions about space, of one network one after the other."""
+    """This host's requests for space, one at a time for each network."""
 
     def __init__(
         self,
@@ -62,20 +62,21 @@ class SpaceRequests:
         self._is_closed = False
         self._quiet_until: dict[NetworkId, float] = {}
         self._silent_until: dict[HostId, float] = {}
-        """Who did not answer of late is asked last, or each of many attaches would wait for a host that just died."""
+        """Hosts that did not answer recently are asked last; otherwise each of many attaches would wait for a host
+        that just died."""
         self._heard: dict[NetworkId, dict[HostId, str]] = {}
-        """What others said to the last `top_up`."""
+        """What others answered to the last `top_up`."""
 
     def forget(self, network_ids: Collection[NetworkId]) -> None:
-        """These networks are removed."""
+        """Drop networks that were removed."""
         for network_id in network_ids:
             for known in (self._turns, self._quiet_until, self._heard):
                 known.pop(network_id, None)
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
-        """Nothing is asked for while the block runs, because this host leaves; what was being asked for has come, or
-        comes no more, when it begins."""
+        """Send no requests while the block runs, because this host leaves; when the block begins, running requests
+        have ended."""
         self._is_closed = True
         try:
             for turn in tuple(self._turns.values()):
@@ -86,11 +87,11 @@ class SpaceRequests:
             self._is_closed = False
 
     async def top_up(self, network_id: NetworkId) -> bool:
-        """Ask for space ahead of need: when none is owned, or a quarter of it is free. True when some came. Call it
-        after an attach and when a network appears; it never raises for want of space."""
+        """Request space ahead of need: when none is owned, or at most a quarter of it is free. True when some came.
+        Call it after an attach and when a network appears; it never raises for lack of space."""
         await self._allocations.confirm(network_id)
-        holding = self._allocations[network_id]
-        pool = holding.pool
+        allocation = self._allocations[network_id]
+        pool = allocation.pool
         if pool.available_count() > TOP_UP_BELOW * pool.usable_total():
             return False
         if self._is_closed or self._clock() < self._quiet_until.get(network_id, float("-inf")):
@@ -98,45 +99,47 @@ class SpaceRequests:
         with trio.move_on_after(ASK_TIMEOUT_S):
             async with self._turn(network_id):
                 said = self._heard[network_id] = {}
-                if await self._ask_around(holding, said, is_urgent=pool.available_count() == 0):
+                if await self._ask_around(allocation, said, is_urgent=pool.available_count() == 0):
                     return True
         self._quiet_until[network_id] = self._clock() + TOP_UP_PAUSE_S
         return False
 
     async def fetch_any(
-        self, holding: Allocation, choose: Callable[[], int | None]
+        self, allocation: Allocation, choose: Callable[[], int | None]
     ) -> tuple[int | None, dict[HostId, str]]:
-        """What `choose` finds as soon as somebody has given enough, and what the others said; None when nobody has
-        within ASK_TIMEOUT_S."""
+        """Return what `choose` finds as soon as hosts have given enough, and what the others answered; None when none
+        has within ASK_TIMEOUT_S."""
         offset, said = None, dict[HostId, str]()
         with trio.move_on_after(ASK_TIMEOUT_S):
-            async with self._turn(holding.network_id):
-                # Somebody who asked before us may have got enough for both.
+            async with self._turn(allocation.network_id):
+                # A task that asked before us may have got enough for both.
                 while (offset := choose()) is None:
-                    if not await self._ask_around(holding, said):
+                    if not await self._ask_around(allocation, said):
                         break
-        # Or somebody else was asking all the while, and hears what we would.
-        return offset, said or self._heard.get(holding.network_id, {})
+        # Or another task was asking all the while, and gets the answers that we would get.
+        return offset, said or self._heard.get(allocation.network_id, {})
 
-    async def fetch_one(self, holding: Allocation, offset: int) -> None:
-        """Have its owner give this offset, which a user wants. RefusedError `address-in-use`; FailedError
+    async def fetch_one(self, allocation: Allocation, offset: int) -> None:
+        """Request this offset, which a user wants, from its owner. RefusedError `address-in-use`; FailedError
         `space-unreachable`."""
-        owner = holding.space.owner_of(offset)
-        address = address_at(holding, offset)
+        owner = allocation.space.owner_of(offset)
+        address = address_at(allocation, offset)
         if owner is None:
-            raise FailedError(f"nobody is known to own {address} yet; try again", code="space-unreachable")
-        said = await self._ask_one(holding, owner, SpaceRequest(holding.network_id, offset, is_urgent=True))
-        if holding.pool.owns(offset):
+            raise FailedError(f"the owner of {address} is not known yet; try again", code="space-unreachable")
+        said = await self._ask_one(
+            allocation, owner, SpaceRequest(allocation.network_id, offset, is_urgent=True)
+        )
+        if allocation.pool.owns(offset):
             return
         name = self._allocations.host_name(owner)
         if said == SILENT:
             why = "which does not answer"
-        elif not said:  # granted, and no longer ours: somebody asked us for it while we wrote it down
-            why = "which gave another one, or this host has given it on"
+        elif not said:  # granted, and no longer ours: another host asked us for it while we wrote it
+            why = "which gave another address, or this host has handed it on already"
         elif said.startswith(WRONG):
             why = f"which {said}"
         else:
-            raise in_use(holding, offset, f"host {name} has it in use")
+            raise in_use(allocation, offset, f"host {name} has it in use")
         raise FailedError(
             f"{address} belongs to host {name}, {why}",
             code="space-unreachable",
@@ -148,34 +151,34 @@ class SpaceRequests:
         return self._turns.setdefault(network_id, trio.Lock())
 
     async def _ask_around(
-        self, holding: Allocation, said: dict[HostId, str], *, is_urgent: bool = True
+        self, allocation: Allocation, said: dict[HostId, str], *, is_urgent: bool = True
     ) -> bool:
         """Ask other owners until one gives. `said` collects why the others did not."""
-        request = SpaceRequest(holding.network_id, None, is_urgent)
+        request = SpaceRequest(allocation.network_id, None, is_urgent)
         now = self._clock()
         self._silent_until = {host: until for host, until in self._silent_until.items() if now < until}
-        hosts = [host for host, _ in holding.free_shares(self._view())]
+        hosts = [host for host, _ in allocation.free_shares(self._view())]
         for host in sorted(hosts, key=self._silent_until.__contains__):
             if host in said:
                 continue
             if self._is_closed:
                 break
-            said[host] = SILENT  # for the error, should the 5 s end while we ask
-            said[host] = await self._ask_one(holding, host, request)
+            said[host] = SILENT  # for the error, in case the 5 s end while we ask
+            said[host] = await self._ask_one(allocation, host, request)
             if not said[host]:
                 del said[host]
                 return True
         return False
 
-    async def _ask_one(self, holding: Allocation, host: HostId, request: SpaceRequest) -> str:
-        """Why the host gave nothing; empty when it did."""
+    async def _ask_one(self, allocation: Allocation, host: HostId, request: SpaceRequest) -> str:
+        """Return why the host gave nothing; empty when it gave some."""
         known = self._view().hosts.get(host)
         if known is not None and known.agent in (AgentState.DEAD, AgentState.LEFT):
             return SILENT
         payload = None
         with trio.move_on_after(ASK_ONE_TIMEOUT_S):
             payload = await self._ask(host, request.encode())
-        holding.refresh(self._view())
+        allocation.refresh(self._view())
         if payload is None:
             self._silent_until[host] = self._clock() + SILENT_S
             return SILENT
@@ -186,17 +189,17 @@ class SpaceRequests:
             return f"{WRONG} ({error.message})"
         if isinstance(answer, NoSpace):
             return f"{answer.available} of {answer.usable} free"
-        if answer.network_id != holding.network_id or answer.to != self._view().local:
-            return f"{WRONG} (a grant for somebody else)"
+        if answer.network_id != allocation.network_id or answer.to != self._view().local:
+            return f"{WRONG} (a grant for another host)"
         if self._allocations.is_gone(host):
-            return SILENT  # somebody is taking over all that it owns
-        holding.add(host, answer)
-        if not holding.space.owns(self._view().local, answer.first, answer.last):
-            holding.discard(host, answer)
+            return SILENT  # another host is taking over all that it owns
+        allocation.add(host, answer)
+        if not allocation.space.owns(self._view().local, answer.first, answer.last):
+            allocation.discard(host, answer)
             return f"{WRONG} (a grant of what it does not own)"
         try:
-            await self._allocations.confirm(holding.network_id)
+            await self._allocations.confirm(allocation.network_id)
         except BaseException:
-            holding.discard(host, answer)
+            allocation.discard(host, answer)
             raise
         return ""

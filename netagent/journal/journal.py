@@ -1,18 +1,18 @@
-"""What this host must not forget: one SQLite file, `state.db`.
+"""The journal, what this host must not lose: one SQLite file, `state.db`.
 
-Three kinds of memory, by what losing them costs:
+It has three kinds of data, by the cost of losing them:
 
 * **own records, endpoints, cooling addresses**: written before they take effect, by `await`ed calls
   that return when the disk has them. After a crash at any instant each of these calls has happened or not.
-* **counters**: the boot epoch is raised by opening the file, the incarnation is noted; neither ever falls.
+* **counters**: opening the file raises the boot epoch, the incarnation is noted; neither ever falls.
 * **other hosts' logs, members**: a cache, written a second behind (netagent.journal.write_behind).
 
-SQLite does the hard part (write-ahead log, full synchronous: a commit is on disk when it returns). One thread
-writes (netagent.journal.writer), the event loop never waits for a disk. Statements come from
-netagent.journal.statements, so that several facts which belong together go into one `transaction`.
+SQLite does the hard part (write-ahead log, full synchronous: a commit is on disk when it returns). One thread writes
+(netagent.journal.writer), so the event loop never waits for a disk. Statements come from netagent.journal.statements,
+so that several facts which belong together go into one `transaction`.
 
-Rejected: one file per fact with rename (no transaction over two of them, 10,000 inodes); own append-only log (SQLite
-is one, tested better than ours would be, and any shell can read it).
+Rejected: one file per fact with rename (no transaction over two of them, 10,000 inodes); an append-only log of our
+own (SQLite is one, tested better than ours would be, and any shell can read it).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _PRAGMAS: Final = (
 class Journal:
     """The open file. `open` and the `load_*` calls read the disk and block; call them while starting.
 
-    Every `async` call returns when its fact is on disk, and raises DiskFullError or JournalError when it is not;
-    it can't be cancelled halfway. `note_*` calls return at once.
+    Every `async` call returns when its fact is on disk, and raises DiskFullError or JournalError when it is not; it
+    can't be cancelled halfway. `note_*` calls return at once.
     """
 
     def __init__(
@@ -79,36 +79,36 @@ class Journal:
                 raise JournalError(
                     f"cannot open the journal {path}: {error.strerror}",
                     thing=str(path),
-                    hint="mend the file system, or restore the file from a backup",
+                    hint="repair the file system, or restore the file from a backup",
                 ) from error
             undo.pop_all()
             return journal
 
     def close(self) -> None:
-        """Write what waits, and let go of the file."""
+        """Write what waits, and close the file."""
         self._writer.close()
         self._reader.close()
         os.close(self._lock_fd)
 
     async def transaction(self, statements: Sequence[Statement], *, grows: bool = False) -> list[int]:
-        """All of `statements` or none; gives the number of rows that each changed. `grows` marks what is refused
-        early on a nearly full disk, so that room is left for deleting."""
+        """Run all of `statements` or none; return the number of rows that each changed. `grows` marks writes that are
+        refused early on a nearly full disk, so that room is left for deleting."""
         return await self._writer.write(statements, grows=grows)
 
     @property
     def has_room(self) -> bool:
-        """Whether the disk has room for more, as of this moment."""
+        """True if the disk has room for more at this moment."""
         return self._writer.has_room()
 
     def require_owner(self, owner: NodeId) -> None:
-        """Raises JournalError if the file is another host's, mixed up when it was restored: its endpoints are not
+        """Raise JournalError if the file is another host's, mixed up when it was restored: its endpoints are not
         ours, and ours, which run here, would be taken for left-overs."""
         others = self._read("SELECT owner FROM own_log WHERE owner != ? LIMIT 1", owner)
         if others:
             raise JournalError(
-                f"{self.path}: the journal is of the host {others[0][0][:8]}, the identity beside it of {owner[:8]}",
+                f"{self.path}: the journal belongs to host {others[0][0][:8]}, the identity beside it to {owner[:8]}",
                 thing=str(self.path),
-                hint="restore both from one backup; or move the journal away and attach this host's containers anew",
+                hint="restore both from one backup; or move the journal away and attach this host's containers again",
             )
 
     # -- own records -------------------------------------------------------------------------------------------
@@ -116,15 +116,15 @@ class Journal:
     async def append_own(
         self, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
     ) -> None:
-        """What this host is about to tell others."""
+        """Write what this host is about to publish."""
         await self.transaction(statements.append_entries("own", entries, collected))
 
     async def replace_own_log(self, log: Log) -> None:
-        """Our own log of one scope as it is now, under a raised epoch."""
+        """Replace our own log of one scope, under a raised epoch."""
         await self.transaction(statements.replace_log("own", log))
 
     async def drop_own_log(self, scope: Scope, owner: NodeId) -> None:
-        """Without our own log of a scope."""
+        """Delete our own log of a scope."""
         await self.transaction(statements.drop_log("own", scope, owner))
 
     def load_own_logs(self) -> list[Log]:
@@ -134,15 +134,16 @@ class Journal:
     # -- endpoints and addresses -------------------------------------------------------------------------------
 
     async def save_endpoint(self, row: LocalEndpointRow) -> None:
-        """A new row, or a row's new state. RefusedError (`taken`) if another row has the address."""
+        """Write a new row, or a row's new state. RefusedError (`taken`) if another row has the address."""
         await self.transaction(statements.save_endpoint(row), grows=True)
 
     async def delete_endpoint(self, endpoint_id: EndpointId) -> None:
-        """Without the row; nothing happens if there is none."""
+        """Delete the row, if it exists."""
         await self.transaction([statements.delete_endpoint(endpoint_id)])
 
     def load_endpoints(self) -> list[LocalEndpointRow]:
-        """In the order in which they were attached: it is the order of networks within a sandbox."""
+        """This host's endpoints in the order in which they were attached, which is the order of networks within a
+        sandbox."""
         rows = self._read("SELECT row FROM endpoint ORDER BY attach_order")
         try:
             return [endpoint_from_json(text) for (text,) in rows]
@@ -152,26 +153,26 @@ class Journal:
             ) from error
 
     def load_cooling(self) -> list[tuple[NetworkId, int]]:
-        """Offsets that were freed not long ago, with their networks."""
+        """Offsets that were freed recently, with their networks."""
         return [(NetworkId(one), offset) for one, offset in self._read("SELECT * FROM cooling ORDER BY 1, 2")]
 
     def note_warm(self, network_id: NetworkId, offset: int) -> None:
-        """An address has cooled down."""
+        """Note that an address has cooled down."""
         self._note(("cooling", network_id, offset), statements.uncool(network_id, offset))
 
     def note_network_gone(self, network_id: NetworkId) -> None:
-        """None of its addresses will be used again."""
+        """Note that none of the network's addresses will be used again."""
         self._note(("cooling", network_id), statements.uncool_all(network_id))
 
     # -- the cache ---------------------------------------------------------------------------------------------
 
     def note_replica(self, event: EntriesChanged) -> None:
-        """Another host's log went on."""
+        """Note a change of another host's log."""
         self._behind.note_log(event)
         self._writer.note_behind()
 
     def note_replica_dropped(self, scope: Scope, owner: NodeId) -> None:
-        """Another host's log is no longer held."""
+        """Note that another host's log is no longer held."""
         self._behind.note_dropped(scope, owner)
         self._writer.note_behind()
 
@@ -180,7 +181,7 @@ class Journal:
         return self._load_logs("replica")
 
     def note_member(self, member: Member) -> None:
-        """A node as the membership sees it now."""
+        """Note a node as the membership sees it now."""
         self._note(
             ("member", member.node_id),
             statements.save_member(member),
@@ -188,7 +189,7 @@ class Journal:
         )
 
     def note_member_gone(self, node_id: NodeId) -> None:
-        """A node that the membership forgot."""
+        """Note that the membership removed a node."""
         self._note(("member", node_id), *statements.delete_member(node_id))
 
     def load_members(self) -> list[Member]:
@@ -200,17 +201,17 @@ class Journal:
         ]
 
     def load_departed(self) -> list[tuple[NodeId, int]]:
-        """Nodes that the membership forgot, and the last incarnation of each."""
+        """Nodes that the membership removed, and the last incarnation of each."""
         sql = "SELECT substr(name, ?), value FROM counter WHERE name LIKE ? ORDER BY 1"
         found = self._read(sql, len(statements.DEPARTED) + 1, statements.DEPARTED + "%")
         return [(str(node_id), int(incarnation)) for node_id, incarnation in found]
 
     def note_silences(self, silences: Mapping[HostId, float]) -> None:
-        """For how long other hosts have been silent: all of it at once."""
+        """Note how long other hosts have been silent: all of it at once."""
         self._note("silences", *statements.save_silences(silences))
 
     def load_silences(self) -> dict[HostId, float]:
-        """As last noted."""
+        """The silences as last noted."""
         return {HostId(host): float(silent_s) for host, silent_s in self._read("SELECT * FROM silence")}
 
     def load_fenced(self) -> list[LocalEndpointRow]:
@@ -218,11 +219,12 @@ class Journal:
         return [endpoint_from_json(text) for (text,) in self._read("SELECT row FROM fenced ORDER BY 1")]
 
     def note_incarnation(self, incarnation: int) -> None:
-        """Our own incarnation in the membership. A crash may lose the last second of it; peers then correct us."""
+        """Note our own incarnation in the membership. A crash may lose the last second of it; peers then
+        correct us."""
         self._note("incarnation", statements.raise_counter("incarnation", incarnation))
 
     def load_incarnation(self) -> int:
-        """The highest that was noted."""
+        """The highest incarnation that was noted."""
         ((value,),) = self._read("SELECT value FROM counter WHERE name = 'incarnation'")
         return int(value)
 
@@ -258,8 +260,8 @@ class Journal:
 
 
 def _lock(path: Path) -> int:
-    """One agent at a time: a lock that the kernel drops with the process. A file of its own, because SQLite's own
-    locks are lost when any descriptor of the database is closed."""
+    """Take the lock that allows one agent at a time; the kernel drops it with the process. It is a file of its own,
+    because SQLite's own locks are lost when any descriptor of the database is closed."""
     lock_path = path.with_name(path.name + ".lock")
     try:
         fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -274,14 +276,14 @@ def _lock(path: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """No implicit transactions. The thread check is off because the writer's connection is made here and then
-    handed to its thread for good."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the mode, before SQLite makes it
+    """Open the database without implicit transactions. The thread check is off because the writer's connection is
+    created here and then handed to its thread for good."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the mode, before SQLite opens it
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Settings, tables, and the raised boot epoch."""
+    """Apply settings, create tables, raise the boot epoch."""
     for pragma in _PRAGMAS:
         connection.execute(pragma)
     (found,) = connection.execute("PRAGMA user_version").fetchone()

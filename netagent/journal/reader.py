@@ -1,7 +1,7 @@
-"""The journal as it lies on disk, read apart from whoever writes it: for those who compare, and change nothing.
+"""Reads the journal on disk apart from its writer: for readers that compare, and change nothing.
 
-The file is opened read-only, beside an agent that has it open or in place of one that does not run. What was written
-a moment ago is seen: SQLite's readers see every commit.
+The file is opened read-only, while an agent has it open or while none runs. The newest commit is seen: SQLite's
+readers see every commit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from netagent.journal.writer import JournalError, translate
 from netgossip.types import Entry, Log, Member, MemberState, NodeId, Scope, Version
 
 _PATIENCE_S = 2.0
-"""For a writer's lock; readers of a write-ahead log hardly ever wait."""
+"""Timeout for a writer's lock; readers of a write-ahead log hardly ever wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What is on disk."""
+    """The content of the file."""
 
     rows: tuple[LocalEndpointRow, ...]
     own: tuple[Log, ...]
@@ -33,7 +33,7 @@ class StoredState:
 
     @property
     def own_entries(self) -> Mapping[tuple[Scope, bytes], Entry]:
-        """Those of our logs that are not deleted."""
+        """The entries of our logs that are not deleted."""
         return {
             (log.scope, key): entry
             for log in self.own
@@ -43,7 +43,8 @@ class StoredState:
 
 
 def read_apart(path: Path, *, is_whole: bool = True) -> StoredState:
-    """Blocks for the length of a few queries. JournalError names the file and what is wrong with it.
+    """Read the journal. Blocks for the length of a few queries. JournalError names the file and what is wrong with
+    it.
 
     `is_whole`: with other hosts' logs, which may be long.
     """
@@ -55,7 +56,7 @@ def read_apart(path: Path, *, is_whole: bool = True) -> StoredState:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise JournalError(f"{path}: written by a later release (version {version})", thing=str(path))
-            connection.execute("BEGIN")  # one moment for all
+            connection.execute("BEGIN")  # one snapshot for all queries
             rows = connection.execute("SELECT row FROM endpoint ORDER BY attach_order").fetchall()
             return StoredState(
                 tuple(endpoint_from_json(text) for (text,) in rows),

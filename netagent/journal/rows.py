@@ -1,7 +1,7 @@
 """What the journal keeps beside the records: facts of this host alone, as values.
 
-An endpoint's row is written before its address is in any kernel, and says how far the attach came: after a crash
-the agent finds either a finished endpoint or one whose half-made parts it takes down.
+An endpoint's row is written before its address is in any kernel, and says how far the attach came: after a crash the
+agent finds either a finished endpoint or one whose half-made parts it takes down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Stage(enum.Enum):
     """How far an attach came."""
 
     RESERVED = "reserved"
-    """The address is ours; no kernel object exists for sure."""
+    """The address is ours; a kernel object may not exist yet."""
     PUBLISHED = "published"
     """Other hosts may know it."""
 
@@ -43,7 +43,7 @@ class LocalEndpointRow:
     netns_path: str = ""
     netns_dev: int = 0
     netns_inode: int = 0
-    """Device and inode of the namespace file: with `boot_id` they say whether it is still the same namespace."""
+    """Device and inode of the namespace file: with `boot_id` they identify the namespace."""
     boot_id: str = ""
     ifname: str = ""
     stage: Stage = Stage.RESERVED
@@ -55,7 +55,7 @@ class LocalEndpointRow:
     """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
     origin: str = ""
-    """Which runtime made it and what that calls it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
+    """The runtime that created it and the runtime's name for it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
     `cni:CONTAINER/IFNAME`. Empty: attached by hand."""
     behind_runtime: bool = False
     """The runtime's own resolver holds 127.0.0.11 in the namespace (netagent.endpoints.targets.Target)."""
@@ -65,13 +65,13 @@ def endpoint_to_json(row: LocalEndpointRow) -> str:
     """The row as JSON text, readable with any sqlite shell."""
     fields = dataclasses.asdict(row)
     fields["stage"], fields["health"] = row.stage.value, row.health.value
-    if row.health is Health.STARTING:  # the release before knows no such word, but must find the row
+    if row.health is Health.STARTING:  # the previous release does not know this word, but must find the row
         fields["health"], fields["starting"] = Health.UNHEALTHY.value, True
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
 
 
 def endpoint_from_json(text: str) -> LocalEndpointRow:
-    """The inverse. Fields that a later release added are dropped. Raises ValueError for anything else."""
+    """Parse such a row. Fields that a later release added are dropped. Raises ValueError for anything else."""
     try:
         fields: dict[str, Any] = json.loads(text)
         is_starting = fields.get("starting") is True

@@ -1,8 +1,8 @@
-"""What the journal can be told, as SQL statements that several callers' changes may share one transaction.
+"""The journal's writes as SQL statements, so that changes of several callers may share one transaction.
 
-Pure: each function gives statements, `Journal.transaction` runs them. Two families of tables have the same shape:
+Pure: each function returns statements, `Journal.transaction` runs them. Two families of tables have the same shape:
 `own_*` for the records this host writes, `replica_*` for other hosts' (a cache, so that a restarted agent knows its
-network before it has heard from anybody).
+network before it has heard from another host).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Statement(NamedTuple):
 
 
 SCHEMA_VERSION: Final = 2
-"""`PRAGMA user_version`. A release that changes tables raises it and adds the step that gets there."""
+"""`PRAGMA user_version`. A release that changes tables raises it and adds the step that leads to it."""
 
 _LOG_TABLES = """
 CREATE TABLE {0}_log (
@@ -42,9 +42,9 @@ CREATE TABLE {0}_entry (
 """
 
 DEPARTED: Final = "departed "
-"""Begins the name of a counter that is the last incarnation of a node which the membership forgot."""
+"""Prefix of counters that hold the last incarnation of a node which the membership removed."""
 MAX_DEPARTED: Final = 4096
-"""Rows of such counters. The recordings that they are for are of hosts that a cluster really had."""
+"""Rows of such counters. The recordings that they protect from are of hosts that a cluster really had."""
 
 SCHEMA: Final = (
     _LOG_TABLES.format("own")
@@ -76,13 +76,13 @@ CREATE TABLE silence (host_id TEXT PRIMARY KEY, silent_s REAL NOT NULL) WITHOUT 
 CREATE TABLE fenced (endpoint_id TEXT PRIMARY KEY, row TEXT NOT NULL);
 """,
 }
-"""By version, what leads to the next one. A new file takes all steps too."""
+"""By version, the step that leads to the next one. A new file takes all steps too."""
 
 
 def append_entries(
     family: Family, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
 ) -> list[Statement]:
-    """Entries put over those of the same key; the log's head follows. `collected` names tombstones that may go."""
+    """Put entries over those of the same key; the log's head follows. `collected` names tombstones to drop."""
     statements, logs = [], set()
     for entry in entries:
         statements += [_raise_head(family, entry), put_entry(family, entry)]
@@ -103,7 +103,7 @@ def _raise_head(family: Family, entry: Entry) -> Statement:
 
 
 def put_entry(family: Family, entry: Entry) -> Statement:
-    """An entry put over one of the same key; the log's head is the caller's to move."""
+    """Put an entry over one of the same key; the caller moves the log's head."""
     return Statement(
         f"INSERT OR REPLACE INTO {family}_entry VALUES (?, ?, ?, ?, ?, ?)",
         (entry.scope, entry.owner, entry.key, entry.value, entry.version.epoch, entry.version.sequence),
@@ -125,7 +125,7 @@ def collect(family: Family, scope: Scope, owner: NodeId, collected: int) -> list
 
 
 def set_log(family: Family, log: Log) -> Statement:
-    """A log's head as it is, entries untouched."""
+    """Set a log's head, without touching its entries."""
     return Statement(
         f"INSERT OR REPLACE INTO {family}_log VALUES (?, ?, ?, ?, ?)",
         (log.scope, log.owner, log.epoch, log.head, log.collected),
@@ -133,7 +133,7 @@ def set_log(family: Family, log: Log) -> Statement:
 
 
 def replace_log(family: Family, log: Log) -> list[Statement]:
-    """The whole log anew."""
+    """Write the whole log again."""
     return [
         *drop_log(family, log.scope, log.owner),
         set_log(family, log),
@@ -142,7 +142,7 @@ def replace_log(family: Family, log: Log) -> list[Statement]:
 
 
 def drop_log(family: Family, scope: Scope, owner: NodeId) -> list[Statement]:
-    """Without a log."""
+    """Delete a log."""
     return [
         Statement(f"DELETE FROM {family}_entry WHERE scope = ? AND owner = ?", (scope, owner)),
         Statement(f"DELETE FROM {family}_log WHERE scope = ? AND owner = ?", (scope, owner)),
@@ -150,12 +150,12 @@ def drop_log(family: Family, scope: Scope, owner: NodeId) -> list[Statement]:
 
 
 def raise_counter(name: Literal["incarnation", "boot_epoch"], value: int) -> Statement:
-    """Counters never fall."""
+    """Raise a counter; it never falls."""
     return Statement("UPDATE counter SET value = max(value, ?) WHERE name = ?", (value, name))
 
 
 def save_member(member: Member) -> Statement:
-    """A node worth dialling after a restart."""
+    """Save a node worth dialling after a restart."""
     host, port = member.address
     state = (member.state.value, member.incarnation, member.meta, member.vsn)
     return Statement(
@@ -164,8 +164,8 @@ def save_member(member: Member) -> Statement:
 
 
 def delete_member(node_id: NodeId) -> list[Statement]:
-    """A node not worth dialling any more. Of it stays at which incarnation it departed, as long as there is room:
-    among the counters, where a release that does not know of it reads over it."""
+    """Delete a node that is not worth dialling any more. The incarnation at which it departed is kept, as long as
+    there is room: among the counters, where a release that does not know it ignores it."""
     return [
         Statement(
             "INSERT OR REPLACE INTO counter SELECT ? || node_id, incarnation FROM member WHERE node_id = ? "
@@ -177,12 +177,13 @@ def delete_member(node_id: NodeId) -> list[Statement]:
 
 
 def forget_departure(node_id: NodeId) -> Statement:
-    """The node is a member again."""
+    """Delete the departure of a node that is a member again."""
     return Statement("DELETE FROM counter WHERE name = ? || ?", (DEPARTED, node_id))
 
 
 def save_endpoint(row: LocalEndpointRow) -> list[Statement]:
-    """A new row, or a new state of it; it keeps its place in the order of attaching. Its address no longer cools."""
+    """Save a new row, or a new state of it; it keeps its place in the order of attaching. Its address no longer
+    cools."""
     return [
         uncool(row.network_id, row.offset),
         Statement(
@@ -195,42 +196,43 @@ def save_endpoint(row: LocalEndpointRow) -> list[Statement]:
 
 
 def delete_endpoint(endpoint_id: EndpointId) -> Statement:
-    """Without the row."""
+    """Delete the row."""
     return Statement("DELETE FROM endpoint WHERE endpoint_id = ?", (endpoint_id,))
 
 
 def cool(network_id: NetworkId, offset: int) -> Statement:
-    """An address that was just freed. No time: after a restart it cools from the start, which needs no clock."""
+    """Save an address that was just freed. Without a time: after a restart it cools from the start, which needs no
+    clock."""
     return Statement("INSERT OR IGNORE INTO cooling VALUES (?, ?)", (network_id, offset))
 
 
 def uncool(network_id: NetworkId, offset: int) -> Statement:
-    """An address that may be used again."""
+    """Delete an address that may be used again."""
     return Statement("DELETE FROM cooling WHERE network_id = ? AND address_offset = ?", (network_id, offset))
 
 
 def uncool_all(network_id: NetworkId) -> Statement:
-    """All addresses of a network that was removed."""
+    """Delete all addresses of a network that was removed."""
     return Statement("DELETE FROM cooling WHERE network_id = ?", (network_id,))
 
 
 def save_silences(silences: Mapping[HostId, float]) -> list[Statement]:
-    """For how long other hosts have been silent: all that is known, in the place of what was."""
+    """Replace the silences of other hosts by these."""
     rows = [Statement("INSERT INTO silence VALUES (?, ?)", (host, s)) for host, s in silences.items()]
     return [Statement("DELETE FROM silence"), *rows]
 
 
 def fence(row: LocalEndpointRow) -> Statement:
-    """An endpoint that this host had under an identity that was forgotten."""
+    """Save an endpoint that this host had under an evicted identity."""
     return Statement("INSERT OR REPLACE INTO fenced VALUES (?, ?)", (row.endpoint_id, endpoint_to_json(row)))
 
 
 def unfence(endpoint_id: EndpointId) -> Statement:
-    """It was attached anew, given up, or its container is gone."""
+    """Delete a fenced endpoint: it was attached again, given up, or its container is gone."""
     return Statement("DELETE FROM fenced WHERE endpoint_id = ?", (endpoint_id,))
 
 
 def start_anew() -> list[Statement]:
-    """Without anything that the former identity wrote or knew, but for whom to dial and what is fenced."""
+    """Delete all that the former identity wrote or knew, except the members to dial and what is fenced."""
     tables = ("own_log", "own_entry", "replica_log", "replica_entry", "endpoint", "cooling", "silence")
     return [Statement(f"DELETE FROM {table}") for table in tables]

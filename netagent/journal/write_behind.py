@@ -1,11 +1,11 @@
-"""What may be written a second late, because a crash that loses it costs a question to a peer and nothing else:
+"""Write-behind: data that may be written a second late, because a crash that loses it only costs a request to a peer:
 other hosts' logs, the members worth dialling, and counters that a peer would correct.
 
-A log on disk must be whole: a head of 10 without the entry 9 would be believed after a restart and never repaired.
-So when a group of notes could not be written, or too much waits, the logs concerned are *broken*: their copy on
-disk is dropped, and nothing of them is written until their owner's whole log is heard anew.
+A log on disk must be whole: a head of 10 without the entry 9 would be believed after a restart and never repaired. So
+when a group of notes could not be written, or too much waits, the logs concerned are *broken*: their copy on disk is
+dropped, and nothing of them is written until their owner's whole log arrives again.
 
-Filled by the event loop, emptied by the writer's thread; hence the lock.
+The event loop fills it, the writer's thread empties it; hence the lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netagent.journal.statements import Statement, collect, drop_log, put_entry,
 from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope
 
 MAX_ENTRIES: Final = 50_000
-"""Entries that may wait. 10,000 endpoints of a first sync and as many changes again, about 20 MB."""
+"""Entries that may wait: 10,000 endpoints of a first sync and as many changes again, about 20 MB."""
 
 _LogKey: TypeAlias = tuple[Scope, NodeId]
 
@@ -51,7 +51,7 @@ class _Notes:
 
 
 class WriteBehind:
-    """Notes for later. `take` hands out statements; say with `settle` whether they reached the disk."""
+    """Notes for later. `take` returns statements; call `settle` to say whether they reached the disk."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class WriteBehind:
         self._entry_count = 0
 
     def note_log(self, event: EntriesChanged) -> None:
-        """A delta of another host's log, or the whole of it."""
+        """Note a delta of another host's log, or the whole of it."""
         key = (event.scope, event.owner)
         with self._lock:
             if event.replaced:
@@ -78,22 +78,23 @@ class WriteBehind:
                 self._break(key)
 
     def note_dropped(self, scope: Scope, owner: NodeId) -> None:
-        """The log is no longer held; if it is heard of again, from its beginning."""
+        """Note that the log is no longer held; if it comes again, then from its beginning."""
         with self._lock:
             self._forget(scope_owner := (scope, owner))
             self._broken.discard(scope_owner)
             self._to_drop.add(scope_owner)
 
     def note_latest(self, key: Hashable, statements: tuple[Statement, ...]) -> None:
-        """A single fact; a newer one under the same key replaces it."""
+        """Note a single fact; a newer one under the same key replaces it."""
         with self._lock:
             self._latest[key] = statements
 
     def take(self) -> Iterator[Statement] | None:
-        """All that waits, None when nothing does. Nothing is given twice, unless `settle` says that it failed.
+        """Return all that waits, None when nothing does. Nothing is returned twice, unless `settle` says that it
+        failed.
 
-        Each statement is made when it is asked for. Whoever executes one lets go of the interpreter; who made
-        thousands before would not, and the event loop would wait for it, up to 5 ms at each of its system calls.
+        Each statement is built when it is executed. Executing one releases the interpreter; building thousands before
+        would not, and the event loop would wait for it, up to 5 ms at each of its system calls.
         """
         with self._lock:
             logs, latest, to_drop = self._logs, self._latest, self._to_drop
@@ -101,7 +102,7 @@ class WriteBehind:
             self._logs, self._latest, self._to_drop, self._entry_count = {}, {}, set(), 0
         if not (logs or latest or to_drop):
             return None
-        # What was taken is ours alone.
+        # Outside the lock: what was taken is ours alone.
         return chain(
             (one for key in to_drop for one in drop_log("replica", *key)),
             (one for key, notes in logs.items() for one in notes.statements(key)),
@@ -109,7 +110,7 @@ class WriteBehind:
         )
 
     def settle(self, *, written: bool) -> None:
-        """What became of the last `take`."""
+        """Note whether the last `take` was written."""
         with self._lock:
             logs, latest = self._taken
             self._taken = (set(), {})
@@ -121,7 +122,7 @@ class WriteBehind:
     def _break(self, key: _LogKey) -> None:
         notes = self._logs.get(key)
         if notes is not None and notes.is_whole and self._entry_count <= MAX_ENTRIES:
-            return  # heard whole since: that overwrites whatever is on disk
+            return  # a whole log has come since: it overwrites what is on disk
         self._forget(key)
         self._broken.add(key)
         self._to_drop.add(key)

@@ -1,14 +1,14 @@
 """The one thread that writes to the database, and group commit.
 
-A commit costs one flush of the disk (0.1 to 10 ms); everything that was asked for while the last one ran shares the
-next. Each caller's statements are all done or not at all, and one caller's failure leaves the others' alone.
+A commit costs one flush of the disk (0.1 to 10 ms); all writes requested while the last one ran share the next. Each
+caller's statements are all done or not at all, and one caller's failure does not affect the others.
 
-A caller who is cancelled while waiting still gets the outcome: the write may be on disk already, and whoever undoes
-must know. Waiting is bounded by the disk, not by us.
+A caller that is cancelled while waiting still gets the outcome: the write may be on disk already, and the code that
+undoes it must know. The disk bounds the wait, not this code.
 
-Disk full. A write that only adds (`grows`) is refused while less than HEADROOM_BYTES are free, so that there is
-room left to delete; SQLite's own report of a full disk is turned into the same error. Nothing has to be reset: the
-next write simply tries again.
+Disk full: a write that only adds (`grows`) is refused while less than HEADROOM_BYTES are free, so that there is room
+left to delete; SQLite's own report of a full disk becomes the same error. Nothing has to be reset: the next write
+simply tries again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_WAITING: Final = 1024
 """Callers whose writes wait in memory; more wait before they enter. Far above what one host attaches at once."""
 
 BEHIND_DELAY_S: Final = 1.0
-"""How long notes that may be lost in a crash wait for company."""
+"""How long notes that may be lost in a crash wait for others to be written with them."""
 
 _ERRORS = (sqlite3.Error, OverflowError, OSError)
 """What a statement may raise: OverflowError is a number beyond SQLite's 64 bits."""
@@ -62,7 +62,7 @@ class JournalError(FailedError):
 
 
 def translate(error: sqlite3.Error, path: Path) -> NetagentError:
-    """SQLite's error in our words."""
+    """Translate SQLite's error into ours."""
     number = getattr(error, "sqlite_errorcode", None)
     if number in _FULL:
         return DiskFullError(
@@ -75,7 +75,7 @@ def translate(error: sqlite3.Error, path: Path) -> NetagentError:
         return JournalError(
             f"{path}: the journal is damaged ({error})",
             thing=str(path),
-            hint="restore it from a backup; or move it away and attach the containers of this host anew",
+            hint="restore it from a backup; or move it away and attach the containers of this host again",
         )
     return JournalError(f"{path}: {error}", thing=str(path))
 
@@ -99,12 +99,12 @@ class _WriteJob:
 
     def finish(self) -> None:
         """Wake the caller, from the writer's thread."""
-        with contextlib.suppress(trio.RunFinishedError):  # the agent has stopped; nobody waits
+        with contextlib.suppress(trio.RunFinishedError):  # the agent has stopped; no caller waits
             self.token.run_sync_soon(self.done.set)
 
 
 class Writer:
-    """Owns the writing connection, and writes now and then what waits in `behind`."""
+    """Owns the writing connection, and writes from time to time what waits in `behind`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, behind: WriteBehind) -> None:
         self._path = path
@@ -121,7 +121,7 @@ class Writer:
         self._thread.start()
 
     async def write(self, statements: Sequence[Statement], *, grows: bool) -> list[int]:
-        """Returns when the statements are on disk, with the number of rows each changed. Raises NetagentError when
+        """Return when the statements are on disk, with the number of rows each changed. Raises NetagentError when
         they are not. Not cancellable once begun."""
         async with self._entrance:
             job = _WriteJob(statements, grows=grows)
@@ -137,7 +137,7 @@ class Writer:
         return job.row_counts
 
     def note_behind(self) -> None:
-        """Something was noted for later: have it written soon."""
+        """Schedule a write of what was noted for later."""
         with self._wake:
             if self._behind_due is None:
                 self._behind_due = time.monotonic() + BEHIND_DELAY_S
@@ -172,8 +172,8 @@ class Writer:
                     break
                 self._wake.wait(left_s)
             jobs, self._jobs = self._jobs, []
-            # With a caller's write go first all notes that were made before it: an endpoint is never on disk without
-            # the network that it is in.
+            # All notes made before a caller's write go to disk before it: an endpoint is never on disk without the
+            # network that it is in.
             is_due = self._behind_due is not None and (
                 bool(jobs) or self._is_closing or self._behind_due <= time.monotonic()
             )
@@ -202,7 +202,7 @@ class Writer:
         except _ERRORS as error:
             if len(admitted) == 1:
                 admitted[0].error = self._explain(error)
-            else:  # find out whose it was: a small write may still have room
+            else:  # find out whose statement failed: a small write may still have room
                 for job in admitted:
                     job.error = None
                     self._commit([job])
@@ -246,6 +246,6 @@ class Writer:
         return [self._connection.execute(*statement).rowcount for statement in statements]
 
     def has_room(self) -> bool:
-        """Whether what adds to the journal is taken."""
+        """True if writes that add to the journal are accepted."""
         space = os.statvfs(self._path.parent)
         return space.f_bavail * space.f_frsize >= HEADROOM_BYTES

@@ -1,14 +1,14 @@
-"""What the gossip reports, sorted: into the view, the journal, and to those who wait for it.
+"""The event queue: gossip events into the view, the journal, and to the parts that wait for them.
 
-Called by the gossip's driver with the events of one step, on the event loop, and never blocks. Records and members
-become the next view at once; whoever wants to act on them reads it.
+The gossip's driver calls it with the events of one step, on the event loop; it never blocks. Records and members
+become the next view at once; readers of the view act on them.
 
-Only many endpoints of others at once (the first sync of a network, a host that was long away) wait and are taken in
-PIECE_ENTRIES at a time (gossip.py), so that the event loop does not stand still for thousands of them. Those
-of a network that is left are taken out in the same way. What tells that they are all there, or asks for what they
-say, waits behind them. A delta that is taken in so is seen in its owner's order, as if it had come in several; of a
-log that replaces another, what is no longer in it goes first. What this host said itself, and the cluster's own
-scope, never wait: who wrote or caught up reads it in the view at once.
+Only many endpoints of other hosts at once (the first sync of a network, a host that was long away) wait and are taken
+in SLICE_ENTRIES at a time (gossip.py), so that the event loop does not stand still for thousands of them. Endpoints
+of a network that this host has left are removed in the same way. Events that say the records are complete, or ask
+about them, wait behind them. A delta taken in so is seen in its owner's order, as if it had come in several; of a log
+that replaces another, the keys that are no longer in it go first. This host's own records, and the cluster's own
+scope, never wait: the parts that wrote them or caught up read them in the view at once.
 """
 
 from __future__ import annotations
@@ -50,17 +50,19 @@ from netgossip.types import (
     Version,
 )
 
-MAX_STRANGERS = 64
-STRANGER_KEPT_S: Final = 300.0
-"""The gossip tells of one that goes on every two minutes at least, however seldom that one dials (60 s)."""
-PIECE_ENTRIES: Final = 40
-"""Taken into the view in one go: some 1.5 ms. The pieces of names, of the kernel and of others may come in the same
-round of the event loop."""
+MAX_UNKNOWN_SOURCES = 64
+UNKNOWN_SOURCE_KEPT_S: Final = 300.0
+"""How long `status` shows an unknown source. The gossip reports one that continues every two minutes at least,
+however rarely it dials (60 s)."""
+SLICE_ENTRIES: Final = 40
+"""Entries taken into the view in one slice: about 1.5 ms. Slices of names, of the kernel and of other work may run in
+the same round of the event loop."""
 MAX_CONTESTED: Final = 64
 CONTESTED_KEPT_S: Final = 150.0
-"""Gossip tells of such a machine once a minute, after a full exchange with it or with one that believes it."""
+"""How long `status` shows such a machine. Gossip reports it once a minute, after a push/pull with it or with a host
+that believes it."""
 MAX_WAITING: Final = 50_000
-"""Entries that wait for the view: five first syncs of 10,000 endpoints. The records themselves are the gossip's."""
+"""Entries that wait for the view: five first syncs of 10,000 endpoints. The gossip holds the records themselves."""
 logger = logging.getLogger("netagent.gossip")
 
 
@@ -68,27 +70,27 @@ logger = logging.getLogger("netagent.gossip")
 class HeardOutside:
     """What was heard from outside the cluster, for `status`."""
 
-    strangers: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By IP address why its packets are refused, and when that was told; the latest MAX_STRANGERS."""
+    unknown_sources: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """IP address -> why its packets are refused, and when that was reported; the latest MAX_UNKNOWN_SOURCES."""
     clash: str = ""
     """Address of another machine that uses our identity."""
     contested: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By another host's id the address of a second machine that uses it, and when that was told; the latest
+    """Another host's id -> the address of a second machine that uses it, and when that was reported; the latest
     MAX_CONTESTED."""
     unusable: int = 0
-    """Events that could not be used because of a fault of ours."""
+    """Events that could not be used because of a bug of ours."""
     false_hosts: int = 0
     """Host records refused because their key is not the host's."""
 
     def recent_contested(self, now: float) -> dict[str, str]:
-        """Address of the second machine by host id, as long as it is told again and again."""
+        """Host id -> address of the second machine, as long as it is reported again and again."""
         since = now - CONTESTED_KEPT_S
         return {host: address for host, (address, told_at) in self.contested.items() if told_at >= since}
 
-    def recent_strangers(self, now: float) -> dict[str, str]:
-        """Reason by IP address, of those that have not been silent since."""
-        since = now - STRANGER_KEPT_S
-        return {host: reason for host, (reason, told_at) in self.strangers.items() if told_at >= since}
+    def recent_unknown_sources(self, now: float) -> dict[str, str]:
+        """IP address -> reason, for the sources that have not been silent since."""
+        since = now - UNKNOWN_SOURCE_KEPT_S
+        return {host: reason for host, (reason, told_at) in self.unknown_sources.items() if told_at >= since}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ class _Left:
 
 
 class EventQueue:
-    """One for each run of the cluster. `on_taken` hears of all events once the view has them; `is_held` tells whether
-    the gossip still holds an owner's log of a scope."""
+    """One for each run of the cluster. `on_taken` gets all events once the view has them; `is_held` says whether the
+    gossip still holds an owner's log of a scope."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class EventQueue:
         live: StateStore,
         journal: Journal,
         participation: Participation,
-        asking: RpcClient,
+        rpc: RpcClient,
         on_request: Callable[[RequestReceived], None],
         on_raised: Callable[[OwnLogRaised], None],
         on_taken: Callable[[tuple[Event, ...]], None],
@@ -119,7 +121,7 @@ class EventQueue:
         self._live = live
         self._journal = journal
         self._participation = participation
-        self._asking = asking
+        self._rpc = rpc
         self._on_request = on_request
         self._on_raised = on_raised
         self._on_taken = on_taken
@@ -129,17 +131,18 @@ class EventQueue:
         self._waiting: deque[Event | _Left] = deque()
         self._waiting_entries = 0
         self._begun = 0
-        """Entries of the oldest that are in the view already."""
+        """Entries of the oldest waiting event that are in the view already."""
         self._limited = Limited(logger)
         self.heard = HeardOutside()
-        self.words = HeldEvictions(live.view.local)
+        self.held_evictions = HeldEvictions(live.view.local)
         self.synced = False
-        """Whether scope 0 is known to be complete."""
+        """True once scope 0 is known to be complete."""
 
     def handle(self, events: tuple[Event, ...]) -> None:
-        """The events of one step; those that need not wait make one new view, so that nobody sees half of them."""
+        """Take in the events of one step; those that need not wait make one new view, so that no reader sees half of
+        them."""
         at_once: list[Event] = []
-        room = PIECE_ENTRIES
+        room = SLICE_ENTRIES
         for event in events:
             if isinstance(event, EntriesChanged):
                 if self._is_for_answers(event.scope) and event.owner != self._live.view.local:
@@ -154,45 +157,46 @@ class EventQueue:
                 at_once.append(event)
         self._take_in(at_once)
         while self._waiting_entries > MAX_WAITING:
-            self.take_piece()
+            self.run_step()
 
     @property
-    def is_behind(self) -> bool:
-        """True while something waits: call `take_piece` until it is not so, and let others run in between."""
+    def has_pending_work(self) -> bool:
+        """True while events wait: call `run_step` until none does, and let other tasks run in between."""
         return bool(self._waiting)
 
-    def take_piece(self) -> None:
-        """The oldest of what waits, at most PIECE_ENTRIES entries of it, leads to one new view."""
+    def run_step(self) -> None:
+        """Take in the oldest waiting event, at most SLICE_ENTRIES entries of it, as one new view."""
         if self._waiting and isinstance(self._waiting[0], _Left):
             self._take_out(self._waiting[0].scope)
             return
         piece: list[Event] = []
-        room = PIECE_ENTRIES
+        room = SLICE_ENTRIES
         while self._waiting and room > 0:
             event = self._waiting[0]
             if isinstance(event, _Left):
                 break
             if isinstance(event, EntriesChanged):
                 if event.replaced and piece:
-                    break  # it is compared with the view that the piece leads to
+                    break  # it must be compared with the view that this slice leads to
                 piece += self._cut(event, room)
             else:
                 self._pop()
                 piece.append(event)
-            room = PIECE_ENTRIES - sum(map(_size, piece))
+            room = SLICE_ENTRIES - sum(map(_size, piece))
         self._take_in(piece)
 
     def _take_out(self, scope: Scope) -> None:
-        """A piece of what others wrote in a scope that was left."""
-        view = self._live.view.without_some(scope, PIECE_ENTRIES)
+        """Remove a slice of what others wrote in a scope that was left."""
+        view = self._live.view.without_some(scope, SLICE_ENTRIES)
         if view is self._live.view:
             self._pop()
         self._live.set_view(view)
 
     def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
-        """At most `room` more entries of the oldest event, the rest of which waits on; none when it is not wanted."""
+        """Return at most `room` more entries of the oldest event, the rest of which keeps waiting; none when it is
+        not wanted."""
         if not self._is_held(event.scope, event.owner):
-            self._pop()  # the owner was forgotten since
+            self._pop()  # the owner was evicted since
             return []
         if event.replaced:
             event = self._as_delta(event)
@@ -211,8 +215,9 @@ class EventQueue:
         self._begun = 0
 
     def forget_scope(self, scope: Scope) -> None:
-        """This host has left a network: neither what waits of its records counts, nor that they were complete. Those
-        in the view go piece by piece, and before anything that is heard of it anew; our own go at once."""
+        """Drop a network that this host has left: its waiting events no longer count, nor that its records were
+        complete. Others' records in the view are removed in slices, before anything new of the network is taken in;
+        our own at once."""
         kept = [
             one
             for one in self._waiting
@@ -237,7 +242,7 @@ class EventQueue:
                 return False
 
     def _as_delta(self, event: EntriesChanged) -> EntriesChanged:
-        """A whole log as what it changes in the one that the view has. It can be cut anywhere."""
+        """Return a whole log as the changes to the one that the view has. It can be cut anywhere."""
         held = self._live.view.keys_of(HostId(event.owner), event.scope)
         version = Version(event.epoch, event.head)
         gone = [
@@ -257,13 +262,14 @@ class EventQueue:
         self._on_taken(tuple(events))
 
     def _note_unusable(self, event: Event, error: Exception) -> None:
-        # One record that trips us must not end the agent, nor, since it is in the journal by then, keep it from
-        # starting again. What the record said is not used.
+        # One record that triggers a bug must not end the agent, nor, since it is in the journal by then, keep it from
+        # starting again. The record is not used.
         self.heard.unusable += 1
         logger.error("an event of the gossip could not be used: %s", type(event).__name__, exc_info=error)
 
     def _noted(self, event: EntriesChanged) -> bool:
-        """Once, and whole, however it is cut for the view: a log on disk must not end in the middle."""
+        """Journal the event once, and whole, however it is cut for the view: a log on disk must not end in the
+        middle."""
         try:
             if event.owner != self._live.view.local:
                 self._journal.note_replica(event)
@@ -280,7 +286,7 @@ class EventQueue:
                 return self._with_member(view, member)
             case MemberReaped(node_id=node_id):
                 self._journal.note_member_gone(node_id)
-                self.words.note_gone(HostId(node_id))
+                self.held_evictions.note_gone(HostId(node_id))
                 return view.without_member(HostId(node_id))
             case _:
                 self._handle_other(event)
@@ -291,34 +297,34 @@ class EventQueue:
         if believed is not event:
             self.heard.false_hosts += 1
             self._limited.warning(
-                event.owner, f"the record of host {event.owner[:8]} has a key that is not its own"
+                event.owner, f"the record of host {event.owner[:8]} carries a key that does not belong to it"
             )
-        held = len(self.words.waiting)
-        sifted = self.words.sift(believed, self._clock())
-        if len(self.words.waiting) > held:
+        held = len(self.held_evictions.waiting)
+        sifted = self.held_evictions.sift(believed, self._clock())
+        if len(self.held_evictions.waiting) > held:
             self._limited.warning(
                 event.owner,
-                f"host {event.owner[:8]} says that a host which lives is gone for good: it counts in some minutes",
+                f"host {event.owner[:8]} evicts a host that is alive: this takes effect in a few minutes",
             )
         return sifted
 
-    def look_at_words(self) -> None:
-        """Let words count that have waited long enough (held_evictions.py)."""
+    def release_held_evictions(self) -> None:
+        """Let held evictions count that have waited long enough (held_evictions.py)."""
         view = self._live.view
-        for event in self.words.take_due(view.forgotten, self._clock()):
+        for event in self.held_evictions.take_due(view.forgotten, self._clock()):
             view = view.with_entries(event)
         if view is not self._live.view:
             self._live.set_view(view)
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
-        self.words.note_member(member, self._clock())
+        self.held_evictions.note_member(member, self._clock())
         known = view.hosts.get(HostId(member.node_id))
         before = known.agent.value if known else "unknown"
         if known is None or before != member.state.name.lower():
             name = known.name if known else member.node_id[:8]
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
-            self.heard.strangers.pop(member.address[0], None)  # it has joined since
+            self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
             if member.node_id != view.local and member.address[0] == self.heard.clash:
                 self.heard.clash = ""  # it has an identity of its own since
             for host_id, (address, _) in tuple(self.heard.contested.items()):
@@ -333,27 +339,28 @@ class EventQueue:
             case ScopeSynced(scope=scope):
                 if scope == CLUSTER_SCOPE:
                     self.synced = True
-                    self.words.note_synced(self._clock())
+                    self.held_evictions.note_synced(self._clock())
                 else:
                     self._participation.note_synced(NetworkId(scope.hex()))
             case ResponseReceived():
-                self._asking.note_response(event)
+                self._rpc.note_response(event)
             case RequestReceived():
                 self._on_request(event)
             case OwnLogRaised():
-                # Two copies write the same logs, and each raises its own again and again: the clone is what to mend.
+                # Two copies write the same logs, and each raises its own again and again: the clone is the problem to
+                # solve.
                 level = logging.DEBUG if self.heard.clash else logging.WARNING
                 logger.log(
                     level,
-                    "peers hold a newer past of ours in scope %s: going on above it",
+                    "peers hold newer records of this host in scope %s than its journal: continuing above them",
                     event.scope.hex()[:8],
                 )
                 self._on_raised(event)
             case UnknownSourceHeard(source=source, reason=reason):
-                self.heard.strangers.pop(source[0], None)
-                if len(self.heard.strangers) >= MAX_STRANGERS:
-                    self.heard.strangers.pop(next(iter(self.heard.strangers)))
-                self.heard.strangers[source[0]] = reason, self._clock()
+                self.heard.unknown_sources.pop(source[0], None)
+                if len(self.heard.unknown_sources) >= MAX_UNKNOWN_SOURCES:
+                    self.heard.unknown_sources.pop(next(iter(self.heard.unknown_sources)))
+                self.heard.unknown_sources[source[0]] = reason, self._clock()
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
             case IdentityConflict(address=address):
                 self.heard.clash = address[0]
@@ -369,7 +376,7 @@ class EventQueue:
 
 
 def _size(event: Event | _Left) -> int:
-    """What an event counts while it waits."""
+    """The number of entries that an event counts as while it waits."""
     match event:
         case EntriesChanged(entries=entries):
             return max(len(entries), 1)
@@ -380,7 +387,7 @@ def _size(event: Event | _Left) -> int:
 
 
 def first_view(local: HostId, logs: Iterable[Log], members: Iterable[Member]) -> RegistryView:
-    """The view of a start: what the journal remembers of ourselves and of the others."""
+    """Build the view of a start: what the journal holds of this host and of the others."""
     view = RegistryView(local)
     for log in logs:
         entries = tuple(log.entries.values())

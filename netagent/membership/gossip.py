@@ -1,10 +1,8 @@
-"""This host among the others: what it says, what it hears, who asks whom, and who gets in.
+"""The gossip of one run: its node, its driver, and the parts that work on them.
 
-The gossip's node and its driver, made from what the journal remembers and under its raised counters, with what
-stands on them: records that are published, networks that are taken part in, questions, invitations. What the gossip
-reports goes to the inbox.
-
-The task beside the inbox: what waits there is taken in, or out, piece by piece, and others run in between.
+`Gossip` builds the node from what the journal holds, under its raised counters, and connects publishing,
+participation in networks, the rpc client and invitations to it. The gossip's events go through `EventIntake` into the
+event queue; its task takes in, slice by slice, what waits there, so that other tasks run in between.
 """
 
 from __future__ import annotations
@@ -41,51 +39,53 @@ from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, Request
 
 
 class EventIntake:
-    """For the gossip's driver, one for each inbox."""
+    """Feeds the event queue, one for each. Called by the gossip's driver."""
 
     def __init__(self, event_queue: EventQueue) -> None:
         self._event_queue = event_queue
         self._came = trio.Event()
 
     def handle(self, events: tuple[Event, ...]) -> None:
-        """The events of one step; see Inbox."""
+        """Take in the events of one step; see EventQueue."""
         self._event_queue.handle(events)
         self._note()
 
     def forget_scope(self, scope: Scope) -> None:
-        """This host has left a network; see Inbox."""
+        """Drop a network that this host has left; see EventQueue."""
         self._event_queue.forget_scope(scope)
         self._note()
 
     def _note(self) -> None:
-        if self._event_queue.is_behind:
+        if self._event_queue.has_pending_work:
             self._came.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Take in what waits, until cancelled."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
-            while self._event_queue.is_behind:
+            while self._event_queue.has_pending_work:
                 async with turn():
-                    self._event_queue.take_piece()
+                    self._event_queue.run_step()
 
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
-"""Members whose addresses a newcomer is given."""
+"""Members whose addresses a newcomer gets."""
 LOOK_S = 2.0
-"""Between looks at words that wait (held_evictions.py)."""
+"""Interval for looking at held evictions (held_evictions.py)."""
 COLLECT_S = 3600.0
-"""Between looks at logs of ours that are quiet and full of tombstones: a log is rewritten at most so often."""
+"""Interval for looking at logs of ours that are quiet and full of tombstones: the shortest between two rewrites of a
+log."""
 HEARD_S = 1.0
-"""For the others to acknowledge a last word; a host that is slower learns it from those that have it."""
+"""Time for the others to acknowledge our last record; a slower host learns it from those that have it."""
 
 logger = logging.getLogger("netagent.membership.gossip")
 
 
 class Gossip:
-    """One for each run of the cluster. `sockets` are those of `open_ports`; who opened them closes them."""
+    """One for each run of the cluster. `sockets` are those of `open_ports`; the caller that opened them
+    closes them."""
 
     def __init__(
         self,
@@ -101,8 +101,8 @@ class Gossip:
         note: Callable[[tuple[Event, ...]], None],
         answer: Callable[[HostId, bytes], Awaitable[bytes]],
     ) -> None:
-        """`host`: the address that others reach us by. `note` hears of all events once the view has them, `answer`
-        gives what a peer's question is answered."""
+        """`host`: the address at which others reach us. `note` gets all events once the view has them, `answer`
+        returns the response to a peer's request."""
         self._config = config
         self._keys = keys
         self._host = host
@@ -125,7 +125,7 @@ class Gossip:
             turn=turn(),
         )
         self.flush = self._driver.flush_nowait
-        """Sends what the node has to say now."""
+        """Sends what the node has to send now."""
         self.publisher = Publisher(self.node, journal, self.flush)
         self.remote_networks = RemoteNetworks(
             self.node,
@@ -142,12 +142,12 @@ class Gossip:
             forget=self._forget_replicas,
             release=self.remote_networks.release,
         )
-        self.asking = RpcClient(self.node, self.flush)
+        self.rpc = RpcClient(self.node, self.flush)
         self.event_queue = EventQueue(
             live=live,
             journal=journal,
             participation=self.participation,
-            asking=self.asking,
+            rpc=self.rpc,
             on_request=self._note_request,
             on_raised=self._note_raised,
             on_taken=note,
@@ -158,7 +158,7 @@ class Gossip:
         self._event_intake = EventIntake(self.event_queue)
 
     def _node(self, keys: ClusterKeys, journal: Journal, remembered: RestoredState) -> GossipNode:
-        """As it was when the journal was written last, and above all that it said then."""
+        """Build the node as it was when the journal was last written, with counters above all that it used then."""
         return GossipNode(
             config=_PROFILES[self._config.timing](),
             node_id=self._local,
@@ -179,24 +179,24 @@ class Gossip:
         )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._event_intake.run)
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
-            self._nursery.start_soon(self._look_at_words)
+            self._nursery.start_soon(self._release_held_evictions)
             self._nursery.start_soon(self._collect_tombstones)
-            # The gossip reports others; ourselves we put into the view.
+            # The gossip reports only others; we put ourselves into the view.
             self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
 
-    async def _look_at_words(self) -> None:
+    async def _release_held_evictions(self) -> None:
         while True:
             await trio.sleep_until(beat_within(trio.current_time(), LOOK_S))
-            self.event_queue.look_at_words()
+            self.event_queue.release_held_evictions()
 
     async def _collect_tombstones(self) -> None:
-        # Not all hosts at the same time, nor soon after the start, when we may hear of a past that we lost.
+        # Not all hosts at the same time, nor soon after the start, when we may learn of a history that we lost.
         await trio.sleep(COLLECT_S * random.SystemRandom().uniform(0.5, 1.5))
         while True:
             try:
@@ -206,12 +206,12 @@ class Gossip:
             await trio.sleep(COLLECT_S)
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
-        """Gossip addresses to try for ever."""
+        """Set the gossip addresses to dial for ever."""
         self.node.set_seeds(seeds, trio.current_time())
         self.flush()
 
     def move(self, host: str, sockets: NodeSockets | None) -> None:
-        """Be reached at another address, by these sockets if they are other ones than before."""
+        """Change the address at which others reach us; `sockets` if it needs other ones than before."""
         if sockets is not None:
             self._driver.rebind(sockets)
         self.node.set_address((host, self._config.gossip_port), trio.current_time())
@@ -219,24 +219,25 @@ class Gossip:
         self._host = host
 
     def probe_soon(self, host_id: HostId) -> None:
-        """Its kernel does not answer: does its agent?"""
+        """Probe this host's agent soon, because its kernel does not answer."""
         self.node.probe_soon(host_id, trio.current_time())
         self.flush()
 
     async def wait_synced(self) -> None:
-        """Until a peer has told us all that it knows of what concerns everybody."""
+        """Wait until a peer has sent all that it knows of the cluster's scope."""
         while not self.event_queue.synced:
             await trio.sleep(0.02)
 
     async def wait_heard(self) -> frozenset[str]:
-        """Until every live host has what we wrote for all, at most HEARD_S. Those that still lack it."""
+        """Wait until every live host has what we wrote in the cluster's scope, at most HEARD_S. Return those that
+        lack it."""
         with trio.move_on_after(HEARD_S):
             while self.node.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(0.01)
         return self.node.unacknowledged(CLUSTER_SCOPE)
 
     async def leave(self) -> None:
-        """Be no member any more, and have told the others."""
+        """Leave the membership, and wait until the others know."""
         self.node.leave(trio.current_time())
         self.flush()
         while not self.node.has_left(trio.current_time()):
@@ -268,7 +269,7 @@ class Gossip:
             self._journal.note_incarnation(self._incarnation)
 
     def _note_request(self, event: RequestReceived) -> None:
-        self.asking.note_request(event, self._nursery, self._answer)
+        self.rpc.note_request(event, self._nursery, self._answer)
 
     def _note_raised(self, event: OwnLogRaised) -> None:
         self._nursery.start_soon(self._write_raised, event)
@@ -278,11 +279,12 @@ class Gossip:
             await self.publisher.own_log_raised(event)
         except (DiskFullError, JournalError) as error:
             # Peers raise it once more after the next start, which then begins below.
-            logger.warning("cannot write down the raised log of scope %s: %s", event.scope.hex()[:8], error)
+            logger.warning("cannot journal the raised log of scope %s: %s", event.scope.hex()[:8], error)
 
 
 def open_ports(config: Config, host: str) -> NodeSockets:
-    """The gossip's, on the configured address or else on `host`. FailedError when somebody has them."""
+    """Open the gossip's sockets, on the configured address or else on `host`. FailedError when another program has a
+    port."""
     try:
         return open_sockets(config.bind or host, config.gossip_port, config.record_port)
     except GossipUsageError as error:
@@ -295,4 +297,4 @@ def open_ports(config: Config, host: str) -> NodeSockets:
 
 
 def _note_admitted(node_id: str, name: str) -> None:
-    logger.info("let %s (%s) into the cluster", name, node_id[:8])
+    logger.info("admitted %s (%s) to the cluster", name, node_id[:8])

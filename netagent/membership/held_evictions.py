@@ -1,13 +1,14 @@
-"""A word that a host is gone for good, about a host that lives: it does not count at once.
+"""Held evictions: a record that evicts a host which is alive does not take effect at once.
 
-Such a word takes all addresses and names from the host, and has the host itself begin anew: no other record does as
-much. An orderly forgetting is of a host that is dead: whoever hears of it then, or when its writer or the host comes
-back from where it was away, believes it. A word that comes while both its writer and the host have been in touch with
-us for CALM_S was forced by an operator (`netagent forget --force`), or is a lie. It waits for HOLD_S, `status` warns
-of it, and meanwhile the writer can take it back, or the host say the same of the writer: then neither counts
-(netagent.registry.conflict_rules). If the host falls silent before, it counts. Our own words never wait.
+Such a record takes all addresses and names from the host, and makes the host itself rejoin: no other record does as
+much. An ordinary eviction is of a dead host: a host that receives it then, or when its writer or the evicted host
+comes back from where it was away, believes it. A record that comes while both its writer and the host have been in
+touch with us for CALM_S was forced by an operator (`netagent forget --force`), or is forged. It waits for HOLD_S and
+`status` warns about it; meanwhile the writer can take it back, or the host can say the same of the writer: then
+neither counts (netagent.registry.conflict_rules). If the host falls silent before, it counts. Our own records never
+wait.
 
-What waits is in the journal. So after a start of the agent it counts, as one that came while we were away.
+A held record is in the journal. So after a start of the agent it counts, like one that came while we were away.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from netagent.registry.record_codec import RecordError, decode_untrusted, key_of
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
 
 CALM_S: Final = 600.0
-"""After a cut or a start, what happened meanwhile is heard within this, by far."""
+"""After a partition or a start, all that happened meanwhile arrives well within this time."""
 SILENT_S: Final = 10.0
-"""A host that the membership takes for gone for less has not been away: one false word does that, and the host
+"""A host that the membership holds dead for less than this has not been away: one false claim does that, and the host
 refutes it within a second or two."""
 HOLD_S: Final = 300.0
 """Time for an operator to contest it."""
 MAX_HELD: Final = 1024
-"""A further one counts at once: a liar that writes so many has taken the cluster already."""
+"""A further one takes effect at once: an attacker that writes so many controls the cluster already."""
 
 _LIVE: Final = (MemberState.ALIVE, MemberState.SUSPECT)
 _Place = tuple[HostId, bytes]
@@ -37,7 +38,7 @@ _Place = tuple[HostId, bytes]
 
 @dataclass(frozen=True, slots=True)
 class HeldEviction:
-    """`host` is said to be gone for good by `writer`; it counts from `due_at` on."""
+    """`writer` says that `host` is gone for good; this takes effect at `due_at`."""
 
     writer: HostId
     host: HostId
@@ -46,13 +47,13 @@ class HeldEviction:
 
 
 class HeldEvictions:
-    """Those that wait, and since when who has been in touch. `now` is the monotonic clock's."""
+    """The evictions that wait, and since when each host has been in touch. `now` is the monotonic clock's."""
 
     def __init__(self, local: HostId) -> None:
         self._local = local
         self._live_since: dict[HostId, float] = {}
         self._gone_since: dict[HostId, float] = {}
-        """Of those that were live; they stay in `_live_since` until it is certain."""
+        """Of hosts that were live; they stay in `_live_since` until it is certain that they are gone."""
         self._held: dict[_Place, HeldEviction] = {}
 
     @property
@@ -61,7 +62,7 @@ class HeldEvictions:
         return tuple(self._held.values())
 
     def note_member(self, member: Member, now: float) -> None:
-        """What the membership says of a host. Of this one: nothing until `note_synced`."""
+        """Note what the membership reports of a host; of this one nothing counts until `note_synced`."""
         if member.node_id == self._local:
             return
         host_id = HostId(member.node_id)
@@ -73,7 +74,7 @@ class HeldEvictions:
             self._gone_since.setdefault(host_id, now)
 
     def note_gone(self, host_id: HostId) -> None:
-        """The membership has forgotten the host."""
+        """Note that the membership has removed the host."""
         self._live_since.pop(host_id, None)
         self._gone_since.pop(host_id, None)
 
@@ -82,11 +83,12 @@ class HeldEvictions:
             self.note_gone(host_id)
 
     def note_synced(self, now: float) -> None:
-        """This host knows from now on what the others know."""
+        """Note that this host knows from now on what the others know."""
         self._live_since.setdefault(self._local, now)
 
     def sift(self, event: EntriesChanged, now: float) -> EntriesChanged:
-        """The event without the words that wait; what it takes back or says otherwise waits no longer."""
+        """Return the event without the evictions that must wait; those that it takes back or contradicts stop
+        waiting."""
         if event.scope != CLUSTER_SCOPE or event.owner == self._local:
             return event
         writer = HostId(event.owner)
@@ -111,7 +113,7 @@ class HeldEvictions:
         return True
 
     def take_due(self, forgotten: Iterable[HostId], now: float) -> list[EntriesChanged]:
-        """The words that count from now on. Those whose writer is in `forgotten` never will."""
+        """Return the evictions that count from now on. Those whose writer is in `forgotten` never will."""
         self._drop_silent(now)
         gone = frozenset(forgotten)
         said = {(word.writer, word.host) for word in self._held.values()}
@@ -135,7 +137,7 @@ class HeldEvictions:
 
 
 def _said_gone(entry: Entry) -> HostId | None:
-    """The host that an entry says to be gone for good; None: it says something else."""
+    """Return the host that an entry says is gone for good; None for any other entry."""
     if entry.value is None:
         return None
     try:
@@ -144,6 +146,6 @@ def _said_gone(entry: Entry) -> HostId | None:
         return None
     if not isinstance(record, ForgetRecord) or not record.settled:
         return None
-    # Under another key the registry refuses it. If it waited all the same, one writer could take all places with
-    # words about one host, and the next word would count at once.
+    # Under another key the registry refuses it. If it waited all the same, one writer could take all slots with
+    # records about one host, and the next one would count at once.
     return record.host_id if key_of(record) == (entry.scope, entry.key) else None

@@ -1,4 +1,4 @@
-"""What this host tells the others about itself, kept true while it changes."""
+"""This host's record, which tells the other hosts about it, kept current while the host changes."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
 LOOK_S = 10.0
-"""Between looks at the routes, which concern only who makes a network. A dump takes milliseconds."""
+"""Interval for looking at the routes, which matter only when a network is created. A dump takes milliseconds."""
 RETRY_S = 2.0
 """After the record could not be written."""
 MAX_ROUTES = 256
-"""More than any host but a BGP router has; such a host's prefixes are no business of a network's choice anyway."""
+"""More than any host but a BGP router has; the prefixes of such a host do not matter for a network's choice
+anyway."""
 
 logger = logging.getLogger("netagent.host")
 
 
 @dataclass(slots=True, kw_only=True)
 class HostRecordKeeper:
-    """Writes this host's record, and writes it again when what it says is no longer so."""
+    """Writes this host's record, and writes it again when it is no longer true."""
 
     live: StateStore
     publisher: RecordPublisher
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
     is_away: bool = False
-    """Names lead elsewhere: from `going_down` on, and at a start until `arrive`, if they did before it or lead to
-    what the host has lost since."""
+    """Names lead to other hosts: from `going_down` on, and at a start until `arrive`, if they did before it or lead
+    to what the host has lost since."""
     _due: trio.Event = field(default_factory=trio.Event)
-    """Set when the record is to be written although nothing is known to have changed."""
+    """Set to write the record although nothing is known to have changed."""
 
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
-        """From here on names lead away from this host; if the block fails, they lead here again."""
+        """Let names lead away from this host from now on; if the block fails, they lead here again."""
         self.is_away = True
         try:
             await self.publish()
@@ -59,13 +60,14 @@ class HostRecordKeeper:
             raise
 
     async def arrive(self) -> None:
-        """What this host has is what its records say: names lead here again."""
+        """Let names lead here again: this host has what its records say."""
         if self.is_away:
             self.is_away = False
             await self.publish()
 
     async def move(self, underlay: str) -> None:
-        """Others reach this host there from now on. If the record can't be written now, `run` tries again soon."""
+        """Publish another underlay address for this host. If the record can't be written now, `run` tries
+        again soon."""
         self.base = replace(self.base, underlay=underlay)
         try:
             await self.publish()
@@ -74,16 +76,16 @@ class HostRecordKeeper:
             raise
 
     async def publish(self) -> None:
-        """Once, if the record is different from the last one."""
+        """Publish the record once, if it differs from the last one."""
         routes = await self.routes()
-        # Records have lists in the order of their texts, which is another one than that of the addresses.
+        # Records keep lists in the order of their texts, which differs from the order of the addresses.
         record = replace(self.base, going_down=self.is_away, routes=tuple(sorted(routes[:MAX_ROUTES])))
         known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
         if record not in known:
             await self.publisher.put(record)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the record current until cancelled."""
         while True:
             with trio.move_on_at(beat_within(trio.current_time(), LOOK_S)):
                 await self._due.wait()
@@ -99,7 +101,7 @@ class HostRecordKeeper:
 def host_record(
     *, name: str, public_key: bytes, underlay: str, vxlan_port: int, zone: str, ids: tuple[ClusterId, HostId]
 ) -> HostRecord:
-    """The part of the record that stays as it is during a run."""
+    """Build the part of the record that does not change during a run."""
     return HostRecord(
         name=name,
         public_key=public_key,
@@ -113,7 +115,7 @@ def host_record(
 
 
 def version_of_others(view: RegistryView) -> int | None:
-    """The version of IP by which the cluster's other hosts are reached, also those that do not answer now. None:
+    """The version of IP at which the cluster's other hosts are reached, also those that do not answer now. None if
     there are none, or as many of the one as of the other."""
     others = (host for host_id, host in view.hosts.items() if host_id not in {view.local, *view.forgotten})
     return common_version(one.address for one in others if one.address and one.agent is not AgentState.LEFT)

@@ -1,8 +1,8 @@
 """Which networks this host takes part in, and whether it already knows what is in them.
 
-A host receives only the records of networks it takes part in. It says so by an attachment record in scope 0, which
-makes its peers send, and asks one of them for what is there already. It stays for a while after its last endpoint
-has gone, because containers come back.
+A host receives only the records of the networks that it takes part in. It announces that by an attachment record in
+scope 0, which makes its peers send, and asks one of them for what is there already. It stays for a while after its
+last endpoint has gone, because containers come back.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SYNC_S = 5.0
 LINGER_S = 30.0
 """From the last endpoint to the end of the attachment."""
 UNKNOWN_S = 60.0
-"""A peer tells of a log of ours in a network that we do not know: so long the network may still become known. A host
-restored from a backup learns of the networks that there are within a few seconds."""
+"""How long a network may stay unknown in which a peer reports a log of ours. A host restored from a backup learns of
+the existing networks within a few seconds."""
 
 logger = logging.getLogger("netagent.membership.participation")
 
@@ -49,16 +49,16 @@ class RecordPublisher(Protocol):
     async def change(
         self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
     ) -> None:
-        """Both, and what the journal is to hold with them: all or nothing."""
+        """Do both, with `also` in the journal: all or nothing."""
 
     async def drop_own_log(self, scope: Scope) -> None:
-        """Forget all that we ever said in a scope."""
+        """Drop all that we ever wrote in a scope."""
 
 
 class Participation:
-    """Enters and leaves networks' scopes. `forget` has view and journal drop what they keep of a scope: what others
-    wrote piece by piece. `release` is called before a network is entered: what was fetched of it for answers only
-    (remote_networks.py) goes, or view and journal would not be told of it."""
+    """Enters and leaves networks' scopes. `forget` makes view and journal drop what they keep of a scope: others'
+    records in slices. `release` is called before a network is entered: what was fetched of it for command answers
+    only (remote_networks.py) is dropped, or view and journal would not get it."""
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class Participation:
         self._guests: dict[NetworkId, int] = {}
         self._left = LeftHosts()
         self._followed: dict[NetworkId, tuple[frozenset[HostId], frozenset[HostId]]] = {}
-        """For networks whose members the gossip was told: of what they were made."""
-        # Or a network is left at the very moment in which somebody finds that it is entered already.
+        """For networks whose members were passed to the gossip: what these were computed from."""
+        # Otherwise a network could be left at the very moment in which an attach finds it entered already.
         self._turn = trio.Lock()
         self._unknown_since: dict[Scope, float] = {}
-        """Scopes of no network that we know, with an empty log of ours that a peer told of."""
+        """Scopes of unknown networks, with an empty log of ours that a peer reported."""
 
     def resume(self) -> None:
-        """After a start: go on in the networks that our own records say we are in, with what the journal knew.
+        """Resume, after a start, in the networks that our own records say we are in, with what the journal knew.
 
-        Also in those that were removed, or `run` would never leave them.
+        Also in those that were removed: otherwise `run` would never leave them.
         """
         for network_id in own_networks(self._live.view):
             self._enter(network_id).set()
@@ -104,14 +104,14 @@ class Participation:
         return network_id in self._synced and self._synced[network_id].is_set()
 
     def note_synced(self, network_id: NetworkId) -> None:
-        """The gossip says that we hold what a peer holds."""
+        """Note that the gossip says that we hold what a peer holds."""
         if network_id in self._synced:
             self._synced[network_id].set()
 
     async def take_part(self, network_id: NetworkId) -> None:
         """Attach this host to the network and wait until it knows what is in it.
 
-        FailedError after SYNC_S seconds, naming whom it asked; the attachment stays and goes on trying.
+        FailedError after SYNC_S seconds, naming the peers asked; the attachment stays and keeps trying.
         """
         async with self._turn:
             self._unused_since.pop(network_id, None)
@@ -121,7 +121,7 @@ class Participation:
         await self._wait_synced(network_id)
 
     async def look_into(self, network_id: NetworkId) -> None:
-        """Know what is in the network without being seen in it, until `look_away`. FailedError as above."""
+        """Learn what is in the network without being seen in it, until `look_away`. FailedError as above."""
         self._guests[network_id] = self._guests.get(network_id, 0) + 1
         try:
             await self._wait_synced(network_id)
@@ -130,7 +130,7 @@ class Participation:
             raise
 
     def look_away(self, network_id: NetworkId) -> None:
-        """Ends `look_into`: what a guest knows is not kept up to date, so it is not kept at all."""
+        """End `look_into`. Nothing is kept: without an attachment it would not be kept up to date."""
         self._guests[network_id] -= 1
         if self._guests[network_id]:
             return
@@ -141,7 +141,7 @@ class Participation:
             self._exit(network_id)
 
     async def withdraw_all(self) -> None:
-        """No longer be seen in any network; before leaving the cluster."""
+        """Withdraw from all networks, before leaving the cluster."""
         view = self._live.view
         mine = [network_id for network_id in view.networks if view.local in view.attachments(network_id)]
         await self._publisher.withdraw(*map(AttachmentRecord, mine))
@@ -155,7 +155,7 @@ class Participation:
                 await self._leave_unused()
                 await self._drop_logs_of_removed()
             except NetagentError as error:
-                logger.warning("cannot write down which networks this host has left yet: %s", error)
+                logger.warning("cannot journal yet which networks this host has left: %s", error)
             with trio.move_on_at(beat_within(trio.current_time(), LINGER_S / 6)):
                 revision = await self._live.wait_newer(revision)
 
@@ -172,7 +172,7 @@ class Participation:
         name = network.unique_name if network else network_id[:8]
         raise FailedError(
             f"the records of network {name} did not arrive within {SYNC_S:.0f} s "
-            f"(asked: {', '.join(asked) or 'nobody'})",
+            f"(asked: {', '.join(asked) or 'no host'})",
             code="not-synced",
             thing=name,
             hint="check with `netagent members` that one of these hosts answers, then try again",
@@ -202,7 +202,7 @@ class Participation:
         return self._members(network_id) - {self._live.view.local}
 
     def _follow_attachments(self) -> None:
-        """Each new view asks for this, and hardly any has other members."""
+        """Pass changed members to the gossip. Runs for each new view, though hardly any changes them."""
         view, is_changed = self._live.view, False
         left = self._left.of(view)
         for network_id in self._synced:
@@ -230,9 +230,12 @@ class Participation:
                 await self._leave(network_id)
 
     async def _drop_logs_of_removed(self) -> None:
-        """What we said in a network that was removed for good is of no use to anybody, and its tombstones would stay
-        for ever. Who has not heard of the removal yet hears of it in the cluster's own scope. Nor is an empty log of
-        any use in a network that there is not: a peer that invents networks would fill the room for such logs."""
+        """Drop logs of ours that are of no use any more.
+
+        These are our logs in networks that were removed for good: their tombstones would stay for ever. A host that
+        has not heard of the removal yet learns of it in the cluster's own scope. An empty log in an unknown network
+        is of no use either: a peer that invents networks would use up the limit of such logs.
+        """
         view = self._live.view
         used = self._live.rows.networks | self._synced.keys()
         unknown_since, self._unknown_since = self._unknown_since, {}
@@ -241,14 +244,14 @@ class Participation:
             if network_id in used:
                 continue
             is_over = view.is_removed(network_id)
-            if network_id not in view.networks and self._node.is_told_of(scope):
+            if network_id not in view.networks and self._node.is_only_reported(scope):
                 now = trio.current_time()
                 since = self._unknown_since[scope] = unknown_since.get(scope, now)
                 is_over |= now - since >= UNKNOWN_S
             if is_over:
                 with suppress(
                     GossipUsageError
-                ):  # entered while it was being written down: the log stays after all
+                ):  # entered while this was being journalled: the log stays after all
                     await self._publisher.drop_own_log(scope)
 
     async def _leave(self, network_id: NetworkId) -> None:
@@ -263,14 +266,14 @@ class Participation:
 
 
 class LeftHosts:
-    """The hosts that have left, followed from view to view: looked at are those that were touched."""
+    """The hosts that have left, updated from view to view by looking only at hosts that were touched."""
 
     def __init__(self) -> None:
         self._seen: RegistryView | None = None
         self._left: frozenset[HostId] = frozenset()
 
     def of(self, view: RegistryView) -> frozenset[HostId]:
-        """In this view; the same object again as long as they are the same."""
+        """The hosts that have left in this view; the same object again as long as they are the same."""
         seen, self._seen = self._seen, view
         if seen is view:
             return self._left
@@ -284,6 +287,6 @@ class LeftHosts:
 
 
 def own_networks(view: RegistryView) -> list[NetworkId]:
-    """The networks that this host's records say it takes part in, whether or not they are still there."""
+    """The networks that this host's records say it takes part in, whether or not they still exist."""
     own = view.records_of(view.local, CLUSTER_SCOPE)
     return [record.network_id for record in own if isinstance(record, AttachmentRecord)]

@@ -1,18 +1,18 @@
 """Networks that this host takes no part in, read from members that do: for people, and for nothing else.
 
-Commands answer for the whole cluster from any member, but a host holds the records of its own networks only. So when
-somebody asks, it fetches the others as a host does that enters a network: by digest, over the record streams, from at
-most PEERS members of each network, all networks at once. (Questions of 700 bytes would not carry ten thousand
-endpoints; the digests carry nothing at all when nothing has changed.) What comes is kept apart from the registry:
+Commands answer for the whole cluster from any member, but a host holds the records of its own networks only. So for a
+command it fetches the others as a host does that enters a network: by digest, over the record streams, from at most
+PEERS members of each network, all networks at once. (Requests of 700 bytes could not carry ten thousand endpoints;
+the digests cost almost nothing when nothing has changed.) Fetched records are kept apart from the registry:
 
-    registry (Live)          what this host takes part in        names, kernel, journal, watchers read it
-    overview (this file)     the same, and what was fetched       only the commands' answers read it
+    registry (StateStore)    what this host takes part in        names, kernel, journal, watchers read it
+    overview (this file)     the same, and what was fetched      only the commands' answers read it
 
-No attachment record is written, so that nobody pushes to this host; what was fetched is compared anew at each
-question that comes more than FRESH_S after the last comparison, and dropped LINGER_S after the last question.
+No attachment record is written, so that no host pushes to this one. What was fetched is compared anew at each query
+that comes more than FRESH_S after the last comparison, and dropped LINGER_S after the last query.
 
-When the host enters such a network in earnest, what was fetched is dropped first (`release`): registry and journal
-must be told of every record.
+When the host really enters such a network, what was fetched is dropped first (`release`): registry and journal must
+get every record.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from netgossip.types import EntriesChanged, Log, NodeId, Scope, Version
 PEERS: Final = 3
 """Members asked about one network. Each has all records of it, so more would only cost more."""
 ASK_S: Final = 2.0
-"""For all networks together, from the question to the answer."""
+"""For all networks together, from the query to the answer."""
 PATIENCE_S: Final = 0.3
 """For the further members of a network, once one of them has answered for each."""
 FRESH_S: Final = 1.0
-"""What was compared so shortly ago is not compared again."""
+"""What was compared more recently than this is not compared again."""
 LINGER_S: Final = 30.0
-"""From the last question until what was fetched is dropped."""
+"""From the last query until what was fetched is dropped."""
 MAX_NETWORKS: Final = 256
-"""Networks held at once; further ones are not asked about, and that is said."""
+"""Networks held at once; further ones are not asked about, and the answer says so."""
 AT_ONCE: Final = 16
-"""Networks that are entered together; between two such groups the entries are counted."""
+"""Networks that are entered together; the entries are counted between two such groups."""
 MAX_ENTRIES: Final = 50_000
-"""Fetched records beyond which no further network is asked about; what one log may hold is the gossip's to limit."""
+"""Fetched records beyond which no further network is asked about; the gossip limits what one log may hold."""
 _LOOK_S: Final = 0.01
 
 logger = logging.getLogger("netagent.membership.remote_networks")
@@ -59,25 +59,25 @@ class FetchNode(Protocol):
     """The part of GossipNode that is used here."""
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
-        """Who is asked about the scope."""
+        """Set which nodes are asked about the scope."""
 
     def enter_scope(self, scope: Scope, now: float) -> None:
         """Hold others' logs of the scope."""
 
     def exit_scope(self, scope: Scope, now: float) -> None:
-        """Forget others' logs of the scope."""
+        """Drop others' logs of the scope."""
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers know of the scope."""
+        """Begin to find out what live peers hold of the scope."""
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
-        """Who has not confirmed yet that we hold all that it held."""
+        """Peers that have not confirmed yet that we hold all that they held."""
 
     def caught_up(self, scope: Scope) -> None:
-        """Nobody asks `ahead` any more."""
+        """Stop tracking `ahead`."""
 
     def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
-        """By owner the version of its log, and its number of entries."""
+        """Owner -> the version of its log, and its number of entries."""
 
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
         """A copy of one log."""
@@ -91,15 +91,15 @@ class _Fetched:
     tried_at: float
     """When its members were asked last."""
     peers: frozenset[HostId] = frozenset()
-    """Who was."""
+    """The members asked then."""
     heard: tuple[HostId, ...] = ()
-    """Who answered then; sorted."""
+    """The members that answered then; sorted."""
     told_by: tuple[HostId, ...] = ()
-    """Who answered when any answered last."""
+    """The members that answered when any answered last."""
 
 
 class RemoteNetworks:
-    """One for each run of the cluster. `is_entered` tells of the networks that this host takes part in, or looks into
+    """One for each run of the cluster. `is_entered` is true for networks that this host takes part in, or looks into
     for a use-case: those are in the registry."""
 
     def __init__(
@@ -118,20 +118,20 @@ class RemoteNetworks:
         self._rng = rng
         self._fetched: dict[NetworkId, _Fetched] = {}
         self._view: RegistryView | None = None
-        """The overview's, as it was made last; None: nothing was fetched."""
+        """The overview's last view; None: nothing was fetched."""
         self._versions: dict[tuple[Scope, HostId], Version] = {}
-        """Of the fetched logs that are in it."""
+        """The versions of the fetched logs in that view."""
         self._asking = trio.Lock()
         self._building = trio.Lock()
 
-    # -- for the others ----------------------------------------------------------------------------------------
+    # -- for other parts ---------------------------------------------------------------------------------------
 
     def holds(self, scope: Scope) -> bool:
-        """True for a scope that is held for answers only: its events are for nobody else."""
+        """True for a scope that is held for answers only: no other part gets its events."""
         return NetworkId(scope.hex()) in self._fetched
 
     def release(self, network_id: NetworkId) -> None:
-        """This host is about to enter the network: nothing of it is held by us any more when this returns."""
+        """Drop the network, because this host is about to enter it: none of it is held here when this returns."""
         if network_id in self._fetched:
             self._flush()  # what has come is still ours, and must not reach the registry as a beginning
             del self._fetched[network_id]
@@ -148,7 +148,7 @@ class RemoteNetworks:
         return ClusterOverview(self._live.view)
 
     async def overview(self, wanted: Collection[NetworkId] | None = None) -> ClusterOverview:
-        """The cluster, as far as it is known within ASK_S. `wanted`: only these networks matter; None: all."""
+        """The cluster, as far as it can be known within ASK_S. `wanted`: only these networks matter; None: all."""
         view = self._live.view
         every = [n for n in sorted(view.networks) if wanted is None or n in wanted]
         asked = [network_id for network_id in every if not self._is_entered(network_id)]
@@ -161,8 +161,7 @@ class RemoteNetworks:
         return ClusterOverview(view, told_by, (*gaps, *self._missing(every)))
 
     async def has_news(self) -> bool:
-        """Compare what is held once more, for those who watch; True when there is something else than the overview
-        has."""
+        """Compare what is held once more, for watchers; True when it differs from the last overview."""
         now = trio.current_time()
         for one in self._fetched.values():
             one.used_at = now
@@ -175,7 +174,7 @@ class RemoteNetworks:
         )
 
     async def run(self) -> None:
-        """Drop what nobody has asked for lately; until cancelled."""
+        """Drop networks that no command has used recently; until cancelled."""
         while True:
             await trio.sleep_until(beat_within(trio.current_time(), LINGER_S / 6))
             async with self._asking:
@@ -183,7 +182,7 @@ class RemoteNetworks:
                 for network_id in [n for n, one in self._fetched.items() if one.used_at < since]:
                     self.release(network_id)
             if self._view is not None:
-                await self._bring_up()  # so that what was dropped is freed in pieces
+                await self._bring_up()  # so that what was dropped is freed in slices
 
     # -- asking ------------------------------------------------------------------------------------------------
 
@@ -212,7 +211,8 @@ class RemoteNetworks:
         return Gap(network_id, GapReason.SILENT, tuple(sorted(one.peers)), is_old=bool(one.told_by))
 
     def _missing(self, networks: Iterable[NetworkId]) -> tuple[Gap, ...]:
-        """For networks that this host takes part in, where no other lives: hosts of which it holds nothing."""
+        """For networks that this host takes part in, and where no other host is alive: hosts of which it holds
+        nothing."""
         gaps = []
         for network_id in filter(self._is_entered, networks):
             attached = self._attached(network_id)
@@ -223,7 +223,7 @@ class RemoteNetworks:
         return tuple(gaps)
 
     async def _ask(self, networks: Sequence[NetworkId]) -> None:
-        """Compare with members of each; who answered is noted. One at a time: others find it done."""
+        """Compare with members of each network; note which answered. One at a time: a second caller finds it done."""
         async with self._asking:
             now = trio.current_time()
             for network_id in networks:
@@ -244,7 +244,7 @@ class RemoteNetworks:
         return -FRESH_S if one is None else one.tried_at
 
     def _begin(self, network_id: NetworkId, now: float) -> bool:
-        """Ask some members of the network; False where none is to be asked."""
+        """Ask some members of the network; False where none needs to be asked."""
         live = self._live_peers(network_id)
         one = self._fetched.get(network_id)
         if not live or self._is_entered(network_id):
@@ -275,7 +275,7 @@ class RemoteNetworks:
             await trio.sleep(_LOOK_S)
 
     def _lacking(self, network_id: NetworkId) -> tuple[frozenset[HostId], bool]:
-        """Who has not answered yet, and whether any has."""
+        """The members that have not answered yet, and whether any has."""
         peers = self._fetched[network_id].peers
         missing = peers & self._node.ahead(scope_of(network_id))
         # A peer that is not live any more counts as missing, although the gossip no longer waits for it.
@@ -286,7 +286,7 @@ class RemoteNetworks:
         for network_id in group:
             one = self._fetched.get(network_id)
             if one is None:
-                continue  # entered in earnest meanwhile
+                continue  # really entered meanwhile
             missing, is_heard = self._lacking(network_id)
             self._node.caught_up(scope_of(network_id))
             if is_heard:
@@ -298,7 +298,7 @@ class RemoteNetworks:
     # -- the overview ------------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> RegistryView:
-        """The overview's view, as of now."""
+        """Return the overview's view, as of now."""
         async with self._building:
             view = await piece_by_piece(self._building_view())
             self._view = view if self._fetched else None
@@ -324,7 +324,7 @@ class RemoteNetworks:
                 if log is not None:
                     view = yield from _with_log(view, log)
                     self._versions[scope, HostId(owner)] = Version(log.epoch, log.head)
-                self._view = view  # whoever is cancelled in between leaves whole logs
+                self._view = view  # a caller that is cancelled in between leaves whole logs
             yield
         return view
 

@@ -1,4 +1,4 @@
-"""What the journal remembers, as a start needs it: before the first word of anybody else."""
+"""Restore from the journal what a start needs, before any message of another host."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from netgossip.types import CLUSTER_SCOPE, Log, Member, NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredState:
-    """A life of this host begins with it."""
+    """The state with which a run of this host begins."""
 
     own_logs: list[Log]
     replicas: list[Log]
     """Other hosts' logs, in networks that this host is in."""
     members: list[Member]
-    """The others."""
+    """The other members."""
     departed: list[tuple[NodeId, int]]
-    """Those that the membership had forgotten, each with its last incarnation."""
+    """Members that the membership had removed, each with its last incarnation."""
     rows: list[LocalEndpointRow]
     """This host's endpoints, in the order of their attaching."""
     fenced: list[LocalEndpointRow]
-    """Those that it had when it was forgotten."""
+    """The endpoints that it had when it was evicted."""
     view: RegistryView
-    """What follows from the logs and the members."""
+    """The view that follows from the logs and the members."""
 
 
-def recall(journal: Journal, local: HostId) -> RestoredState:
-    """Reads all of it. JournalError when the journal is another host's."""
+def restore(journal: Journal, local: HostId) -> RestoredState:
+    """Read the whole journal. JournalError when it is another host's."""
     own_logs, replicas = _load_logs(journal, local)
     members = [m for m in journal.load_members() if m.node_id != local]
     return RestoredState(
@@ -49,8 +49,8 @@ def recall(journal: Journal, local: HostId) -> RestoredState:
 
 
 def _load_logs(journal: Journal, local: HostId) -> tuple[list[Log], list[Log]]:
-    """Ours, and the others'. Without those of networks that this host has left, should a crash have kept them on
-    disk: nobody would tell us how they go on, and what they say would be shown for ever."""
+    """Load our logs, and the others'. Logs of networks that this host has left are skipped, should a crash have kept
+    them on disk: no peer would update them, and they would be shown for ever."""
     journal.require_owner(local)
     own, replicas = journal.load_own_logs(), journal.load_replicas()
     scopes = {CLUSTER_SCOPE, *map(scope_of, own_networks(first_view(local, own, ())))}

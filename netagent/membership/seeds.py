@@ -1,4 +1,4 @@
-"""`HOST[:PORT]`, as people write where a member is, looked up by this host's own resolver."""
+"""`HOST[:PORT]`, as operators write a member's address, resolved by this host's own resolver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netgossip.types import Address
 
 
 class UnknownHostError(Exception):
-    """No address is known for the host; the text says why in one clause."""
+    """No address is known for the host; the text gives the reason in one clause."""
 
     def __init__(self, host: str, reason: str) -> None:
         super().__init__(f"{host} is not known: {reason}")
@@ -17,12 +17,12 @@ class UnknownHostError(Exception):
 
 
 async def look_up(text: str, default_port: int) -> list[Address]:
-    """All addresses of a seed that `parse_seed` takes. Raises UnknownHostError."""
+    """Return all addresses of a seed that `parse_seed` accepts. Raises UnknownHostError."""
     host, port = parse_seed(text)
     try:
         found = await trio.socket.getaddrinfo(host, port or default_port, type=trio.socket.SOCK_DGRAM)
     except UnicodeError:  # an empty label, or one that is too long: Python does not even ask
-        raise UnknownHostError(host, "it is no name that a host can have") from None
+        raise UnknownHostError(host, "it is not a valid host name") from None
     except OSError as error:
         raise UnknownHostError(host, error.strerror or str(error)) from None
     return [(str(address[0]), int(address[1])) for *_, address in found]

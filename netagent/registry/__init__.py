@@ -1,6 +1,6 @@
 """What the cluster knows: records as bytes, and the immutable view of them.
 
 Read `record_codec` (records to bytes), `views` (the values of a view), `view` (`RegistryView`), `derive` (the
-indexes, kept step by step), `state_store` (the newest snapshot, and waiting for it), `publish` (version, journal,
+indexes, updated incrementally), `state_store` (the newest snapshot, and waiting for it), `publish` (version, journal,
 send). Imports `model` and `journal`'s rows; nothing that acts on the kernel.
 """

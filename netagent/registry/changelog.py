@@ -1,9 +1,9 @@
-"""Where to look for what changed since an earlier view. Pure.
+"""The changelog of views: where to look for what changed since an earlier view. Pure.
 
-A view is a level, and nobody needs to have seen the ones between. But whoever has made something of an earlier view
-need not walk through ten thousand endpoints to find the one that differs: each view remembers what the last few
-changes touched. That is where to look and nothing more, so it may name too much. Who comes after longer than is
-remembered, or with a view of another descent, looks everywhere.
+A view is a level, and no reader needs to have seen the ones between. But a reader that has derived something from an
+earlier view need not walk through ten thousand endpoints to find the one that differs: each view remembers what the
+last few changes touched. That only says where to look, so it may name too much. A reader whose view is older than
+what is remembered, or of another lineage, looks everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 
 MAX_STEPS: Final = 1024
 MAX_KEYS: Final = 50_000
-"""Of all steps together: the first sync of a large network, in as many steps as it likes."""
+"""Limit of all steps together: the first sync of a large network, in any number of steps."""
 
 Place: TypeAlias = tuple[NetworkId, EndpointId]
 
@@ -31,29 +31,29 @@ class ChangedKeys:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangelogStep:
-    """What led to one view from the one before."""
+    """What led to one view from the previous one."""
 
     touched: ChangedKeys = ChangedKeys()
     keys: int = 0
     """In this step and all before it."""
 
 
-Trail: TypeAlias = tuple[ChangelogStep, ...]
+Changelog: TypeAlias = tuple[ChangelogStep, ...]
 """Oldest first, never empty; the last step led to the view that holds it."""
 
 
-def longer(trail: Trail, hosts: Collection[HostId], endpoints: Collection[Place]) -> Trail:
-    """The trail of the next view."""
-    keys = trail[-1].keys + len(hosts) + len(endpoints)
+def extended(changelog: Changelog, hosts: Collection[HostId], endpoints: Collection[Place]) -> Changelog:
+    """The changelog of the next view."""
+    keys = changelog[-1].keys + len(hosts) + len(endpoints)
     step = ChangelogStep(ChangedKeys(frozenset(hosts), frozenset(endpoints)), keys)
-    first = max(0, len(trail) + 1 - MAX_STEPS)
-    while first < len(trail) and keys - trail[first].keys > MAX_KEYS:
+    first = max(0, len(changelog) + 1 - MAX_STEPS)
+    while first < len(changelog) and keys - changelog[first].keys > MAX_KEYS:
         first += 1
-    return (*trail[first:], step)
+    return (*changelog[first:], step)
 
 
-def touched_between(earlier: Trail, later: Trail) -> ChangedKeys | None:
-    """What the steps from the one view to the other touched; None: that is not remembered."""
+def touched_between(earlier: Changelog, later: Changelog) -> ChangedKeys | None:
+    """What the steps from the one view to the other touched; None if that is no longer known."""
     end = earlier[-1]
     for back in range(len(later) - 1, -1, -1):
         if later[back] is end:

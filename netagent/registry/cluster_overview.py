@@ -1,7 +1,7 @@
-"""The cluster as one host can tell it to people: its own registry, and what other members said when asked. Pure.
+"""The cluster as one host can show it to people: its own registry, and what other members sent on request. Pure.
 
-A host holds the records of the networks that it takes part in, and of no others. `view` is what it holds, with what
-it was told of other networks put in place; names, kernel and journal know nothing of that. A gap is a network of
+A host holds the records of the networks that it takes part in, and of no others. `view` is what it holds, completed
+with what it fetched of other networks; names, kernel and journal do not use the fetched part. A gap is a network of
 which not even that is known.
 """
 
@@ -21,10 +21,10 @@ class GapReason(enum.Enum):
     SILENT = "no answer"
     """The hosts that were asked gave no answer in time."""
     AWAY = "away"
-    """No host that takes part in the network has an agent that lives."""
+    """No host that takes part in the network has a running agent."""
     MISSING = "missing"
-    """This host takes part in the network and began to when no other agent there was alive: what the hosts that are
-    named last said never came here."""
+    """This host takes part in the network and began to when no other agent there was running: the latest records of
+    the named hosts never arrived here."""
     NOT_ASKED = "not asked"
     """There were too many networks, or too many records in them."""
 
@@ -36,9 +36,9 @@ class Gap:
     network_id: NetworkId
     reason: GapReason
     hosts: tuple[HostId, ...]
-    """Who was asked, or would have to be."""
+    """The hosts that were asked, or would have to be."""
     is_old: bool = False
-    """What is shown of the network was told earlier."""
+    """What is shown of the network was fetched earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +47,5 @@ class ClusterOverview:
 
     view: RegistryView
     told_by: Mapping[NetworkId, tuple[HostId, ...]] = field(default_factory=dict)
-    """By network that this host takes no part in: which members told of it."""
+    """For each network that this host takes no part in: the members that its records were fetched from."""
     gaps: tuple[Gap, ...] = ()

@@ -1,19 +1,19 @@
-"""Who keeps what two records claim. Pure, and a function of the records alone.
+"""The rules for conflicting records: which of them keeps what two claim. Pure, and a function of the records alone.
 
-Every host sees the same records in the end, so every host decides the same without asking anybody. No rule looks
-at a clock, at arrival order, or at which side of a partition we were on.
+Every host sees the same records in the end, so every host decides the same without asking another. No rule looks at a
+clock, at arrival order, or at which side of a partition we were on.
 
-* Of several networks with one name, those that nobody uses yield and vanish: so creating a network on every host at
+* Of several networks with one name, those that are unused yield and vanish: so creating a network on every host at
   the same instant ends with one and no error. In use means that its creator granted part of its space or takes part
-  in it, or that another host has taken it over; all are in scope 0, so hosts outside the network judge alike. Several
-  in use stay, because endpoints would be cut off otherwise; the smallest id keeps the name, the others show as
-  `<name>-<4 hex>`.
+  in it, or that another host has taken it over; all are in scope 0, so hosts outside the network decide alike.
+  Several in use stay, because endpoints would be cut off otherwise; the smallest id keeps the name, the others show
+  as `<name>-<4 hex>`.
 * Of two networks with one VNI, the smaller id is built, the other is not: no traffic is ever mixed.
-* A host is forgotten when somebody says so. But two hosts that each say it of the other were on two sides of a cut,
-  and both lived: then neither word counts, nor what either said of others. Whoever takes it back goes on to
-  dispute the other's word, up to its present version, or that would stand alone meanwhile, and count.
+* A host is evicted when another host says so. But two hosts that evict each other were on two sides of a partition,
+  and both were alive: then neither eviction counts, nor what either said of others. A host that takes its own back
+  disputes the other's eviction, up to its present version; otherwise that would stand alone meanwhile, and count.
 * Of two endpoints with one address (or one MAC, or one id), the smaller host id keeps it. An endpoint whose addresses
-  are not one offset in its network's subnets is fenced whoever claims them.
+  are not one offset in its network's subnets is fenced, whichever host claims them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from netagent.registry.store import Claim
 
 
 def in_force(claims: Mapping[HostId, NetworkRecord]) -> tuple[HostId, NetworkRecord]:
-    """Of the revisions of one network, the one that counts: highest revision, then highest host id, of those that say
-    the same as the first one. What a network is, it stays: a revision only tells who goes on with it."""
+    """Return the revision of one network that counts: highest revision, then highest host id, of those that are equal
+    to the first one apart from the revision. A network's properties never change: a revision only says which host
+    continues it."""
     first = claims[min(claims, key=lambda host: (claims[host].revision, host))]
     alike = {host: one for host, one in claims.items() if replace(one, revision=first.revision) == first}
     owner = max(alike, key=lambda host: (alike[host].revision, host))
@@ -37,12 +38,12 @@ def in_force(claims: Mapping[HostId, NetworkRecord]) -> tuple[HostId, NetworkRec
 
 
 def creator_of(claims: Mapping[HostId, NetworkRecord]) -> HostId | None:
-    """Who wrote revision 0. Several would be a lie; the smallest id is believed everywhere alike."""
+    """The host that wrote revision 0. Several must be forged; all hosts then believe the smallest id."""
     return min((host for host, record in claims.items() if record.revision == 0), default=None)
 
 
 def keep_networks(used_by_id: Mapping[NetworkId, bool]) -> tuple[NetworkId, ...]:
-    """Of networks with one name, those that stay, the one that holds the name first."""
+    """Of networks with one name, return those that stay, the one that holds the name first."""
     used = sorted(network_id for network_id, used in used_by_id.items() if used)
     return tuple(used) if used else tuple(sorted(used_by_id)[:1])
 
@@ -55,8 +56,8 @@ def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) ->
 def forgotten_hosts(
     words: Mapping[HostId, frozenset[HostId]], disputed: Collection[tuple[HostId, HostId]]
 ) -> dict[HostId, frozenset[HostId]]:
-    """Who is forgotten, and by whom: of the hosts that somebody says are gone (`words`: by host, who says so), those
-    of whom somebody says it who is not contested. `disputed`: writers, and of whom their word does not count."""
+    """Return the evicted hosts and by which hosts: of those that `words` says are gone (host -> the hosts that say
+    so), those with at least one writer that is not contested. `disputed`: pairs (writer, host) that do not count."""
     contested = {
         one
         for host, writers in words.items()

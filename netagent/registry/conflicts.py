@@ -1,5 +1,5 @@
-"""All contradictions among the records, as sentences. They are decided already (netagent.registry.conflict_rules);
-this is for people, computed when somebody asks."""
+"""All conflicts among the records, as sentences for people. The rules (netagent.registry.conflict_rules) have decided
+them already; the sentences are computed on demand."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from netagent.registry.store import EndpointKey, Store
 from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
 
 
-def find_clashes(store: Store) -> tuple[Conflict, ...]:
-    """Every clash, sorted. Costs in proportion to networks squared (subnets) and to what clashes."""
+def find_conflicts(store: Store) -> tuple[Conflict, ...]:
+    """Return every conflict, sorted. Costs in proportion to the square of the networks (subnets) and to the
+    conflicts."""
     return tuple(sorted({*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}))
 
 
 def _host_names(store: Store) -> Iterator[Conflict]:
     for name, hosts in store.host_names.items():
-        # One that left has given its name up: its record is still here, but nobody can do anything about it.
+        # A host that left has given its name up: its record is still here, but an operator can do nothing about it.
         rivals = sorted(one for one in hosts if store.hosts[one].agent is not AgentState.LEFT)
         for loser in rivals[1:]:
             shown = store.hosts[loser].unique_name
@@ -36,7 +37,7 @@ def _networks(store: Store) -> Iterator[Conflict]:
             yield Conflict(ConflictKind.NETWORK_NAME.value, network_id, holder, text)
         if not view.holds_vni:
             rivals = [one for one in store.candidate_vnis[view.record.vni] if one in store.networks]
-            text = f"network {view.unique_name} has the VXLAN id of another network and is not built; create it anew"
+            text = f"network {view.unique_name} has the VXLAN id of another network and is not built; create it again"
             yield Conflict(ConflictKind.VNI.value, network_id, min(rivals), text)
 
 

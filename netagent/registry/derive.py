@@ -1,14 +1,13 @@
 """From records to indexes, touching only what a change touches.
 
-A `StoreBuilder` starts as a store, is edited, and is finished into the next store. Editing updates the direct
-indexes at once and notes what has to be decided again: a contested name, VNI, address or id concerns its other
+A `StoreBuilder` starts as a copy of a store, is edited, and is finished into the next store. An edit updates the
+direct indexes at once and notes what has to be decided again: a contested name, VNI, address or id concerns its other
 claimants as well. `finish` decides these in the order in which they depend on each other.
 
-Persistent multi-maps: one key, several values, and never an empty entry.
-
-`immutables.Map` shares structure between versions, so a changed index costs O(log n) and leaves every older view as
-it was. That an empty inner map is dropped makes equal contents equal values, which is what lets
-`RegistryView.check_invariants` compare an index with one that was built anew.
+The indexes are persistent multi-maps (`put`, `drop`, `add`, `remove`): one key, several values, and never an empty
+entry. `immutables.Map` shares structure between versions, so a changed index costs O(log n) and leaves every older
+view unchanged. Because empty inner maps are dropped, equal contents are equal values, which lets
+`RegistryView.check_invariants` compare an index with one that was rebuilt from the records.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ V = TypeVar("V")
 
 
 def put(index: Map[K, Map[M, V]], key: K, member: M, value: V) -> Map[K, Map[M, V]]:
-    """With `value` at (key, member)."""
+    """Return `index` with `value` at (key, member)."""
     inner: Map[M, V] = index.get(key, Map())
     return index.set(key, inner.set(member, value))
 
 
 def drop(index: Map[K, Map[M, V]], key: K, member: M) -> Map[K, Map[M, V]]:
-    """Without (key, member); unchanged if it is not there."""
+    """Return `index` without (key, member); unchanged if it is not there."""
     inner = index.get(key)
     if inner is None or member not in inner:
         return index
@@ -60,12 +59,12 @@ def drop(index: Map[K, Map[M, V]], key: K, member: M) -> Map[K, Map[M, V]]:
 
 
 def add(index: Map[K, frozenset[M]], key: K, member: M) -> Map[K, frozenset[M]]:
-    """With `member` in the set at `key`. For sets that stay small."""
+    """Return `index` with `member` in the set at `key`. For sets that stay small."""
     return index.set(key, index.get(key, frozenset()) | {member})
 
 
 def remove(index: Map[K, frozenset[M]], key: K, member: M) -> Map[K, frozenset[M]]:
-    """Without `member` in the set at `key`; unchanged if it is not there."""
+    """Return `index` without `member` in the set at `key`; unchanged if it is not there."""
     members = index.get(key)
     if members is None or member not in members:
         return index
@@ -74,15 +73,15 @@ def remove(index: Map[K, frozenset[M]], key: K, member: M) -> Map[K, frozenset[M
 
 
 def assign(index: Map[K, V], key: K, value: V | None) -> Map[K, V]:
-    """`index[key] = value`, or without `key` when `value` is None."""
+    """Return `index` with `value` at `key`, or without `key` when `value` is None."""
     if value is not None:
         return index.set(key, value)
     return index.delete(key) if key in index else index
 
 
 class StoreBuilder:
-    """The next store in the making; has the same fields. Used once. What `local`, this host, wrote counts for itself
-    also when others have forgotten it."""
+    """Builds the next store; has the same fields. Used once. Records of `local`, this host, count for itself also
+    when others have evicted it."""
 
     def __init__(self, store: Store, local: HostId) -> None:
         self.s = dataclasses.replace(store)
@@ -97,7 +96,7 @@ class StoreBuilder:
     # -- edits of the truth ------------------------------------------------------------------------------------
 
     def apply(self, event: EntriesChanged) -> None:
-        """Take over one delta of one owner."""
+        """Apply one delta of one owner."""
         where = (event.scope, HostId(event.owner))
         if event.replaced:
             kept = {entry.key for entry in event.entries}
@@ -118,7 +117,7 @@ class StoreBuilder:
         try:
             record = decode_untrusted(entry.value)
             if not isinstance(record, Unknown) and key_of(record) != (entry.scope, entry.key):
-                raise RecordError("lies under a key or in a scope that is not its own")
+                raise RecordError("is under a key or in a scope that does not belong to it")
         except RecordError as error:
             self._drop_record(where, entry.key)
             self.s.refused = put(self.s.refused, where, entry.key, error.message)
@@ -128,7 +127,7 @@ class StoreBuilder:
             self.set_record(where, entry.key, StoredRecord(record, entry.version))
 
     def drop_log(self, where: LogKey, most: int | None = None) -> int:
-        """Drop all that one owner wrote in one scope, or so much of it; how many that were."""
+        """Drop all that one owner wrote in one scope, or at most so many records of it; return their number."""
         log = chain(self.s.records.get(where, Map()), self.s.refused.get(where, Map()))
         keys = list(islice(log, most))
         for key in keys:
@@ -136,7 +135,7 @@ class StoreBuilder:
         return len(keys)
 
     def copy_records(self, source: Store, where: LogKey, keys: Iterable[bytes]) -> None:
-        """Have some records of one log as another store has them, or not at all where that has none."""
+        """Make some records of one log equal to those of another store; drop those that it does not have."""
         log = source.records.get(where, Map())
         for key in keys:
             self._drop_record(where, key)
@@ -145,8 +144,8 @@ class StoreBuilder:
                 self.set_record(where, key, held)
 
     def share_log(self, source: Store, where: LogKey) -> None:
-        """One log is as another store has it by now: keep the very same map, so that the next comparison of the two
-        costs nothing."""
+        """Take the very same map as another store for a log that is equal by now, so that the next comparison of the
+        two costs nothing."""
         self.s.records = assign(self.s.records, where, source.records.get(where))
         self.s.refused = assign(self.s.refused, where, source.refused.get(where))
 
@@ -165,14 +164,15 @@ class StoreBuilder:
                 self._unindex(where[1], held.record)
 
     def _counts(self, owner: HostId, held: StoredRecord) -> bool:
-        """Of a forgotten host nothing counts but its word on others, without which cuts could not be told."""
+        """True for all records of a host that is not evicted; of an evicted one only its evictions of others count,
+        without which partitions could not be recognized."""
         return isinstance(held.record, ForgetRecord) or not self._is_forgotten(owner)
 
     def _is_forgotten(self, host_id: HostId) -> bool:
         return host_id in self.s.forgotten and host_id != self._local
 
     def set_member(self, host_id: HostId, member: Member | None) -> None:
-        """What the membership says of the host's agent; None when it has forgotten it."""
+        """Set what the membership says of the host's agent; None when it has removed it."""
         if self.s.members.get(host_id) != member:
             had_left = self._has_left(host_id)
             self.s.members = assign(self.s.members, host_id, member)
@@ -186,19 +186,19 @@ class StoreBuilder:
                 self._hosts |= self.s.host_names.get(held.record.name, frozenset())
 
     def set_answer(self, host_id: HostId, *, answers: bool | None) -> None:
-        """Whether the host's kernel answers; None when that is not known."""
+        """Set whether the host's kernel answers; None when that is not known."""
         if self.s.answers.get(host_id) is not answers:
             self.s.answers = assign(self.s.answers, host_id, answers)
             self._hosts.add(host_id)
 
     def set_silent(self, hosts: frozenset[HostId]) -> None:
-        """All hosts of which several agree that their kernel is silent."""
+        """Set all hosts of which several agree that their kernel is silent."""
         for host_id in hosts ^ frozenset(self.s.silent):
             self.s.silent = assign(self.s.silent, host_id, True if host_id in hosts else None)
             self._hosts.add(host_id)
 
     def set_unreached(self, hosts: frozenset[HostId]) -> None:
-        """All hosts that this one does not reach by the overlay."""
+        """Set all hosts that this one does not reach over the overlay."""
         for host_id in hosts ^ frozenset(self.s.unreached):
             self.s.unreached = assign(self.s.unreached, host_id, True if host_id in hosts else None)
             self._hosts.add(host_id)
@@ -233,7 +233,7 @@ class StoreBuilder:
                     self.s.claims = add(self.s.claims, claim, key)
                     self._endpoints |= self.s.claims[claim]
             case ForgetRecord(host_id=gone, settled=True):
-                self.s.goodbyes = add(self.s.goodbyes, gone, owner)
+                self.s.evictions = add(self.s.evictions, gone, owner)
             case ForgetRecord(host_id=gone, disputed=version) if version is not None:
                 self.s.disputes = put(self.s.disputes, gone, owner, version)
             case ForgetRecord(host_id=gone):
@@ -266,7 +266,7 @@ class StoreBuilder:
                     self._endpoints |= self.s.claims.get(claim, frozenset())
                     self.s.claims = remove(self.s.claims, claim, key)
             case ForgetRecord(host_id=gone, settled=True):
-                self.s.goodbyes = remove(self.s.goodbyes, gone, owner)
+                self.s.evictions = remove(self.s.evictions, gone, owner)
             case ForgetRecord(host_id=gone, disputed=version) if version is not None:
                 self.s.disputes = drop(self.s.disputes, gone, owner)
             case ForgetRecord(host_id=gone):
@@ -275,9 +275,11 @@ class StoreBuilder:
     # -- decisions ---------------------------------------------------------------------------------------------
 
     def finish(self) -> Store:
-        """Decide what the edits left open. The draft is spent."""
+        """Decide what the edits left open and return the store. The builder must not be used again."""
         before = self._before
-        said, said_before = ((store.goodbyes, store.intentions, store.disputes) for store in (self.s, before))
+        said, said_before = (
+            (store.evictions, store.intentions, store.disputes) for store in (self.s, before)
+        )
         if any(new is not old for new, old in zip(said, said_before, strict=True)):
             self._decide_forgotten()
         for host_id in self._hosts:
@@ -287,7 +289,7 @@ class StoreBuilder:
         return self.s
 
     def changes(self) -> bool:
-        """Was the truth edited? Edits that would change nothing leave the very same maps."""
+        """True if the truth was edited. Edits that change nothing leave the very same maps."""
         new, old = self.s, self._before
         return (
             new.records is not old.records
@@ -299,13 +301,14 @@ class StoreBuilder:
         )
 
     def touched(self) -> tuple[set[HostId], set[Place]]:
-        """Hosts and endpoints that may be others than before."""
+        """Hosts and endpoints that may differ from before."""
         return self._hosts, {(network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints}
 
     def _decide_forgotten(self) -> None:
-        """Who is forgotten: takes their records out of all indexes, and puts back whose word counts again."""
+        """Decide which hosts are evicted: take their records out of all indexes, and put back those that
+        count again."""
         self.s.disputed = frozenset(self._disputed_words())
-        judged = conflict_rules.forgotten_hosts(self.s.goodbyes, self.s.disputed)
+        judged = conflict_rules.forgotten_hosts(self.s.evictions, self.s.disputed)
         changed = {
             host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
         }
@@ -348,7 +351,7 @@ class StoreBuilder:
         self.s.hosts = assign(self.s.hosts, host_id, view)
 
     def _namesakes(self, name: str) -> frozenset[HostId]:
-        """Hosts that compete for a name: one that left gives it up, unless nobody else has it."""
+        """Hosts that compete for a name: one that left gives it up, unless no other host has it."""
         every = self.s.host_names.get(name, frozenset())
         return frozenset(one for one in every if not self._has_left(one)) or every
 
@@ -365,7 +368,7 @@ class StoreBuilder:
             self._decide_vni(vni)
 
     def _decide_candidate(self, network_id: NetworkId) -> None:
-        """Whether the network exists, and by which record."""
+        """Decide whether the network exists, and by which record."""
         old = self.s.candidates.get(network_id)
         new = None
         revisions = self.s.revisions.get(network_id)
@@ -391,15 +394,16 @@ class StoreBuilder:
     def _judged_anew(
         self, network_id: NetworkId, old: NetworkView | None, new: NetworkView | None
     ) -> Iterable[EndpointKey]:
-        """Endpoints that may count, or not, by other subnets: none without need, as there may be ten thousand."""
+        """Endpoints that may count, or not, with other subnets: none without need, as there may be ten thousand."""
         if new is None:
-            return (key for key in self.s.fenced if key[2] == network_id)  # nobody says that they lie outside
+            # No network record says any more that they lie outside.
+            return (key for key in self.s.fenced if key[2] == network_id)
         if old is not None and old.record.subnets == new.record.subnets:
             return ()
         return self.s.claimed.get(network_id, Map())
 
     def _decide_name(self, name: str) -> None:
-        """Which networks of one name are in force, and which of them holds it."""
+        """Decide which networks of one name are in force, and which of them holds it."""
         group = self.s.candidate_names.get(name, frozenset())
         kept = conflict_rules.keep_networks({one: self.s.is_used(self.s.candidates[one]) for one in group})
         for one in group:
@@ -460,7 +464,7 @@ class StoreBuilder:
 
 
 def rebuild(store: Store, local: HostId) -> Store:
-    """The store that follows from `store`'s truth alone. For checking, not for use: it costs the whole registry."""
+    """Return the store that follows from `store`'s truth alone. For checks only: it costs the whole registry."""
     draft = StoreBuilder(Store(refused=store.refused), local)
     for where, log in store.records.items():
         for key, held in log.items():

@@ -1,4 +1,4 @@
-"""A host's id is the hash of its public key: whoever claims an id with another key is not believed. Pure."""
+"""Host keys: a host's id is the hash of its public key, so a record with another key is not believed. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOST_KEY = b"h"
 
 
 def without_false_hosts(event: EntriesChanged) -> EntriesChanged:
-    """The event without a host record whose key is not its owner's. Bytes that are no record are the view's."""
+    """Return the event without a host record whose key is not its owner's. Invalid bytes are left to the view."""
     kept = tuple(entry for entry in event.entries if entry.key != _HOST_KEY or not _is_false(entry))
     return event if len(kept) == len(event.entries) else replace(event, entries=kept)
 

@@ -1,9 +1,9 @@
-"""This host's endpoints as one immutable value, with what they are looked up by. Pure.
+"""This host's endpoints as one immutable value, with indexes. Pure.
 
 A host may have thousands, and each attach and detach changes one. So a change makes a new value that shares nearly
-all of the one before; whoever has made something of that one learns from `touched_since` where to look
-(netagent.registry.changelog); and those of a sandbox, a network, an origin or a name are found without a walk through
-all. A walk through all is in the order of attaching, and costs a sort.
+all of the previous one; a reader that derived something from that one learns from `touched_since` where to look
+(netagent.registry.changelog); and the endpoints of a sandbox, a network, an origin or a name are found without a walk
+through all. A walk through all is in the order of attaching, and costs a sort.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from immutables import Map
 
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.registry.changelog import ChangelogStep, Trail, longer, touched_between
+from netagent.registry.changelog import Changelog, ChangelogStep, extended, touched_between
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode of a namespace."""
@@ -24,9 +24,9 @@ _Order: TypeAlias = tuple[int, EndpointId]
 
 
 class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
-    """By id, in the order of their attaching. A mapping that never changes."""
+    """Endpoint rows by id, in the order of their attaching. A mapping that never changes."""
 
-    __slots__ = ("_inhabited", "_sorted", "_tables", "_trail")
+    __slots__ = ("_changelog", "_inhabited", "_sorted", "_tables")
     __hash__ = object.__hash__
 
     def __init__(
@@ -34,13 +34,13 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         rows: Iterable[LocalEndpointRow] = (),
         *,
         tables: _Tables | None = None,
-        trail: Trail = (),
+        changelog: Changelog = (),
         inhabited: frozenset[NetworkId] = frozenset(),
     ) -> None:
         self._tables = _Tables() if tables is None else tables
         for row in rows:
             self._tables.put(row)
-        self._trail = trail or (ChangelogStep(),)
+        self._changelog = changelog or (ChangelogStep(),)
         now = frozenset(self._tables.networks)
         self._inhabited = inhabited if now == inhabited else now
         self._sorted: tuple[EndpointId, ...] | None = None
@@ -65,55 +65,56 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         return iter(self._sorted)
 
     def listed(self) -> tuple[LocalEndpointRow, ...]:
-        """As `values`, at once."""
+        """All rows at once, in the order of `values`."""
         return tuple(map(self._tables.rows.__getitem__, self))
 
     # -- looked up ---------------------------------------------------------------------------------------------
 
     def in_namespace(self, identity: Identity) -> list[LocalEndpointRow]:
-        """Those whose namespace it is, in the order of attaching."""
+        """The rows in this namespace, in the order of attaching."""
         return self._found(("namespace", identity))
 
     def mates_of(self, row: LocalEndpointRow) -> list[LocalEndpointRow]:
-        """All in the sandbox of a row, itself among them if it is one of these. Nobody's, before it is anywhere."""
+        """All rows in the sandbox of a row, itself included if it is one of these; none before it is in a
+        namespace."""
         mates = self.in_namespace((row.netns_dev, row.netns_inode))
         return [one for one in mates if one.boot_id == row.boot_id]
 
     def in_network(self, network_id: NetworkId) -> Mapping[EndpointId, LocalEndpointRow]:
-        """In no order."""
+        """The rows in a network, in no order."""
         return self._tables.networks.get(network_id, Map())
 
     @property
     def networks(self) -> frozenset[NetworkId]:
-        """Those that any is in; the same object again as long as these are the same."""
+        """The networks of all rows; the same object again as long as these are the same."""
         return self._inhabited
 
     @property
     def folders(self) -> Mapping[str, Mapping[EndpointId, LocalEndpointRow]]:
-        """By the folder of the path that they were attached by; in no order."""
+        """The rows by the folder of the path by which they were attached; in no order."""
         return self._tables.folders
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
-        """What a runtime calls so."""
+        """The row that a runtime calls `origin`."""
         return next(iter(self._found(("origin", origin))), None) if origin else None
 
     def called(self, network_id: NetworkId, name: str) -> list[LocalEndpointRow]:
-        """Those of a name in a network."""
+        """The rows with a name in a network."""
         return self._found(("name", (network_id, name)))
 
     def publishing(self) -> Iterable[LocalEndpointRow]:
-        """Those that ports of this host lead to; in no order."""
+        """The rows that publish ports of this host; in no order."""
         return self._tables.publishing.values()
 
     def with_path(self, path: str) -> list[LocalEndpointRow]:
-        """Those that were attached by it."""
+        """The rows that were attached by this path."""
         return self._found(("path", path))
 
     def touched_since(self, earlier: LocalRows) -> frozenset[EndpointId] | None:
-        """All that can differ from an earlier value; None: that is not remembered."""
+        """All that can differ from an earlier value; None if that is no longer known."""
         if earlier is self:
             return frozenset()
-        touched = touched_between(earlier._trail, self._trail)
+        touched = touched_between(earlier._changelog, self._changelog)
         return None if touched is None else frozenset(endpoint_id for _, endpoint_id in touched.endpoints)
 
     def _found(self, key: tuple[str, Hashable]) -> list[LocalEndpointRow]:
@@ -123,14 +124,14 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
     # -- another value -----------------------------------------------------------------------------------------
 
     def with_row(self, row: LocalEndpointRow) -> LocalRows:
-        """One is new or different."""
+        """Return the value with this row added or replaced."""
         tables = replace(self._tables)
         tables.drop(row.endpoint_id)
         tables.put(row)
         return self._later(tables, row)
 
     def without_row(self, endpoint_id: EndpointId) -> LocalRows:
-        """One is gone."""
+        """Return the value without this row."""
         row = self._tables.rows.get(endpoint_id)
         if row is None:
             return self
@@ -140,25 +141,25 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         return self._later(tables, row)
 
     def _later(self, tables: _Tables, changed: LocalEndpointRow) -> LocalRows:
-        trail = longer(self._trail, (), ((changed.network_id, changed.endpoint_id),))
-        return LocalRows(tables=tables, trail=trail, inhabited=self._inhabited)
+        changelog = extended(self._changelog, (), ((changed.network_id, changed.endpoint_id),))
+        return LocalRows(tables=tables, changelog=changelog, inhabited=self._inhabited)
 
 
 @dataclass(slots=True)
 class _Tables:
-    """What a value consists of. The maps never change; a copy of these is edited while a new value is made."""
+    """The parts of a value. The maps never change; a copy of these is edited while a new value is made."""
 
     rows: Map[EndpointId, LocalEndpointRow] = field(default_factory=Map)
     orders: Map[EndpointId, int] = field(default_factory=Map)
     indexes: Map[Hashable, tuple[_Order, ...]] = field(default_factory=Map)
-    """By what few have in common."""
+    """Rows by properties that few have in common."""
     networks: Map[NetworkId, Map[EndpointId, LocalEndpointRow]] = field(default_factory=Map)
     folders: Map[str, Map[EndpointId, LocalEndpointRow]] = field(default_factory=Map)
     publishing: Map[EndpointId, LocalEndpointRow] = field(default_factory=Map)
     next: int = 0
 
     def put(self, row: LocalEndpointRow) -> None:
-        """In its old place, if it has one."""
+        """Add or replace a row; it keeps its place in the order."""
         endpoint_id = row.endpoint_id
         order = self.orders.get(endpoint_id)
         if order is None:
@@ -177,7 +178,7 @@ class _Tables:
             self.indexes = self.indexes.set(key, tuple(places))
 
     def drop(self, endpoint_id: EndpointId) -> None:
-        """It keeps its place in the order."""
+        """Remove a row from the indexes; it keeps its place in the order."""
         row = self.rows.get(endpoint_id)
         if row is None:
             return
@@ -196,12 +197,12 @@ class _Tables:
 
 
 def folder_of(path: str) -> str:
-    """Where the name of a namespace lies."""
+    """The folder of a namespace's path."""
     return path.rpartition("/")[0] or "/"
 
 
 def _with(index: Map[Any, Any], key: Hashable, value: Any) -> Map[Any, Any]:
-    """Without the key where the value is empty."""
+    """Return `index` with the value, or without the key where the value is empty."""
     return index.set(key, value) if value else index.delete(key)
 
 
@@ -216,5 +217,5 @@ def _keys(row: LocalEndpointRow) -> Iterator[tuple[str, Hashable]]:
 
 
 def local_rows(rows: Mapping[EndpointId, LocalEndpointRow]) -> LocalRows:
-    """The same, with what is looked up."""
+    """Return the rows as LocalRows, with indexes."""
     return rows if isinstance(rows, LocalRows) else LocalRows(rows.values())

@@ -1,11 +1,11 @@
-"""Telling the cluster: give a version, write it down, send it. In this order, one change at a time.
+"""Publish records: assign a version, journal it, send it. In this order, one change at a time.
 
-    prepare   the node gives the entries their versions and changes nothing
-    journal   they are on disk: after a crash we never reuse a version for something else
+    prepare   the node assigns versions to the entries and changes nothing
+    journal   they are on disk: after a crash a version is never reused for something else
     commit    the node takes them over and sends them
 
-Should the node learn in between that its own past was longer than it knew (OwnLogRaised), the prepared versions are
-void; they are prepared and written again until they still hold when they are about to be committed.
+If the node learns in between that its own history was longer than it knew (OwnLogRaised), the prepared versions are
+void; they are prepared and journalled again until they are still valid right before the commit.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from netgossip.types import CLUSTER_SCOPE, Entry, Log, OwnLogRaised, Scope
 
 
 def may_rewrite(scope: Scope, key: bytes) -> bool:
-    """Whether a record may be written again as it is. This host's own, and an endpoint's: of them only the value
-    counts. The word that a host is gone counts by its version, so others could have disputed it up to now."""
+    """True if a record may be written again unchanged. This host's own record and an endpoint's may: only their value
+    counts. An eviction counts by its version, up to which others may have disputed it."""
     return key == HOST_KEY if scope == CLUSTER_SCOPE else endpoint_of_key(key) is not None
 
 
@@ -33,25 +33,25 @@ class RecordNode(Protocol):
     """What publishing needs of netgossip.node.GossipNode."""
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Entries for changes (None deletes), with the versions that they would get now."""
+        """Return entries for changes (None deletes), with the versions that they would get now."""
 
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
-        """Take over and send."""
+        """Take the entries over and send them."""
 
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
     ) -> tuple[tuple[Scope, bytes, bytes], ...]:
-        """Changes that only let tombstones go from quiet logs."""
+        """Return rewrites that only let tombstones be dropped from quiet logs."""
 
     def own_log(self, scope: Scope) -> Log | None:
         """Our log of a scope."""
 
     def drop_own_log(self, scope: Scope) -> None:
-        """Forget it."""
+        """Drop our log of a scope."""
 
 
 class Publisher:
-    """The one way to change this host's records. `flush` has the driver send what the node wants sent."""
+    """The only way to change this host's records. `flush` makes the driver send what the node wants sent."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Publisher:
         self._turn = trio.Lock()
 
     async def put(self, *records: Record) -> None:
-        """Write or overwrite records. On return they are on disk and on their way."""
+        """Write or overwrite records. On return they are on disk and being sent."""
         await self.change(put=records)
 
     async def withdraw(self, *records: Record) -> None:
@@ -77,9 +77,9 @@ class Publisher:
     async def change(
         self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
     ) -> None:
-        """Several changes at once, and what the journal is to hold with them: all or nothing. Raises RecordError for
-        a record that others would refuse, DiskFullError or JournalError when it can't be written down; then nothing
-        is changed or sent."""
+        """Make several changes at once, with `also` in the journal: all or nothing. Raises RecordError for a record
+        that others would refuse, DiskFullError or JournalError when it can't be written; then nothing is changed or
+        sent."""
         changes: list[tuple[Scope, bytes, bytes | None]] = [(*key_of(one), encode(one)) for one in put]
         changes += [(*key_of(one), None) for one in withdraw]
         async with self._turn:
@@ -96,8 +96,8 @@ class Publisher:
         self._flush()
 
     async def collect_tombstones(self) -> None:
-        """Where many tombstones are overdue in a log of ours, write one of its records again as it is: with that they
-        go, here, on disk and with all others. Raises DiskFullError or JournalError."""
+        """Where many tombstones are overdue in a log of ours, write one of its records again unchanged: this drops
+        them here, on disk and on all other hosts. Raises DiskFullError or JournalError."""
         async with self._turn:  # chosen and written in one turn: no newer value of the record is overwritten
             changes = self._node.rewrites(self._clock(), may_rewrite)
             if not changes:
@@ -112,14 +112,14 @@ class Publisher:
             await self._journal.transaction(gone)
 
     async def own_log_raised(self, event: OwnLogRaised) -> None:
-        """Write down our log as it goes on under its new epoch."""
+        """Journal our log with its new epoch."""
         async with self._turn:
             log = self._node.own_log(event.scope)
             if log is not None:
                 await self._journal.replace_own_log(log)
 
     async def drop_own_log(self, scope: Scope) -> None:
-        """Forget our log of a scope that this host has left and that nobody enters again; first on disk, as ever."""
+        """Drop our log of a scope that this host has left and that no host enters again; first on disk, as always."""
         async with self._turn:
             log = self._node.own_log(scope)
             if log is not None:
@@ -127,7 +127,7 @@ class Publisher:
                 self._node.drop_own_log(scope)
 
     def _entries(self, entries: tuple[Entry, ...]) -> list[Statement]:
-        """With them, tombstones that the node has dropped leave the disk as well."""
+        """The statements for the entries, and for dropping from disk the tombstones that the node has dropped."""
         collected = {}
         for scope in {entry.scope for entry in entries}:
             log = self._node.own_log(scope)

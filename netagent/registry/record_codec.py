@@ -1,12 +1,12 @@
 """Records as bytes: msgpack arrays `[kind, version, …]`.
 
-Two releases of netagent live in one cluster while it is upgraded. So positions are only ever appended, never moved
-or reused; a reader ignores positions it does not know, and keeps a record of an unknown kind as it is. Neither is
-lost on the way: netgossip relays the writer's bytes, never our reading of them.
+Two releases of netagent run in one cluster while it is upgraded. So positions are only ever appended, never moved or
+reused; a reader ignores positions it does not know, and keeps a record of an unknown kind unchanged. Neither is lost
+on the way: netgossip relays the writer's bytes, never our reading of them.
 
-Identifiers, addresses and MACs are packed (16, 4 or 16, and 6 bytes). A record either passes every check here, or
-it is refused whole: whoever reads a `Record` need not check again. What only other records can tell (does the
-address lie in its network?) is the view's to judge.
+Identifiers, addresses and MACs are packed (16, 4 or 16, and 6 bytes). A record either passes every check here, or it
+is refused whole: users of a `Record` need not check again. What depends on other records (does the address lie in its
+network?) is decided by the view.
 
 Keys, unique within (scope, owner):
 
@@ -54,8 +54,8 @@ from netgossip.types import CLUSTER_SCOPE, Scope
 __all__ = ["MAX_RECORD_BYTES", "RecordError", "Unknown", "decode_untrusted", "encode", "key_of", "scope_of"]
 
 MAX_RECORD_BYTES: Final = 32 * 1024
-"""Room for 1,024 routes or for all labels Docker Compose sets, and little enough that 10,000 of them can't exhaust
-a host by being stored twice."""
+"""Room for 1,024 routes or for all labels Docker Compose sets, and small enough that 10,000 of them can't exhaust a
+host by being stored twice."""
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
@@ -64,7 +64,7 @@ _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRES
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A record of a kind that a later release brought: kept, relayed, never interpreted."""
+    """A record of a kind that a later release added: kept, relayed, never interpreted."""
 
     kind: int
     data: bytes
@@ -76,7 +76,7 @@ def scope_of(network_id: NetworkId) -> Scope:
 
 
 def key_of(record: Record) -> tuple[Scope, bytes]:
-    """Under which scope and key the writer replicates the record."""
+    """The scope and key under which the writer replicates the record."""
     match record:
         case HostRecord():
             return CLUSTER_SCOPE, HOST_KEY
@@ -98,24 +98,24 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
 
 
 def endpoint_of_key(key: bytes) -> EndpointId | None:
-    """Whose record an entry with this key would be; None when it is no endpoint's."""
+    """The endpoint whose record has this key; None for other keys."""
     return EndpointId(key[1:].hex()) if key[:1] == b"e" else None
 
 
 def encode(record: Record) -> bytes:
-    """The record's bytes. Raises RecordError if it breaks a rule that readers hold it to: nothing leaves this host
-    that other hosts would refuse."""
+    """Encode a record. Raises RecordError if it breaks a rule that readers enforce: this host sends nothing that
+    other hosts would refuse."""
     kind, fields = _fields_of(record)
     data: bytes = msgpack.packb([kind, _VERSION, *fields])
     if decode_untrusted(data) != record:
         raise RecordError(
-            "the record does not survive encoding: lists must be sorted, addresses in short form"
+            "the record changes when it is encoded and decoded: lists must be sorted, addresses in short form"
         )
     return data
 
 
 def decode_untrusted(data: bytes) -> Record | Unknown:
-    """The record in `data`. Raises RecordError, and nothing else, for bytes that are no valid record."""
+    """Decode a record. Raises RecordError, and nothing else, for invalid bytes."""
     if len(data) > MAX_RECORD_BYTES:
         raise RecordError(f"{len(data)} bytes, the limit is {MAX_RECORD_BYTES}")
     try:

@@ -1,7 +1,7 @@
-"""A cursor over an untrusted msgpack array: each call takes the next position and says what it must be.
+"""A cursor over an untrusted msgpack array: each call takes the next position and checks its type and range.
 
-Everything wrong is a RecordError that names the field. Text forms come out canonical (RFC 5952 addresses, lower-case
-MACs), because they were packed: two spellings of one address can't be told apart later.
+Every error is a RecordError that names the field. Text forms are canonical (RFC 5952 addresses, lower-case MACs),
+because the fields were packed: one address never has two spellings later.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ _Enum = TypeVar("_Enum", bound=enum.Enum)
 
 
 class RecordError(InputError):
-    """The writer erred: bytes, or a value, that break the rules of records. State is unchanged."""
+    """The writer is at fault: bytes, or a value, that break the rules of records. State is unchanged."""
 
     code = "bad-record"
 
 
 def pack_id(identifier: str) -> bytes:
-    """16 bytes of 32 hex digits."""
+    """Pack 32 hex digits into 16 bytes."""
     try:
         data = bytes.fromhex(identifier)
     except ValueError:
         data = b""
     if len(data) != 16:
-        raise RecordError(f"{identifier!r} is no identifier of 32 hex digits")
+        raise RecordError(f"{identifier!r} is not an identifier of 32 hex digits")
     return data
 
 
 def pack_address(text: str) -> bytes:
-    """4 or 16 bytes."""
+    """Pack an IP address into 4 or 16 bytes."""
     try:
         return ipaddress.ip_address(text).packed
     except ValueError:
-        raise RecordError(f"{text!r} is no IP address") from None
+        raise RecordError(f"{text!r} is not an IP address") from None
 
 
 def pack_cidr(text: str) -> list[object]:
-    """`[packed base, prefix length]`."""
+    """Pack a subnet as `[packed base, prefix length]`."""
     try:
         subnet = ipaddress.ip_network(text)
     except ValueError:
-        raise RecordError(f"{text!r} is no subnet (address/length, without host bits)") from None
+        raise RecordError(f"{text!r} is not a subnet (address/length, without host bits)") from None
     return [subnet.network_address.packed, subnet.prefixlen]
 
 
 def pack_mac(text: str) -> bytes:
-    """6 bytes of `aa:bb:cc:dd:ee:ff`."""
+    """Pack `aa:bb:cc:dd:ee:ff` into 6 bytes."""
     try:
         data = bytes.fromhex(text.replace(":", ""))
     except ValueError:
         data = b""
     if len(data) != 6:
-        raise RecordError(f"{text!r} is no MAC address")
+        raise RecordError(f"{text!r} is not a MAC address")
     return data
 
 
 class RecordFields:
-    """The cursor. Positions beyond the last one read are a later release's, and ignored."""
+    """The cursor. Positions after the last one read belong to a later release, and are ignored."""
 
     __slots__ = ("_items", "_position")
 
@@ -82,7 +82,7 @@ class RecordFields:
         return self._items[self._position - 1]
 
     def has_more(self) -> bool:
-        """Is there another position? An earlier release's record ends before what was appended later."""
+        """True if another position follows. An earlier release's record ends before what was appended later."""
         return self._position < len(self._items)
 
     def integer(self, what: str, low: int, high: int) -> int:
@@ -93,7 +93,7 @@ class RecordFields:
         return value
 
     def boolean(self, what: str) -> bool:
-        """True or False, nothing that merely looks like it."""
+        """True or False, and no other value."""
         value = self._next(what)
         if not isinstance(value, bool):
             raise RecordError(f"{what}: not a boolean")
@@ -114,7 +114,7 @@ class RecordFields:
         return value
 
     def skip(self) -> None:
-        """Step over a position that was looked at elsewhere."""
+        """Skip a position that was read elsewhere."""
         self._position += 1
 
     def identifier(self, what: str) -> str:
@@ -122,7 +122,7 @@ class RecordFields:
         return self.octets(what, 16).hex()
 
     def text(self, what: str, *, max_chars: int, multiline: bool = False) -> str:
-        """Printable text; control characters would reach somebody's terminal."""
+        """Printable text; control characters would reach an operator's terminal."""
         value = self._next(what)
         if not isinstance(value, str) or len(value) > max_chars:
             raise RecordError(f"{what}: not text of at most {max_chars} characters")
@@ -147,7 +147,7 @@ class RecordFields:
         return value
 
     def network_name(self, what: str) -> str:
-        """A name that is not the label under which hosts have theirs."""
+        """A name other than the label under which hosts have theirs."""
         value = self.name(what)
         if value == NODE_LABEL:
             raise RecordError(f"{what}: {NODE_LABEL!r} is reserved")
@@ -179,7 +179,7 @@ class RecordFields:
         return str(address)
 
     def mac(self, what: str) -> str:
-        """A unicast MAC, not zero: the zero MAC means "flood" to VXLAN."""
+        """A unicast MAC other than zero: the zero MAC means "flood" to VXLAN."""
         value = self.octets(what, 6)
         if value[0] & 1 or not any(value):
             raise RecordError(f"{what}: not a unicast MAC address")
@@ -196,8 +196,8 @@ class RecordFields:
             raise RecordError(f"{what}: host bits are set") from None
 
     def subnets(self, what: str) -> tuple[str, ...]:
-        """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, room for all offsets in each, and such as a
-        request may name."""
+        """A network's subnets: at most one IPv4 and one IPv6, IPv4 first, with room for all offsets in each, and
+        within the rules for requests."""
         texts = self.items(what, 2, RecordFields.cidr)
         subnets = [ipaddress.ip_network(text) for text in texts]
         if [subnet.version for subnet in subnets] not in ([4], [6], [4, 6]):
@@ -211,10 +211,10 @@ class RecordFields:
         return texts
 
     def route(self, what: str) -> str:
-        """Where a host's own route leads: somewhere in particular."""
+        """The destination of a host's own route: a particular subnet."""
         text = self.cidr(what)
         if not is_particular(ipaddress.ip_network(text)):
-            raise RecordError(f"{what}: {text} leads nowhere in particular")
+            raise RecordError(f"{what}: {text} is not a particular subnet")
         return text
 
     def underlay(self, what: str) -> str:
@@ -232,7 +232,7 @@ class RecordFields:
         return RecordFields(value)
 
     def items(self, what: str, at_most: int, read: Callable[[RecordFields, str], T]) -> tuple[T, ...]:
-        """An array of equal things."""
+        """An array of equal items."""
         value = self._next(what)
         if not isinstance(value, list) or len(value) > at_most:
             raise RecordError(f"{what}: not an array of at most {at_most}")
@@ -240,8 +240,8 @@ class RecordFields:
         return tuple(read(inner, what) for _ in value)
 
     def sorted_items(self, what: str, at_most: int, read: Callable[[RecordFields, str], T]) -> tuple[T, ...]:
-        """`items` in rising order without doubles, so that equal facts are equal values."""
+        """`items` in rising order without duplicates, so that equal facts are equal values."""
         found = self.items(what, at_most, read)
         if any(not earlier < later for earlier, later in itertools.pairwise(found)):  # type: ignore[operator]
-            raise RecordError(f"{what}: not sorted, or with doubles")
+            raise RecordError(f"{what}: not sorted, or with duplicates")
         return found

@@ -1,9 +1,9 @@
-"""Names that lead somewhere else than those who gave them expect. Pure.
+"""Names that lead elsewhere than the operators who assigned them expect. Pure.
 
-A name in a network can stand for a service, an endpoint or an alias, looked for in this order
+A name in a network can stand for a service, an endpoint or an alias, looked up in this order
 (netagent.resolver.index). Compose gives each of its services an alias, so two projects with a service `db` in one
-network both answer to `db`; and a container that is itself called `db` takes the name from both. That is as the
-rules say, and almost never what was meant.
+network both answer to `db`; and a container that is itself called `db` takes the name from both. That follows the
+rules, and is almost never intended.
 
     shared       endpoints of several compose projects are answered for one name, in turn
     shadowed     a service or endpoint takes a name from endpoints that have it as an alias
@@ -25,23 +25,23 @@ from netagent.slices import Pieces
 _LOOKED_AT_IN_A_PIECE: Final = 64
 CURE: Final = (
     "give each project a network of its own (`netagent network create`), or name its services so that no other "
-    "project has them; see docs/how-to/runtimes/docker.md"
+    "project uses them; see docs/how-to/runtimes/docker.md"
 )
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class NameClaimant:
-    """Endpoints that have the name, of one compose project or one by one."""
+    """The endpoints with the name, of one compose project or one by one."""
 
     project: str
-    """`""` for an endpoint that compose did not make."""
+    """`""` for an endpoint without a compose project."""
     endpoint: str
     """Its name, where there is no project."""
     hosts: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The text for people."""
         who = f"compose project {self.project}" if self.project else self.endpoint
         return f"{who} on {', '.join(self.hosts)}"
 
@@ -53,9 +53,9 @@ class SharedName:
     network: str
     label: str
     takers: tuple[NameClaimant, ...]
-    """Who is answered for it."""
+    """The endpoints that are answered for it."""
     losers: tuple[NameClaimant, ...]
-    """Who has it as an alias and is not; () where the name is shared."""
+    """The endpoints that have it as an alias and are not answered; () where the name is shared."""
 
     @property
     def text(self) -> str:
@@ -63,13 +63,14 @@ class SharedName:
         takers = " and ".join(one.text for one in self.takers)
         where = f"the name {self.label} in network {self.network}"
         if not self.losers:
-            return f"{where} is shared by {takers}: each is answered the other's addresses"
+            return f"{where} is shared by {takers}: clients of each also get the addresses of the other"
         losers = " and ".join(one.text for one in self.losers)
         return f"{where} leads to {takers}, which takes it from the alias of {losers}"
 
 
 def shared_names(view: RegistryView) -> Pieces[tuple[SharedName, ...]]:
-    """All in the networks that the view has, sorted. Costs the aliases, and the services of several endpoints."""
+    """Return all shared names of the view's networks, sorted. Costs the aliases, and the services of several
+    endpoints."""
     found = []
     for number, (network_id, label) in enumerate(view.labels_of_several()):
         one = shared_name(view, network_id, label)
@@ -81,7 +82,7 @@ def shared_names(view: RegistryView) -> Pieces[tuple[SharedName, ...]]:
 
 
 def shared_name(view: RegistryView, network_id: NetworkId, label: str) -> SharedName | None:
-    """What is to be said of one name; None: it is as one expects."""
+    """Return the finding for one name; None when it leads where one expects."""
     network = view.networks.get(network_id)
     if network is None:
         return None
@@ -108,7 +109,7 @@ def shared_name(view: RegistryView, network_id: NetworkId, label: str) -> Shared
 
 
 def project_of(endpoint: EndpointView) -> str:
-    """The compose project that made it; `""` for others."""
+    """The endpoint's compose project; `""` for others."""
     return label_of(endpoint.record.labels, COMPOSE_PROJECT)
 
 

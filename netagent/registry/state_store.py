@@ -1,8 +1,8 @@
-"""What this host knows now, and waiting for it to change.
+"""StateStore: what this host knows now, and waiting for changes.
 
-Three things are known: the cluster's registry, which everybody sees alike in the end; the endpoints of this host, of
-which others see only the records; and the paths from here that carry less than they should. Readers keep the revision
-that they have acted on and ask for anything newer: a wake-up that is lost, doubled or late costs time, never a
+It holds three things: the cluster's registry, which all hosts see alike in the end; the endpoints of this host, of
+which others see only the records; and the paths from here that carry less than they should. A reader keeps the
+revision that it has acted on and waits for a newer one: a wake-up that is lost, doubled or late costs time, never a
 change.
 """
 
@@ -21,7 +21,7 @@ from netagent.registry.view import RegistryView
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was known at one revision: for whoever acts in several steps, and must not mix two revisions up."""
+    """What was known at one revision: for readers that act in several steps, and must not mix two revisions."""
 
     revision: int
     view: RegistryView
@@ -30,7 +30,7 @@ class Snapshot:
 
 
 class StateStore:
-    """The latest registry view and the latest local endpoints. Written on the trio thread, read by anybody there."""
+    """The latest registry view and the latest local endpoints. Written and read on the trio thread only."""
 
     def __init__(
         self,
@@ -53,28 +53,28 @@ class StateStore:
 
     @property
     def rows(self) -> LocalRows:
-        """This host's endpoints as the journal has them, in the order of their attaching; never changed in place."""
+        """This host's endpoints as in the journal, in the order of their attaching; never changed in place."""
         return self._rows
 
     @property
     def limits(self) -> Mapping[HostId, int]:
-        """The largest packet, in bytes, that the path to a host carries in one piece; only of paths that carry less
+        """The largest packet, in bytes, that the path to a host carries in one piece; only for paths that carry less
         than a network wants. Never changed in place."""
         return self._limits
 
     @property
     def fenced(self) -> Mapping[EndpointId, LocalEndpointRow]:
-        """What is noted of endpoints that this host had when it was forgotten; nothing of them works."""
+        """The endpoints that this host had when it was evicted, as noted; none of them works."""
         return self._fenced
 
     @property
     def revision(self) -> int:
-        """Grows with every change of any."""
+        """Grows with every change of any part."""
         return self._revision
 
     @property
     def now(self) -> Snapshot:
-        """All of it together."""
+        """All parts together."""
         return Snapshot(self._revision, self._view, self._rows, self._limits)
 
     def set_view(self, view: RegistryView) -> None:
@@ -84,38 +84,38 @@ class StateStore:
             self._ring()
 
     def set_row(self, row: LocalEndpointRow) -> None:
-        """An endpoint of this host is new or different."""
+        """Add or replace an endpoint of this host."""
         self._rows = self._rows.with_row(row)
         self._ring()
 
     def drop_row(self, endpoint_id: EndpointId) -> None:
-        """An endpoint of this host is gone."""
+        """Remove an endpoint of this host."""
         if endpoint_id in self._rows:
             self._rows = self._rows.without_row(endpoint_id)
             self._ring()
 
     def note_change(self) -> None:
-        """What readers make of the registry depends on something that has changed: they are to read it again."""
+        """Make readers read the registry again, because something else that they depend on has changed."""
         self._ring()
 
     def set_limit(self, host_id: HostId, size_bytes: int | None) -> None:
-        """The path to a host carries `size_bytes` at most; None: all that networks want."""
+        """Set the bytes that the path to a host carries at most; None: all that networks want."""
         if self._limits.get(host_id) != size_bytes:
             others = {known: size for known, size in self._limits.items() if known != host_id}
             self._limits = others if size_bytes is None else {**others, host_id: size_bytes}
             self._ring()
 
     def set_fenced(self, rows: Mapping[EndpointId, LocalEndpointRow]) -> None:
-        """All that is noted so."""
+        """Set all fenced endpoints."""
         self._fenced = dict(rows)
         self._ring()
 
     def drop_fenced(self, endpoint_ids: Collection[EndpointId]) -> None:
-        """Some are noted no longer."""
+        """Remove some fenced endpoints."""
         self.set_fenced({known: row for known, row in self._fenced.items() if known not in endpoint_ids})
 
     async def wait_newer(self, revision: int) -> int:
-        """The latest revision, as soon as it is above `revision` (at once when it is already)."""
+        """Wait until the revision is above `revision` (return at once when it is already), and return it."""
         while self._revision <= revision:
             await self._changed.wait()
         return self._revision

@@ -1,4 +1,4 @@
-"""The persistent maps that a view consists of: the truth first, then what is derived from it."""
+"""The persistent maps that a view consists of: first the truth, then what is derived from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netgossip.types import Member, Scope, Version
 
 
 class StoredRecord(NamedTuple):
-    """A record as it lies in its owner's log."""
+    """A record in its owner's log."""
 
     record: Record
     version: Version
@@ -22,7 +22,8 @@ class StoredRecord(NamedTuple):
 
 LogKey: TypeAlias = tuple[Scope, HostId]
 EndpointKey: TypeAlias = tuple[HostId, EndpointId, NetworkId]
-"""An endpoint is known by its id; owner and network are in the key because a lie might claim the same id twice."""
+"""An endpoint is identified by its id; owner and network are in the key because a forged record may claim the same
+id."""
 
 Claim: TypeAlias = tuple[str, str]
 """What only one endpoint may have: ("", endpoint id) or (network id, address or MAC)."""
@@ -32,32 +33,32 @@ Claim: TypeAlias = tuple[str, str]
 class Store:
     """All maps of one view. The first six are the truth, the others follow from it.
 
-    The maps are immutable; the store is not, so that a draft can edit a copy field by field. Whoever holds a view
-    never sees its store change.
+    The maps are immutable; the store is not, so that a StoreBuilder can edit a copy field by field. The store of a
+    view never changes.
     """
 
     records: Map[LogKey, Map[bytes, StoredRecord]] = field(default_factory=Map)
     refused: Map[LogKey, Map[bytes, str]] = field(default_factory=Map)
-    """Entries that are no valid record, with the reason. Kept as a level: it goes when the owner mends it."""
+    """Invalid entries, with the reason. Kept as a level: an entry goes when the owner corrects it."""
     members: Map[HostId, Member] = field(default_factory=Map)
     answers: Map[HostId, bool] = field(default_factory=Map)
     silent: Map[HostId, bool] = field(default_factory=Map)
     """Hosts of which several agree that their kernel is silent: True."""
     unreached: Map[HostId, bool] = field(default_factory=Map)
-    """Hosts that this one gets no answer from by the overlay (netagent.probes.reach): True."""
+    """Hosts that do not answer this one over the overlay (netagent.probes.reach): True."""
 
     hosts: Map[HostId, HostView] = field(default_factory=Map)
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)
-    goodbyes: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
-    """By host that somebody says is gone for good, who says so; contested or not."""
+    evictions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    """Host -> the hosts that say it is gone for good; contested or not."""
     intentions: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
-    """By host that somebody is about to say it of, who is."""
+    """Host -> the hosts that are about to evict it."""
     disputes: Map[HostId, Map[HostId, tuple[int, int]]] = field(default_factory=Map)
-    """By host whose word on another does not count: that other, and up to which version of the host's log."""
+    """Writer -> the hosts whose eviction by it does not count, and up to which version of the writer's log."""
     disputed: frozenset[tuple[HostId, HostId]] = frozenset()
-    """Of these those whose word is not newer: (host, the other)."""
+    """Those of these that have no newer version: (writer, host)."""
     forgotten: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
-    """The rules' judgement of these. Of a forgotten host's records only its own words on others are in any index."""
+    """The evicted hosts by the rules. Of their records only their evictions of others are in any index."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
     removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
@@ -82,11 +83,11 @@ class Store:
     by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_alias: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
-    """Who is linked to what is called so."""
+    """The endpoints that have a link to a label."""
 
     def is_used(self, network: NetworkView) -> bool:
-        """As the rules see it: the network's creator takes part in it, or has given space of it away, or is gone and
-        somebody has taken it over."""
+        """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone
+        and another host has taken it over."""
         network_id, creator = network.network_id, network.creator
         if network.record.revision:
             return True

@@ -1,16 +1,16 @@
-"""What the cluster knows, as one immutable value.
+"""RegistryView: what the cluster knows, as one immutable value.
 
-Everybody in the agent reads the same `RegistryView`, and may keep one for as long as they like. A change makes a
-new view that shares all but the changed paths with the old one, so its cost is proportional to the change and not
-to the cluster.
+All parts of the agent read the same `RegistryView`, and may keep one for as long as they like. A change makes a new
+view that shares all but the changed paths with the old one, so its cost is proportional to the change and not to the
+cluster.
 
     records, by (scope, owner, key)         the truth, as the owners wrote it
     members, answers                        what we see ourselves
     everything else                         an index, derivable from these (check_invariants does so)
 
-The rules by which contradicting records are decided are in netagent.registry.conflict_rules. Their losers stay
-visible: a network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of
-`endpoints`, and `clashes` tells people.
+The rules that decide between conflicting records are in netagent.registry.conflict_rules. Their losers stay visible:
+a network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of `endpoints`,
+and `clashes` lists the conflicts for people.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
-from netagent.registry.changelog import ChangedKeys, ChangelogStep, Trail, longer, touched_between
-from netagent.registry.conflicts import find_clashes
+from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
+from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
 from netagent.registry.record_codec import key_of, scope_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
@@ -59,7 +59,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 RECORDS_IN_A_PIECE: Final = 20
-"""Some 2 ms."""
+"""About 2 ms."""
 COMPARED_IN_A_PIECE: Final = 512
 
 
@@ -67,37 +67,37 @@ COMPARED_IN_A_PIECE: Final = 512
 class RegistryView:
     """The registry at one moment. The first one is `RegistryView(local_id)`.
 
-    `generation` grows with every change and orders the views of one agent's life; it means nothing elsewhere.
-    A command that changes nothing gives the same object back.
+    `generation` grows with every change and orders the views of one agent's run; it means nothing elsewhere. A method
+    that changes nothing returns the same object.
     """
 
     local: HostId
     generation: int = 0
     _store: Store = field(default_factory=Store, repr=False)
-    _trail: Trail = field(default_factory=lambda: (ChangelogStep(),), repr=False)
+    _changelog: Changelog = field(default_factory=lambda: (ChangelogStep(),), repr=False)
 
     # -- the next view -----------------------------------------------------------------------------------------
 
     def with_entries(self, event: EntriesChanged) -> RegistryView:
-        """After one delta of one owner. Bad records are refused one by one and kept in `refused`."""
+        """Apply one delta of one owner. Invalid records are refused one by one and kept in `refused`."""
         draft = StoreBuilder(self._store, self.local)
         draft.apply(event)
         return self._next(draft)
 
     def with_member(self, member: Member) -> RegistryView:
-        """After the membership said something of a host's agent."""
+        """Set what the membership says of a host's agent."""
         draft = StoreBuilder(self._store, self.local)
         draft.set_member(HostId(member.node_id), member)
         return self._next(draft)
 
     def with_host_answer(self, host_id: HostId, answers: bool | None) -> RegistryView:  # noqa: FBT001  (the value)
-        """After the host's kernel was asked on the probe network; None: no longer asked."""
+        """Set whether the host's kernel answers on the probe network; None: no longer probed."""
         draft = StoreBuilder(self._store, self.local)
         draft.set_answer(host_id, answers=answers)
         return self._next(draft)
 
     def with_silent(self, hosts: frozenset[HostId]) -> RegistryView:
-        """After several hosts agreed on which hosts' kernels are silent: all of them."""
+        """Set all hosts of which several agree that their kernels are silent."""
         if hosts == frozenset(self._store.silent):
             return self
         draft = StoreBuilder(self._store, self.local)
@@ -105,7 +105,7 @@ class RegistryView:
         return self._next(draft)
 
     def with_unreached(self, hosts: frozenset[HostId]) -> RegistryView:
-        """After this host's own probes have told which hosts it does not reach: all of them."""
+        """Set all hosts that this host's own probes do not reach."""
         if hosts == self.unreached:
             return self
         draft = StoreBuilder(self._store, self.local)
@@ -113,13 +113,13 @@ class RegistryView:
         return self._next(draft)
 
     def without_member(self, host_id: HostId) -> RegistryView:
-        """After the membership forgot a host. Its records stay: they are its owner's, not the membership's."""
+        """Drop a host's member. Its records stay: they are its owner's, not the membership's."""
         draft = StoreBuilder(self._store, self.local)
         draft.set_member(host_id, None)
         return self._next(draft)
 
     def without_host(self, host_id: HostId) -> RegistryView:
-        """Without anything that the host wrote or that we know of it."""
+        """Drop everything that the host wrote or that we know of it."""
         draft = StoreBuilder(self._store, self.local)
         for where in [*self._store.records, *self._store.refused]:
             if where[1] == host_id:
@@ -131,7 +131,8 @@ class RegistryView:
         return self._next(draft)
 
     def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Pieces[RegistryView]:
-        """This view with the truth of `base`, except what others wrote in the scopes `kept`, which stays as it is.
+        """Approach `base` in slices: this view with the truth of `base`, except what others wrote in the scopes
+        `kept`.
 
         Two views of one agent share most of their logs as the very same objects, so the cost is proportional to what
         differs, plus one comparison per log.
@@ -154,19 +155,19 @@ class RegistryView:
         return view.with_sight_of(base)
 
     def with_records_of(self, base: RegistryView, where: LogKey, keys: Iterable[bytes]) -> RegistryView:
-        """With some records of one log as `base` has them."""
+        """Take some records of one log from `base`."""
         draft = StoreBuilder(self._store, self.local)
         draft.copy_records(base._store, where, keys)
         return self._next(draft)
 
     def with_log_of(self, base: RegistryView, where: LogKey) -> RegistryView:
-        """Two views that have the same records in one log share it from now on."""
+        """Share a log with `base` from now on, which has the same records in it."""
         draft = StoreBuilder(self._store, self.local)
         draft.share_log(base._store, where)
         return self._next(draft)
 
     def with_sight_of(self, base: RegistryView) -> RegistryView:
-        """With what `base` has of members, and of whose kernels answer."""
+        """Take from `base` the members, and which kernels answer."""
         mine, theirs = self._store, base._store
         draft = StoreBuilder(mine, self.local)
         for host_id in _keys_that_differ(mine.members, theirs.members):
@@ -178,14 +179,14 @@ class RegistryView:
         return self._next(draft)
 
     def without_own_log(self, scope: Scope) -> RegistryView:
-        """Without what this host wrote in a scope."""
+        """Drop what this host wrote in a scope."""
         draft = StoreBuilder(self._store, self.local)
         draft.drop_log((scope, self.local))
         return self._next(draft)
 
     def without_some(self, scope: Scope, most: int) -> RegistryView:
-        """Without `most` more of the records that others wrote in a scope which this host has left: there may be ten
-        thousand. The same object when none is left."""
+        """Drop `most` more of the records that others wrote in a scope which this host has left: there may be ten
+        thousand. Returns the same object when none is left."""
         draft = StoreBuilder(self._store, self.local)
         for where in chain(self._store.records, self._store.refused):
             if most <= 0:
@@ -195,7 +196,7 @@ class RegistryView:
         return self._next(draft)
 
     def without_record(self, owner: HostId, scope: Scope, key: bytes) -> RegistryView:
-        """Without what one host wrote under one key."""
+        """Drop what one host wrote under one key."""
         draft = StoreBuilder(self._store, self.local)
         draft.copy_records(Store(), (scope, owner), [key])
         return self._next(draft)
@@ -204,32 +205,32 @@ class RegistryView:
         store = draft.finish()
         if not draft.changes():
             return self
-        trail = longer(self._trail, *draft.touched())
-        return dataclasses.replace(self, generation=self.generation + 1, _store=store, _trail=trail)
+        changelog = extended(self._changelog, *draft.touched())
+        return dataclasses.replace(self, generation=self.generation + 1, _store=store, _changelog=changelog)
 
     def touched_since(self, earlier: RegistryView) -> ChangedKeys | None:
-        """Which hosts and endpoints can be others than in `earlier`; None: any. See netagent.registry.changelog."""
-        return touched_between(earlier._trail, self._trail)
+        """The hosts and endpoints that can differ from `earlier`; None: any. See netagent.registry.changelog."""
+        return touched_between(earlier._changelog, self._changelog)
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
     @property
     def hosts(self) -> Map[HostId, HostView]:
-        """Every host with a record, a membership or a probe answer; the local one too."""
+        """Every host with a record, a member or a probe answer; the local one too."""
         return self._store.hosts
 
     @property
     def unreached(self) -> frozenset[HostId]:
-        """Hosts that this one gets no answer from by the overlay."""
+        """Hosts that do not answer this one over the overlay."""
         return frozenset(self._store.unreached)
 
     def is_behind(self, endpoint: EndpointView) -> bool:
-        """True when names lead to the endpoint only where they have nothing else: its host is not reached."""
+        """True when names lead to the endpoint only where they have nothing else, because its host is not reached."""
         host = self.hosts.get(endpoint.owner)
         return host is not None and host.is_unreached
 
     def host_named(self, name: str) -> HostView | None:
-        """By unique name."""
+        """The host with this unique name."""
         candidates = self._store.host_names.get(name.rpartition("-")[0], frozenset())
         for host_id in self._store.host_names.get(name, frozenset()) | candidates:
             if self.hosts[host_id].unique_name == name:
@@ -238,32 +239,32 @@ class RegistryView:
 
     @property
     def forgotten(self) -> Map[HostId, frozenset[HostId]]:
-        """Hosts that are gone for good, and who said so. Nothing that they wrote counts, and they are not in `hosts`;
-        this host itself is an exception, so that it can end in order."""
+        """Hosts that are gone for good, and the hosts that said so. Nothing that they wrote counts, and they are not
+        in `hosts`; this host itself is an exception, so that it can end in order."""
         return self._store.forgotten
 
     @property
-    def goodbyes(self) -> Map[HostId, frozenset[HostId]]:
-        """Hosts of which somebody says that they are gone for good, also where it does not count because the two say
-        it of each other."""
-        return self._store.goodbyes
+    def evictions(self) -> Map[HostId, frozenset[HostId]]:
+        """Host -> the hosts that say it is gone for good, also where that does not count because two say it of each
+        other."""
+        return self._store.evictions
 
     def is_disputed(self, writer: HostId, host_id: HostId) -> bool:
-        """True when the writer's word on the host does not count, because that one disputes it."""
+        """True when the writer's eviction of the host does not count, because the host disputes it."""
         return (writer, host_id) in self._store.disputed
 
     def about_to_forget(self, host_id: HostId) -> frozenset[HostId]:
-        """Who is about to say that the host is gone for good. Whoever is forgotten says nothing any more."""
+        """The hosts that are about to evict this one. Evicted hosts do not count."""
         return self._store.intentions.get(host_id, frozenset()).difference(self.forgotten)
 
     @property
     def remembered(self) -> Map[HostId, Member]:
-        """What the membership told of hosts, forgotten ones among them: the same object until it tells more."""
+        """What the membership said of hosts, evicted ones included: the same object until it says more."""
         return self._store.members
 
     def is_host_hidden(self, host_id: HostId) -> bool:
         """True when names must not lead to the host: its agent is away and its kernel does not answer
-        (HostView.is_gone), or it said itself that it goes or has left, or it was forgotten. A dead agent alone hides
+        (HostView.is_gone), or it announced that it goes or has left, or it was evicted. A dead agent alone hides
         nothing."""
         if host_id in self.forgotten:
             return True
@@ -282,7 +283,7 @@ class RegistryView:
         return self._store.networks
 
     def network_named(self, name: str) -> NetworkView | None:
-        """By unique name: the plain name goes to the network that holds it."""
+        """The network with this unique name: the plain name belongs to the network that holds it."""
         names = self._store.candidate_names
         for network_id in names.get(name, frozenset()) | names.get(name.rpartition("-")[0], frozenset()):
             view = self.networks.get(network_id)
@@ -292,12 +293,12 @@ class RegistryView:
 
     @property
     def yielded_networks(self) -> tuple[NetworkView, ...]:
-        """Networks that yielded unused to another of the same name; whoever created one withdraws it."""
+        """Networks that yielded unused to another of the same name; their creator withdraws them."""
         store = self._store
         return tuple(store.candidates[one] for one in sorted(set(store.candidates) - set(store.networks)))
 
     def is_removed(self, network_id: NetworkId) -> bool:
-        """True once anybody removed the network; it never comes back."""
+        """True once any host removed the network; it never comes back."""
         return network_id in self._store.removals
 
     def is_used(self, network: NetworkView) -> bool:
@@ -310,7 +311,7 @@ class RegistryView:
 
     @property
     def participants(self) -> Map[NetworkId, frozenset[HostId]]:
-        """The same for all networks: the very same object as long as none of it changes."""
+        """`attachments` of all networks: the very same object as long as none of it changes."""
         return self._store.attachments
 
     def host_addresses(self, network_id: NetworkId) -> Mapping[HostId, HostAddressRecord]:
@@ -319,12 +320,12 @@ class RegistryView:
 
     @property
     def hosts_inside(self) -> Map[NetworkId, Map[HostId, HostAddressRecord]]:
-        """The same for all networks: the very same object as long as none of it changes."""
+        """`host_addresses` of all networks: the very same object as long as none of it changes."""
         return self._store.host_addresses
 
     @property
     def own_host_addresses(self) -> list[HostAddressRecord]:
-        """What this host's records say that it has itself, whether or not the networks are still there."""
+        """This host's own addresses by its records, whether or not the networks still exist."""
         own = self.records_of(self.local, CLUSTER_SCOPE)
         return [record for record in own if isinstance(record, HostAddressRecord)]
 
@@ -335,7 +336,7 @@ class RegistryView:
         return tuple(sorted(pairs, key=lambda pair: (pair[1].first, pair[1].hop, pair[0])))
 
     def grant_map(self, network_id: NetworkId) -> Map[tuple[HostId, bytes], GrantRecord]:
-        """The same by (writer, key): the very same object as long as no grant of the network changes."""
+        """All grants by (writer, key): the very same object as long as no grant of the network changes."""
         return self._store.grants.get(network_id, _NO_GRANTS)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
@@ -356,7 +357,7 @@ class RegistryView:
 
     @property
     def networks_with_endpoints(self) -> Collection[NetworkId]:
-        """Also such as nobody says anything of."""
+        """The networks that have endpoints, also networks without any record."""
         return self._store.by_network.keys()
 
     def endpoints_named(self, name: str) -> tuple[EndpointView, ...]:
@@ -364,7 +365,8 @@ class RegistryView:
         return _sorted(self._store.by_name.get(name, _NO_ENDPOINTS))
 
     def endpoint_by_address(self, address: str, network_id: NetworkId | None = None) -> EndpointView | None:
-        """Who has the address (in its short form). Without `network_id` the smallest network id that knows it."""
+        """The endpoint with the address (in its short form). Without `network_id`, in the smallest network id that
+        has it."""
         for one in (network_id,) if network_id is not None else sorted(self._store.by_network):
             holder = min(self._store.claims.get((one, address), frozenset()), default=None)
             view = self.endpoints.get(holder[1]) if holder is not None else None
@@ -386,12 +388,13 @@ class RegistryView:
         yield from (place for place, some in self._store.by_service.items() if len(some) > 1)
 
     def service(self, network_id: NetworkId, name: str) -> ServiceView:
-        """One service; without endpoints if nobody offers it."""
+        """One service; without endpoints if none offers it."""
         endpoints = self._store.by_service.get((network_id, name), _NO_ENDPOINTS)
         return ServiceView(network_id, name, _sorted(endpoints))
 
     def linked_from(self, endpoint: EndpointView) -> tuple[EndpointView, ...]:
-        """Whom the endpoint's links lead to, by id: all that have a link's label as service, name or alias."""
+        """The endpoints that the endpoint's links lead to, by id: all with a link's label as service, name or
+        alias."""
         found = _NO_ENDPOINTS
         for link in endpoint.record.links:
             label, _, host = link.partition(".")
@@ -406,7 +409,7 @@ class RegistryView:
         return _sorted(found)
 
     def linked_to(self, endpoint: EndpointView) -> tuple[EndpointView, ...]:
-        """Whose links lead to the endpoint, by id."""
+        """The endpoints whose links lead to this one, by id."""
         record, host = endpoint.record, self.hosts.get(endpoint.owner)
         labels = {record.service, record.name, *record.aliases}
         labels |= {f"{record.name}.{host.unique_name}"} if host is not None else set()
@@ -433,12 +436,12 @@ class RegistryView:
 
     @cached_property
     def clashes(self) -> tuple[Conflict, ...]:
-        """Records that contradict each other, and who yields. Computed when first asked for."""
-        return find_clashes(self._store)
+        """Records that contradict each other, and which of them yields. Computed when first asked for."""
+        return find_conflicts(self._store)
 
     @property
     def refused(self) -> tuple[tuple[HostId, bytes, str], ...]:
-        """Entries that are no valid record: owner, key, reason."""
+        """Invalid entries: owner, key, reason."""
         logs = self._store.refused.items()
         return tuple(sorted((where[1], key, text) for where, log in logs for key, text in log.items()))
 
@@ -448,28 +451,29 @@ class RegistryView:
         return tuple(log[key].record for key in sorted(log))
 
     def keys_of(self, owner: HostId, scope: Scope) -> frozenset[bytes]:
-        """Under which keys one host wrote anything in one scope, also what was refused."""
+        """The keys under which one host wrote anything in one scope, also what was refused."""
         where = (scope, owner)
         return frozenset(self._store.records.get(where, ())) | frozenset(self._store.refused.get(where, ()))
 
     def owners_in(self, scope: Scope) -> frozenset[HostId]:
-        """Which hosts wrote anything in one scope. Costs all logs."""
+        """The hosts that wrote anything in one scope. Costs all logs."""
         logs = chain(self._store.records, self._store.refused)
         return frozenset(owner for one, owner in logs if one == scope)
 
     def endpoints_said(self, owner: HostId, network_id: NetworkId) -> list[EndpointId]:
-        """Which endpoints the host says it has in the network, whether or not they count. Costs these."""
+        """The endpoints that the host says it has in the network, whether or not they count. Costs these."""
         log = self._store.records.get((scope_of(network_id), owner), _NO_RECORDS)
         return [held.record.endpoint_id for held in log.values() if isinstance(held.record, EndpointRecord)]
 
     def version_of(self, owner: HostId, record: Record) -> Version | None:
-        """The version under which the owner's log has this very record; None when it says otherwise by now."""
+        """The version under which the owner's log has this very record; None when it differs by now."""
         scope, key = key_of(record)
         held = self._store.records.get((scope, owner), _NO_RECORDS).get(key)
         return held.version if held is not None and held.record == record else None
 
     def check_invariants(self) -> None:
-        """Every index follows from the records. Costs the whole registry; AssertionError names what differs."""
+        """Assert that every index follows from the records. Costs the whole registry; AssertionError names what
+        differs."""
         expected = rebuild(self._store, self.local)
         for name in (one.name for one in dataclasses.fields(Store)):
             assert getattr(self._store, name) == getattr(expected, name), f"index {name} does not follow"

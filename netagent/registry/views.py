@@ -1,7 +1,7 @@
-"""The values that a view is made of: what this host holds to be true of hosts, networks and endpoints.
+"""The values of a view: what this host knows of hosts, networks and endpoints.
 
-They join what the owner says (the record) with what we see ourselves (does its agent answer, does its kernel
-answer), and keep the two apart, because they fail apart.
+They join what the owner says (the record) with what we see ourselves (does its agent answer, does its kernel answer),
+and keep the two apart, because they fail apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AgentState(enum.Enum):
     DEAD = "dead"
     LEFT = "left"
     UNKNOWN = "unknown"
-    """We hold records of the host, but the membership has not named it (just restarted, or long reaped)."""
+    """We hold records of the host, but the membership has not named it (just restarted, or long removed)."""
 
 
 _AGENT_STATES = {
@@ -34,7 +34,7 @@ _AGENT_STATES = {
 
 
 def short_id(identifier: str) -> str:
-    """The first eight digits: enough for people, never for programs."""
+    """The first eight digits: for people, never for programs."""
     return identifier[:8]
 
 
@@ -47,18 +47,18 @@ class HostView:
     """None until the owner's record arrives; the membership may be faster."""
     member: Member | None = None
     answers: bool | None = None
-    """Does its kernel answer on the probe network? None: not asked yet."""
+    """True if its kernel answers on the probe network; None: not asked yet."""
     agreed_silent: bool = False
     """Several hosts agree that its kernel is silent (netagent.probes.liveness_votes)."""
     unique_name: str = ""
     """`<name>`, or `<name>-<4 hex>` when a host with a smaller id has the same name."""
     is_unreached: bool = False
-    """This host gets no answer from it by the overlay, for long enough to lead no name there that has another replica
+    """This host gets no answer from it over the overlay, for so long that no name with another replica leads there
     (netagent.probes.reach)."""
 
     @property
     def agent(self) -> AgentState:
-        """What the membership says."""
+        """What the membership says of its agent."""
         return AgentState.UNKNOWN if self.member is None else _AGENT_STATES[self.member.state]
 
     @property
@@ -76,7 +76,7 @@ class HostView:
 
     @property
     def address(self) -> str:
-        """That it is reached at: of its record, or the membership's while there is none; "" when neither is known."""
+        """Its underlay address: of its record, or the membership's while there is none; "" when neither is known."""
         if self.record is not None:
             return self.record.underlay
         return "" if self.member is None else self.member.address[0]
@@ -93,9 +93,10 @@ class NetworkView:
 
     record: NetworkRecord
     owner: HostId
-    """Who wrote the revision that is in force."""
+    """The host that wrote the revision in force."""
     creator: HostId | None
-    """Who wrote revision 0 and so holds the whole address space at hop 0; None while that record is unknown."""
+    """The host that wrote revision 0 and so holds the whole address space at hop 0; None while that record is
+    unknown."""
     holds_name: bool = True
     """False when a network with a smaller id has the same name and both are in use."""
     holds_vni: bool = True
@@ -113,7 +114,7 @@ class NetworkView:
 
     @property
     def unique_name(self) -> str:
-        """What to show and type: `<name>`, or `<name>-<4 hex>` for the one that lost the name."""
+        """The name to show and type: `<name>`, or `<name>-<4 hex>` for the one that lost the name."""
         return self.name if self.holds_name else f"{self.name}-{self.network_id[:4]}"
 
 
@@ -167,24 +168,24 @@ class Conflict:
     loser: str
     """Id of the host, network or endpoint that yields."""
     holder: str
-    """Id of the one that keeps what both claim; empty when nobody does (an address outside its network)."""
+    """Id of the one that keeps what both claim; empty when none does (an address outside its network)."""
     text: str
     """One sentence for people."""
 
     @property
     def cure(self) -> str:
-        """What somebody can do about it."""
+        """What an operator can do about it."""
         return _CURES[ConflictKind(self.kind)]
 
 
 _ANEW = "on its host `netagent detach` it and attach it again"
 _CURES = {
-    # A machine that was installed anew has its old name, and its old self is still known.
-    ConflictKind.HOST_NAME: "`netagent forget` the one that is gone for good; or set another `name` on one of them "
+    # A reinstalled machine has its old name, and the cluster still knows its former identity.
+    ConflictKind.HOST_NAME: "`netagent forget` the host that is gone for good; or set another `name` on one of them "
     "and restart its agent",
-    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or leave both",
-    ConflictKind.VNI: "`netagent network rm` it, and create it anew",
-    ConflictKind.SUBNET: "`netagent network rm` one of them, and create it anew with another --subnet",
+    ConflictKind.NETWORK_NAME: "detach the containers of one of them, then `netagent network rm` it; or keep both",
+    ConflictKind.VNI: "`netagent network rm` it, and create it again",
+    ConflictKind.SUBNET: "`netagent network rm` one of them, and create it again with another --subnet",
     ConflictKind.ADDRESS: _ANEW,
     ConflictKind.MAC: _ANEW,
     ConflictKind.OUTSIDE: _ANEW,

@@ -1,4 +1,4 @@
-"""Questions between agents, over the gossip's request messages.
+"""RPC between agents, over the gossip's request messages.
 
-Read `messages` (the bytes), `client` (asking), `handlers` (answering).
+Read `messages` (the bytes), `client` (sending requests), `handlers` (answering them).
 """

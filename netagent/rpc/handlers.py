@@ -1,4 +1,4 @@
-"""Questions of other agents, each given to the room that knows the answer (kinds in netagent.rpc.messages)."""
+"""Answers other agents' requests, each by the part that knows the answer (kinds in netagent.rpc.messages)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netagent.registry.view import RegistryView
 from netagent.rpc import messages
 
 FOLLOW_S = 2.0
-"""How long a question after names is kept open. The resolver follows a record within milliseconds; a kernel that
+"""How long a question about names is kept open. The resolver follows a record within milliseconds; a kernel that
 hangs holds names back for 2 s."""
 
 
@@ -23,12 +23,12 @@ class Follows(Protocol):
     """The part of netagent.projection.controller.Projection that is used here."""
 
     async def wait_followed(self, revision: int) -> None:
-        """Until kernel and names are those of `revision` or a later one."""
+        """Wait until kernel and names are at `revision` or a later one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcHandlers:
-    """Answers one question at a time, any number beside each other."""
+    """Answers one request at a time, any number concurrently."""
 
     live: StateStore
     projection: Follows
@@ -37,7 +37,7 @@ class RpcHandlers:
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
-        """The answer's bytes. Raises an InputError for bytes that are no question."""
+        """Return the answer's bytes. Raises an InputError for bytes that are not a request."""
         match messages.kind_of(payload):
             case messages.WITHDRAWN:
                 return await self._withdrawn(messages.parse_withdrawn_untrusted(payload, peer))
@@ -51,7 +51,7 @@ class RpcHandlers:
                 return await self.space(peer, payload)
 
     async def _withdrawn(self, asked: messages.IsWithdrawn) -> bytes:
-        """True as soon as this host's resolver has left the thing out; False when that takes too long."""
+        """True as soon as this host's resolver no longer has the thing; False when that takes too long."""
         with trio.move_on_after(FOLLOW_S) as scope:
             revision = self.live.revision
             while not is_withdrawn(self.live.view, asked):

@@ -1,4 +1,5 @@
-"""What hosts ask each other apart from space (netagent.ipam.messages): msgpack arrays, the kind first.
+"""The requests between hosts, except those for address space (netagent.ipam.messages): msgpack arrays, the kind
+first.
 
     question   ["withdrawn", "host" | "endpoint", id (16)]    do your names still lead to this thing of mine?
     answer     ["withdrawn", boolean]                         True: no container here is led to it any more
@@ -10,7 +11,7 @@
                                                               this packet of a container? port 0: it has none
     answer     ["drops", [sentence, ...]]                     at most MAX_SENTENCES
 
-A release that does not know a question gives no answer, so whoever asks must be able to go on without one.
+A release that does not know a kind gives no answer, so the asking host must work without one.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ _PROTOCOLS: Final = ("tcp", "udp", "icmp", "ipv6-icmp")
 
 
 class QuestionError(InputError):
-    """The peer erred: bytes that are no question or answer of these. State is unchanged."""
+    """The peer is at fault: the bytes are not one of these questions or answers. State is unchanged."""
 
     code = "bad-question"
 
 
 @dataclass(frozen=True, slots=True)
 class IsWithdrawn:
-    """Has the asker's host (`endpoint_id` empty), or that endpoint of it, left your names?"""
+    """Ask whether the asking host (`endpoint_id` empty), or that endpoint of it, has left the receiver's names."""
 
     host_id: str
     endpoint_id: str = ""
 
     def encode(self) -> bytes:
-        """The question's bytes."""
+        """Return the question's bytes."""
         what = [_ENDPOINT, pack_id(self.endpoint_id)] if self.endpoint_id else [_HOST, pack_id(self.host_id)]
         data: bytes = msgpack.packb([WITHDRAWN, *what])
         return data
@@ -63,7 +64,7 @@ class IsWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Drops:
-    """Which foreign rules there drop an opening packet from one container's address to another's?"""
+    """Ask which foreign rules on the receiver drop an opening packet from one container's address to another's."""
 
     protocol: str
     port: int | None
@@ -71,7 +72,7 @@ class Drops:
     target: str
 
     def encode(self) -> bytes:
-        """The question's bytes."""
+        """Return the question's bytes."""
         data: bytes = msgpack.packb(
             [DROPS, self.protocol, self.port or 0, pack_address(self.source), pack_address(self.target)]
         )
@@ -79,7 +80,7 @@ class Drops:
 
 
 def kind_of(payload: bytes) -> str:
-    """The kind of a question, for whoever hands it on; '' for what is none."""
+    """Return the kind of a question; '' for bytes that are none of these."""
     for kind in (WITHDRAWN, SILENT, DROPS):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
@@ -88,7 +89,7 @@ def kind_of(payload: bytes) -> str:
 
 
 def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
-    """A peer's question. It may only ask about what is its own. Raises QuestionError."""
+    """Parse a peer's question. It may only ask about what it owns. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (WITHDRAWN,))
@@ -99,18 +100,18 @@ def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
     if what == _ENDPOINT:
         return IsWithdrawn(peer, identifier)
     if identifier != peer:
-        raise QuestionError("id: another host than the asker")
+        raise QuestionError("id: not the asking host's")
     return IsWithdrawn(peer)
 
 
 def encode_silent(hosts: tuple[HostId, ...]) -> bytes:
-    """The question whether these hosts are silent; at most MAX_HOSTS of them."""
+    """Encode the question whether these hosts are silent; at most MAX_HOSTS of them."""
     data: bytes = msgpack.packb([SILENT, [pack_id(host_id) for host_id in hosts]])
     return data
 
 
 def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
-    """A peer's question about hosts, perhaps ones that are not known here. Raises QuestionError."""
+    """Parse a peer's question about hosts, which may be unknown here. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (SILENT,))
@@ -120,13 +121,13 @@ def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
 
 
 def encode_testimony(words: tuple[LivenessReport, ...]) -> bytes:
-    """The answer to it, in the question's order."""
+    """Encode the answer to it, in the question's order."""
     data: bytes = msgpack.packb([SILENT, [int(word) for word in words]])
     return data
 
 
 def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, LivenessReport]:
-    """A peer's answer to a question about `hosts`. Raises QuestionError."""
+    """Parse a peer's answer to a question about `hosts`. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (SILENT,))
@@ -143,7 +144,7 @@ def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict
 
 
 def parse_drops_untrusted(payload: bytes) -> Drops:
-    """A peer's question. Raises QuestionError."""
+    """Parse a peer's question. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (DROPS,))
@@ -155,7 +156,7 @@ def parse_drops_untrusted(payload: bytes) -> Drops:
 
 
 def encode_sentences(sentences: Iterable[str]) -> bytes:
-    """The answer to it: the first MAX_SENTENCES, each cut to its limit."""
+    """Encode the answer to it: the first MAX_SENTENCES, each cut to its limit."""
     cut = [
         one.encode()[:_MAX_SENTENCE_BYTES].decode("utf-8", "ignore")
         for one in islice(sentences, MAX_SENTENCES)
@@ -165,7 +166,7 @@ def encode_sentences(sentences: Iterable[str]) -> bytes:
 
 
 def parse_sentences_untrusted(payload: bytes) -> tuple[str, ...]:
-    """A peer's answer. Raises QuestionError."""
+    """Parse a peer's answer. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (DROPS,))
@@ -177,13 +178,13 @@ def parse_sentences_untrusted(payload: bytes) -> tuple[str, ...]:
 
 
 def encode_answer(kind: str, *, answer: bool) -> bytes:
-    """The bytes of an answer to a question of `kind`."""
+    """Encode the answer to a question of `kind`."""
     data: bytes = msgpack.packb([kind, answer])
     return data
 
 
 def parse_answer_untrusted(payload: bytes, kind: str) -> bool:
-    """A peer's answer to a question of `kind`. Raises QuestionError."""
+    """Parse a peer's answer to a question of `kind`. Raises QuestionError."""
     fields = _fields(payload)
     try:
         fields.word("kind", (kind,))

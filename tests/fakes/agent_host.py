@@ -431,7 +431,7 @@ class Fabric:
         (target,) = (one for one in self.hosts if one.host_id == host_id)
         if self._is_cut(sender, target):
             return None
-        return await target.allocator.giving.answer_request(sender.host_id, payload)
+        return await target.allocator.grants.answer_request(sender.host_id, payload)
 
     def cut(self, *sides):
         """Those of different sides see each other die."""

@@ -87,7 +87,7 @@ class Host:
         peer = self.cluster.by_id[host_id]
         if not peer.is_up:
             await trio.sleep_forever()
-        return await peer.allocator.giving.answer_request(self.host_id, payload)
+        return await peer.allocator.grants.answer_request(self.host_id, payload)
 
     async def attach(self, offset=None):
         self.cluster.count += 1

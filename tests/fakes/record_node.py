@@ -21,7 +21,7 @@ class FakeNode:
     def own_scopes(self):
         return frozenset(self.logs)
 
-    def is_told_of(self, scope):
+    def is_only_reported(self, scope):
         return self.logs[scope].head == 0
 
     def drop_own_log(self, scope):

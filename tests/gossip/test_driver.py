@@ -18,7 +18,7 @@ from netgossip.driver import READ_BYTES, Driver, open_sockets
 from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.records.record_log import RecordLog
-from netgossip.slices import ENTRIES_A_PIECE
+from netgossip.slices import ENTRIES_PER_SLICE
 from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0
@@ -154,7 +154,7 @@ class Puts(trio.abc.Instrument):
 
 
 def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "PIECE_S", 0.0)
+    monkeypatch.setattr(driver, "SLICE_S", 0.0)
 
     async def main() -> None:
         one = Host(1)
@@ -172,7 +172,7 @@ def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch)
             nursery.cancel_scope.cancel()
         (log,) = one.node.logs(CLUSTER_SCOPE)
         assert len(log.entries) == 4000
-        assert max(puts.sizes) <= ENTRIES_A_PIECE
+        assert max(puts.sizes) <= ENTRIES_PER_SLICE
 
     trio.run(main)
 
@@ -321,7 +321,7 @@ def test_a_lack_of_descriptors_is_survived(monkeypatch: pytest.MonkeyPatch) -> N
     trio.run(main)
 
 
-def test_a_rumour_after_a_quiet_time_is_no_lateness() -> None:
+def test_a_broadcast_after_a_quiet_time_is_no_lag() -> None:
     async def main() -> None:
         one = Host(1)
         two = Host(2, seeds=(one.address,))
@@ -359,7 +359,7 @@ def test_a_node_that_moves_to_another_address_is_found_there() -> None:
             got = {(e.owner, e.key) for c in one.events if isinstance(c, EntriesChanged) for e in c.entries}
             assert (two.node.node_id, b"first") in got
             assert sees(one, two, MemberState.ALIVE)
-            with socket.socket() as probe:  # nobody listens at the old address any more
+            with socket.socket() as probe:  # no socket listens at the old address any more
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has been closed may linger
                 probe.bind(("127.0.0.1", ports[0]))
             nursery.cancel_scope.cancel()

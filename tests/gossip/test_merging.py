@@ -1,6 +1,6 @@
-"""Deltas merged in pieces, with anything in between, against a table that merges each at once when the other is done.
+"""Deltas merged in slices, with anything in between, against a table that merges each at once when the other is done.
 
-A piece is one entry here. At every step the two hold the same: of what is half done nothing shows.
+A slice is one entry here. At every step the two hold the same: nothing half done is visible.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from netgossip.records.merge import Merge
 from netgossip.records.table import Table
 from netgossip.records.wire import NO_VERSION, Delta
-from netgossip.slices import Pieces
+from netgossip.slices import Slices
 from netgossip.types import EntriesChanged, NodeId, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
@@ -37,7 +37,7 @@ class World:
         self.outcomes = outcomes
         self.owners = {B: table(B), C: table(C)}
         self.piecewise, self.whole = table(A), table(A)
-        self.open: list[tuple[Pieces[tuple[Merge, EntriesChanged | None]], Delta, bool]] = []
+        self.open: list[tuple[Slices[tuple[Merge, EntriesChanged | None]], Delta, bool]] = []
         self.versions: dict[NodeId, list[Version]] = {B: [NO_VERSION], C: [NO_VERSION]}
         self.now = 0.0
 
@@ -104,9 +104,11 @@ class World:
                 one.hold(NET)
 
 
-def test_in_pieces_is_as_at_once_when_the_last_piece_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netgossip.records.table.ENTRIES_A_PIECE", 1)
-    monkeypatch.setattr("netgossip.records.record_log.ENTRIES_A_PIECE", 1)
+def test_merging_in_slices_equals_merging_at_once_after_the_last_slice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("netgossip.records.table.ENTRIES_PER_SLICE", 1)
+    monkeypatch.setattr("netgossip.records.record_log.ENTRIES_PER_SLICE", 1)
     outcomes: Counter[tuple[Merge, bool]] = Counter()
     for seed in range(SEEDS):
         world = World(seed, outcomes)

@@ -1,4 +1,4 @@
-"""What is long is done in pieces, whose sizes are counted here; and in pieces comes to the same as at once."""
+"""Long work is done in slices, whose sizes are counted here; and doing it in slices equals doing it at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netgossip.records import record_log, transport
 from netgossip.records.record_log import RecordLog
 from netgossip.records.replication import Replication
 from netgossip.records.wire import Delta, Fetch, Message, Row, Vector, decoding_untrusted, encode, encoding
-from netgossip.slices import ENTRIES_A_PIECE, Pieces, WorkQueue
+from netgossip.slices import ENTRIES_PER_SLICE, Slices, WorkQueue
 from netgossip.types import (
     Address,
     EntriesChanged,
@@ -35,14 +35,14 @@ MANY = 5_000
 ADDRESSES: dict[str, Address] = {A: ("192.0.2.1", 7957), B: ("192.0.2.2", 7957)}
 
 
-def steps(name: str, count: int, log: list[str]) -> Pieces[None]:
+def steps(name: str, count: int, log: list[str]) -> Slices[None]:
     for number in range(count):
         log.append(f"{name}{number}")
         if number < count - 1:
             yield
 
 
-def test_a_work_begins_at_once_and_goes_on_behind_what_waits() -> None:
+def test_a_work_begins_at_once_and_continues_after_the_works_that_wait() -> None:
     log: list[str] = []
     works = WorkQueue()
     works.begin(steps("a", 1, log))
@@ -58,7 +58,7 @@ def test_a_work_begins_at_once_and_goes_on_behind_what_waits() -> None:
     assert (log[-1], len(works)) == ("e0", 0)
 
 
-def counted(pieces: Pieces[object]) -> tuple[int, object]:
+def counted(pieces: Slices[object]) -> tuple[int, object]:
     """How often it could stop, and the result."""
     for stops in itertools.count():
         try:
@@ -100,8 +100,10 @@ def plainly(message: Delta | Vector | Fetch) -> list[object]:
             return [8, NET, len(message.rows), *rows]
 
 
-@pytest.mark.parametrize("count", [0, 1, ENTRIES_A_PIECE - 1, ENTRIES_A_PIECE, ENTRIES_A_PIECE + 1, MANY])
-def test_what_is_written_and_read_in_pieces_is_what_is_written_at_once(count: int) -> None:
+@pytest.mark.parametrize(
+    "count", [0, 1, ENTRIES_PER_SLICE - 1, ENTRIES_PER_SLICE, ENTRIES_PER_SLICE + 1, MANY]
+)
+def test_encoding_and_parsing_in_slices_equals_doing_it_at_once(count: int) -> None:
     owners = [f"{number:032x}" for number in range(count)]
     messages: list[Message] = [
         delta_of(count),
@@ -112,11 +114,11 @@ def test_what_is_written_and_read_in_pieces_is_what_is_written_at_once(count: in
         assert isinstance(message, Delta | Vector | Fetch)
         stops, body = counted(encoding(message))
         assert body == msgpack.packb(plainly(message))
-        assert stops == count // ENTRIES_A_PIECE
+        assert stops == count // ENTRIES_PER_SLICE
         assert isinstance(body, bytes)
         stops, read = counted(decoding_untrusted(body))
         assert read == [message]
-        assert stops == count // ENTRIES_A_PIECE
+        assert stops == count // ENTRIES_PER_SLICE
 
 
 # Two machines
@@ -229,7 +231,7 @@ class Pair:
                 )
 
 
-def test_a_large_log_is_sent_and_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_sent_and_merged_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(monkeypatch, MANY)
     pair.run()
     assert pair.a.own_log(NET) is None
@@ -238,8 +240,8 @@ def test_a_large_log_is_sent_and_taken_in_pieces(monkeypatch: pytest.MonkeyPatch
     assert pair.b.unacknowledged(NET) == frozenset()
     (changed,) = [one for one in pair.events if isinstance(one, EntriesChanged)]
     assert (changed.owner, len(changed.entries)) == (B, MANY)
-    assert max(put for put, _ in pair.goes) <= ENTRIES_A_PIECE
-    assert max(sealed for _, sealed in pair.goes) <= transport.FRAMES_A_PIECE + 1
+    assert max(put for put, _ in pair.goes) <= ENTRIES_PER_SLICE
+    assert max(sealed for _, sealed in pair.goes) <= transport.FRAMES_PER_SLICE + 1
     assert sum(put for put, _ in pair.goes) >= MANY
 
 
@@ -259,8 +261,8 @@ def with_a_stream_to_be_read(monkeypatch: pytest.MonkeyPatch) -> Pair:
     return pair
 
 
-def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an event nor an ack, nor is the stream closed, which would tell that it arrived."""
+def test_nothing_is_reported_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an event nor an ack, nor is the stream closed, which would say that it arrived."""
     pair = with_a_stream_to_be_read(monkeypatch)
     pieces = 0
     while True:
@@ -272,13 +274,13 @@ def test_nothing_is_told_of_a_log_until_all_of_it_is_there(monkeypatch: pytest.M
         pair.a.check_invariants()
         pair.a.run_step()
         pieces += 1
-    assert pieces >= 2 * (MANY // ENTRIES_A_PIECE), "read, then merged"
+    assert pieces >= 2 * (MANY // ENTRIES_PER_SLICE), "read, then merged"
     assert any(isinstance(one, EntriesChanged) for one in output.events)
     assert len(output.datagrams) == 1
     assert output.streams == (StreamClose(9),)
 
 
-def test_a_peer_that_is_forgotten_in_between_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_is_dropped_in_between_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = with_a_stream_to_be_read(monkeypatch)
     for _ in range(30):
         pair.a.run_step()
@@ -305,7 +307,7 @@ def test_a_scope_that_is_left_in_between_stays_empty(monkeypatch: pytest.MonkeyP
 
 def test_a_body_that_ends_in_nonsense_counts_for_nothing_and_stops_in_between() -> None:
     pieces = decoding_untrusted(encode(delta_of(MANY)) + b"\xc1")
-    for _ in range(MANY // ENTRIES_A_PIECE):
+    for _ in range(MANY // ENTRIES_PER_SLICE):
         next(pieces)
     with pytest.raises(WireError, match="malformed"):
         next(pieces)

@@ -17,7 +17,7 @@ def places() -> StreamSlots:
     return StreamSlots(LIMITS, is_member=MEMBERS.__contains__, rng=random.Random(1))
 
 
-def test_a_stranger_gives_way_and_never_a_member_to_strangers() -> None:
+def test_an_unknown_source_is_closed_for_a_member_and_never_the_other_way_round() -> None:
     one = places()
     assert one.enter(1, "m1") is None
     closed = [one.enter(number, f"s{number}") for number in range(2, 200)]

@@ -132,7 +132,7 @@ class TableMachine(RuleBasedStateMachine):
             assert live(reader) == self.truth.get(version, {})
 
     def teardown(self) -> None:
-        """Whatever happened, telling the owner and a copy from it make all equal."""
+        """Whatever happened, a report to the owner and a copy from it make all equal."""
         for reader in self.readers.values():
             for row in reader.vector(CLUSTER_SCOPE):
                 self.owner.raise_above(CLUSTER_SCOPE, row.version, row.digest)

@@ -10,7 +10,7 @@ import pytest
 
 from netgossip.config import GossipConfig
 from netgossip.records.parts import Assembly
-from netgossip.testing import PIECE_S, SimCluster, SimHost
+from netgossip.testing import SLICE_S, SimCluster, SimHost
 from netgossip.types import CLUSTER_SCOPE
 
 RECORDS = 32
@@ -55,7 +55,7 @@ def test_a_change_of_many_records_reaches_all_without_a_stream() -> None:
     streams = counted(cluster.running(), "streams_dialled")
     change(cluster, cluster["n1"], b"1")
     took_s = cluster.run_until(lambda: have_all(cluster), timeout_s=1)
-    assert took_s <= 2 * cluster.latency_s[1] + PIECE_S, "there and back"
+    assert took_s <= 2 * cluster.latency_s[1] + SLICE_S, "there and back"
     assert counted(cluster.running(), "messages_assembled") == 9
     assert counted(cluster.running(), "streams_dialled") == streams
     assert counted(cluster.running(), "deltas_applied") >= 9

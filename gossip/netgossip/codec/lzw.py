@@ -1,9 +1,9 @@
-"""LZW as in GIF, decoder only: memberlist compresses with it, and nobody has to.
+"""LZW as in GIF, decoder only: memberlist compresses with it, and no node has to.
 
-Codes are packed from the least significant bit, 9 to 12 bits wide; 256 clears the table, 257 ends the data. The
-width grows when the next free code needs it (not one early, as TIFF does). Every code but the first after a clear
-adds one entry: the previous string plus the first byte of this one. When the table is full the encoder may go on
-without adding, or clear.
+Codes are packed from the least significant bit, 9 to 12 bits wide; 256 clears the table, 257 ends the data. The width
+grows when the next free code needs it (not one early, as in TIFF). Every code but the first after a clear adds one
+entry: the previous string plus the first byte of this one. When the table is full the encoder may continue without
+adding, or clear.
 
 The table costs no more than the output: each entry is one byte longer than a string that was written out.
 """
@@ -13,30 +13,30 @@ from __future__ import annotations
 from typing import Final
 
 from netgossip.errors import WireError
-from netgossip.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 
 _CLEAR: Final = 256
 _END: Final = 257
 _MAX_WIDTH: Final = 12
-BYTES_A_PIECE: Final = 4096
-"""Of the input: up to 1 ms."""
+BYTES_PER_SLICE: Final = 4096
+"""Bytes of input per slice: up to 1 ms."""
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
 
 def decode_untrusted(data: bytes, *, limit_bytes: int) -> bytes:
-    """The data that was compressed. Raises WireError when it is damaged or longer than `limit_bytes`."""
+    """Decompress `data`. Raises WireError when it is damaged or longer than `limit_bytes`."""
     return at_once(decoding_untrusted(data, limit_bytes=limit_bytes))
 
 
-def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Pieces[bytes]:
-    """The same in pieces."""
+def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Slices[bytes]:
+    """Decompress in slices; see `decode_untrusted`."""
     output = bytearray()
     table = list(_LITERALS)
     width = 9
     previous = b""
     bits = held = 0
     for number, byte in enumerate(data, 1):
-        if number % BYTES_A_PIECE == 0:
+        if number % BYTES_PER_SLICE == 0:
             yield
         bits |= byte << held
         held += 8

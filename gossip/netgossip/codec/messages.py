@@ -1,6 +1,6 @@
-"""memberlist's messages and their bytes, version 0.5 and 0.6 (the same on the wire).
+"""memberlist's messages and their bytes, versions 0.5 and 0.6 (the same on the wire).
 
-    message  = type(1) body         body: one msgpack map, but for the three below
+    message  = type(1) body         body: one msgpack map, except for the three below
     compound = 07 count(1) count*length(u16) messages
     user     = 08 bytes             on a stream: 08 map{UserMsgLen} bytes
     pushPull = 06 map{Join, Nodes, UserStateLen} Nodes*map bytes
@@ -9,8 +9,8 @@
 
 Go's codec decides what may be written: the old raw family for strings and bytes alike (a `bin` for a string makes
 older nodes drop the packet), keys sorted bytewise, nil for an absent byte string, IPv4 addresses in 4 bytes (Go
-compares them bytewise). We write neither compression nor CRC: a receiver must take messages without them, and
-what is sealed needs no CRC.
+compares them bytewise). We write neither compression nor CRC: a receiver must take messages without them, and sealed
+messages need no CRC.
 
 Reading is in parse.py.
 """
@@ -37,13 +37,13 @@ NAME_LIMIT_BYTES: Final = 128
 """Serf's ValidateNodeNames; memberlist itself has no limit."""
 COMPOUND_LIMIT: Final = 255
 COMPOUND_PART_BYTES: Final = 2
-"""Each part's length in the compound's header."""
+"""Bytes of each part's length in the compound's header."""
 COMPOUND_HEADER_BYTES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you `node`? Answer to `reply_to`, or to where the datagram came from."""
+    """Ask whether `node` is alive. The answer goes to `reply_to`, or to the datagram's source."""
 
     sequence: int
     node: str
@@ -53,7 +53,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class IndirectPing:
-    """Please ping `node` at `target` for me."""
+    """Ask the receiver to ping `node` at `target` for the sender."""
 
     sequence: int
     node: str
@@ -65,7 +65,7 @@ class IndirectPing:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Yes, to the ping of this sequence."""
+    """Answer the ping of this sequence."""
 
     sequence: int
     payload: bytes = b""
@@ -73,14 +73,14 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """I was asked to ping somebody for you and heard nothing so far."""
+    """Tell the requester that its indirect ping has no answer so far."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """`node` lives at `address`."""
+    """State that `node` is alive at `address`."""
 
     node: str
     incarnation: int
@@ -91,7 +91,7 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """`accuser` got no answer from `node`."""
+    """State that `accuser` got no answer from `node`."""
 
     node: str
     incarnation: int
@@ -100,7 +100,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """`accuser` declares `node` dead. `node` itself says so when it leaves."""
+    """State that `accuser` declares `node` dead. `node` itself sends this when it leaves."""
 
     node: str
     incarnation: int
@@ -109,7 +109,7 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class PushPull:
-    """All that one side holds of the members."""
+    """All that one side knows about the members."""
 
     join: bool
     nodes: tuple[Member, ...]
@@ -118,7 +118,7 @@ class PushPull:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """The application's, in memberlist; of no use to us."""
+    """An application's message in memberlist; we don't use it."""
 
     payload: bytes
 
@@ -130,7 +130,7 @@ class ErrorReply:
     text: str
 
 
-Rumour: TypeAlias = Alive | Suspect | Dead
+StateClaim: TypeAlias = Alive | Suspect | Dead
 DatagramMessage: TypeAlias = Ping | IndirectPing | Ack | Nack | Alive | Suspect | Dead | UserMessage
 StreamMessage: TypeAlias = Ping | Ack | PushPull | UserMessage | ErrorReply
 Message: TypeAlias = DatagramMessage | PushPull | ErrorReply
@@ -146,14 +146,14 @@ def _address_bytes(host: str) -> bytes:
 
 
 def check_meta(meta: bytes) -> bytes:
-    """The meta, when it can be one. Raises GossipUsageError."""
+    """Return `meta` if it is valid. Raises GossipUsageError."""
     if len(meta) > META_LIMIT_BYTES:
         raise GossipUsageError(f"a node's meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
     return meta
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one message, on a datagram or on a stream alike. Two kinds never go out: user, error."""
+    """Encode one message, for a datagram or a stream alike. Two kinds are never sent: user and error."""
     match message:
         case Ping():
             fields: dict[str, Any] = {"Node": message.node, "SeqNo": message.sequence}
@@ -212,7 +212,7 @@ def _source_fields(message: Ping | IndirectPing) -> dict[str, Any]:
 
 
 def encode_node(member: Member) -> bytes:
-    """One member's part of a push/pull. Callers keep it as long as the member is unchanged."""
+    """Encode one member's part of a push/pull. Callers cache it as long as the member is unchanged."""
     host, port = member.address
     return _packed(
         {
@@ -228,13 +228,13 @@ def encode_node(member: Member) -> bytes:
 
 
 def encode_push_pull(nodes: Sequence[bytes], *, join: bool, user_state: bytes = b"") -> bytes:
-    """A push/pull of nodes from `encode_node`."""
+    """Encode a push/pull of nodes from `encode_node`."""
     header = _packed({"Join": join, "Nodes": len(nodes), "UserStateLen": len(user_state)})
     return b"".join((b"\x06", header, *nodes, user_state))
 
 
 def encode_compound(parts: Sequence[bytes]) -> bytes:
-    """Several messages as one. At most 255."""
+    """Encode several messages as one, at most 255."""
     if len(parts) == 1:
         return parts[0]
     lengths = b"".join(len(part).to_bytes(2, "big") for part in parts)
@@ -242,5 +242,5 @@ def encode_compound(parts: Sequence[bytes]) -> bytes:
 
 
 def encode_user_stream(payload: bytes) -> bytes:
-    """A user message as it looks on a stream."""
+    """Encode a user message as it looks on a stream."""
     return b"\x08" + _packed({"UserMsgLen": len(payload)}) + payload

@@ -1,6 +1,6 @@
-"""A member's meta on the wire is ours around the application's: msgpack `[1, record port, application's bytes]`.
+"""The envelope around a member's meta on the wire: msgpack `[1, record port, application's bytes]`.
 
-A node without our wrapping (a plain memberlist node) is a member like any other, its meta shown as it is; it has no
+A node without our envelope (a plain memberlist node) is a member like any other, its meta shown unchanged; it has no
 record address and gets no records.
 """
 
@@ -21,16 +21,16 @@ META_VERSION: Final = 1
 
 
 def wrap_meta(record_port: int, meta: bytes) -> bytes:
-    """What goes on the wire. Raises GossipUsageError."""
+    """Return the meta for the wire. Raises GossipUsageError."""
     if len(meta) > META_LIMIT_BYTES:
         raise GossipUsageError(f"meta has at most {META_LIMIT_BYTES} bytes, not {len(meta)}")
     return bytes(msgpack.packb([META_VERSION, record_port, meta]))
 
 
 def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
-    """Record port and the application's part. Raises WireError for a meta that is not ours.
+    """Return the record port and the application's part. Raises WireError for a meta without our envelope.
 
-    Positions after the third are of a later version, and skipped.
+    Positions after the third belong to later versions, and are skipped.
     """
     try:
         fields = msgpack.unpackb(meta, max_array_len=16, max_map_len=0, max_bin_len=512)
@@ -43,17 +43,18 @@ def unwrap_meta_untrusted(meta: bytes) -> tuple[int, bytes]:
 
 
 def shown(member: Member) -> Member:
-    """The member with the application's part of its meta."""
+    """Return the member with the application's part of its meta only."""
     try:
         return replace(member, meta=unwrap_meta_untrusted(member.meta)[1])
     except WireError:
         return member
 
 
-def recalled(member: Member, record_port: int) -> Member:
-    """A member from before our restart, on whose shown meta we put our wrapping again.
+def restored(member: Member, record_port: int) -> Member:
+    """Return a member remembered from before our restart, with its shown meta put into our envelope again.
 
-    Its record port was not kept; ours is the best guess. With one incarnation less, what it says itself prevails.
+    Its record port was not persisted; ours is the best guess. With its incarnation lowered by one, its own statement
+    prevails.
     """
     if len(member.meta) > META_LIMIT_BYTES:
         return member
@@ -62,7 +63,7 @@ def recalled(member: Member, record_port: int) -> Member:
 
 
 def record_address(member: Member) -> Address | None:
-    """Where a member takes records; None if it takes none."""
+    """The address at which a member takes records; None if it takes none."""
     try:
         return member.address[0], unwrap_meta_untrusted(member.meta)[0]
     except WireError:

@@ -1,9 +1,9 @@
-"""memberlist's messages from bytes that anybody may have sent. The formats are in wire.py.
+"""Parse memberlist's messages from untrusted bytes. The formats are in messages.py.
 
-What comes in is held to the format strictly: flat maps, lengths and counts checked against what is there before
-anything is allocated, text that is text, addresses that can be somebody's. Nothing but WireError comes out, and
-memory stays within a small multiple of the input: one datagram may decompress to 64 kB, a stream's message to the
-limit that the caller gives. A stream's message may tell of thousands of members, and is read in pieces.
+The input must follow the format strictly: flat maps, lengths and counts checked against the data before anything is
+allocated, printable text, addresses that a node can have. Only WireError comes out, and memory stays within a small
+multiple of the input: one datagram may decompress to 64 kB, a stream's message to the limit that the caller gives. A
+stream's message may contain thousands of members, and is parsed in slices.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from netgossip.codec.messages import (
     UserMessage,
 )
 from netgossip.errors import WireError
-from netgossip.slices import MEMBERS_A_PIECE, Pieces, at_once
+from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
 from netgossip.types import Address, Member, MemberState
 
 _Fields: TypeAlias = dict[bytes, Any]
@@ -58,13 +58,13 @@ _EXPANDED_LIMIT_BYTES: Final = 64 * 1024
 """All that one datagram may decompress to. A datagram holds at most 64 kB uncompressed."""
 _PARTS_LIMIT: Final = 512
 _DEPTH_LIMIT: Final = 4
-"""compress(compound(message)) is the deepest that Go sends."""
+"""compress(compound(message)) is the deepest nesting that Go sends."""
 _NODE_MIN_BYTES: Final = 48
-"""Keys alone of a node in a push/pull."""
+"""The size of the keys alone of one node in a push/pull."""
 
 
 def parse_datagram_untrusted(data: bytes) -> tuple[DatagramMessage, ...]:
-    """All messages of one datagram, opened already, in order. Raises WireError and then none of them counts."""
+    """Return all messages of one decrypted datagram, in order. Raises WireError, and then none of them counts."""
     if data[:1] == bytes((CRC,)):
         if len(data) < 6 or zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
             raise WireError("wrong CRC")
@@ -75,7 +75,7 @@ def parse_datagram_untrusted(data: bytes) -> tuple[DatagramMessage, ...]:
 
 
 def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth: int) -> int:
-    """Append the plain messages in `data` to `parts`; returns what is left of the budget for decompression."""
+    """Append the plain messages in `data` to `parts`; return what is left of the budget for decompression."""
     if depth == 0 or len(parts) >= _PARTS_LIMIT:
         raise WireError("messages nested too deeply, or too many")
     kind = data[0] if data else -1
@@ -101,7 +101,7 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
     return budget_bytes
 
 
-def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Pieces[bytes]:
+def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Slices[bytes]:
     fields = _unpack_untrusted(data[1:], limit_bytes=len(data))
     if fields.get(b"Algo") != 0:
         raise WireError("unknown compression")
@@ -112,12 +112,12 @@ def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Pieces[bytes]:
 
 
 def parse_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> StreamMessage:
-    """The one message of a stream's frame, opened already. Raises WireError."""
+    """Return the one message of a decrypted stream frame. Raises WireError."""
     return at_once(parsing_stream_untrusted(data, limit_bytes=limit_bytes, max_nodes=max_nodes))
 
 
-def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Pieces[StreamMessage]:
-    """The same in pieces."""
+def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Slices[StreamMessage]:
+    """Parse a stream frame in slices; see `parse_stream_untrusted`."""
     if data[:1] == bytes((COMPRESS,)):
         data = yield from _decompressing_untrusted(data, limit_bytes)
     kind, body = (data[0], data[1:]) if data else (-1, b"")
@@ -147,7 +147,7 @@ def _parse_one_untrusted(data: bytes) -> DatagramMessage:
 
 
 def _unpack_untrusted(body: bytes, *, limit_bytes: int) -> _Fields:
-    """One flat map that fills `body`, each string in it at most `limit_bytes`."""
+    """Unpack one flat map that fills `body`, with strings of at most `limit_bytes`."""
     try:
         fields = msgpack.unpackb(body, **_unpack_options(limit_bytes))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -174,13 +174,14 @@ def _refuse_list(_items: list[Any]) -> None:
 
 
 def _checked_map(fields: Any) -> _Fields:
-    """Called for the inner of two nested maps first, so the outer is refused before a third level is built."""
+    """Check that `fields` is a flat map. Called for the inner of two nested maps first, so the outer is refused
+    before a third level is built."""
     if not isinstance(fields, dict) or any(isinstance(value, dict) for value in fields.values()):
         raise WireError("not a flat msgpack map")
     return fields
 
 
-def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Pieces[PushPull]:
+def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Slices[PushPull]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(body), 1), **_unpack_options(META_LIMIT_BYTES))
     unpacker.feed(body)
     try:
@@ -191,7 +192,7 @@ def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Pieces[PushPull
         nodes = []
         for number in range(1, count + 1):
             nodes.append(_member(_checked_map(unpacker.unpack())))
-            if number % MEMBERS_A_PIECE == 0:
+            if number % MEMBERS_PER_SLICE == 0:
                 yield
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise WireError("a push/pull that is not msgpack") from error
@@ -236,13 +237,14 @@ def _name(fields: _Fields, key: bytes) -> str:
     except UnicodeDecodeError as error:
         raise WireError(f"{key.decode()} is not text") from error
     if not name or len(name) > NAME_LIMIT_BYTES or not name.isprintable():
-        raise WireError(f"{key.decode()} is no node's name")
+        raise WireError(f"{key.decode()} is not a valid node name")
     return name
 
 
 @functools.lru_cache(maxsize=4096)
 def _host_of(packed: bytes) -> str:
-    """The IP address in text; IPv4 in IPv6 becomes IPv4. Raises WireError when it can be nobody's."""
+    """Return the IP address as text; an IPv4 address mapped into IPv6 becomes IPv4. Raises WireError for one that no
+    node can have."""
     try:
         address = ipaddress.ip_address(packed)
     except ValueError as error:
@@ -250,7 +252,7 @@ def _host_of(packed: bytes) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_unspecified or address.is_multicast:
-        raise WireError("an IP address that can be no node's")
+        raise WireError("an IP address that no node can have")
     return str(address)
 
 
@@ -274,7 +276,7 @@ def _source(fields: _Fields) -> str | None:
 def _vsn(fields: _Fields) -> bytes:
     vsn = _bytes(fields, b"Vsn")
     if len(vsn) != 6:
-        raise WireError("Vsn has not 6 bytes")
+        raise WireError("Vsn does not have 6 bytes")
     return vsn
 
 

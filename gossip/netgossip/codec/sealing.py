@@ -1,17 +1,17 @@
-"""The outermost layers of memberlist's wire: the cluster's label and AES-GCM under a shared key.
+"""The outermost layers of memberlist's wire format: the cluster's label and AES-GCM under a shared key.
 
     datagram = F4 length label, version(1) nonce(12) ciphertext tag(16)                AAD: label
     stream   = [F4 length label] 0A length(u32) version(1) nonce(12) ciphertext tag(16)    AAD: 0A length label
 
 On a stream only the side that dialled writes the label's header; the answer is still bound to the label by the
-additional data. Version 1 seals the message as it is, version 0 pads it to 16 bytes first (PKCS #7); we send 1 and
-take both. A receiver tries every key of its ring, the primary first, so that keys can be exchanged while running.
+additional data. Version 1 seals the message unchanged, version 0 pads it to 16 bytes first (PKCS #7); we send 1 and
+accept both. A receiver tries every key of its ring, the primary first, so that keys can be rotated while running.
 
-What this layer gives: only holders of a current key are heard. What it does not give: who of them spoke, and
-protection from replay. Therefore nothing but the membership travels under it.
+This layer ensures that only holders of a current key are heard. It does not show which of them sent a message, nor
+does it protect from replay. Therefore only the membership uses it.
 
-Nonces are 96 random bits under one key for the whole cluster; NIST SP 800-38D wants fewer than 2**32 messages a key
-(30 hours at 10,000 nodes with 4 packets/s each; a collision within a week has a chance of 4e-9).
+Nonces are 96 random bits under one key for the whole cluster; NIST SP 800-38D wants fewer than 2**32 messages per key
+(30 hours at 10,000 nodes with 4 packets/s each; the probability of a collision within a week is 4e-9).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ TAG_BYTES: Final = 16
 KEY_BYTES: Final = (16, 24, 32)
 
 SEEN_LIMIT: Final = 4096
-"""Accepted streams that are remembered: some hours of full exchanges, in 0.5 MB."""
+"""Accepted streams that are remembered: some hours of push/pulls, in 0.5 MB."""
 
 LAST_MESSAGE_TYPE: Final = 13
-"""memberlist's highest message type: a first byte above it, the label's apart, is not memberlist at all."""
+"""memberlist's highest message type: a first byte above it, except the label's, is not memberlist at all."""
 
 
 class Keyring:
     """The cluster's keys in order: the first seals, each opens. Shared by the membership and the record channel.
 
-    `generation` rises with every change, for those who keep something that was derived from the keys.
+    `generation` rises with every change, for callers that keep something derived from the keys.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -91,12 +91,13 @@ class Keyring:
         return self.keys
 
     def seal(self, message: bytes, additional: bytes, rng: random.Random) -> bytes:
-        """Version, nonce, ciphertext and tag of `message`. `rng` must be `random.SystemRandom` outside of tests."""
+        """Return version, nonce, ciphertext and tag of `message`. `rng` must be `random.SystemRandom` outside of
+        tests."""
         nonce = rng.randbytes(NONCE_BYTES)
         return b"\x01" + nonce + self._ciphers[self.primary].encrypt(nonce, message, additional)
 
     def open_untrusted(self, sealed: bytes, additional: bytes) -> bytes:
-        """The message that was sealed. Raises SealError when no key opens it."""
+        """Return the message that was sealed. Raises SealError when no key opens it."""
         if len(sealed) < 1 + NONCE_BYTES + TAG_BYTES or sealed[0] > 1:
             raise SealError("not-encrypted")
         nonce, ciphertext = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
@@ -110,31 +111,31 @@ class Keyring:
 
 
 def check_label(label: bytes) -> bytes:
-    """The label, when it can be one. Raises GossipUsageError."""
+    """Return the label if it is valid. Raises GossipUsageError."""
     if not 1 <= len(label) <= 255:
         raise GossipUsageError(f"a cluster's label has 1 to 255 bytes, not {len(label)}")
     return label
 
 
 def label_header(label: bytes) -> bytes:
-    """What goes before a datagram, and before what a dialler writes on a stream."""
+    """The bytes that precede a datagram, and the first bytes that a dialler writes on a stream."""
     return bytes((LABEL_MAGIC, len(label))) + label
 
 
 def datagram_overhead_bytes(label: bytes) -> int:
-    """By how much `seal_datagram` makes a message longer."""
+    """How many bytes `seal_datagram` adds to a message."""
     return 2 + len(label) + 1 + NONCE_BYTES + TAG_BYTES
 
 
 def seal_datagram(message: bytes, *, keyring: Keyring, label: bytes, rng: random.Random) -> bytes:
-    """The UDP payload for one message."""
+    """Return the UDP payload for one message."""
     return label_header(label) + keyring.seal(message, label, rng)
 
 
 def open_datagram_untrusted(payload: bytes, *, keyring: Keyring, label: bytes) -> bytes:
-    """The message in a UDP payload.
+    """Return the message in a UDP payload.
 
-    Raises SealError for a stranger's memberlist packet, plain WireError for what is no memberlist packet at all.
+    Raises SealError for a memberlist packet of an unknown source, plain WireError for anything else.
     """
     if not payload:
         raise WireError("an empty datagram")
@@ -153,7 +154,7 @@ def open_datagram_untrusted(payload: bytes, *, keyring: Keyring, label: bytes) -
 def seal_stream(
     message: bytes, *, keyring: Keyring, label: bytes, rng: random.Random, dialler: bool
 ) -> bytes:
-    """The bytes of one message on a stream."""
+    """Return the bytes of one message on a stream."""
     size = 1 + NONCE_BYTES + len(message) + TAG_BYTES
     header = bytes((STREAM_MAGIC,)) + size.to_bytes(4, "big")
     sealed = header + keyring.seal(message, header + label, rng)
@@ -161,8 +162,9 @@ def seal_stream(
 
 
 class SeenNonces:
-    """The nonces of the last streams that were accepted, by which a recorded one is known: it would be answered with
-    all that we hold. Older recordings than the last SEEN_LIMIT are not known; versions order what they say."""
+    """The nonces of the last accepted streams, by which a recorded stream is recognized: answering one would send all
+    that we hold. Recordings older than the last SEEN_LIMIT streams are not recognized; versions order what they
+    contain."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, None] = {}
@@ -178,7 +180,7 @@ class SeenNonces:
 
 
 class StreamReader:
-    """Collects the one message that a peer sends on a stream, from bytes in any cut.
+    """Collects the one message that a peer sends on a stream, from bytes split at any position.
 
     `labelled`: the peer dialled, so a label must come first. At most `limit_bytes` are kept. A message whose nonce is
     in `seen` is refused.
@@ -201,7 +203,8 @@ class StreamReader:
         self._buffer = bytearray()
 
     def feed_untrusted(self, data: bytes) -> bytes | None:
-        """The message, once it is whole. Raises SealError and WireError; the reader is then of no further use."""
+        """Return the message once it is complete. Raises SealError and WireError; the reader must not be used
+        afterwards."""
         self._buffer += data
         if self._labelled and not self._take_label():
             return None
@@ -220,7 +223,7 @@ class StreamReader:
             raise WireError("bytes follow the stream's message")
         header = bytes(self._buffer[:5])
         message = self._keyring.open_untrusted(bytes(self._buffer[5:]), header + self._label)
-        # After it was opened: what is not authentic must not fill the memory of what is.
+        # Only after the message was opened: unauthenticated streams must not push authentic nonces out of `seen`.
         if self._seen is not None and not self._seen.is_new(bytes(self._buffer[6 : 6 + NONCE_BYTES])):
             raise WireError("a recorded stream")
         return message
@@ -244,7 +247,7 @@ class StreamReader:
 
 
 def _without_padding(padded: bytes) -> bytes:
-    """Undo PKCS #7 to 16 bytes, and check it: memberlist does not."""
+    """Undo PKCS #7 padding to 16 bytes, and check it: memberlist does not."""
     count = padded[-1] if padded else 0
     if not 1 <= count <= 16 or len(padded) % 16 or padded[-count:] != bytes([count]) * count:
         raise WireError("wrong padding")

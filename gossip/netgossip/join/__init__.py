@@ -1,4 +1,4 @@
-"""How a host enters a cluster: an invitation is made on a member, and redeemed once by the newcomer.
+"""How a host joins a cluster: a member creates an invitation, and the newcomer redeems it once.
 
 Read `invitation` (the token as text), `admission` (both halves of the conversation), `wire` (its bytes), `driver`
 (dials the inviter). `identity` is the key whose hash is the host's id; `discovery` finds peers by multicast DNS.

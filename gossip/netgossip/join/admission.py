@@ -1,7 +1,7 @@
-"""How a node enters a cluster: an invitation is made on a member and redeemed once by the newcomer.
+"""How a node enters a cluster: a member creates an invitation, and the newcomer redeems it once.
 
-The token carries where to find the inviter, the fingerprint of its public key, and a secret. Redeeming is one
-conversation on the record port, told apart from record traffic by its first byte:
+The token carries the inviter's addresses, the fingerprint of its public key, and a secret. Redeeming is one
+conversation on the record port, distinguished from record traffic by its first byte:
 
     newcomer                                             inviter
     'J' hello(invitation id, ephemeral key, nonce)  ─►
@@ -10,12 +10,12 @@ conversation on the record port, told apart from record traffic by its first byt
                               ◄─  sealed(cluster id, name, keys, members)     or     refusal(reason)
 
 The newcomer knows the inviter by its fingerprint; the inviter knows the newcomer by the secret, which goes into the
-derivation of the sealing keys and is never sent. Whoever listens, now or with the secret later, learns nothing: the
-ephemeral keys are gone. An invitation lives in the inviter's memory only: a crash can void it, but nothing can make
-it redeemable twice. The same newcomer may redeem again while the invitation lasts, because its connection may have
-broken after the inviter's last word.
+derivation of the sealing keys and is never sent. An eavesdropper learns nothing, even with the secret later: the
+ephemeral keys are gone. An invitation exists in the inviter's memory only: a crash can void it, but nothing can make
+it redeemable twice. The same newcomer may redeem it again while it is valid, because its connection may have broken
+after the inviter's last message.
 
-Both sides are machines without clock or socket. Refusals are told in plain text before the newcomer has proven
+Both sides are machines without clock or socket. Refusals are sent in plain text before the newcomer has proven
 itself; they say no more than the token's holder knows.
 """
 
@@ -87,7 +87,7 @@ class Invitations:
         credentials: Callable[[], Credentials],
         admitted: Callable[[NodeId, str], None],
     ) -> None:
-        """`credentials` is asked at each redemption; `admitted(node id, name)` hears of each."""
+        """`credentials` is called at each redemption; `admitted(node id, name)` reports each."""
         self._identity = identity
         self._random_bytes = random_bytes
         self._credentials = credentials
@@ -95,7 +95,7 @@ class Invitations:
         self._open: dict[bytes, _Invitation] = {}
 
     def create(self, addresses: tuple[Address, ...], now: float, *, ttl_s: float, uses: int) -> Token:
-        """A new invitation. Raises ValueError when too many are open."""
+        """Create an invitation. Raises ValueError when too many are open."""
         self._forget_old(now)
         if len(self._open) >= MAX_INVITATIONS:
             raise ValueError(f"{MAX_INVITATIONS} invitations are open already")
@@ -112,7 +112,7 @@ class Invitations:
         )
 
     def converse(self, stream_id: StreamId, peer: Address) -> InviterConversation:
-        """A join conversation on a new stream; what GossipNode wants as `join_handler`."""
+        """Begin a join conversation on a new stream; GossipNode's `join_handler`."""
         del stream_id, peer
         return InviterConversation(self, self._identity, self._random_bytes)
 
@@ -121,13 +121,13 @@ class Invitations:
             del self._open[key]
 
     def secret_of(self, invitation_id: bytes, now: float) -> bytes | None:
-        """The secret while the invitation stands (spent ones too, for a newcomer that must ask again)."""
+        """Return the secret while the invitation is valid (spent ones too, for a newcomer that must ask again)."""
         self._forget_old(now)
         invitation = self._open.get(invitation_id)
         return invitation.secret if invitation else None
 
     def redeem(self, invitation_id: bytes, public_key: bytes, name: str) -> Credentials | None:
-        """Use the invitation up; None when it is spent."""
+        """Use the invitation up and return the credentials; None when it is spent."""
         invitation = self._open.get(invitation_id)
         if invitation is None:
             return None
@@ -152,7 +152,8 @@ class InviterConversation:
         self._secrets: _Secrets | None = None
 
     def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
-        """Bytes to send, and whether to close then. Raises WireError for what is no join conversation."""
+        """Return the bytes to send, and whether to close then. Raises WireError for bytes that are not a join
+        conversation."""
         reply, done = b"", False
         for frame in self._frames.feed_untrusted(data):
             if done:
@@ -178,12 +179,12 @@ class InviterConversation:
         secret = self._invitations.secret_of(self._invitation_id, now)
         if secret is None:
             return refusal_frame(
-                "this member knows no such invitation: it has expired, or its agent has restarted since"
+                "this member has no such invitation: it has expired, or the agent was restarted since"
             ), True
         key = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         mine = key.public_key().public_bytes_raw()
         transcript = _transcript(frame, mine, self._identity.public_key)
-        self._secrets = _Secrets(_anti_entropy(key, theirs), secret, transcript)
+        self._secrets = _Secrets(_shared_secret(key, theirs), secret, transcript)
         body = [VERSION, mine, self._identity.public_key, self._identity.sign(b"inviter" + transcript)]
         return frame_of(msgpack.packb(body)), False
 
@@ -191,9 +192,9 @@ class InviterConversation:
         assert self._secrets is not None
         body = self._secrets.open_from_newcomer(frame)
         if body is None:
-            # Not counted against the invitation: its id goes over the wire in the clear, so whoever sees one join
-            # could void it for all who come later. Nobody guesses 128 bits.
-            return refusal_frame("the invitation's secret is not the one this member gave out")
+            # Not counted against the invitation: its id is sent unencrypted, so an observer of one join could void it
+            # for all later newcomers. 128 bits cannot be guessed.
+            return refusal_frame("the invitation's secret is not the one that this member created")
         fields = unpack_untrusted(body, "proof")
         try:
             public_key, name, signature = fields
@@ -232,11 +233,11 @@ class NewcomerConversation:
         self.result: Credentials | Refusal | None = None
 
     def open(self) -> bytes:
-        """The first bytes to send."""
+        """Return the first bytes to send."""
         return STREAM_MAGIC + frame_of(self._hello)
 
     def receive(self, data: bytes) -> bytes:
-        """Bytes to send. Raises WireError for what is no join conversation."""
+        """Return the bytes to send. Raises WireError for bytes that are not a join conversation."""
         reply = b""
         for frame in self._frames.feed_untrusted(data):
             if self.result is not None:
@@ -261,9 +262,9 @@ class NewcomerConversation:
         transcript = _transcript(self._hello, theirs, public_key)
         known = hmac.compare_digest(hashlib.sha256(public_key).digest(), self._token.fingerprint)
         if not known or not verify(public_key, signature, b"inviter" + transcript):
-            self.result = Refusal("whoever answers there is not the member that gave the invitation")
+            self.result = Refusal("another agent answers there, not the member that created the invitation")
             return b""
-        self._secrets = _Secrets(_anti_entropy(self._key, theirs), self._token.secret, transcript)
+        self._secrets = _Secrets(_shared_secret(self._key, theirs), self._token.secret, transcript)
         proof = [self._identity.public_key, self._name, self._identity.sign(b"newcomer" + transcript)]
         return frame_of(self._secrets.seal_to_inviter(msgpack.packb(proof)))
 
@@ -271,7 +272,7 @@ class NewcomerConversation:
         assert self._secrets is not None
         body = self._secrets.open_from_inviter(frame)
         if body is None:
-            raise WireError("the member's last word cannot be opened")
+            raise WireError("the member's credentials cannot be decrypted")
         fields = unpack_untrusted(body, "credentials")
         try:
             cluster_id, cluster, domain, keys, members = fields
@@ -287,7 +288,7 @@ class NewcomerConversation:
         except ValueError as error:
             raise WireError(f"malformed credentials: {error}") from None
         if credentials.cluster_id != self._token.cluster_id:
-            return Refusal("the member that gave the invitation has gone to another cluster since")
+            return Refusal("the member that created the invitation has moved to another cluster since")
         return credentials
 
 
@@ -316,7 +317,7 @@ def _transcript(hello: bytes, inviter_ephemeral: bytes, inviter_public_key: byte
     return hashlib.sha256(hello + inviter_ephemeral + inviter_public_key).digest()
 
 
-def _anti_entropy(key: X25519PrivateKey, theirs: bytes) -> bytes:
+def _shared_secret(key: X25519PrivateKey, theirs: bytes) -> bytes:
     try:
         return key.exchange(X25519PublicKey.from_public_bytes(theirs))
     except ValueError:

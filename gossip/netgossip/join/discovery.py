@@ -1,11 +1,11 @@
 """Peers on the local network by multicast DNS, service `_netagent._udp.local.` (RFC 6762, RFC 6763).
 
-The zeroconf library is built on asyncio and threads. It runs beside trio: its callbacks only hand a name over to
-the trio thread, and every call into it is made in a worker thread. It is told the exact addresses to use, because
-left alone it would join the multicast group on every bridge and veth of the host.
+The zeroconf library is built on asyncio and threads. It runs beside trio: its callbacks only hand a name over to the
+trio thread, and every call into it is made in a worker thread. It gets the exact addresses to use, because by default
+it joins the multicast group on every bridge and veth of the host.
 
-What is heard is a hint and nothing else: a neighbour becomes a member by the gossip protocol with its key, never by
-its announcement.
+An announcement is only a hint: a neighbour becomes a member by the gossip protocol with its key, never by its
+announcement.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from netgossip.types import Address, NodeId
 
 SERVICE_TYPE = "_netagent._udp.local."
 MAX_NEIGHBOURS = 512
-"""More than stand on one link; what is announced beyond that is dropped, so that a flood of names costs nothing."""
+"""More than one link holds; announcements beyond that are dropped, so that a flood of names costs nothing."""
 QUERY_MS = 3000
-"""Waiting for the SRV and TXT records of an announced name; the library's own default."""
+"""Timeout for the SRV and TXT records of an announced name; the library's own default."""
 RETRY_S = 30.0
-"""After the network refused multicast: addresses come and go, a link may get it later."""
+"""Pause after the network refused multicast: addresses change, and a link may support it later."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -46,7 +46,7 @@ logger = logging.getLogger("netgossip.join.discovery")
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredPeer:
-    """Somebody who announces an agent on our link. Nothing of it is authenticated."""
+    """An agent that announces itself on our link. Nothing of it is authenticated."""
 
     node_id: NodeId
     name: str
@@ -68,16 +68,16 @@ class Discovery:
 
     @property
     def neighbours(self) -> Mapping[NodeId, DiscoveredPeer]:
-        """Who is heard now, ourselves not among them."""
+        """The peers heard now, ourselves not among them."""
         return self._neighbours
 
     @property
     def problem(self) -> str:
-        """Why multicast DNS does not work at the moment; empty when it does."""
+        """Why multicast DNS does not work at the moment; empty when it works."""
         return self._problem
 
     async def run(self, me: DiscoveredPeer, links: Sequence[str] = ()) -> None:
-        """Announce `me` and listen on the links that have these addresses; without any, on that of `me.gossip`."""
+        """Announce `me` and listen on the links with these addresses; if there are none, on that of `me.gossip`."""
         links = links or [me.gossip[0]]
         while True:
             try:
@@ -94,7 +94,7 @@ class Discovery:
         send, receive = trio.open_memory_channel[tuple[str, ServiceStateChange]](MAX_NEIGHBOURS)
 
         def queue(instance: str, change: ServiceStateChange) -> None:
-            # A name dropped here is announced again, and asked for again, within minutes.
+            # A name dropped here is announced again, and queried again, within minutes.
             with contextlib.suppress(trio.WouldBlock, trio.ClosedResourceError):
                 send.send_nowait((instance, change))
 
@@ -116,7 +116,7 @@ class Discovery:
                 async for instance, change in receive:
                     await self._note(zeroconf, me.node_id, instance, change)
         finally:
-            # Whoever goes while we do not listen would stay for ever.
+            # A peer that leaves while we do not listen would otherwise stay for ever.
             self._forget_all()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(zeroconf.close)
@@ -137,7 +137,7 @@ class Discovery:
             self._set(instance, neighbour)
 
     def _set(self, instance: str, neighbour: DiscoveredPeer | None) -> None:
-        """What an announced instance says; None: it is gone."""
+        """Apply what an announced instance says; None: it is gone."""
         before = dict(self._neighbours)
         known = self._instances.pop(instance, None)
         if known is not None:
@@ -164,7 +164,7 @@ def _open(links: Sequence[str]) -> Zeroconf:
 
 
 async def _announce(zeroconf: Zeroconf, info: ServiceInfo) -> None:
-    """Takes 1.6 s, for the probing that RFC 6762 section 8.1 asks for."""
+    """Announce `info`. Takes 1.6 s, for the probing that RFC 6762 section 8.1 requires."""
     try:
         await trio.to_thread.run_sync(lambda: zeroconf.register_service(info, allow_name_change=False))
     except NonUniqueNameException:
@@ -191,7 +191,7 @@ def _info_of(me: DiscoveredPeer) -> ServiceInfo:
 
 
 def neighbour_untrusted(info: ServiceInfo) -> DiscoveredPeer | None:
-    """What an announcement says, or None when it makes no sense."""
+    """Return the announced peer, or None when the announcement is invalid."""
     try:
         texts = {key.decode(): (value or b"").decode() for key, value in info.properties.items()}
         node_id, cluster_id = texts["id"], texts.get("cid", "")

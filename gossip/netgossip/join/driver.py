@@ -1,4 +1,4 @@
-"""Dials a member and runs the newcomer's half of a join conversation."""
+"""Dial a member and run the newcomer's half of a join conversation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from netgossip.join.wire import Refusal
 from netgossip.types import Address
 
 CONVERSATION_S = 10.0
-"""Dialling and two round trips; a member that needs longer is as good as away."""
+"""Dialling and two round trips; a member that needs longer counts as unreachable."""
 
 
 class EntryError(GossipError):
-    """Joining failed; the text says why in one clause. `final` when another address would not help."""
+    """Joining failed; the text gives the reason in one clause. `final` when another address would not help."""
 
     def __init__(self, reason: str, *, final: bool) -> None:
         super().__init__(reason)
@@ -26,7 +26,7 @@ class EntryError(GossipError):
 
 
 async def redeem(address: Address, token: Token, identity: Identity, name: str) -> Credentials:
-    """What the member at `address` (its record port) gives for the token. Raises EntryError."""
+    """Redeem the token at `address` (a member's record port) and return its credentials. Raises EntryError."""
     try:
         with trio.fail_after(CONVERSATION_S):
             stream = await trio.open_tcp_stream(*address)
@@ -37,18 +37,21 @@ async def redeem(address: Address, token: Token, identity: Identity, name: str) 
     except (OSError, trio.BrokenResourceError) as error:
         raise EntryError(_reason(error), final=False) from None
     except WireError:
-        raise EntryError("what answers there does not speak our protocol", final=False) from None
+        raise EntryError(
+            "the program that answers there does not speak netagent's join protocol", final=False
+        ) from None
 
 
 def _reason(error: Exception) -> str:
-    """The kernel's words, and none of trio's, which wraps them, and a refused connection in a group besides."""
+    """The kernel's error text without trio's wrapping; trio also puts a refused connection into an exception
+    group."""
     cause: BaseException = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if not isinstance(cause, OSError) or not cause.errno:
         return "the connection broke"
-    # Not `cause.strerror`: where trio raises it, its own sentence with a Python tuple stands there. Those of a name
-    # that cannot be resolved are negative, and no numbers of the kernel's.
+    # Not `cause.strerror`: where trio raises the error, that is trio's own sentence with a Python tuple. The numbers
+    # of resolver errors are negative, and no numbers of the kernel's.
     return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or "the name has no address"
 
 

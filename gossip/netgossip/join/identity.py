@@ -1,7 +1,8 @@
-"""A node's identity: an Ed25519 key made once, whose hash is the node's id everywhere.
+"""A node's identity: an Ed25519 key created once, whose hash is the node's id everywhere.
 
-Machine ids are cloned with disk images and host names are reused; both have broken clusters of others. A key that
-was made at first start can be proven, and an id that is its hash can be checked by whoever holds the public key.
+Machine ids are cloned with disk images and host names are reused; both have broken clusters of other software. A node
+can prove that it holds a key created at its first start, and every holder of the public key can check that the id is
+its hash.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 class Identity:
-    """A private key with its public face."""
+    """A private key and its public key."""
 
     def __init__(self, private_key: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(private_key)
@@ -40,5 +41,5 @@ class Identity:
         self.node_id = node_id_of(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes."""
+        """Return the signature, 64 bytes."""
         return self._key.sign(message)

@@ -20,19 +20,19 @@ SECRET_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What `invite` prints. `secret` must not be logged."""
+    """The invitation that `invite` prints. `secret` must not be logged."""
 
     cluster: str
     cluster_id: str
     addresses: tuple[Address, ...]
-    """Record ports of the inviter, best first."""
+    """Record addresses of the inviter, best first."""
     fingerprint: bytes
     """SHA-256 of the inviter's public key."""
     invitation_id: bytes
     secret: bytes = field(repr=False)
 
     def render(self) -> str:
-        """One word of text."""
+        """Return the token as one word of text."""
         body = [
             VERSION,
             self.cluster,
@@ -46,12 +46,12 @@ class Token:
 
 
 def parse_token_untrusted(text: str) -> Token:
-    """Raises WireError with a sentence that says what is wrong."""
+    """Parse a token. Raises WireError with a sentence that says what is wrong."""
     text = text.strip()
     if not text.startswith(TOKEN_PREFIX):
-        raise WireError(f"this is no invitation: it does not begin with {TOKEN_PREFIX}")
+        raise WireError(f"this is not an invitation: it does not begin with {TOKEN_PREFIX}")
     if len(text) > MAX_TOKEN_CHARACTERS:
-        raise WireError("this is no invitation: it is too long")
+        raise WireError("this is not an invitation: it is too long")
     encoded = text[len(TOKEN_PREFIX) :]
     try:
         body = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
@@ -72,6 +72,6 @@ def parse_token_untrusted(text: str) -> Token:
         raise WireError("the invitation is damaged: copy it whole") from None
     if version != VERSION:
         raise WireError(
-            f"the invitation is of version {version}, this agent speaks {VERSION}: upgrade the older"
+            f"the invitation has version {version}, this agent speaks {VERSION}: upgrade the older agent"
         )
     return token

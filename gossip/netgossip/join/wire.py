@@ -15,14 +15,14 @@ from netgossip.types import Address
 MAX_FRAME_BYTES = 32 * 1024
 """A ring of 16 keys and 64 members is under 8 kB."""
 MAX_ITEMS = 64
-"""In one array. Each level of nesting may make the unpacker allocate for so many before it sees them."""
+"""Elements of one array. At each level of nesting the unpacker may allocate this many before it sees them."""
 _LENGTH = struct.Struct("!H")
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The other side said no; `reason` is a sentence for the operator."""
+    """The other side refused; `reason` is a sentence for the operator."""
 
     reason: str
 
@@ -35,7 +35,7 @@ class Frames:
         self._buffer = b""
 
     def feed_untrusted(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes."""
+        """Return the frames that `data` completes."""
         self._buffer += data
         if self._magic:
             if not self._buffer.startswith(self._magic):
@@ -54,17 +54,17 @@ class Frames:
 
 
 def frame_of(body: bytes) -> bytes:
-    """One frame for the stream."""
+    """Return one frame for the stream."""
     return _LENGTH.pack(len(body)) + body
 
 
 def refusal_frame(reason: str) -> bytes:
-    """A frame that says no."""
+    """Return a frame with a refusal."""
     return frame_of(msgpack.packb(["refused", reason]))
 
 
 def refusal_untrusted(frame: bytes) -> Refusal | None:
-    """A refusal is the one frame that is a two-element array which begins with its own name."""
+    """Return the refusal in a frame, if it is one: a two-element array that begins with "refused"."""
     if not frame.startswith(msgpack.packb(["refused", ""])[:-1]):
         return None
     fields = unpack_untrusted(frame, "refusal")
@@ -72,12 +72,12 @@ def refusal_untrusted(frame: bytes) -> Refusal | None:
 
 
 def printable(text: str) -> str:
-    """Without control characters, which would reach a terminal or a log."""
+    """Remove control characters, which would otherwise reach a terminal or a log."""
     return "".join(c for c in text if c.isprintable())
 
 
 def unpack_untrusted(body: bytes, what: str) -> list[Any]:
-    """A msgpack array with at least one element. Raises WireError naming `what`."""
+    """Unpack a msgpack array with at least one element. Raises WireError naming `what`."""
     try:
         fields = msgpack.unpackb(
             body,
@@ -97,21 +97,21 @@ def unpack_untrusted(body: bytes, what: str) -> list[Any]:
 
 
 def typed(value: Any, kind: type[_T]) -> _T:
-    """`value` if it is of `kind`, else ValueError."""
+    """Return `value` if it is of `kind`, else raise ValueError."""
     if not isinstance(value, kind):
         raise ValueError(f"{kind.__name__} expected")
     return value
 
 
 def sized(value: Any, size_bytes: int) -> bytes:
-    """`value` if it is so many bytes, else ValueError."""
+    """Return `value` if it has this size, else raise ValueError."""
     if not isinstance(value, bytes) or len(value) != size_bytes:
         raise ValueError(f"{size_bytes} bytes expected")
     return value
 
 
 def addresses_of(value: Any) -> tuple[Address, ...]:
-    """`value` if it is a list of at most 64 [IP address, port], else ValueError."""
+    """Return `value` if it is a list of at most 64 [IP address, port], else raise ValueError."""
     if not isinstance(value, list) or len(value) > MAX_ITEMS:
         raise ValueError("addresses expected")
     found: list[Address] = []

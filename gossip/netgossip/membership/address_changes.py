@@ -1,8 +1,8 @@
-"""A live member that appears under another address: has it moved, or is that another machine with its id?
+"""A live member appears under another address: did it move, or does another machine use its id?
 
-The old address is pinged once, at once. While it answers, the new one is refused, and each of the two machines is
-told of the other, because nobody else will: what is refused is not passed on, and neither ever dials what it takes
-for itself. When it does not answer, the member has moved.
+The old address is pinged once, immediately. While it answers, the new one is refused, and each of the two machines
+gets a message about the other, because no other member will send one: a refused claim is not passed on, and neither
+machine ever dials what it takes for itself. When the old address does not answer, the member has moved.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from netgossip.membership.members import MemberTable, is_live
 from netgossip.membership.outgoing import Outgoing
 from netgossip.types import Address, IdentityContested, Member, NodeId
 
-MOVES_LIMIT: Final = 64
-"""Changes of address being checked at once; further ones wait for the next rumour."""
-RIVAL_TOLD_S: Final = 60.0
-"""So long a refused machine is told what the member at the old address raises."""
+ADDRESS_CHANGES_LIMIT: Final = 64
+"""Address changes being checked at once; further ones wait for the next broadcast."""
+RIVAL_NOTIFIED_S: Final = 60.0
+"""How long a refused machine gets what the member at the old address announces."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class _AddressChange:
     claim: Alive
     deadline: float
     sequence: int | None = None
-    """Of the ping to the old address, once it was sent."""
+    """Sequence of the ping to the old address, once it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class _Rival:
 
 
 class AddressChanges:
-    """Changes of address that are being checked, and the machines that were refused of late."""
+    """Address changes that are being checked, and the machines that were refused recently."""
 
     def __init__(
         self, *, config: GossipConfig, table: MemberTable, outgoing: Outgoing, counts: Counter[str]
@@ -56,80 +56,80 @@ class AddressChanges:
         return node_id in self._address_changes
 
     def note(self, claim: Alive, now: float) -> None:
-        """A live member, it says, has another address."""
+        """Note the claim that a live member has another address."""
         known = self._address_changes.get(claim.node)
         if known is not None:
             if claim.incarnation > known.claim.incarnation:
                 known.claim = claim
-        elif len(self._address_changes) < MOVES_LIMIT:
+        elif len(self._address_changes) < ADDRESS_CHANGES_LIMIT:
             self._address_changes[claim.node] = _AddressChange(claim, now + self._config.probe_timeout_s)
 
     def drop(self, node_id: NodeId) -> None:
-        """The member is dead, or known to be where it says."""
+        """Stop checking: the member is dead, or known to be where it says."""
         self._address_changes.pop(node_id, None)
 
     def ask(self, next_sequence: Callable[[], int]) -> None:
-        """Ping the old address of each, once."""
+        """Ping the old address of each address change, once."""
         own = self._table.own
-        for node_id, move in self._address_changes.items():
-            if move.sequence is None:
-                move.sequence = next_sequence()
-                ping = Ping(move.sequence, node_id, own.node_id, own.address)
+        for node_id, change in self._address_changes.items():
+            if change.sequence is None:
+                change.sequence = next_sequence()
+                ping = Ping(change.sequence, node_id, own.node_id, own.address)
                 self._outgoing.send(self._table.view[node_id].address, ping)
 
     def refuse(self, sequence: int, now: float) -> bool:
-        """The old address answered the ping of `sequence`: who claims the new one is somebody else. False when it was
-        no ping of ours."""
-        for node_id, move in self._address_changes.items():
-            if move.sequence == sequence:
+        """Handle an answer from the old address: another machine claims the new one. False when `sequence` is not of
+        such a ping."""
+        for node_id, change in self._address_changes.items():
+            if change.sequence == sequence:
                 del self._address_changes[node_id]
                 self._counts["refused_address"] += 1
                 held = self._table.view[node_id]
-                self._note_rival(move.claim, held.address, now)
-                self._outgoing.send(held.address, move.claim)
-                self._outgoing.send(move.claim.address, alive(held), is_live=False)
+                self._note_rival(change.claim, held.address, now)
+                self._outgoing.send(held.address, change.claim)
+                self._outgoing.send(change.claim.address, alive(held), is_live=False)
                 return True
         return False
 
     def tell_rival(self, claim: Alive, now: float) -> None:
-        """Pass what a member raised on to the machine that was refused under its id: rumours go to addresses that we
-        believe in, so it would hear of this at its next full exchange only."""
+        """Pass an announcement of a member on to the machine that was refused under its id: broadcasts go only to
+        addresses that we believe in, so that machine would learn of it only at its next push/pull."""
         rival = self._rivals.get(claim.node)
         if rival is not None and now < rival.until and claim.address != rival.address:
             self._outgoing.send(rival.address, claim, is_live=False)
 
     def _note_rival(self, claim: Alive, held: Address, now: float) -> None:
-        """A member's id that another machine uses is reported once in RIVAL_TOLD_S."""
+        """Remember a machine that uses a member's id, and report it once in RIVAL_NOTIFIED_S."""
         self._rivals = {node_id: rival for node_id, rival in self._rivals.items() if now < rival.until}
         known = self._rivals.get(claim.node)
-        if known is None and len(self._rivals) >= MOVES_LIMIT:
+        if known is None and len(self._rivals) >= ADDRESS_CHANGES_LIMIT:
             return
         reported_at = known.reported_at if known is not None else float("-inf")
-        if now >= reported_at + RIVAL_TOLD_S:
+        if now >= reported_at + RIVAL_NOTIFIED_S:
             reported_at = now
             self._outgoing.event(IdentityContested(claim.node, held, claim.address))
-        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_TOLD_S, reported_at)
+        self._rivals[claim.node] = _Rival(claim.address, now + RIVAL_NOTIFIED_S, reported_at)
 
     def take_due(self, now: float) -> list[Alive]:
-        """The claims of those whose old address was silent."""
-        due = [node_id for node_id, move in self._address_changes.items() if now >= move.deadline]
+        """Return the claims of those whose old address was silent."""
+        due = [node_id for node_id, change in self._address_changes.items() if now >= change.deadline]
         return [self._address_changes.pop(node_id).claim for node_id in due]
 
     def next_deadline(self) -> float:
-        """When `take_due` has something to give."""
-        return min((move.deadline for move in self._address_changes.values()), default=float("inf"))
+        """When `take_due` has something to return."""
+        return min((change.deadline for change in self._address_changes.values()), default=float("inf"))
 
     def postpone(self, delay_s: float) -> None:
-        """We were not listening for `delay_s`."""
-        for move in self._address_changes.values():
-            move.deadline += delay_s
+        """Give every check `delay_s` more, because we did not listen for that long."""
+        for change in self._address_changes.values():
+            change.deadline += delay_s
 
     def check_invariants(self) -> None:
-        """What waits is about live members, and bounded."""
+        """Assert that all checks are about live members, and bounded."""
         assert all(is_live(self._table.view[node_id]) for node_id in self._address_changes)
-        assert max(len(self._address_changes), len(self._rivals)) <= MOVES_LIMIT
+        assert max(len(self._address_changes), len(self._rivals)) <= ADDRESS_CHANGES_LIMIT
 
 
 def alive(member: Member) -> Alive:
-    """What a member would say of itself."""
+    """The statement that a member would make about itself."""
     return Alive(member.node_id, member.incarnation, member.address, member.meta, member.vsn)

@@ -1,6 +1,6 @@
 """Lifeguard's first part: a node that has reason to doubt itself waits longer before it accuses others.
 
-The score is 0 when all is well. It rises when our probe fails though the helpers did not confirm that the target is
+The score is 0 when all is well. It rises when our probe fails although the helpers did not confirm that the target is
 at fault, when we must refute that we are dead, and when our own event loop lags; it falls with each probe that
 succeeds. The deadline for an ack is probe_interval * (score + 1).
 
@@ -22,5 +22,5 @@ class Awareness:
         self.score = min(max(self.score + delta, 0), self._max_score)
 
     def stretched_s(self, interval_s: float) -> float:
-        """How long to wait for what would take `interval_s` at most on a healthy node."""
+        """Stretch `interval_s`, the maximum on a healthy node, by our score."""
         return interval_s * (self.score + 1)

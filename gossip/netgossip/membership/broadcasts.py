@@ -1,10 +1,10 @@
-"""Rumours that wait to ride on other datagrams, each a limited number of times.
+"""The queue of broadcasts that piggyback on other datagrams, each a limited number of times.
 
-A rumour about a name replaces the one before it, so the queue is no longer than the table of members. Rumours that
-were sent least go first, among those the newest: a storm delays old rumours and loses none. The limit,
-retransmit_mult * ceil(log10(N + 1)), lets an epidemic reach everybody with a chance of missing of about
-exp(-limit); the full exchanges cover the rest. In small clusters that is too few: of 5 members with 2 dead, one in
-eight restarts was missed by somebody for up to 15 s (simulated). So there the limit is twice the number of members.
+A broadcast about a name replaces the previous one, so the queue is no longer than the table of members. Broadcasts
+that were sent least go first, and among those the newest: a storm delays old broadcasts and loses none. The limit,
+retransmit_mult * ceil(log10(N + 1)), lets an epidemic reach all members with a chance of missing one of about
+exp(-limit); the push/pulls cover the rest. In small clusters that is too few: of 5 members with 2 dead, one in eight
+restarts was missed by some member for up to 15 s (simulated). So there the limit is twice the number of members.
 
 Source: memberlist's queue.go (TransmitLimitedQueue).
 """
@@ -15,13 +15,13 @@ import math
 from collections import defaultdict
 
 SMALL_CLUSTER_LIMIT = 12
-"""Up to here the limit is twice the number of members; memberlist's own has this value from 99 members on."""
+"""Up to here the limit is twice the number of members; memberlist's own limit has this value from 99 members on."""
 _MISFITS_LIMIT = 16
-"""So many rumours too large for the space left are looked at before giving up: bounds the work per datagram."""
+"""How many broadcasts too large for the space left are tried before giving up: bounds the work per datagram."""
 
 
 class BroadcastQueue:
-    """Rumours by name of the member that they are about."""
+    """Broadcasts by the name of the member that they are about."""
 
     def __init__(self, retransmit_mult: int) -> None:
         self._retransmit_mult = retransmit_mult
@@ -35,27 +35,27 @@ class BroadcastQueue:
         return name in self._broadcasts
 
     def limit(self, members: int) -> int:
-        """How often a rumour is sent in a cluster of `members`."""
+        """How often a broadcast is sent in a cluster of `members`."""
         usual = self._retransmit_mult * math.ceil(math.log10(members + 1))
         return max(usual, min(2 * members, SMALL_CLUSTER_LIMIT))
 
     def put(self, name: str, message: bytes) -> None:
-        """Spread `message`; what was said about `name` before is dropped."""
+        """Queue `message`; it replaces the previous broadcast about `name`."""
         self.discard(name)
         self._broadcasts[name] = (0, message)
         self._by_sends[0][name] = None
 
     def discard(self, name: str) -> None:
-        """No longer spread what is said about `name`."""
+        """Stop broadcasting about `name`."""
         if (known := self._broadcasts.pop(name, None)) is not None:
             del self._by_sends[known[0]][name]
 
     def take(
         self, *, space_bytes: int, part_bytes: int, count: int, members: int, is_counted: bool = True
     ) -> list[bytes]:
-        """Up to `count` rumours for one datagram; each costs its length plus `part_bytes` of `space_bytes`.
+        """Return up to `count` broadcasts for one datagram; each costs its length plus `part_bytes` of `space_bytes`.
 
-        With `is_counted` False they stay as often to be sent as before.
+        With `is_counted` False the sends do not count towards the limit.
         """
         chosen: list[str] = []
         misfits = 0
@@ -86,6 +86,6 @@ class BroadcastQueue:
         return message
 
     def check_invariants(self) -> None:
-        """Both indexes hold the same rumours."""
+        """Assert that both indexes hold the same broadcasts."""
         indexed = {name: sends for sends, names in self._by_sends.items() for name in names}
         assert indexed == {name: sends for name, (sends, _) in self._broadcasts.items()}

@@ -1,6 +1,7 @@
-"""Failure detection in action: pings and answers, helpers, streams, and what an outcome means for belief and health.
+"""The failure detector: pings and acks, helpers, streams, and what an outcome means for member states and local
+health.
 
-The rules of the probe itself are in probe.py; here they meet the table of members and the network.
+The rules of the probe itself are in probe.py; this file connects them to the table of members and the network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ KNOWS_NACK: Final = 4
 
 
 class FailureDetector:
-    """Asks one member at a time, and answers those who ask. `rtt_s` is of the last direct answer of each member."""
+    """Probes one member at a time, and answers the probes of others. `rtt_s` is from each member's last direct
+    answer."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class FailureDetector:
         self.rtt_s: dict[NodeId, float] = {}
 
     def handle_ping(self, ping: Ping, source: Address, now: float) -> None:
-        """Answer; and who pings us though we hold it dead hears of that."""
+        """Answer a ping; a sender that we hold dead or left is accused, so that it can refute."""
         if ping.node != self._table.own_id:
             self._counts["refused_not_for_us"] += 1
             return
@@ -62,7 +64,7 @@ class FailureDetector:
             self._state_updates.accuse(prober, destination, now)
 
     def handle_indirect_ping(self, request: IndirectPing, source: Address, now: float) -> None:
-        """Ping somebody on behalf of another member."""
+        """Ping a node on behalf of another member."""
         sequence = self.prober.relay(
             request.reply_to or source, request.sequence, wants_nack=request.wants_nack, now=now
         )
@@ -72,7 +74,7 @@ class FailureDetector:
             self._outgoing.send(request.target, self._ping(sequence, request.node))
 
     def handle_ack(self, sequence: int, now: float) -> None:
-        """A ping of ours is answered: a probe, one for somebody else, or the check of an address."""
+        """Handle an ack of one of our pings: a probe, one for another member, or the check of an address."""
         if (probe := self.prober.acked(sequence)) is not None:
             self._awareness.apply(-1)
             self._state_updates.heard_from(probe.target)
@@ -96,7 +98,7 @@ class FailureDetector:
         target_id = self.prober.order.take(
             lambda: [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)],
             lambda node_id: (member := get(node_id)) is not None and is_live(member),
-            # Where many die at once, a probe out of turn is better spent on one that nobody suspects yet.
+            # Where many die at once, a probe out of turn is better spent on a member that is not suspected yet.
             preferable=lambda node_id: (
                 (member := get(node_id)) is not None and member.state is MemberState.ALIVE
             ),
@@ -108,13 +110,13 @@ class FailureDetector:
         probe = self.prober.begin(target_id, patience_s=patience_s, now=now)
         messages: list[DatagramMessage] = [self._ping(probe.sequence, target_id)]
         if target.state is MemberState.SUSPECT:
-            # Lifeguard's third part: who is suspected hears it from the prober and can refute at once.
+            # Lifeguard's third part: the prober tells the suspected member, which can then refute at once.
             messages.append(Suspect(target_id, target.incarnation, self._table.own_id))
         self._counts["probes"] += 1
         self._outgoing.send(target.address, *messages)
 
     def handle_deadline(self, now: float) -> None:
-        """Report silence to those who asked for a probe; take ours to its next phase."""
+        """Send nacks for the relays without an answer; take our own probe to its next phase."""
         for relay in self.prober.nacks_due(now):
             self._outgoing.send(relay.requester, Nack(relay.requester_sequence))
         probe = self.prober.current
@@ -148,7 +150,7 @@ class FailureDetector:
     def _fail_probe(self, probe: Probe, target: Member, now: float) -> None:
         self._counts["probes_failed"] += 1
         self.prober.order.was_preferred = (
-            False  # if it came out of turn, then with good reason: on with the next
+            False  # it came out of turn with good reason: the next one may as well
         )
         self._awareness.apply(probe.health_delta())
         self._end_stream(probe)
@@ -159,15 +161,15 @@ class FailureDetector:
             self._streams.close(probe.stream)
 
     def abandon(self) -> None:
-        """Accuse nobody any more."""
+        """Stop probing: accuse no member any more."""
         if self.prober.current is not None:
             self._end_stream(self.prober.failed())
 
     def reap(self) -> None:
-        """Forget what was measured of members that are forgotten."""
+        """Drop the measurements of members that were removed."""
         self.rtt_s = {n: rtt for n, rtt in self.rtt_s.items() if n in self._table}
 
     def check_invariants(self) -> None:
-        """We never probe ourselves."""
+        """Assert that we never probe ourselves."""
         probe = self.prober.current
         assert probe is None or probe.target != self._table.own_id

@@ -1,7 +1,7 @@
-"""A node that was stopped or starved of CPU doubts itself rather than others.
+"""Local stall: a node that was stopped or starved of CPU doubts itself rather than others.
 
-The answers that it waits for lie unread in the socket, so everybody gets the time back during which it did not
-listen, and a while to be heard; and Lifeguard makes it slower to accuse.
+The answers that it waits for lie unread in the socket, so every deadline is extended by the time during which it did
+not listen, plus one probe timeout for answers to be read; and Lifeguard makes it slower to accuse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netgossip.membership.state_updates import StateUpdates
 
 
 class LocalStall:
-    """`note` what the driver has measured; `make_up` for a timer that came late."""
+    """Call `note` with the lag that the driver measured, `make_up` with the lateness of a timer."""
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class LocalStall:
         self._noted_at = float("-inf")
 
     def note(self, lag_s: float, now: float) -> None:
-        """The event loop was late by so much."""
+        """Count a lag of the event loop."""
         if lag_s > self._timeout_s / 2 and now != self._noted_at:
             self._noted_at = now  # the driver and our own timer may both have noticed
             self._counts["lags"] += 1
             self._awareness.apply(+1)
 
     def make_up(self, late_s: float, now: float) -> None:
-        """A timer that is never set into the past comes late by so much: all that runs out has as much time more."""
+        """Extend all deadlines by the lateness of a timer that is never set into the past."""
         self.note(late_s, now)
         if late_s > self._timeout_s:
             self._prober.postpone(late_s + self._timeout_s)

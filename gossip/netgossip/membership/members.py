@@ -1,13 +1,13 @@
 """The table of members and its merge rule.
 
-What a node believes of another is a pair (incarnation, state). The incarnation is raised by its owner alone, to
-answer an accusation or to publish a change; within one incarnation the states are ordered alive < suspect < dead <
-left and belief only goes up. So whoever hears all claims, in whatever order, comes to believe the highest of them.
+A node's belief about another is a pair (incarnation, state). Only the owner raises its incarnation, to answer an
+accusation or to publish a change; within one incarnation the states are ordered alive < suspect < dead < left, and
+the belief only goes up. So all nodes that receive all claims, in any order, come to believe the highest of them.
 
 memberlist differs in one point, to its harm: a dead member's stored incarnation is not raised by later evidence of
-its death, and an old "alive" that was delayed can resurrect it (dead at 2, dead at 10 ignored, then alive at 5).
-Here belief never falls back, but for lies that their subject contradicts itself (incarnation.py). Another difference
-is that the dead and the left are remembered for days, so that they can be dialled and told.
+its death, and an old "alive" that was delayed can resurrect it (dead at 2, dead at 10 ignored, then alive at 5). Here
+the belief never falls back, except for false claims that their subject contradicts (incarnation.py). Another
+difference: dead and left members are remembered for days, so that they can be dialled and accused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from netgossip.types import Address, Member, MemberState, NodeId
 
 
 class UpdateVerdict(enum.Enum):
-    """What a claim does to a belief."""
+    """What a claim does to the belief that we hold."""
 
     IGNORE = "ignore"
-    """Old news."""
+    """The claim is old."""
     RAISE = "raise"
-    """The state stays, at the claim's incarnation."""
+    """The state stays, with the claim's incarnation."""
     CONFIRM = "confirm"
-    """Another voice for the suspicion that we hold."""
+    """The claim confirms the suspicion that we hold."""
     TAKE = "take"
     """The claim becomes our belief."""
 
@@ -49,7 +49,7 @@ RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[UpdateVerdict, Updat
             (_SUSPECT, _SUSPECT): (_IGNORE, _CONFIRM, _CONFIRM),
             (_SUSPECT, _DEAD): (_IGNORE, _TAKE, _TAKE),
             (_SUSPECT, _LEFT): (_IGNORE, _TAKE, _TAKE),
-            # A newer suspicion does not make the dead half alive; the "alive" that must have come before it will.
+            # A newer suspicion does not revive a dead member; the "alive" that must have preceded it will.
             (_DEAD, _ALIVE): (_IGNORE, _IGNORE, _TAKE),
             (_DEAD, _SUSPECT): (_IGNORE, _IGNORE, _IGNORE),
             (_DEAD, _DEAD): (_IGNORE, _IGNORE, _RAISE),
@@ -64,7 +64,7 @@ RULES: Final[Mapping[tuple[MemberState, MemberState], tuple[UpdateVerdict, Updat
 
 
 def judge(held: Member, claimed: MemberState, incarnation: int) -> UpdateVerdict:
-    """What a claim of `claimed` at `incarnation` does to what we hold."""
+    """Return what a claim of `claimed` at `incarnation` does to what we hold."""
     older, equal, newer = RULES[held.state, claimed]
     if incarnation < held.incarnation:
         return older
@@ -72,7 +72,7 @@ def judge(held: Member, claimed: MemberState, incarnation: int) -> UpdateVerdict
 
 
 def is_live(member: Member) -> bool:
-    """Alive, or suspected but not yet declared dead."""
+    """True for a member that is alive, or suspected but not yet declared dead."""
     return member.state in (_ALIVE, _SUSPECT)
 
 
@@ -83,13 +83,13 @@ class MemberTable:
         self.own_id = own.node_id
         self._members: dict[NodeId, Member] = {own.node_id: own}
         self._at: dict[Address, dict[NodeId, None]] = {own.address: {own.node_id: None}}
-        """Who has an address."""
+        """The members that have an address."""
         self._changed_at: dict[NodeId, float] = {}
         self._live = 1
         self._hosts: tuple[int, frozenset[str]] = (-1, frozenset())
         """IP addresses of all members, at a revision."""
         self.revision = 0
-        """Rises when a member comes, goes, or changes its address."""
+        """Rises when a member is added or removed, or changes its state or address."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -102,17 +102,17 @@ class MemberTable:
 
     @property
     def view(self) -> Mapping[NodeId, Member]:
-        """Read-only, and changes with the table."""
+        """A read-only view that changes with the table."""
         return MappingProxyType(self._members)
 
     @property
     def own(self) -> Member:
-        """Ourselves."""
+        """Our own entry."""
         return self._members[self.own_id]
 
     @property
     def live(self) -> int:
-        """How many are live, ourselves among them: the N of all formulas."""
+        """Number of live members, ourselves included: the N of all formulas."""
         return self._live
 
     def get(self, node_id: NodeId) -> Member | None:
@@ -120,7 +120,7 @@ class MemberTable:
         return self._members.get(node_id)
 
     def put(self, member: Member, now: float) -> Member | None:
-        """Hold `member`. Returns what was held before."""
+        """Store `member`. Returns what was stored before."""
         previous = self._members.get(member.node_id)
         if previous is None or previous.state is not member.state:
             self._changed_at[member.node_id] = now
@@ -140,13 +140,13 @@ class MemberTable:
             self._members[member.node_id] = replace(member, incarnation=incarnation)
 
     def is_members_host(self, host: str) -> bool:
-        """True for the IP address of a member, a dead one among them."""
+        """True for the IP address of any member, dead ones included."""
         if self._hosts[0] != self.revision:
             self._hosts = self.revision, frozenset(member.address[0] for member in self._members.values())
         return host in self._hosts[1]
 
     def at(self, address: Address) -> Iterator[Member]:
-        """The members with this address, whatever their state."""
+        """The members with this address, in any state."""
         return (self._members[node_id] for node_id in self._at.get(address, ()))
 
     def _leave_address(self, member: Member) -> None:
@@ -155,11 +155,11 @@ class MemberTable:
             del self._at[member.address]
 
     def changed_at(self, node_id: NodeId) -> float:
-        """When the node took its present state, as far as we saw."""
+        """When the node entered its present state, as far as we saw."""
         return self._changed_at.get(node_id, 0.0)
 
     def remove(self, node_id: NodeId) -> None:
-        """Forget a node that is not live."""
+        """Remove a node that is not live."""
         member = self._members.pop(node_id)
         assert not is_live(member)
         self._leave_address(member)
@@ -171,7 +171,7 @@ class MemberTable:
         return [m for m in self._members.values() if m.state in states and m.node_id != self.own_id]
 
     def check_invariants(self) -> None:
-        """The count of live members is right, and ourselves are live or leaving, never dead."""
+        """Assert that the count of live members is right, and that we ourselves are alive or left, never dead."""
         assert self._live == sum(map(is_live, self._members.values()))
         assert {(a, n) for a, some in self._at.items() for n in some} == {
             (m.address, n) for n, m in self._members.items()

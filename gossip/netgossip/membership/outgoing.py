@@ -1,7 +1,7 @@
-"""What the membership wants done: datagrams with rumours riding on them, stream commands, events.
+"""The membership's output: datagrams with piggybacked broadcasts, stream commands, events.
 
-Every datagram, also a mere ack, is filled up with waiting rumours, so that news travel with traffic that is there
-anyway.
+Every datagram, even a mere ack, is filled up with waiting broadcasts, so that they spread without traffic of their
+own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from netgossip.membership.broadcasts import BroadcastQueue
 from netgossip.types import Address, Channel, Datagram, Event, NodeOutput, StreamCommand
 
 DATAGRAMS_LIMIT: Final = 4096
-"""Between two drains. The driver drains after each input, so this is never reached; beyond it the oldest stay and
-the new are dropped, as the network might have done."""
+"""Datagrams between two drains. The driver drains after each input, so this is never reached; beyond it the oldest
+stay and new ones are dropped, as the network might have done."""
 
 
 class Outgoing:
-    """Collects output between two drains. `live` tells the number of members for the rumours' limit."""
+    """Collects output between two drains. `live` returns the number of members for the broadcasts' limit."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Outgoing:
         self._events: list[Event] = []
 
     def send(self, destination: Address, *messages: DatagramMessage, is_live: bool = True) -> None:
-        """One datagram with `messages` and as many rumours as fit; none when there is nothing to say.
+        """Queue one datagram with `messages` and as many broadcasts as fit; none when there is nothing to send.
 
-        Rumours told to somebody who is not live are told to the others as often nevertheless.
+        Broadcasts sent to a member that is not live do not count towards their limit.
         """
         parts = [encode(message) for message in messages]
         parts += self.broadcasts.take(
@@ -75,15 +75,15 @@ class Outgoing:
         self._datagrams.append(Datagram(Channel.GOSSIP, destination, payload))
 
     def stream(self, command: StreamCommand) -> None:
-        """Something to be done with a stream."""
+        """Queue a stream command."""
         self._streams.append(command)
 
     def event(self, event: Event) -> None:
-        """A fact for the application."""
+        """Queue an event for the application."""
         self._events.append(event)
 
     def drain(self) -> NodeOutput:
-        """Everything since the last drain."""
+        """Return everything since the last drain."""
         output = NodeOutput(tuple(self._datagrams), tuple(self._streams), tuple(self._events))
         self._datagrams, self._streams, self._events = [], [], []
         return output

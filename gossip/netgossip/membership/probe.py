@@ -1,8 +1,8 @@
-"""Failure detection: who is asked when, and what an answer or a silence means.
+"""The rules of probing: which member is probed when, and what an answer or a silence means.
 
-One member is asked each interval, in an order that is shuffled anew whenever it ends; so every member is asked
-within two rounds, and all nodes together ask a dead one within a second whatever their number. A probe goes
-through phases by time alone:
+One member is probed per interval, in an order that is shuffled anew whenever it ends; so every member is probed
+within two rounds, and all nodes together probe a dead one within a second whatever their number. A probe goes through
+its phases by time alone:
 
     sent ........ +probe_timeout: ask k helpers to try, and try by TCP
          ........ +probe_interval * (score + 1) + grace: failed
@@ -25,11 +25,11 @@ from netgossip.types import Address, NodeId, StreamId
 NACK_GRACE_S = 0.05
 """Nacks of stock memberlist nodes arrive 2 to 6 ms after the deadline on a LAN."""
 NACK_PART = 0.8
-"""A helper reports silence after this part of the probe timeout, so that the news is in time."""
+"""A helper reports silence after this part of the probe timeout, so that its nack arrives in time."""
 RELAYS_LIMIT = 256
 """Probes on behalf of others in flight at once; further requests are refused and count as a silent helper."""
 PREFERRED_LIMIT = 256
-"""Members that wait to be asked out of turn; further ones wait for their turn."""
+"""Members waiting to be probed out of turn; further ones wait for their turn."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Probe:
     deadline: float
     escalated: bool = False
     helpers: int = 0
-    """How many were asked that know how to nack."""
+    """How many of the asked helpers know how to nack."""
     nacks: set[Address] = field(default_factory=set)
     stream: StreamId | None = None
 
@@ -63,10 +63,10 @@ class Relay:
 
 
 class RoundRobin:
-    """Whoever is wanted, one after the other, in an order that is shuffled anew each round.
+    """Yields the wanted members one after the other, in an order that is shuffled anew each round.
 
-    Whoever is preferred comes first, but not twice in a row unless the hint was right (`was_preferred` is then taken
-    back): wrong ones must not keep anybody from being asked.
+    A preferred member comes first, but not twice in a row unless the hint was right (the caller then resets
+    `was_preferred`): wrong hints must not keep other members from being probed.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -83,7 +83,8 @@ class RoundRobin:
             self._preferred[node_id] = None
 
     def add(self, node_id: NodeId) -> None:
-        """A new member gets a random place in what is left of this round: nobody is asked by all at once."""
+        """Insert a new member at a random place in the rest of this round, so that not all nodes probe it at the same
+        time."""
         if node_id not in self._queued:
             self._queued.add(node_id)
             self._order.insert(self._rng.randint(0, len(self._order)), node_id)
@@ -95,9 +96,10 @@ class RoundRobin:
         *,
         preferable: Callable[[NodeId], bool] | None = None,
     ) -> NodeId | None:
-        """The next one that is still `wanted`; a round that ends begins anew with all `candidates`.
+        """Return the next one that is still `wanted`; a round that ends begins anew with all `candidates`.
 
-        Of those that are preferred only such that are still `preferable`, without it all that are wanted.
+        A preferred member comes out of turn only while it is still `preferable`; without `preferable`, while it is
+        wanted.
         """
         while self._preferred and not self.was_preferred:
             node_id = next(iter(self._preferred))
@@ -119,7 +121,7 @@ class RoundRobin:
 
 
 class Prober:
-    """Sequence numbers, the probe in flight, and probes for others. An answer counts only for what is in flight."""
+    """Sequence numbers, the probe in flight, and probes for others. An answer counts only for a probe in flight."""
 
     def __init__(self, config: GossipConfig, rng: random.Random) -> None:
         self._config = config
@@ -130,12 +132,12 @@ class Prober:
         self.relays: dict[int, Relay] = {}
 
     def next_sequence(self) -> int:
-        """A number that no ping in flight has."""
+        """Return a number that no ping in flight has."""
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         return self._sequence
 
     def begin(self, target: NodeId, *, patience_s: float, now: float) -> Probe:
-        """Start asking `target`; `patience_s` is the interval stretched by our own health."""
+        """Start probing `target`; `patience_s` is the interval stretched by our own health."""
         assert self.current is None
         self.current = Probe(
             self.next_sequence(),
@@ -147,7 +149,7 @@ class Prober:
         return self.current
 
     def acked(self, sequence: int) -> Probe | None:
-        """The probe that this ack ends, if it is the one in flight."""
+        """Return the probe that this ack ends, if it is the one in flight."""
         probe = self.current
         if probe is None or probe.sequence != sequence:
             return None
@@ -155,7 +157,7 @@ class Prober:
         return probe
 
     def nacked(self, sequence: int, helper: Address) -> None:
-        """A helper heard nothing either."""
+        """Note that a helper heard nothing either."""
         if self.current is not None and self.current.sequence == sequence and self.current.escalated:
             self.current.nacks.add(helper)
 
@@ -169,7 +171,7 @@ class Prober:
     def relay(
         self, requester: Address, requester_sequence: int, *, wants_nack: bool, now: float
     ) -> int | None:
-        """The sequence for a ping on behalf of `requester`; None when too many are in flight."""
+        """Return the sequence for a ping on behalf of `requester`; None when too many are in flight."""
         if len(self.relays) >= RELAYS_LIMIT:
             return None
         sequence = self.next_sequence()
@@ -180,7 +182,7 @@ class Prober:
         return sequence
 
     def nacks_due(self, now: float) -> list[Relay]:
-        """Relays whose requester must now hear of the silence, each once; those that expired are dropped."""
+        """Return the relays whose requester must now get a nack, each once; drop those that expired."""
         for sequence in [s for s, relay in self.relays.items() if now >= relay.expires_at]:
             del self.relays[sequence]
         due = [relay for relay in self.relays.values() if relay.nack_at is not None and now >= relay.nack_at]
@@ -189,13 +191,13 @@ class Prober:
         return due
 
     def postpone(self, delay_s: float) -> None:
-        """Give the target more time: we were not listening for `delay_s`."""
+        """Give the target `delay_s` more, because we did not listen for that long."""
         if self.current is not None:
             self.current.escalate_at += delay_s
             self.current.deadline += delay_s
 
     def next_deadline(self) -> float:
-        """When the probe in flight or a relay wants attention."""
+        """When the probe in flight or a relay needs attention."""
         deadline = float("inf")
         if self.current is not None:
             deadline = self.current.deadline if self.current.escalated else self.current.escalate_at

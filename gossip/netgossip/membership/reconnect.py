@@ -1,7 +1,7 @@
-"""Who should be a member and is not: dialled until it is.
+"""Members to reconnect: nodes that should be members and are not, dialled until they are.
 
-Seeds, members of an earlier life of ours of whom nobody has told us in this one, and, when no live member is left,
-all the dead.
+These are the seeds, members from before our restart that no peer has confirmed since, and, when no live member is
+left, all dead members.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from netgossip.types import Address, MemberState
 
 
 class Reconnect:
-    """`dial` opens a stream to an address; `ended` must follow for each. Nobody who leaves dials any more."""
+    """`dial` opens a stream to an address; `ended` must follow for each. A node that is leaving dials no more."""
 
     def __init__(
         self,
@@ -36,14 +36,14 @@ class Reconnect:
         self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
         self._seeds = tuple(seeds)
         self._looked_for: tuple[object, ...] = ()
-        """What the list of the wanted was made from; made anew only when that is different."""
+        """The inputs of the list of wanted addresses; the list is rebuilt only when they differ."""
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
-        """Dial these, for ever, while no live member has their address."""
+        """Dial these addresses for ever, while no live member has them."""
         self._seeds = tuple(seeds)
 
     def dial_due(self, now: float) -> None:
-        """Dial whom it is time to dial. After every input: who is missing may have changed."""
+        """Dial all addresses that are due. Called after every input, because the missing members may have changed."""
         if self._state_updates.is_leaving:
             return
         looked_for = (self._table.revision, len(self._state_updates.unconfirmed), self._seeds)
@@ -54,7 +54,7 @@ class Reconnect:
             self._dial(address, now)
 
     def ended(self, address: Address, now: float) -> None:
-        """The stream is closed, whatever came of it."""
+        """Note that the stream is closed, whatever its outcome."""
         self._redial.ended(address, now)
 
     def next_deadline(self) -> float:
@@ -65,7 +65,7 @@ class Reconnect:
         unconfirmed = self._state_updates.unconfirmed
         wanted = [*self._seeds]
         if unconfirmed:
-            # In the table's order: a set's would be another one in each process.
+            # In the table's order: a set's order would differ between processes.
             wanted += [m.address for m in self._table if m.node_id in unconfirmed]
         if self._table.live == 1:
             wanted += [m.address for m in self._table.others(MemberState.DEAD)]

@@ -1,7 +1,7 @@
-"""Whom to dial again, and when: for ever, with a growing and jittered pause.
+"""Which addresses to dial again, and when: for ever, with a growing and jittered pause.
 
-memberlist tries to join once and forgets the dead after 30 s, so that clusters which were cut in two stay two. Here
-every address that should be a member's and is not stays wanted until it is.
+memberlist tries to join once and forgets dead members after 30 s, so that clusters which were cut in two stay two.
+Here every address that should be a member's and is not stays wanted until it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from netgossip.types import Address
 
 DIALS_LIMIT: Final = 4
-"""At once: an address that swallows packets holds its place for a whole stream timeout."""
+"""Dials at once: an address that swallows packets holds its slot for a whole stream timeout."""
 WANTED_LIMIT: Final = 4096
 """Addresses kept; those beyond wait until others are reached."""
 
@@ -47,7 +47,7 @@ class Redial:
                 self._attempts[address] = _Attempt(self._min_s, now)
 
     def take_due(self, now: float) -> list[Address]:
-        """Whom to dial now; `ended` must follow for each."""
+        """Return the addresses to dial now; `ended` must follow for each."""
         free = DIALS_LIMIT - sum(attempt.in_flight for attempt in self._attempts.values())
         due = [a for a, attempt in self._attempts.items() if not attempt.in_flight and attempt.due_at <= now]
         due = due[: max(free, 0)]
@@ -56,8 +56,8 @@ class Redial:
         return due
 
     def ended(self, address: Address, now: float) -> None:
-        """The attempt is over, whatever its outcome: an address that answered and is still wanted (it is not what
-        the member there calls its own) has its pause like one that did not."""
+        """Note that an attempt is over, whatever its outcome: an address that answered and is still wanted (it is not
+        what the member there calls its own) pauses like one that did not answer."""
         if (attempt := self._attempts.pop(address, None)) is None:
             return
         attempt.in_flight = False
@@ -66,7 +66,7 @@ class Redial:
         self._attempts[address] = attempt  # to the end: those that wait longest go first
 
     def next_deadline(self) -> float:
-        """When somebody is due; those in flight are not."""
+        """When the next address is due, those in flight excepted."""
         if sum(attempt.in_flight for attempt in self._attempts.values()) >= DIALS_LIMIT:
             return float("inf")
         waiting = (attempt.due_at for attempt in self._attempts.values() if not attempt.in_flight)

@@ -1,18 +1,18 @@
-"""What is claimed about members, and what we make of it: belief, suspicion, refutation, accusation.
+"""Claims about members and their effects: beliefs, suspicions, refutations, accusations.
 
-Claims come as rumours, as full exchanges, and from our own probes. `members.RULES` says what a claim does to what
-we believe; here is what follows from it: the rumour is passed on, a suspicion starts or ends, the application hears
-of it, and when the claim is about ourselves and wrong, we refute it with a higher incarnation.
+Claims come as broadcasts, in push/pulls, and from our own probes. `members.RULES` defines what a claim does to what
+we believe; this file carries out what follows: it passes the broadcast on, starts or ends a suspicion, reports to the
+application, and when the claim is about ourselves and wrong, refutes it with a higher incarnation.
 
-Where this differs from memberlist, in ways that its nodes tolerate:
+It differs from memberlist in ways that memberlist nodes tolerate:
 
 - A stale "alive" about a node that we hold dead or left is answered by an accusation sent straight to that node. It
-  refutes, and is back at once, however low the incarnation it restarted with.
+  refutes, and is back at once, however low the incarnation with which it restarted.
 - A live member that appears under another address is believed after its old address failed to answer one ping
   (address_changes.py). memberlist refuses it until it has been declared dead.
-- Accusers must be members. A rumour's author that nobody knows has been the start of storms.
-- An incarnation that cannot be true is refused, and a member that was forgotten comes back only above the
-  incarnation at which it departed (incarnation.py).
+- Accusers must be members. Broadcasts of unknown authors have been the start of storms.
+- An implausible incarnation is refused, and a member that was removed comes back only above the incarnation at which
+  it departed (incarnation.py).
 - A node that leaves refutes nothing any more, least of all the echo of its own leave.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from netgossip.codec.messages import VSN, Alive, Dead, Rumour, Suspect, encode
+from netgossip.codec.messages import VSN, Alive, Dead, StateClaim, Suspect, encode
 from netgossip.config import GossipConfig
 from netgossip.membership.address_changes import AddressChanges, alive
 from netgossip.membership.awareness import Awareness
@@ -31,7 +31,7 @@ from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Depart
 from netgossip.membership.members import MemberTable, UpdateVerdict, is_live, judge
 from netgossip.membership.outgoing import Outgoing
 from netgossip.membership.suspicion import Suspicion
-from netgossip.slices import MEMBERS_A_PIECE, Pieces, at_once
+from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
 from netgossip.types import (
     Address,
     IdentityConflict,
@@ -42,13 +42,13 @@ from netgossip.types import (
     NodeId,
 )
 
-CLASH_PAUSE_S: Final = 60.0
+CONFLICT_PAUSE_S: Final = 60.0
 """Between two reports of a machine that uses our id."""
-CLASH_ANSWERS: Final = 4
-"""Refutations of such a machine in each pause: so often each of the two hears of the other, although what was raised
-for another reason looks like an answer. Without an end they would outbid each other for ever."""
-CLASHES_LIMIT: Final = 8
-"""Machines with our id that are told apart, each with its own pause, so that of several copies none is left out."""
+CONFLICT_ANSWERS: Final = 4
+"""Refutations of such a machine per pause: so often each of the two hears of the other, although an incarnation
+raised for another reason looks like an answer. Without a limit they would outbid each other for ever."""
+CONFLICTS_LIMIT: Final = 8
+"""Machines with our id that are tracked, each with its own pause, so that several copies are all reported."""
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class _AddressConflict:
 
 
 class StateUpdates:
-    """The beliefs about all members. `newcomers` is for the owner to look at after each call, `address_changes` to
-    ask and to answer."""
+    """The beliefs about all members. The owner must look at `newcomers` after each call, and drive
+    `address_changes`."""
 
     def __init__(
         self,
@@ -78,19 +78,19 @@ class StateUpdates:
         self.suspicions: dict[NodeId, Suspicion] = {}
         self.address_changes = AddressChanges(config=config, table=table, outgoing=outgoing, counts=counts)
         self.newcomers: list[NodeId] = []
-        self.deceived: Address | None = None
-        """The last member that told us a lie about us: for the owner to exchange all with."""
+        self.misinformed: Address | None = None
+        """The last member that holds something false about us: the owner starts a push/pull with it."""
         self.unconfirmed: set[NodeId] = set()
-        """Members that we only remember: nobody with whom we had a full exchange has said that they are alive."""
+        """Members that we only remember: no peer of a push/pull has confirmed yet that they are alive."""
         self._accused_at: dict[NodeId, float] = {}
         self._merged = False
         self._refuted_at_foreign_address: int | None = None
-        self._clashes: dict[Address, _AddressConflict] = {}
+        self._conflicts: dict[Address, _AddressConflict] = {}
         self._ceilings = Ceilings()
         self._departures = Departures()
 
     def remember(self, member: Member, now: float) -> None:
-        """Believe what we knew before a restart, and let the probes find out. No rumour."""
+        """Take over what we knew before a restart, and let the probes check it. Sends no broadcast."""
         if member.node_id == self._table.own_id or len(self._table) >= self._config.max_members:
             return
         if member.state is MemberState.SUSPECT:
@@ -100,12 +100,12 @@ class StateUpdates:
             self.unconfirmed.add(member.node_id)
 
     def recall_departure(self, node_id: NodeId, incarnation: int) -> None:
-        """A member was forgotten before the restart, at this incarnation."""
+        """Take over the departure of a member that was removed before the restart, at this incarnation."""
         self._departures.note(node_id, incarnation)
 
     def heard_from(self, node_id: NodeId) -> None:
-        """The member is alive. Before our first full exchange we dial it all the same: what it holds of us may be as
-        old as what we held of it, and nobody has told us what happened while we were away."""
+        """Note that the member is alive. Before our first push/pull we dial it all the same: what it holds of us may
+        be as old as what we held of it, and no peer has told us what happened while we were away."""
         if self._merged:
             self.unconfirmed.discard(node_id)
 
@@ -114,7 +114,8 @@ class StateUpdates:
     def alive(
         self, claim: Alive, now: float, *, source: Address | None = None, is_own_word: bool = False
     ) -> None:
-        """Somebody says that a node is alive; `is_own_word`: it does so itself, over a stream from its address."""
+        """Handle a claim that a node is alive; `is_own_word`: from the node itself, over a stream from its
+        address."""
         if claim.node == self._table.own_id:
             self._alive_about_us(claim, now, source)
             return
@@ -143,7 +144,7 @@ class StateUpdates:
             self.heard_from(claim.node)
 
     def suspect(self, claim: Suspect, now: float, *, source: Address | None = None) -> None:
-        """Somebody says that a node does not answer."""
+        """Handle a claim that a node does not answer."""
         held = self._accused(claim, now, source)
         if held is None:
             return
@@ -162,7 +163,7 @@ class StateUpdates:
                 self._spread(claim)
 
     def dead(self, claim: Dead, now: float, *, source: Address | None = None) -> None:
-        """Somebody declares a node dead, or a node says that it leaves."""
+        """Handle a claim that a node is dead, or a node's own message that it leaves."""
         held = self._accused(claim, now, source)
         if held is None:
             return
@@ -178,25 +179,26 @@ class StateUpdates:
             self._table.raise_incarnation(held, claim.incarnation)
 
     def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
-        """A full exchange with whoever is at `peer`. The dead of others are suspects to us, so that they get a chance
-        to refute; but what we only remember of a life before counts less than what somebody saw since."""
+        """Merge the push/pull of the node at `peer`. Members that it holds dead become suspects here, so that they
+        get a chance to refute; but what we only remember from before a restart counts less than what another node saw
+        since."""
         at_once(self.merging(nodes, lambda: now, peer=peer))
 
     def merging(
         self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
-    ) -> Pieces[None]:
-        """The same in pieces, each at the time that it is done. Each member is a claim of its own, so what is claimed
-        between two pieces finds nothing half done. Look at `newcomers` after each piece."""
+    ) -> Slices[None]:
+        """Merge in slices, each at the time that it runs. Each member is a claim of its own, so a claim between two
+        slices finds nothing half done. Look at `newcomers` after each slice."""
         is_first, self._merged = not self._merged, True
         for number, node in enumerate(nodes, 1):
             self._merge_one(node, clock(), peer, is_first=is_first)
-            if number % MEMBERS_A_PIECE == 0:
+            if number % MEMBERS_PER_SLICE == 0:
                 yield
 
     def _merge_one(self, node: Member, now: float, peer: Address, *, is_first: bool) -> None:
         is_known = node.node_id in self._table
         if node.state in (MemberState.DEAD, MemberState.LEFT) and not is_known:
-            # Only a newcomer learns who died before it came. Later, those that one node has forgotten must not
+            # Only a newcomer learns of deaths from before it came. Later, members that one node has removed must not
             # come back from another.
             if is_first and len(self._table) < self._config.max_members and _is_sane(node):
                 self._hold(node, now)
@@ -230,7 +232,7 @@ class StateUpdates:
         self._outgoing.broadcasts.put(own.node_id, encode(alive(own)))
 
     def leave(self, now: float) -> None:
-        """Say that we leave, once."""
+        """Announce that we leave, once."""
         own = self._table.own
         if own.state is not MemberState.LEFT:
             self._table.put(replace(own, state=MemberState.LEFT), now)
@@ -244,7 +246,7 @@ class StateUpdates:
     def _alive_about_us(self, claim: Alive, now: float, source: Address | None) -> None:
         own = self._table.own
         if self._is_implausible(claim.node, claim.incarnation, now):
-            self._note_deceived(source)
+            self._note_misinformed(source)
             return
         if self.is_leaving or claim.incarnation < own.incarnation:
             return
@@ -252,27 +254,27 @@ class StateUpdates:
             if claim.incarnation > own.incarnation or claim.meta != own.meta or claim.vsn != own.vsn:
                 self._refute(claim.incarnation, now, source=None)
             return
-        # Our own former address may still be told. But nobody else could have made an incarnation as high as the
-        # one by which we took that back: somebody else runs under our id.
+        # Our own former address may still be claimed. But only a machine that runs under our id can have made an
+        # incarnation as high as the one by which we took that back.
         foreign = self._refuted_at_foreign_address
         if foreign is not None and claim.incarnation >= foreign:
-            clash = self._clash_at(claim.address, now)
-            if clash is None or clash.answers >= CLASH_ANSWERS:
+            clash = self._conflict_at(claim.address, now)
+            if clash is None or clash.answers >= CONFLICT_ANSWERS:
                 return
             clash.answers += 1
         self._refute(claim.incarnation, now, source=None)
         self._refuted_at_foreign_address = self._table.own.incarnation
 
-    def _clash_at(self, address: Address, now: float) -> _AddressConflict | None:
-        """The machine there, reported once in each pause; None for one too many."""
-        self._clashes = {a: c for a, c in self._clashes.items() if now < c.reported_at + CLASH_PAUSE_S}
-        if address not in self._clashes:
-            if len(self._clashes) >= CLASHES_LIMIT:
+    def _conflict_at(self, address: Address, now: float) -> _AddressConflict | None:
+        """Return the machine at `address`, reported once per pause; None when too many are tracked."""
+        self._conflicts = {a: c for a, c in self._conflicts.items() if now < c.reported_at + CONFLICT_PAUSE_S}
+        if address not in self._conflicts:
+            if len(self._conflicts) >= CONFLICTS_LIMIT:
                 return None
-            self._clashes[address] = _AddressConflict(now)
+            self._conflicts[address] = _AddressConflict(now)
             self._counts["identity_clashes"] += 1
             self._outgoing.event(IdentityConflict(address))
-        return self._clashes[address]
+        return self._conflicts[address]
 
     def _refute(self, incarnation: int, now: float, *, source: Address | None) -> None:
         own = self._table.own
@@ -290,7 +292,7 @@ class StateUpdates:
     # Others.
 
     def accuse(self, held: Member, address: Address, now: float) -> None:
-        """Tell a node that we hold dead or left what we hold, at most once a probe interval: it will refute."""
+        """Tell a node that we hold it dead or left, at most once per probe interval: it will refute."""
         if now < self._accused_at.get(held.node_id, float("-inf")) + self._config.probe_interval_s:
             return
         self._accused_at[held.node_id] = now
@@ -299,7 +301,7 @@ class StateUpdates:
         self._outgoing.send(address, Dead(held.node_id, held.incarnation, accuser), is_live=False)
 
     def handle_deadline(self, now: float) -> None:
-        """Declare dead who did not refute in time; believe in new addresses whose old ones are silent."""
+        """Declare dead what did not refute in time; believe new addresses whose old ones are silent."""
         for node_id in [n for n, suspicion in self.suspicions.items() if now >= suspicion.deadline]:
             self._counts["deaths_declared"] += 1
             held = self._table.view[node_id]
@@ -312,18 +314,18 @@ class StateUpdates:
                 self._believe_alive(claim, now)
 
     def next_deadline(self) -> float:
-        """When a suspicion or a check of an address ends."""
+        """When the next suspicion or check of an address ends."""
         suspicions = (suspicion.deadline for suspicion in self.suspicions.values())
         return min(self.address_changes.next_deadline(), min(suspicions, default=float("inf")))
 
     def postpone(self, delay_s: float) -> None:
-        """We were not listening for `delay_s`: nobody's time to refute ran meanwhile."""
+        """Extend all deadlines by `delay_s`, because we did not listen for that long and missed refutations."""
         for suspicion in self.suspicions.values():
             suspicion.postpone(delay_s)
         self.address_changes.postpone(delay_s)
 
     def reap(self, now: float) -> None:
-        """Forget who has been dead or gone for long."""
+        """Remove members that have been dead or gone for long."""
         kept_s = {
             MemberState.DEAD: self._config.remember_failed_s,
             MemberState.LEFT: self._config.remember_left_s,
@@ -333,7 +335,7 @@ class StateUpdates:
                 self._remove(member.node_id)
 
     def forget(self, node_id: NodeId) -> None:
-        """Keep nothing of a node that is not live, as `reap` does when its time is over."""
+        """Remove a node that is not live, as `reap` does when its time is over."""
         held = self._table.get(node_id)
         if held is not None and not is_live(held):
             self._remove(node_id)
@@ -354,21 +356,22 @@ class StateUpdates:
         self._counts["refused_incarnation"] += 1
         return True
 
-    def _note_deceived(self, source: Address | None) -> None:
-        """A member holds of us what we can't have reached, and can't refute: our own word ends that."""
+    def _note_misinformed(self, source: Address | None) -> None:
+        """A member holds something about us that we can't have reached and can't refute: a push/pull with our own
+        statement corrects it."""
         if source is not None and self._table.is_members_host(source[0]):
-            self.deceived = source
+            self.misinformed = source
 
     def _is_correction(self, held: Member, claim: Alive, now: float) -> bool:
-        """A member's own word against what we were told of it: far below that; or above what can be, for us who were
-        away for longer than the ceiling knows of."""
+        """True for a member's own statement that overrides what others claimed: far below it; or above the ceiling,
+        if we were away for longer than the ceiling covers."""
         if self._ceilings.is_above(claim.node, claim.incarnation, now):
             return claim.address == held.address
         is_same_place = claim.address == held.address or not is_live(held)
         return is_same_place and is_far_below(claim.incarnation, held.incarnation)
 
     def _accused(self, claim: Suspect | Dead, now: float, source: Address | None) -> Member | None:
-        """Whom a claim accuses; None when it is not to be followed any further."""
+        """Return the member that a claim accuses; None when the claim must not be processed further."""
         held = self._table.get(claim.node)
         if held is None or (claim.node == self._table.own_id and self.is_leaving):
             return None
@@ -377,15 +380,15 @@ class StateUpdates:
             return None
         if self._is_implausible(claim.node, claim.incarnation, now):
             if claim.node == self._table.own_id:
-                self._note_deceived(source)
+                self._note_misinformed(source)
             return None
         if claim.node == self._table.own_id:
-            # Whoever says so: others may know the accuser.
+            # From any source: others may know the accuser.
             if claim.incarnation >= held.incarnation:
                 self._awareness.apply(+1)
                 self._refute(claim.incarnation, now, source=source)
             elif source is not None:
-                # Who says so has not heard of our present life, nor perhaps of our present address.
+                # The source does not know our present incarnation, nor perhaps our present address.
                 self._outgoing.send(source, alive(held))
             return None
         if claim.accuser not in self._table:
@@ -415,7 +418,8 @@ class StateUpdates:
         self._believe_alive(claim, now)
 
     def _refuse_departed(self, claim: Alive, departed: int, now: float, *, is_told: bool) -> None:
-        """A recording, or the member is back with a counter that its disk has lost: told, it goes on above it."""
+        """Refuse a recording, or a member that is back with a counter that its disk has lost: once told, it raises
+        it."""
         self._counts["refused_departed"] += 1
         if is_told and self._departures.may_tell(claim.node, now, self._config.probe_interval_s):
             accusation = Dead(claim.node, departed, self._table.own_id)
@@ -444,11 +448,11 @@ class StateUpdates:
         ):
             self._outgoing.event(MemberChanged(member, None if previous is None else previous.state))
 
-    def _spread(self, broadcast: Rumour) -> None:
+    def _spread(self, broadcast: StateClaim) -> None:
         self._outgoing.broadcasts.put(broadcast.node, encode(broadcast))
 
     def check_invariants(self) -> None:
-        """Suspicion exactly where the state says so; who is not confirmed is live."""
+        """Assert that suspicions match the states, and that unconfirmed members are live."""
         suspects = {m.node_id for m in self._table if m.state is MemberState.SUSPECT}
         assert suspects == set(self.suspicions)
         assert all(is_live(self._table.view[node_id]) for node_id in self.unconfirmed)
@@ -456,7 +460,7 @@ class StateUpdates:
 
 
 def _speaks_ours(vsn: bytes) -> bool:
-    """The node understands the protocol that we speak, and no delegate protocol is asked of us."""
+    """True if the node understands the protocol that we speak, and requires no delegate protocol of us."""
     protocol_min, protocol_max, _, delegate_min, delegate_max, _ = vsn
     return 0 < protocol_min <= VSN[2] <= protocol_max and delegate_min <= VSN[5] <= delegate_max
 

@@ -1,7 +1,7 @@
-"""The membership's streams: what each is for, how much may come in, how long it may take.
+"""The membership's streams: the purpose of each, how much may come in, how long it may take.
 
-Each carries one message in each direction. The dialler writes first; who was dialled answers and closes. Until that
-message is whole the dialler is unproven, so accepted streams give way to others (stream_slots.py).
+Each carries one message in each direction. The dialler writes first; the other side answers and closes. Until that
+message is complete the dialler is unproven, so an accepted stream may be closed for others (stream_slots.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
 
 PER_HOST_LIMIT: Final = 4
-"""Of the accepted streams, so that one host cannot take all places."""
-STRANGERS_SHARE: Final = 0.5
+"""Of the accepted streams, so that one host cannot take all slots."""
+UNKNOWN_SOURCES_SHARE: Final = 0.5
 """Of the accepted streams, for addresses that are not members': the others are kept for members."""
 
 
@@ -28,9 +28,9 @@ class Purpose(enum.Enum):
     """Why a stream exists."""
 
     JOIN = "join"
-    """We dial somebody who is no live member yet."""
+    """We dial a node that is not a live member yet."""
     PUSH_PULL = "push-pull"
-    """We dial a live member for a full exchange."""
+    """We dial a live member for a push/pull."""
     PING = "ping"
     """We dial the target of a probe whose datagrams are not answered."""
     ACCEPTED = "accepted"
@@ -47,7 +47,7 @@ class GossipStream:
     reader: StreamReader
     deadline: float
     is_whole: bool = False
-    """What the peer has to say is here, and is being looked at."""
+    """The peer's message is complete and being processed."""
 
 
 class StreamTable:
@@ -73,7 +73,7 @@ class StreamTable:
         self._streams: dict[StreamId, GossipStream] = {}
         self._seen = SeenNonces()
         places = config.accepted_streams
-        unknown_sources = max(int(places * STRANGERS_SHARE), 1)
+        unknown_sources = max(int(places * UNKNOWN_SOURCES_SHARE), 1)
         limits = SlotLimits(places, unknown_sources, min(PER_HOST_LIMIT, places))
         self._places = StreamSlots(limits, is_member=is_member, rng=rng)
 
@@ -95,7 +95,7 @@ class StreamTable:
         return stream
 
     def accept(self, stream_id: StreamId, peer: Address, now: float) -> bool:
-        """A peer opened a stream. False when another one had to be closed for it."""
+        """Register a stream that a peer opened. False when another one had to be closed for it."""
         victim = self._places.enter(stream_id, peer[0])
         if victim is not None:
             self.close(victim)
@@ -124,13 +124,13 @@ class StreamTable:
         self._outgoing.stream(StreamSend(stream.stream_id, data))
 
     def close(self, stream_id: StreamId, *, is_broken: bool = False) -> None:
-        """The stream is over; one that is broken has nothing left to close."""
+        """End the stream; one that is broken has nothing left to close."""
         self._places.leave(stream_id)
         if self._streams.pop(stream_id, None) is not None and not is_broken:
             self._outgoing.stream(StreamClose(stream_id))
 
     def note_whole(self, stream: GossipStream) -> None:
-        """The peer's message is here. From now on it is our own work that takes time, and that has an end."""
+        """Mark the peer's message as complete. From now on only our own work takes time, and that ends by itself."""
         stream.is_whole = True
         stream.deadline = float("inf")
 
@@ -139,13 +139,13 @@ class StreamTable:
         return self._streams.get(stream_id)
 
     def expired(self, now: float) -> list[GossipStream]:
-        """Those that took too long."""
+        """The streams that took too long."""
         return [stream for stream in self._streams.values() if now >= stream.deadline]
 
     def check_invariants(self) -> None:
-        """No more are open than may be."""
+        """Assert that no more are open than allowed."""
         self._places.check_invariants()
 
     def next_deadline(self) -> float:
-        """When the next one has taken too long."""
+        """When the next stream times out."""
         return min((stream.deadline for stream in self._streams.values()), default=float("inf"))

@@ -1,19 +1,15 @@
 """The membership machine: memberlist's protocol, SWIM with Lifeguard, without a socket and without a clock.
 
-Five activities run side by side, each with its own timer:
+Five activities run side by side, each with its own timer, on one table of members (members.py, state_updates.py):
 
-    probe       one member each interval: ping, then ask others, then suspect        failure_detector.py, probe.py
-    gossip      while rumours wait: to a few random members each interval          timers.py, broadcasts.py
-    exchange    everything, with one random live member, over a stream, now and then              timers.py
-    reconnect   dial who should be a member and is not, for ever         timers.py, reconnect.py, redial.py
-    judgement   suspicions that run out, new addresses, forgetting                      state_updates.py,
-    address_changes.py
+    probe       one member per interval: ping, then ask helpers, then suspect    failure_detector.py, probe.py
+    gossip      while broadcasts wait: to a few random members per interval      timers.py, broadcasts.py
+    push/pull   everything, with one random live member, over a stream           timers.py
+    reconnect   dial what should be a member and is not, for ever                timers.py, reconnect.py, redial.py
+    expiry      suspicions that time out, new addresses, removal                 state_updates.py, address_changes.py
 
-and every activity answers to the same table of beliefs (members.py, state_updates.py).
-
-Who spoke to us without belonging to the cluster: counted always, told the application once a minute a source.
-
-All that the membership counts, so that each counter is shown from the start.
+Every counter of the membership is in COUNTERS, so that each is shown from the start. Sources that do not belong to
+the cluster (`UnknownSources`) are always counted, and reported to the application at most once per minute and source.
 """
 
 from __future__ import annotations
@@ -53,7 +49,7 @@ from netgossip.membership.reconnect import Reconnect
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import GossipStream, Purpose, StreamTable
 from netgossip.membership.timers import Timers
-from netgossip.slices import Pieces, WorkQueue
+from netgossip.slices import Slices, WorkQueue
 from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput, StreamId, UnknownSourceHeard
 
 _PROBING: Final = ("probes", "probes_failed", "late_acks", "lags")
@@ -69,33 +65,33 @@ COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for rea
 
 PAUSE_S: Final = 60.0
 SOURCES_LIMIT: Final = 1024
-"""Sources are unproven addresses: whoever forges them gets counted and no more once the table is full."""
+"""Source addresses are not proven: once the table is full, forged ones are only counted."""
 
 
 class UnknownSources:
-    """Remembers which source was told of when."""
+    """The unknown sources that were reported, and when."""
 
     def __init__(self) -> None:
-        self._told_at: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
 
     def is_news(self, host: str, now: float) -> bool:
-        """True when the application should hear of `host` now."""
-        if (told_at := self._told_at.get(host)) is not None and now < told_at + PAUSE_S:
+        """True when `host` should be reported to the application now."""
+        if (reported_at := self._reported_at.get(host)) is not None and now < reported_at + PAUSE_S:
             return False
-        if host not in self._told_at and len(self._told_at) >= SOURCES_LIMIT:
-            self._told_at = {h: at for h, at in self._told_at.items() if now < at + PAUSE_S}
-            if len(self._told_at) >= SOURCES_LIMIT:
+        if host not in self._reported_at and len(self._reported_at) >= SOURCES_LIMIT:
+            self._reported_at = {h: at for h, at in self._reported_at.items() if now < at + PAUSE_S}
+            if len(self._reported_at) >= SOURCES_LIMIT:
                 return False
-        self._told_at[host] = now
+        self._reported_at[host] = now
         return True
 
 
 _REAP_INTERVAL_S: Final = 60.0
 SHORT_BYTES: Final = 16 * 1024
-"""A stream's message up to this length is handled in few pieces, and always."""
+"""A stream's message up to this length takes few slices, and is always processed."""
 WORKS_LIMIT: Final = 32
-"""Full exchanges that are written, read or merged at the same time. A longer one that comes then is refused, and the
-peer exchanges all with another member later."""
+"""Push/pulls that are encoded, parsed or merged at the same time. A longer one beyond that is refused, and the peer's
+next push/pull is with another member."""
 
 
 class Swim:
@@ -142,7 +138,7 @@ class Swim:
         self._unknown_sources = UnknownSources()
         self._works = WorkQueue()
         self._now = now
-        """The latest that we were told: what is done in pieces is done at the time of its last input."""
+        """The latest time given: work in slices runs at the time of its last input."""
         self._streams = StreamTable(
             config=config,
             keyring=keyring,
@@ -161,7 +157,7 @@ class Swim:
         self._settle(now)
 
     def _build_activities(self, rng: random.Random, now: float, seeds: Sequence[Address]) -> None:
-        """What runs by time, around the beliefs that all of it shares."""
+        """Build the activities that run by timers, around the member states that they share."""
         self._failure_detector = FailureDetector(
             config=self._config,
             rng=rng,
@@ -173,7 +169,7 @@ class Swim:
             counts=self._counts,
         )
         self._probe_at = now + rng.uniform(0, self._config.probe_interval_s)
-        self._rounds = Timers(
+        self._timers = Timers(
             config=self._config,
             rng=rng,
             now=now,
@@ -195,7 +191,7 @@ class Swim:
             rng=rng,
             table=self._table,
             state_updates=self._state_updates,
-            dial=lambda address, now: self._rounds.dial(address, Purpose.JOIN, now),
+            dial=lambda address, now: self._timers.dial(address, Purpose.JOIN, now),
             seeds=seeds,
         )
         self._reap_at = now + _REAP_INTERVAL_S
@@ -204,7 +200,7 @@ class Swim:
     # Input.
 
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
-        """One UDP payload. What does not belong to the cluster is refused and counted."""
+        """Handle one UDP payload. What does not belong to the cluster is refused and counted."""
         self._now = now
         try:
             messages = parse_datagram_untrusted(
@@ -218,12 +214,12 @@ class Swim:
         self._settle(now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
-        """A peer opened a stream; with too many open another one is closed (stream_slots.py)."""
+        """Register a stream that a peer opened; with too many open another one is closed (stream_slots.py)."""
         if not self._streams.accept(stream_id, peer, now):
             self._counts["refused_busy"] += 1
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
-        """Bytes that came on a stream, in any cut."""
+        """Handle bytes of a stream, split at any position."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.is_whole:
             return
@@ -245,12 +241,12 @@ class Swim:
         self._settle(now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
-        """The peer half-closed (`error` None) or the stream broke, before its message was whole."""
+        """Handle the end of a stream before its message was complete: half-closed (`error` None) or broken."""
         if (stream := self._streams.get(stream_id)) is None:
             return
         self._now = now
         if stream.is_whole:
-            # What it said counts all the same. One that is half closed still takes our answer.
+            # Its message counts all the same. A half-closed stream still takes our answer.
             if error is not None:
                 self._streams.close(stream_id, is_broken=True)
             return
@@ -259,9 +255,9 @@ class Swim:
         self._settle(now)
 
     def handle_deadline(self, now: float) -> None:
-        """Do what is due. Calls that come early or repeatedly do nothing."""
+        """Do what is due. Early and repeated calls do nothing."""
         self._now = now
-        # Of all timers the probe's is the one that is never set into the past.
+        # Of all timers only the probe's is never set into the past, so its lateness is that of the event loop.
         self._local_stall.make_up(now - self._probe_at, now)
         self._failure_detector.handle_deadline(now)
         if now >= self._probe_at:
@@ -271,7 +267,7 @@ class Swim:
         for stream in self._streams.expired(now):
             self._counts["streams_failed"] += 1
             self._close(stream, now)
-        self._rounds.handle_deadline(now)
+        self._timers.handle_deadline(now)
         if now >= self._reap_at:
             self._reap_at = now + _REAP_INTERVAL_S
             self._reap(now)
@@ -279,7 +275,7 @@ class Swim:
             self._leave_by = float("inf")
             self._outgoing.broadcasts.discard(self._table.own_id)
         self._settle(now)
-        self._rounds.gossip(now)
+        self._timers.gossip(now)
 
     @property
     def has_pending_work(self) -> bool:
@@ -287,7 +283,7 @@ class Swim:
         return len(self._works) > 0
 
     def run_step(self) -> None:
-        """Go on with what was too long for one input."""
+        """Continue the work that was too long for one input."""
         self._works.run_step()
 
     def next_deadline(self) -> float:
@@ -297,60 +293,60 @@ class Swim:
             self._failure_detector.prober.next_deadline(),
             self._state_updates.next_deadline(),
             self._streams.next_deadline(),
-            self._rounds.next_deadline(),
+            self._timers.next_deadline(),
             self._reap_at,
             self._reconnect.next_deadline(),
             self._leave_by,
         )
 
     def drain(self) -> NodeOutput:
-        """Everything that the outside must now do, once."""
+        """Return everything that the driver must now do, once."""
         return self._outgoing.drain()
 
     # Commands.
 
     def set_meta(self, meta: bytes, now: float) -> None:
-        """Tell everybody our new meta, at most 512 bytes."""
+        """Announce our new meta to all, at most 512 bytes."""
         if check_meta(meta) != self._table.own.meta and not self._state_updates.is_leaving:
             self._state_updates.announce(now, meta=meta)
 
     def set_address(self, address: Address, now: float) -> None:
-        """Tell everybody our new address."""
+        """Announce our new address to all."""
         if address != self._table.own.address and not self._state_updates.is_leaving:
             self._state_updates.announce(now, address=address)
-            self._rounds.exchange_soon(now)
+            self._timers.push_pull_soon(now)
             self._settle(now)
 
     def set_seeds(self, seeds: Sequence[Address], now: float) -> None:
-        """Dial these, for ever, while no live member has their address."""
+        """Dial these addresses for ever, while no live member has them."""
         self._reconnect.set_seeds(seeds)
         self._settle(now)
 
     def leave(self, now: float) -> None:
-        """Tell everybody that we leave for good. Then ask `has_left`; we answer meanwhile."""
+        """Announce that we leave for good. Then poll `has_left`; we answer meanwhile."""
         if not self._state_updates.is_leaving:
             self._state_updates.leave(now)
             self._leave_by = now + self._config.leave_timeout_s
-            self._rounds.hurry(now)
+            self._timers.hurry(now)
             self._failure_detector.abandon()
 
     def has_left(self, now: float) -> bool:
-        """True when enough members were told, when there is none, or when it took too long."""
+        """True when enough members know, when there is none, or when it took too long."""
         if not self._state_updates.is_leaving:
             return False
         is_told = self._table.own_id not in self._outgoing.broadcasts
         return is_told or self._table.live == 0 or now >= self._leave_by
 
     def forget(self, node_id: NodeId, now: float) -> None:
-        """Keep nothing of a member that is dead or has left; a live one stays. One that speaks again is welcome."""
+        """Remove a member that is dead or has left; a live one stays. If it speaks again, it is accepted."""
         self._state_updates.forget(node_id)
         self._failure_detector.reap()
-        self._rounds.reap()
+        self._timers.reap()
         self._settle(now)
 
     def probe_soon(self, node_id: NodeId, now: float) -> None:
-        """Ask this member next: somebody outside has a reason to think that it is not well. At once, unless a probe
-        is in flight or the last one was such as well."""
+        """Probe this member next: the application has a reason to doubt it. At once, unless a probe is in flight or
+        the last one was out of turn as well."""
         if node_id in self._table and node_id != self._table.own_id:
             prober = self._failure_detector.prober
             prober.order.prefer(node_id)
@@ -358,10 +354,10 @@ class Swim:
                 self._probe_at = min(self._probe_at, now)
 
     def note_lag(self, lag_s: float, now: float) -> None:
-        """The event loop was late by `lag_s`: doubt ourselves."""
+        """Note that the event loop was late by `lag_s`, and doubt ourselves."""
         self._local_stall.note(lag_s, now)
 
-    # What there is to see.
+    # Views.
 
     def members(self) -> Mapping[NodeId, Member]:
         """All members that are remembered, ourselves among them. Read-only; changes with the machine."""
@@ -369,7 +365,7 @@ class Swim:
 
     @property
     def incarnation(self) -> int:
-        """Ours. Persist the highest seen, and give it to the next life."""
+        """Our own incarnation. Persist the highest seen, and pass it to the next start."""
         return self._table.own.incarnation
 
     def rtt_s(self, node_id: NodeId) -> float | None:
@@ -405,7 +401,7 @@ class Swim:
         match message:
             case Ping():
                 self._failure_detector.handle_ping(message, source, now)
-                self._rounds.note_pinged(message, now)
+                self._timers.note_pinged(message, now)
             case IndirectPing():
                 self._failure_detector.handle_indirect_ping(message, source, now)
             case Ack():
@@ -423,8 +419,8 @@ class Swim:
 
     # Activities.
 
-    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Pieces[None]:
-        """All that a stream brought; then it is closed."""
+    def _handling_frame(self, stream: GossipStream, frame: bytes) -> Slices[None]:
+        """Process the whole message of a stream; then close the stream."""
         try:
             message = yield from parsing_stream_untrusted(
                 frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
@@ -436,15 +432,15 @@ class Swim:
         self._close(stream, self._now)
         self._settle(self._now)
 
-    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Pieces[None]:
+    def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Slices[None]:
         is_ours = stream.purpose is Purpose.ACCEPTED
         match message:
             case PushPull():
                 if is_ours:
-                    yield from self._rounds.telling(stream, join=message.join)
+                    yield from self._timers.writing_members(stream, join=message.join)
                 self._counts["push_pulls"] += 1
                 for _ in self._state_updates.merging(message.nodes, lambda: self._now, peer=stream.peer):
-                    self._heed_claims(self._now)
+                    self._apply_claims(self._now)
                     yield
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
@@ -462,29 +458,29 @@ class Swim:
         if stream.purpose is Purpose.JOIN:
             self._reconnect.ended(stream.peer, now)
 
-    # Housekeeping.
+    # Follow-up work.
 
     def _settle(self, now: float) -> None:
-        """After every input: look at what the claims left to do, and at who is to be dialled. The latter costs in
-        proportion to the members when some have changed, so it is left out between two pieces of a merge."""
-        self._heed_claims(now)
+        """Carry out, after every input, what the claims left to do, and dial what is due. The dialling costs in
+        proportion to the number of members when some have changed, so it is skipped between two slices of a merge."""
+        self._apply_claims(now)
         self._reconnect.dial_due(now)
 
-    def _heed_claims(self, now: float) -> None:
+    def _apply_claims(self, now: float) -> None:
         for node_id in self._state_updates.newcomers:
             if node_id != self._table.own_id:
                 self._failure_detector.prober.order.add(node_id)
-                self._rounds.note_newcomer(node_id, now)
+                self._timers.note_newcomer(node_id, now)
         self._state_updates.newcomers.clear()
         self._state_updates.address_changes.ask(self._failure_detector.prober.next_sequence)
-        if self._state_updates.deceived is not None:
-            deceived, self._state_updates.deceived = self._state_updates.deceived, None
-            self._rounds.tell(deceived, now)
+        if self._state_updates.misinformed is not None:
+            misinformed, self._state_updates.misinformed = self._state_updates.misinformed, None
+            self._timers.push_pull_with(misinformed, now)
 
     def _reap(self, now: float) -> None:
         self._state_updates.reap(now)
         self._failure_detector.reap()
-        self._rounds.reap()
+        self._timers.reap()
 
     def _refuse(self, error: WireError, source: Address, now: float) -> None:
         if not isinstance(error, SealError):

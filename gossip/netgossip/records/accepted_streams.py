@@ -1,8 +1,9 @@
-"""Streams that others open to the record port: of members, who send frames, and of newcomers, who converse.
+"""Streams that others open to the record port: members send frames on them, newcomers run a join conversation.
 
-Whoever opens one is a stranger until a frame on it was found to be of a member's present session. Therefore a stream
-may stand still only for the stream timeout, a conversation lasts no longer than that in all, an unproven stream gives
-way to others, and a proven one gets a place whatever strangers do (stream_slots.py).
+The peer that opens one is an unknown source until a frame on it was found to be of a member's present session.
+Therefore a stream may be silent only for the stream timeout, a conversation lasts no longer than that in all, an
+unproven stream may be closed for others, and a proven one keeps its slot whatever unknown sources do
+(stream_slots.py).
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""One message on a stream, buffered only after each of its frames was found authentic."""
+"""Limit of one message on a stream, buffered only after each of its frames was found authentic."""
 UNPROVEN_MESSAGE_BYTES: Final = 1024 * 1024
-"""The same before the stream is proven: what is authentic may be a recording. It comes again once proven."""
+"""The same limit before the stream is proven: an authentic frame may be a recording. The sender repeats the message
+once the stream is proven."""
 PARTIAL_LIMIT_BYTES: Final = 128 * 1024 * 1024
-"""Of messages that are not whole yet, on all streams together: eight of the largest."""
+"""Limit of incomplete messages on all streams together: eight of the largest."""
 UNPROVEN_STREAMS: Final = 64
-"""Peers' streams and joins at once. With one unauthentic frame each: at most 4 MiB for strangers."""
-STRANGERS_LIMIT: Final = 48
-"""Of them, from addresses that are not members': the others are kept for members."""
+"""Peers' streams and joins at once. With one unauthenticated frame each: at most 4 MiB for unknown sources."""
+UNKNOWN_SOURCES_LIMIT: Final = 48
+"""Of these, from addresses that are not members': the others are kept for members."""
 PER_HOST_LIMIT: Final = 8
-"""Of them, from one address. A member opens one at a time; a few more for joins, and for old ones whose end we have
-not heard of."""
+"""Of these, from one address. A member opens one at a time; the rest is for joins, and for old streams whose end we
+have not seen."""
 PROVEN_STREAMS: Final = 256
-"""Of as many members, at once."""
+"""Proven streams at once, each of another member."""
 REASONS_LIMIT: Final = 200
-"""There are about 60."""
+"""There are about 60 reasons."""
 NEVER: Final = float("inf")
 
 
 class JoinConversation(Protocol):
-    """One join, written by the application; `receive` may raise WireError, which ends it."""
+    """One join conversation, written by the application; `receive` may raise WireError, which ends it."""
 
     def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
-        """Bytes to send, and whether to close then. The first data begins with the byte 'J'."""
+        """Return the bytes to send, and whether to close then. The first data begins with the byte 'J'."""
 
 
 JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
@@ -51,14 +53,14 @@ JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The body of one message, whole and authentic but not looked at yet."""
+    """The body of one message, complete and authentic but not parsed yet."""
 
     stream_id: StreamId
     opened: Opened
     """Its last frame."""
     body: bytearray
     is_last: bool
-    """The peer has no more to say on this stream."""
+    """The peer sends no more on this stream."""
 
 
 @dataclass(slots=True)
@@ -72,12 +74,13 @@ class _Accepted:
     """Sender and epoch of its frames."""
     last_counter: int = 0
     is_over: bool = False
-    """The peer has no more to say; closed once that has been looked at, which tells it so."""
+    """The peer has finished sending. The stream is closed once its last message has been processed, which tells the
+    peer so."""
 
 
 def count_refusal(counts: Counter[str], error: WireError) -> None:
-    """Under the reason, without the particulars after its colon; what is only early is no refusal to worry about. At
-    most REASONS_LIMIT reasons have a counter of their own, whatever a reason may be made from."""
+    """Count a refusal by its reason, without the details after its colon; EarlyError is counted apart, as no real
+    refusal. At most REASONS_LIMIT reasons have a counter of their own, whatever a reason may be made from."""
     if isinstance(error, EarlyError):
         counts["early"] += 1
         return
@@ -87,7 +90,7 @@ def count_refusal(counts: Counter[str], error: WireError) -> None:
 
 
 class AcceptedStreams:
-    """All of them. Stream commands are appended to `commands`, refusals counted in `counts`."""
+    """All accepted streams. Stream commands are appended to `commands`, refusals counted in `counts`."""
 
     def __init__(
         self,
@@ -106,12 +109,12 @@ class AcceptedStreams:
         self._commands = commands
         self._counts = counts
         self._streams: dict[StreamId, _Accepted] = {}
-        limits = SlotLimits(UNPROVEN_STREAMS, STRANGERS_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
+        limits = SlotLimits(UNPROVEN_STREAMS, UNKNOWN_SOURCES_LIMIT, PER_HOST_LIMIT, PROVEN_STREAMS)
         self._places = StreamSlots(limits, is_member=is_member, rng=rng)
         self._partial_bytes = 0
 
     def accept(self, stream_id: StreamId, address: Address, now: float) -> None:
-        """Somebody dialled us. With too many open an unproven stream is closed."""
+        """Register a stream that a peer opened. With too many open an unproven one is closed."""
         self._displace(self._places.enter(stream_id, address[0]))
         self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
 
@@ -121,8 +124,8 @@ class AcceptedStreams:
             self.end(victim)
 
     def receive(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
-        """The messages that these bytes complete. A stream that is refused is closed and counted. The caller ends a
-        stream (`end`, `refuse`) once it has done with its last message."""
+        """Return the messages that these bytes complete. A stream that is refused is closed and counted. The caller
+        ends a stream (`end`, `refuse`) once it has processed its last message."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.is_over or not data:
             return []
@@ -138,12 +141,12 @@ class AcceptedStreams:
             return []
 
     def refuse(self, stream_id: StreamId, error: WireError) -> None:
-        """Count what came on a stream as refused, and close it."""
+        """Count what came on a stream as refused, and close the stream."""
         count_refusal(self._counts, error)
         self.end(stream_id)
 
     def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
-        """Tell by the first byte what a stream is."""
+        """Decide by the first byte what a stream carries."""
         if first == JOIN_MAGIC:
             if self._join_handler is None:
                 raise WireError("nobody joins here")
@@ -200,16 +203,16 @@ class AcceptedStreams:
             self._commands.append(StreamClose(stream_id))
 
     def handle_deadline(self, now: float) -> None:
-        """End those that stand still."""
+        """Close the streams that were silent for too long."""
         for stream_id in [i for i, stream in self._streams.items() if stream.deadline <= now]:
             self._counts["streams_timed_out"] += 1
             self.end(stream_id)
 
     def check_invariants(self) -> None:
-        """What is counted is what is there."""
+        """Assert that the count of buffered bytes matches the streams."""
         self._places.check_invariants()
         assert self._partial_bytes == sum(len(stream.partial) for stream in self._streams.values())
 
     def next_deadline(self) -> float:
-        """When the next one has stood still for too long."""
+        """When the next stream has been silent for too long."""
         return min((stream.deadline for stream in self._streams.values()), default=NEVER)

@@ -2,24 +2,25 @@
 
     Digest ->                      one fingerprint for the whole scope
             <- Same                usual: 16 bytes each way
-            <- Vector              else: a number pair a log
-    Want ->, Delta ->              each side gets what the other has more of
+            <- Vector              otherwise: a pair of numbers per log
+    Fetch ->, Delta ->             each side gets what the other has more of
             <- Delta
 
 Each held scope is compared with one random peer every digest interval, at once with a peer that becomes live or
-enters the scope, and at once with three others when a peer comes under suspicion: its last words may have reached
-only one of them. A comparison without an answer is repeated, doubling, four times, or for as long as somebody waits
-for the peer to confirm; so is one after which datagrams bring what was missing, until nothing is.
+enters the scope, and at once with three others when a peer comes under suspicion: its last change may have reached
+only one of them. A comparison without an answer is repeated, with doubling pauses, four times, or for as long as the
+application waits for the peer to confirm; so is one after which datagrams bring what was missing, until nothing is.
 
 A peer *confirms* a scope when we hold all that it holds: it answered Same, or we have reached every version in its
-vector. A scope is *synced* when all live peers in it have confirmed. One alone may have entered a moment ago and hold
-nothing itself, so it is enough only after `alone_grace_s`, when somebody who is silent keeps the rest waiting. Until
-then random peers are asked without waiting for the interval.
+vector. A scope is *synced* when all live peers in it have confirmed. One confirmation alone may come from a peer that
+has just entered and holds nothing itself, so it suffices only after `alone_grace_s`, when a silent peer delays the
+rest. Until then random peers are compared without waiting for the interval.
 
-Whoever must know all that its live peers know at some later moment has them confirm anew (`catch_up`).
+An application that must know all that the live peers know at some later moment has them confirm anew (`catch_up`).
 
-Whoever lacks many logs *pulls* them from one peer. While they come it asks nobody else to compare, and answers no
-comparison of others, who repeat it: each would send its vector, and each would be asked for, or send, the same logs.
+A node that lacks many logs *pulls* them from one peer. While they come it starts no other comparison, and does not
+answer the comparisons of others, which repeat them: otherwise each would send its vector, and each would be asked
+for, or send, the same logs.
 
 When hundreds of peers meet, hundreds of comparisons are planned. Their deadlines lie in a heap and are never
 cancelled: one that does not equal its comparison's is stale.
@@ -38,12 +39,12 @@ from netgossip.types import NodeId, Scope, Version
 
 TRIES: Final = 4
 AT_ONCE: Final = 8
-"""First comparisons of one scope that wait for an answer. Whoever enters a large cluster would otherwise be sent
-everybody's vector; after the first few the fingerprints are equal."""
+"""First comparisons of one scope that wait for an answer at once. A node that enters a large cluster would otherwise
+get every peer's vector; after the first few the fingerprints are equal."""
 PULL_PATIENCE_S: Final = 1.0
-"""So long the peer that sends many logs may be silent before others are asked. The next log restarts it."""
+"""How long the peer that sends many logs may be silent before others are asked. Each log restarts this time."""
 PACE_S: Final = 0.02
-"""Until a comparison that found no place looks again."""
+"""How long a comparison waits that found AT_ONCE others waiting."""
 JITTER: Final = 0.2
 NEVER: Final = float("inf")
 
@@ -59,11 +60,11 @@ class _Scope:
         self.tries = 0
         self.confirmed: set[NodeId] = set()
         self.targets: dict[NodeId, dict[NodeId, Version]] = {}
-        """Peer -> what it holds and we did not."""
+        """Peer -> the versions that it holds and we did not."""
 
     @property
     def counts(self) -> bool:
-        """Somebody waits for peers to confirm."""
+        """True while the application waits for peers to confirm."""
         return not self.synced or self.is_catching_up
 
 
@@ -99,11 +100,11 @@ class AntiEntropy:
         """First comparisons that wait for an answer."""
 
     def enter(self, scope: Scope, now: float) -> None:
-        """Compare the scope from now on, until it is synced without waiting for the interval."""
+        """Compare the scope from now on, and without waiting for the interval until it is synced."""
         self._scopes[scope] = _Scope(now, now)
 
     def leave(self, scope: Scope) -> None:
-        """Compare it no more."""
+        """Stop comparing the scope."""
         self._scopes.pop(scope, None)
         self._pulls.pop(scope, None)
         for key in [key for key in self._comparisons if key[0] == scope]:
@@ -119,7 +120,7 @@ class AntiEntropy:
             self._plan(scope, peer, comparison, at)
 
     def forget_peer(self, peer: NodeId) -> None:
-        """The peer can't answer any more."""
+        """Drop all comparisons with a peer that can't answer any more."""
         for key in [key for key in self._comparisons if key[1] == peer]:
             self._end(key)
         for state in self._scopes.values():
@@ -129,24 +130,26 @@ class AntiEntropy:
             del self._pulls[scope]
 
     def answered(self, scope: Scope, peer: NodeId) -> None:
-        """The peer has answered a comparison."""
+        """Note that the peer has answered a comparison."""
         self._end((scope, peer))
 
     def answered_with_news(self, scope: Scope, peer: NodeId) -> None:
-        """The peer has answered, and datagrams with what either side lacks are under way. They may be lost, and those
-        who sent them would not notice: the comparison is repeated as if there had been no answer."""
+        """Note that the peer has answered, and that datagrams with what either side lacks are under way. They may be
+        lost without their senders noticing, so the comparison is repeated as if there had been no answer."""
         comparison = self._comparisons.get((scope, peer))
         if comparison is not None and comparison.tries == 1:
             comparison.tries = 2
             self._asked[scope] -= 1
 
     def is_repeated(self, scope: Scope, peer: NodeId) -> bool:
-        """An answer of the peer is not the first, which will be followed by another comparison if there is news."""
+        """True when an answer of the peer is not the first, after which no further comparison follows if there is
+        news."""
         comparison = self._comparisons.get((scope, peer))
         return comparison is None or comparison.tries > 1
 
     def ask_again(self, scope: Scope, peer: NodeId) -> bool:
-        """The peer, which was asked and has not answered, knows us now: True, once, if it should be asked again."""
+        """True, once, if a peer that was asked and has not answered should be asked again, because it knows
+        us now."""
         comparison = self._comparisons.get((scope, peer))
         if comparison is None or comparison.tries != 1:
             return False
@@ -155,7 +158,7 @@ class AntiEntropy:
         return True
 
     def begin_pull(self, scope: Scope, peer: NodeId, wanted: dict[NodeId, Version], now: float) -> None:
-        """This peer sends many logs that we lack: nobody else is asked for them meanwhile."""
+        """Note that this peer sends many logs that we lack: no other peer is asked for them meanwhile."""
         self._pulls[scope] = _Pull(peer, dict(wanted), now + PULL_PATIENCE_S)
 
     def pull_of(self, scope: Scope, now: float) -> _Pull | None:
@@ -167,7 +170,7 @@ class AntiEntropy:
         return pull
 
     def note_pulled(self, scope: Scope, owner: NodeId, held: Version, now: float) -> None:
-        """A log has come, from whomever."""
+        """Note that a log has come, from any peer."""
         pull = self._pulls.get(scope)
         if pull is not None and owner in pull.wanted and held >= pull.wanted[owner]:
             del pull.wanted[owner]
@@ -178,7 +181,7 @@ class AntiEntropy:
     def take_due(
         self, now: float, peers_in: Callable[[Scope], Sequence[NodeId]], wait_s: Callable[[NodeId], float]
     ) -> list[tuple[NodeId, Scope]]:
-        """What to compare now and with whom. Each is planned again."""
+        """Return the comparisons to start now, as (peer, scope). Each is planned again."""
         for scope, state in self._scopes.items():
             if state.next_at <= now:
                 self._plan_round(scope, state, peers_in(scope), now)
@@ -222,14 +225,16 @@ class AntiEntropy:
         state.next_at = now + interval * (1 + JITTER * (2 * self._rng.random() - 1))
 
     def expect(self, scope: Scope, peer: NodeId, targets: dict[NodeId, Version]) -> None:
-        """A peer holds these versions, which we do not: reaching them all will be its confirmation."""
+        """Note that a peer holds these versions, which we do not: reaching them all will count as its
+        confirmation."""
         state = self._scopes.get(scope)
         if state is not None and state.counts:
             state.targets[peer] = dict(reversed(targets.items()))
 
     def reached(self, scope: Scope, held_of: Callable[[NodeId], Version]) -> None:
-        """Something came: see who has confirmed by that. What was reached is not looked at again; logs come in the
-        order in which they were asked for, and from the end of a dict one is taken at no cost."""
+        """Find out, after logs have come, which peers have confirmed by that. Versions once reached are not checked
+        again; logs come in the order in which they were requested, and taking one from the end of a dict costs
+        nothing."""
         state = self._scopes.get(scope)
         for peer, targets in list(state.targets.items()) if state is not None else ():
             while targets:
@@ -241,14 +246,14 @@ class AntiEntropy:
                 self.confirm(scope, peer)
 
     def confirm(self, scope: Scope, peer: NodeId) -> None:
-        """We hold all that the peer holds."""
+        """Note that we hold all that the peer holds."""
         state = self._scopes.get(scope)
         if state is not None and state.counts:
             state.targets.pop(peer, None)
             state.confirmed.add(peer)
 
     def synced(self, scope: Scope) -> None:
-        """The scope is synced, and is so until it is left."""
+        """Mark the scope as synced, until it is left."""
         state = self._scopes[scope]
         state.synced = True
         if not state.is_catching_up:
@@ -256,7 +261,7 @@ class AntiEntropy:
             state.targets.clear()
 
     def catch_up(self, scope: Scope, peers: Sequence[NodeId], now: float) -> None:
-        """Have these peers confirm anew, whoever has before."""
+        """Have these peers confirm anew, also those that have before."""
         state = self._scopes[scope]
         state.is_catching_up = True
         state.confirmed.clear()
@@ -269,7 +274,7 @@ class AntiEntropy:
         return frozenset(self._scopes[scope].confirmed)
 
     def caught_up(self, scope: Scope) -> None:
-        """Nobody waits for confirmations any more."""
+        """Stop waiting for confirmations."""
         self._scopes[scope].is_catching_up = False
 
     def is_awaited(self, scope: Scope) -> bool:
@@ -279,7 +284,7 @@ class AntiEntropy:
         return state is not None and state.counts
 
     def unsynced(self) -> list[tuple[Scope, float, frozenset[NodeId]]]:
-        """Scopes that are not synced, when each was entered, and who has confirmed."""
+        """Scopes that are not synced, when each was entered, and which peers have confirmed."""
         return [
             (scope, state.entered_at, frozenset(state.confirmed))
             for scope, state in self._scopes.items()
@@ -287,7 +292,7 @@ class AntiEntropy:
         ]
 
     def next_deadline(self) -> float:
-        """When `take_due` has something to give."""
+        """When `take_due` has something to return."""
         while self._deadlines:
             due_at, scope, peer = self._deadlines[0]
             comparison = self._comparisons.get((scope, peer))
@@ -298,7 +303,7 @@ class AntiEntropy:
         return min(rounds, self._deadlines[0][0] if self._deadlines else NEVER)
 
     def check_invariants(self) -> None:
-        """Raise AssertionError if what is kept up step by step is not what the comparisons say."""
+        """Assert that the incrementally kept state matches the comparisons."""
         asked = Counter(scope for (scope, _), one in self._comparisons.items() if one.tries == 1)
         assert +self._asked == asked
         planned = {(at, scope, peer) for at, scope, peer in self._deadlines}

@@ -1,14 +1,14 @@
-"""Telling the peers in a scope of our own changes, each by one acknowledged datagram.
+"""Dissemination: push our own changes to the peers in a scope, each by one acknowledged datagram.
 
-For each scope and peer there is a standing: what the peer has acknowledged of our log, how far its own log goes,
-and whether it takes part at all. A change makes every live peer in scope due. A peer that is due gets the delta
+For each scope and peer we keep its progress: what the peer has acknowledged of our log, how far its own log goes,
+and whether it takes part at all. A change makes every live peer in the scope due. A peer that is due gets the delta
 from what it acknowledged last; without an ack it gets it again after max(resend_min_s, three round trips), three
-times, and then once each digest interval as long as it lives: the repair by digest will usually be faster.
+times, and then once per digest interval as long as it is live: anti-entropy is usually faster.
 
-An ack says what the peer holds, not what it received. So one that lags is a request at the same time, and loss,
-reordering and restarts need no case of their own.
+An ack says what the peer holds, not what it received. So an ack that lags is a request at the same time, and loss,
+reordering and restarts need no special handling.
 
-Deadlines lie in a heap and are never cancelled: one that does not equal its standing's is stale.
+Deadlines lie in a heap and are never cancelled: one that does not equal the progress's own is stale.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RTT_SMOOTHING: Final = 0.125
 """Weight of a new sample, as in TCP (RFC 6298)."""
 
 LONGEST_RTT_S: Final = 0.2
-"""A longer sample comes from a peer that stood still or from lost datagrams, not from the path. An ack is waited for
+"""A longer sample comes from a peer that stood still or from lost datagrams, not from the path. We wait for an ack
 three times as long, so the next change measures a path of up to 600 ms. A larger bound makes repairs under loss slow:
 16 s at 40 %."""
 
@@ -49,165 +49,167 @@ class _PeerProgress:
         """(from, to) of the last push."""
         self.sent_at = 0.0
         self.began_at = 0.0
-        """When the first of its repetitions went."""
+        """When it was sent for the first time."""
         self.due_at = NEVER
 
 
 class Dissemination:
-    """Who must be told what, and who knows it. Holds no content."""
+    """Which peers must get which changes, and which have acknowledged them. Holds no content."""
 
     def __init__(self, *, config: GossipConfig) -> None:
         self._config = config
-        self._standings: dict[Scope, dict[NodeId, _PeerProgress]] = {}
+        self._progress_of: dict[Scope, dict[NodeId, _PeerProgress]] = {}
         self._deadlines: list[tuple[float, Scope, NodeId]] = []
         self._rtts: dict[NodeId, float] = {}
 
     def resend_s(self, peer: NodeId) -> float:
-        """How long an answer of `peer` may take before we ask again."""
+        """How long to wait for an answer of `peer` before asking again."""
         return max(self._config.resend_min_s, 3 * self._rtts.get(peer, 0.0))
 
     def changed(self, scope: Scope, peers: Iterable[NodeId], now: float) -> None:
-        """Our log of the scope has moved: tell these peers."""
+        """Note that our log of the scope has advanced: push to these peers."""
         for peer in peers:
-            standing = self._progress(scope, peer)
-            standing.tries = 0
-            self._plan(scope, peer, standing, now)
+            progress = self._progress(scope, peer)
+            progress.tries = 0
+            self._plan(scope, peer, progress, now)
 
     def take_due(self, now: float, most: int) -> list[tuple[NodeId, Scope, Version | None]]:
-        """Whom to tell now, and what each holds of our log (None: unknown). Each is planned again, so take no more
-        than can be told now: what is planned before it was sent is sent twice. The others stay due."""
+        """Return the peers to push to now, and what each holds of our log (None: unknown). Each is planned again, so
+        take no more than can be sent now: what is planned before it was sent is sent twice. The others stay due."""
         due: list[tuple[NodeId, Scope, Version | None]] = []
         while len(due) < most and self._deadlines and self._deadlines[0][0] <= now:
             due_at, scope, peer = heapq.heappop(self._deadlines)
-            standing = self._standings.get(scope, {}).get(peer)
-            if standing is not None and standing.due_at == due_at:
-                due.append((peer, scope, standing.held))
-                standing.tries += 1
-                quick = standing.tries < QUICK_TRIES
+            progress = self._progress_of.get(scope, {}).get(peer)
+            if progress is not None and progress.due_at == due_at:
+                due.append((peer, scope, progress.held))
+                progress.tries += 1
+                quick = progress.tries < QUICK_TRIES
                 wait = (
-                    self.resend_s(peer) * 2 ** (standing.tries - 1)
+                    self.resend_s(peer) * 2 ** (progress.tries - 1)
                     if quick
                     else self._config.digest_interval_s
                 )
-                self._plan(scope, peer, standing, now + wait)
+                self._plan(scope, peer, progress, now + wait)
         return due
 
     def sent(self, peer: NodeId, scope: Scope, since: Version, to: Version, now: float) -> None:
-        """A delta of our log went to `peer`."""
-        standing = self._progress(scope, peer)
-        standing.sent, standing.sent_at = (since, to), now
-        if standing.tries <= 1:
-            standing.began_at = now
+        """Note that a delta of our log was sent to `peer`."""
+        progress = self._progress(scope, peer)
+        progress.sent, progress.sent_at = (since, to), now
+        if progress.tries <= 1:
+            progress.began_at = now
 
     def has_sent(self, peer: NodeId, scope: Scope, to: Version) -> bool:
-        """True when the last delta that went to `peer` led to this version of our log."""
-        standing = self._standings.get(scope, {}).get(peer)
-        return standing is not None and standing.sent is not None and standing.sent[1] == to
+        """True when the last delta sent to `peer` led to this version of our log."""
+        progress = self._progress_of.get(scope, {}).get(peer)
+        return progress is not None and progress.sent is not None and progress.sent[1] == to
 
     def handle_ack(self, peer: NodeId, ack: DeltaAck, ours: Version, now: float) -> bool:
-        """Note what a peer holds. True when it lags and should be told more at once."""
-        standing = self._progress(ack.scope, peer)
-        is_answer = standing.sent is not None and standing.sent[1] == ack.held
-        # Which of several pushes an ack answers is not known. But of a peer behind a long path there would never be a
-        # sample, and each change would go there several times: so the first may be too long, and later ones mend it.
-        if is_answer and (standing.tries == 1 or peer not in self._rtts):
-            sample = min(max(now - standing.began_at, 0.0), LONGEST_RTT_S)
+        """Note what a peer holds. True when it lags and should get more at once."""
+        progress = self._progress(ack.scope, peer)
+        is_answer = progress.sent is not None and progress.sent[1] == ack.held
+        # It is not known which of several pushes an ack answers. But a peer behind a long path would never give a
+        # sample otherwise, and each change would be sent to it several times: so the first sample may be too long,
+        # and later ones correct it.
+        if is_answer and (progress.tries == 1 or peer not in self._rtts):
+            sample = min(max(now - progress.began_at, 0.0), LONGEST_RTT_S)
             self._rtts[peer] = self._rtts.get(peer, sample) * (1 - RTT_SMOOTHING) + sample * RTT_SMOOTHING
         self.note(peer, ack.scope, held=ack.held, own=ack.own)
-        standing.holding = ack.holding
+        progress.holding = ack.holding
         if not ack.holding:
-            standing.due_at = NEVER
-        # The same answer to the same push would go round as fast as the wire: that one waits for its deadline.
-        return ack.holding and ack.held < ours and standing.sent != (ack.held, ours)
+            progress.due_at = NEVER
+        # The same answer to the same push would repeat as fast as the network allows, so that one waits for its
+        # deadline.
+        return ack.holding and ack.held < ours and progress.sent != (ack.held, ours)
 
     def note(
         self, peer: NodeId, scope: Scope, *, held: Version | None = None, own: Version | None = None
     ) -> None:
-        """A peer takes part in the scope and let us know what it holds of our log, or how far its own goes."""
-        standing = self._progress(scope, peer)
-        standing.holding = True
+        """Note that a peer takes part in the scope, and what it holds of our log, or how far its own goes."""
+        progress = self._progress(scope, peer)
+        progress.holding = True
         if held is not None:
-            standing.held = held
+            progress.held = held
         if own is not None:
-            # Datagrams overtake each other, and a log never goes back within one life of its owner.
-            standing.own = max(own, standing.own or own)
+            # Datagrams overtake each other, and a log never goes back while its owner runs.
+            progress.own = max(own, progress.own or own)
 
     def settled(self, peer: NodeId, scope: Scope) -> None:
-        """The peer holds our head: nothing is due."""
+        """Note that the peer holds our head: nothing is due."""
         self._progress(scope, peer).due_at = NEVER
 
     def note_absent(self, peer: NodeId, scope: Scope, *, own: Version) -> None:
-        """The peer says that it takes no part in the scope, and how far its own log goes."""
+        """Note that the peer says that it takes no part in the scope, and how far its own log goes."""
         self.note(peer, scope, own=own)
-        standing = self._progress(scope, peer)
-        standing.holding, standing.due_at = False, NEVER
+        progress = self._progress(scope, peer)
+        progress.holding, progress.due_at = False, NEVER
 
     def own_of(self, peer: NodeId, scope: Scope) -> Version:
         """How far the peer's own log goes, as far as it said."""
-        standing = self._standings.get(scope, {}).get(peer)
-        return NO_VERSION if standing is None or standing.own is None else standing.own
+        progress = self._progress_of.get(scope, {}).get(peer)
+        return NO_VERSION if progress is None or progress.own is None else progress.own
 
     def is_absent(self, peer: NodeId, scope: Scope) -> bool:
         """True when the peer itself said that it takes no part."""
-        standing = self._standings.get(scope, {}).get(peer)
-        return standing is not None and not standing.holding
+        progress = self._progress_of.get(scope, {}).get(peer)
+        return progress is not None and not progress.holding
 
     def reset_peer(self, peer: NodeId) -> None:
-        """The peer went away or began anew: what it held counts no more."""
-        for standings in self._standings.values():
-            standings.pop(peer, None)
+        """Drop the progress of a peer that went away or restarted."""
+        for by_peer in self._progress_of.values():
+            by_peer.pop(peer, None)
 
     def forget_peer(self, peer: NodeId) -> None:
-        """The peer is no longer known."""
+        """Drop a peer that is no longer known."""
         self.reset_peer(peer)
         self._rtts.pop(peer, None)
 
     def forget_scope(self, scope: Scope, peers: Iterable[NodeId]) -> None:
-        """These peers left the scope."""
+        """Drop the progress of peers that left the scope."""
         for peer in peers:
-            self._standings.get(scope, {}).pop(peer, None)
+            self._progress_of.get(scope, {}).pop(peer, None)
 
     def drop_scope(self, scope: Scope) -> None:
-        """We have nothing to say in the scope any more."""
-        self._standings.pop(scope, None)
+        """Drop a scope in which we have nothing to push any more."""
+        self._progress_of.pop(scope, None)
 
     def lacking(
         self, scope: Scope, peers: Iterable[NodeId], ours: Version, held_of: Callable[[NodeId], Version]
     ) -> frozenset[NodeId]:
-        """Those that have not acknowledged `ours`, or of whose own log we hold less than they said."""
+        """The peers that have not acknowledged `ours`, or of whose own log we hold less than they said."""
         found = set()
         for peer in peers:
-            standing = self._standings.get(scope, {}).get(peer)
-            if standing is None:
+            progress = self._progress_of.get(scope, {}).get(peer)
+            if progress is None:
                 found.add(peer)
-            elif standing.holding:
-                known = standing.held is not None and standing.own is not None
-                behind = (standing.held or NO_VERSION) < ours or held_of(peer) < (standing.own or NO_VERSION)
+            elif progress.holding:
+                known = progress.held is not None and progress.own is not None
+                behind = (progress.held or NO_VERSION) < ours or held_of(peer) < (progress.own or NO_VERSION)
                 if not known or behind:
                     found.add(peer)
         return frozenset(found)
 
     def next_deadline(self) -> float:
-        """When `take_due` has something to give."""
+        """When `take_due` has something to return."""
         while self._deadlines:
             due_at, scope, peer = self._deadlines[0]
-            standing = self._standings.get(scope, {}).get(peer)
-            if standing is not None and standing.due_at == due_at:
+            progress = self._progress_of.get(scope, {}).get(peer)
+            if progress is not None and progress.due_at == due_at:
                 return due_at
             heapq.heappop(self._deadlines)
         return NEVER
 
     def __len__(self) -> int:
-        return sum(map(len, self._standings.values()))
+        return sum(map(len, self._progress_of.values()))
 
     def pending(self) -> int:
-        """Standings with a deadline."""
-        return sum(s.due_at != NEVER for standings in self._standings.values() for s in standings.values())
+        """Number of peers and scopes with a deadline."""
+        return sum(s.due_at != NEVER for by_peer in self._progress_of.values() for s in by_peer.values())
 
     def _progress(self, scope: Scope, peer: NodeId) -> _PeerProgress:
-        return self._standings.setdefault(scope, {}).setdefault(peer, _PeerProgress())
+        return self._progress_of.setdefault(scope, {}).setdefault(peer, _PeerProgress())
 
-    def _plan(self, scope: Scope, peer: NodeId, standing: _PeerProgress, due_at: float) -> None:
-        if standing.due_at != due_at:
-            standing.due_at = due_at
+    def _plan(self, scope: Scope, peer: NodeId, progress: _PeerProgress, due_at: float) -> None:
+        if progress.due_at != due_at:
+            progress.due_at = due_at
             heapq.heappush(self._deadlines, (due_at, scope, peer))

@@ -1,32 +1,32 @@
-"""How the record channel seals its bytes: one key for each sender and start, counters for nonces.
+"""How the record channel seals its frames: one key per sender and start, counters as nonces.
 
     frame = magic 'N', version, flags, key id(4), sender(16), epoch(8), counter(8), length(2), sealed body
-            \\________________________ in the clear, authenticated ________________________/
+            \\_______________________ unencrypted, authenticated __________________________/
 
 The same frame is a datagram's whole payload and, several in a row, a stream.
 
 - Key: HKDF-SHA256(ring key, salt = cluster label, info = "netgossip record" + sender + epoch). Nonce: the counter.
-  No two senders share a key, so counters are enough, and no birthday bound limits how much travels under a ring
+  No two senders share a key, so counters suffice, and no birthday bound limits how much is sealed under a ring
   key (memberlist's random nonces would reach it in hours at our rate).
 - Epoch: the sender's persisted start counter, then 32 random bits, so that a start counter which a restored disk
   rolls back does not repeat a nonce.
-- Recipient: part of the authenticated data though not on the wire. What was said to one node can't be replayed
-  to another.
+- Recipient: part of the authenticated data though not on the wire. A frame for one node can't be replayed to
+  another.
 - Replay: a session is (sender, epoch), and it must be *admitted* before anything that is not idempotent is
   believed: the receiver sends a random nonce (Hello) and the sender returns it under that epoch (Welcome). The
-  window of 1,024 counters opens at the Welcome's counter; whatever is older stays shut out. An admitted session
-  displaces the sender's former one, higher or lower: liveness decides, not the number, so a host with a restored
-  disk gets in and a recording does not.
+  window of 1,024 counters opens at the Welcome's counter; older frames stay refused. An admitted session displaces
+  the sender's former one, whether its epoch is higher or lower: the proof decides, not the number, so a host with a
+  restored disk is admitted and a recording is not.
 - On streams (whose frames may come long after later datagrams) only messages count that may be repeated: deltas,
-  digests, vectors, wants. Their versions order them, not their arrival. The counters of a sender's streams rise from
-  one stream to the next.
-- Before admission, in frames that were sealed before it, and in frames of a stream that came once before, only those
-  count which also say nothing of the present: deltas and digests. They are answered once a second. An old vector
-  would confirm that a restarted node holds all there is, and one old want, played again and again, would have us send
-  whole logs.
+  digests, vectors, fetches. Their versions order them, not their arrival. The counters of a sender's streams rise
+  from one stream to the next.
+- Before admission, in frames that were sealed before it, and in frames of a stream that was received once before,
+  only those count which also say nothing of the present: deltas and digests. They are answered once a second. An old
+  vector would confirm that a restarted node holds all there is, and one old fetch, replayed again and again, would
+  make us send whole logs.
 
 Rejected: a handshake before the first byte (a round trip lost on each first contact; most messages don't need it),
-and a persisted table of everybody's last epoch (a file to write for each restart of each peer).
+and a persisted table of every peer's last epoch (a file to write for each restart of each peer).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from netgossip.types import NodeId
 
 MAGIC: Final = 0x4E
 JOIN_MAGIC: Final = 0x4A
-"""A stream that opens with this byte ('J') is a join conversation and has no frames."""
+"""A stream whose first byte this is ('J') is a join conversation and has no frames."""
 VERSION: Final = 1
 HEADER: Final = struct.Struct(">BBB4s16sQQH")
 HEADER_BYTES: Final = HEADER.size
@@ -54,15 +54,16 @@ TAG_BYTES: Final = 16
 OVERHEAD_BYTES: Final = HEADER_BYTES + TAG_BYTES
 
 MORE: Final = 1
-"""Flag, streams only: the body goes on in the next frame."""
+"""Flag, streams only: the body continues in the next frame."""
 LAST: Final = 2
-"""Flag, streams only: the dialler has no more to say."""
+"""Flag, streams only: the dialler sends no more."""
 
 BODY_LIMIT_BYTES: Final = 0xFFFF - TAG_BYTES
-"""Of one frame; the most that a stranger can make us buffer on a stream before the seal is checked."""
+"""Limit of one frame; the most that an unknown source can make us buffer on a stream before the seal is checked."""
 
 WINDOW: Final = 1024
-"""Counters. A sender numbers its frames to all peers together, so this much reordering is rather many peers."""
+"""Counters. A sender numbers its frames to all peers in one sequence, so most of this reordering comes from other
+peers."""
 
 _INFO_KEY: Final = b"netgossip record"
 _INFO_ID: Final = b"netgossip key id"
@@ -70,7 +71,7 @@ _INFO_ID: Final = b"netgossip key id"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a frame says of itself in the clear."""
+    """The unencrypted part of a frame."""
 
     flags: int
     key_id: bytes
@@ -81,7 +82,7 @@ class Header:
 
 
 def parse_header_untrusted(data: bytes | bytearray) -> Header:
-    """The first HEADER_BYTES of a frame. Raises WireError."""
+    """Parse the first HEADER_BYTES of a frame. Raises WireError."""
     if len(data) < HEADER_BYTES:
         raise WireError("frame cut off")
     magic, version, flags, key_id, sender, epoch, counter, sealed = HEADER.unpack_from(data)
@@ -115,13 +116,14 @@ class ReplayWindow:
         return True
 
     def has_seen(self, counter: int) -> bool:
-        """True for a counter of the window that came; unlike for `accept`, what lies before it counts as not seen."""
+        """True for a counter inside the window that came; unlike in `accept`, counters before the window count as not
+        seen."""
         behind = self._highest - counter
         return 0 <= behind < WINDOW and bool(self._seen >> behind & 1)
 
 
 class Sealer:
-    """Our own frames. The epoch is one start of ours, see the module's theory."""
+    """Seals our own frames. The epoch is that of this start, see the head of this file."""
 
     def __init__(self, *, node_id: NodeId, epoch: int, keyring: Keyring, label: bytes) -> None:
         self._node = bytes.fromhex(node_id)
@@ -134,7 +136,7 @@ class Sealer:
         self._cipher: AESGCM | None = None
 
     def seal(self, recipient: NodeId, body: bytes, *, flags: int = 0) -> bytes:
-        """One frame; `body` at most BODY_LIMIT_BYTES."""
+        """Seal one frame; `body` at most BODY_LIMIT_BYTES."""
         cipher = self._current()
         self._counter += 1
         header = HEADER.pack(
@@ -154,7 +156,7 @@ class Sealer:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An authentic frame. `fresh`: sealed after its session was admitted, and on a stream not seen on an earlier one.
-    `proven`: that, and not a replay."""
+    `proven`: fresh, and not a replay."""
 
     sender: NodeId
     epoch: int
@@ -165,7 +167,7 @@ class Opened:
 
 
 class _Session:
-    """One sender as we know it: the admitted epoch with its first counter, and the ciphers used of late."""
+    """What we keep of one sender: the admitted epoch with its first counter, and the ciphers used recently."""
 
     __slots__ = ("ciphers", "epoch", "first", "streamed", "window")
 
@@ -179,7 +181,7 @@ class _Session:
 
 
 class Opener:
-    """Others' frames. The caller names the senders it knows; all others are refused before any cryptography."""
+    """Opens others' frames. The caller names the senders it knows; all others are refused before any cryptography."""
 
     def __init__(self, *, node_id: NodeId, keyring: Keyring, label: bytes) -> None:
         self._node = bytes.fromhex(node_id)
@@ -190,11 +192,11 @@ class Opener:
         self._generation = -1
 
     def know(self, sender: NodeId) -> None:
-        """Frames of `sender` may be opened from now on."""
+        """Open frames of `sender` from now on."""
         self._sessions.setdefault(sender, _Session())
 
     def forget(self, sender: NodeId) -> None:
-        """Frames of `sender` are refused from now on."""
+        """Refuse frames of `sender` from now on."""
         self._sessions.pop(sender, None)
 
     def is_admitted(self, sender: NodeId) -> bool:
@@ -209,7 +211,7 @@ class Opener:
 
     def is_early(self, frame: Opened) -> bool:
         """True when `frame` may be of a start that is about to prove itself, or from before its proof; False when it
-        is of a start that is over."""
+        is of a start that has ended."""
         session = self._sessions.get(frame.sender)
         if session is None or session.epoch is None:
             return True
@@ -218,7 +220,8 @@ class Opener:
         )
 
     def admit(self, frame: Opened) -> bool:
-        """`frame` proved its session live: it is the sender's current one. True when it was not so before."""
+        """Make the session of `frame`, which was proven live, the sender's current one. True when it was not so
+        before."""
         session = self._sessions[frame.sender]
         if session.epoch == frame.epoch:
             return False
@@ -246,7 +249,7 @@ class Opener:
         except InvalidTag:
             raise SealError("wrong-key") from None
         if fresh:
-            if len(session.ciphers) >= 4:  # the current and the next key, the last and the present start
+            if len(session.ciphers) >= 4:  # the current and the next key, of the last and the present start
                 session.ciphers.clear()
             session.ciphers[header.key_id, header.epoch] = cipher
         current = session.epoch == header.epoch
@@ -257,8 +260,8 @@ class Opener:
             raise WireError("replayed")
         fresh = current and header.counter > session.first
         if stream and fresh:
-            # A sender has one stream to us at a time. So what is not above all that came is of a stream that has
-            # broken, or was recorded: it may bring content, and says nothing of the present.
+            # A sender has one stream to us at a time. So a counter that is not above all that came belongs to a
+            # stream that has broken, or to a recording: it may bring content, and says nothing of the present.
             fresh = header.counter > session.streamed and not session.window.has_seen(header.counter)
             session.streamed = header.counter if fresh else session.streamed
         return Opened(header.sender, header.epoch, header.counter, body, fresh, proven)
@@ -273,13 +276,13 @@ class Opener:
 
 
 class FrameReader:
-    """Cuts a stream into frames. Holds at most one frame and what came with it."""
+    """Cuts a stream into frames. Holds at most one frame and the data that came with it."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed_untrusted(self, data: bytes) -> list[tuple[Header, bytes]]:
-        """The frames completed by `data`. Raises WireError when the stream is none of frames."""
+        """Return the frames completed by `data`. Raises WireError when the stream does not consist of frames."""
         self._buffer += data
         frames = []
         while len(self._buffer) >= HEADER_BYTES:
@@ -293,7 +296,7 @@ class FrameReader:
 
 
 def key_id(key: bytes, label: bytes) -> bytes:
-    """Four bytes that name a ring key without telling anything of it."""
+    """Four bytes that identify a ring key without revealing anything about it."""
     return HKDF(SHA256(), 4, salt=label, info=_INFO_ID).derive(key)
 
 

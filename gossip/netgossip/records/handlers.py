@@ -1,12 +1,11 @@
-"""What each message of the record channel does: to the table, to what we know of the peer, and what is answered.
+"""What each message of the record channel does: to the table, to the peer's progress, and what is answered.
 
-Content is merged by its version, whoever sends it and however often. What a message says of its sender (how much it
-holds, whether it takes part) is believed for scopes that concern us and for no others, so that a peer which invents
-scopes makes nothing grow.
+Content is merged by its version, whichever peer sends it and however often. What a message says of its sender (how
+much it holds, whether it takes part) is believed for scopes that concern us and for no others, so that a peer which
+invents scopes makes nothing grow.
 
-A scope is reported synced when every live peer in it has confirmed (exchange.py), or has said that it takes no part
-and given us its own log. Whether that is so is looked at once for each drain: thousands of members may come with one
-input.
+A scope is reported synced when every live peer in it has confirmed (anti_entropy.py), or has said that it takes no
+part and given us its own log. This is checked once per drain, because thousands of members may come with one input.
 """
 
 from __future__ import annotations
@@ -37,29 +36,30 @@ from netgossip.records.wire import (
     Same,
     Vector,
 )
-from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, WorkQueue
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueue
 from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
 
-PUSHES_A_PIECE: Final = 32
-"""Peers that are told before others run: up to 1 ms."""
+PUSHES_PER_SLICE: Final = 32
+"""Peers that are pushed to in one slice: up to 1 ms."""
 NEVER: Final = float("inf")
 LOGS_AT_ONCE: Final = 32
-"""Who lacks more logs than so many pulls them from one peer."""
+"""A node that lacks more logs than this pulls them from one peer."""
 NEWS_IN_DATAGRAMS: Final = 32
-"""Changes that go in datagrams, which may be lost. More may go over a stream, and would go twice if asked again."""
+"""Changes that go in datagrams, which may be lost. More than these may go over a stream, and would be sent twice if
+asked for again."""
 
 
 @dataclass(slots=True)
 class _LogDifference:
-    """What a peer's vector and our logs are apart, without our own log."""
+    """The differences between a peer's vector and our logs, without our own log."""
 
     mine: Row | None = None
     """What the peer holds of our own log."""
     own: Version = NO_VERSION
     """How far the peer's own log goes."""
     news: int = 0
-    """Changes that one of the two sides lacks, at most; many where that can't be told. A side that takes no part
-    lacks nothing but its own log."""
+    """Upper bound of the changes that one of the two sides lacks; a high number where that is unknown. A side that
+    takes no part lacks nothing but its own log."""
     wanted: dict[NodeId, Version] = field(default_factory=dict)
     """Logs that the peer holds further than we do, and from where on we need each."""
     targets: dict[NodeId, Version] = field(default_factory=dict)
@@ -79,9 +79,9 @@ class MessageHandlers:
         table: Table,
         transport: RecordTransport,
         dissemination: Dissemination,
-        exchange: AntiEntropy,
+        anti_entropy: AntiEntropy,
         requests: Requests,
-        presence: Peers,
+        peers: Peers,
         events: list[Event],
         counts: Counter[str],
         works: WorkQueue,
@@ -92,9 +92,9 @@ class MessageHandlers:
         self._table = table
         self._transport = transport
         self._dissemination = dissemination
-        self._anti_entropy = exchange
+        self._anti_entropy = anti_entropy
         self._requests = requests
-        self._peers = presence
+        self._peers = peers
         self._events = events
         self._counts = counts
         self._works = works
@@ -103,12 +103,12 @@ class MessageHandlers:
         """The time of the last input after which a scope may have become synced."""
         self._is_pushing = False
         self._written = 0
-        """Entries that went out since a piece was long enough for that."""
+        """Entries sent in the current slice so far."""
 
     def handle(self, received: list[Received], now: float) -> None:
-        """What came in one datagram."""
+        """Handle the messages of one datagram."""
         for peer in self._transport.take_admitted():
-            # A new start: it may have lost what it had acknowledged.
+            # The peer has restarted: it may have lost what it had acknowledged.
             self._dissemination.reset_peer(peer)
             if self._peers.is_live(peer):
                 for scope in self.scopes_between(peer):
@@ -117,21 +117,21 @@ class MessageHandlers:
             self._works.begin(self._handling(received, now))
 
     def handle_stream(self, arrived: list[Arrived], now: float) -> None:
-        """What came on a stream, after all that came on streams before."""
+        """Handle the messages of a stream, after all that came on streams before."""
         if arrived:
             self._works.queue(self._handling_stream(arrived, now))
 
-    def _handling_stream(self, arrived: list[Arrived], now: float) -> Pieces[None]:
+    def _handling_stream(self, arrived: list[Arrived], now: float) -> Slices[None]:
         for one in arrived:
             received = yield from self._transport.reading(one, now)
             yield from self._handling(received, now)
             self._transport.finish(one)
             yield
 
-    def _handling(self, received: list[Received], now: float) -> Pieces[None]:
+    def _handling(self, received: list[Received], now: float) -> Slices[None]:
         for item in received:
             if not self._transport.knows(item.sender):
-                return  # forgotten since
+                return  # removed since
             match item.message:
                 case Delta():
                     yield from self._taking_delta(item, item.message, now)
@@ -155,12 +155,12 @@ class MessageHandlers:
                     )
                     self._events += [answered] if answered is not None else []
 
-    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Pieces[None]:
+    def _taking_delta(self, item: Received, delta: Delta, now: float) -> Slices[None]:
         sender = item.sender
         if delta.owner == self._node_id:
-            self._hear_of_own(sender, delta.scope, delta.version, None, now)
+            self._handle_own_version(sender, delta.scope, delta.version, None, now)
             return
-        # What is not of the owner's present start may be recorded, and does not correct what we hold.
+        # A frame that is not of the owner's present start may be a recording, and does not correct what we hold.
         from_owner = sender == delta.owner and item.fresh
         result, event = yield from self._table.merging(delta, from_owner=from_owner)
         self._counts[f"deltas_{result.value}"] += 1
@@ -178,7 +178,7 @@ class MessageHandlers:
             if owner != sender and self._peers.is_live(owner) and not self._peers.is_in(owner, delta.scope):
                 self._anti_entropy.compare(
                     delta.scope, owner, now
-                )  # it may not know any more that it said so
+                )  # the peer may not know any more that it said so
 
     def _answer_delta(self, sender: NodeId, delta: Delta, result: Merge) -> None:
         held = self._table.version(delta.scope, delta.owner)
@@ -196,9 +196,10 @@ class MessageHandlers:
         elif result in (Merge.GAP, Merge.DIVERGED):
             self._transport.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
 
-    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Pieces[None]:
-        # Also of a scope that we know nothing of: we may have been in it after the backup that we were restored from.
-        self._hear_of_own(sender, ack.scope, ack.held, None, now)
+    def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Slices[None]:
+        # Also for a scope that we know nothing of: we may have been in it after the backup that we were restored
+        # from.
+        self._handle_own_version(sender, ack.scope, ack.held, None, now)
         if not self._table.concerns(ack.scope):
             return
         ours = self._table.own_version(ack.scope)
@@ -207,27 +208,27 @@ class MessageHandlers:
         elif ack.held == ours:
             self._dissemination.settled(sender, ack.scope)
         if self._table.holds(ack.scope) and self._table.version(ack.scope, sender) < ack.own:
-            # Usually its own push is under way; compare only if it does not come.
+            # Usually its own push is under way; compare only if that does not come.
             self._anti_entropy.compare(ack.scope, sender, now + self._dissemination.resend_s(sender))
 
-    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Pieces[None]:
+    def _taking_digest(self, item: Received, digest: Digest, now: float) -> Slices[None]:
         if not self._transport.may_answer(item, now):
             return
         sender, scope = item.sender, digest.scope
         if self._table.concerns(scope):
             if self._dissemination.is_absent(sender, scope) and self._anti_entropy.is_awaited(scope):
-                self._anti_entropy.compare(scope, sender, now)  # it has entered since it said so
+                self._anti_entropy.compare(scope, sender, now)  # the peer has entered since it said so
             self._dissemination.note(sender, scope)
         holding = self._table.holds(scope)
         if self._anti_entropy.pull_of(scope, now) is not None:
-            return  # it asks again; by then we may have what it has, and it need not send us its logs
+            return  # the peer asks again; by then we may have what it has, and it need not send us its logs
         if holding and digest.fingerprint == self._table.fingerprint(scope):
             self._transport.send(sender, Same(scope, digest.fingerprint))
         else:
             rows = yield from self._table.listing(scope)
             yield from self._transport.sending(sender, Vector(scope, self._table.holds(scope), rows))
             if self._anti_entropy.is_awaited(scope) and self._anti_entropy.ask_again(scope, sender):
-                # When we asked it, it may not have heard of us yet.
+                # When we asked the peer, it may not have known us yet.
                 self._transport.send(sender, Digest(scope, self._table.fingerprint(scope)))
 
     def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
@@ -236,7 +237,8 @@ class MessageHandlers:
         if not self._table.concerns(scope):
             return
         if same.fingerprint != self._table.fingerprint(scope):
-            # We moved on meanwhile: pushes or the next round will show. What is waited for can't wait for them.
+            # Our log advanced meanwhile: pushes or the next round will tell. A scope that is waited for can't wait
+            # for them.
             if self._anti_entropy.is_awaited(scope):
                 self._anti_entropy.compare(scope, sender, now)
             return
@@ -246,20 +248,20 @@ class MessageHandlers:
         self._anti_entropy.confirm(scope, sender)
         self.look_for_synced(now)
 
-    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Pieces[None]:
+    def _taking_vector(self, sender: NodeId, vector: Vector, now: float) -> Slices[None]:
         scope = vector.scope
         is_repeated = self._anti_entropy.is_repeated(scope, sender)
         before = self._table.fingerprint(scope)
         found = yield from self._comparing(sender, vector)
         if not self._transport.knows(sender):
-            return  # forgotten since
+            return  # removed since
         is_reminded = not vector.holding and self._remind(sender, scope, found.own)
         if is_reminded or 0 < found.news <= NEWS_IN_DATAGRAMS:
             self._anti_entropy.answered_with_news(scope, sender)
         else:
             self._anti_entropy.answered(scope, sender)
         if found.mine is not None:
-            self._hear_of_own(sender, scope, found.mine.version, found.mine.digest, now)
+            self._handle_own_version(sender, scope, found.mine.version, found.mine.digest, now)
         if not self._table.concerns(scope):
             return
         held = NO_VERSION if found.mine is None else found.mine.version
@@ -281,7 +283,8 @@ class MessageHandlers:
             yield from self._relaying(sender, scope, found.lacked, now, is_early=is_early)
 
     def _expect(self, peer: NodeId, scope: Scope, targets: dict[NodeId, Version], *, has_moved: bool) -> None:
-        """The peer confirms the scope once we hold these; `has_moved`: some may have come between two pieces."""
+        """Let the peer confirm the scope once we hold `targets`; `has_moved`: some may have come between two
+        slices."""
         if targets:
             self._anti_entropy.expect(scope, peer, targets)
             if has_moved:
@@ -289,13 +292,13 @@ class MessageHandlers:
         else:
             self._anti_entropy.confirm(scope, peer)
 
-    def _comparing(self, sender: NodeId, vector: Vector) -> Pieces[_LogDifference]:
-        """One look at each log that either side holds."""
+    def _comparing(self, sender: NodeId, vector: Vector) -> Slices[_LogDifference]:
+        """Compare each log that either side holds."""
         found = _LogDifference()
         rows: dict[NodeId, Row] = {}
         for number, row in enumerate(vector.rows, 1):
             rows[row.owner] = row
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         found.mine = rows.get(self._node_id)
         found.own = rows[sender].version if sender in rows else NO_VERSION
@@ -303,7 +306,7 @@ class MessageHandlers:
         ours_alone = (owner for owner in ours if owner not in rows)
         for number, owner in enumerate(itertools.chain(rows, ours_alone), 1):
             self._compare_one(sender, vector, owner, rows.get(owner), found)
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         return found
 
@@ -322,10 +325,10 @@ class MessageHandlers:
             found.lacked.append((owner, has))
 
     def _needed(self, sender: NodeId, scope: Scope, row: Row) -> Version | None:
-        """From where on we need a log that a peer holds; None if we have all of it."""
+        """Return from where on we need a log that a peer holds; None if we have all of it."""
         owner, have = row.owner, self._table.version(scope, row.owner)
         if row.version.epoch >= EPOCH_LIMIT and owner != sender:
-            return None  # of the owner alone
+            return None  # believed only of the owner itself
         if row.version > have:
             return self._table.base(scope, owner)
         digest = self._table.digest(scope, owner)
@@ -335,8 +338,8 @@ class MessageHandlers:
         is_theirs = row.digest != digest if owner == sender else row.digest > digest
         return NO_VERSION if is_theirs else None
 
-    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Pieces[None]:
-        """Have the peer send these logs from there on, but for those that another one is sending."""
+    def _asking_for(self, peer: NodeId, scope: Scope, found: _LogDifference, now: float) -> Slices[None]:
+        """Fetch these logs from the peer, except for those that another peer is sending."""
         wanted = found.wanted
         pull = self._anti_entropy.pull_of(scope, now)
         if pull is not None:
@@ -344,7 +347,7 @@ class MessageHandlers:
             for number, (owner, base) in enumerate(found.wanted.items(), 1):
                 if pull.wanted.get(owner, NO_VERSION) < found.targets[owner]:
                     wanted[owner] = base
-                if number % ROWS_A_PIECE == 0:
+                if number % ROWS_PER_SLICE == 0:
                     yield
         elif len(wanted) > LOGS_AT_ONCE:
             self._anti_entropy.begin_pull(scope, peer, found.targets, now)
@@ -352,8 +355,8 @@ class MessageHandlers:
             yield from self._transport.sending(peer, Fetch(scope, tuple(wanted.items())))
 
     def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
-        """If the peer, which takes no part, holds less of its own log than we, it was restored from a backup: an ack
-        tells it how far its log went, which it outruns."""
+        """If a peer that takes no part holds less of its own log than we do, it was restored from a backup: send it
+        an ack that says how far its log went, so that it continues above that."""
         held = self._table.base(scope, sender)
         if held <= own:
             return False
@@ -369,30 +372,30 @@ class MessageHandlers:
         now: float,
         *,
         is_early: bool,
-    ) -> Pieces[None]:
+    ) -> Slices[None]:
         """Send a peer what we hold of others' logs beyond its vector: not so many that the peer should rather pull
-        them from one of us, and none of owners that live as long as it `is_early`: what they have to say is under
-        way, and the comparison is repeated if it is lost."""
+        them from one of us, and while `is_early` none of live owners: their own pushes are under way, and the
+        comparison is repeated if those are lost."""
         if len(lacked) <= LOGS_AT_ONCE:
             for owner, since in lacked:
                 if not (is_early and self._peers.is_live(owner)):
                     yield from self._sending_delta(peer, scope, owner, since, now)
 
-    def _hear_of_own(
+    def _handle_own_version(
         self, sender: NodeId, scope: Scope, heard: Version, digest: int | None, now: float
     ) -> None:
-        """A peer holds our own log so: jump above a past that we lost."""
-        events = self._table.raise_above(scope, heard, digest, teller=sender)
+        """Handle a peer's version of our own log: raise our log above a history that we lost."""
+        events = self._table.raise_above(scope, heard, digest, reporter=sender)
         if events:
             self._counts["own_log_raised"] += 1
             self._events += events
             self._dissemination.changed(scope, self._peers.live_in(scope), now)
 
-    # Sending
+    # Sending.
 
     def push_due(self, now: float) -> None:
-        """Tell of our own changes the next few of those who are due to hear of them, unless others are being told."""
-        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_A_PIECE)):
+        """Push our own changes to the next few peers that are due, unless a push is running."""
+        if not self._is_pushing and (due := self._dissemination.take_due(now, PUSHES_PER_SLICE)):
             self._is_pushing = True
             self._works.begin(self._pushing_due(due, now))
 
@@ -400,7 +403,7 @@ class MessageHandlers:
         """When `push_due` has something to do."""
         return NEVER if self._is_pushing else self._dissemination.next_deadline()
 
-    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Pieces[None]:
+    def _pushing_due(self, due: list[tuple[NodeId, Scope, Version | None]], now: float) -> Slices[None]:
         try:
             for peer, scope, held in due:
                 if self._transport.knows(peer) and self._table.concerns(scope):
@@ -408,8 +411,8 @@ class MessageHandlers:
         finally:
             self._is_pushing = False
 
-    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Pieces[None]:
-        """Send a peer our own log from what it holds on; what it holds is guessed if it never said."""
+    def _pushing(self, peer: NodeId, scope: Scope, held: Version | None, now: float) -> Slices[None]:
+        """Send a peer our own log from what it holds on; if it never said what it holds, guess."""
         ours = self._table.own_version(scope)
         if held is not None and held >= ours:
             self._dissemination.settled(peer, scope)
@@ -421,9 +424,9 @@ class MessageHandlers:
 
     def _sending_delta(
         self, peer: NodeId, scope: Scope, owner: NodeId, since: Version, now: float
-    ) -> Pieces[None]:
-        written = 1  # also a delta that comes to nothing costs: a peer may ask for thousands
-        if self._transport.has_room(peer):  # what is under way first; the next comparison asks for the rest
+    ) -> Slices[None]:
+        written = 1  # a delta without entries counts as well: a peer may ask for thousands
+        if self._transport.has_room(peer):  # else: sent later, by the next comparison
             delta = self._table.delta(scope, owner, since)
             if delta is not None:
                 if owner == self._node_id:
@@ -432,23 +435,23 @@ class MessageHandlers:
                 self._counts["deltas_sent"] += 1
                 written = max(len(delta.entries), 1)
         self._written += written
-        if self._written >= ENTRIES_A_PIECE:
+        if self._written >= ENTRIES_PER_SLICE:
             self._written = 0
             yield
 
-    # Who is where
+    # Peers and scopes.
 
     def shared_with(self, node_id: NodeId) -> list[Scope]:
-        """Scopes of ours that the peer is in."""
+        """The scopes of ours that the peer is in."""
         return sorted(scope for scope in self._table.scopes() if self._peers.is_in(node_id, scope))
 
     def scopes_between(self, node_id: NodeId) -> list[Scope]:
         """Those, and scopes of which we hold a log of the peer: it takes no part any more, or never knew that it did,
-        because it was restored from a backup of before that. Then it must hear of that log to outrun it."""
+        because it was restored from an earlier backup. Then it must learn of that log to continue above it."""
         return sorted({*self.shared_with(node_id), *self._table.scopes_of(node_id)})
 
     def look_for_synced(self, now: float) -> None:
-        """Something has changed: see at the next `conclude` which scopes are synced now."""
+        """Check at the next `conclude` which scopes are synced now, because something has changed."""
         self._look_at = now
 
     def conclude(self) -> None:
@@ -477,6 +480,6 @@ class MessageHandlers:
         return all(map(self._peers.knows, members))
 
     def _is_out(self, peer: NodeId, scope: Scope) -> bool:
-        """The peer takes no part, and we hold what it left there."""
+        """True when the peer takes no part, and we hold the log that it left there."""
         own = self._dissemination.own_of(peer, scope)
         return self._dissemination.is_absent(peer, scope) and self._table.version(scope, peer) >= own

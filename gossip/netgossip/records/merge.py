@@ -1,4 +1,4 @@
-"""Whether a delta of another's log brings us forward: the rule by which logs merge, and what becomes of a delta."""
+"""The rule by which logs merge: whether a delta of another's log applies, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from netgossip.records.wire import ENTRIES_LIMIT, Delta
 from netgossip.types import Version
 
 LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
-"""Keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most that one
-host is planned to carry. There are at most ENTRIES_LIMIT of them, however small: with what each takes beside, a log
+"""Limit of keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most
+that one host is planned to carry. There are at most ENTRIES_LIMIT of them, however small: with their overhead, a log
 takes at most 18 MiB."""
 TABLE_LIMIT_BYTES: Final = 512 * 1024 * 1024
-"""All logs together, with what entries take beside keys and values: 500,000 endpoint records. What another's log
-would add beyond is refused, and what is held stays; our own changes are never refused for it."""
+"""Limit of all logs together, with the overhead of entries: 500,000 endpoint records. A delta of another's log that
+would exceed it is refused, and what is held stays; our own changes are never refused for it."""
 EPOCH_LIMIT: Final = 1 << 62
-"""Epochs from here on are believed only of the owner itself: it can outrun whatever anyone else says of its log."""
+"""Epochs from here on are believed only of the owner itself: it can go above any version that others claim of its
+log."""
 EPOCH_LEAP: Final = 1 << 20
-"""So far beyond EPOCH_LIMIT, or its own epoch above that, the owner follows what peers say that they hold."""
+"""How far beyond EPOCH_LIMIT, or its own epoch above that, the owner follows what peers say that they hold."""
 
 
 class Merge(enum.Enum):
-    """What became of a delta."""
+    """The outcome of a delta."""
 
     APPLIED = "applied"
     KNOWN = "known"
-    """Nothing new in it."""
+    """The delta contains nothing new."""
     GAP = "gap"
     """We hold less than its base: ask from our version on."""
     DIVERGED = "diverged"
-    """It does not lead to the content it announces: ask for the whole log."""
+    """The delta does not lead to the content it announces: ask for the whole log."""
     REFUSED = "refused"
-    """Of a scope that we do not hold, of our own log, of a log that is too large, of an epoch that only its owner
-    could tell, or too much with all that we hold."""
+    """The delta is of a scope that we do not hold, of our own log, of a log that is too large, of an epoch that only
+    its owner could announce, or too much together with all that we hold."""
 
 
 def reject_reason(delta: Delta, log: RecordLog | None, have: Version, *, from_owner: bool) -> Merge | None:
-    """Why a delta can't be applied to the log that we hold, which is at `have`; None: it can.
+    """Return why a delta can't be applied to the log that we hold, which is at `have`; None if it can.
 
-    The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk
-    left two contents of one version and the owner is gone, the higher digest wins, so that all agree.
+    The owner's whole log may also replace a log of the same version: it knows its content best. If a lost disk left
+    two contents of one version and the owner is gone, the higher digest wins, so that all agree.
     """
     corrects = (
         delta.base == 0
@@ -56,12 +57,12 @@ def reject_reason(delta: Delta, log: RecordLog | None, have: Version, *, from_ow
 
 
 def verify(delta: Delta, digest: int, size_bytes: int, entries: int) -> Merge | None:
-    """Why a delta that led to this content must not be applied; None: it may."""
+    """Return why a delta that led to this content must not be applied; None if it may."""
     if digest != delta.digest:
         return Merge.DIVERGED
     return Merge.REFUSED if size_bytes > LOG_LIMIT_BYTES or entries > ENTRIES_LIMIT else None
 
 
 def is_plausible(epoch: int, own_epoch: int) -> bool:
-    """Whether the owner, at `own_epoch`, may go above an epoch at which a peer says to hold its log."""
+    """True if the owner, at `own_epoch`, may go above `epoch`, at which a peer claims to hold its log."""
     return epoch < max(EPOCH_LIMIT, own_epoch) + EPOCH_LEAP

@@ -1,17 +1,17 @@
-"""Messages that are longer than a datagram, and not longer than a few: cut into parts, each a datagram of its own.
+"""Messages longer than one datagram, but not longer than a few: cut into parts, each a datagram of its own.
 
-What is cut is the encoded message. The receiver puts it together before it looks at it, so each change is still seen
-as a whole: a delta that was cut into several deltas would not be (docs/design/0028).
+The encoded message is cut. The receiver puts it together before it parses it, so each change is still seen as a
+whole: a delta that was cut into several deltas would not be (docs/design/0028).
 
     Part        message number, index, count, bytes
 
-A peer gets parts only after its Welcome has announced how long a message it puts together; any other peer gets a
-stream. The same bytes go to a peer in parts once: when they are soon to be sent again, a part was lost, or the peer
-had no room for them, and a stream has neither trouble. So loss needs no repair of its own.
+A peer gets parts only after its Welcome has announced how long a message it assembles; any other peer gets a stream.
+The same bytes go to a peer in parts only once: if they must be sent again soon, a part was lost, or the peer had no
+buffer left for them, and a stream has neither problem. So loss needs no repair of its own.
 
-The receiver believes a part only of its sender's admitted start, and only once (frames.py), keeps of each peer the
-few messages that came last, and of all peers together so many that a message has long come whole before later ones
-displace it. What is not whole after a second is dropped.
+The receiver accepts a part only of its sender's admitted start, and only once (frames.py). It keeps the last few
+messages of each peer, and of all peers together so many that a message has long been completed before later ones
+displace it. A message that is incomplete after a second is dropped.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from netgossip.records.wire import ASSEMBLED_BYTES, PARTS_LIMIT, Part
 from netgossip.types import NodeId
 
 PART_OVERHEAD_BYTES: Final = 16
-"""What surrounds the bytes of a part in its frame's body: array, kind, number, index, count, length."""
+"""Overhead of a part in its frame's body: array, kind, number, index, count, length."""
 PER_PEER_LIMIT: Final = 4
-"""Messages of one peer that are not whole yet: 64 KiB."""
+"""Incomplete messages of one peer: 64 KiB."""
 PARTIAL_LIMIT: Final = 1024
-"""The same of all peers together: 16 MiB. Their parts come within a few milliseconds of each other."""
+"""Incomplete messages of all peers together: 16 MiB. Their parts come within a few milliseconds of each other."""
 PATIENCE_S: Final = 1.0
-"""For the last part, from the first one on. The message is sent again long before."""
+"""Time for all parts, from the first one on. The message is sent again long before that."""
 REMEMBERED: Final = 8
-"""Messages that went to one peer in parts, and go over a stream if they are to be sent again."""
+"""Messages remembered per peer that went in parts, and go over a stream if they must be sent again."""
 REPEATED_S: Final = 10.0
-"""So long after the last time: two rounds of comparisons."""
+"""How long they are remembered after the last time: two rounds of comparisons."""
 NEVER: Final = float("inf")
 
 
 class Cutter:
-    """Our side: what went to one peer in parts of late. Holds no content."""
+    """The sender's side: what recently went to one peer in parts. Holds no content."""
 
     __slots__ = ("_sent", "limit_bytes")
 
     def __init__(self) -> None:
         self.limit_bytes = 0
-        """The longest message that the peer puts together, as it said; 0 for a release that knows no parts."""
+        """The longest message that the peer assembles, as it announced; 0 for a release without parts."""
         self._sent: dict[int, float] = {}
-        """When messages went, by their hashes. Two with the same one cost a stream."""
+        """When messages were sent, by their hashes. A hash collision only costs a stream."""
 
     def cut(self, number: int, message: bytes, room_bytes: int, now: float) -> list[Part]:
-        """The parts of a message, each of which fits into `room_bytes`. None if it must go over a stream."""
+        """Cut a message into parts, each of which fits into `room_bytes`. None if it must go over a stream."""
         size = room_bytes - PART_OVERHEAD_BYTES
         fits = len(message) <= min(self.limit_bytes, PARTS_LIMIT * size)
         if not fits or self._was_sent(hash(message), now):
@@ -78,17 +78,17 @@ class _Partial:
 
 
 class Assembly:
-    """The receiver's side: messages that are not whole yet, in the order of their first parts."""
+    """The receiver's side: incomplete messages, in the order of their first parts."""
 
     def __init__(self) -> None:
         self._partial: dict[tuple[NodeId, int], _Partial] = {}
         self._numbers: dict[NodeId, dict[int, None]] = {}
-        """Of each peer the numbers of its messages, in the same order."""
+        """The numbers of each peer's messages, in the same order."""
         self.dropped = 0
-        """Messages that never became whole."""
+        """Messages that were never completed."""
 
     def add(self, sender: NodeId, epoch: int, part: Part, now: float) -> bytes | None:
-        """The whole message when this was the last part that it lacked. Raises WireError."""
+        """Add a part; return the whole message when this was its last missing part. Raises WireError."""
         partial = self._partial.get((sender, part.number))
         if partial is None or partial.epoch != epoch:
             partial = self._begin(sender, epoch, part, now)
@@ -128,24 +128,24 @@ class Assembly:
             del self._numbers[sender]
 
     def forget(self, sender: NodeId) -> None:
-        """The peer is known no more."""
+        """Drop all messages of a peer that is no longer known."""
         for number in list(self._numbers.get(sender, ())):
             self._end(sender, number)
 
     def handle_deadline(self, now: float) -> None:
-        """Drop what is not whole in time."""
+        """Drop messages that were not completed in time."""
         while self._partial and self.next_deadline() <= now:
             self._drop(*next(iter(self._partial)))
 
     def next_deadline(self) -> float:
-        """When the message that waits longest is dropped."""
+        """When the oldest incomplete message is dropped."""
         return next(iter(self._partial.values())).deadline if self._partial else NEVER
 
     def __len__(self) -> int:
         return len(self._partial)
 
     def check_invariants(self) -> None:
-        """Raise AssertionError if a bound does not hold, or what is kept of peers is not what there is."""
+        """Assert the bounds, and that the indexes match."""
         assert len(self._partial) <= PARTIAL_LIMIT
         assert {(sender, number) for sender, numbers in self._numbers.items() for number in numbers} == set(
             self._partial

@@ -1,4 +1,4 @@
-"""Which peers replication knows, which of them live, and who takes part in which scope."""
+"""Which peers replication knows, which of them are live, and which take part in which scope."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 
 class Peers:
-    """Peers are *known* from their first address on, *live* while alive or suspect."""
+    """Peers are *known* once their first address is set, *live* while alive or suspect."""
 
     def __init__(self, node_id: NodeId) -> None:
         self._node_id = node_id
         self._peers: dict[NodeId, tuple[bool, bool]] = {}
-        """(live, suspect)."""
+        """Node id -> (live, suspect)."""
         self._live_in: dict[Scope, tuple[NodeId, ...]] = {}
-        """What `live_in` found, until something changes."""
+        """Cache of `live_in`, until something changes."""
         self._members: dict[Scope, frozenset[NodeId]] = {}
 
     def set_peer(self, node_id: NodeId, *, live: bool, suspect: bool) -> tuple[bool, bool]:
-        """Note a peer; returns what it was before: (live, suspect)."""
+        """Set a peer's state; return its former state (live, suspect)."""
         before = self._peers.get(node_id, (False, False))
         self._peers[node_id] = (live, suspect)
         if before[0] is not live:
@@ -25,7 +25,7 @@ class Peers:
         return before
 
     def forget_peer(self, node_id: NodeId) -> bool:
-        """True if the peer was known."""
+        """Drop a peer. True if it was known."""
         self._live_in.clear()
         return self._peers.pop(node_id, None) is not None
 
@@ -34,20 +34,20 @@ class Peers:
         return node_id in self._peers
 
     def is_live(self, node_id: NodeId) -> bool:
-        """True for peers that are to be told and asked."""
+        """True for peers that are pushed to and asked."""
         return self._peers.get(node_id, (False, False))[0]
 
     def set_members(
         self, scope: Scope, node_ids: frozenset[NodeId]
     ) -> tuple[list[NodeId], frozenset[NodeId]]:
-        """Who takes part in a scope; returns the peers that came and those that went."""
+        """Set which nodes take part in a scope; return the peers that came and those that left."""
         before = self._members.get(scope, frozenset())
         self._members[scope] = after = node_ids - {self._node_id}
         self._live_in.pop(scope, None)
         return sorted(after - before), before - after
 
     def drop_scope(self, scope: Scope) -> None:
-        """Nobody takes part in the scope any more."""
+        """Drop a scope in which no node takes part any more."""
         self._members.pop(scope, None)
         self._live_in.pop(scope, None)
 

@@ -1,8 +1,8 @@
-"""One owner's log in one scope: entries in order of sequence, and what is kept up beside them.
+"""One owner's log in one scope: entries in order of sequence, and sums that are kept incrementally.
 
 The digest is the sum, modulo 2**128, of keyed hashes of the live entries. Tombstones don't count, so that dropping
-them leaves it as it is. XOR in place of the sum would let anybody who chooses record values find a set that cancels
-out (with 128 of them, by elimination); against a sum that takes a search that nobody would pay for.
+them leaves it unchanged. With XOR in place of the sum, an attacker who chooses record values could find a set that
+cancels out (with 128 of them, by elimination); against a sum that takes a search too expensive to be practical.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from netgossip.slices import ENTRIES_A_PIECE, Pieces
+from netgossip.slices import ENTRIES_PER_SLICE, Slices
 from netgossip.types import Entry, Log, Version
 
 MODULUS: Final = 1 << 128
 ENTRY_BYTES: Final = 512
-"""What an entry takes beside its key and value: 282 bytes here, and what the application makes of it."""
+"""Overhead of an entry beside its key and value: 282 bytes here, and what the application keeps of it."""
 LOG_BYTES: Final = 2048
-"""What a log takes beside its entries."""
+"""Overhead of a log beside its entries."""
 
 
 class RecordLog:
@@ -36,11 +36,11 @@ class RecordLog:
         self.size_bytes = 0
         self.entries: dict[bytes, Entry] = {}
         self._tombstones: dict[bytes, int] = {}
-        """Sequences of the tombstones by key, in order: so dropping them costs nothing for each live entry."""
+        """Sequences of the tombstones by key, in order, so that dropping them costs nothing per live entry."""
 
     @classmethod
     def load(cls, saved: Log, hash_key: bytes) -> RecordLog:
-        """From what the application kept. A head below the entries is raised to them."""
+        """Build a log from what the application persisted. A head below the entries is raised to them."""
         log = cls(saved.epoch, hash_key)
         for entry in sorted(saved.entries.values(), key=lambda entry: entry.version.sequence):
             log.put(entry)
@@ -49,7 +49,7 @@ class RecordLog:
         return log
 
     def copy(self) -> RecordLog:
-        """Another one with the same content."""
+        """Return another log with the same content."""
         log = RecordLog(self.epoch, self._hash_key)
         log.head, log.collected = self.head, self.collected
         log.digest, log.size_bytes = self.digest, self.size_bytes
@@ -59,16 +59,16 @@ class RecordLog:
 
     @property
     def version(self) -> Version:
-        """Names the content."""
+        """The version, which identifies the content."""
         return Version(self.epoch, self.head)
 
     @property
     def weight_bytes(self) -> int:
-        """What it takes in memory, about."""
+        """Approximate memory."""
         return self.size_bytes + len(self.entries) * ENTRY_BYTES + LOG_BYTES
 
     def since(self, sequence: int) -> tuple[Entry, ...]:
-        """The entries above `sequence`, in order; costs in proportion to their number."""
+        """Return the entries above `sequence`, in order; costs in proportion to their number."""
         if sequence == 0:
             return tuple(self.entries.values())
         found = []
@@ -79,7 +79,7 @@ class RecordLog:
         return tuple(reversed(found))
 
     def put(self, entry: Entry) -> None:
-        """Add an entry above all others. The head is the caller's to move."""
+        """Add an entry above all others. The caller moves the head."""
         self.digest, self.size_bytes = self.digest_after((entry,))
         self.entries.pop(entry.key, None)
         self.entries[entry.key] = entry
@@ -87,15 +87,15 @@ class RecordLog:
         if entry.value is None:
             self._tombstones[entry.key] = entry.version.sequence
 
-    def putting(self, entries: Sequence[Entry]) -> Pieces[None]:
-        """Put many, in pieces."""
+    def putting(self, entries: Sequence[Entry]) -> Slices[None]:
+        """Put many entries, in slices."""
         for number, entry in enumerate(entries, 1):
             self.put(entry)
-            if number % ENTRIES_A_PIECE == 0:
+            if number % ENTRIES_PER_SLICE == 0:
                 yield
 
     def digest_after(self, entries: tuple[Entry, ...]) -> tuple[int, int]:
-        """Digest and size once entries of different keys were put."""
+        """Return digest and size as they would be after putting entries of different keys."""
         digest, size_bytes = self.digest, self.size_bytes
         for entry in entries:
             old = self.entries.get(entry.key)
@@ -104,7 +104,7 @@ class RecordLog:
         return digest % MODULUS, size_bytes
 
     def reach(self, head: int, collected: int) -> None:
-        """The entries have been put; this is how far they lead."""
+        """Move the head after the entries have been put."""
         self.head = head
         if collected > self.collected:
             self.collect_tombstones(collected)
@@ -112,7 +112,7 @@ class RecordLog:
     def collect_tombstones(self, collected: int) -> None:
         """Drop the tombstones up to `collected`."""
         self.collected = collected
-        # Before any is removed: a dict whose first items were removed looks past each of them again.
+        # Collect the keys before removing any: a dict skips over its removed first items again on each iteration.
         for key in [*itertools.takewhile(lambda key: self._tombstones[key] <= collected, self._tombstones)]:
             del self._tombstones[key]
             self.size_bytes -= _size_bytes(self.entries.pop(key))
@@ -125,7 +125,7 @@ class RecordLog:
         return int.from_bytes(digest.digest(), "big")
 
     def check_invariants(self) -> None:
-        """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        """Assert that the incrementally kept sums match the entries."""
         order = [entry.version.sequence for entry in self.entries.values()]
         assert order == sorted(set(order)), "entries are in order of sequence"
         assert max(order, default=0) <= self.head

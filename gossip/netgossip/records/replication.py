@@ -1,12 +1,12 @@
-"""The replicated table as one machine: content, pushes, repair and requests over the record channel.
+"""The replicated table as one machine: content, pushes, anti-entropy and requests over the record channel.
 
-`table.py` knows what, `dissemination.py` who must be told, `exchange.py` when to compare, `requests.py` what was
-asked, `transport.py` how bytes travel. None knows of another; `handlers.py` passes messages between them, and this
-file is their face: what the membership and the application say.
+`table.py` holds the content, `dissemination.py` decides which peers get a push, `anti_entropy.py` when to compare,
+`requests.py` tracks requests, `transport.py` moves bytes. None of them imports another; `handlers.py` passes messages
+between them, and this file is their interface to the membership and the application.
 
-A peer is *known* (the membership gave its address: its frames are opened), *live* (alive or suspect: it is told and
-asked), and in a scope when the application says so (`set_scope_members`); CLUSTER_SCOPE has everybody. That a peer is
-dead changes nothing in its logs: they stay until the application drops them.
+A peer is *known* (the membership gave its address: its frames are opened), *live* (alive or suspect: it gets pushes
+and comparisons), and in a scope when the application says so (`set_scope_members`); all peers are in CLUSTER_SCOPE.
+The death of a peer changes nothing in its logs: they stay until the application drops them.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ from netgossip.types import (
 )
 
 LAST_WORDS_PEERS: Final = 3
-"""Asked at once about a peer under suspicion. Its last push reached them or they will learn of it as we do."""
+"""Peers compared with at once when a peer is suspected. Its last push reached them, or they will learn of it as we
+do."""
 
 
 class Replication:
-    """The record channel's machine, see types.py for the face that it shares with the membership's.
+    """The record channel's machine; see types.py for the interface that it shares with the membership's.
 
-    `rng` must be `random.SystemRandom` outside of tests: session nonces come from it. `expect_peers`: we have been
-    in a cluster before, or were told of seeds, so an empty membership at the start means little.
+    `rng` must be `random.SystemRandom` outside of tests: session nonces come from it. `expect_peers`: we have been in
+    a cluster before, or have seeds, so an empty membership at the start means little.
     """
 
     def __init__(
@@ -105,9 +106,9 @@ class Replication:
             table=self._table,
             transport=self._transport,
             dissemination=self._dissemination,
-            exchange=self._anti_entropy,
+            anti_entropy=self._anti_entropy,
             requests=self._requests,
-            presence=self._peers,
+            peers=self._peers,
             events=self._events,
             counts=self._counts,
             works=self._works,
@@ -116,23 +117,23 @@ class Replication:
         self._anti_entropy.enter(CLUSTER_SCOPE, now)
         self._table.hold(CLUSTER_SCOPE)
 
-    # Inputs
+    # Inputs.
 
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
-        """A UDP payload. `source` is not believed: peers are known by their keys."""
+        """Handle a UDP payload. `source` is not believed: peers are identified by their keys."""
         del source
         self._handlers.handle(self._transport.handle_datagram(payload, now), now)
 
     def accept_stream(self, stream_id: StreamId, peer: Address, now: float) -> None:
-        """Somebody dialled us."""
+        """Register a stream that a peer opened."""
         self._transport.accept_stream(stream_id, peer, now)
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> None:
-        """Bytes of a stream, in any cut."""
+        """Handle bytes of a stream, split at any position."""
         self._handlers.handle_stream(self._transport.handle_stream_data(stream_id, data, now), now)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
-        """The peer half-closed, or the stream broke."""
+        """Handle the end of a stream: the peer half-closed, or it broke."""
         self._transport.handle_stream_end(stream_id, now, error)
 
     def handle_deadline(self, now: float) -> None:
@@ -152,7 +153,7 @@ class Replication:
         return len(self._works) > 0
 
     def run_step(self) -> None:
-        """Go on with what was too long for one input."""
+        """Continue the work that was too long for one input."""
         self._works.run_step()
 
     def next_deadline(self) -> float:
@@ -165,19 +166,19 @@ class Replication:
         )
 
     def drain(self) -> NodeOutput:
-        """Everything that the outside must do now."""
+        """Return everything that the driver must do now."""
         self._handlers.conclude()
         datagrams, streams = self._transport.drain()
         events = self._events.copy()
         self._events.clear()
         return NodeOutput(tuple(datagrams), tuple(streams), tuple(events))
 
-    # Peers and scopes
+    # Peers and scopes.
 
     def set_peer(
         self, node_id: NodeId, address: Address | None, now: float, *, live: bool, suspect: bool = False
     ) -> None:
-        """What the membership holds of a node. Address None: it is forgotten, or has no record port."""
+        """Set what the membership holds of a node. Address None: it was removed, or has no record port."""
         if node_id == self._node_id:
             return
         has_moved = self._transport.set_peer(node_id, address, now)
@@ -189,9 +190,9 @@ class Replication:
             return
         was_live, was_suspect = self._peers.set_peer(node_id, live=live, suspect=suspect)
         if live and not was_live:
-            self._transport.greet(node_id, now)
+            self._transport.begin_handshake(node_id, now)
         if live and (has_moved or not was_live):
-            # What was sent to it at an address that it has left is lost, and so is what it sent by one.
+            # Messages sent to the address that it left are lost, and so are those it sent from there.
             for scope in self._handlers.scopes_between(node_id):
                 self._anti_entropy.compare(scope, node_id, now)
         if was_live and not live:
@@ -203,7 +204,7 @@ class Replication:
         self._handlers.look_for_synced(now)
 
     def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
-        """Who takes part in a scope, the local node among them or not."""
+        """Set which nodes take part in a scope; the local node may be among them."""
         if scope == CLUSTER_SCOPE:
             raise GossipUsageError("the cluster's scope has all members")
         came, went = self._peers.set_members(scope, node_ids)
@@ -223,7 +224,7 @@ class Replication:
             self._handlers.look_for_synced(now)
 
     def exit_scope(self, scope: Scope, now: float) -> None:
-        """Forget others' logs of the scope; our own stays and is told as before."""
+        """Drop others' logs of the scope; our own stays and is replicated as before."""
         del now
         if scope == CLUSTER_SCOPE:
             raise GossipUsageError("the cluster's scope can't be left")
@@ -231,7 +232,7 @@ class Replication:
         self._anti_entropy.leave(scope)
 
     def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Forget an owner's logs, in some scopes or all. Copies at others don't come back, newer versions do."""
+        """Drop an owner's logs, in some scopes or all. Copies that others hold don't come back, newer versions do."""
         del now
         self._table.drop(node_id, scopes)
 
@@ -243,16 +244,15 @@ class Replication:
         """Scopes in which we hold a log of the owner."""
         return self._table.scopes_of(node_id)
 
-    # Our own records
+    # Our own records.
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
+        """Assign the next versions to changes (None deletes). Changes no state. Raises GossipUsageError."""
         return self._table.prepare(changes)
 
     def commit(self, entries: tuple[Entry, ...], now: float) -> None:
-        """Apply what `prepare` gave, report it as EntriesChanged, tell the hosts in scope. Raises
-        GossipUsageError.
-        """
+        """Apply what `prepare` returned, report it as EntriesChanged, push to the hosts in scope. Raises
+        GossipUsageError."""
         for event in self._table.commit(entries, now):
             self._events.append(event)
             self._dissemination.changed(event.scope, self._peers.live_in(event.scope), now)
@@ -261,20 +261,21 @@ class Replication:
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
     ) -> tuple[tuple[Scope, bytes, bytes], ...]:
-        """Changes that change nothing, and let many tombstones go from logs of ours that are quiet: publish them. At
-        most one a log, of a key that `may_rewrite` allows."""
+        """Return rewrites of unchanged entries that let many tombstones be dropped from logs of ours that are quiet:
+        publish them. At most one per log, of a key that `may_rewrite` allows."""
         return self._table.rewrites(now, may_rewrite)
 
     def own_scopes(self) -> frozenset[Scope]:
-        """Those in which we have a log of our own."""
+        """The scopes in which we have a log of our own."""
         return self._table.own_scopes()
 
-    def is_told_of(self, scope: Scope) -> bool:
-        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
-        return self._table.is_told_of(scope)
+    def is_only_reported(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: it exists only because a peer reported that it
+        holds one."""
+        return self._table.is_only_reported(scope)
 
     def drop_own_log(self, scope: Scope) -> None:
-        """Forget our own log of a scope that has been left and that nobody enters again. Raises GossipUsageError."""
+        """Drop our own log of a scope that was left and that no node enters again. Raises GossipUsageError."""
         if self._table.holds(scope):
             raise GossipUsageError(f"scope {scope.hex()} has not been left")
         self._table.drop_own(scope)
@@ -287,44 +288,45 @@ class Replication:
         return self._table.own_version(scope).sequence
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers in scope that have not acknowledged our head, or whose own head we do not hold yet."""
+        """Live peers in the scope that have not acknowledged our head, or whose own head we do not hold yet."""
         ours = self._table.own_version(scope)
         held_of: Callable[[NodeId], Version] = lambda owner: self._table.version(scope, owner)  # noqa: E731
         return self._dissemination.lacking(scope, self._peers.live_in(scope), ours, held_of)
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers know of the scope and we do not, whoever wrote it; see `ahead`."""
+        """Begin to find out what live peers hold of the scope and we do not, whoever wrote it; see `ahead`."""
         self._anti_entropy.catch_up(scope, self._peers.live_in(scope), now)
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers of which we don't know yet that we hold all that they held when we began to `catch_up`."""
+        """Live peers of which we don't know yet whether we hold all that they held when we began to `catch_up`."""
         confirmed = self._anti_entropy.confirmed(scope)
         return frozenset(peer for peer in self._peers.live_in(scope) if peer not in confirmed)
 
     def caught_up(self, scope: Scope) -> None:
-        """Nobody asks `ahead` any more."""
+        """Stop tracking `ahead`."""
         self._anti_entropy.caught_up(scope)
 
     def own_log(self, scope: Scope) -> Log | None:
-        """A copy of our log, None if there was never a change."""
+        """A copy of our log; None if there was never a change."""
         return self._table.log(scope, self._node_id)
 
     def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
-        """Of every log of the scope its version and its number of entries."""
+        """The version and number of entries of every log of the scope."""
         return self._table.outline(scope)
 
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
-        """A copy of one log, None when we do not hold it."""
+        """A copy of one log; None when we do not hold it."""
         return self._table.log(scope, owner)
 
     def logs(self, scope: Scope) -> tuple[Log, ...]:
         """Copies of all logs of the scope, ours among them."""
         return self._table.logs(scope)
 
-    # Requests
+    # Requests.
 
     def request(self, peer: NodeId, payload: bytes, now: float, timeout_s: float) -> int:
-        """Ask a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises GossipUsageError."""
+        """Send a request to a peer (at most 1,000 bytes). ResponseReceived follows in any case. Raises
+        GossipUsageError."""
         if not self._transport.knows(peer):
             timeout_s = 0.0
         return self._requests.ask(peer, payload, now, timeout_s)
@@ -334,7 +336,7 @@ class Replication:
         del now
         self._requests.respond(event, payload)
 
-    # Who is where
+    # Peers.
 
     def _ask_for_last_words(self, node_id: NodeId, now: float) -> None:
         for scope in self._handlers.shared_with(node_id):

@@ -1,10 +1,10 @@
-"""Questions to one peer, each answered once: what the application can't put into records.
+"""Requests to one peer, each answered once: for what the application can't put into records.
 
-The asker repeats a request until the answer comes or its deadline passes. The answering side reports a request
-once, however often it comes, and keeps the answer for repetitions. Should the answering side restart in between, its
-new life reports the request again: what it does must then lead to the same end (journal it first).
+The client repeats a request until the answer comes or its deadline passes. The server reports a request once, however
+often it comes, and keeps the answer for repetitions. If the server restarts in between, it reports the request again
+after the restart: the application must then reach the same result (journal it first).
 
-Bounds: the last ANSWERS_KEPT requests of each peer are remembered; an older one that is repeated is new again.
+Bounds: the last ANSWERS_KEPT requests of each peer are remembered; an older one that is repeated counts as new.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netgossip.records.wire import PAYLOAD_LIMIT_BYTES, Message, Request, Respon
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
 
 ANSWERS_KEPT: Final = 64
-"""Of each peer: a host asks for address space, a few networks at a time."""
+"""Kept per peer: a host asks for address space, a few networks at a time."""
 ASKED_LIMIT: Final = 1024
 """Own requests without an answer, over all peers."""
 FIRST_WAIT_S: Final = 0.1
@@ -38,7 +38,7 @@ class _PendingRequest:
 
 
 class Requests:
-    """Both sides of the questions. `send(peer, message)` queues a message."""
+    """Both sides of requests. `send(peer, message)` queues a message."""
 
     def __init__(self, *, rng: random.Random, send: Callable[[NodeId, Message], None]) -> None:
         self._send = send
@@ -60,7 +60,7 @@ class Requests:
         return self._next_id
 
     def respond(self, event: RequestReceived, payload: bytes) -> None:
-        """Answer. A request that is no longer remembered goes unanswered. Raises GossipUsageError."""
+        """Answer a request. One that is no longer remembered goes unanswered. Raises GossipUsageError."""
         if len(payload) > PAYLOAD_LIMIT_BYTES:
             raise GossipUsageError(f"a response has at most {PAYLOAD_LIMIT_BYTES} bytes, not {len(payload)}")
         epoch = self._reported.pop((event.peer, event.request_id), None)
@@ -70,7 +70,7 @@ class Requests:
             self._send(event.peer, Response(event.request_id, payload))
 
     def handle_request(self, peer: NodeId, epoch: int, message: Request) -> RequestReceived | None:
-        """The event for a request that is new. `epoch` is the peer's start."""
+        """Return the event for a request that is new. `epoch` is the peer's start."""
         answers = self._answers.setdefault(peer, OrderedDict())
         key = (epoch, message.request_id)
         if key in answers:
@@ -86,7 +86,7 @@ class Requests:
         return RequestReceived(peer, message.request_id, message.payload)
 
     def handle_response(self, peer: NodeId, message: Response) -> ResponseReceived | None:
-        """The event for an answer that was waited for."""
+        """Return the event for an awaited answer."""
         asked = self._asked.get(message.request_id)
         if asked is None or asked.peer != peer:
             return None
@@ -94,7 +94,7 @@ class Requests:
         return ResponseReceived(peer, message.request_id, message.payload)
 
     def handle_deadline(self, now: float, wait_s: Callable[[NodeId], float]) -> list[ResponseReceived]:
-        """Repeat what is due; the events for requests whose time is over."""
+        """Repeat what is due; return the events for requests whose time is over."""
         over = [number for number, asked in self._asked.items() if asked.deadline <= now]
         events = [ResponseReceived(self._asked.pop(number).peer, number, None) for number in over]
         for asked in self._asked.values():
@@ -105,7 +105,7 @@ class Requests:
         return events
 
     def forget_peer(self, peer: NodeId) -> None:
-        """Its requests are no longer remembered. Ours to it run into their deadlines."""
+        """Drop the requests of a peer. Ours to it run into their deadlines."""
         for _, number in self._answers.pop(peer, {}):
             self._reported.pop((peer, number), None)
 

@@ -1,26 +1,26 @@
-"""Replicated records: for each scope and owner one log, written by that owner alone.
+"""The table of replicated records: for each scope and owner one log, written only by that owner.
 
-A log is a map from key to (sequence, value or tombstone) with an epoch and a head. Its version (epoch, head) names
-its content: whoever holds a log at a version holds what the owner had when it gave that version out. So merging is
-keeping the higher version, which is commutative, associative and idempotent, and comparing two tables is comparing
-one number pair a log, however many records there are.
+A log is a map from key to (sequence, value or tombstone) with an epoch and a head. Its version (epoch, head)
+identifies its content: every holder of a log at a version holds what the owner had when it assigned that version. So
+merging is keeping the higher version, which is commutative, associative and idempotent, and comparing two tables is
+comparing one pair of numbers per log, however many records there are.
 
-Coming from `have` to `head` needs a delta: all entries with a sequence above `have`. Tombstones are part of it,
-until the owner drops them; `collected` is the highest sequence that it dropped. From below `collected`, and from
-another epoch, only the whole log helps (base 0), which replaces what is there. Thus a deletion can't be missed,
-whenever the tombstone went and however long the receiver was away (the rule is chitchat's): no grace period on
-which correctness hangs, no resurrection.
+To advance from `have` to `head`, a holder needs a delta: all entries with a sequence above `have`. Tombstones are
+part of it, until the owner drops them; `collected` is the highest sequence that it dropped. From below `collected`,
+and from another epoch, only the whole log helps (base 0), which replaces what is there. Thus a deletion can't be
+missed, whenever the tombstone was dropped and however long the receiver was away (the rule is chitchat's):
+correctness depends on no grace period, and there is no resurrection.
 
-The owner drops tombstones when it commits a change, never between: `collected` moves with the head only, and no
-message is needed to tell of it. So in a log that is quiet they stay, with all who hold it. Once there are many, the
-owner writes one of its live entries again as it is (`rewrites`): to others that is a change like any other.
+The owner drops tombstones when it commits a change, never in between: `collected` moves with the head only, and needs
+no message of its own. So in a log that is quiet they stay, with all its holders. Once there are many, the owner
+writes one of its live entries again unchanged (`rewrites`): to others that is a change like any other.
 
 Each delta carries the digest of the log that it leads to. An owner whose disk was restored from a backup continues
-below or beside its own past; receivers see it by the digest (or by a version that is too low), tell the owner, and
-the owner raises the epoch and issues all that it has again.
+below or beside its own history; receivers detect that by the digest (or by a version that is too low) and tell the
+owner, which raises the epoch and issues all that it has again.
 
-A log that the application dropped leaves its version behind: copies that others still hold do not come back, a
-newer version does.
+A log that the application dropped leaves its version behind: copies that others still hold do not come back, a newer
+version does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from netgossip.records.merge import (
 )
 from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog
 from netgossip.records.wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
-from netgossip.slices import ENTRIES_A_PIECE, ROWS_A_PIECE, Pieces, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -57,16 +57,17 @@ from netgossip.types import (
 )
 
 OWN_SCOPES_LIMIT: Final = 4096
-"""Scopes in which we never wrote, with a log of ours that peers made us begin by telling that they hold one: four
+"""Scopes in which we never wrote, with a log of ours that we began because peers reported that they hold one: four
 times the networks that one host is planned to be in during its life. Scopes that we use do not count."""
-TOLD_LIMIT: Final = 1024
-"""Of these, by the word of one peer: so that one that invents scopes shuts out none that another tells of."""
+REPORTED_LIMIT: Final = 1024
+"""Of these, begun by the report of one peer: a peer that invents scopes shuts out none that another reports."""
 OWN_DROPPED_LIMIT: Final = 4096
-"""Versions of logs of our own that were dropped; the oldest goes first: a late word may bring an empty log back."""
+"""Versions of dropped logs of our own; the oldest is removed first: a late report may then bring an empty log
+back."""
 TOMBSTONES_LIMIT: Final = 64
-"""Overdue tombstones of one of our logs that are worth a change which only drops them: 32 KiB on each holder."""
+"""Overdue tombstones of one of our logs that justify a change which only drops them: 32 KiB on each holder."""
 DROPPED_LIMIT = 65_536
-"""Versions of logs that were dropped; the oldest goes first, and a copy of that log may come back."""
+"""Versions of logs that were dropped; the oldest is removed first, and a copy of that log may then come back."""
 
 
 class Table:
@@ -89,16 +90,18 @@ class Table:
         self._logs: dict[Scope, dict[NodeId, RecordLog]] = {}
         self._fingerprints: dict[Scope, int] = {}
         self._weight_bytes = 0
-        """Of all logs."""
+        """Of all logs together."""
         self._dropped: dict[tuple[Scope, NodeId], Version] = {}
         self._own_scopes: set[Scope] = set()
         self._own_dropped: dict[Scope, Version] = {}
-        """Where our own log of a scope was when it was dropped: what peers still hold of it brings it not back."""
-        self._told_dropped: dict[Scope, Version] = {}
-        """The same of logs in which we never wrote: they displace none of the others."""
-        self._told: dict[Scope, NodeId] = {}
-        """Scopes with a log of ours in which we never wrote, and who made us begin it; "": in an earlier life."""
-        self._told_by: Counter[NodeId] = Counter()
+        """The version of our own log of a scope when it was dropped: copies that peers hold up to it do not bring it
+        back."""
+        self._reported_dropped: dict[Scope, Version] = {}
+        """The same for logs in which we never wrote: they displace none of the others."""
+        self._reported: dict[Scope, NodeId] = {}
+        """Scopes with a log of ours in which we never wrote, and the peer whose report made us begin it; "": before a
+        restart."""
+        self._reported_by: Counter[NodeId] = Counter()
         self._tombstones: dict[Scope, deque[tuple[int, float]]] = {}
         for log in own_logs:
             self._load(log)
@@ -108,7 +111,7 @@ class Table:
             if log.owner != node_id:
                 self._load(log)
 
-    # Reading
+    # Reading.
 
     def holds(self, scope: Scope) -> bool:
         """True when others' logs of the scope are kept."""
@@ -119,18 +122,18 @@ class Table:
         return scope in self._held or scope in self._own_scopes
 
     def version(self, scope: Scope, owner: NodeId) -> Version:
-        """Of the log, or of the log that was dropped; NO_VERSION when never heard of."""
+        """The version of the log, or of the log that was dropped; NO_VERSION when it was never known."""
         log = self._logs.get(scope, {}).get(owner)
         return log.version if log is not None else self._dropped.get((scope, owner), NO_VERSION)
 
     def base(self, scope: Scope, owner: NodeId) -> Version:
-        """From where on a delta of the log is of use: its version, NO_VERSION when we do not hold it. A log that was
-        dropped has a version, and no content that a delta could be put upon."""
+        """From where on a delta of the log is of use: its version; NO_VERSION when we do not hold it. A log that was
+        dropped has a version, but no content that a delta could extend."""
         log = self._logs.get(scope, {}).get(owner)
         return NO_VERSION if log is None else log.version
 
     def own_version(self, scope: Scope) -> Version:
-        """Of our own log."""
+        """The version of our own log."""
         return self.version(scope, self._node_id)
 
     def digest(self, scope: Scope, owner: NodeId) -> int | None:
@@ -146,28 +149,28 @@ class Table:
         """Version and digest of every log of the scope."""
         return at_once(self.listing(scope))
 
-    def listing(self, scope: Scope) -> Pieces[tuple[Row, ...]]:
-        """The same in pieces, each row as its log is when its turn comes: what we hold never becomes less than that,
-        but for what is dropped."""
+    def listing(self, scope: Scope) -> Slices[tuple[Row, ...]]:
+        """Build the vector in slices, each row as its log is when its turn comes: what we hold never becomes less
+        than that, except for logs that are dropped."""
         rows = []
         for number, owner in enumerate(self.owners(scope), 1):
             log = self._logs.get(scope, {}).get(owner)
             if log is not None:
                 rows.append(Row(owner, log.version, log.digest))
-            if number % ROWS_A_PIECE == 0:
+            if number % ROWS_PER_SLICE == 0:
                 yield
         return tuple(rows)
 
     def owners(self, scope: Scope) -> tuple[NodeId, ...]:
-        """Of the logs of the scope, in a fixed order."""
+        """The owners of the logs of the scope, in a fixed order."""
         return tuple(sorted(self._logs.get(scope, ())))
 
     def scopes(self) -> frozenset[Scope]:
-        """Those that are held, and those in which we have a log of our own."""
+        """The scopes that are held, and those in which we have a log of our own."""
         return frozenset(self._held) | self.own_scopes()
 
     def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
-        """Of every log of the scope its version and its number of entries, without copying any."""
+        """The version and number of entries of every log of the scope, without copying any."""
         return {owner: (log.version, len(log.entries)) for owner, log in self._logs.get(scope, {}).items()}
 
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
@@ -183,17 +186,17 @@ class Table:
         return tuple(log for log in found if log is not None)
 
     def delta(self, scope: Scope, owner: NodeId, since: Version) -> Delta | None:
-        """What brings a holder of `since` to our version; None when we do not know better."""
+        """Return the delta that advances a holder of `since` to our version; None when ours is not newer."""
         log = self._logs.get(scope, {}).get(owner)
         if log is None or since >= log.version:
             return None
         base = since.sequence if since.epoch == log.epoch and since.sequence >= log.collected else 0
         return Delta(scope, owner, log.epoch, base, log.head, log.collected, log.digest, log.since(base))
 
-    # Our own logs
+    # Our own logs.
 
     def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Give the next versions to changes (None deletes). Changes nothing. Raises GossipUsageError."""
+        """Assign the next versions to changes (None deletes). Changes no state. Raises GossipUsageError."""
         heads: dict[Scope, int] = {}
         counts: dict[Scope, int] = {}
         sizes: dict[Scope, int] = {}
@@ -219,9 +222,9 @@ class Table:
         return tuple(entries)
 
     def commit(self, entries: Sequence[Entry], now: float) -> tuple[EntriesChanged, ...]:
-        """Apply what `prepare` gave, one event a scope.
+        """Apply what `prepare` returned, one event per scope.
 
-        If the epoch was raised in between, the entries get new versions, which the events tell. Raises
+        If the epoch was raised in between, the entries get new versions, which the events contain. Raises
         GossipUsageError, and changes nothing, when other changes were committed since `prepare`.
         """
         by_scope: dict[Scope, list[Entry]] = {}
@@ -249,7 +252,7 @@ class Table:
         return _changed(scope, self._node_id, log, tuple(applied))
 
     def _collect(self, scope: Scope, log: RecordLog, now: float) -> None:
-        """Drop tombstones that are old enough. The live entries, and thus the digest, stay as they are."""
+        """Drop tombstones that are old enough. The live entries, and thus the digest, stay unchanged."""
         tombstones = self._tombstones.get(scope, deque())
         collected = log.collected
         while tombstones and tombstones[0][1] + self._tombstone_s <= now:
@@ -260,12 +263,12 @@ class Table:
     def rewrites(
         self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
     ) -> tuple[tuple[Scope, bytes, bytes], ...]:
-        """A change for each of our logs with many tombstones that the next change drops: a live entry as it is, one
-        that the application allows. None where there is no such entry: a log of tombstones alone is one that we have
-        left, and goes with its scope."""
+        """Return a change for each of our logs with many tombstones that the next change drops: a live entry,
+        unchanged, that the application allows. None where there is no such entry: a log of tombstones only is one
+        that we have left, and is dropped with its scope."""
         found = []
         for scope in sorted(self._own_scopes):
-            # In order of time: so the first ones are overdue if as many as that are.
+            # In order of time: if the one at this index is overdue, so are all before it.
             tombstones = self._tombstones.get(scope, ())
             if (
                 len(tombstones) < TOMBSTONES_LIMIT
@@ -279,20 +282,21 @@ class Table:
         return tuple(found)
 
     def raise_above(
-        self, scope: Scope, heard: Version, digest: int | None = None, *, teller: NodeId = ""
+        self, scope: Scope, heard: Version, digest: int | None = None, *, reporter: NodeId = ""
     ) -> tuple[Event, ...]:
-        """A peer holds our own log at `heard` (with this content). If that is a past which we lost, go above it, also
-        in a scope of which we know nothing: we may have been in it after the backup that we were restored from."""
+        """Handle a peer's version (and content) of our own log. If that is a history which we lost, raise our log
+        above it, also in a scope of which we know nothing: we may have been in it after the backup that we were
+        restored from."""
         log = self._logs.get(scope, {}).get(self._node_id)
-        dropped = self._own_dropped.get(scope, self._told_dropped.get(scope, NO_VERSION))
+        dropped = self._own_dropped.get(scope, self._reported_dropped.get(scope, NO_VERSION))
         own = log.version if log is not None else dropped
         same_past = heard < own or (heard == own and (log is None or digest is None or digest == log.digest))
         if same_past or not is_plausible(heard.epoch, own.epoch):
-            return ()  # an epoch that nobody reaches by restoring disks is a lie, and others refuse it as well
+            return ()  # an epoch that no number of restored disks reaches is forged, and others refuse it as well
         if not self.concerns(scope):
-            if len(self._told) >= OWN_SCOPES_LIMIT or self._told_by[teller] >= TOLD_LIMIT:
-                return ()  # a peer that invents scopes in which we were makes no more than this grow
-            self._note_told(scope, teller)
+            if len(self._reported) >= OWN_SCOPES_LIMIT or self._reported_by[reporter] >= REPORTED_LIMIT:
+                return ()  # limits the growth that a peer can cause by inventing scopes
+            self._note_reported(scope, reporter)
         live = [] if log is None else [e for e in log.entries.values() if e.value is not None]
         if log is not None:
             self._subtract(scope, self._node_id, log)
@@ -312,15 +316,15 @@ class Table:
         )
 
     def own_scopes(self) -> frozenset[Scope]:
-        """Those in which we have a log of our own."""
+        """The scopes in which we have a log of our own."""
         return frozenset(self._own_scopes)
 
     def drop_own(self, scope: Scope) -> None:
-        """Forget our own log of a scope in which nobody will speak again."""
+        """Drop our own log of a scope that no node uses any more."""
         log = self._logs.get(scope, {}).pop(self._node_id, None)
         if log is not None:
             self._subtract(scope, self._node_id, log)
-            dropped = self._told_dropped if scope in self._told else self._own_dropped
+            dropped = self._reported_dropped if scope in self._reported else self._own_dropped
             dropped.pop(scope, None)
             dropped[scope] = log.version
             if len(dropped) > OWN_DROPPED_LIMIT:
@@ -332,23 +336,24 @@ class Table:
             self._logs.pop(scope, None)
             self._fingerprints.pop(scope, None)
 
-    def is_told_of(self, scope: Scope) -> bool:
-        """True for a log of ours in which we never wrote: there is one only because a peer told that it holds one."""
-        return scope in self._told
+    def is_only_reported(self, scope: Scope) -> bool:
+        """True for a log of ours in which we never wrote: it exists only because a peer reported that it
+        holds one."""
+        return scope in self._reported
 
-    def _note_told(self, scope: Scope, teller: NodeId) -> None:
-        self._told[scope] = teller
-        self._told_by[teller] += 1
+    def _note_reported(self, scope: Scope, reporter: NodeId) -> None:
+        self._reported[scope] = reporter
+        self._reported_by[reporter] += 1
 
     def _use(self, scope: Scope) -> None:
-        """If we were told of it, it counts no more."""
-        teller = self._told.pop(scope, None)
-        if teller is not None:
-            self._told_by[teller] -= 1
-            if not self._told_by[teller]:
-                del self._told_by[teller]
+        """Note that we use the scope: it no longer counts as one that only a peer reported."""
+        reporter = self._reported.pop(scope, None)
+        if reporter is not None:
+            self._reported_by[reporter] -= 1
+            if not self._reported_by[reporter]:
+                del self._reported_by[reporter]
 
-    # Others' logs
+    # Others' logs.
 
     def hold(self, scope: Scope) -> None:
         """Keep others' logs of the scope from now on."""
@@ -356,7 +361,7 @@ class Table:
         self._use(scope)
 
     def release(self, scope: Scope) -> None:
-        """Forget others' logs of the scope; ours stays."""
+        """Drop others' logs of the scope; ours stays."""
         self._held.discard(scope)
         logs = self._logs.get(scope, {})
         for owner in [owner for owner in logs if owner != self._node_id]:
@@ -365,16 +370,16 @@ class Table:
             del self._dropped[key]
 
     def scopes_of(self, owner: NodeId) -> frozenset[Scope]:
-        """Those in which we hold a log of the owner."""
+        """The scopes in which we hold a log of the owner."""
         return frozenset(scope for scope, logs in self._logs.items() if owner in logs)
 
     def readmit(self, owner: NodeId) -> None:
-        """Take copies of what was dropped after all."""
+        """Accept copies of the owner's dropped logs again."""
         for key in [key for key in self._dropped if key[1] == owner]:
             del self._dropped[key]
 
     def drop(self, owner: NodeId, scopes: Iterable[Scope] | None = None) -> None:
-        """Forget an owner's logs (of some scopes, or all), and refuse copies of what was dropped."""
+        """Drop an owner's logs (of some scopes, or all), and refuse copies of what was dropped."""
         for scope in tuple(self._logs) if scopes is None else scopes:
             log = self._logs.get(scope, {}).get(owner)
             if log is not None and owner != self._node_id:
@@ -385,12 +390,12 @@ class Table:
                     del self._dropped[next(iter(self._dropped))]
 
     def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
-        """Apply a delta of another owner's log, if it brings us forward (merge.py)."""
+        """Apply a delta of another owner's log, if it advances ours (merge.py)."""
         return at_once(self.merging(delta, from_owner=from_owner))
 
-    def merging(self, delta: Delta, *, from_owner: bool) -> Pieces[tuple[Merge, EntriesChanged | None]]:
-        """The same in pieces. Nobody sees a part: what is long is prepared beside the table, and put there as a whole
-        if it still fits by then. So it has the effect that `merge` has at its last piece."""
+    def merging(self, delta: Delta, *, from_owner: bool) -> Slices[tuple[Merge, EntriesChanged | None]]:
+        """Merge in slices. Readers never see a part: a long delta is prepared beside the table, and put there as a
+        whole if it still fits by then. So it has the effect that `merge` would have at its last slice."""
         if delta.base == 0:
             log = RecordLog(delta.epoch, self._hash_key)
             if (useless := self._useless(delta, from_owner=from_owner)) is None:
@@ -404,7 +409,7 @@ class Table:
             # They are in order of sequence.
             at = bisect_right(delta.entries, head, key=lambda entry: entry.version.sequence)
             fresh = delta.entries[at:]
-            if len(fresh) <= ENTRIES_A_PIECE:
+            if len(fresh) <= ENTRIES_PER_SLICE:
                 return self._extend(held, delta, fresh)
             log = held.copy()
             yield from log.putting(fresh)
@@ -421,7 +426,7 @@ class Table:
         return reject_reason(delta, log, self.version(delta.scope, delta.owner), from_owner=from_owner)
 
     def _replace(self, delta: Delta, log: RecordLog) -> tuple[Merge, EntriesChanged | None]:
-        """`log` is made of the delta alone."""
+        """Put a log that is made from the delta alone."""
         if verify(delta, log.digest, log.size_bytes, len(log.entries)) is not None:
             return Merge.REFUSED, None
         held = self._logs.get(delta.scope, {}).get(delta.owner)
@@ -434,7 +439,7 @@ class Table:
     def _supersede(
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
-        """`log` is a copy of the one that we hold, with `fresh`."""
+        """Put `log`, a copy of the one that we hold with `fresh` added."""
         if (refused := verify(delta, log.digest, log.size_bytes, len(log.entries))) is not None:
             return refused, None
         if self._is_too_much(log.weight_bytes - self._logs[delta.scope][delta.owner].weight_bytes):
@@ -456,7 +461,7 @@ class Table:
     def _extend(
         self, log: RecordLog, delta: Delta, fresh: tuple[Entry, ...]
     ) -> tuple[Merge, EntriesChanged | None]:
-        """A few, in place: a copy of a large log would cost more."""
+        """Add a few entries in place: copying a large log would cost more."""
         digest, size_bytes = log.digest_after(fresh)
         added = sum(entry.key not in log.entries for entry in fresh)
         if (refused := verify(delta, digest, size_bytes, len(log.entries) + added)) is not None:
@@ -470,7 +475,7 @@ class Table:
         self._add(delta.scope, delta.owner, log)
         return Merge.APPLIED, _changed(delta.scope, delta.owner, log, fresh)
 
-    # Inside
+    # Internals.
 
     def _own(self, scope: Scope) -> RecordLog:
         self._use(scope)
@@ -487,7 +492,7 @@ class Table:
         if saved.owner == self._node_id:
             self._own_scopes.add(saved.scope)
             if log.head == 0:
-                self._note_told(saved.scope, "")
+                self._note_reported(saved.scope, "")
         self._add(saved.scope, saved.owner, log)
 
     def _row_hash(self, owner: NodeId, log: RecordLog) -> int:
@@ -503,11 +508,11 @@ class Table:
         self._weight_bytes -= log.weight_bytes
 
     def check_invariants(self) -> None:
-        """Raise AssertionError if what is kept up step by step is not what the entries say."""
+        """Assert that the incrementally kept sums and indexes match the entries."""
         assert self._own_scopes == {scope for scope, logs in self._logs.items() if self._node_id in logs}
-        assert self._told.keys() <= self._own_scopes - self._held
-        assert self._told_by == Counter(self._told.values())
-        for scope in self._told:
+        assert self._reported.keys() <= self._own_scopes - self._held
+        assert self._reported_by == Counter(self._reported.values())
+        for scope in self._reported:
             assert not self._logs[scope][self._node_id].entries
         for scope, logs in self._logs.items():
             for owner, log in logs.items():

@@ -1,11 +1,11 @@
-"""Carries the record channel's messages: into sealed datagrams, and over streams where they don't fit.
+"""The transport of the record channel: messages in sealed datagrams, and over streams where they don't fit.
 
-Messages to one peer are collected until `drain` and packed into as few datagrams as possible. What is larger than a
-datagram goes in parts (parts.py) to a peer that puts them together. What is more than a few datagrams, and what such
-a peer did not get in parts, goes over a one-way stream: the dialler writes frames, the last one flagged, the
-peer closes when it has read that one, which tells the dialler that all arrived. One stream to a peer at a time;
-what comes meanwhile waits, up to BACKLOG_BYTES, and is dropped beyond: the repair by digest asks for it again.
-Only idempotent messages may go over streams (frames.py says why). What others dial is in accepted_streams.py.
+Messages to one peer are collected until `drain` and packed into as few datagrams as possible. A message larger than a
+datagram goes in parts (parts.py) to a peer that assembles them. What is more than a few datagrams, or did not arrive
+in parts, goes over a one-way stream: the dialler writes frames, the last one flagged, and the peer closes when it has
+read that one, which tells the dialler that all arrived. There is one stream to a peer at a time; messages for the
+next one wait, up to BACKLOG_BYTES, and are dropped beyond: anti-entropy asks for them again. Only idempotent messages
+may go over streams (frames.py says why). Streams that others open are in accepted_streams.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from netgossip.records.wire import (
     encode,
     encoding,
 )
-from netgossip.slices import Pieces, WorkQueue, at_once
+from netgossip.slices import Slices, WorkQueue, at_once
 from netgossip.types import (
     Address,
     Channel,
@@ -63,24 +63,24 @@ from netgossip.types import (
 )
 
 DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
-"""More than so many datagrams' worth for one peer goes over a stream, which has flow control."""
+"""More datagrams' worth than this for one peer goes over a stream, which has flow control."""
 IN_PARTS: Final = (Delta, Vector, Fetch)
-"""What may be longer than a datagram. Nothing else counts that was put together from parts."""
+"""The messages that may be longer than a datagram. No other message is accepted from parts."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
-"""Waiting for the stream to one peer: two logs of the largest size."""
+"""Bytes waiting for the stream to one peer: two logs of the largest size."""
 SLOWEST_BYTES_S: Final = 1_000_000
-"""Streams get time for this rate beside the timeout: 8 Mbit/s, below any network that overlays make sense on."""
+"""Streams get time for this rate beside the timeout: 8 Mbit/s, below any network on which overlays make sense."""
 UNKNOWN_LIMIT: Final = 64
-"""Senders that are not members yet: more do not join within the second that the word of them takes."""
-FRAMES_A_PIECE: Final = 8
-"""Sealed before others run: 512 KiB, up to 1 ms."""
+"""Senders that are not members yet: no more join within the second that this news takes to spread."""
+FRAMES_PER_SLICE: Final = 8
+"""Frames sealed in one slice: 512 KiB, up to 1 ms."""
 NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message of a member. `proven`: neither a replay nor of a start that has not shown to be live. `fresh`: of
-    its present start, though on a stream, where it may be late."""
+    """One message of a member. `proven`: neither a replay nor of a start that has not been shown to be live. `fresh`:
+    of its present start, though on a stream, where it may be late."""
 
     sender: NodeId
     epoch: int
@@ -98,7 +98,7 @@ class _PeerChannel:
     backlog: list[bytes] = field(default_factory=list)
     backlog_bytes: int = 0
     being_written: int = 0
-    """Messages for it of which a part is encoded."""
+    """Messages for the peer that are being encoded in slices."""
     stream: StreamId | None = None
     cutter: Cutter = field(default_factory=Cutter)
 
@@ -126,8 +126,8 @@ class RecordTransport:
         works: WorkQueue,
         assembles: int = ASSEMBLED_BYTES,
     ) -> None:
-        """`assembles`: the longest message that peers may send us in parts, as we announce. 0: be as a release that
-        knows no parts."""
+        """`assembles`: the longest message that peers may send us in parts, as we announce it. 0: behave like a
+        release without parts."""
         self._config = config
         self._works = works
         self._assembles = assembles
@@ -138,9 +138,9 @@ class RecordTransport:
         self._peers: dict[NodeId, _PeerChannel] = {}
         self._handshakes = Handshakes(rng)
         self._unknown: dict[NodeId, int] = {}
-        """Datagrams refused of late because their sender is not a member, by what they say of their sender."""
+        """Datagrams refused recently because their sender is not a member, by the sender that they name."""
         self._ready: dict[NodeId, None] = {}
-        """Those for which something may be sent, in the order of its coming."""
+        """Peers for which something may be sent, in the order in which it came."""
         self._dialled: dict[StreamId, _Dialled] = {}
         self._assembly = Assembly()
         self._messages_cut = 0
@@ -158,12 +158,12 @@ class RecordTransport:
             rng=rng,
         )
         self._hosts: frozenset[str] | None = None
-        """IP addresses of all peers; None: to be made anew."""
+        """IP addresses of all peers; None: must be rebuilt."""
 
-    # Peers and sending
+    # Peers and sending.
 
     def set_peer(self, node_id: NodeId, address: Address | None, now: float) -> bool:
-        """Know a peer, its new address, or (None) know it no more. True for another address than before."""
+        """Set a peer's address, or (None) drop the peer. True for another address than before."""
         self._now = now
         known = self._peers.get(node_id)
         if known is None or known.address != address:
@@ -182,7 +182,7 @@ class RecordTransport:
         else:
             self._peers[node_id] = _PeerChannel(address)
             self._opener.know(node_id)
-            # A newcomer greets everybody before everybody has heard of it: that was no stranger.
+            # A newcomer sends Hellos to all before all know it: those were not from an unknown source.
             early = self._unknown.pop(node_id, 0)
             self.counts["early"] += early
             self.counts["refused_sender_is_not_a_member"] -= early
@@ -193,13 +193,13 @@ class RecordTransport:
             self._hosts = frozenset(peer.address[0] for peer in self._peers.values())
         return host in self._hosts
 
-    def greet(self, node_id: NodeId, now: float) -> None:
-        """Have a peer prove this start of its, if it has not yet."""
+    def begin_handshake(self, node_id: NodeId, now: float) -> None:
+        """Have a peer prove its present start, if it has not yet."""
         if node_id in self._peers and not self._opener.is_admitted(node_id):
             self._handshakes.begin(node_id, now)
 
     def stop_handshake(self, node_id: NodeId) -> None:
-        """The peer is not expected to answer: greet it no more."""
+        """Stop the handshake with a peer that is not expected to answer."""
         self._handshakes.stop_handshake(node_id)
 
     def knows(self, node_id: NodeId) -> bool:
@@ -207,16 +207,16 @@ class RecordTransport:
         return node_id in self._peers
 
     def is_streaming(self, node_id: NodeId) -> bool:
-        """True while a stream to the peer is under way, or what it is to carry is being written."""
+        """True while a stream to the peer is open, or messages for it are being encoded."""
         peer = self._peers.get(node_id)
         return peer is not None and (peer.stream is not None or peer.being_written > 0)
 
     def send(self, node_id: NodeId, message: Message) -> None:
-        """Queue a message; to unknown peers nothing is sent."""
+        """Queue a message; nothing is sent to unknown peers."""
         at_once(self.sending(node_id, message))
 
-    def sending(self, node_id: NodeId, message: Message) -> Pieces[None]:
-        """The same in pieces."""
+    def sending(self, node_id: NodeId, message: Message) -> Slices[None]:
+        """Queue a message, encoding it in slices."""
         peer = self._peers.get(node_id)
         if peer is None:
             return
@@ -231,26 +231,26 @@ class RecordTransport:
             self._ready[node_id] = None
 
     def may_answer(self, received: Received, now: float) -> bool:
-        """Whether what a message asks for is answered; what is unproven is once a second for each peer."""
+        """True if a request for content may be answered; unproven ones are answered once a second per peer."""
         if received.fresh or self._handshakes.may_answer(received.sender, now):
             return True
         self.counts["unanswered"] += 1
         return False
 
     def has_room(self, node_id: NodeId) -> bool:
-        """True when more bulk for the peer would not be dropped: ask before encoding some."""
+        """True when more bulk data for the peer would not be dropped: ask before encoding some."""
         peer = self._peers.get(node_id)
         return peer is not None and peer.outbox_bytes + peer.backlog_bytes < BACKLOG_BYTES
 
     def take_admitted(self) -> list[NodeId]:
-        """Peers of which a new start was proven live since the last call."""
+        """Return the peers of which a new start was proven live since the last call."""
         admitted, self._admitted = self._admitted, []
         return admitted
 
-    # Receiving
+    # Receiving.
 
     def handle_datagram(self, payload: bytes, now: float) -> list[Received]:
-        """The messages of a datagram; nothing (and a count) if it is refused."""
+        """Return the messages of a datagram; none (and a count) if it is refused."""
         self._now = now
         try:
             header = parse_header_untrusted(payload)
@@ -269,17 +269,17 @@ class RecordTransport:
             del self._unknown[next(iter(self._unknown))]
 
     def _believe(self, opened: Opened, messages: list[Message], now: float) -> list[Received]:
-        """Answer Hello and Welcome, and drop what needs a proof that is missing."""
+        """Handle Hello and Welcome, and drop messages that need a proof that is missing."""
         fresh, proven = opened.fresh, opened.proven
         received: list[Received] = []
         parts = 0
-        """More than one in a datagram would be work that its length does not bound."""
+        """More than one in a datagram would cause work that its length does not bound."""
         if opened.sender not in self._peers:
-            return received  # forgotten since
+            return received  # removed since
         for message in messages:
             match message:
                 case Hello(nonce):
-                    if fresh or self._handshakes.may_answer(opened.sender, now, is_greeting=True):
+                    if fresh or self._handshakes.may_answer(opened.sender, now, is_hello=True):
                         self.send(opened.sender, Welcome(nonce, self._assembles))
                     else:
                         self.counts["unanswered"] += 1
@@ -296,15 +296,15 @@ class RecordTransport:
                 case _ if proven or isinstance(message, IDEMPOTENT if fresh else TIMELESS):
                     received.append(Received(opened.sender, opened.epoch, message, proven, fresh))
                 case _:
-                    # When hosts meet, each speaks before the other's proof has come; it will be said again.
+                    # When hosts meet, each sends before the other's proof has come; those messages are repeated.
                     self.counts["early" if self._opener.is_early(opened) else "refused_unproven"] += 1
         if not self._opener.is_current(opened):
-            # Another start than the one we know, or a recording of one: the peer itself will tell.
+            # Another start than the one we know, or a recording of one: the peer itself will answer.
             self._handshakes.note_heard(opened.sender, now)
         return received
 
     def _assemble(self, opened: Opened, part: Part, now: float) -> list[Message]:
-        """What this part completes."""
+        """Return the messages that this part completes."""
         try:
             whole = self._assembly.add(opened.sender, opened.epoch, part, now)
             if whole is None:
@@ -319,18 +319,18 @@ class RecordTransport:
         return messages
 
     def accept_stream(self, stream_id: StreamId, address: Address, now: float) -> None:
-        """Somebody dialled us."""
+        """Register a stream that a peer opened."""
         self._now = now
         self._accepted.accept(stream_id, address, now)
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
-        """What these bytes complete: `reading` says what it is, `finish` when that was heeded. A stream that is
-        refused is closed and counted."""
+        """Return what these bytes complete: parse each with `reading`, and call `finish` when it was processed. A
+        stream that is refused is closed and counted."""
         self._now = now
         return self._accepted.receive(stream_id, data, now)
 
-    def reading(self, arrived: Arrived, now: float) -> Pieces[list[Received]]:
-        """The messages in it. If there are none, the stream is refused."""
+    def reading(self, arrived: Arrived, now: float) -> Slices[list[Received]]:
+        """Parse the messages in it. If they are invalid, the stream is refused."""
         try:
             messages = yield from decoding_untrusted(arrived.body)
         except WireError as error:
@@ -339,12 +339,12 @@ class RecordTransport:
         return self._believe(arrived.opened, messages, now)
 
     def finish(self, arrived: Arrived) -> None:
-        """All that it led to is done: if it was the last, tell the peer by closing the stream."""
+        """Close the stream after its last message was processed, which tells the peer that all arrived."""
         if arrived.is_last:
             self._accepted.end(arrived.stream_id)
 
     def handle_stream_end(self, stream_id: StreamId, now: float, error: str | None) -> None:
-        """The peer closed, or the stream broke."""
+        """Handle the end of a stream: the peer closed, or it broke."""
         self._now = now
         if stream_id in self._dialled:
             if error is not None:
@@ -353,10 +353,10 @@ class RecordTransport:
         else:
             self._accepted.end(stream_id)
 
-    # Time
+    # Time.
 
     def handle_deadline(self, now: float) -> None:
-        """Greet again, and end streams that stand still."""
+        """Repeat Hellos, and end streams that are silent for too long."""
         self._now = now
         for node_id, nonce in self._handshakes.take_due(now):
             self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
@@ -379,7 +379,7 @@ class RecordTransport:
         self._assembly.check_invariants()
 
     def drain(self) -> tuple[list[Datagram], list[StreamCommand]]:
-        """Everything to send."""
+        """Return everything to send."""
         datagrams: list[Datagram] = []
         ready, self._ready = self._ready, {}
         for node_id in ready:
@@ -415,7 +415,7 @@ class RecordTransport:
         return datagrams
 
     def _cut(self, peer: _PeerChannel, message: bytes, room: int) -> list[bytes]:
-        """A message in parts; none if it must go over a stream, as all does while there is one."""
+        """Cut a message into parts; none if it must go over a stream, as all does while there is one."""
         if not self._assembles or peer.stream is not None or peer.backlog:
             return []
         parts = peer.cutter.cut(self._messages_cut + 1, message, room, self._now)
@@ -445,8 +445,8 @@ class RecordTransport:
         self._works.begin(self._sealing(stream_id, node_id, backlog))
         self.counts["streams_dialled"] += 1
 
-    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Pieces[None]:
-        """All that one stream carries, as long as it stands."""
+    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Slices[None]:
+        """Seal all that one stream carries, as long as it is open."""
         frames = 0
         for number, message in enumerate(backlog, 1):
             final = LAST if number == len(backlog) else 0
@@ -458,7 +458,7 @@ class RecordTransport:
                 frame = self._sealer.seal(node_id, message[start:end], flags=flags)
                 self._commands.append(StreamSend(stream_id, frame))
                 frames += 1
-                if frames % FRAMES_A_PIECE == 0:
+                if frames % FRAMES_PER_SLICE == 0:
                     yield
 
     def _end_dialled(self, stream_id: StreamId) -> None:

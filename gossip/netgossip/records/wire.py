@@ -1,20 +1,20 @@
 """The record channel's messages and their bytes.
 
-A frame's body is one message after the other, each a msgpack array of scalars: `[kind, ...]`. Nothing is nested, so
-a parser never allocates more than the bytes in hand announce. Positions are only ever appended; a receiver skips
-those that it does not know, and whole messages of a kind that it does not know.
+A frame's body is a sequence of messages, each a msgpack array of scalars: `[kind, ...]`. Nothing is nested, so a
+parser never allocates more than the bytes in hand announce. Positions are only ever appended; a receiver skips those
+that it does not know, and whole messages of a kind that it does not know.
 
     Hello, Welcome      prove that a start of a peer is live (see frames.py)
     Delta               an owner's changes in a scope since `base`; base 0 is the whole log and replaces
-    Ack                 to an owner: what we hold of your log, and how far our own reaches
+    DeltaAck            to an owner: what we hold of your log, and how far our own reaches
     Digest, Same        is your scope equal to mine? yes
     Vector              no: this is what I hold, compare
-    Want                send me these logs from here on
-    Request, Response   an application's question to one peer
-    Part                a piece of one of these that is longer than a datagram (see parts.py)
+    Fetch               send me these logs from here on
+    Request, Response   an application's request to one peer
+    Part                a part of one of these that is longer than a datagram (see parts.py)
 
 `digest` is a 128-bit sum over a log's live entries and `signature` has room for the owner's signature over (scope,
-epoch, head, digest), so that what a third host relays can be proven; it is empty now and relayed as it is.
+epoch, head, digest), so that what a third host relays can be proven; it is empty now and relayed unchanged.
 """
 
 from __future__ import annotations
@@ -26,43 +26,44 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from netgossip.errors import WireError
-from netgossip.slices import ENTRIES_A_PIECE, Pieces, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, Slices, at_once
 from netgossip.types import Entry, NodeId, Scope, Version
 
 COUNTER_LIMIT: Final = 1 << 63
-"""Epochs and sequences stay below. At a million changes a second: 292,000 years."""
+"""Epochs and sequences stay below this. At a million changes per second: 292,000 years."""
 KEY_LIMIT_BYTES: Final = 255
 VALUE_LIMIT_BYTES: Final = 64 * 1024
-"""Of one entry. An endpoint record has some 100 to 400 bytes."""
+"""Limit of one entry. An endpoint record has about 100 to 400 bytes."""
 ENTRIES_LIMIT: Final = 20_000
-"""Of one log, and so of one delta, deletions among them: twenty times the most that one host is planned to carry."""
+"""Limit of one log, and so of one delta, deletions included: twenty times the most that one host is planned
+to carry."""
 ROWS_LIMIT: Final = 65_536
-"""Entries and rows in one body: twice as many logs as there may be members. Each takes some 300 bytes of memory, and
+"""Entries and rows in one body: twice as many logs as there may be members. Each takes about 300 bytes of memory, and
 may take as few as five on the wire."""
 PAYLOAD_LIMIT_BYTES: Final = 1000
-"""Of a request or response: with all wrapping it stays one datagram."""
+"""Limit of a request or response: with all wrapping it stays one datagram."""
 SIGNATURE_LIMIT_BYTES: Final = 128
 NONCE_BYTES: Final = 8
 PARTS_LIMIT: Final = 8
-"""Of one message. What is longer goes over a stream, which has flow control."""
+"""Parts of one message. A longer message goes over a stream, which has flow control."""
 ASSEMBLED_BYTES: Final = 16 * 1024
-"""The longest message that is put together from parts. PARTS_LIMIT datagrams of the usual size have 9 KiB."""
+"""The longest message that is assembled from parts. PARTS_LIMIT datagrams of the usual size have 9 KiB."""
 DIGEST_BYTES: Final = 16
 NO_VERSION: Final = Version(0, 0)
-"""Of a log that one does not hold."""
+"""The version of a log that a node does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Return my nonce, so that I know this start of yours to be live."""
+    """Ask the peer to return the nonce, which proves its present start live."""
 
     nonce: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Your nonce, returned. `assembles`: the longest message that the sender puts together from parts, 0 for a
-    release that knows none."""
+    """Returns the nonce of a Hello. `assembles`: the longest message that the sender assembles from parts, 0 for a
+    release without parts."""
 
     nonce: bytes
     assembles: int = 0
@@ -90,7 +91,8 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class DeltaAck:
-    """To an owner. `held` of its log, `own` version of the sender's log; `holding`: takes part in the scope."""
+    """To an owner. `held`: the version of its log that the sender holds; `own`: the version of the sender's log;
+    `holding`: the sender takes part in the scope."""
 
     scope: Scope
     holding: bool
@@ -108,7 +110,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """The receiver's fingerprint is the sender's as well."""
+    """The sender's fingerprint equals the receiver's."""
 
     scope: Scope
     fingerprint: int
@@ -125,7 +127,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """All logs that the sender holds in a scope. Not `holding`: it has no part in it, the rows are incidental."""
+    """All logs that the sender holds in a scope. Not `holding`: it takes no part in it, the rows are incidental."""
 
     scope: Scope
     holding: bool
@@ -134,7 +136,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Send what these logs have beyond the versions that are given."""
+    """Ask for what these logs have beyond the given versions."""
 
     scope: Scope
     rows: tuple[tuple[NodeId, Version], ...]
@@ -142,7 +144,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`request_id` is the asker's choice."""
+    """A request; its sender chooses `request_id`."""
 
     request_id: int
     payload: bytes
@@ -150,7 +152,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Answers the request of the same number."""
+    """The answer to the request with the same number."""
 
     request_id: int
     payload: bytes
@@ -158,7 +160,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of the bytes of one message: the one at `index` of `count`, of the sender's message `number`."""
+    """Some of the bytes of one message: the part at `index` of `count`, of the sender's message `number`."""
 
     number: int
     index: int
@@ -171,20 +173,20 @@ Message: TypeAlias = (
 )
 
 IDEMPOTENT: Final = (Hello, Delta, Digest, Vector, Fetch)
-"""May come twice, and late: allowed on streams."""
+"""Messages that may come twice, and late: allowed on streams."""
 TIMELESS: Final = (Hello, Delta, Digest)
-"""Those that a recording of years ago may repeat as well: allowed before admission."""
+"""Messages that an old recording may repeat as well: allowed before admission."""
 
 _Field: TypeAlias = int | bytes | bool | None
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one message."""
+    """Encode one message."""
     return at_once(encoding(message))
 
 
-def encoding(message: Message) -> Pieces[bytes]:
-    """The same in pieces."""
+def encoding(message: Message) -> Slices[bytes]:
+    """Encode one message in slices."""
     head = _head(message)
     if not isinstance(message, Delta | Vector | Fetch):
         return bytes(msgpack.packb(head))
@@ -196,7 +198,7 @@ def encoding(message: Message) -> Pieces[bytes]:
     for number, row in enumerate(_rows(message), 1):
         for one in row:
             packer.pack(one)
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return bytes(packer.bytes())
 
@@ -205,7 +207,7 @@ _ROW_FIELDS: Final = {Delta: 3, Vector: 4, Fetch: 3}
 
 
 def _head(message: Message) -> list[_Field]:
-    """All but the rows."""
+    """All fields except the rows."""
     match message:
         case Hello(nonce):
             return [1, nonce]
@@ -247,12 +249,12 @@ def _digest(value: int) -> bytes:
 
 
 def decode_untrusted(body: bytes | bytearray) -> list[Message]:
-    """All messages of a body that we know, in order. Raises WireError; then nothing of the body counts."""
+    """Return all known messages of a body, in order. Raises WireError; then nothing of the body counts."""
     return at_once(decoding_untrusted(body))
 
 
-def decoding_untrusted(body: bytes | bytearray) -> Pieces[list[Message]]:
-    """The same in pieces."""
+def decoding_untrusted(body: bytes | bytearray) -> Slices[list[Message]]:
+    """Decode a body in slices."""
     reader = _Reader(body)
     messages: list[Message] = []
     try:
@@ -269,7 +271,7 @@ def decoding_untrusted(body: bytes | bytearray) -> Pieces[list[Message]]:
 
 
 class _Reader:
-    """Cursor over a body. Containers inside a message are refused by the unpacker's limits of 0."""
+    """Cursor over a body. The unpacker's limits of 0 refuse containers inside a message."""
 
     def __init__(self, body: bytes | bytearray) -> None:
         limit = max(len(body), 1)
@@ -294,13 +296,13 @@ class _Reader:
         self._left = self._unpacker.read_array_header()
         return True
 
-    def finishing(self) -> Pieces[None]:
+    def finishing(self) -> Slices[None]:
         """Skip the positions that we do not know."""
         if self._left > self._size:
             raise WireError("more positions than bytes")
         for number in range(1, self._left + 1):
             self._unpacker.skip()
-            if number % ENTRIES_A_PIECE == 0:
+            if number % ENTRIES_PER_SLICE == 0:
                 yield
 
     def _next(self) -> object:
@@ -317,7 +319,7 @@ class _Reader:
         return value
 
     def later_integer(self) -> int:
-        """A position that earlier releases do not have, which is 0 then."""
+        """Read a position that earlier releases do not have; 0 if it is missing."""
         return self.integer() if self._left else 0
 
     def flag(self) -> bool:
@@ -353,7 +355,7 @@ class _Reader:
         return Version(self.integer(), self.integer())
 
     def count(self, fields: int, *, most: int = ROWS_LIMIT) -> int:
-        """A number of rows of `fields` positions each, which must be there."""
+        """Read a number of rows of `fields` positions each, which must be there."""
         count = self.integer()
         if count * fields > self._left:
             raise WireError("fewer rows than announced")
@@ -363,7 +365,7 @@ class _Reader:
         return count
 
 
-def _parse_delta(reader: _Reader) -> Pieces[Message]:
+def _parse_delta(reader: _Reader) -> Slices[Message]:
     scope, owner, epoch = reader.scope(), reader.node(), reader.integer()
     base, head, collected, digest = reader.integer(), reader.integer(), reader.integer(), reader.digest()
     signature = reader.data(most=SIGNATURE_LIMIT_BYTES)
@@ -381,22 +383,22 @@ def _parse_delta(reader: _Reader) -> Pieces[Message]:
         if key in entries:
             raise WireError("a delta that names a key twice")
         entries[key] = Entry(scope, owner, key, value, Version(epoch, sequence))
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Delta(scope, owner, epoch, base, head, collected, digest, tuple(entries.values()), signature)
 
 
-def _parse_vector(reader: _Reader) -> Pieces[Message]:
+def _parse_vector(reader: _Reader) -> Slices[Message]:
     scope, holding = reader.scope(), reader.flag()
     rows = []
     for number in range(1, reader.count(4) + 1):
         rows.append(Row(reader.node(), reader.version(), reader.digest()))
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Vector(scope, holding, tuple(rows))
 
 
-def _parse_want(reader: _Reader) -> Pieces[Message]:
+def _parse_fetch(reader: _Reader) -> Slices[Message]:
     scope = reader.scope()
     rows: dict[NodeId, Version] = {}
     for number in range(1, reader.count(3) + 1):
@@ -404,7 +406,7 @@ def _parse_want(reader: _Reader) -> Pieces[Message]:
         if owner in rows:
             raise WireError("a want that names a log twice")
         rows[owner] = reader.version()
-        if number % ENTRIES_A_PIECE == 0:
+        if number % ENTRIES_PER_SLICE == 0:
             yield
     return Fetch(scope, tuple(rows.items()))
 
@@ -426,8 +428,8 @@ _PARSERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     10: lambda r: Response(r.integer(), r.data(most=PAYLOAD_LIMIT_BYTES)),
     11: _parse_part,
 }
-_LONG_PARSERS: Final[dict[int, Callable[[_Reader], Pieces[Message]]]] = {
+_LONG_PARSERS: Final[dict[int, Callable[[_Reader], Slices[Message]]]] = {
     3: _parse_delta,
     7: _parse_vector,
-    8: _parse_want,
+    8: _parse_fetch,
 }

@@ -1,4 +1,4 @@
-"""memberlist's messages: captured samples, round trips, and bytes that nobody should send."""
+"""memberlist's messages: captured samples, round trips, and invalid bytes."""
 
 from __future__ import annotations
 

@@ -55,14 +55,14 @@ def test_datagram_round_trip(message: bytes, size: int, label: bytes) -> None:
         (sealed()[:-1], "wrong-key"),
     ],
 )
-def test_strangers_are_told_apart(payload: bytes, reason: str) -> None:
+def test_unknown_sources_are_refused_by_reason(payload: bytes, reason: str) -> None:
     with pytest.raises(SealError) as caught:
         opened(payload)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xf4", b"\xf4\x00", b"\xf4\x09blue", b"GET / HTTP/1.1"])
-def test_what_is_no_packet_is_no_stranger(payload: bytes) -> None:
+def test_a_datagram_that_is_no_packet_is_not_reported_as_an_unknown_source(payload: bytes) -> None:
     with pytest.raises(WireError) as caught:
         opened(payload)
     assert not isinstance(caught.value, SealError)
@@ -88,7 +88,7 @@ def test_wrong_padding_of_version_0_is_refused(padding: bytes) -> None:
         Keyring([KEY]).open_untrusted(payload, b"")
 
 
-def test_keys_are_exchanged_without_a_gap() -> None:
+def test_keys_are_rotated_without_a_gap() -> None:
     ring = Keyring([KEY])
     generation = ring.generation
     assert ring.add(OTHER_KEY) == (KEY, OTHER_KEY)
@@ -131,7 +131,7 @@ def test_stream_round_trip_in_any_cut(message: bytes, cuts: list[int], is_dialle
     assert all(result is None for result in results[:-1])
 
 
-def test_stream_limits_and_strangers() -> None:
+def test_stream_limits_and_unknown_sources() -> None:
     ring = Keyring([KEY])
 
     def read(data: bytes, *, labelled: bool = True) -> bytes | None:

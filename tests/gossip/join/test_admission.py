@@ -96,7 +96,7 @@ def test_an_expired_invitation_is_refused_with_the_reason() -> None:
     assert "expired" in result.reason
 
 
-def test_a_wrong_secret_opens_nothing_and_takes_the_invitation_from_nobody() -> None:
+def test_a_wrong_secret_opens_nothing_and_does_not_use_up_the_invitation() -> None:
     world = World()
     token = world.invite()
     wrong = dataclasses.replace(token, secret=bytes(16))
@@ -108,7 +108,7 @@ def test_a_wrong_secret_opens_nothing_and_takes_the_invitation_from_nobody() -> 
     assert world.redeem(token) == CREDENTIALS
 
 
-def test_an_inviter_that_changed_clusters_lets_nobody_into_the_other_one() -> None:
+def test_an_inviter_that_changed_clusters_admits_no_one_to_the_other_one() -> None:
     world = World()
     token = dataclasses.replace(world.invite(), cluster_id="cd" * 16)
     result = world.redeem(token)
@@ -116,7 +116,7 @@ def test_an_inviter_that_changed_clusters_lets_nobody_into_the_other_one() -> No
     assert "another cluster" in result.reason
 
 
-def test_a_newcomer_tells_an_impostor_from_the_inviter() -> None:
+def test_a_newcomer_recognizes_an_impostor_of_the_inviter() -> None:
     world, impostor = World(1), World(2)
     token = world.invite()
     theirs = impostor.invite()

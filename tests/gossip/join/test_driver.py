@@ -75,7 +75,7 @@ async def test_a_token_is_redeemed():
 
 
 @run
-async def test_nobody_there_is_said_and_not_final():
+async def test_an_unreachable_member_is_reported_and_not_final():
     inviter = Inviter()
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     address = listener.socket.getsockname()[:2]
@@ -88,7 +88,7 @@ async def test_nobody_there_is_said_and_not_final():
 @pytest.mark.parametrize(
     "speech", [b"", b"SSH-2.0-OpenSSH\r\n" * 9000, os.urandom(64)], ids=["mute", "ssh", "random"]
 )
-def test_a_stranger_at_that_port_is_refused_by_reason(speech):
+def test_another_program_at_that_port_is_refused_by_reason(speech):
     async def serve(stream):
         await stream.receive_some(1)
         with suppress(trio.BrokenResourceError):
@@ -98,7 +98,7 @@ def test_a_stranger_at_that_port_is_refused_by_reason(speech):
     async def main():
         inviter = Inviter()
         async with member(serve) as address:
-            words = "hung up|does not speak our protocol|connection broke|Connection reset"
+            words = "hung up|does not speak netagent's join protocol|connection broke|Connection reset"
             with pytest.raises(EntryError, match=f"^[a-z ]*({words})[a-z ]*$") as caught:
                 await join(address, inviter.token)
             assert not caught.value.final

@@ -1,4 +1,4 @@
-"""The queue of rumours."""
+"""The queue of broadcasts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_limit_grows_with_the_logarithm() -> None:
     assert [queue.limit(n) for n in (1, 2, 3, 6, 9, 99, 100, 10_000)] == [4, 4, 6, 12, 12, 12, 12, 20]
 
 
-def test_a_rumour_is_sent_as_often_as_its_limit_says() -> None:
+def test_a_broadcast_is_sent_as_often_as_its_limit_says() -> None:
     queue = BroadcastQueue(4)
     queue.put("a", b"rumour")
     assert [take(queue) for _ in range(5)] == [[b"rumour"]] * 4 + [[]]
     assert "a" not in queue
 
 
-def test_what_is_told_to_the_dead_does_not_count() -> None:
+def test_a_broadcast_to_a_dead_member_does_not_count() -> None:
     queue = BroadcastQueue(4)
     queue.put("a", b"rumour")
     for _ in range(9):
@@ -64,7 +64,7 @@ def test_what_does_not_fit_waits() -> None:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """No datagram above its size, no rumour above its limit, the newest wins."""
+    """No datagram above its size, no broadcast above its limit, the newest wins."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("claim", FORGED)
-def test_one_forged_claim_silences_nobody(claim: Message) -> None:
+def test_one_forged_claim_silences_no_member(claim: Message) -> None:
     machine = Machine()
     machine.hear(alive(2), alive(3))
     machine.hear(claim)
@@ -86,8 +86,8 @@ def test_what_was_believed_at_the_end_of_the_range_is_refuted() -> None:
     assert other.state_of(PEER) is MemberState.SUSPECT, "but it may still be dead"
 
 
-def test_a_lie_to_a_newcomer_ends_with_the_members_own_word() -> None:
-    """In its first full exchange a node believes whom it asks; the member itself says better at their first one."""
+def test_a_forged_claim_to_a_newcomer_ends_with_the_members_own_statement() -> None:
+    """In its first push/pull a node believes its peer; the member itself corrects that at their first one."""
     machine = Machine()
     state_updates = machine.swim._state_updates
     lie = Member(PEER, address_of(2), MemberState.DEAD, WORST)
@@ -103,7 +103,7 @@ def test_a_lie_to_a_newcomer_ends_with_the_members_own_word() -> None:
     assert machine.swim.members()[PEER] == truth, "and the lie does not come back"
 
 
-def test_who_was_away_for_a_year_believes_the_members_own_word() -> None:
+def test_a_node_that_was_away_for_a_year_believes_the_members_own_statement() -> None:
     remembered = Member(PEER, address_of(2), MemberState.ALIVE, 5)
     machine = Machine(remembered=(remembered,))
     state_updates = machine.swim._state_updates
@@ -129,9 +129,9 @@ def test_a_host_with_a_restored_disk_comes_back_however_far_behind() -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_host_lives_again_as_soon_as_an_attacker_stops(seed: int) -> None:
-    """For twenty seconds a member that lies tells everyone, the victim too, whatever can be said of it, in large
-    steps and in small ones. Then the victim is alive for all, also after it and another have restarted."""
+def test_a_host_is_alive_again_as_soon_as_an_attacker_stops(seed: int) -> None:
+    """For twenty seconds an attacker sends every member, the victim too, all possible claims about it, in large steps
+    and in small ones. Then the victim is alive for all, also after it and another have restarted."""
     net = SwimNet(seed, GossipConfig.local())
     hosts = net.cluster(4)
     victim, other = hosts[1], hosts[2]
@@ -176,7 +176,7 @@ def test_a_host_lives_again_as_soon_as_an_attacker_stops(seed: int) -> None:
         net.run_until(is_well, 60)
 
 
-def test_a_recording_does_not_bring_back_who_left_and_was_forgotten() -> None:
+def test_a_recording_does_not_bring_back_a_member_that_left_and_was_removed() -> None:
     machine = Machine()
     old = alive(2, 3)
     machine.hear(old)
@@ -193,7 +193,7 @@ def test_a_recording_does_not_bring_back_who_left_and_was_forgotten() -> None:
     assert machine.state_of(PEER) is MemberState.ALIVE, "it is back, and says so anew"
 
 
-def test_a_recording_does_not_bring_back_who_left_before_a_restart() -> None:
+def test_a_recording_does_not_bring_back_a_member_that_left_before_a_restart() -> None:
     machine = Machine(departed=[(PEER, 3)])
     machine.hear(alive(2, 3), source=9)
     assert machine.state_of(PEER) is None

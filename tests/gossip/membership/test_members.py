@@ -46,7 +46,7 @@ def test_belief_goes_down_only_with_a_newer_incarnation(
 def test_all_who_hear_all_claims_believe_the_highest(
     state_updates: set[tuple[int, MemberState]], data: st.DataObject
 ) -> None:
-    # Whatever is said of an incarnation, somebody first said that it was alive.
+    # Whatever is claimed of an incarnation, some node first claimed that it was alive.
     state_updates |= {(incarnation, MemberState.ALIVE) for incarnation, _ in state_updates}
     orders = st.permutations(sorted(state_updates, key=lambda claim: (claim[0], claim[1].value)))
     held = Member("n", ADDRESS, MemberState.ALIVE, 0)

@@ -18,7 +18,7 @@ def prober() -> Prober:
     return Prober(LAN, random.Random(1))
 
 
-def test_everybody_is_asked_once_a_round_in_ever_new_order() -> None:
+def test_every_member_is_probed_once_per_round_in_ever_new_order() -> None:
     order = RoundRobin(random.Random(1))
     names = [str(n) for n in range(20)]
     rounds = [[order.take(lambda: names, lambda _: True) for _ in names] for _ in range(10)]
@@ -38,7 +38,7 @@ def test_a_newcomer_is_asked_within_the_round_and_the_unwanted_are_not() -> None
     assert taken[-1] is None
 
 
-def test_whoever_is_preferred_comes_next_but_not_twice_in_a_row() -> None:
+def test_a_preferred_member_comes_next_but_not_twice_in_a_row() -> None:
     order = RoundRobin(random.Random(1))
     names = [str(n) for n in range(20)]
     for name in ("7", "gone", "3", "7"):
@@ -53,7 +53,7 @@ def test_whoever_is_preferred_comes_next_but_not_twice_in_a_row() -> None:
     )
 
 
-def test_whoever_is_preferred_no_longer_makes_way() -> None:
+def test_a_member_that_is_no_longer_preferable_waits_for_its_turn() -> None:
     order = RoundRobin(random.Random(1))
     for name in ("suspected", "doubted"):
         order.prefer(name)

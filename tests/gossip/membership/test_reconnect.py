@@ -71,7 +71,7 @@ def test_a_seed_is_dialled_until_a_live_member_has_its_address() -> None:
     assert world.dials(60) == []
 
 
-def test_who_is_only_remembered_is_dialled_until_somebody_tells_of_it() -> None:
+def test_a_remembered_member_is_dialled_until_a_peer_confirms_it() -> None:
     world = World()
     world.table.put(member(2), world.now)
     world.state_updates.unconfirmed.add("n2")
@@ -80,7 +80,7 @@ def test_who_is_only_remembered_is_dialled_until_somebody_tells_of_it() -> None:
     assert world.dials(60) == []
 
 
-def test_the_dead_are_dialled_by_who_is_left_alone() -> None:
+def test_a_node_that_is_left_alone_dials_the_dead() -> None:
     world = World()
     world.table.put(member(2, MemberState.DEAD), world.now)
     world.table.put(member(3, MemberState.LEFT), world.now)
@@ -89,7 +89,7 @@ def test_the_dead_are_dialled_by_who_is_left_alone() -> None:
     assert world.dials(60) == []
 
 
-def test_who_leaves_dials_nobody() -> None:
+def test_a_leaving_node_dials_no_one() -> None:
     world = World(2)
     world.state_updates.is_leaving = True
     assert world.dials(60) == []

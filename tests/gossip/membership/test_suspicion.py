@@ -27,7 +27,7 @@ def test_times_of_the_lan_profile(
     assert suspicion.deadline == pytest.approx(100.0 + shortest_s)
 
 
-def test_nobody_can_confirm_in_a_small_cluster() -> None:
+def test_no_other_member_can_confirm_in_a_small_cluster() -> None:
     suspicion = Suspicion(config=LAN, members=3, accuser="a", now=0.0)
     assert suspicion.timeout_s == 4.0
     assert not suspicion.confirm("b")

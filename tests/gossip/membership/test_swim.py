@@ -26,9 +26,9 @@ from netgossip.codec.messages import (
 from netgossip.codec.sealing import SEEN_LIMIT, Keyring, seal_datagram, seal_stream
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
-from netgossip.membership.address_changes import RIVAL_TOLD_S
+from netgossip.membership.address_changes import RIVAL_NOTIFIED_S
 from netgossip.membership.incarnation import INCARNATION_LIMIT
-from netgossip.membership.state_updates import CLASH_ANSWERS, CLASHES_LIMIT
+from netgossip.membership.state_updates import CONFLICT_ANSWERS, CONFLICTS_LIMIT
 from netgossip.membership.streams import Purpose
 from netgossip.types import (
     Address,
@@ -50,7 +50,7 @@ def dialled(output: NodeOutput) -> list[Address]:
 
 
 def exchanges(machine: Machine) -> list[Address]:
-    """With whom full ones are under way."""
+    """The peers of the push/pulls that are under way."""
     streams = machine.swim._streams._streams.values()
     return [one.peer for one in streams if one.purpose is Purpose.PUSH_PULL]
 
@@ -80,7 +80,7 @@ def test_members_come_are_suspected_die_and_return() -> None:
     assert states(machine.hear(Dead(PEER, 2, PEER))) == [(PEER, MemberState.LEFT, MemberState.ALIVE)]
 
 
-def test_the_stale_cannot_resurrect_the_dead_and_the_dead_are_told() -> None:
+def test_a_stale_alive_cannot_resurrect_a_dead_member_and_the_member_is_accused() -> None:
     machine = Machine()
     machine.hear(alive(2, 2), alive(3))
     machine.hear(Dead(PEER, 10, THIRD))
@@ -93,7 +93,7 @@ def test_the_stale_cannot_resurrect_the_dead_and_the_dead_are_told() -> None:
     assert machine.state_of(PEER) is MemberState.ALIVE
 
 
-def test_who_pings_us_though_dead_hears_of_it() -> None:
+def test_a_dead_member_that_pings_us_is_accused() -> None:
     machine = Machine()
     machine.hear(alive(2), alive(3))
     machine.hear(Dead(PEER, 1, THIRD))
@@ -133,7 +133,7 @@ def test_unknown_accusers_and_foreign_versions_are_not_followed() -> None:
     assert machine.swim.statistics()["refused_version"] == 2
 
 
-def test_we_refute_whoever_accuses_us() -> None:
+def test_we_refute_any_accuser() -> None:
     machine = Machine()
     machine.hear(alive(2))
     machine.hear(Suspect(OWN, machine.swim.incarnation, THIRD))
@@ -171,7 +171,7 @@ def test_a_new_address_is_refused_when_the_old_one_answers() -> None:
         net.crash(impostor)
 
 
-def test_whoever_was_refused_an_address_hears_what_the_member_raises_next() -> None:
+def test_a_machine_whose_address_was_refused_gets_what_the_member_raises_next() -> None:
     machine = Machine()
     machine.hear(alive(2))
     output = machine.hear(alive(2, 2, address=address_of(22)))
@@ -180,15 +180,15 @@ def test_whoever_was_refused_an_address_hears_what_the_member_raises_next() -> N
     assert alive(2, 2, address=address_of(22)) in said(answered, to=2)
     assert alive(2) in said(answered, to=22)
     assert alive(2, 3) in said(machine.hear(alive(2, 3)), to=22)
-    machine.now += RIVAL_TOLD_S
+    machine.now += RIVAL_NOTIFIED_S
     assert not said(machine.hear(alive(2, 4)), to=22), "for a while only"
 
 
 @pytest.mark.parametrize("claim", [Suspect(OWN, 3, PEER), Dead(OWN, 2, PEER), Dead(OWN, 4, OWN)])
-def test_an_accusation_of_an_earlier_life_of_ours_is_answered_with_the_present_one(
+def test_an_accusation_from_before_our_restart_is_answered_with_the_present_incarnation(
     claim: Suspect | Dead,
 ) -> None:
-    """Who says it may know no more than our former address, so that no rumour of ours reaches it."""
+    """The accuser may know only our former address, so that no broadcast of ours reaches it."""
     machine = Machine()
     machine.hear(alive(2))
     machine.run_until(NOW + 3)  # what it says of itself at the start is said
@@ -197,7 +197,7 @@ def test_an_accusation_of_an_earlier_life_of_ours_is_answered_with_the_present_o
     assert machine.swim.incarnation == before, "there is nothing to refute"
 
 
-def test_whoever_pings_us_unknown_or_from_another_address_than_we_hold_is_told_all_once_an_interval() -> None:
+def test_a_ping_from_an_unknown_member_or_address_starts_a_push_pull_once_per_interval() -> None:
     machine = Machine()
     assert dialled(machine.hear(Ping(6, OWN, PEER, address_of(2)))) == [address_of(2)]
     machine.hear(alive(2), alive(3))
@@ -213,7 +213,7 @@ def test_whoever_pings_us_unknown_or_from_another_address_than_we_hold_is_told_a
     assert dialled(machine.hear(strayed)) == []
 
 
-def test_a_new_address_is_followed_by_a_full_exchange_once_others_believe_it() -> None:
+def test_a_new_address_is_followed_by_a_push_pull_once_others_believe_it() -> None:
     machine = Machine(config=replace(GossipConfig.lan(), push_pull_interval_s=1e6))
     machine.hear(*(alive(number) for number in range(2, 9)))
     machine.run_until(NOW + 1.2)  # a start has one as well
@@ -223,8 +223,8 @@ def test_a_new_address_is_followed_by_a_full_exchange_once_others_believe_it() -
     assert len(exchanges(machine)) == before + 1
 
 
-def test_an_answer_to_a_ping_does_not_replace_the_first_full_exchange() -> None:
-    """A member that started after us answers pings, and may have never heard of our new address."""
+def test_an_answer_to_a_ping_does_not_replace_the_first_push_pull() -> None:
+    """A member that started after us answers pings, and may not know our new address."""
     peer = Member(PEER, address_of(2), MemberState.ALIVE, 1)
     machine = Machine(remembered=[peer], config=replace(GossipConfig.lan(), push_pull_interval_s=1e6))
     [opened] = [one for one in machine.drain().streams if isinstance(one, StreamOpen)]
@@ -237,8 +237,8 @@ def test_an_answer_to_a_ping_does_not_replace_the_first_full_exchange() -> None:
     assert address_of(2) in [to for output in again for to in dialled(output)]
 
 
-def test_a_host_that_starts_believes_at_once_who_died_while_it_was_away() -> None:
-    """It suspected them anew, as if it had known better. Later the dead of others are suspects."""
+def test_a_host_that_starts_believes_at_once_which_members_died_while_it_was_away() -> None:
+    """It used to suspect them again. Later the dead of others are suspects."""
     peers = [Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in (2, 3, 4)]
     machine = Machine(remembered=peers)
     state_updates = machine.swim._state_updates
@@ -268,12 +268,12 @@ def test_each_of_several_clones_is_reported_and_answered() -> None:
     machine = Machine()
     machine.hear(alive(1, machine.swim.incarnation, address=address_of(50)))
     reported = []
-    for number in range(51, 51 + 2 * CLASHES_LIMIT):
-        for _ in range(2 * CLASH_ANSWERS):
+    for number in range(51, 51 + 2 * CONFLICTS_LIMIT):
+        for _ in range(2 * CONFLICT_ANSWERS):
             output = machine.hear(alive(1, machine.swim.incarnation + 1, address=address_of(number)))
             reported += [event.address for event in output.events if isinstance(event, IdentityConflict)]
-    assert reported == [address_of(number) for number in range(51, 51 + CLASHES_LIMIT)]
-    assert machine.swim.statistics()["refutations"] == 1 + CLASHES_LIMIT * CLASH_ANSWERS
+    assert reported == [address_of(number) for number in range(51, 51 + CONFLICTS_LIMIT)]
+    assert machine.swim.statistics()["refutations"] == 1 + CONFLICTS_LIMIT * CONFLICT_ANSWERS
 
 
 def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:
@@ -315,7 +315,7 @@ def test_our_own_former_address_is_no_clone() -> None:
     assert machine.swim.incarnation == 31
 
 
-def test_a_leaver_refutes_nothing_and_is_told_of_by_all() -> None:
+def test_a_leaving_node_refutes_nothing_and_all_spread_its_leave() -> None:
     machine = Machine()
     machine.hear(alive(2))
     machine.swim.leave(machine.now)
@@ -343,12 +343,12 @@ def test_leaving_alone_takes_no_time_and_leaving_the_deaf_is_bounded() -> None:
     assert slow.swim.has_left(slow.now)
 
 
-def test_lateness_makes_us_doubt_ourselves_and_gives_everybody_time() -> None:
+def test_a_local_stall_makes_us_doubt_ourselves_and_extends_all_deadlines() -> None:
     machine = Machine()
     machine.hear(alive(2), alive(3))
     machine.hear(Suspect(PEER, 1, THIRD))
     machine.run_until(NOW + 2)
-    machine.now = NOW + 60  # stopped for a minute: the refutation lies in the socket
+    machine.now = NOW + 60  # stopped for a minute: the refutation is unread in the socket
     machine.swim.handle_deadline(machine.now)
     assert machine.state_of(PEER) is MemberState.SUSPECT
     assert machine.swim.statistics()["health_score"] >= 1
@@ -398,7 +398,7 @@ def test_early_and_repeated_deadlines_do_nothing() -> None:
     assert machine.swim.next_deadline() == due
 
 
-def test_strangers_are_counted_and_reported_once_a_minute() -> None:
+def test_unknown_sources_are_counted_and_reported_once_per_minute() -> None:
     machine = Machine()
     foreign = seal_datagram(b"\x08x", keyring=Keyring([bytes(16)]), label=LABEL, rng=random.Random(1))
     events = [e for _ in range(10) for e in machine.hear_bytes(foreign).events]
@@ -468,7 +468,7 @@ def test_streams_are_bounded_in_number_and_time() -> None:
     assert machine.swim.statistics()["streams_open"] == 0
 
 
-def test_a_recorded_full_exchange_is_not_answered_again() -> None:
+def test_a_recorded_push_pull_is_not_answered_again() -> None:
     """Its player holds no key, and would be sent all members each time."""
     machine = Machine()
     machine.drain()
@@ -513,7 +513,7 @@ def test_seeds_are_dialled_for_ever_with_a_growing_pause() -> None:
     assert machine.swim._reconnect.next_deadline() == float("inf")
 
 
-def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
+def test_dead_and_left_members_are_removed_in_the_end() -> None:
     config = replace(GossipConfig.local(), remember_failed_s=300.0, remember_left_s=100.0)
     machine = Machine(config=config)
     machine.hear(alive(2), alive(3), alive(4))
@@ -526,7 +526,7 @@ def test_the_dead_and_the_left_are_forgotten_in_the_end() -> None:
         e.node_id for o in machine.run_until(NOW + 400) for e in o.events if isinstance(e, MemberReaped)
     ]
     assert reaped == [PEER]
-    # Another node remembers it longer; that does not bring it back, but for the first exchange of a life.
+    # Another node remembers it longer; that does not bring it back, except in the first push/pull after a start.
     machine.swim._state_updates.merge((), machine.now, peer=address_of(9))
     machine.swim._state_updates.merge(
         (Member(THIRD, address_of(3), MemberState.LEFT, 1),), machine.now, peer=address_of(9)
@@ -619,7 +619,7 @@ def test_a_restart_beats_what_was_believed(incarnation: int) -> None:
     assert all(h.swim.members()[id_of(5)].meta == b"new" for h in net.hosts.values())
 
 
-def test_whoever_is_remembered_is_found_again_without_seeds() -> None:
+def test_a_remembered_member_is_found_again_without_seeds() -> None:
     net = SwimNet(11)
     hosts = net.cluster(4)
     remembered = tuple(hosts[0].swim.members().values())
@@ -642,7 +642,7 @@ def test_newcomers_learn_of_the_dead() -> None:
     net.run_until(lambda: hosts[2].node_id in net.seen(newcomer, MemberState.DEAD), 5)
 
 
-def test_heavy_loss_kills_nobody() -> None:
+def test_heavy_loss_kills_no_member() -> None:
     net = SwimNet(13)
     net.cluster(8)
     net.loss = 0.25
@@ -651,7 +651,7 @@ def test_heavy_loss_kills_nobody() -> None:
 
 
 @pytest.mark.parametrize("is_udp_only", [True, False])
-def test_one_broken_path_kills_nobody(is_udp_only: bool) -> None:
+def test_one_broken_path_kills_no_member(is_udp_only: bool) -> None:
     net = SwimNet(14)
     a, b, *_ = net.cluster(5)
     net.lost_datagrams_only = is_udp_only
@@ -722,7 +722,7 @@ def test_a_push_pull_of_many_nodes_is_taken_in_one_go() -> None:
 
 
 @pytest.mark.parametrize("seed", [13, 14, 18, 40, 42, 45])
-def test_a_return_among_the_dead_is_missed_by_nobody(seed: int) -> None:
+def test_no_member_misses_a_return_among_the_dead(seed: int) -> None:
     """With a limit of four sends these runs took 5 to 16 s: sends went to the dead, or twice to the same member."""
     net = SwimNet(seed)
     hosts = net.cluster(5)

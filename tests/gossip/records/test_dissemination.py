@@ -1,4 +1,4 @@
-"""Who is told of our log, when, and again."""
+"""Which peers get our log, when, and again."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_ack_that_lags_asks_for_more_but_not_in_a_circle() -> None:
     assert machine.next_deadline() == NEVER
 
 
-def test_who_takes_no_part_is_left_alone_until_it_speaks_up() -> None:
+def test_a_peer_that_takes_no_part_gets_no_push_until_it_sends_something() -> None:
     machine = dissemination()
     machine.changed(CLUSTER_SCOPE, [A], 0.0)
     machine.take_due(0.0, MOST)

@@ -70,7 +70,7 @@ def test_a_key_or_label_that_is_not_ours_is_refused_with_its_reason() -> None:
         assert caught.value.reason == "wrong-key"
 
 
-def test_strangers_are_refused_before_any_cryptography() -> None:
+def test_unknown_senders_are_refused_before_any_cryptography() -> None:
     target = opener()
     target.forget(A)
     with pytest.raises(WireError, match="not a member"):

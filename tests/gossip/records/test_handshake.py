@@ -1,4 +1,4 @@
-"""Which answer to a greeting counts. When a peer is greeted is test_transport.py's."""
+"""Which answer to a Hello counts. When a peer gets a Hello is tested in test_transport.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from netgossip.records.handshake import Handshakes
 PEER = "01" * 16
 
 
-def test_the_number_of_the_last_greeting_is_good_once_and_also_for_one_that_was_given_up() -> None:
+def test_the_nonce_of_the_last_hello_is_valid_once_and_also_after_the_handshake_was_stopped() -> None:
     handshakes = Handshakes(random.Random(1))
     handshakes.begin(PEER, 0.0)
     ((_, first),) = handshakes.take_due(0.0)
@@ -22,7 +22,7 @@ def test_the_number_of_the_last_greeting_is_good_once_and_also_for_one_that_was_
     assert not handshakes.is_answer(PEER, second)
 
 
-def test_a_peer_that_is_forgotten_can_answer_no_more() -> None:
+def test_a_dropped_peer_can_answer_no_more() -> None:
     handshakes = Handshakes(random.Random(1))
     handshakes.begin(PEER, 0.0)
     ((_, nonce),) = handshakes.take_due(0.0)

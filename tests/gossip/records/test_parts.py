@@ -137,7 +137,7 @@ def test_parts_that_contradict_each_other_are_refused() -> None:
     assert len(assembly) == 0, "it can't become whole any more"
 
 
-def test_a_new_start_begins_its_numbers_anew_and_a_forgotten_peer_leaves_nothing() -> None:
+def test_a_new_start_begins_its_numbers_again_and_a_dropped_peer_leaves_nothing() -> None:
     assembly = Assembly()
     assembly.add(A, 1, Part(1, 0, 2, b"old"), 0.0)
     assert assembly.add(A, 2, Part(1, 1, 2, b"new"), 0.0) is None

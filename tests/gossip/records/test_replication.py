@@ -1,4 +1,4 @@
-"""Replication alone: what single messages do to it. Whole lives of clusters are in tests/sim."""
+"""Replication alone: what single messages do to it. Whole clusters are in tests/sim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
 from netgossip.records.frames import Opener, Sealer, parse_header_untrusted
 from netgossip.records.replication import Replication
-from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, TOLD_LIMIT
+from netgossip.records.table import OWN_DROPPED_LIMIT, OWN_SCOPES_LIMIT, REPORTED_LIMIT
 from netgossip.records.wire import (
     NO_VERSION,
     NONCE_BYTES,
@@ -136,7 +136,7 @@ class Insider:
 
     def enter(self, target: Replication) -> None:
         """Prove this start of ours, as members do."""
-        target._transport.greet(self.node_id, 0.0)
+        target._transport.begin_handshake(self.node_id, 0.0)
         target.handle_deadline(0.0)
         for message in self.heard(target):
             if isinstance(message, Hello):
@@ -154,7 +154,7 @@ class Insider:
         return messages
 
 
-def test_who_is_not_a_member_is_refused_and_counted() -> None:
+def test_a_sender_that_is_not_a_member_is_refused_and_counted() -> None:
     target = replication(A)
     Insider().tell(target, Digest(CLUSTER_SCOPE, 5))
     assert target.statistics()["refused_sender_is_not_a_member"] == 1
@@ -222,7 +222,7 @@ def test_unacknowledged_until_both_hold_each_others_heads() -> None:
     assert machines[A].unacknowledged(CLUSTER_SCOPE) == frozenset(), "only the living are waited for"
 
 
-def test_one_who_never_entered_a_scope_is_neither_told_again_nor_waited_for() -> None:
+def test_a_peer_that_never_entered_a_scope_gets_no_further_push_and_is_not_waited_for() -> None:
     machines = {A: replication(A, B), B: replication(B, A)}
     machines[A].set_scope_members(NET, frozenset({A, B}), 0.0)
     machines[A].enter_scope(NET, 0.0)
@@ -264,7 +264,7 @@ def test_a_scope_waits_for_its_members_to_be_named() -> None:
     assert synced(target, NET)
 
 
-def test_the_clusters_scope_is_everybodys() -> None:
+def test_all_members_are_in_the_clusters_scope() -> None:
     target = replication(A, B)
     with pytest.raises(GossipUsageError):
         target.set_scope_members(CLUSTER_SCOPE, frozenset({A}), 0.0)
@@ -291,7 +291,7 @@ def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:
 
 
 def tell_of(target: Replication, insider: Insider, first: int, count: int) -> None:
-    """The peer holds logs of ours in so many scopes."""
+    """The peer holds logs of ours in this many scopes."""
     for number in range(first, first + count):
         insider.tell(target, DeltaAck(number.to_bytes(16, "big"), True, Version(3, 7), NO_VERSION))
 
@@ -302,10 +302,10 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
         commit(target, b"k", b"v", number.to_bytes(16, "big"))
     insider.enter(target)
     honest.enter(target)
-    tell_of(target, insider, 1 << 20, TOLD_LIMIT + 100)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + TOLD_LIMIT
-    tell_of(target, honest, 1 << 30, TOLD_LIMIT)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT
+    tell_of(target, insider, 1 << 20, REPORTED_LIMIT + 100)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + REPORTED_LIMIT
+    tell_of(target, honest, 1 << 30, REPORTED_LIMIT)
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * REPORTED_LIMIT
     commit(target, b"k", b"v")
     insider.tell(target, DeltaAck(CLUSTER_SCOPE, True, Version(3, 7), NO_VERSION))
     log = target.own_log(CLUSTER_SCOPE)
@@ -314,7 +314,7 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
     scope = (1 << 20).to_bytes(16, "big")
     commit(target, b"k", b"v", scope)
     tell_of(target, insider, 1 << 21, 100)
-    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * TOLD_LIMIT + 2, (
+    assert len(target.own_scopes()) == OWN_SCOPES_LIMIT + 2 * REPORTED_LIMIT + 2, (
         "the one that we use now counts no more"
     )
     target.check_invariants()
@@ -322,10 +322,10 @@ def test_a_peer_that_invents_scopes_in_which_we_were_shuts_out_neither_ours_nor_
 
 def test_peers_that_invent_scopes_make_only_so_many_logs_grow_also_over_restarts() -> None:
     saved: list[Log] = []
-    for number in range(OWN_SCOPES_LIMIT // TOLD_LIMIT + 2):
+    for number in range(OWN_SCOPES_LIMIT // REPORTED_LIMIT + 2):
         target, insider = replication(A, B, own_logs=saved), Insider()
         insider.enter(target)
-        tell_of(target, insider, 1 + number * TOLD_LIMIT, TOLD_LIMIT)
+        tell_of(target, insider, 1 + number * REPORTED_LIMIT, REPORTED_LIMIT)
         saved = [log for scope in target.own_scopes() if (log := target.own_log(scope)) is not None]
     assert len(saved) == OWN_SCOPES_LIMIT
     target.drop_own_log(saved[0].scope)
@@ -342,7 +342,7 @@ def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
         tell_of(target, insider, number, 1)
         target.drop_own_log(number.to_bytes(16, "big"))
     table = target._table
-    assert len(table._told_dropped) == OWN_DROPPED_LIMIT
+    assert len(table._reported_dropped) == OWN_DROPPED_LIMIT
     insider.tell(target, DeltaAck(NET, True, Version(1, 1), NO_VERSION))
     assert target.own_log(NET) is None
     for number in range(1, OWN_DROPPED_LIMIT + 100):
@@ -352,7 +352,7 @@ def test_what_is_dropped_of_invented_scopes_displaces_nothing_of_ours() -> None:
     assert len(table._own_dropped) == OWN_DROPPED_LIMIT
 
 
-def test_a_restored_host_outruns_a_log_of_a_scope_that_it_does_not_know_and_tells_who_reminded_it() -> None:
+def test_a_restored_host_goes_above_its_log_of_an_unknown_scope_and_pushes_it_to_the_reporting_peer() -> None:
     target, insider = replication(A, B), Insider()
     insider.enter(target)
     target.drain()
@@ -447,7 +447,7 @@ def test_an_insiders_nonsense_never_breaks_the_machine_nor_our_own_records(messa
 
 
 def test_recordings_of_a_former_start_are_answered_once_a_second() -> None:
-    """Played again and again they cost an answer of any size before, and a greeting each."""
+    """Replayed again and again they used to cost an answer of any size, and a Hello each."""
     a, b = replication(A, B), replication(B, A)
     for number in range(200):
         commit(b, b"%d" % number, b"value")

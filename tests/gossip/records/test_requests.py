@@ -55,7 +55,7 @@ def test_a_repeated_request_is_reported_once_and_answered_again() -> None:
     assert machine.out == [(A, Response(1, b"!"))] * 2
 
 
-def test_the_same_number_in_another_life_of_the_asker_is_another_request() -> None:
+def test_the_same_number_after_a_restart_of_the_client_is_another_request() -> None:
     machine = Machine()
     assert machine.handle_request(A, 7, Request(1, b"?")) is not None
     assert machine.handle_request(A, 8, Request(1, b"?")) is not None

@@ -93,7 +93,7 @@ def test_a_delta_that_starts_too_late_is_a_gap() -> None:
     assert reader.merge(delta, from_owner=True) == (Merge.GAP, None)
 
 
-def test_who_slept_through_a_collected_tombstone_gets_the_whole_log() -> None:
+def test_a_holder_that_missed_a_collected_tombstone_gets_the_whole_log() -> None:
     owner, reader = table(OWNER), table(READER)
     put(owner, b"a", b"1")
     put(owner, b"b", b"2")
@@ -111,7 +111,7 @@ def test_who_slept_through_a_collected_tombstone_gets_the_whole_log() -> None:
 
 
 class Counting(dict[bytes, Entry]):
-    """Entries that count who goes through all of them."""
+    """Entries that count walks through all of them."""
 
     passes = 0
 
@@ -148,7 +148,7 @@ def test_collection_follows_the_delta() -> None:
     assert content(reader) == {b"b": b"2"}
 
 
-def test_nobody_else_writes_our_log_and_scopes_are_held_on_purpose() -> None:
+def test_no_other_node_writes_our_log_and_scopes_are_held_on_purpose() -> None:
     owner, reader = table(OWNER), table(READER)
     put(owner, b"a", b"1")
     put(owner, b"n", b"1", scope=NET)
@@ -235,7 +235,7 @@ def test_dropped_logs_do_not_come_back_but_newer_ones_do() -> None:
     assert reader.merge(whole, from_owner=True)[0] is Merge.APPLIED
 
 
-def test_a_saved_log_goes_on_where_it_was() -> None:
+def test_a_saved_log_continues_where_it_was() -> None:
     owner = table(OWNER)
     put(owner, b"a", b"1")
     put(owner, b"a", None)
@@ -253,7 +253,7 @@ def test_a_saved_log_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(
     "epoch", [2, 2**32, EPOCH_LIMIT - 1, EPOCH_LIMIT, COUNTER_LIMIT - 2, COUNTER_LIMIT - 1]
 )
-def test_the_owner_gets_above_whatever_a_liar_says_of_its_log(epoch: int) -> None:
+def test_the_owner_goes_above_any_forged_version_of_its_log(epoch: int) -> None:
     """An epoch that receivers took and the owner could never pass hid all that it wrote from then on, for good."""
     owner, reader, liar = table(OWNER), table(READER), table(OWNER)
     put(owner, b"truth", b"1")
@@ -269,7 +269,7 @@ def test_the_owner_gets_above_whatever_a_liar_says_of_its_log(epoch: int) -> Non
     assert bring(owner, reader) is Merge.APPLIED
 
 
-def test_the_owner_follows_nothing_that_only_a_liar_can_hold() -> None:
+def test_the_owner_follows_no_version_that_must_be_forged() -> None:
     owner = table(OWNER)
     put(owner, b"truth", b"1")
     for epoch in (EPOCH_LIMIT + EPOCH_LEAP, COUNTER_LIMIT - 2, COUNTER_LIMIT - 1):

@@ -18,7 +18,7 @@ from netgossip.records.accepted_streams import (
     PARTIAL_LIMIT_BYTES,
     PER_HOST_LIMIT,
     REASONS_LIMIT,
-    STRANGERS_LIMIT,
+    UNKNOWN_SOURCES_LIMIT,
     UNPROVEN_MESSAGE_BYTES,
     UNPROVEN_STREAMS,
     JoinHandler,
@@ -65,7 +65,7 @@ def address(node_id: str) -> Address:
 
 
 class Carrying(RecordTransport):
-    """With nobody who must run in between."""
+    """Runs all slices at once."""
 
     def __init__(self, works: WorkQueue, **arguments: Any) -> None:
         super().__init__(works=works, **arguments)
@@ -128,8 +128,8 @@ def delta(count: int, size: int = 100) -> Delta:
 
 def test_the_first_contact_proves_both_starts() -> None:
     a, b = transport(A), transport(B)
-    a.greet(B, 0.0)
-    b.greet(A, 0.0)
+    a.begin_handshake(B, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     assert a.take_admitted() == [B]
     assert b.take_admitted() == [A]
@@ -150,7 +150,7 @@ def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not()
 
 def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
     a, b, old = transport(A, epoch=2), transport(B), transport(A, epoch=1)
-    b.greet(A, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     old.send(B, Request(1, b"?"))
     (datagram,) = old.drain()[0]
@@ -163,12 +163,12 @@ def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
     assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 1), "a newer start may prove itself yet"
 
 
-def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
+def test_a_hello_before_we_know_its_sender_is_not_counted_as_an_unknown_source() -> None:
     a, b = transport(A), transport(B)
     b.set_peer(A, None, 0.0)
     for sender in (a, transport(C)):
         sender.set_peer(B, address(B), 0.0)
-        sender.greet(B, 0.0)
+        sender.begin_handshake(B, 0.0)
         sender.handle_deadline(0.0)
         (datagram,) = sender.drain()[0]
         assert b.handle_datagram(datagram.payload, 0.0) == []
@@ -177,9 +177,9 @@ def test_who_greets_before_we_have_heard_of_it_was_no_stranger() -> None:
     assert (b.counts["early"], b.counts["refused_sender_is_not_a_member"]) == (1, 1)
 
 
-def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
+def test_a_new_start_gets_a_hello_and_is_admitted_by_itself() -> None:
     a, b = transport(A), transport(B)
-    b.greet(A, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     b.take_admitted()
     a = transport(A, epoch=2)
@@ -189,9 +189,9 @@ def test_a_new_start_is_greeted_and_admitted_by_itself() -> None:
     assert b.take_admitted() == [A]
 
 
-def test_a_replayed_request_is_refused_by_each_life_of_the_receiver() -> None:
+def test_a_replayed_request_is_refused_before_and_after_a_restart_of_the_receiver() -> None:
     a, b = transport(A), transport(B)
-    b.greet(A, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     a.send(B, Request(1, b"grant me"))
     (recorded,) = a.drain()[0]
@@ -217,7 +217,7 @@ def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
 
 
 def carry(commands: list[object], target: RecordTransport, stream_id: StreamId = 99) -> list[Message]:
-    """Play what a dialler sent into another carriage."""
+    """Replay what a dialler sent into another transport."""
     target.accept_stream(stream_id, address(A), 0.0)
     messages = []
     for command in commands:
@@ -275,13 +275,13 @@ def test_streams_that_stand_still_end() -> None:
 
 def test_too_many_streams_and_foreign_bytes_are_refused() -> None:
     b = transport(B)
-    for number in range(STRANGERS_LIMIT + 1):
+    for number in range(UNKNOWN_SOURCES_LIMIT + 1):
         b.accept_stream(number, (f"203.0.113.{number}", 5), 0.0)
     (closed,) = b.drain()[1]
     assert isinstance(closed, StreamClose)
-    assert closed.stream_id != STRANGERS_LIMIT, "the newest has a place"
-    b.handle_stream_data(STRANGERS_LIMIT, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
-    assert b.drain()[1] == [StreamClose(STRANGERS_LIMIT)]
+    assert closed.stream_id != UNKNOWN_SOURCES_LIMIT, "the newest has a place"
+    b.handle_stream_data(UNKNOWN_SOURCES_LIMIT, b"GET / HTTP/1.1\r\n" + bytes(100), 0.0)
+    assert b.drain()[1] == [StreamClose(UNKNOWN_SOURCES_LIMIT)]
     assert b.counts["refused_not_a_record_frame"] == 1
 
 
@@ -295,11 +295,11 @@ def test_one_host_cannot_keep_the_others_out() -> None:
     assert b.drain()[1] == []
 
 
-def test_strangers_of_any_number_keep_no_member_out() -> None:
-    """Before and after: a stream of a member is carried whatever strangers hold."""
+def test_any_number_of_unknown_sources_keeps_no_member_out() -> None:
+    """Before and after: a stream of a member is read whatever streams unknown sources hold."""
     a, b = transport(A), transport(B)
-    a.greet(B, 0.0)
-    b.greet(A, 0.0)
+    a.begin_handshake(B, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     unknown_sources = itertools.count(1000)
     for number in range(1000):
@@ -321,10 +321,10 @@ def test_strangers_of_any_number_keep_no_member_out() -> None:
     b.check_invariants()
 
 
-def test_a_recorded_stream_proves_nothing_and_is_heard_once() -> None:
+def test_a_recorded_stream_proves_nothing_and_is_read_once() -> None:
     a, b = transport(A), transport(B)
-    a.greet(B, 0.0)
-    b.greet(A, 0.0)
+    a.begin_handshake(B, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     wants = [
         Fetch(CLUSTER_SCOPE, tuple((f"{n:032x}", NO_VERSION) for n in range(i, i + 400))) for i in range(9)
@@ -354,7 +354,7 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
     for number, member in enumerate(members, 1):
         one = transport(member)
         b.set_peer(member, address(member), 0.0)
-        b.greet(member, 0.0)
+        b.begin_handshake(member, 0.0)
         pump(one, b)
         one.send(B, delta(2000))
         opened, first, *_ = one.drain()[1]
@@ -366,7 +366,7 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
     assert b.counts["refused_too_much_at_once_on_all_streams"] == 29
 
 
-def test_a_strangers_frame_lengths_are_one_counter() -> None:
+def test_frame_lengths_of_an_unknown_source_are_one_counter() -> None:
     invitations = Invitations(Identity(bytes(32)), bytes, lambda: None, lambda *_: None)  # type: ignore[arg-type, return-value]
     b = transport(B, join=invitations.converse)
     before = len(b.counts)
@@ -384,9 +384,9 @@ def test_refusals_for_invented_reasons_have_a_bound() -> None:
     assert sum(counts.values()) == 10_000
 
 
-def test_recorded_wants_and_vectors_count_for_nothing_in_a_later_life() -> None:
+def test_recorded_fetches_and_vectors_count_for_nothing_after_a_restart() -> None:
     a, b = transport(A), transport(B)
-    b.greet(A, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     want, vector = Fetch(CLUSTER_SCOPE, ((A, NO_VERSION),)), Vector(CLUSTER_SCOPE, True, ())
     a.send(B, want)
@@ -437,9 +437,9 @@ def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None
         assert machine.counts[counted] == 1
 
 
-def test_greetings_without_an_answer_become_rare() -> None:
+def test_hellos_without_an_answer_become_rare() -> None:
     a = transport(A)
-    a.greet(B, 0.0)
+    a.begin_handshake(B, 0.0)
     times: list[float] = []
     while len(times) < 12:
         times.append(a.next_deadline())
@@ -451,10 +451,10 @@ def test_greetings_without_an_answer_become_rare() -> None:
     assert a.next_deadline() == float("inf")
 
 
-def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> None:
-    """After a cut its answers come through again, and nothing but the pace of greetings would keep it out."""
+def test_a_peer_that_is_heard_gets_a_hello_soon_however_long_it_was_silent() -> None:
+    """After a partition its answers come through again, and only the pace of Hellos would keep it out."""
     a, b = transport(A), transport(B)
-    a.greet(B, 0.0)
+    a.begin_handshake(B, 0.0)
     now = 0.0
     while a.next_deadline() < now + HELLO_MAX_S:
         now = a.next_deadline()
@@ -472,8 +472,8 @@ def test_a_peer_that_is_heard_is_greeted_soon_however_long_it_was_silent() -> No
 def acquainted() -> tuple[Carrying, Carrying]:
     """Two that have proven their starts to each other."""
     a, b = transport(A), transport(B)
-    a.greet(B, 0.0)
-    b.greet(A, 0.0)
+    a.begin_handshake(B, 0.0)
+    b.begin_handshake(A, 0.0)
     pump(a, b)
     return a, b
 
@@ -515,8 +515,8 @@ def test_when_a_part_is_lost_the_same_goes_over_a_stream() -> None:
 def test_a_release_that_knows_no_parts_gets_a_stream_and_announces_nothing() -> None:
     a, old = transport(A), transport(B)
     old._assembles = 0
-    a.greet(B, 0.0)
-    old.greet(A, 0.0)
+    a.begin_handshake(B, 0.0)
+    old.begin_handshake(A, 0.0)
     pump(a, old)
     assert (a.take_admitted(), old.take_admitted()) == ([B], [A])
     a.send(B, delta(32, 150))
@@ -535,7 +535,7 @@ def test_nothing_goes_in_parts_while_a_stream_is_under_way() -> None:
 
 def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
     a, b = transport(A), transport(B)
-    a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's word has come, and not yet A's to B
+    a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's Welcome has come, and not yet A's to B
     a.send(B, delta(32, 150))
     datagrams, _ = a.drain()
     assert len(datagrams) > 1

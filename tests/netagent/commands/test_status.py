@@ -17,7 +17,7 @@ from netagent.doctor.facts.agent_ports import PortState
 from netagent.doctor.facts.name_servers import NameServerReply
 from netagent.errors import InputError, NotFoundError
 from netagent.journal.rows import LocalEndpointRow
-from netagent.membership.event_queue import STRANGER_KEPT_S, HeardOutside
+from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
 from netagent.model.records import AttachmentRecord, Link
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -137,7 +137,7 @@ def cluster_of():
             node=SimpleNamespace(
                 statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
             ),
-            event_queue=SimpleNamespace(heard=HeardOutside(), words=SimpleNamespace(waiting=())),
+            event_queue=SimpleNamespace(heard=HeardOutside(), held_evictions=SimpleNamespace(waiting=())),
         ),
     )
 
@@ -266,9 +266,9 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
     cluster.following.supervisor.trouble = "it died"
     now = trio.current_time()
-    cluster.gossip.event_queue.heard.strangers |= {
+    cluster.gossip.event_queue.heard.unknown_sources |= {
         "198.51.100.1": ("other-label", now),
-        "198.51.100.2": ("wrong-key", now - STRANGER_KEPT_S - 1),
+        "198.51.100.2": ("wrong-key", now - UNKNOWN_SOURCE_KEPT_S - 1),
     }
     cluster.gossip.event_queue.heard.clash = "192.0.2.77"
     status = await status_of(agent_of(cluster))

@@ -1,4 +1,4 @@
-"""The agent's states and what a change that fails between them leaves behind. The cluster itself is pretended."""
+"""The agent's states and what a change that fails between them leaves behind. The cluster itself is faked."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_bef
 
 
 @virtual
-async def test_a_configuration_that_is_refused_changes_nothing_and_is_told_until_it_is_corrected(load):
+async def test_a_refused_configuration_changes_nothing_and_is_shown_until_it_is_corrected(load):
     one = agent(load)
     before = one.config
     one._load_config = refuse
@@ -230,4 +230,4 @@ async def test_the_plugins_socket_is_taken_only_where_docker_is_served(load, ena
     supervision = SimpleNamespace(take_socket=taken.append)
     made = Agent(lambda: config.replaced(load(), {"docker_enabled": enabled}), supervision)
     at_end(made._state.close)
-    assert taken == ["docker"] * enabled  # else the service manager's log says that nobody serves it
+    assert taken == ["docker"] * enabled  # else the service manager's log says that no part uses it

@@ -26,7 +26,7 @@ FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0",
 
 
 class Newcomer:
-    """A host that asks members who answer as `answers` says."""
+    """A host that asks members, which answer as `answers` says."""
 
     def __init__(self, monkeypatch, answers):
         self.answers = answers
@@ -62,7 +62,7 @@ async def test_all_are_asked_at_once_and_the_first_that_lets_us_in_ends_it(monke
 
 
 @virtual
-async def test_silence_of_all_takes_as_long_as_that_of_one_and_is_said_once(monkeypatch):
+async def test_silence_of_all_takes_as_long_as_that_of_one_and_is_reported_once(monkeypatch):
     hosts = [f"192.0.2.{number}" for number in range(1, 4)]
     one = Newcomer(monkeypatch, dict.fromkeys(hosts, SILENT))
     one.delays_s = dict.fromkeys(hosts, 10.0)
@@ -71,7 +71,7 @@ async def test_silence_of_all_takes_as_long_as_that_of_one_and_is_said_once(monk
         await one.enter(*hosts)
     assert trio.current_time() - before == pytest.approx(10.0)
     said = "(192.0.2.1, 192.0.2.2, 192.0.2.3: did not answer within 10 s)"
-    assert caught.value.message == f"could not enter the cluster mesh {said}"
+    assert caught.value.message == f"could not join the cluster mesh {said}"
 
 
 @virtual
@@ -126,13 +126,13 @@ async def test_a_failure_says_what_each_of_them_said(monkeypatch):
     ],
 )
 @virtual
-async def test_a_host_of_the_other_family_asks_nobody(monkeypatch, place, way):
+async def test_a_host_of_the_other_family_asks_no_member(monkeypatch, place, way):
     one = Newcomer(monkeypatch, {})
     one.place = place
     with pytest.raises(RefusedError) as caught:
         await one.enter("192.0.2.1", "192.0.2.2")
     assert caught.value.code == "underlay-family"
-    assert "IPv4 (192.0.2.1, 192.0.2.2), and this host by IPv6 (2001:db8::9)" in caught.value.message
+    assert "IPv4 (192.0.2.1, 192.0.2.2), and this host IPv6 (2001:db8::9)" in caught.value.message
     assert way in str(caught.value)
     assert one.asked == []
 
@@ -173,8 +173,8 @@ async def test_what_a_user_wrote_is_looked_up_and_has_our_record_port_by_default
 
 
 @virtual
-async def test_a_name_that_no_host_can_have_is_an_error_in_words():
+async def test_an_invalid_host_name_is_a_readable_error():
     name = "ü" * 63  # in letters that DNS knows it is too long
-    with pytest.raises(FailedError, match=f"{name} is not known: it is no name") as caught:
+    with pytest.raises(FailedError, match=f"{name} is not known: it is not a valid host name") as caught:
         await addresses_given([name], 7957)
     assert caught.value.thing == name

@@ -1,4 +1,4 @@
-"""A start without its journal removes nothing that somebody may live by."""
+"""A start without its journal removes nothing that a container may depend on."""
 
 from __future__ import annotations
 

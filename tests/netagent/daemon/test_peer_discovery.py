@@ -1,4 +1,4 @@
-"""Which addresses the gossip is told to try, and what is announced of this host. mDNS itself is pretended."""
+"""Which addresses the gossip gets to dial, and what is announced of this host. mDNS itself is faked."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_a_seed_s_name_is_looked_up_again_and_again(neighbours, agent):
 
 
 @virtual
-async def test_a_cluster_that_was_left_while_a_name_was_looked_up_is_told_nothing(neighbours, agent):
+async def test_a_cluster_that_was_left_while_a_name_was_resolved_gets_no_seeds(neighbours, agent):
     class Leaving(Resolver):
         async def getaddrinfo(self, *what):
             agent.cluster = None

@@ -1,4 +1,4 @@
-"""What the prober is told follows hosts and networks, and costs nothing while endpoints come and go."""
+"""The prober's targets follow hosts and networks, at no cost while endpoints come and go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTHING = Path("/nonexistent/unreached.json")
 
 
 def test_who_is_not_reached_outlives_the_agent(tmp_path):
-    """The next one has asked nobody yet when it tells the resolver what to answer."""
+    """The next agent has no probe results yet when it tells the resolver what to answer."""
     notes = tmp_path / "unreached.json"
     view = RegistryView(H1).with_entries(Writer(H2).put(host("h2")))
     offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)

@@ -72,21 +72,21 @@ def test_sockets_are_found_by_name_and_not_inherited_further(tmp_path: Path) -> 
     assert done.stdout.splitlines() == [f"api {tmp_path}/a False", f"docker {tmp_path}/d False"]
 
 
-def test_a_socket_without_a_name_is_unknown_and_one_that_nobody_takes_is_closed(tmp_path: Path) -> None:
+def test_a_socket_without_a_name_is_unknown_and_an_unused_one_is_closed(tmp_path: Path) -> None:
     with listening(tmp_path / "a") as api, listening(tmp_path / "d") as other:
         done = started("other", other, api)
     assert done.stdout == f"unknown {tmp_path}/a False\n"
-    assert "nobody serves the socket 'other'" in done.stderr
+    assert "no part of the agent uses the socket 'other'" in done.stderr
 
 
-def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
+def test_only_listening_stream_sockets_are_accepted(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent, listening(tmp_path / "d", socket.SOCK_DGRAM) as datagrams:
         assert "does not listen" in started("api", silent).stderr
-        assert "is no unix stream socket" in started("api", datagrams).stderr
+        assert "is not a unix stream socket" in started("api", datagrams).stderr
     with socket.create_server(("127.0.0.1", 0)) as tcp:
-        assert "is no unix stream socket" in started("api", tcp).stderr
+        assert "is not a unix stream socket" in started("api", tcp).stderr
     with listening(tmp_path / "a") as api:
-        assert "has the name of another" in started("api:api", api, api).stderr
+        assert "has the same name as another" in started("api:api", api, api).stderr
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_no_listening_stream_socket_is_refused(tmp_path: Path) -> None:
         {"LISTEN_FDS": "0", "LISTEN_PID": SELF, "LISTEN_FDNAMES": ""},
     ],
 )
-def test_sockets_for_somebody_else_are_not_touched(environment: dict[str, str]) -> None:
+def test_sockets_of_another_process_are_not_touched(environment: dict[str, str]) -> None:
     supervision = ServiceManager(environment)
     assert environment == {}
     assert supervision.take_socket("api") is None
@@ -118,7 +118,7 @@ def manager(tmp_path: Path):
         yield receiver
 
 
-def test_states_are_told(manager: socket.socket) -> None:
+def test_states_are_sent(manager: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "HOME": "/root"}
     supervision = ServiceManager(environment)
     assert environment == {"HOME": "/root"}  # a child must not speak for the agent
@@ -137,7 +137,7 @@ def test_the_abstract_namespace() -> None:
         assert receiver.recv(100) == b"STOPPING=1"
 
 
-def test_nobody_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_service_manager_nothing_is_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ServiceManager({}).tell_ready("")
     ServiceManager({"NOTIFY_SOCKET": "vsock:2:1"}).tell_ready("")
     assert caplog.messages == []
@@ -164,7 +164,7 @@ def pings(manager: socket.socket) -> int:
     raise AssertionError("something else was told")
 
 
-def test_the_watchdog_hears_three_times_a_period_that_the_loop_lives(manager: socket.socket) -> None:
+def test_the_watchdog_gets_three_messages_per_period_while_the_loop_runs(manager: socket.socket) -> None:
     environment = {
         "NOTIFY_SOCKET": manager.getsockname(),
         "WATCHDOG_USEC": "30000000",
@@ -183,7 +183,7 @@ def test_the_watchdog_hears_three_times_a_period_that_the_loop_lives(manager: so
     "watchdog",
     [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "many"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}],
 )
-def test_nobody_watches(manager: socket.socket, watchdog: dict[str, str]) -> None:
+def test_without_a_watchdog_nothing_is_sent(manager: socket.socket, watchdog: dict[str, str]) -> None:
     supervision = ServiceManager({"NOTIFY_SOCKET": manager.getsockname(), **watchdog})
     trio.run(supervision.run_watchdog)  # returns at once
     assert pings(manager) == 0

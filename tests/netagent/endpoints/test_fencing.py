@@ -13,7 +13,7 @@ from fakes.virtual import virtual
 
 from netagent.endpoints.fencing import fence_all, sweep_fenced
 from netagent.errors import NotFoundError
-from netagent.eviction.rejoin import begin_anew, wait_forgotten
+from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.journal.rows import LocalEndpointRow
@@ -85,10 +85,10 @@ async def test_the_note_of_a_container_that_is_gone_goes_too(namespaces):
 async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
     host = await attached(namespaces, "web")
     with trio.move_on_after(10) as patience:
-        await wait_forgotten(host.live, trio.Event())
+        await wait_evicted(host.live, trio.Event())
     assert patience.cancelled_caught
     host.hear(Writer(H2).put(ForgetRecord(host.host_id, settled=True)))
-    await wait_forgotten(host.live, trio.Event())
+    await wait_evicted(host.live, trio.Event())
     (network,) = at_once(network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1"))
     assert network.locals
     assert not network.remotes
@@ -99,7 +99,7 @@ async def forget_and_look(file):
     with contextlib.closing(Journal.open(file)) as journal:
         await journal.save_endpoint(row)
         await journal.transaction([statements.fence(row), statements.cool("a1" * 16, 7)])
-    await begin_anew(file)
+    await reset_journal(file)
     with contextlib.closing(Journal.open(file)) as journal:
         assert journal.load_fenced() == [row]
         assert not any((journal.load_endpoints(), journal.load_cooling(), journal.load_own_logs()))

@@ -49,7 +49,7 @@ class Generations:
         """One more host: it hears what those who live know, they hear of it, and its agent works."""
         one = AgentHost(self.numbers.pop(), self.fabric)
         one.name = f"h{one.host_id[-4:]}"
-        one.allocator.asking._ask = functools.partial(self.ask, one)
+        one.allocator.space_requests._ask = functools.partial(self.ask, one)
         one.node.is_waited_for = lambda peer: any(other.host_id == peer for other in self.living)
         if self.living:
             for copy in copies(self.living[0]):
@@ -62,8 +62,8 @@ class Generations:
             one.node.received[other.host_id] = other.node.head()
         one.meet(one.host_id)
         self.living.append(one)
-        one.silence = Downtime({})
-        one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+        one.downtime = Downtime({})
+        one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.downtime, one.flush)
         scope = trio.CancelScope()
         self.lives[one.host_id] = scope
         self.nursery.start_soon(self.live, one, scope)
@@ -78,7 +78,7 @@ class Generations:
                 nursery.start_soon(self.vigil_of(one).run)
                 while True:
                     for network_id in one.live.view.networks:
-                        await one.allocator.asking.top_up(network_id)
+                        await one.allocator.space_requests.top_up(network_id)
                     await trio.sleep(TOP_UP_S)
 
     def upkeep_of(self, one):
@@ -95,7 +95,7 @@ class Generations:
             live=one.live,
             journal=one.journal,
             eviction=one.eviction,
-            silence=one.silence,
+            downtime=one.downtime,
             forget_after_s=lambda: self.forget_after_s,
         )
 
@@ -103,7 +103,7 @@ class Generations:
         await trio.sleep(self.fabric.latency_s())
         for other in self.living:
             if other.host_id == host_id:
-                return await other.allocator.giving.answer_request(asking.host_id, payload)
+                return await other.allocator.grants.answer_request(asking.host_id, payload)
         return await trio.sleep_forever()
 
     def kill(self, *gone):

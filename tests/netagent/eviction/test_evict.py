@@ -1,4 +1,4 @@
-"""Forgetting hosts that are gone for good, on hosts that hear each other with a latency."""
+"""Evicting hosts that are gone for good, on hosts that exchange records with a latency."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ APP = NetworkRequest(name="app", subnets=("10.1.0.0/24",))
 
 
 class Cluster:
-    """Hosts with everything that forgetting needs, and their upkeep at work."""
+    """Hosts with everything that eviction needs, and their background tasks."""
 
     def __init__(self, nursery, size):
         self.fabric = Fabric(nursery, size)
         self.hosts = self.fabric.hosts
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
-            one.silence = Downtime({})
-            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.silence, one.flush)
+            one.downtime = Downtime({})
+            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.downtime, one.flush)
             upkeep = OwnRecords(
                 live=one.live,
                 publisher=one.publisher,
@@ -51,7 +51,7 @@ class Cluster:
             for other in gone:
                 one.meet(other.host_id, MemberState.DEAD)
                 one.live.set_view(one.live.view.with_host_answer(other.host_id, answers=False))
-                one.silence.note(one.live.view, trio.current_time())
+                one.downtime.note(one.live.view, trio.current_time())
 
     async def calm(self):
         while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts if one.host_id in self.alive):
@@ -59,7 +59,7 @@ class Cluster:
         await trio.sleep(0.1)
 
     def owners(self, network_id):
-        """Who believes to own how many addresses; nobody believes what another does."""
+        """How many addresses each host believes it owns; no two hosts may believe the same."""
         believed = {}
         for one in self.hosts:
             if one.host_id in self.alive:
@@ -71,7 +71,7 @@ class Cluster:
 
 
 def on_hosts(size):
-    """Run a test with a cluster of so many hosts, under virtual time."""
+    """Run a test with a cluster of `count` hosts, under virtual time."""
 
     def decorate(test):
         @virtual
@@ -89,7 +89,7 @@ def on_hosts(size):
     return decorate
 
 
-def goodbyes(host):
+def evictions(host):
     own = host.live.view.records_of(host.host_id, CLUSTER_SCOPE)
     return {(one.host_id, one.settled) for one in own if isinstance(one, ForgetRecord)}
 
@@ -117,7 +117,7 @@ async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
 
 
 @on_hosts(3)
-async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
+async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster):
     h1, _, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
@@ -130,7 +130,7 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_piece(cluster):
 
 
 @on_hosts(3)
-async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster):
+async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_to_us(cluster):
     h1, _, h3 = cluster.hosts
     cluster.kill(h3)
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
@@ -140,7 +140,7 @@ async def test_who_is_silent_to_several_is_forgotten_before_it_is_to_us(cluster)
 
 
 @on_hosts(3)
-async def test_who_lives_is_not_forgotten(cluster):
+async def test_a_live_host_is_not_evicted(cluster):
     h1, h2, h3 = cluster.hosts
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
         await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
@@ -153,7 +153,7 @@ async def test_who_lives_is_not_forgotten(cluster):
     with pytest.raises(NotFoundError, match="no host 'h9'"):
         await h1.eviction.forget(["h9"], dead_for_s=0, force=False)
     assert not h1.live.view.forgotten
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     await cluster.calm()
     assert h2.host_id in h2.live.view.forgotten, "it learns of it"
@@ -161,11 +161,11 @@ async def test_who_lives_is_not_forgotten(cluster):
 
 
 @on_hosts(3)
-async def test_only_who_was_silent_for_long_enough(cluster):
+async def test_only_hosts_that_were_silent_for_long_enough_are_evicted(cluster):
     h1, h2, h3 = cluster.hosts
     cluster.kill(h3)
     await trio.sleep(3600)
-    with pytest.raises(RefusedError, match="nothing of h3 for 3600 s, not for 7200 s"):
+    with pytest.raises(RefusedError, match="h3 has been silent for 3600 s, less than the 7200 s"):
         await h1.eviction.forget(["h3"], dead_for_s=7200, force=True)
     cluster.kill(h2)
     done = await h1.eviction.forget([], dead_for_s=3000, force=False)
@@ -192,7 +192,7 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
         await h1.eviction.forget(["h4"], dead_for_s=0, force=False)
     await trio.sleep(1)
     assert not h2.live.view.forgotten
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     done = await h1.eviction.forget(["h4"], dead_for_s=0, force=True)
     assert done.unheard == ("h3",)
     assert h4.host_id in h1.live.view.forgotten
@@ -201,7 +201,7 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
 
 
 @on_hosts(5)
-async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
+async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster):
     made, _ = await cluster.hosts[0].networks.create(APP)
     await cluster.calm()
     before = cluster.owners(made.network_id)
@@ -211,7 +211,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
         for one in reversed(successors):
             nursery.start_soon(lambda one=one: one.eviction.forget(["h5"], dead_for_s=0, force=False))
     await cluster.calm()
-    words = {one.name: goodbyes(one) for one in cluster.hosts[:4]}
+    words = {one.name: evictions(one) for one in cluster.hosts[:4]}
     settled = [name for name, said in words.items() if (cluster.hosts[4].host_id, True) in said]
     assert settled == ["h2"]
     assert all(is_settled for said in words.values() for _, is_settled in said), "the others took theirs back"
@@ -220,7 +220,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_heir(cluster):
 
 
 @on_hosts(4)
-async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(cluster):
+async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_needs(cluster):
     h1, h2, h3, h4 = cluster.hosts
     made, _ = await h4.networks.create(APP)
     old, _ = await h4.networks.create(NetworkRequest(name="old"))
@@ -247,7 +247,7 @@ async def test_the_heir_of_an_heir_keeps_everything_that_the_cluster_needs(clust
 
 
 @on_hosts(3)
-async def test_a_network_whose_only_hosts_are_forgotten_can_be_removed(cluster):
+async def test_a_network_whose_only_hosts_are_evicted_can_be_removed(cluster):
     h1, _, h3 = cluster.hosts
     made, _ = await h3.networks.create(APP)
     await h3.publisher.put(AttachmentRecord(made.network_id))
@@ -264,13 +264,13 @@ def auto_eviction(host, after_s):
         live=host.live,
         journal=host.journal,
         eviction=host.eviction,
-        silence=host.silence,
+        downtime=host.downtime,
         forget_after_s=lambda: after_s,
     )
 
 
 @on_hosts(4)
-async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
+async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(cluster):
     *rest, h4 = cluster.hosts
     async with trio.open_nursery() as nursery:
         for one in rest:
@@ -285,7 +285,7 @@ async def test_who_is_silent_for_long_is_forgotten_by_the_smallest(cluster):
 
 
 @on_hosts(2)
-async def test_one_that_is_alone_forgets_only_who_left(cluster):
+async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster):
     h1, h2 = cluster.hosts
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auto_eviction(h1, 1000).run)
@@ -327,7 +327,7 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
 
 
 @on_hosts(3)
-async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gone(cluster):
+async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gone(cluster):
     h1, h2, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
@@ -343,7 +343,7 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
             one.meet(gone.host_id, MemberState.DEAD)
             one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
         await one.eviction.forget([other.name], dead_for_s=0, force=True)
-    # The cut ends; h2 tells what it said, and is gone for good before it hears a word.
+    # The partition ends; h2 sends its eviction, and is gone for good before it receives any record.
     cluster.fabric._carry = carry
     h1.meet(h3.host_id, MemberState.ALIVE)
     for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
@@ -355,7 +355,7 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
     await trio.sleep(1)
     for one in (h1, h3):
         assert not one.live.view.forgotten, "neither word counts"
-    with pytest.raises(RefusedError, match="on another host; where there is none, let one join") as refused:
+    with pytest.raises(RefusedError, match="on another host; if there is none, let one join") as refused:
         await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     assert refused.value.code == "contested"
     await h3.eviction.forget(["h2"], dead_for_s=0, force=False)
@@ -368,8 +368,8 @@ async def test_of_two_that_forgot_each_other_a_third_forgets_the_one_that_is_gon
 
 
 @on_hosts(5)
-async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
-    """What one of them had handed to another may be known to nobody else."""
+async def test_hosts_that_fell_silent_together_are_evicted_together(cluster):
+    """What one of them had handed to another may be known to no other host."""
     h1, _, h3, h4, h5 = cluster.hosts
     cluster.kill(h5)
     await trio.sleep(60)
@@ -381,7 +381,7 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
         ) as refused:
             await h1.eviction.forget(names, dead_for_s=0, force=False)
         assert refused.value.code == "not-alone"
-    assert not goodbyes(h1)
+    assert not evictions(h1)
     assert not (await h1.eviction.forget_these({h3.host_id})).hosts, "nor by itself"
     done = await h1.eviction.forget_these({h3.host_id, h5.host_id})
     assert [host.host_id for host in done.hosts] == [h5.host_id], "who died alone is not held up"
@@ -390,8 +390,8 @@ async def test_hosts_that_fell_silent_together_are_forgotten_together(cluster):
 
 
 @on_hosts(4)
-async def test_an_heir_is_forgotten_with_whom_it_was_about_to_forget(cluster):
-    """It may have gone on, with nobody having heard of that."""
+async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_to_evict(cluster):
+    """It may have gone on, without another host knowing."""
     h1, h2, h3, h4 = cluster.hosts
     cluster.kill(h4)
     await trio.sleep(60)

@@ -54,7 +54,7 @@ class Prober:
 
 
 class Scene:
-    """Runs the task; `word` is what the only witness says."""
+    """Runs the task; `word` is the only witness's answer."""
 
     def __init__(self, word=LivenessReport.SILENT):
         self.live = StateStore(RegistryView(H1), {})
@@ -81,11 +81,11 @@ class Scene:
         self.prober.up.discard(H3)
         await trio.sleep(1.2)
         self.hear(MemberState.SUSPECT)
-        await trio.sleep(2.5)  # in all less than the four seconds after which our own word counts
+        await trio.sleep(2.5)  # in all less than the four seconds after which our own probe counts
 
 
 @virtual
-async def test_a_suspect_that_nobody_hears_is_hidden_and_shown_again():
+async def test_a_suspect_that_answers_no_host_is_hidden_and_shown_again():
     scene = Scene()
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)
@@ -115,7 +115,7 @@ async def test_a_suspect_that_a_witness_hears_stays():
 
 
 @virtual
-async def test_nonsense_and_silence_of_witnesses_say_nothing():
+async def test_invalid_and_missing_answers_of_witnesses_do_not_count():
     for word in (
         b"nonsense",
         None,
@@ -130,7 +130,7 @@ async def test_nonsense_and_silence_of_witnesses_say_nothing():
 
 
 @virtual
-async def test_while_all_agents_are_alive_nobody_is_asked():
+async def test_while_all_agents_are_alive_no_host_is_asked():
     scene = Scene()
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)

@@ -1,4 +1,4 @@
-"""A host learns that the cluster has forgotten it."""
+"""A host learns that the cluster has evicted it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import trio.testing
 from fakes.registry import H1, H2, Writer
 from fakes.virtual import virtual
 
-from netagent.eviction.rejoin import wait_forgotten
+from netagent.eviction.rejoin import wait_evicted
 from netagent.model.records import ForgetRecord
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 
 @virtual
-async def test_it_waits_until_it_is_forgotten_or_its_life_has_ended():
+async def test_it_waits_until_the_host_is_evicted_or_its_run_has_ended():
     for is_end in (False, True):
         live, ended, found = StateStore(RegistryView(H1), {}), trio.Event(), []
 
         async def wait(live=live, ended=ended, found=found):
-            found.append(await wait_forgotten(live, ended))
+            found.append(await wait_evicted(live, ended))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)

@@ -101,12 +101,12 @@ async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make):
     cluster.settle()
     for asking, offset, whose in ((one, 2, "this host"), (two, 2, "host h1"), (one, 3, "host h2")):
         with pytest.raises(
-            RefusedError, match=f"10.1.0.{offset} is in use: {whose} has it itself"
+            RefusedError, match=f"10.1.0.{offset} is in use: it is the address of {whose} itself"
         ) as refused:
             await asking.attach(offset)
         assert refused.value.code == "address-in-use"
     three.is_up = two.is_up = one.is_up = False
-    with pytest.raises(RefusedError, match="host h1 has it itself"):
+    with pytest.raises(RefusedError, match="it is the address of host h1 itself"):
         await three.attach(2)
 
 
@@ -138,7 +138,7 @@ async def test_a_full_disk_leaves_no_trace(make):
     with pytest.raises(DiskFullError):
         await one.attach()
     with pytest.raises(DiskFullError):
-        await one.allocator.giving.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
+        await one.allocator.grants.answer_request(two.host_id, SpaceRequest(N1, None, True).encode())
     one.journal.fail_with = None
     assert one.allocator.free_count(N1) == before
     assert one.journal.load_endpoints() == []
@@ -154,7 +154,7 @@ async def test_unknown_and_removed_networks(make):
     cluster.settle()
     with pytest.raises(NotFoundError):
         await two.attach()
-    assert b"none" in await one.allocator.giving.answer_request(
+    assert b"none" in await one.allocator.grants.answer_request(
         two.host_id, SpaceRequest(N1, None, True).encode()
     )
     await two.allocator.release(row)
@@ -235,7 +235,7 @@ async def _churn(cluster, rng):
                 one.journal.fail_with = None if one.journal.fail_with else DiskFullError("full")
             case "top-up" if N1 in one.view.networks:
                 with contextlib.suppress(DiskFullError):
-                    await one.allocator.asking.top_up(N1)
+                    await one.allocator.space_requests.top_up(N1)
         offsets = [row.offset for each in cluster.hosts for row in each.journal.load_endpoints()]
         assert len(offsets) == len(set(offsets)), f"an address was given twice: {sorted(offsets)}"
     cluster.settle()

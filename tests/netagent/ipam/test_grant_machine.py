@@ -1,7 +1,7 @@
-"""Never two believers for one offset, whatever each host has or has not heard, in whatever order, across crashes.
+"""Never two believers for one offset, whatever records each host has received, in any order, across crashes.
 
 Each host keeps its own grants for ever (they are journalled before they count), and of others' any subset that the
-machine happens to deliver. It hands on whatever it believes to own.
+machine happens to deliver. It hands on whatever it believes that it owns.
 """
 
 from __future__ import annotations

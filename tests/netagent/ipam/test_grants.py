@@ -25,7 +25,7 @@ async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
         for one in cluster.hosts:
             while one.allocator.free_count(N1)[0] > 2:
                 await one.attach()
-            await one.allocator.asking.top_up(N1)
+            await one.allocator.space_requests.top_up(N1)
             cluster.settle()
     assert cluster.questions < 20, "after a refusal there is a pause"
 
@@ -37,7 +37,7 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
     one, two, three = cluster.hosts
     before = three.allocator.free_count(N1)[1]
     given = two.allocator.free_count(N1)[1]
-    await two.allocator.giving.surrender(N1, three.host_id)
+    await two.allocator.grants.hand_over(N1, three.host_id)
     cluster.settle()
     assert two.allocator.free_count(N1) == (0, 0)
     await three.allocator.allocations.confirm(N1)
@@ -47,8 +47,8 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
-def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_has_heard_the_others(seed):
-    """Whatever it handed on since the backup: who got it has repeated the grant in a log of its own."""
+def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_is_synced(seed):
+    """Whatever it handed on since the backup: the receiver has repeated the grant in a log of its own."""
     cluster = Cluster(4, ("10.1.0.0/26",))
     try:
         trio.run(_restore, cluster, random.Random(seed), clock=trio.testing.MockClock(autojump_threshold=0))
@@ -57,7 +57,7 @@ def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_has_heard_the
 
 
 @virtual
-async def test_who_is_about_to_be_forgotten_is_given_nothing(make):
+async def test_a_host_that_is_about_to_be_evicted_gets_no_space(make):
     cluster = make(3)
     await cluster.create(shares=False)
     _, two, three = cluster.hosts
@@ -89,13 +89,14 @@ async def _restore(cluster, rng):
                     await one.allocator.release(row)
                     running.pop(row.endpoint_id)
             case "top-up":
-                await one.allocator.asking.top_up(N1)
+                await one.allocator.space_requests.top_up(N1)
             case "backup":
                 backups[one] = one.backup()
             case "restore":
                 one.restore(backups[one])
                 await one.allocator.allocations.confirm(N1)
-                # The janitor: attached since then loses its interface, detached since has none.
+                # Garbage collection: an endpoint attached since then loses its interface, one detached since has
+                # none.
                 known = {row.endpoint_id: row for row in one.journal.load_endpoints()}
                 running = {e: place for e, place in running.items() if place[0] is not one or e in known}
                 for endpoint_id, row in known.items():

@@ -1,10 +1,10 @@
-"""Never two owners of one address, also while hosts are forgotten, their heirs are, and forgotten ones return.
+"""Never two owners of one address, also while hosts are evicted, their successors are, and evicted ones return.
 
-Real views, allocators and forgetting on every host; the wire is a schedule that Hypothesis chooses: any host may hear
-any part of what another wrote, in any order, or nothing for long. Answers may be lost. Hosts crash, lose power and
-get it back. What dead hosts wrote can be heard only from those who know of it.
+Real views, allocators and evictions on every host; the network is a schedule that Hypothesis chooses: any host may
+receive any part of what another wrote, in any order, or nothing for long. Answers may be lost. Hosts crash, lose
+power and get it back. What dead hosts wrote can be received only from those that hold it.
 
-The one exception is the documented one: a host that was forgotten and runs all the same, until it hears of it.
+The one exception is the documented one: a host that was evicted and still runs, until it learns of it.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ class Host:
         self.node.catch_up = lambda scope, now: None
         self.node.caught_up = lambda scope: None
         self.is_running, self.is_out = True, False
-        """Out: it knows that it was forgotten, and uses nothing any more."""
+        """Out: it knows that it was evicted, and uses nothing any more."""
         self.known = {}
         self.start()
 
     def start(self, lost=frozenset()):
-        """A new life: what it wrote itself is on disk. Of what it heard some is `lost`, but not who is gone."""
+        """A restart: what it wrote itself is on disk. Of what it received some is `lost`, but not which hosts are
+        gone."""
         before, self.known = self.known, {self.host_id: set()}
         self.live = StateStore(RegistryView(self.host_id), {})
         self.publisher = Publisher(self.node, self.journal, lambda: self.hear(self), lambda: self.world.now)
@@ -100,7 +101,7 @@ class Host:
                 view = view.with_entries(event(other.host_id, entry, scope=entry.scope))
             known.add(number)
         self.live.set_view(view)
-        if self.host_id in view.forgotten and not self.is_out:  # it ends, and begins anew as another
+        if self.host_id in view.forgotten and not self.is_out:  # it stops, and rejoins as another host
             self.is_running, self.is_out = False, True
             for one in self.world.hosts:
                 self.world.tell_members(one)
@@ -113,7 +114,7 @@ class Host:
         other = self.world.by_id[host_id]
         if not other.is_running or other.is_out or not self.world.is_reachable:
             return None
-        answer = await other.allocator.giving.answer_request(self.host_id, payload)
+        answer = await other.allocator.grants.answer_request(self.host_id, payload)
         return None if self.world.is_answer_lost else answer
 
     @property
@@ -127,14 +128,14 @@ class Host:
 
 
 def is_lasting(change):
-    """Heard so long before whatever else happens that it is on disk: of the network, and of hosts that go."""
+    """Received so long before anything else happens that it is on disk: of the network, and of hosts that go."""
     (entry,) = change.entries
     record = None if entry.value is None else decode_untrusted(entry.value)
     return record is None or isinstance(record, ForgetRecord | NetworkRecord)
 
 
 class World(RuleBasedStateMachine):
-    """Hosts, and all that may happen to them but for forgetting."""
+    """Hosts, and all that may happen to them except eviction."""
 
     def __init__(self):
         super().__init__()
@@ -158,7 +159,7 @@ class World(RuleBasedStateMachine):
             trio.run(function, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
 
     def tell_members(self, one):
-        """Who is seen alive. It says nothing of what they wrote."""
+        """Which hosts are seen alive. This says nothing about the records they wrote."""
         for other in self.hosts:
             state = MemberState.ALIVE if other.is_running else MemberState.DEAD
             if other is one or other.host_id not in one.live.view.forgotten:
@@ -172,7 +173,7 @@ class World(RuleBasedStateMachine):
         )
 
     def ahead(self, successor):
-        """Who knows something that the heir does not, whoever wrote it."""
+        """Hosts that know something that the successor does not, whichever host wrote it."""
         return frozenset(
             one.host_id
             for one in self.hosts
@@ -180,14 +181,15 @@ class World(RuleBasedStateMachine):
         )
 
     def is_known(self, host_id):
-        """Whether those who live know all that it wrote, as they do of whoever lived on for a while beside them."""
+        """Whether the live hosts know all that it wrote, as they do of any host that lived on for a while beside
+        them."""
         known = (one.known.get(host_id, set()) for one in self.hosts if one.works)
         return len(set().union(*known)) == len(self.by_id[host_id].node.heard)
 
     def working(self, number):
         """One that runs and uses what it owns."""
         every = [one for one in self.hosts if one.works]
-        if not every:  # all have learned that they were forgotten, as they may where all forget each other
+        if not every:  # all have learned that they were evicted, as may happen where all evict each other
             reject()
         return every[number % len(every)]
 
@@ -208,7 +210,7 @@ class World(RuleBasedStateMachine):
 
     @rule(listener=names, speaker=names, data=st.data())
     def hear(self, listener, speaker, data):
-        """From the speaker, or, when that is dead, from whoever knows."""
+        """From the writer, or, when that is dead, from any host that holds it."""
         one, other = self.working(listener), self.hosts[speaker]
         if other.is_running:
             told = set(range(len(other.node.heard)))
@@ -263,12 +265,12 @@ class World(RuleBasedStateMachine):
     @rule(who=names, lost=st.booleans())
     def top_up(self, who, lost):
         self.is_answer_lost, self.is_reachable = lost, True
-        self.run(self.working(who).allocator.asking.top_up, N1)
+        self.run(self.working(who).allocator.space_requests.top_up, N1)
 
     @precondition(lambda self: sum(one.works for one in self.hosts) > 2)
     @rule(who=names, is_heard=st.booleans())
     def leave(self, who, is_heard):
-        """It hands on all that it owns, and goes; perhaps before anybody has heard its last words."""
+        """It hands on all that it owns, and goes; perhaps before another host has its last records."""
         one = self.working(who)
 
         async def go():
@@ -280,7 +282,7 @@ class World(RuleBasedStateMachine):
             gone = one.live.view.forgotten
             successors = [other.host_id for other in self.hosts if other.works and other is not one]
             for successor in sorted(set(successors).difference(gone))[:1]:
-                await one.allocator.giving.surrender(N1, successor)
+                await one.allocator.grants.hand_over(N1, successor)
 
         self.run(go)
         for other in self.hosts if is_heard else ():
@@ -300,7 +302,7 @@ class World(RuleBasedStateMachine):
 
     @rule(who=names)
     def bury(self, who):
-        """Drop all that forgotten hosts wrote, as netagent.eviction.cleanup does when they do not run."""
+        """Drop all that evicted hosts wrote, as netagent.eviction.cleanup does when they do not run."""
         one = self.working(who)
         for gone in one.live.view.forgotten:
             if not self.by_id[gone].is_running:
@@ -326,7 +328,7 @@ class World(RuleBasedStateMachine):
 
 
 class InheritanceMachine(World):
-    """Only hosts that do not run are forgotten, and in order."""
+    """Only hosts that do not run are evicted, and in order."""
 
     @precondition(lambda self: any(not one.is_running for one in self.hosts))
     @rule(successor=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
@@ -341,11 +343,11 @@ class InheritanceMachine(World):
         gone = {host_id for n, host_id in enumerate(dark) if some >> n & 1} - set(one.live.view.forgotten)
         if any(
             not self.is_known(host_id) for host_id in gone
-        ):  # those that fell silent together are forgotten so
+        ):  # those that fell silent together are evicted together
             gone |= {other for other in dark if not self.is_known(other)} - set(one.live.view.forgotten)
         view = one.live.view
         while more := {x for x in dark if view.about_to_forget(x) & gone} - gone - set(view.forgotten):
-            gone |= more  # whom one of them was about to forget
+            gone |= more  # the host that one of them was about to evict
         if gone and not one.eviction.in_work:
             self.run(one.eviction._intend, gone)
             if is_calm:
@@ -376,7 +378,7 @@ class InheritanceMachine(World):
 
     @rule()
     def calm_down(self):
-        """When all is heard and put in order, all agree, and no address is lost with whom it belonged to."""
+        """When all is received and put in order, all agree, and no address is lost with its former owner."""
         for _ in range(3):
             self.whoever_runs_hears_all()
             for one in self.hosts:
@@ -398,7 +400,7 @@ class InheritanceMachine(World):
     # -- what must hold ------------------------------------------------------------------------------------------
 
     def forgotten_by_anybody(self):
-        """Identities of which somebody's log says that they are gone."""
+        """Identities of which some host's log says that they are gone."""
         said = set()
         for one in self.hosts:
             own = one.live.view.records_of(one.host_id, CLUSTER_SCOPE)
@@ -430,15 +432,15 @@ class InheritanceMachine(World):
 
 
 class CutMachine(World):
-    """Cuts outlast `forget_after_s`: each side forgets all that it does not hear. Two may own an address then, until
-    all have heard all."""
+    """Partitions outlast `forget_after_s`: each side evicts all that it does not hear. Two may own an address then,
+    until all have received all."""
 
     @rule(left=st.integers(1, 2**SIZE - 2))
     def outlast(self, left):
         works = [one for one in self.hosts if one.works]
         sides = [[one for one in works if left >> one.number & 1 == bit] for bit in (0, 1)]
         for side in sides if all(sides) else ():
-            if len(side) > 1:  # one that is alone forgets nobody
+            if len(side) > 1:  # a host that is alone evicts none
                 self.forget_all_but(side)
 
     def forget_all_but(self, side):
@@ -455,7 +457,7 @@ class CutMachine(World):
         self.all_hear_all(side)
 
     def settle(self):
-        """All that run hear all, and put in order what they have said."""
+        """All running hosts receive all, and put their own records in order."""
         for _ in range(4):
             self.whoever_runs_hears_all()
             for one in self.hosts:
@@ -470,7 +472,7 @@ class CutMachine(World):
         one = self.working(successor)
         view = one.live.view
         dead = [other.host_id for other in self.hosts if not other.is_running and other.host_id in view.hosts]
-        dead = [other for other in dead if other not in view.goodbyes.get(one.host_id, ())]
+        dead = [other for other in dead if other not in view.evictions.get(one.host_id, ())]
         if not dead:
             return
         here = [other for other in self.hosts if other.works]
@@ -487,11 +489,11 @@ class CutMachine(World):
 
     @rule()
     def heal(self):
-        """All agree in the end; of what is in use nothing is given to anybody else, whoever owns it by now."""
+        """All agree in the end; nothing in use is given to another host, whichever host owns it by now."""
         self.settle()
         works = [one for one in self.hosts if one.works]
-        if any(one.live.view.goodbyes.get(other.host_id) for one in works for other in works):
-            return  # one that is gone by now says it of one that lives: contested until a third forgets it
+        if any(one.live.view.evictions.get(other.host_id) for one in works for other in works):
+            return  # one that is gone by now evicts one that is alive: contested until a third evicts the former
         fenced = set()
         owners = {}
         for one in works:
@@ -518,7 +520,7 @@ TestInheritanceMachine.settings = settings(max_examples=60, stateful_step_count=
 
 @contextlib.contextmanager
 def by_hand(shared):
-    """A machine to be led through one story, with its hosts; nobody has heard anything but of the network."""
+    """A machine for one scripted story, with its hosts; the hosts know nothing but the network."""
     machine = InheritanceMachine()
     try:
         machine.create(shared)
@@ -530,7 +532,7 @@ def by_hand(shared):
 
 
 def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
-    """A rack without power: nobody who lives knows of the grant. Who returns is not to share with an heir."""
+    """A rack without power: no live host knows of the grant. A host that returns must not share with a successor."""
     with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=False, reach=True)
         for _ in range(2):
@@ -544,7 +546,7 @@ def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
         assert not third.owned
 
 
-def test_what_a_dying_host_gave_is_not_used_once_its_heir_has_asked_for_silence():
+def test_a_dying_hosts_grant_is_not_used_once_its_successor_intends_to_evict_it():
     with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=True, reach=True)
         third.hear(giver)  # it alone knows of the grant, and has nothing to say of it
@@ -554,13 +556,13 @@ def test_what_a_dying_host_gave_is_not_used_once_its_heir_has_asked_for_silence(
         assert giver.host_id in successor.live.view.forgotten
         taker.hear(
             giver, third.known[giver.host_id]
-        )  # from the third; the heir's last word is still on its way
+        )  # from the third; the successor's last record is still on its way
         machine.run(taker.upkeep.put_in_order)
         machine.never_two_owners()
         machine.whoever_runs_hears_all()
 
 
-def test_an_heir_that_dies_with_its_word_half_told_is_in_the_way_until_it_is_forgotten_too():
+def test_a_successor_that_dies_with_its_eviction_half_spread_blocks_until_it_is_evicted_too():
     with by_hand(shared=5) as (machine, (gone, first, second, third, _)):
         machine.whoever_runs_hears_all()
         machine.switch_power(gone.number, is_returning=False)
@@ -568,7 +570,7 @@ def test_an_heir_that_dies_with_its_word_half_told_is_in_the_way_until_it_is_for
         machine.go_on(first, is_calm=True)
         machine.switch_power(
             0, is_returning=False
-        )  # the smallest that works, before anybody heard that it went on
+        )  # the smallest that works, before another host knew that it continued
         assert not first.is_running
         machine.run(second.eviction._intend, {gone.host_id})
         machine.go_on(second, is_calm=True)
@@ -594,7 +596,7 @@ def test_two_sides_that_forgot_each_other_both_live_on():
             for one in side:
                 for other in side:
                     one.hear(other)
-        # The cut heals, and what each takes back is heard by the others one by one.
+        # The partition heals, and what each takes back reaches the others one by one.
         for listener in (*hosts, *reversed(hosts)):
             for speaker in hosts:
                 listener.hear(speaker)
@@ -606,4 +608,4 @@ def test_two_sides_that_forgot_each_other_both_live_on():
                 machine.run(one.upkeep.put_in_order)
         for one in hosts:
             assert not one.live.view.forgotten
-            assert not one.live.view.goodbyes
+            assert not one.live.view.evictions

@@ -11,13 +11,13 @@ from fakes.allocators import Cluster, virtual
 from fakes.registry import H1, H2, H3, N1, Writer, host, identifier, network
 
 from netagent.errors import NetagentError, NotFoundError
-from netagent.ipam.prefetch import TOP_UP_S, hand_on, keep_stocked
+from netagent.ipam.prefetch import TOP_UP_S, hand_on, keep_prefetched
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
 GONE = identifier(0xA2)
-"""A network that is removed while somebody looks at it."""
+"""A network that is removed while a task looks at it."""
 
 
 class Space:
@@ -31,7 +31,7 @@ class Space:
         if network_id == GONE:
             raise NetagentError("it is gone")
 
-    async def surrender(self, network_id, successor):
+    async def hand_over(self, network_id, successor):
         self.asked.append((network_id, successor))
         if network_id == GONE:
             raise NotFoundError("it is gone")
@@ -54,19 +54,19 @@ def test_the_first_live_host_gets_all_of_it(alive, successors):
     assert set(space.asked) == {(one, successor) for one in (GONE, N1) for successor in successors}
 
 
-def test_an_heir_that_begins_to_leave_meanwhile_gets_no_further_network():
+def test_a_successor_that_begins_to_leave_meanwhile_gets_no_further_network():
     seen = live(H1, H2, H3)
     second, third = Writer(H2), Writer(H3)
     second.sequence = 3  # of what `live` has written
     seen.set_view(seen.view.with_entries(third.put(host("h3"))))
     space = Space()
 
-    async def surrender(network_id, successor):
+    async def hand_over(network_id, successor):
         space.asked.append((network_id, successor))
         seen.set_view(seen.view.with_entries(second.put(host("h2", going_down=True))))
         return True
 
-    space.surrender = surrender
+    space.hand_over = hand_over
     trio.run(hand_on, seen, space, trio.lowlevel.checkpoint)
     assert [successor for _, successor in space.asked][:2] == [H2, H3]
 
@@ -81,11 +81,11 @@ def _who_leaves_at_once(cluster, leaving, rng):
 
     async def leave(one):
         await trio.sleep(rng.uniform(0, 0.02))
-        async with one.allocator.asking.closed():
+        async with one.allocator.space_requests.closed():
             await one.publisher.put(host(one.name, going_down=True))
             await wait_heard()
-            await hand_on(_Seen(one), one.allocator.giving, wait_heard)
-            assert not await one.allocator.asking.top_up(N1)
+            await hand_on(_Seen(one), one.allocator.grants, wait_heard)
+            assert not await one.allocator.space_requests.top_up(N1)
 
     async def scenario():
         await cluster.create()
@@ -144,15 +144,15 @@ async def test_what_is_being_asked_for_when_a_host_begins_to_leave_is_handed_on_
     two.restart()
     cluster.settle()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(two.allocator.asking.top_up, N1)
+        nursery.start_soon(two.allocator.space_requests.top_up, N1)
         await at_the_other.wait()
         nursery.start_soon(_release_after, answered, 0.5)
-        async with two.allocator.asking.closed():
+        async with two.allocator.space_requests.closed():
             assert two.allocator.free_count(N1)[1] > 0, "it was waited for"
-            assert await two.allocator.giving.surrender(N1, one.host_id)
-            assert not await two.allocator.asking.top_up(N1)
+            assert await two.allocator.grants.hand_over(N1, one.host_id)
+            assert not await two.allocator.space_requests.top_up(N1)
             assert two.allocator.free_count(N1)[1] == 0
-    assert await two.allocator.asking.top_up(N1), "a leave that failed leaves a host that goes on"
+    assert await two.allocator.space_requests.top_up(N1), "a leave that failed leaves a host that goes on"
 
 
 async def _release_after(event, delay_s):
@@ -163,7 +163,7 @@ async def _release_after(event, delay_s):
 def test_every_network_is_looked_at_again_and_again():
     async def scenario():
         with trio.move_on_after(TOP_UP_S + 1):
-            await keep_stocked(live(), space)
+            await keep_prefetched(live(), space)
 
     space = Space()
     trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))

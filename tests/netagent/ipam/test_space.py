@@ -148,8 +148,8 @@ def test_usable_leaves_out_base_gateway_and_broadcast():
     ] == [253, 0, 0]
 
 
-def test_a_liar_that_took_everything_for_ever_can_be_forgotten():
-    """No hop is above its own; the heir's grants used to be refused as no record, and the forgetting with them."""
+def test_a_host_with_grants_at_the_highest_forged_hop_can_be_evicted():
+    """No hop is above its own; the successor's grants used to be refused as invalid, and the eviction with them."""
     honest = [(H1, grant(N1, 4, 7, H2))]
     lie = (H3, grant(N1, 0, 15, H3, 2**32 - 1))
     taken = space_of(H1, 16, [*honest, lie])

@@ -1,4 +1,4 @@
-"""Who is asked for space, when, for how long, and what is said of those who gave none."""
+"""Which hosts are asked for space, when, for how long, and what the error says of those that gave none."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_who_did_not_answer_is_asked_last_for_a_while(make):
     cluster = make(3)
     await cluster.create()
     h1, _, h3 = cluster.hosts
-    h1.is_up = False  # it has most, and nobody knows yet that it is dead
+    h1.is_up = False  # it has most, and no host knows yet that it is dead
     asked = []
     while len(asked) < 4:
         before, began = cluster.questions, trio.current_time()
@@ -133,14 +133,14 @@ async def test_who_did_not_answer_is_asked_last_for_a_while(make):
 
 
 @virtual
-async def test_who_waited_for_another_s_question_tells_what_that_one_heard(make):
+async def test_an_attach_that_waited_for_another_request_reports_that_ones_answers(make):
     cluster = make(2)
     await cluster.create(shares=False)
     cluster.hosts[0].is_up = False
     asking = cluster.hosts[1]
     async with trio.open_nursery() as nursery:
         for _ in range(4):  # they ask one after the other, 1.5 s each
-            nursery.start_soon(asking.allocator.asking.top_up, N1)
+            nursery.start_soon(asking.allocator.space_requests.top_up, N1)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(FailedError, match="asked h1: no answer"):
             await asking.attach()
@@ -153,14 +153,14 @@ async def test_a_network_removed_while_asking(make):
     one, two = cluster.hosts
 
     async def remove_first(peer, payload):
-        answer = await one.allocator.giving.answer_request(peer, payload)
+        answer = await one.allocator.grants.answer_request(peer, payload)
         await one.publisher.put(RemovalRecord(N1))
         two.hear(one)
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
         giving = SimpleNamespace(answer_request=remove_first)
-        removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(giving=giving))
+        removing = SimpleNamespace(is_up=True, allocator=SimpleNamespace(grants=giving))
         patch.setattr(cluster, "by_id", {one.host_id: removing})
         with pytest.raises(NotFoundError):
             await two.attach()
@@ -178,7 +178,7 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.allocator.giving, "answer_request", lie)
+        patch.setattr(one.allocator.grants, "answer_request", lie)
         with pytest.raises(NetagentError, match="asked h1: answered wrongly"):
             await two.attach()
     assert cluster.questions == 1
@@ -189,7 +189,7 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another one"),
+        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another address"),
         (b"", "which answered wrongly"),
     ],
 )
@@ -202,7 +202,7 @@ async def test_an_address_that_its_owner_did_not_give_is_not_taken(make, answer,
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.allocator.giving, "answer_request", give_another)
+        patch.setattr(one.allocator.grants, "answer_request", give_another)
         with pytest.raises(FailedError, match=f"10.1.0.200 belongs to host h1, {why}") as caught:
             await two.attach(200)
     assert caught.value.code == "space-unreachable"
@@ -215,9 +215,9 @@ async def test_topping_up_ahead_of_need(make):
     await cluster.create()
     one, two = cluster.hosts
     free, usable = two.allocator.free_count(N1)
-    assert not await two.allocator.asking.top_up(N1)
+    assert not await two.allocator.space_requests.top_up(N1)
     for _ in range(free - usable // 4):
         await two.attach()
-    assert await two.allocator.asking.top_up(N1)
+    assert await two.allocator.space_requests.top_up(N1)
     assert two.allocator.free_count(N1)[1] > usable
-    assert not await one.allocator.asking.top_up(N1)
+    assert not await one.allocator.space_requests.top_up(N1)

@@ -94,7 +94,7 @@ def test_the_boot_epoch_rises_with_every_opening(reopen):
 def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
     path = tmp_path / "state.db"
     path.mkdir()
-    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; mend"):
+    with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; repair"):
         Journal.open(path)
     path.rmdir()
     Journal.open(path).close()  # the lock was let go
@@ -109,10 +109,12 @@ def test_own_entries_come_back_with_heads_and_tombstones(reopen):
 
 def test_a_journal_of_another_host_is_refused(reopen):
     journal = reopen()
-    journal.require_owner(OTHER)  # an empty one is anybody's
+    journal.require_owner(OTHER)  # an empty one fits any host
     trio.run(journal.append_own, [entry(b"one", 1)])
     journal.require_owner(OWN)
-    with pytest.raises(JournalError, match=f"of the host {OWN[:8]}, the identity beside it of {OTHER[:8]}"):
+    with pytest.raises(
+        JournalError, match=f"belongs to host {OWN[:8]}, the identity beside it to {OTHER[:8]}"
+    ):
         journal.require_owner(OTHER)
 
 
@@ -314,7 +316,7 @@ def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen):
     assert reopen().load_replicas() == []
 
 
-def test_whoever_is_cancelled_while_writing_still_learns_the_outcome(reopen):
+def test_a_caller_that_is_cancelled_while_writing_still_learns_the_outcome(reopen):
     journal = reopen()
 
     async def cancelled():

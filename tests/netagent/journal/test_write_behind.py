@@ -54,7 +54,7 @@ def test_deltas_add_up(disk):
     assert waiting.take() is None
 
 
-def test_a_log_with_a_gap_is_dropped_until_it_is_heard_whole(disk):
+def test_a_log_with_a_gap_is_dropped_until_the_whole_log_arrives(disk):
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)
@@ -69,7 +69,7 @@ def test_a_log_with_a_gap_is_dropped_until_it_is_heard_whole(disk):
     assert disk.content() == ([5], [1, 2, 3, 4, 5])
 
 
-def test_a_log_heard_whole_while_an_older_delta_failed_is_written(disk):
+def test_a_whole_log_that_arrives_while_an_older_delta_failed_is_written(disk):
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     waiting.take()
@@ -79,7 +79,7 @@ def test_a_log_heard_whole_while_an_older_delta_failed_is_written(disk):
     assert disk.content() == ([2], [1, 2])
 
 
-def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_anew(disk):
+def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_again(disk):
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)

@@ -9,8 +9,8 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, host, identifier, netwo
 from netagent.membership.event_queue import (
     CONTESTED_KEPT_S,
     MAX_CONTESTED,
-    MAX_STRANGERS,
-    STRANGER_KEPT_S,
+    MAX_UNKNOWN_SOURCES,
+    UNKNOWN_SOURCE_KEPT_S,
     EventQueue,
     first_view,
 )
@@ -49,14 +49,14 @@ class Sink:
 
 def event_queue():
     parts = SimpleNamespace(
-        live=StateStore(RegistryView(H1), {}), journal=Sink(), participation=Sink(), asking=Sink()
+        live=StateStore(RegistryView(H1), {}), journal=Sink(), participation=Sink(), rpc=Sink()
     )
     parts.requests, parts.raised, parts.taken, parts.now = [], [], [], 100.0
     parts.event_queue = EventQueue(
         live=parts.live,
         journal=parts.journal,
         participation=parts.participation,
-        asking=parts.asking,
+        rpc=parts.rpc,
         on_request=parts.requests.append,
         on_raised=parts.raised.append,
         on_taken=parts.taken.extend,
@@ -125,34 +125,34 @@ def test_syncs_answers_and_questions_go_to_those_who_wait():
     raised = OwnLogRaised(CLUSTER_SCOPE, 2)
     parts.event_queue.handle((ScopeSynced(scope_of(N1)), question, answer, raised))
     assert parts.participation.notes == [("note_synced", N1)]
-    assert parts.asking.notes == [("note_response", answer)]
+    assert parts.rpc.notes == [("note_response", answer)]
     assert (parts.requests, parts.raised) == ([question], [raised])
     assert not parts.event_queue.synced
     parts.event_queue.handle((ScopeSynced(CLUSTER_SCOPE),))
     assert parts.event_queue.synced
 
 
-def test_strangers_are_bounded_the_latest_stay_and_who_joins_is_none():
+def test_unknown_sources_are_bounded_the_latest_stay_and_one_that_joins_is_removed():
     parts = event_queue()
-    for number in range(MAX_STRANGERS + 5):
+    for number in range(MAX_UNKNOWN_SOURCES + 5):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), "label"),))
         parts.event_queue.handle((UnknownSourceHeard(("198.51.100.0", 1), "key"),))
-    strangers = parts.event_queue.heard.strangers
-    assert len(strangers) == MAX_STRANGERS
+    strangers = parts.event_queue.heard.unknown_sources
+    assert len(strangers) == MAX_UNKNOWN_SOURCES
     assert strangers["198.51.100.0"] == ("key", 100.0), "heard again and again, so it stays"
     assert "198.51.100.1" not in strangers
     parts.event_queue.handle((member(address="198.51.100.0"),))
     assert "198.51.100.0" not in strangers
 
 
-def test_strangers_are_told_with_the_time_of_the_last_word():
+def test_unknown_sources_are_kept_from_their_last_report():
     parts = event_queue()
     for parts.now, number, reason in ((1.0, 1, "label"), (2.0, 2, "key"), (3.0, 1, "key")):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), reason),))
     heard = parts.event_queue.heard
-    assert heard.recent_strangers(3.0) == {"198.51.100.2": "key", "198.51.100.1": "key"}
-    assert heard.recent_strangers(2.5 + STRANGER_KEPT_S) == {"198.51.100.1": "key"}
-    assert heard.recent_strangers(4.0 + STRANGER_KEPT_S) == {}
+    assert heard.recent_unknown_sources(3.0) == {"198.51.100.2": "key", "198.51.100.1": "key"}
+    assert heard.recent_unknown_sources(2.5 + UNKNOWN_SOURCE_KEPT_S) == {"198.51.100.1": "key"}
+    assert heard.recent_unknown_sources(4.0 + UNKNOWN_SOURCE_KEPT_S) == {}
 
 
 def test_a_cloned_machine_is_remembered():

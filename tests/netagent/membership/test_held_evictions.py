@@ -1,4 +1,4 @@
-"""What one record says of a host that lives does not count at once; what an orderly forgetting says does."""
+"""An eviction of a live host does not count at once; an ordinary one, of a dead host, does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Host:
 
 
 @pytest.mark.parametrize("target", [H1, H2], ids=["this host", "another"])
-def test_a_word_on_a_host_that_lives_waits(target: str) -> None:
+def test_an_eviction_of_a_live_host_is_held(target: str) -> None:
     one = Host()
     one.hear(one.says(H3, target), CALM)
     one.look(CALM + HOLD_S - 1)
@@ -62,7 +62,7 @@ def test_it_counts_when_the_host_falls_silent() -> None:
 
 
 @pytest.mark.parametrize("state", [MemberState.DEAD, MemberState.LEFT])
-def test_a_false_word_that_the_host_is_dead_does_not_end_the_wait(state: MemberState) -> None:
+def test_a_false_claim_that_the_host_is_dead_does_not_end_the_wait(state: MemberState) -> None:
     """It takes one datagram, and the host refutes it."""
     one = Host()
     one.member(H2, state, CALM)
@@ -76,7 +76,7 @@ def test_a_false_word_that_the_host_is_dead_does_not_end_the_wait(state: MemberS
     assert [word.host for word in one.words.waiting] == [H2]
 
 
-def test_words_under_keys_of_others_take_no_places() -> None:
+def test_evictions_under_keys_of_others_take_no_slots() -> None:
     words = HeldEvictions(H1)
     words.note_synced(START)
     for host_id in (H2, H3):
@@ -99,18 +99,18 @@ def test_it_can_be_taken_back_or_replaced() -> None:
 
 
 def test_who_says_the_same_of_the_writer_contests_it() -> None:
-    """On the third host, to which both live: neither word counts in the end."""
+    """On the third host, which sees both alive: neither eviction counts in the end."""
     one = Host()
     one.hear(one.says(H3, H2), CALM)
     one.hear(one.says(H2, H3), CALM + 60)
     for now in (CALM + 61, CALM + HOLD_S, CALM + HOLD_S + 60):
         one.look(now)
         assert not one.view.forgotten
-    assert set(one.view.goodbyes) == {H2, H3}
+    assert set(one.view.evictions) == {H2, H3}
     assert not one.view.forgotten
 
 
-def test_a_liar_that_is_forgotten_meanwhile_is_not_heard() -> None:
+def test_evictions_by_a_host_that_is_evicted_meanwhile_do_not_count() -> None:
     one = Host()
     one.hear(one.says(H3, H2), CALM)
     one.view = one.view.with_entries(one.says(H1, H3))
@@ -119,7 +119,8 @@ def test_a_liar_that_is_forgotten_meanwhile_is_not_heard() -> None:
 
 
 def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
-    """A host that returns must learn at once that others have its addresses, and so must who was away with it."""
+    """A host that returns must learn at once that others have its addresses, and so must hosts that were away with
+    it."""
     for away in (H1, H2, H3):
         one = Host()
         if away == H1:
@@ -135,7 +136,7 @@ def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
         assert target in one.view.forgotten, away
 
 
-def test_our_own_word_intentions_and_disputes_never_wait() -> None:
+def test_our_own_evictions_intentions_and_disputes_never_wait() -> None:
     one = Host()
     one.hear(one.says(H1, H3), CALM)
     assert H3 in one.view.forgotten

@@ -70,7 +70,7 @@ ROUTES = {
 
 
 @virtual
-async def test_whatever_order_its_routes_come_in_they_are_told():
+async def test_routes_are_published_in_any_order():
     """The kernel's order and that of the addresses are not that of a record, which is that of the texts."""
     one, routes, own = own_host()
     by_address = sorted(map(ip_network, ROUTES), key=lambda n: (n.version, int(n[0]), n.prefixlen))
@@ -84,7 +84,7 @@ async def test_whatever_order_its_routes_come_in_they_are_told():
 
 
 @virtual
-async def test_a_move_that_could_not_be_told_is_told_soon():
+async def test_a_move_that_could_not_be_published_is_published_soon():
     one, routes, own = own_host()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)

@@ -46,7 +46,7 @@ async def test_taking_part_says_so_once_and_knows_what_is_there():
 
 
 @virtual
-async def test_a_first_sync_that_does_not_come_names_who_was_asked_and_goes_on():
+async def test_a_first_sync_that_does_not_come_names_the_hosts_asked_and_keeps_trying():
     one = await started(is_syncing=False)
     for number, (peer, state) in enumerate([(H2, MemberState.ALIVE), (H3, MemberState.LEFT)], 2):
         one.meet(peer, state)
@@ -96,7 +96,7 @@ async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
 
 
 @virtual
-async def test_what_was_said_in_a_removed_network_is_forgotten_once_its_endpoints_are_gone():
+async def test_our_log_in_a_removed_network_is_dropped_once_its_endpoints_are_gone():
     one = await started()
     mine = endpoint()
     await one.participation.take_part(N1)
@@ -115,7 +115,7 @@ async def test_what_was_said_in_a_removed_network_is_forgotten_once_its_endpoint
 
 
 @virtual
-async def test_what_an_earlier_life_said_in_a_removed_network_is_forgotten_at_the_start():
+async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_the_start():
     one = await started()
     await one.publisher.put(endpoint(), RemovalRecord(N1))
     await one.publisher.withdraw(endpoint())
@@ -130,7 +130,7 @@ async def test_what_an_earlier_life_said_in_a_removed_network_is_forgotten_at_th
 
 
 @virtual
-async def test_an_empty_log_that_a_peer_told_of_goes_unless_its_network_becomes_known():
+async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_becomes_known():
     one = await started()
     for network_id in (N1, N2, N3):
         one.node.raise_epoch(scope_of(network_id))
@@ -227,7 +227,7 @@ async def test_looking_into_a_network_is_not_seen_and_ends():
 
 
 @virtual
-async def test_a_restart_goes_on_where_it_was():
+async def test_a_restart_continues_where_it_was():
     one = await started()
     await one.participation.take_part(N1)
     one.is_syncing = False

@@ -74,7 +74,7 @@ class World:
             live=self.live,
             journal=journal,
             participation=_Sink(),
-            asking=_Sink(),
+            rpc=_Sink(),
             on_request=lambda _: None,
             on_raised=lambda _: None,
             on_taken=lambda _: None,
@@ -102,8 +102,8 @@ class World:
         events = self.me.events[self._taken :]
         self._taken = len(self.me.events)
         self.event_queue.handle(tuple(events))
-        while self.event_queue.is_behind:
-            self.event_queue.take_piece()
+        while self.event_queue.has_pending_work:
+            self.event_queue.run_step()
 
     async def run(self):
         while True:
@@ -135,7 +135,7 @@ async def asked(world, wanted=None):
 
 
 @virtual
-async def test_a_host_that_takes_no_part_is_told_by_members_that_do(world):
+async def test_a_host_that_takes_no_part_fetches_from_members_that_do(world):
     assert not world.live.view.endpoints
     began = trio.current_time()
     found = await asked(world)
@@ -148,7 +148,7 @@ async def test_a_host_that_takes_no_part_is_told_by_members_that_do(world):
 
 
 @virtual
-async def test_nothing_of_it_reaches_registry_or_journal_and_nobody_pushes_to_this_host(world):
+async def test_nothing_of_it_reaches_registry_or_journal_and_no_host_pushes_to_this_one(world):
     before = world.live.view
     await asked(world)
     assert world.live.view.endpoints == before.endpoints
@@ -198,7 +198,7 @@ async def test_members_that_are_away_are_named_and_nothing_is_made_up(world):
 
 
 @virtual
-async def test_who_enters_while_no_other_member_lives_says_that_what_they_said_is_missing(world):
+async def test_a_host_that_enters_while_no_other_member_is_alive_reports_their_records_as_missing(world):
     world.sim.crash("h2")
     world.sim.crash("h3")
     world.step(120.0)
@@ -242,7 +242,7 @@ async def test_one_member_that_is_silent_keeps_no_answer_back(world):
 
 
 @virtual
-async def test_what_was_told_once_is_shown_as_old_when_nobody_answers_any_more(world):
+async def test_fetched_records_are_shown_as_old_when_no_member_answers_any_more(world):
     await asked(world)
     world.sim.cut(["h1"], ["h2", "h3"])
     await trio.sleep(2 * FRESH_S)
@@ -275,7 +275,7 @@ async def test_it_is_dropped_some_time_after_the_last_question(world):
 
 
 @virtual
-async def test_entering_in_earnest_begins_anew_so_that_registry_and_journal_hear_of_all(world):
+async def test_really_entering_drops_what_was_fetched_so_that_registry_and_journal_get_all(world):
     await asked(world)
     world.remote.release(N1)
     world.entered.add(N1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, identifier, network
 
-from netagent.membership.restore import recall
+from netagent.membership.restore import restore
 from netagent.model.ids import HostId
 from netagent.model.records import AttachmentRecord
 from netagent.registry.record_codec import scope_of
@@ -58,14 +58,14 @@ class Remembers:
 
 def test_a_start_drops_what_others_said_in_networks_that_were_left():
     journal = Remembers()
-    known = recall(journal, HostId(H1))
+    known = restore(journal, HostId(H1))
     assert journal.owner == H1
     assert {log.scope for log in known.replicas} == {CLUSTER_SCOPE, scope_of(N1)}
     assert journal.dropped == [(scope_of(LEFT), H2)]
 
 
 def test_the_first_view_is_made_of_ours_and_of_others():
-    known = recall(Remembers(), HostId(H1))
+    known = restore(Remembers(), HostId(H1))
     assert list(known.view.networks) == [N1]
     assert known.view.attachments(N1) == {H1}
     assert len(known.view.endpoints) == 1

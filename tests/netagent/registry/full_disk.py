@@ -1,7 +1,5 @@
-"""Runs in a mount namespace of its own: fills a small disk under a journal. Prints what happened, one word a line.
-
-full_disk.py FOLDER
-"""
+"""Runs in a mount namespace of its own: fills a small disk under a journal. Prints what happened, one word
+per line."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def read_rest(process, number):
 
 
 def content(path):
-    """The head that the journal opens with, after checking that both tables tell of the same change."""
+    """The head that the journal opens with, after checking that both tables have the same change."""
     journal = Journal.open(path)
     try:
         (log,) = journal.load_own_logs()

@@ -1,4 +1,4 @@
-"""A disk that is really full: a small tmpfs, mounted where nobody else sees it."""
+"""A disk that is really full: a small tmpfs in a mount namespace of its own."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class _Kept:
         return getattr(self.journal, name)
 
 
-def test_the_word_that_a_host_is_gone_is_never_written_again():
+def test_an_eviction_is_never_written_again():
     assert may_rewrite(*key_of(host()))
     assert may_rewrite(*key_of(endpoint()))
     for one in (ForgetRecord(H1), network(), AttachmentRecord(N1), RemovalRecord(N1)):

@@ -225,7 +225,7 @@ NO_SUBNETS = (
 
 @pytest.mark.parametrize("subnet", NO_SUBNETS)
 def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
-    """One such record of a liar used to cut all containers of all hosts off from outside."""
+    """One such forged record used to cut all containers of all hosts off from outside."""
     with pytest.raises(InputError):
         network_untrusted({"name": "app", "subnets": [subnet]})
     with pytest.raises(InputError):

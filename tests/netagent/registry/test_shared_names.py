@@ -52,7 +52,7 @@ def test_two_projects_with_one_service_name_are_named_with_their_hosts():
     assert texts(view) == [
         (
             "the name db in network app is shared by compose project blog on h2, h3 and compose project shop on h1: "
-            "each is answered the other's addresses"
+            "clients of each also get the addresses of the other"
         )
     ]
 
@@ -67,7 +67,7 @@ def test_a_container_of_that_name_takes_it_from_both():
     ]
 
 
-def test_an_alias_given_by_hand_that_never_answers_is_told():
+def test_an_alias_given_by_hand_that_never_answers_is_reported():
     view = view_of((H1, {"name": "one", "aliases": ("db",)}), (H2, {"name": "db"}))
     (text,) = texts(view)
     assert "leads to db on h2, which takes it from the alias of one on h1" in text
@@ -101,7 +101,7 @@ def test_what_is_as_expected_is_no_finding(records):
     assert texts(view_of(*((owner, dict(fields)) for owner, fields in records))) == []
 
 
-def test_container_names_that_two_projects_chose_alike_are_told():
+def test_container_names_that_two_projects_chose_alike_are_reported():
     records = [(one, {"name": "db", "labels": made_by(project)}) for one, project in ((H1, "a"), (H2, "b"))]
     (text,) = texts(view_of(*records))
     assert "compose project a on h1 and compose project b on h2" in text

@@ -16,7 +16,7 @@ def row(number):
 
 
 @virtual
-async def test_changes_wake_everybody_and_nothing_is_missed():
+async def test_changes_wake_all_readers_and_nothing_is_missed():
     live, seen = StateStore(RegistryView(H1), {}), {}
 
     async def follow(name, pause_s):

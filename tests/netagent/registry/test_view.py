@@ -104,7 +104,7 @@ def test_a_record_in_a_foreign_place_is_refused(writers):
     good = entry(H1, endpoint(), 1)
     view = see(RegistryView(H2), event(H1, dataclasses.replace(good, scope=CLUSTER_SCOPE)))
     assert not view.endpoints
-    assert "not its own" in view.refused[0][2]
+    assert "does not belong to it" in view.refused[0][2]
 
 
 def test_records_of_a_later_release_are_no_error():
@@ -180,7 +180,7 @@ def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(st
     assert H2 not in view.without_host(H2).hosts
 
 
-def test_who_is_not_reached_is_a_level_of_its_own_and_hides_nobody():
+def test_an_unreached_host_is_not_hidden():
     view = RegistryView(H1).with_host_answer(H2, True)
     unreached = view.with_unreached(frozenset({H2}))
     unreached.check_invariants()
@@ -193,12 +193,12 @@ def test_who_is_not_reached_is_a_level_of_its_own_and_hides_nobody():
     assert unreached.without_host(H2).unreached == frozenset()
 
 
-def test_a_host_that_goes_down_is_hidden_by_its_own_word(writers):
+def test_a_host_that_goes_down_is_hidden_by_its_own_record(writers):
     view = see(RegistryView(H1), writers[H2].put(host(going_down=True)))
     assert view.is_host_hidden(H2)
 
 
-def test_of_a_forgotten_host_nothing_counts(writers):
+def test_nothing_of_an_evicted_host_counts(writers):
     w1, w2 = writers[H1], writers[H2]
     view = see(RegistryView(H1), w2.put(host("h2")), w2.put(network()), w2.put(endpoint())).with_member(
         member(H2)
@@ -220,7 +220,7 @@ def test_of_a_forgotten_host_nothing_counts(writers):
     assert len(back.endpoints) == 2
 
 
-def test_hosts_have_addresses_of_their_own_until_they_are_forgotten(writers):
+def test_hosts_have_addresses_of_their_own_until_they_are_evicted(writers):
     own = HostAddressRecord(N1, 5, "06:00:00:00:00:01")
     view = see(RegistryView(H1), writers[H2].put(own))
     view.check_invariants()
@@ -233,7 +233,7 @@ def test_hosts_have_addresses_of_their_own_until_they_are_forgotten(writers):
     assert not see(view, writers[H2].delete(own)).host_addresses(N1)
 
 
-def test_a_forgotten_host_sees_what_it_wrote_itself(writers):
+def test_an_evicted_host_sees_what_it_wrote_itself(writers):
     view = see(RegistryView(H2), writers[H2].put(network()), writers[H2].put(endpoint()))
     view = see(view, writers[H1].put(ForgetRecord(H2, settled=True)))
     assert H2 in view.forgotten
@@ -249,31 +249,31 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
     assert set(view.forgotten) == {H2, H3}
     view = see(view, w2.put(host("h2")), w2.put(ForgetRecord(H1, settled=True)))
     assert not view.forgotten
-    assert set(view.goodbyes) == {H1, H2, H3}
+    assert set(view.evictions) == {H1, H2, H3}
     assert set(view.hosts) == {H2}
     view = see(view, w1.delete(ForgetRecord(H2)))
     assert dict(view.forgotten) == {H3: {H1}, H1: {H2}}
 
 
-def test_a_word_that_is_disputed_does_not_count_and_a_newer_one_does(writers):
+def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers):
     w1, w2 = writers[H1], writers[H2]
     both = see(
         RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w2.put(ForgetRecord(H1, settled=True))
     )
-    # The first to take it back; the other has not yet, and others hear of the two in any order.
+    # The first to take it back; the other has not yet, and others receive the two in any order.
     taken_back = see(both, w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))))
     for view in (both, taken_back):
         assert not view.forgotten
         view.check_invariants()
     assert taken_back.is_disputed(H1, H2)
-    assert not taken_back.goodbyes.get(H1)
-    # Much later it goes, and is forgotten for good.
+    assert not taken_back.evictions.get(H1)
+    # Much later it goes, and is evicted for good.
     gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
     assert dict(gone.forgotten) == {H2: {H1}}
     gone.check_invariants()
 
 
-def test_a_word_may_be_disputed_before_it_is_heard(writers):
+def test_an_eviction_may_be_disputed_before_it_arrives(writers):
     w1, w2 = writers[H1], writers[H2]
     intention = w1.put(ForgetRecord(H2))
     view = see(RegistryView(H3), w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))), intention)
@@ -299,7 +299,7 @@ def test_a_host_can_be_dropped_whole(writers):
     assert not view.endpoints
 
 
-def test_the_membership_forgetting_a_host_keeps_its_records(writers):
+def test_records_stay_when_the_membership_removes_a_host(writers):
     view = see(RegistryView(H1), writers[H2].put(host())).with_member(member(H2)).without_member(H2)
     assert view.hosts[H2].agent is AgentState.UNKNOWN
 
@@ -375,7 +375,7 @@ def test_an_unused_network_yields_to_a_used_one(writers):
     assert not view.clashes
 
 
-def test_an_attachment_of_somebody_else_is_no_use_by_the_creator(writers):
+def test_an_attachment_of_another_host_is_no_use_by_the_creator(writers):
     view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2)))
     assert list(see(view, writers[H3].put(AttachmentRecord(N2))).networks) == [N1]
 
@@ -474,7 +474,7 @@ def test_one_address_goes_to_the_smaller_host(writers):
     assert not freed.clashes
 
 
-def test_every_kind_of_clash_has_a_cure_that_exists():
+def test_every_kind_of_conflict_has_a_cure_that_exists():
     for kind in ConflictKind:
         cure = Conflict(kind.value, "", "", "").cure
         assert "rename" not in cure, "nothing can be renamed but a host, by its configuration"
@@ -495,7 +495,7 @@ def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
     assert see(view, writers[H1].delete(endpoint(1))).clashes == ()
 
 
-def test_one_address_in_two_networks_is_no_clash(writers):
+def test_one_address_in_two_networks_is_no_conflict(writers):
     view = see(RegistryView(H1), writers[H1].put(endpoint(1, N1)), writers[H2].put(endpoint(2, N2)))
     assert len(view.endpoints) == 2
 

@@ -32,7 +32,7 @@ def asking():
 
 
 @virtual
-async def test_an_answer_comes_back_to_whoever_asked():
+async def test_an_answer_comes_back_to_its_caller():
     node, flushes, desk = asking()
     got = {}
 
@@ -61,7 +61,7 @@ async def test_no_answer_is_none_after_a_bound_even_if_the_gossip_says_nothing()
 
 
 @virtual
-async def test_a_cancelled_question_is_forgotten():
+async def test_a_cancelled_request_is_dropped():
     _, _, desk = asking()
     with trio.move_on_after(0.1):
         await desk.ask(H2, b"a")

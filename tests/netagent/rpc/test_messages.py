@@ -1,4 +1,4 @@
-"""Questions between hosts: bytes, who may ask what, and who answers when."""
+"""Requests between hosts: bytes, which host may ask what, and which answers when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_question_comes_back_as_it_was(asked):
     assert messages.parse_withdrawn_untrusted(payload, H2) == asked
 
 
-def test_nobody_asks_about_another_host():
+def test_a_host_may_not_ask_about_another_host():
     with pytest.raises(QuestionError):
         messages.parse_withdrawn_untrusted(IsWithdrawn(H2).encode(), identifier(3))
 

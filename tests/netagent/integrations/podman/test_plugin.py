@@ -35,7 +35,7 @@ async def refusal(plugin, command, *words, **given):
 
 def in_no_cluster():
     raise RefusedError(
-        "this host belongs to no cluster", code="no-cluster", hint="start one with `netagent init`"
+        "this host belongs to no cluster", code="no-cluster", hint="start a cluster with `netagent init`"
     )
 
 

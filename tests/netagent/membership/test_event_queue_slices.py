@@ -1,4 +1,4 @@
-"""Many endpoints at once are taken in piece by piece, and the view becomes what it would have become in one go."""
+"""Many endpoints at once are taken in slice by slice, and the view becomes what it would have become in one go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
 
 from netagent.membership import event_queue as module
-from netagent.membership.event_queue import PIECE_ENTRIES, EventQueue
+from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
 from netagent.membership.gossip import EventIntake
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
@@ -30,7 +30,8 @@ SCOPE = scope_of(N1)
 
 
 def parts():
-    """An inbox; `heard` has in order what it told others, with the number of endpoints in the view at that time."""
+    """An event queue; `heard` has in order what it passed on, with the number of endpoints in the view at
+    that time."""
     start = RegistryView(H1).with_entries(event(H2, entry(H2, network(subnets=("10.1.0.0/16",)), 1)))
     one = SimpleNamespace(live=StateStore(start, {}), heard=[], noted=[], taken=[], dropped=set())
 
@@ -41,7 +42,7 @@ def parts():
         live=one.live,
         journal=SimpleNamespace(note_replica=one.noted.append, note_member=lambda _: None),
         participation=SimpleNamespace(note_synced=lambda _: note("synced")),
-        asking=SimpleNamespace(note_response=lambda _: note("response")),
+        rpc=SimpleNamespace(note_response=lambda _: note("response")),
         on_request=lambda _: note("request"),
         on_raised=lambda _: None,
         on_taken=one.taken.extend,
@@ -76,7 +77,7 @@ def sizes_of_views(live):
     return sizes
 
 
-def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
+def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     one = parts()
     count = 5000
     whole = log_of(H2, range(2, count + 2), replaced=True)
@@ -98,7 +99,7 @@ def test_a_first_sync_is_taken_in_pieces_and_what_tells_of_it_comes_last():
 
     trio.run(main)
     assert sum(sizes) == count
-    assert max(sizes) <= PIECE_ENTRIES
+    assert max(sizes) <= SLICE_ENTRIES
     assert [name for name, _ in one.heard] == ["synced", "request", "response"]
     assert len(one.live.view.endpoints) == count
     told = [key for taken in one.taken if isinstance(taken, EntriesChanged) for key in taken.entries]
@@ -110,18 +111,18 @@ def test_many_small_deltas_of_one_step_are_cut_as_well():
     one = parts()
     events = tuple(log_of(f"{n:032x}", range(10 * n, 10 * n + 10)) for n in range(1, 51))
     one.event_queue.handle(events)
-    assert len(one.live.view.endpoints) == PIECE_ENTRIES, "a step takes as much at once as a piece has"
+    assert len(one.live.view.endpoints) == SLICE_ENTRIES, "a step takes as much at once as a piece has"
     before = one.live.revision
-    one.event_queue.take_piece()
-    assert len(one.live.view.endpoints) == 2 * PIECE_ENTRIES
+    one.event_queue.run_step()
+    assert len(one.live.view.endpoints) == 2 * SLICE_ENTRIES
     assert one.live.revision == before + 1
     while len(one.live.view.endpoints) < 500:
-        one.event_queue.take_piece()
+        one.event_queue.run_step()
     one.live.view.check_invariants()
 
 
 def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
-    monkeypatch.setattr(module, "PIECE_ENTRIES", 3)
+    monkeypatch.setattr(module, "SLICE_ENTRIES", 3)
     for seed in range(60):
         rng = random.Random(seed)
         one = parts()
@@ -135,9 +136,9 @@ def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
             expected = expected.with_entries(change)
             one.event_queue.handle((change,))
             for _ in range(rng.randrange(3)):
-                one.event_queue.take_piece()
+                one.event_queue.run_step()
         for _ in range(400):
-            one.event_queue.take_piece()
+            one.event_queue.run_step()
         for scope in (SCOPE, CLUSTER_SCOPE):
             for owner in (H2, H3):
                 assert one.live.view.records_of(owner, scope) == expected.records_of(owner, scope), seed
@@ -148,20 +149,20 @@ def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
 def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 52)),))
-    while one.event_queue.is_behind:
-        one.event_queue.take_piece()
+    while one.event_queue.has_pending_work:
+        one.event_queue.run_step()
     # A new endpoint with the address of one that is gone: as long as both were there, one of them would be fenced.
     successor = entry(H2, box(9000, "10.1.0.2"), 51)
     kept = log_of(H2, range(3, 150), 52)
     one.event_queue.handle((event(H2, successor, *kept.entries, replaced=True),))
     while len(one.live.view.endpoints) < 148:
-        one.event_queue.take_piece()
+        one.event_queue.run_step()
         assert not one.live.view.fenced
         assert len(one.live.view.endpoints) >= 50, "those in both logs are never away"
     assert one.live.view.endpoint_by_address("10.1.0.2", N1).record == box(9000, "10.1.0.2")
 
 
-def test_own_words_and_the_clusters_scope_never_wait():
+def test_own_records_and_the_clusters_scope_never_wait():
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)),))
     ours = event(H1, entry(H1, box(9001, "10.1.99.1"), 1))
@@ -174,14 +175,14 @@ def test_own_words_and_the_clusters_scope_never_wait():
     assert H3 in one.live.view.hosts
 
 
-def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_comes_back():
+def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back():
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
-    one.event_queue.take_piece()
+    one.event_queue.run_step()
     one.dropped.add((SCOPE, H2))
     one.live.set_view(one.live.view.without_host(H2))
     for _ in range(10):
-        one.event_queue.take_piece()
+        one.event_queue.run_step()
     assert {view.owner for view in one.live.view.endpoints.values()} == {H3}
     assert [name for name, _ in one.heard] == ["synced"]
 
@@ -190,17 +191,17 @@ def test_nothing_of_a_network_that_was_left_or_of_an_owner_that_was_forgotten_co
     )
     one.event_queue.forget_scope(SCOPE)
     for _ in range(20):
-        one.event_queue.take_piece()
+        one.event_queue.run_step()
     assert not one.live.view.endpoints
     assert [name for name, _ in one.heard] == ["synced", "request"]
 
 
-def test_a_network_that_is_left_goes_in_pieces_and_what_is_heard_anew_of_it_comes_after():
+def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_after():
     one = parts()
     count = 2000
     one.event_queue.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
-    while one.event_queue.is_behind:
-        one.event_queue.take_piece()
+    while one.event_queue.has_pending_work:
+        one.event_queue.run_step()
     assert len(one.live.view.endpoints) == count + 1
     sizes = sizes_of_views(one.live)
     event_intake = EventIntake(one.event_queue)
@@ -220,7 +221,7 @@ def test_a_network_that_is_left_goes_in_pieces_and_what_is_heard_anew_of_it_come
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
-    assert max(sizes) <= PIECE_ENTRIES
+    assert max(sizes) <= SLICE_ENTRIES
     assert sum(sizes) == 1 + 1 + count + 10
     assert one.heard[1][0] == "synced"
     assert {view.record.name for view in one.live.view.endpoints.values()} == {

@@ -1,5 +1,6 @@
-"""A full exchange of ten thousand members is written, read and merged in pieces, as is a vector of as many logs.
-What each call of a machine does is counted."""
+"""A push/pull of ten thousand members is encoded, parsed and merged in slices, as is a vector of as many logs.
+What each call of a machine does is counted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from netgossip.codec import parse
-from netgossip.codec.lzw import BYTES_A_PIECE, decode_untrusted, decoding_untrusted
+from netgossip.codec.lzw import BYTES_PER_SLICE, decode_untrusted, decoding_untrusted
 from netgossip.codec.messages import VSN, encode_node, encode_push_pull
 from netgossip.codec.parse import parsing_stream_untrusted
 from netgossip.codec.sealing import Keyring
@@ -25,7 +26,7 @@ from netgossip.membership.swim import SHORT_BYTES, WORKS_LIMIT, Swim
 from netgossip.node import GossipNode
 from netgossip.records import handlers, table
 from netgossip.records.replication import Replication
-from netgossip.slices import MEMBERS_A_PIECE, ROWS_A_PIECE
+from netgossip.slices import MEMBERS_PER_SLICE, ROWS_PER_SLICE
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -166,7 +167,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     )
 
 
-def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
+def test_a_push_pull_of_all_members_runs_in_slices(counted: Counted) -> None:
     a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
     exchanging = Exchanging(counted, a=a, b=b)
     checks: list[int] = []
@@ -182,9 +183,9 @@ def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
     total: Counter[str] = Counter()
     for go in exchanging.goes:
         total += go
-        assert all(count <= MEMBERS_A_PIECE for count in go.values()), go
+        assert all(count <= MEMBERS_PER_SLICE for count in go.values()), go
     assert min(total["_member"], total["_merge_one"], total["_hold"]) >= MANY
-    assert total["encode_node"] >= MANY - 2 * MEMBERS_A_PIECE, "some was written before we counted"
+    assert total["encode_node"] >= MANY - 2 * MEMBERS_PER_SLICE, "some was written before we counted"
     assert len(set(checks)) > 1, "others run while a part of the members is known"
     assert all(one.purpose is Purpose.JOIN for one in a._streams._streams.values()), (
         "to those who only are remembered"
@@ -194,19 +195,19 @@ def test_all_members_are_exchanged_in_pieces(counted: Counted) -> None:
     b.check_invariants()
 
 
-def test_a_later_exchange_of_what_is_known_is_in_pieces_as_well(counted: Counted) -> None:
+def test_a_later_push_pull_of_known_members_runs_in_slices_as_well(counted: Counted) -> None:
     a, b = swim(A, remembered=OTHERS), swim(B, remembered=OTHERS)
     exchanging = Exchanging(counted, a=a, b=b)
-    b._rounds.dial(address_of(A), Purpose.PUSH_PULL, NOW)
+    b._timers.dial(address_of(A), Purpose.PUSH_PULL, NOW)
     assert b.has_pending_work
     exchanging.run()
     assert a.statistics()["push_pulls"] == b.statistics()["push_pulls"] == 1
-    assert all(count <= MEMBERS_A_PIECE for go in exchanging.goes for count in go.values())
+    assert all(count <= MEMBERS_PER_SLICE for go in exchanging.goes for count in go.values())
     assert sum(go["_merge_one"] for go in exchanging.goes) >= 2 * MANY
 
 
-def test_what_is_claimed_between_two_pieces_is_not_taken_back(counted: Counted) -> None:
-    """A rumour that comes while an older word of the same member waits to be merged."""
+def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
+    """A broadcast that comes while an older claim of the same member waits to be merged."""
     a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
     newer = member(100 + MANY - 1, incarnation=7)
     told = False
@@ -237,8 +238,8 @@ def filled(swim_: Swim, stream_id: StreamId, peer: int, members: tuple[Member, .
     swim_.handle_stream_data(stream_id, data, NOW)
 
 
-def test_exchanges_that_wait_are_bounded_and_short_ones_are_heeded_all_the_same() -> None:
-    some = OTHERS[: 4 * MEMBERS_A_PIECE]
+def test_waiting_push_pulls_are_bounded_and_short_ones_are_processed_all_the_same() -> None:
+    some = OTHERS[: 4 * MEMBERS_PER_SLICE]
     a = swim(A)
     assert len(encode_push_pull([encode_node(one) for one in some], join=False)) > SHORT_BYTES
     for number in range(WORKS_LIMIT + 8):
@@ -269,31 +270,31 @@ def test_a_stream_that_breaks_while_it_is_read_leaves_nothing_and_counts_all_the
     assert not [one for one in a.drain().streams if getattr(one, "stream_id", 0) == 10]
 
 
-def test_what_is_read_in_pieces_and_is_malformed_counts_for_nothing() -> None:
+def test_a_malformed_message_read_in_slices_counts_for_nothing() -> None:
     body = encode_push_pull([encode_node(one) for one in OTHERS[:1000]], join=True) + b"x"
     pieces = parsing_stream_untrusted(body, limit_bytes=1 << 22, max_nodes=MANY)
-    for _ in range(1000 // MEMBERS_A_PIECE):
+    for _ in range(1000 // MEMBERS_PER_SLICE):
         next(pieces)
     with pytest.raises(WireError, match="wrong length"):
         next(pieces)
 
 
-def test_compressed_bytes_are_read_in_pieces() -> None:
+def test_compressed_bytes_are_read_in_slices() -> None:
     packed, bits = bytearray(), 0
     codes = [256, *([65] * 200)] * 40  # cleared often, so that all codes have 9 bits
     for number, code in enumerate([*codes, 257]):
         bits |= code << 9 * number
     packed += bits.to_bytes((9 * (len(codes) + 1) + 7) // 8, "little")
     pieces = decoding_untrusted(bytes(packed), limit_bytes=1 << 20)
-    for _ in range(len(packed) // BYTES_A_PIECE):
+    for _ in range(len(packed) // BYTES_PER_SLICE):
         next(pieces)
     with pytest.raises(StopIteration) as end:
         next(pieces)
     assert end.value.value == decode_untrusted(bytes(packed), limit_bytes=1 << 20) == b"A" * 8000
-    assert len(packed) > BYTES_A_PIECE
+    assert len(packed) > BYTES_PER_SLICE
 
 
-def test_a_node_takes_pieces_of_members_and_of_records_by_turns() -> None:
+def test_a_node_alternates_slices_of_members_and_of_records() -> None:
     a = GossipNode(
         config=GossipConfig.lan(),
         node_id=id_of(A),
@@ -387,7 +388,7 @@ def converse(counted: Counted, a: Replication, b: Replication) -> list[Counter[s
 
 
 @pytest.mark.parametrize("held", [0, MANY // 2])
-def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
+def test_vectors_of_ten_thousand_logs_are_encoded_and_compared_in_slices(
     monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
     counted = Counted(
@@ -406,17 +407,17 @@ def test_vectors_of_ten_thousand_logs_are_made_and_compared_in_pieces(
     for one in goes:
         most |= one
         total += one
-    assert most["Row"] <= ROWS_A_PIECE
-    assert most["_compare_one"] <= ROWS_A_PIECE
-    assert most["version"] <= 4 * ROWS_A_PIECE
-    assert most["delta"] <= ROWS_A_PIECE
+    assert most["Row"] <= ROWS_PER_SLICE
+    assert most["_compare_one"] <= ROWS_PER_SLICE
+    assert most["version"] <= 4 * ROWS_PER_SLICE
+    assert most["delta"] <= ROWS_PER_SLICE
     assert total["Row"] >= MANY
     assert total["_compare_one"] >= MANY - held
     assert total["version"] <= 20 * MANY, "as logs come, those that came before are not looked at again"
     assert b.unacknowledged(CLUSTER_SCOPE) == frozenset()
 
 
-def test_a_peer_that_is_forgotten_while_its_vector_is_read_leaves_nothing_behind() -> None:
+def test_a_peer_that_is_dropped_while_its_vector_is_read_leaves_nothing_behind() -> None:
     a, b = replication(A, MANY), replication(B, 0)
     for step in range(40):
         for source, target in ((a, b), (b, a)):
@@ -436,8 +437,8 @@ def test_a_peer_that_is_forgotten_while_its_vector_is_read_leaves_nothing_behind
     assert a.statistics()["standings"] == 0
 
 
-def test_members_are_told_of_as_they_come(counted: Counted) -> None:
-    """The application hears of members piece by piece, each once."""
+def test_members_are_reported_as_they_come(counted: Counted) -> None:
+    """The application gets members slice by slice, each once."""
     a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
     exchanging = Exchanging(counted, a=a, b=b)
     events: list[list[str]] = []
@@ -450,6 +451,6 @@ def test_members_are_told_of_as_they_come(counted: Counted) -> None:
 
     b.drain = noting  # type: ignore[method-assign]
     exchanging.run()
-    assert max(map(len, events)) <= MEMBERS_A_PIECE + 1
+    assert max(map(len, events)) <= MEMBERS_PER_SLICE + 1
     heard = [one for some in events for one in some]
     assert len(heard) == len(set(heard)) == MANY + 1
