@@ -103,7 +103,7 @@ class ResolverSockets:
                     make_lead(pair.lead, pair.udp.getsockname()[1])
                     sentence = f"127.0.0.11 port 53 was not led to the resolver any more in sandbox {sandbox}"
                     _limited.warning(
-                        sentence, f"datapath: somebody else changed what is ours; put right: {sentence}"
+                        sentence, f"datapath: repaired a change made by another program: {sentence}"
                     )
                 elif state is RedirectOutcome.OWNED:
                     self._owned.add(sandbox)

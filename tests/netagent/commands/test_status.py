@@ -153,7 +153,7 @@ def codes(status):
 
 @virtual
 async def test_an_address_that_is_gone_is_shown():
-    status = await status_of(agent_of(address="this host has no address that others could reach"))
+    status = await status_of(agent_of(address="this host has no address that other hosts could reach"))
     assert [one["code"] for one in status["warnings"]].count("address") == 1
     assert all(one["message"] and one["cure"] for one in status["warnings"])
 
@@ -173,7 +173,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     cluster = cluster_of()
     agent = agent_of(cluster)
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
-    cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
+    cluster.following.forwarding.trouble = "cannot turn on routing for containers: no such luck"
     status = await status_of(agent)
     cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_tagging = (
         "no such luck",
