@@ -26,7 +26,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: packages-demo .venv/.product ## three hosts, real programs, three accidents; under a minute after set-up
+demo: packages-demo .venv/.product ## three hosts, real programs, three failures; under a minute after set-up
 	@$(PYTHON) netns-lab/lab demo
 
 .PHONY: setup

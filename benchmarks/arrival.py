@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How long after a record has arrived at a host do that host's kernel entries stand?
+"""How long after a record arrives at a host are its entries in that host's kernel?
 
-A lab of two hosts. On h2 a small program sees both: the datagrams that come in at the record port, and the kernel's
+A lab of two hosts. On h2 a small program watches both: the datagrams that arrive at the record port, and the kernel's
 own notifications of neighbours and forwarding entries. On h1 empty namespaces are attached, one after the other. A
-record is told from what hosts say to each other at rest by its size. Prints the median and the worst of the runs,
-from the datagram to the first and to the last of an endpoint's four entries (its two addresses, its MAC's port, its
-MAC's host).
+record differs by its size from what hosts send each other at rest. Prints the median and the worst of the runs, from
+the datagram to the first and to the last of an endpoint's four entries (its two addresses, its MAC's port, its MAC's
+host).
 
     sudo .venv/bin/python benchmarks/arrival.py [--runs 50]
 """
@@ -18,7 +18,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from attach_to_answer import show  # puts the lab on the path
+from attach_to_answer import show  # adds the lab to the module path
 from netlab.lab import Lab
 from netlab.programs import kill_group
 from netlab.topology import of_hosts
@@ -28,7 +28,7 @@ from netagent.control.client import Client
 FOLDER = Path("/run/natbench-arrival")
 ENTRIES = 4
 SETTLED_S = 0.3
-"""Between attaches: what is left of one is not counted with the next."""
+"""Between attaches, so that late entries of one do not count for the next."""
 
 WATCHER = """
 import select, socket, struct, sys, time
@@ -53,7 +53,7 @@ while True:
 
 
 def watch(lab: Lab, runs: int) -> list[tuple[str, float]]:
-    """What h2 saw, and when, while h1 attached so many."""
+    """Return what h2 saw, and when, during so many attaches on h1."""
     h1 = lab.host("h1")
     client = Client(str(h1.path("/run/netagent/netagent.sock")))
     watching = ["/usr/bin/python3", "-c", WATCHER]
@@ -71,7 +71,7 @@ def watch(lab: Lab, runs: int) -> list[tuple[str, float]]:
 
 
 def delays(seen: list[tuple[str, float]]) -> tuple[list[float], list[float]]:
-    """Seconds from each record to its first and to its last entry; others' entries between are none of its."""
+    """Return the seconds from each record to its first and to its last entry, without entries of other records."""
     first, last = [], []
     arrived_at, entries = 0.0, ENTRIES
     for what, at in seen:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""How long from `docker run` on one host to the first good answer for its name on another: ours and Docker's overlay.
+"""How long from `docker run` on one host to the first good answer for its name on another: netagent and Docker's
+overlay.
 
-A lab of two hosts, each with a dockerd; the two are a swarm with an attachable overlay network as well, so both ways
-have the same daemons, the same image and the same machine. In a container on h2 a small program asks 127.0.0.11 for
-the name every half millisecond while `docker run -d` starts it on h1, in turns in either network. Prints for each the
-median and the worst of `docker run` itself and until the answer, and the ratio of the medians.
+A lab of two hosts, each with a dockerd; the two are also a swarm with an attachable overlay network, so both networks
+use the same daemons, the same image and the same machine. In a container on h2 a small program asks 127.0.0.11 for
+the name every half millisecond while `docker run -d` starts it on h1, alternating between the networks. Prints for
+each the median and the worst of `docker run` itself and until the answer, and the ratio of the medians.
 
     sudo .venv/bin/python benchmarks/attach.py [--runs 20]
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from attach_to_answer import ASKER, show  # puts the lab on the path
+from attach_to_answer import ASKER, show  # adds the lab to the module path
 from netlab.host import Host
 from netlab.lab import Lab
 from netlab.process import wait_until
@@ -31,7 +32,7 @@ NETWORK_S = 10.0
 
 @dataclass(slots=True)
 class Way:
-    """A network to be measured, and how its resolver knows a container."""
+    """A network to measure, and how its resolver names a container."""
 
     title: str
     network: str
@@ -46,7 +47,7 @@ def _is_mirrored(host: Host) -> bool:
 
 
 def prepare(lab: Lab, ways: list[Way]) -> None:
-    """Both networks on both hosts, and on h2 a container in each that asks."""
+    """Create both networks on both hosts, and on h2 a container in each that asks."""
     h1, h2 = lab.host("h1"), lab.host("h2")
     h1.must(["netagent", "network", "create", "app"])
     h1.must(["docker", "swarm", "init", "--advertise-addr", h1.address])
@@ -68,7 +69,7 @@ def prepare(lab: Lab, ways: list[Way]) -> None:
 
 
 def measure(lab: Lab, way: Way, number: int) -> None:
-    """One container, from `docker run` to the answer, and its end."""
+    """Time one container, from `docker run` to the answer, and remove it."""
     h1 = lab.host("h1")
     assert way.asker is not None
     assert way.asker.stdin is not None

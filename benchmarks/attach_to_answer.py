@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long after `attach` on one host does another host's container get the first good answer for the new name?
+"""How long after `attach` on one host does a container on another host get the first good answer for the new name?
 
-A lab of three hosts. In a container on h2 a small program asks 127.0.0.11 for a name every half millisecond; on h1
-an empty namespace is attached under that name through the agent's socket. Both clocks are the machine's monotonic
-clock. Prints the median and the worst of the runs, for the attach call alone and until the answer, the idle memory
-and CPU of agent and resolver, and the start-up time of `netagent services`.
+A lab of three hosts. In a container on h2 a small program asks 127.0.0.11 for a name every half millisecond; on h1 an
+empty namespace is attached under that name through the agent's socket. Both clocks are the machine's monotonic clock.
+Prints the median and the worst of the runs, for the attach call alone and until the answer, the idle memory and CPU
+of agent and resolver, and the start-up time of `netagent services`.
 
     sudo .venv/bin/python benchmarks/attach_to_answer.py [--runs 50] [--idle-s 20]
 """
@@ -59,7 +59,7 @@ for number, line in enumerate(sys.stdin, 1):
 
 
 def measure_attaches(lab: Lab, runs: int) -> tuple[list[float], list[float]]:
-    """Seconds that each attach call took, and seconds from its beginning to the first good answer on h2."""
+    """Return the seconds of each attach call, and the seconds from its start to the first good answer on h2."""
     h1 = lab.host("h1")
     client = Client(str(h1.path("/run/netagent/netagent.sock")))
     asker = subprocess.Popen(
@@ -86,7 +86,7 @@ def measure_attaches(lab: Lab, runs: int) -> tuple[list[float], list[float]]:
 
 
 def measure_idle(hosts: Sequence[Host], idle_s: float) -> None:
-    """Memory and CPU of the lab's agents and resolver processes, with nothing to do."""
+    """Print memory and CPU of the lab's idle agents and resolver processes."""
     ours = {(host.path("/").parent / "ns/pid").readlink() for host in hosts}
     found: dict[str, list[Path]] = {"agent": [], "resolver": []}
     for process in Path("/proc").iterdir():
@@ -121,7 +121,7 @@ def _memory_mb(process: Path) -> float:
 
 
 def measure_command(host: Host, runs: int) -> list[float]:
-    """Seconds of `netagent services`, whole process."""
+    """Return the seconds of `netagent services`, for the whole process."""
     environment = {**os.environ, "NETAGENT_SOCKET": str(host.path("/run/netagent/netagent.sock"))}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [str(Path(sys.executable).with_name("netagent")), "services"]
@@ -134,7 +134,7 @@ def measure_command(host: Host, runs: int) -> list[float]:
 
 
 def show(what: str, seconds: Sequence[float]) -> None:
-    """Median and worst, in milliseconds."""
+    """Print median and worst, in milliseconds."""
     print(
         f"{what}: median {statistics.median(seconds) * 1e3:.1f} ms, "
         f"worst {max(seconds) * 1e3:.1f} ms of {len(seconds)}"

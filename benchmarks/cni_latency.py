@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long do ADD and DEL of the CNI plug-in take, beside CNI's own `bridge` with `host-local`, and netavark?
+"""How long do ADD and DEL of the CNI plug-in take, compared with CNI's own `bridge` with `host-local`, and netavark?
 
-One host of a lab, all three in turn, each on a fresh namespace with an address of each family; what is timed is the
-whole program from its start to its end. VERSION shows what of it is the start of the program alone. Between two calls
-there is time for what a call leaves to be done behind it: a container is taken away as one that has lived, and no
-work of one is in another's time. Prints median and worst, and how much longer ours takes than the best.
+One host of a lab, all three in turn, each on a fresh namespace with an address of each family; the time is that of
+the whole program from start to end. VERSION shows the program's start alone. There is a pause between two calls for
+work that a call leaves in the background: so a container is removed like one that has been running, and no work of
+one call is in another's time. Prints median and worst, and how much longer ours takes than the best.
 
     sudo .venv/bin/python benchmarks/cni_latency.py [--runs 100]
 """
@@ -29,11 +29,11 @@ from netlab.topology import of_hosts  # noqa: E402
 FOLDER = Path("/run/natbench-cni")
 OURS, REFERENCE, NETAVARK = "netagent", "bridge", "netavark"
 PAUSE_S = 0.25
-"""The reconciler looks 50 ms after an attach, and then programs come to the port, some 15 ms each."""
+"""The reconciler looks 50 ms after an attach, and then attaches programs to the port, some 15 ms each."""
 ALLOWED_MS = 15.0
-"""What ours may take longer than the best: two processes instead of one, and a program in Python."""
+"""How much longer ours may take than the best: two processes instead of one, and a program in Python."""
 
-# Runs on the lab's host as one process, so that entering the host is not in the times.
+# Runs on the lab's host as one process, so that entering the host is not part of the times.
 TIMER = r"""
 import json, os, subprocess, sys, time
 
@@ -80,7 +80,7 @@ print(json.dumps(times))
 
 
 def programs(runs: int, shim: Path) -> dict[str, object]:
-    """What TIMER is told."""
+    """Return the input of TIMER."""
     ours = {"cniVersion": "1.0.0", "name": "app-net", "type": OURS, "network": "app"}
     ranges = [[{"subnet": "198.51.100.0/24"}], [{"subnet": "2001:db8:51::/64"}]]
     reference = {
@@ -114,8 +114,8 @@ def programs(runs: int, shim: Path) -> dict[str, object]:
 
 
 def measure(lab: Lab, runs: int) -> dict[str, list[float]]:
-    """Milliseconds by verb and program."""
-    with tempfile.TemporaryDirectory() as folder:  # /run is another one on the lab's hosts
+    """Return milliseconds by verb and program."""
+    with tempfile.TemporaryDirectory() as folder:  # not in /run, which the lab's hosts do not share
         shim = Path(folder, OURS)
         shutil.copy(ROOT / "netagent/integrations/shim.py", shim)
         done = subprocess.run(
@@ -129,7 +129,7 @@ def measure(lab: Lab, runs: int) -> dict[str, list[float]]:
 
 
 def show(times: dict[str, list[float]]) -> bool:
-    """Print it; True when ours takes no longer than it may."""
+    """Print the times; return True when ours takes no longer than it may."""
     medians = {what: statistics.median(some) for what, some in times.items()}
     for what, some in times.items():
         best, median, worst = min(some), medians[what], max(some)
@@ -155,7 +155,7 @@ def main() -> int:
     try:
         lab.up(of_hosts(1))
         lab.host("h1").must(["netagent", "network", "create", "app"])
-        # The bridges of the other two stay when their last container goes; ours does as long as it has one.
+        # The bridges of the other two stay when their last container goes; ours stays only while it has one.
         lab.add_container("resident", "h1", ["--network", "app"])
         good = show(measure(lab, arguments.runs))
     finally:

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""How fast are containers through our overlay, beside the same VXLAN built by hand and Docker's overlay?
+"""How fast are containers on our overlay, compared with the same VXLAN built by hand and with Docker's overlay?
 
-A lab of two hosts, each with a dockerd; the two are a swarm. Between the same two hosts there are three networks of
-the same MTU, with a container on either host each:
+A lab of two hosts, each with a dockerd; the two are a swarm. Between them there are three networks of the same MTU,
+each with one container per host:
 
-    netagent    as `netagent attach` makes it, firewall and all
-    by hand     a bridge, a VXLAN device and a veth from `ip` and `bridge`, with fixed entries, and no rules but
-                the one without which Docker's would drop what the bridge passes
+    netagent    as `netagent attach` creates it, with its firewall
+    by hand     a bridge, a VXLAN device and a veth from `ip` and `bridge`, with fixed entries, and only the one rule
+                without which Docker's rules would drop packets on the bridge
     docker      an attachable overlay network of the swarm
 
-Rounds go through all three in turns, each round beginning with another, so that a busy machine is as unfair to one
-as to the others; what counts is the median of each round's ratio. TCP and UDP are driven by iperf3 as fast as they
-go; latency is what ping sees, echo after echo, with the far kernel answering. "Work" is the processor's time that a
-datagram takes from the sender to the far container's socket: both hosts are on this machine, and nobody reads there,
-so that all of it is the sender's. It differs by some 2 % from run to run, also on a machine that does much else.
+Rounds go through all three in turn, each round beginning with another, so that a busy machine affects all equally;
+the result is the median of each round's ratio. iperf3 drives TCP and UDP at full speed; latency is that of ping, echo
+after echo, answered by the far kernel. "Work" is the processor time that a datagram takes from the sender to the far
+container's socket: both hosts are on this machine, and no program reads there, so all of it counts for the sender. It
+differs by some 2 % from run to run, even on a machine that is busy otherwise.
 
-All of it twice: with bridge netfilter on, where what a bridge of the host passes goes through everybody's iptables,
-Docker's foremost (the bridge of Docker's overlay is in a namespace of its own, with no rules; netagent keeps it from
-its bridges, netagent.datapath.reconcile.bridge_nf_bypass), and with it off.
+Everything is measured twice: with bridge netfilter on, where packets on a bridge of the host pass all iptables rules,
+mainly Docker's (the bridge of Docker's overlay is in a namespace of its own, without rules; netagent keeps bridge
+netfilter from its bridges, netagent.datapath.reconcile.bridge_nf_bypass), and with it off.
 
     sudo .ci/packages benchmark
     sudo .venv/bin/python benchmarks/datapath.py [--rounds 6] [--seconds 1]
@@ -71,10 +71,11 @@ print(min(took_ns))
 """
 PINGS = 2000
 TABLES = ("iptables", "ip6tables", "arptables")
-"""That bridge netfilter shows a bridge's packets to; the settings are those of a host, that is of a namespace."""
+"""Tables to which bridge netfilter shows a bridge's packets; the settings belong to a host, that is to a
+namespace."""
 SETTLED_S = 20.0
 NOISE = 0.05
-"""Two ways that are the same differ by so much on a machine that does nothing else."""
+"""Two equal networks differ by this much on a machine that is idle otherwise."""
 
 BY_HAND = """
 iptables -I FORWARD -i br-hand -o br-hand -j ACCEPT
@@ -95,7 +96,7 @@ ip -n hand neigh add 10.250.0.{peer} lladdr 02:00:00:00:00:{peer} dev eth0 nud p
 
 @dataclass(slots=True)
 class Way:
-    """A network: how to run a program in its container on h1 and on h2, and where the latter is."""
+    """A network: how to run a program in its container on h1 and on h2, and the address of the latter."""
 
     title: str
     client: Sequence[str]
@@ -105,7 +106,7 @@ class Way:
 
 
 def of_netagent(lab: Lab) -> Way:
-    """Ours."""
+    """Create ours."""
     lab.host("h1").must(["netagent", "network", "create", "app", "--mtu", str(MTU_BYTES)])
     near, far = (
         json.loads(lab.add_container(f"c{number}", f"h{number}", ["--network", "app", "--json"]))
@@ -117,7 +118,7 @@ def of_netagent(lab: Lab) -> Way:
 
 
 def by_hand(h1: Host, h2: Host) -> Way:
-    """The least that it takes."""
+    """Create the minimal one."""
     for host, far, number in ((h1, h2, 1), (h2, h1, 2)):
         words = {"mtu": MTU_BYTES, "own": host.address, "far": far.address}
         script = BY_HAND.format(number=number, peer=3 - number, **words)
@@ -127,7 +128,7 @@ def by_hand(h1: Host, h2: Host) -> Way:
 
 
 def of_docker(h1: Host, h2: Host) -> Way:
-    """Docker's overlay."""
+    """Create Docker's overlay."""
     h1.must(["docker", "swarm", "init", "--advertise-addr", h1.address])
     token = h1.must(["docker", "swarm", "join-token", "-q", "worker"]).strip()
     h2.must(["docker", "swarm", "join", "--token", token, "--advertise-addr", h2.address, h1.address])
@@ -143,15 +144,16 @@ def of_docker(h1: Host, h2: Host) -> Way:
 
 
 def tcp(way: Way, seconds: int) -> dict[str, float]:
-    """Gbit/s that arrived."""
+    """Return the Gbit/s that arrived."""
     report = _iperf(way, ["--time", str(seconds)])
     return {"TCP": report["end"]["sum_received"]["bits_per_second"] / 1e9}
 
 
 def udp(way: Way, seconds: int) -> dict[str, float]:
-    """Gbit/s that came to the far container, of what a sender without a limit sends.
+    """Return the Gbit/s that reached the far container, from a sender without a limit.
 
-    Also what its socket had no room for: a receiver that gets no processor is no matter of the way there.
+    Includes datagrams for which the socket had no room: a receiver without processor time says nothing about the
+    path.
     """
     before = _arrived(way)
     report = _iperf(way, ["--udp", "-b", "0", "-l", str(DATAGRAM_BYTES), "--time", str(seconds)])
@@ -160,19 +162,19 @@ def udp(way: Way, seconds: int) -> dict[str, float]:
 
 
 def _arrived(way: Way) -> int:
-    """Datagrams, since the container's beginning."""
+    """Return the number of datagrams since the container's start."""
     names, values = re.findall(r"^Udp: (.*)$", must([*way.server, "cat", "/proc/net/snmp"]), re.MULTILINE)
     counters: dict[str, int] = dict(zip(names.split(), map(int, values.split()), strict=True))
     return counters["InDatagrams"] + counters["RcvbufErrors"]
 
 
 def work(way: Way, _seconds: int) -> dict[str, float]:
-    """Microseconds of processor time for a datagram, all the way."""
+    """Return the microseconds of processor time per datagram, for the whole path."""
     return {"UDP, work": float(must([*way.client, sys.executable, "-c", SEND, way.address])) / 1e3}
 
 
 def latency(way: Way, _seconds: int) -> dict[str, float]:
-    """Microseconds there and back."""
+    """Return the microseconds of a round trip."""
     printed = must([*way.client, "ping", "-n", "-A", "-c", str(PINGS), way.address], timeout_s=60)
     times = sorted(float(found) * 1e3 for found in re.findall(r"time=([0-9.]+) ms", printed))
     return {"echo": times[len(times) // 2], "echo, p99": times[len(times) * 99 // 100]}
@@ -189,7 +191,7 @@ UNITS = {"TCP": "Gbit/s", "UDP": "Gbit/s", "UDP, work": "µs", "echo": "µs", "e
 
 
 def measure(ways: Sequence[Way], rounds: int, seconds: int) -> None:
-    """All ways in turns."""
+    """Measure all networks in turn."""
     for way in ways:
         way.measured.clear()
     for number in range(rounds):
@@ -201,7 +203,7 @@ def measure(ways: Sequence[Way], rounds: int, seconds: int) -> None:
 
 
 def show(ways: Sequence[Way]) -> bool:
-    """Print it; True when ours is no worse than either of the others."""
+    """Print the results; return True when ours is no worse than either of the others."""
     good = True
     for what, unit in UNITS.items():
         medians = (f"{way.title} {statistics.median(way.measured[what]):6.2f}" for way in ways)

@@ -1,18 +1,16 @@
 #!/usr/bin/env python3
 """What a host with many containers costs: processor time of an idle agent, of an attach and of a detach, and memory.
 
-A lab of three hosts, which are one cluster. On h1 named namespaces are attached until there are as many as asked for;
-at each number it is measured, in processor time of the processes and not by the clock, so that a busy machine does
-not count:
+A lab of three hosts, which are one cluster. On h1 named namespaces are attached until there are as many as requested.
+At each number it measures processor time of the processes, not the clock, so that other load does not count:
 
     idle      agent and resolver, in per cent of a core, while nothing happens; and the agents of the other two hosts,
-              which have no container: what it costs to be a member of a cluster of three
-    attach    agent and resolver of h1, for one namespace more, the mean of several; and the wall clock's median
+              which have no container: the cost of being a member of a cluster of three
+    attach    agent and resolver of h1, for one more namespace, the mean of several; and the wall clock's median
     detach    the same
     memory    resident, of agent and resolver
 
-The agents have the timers that they have by default; the lab's own are made for tests, and compare records five
-times as often.
+The agents use their default timers; the lab's own timers are made for tests, and compare records five times as often.
 
     sudo .venv/bin/python benchmarks/density.py [--containers 1,100,1000,3000] [--idle-s 20] [--runs 9] [--timing lan]
 """
@@ -29,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import attach_to_answer  # noqa: F401  puts the lab on the path
+import attach_to_answer  # noqa: F401  adds the lab to the module path
 from netlab.cluster import form_cluster, start_agents
 from netlab.errors import LabError
 from netlab.host import Host
@@ -40,12 +38,12 @@ from netagent.control.client import Client
 
 FOLDER = Path("/run/natbench-density")
 SETTLE_S = 20.0
-"""After the last attach: repairs, looks into new sandboxes and what is told to other hosts; and a bridge tells of
-each port again 15 s after it came."""
+"""After the last attach: for repairs, looks into new sandboxes and messages to other hosts; and a bridge reports each
+port again 15 s after it was added."""
 BESIDE = 4
-"""Attached at once while the number is made up."""
+"""Attached at the same time while the number is reached."""
 PORTS = 900
-"""Containers of one network: a bridge of the kernel has 1,023 ports at most."""
+"""Containers per network: a bridge of the kernel has 1,023 ports at most."""
 BATCH = 100
 DOWNS = 20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -53,26 +51,26 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One of the two that are measured, by its number in this namespace of processes."""
+    """One of the two measured processes, by its id in this process namespace."""
 
     pid: int
 
     @property
     def cpu_s(self) -> float:
-        """Used so far, by threads that have ended, too; in hundredths of a second, so what is short is a mean."""
+        """Return the processor time so far, including ended threads; in hundredths of a second, so use means."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
     @property
     def resident_mib(self) -> float:
-        """Memory."""
+        """Return the resident memory."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 @dataclass(slots=True)
 class Cost:
-    """Of one kind of call: processor time of agent and of resolver, and the wall clock's, in ms."""
+    """Cost of one kind of call: processor time of agent and of resolver, and the wall clock's, in ms."""
 
     agent_ms: list[float] = field(default_factory=list)
     resolver_ms: list[float] = field(default_factory=list)
@@ -84,7 +82,8 @@ class Cost:
 
 
 def process_of(host: Host, words: Sequence[str]) -> Process:
-    """The one whose command line has all these words, among the descendants of the host's first process."""
+    """Return the process whose command line has all these words, among the descendants of the host's first
+    process."""
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         line = status.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         if all(word in line for word in words):
@@ -106,21 +105,21 @@ class Density:
         self.count = 0
 
     def make(self, names: Sequence[str]) -> None:
-        """Namespaces."""
+        """Create namespaces."""
         batch = "".join(f"netns add {name}\n" for name in names)
         self.host.must(["ip", "-batch", "-"], stdin=batch, timeout_s=600)
 
     def attach(self, name: str) -> None:
-        """One, by the API as the command line does."""
+        """Attach one, by the API as the command line does."""
         network = f"app{self.count // PORTS}"
         self.client.call("POST", "/v1/endpoints", body={"target": f"netns:{name}", "network": network})
 
     def detach(self, name: str) -> None:
-        """The reverse."""
+        """Detach one."""
         self.client.call("DELETE", f"/v1/endpoints/{name}")
 
     def grow_to(self, count: int) -> None:
-        """So many are attached from now on."""
+        """Attach until there are so many."""
         while self.count < count:
             names = [f"c{number}" for number in range(self.count, min(count, self.count + BATCH))]
             self.make(names)
@@ -130,7 +129,7 @@ class Density:
 
     @contextmanager
     def noting(self, cost: Cost) -> Iterator[None]:
-        """What a block costs, and what follows from it in the next moment."""
+        """Add the cost of a block, and of what follows from it in the next moment."""
         agent_s, resolver_s, began = self.agent.cpu_s, self.resolver.cpu_s, time.monotonic()
         yield
         cost.wall_ms.append(1000 * (time.monotonic() - began))
@@ -139,7 +138,7 @@ class Density:
         cost.resolver_ms.append(1000 * (self.resolver.cpu_s - resolver_s))
 
     def idle(self, seconds: float) -> tuple[float, float, float]:
-        """Agent, resolver, and the mean of the other hosts' agents, in per cent of a core."""
+        """Return agent, resolver, and the mean of the other hosts' agents, in per cent of a core."""
         processes = (self.agent, self.resolver, *self.others)
         before, began = [one.cpu_s for one in processes], time.monotonic()
         time.sleep(seconds)
@@ -151,7 +150,7 @@ class Density:
 
 
 def measure(density: Density, runs: int, idle_s: float) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     time.sleep(SETTLE_S)
     idle = density.idle(idle_s)
     attach, detach = Cost(), Cost()
@@ -171,7 +170,7 @@ def measure(density: Density, runs: int, idle_s: float) -> str:
 
 
 def boot(lab: Lab, timing: str) -> None:
-    """Three hosts, one cluster."""
+    """Boot three hosts as one cluster."""
     lab.up(of_hosts(3), agents=False)
     for host in lab.hosts:
         host.path("/etc/netagent/netagent.toml").write_text(f'name = "{host.name}"\ntiming = "{timing}"\n')
@@ -180,7 +179,7 @@ def boot(lab: Lab, timing: str) -> None:
 
 
 def take_down(lab: Lab) -> None:
-    """The kernel ends a thousand namespaces of a host in more time than a lab waits for."""
+    """Remove the lab in steps: the kernel needs more time to end a thousand namespaces than a lab waits for."""
     for _ in range(DOWNS):
         with suppress(LabError):
             lab.down()

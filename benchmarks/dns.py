@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""What does an answer cost, beside dnsmasq with the same names in the same run?
+"""What does an answer cost, compared with dnsmasq with the same names in the same run?
 
-In a network namespace of its own. The resolver process, told by an agent's half of the conversation, answers for one
-container at 127.0.0.11; dnsmasq at 127.0.0.12; both ask a second dnsmasq for what is not theirs. dnsperf asks one
-after the other, in turn: names of the network itself, names that were forwarded once and are in the cache since, and
-half of each, with and without EDNS. The processor time that the kernel counted for each server's process, user and
-system, is divided by the queries that were answered. Ratios count, not times: the machine is the same for both.
+Runs in a network namespace of its own. The resolver process, fed by the agent's side of the conversation, answers for
+one container at 127.0.0.11; dnsmasq at 127.0.0.12; both ask a second dnsmasq for names that are not theirs. dnsperf
+queries one after the other, in turn: names of the network itself, names that were forwarded once and are in the cache
+since, and half of each, with and without EDNS. The processor time of each server's process, user and system, is
+divided by the number of answered queries. Ratios count, not times: the machine is the same for both.
 
-As fast as it goes, a server finds many queries waiting each time it wakes up. With `--rate` there is a row for a
-server that sleeps between two.
+At full speed, a server finds many queries waiting each time it wakes up. With `--rate` there is a row for a server
+that sleeps between two queries.
 
     sudo .venv/bin/python benchmarks/dns.py [--runs 5] [--seconds 3] [--names 10] [--rate 2000]
 """
@@ -56,46 +56,46 @@ OURS, THEIRS, UPSTREAM = "127.0.0.11", "127.0.0.12", "127.0.0.13"
 ZONE = "app.mesh.internal"
 READY_S = 10.0
 GOALS = {"local": 1.0, "forwarded": 1.2}
-"""At most so much of dnsmasq's processor time, as fast as it goes and without EDNS."""
+"""Limits relative to dnsmasq's processor time, at full speed and without EDNS."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked, and how."""
+    """The kind and rate of queries."""
 
     kind: str
     edns: bool
     rate: int
-    """Queries a second; 0: as many as it can."""
+    """Queries per second; 0: as many as possible."""
 
     @property
     def text(self) -> str:
-        """For the table."""
-        how = f"{self.rate:,} a second" if self.rate else "flat out"
+        """The row's title in the table."""
+        how = f"{self.rate:,} per second" if self.rate else "full speed"
         return f"{self.kind}{', EDNS' if self.edns else ''}, {how}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one run against one server."""
+    """The result of one run against one server."""
 
     cpu_us: float
-    """Of each query."""
+    """Per query."""
     answered_a_second: float
 
 
 def local_names(count: int) -> list[str]:
-    """Names in the network, one address of each family."""
+    """Return names in the network, with one address of each family."""
     return [f"web{number}.{ZONE}" for number in range(count)]
 
 
 def forwarded_names(count: int) -> list[str]:
-    """Names that only the upstream knows."""
+    """Return names that only the upstream server knows."""
     return [f"www{number}.example.com" for number in range(count)]
 
 
 def table_of(count: int) -> dict[Key, Row]:
-    """A network in which every name is one endpoint, and a container that sees it."""
+    """Return a network in which every name is one endpoint, and a container that sees it."""
     network = NetworkId("a" * 32)
     table: dict[Key, Row] = {
         SETTINGS_KEY: SettingsRow("mesh.internal"),
@@ -120,13 +120,13 @@ def table_of(count: int) -> dict[Key, Row]:
 
 
 def addresses_of(number: int) -> tuple[str, str]:
-    """One of each family."""
+    """Return one address of each family."""
     return f"10.160.{number // 250}.{number % 250 + 1}", f"fd00:1::{number + 1:x}"
 
 
 @contextlib.contextmanager
 def dnsmasq(address: str, names: Sequence[str], ttl_s: int, *options: str) -> Iterator[int]:
-    """Run one, with records for the names; the process's number."""
+    """Run dnsmasq, with records for the names; yield its process id."""
     records = [f"--host-record={text},{','.join(addresses_of(n))},{ttl_s}" for n, text in enumerate(names)]
     command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv"]
     command += [
@@ -149,7 +149,7 @@ def dnsmasq(address: str, names: Sequence[str], ttl_s: int, *options: str) -> It
 
 @contextlib.asynccontextmanager
 async def resolver(folder: Path, count: int) -> AsyncIterator[int]:
-    """Run the resolver process, with names and a container; the process's number."""
+    """Run the resolver process, with names and a container; yield its process id."""
     (folder / "resolv.conf").write_text(f"nameserver {UPSTREAM}\n", encoding="ascii")
     supervisor = Supervisor(folder, release="benchmark", resolv_conf=folder / "resolv.conf")
     async with trio.open_nursery() as nursery:
@@ -169,14 +169,14 @@ async def resolver(folder: Path, count: int) -> AsyncIterator[int]:
 
 
 def listening_pair(address: str) -> SocketPair:
-    """As the agent makes them in a container."""
+    """Open sockets as the agent does in a container."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind((address, 53))
     return SocketPair(udp, socket.create_server((address, 53)))
 
 
 def wait_for_answers(address: str, text: str) -> None:
-    """Ask until the server answers at all."""
+    """Ask until the server answers."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in text.split("."))
     query = b"\0\1\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
     until = time.monotonic() + READY_S
@@ -191,13 +191,13 @@ def wait_for_answers(address: str, text: str) -> None:
 
 
 def cpu_s(process_id: int) -> float:
-    """Processor time so far, of all threads."""
+    """Return the processor time so far, of all threads."""
     tasks = Path(f"/proc/{process_id}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def measure(server: str, process_id: int, load: Load, questions: Path, seconds: float) -> Result:
-    """One run of dnsperf."""
+    """Run dnsperf once."""
     command = ["dnsperf", "-s", server, "-d", str(questions), "-l", str(seconds), "-c", "4", "-W"]
     command += ["-e"] if load.edns else []
     command += ["-Q", str(load.rate)] if load.rate else []
@@ -214,7 +214,7 @@ def measure(server: str, process_id: int, load: Load, questions: Path, seconds: 
 
 
 def write_questions(folder: Path, kind: str, count: int) -> Path:
-    """As stubs ask: A and AAAA of each name."""
+    """Write questions as stubs ask them: A and AAAA of each name."""
     local, forwarded = local_names(count), forwarded_names(count)
     names = {"local": local, "forwarded": forwarded, "half of each": [*local, *forwarded]}[kind]
     path = folder / kind.replace(" ", "-")
@@ -225,8 +225,8 @@ def write_questions(folder: Path, kind: str, count: int) -> Path:
 def compare(
     servers: Sequence[tuple[str, int]], load: Load, questions: Path, arguments: argparse.Namespace
 ) -> None:
-    """Both servers in turn, and a line for the table."""
-    for server, process_id in servers:  # whatever is to be in a cache
+    """Measure both servers in turn, and print a line of the table."""
+    for server, process_id in servers:  # first fill the caches
         measure(server, process_id, load, questions, 0.3)
     results: dict[str, list[Result]] = {server: [] for server, _ in servers}
     for _ in range(arguments.runs):
@@ -246,7 +246,7 @@ def compare(
 
 
 def median_cpu(results: Sequence[Result]) -> float:
-    """Processor time of each query, in µs."""
+    """Return the processor time per query, in µs."""
     return statistics.median(one.cpu_us for one in results)
 
 
@@ -276,7 +276,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--names", type=int, default=10)
-    parser.add_argument("--rate", type=int, default=0, help="queries a second of a second table")
+    parser.add_argument("--rate", type=int, default=0, help="queries per second of a second table")
     arguments = parser.parse_args()
     if missing := [program for program in ("dnsmasq", "dnsperf") if shutil.which(program) is None]:
         sys.exit(f"{' and '.join(missing)} missing: .ci/packages benchmark installs what benchmarks need")

@@ -1,4 +1,4 @@
-"""Hosts that are not there: the records of each, and a process with a node that tells an agent of all of them.
+"""Simulated remote hosts: the records of each, and a process with a node that sends all of them to an agent.
 
 As a program it is that process, for `programming.py`:
 
@@ -42,21 +42,21 @@ from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: 
 HOSTS = 300
 ADDRESS = "192.0.2.1"
 TELLER = "192.0.2.2"
-"""Where the node with all the records is."""
+"""The address of the node with all the records."""
 CLUSTER = "ab" * 16
 RING_KEY = bytes(32)
 TICK_S = 0.001
 
 
 class Ticks:
-    """A task that wants to run every millisecond, and notes how long it was away: never less than it was kept from
-    running, and up to that millisecond more."""
+    """A task that wants to run every millisecond, and records how long it could not: never less than it was blocked,
+    and up to that millisecond more."""
 
     def __init__(self) -> None:
         self._wall_s = self._cpu_s = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             began_s, cpu_s = time.monotonic(), time.thread_time()
             await trio.sleep(TICK_S)
@@ -64,26 +64,26 @@ class Ticks:
             self._cpu_s = max(self._cpu_s, time.thread_time() - cpu_s)
 
     async def taken(self) -> str:
-        """The longest block since the last call, the one that may just have ended included."""
+        """Return the longest block since the last call, including one that may just have ended."""
         await trio.sleep(3 * TICK_S)
         wall_s, cpu_s, self._wall_s, self._cpu_s = self._wall_s, self._cpu_s, 0.0, 0.0
         return f"longest block {wall_s * 1000:.1f} ms, of which CPU {cpu_s * 1000:.1f} ms"
 
 
 def offset_of(number: int) -> tuple[str, str, str]:
-    """IPv4, IPv6 and MAC of an endpoint elsewhere."""
+    """Return IPv4, IPv6 and MAC of a remote endpoint."""
     at = number + 600
     mac = bytes([2, 0x22, 0, *at.to_bytes(3, "big")]).hex(":")
     return f"10.160.{at >> 8}.{at & 255}", f"fd00:1::{at:x}", mac
 
 
 def underlay_of(number: int) -> str:
-    """Where a host is reached."""
+    """Return a host's underlay address."""
     return f"198.18.{number >> 8}.{number & 255}"
 
 
 class Elsewhere:
-    """Some hosts, 300 unless told otherwise, and what each of them says."""
+    """Some hosts, 300 by default, and the records of each."""
 
     def __init__(self, network_id: NetworkId, hosts: range = range(HOSTS)) -> None:
         self._network_id = network_id
@@ -92,7 +92,7 @@ class Elsewhere:
         self._sequences: Counter[tuple[int, Scope]] = Counter()
 
     def hosts(self) -> Iterator[EntriesChanged]:
-        """Their records, and that they are in the network."""
+        """Yield their host records, and their participation in the network."""
         for at, number in enumerate(self._hosts):
             record = HostRecord(
                 name=f"x{number}",
@@ -105,11 +105,11 @@ class Elsewhere:
             yield self._said(at, [record, AttachmentRecord(self._network_id)])
 
     def removal(self) -> EntriesChanged:
-        """The first of them says that the network is removed."""
+        """Return the removal of the network, published by the first of them."""
         return self._said(0, [RemovalRecord(self._network_id)])
 
     def endpoints(self, numbers: range) -> Iterator[EntriesChanged]:
-        """Shared out to the hosts, one delta for each."""
+        """Yield endpoints distributed over the hosts, one delta for each host."""
         for at in range(len(self._hosts)):
             records = [self._endpoint(one) for one in numbers if one % len(self._hosts) == at]
             if records:
@@ -140,7 +140,7 @@ class Elsewhere:
 
 @contextmanager
 def a_teller(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Another process with a node that holds all the records and joins the agent. At the end: its longest block."""
+    """Run another process with a node that holds all the records and joins the agent; yields its longest block."""
     command = [sys.executable, __file__, *arguments]
     longest: list[str] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as teller:
@@ -154,7 +154,7 @@ def a_teller(arguments: Sequence[str]) -> Iterator[list[str]]:
 async def tell(
     network_id: NetworkId, hosts: range, numbers: range, gossip_port: int, record_port: int
 ) -> None:
-    """Be the first of some hosts, hold what all of them say, and join the agent, until nobody listens any more."""
+    """Act as the first of some hosts, hold the records of all, and join the agent, until standard input closes."""
     elsewhere, scope = Elsewhere(network_id, hosts), scope_of(network_id)
     said = [*elsewhere.hosts(), *elsewhere.endpoints(numbers)]
     logs = [Log(e.scope, e.owner, e.epoch, e.head, 0, {one.key: one for one in e.entries}) for e in said]

@@ -1,15 +1,15 @@
 # ruff: noqa: SLF001
-"""What gossip costs in large clusters: deltas that are sent, and processor time, each beside what is needed.
+"""What gossip costs in large clusters: deltas sent, and processor time, each compared with what is needed.
 
     python benchmarks/gossip_scale.py [push] [records] [newcomer] [start]
 
-push      one change of a host with 10,000 peers: one delta a peer is needed
+push      one change of a host with 10,000 peers: one delta per peer is needed
 records   one change of 32 records of a host with 1,000 peers, which is longer than a datagram: over a stream to each
           peer, and in parts; then the same for 20 nodes with sockets on this machine, the kernel's time included
-newcomer  a host that joins 300 others, each with a record: one delta a host is needed
-start     100 hosts that start at once, each with a record: one delta for each pair is needed
+newcomer  a host that joins 300 others, each with a record: one delta per host is needed
+start     100 hosts that start at once, each with a record: one delta per pair is needed
 
-Counts are the same in each run. Processor times are this machine's; no host does anything else meanwhile.
+Counts are the same in each run. Processor times are this machine's, on which the simulated host runs alone.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ from netgossip.types import (
 )
 
 PIECE_S = 0.001
-"""What one call of the owner takes, on the clock of the count."""
+"""Assumed length of one call of the owner, on the virtual clock."""
 LABEL = b"benchmark"
 OWNER = "0a" * 16
 
 
 class Peers:
-    """Peers of one machine, which acknowledge what they get `rtt_s` later."""
+    """The peers of one node, which acknowledge what they get `rtt_s` later."""
 
     def __init__(self, count: int, rtt_s: float = 0.001, *, assembles: int = ASSEMBLED_BYTES) -> None:
-        """`assembles`: what the peers announce; with 0 what is longer than a datagram goes over streams."""
+        """`assembles`: what the peers announce; with 0, changes longer than a datagram go over streams."""
         self.assembles = assembles
         self.keyring = Keyring([bytes(32)])
         self.rtt_s = rtt_s
@@ -79,7 +79,7 @@ class Peers:
         self.assembly = Assembly()
         self.dialled: dict[StreamId, NodeId] = {}
         self.read: dict[NodeId, bytearray] = {}
-        """Bodies of frames on streams that are not over."""
+        """Bodies of frames on streams that are not complete."""
         self.node_ids: list[NodeId] = [f"{number:032x}" for number in range(1, count + 1)]
         self.by_address = {
             (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 7957): i for n, i in enumerate(self.node_ids)
@@ -105,7 +105,7 @@ class Peers:
         self.longest_s = 0.0
 
     def meet(self) -> None:
-        """As after a long time together: all have proven their starts, and hold all that the owner has said."""
+        """Set the state after a long time together: all are proven to be alive, and hold all records of the owner."""
         owner = self.owner
         owner._anti_entropy.synced(CLUSTER_SCOPE)
         for address, node_id in self.by_address.items():
@@ -122,12 +122,12 @@ class Peers:
         self.cpu_s = self.longest_s = 0.0
 
     def commit(self, *records: tuple[bytes, bytes]) -> None:
-        """A change of the owner's."""
+        """Make a change of the owner's records."""
         changes = [(CLUSTER_SCOPE, key, value) for key, value in records]
         self._call(lambda: self.owner.commit(self.owner.prepare(changes), self.now))
 
     def run_until_quiet(self) -> None:
-        """Until the owner has been told that all have what it said."""
+        """Run until the owner knows that all have its records."""
         for _ in range(1_000_000):
             while self.waiting and self.waiting[0][0] <= self.now:
                 _, _, frame = self.waiting.popleft()
@@ -174,7 +174,7 @@ class Peers:
             self._obey(command)
 
     def _obey(self, command: StreamCommand) -> None:
-        """A peer reads all that comes on a stream, and closes it after the last frame."""
+        """Make a peer read everything on a stream, and close it after the last frame."""
         if isinstance(command, StreamOpen):
             self.streams += 1
             self.dialled[command.stream_id] = self.by_address[command.destination]
@@ -212,7 +212,7 @@ class Peers:
 
 
 def push(count: int = 10_000) -> Peers:
-    """One change, told to all."""
+    """Send one change to all."""
     peers = Peers(count)
     peers.meet()
     peers.commit((b"key", b"value"))
@@ -221,7 +221,7 @@ def push(count: int = 10_000) -> Peers:
 
 
 def records(count: int = 1_000, *, assembles: int = ASSEMBLED_BYTES, changed: int = 32) -> Peers:
-    """One change of many records, as when all containers of a host are detached or attached, told to all."""
+    """Send one change of many records to all, as when all containers of a host are detached or attached."""
     peers = Peers(count, assembles=assembles)
     peers.meet()
     peers.commit(*_endpoints(changed))
@@ -230,7 +230,7 @@ def records(count: int = 1_000, *, assembles: int = ASSEMBLED_BYTES, changed: in
 
 
 def _endpoints(count: int) -> list[tuple[bytes, bytes]]:
-    """Records of the size that endpoints have; none is like another."""
+    """Return records of the size of endpoints, each different."""
     rng = random.Random(1)
     return [(b"endpoint %d" % number, rng.randbytes(150)) for number in range(count)]
 
@@ -269,19 +269,19 @@ class SocketNode:
         )
 
     def commit(self, changes: list[tuple[bytes, bytes]]) -> None:
-        """One change of the node's own records."""
+        """Make one change of the node's own records."""
         entries = self.node.prepare([(CLUSTER_SCOPE, key, value) for key, value in changes])
         self.node.commit(entries, trio.current_time())
         self.driver.flush_nowait()
 
     def counted(self, name: str) -> int:
-        """One of its statistics."""
+        """Return one of its statistics."""
         return int(self.node.statistics().get(f"record_{name}", 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a change costs, by sockets: all nodes together, the kernel's time for them included."""
+    """What a change costs with sockets: all nodes together, the kernel's time for them included."""
 
     datagrams: float
     streams: float
@@ -290,7 +290,7 @@ class Told:
 
 
 async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times: int = 10) -> Told:
-    """`times` changes of 32 records, told to `count` other nodes; each cost is that of one change."""
+    """Send `times` changes of 32 records to `count` other nodes; each cost is that of one change."""
     first = SocketNode(1, None, assembles)
     nodes = [first, *(SocketNode(number, first, assembles) for number in range(2, count + 2))]
     async with trio.open_nursery() as nursery:
@@ -302,7 +302,7 @@ async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times
             first.commit([(b"first", b"1")])
             while first.node.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(0.01)
-        await trio.sleep(3)  # rumours and comparisons of the beginning
+        await trio.sleep(3)  # for broadcasts and anti-entropy of the start
         before = [sum(node.counted(name) for node in nodes) for name in ("datagrams_sent", "streams_dialled")]
         spent = waited = 0.0
         for _ in range(times):
@@ -321,7 +321,7 @@ async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What it took until hosts had each other's records."""
+    """The cost until hosts had each other's records."""
 
     needed: int
     deltas: int
@@ -337,7 +337,7 @@ def _counted(cluster: SimCluster, name: str) -> int:
 
 
 def _together(count: int) -> SimCluster:
-    """Hosts that have been together for long."""
+    """Return hosts that have been together for long."""
     cluster = SimCluster(seed=1, config=GossipConfig.lan(), latency_s=(0.000_2, 0.001))
     hosts = [cluster.add(f"n{number}", seeds=()) for number in range(1, count + 1)]
     for host in hosts:
@@ -359,7 +359,7 @@ def _together(count: int) -> SimCluster:
 
 
 def newcomer(count: int = 300) -> Arrival:
-    """One host joins `count` others. The time is its processor time."""
+    """Let one host join `count` others. The time is its processor time."""
     cluster = _together(count)
     deltas, streams = _counted(cluster, "deltas_sent"), _counted(cluster, "streams_dialled")
     came = cluster.add("newcomer")
@@ -377,7 +377,7 @@ def newcomer(count: int = 300) -> Arrival:
 
 
 def _clocked(host: SimHost) -> list[float]:
-    """Counts the processor time of a host's node."""
+    """Measure the processor time of a host's node."""
     spent = [0.0]
     node = host.running
     for name in ("handle_datagram", "handle_stream_data", "handle_deadline", "run_step", "drain"):
@@ -397,7 +397,7 @@ def _timed(call: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
 
 
 def start(count: int = 100) -> Arrival:
-    """All start at once, each with a record and the first as its seed. The time is that of all."""
+    """Start all at once, each with a record and the first as its seed. The time is that of all."""
     cluster = SimCluster(seed=1, config=GossipConfig.lan(), latency_s=(0.000_2, 0.001))
     began = time.process_time()
     for number in range(1, count + 1):
@@ -419,7 +419,7 @@ def start(count: int = 100) -> Arrival:
 
 
 def main(wanted: list[str]) -> None:
-    """Print what was asked for."""
+    """Print the requested results."""
     if "push" in wanted:
         peers = push()
         print(

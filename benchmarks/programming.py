@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""How fast does a host's kernel learn of endpoints elsewhere, and how long does the agent's event loop stand still?
+"""How fast does a host's kernel learn of remote endpoints, and how long is the agent's event loop blocked?
 
-In a network namespace of its own. First the reconciler alone writes a network of N endpoints (two neighbours, an FDB
-entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch` write
-the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall), with one
-container in the network, is handed the records of N endpoints on 300 hosts, host by host, as from the gossip; then
-one endpoint after the other; then it is asked for them all, is left alone for its timer, and leaves the network.
-Before all that another agent gets the whole of a large network from a node in a process of its own, which joins the
-cluster, over the gossip's sealed streams: N endpoints of 300 hosts, then as many of one host. Of each part it prints
-the longest time for which the event loop did not come to a task that wanted to run, up to a millisecond too much, at
-the first sync also that of who sends it: by the wall clock, and in CPU seconds of its own thread, which other
+Runs in a network namespace of its own. First the reconciler alone writes a network of N endpoints (two neighbours, an
+FDB entry at the bridge and one at the VXLAN device each) into an empty kernel; then `ip -batch` and `bridge -batch`
+write the same entries, and the ratio is printed. Then a whole agent (journal, gossip, resolver process, firewall),
+with one container in the network, receives the records of N endpoints on 300 hosts, host by host, as from the gossip;
+then one endpoint after the other; then it is asked for them all, is left alone for its timer, and leaves the network.
+
+Before all that another agent gets the whole of a large network from a node in a separate process, which joins the
+cluster, over the gossip's sealed streams: N endpoints of 300 hosts, then as many of one host. For each part it prints
+the longest time during which the event loop did not run a task that wanted to run, up to a millisecond too much, and
+for the first sync also that of the sender: by the wall clock, and in CPU seconds of its own thread, which other
 programs on the machine do not lengthen.
 
     sudo .venv/bin/python benchmarks/programming.py [--sizes 100,1000,10000] [--changes 20] [--only-sync]
@@ -31,7 +32,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from elsewhere import (  # puts the product on the path
+from elsewhere import (  # adds the product to the module path
     ADDRESS,
     CLUSTER,
     HOSTS,
@@ -85,7 +86,7 @@ QUESTIONS = (
 
 
 def state_of(count: int) -> KernelState:
-    """A network of `count` endpoints elsewhere."""
+    """Return a network of `count` remote endpoints."""
     remotes = tuple(
         RemoteEndpoint(EndpointId(f"{number:032x}"), mac, (four, six), underlay_of(number % HOSTS))
         for number in range(count)
@@ -96,7 +97,7 @@ def state_of(count: int) -> KernelState:
 
 
 async def measure_reconciler(count: int) -> float:
-    """Entries a second by the reconciler alone."""
+    """Return the entries per second of the reconciler alone."""
     state = state_of(count)
     bare = KernelState(devices=state.devices)
     netlink, ticks = Netlink(open_socket()), Ticks()
@@ -115,7 +116,7 @@ async def measure_reconciler(count: int) -> float:
         took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
         print(
             f"reconciler alone: {state.entry_count} entries in {took_s:.2f} s ({cpu_s:.2f} s CPU): "
-            f"{state.entry_count / took_s:,.0f} a second; {await ticks.taken()}"
+            f"{state.entry_count / took_s:,.0f} per second; {await ticks.taken()}"
         )
         reconciler.set_desired(DesiredChange(KernelState()), 3)
         await reconciler.wait_programmed(3)
@@ -125,7 +126,7 @@ async def measure_reconciler(count: int) -> float:
 
 
 def measure_batches(count: int, folder: Path) -> float:
-    """Entries a second by `ip -batch` and `bridge -batch`: the very same, on devices made by hand."""
+    """Return the entries per second of `ip -batch` and `bridge -batch`: the same ones, on devices made by hand."""
     state = state_of(count)
     for line in ("na-90 type bridge", f"nx-90 type vxlan id 90 dstport 4798 local {ADDRESS} nolearning"):
         run(f"ip link add {line}")
@@ -145,19 +146,19 @@ def measure_batches(count: int, folder: Path) -> float:
     run("ip link del na-90")
     run("ip link del nx-90")
     print(
-        f"ip -batch and bridge -batch: {len(lines)} entries in {took_s:.2f} s: {len(lines) / took_s:,.0f} a second"
+        f"ip -batch and bridge -batch: {len(lines)} entries in {took_s:.2f} s: {len(lines) / took_s:,.0f} per second"
     )
     return len(lines) / took_s
 
 
 async def no_drops(_asked: object) -> tuple[str, ...]:
-    """Other hosts are not answered."""
+    """Stand in for requests to other hosts, which are not answered here."""
     return ()
 
 
 @asynccontextmanager
 async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, NetworkId, Ticks]]:
-    """The whole agent, with one container in a network."""
+    """Run the whole agent, with one container in a network."""
     settings = {"advertise": ADDRESS, "bind": ADDRESS, "name": "h1"}
     settings |= {"state_dir": f"{folder}/state", "run_dir": f"{folder}/run"}
     config = configuration.load(
@@ -190,7 +191,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
 
 
 async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: str) -> None:
-    """The whole agent, growing from size to size."""
+    """Measure the whole agent, growing from size to size."""
     async with an_agent(folder, box) as (cluster, network_id, ticks):
         elsewhere = Elsewhere(network_id)
         await told(cluster, list(elsewhere.hosts()))
@@ -216,7 +217,7 @@ async def measure_agent(sizes: Sequence[int], changes: int, folder: Path, box: s
 
 
 async def measure_sync(size: int, folder: Path, box: str) -> None:
-    """The first sync of a network over the gossip: of 300 hosts, then of one with as many endpoints."""
+    """Measure the first sync of a network over the gossip: of 300 hosts, then of one with as many endpoints."""
     async with an_agent(folder, box) as (cluster, network_id, ticks):
         for hosts, numbers in (
             (range(HOSTS), range(size)),
@@ -234,7 +235,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
             ]
             arguments += [cluster.config.record_port]
             with a_teller([str(one) for one in arguments]) as longest, trio.fail_after(SYNC_BOUND_S):
-                await ticks.taken()  # to start and to end the other process is not the agent's work
+                await ticks.taken()  # starting and ending the other process is not the agent's work
                 while len(cluster.live.view.endpoints_in(network_id)) <= 1 + numbers.start:
                     await trio.sleep(TICK_S)
                 began_s = time.monotonic()
@@ -252,7 +253,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
 
 
 async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
-    """Each is one step of the gossip; others run between two."""
+    """Apply each as one step of the gossip; other tasks run between two."""
     for event in events:
         cluster.gossip.event_queue.handle((event,))
         await trio.lowlevel.checkpoint()
@@ -260,11 +261,11 @@ async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
 
 
 async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size: int) -> None:
-    """All at once, from the first record to the last entry."""
+    """Apply all at once, and measure from the first record to the last entry."""
     before, cpu_s = cluster.kernel.reconciler.status().entries, time.thread_time()
     began_s = time.monotonic()
     for event in events:
-        async with turn():  # as the gossip's driver does with what a stream brings
+        async with turn():  # as the gossip's driver does with data from a stream
             cluster.gossip.event_queue.handle((event,))
     await cluster.following.projection.wait_programmed(cluster.live.revision)
     took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
@@ -272,12 +273,12 @@ async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size:
     await cluster.following.projection.wait_followed(cluster.live.revision)
     print(
         f"agent, first fill to {size} endpoints: {entries} entries from record to kernel in {took_s:.2f} s "
-        f"({cpu_s:.2f} s CPU): {entries / took_s:,.0f} a second, {entries / cpu_s:,.0f} a CPU second"
+        f"({cpu_s:.2f} s CPU): {entries / took_s:,.0f} per second, {entries / cpu_s:,.0f} per CPU second"
     )
 
 
 async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range) -> None:
-    """One endpoint after the other, each with time to settle."""
+    """Add one endpoint after the other, each with time to settle."""
     kernel_s, cpus_s = [], []
     for number in numbers:
         (event,) = elsewhere.endpoints(range(number, number + 1))
@@ -296,7 +297,7 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
 
 
 async def measure_question(cluster: Cluster, path: str, query: str = "") -> None:
-    """One that is answered with all endpoints, or looks at all of them; as the command line asks it."""
+    """Ask for all endpoints, or something computed from all of them, as the command line does."""
     app = build_app(AgentCommands(cast("Agent", SimpleNamespace(member=lambda: cluster))))
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
     size_bytes = 0
@@ -312,24 +313,24 @@ async def measure_question(cluster: Cluster, path: str, query: str = "") -> None
 
 
 async def measure_leaving(cluster: Cluster, elsewhere: Elsewhere) -> None:
-    """The network is removed, its last endpoint here is detached, and nothing of it stays."""
+    """Remove the network and detach its last endpoint here, until nothing of it stays."""
     cluster.gossip.event_queue.handle((elsewhere.removal(),))
     began_s = time.monotonic()
     for endpoint_id in tuple(cluster.live.rows):
         await cluster.endpoints.detach(endpoint_id, 0.0)
     while cluster.live.view.endpoints:
         await trio.sleep(TICK_S)
-    print(f"the network removed and left: nothing of it is known after {time.monotonic() - began_s:.2f} s")
+    print(f"the network removed and left: nothing of it remains after {time.monotonic() - began_s:.2f} s")
 
 
 def run(command: str) -> None:
-    """A command that must succeed."""
+    """Run a command that must succeed."""
     subprocess.run(command.split(), check=True, timeout=120)
 
 
 @contextmanager
 def a_box() -> Iterator[str]:
-    """The path of an empty namespace."""
+    """Yield the path of an empty namespace."""
     with subprocess.Popen(["unshare", "-n", "sleep", "infinity"]) as sleeper:
         own = Path("/proc/self/ns/net").readlink()
         path = Path(f"/proc/{sleeper.pid}/ns/net")
@@ -367,7 +368,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="natbench-") as name, a_box() as box:
         ours = trio.run(measure_reconciler, max(sizes))
         theirs = measure_batches(max(sizes), Path(name))
-        print(f"the reconciler writes {ours / theirs:.2f} times as many entries a second")
+        print(f"the reconciler writes {ours / theirs:.2f} times as many entries per second")
         trio.run(measure_agent, sizes, arguments.changes, Path(name), box)
 
 

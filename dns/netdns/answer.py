@@ -1,15 +1,15 @@
-"""Question plus source gives a reply, or the decision to ask elsewhere. Pure.
+"""Decide the reply to a question from the source's answer, or decide to forward it. Pure.
 
-    what is refused before it is read closely     class other than IN, transfers, meta types
-    what nobody may redefine                      localhost
-    what the source owns                          Found, NoData, NoSuchName: authoritative, any type, never forwarded
-    what must not leave                           what looks like the source's, special names, private reverse zones,
-                                                  addresses of single labels
-    what is somebody else's                       forwarded if the client asked for recursion and may look outside
+    refused without a closer look        class other than IN, transfers, meta types
+    not to be redefined by any source    localhost
+    owned by the source                  Found, NoData, NoSuchName: authoritative, any type, never forwarded
+    not forwarded                        names that look like the source's, special names, private reverse zones,
+                                         addresses of single labels
+    all others                           forwarded if the client asked for recursion and may look outside
 
-A server near the client is beside it on the inside, so it is asked for the last two alike.
+A server near the client is on the inside as well, so it is asked for the last two kinds alike.
 
-A negative answer carries the zone's SOA with the TTL that RFC 2308 5 gives it.
+A negative answer carries the zone's SOA with the TTL of RFC 2308 5.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _ANY: Final = RRset(c.HINFO, _ANY_TTL_S, (rdata.hinfo(b"RFC8482", b""),))
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The answer is upstream's."""
+    """Forward the question to upstream servers."""
 
     otherwise: Reply | None = None
-    """If given, only a server near the client may be asked, and this is the answer when it has none."""
+    """If given, only a server near the client may be asked, and this is the reply when it has no answer."""
 
 
 FORWARD: Final = Forward()
@@ -52,7 +52,7 @@ def absence(query: Query) -> Reply:
 def decide(
     query: Query, source: RecordSource, client: Client, *, forwarding: bool, near: bool = False
 ) -> Decision:
-    """Say what to answer to a query of operation QUERY. `near`: whether the client has a server near it."""
+    """Decide what to answer to a query of operation QUERY. `near`: whether the client has a server near it."""
     if query.opt is not None and query.opt.version > 0:
         return Reply(c.BADVERS)
     if query.rclass != c.IN or query.rtype in {c.AXFR, c.IXFR}:
@@ -71,14 +71,14 @@ def decide(
 
 
 def _kept_inside(query: Query, not_ours: NotOurs, *, forwarding: bool) -> Reply | None:
-    """Answer what is not the source's and yet not to leave the host; None: it may."""
+    """Answer a question that the source does not own but that must not leave the host; None: it may."""
     if not_ours.zone is not None:
         return _own(query, NoSuchName(not_ours.zone))
     answer = special.lookup_after(query.name, query.rtype)
     if not isinstance(answer, NotOurs):
         return _own(query, answer)
     if not forwarding:
-        return Reply(c.REFUSED, ede=(c.EDE_PROHIBITED, "this client may not look outside"))
+        return Reply(c.REFUSED, ede=(c.EDE_PROHIBITED, "this client may not resolve outside names"))
     if not query.recursion_desired:
         return Reply(c.REFUSED, ede=(c.EDE_NOT_AUTHORITATIVE, "recursion was not asked for"))
     return None
@@ -88,7 +88,7 @@ def _own(query: Query, answer: Answer) -> Reply:
     match answer:
         case Found(rrset, canonical, glue):
             if query.rtype == c.ANY:
-                # RFC 8482 4.2: the name is there; whoever needs a type may ask for it.
+                # RFC 8482 4.2: the name exists; a client that needs a type may ask for it.
                 return Reply(c.NOERROR, authoritative=True, answers=((query.name, _ANY),))
             return Reply(
                 c.NOERROR,

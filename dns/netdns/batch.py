@@ -1,11 +1,11 @@
-"""Many datagrams by one system call: recvmmsg(2) and sendmmsg(2), by ctypes.
+"""Many datagrams per system call: recvmmsg(2) and sendmmsg(2), by ctypes.
 
-`socket.recvfrom` makes text of each peer's address, and `socket.sendto` octets of that text, which takes longer than
+`socket.recvfrom` converts each peer's address to text, and `socket.sendto` converts it back, which takes longer than
 finding a finished answer. Here an answer is written over its query, behind the id, and goes to the address that the
-kernel has put beside it, which is not looked at.
+kernel has stored beside it, which is never decoded.
 
-One batch serves all IPv4 sockets of a thread, because nothing of it is needed any more when anything waits. Sockets
-of IPv6, and machines whose C library has no such calls, are served one datagram at a time.
+One batch serves all IPv4 sockets of a thread, because none of its contents are needed any more when anything waits.
+IPv6 sockets, and machines whose C library lacks these calls, are served one datagram at a time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import socket
 from typing import Final
 
 SIZE: Final = 64
-"""Datagrams in one call at most."""
+"""Datagrams per call at most."""
 DATAGRAM_BYTES: Final = 4096
-"""No query is longer: the rest is cut off, and with it what the query counted."""
+"""No query is longer: the rest is cut off, and the query is then malformed."""
 _STRIDE_BYTES: Final = DATAGRAM_BYTES + 128
-"""From a datagram to the next. With a power of two, their first octets would compete for few lines of the cache."""
+"""Distance between datagrams. With a power of two, their first octets would compete for few lines of the cache."""
 _NAME_BYTES: Final = 16
-"""A sockaddr_in: family, port, address, and eight octets of nothing."""
+"""A sockaddr_in: family, port, address, and eight unused octets."""
 
 
 class _Vector(ctypes.Structure):
@@ -53,13 +53,13 @@ class _Header(ctypes.Structure):
 
 
 class Batch:
-    """Up to SIZE datagrams, received and answered where they stand.
+    """Up to SIZE datagrams, received and answered in place.
 
-    `slots` are the places of the datagrams, `reply_bytes` says how many octets of each are to be sent.
+    `slots` are the datagrams' buffers; `reply_bytes` holds how many octets of each to send.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        """Use the calls of a C library. Raises AttributeError where it has none."""
+        """Use the calls of a C library. Raises AttributeError if it lacks them."""
         self._receive_many = library.recvmmsg
         self._receive_many.argtypes = (
             ctypes.c_int,
@@ -85,7 +85,7 @@ class Batch:
             message.vectors = ctypes.addressof(vectors[index])
             message.vector_count = 1
         self._kept = (data, names, vectors, headers)
-        """What the kernel is told the addresses of, so that it stays where it is."""
+        """Memory whose addresses the kernel has, referenced here so that it is not freed."""
         self._names = memoryview(names).cast("B")
         self._received = ctypes.addressof(headers)
         self._to_send = self._received + SIZE * ctypes.sizeof(_Header)
@@ -99,7 +99,7 @@ class Batch:
         self.reply_bytes = sizes[2 * SIZE + 1 :: 2]
 
     def receive(self, descriptor: int) -> list[int]:
-        """Take what has come, and return the length of each datagram. Never waits. Raises OSError."""
+        """Receive what is there, and return the length of each datagram. Never waits. Raises OSError."""
         count = self._receive_many(descriptor, self._received, SIZE, socket.MSG_DONTWAIT, None)
         if count < 0:
             code = ctypes.get_errno()
@@ -109,7 +109,7 @@ class Batch:
         return self._lengths[:count].tolist()
 
     def send(self, descriptor: int, first: int, end: int) -> int:
-        """Send what stands in the slots from `first` up to `end`, each to where it came from. Never waits.
+        """Send the contents of the slots from `first` up to `end`, each to its sender. Never waits.
 
         Returns how many could not be sent. They are lost: a full buffer or a peer that is gone is no reason to wait.
         """
@@ -124,13 +124,13 @@ class Batch:
         return failed
 
     def peer(self, index: int) -> tuple[str, int]:
-        """Return where a datagram came from, as `socket.recvfrom` does."""
+        """Return a datagram's sender, as `socket.recvfrom` does."""
         name = bytes(self._names[index * _NAME_BYTES : (index + 1) * _NAME_BYTES])
         return socket.inet_ntop(socket.AF_INET, name[4:8]), int.from_bytes(name[2:4], "big")
 
 
 def open_batch() -> Batch | None:
-    """Return a batch; None where the C library has no such calls."""
+    """Return a batch; None if the C library lacks these calls."""
     try:
         return Batch(ctypes.CDLL(None, use_errno=True))
     except (AttributeError, OSError, TypeError):  # the last two where there is no such library at all

@@ -1,10 +1,10 @@
-"""What upstream said, until its TTL is over or room is needed.
+"""Answers of upstream servers, kept until their TTL expires or room is needed.
 
 Bounded in octets and in entries; the least recently used goes first. Two views with different upstream servers never
 see each other's answers, because the key holds the servers. DO and CD are part of the key as well: answers with and
 without signatures, checked and unchecked, are different answers (RFC 6840 5.9).
 
-A failure is kept too, for a short time (RFC 9520 3.2): a broken domain must not be asked for once a retry.
+A failure is kept too, for a short time (RFC 9520 3.2): a broken domain must not cause a query per retry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netdns.servers import Servers
 from netdns.source import Name
 
 FAILURE_BYTES: Final = 200
-"""What a remembered failure costs, roughly."""
+"""The approximate cost of a remembered failure."""
 
 
 class CacheKey(NamedTuple):
@@ -42,7 +42,7 @@ class CachedAnswer:
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what it costs to hold."""
+        """The approximate cost of holding it."""
         return FAILURE_BYTES if self.answer is None else self.answer.size_bytes
 
 
@@ -60,11 +60,11 @@ class Cache:
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what all entries cost."""
+        """The approximate cost of all entries."""
         return self._bytes
 
     def get(self, key: CacheKey, now: float) -> CachedAnswer | None:
-        """Return what is known and not over."""
+        """Return the entry if it has not expired."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -90,7 +90,7 @@ class Cache:
         self._bytes -= self._kept.pop(key).size_bytes
 
     def check_invariants(self) -> None:
-        """Never past capacity, and the sum is the sum."""
+        """Raise if a bound is exceeded, or the sum is wrong."""
         assert len(self._kept) <= self._max_entries
         assert self._bytes <= self._max_bytes
         assert self._bytes == sum(kept.size_bytes for kept in self._kept.values())

@@ -1,10 +1,10 @@
 """One client's TCP connection: a reader, a writer, and limits for both.
 
-Queries may be sent without waiting for answers, and answers leave when they are ready, in any order (RFC 7766 6.2.1
-and 7). The time limit counts from the last whole message, so neither silence nor one octet at a time holds a
-connection. A client that asks and does not read is cut off when its answers exceed the bound, and one that sends
-what is no query (an empty message, an answer) is heard no further: nothing is owed to it. The connections of one
-client take turns, and have as long together as another client has for datagrams.
+A client may send queries without waiting for answers, and answers leave when they are ready, in any order (RFC 7766
+6.2.1 and 7). The time limit counts from the last whole message, so neither silence nor single octets keep a
+connection open. A client that sends queries and does not read is cut off when its answers exceed the bound. One that
+sends a message that is not a query (an empty message, an answer) is not read any further and gets no reply to it. The
+connections of one client take turns, and together have as much time as another client has for datagrams.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from netdns.turns import Turns
 MAX_UNSENT_BYTES: Final = 256 * 2**10
 """Answers waiting for a client that does not read: four of the longest possible."""
 LINGER_S: Final = 4.0
-"""For answers still to come after the client closed its side: a little more than the upstream budget."""
+"""Waits for pending answers after the client closed its side: a little more than the upstream budget."""
 _CHUNK_BYTES: Final = 4096
-"""At one go; some two hundred queries, which take a millisecond or two to answer."""
+"""Read at once; some two hundred queries, which take a millisecond or two to answer."""
 
 
 class Connection:
-    """Speaks length-prefixed messages. `answer(payload, connection)` gives a reply, or None if it comes by `put`."""
+    """Exchanges length-prefixed messages. `answer(payload, connection)` returns a reply, or None if `put` brings
+    it."""
 
     def __init__(
         self,
@@ -91,16 +92,16 @@ class Connection:
                 data = await self._stream.receive_some(_CHUNK_BYTES)
             if data:
                 received += data
-                # Outside of the time limit: waiting for a turn is no silence of the client's.
+                # Outside of the time limit: waiting for a turn does not count as the client's silence.
                 if not await self._take_messages(received):
                     return
             elif data is not None or trio.current_time() >= self.active_at + self._idle_s():
                 return
 
     async def _take_messages(self, received: bytearray) -> bool:
-        """Answer the whole messages and take them off; False after one that is no query."""
+        """Answer and remove the whole messages; False after one that is not a query."""
         while _has_message(received):
-            async with self._turn:  # gives way to all others before it begins
+            async with self._turn:  # lets all other tasks run before it begins
                 over_at = self._turns.begin()
                 while _has_message(received):
                     if not self._take_message(received):

@@ -1,4 +1,4 @@
-"""Numbers of the IANA registries that this package decides by, and nothing else."""
+"""Numbers of the IANA registries that this package uses, and nothing else."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EDE_NO_REACHABLE_AUTHORITY: Final = 22
 
 HEADER_BYTES: Final = 12
 PLAIN_UDP_BYTES: Final = 512
-"""What a client without EDNS takes (RFC 1035 4.2.1); a smaller EDNS size means this as well (RFC 6891 6.2.3)."""
+"""Limit of a client without EDNS (RFC 1035 4.2.1); a smaller EDNS size means this as well (RFC 6891 6.2.3)."""
 SAFE_UDP_BYTES: Final = 1232
 """Never fragmented on any path that carries IPv6: 1280 less 48 octets of headers (RFC 9715 3.1)."""
 TCP_BYTES: Final = 65535

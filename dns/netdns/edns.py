@@ -1,7 +1,7 @@
-"""The OPT pseudo-record (RFC 6891): sizes, flags and options of one hop, never handed on to the next.
+"""The OPT pseudo-record (RFC 6891): sizes, flags and options of one hop, never forwarded to the next.
 
-Its class is the sender's UDP size; its TTL is extended rcode, version and flags. Options that we do not know are
-ignored and not echoed.
+Its class is the sender's UDP size; its TTL is extended rcode, version and flags. Unknown options are ignored and not
+echoed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from netdns.wire import Reader
 _FIXED: Final = struct.Struct("!BHHBBHH")
 """Root name, type, class, TTL in three parts, length of the options."""
 _MAX_OPTIONS: Final = 64
-"""Of one OPT: clients send one to five, and 64 KiB by TCP have room for sixteen thousand empty ones."""
+"""Per OPT: clients send one to five, and 64 KiB by TCP have room for sixteen thousand empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """What a peer's OPT said."""
+    """The contents of a peer's OPT."""
 
     size_bytes: int
     rcode_high: int

@@ -1,16 +1,16 @@
-"""netdns's errors: who erred, and whether state changed."""
+"""netdns's errors: which side is at fault, and whether state changed."""
 
 from __future__ import annotations
 
 
 class DnsError(Exception):
-    """Base of all that netdns raises."""
+    """Base of all errors that netdns raises."""
 
 
 class FormatError(DnsError):
-    """The peer erred: bytes that are no DNS message. Raised by every `*_untrusted` parser, and nothing else comes
-    out of them. State is unchanged."""
+    """The peer is at fault: bytes that are not a DNS message. Every `*_untrusted` parser raises it, and no other
+    error. State is unchanged."""
 
 
 class UsageError(DnsError, ValueError):
-    """The caller erred: a name that cannot be written down, a client that already listens. State is unchanged."""
+    """The caller is at fault: a name that can't be encoded, a client that has a listener. State is unchanged."""

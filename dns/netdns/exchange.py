@@ -1,8 +1,8 @@
-"""Upstream sockets under trio: does what the resolver's commands say, and reports what came. No decisions.
+"""Upstream sockets under trio: executes the resolver's commands and reports what arrives. Makes no decisions.
 
-Every exchange has a fresh socket: the kernel picks its port at random, and, the socket being connected, drops what
-comes from any other address or port and reports a server that is not there. `open_socket` makes it: a server near a
-client must be asked from inside that client's network.
+Every exchange has a fresh socket: the kernel picks its port at random and, because the socket is connected, drops
+datagrams from any other address or port and reports a server that does not exist. `open_socket` opens it: a server
+near a client must be asked from inside that client's network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netdns.resolver import Resolver, Transport, UpstreamClose, UpstreamQuery, U
 from netdns.servers import UpstreamServer
 
 OpenSocket: TypeAlias = Callable[[UpstreamServer, socket.SocketKind], socket.socket]
-"""Makes a socket, not connected yet, from which the server can be reached. May raise OSError. Must not wait."""
+"""Opens a socket, not connected yet, from which the server can be reached. May raise OSError. Must not wait."""
 
 
 class Exchanges:
@@ -103,12 +103,12 @@ class Exchanges:
 
 
 def open_here(server: UpstreamServer, kind: socket.SocketKind) -> socket.socket:
-    """Make a socket in the process's own network."""
+    """Open a socket in the process's own network."""
     return socket.socket(socket.AF_INET6 if ":" in server.address else socket.AF_INET, kind)
 
 
 def _address(query: UpstreamQuery) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Resolve a zone such as fe80::1%eth0; asks nobody."""
+    """Resolve a zone such as fe80::1%eth0, without any query."""
     address, port, _ = query.server
     if "%" not in address:
         return address, port

@@ -1,43 +1,42 @@
-"""Asking upstream: the machine between "nobody here knows" and one answer or one failure.
+"""Forwarding: the state machine from a question without a local answer to one answer or one failure.
 
-A *flight* is one question on its way for all who asked it meanwhile; a second client with the same question joins
-(RFC 5452 7: never two at once, or guessing gets cheap). A flight has one *exchange* for each server that it asks,
-with a socket, a port and a message id of its own, all random:
+A *flight* is one question in flight for all clients that asked it meanwhile; a second client with the same question
+joins (RFC 5452 7: never two at once, or guessing gets cheap). A flight has one *exchange* for each server that it
+asks, with a socket, a port and a message id of its own, all random:
 
     0 ms             the first server
-    2 RTT            the next server (50 to 250 ms: a lost packet should not be felt); at once when the first owes
+    2 RTT            the next server (50 to 250 ms: a lost packet should not be noticed); at once when the first owes
                      other answers for longer than usual
-    250, 750, ... ms the same octets again to a server that is silent, on the same socket: a server that needs 4 s for
+    250, 750, ... ms the same octets again to a silent server, on the same socket: a server that needs 4 s for
                      a name may answer any of them
     at once          the next server, when one says SERVFAIL, REFUSED or NOTIMP, or the network refuses it
     at once          the same server by TCP when it truncated, without EDNS when it did not understand EDNS
-    4.5 s            failure: a stub gives up at 5 s, and must hear why before
+    4.5 s            failure: a stub gives up at 5 s, and must get the reason before
 
-Servers are asked in the order of resolv.conf, which is the order of knowledge: the first one may know names that the
-others deny.
+Servers are asked in the order of resolv.conf, because an earlier one may know names that later ones deny.
 
-    a record                     counts at once, whichever server gives it
+    a record                     counts at once, whichever server returns it
     "no such name", "no record"  counts when each earlier server has failed; until then it is kept
 
 A server has failed when it says so, when the network says so, when its time is over, or when it is down
-(upstream.py). An answer that came before an earlier server's is kept no longer than a failure; that server is
-listened to further, and what it says takes the answer's place in the cache.
+(upstream.py). An answer that came before an earlier server's is kept no longer than a failure; the flight continues
+to listen to that server, and its answer replaces the other one in the cache.
 
-A server near the client (`UpstreamServer.near`) comes before all others and alone: it knows names that they don't,
-so theirs must not win because it is slower. They are asked when the network refuses it, or half of the time is
-over; when it says that it has no answer, that is the answer.
+A server near the client (`UpstreamServer.near`) is asked before all others and alone: it knows names that they don't,
+so theirs must not win because it is slower. They are asked when the network refuses it, or half of the time is over;
+when it says that it has no answer, that is the answer.
 
-A message counts only from the server that was asked, at the socket that asked (the driver connects each socket, so
-the kernel sees to that), with the id and the question. Anything else is counted and dropped, and the wait goes on;
-after a few of them, which a sender who guesses needs, the flight goes on by TCP.
+A message counts only if it comes from the server that was asked, on the socket that asked (the driver connects each
+socket, so the kernel ensures this), with the id and the question. Anything else is counted and dropped, and the wait
+continues; after a few of them, which a sender who guesses needs, the flight continues by TCP.
 
-Flights are shared out among those who start them (`owner`). When all are taken, one with fewer than the largest owner
-has gets a place: the oldest flight of the largest owner fails for that owner. Joining takes no place.
+Flights are shared fairly among the clients that start them (`owner`). When all are taken, an owner with fewer than
+the largest one gets a place: the oldest flight of the largest owner fails for that owner. Joining takes no place.
 
-A server may lead back to us. A question that arrives while it is under way makes us ask its servers, once a minute
-each, for a name with 64 random bits under `test` (RFC 6761 6.2). If that name arrives here, the server is passed over
-for a minute. Nothing else proves a loop: clients can guess what we ask, but not that name, and no server hears it but
-those that the server itself asks, which are the root's.
+A server may lead back to us. If a question arrives while it is in flight, we ask its servers, at most once a minute
+each, for a name with 64 random bits under `test` (RFC 6761 6.2). If that name arrives here, the server is skipped for
+a minute. Only this proves a loop: clients can guess what we ask, but not that name, and only servers that the server
+itself asks ever see it, which are the root's.
 """
 
 from __future__ import annotations
@@ -64,18 +63,18 @@ from netdns.upstream import Upstreams
 _MAX_OPEN: Final = 4
 """Servers that one flight waits for; a fifth is asked when one of them has failed. Each holds a socket."""
 _MAX_LATE: Final = 128
-"""Exchanges of flights that have ended, probes and checks: one more is not waited for."""
+"""Exchanges of flights that have ended, probes and checks; further ones are not started."""
 _MAX_WRONG: Final = 8
 """Messages with a wrong id or question before UDP is given up. Blind guessing needs 2**15 for each port."""
 _SECOND_CHANCE_S: Final = 0.5
-"""How long a denial waits for a server that is down and asked along: two tries of a server that is back."""
+"""How long a denial waits for a server that is down but asked as well: two tries of a server that is back."""
 _PROBE_S: Final = 2.0
 """How long a probe may take to come back to us."""
 _CHECK_S: Final = 1.0
 """How long a server may take for a question that needs no other server."""
 _PROBE_ZONE: Final[Name] = b"\x04test\x00"
 _REFUSES_EDNS: Final = frozenset({c.FORMERR, c.NOTIMP})
-"""RFC 6891 7 wants FORMERR; servers made before it say NOTIMP as well."""
+"""RFC 6891 7 wants FORMERR; older servers say NOTIMP as well."""
 _NEVER: Final = float("inf")
 
 Waiter = TypeVar("Waiter", bound=Hashable)
@@ -116,7 +115,7 @@ class _Exchange(Generic[Waiter]):
     with_opt: bool
     again_at: float
     flight: _Flight[Waiter] | None = None
-    """None for a probe or a check, and when the flight has ended and the answer is still of use."""
+    """None for a probe or a check, or if the flight has ended but the answer is still of use."""
     refused_opt: bool = False
     """Whether it is without OPT because the server had just refused one."""
     is_probe: bool = False
@@ -130,11 +129,11 @@ class _Exchange(Generic[Waiter]):
 class _Flight(Generic[Waiter]):
     key: CacheKey
     servers: tuple[UpstreamServer, ...]
-    """In the order of knowledge."""
+    """In the configured order."""
     patience: dict[UpstreamServer, float]
-    """Until when a server's silence keeps later ones' denials waiting."""
+    """Until when a server's silence keeps later servers' denials waiting."""
     unasked: list[UpstreamServer]
-    """In the order of asking: those that are down come last."""
+    """In the order of asking: servers that are down come last."""
     deadline_at: float
     owner: Hashable
     waiters: list[tuple[Hashable, Waiter]]
@@ -145,15 +144,15 @@ class _Flight(Generic[Waiter]):
     exchanges: dict[UpstreamServer, _Exchange[Waiter]] = field(default_factory=dict)
     failed: set[UpstreamServer] = field(default_factory=set)
     denial: tuple[int, opaque.OpaqueAnswer] | None = None
-    """A negative answer that waits, and the place of its server."""
+    """A negative answer that waits, and the position of its server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Landed(Generic[Waiter]):
-    """A flight's end. `answer` None: nobody could say.
+    """A flight's end. `answer` None: no server answered.
 
-    `crowded`: for these waiters the flight ended because there are too many; that says nothing of the question.
-    Without waiters it is the better answer to a question that has been answered already.
+    `crowded`: for these waiters the flight ended because there are too many; that says nothing about the question.
+    Without waiters it is a better answer to a question that has been answered already.
     """
 
     key: CacheKey
@@ -186,7 +185,7 @@ class Forwarder(Generic[Waiter]):
         return len(self._flights)
 
     def ask(self, key: CacheKey, waiter: Waiter, owner: Hashable, now: float) -> bool:
-        """Start a flight for `owner` or join one. False when there are too many: nothing has changed then."""
+        """Start a flight for `owner` or join one. False when there are too many: then nothing has changed."""
         known = self._asking[key.name, key.rtype] > 0
         flight = self._flights.get(key)
         if flight is not None:
@@ -201,13 +200,13 @@ class Forwarder(Generic[Waiter]):
         return True
 
     def handle_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
-        """A datagram came on the exchange's socket."""
+        """Handle a datagram on the exchange's socket."""
         exchange = self._exchanges.get(exchange_id)
         if exchange is not None:
             self._receive(exchange, payload, now)
 
     def handle_stream_data(self, exchange_id: int, data: bytes, now: float) -> None:
-        """Octets came on the exchange's connection, in any cut."""
+        """Handle octets on the exchange's connection, in pieces of any size."""
         exchange = self._exchanges.get(exchange_id)
         if exchange is None:
             return
@@ -218,14 +217,14 @@ class Forwarder(Generic[Waiter]):
                 self._receive(exchange, bytes(exchange.received[2:end]), now)
 
     def handle_end(self, exchange_id: int, now: float) -> None:
-        """The exchange's socket failed, or the server closed it."""
+        """Note that the exchange's socket failed, or the server closed it."""
         exchange = self._exchanges.get(exchange_id)
         if exchange is not None:
             self.counts["network_errors"] += 1
             self._server_failed(exchange, now)
 
     def claim_probe(self, name: Name, now: float) -> bool:
-        """Say whether a question that reached us is a probe of ours. Its server is then left alone for a minute."""
+        """Return whether a question that reached us is a probe of ours. Its server is then skipped for a minute."""
         probe = self._probes.get(name)
         if probe is None:
             return False
@@ -243,7 +242,7 @@ class Forwarder(Generic[Waiter]):
         while self._due and self._due[0][0] <= now:
             due_at, _, what = heapq.heappop(self._due)
             if not self._is_due(due_at, what):
-                continue  # one that has ended or was moved
+                continue  # one that has ended or was rescheduled
             if isinstance(what, _Exchange):
                 self._close(what)
                 if what.is_check:
@@ -273,7 +272,7 @@ class Forwarder(Generic[Waiter]):
         return commands
 
     def take_landed(self) -> tuple[Landed[Waiter], ...]:
-        """Return the flights that ended. Ask after every call above."""
+        """Return the flights that ended. Call after every call above."""
         landed = tuple(self._landed)
         self._landed.clear()
         return landed
@@ -304,7 +303,7 @@ class Forwarder(Generic[Waiter]):
         return flight
 
     def _make_room(self, owner: Hashable) -> bool:
-        """Whether `owner` may start a flight, if need be in place of the largest owner's oldest."""
+        """Return whether `owner` may start a flight, if need be in place of the largest owner's oldest."""
         mine = len(self._owned.get(owner, ()))
         if mine >= self._config.max_flights_per_client:
             return False
@@ -312,12 +311,12 @@ class Forwarder(Generic[Waiter]):
             largest, theirs = max(self._owned.items(), key=lambda item: len(item[1]))
             if len(theirs) <= mine + 1:
                 return False
-            # Each turn takes one flight away from the largest owner, and no waiter gets one twice: it ends.
+            # Each round takes one flight from the largest owner, and no waiter gets one twice: so it terminates.
             self._displace(self._flights[next(iter(theirs))], largest)
         return True
 
     def _displace(self, flight: _Flight[Waiter], owner: Hashable) -> None:
-        """End a flight for its owner. If others wait for it, it goes on as the first one's of them."""
+        """End a flight for its owner. If others wait for it, the first one of them becomes its owner."""
         self.counts["displaced"] += 1
         out = tuple(waiter for one, waiter in flight.waiters if one == owner)
         flight.waiters = [(one, waiter) for one, waiter in flight.waiters if one != owner]
@@ -334,7 +333,7 @@ class Forwarder(Generic[Waiter]):
         self._landed.append(Landed(flight.key, out, None, crowded=True))
 
     def _advance(self, flight: _Flight[Waiter], now: float) -> None:
-        """Do what is due, and set the time for the next thing that will be."""
+        """Do what is due, and set the time of the next step."""
         if self._land_denial(flight, now):
             return
         for exchange in flight.exchanges.values():
@@ -349,13 +348,13 @@ class Forwarder(Generic[Waiter]):
             server = flight.unasked.pop(0)
             self._send(flight, server, now)
             flight.next_at = now + self._head_start_s(flight, server, now)
-        if not flight.exchanges:  # all have failed, so nothing can be kept back either
+        if not flight.exchanges:  # all have failed, so there is no denial to wait with either
             self._land(flight, None, 0, now)
             return
         self._set_due(flight, now)
 
     def _head_start_s(self, flight: _Flight[Waiter], server: UpstreamServer, now: float) -> float:
-        """How long the next server must wait for this one."""
+        """Return how long the next server must wait for this one."""
         if server.near is not None:
             return flight.patience[server] - now
         least_s, most_s = self._config.hedge_s, self._config.retransmit_s
@@ -385,7 +384,7 @@ class Forwarder(Generic[Waiter]):
         return what.due_at == due_at and self._flights.get(what.key) is what
 
     def _land_denial(self, flight: _Flight[Waiter], now: float) -> bool:
-        """Land with the denial that was kept, if no earlier server may contradict it any more."""
+        """Land with the denial that was kept, if no earlier server can contradict it any more."""
         if flight.denial is None:
             return False
         place, answer = flight.denial
@@ -397,7 +396,7 @@ class Forwarder(Generic[Waiter]):
     def _may_contradict(
         self, flight: _Flight[Waiter], servers: tuple[UpstreamServer, ...], now: float
     ) -> bool:
-        """Whether one of these servers has not failed yet."""
+        """Return whether one of these servers has not failed yet."""
         return any(flight.patience[server] > now for server in servers if server not in flight.failed)
 
     def _time_is_over(self, flight: _Flight[Waiter], now: float) -> None:
@@ -412,7 +411,7 @@ class Forwarder(Generic[Waiter]):
     def _land(
         self, flight: _Flight[Waiter], answer: opaque.OpaqueAnswer | None, place: int, now: float
     ) -> None:
-        """End a flight with what the server at `place` said, and go on listening to those before it."""
+        """End a flight with the answer of the server at `place`, and keep listening to earlier ones."""
         earlier = flight.servers[:place]
         for exchange in list(flight.exchanges.values()):
             if (
@@ -542,7 +541,7 @@ class Forwarder(Generic[Waiter]):
         if answer.positive:
             self._land(flight, answer, place, now)
             return
-        # What is behind a server that has denied the name knows less than it does.
+        # Servers after one that has denied the name know less than it does, so they are not waited for.
         flight.denial = (place, answer)
         behind = flight.servers[place + 1 :]
         flight.unasked = [server for server in flight.unasked if server not in behind]
@@ -569,7 +568,7 @@ class Forwarder(Generic[Waiter]):
                 self._go_on_by_tcp(exchange, exchange.flight, now)
 
     def _server_failed(self, exchange: _Exchange[Waiter], now: float) -> None:
-        """The server can't answer this question: the next one's turn has come."""
+        """Note that the server can't answer this question: the next one is due."""
         flight = exchange.flight
         self._close(exchange)
         if flight is not None:
@@ -592,7 +591,7 @@ class Forwarder(Generic[Waiter]):
     # --- loops --------------------------------------------------------------------------------------------------
 
     def _look_for_loops(self, flight: _Flight[Waiter], now: float) -> None:
-        """A question arrived that is under way: one of the servers may have sent it to us."""
+        """Send probes for a question that arrived while it is in flight: a server may have sent it to us."""
         probed = {probe.server for probe in self._probes.values()} if self._probes else frozenset()
         for server in flight.exchanges:
             if (
@@ -612,7 +611,7 @@ class Forwarder(Generic[Waiter]):
             self.counts["probes"] += 1
 
     def _check(self, server: UpstreamServer, sent_at: float, now: float) -> None:
-        """Ask a server that has been silent since `sent_at` for what each one has at hand: is it silent to all?"""
+        """Ask a server that has been silent since `sent_at` for something that each server has at hand."""
         if server in self._checks or len(self._late) >= _MAX_LATE:
             return
         if self._upstreams.needs_check(server, sent_at):
@@ -624,7 +623,8 @@ class Forwarder(Generic[Waiter]):
             self.counts["checks"] += 1
 
     def check_invariants(self) -> None:
-        """Flights and exchanges point at each other, every flight has one owner, and nothing waits for ever."""
+        """Raise unless flights and exchanges point at each other, each flight has an owner, and all have a
+        deadline."""
         assert len(self._flights) <= self._config.max_flights
         assert len(self._late) <= _MAX_LATE
         in_flight = {
@@ -650,13 +650,13 @@ class Forwarder(Generic[Waiter]):
 
 
 def _kept_at_most(answer: opaque.OpaqueAnswer, seconds: int) -> opaque.OpaqueAnswer:
-    """The same answer, for those who ask and for the cache for so long only."""
+    """Return the same answer with its lifetime limited, for clients and for the cache."""
     ttls = tuple((offset, min(ttl_s, seconds)) for offset, ttl_s in answer.ttls)
     return dataclasses.replace(answer, ttls=ttls, keep_s=min(answer.keep_s, seconds))
 
 
 def _bare_refusal(payload: bytes) -> int | None:
-    """Return the rcode of an answer without a question, as old servers send it for what they do not understand."""
+    """Return the rcode of an answer without a question, as old servers send it for queries they do not understand."""
     if len(payload) < c.HEADER_BYTES or not payload[2] & 0x80 or payload[4:6] != b"\x00\x00":
         return None
     rcode = payload[3] & 0xF

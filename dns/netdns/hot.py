@@ -1,19 +1,19 @@
-"""Finished answers: what a client hears at once when it sends the same octets again.
+"""Finished answers, for clients that send the same octets again.
 
-The key is the whole query but its id: the spelling of the name, RD and CD, EDNS with its DO bit, size and options are
-in it, so a query that differs in any of them has an entry of its own. A service asks the same few questions for ever,
-and most queries of a container end here, without being taken apart.
+The key is the whole query but its id: it includes the spelling of the name, RD and CD, EDNS with its DO bit, size and
+options, so a query that differs in any of them has an entry of its own. A service repeats the same few questions for
+ever, and most queries of a container are answered here, without being parsed.
 
-There is one table for each client. It is emptied when the source's version for that client moves, and when its
-servers change. An answer of upstream's counts for as long as its TTLs show the same numbers, a second at most, and is
-then made anew of what the cache has.
+There is one table for each client. It is emptied when the source's version for that client changes, and when its
+servers change. An upstream answer is valid as long as its TTLs show the same numbers, a second at most, and is then
+made again from the cache.
 
-Several addresses are given in turn: an entry has several finished orders and steps through them, with a step of its
-own for each question, because stubs ask A and AAAA in pairs, and a shared step would show each of them every second
-order only. An order is finished when its turn comes.
+Several addresses rotate: an entry has several finished orders and steps through them, with a separate step for each
+question, because stubs ask for A and AAAA in pairs, and with a shared step each of them would see only every second
+order. An order is finished when its turn comes.
 
 Bounded in entries and in octets. When there is no room the table is emptied: a container asks for a handful of names,
-and one that goes through many drives out its own answers only.
+and one that scans many displaces only its own answers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 OVERHEAD_BYTES: Final = 600
-"""Of an entry beside its octets, roughly: key, and for several orders query and reply."""
+"""Approximate size of an entry without its octets: key, and for several orders query and reply."""
 
 
 class _Turns:
-    """Several orders of one answer, less its id."""
+    """Several orders of one answer, without its id."""
 
     __slots__ = ("_finish", "_tails", "_turn")
 
@@ -44,7 +44,7 @@ class _Turns:
 
 
 class _Entry:
-    """`tail` is the answer where there is one order of it, and empty where there are several."""
+    """`tail` is the answer if there is only one order of it, and empty if there are several."""
 
     __slots__ = ("cost_bytes", "next_tail", "tail", "until")
 
@@ -69,7 +69,7 @@ class HotTable:
         """Queries that were answered from here."""
 
     def answer(self, payload: bytes, now: float) -> bytes | None:
-        """Return the answer to a query, None if none is finished. Any octets are harmless."""
+        """Return the answer to a query, None if there is none. Any octets are harmless."""
         entry = self._entries.get(payload[2:])
         if entry is None or entry.until <= now:
             return None
@@ -84,9 +84,9 @@ class HotTable:
         first: int,
         now: float,
     ) -> int:
-        """Write answers over queries, from the slot `first` on; return the first slot whose query has none finished.
+        """Write answers over queries, from the slot `first` on; return the first slot without a finished answer.
 
-        `lengths` are those of the queries, one a slot; the answers' go into `reply_bytes`. Any octets are harmless.
+        `lengths` are those of the queries, one per slot; the answers' go into `reply_bytes`. Any octets are harmless.
         """
         find = self._entries.get
         index = first
@@ -99,7 +99,7 @@ class HotTable:
             end = 2 + len(tail)
             try:
                 slot[2:end] = tail
-            except ValueError:  # longer than its slot: there is another way for it
+            except ValueError:  # longer than its slot: it is answered in another way
                 break
             reply_bytes[index] = end
             index += 1
@@ -113,10 +113,10 @@ class HotTable:
     def keep_turning(
         self, payload: bytes, finish: Callable[[int], bytes], *, orders: int, turn: int
     ) -> bytes:
-        """Keep what `finish` makes of each of `orders`, a message without its id, and return the next answer."""
+        """Keep `orders` variants made by `finish`, messages without their id, and return the next answer."""
         turns = _Turns(finish, orders, turn)
         tail = turns.next_tail()
-        cost_bytes = OVERHEAD_BYTES + len(payload) + orders * len(tail)  # they are of much the same length
+        cost_bytes = OVERHEAD_BYTES + len(payload) + orders * len(tail)  # all have about the same length
         self._put(payload[2:], _Entry(b"", turns.next_tail, cost_bytes, float("inf")))
         return payload[:2] + tail
 
@@ -136,7 +136,7 @@ class HotTable:
             self._bytes += entry.cost_bytes
 
     def check_invariants(self) -> None:
-        """Never past capacity, and the sum is the sum."""
+        """Raise if a bound is exceeded, or the sum is wrong."""
         assert len(self._entries) <= self._max_entries
         assert self._bytes <= self._max_bytes
         assert self._bytes == sum(entry.cost_bytes for entry in self._entries.values())

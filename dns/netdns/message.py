@@ -1,12 +1,12 @@
-"""Messages: queries that come in, any message taken apart, replies that go out.
+"""Messages: parse queries and other messages, render replies.
 
-Reading has two depths. `query_untrusted` is for the path of every query and keeps only what an answer needs;
-`message_untrusted` walks every record, for upstream's answers. Writing has one: `render` puts whole records into a
-size limit, says TC if a part of the answer had to stay out (RFC 2181 9), and never cuts a record.
+Reading has two depths. `query_untrusted` is on the path of every query and keeps only what an answer needs;
+`message_untrusted` walks every record, for upstream answers. Writing has one: `render` puts whole records into a size
+limit, sets TC if a part of the answer had to stay out (RFC 2181 9), and never cuts a record.
 
-What reading costs is bounded by the octets that came, whatever they say: a query costs its question and at most
+The cost of reading is bounded by the number of octets, whatever they say: a query costs its question and at most
 three records of at most 64 options, whose owners' pointers are not followed; any other message an amount of work in
-proportion to its length, for which `name.Names` sees to compressed names. Octets behind the last record are no part
+proportion to its length, which `name.Names` ensures for compressed names. Octets after the last record are not part
 of the message and are ignored, as the name servers in wide use ignore them.
 
 Owner names are compressed against the question and each other, names inside record data never.
@@ -33,19 +33,19 @@ _RECORD: Final = struct.Struct("!HHIH")
 _U16: Final = struct.Struct("!H")
 _MIN_RECORD_BYTES: Final = 11
 _MAX_ADDITIONAL: Final = 2
-"""Of a query: an OPT and a signature (RFC 8945, RFC 2931). Nothing else in a query means anything."""
+"""Of a query: an OPT and a signature (RFC 8945, RFC 2931). Nothing else is meaningful there."""
 _MAX_RECORDS_IN_REFUSED: Final = 3
-"""Looked at for an OPT in a message that is refused: enough for a NOTIFY, or a query with one OPT too many."""
+"""Records searched for an OPT in a refused message: enough for a NOTIFY, or a query with one OPT too many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question and the circumstances that shape its answer."""
+    """A question and the circumstances that determine its answer."""
 
     query_id: int
     flags: int
     question: bytes
-    """The question section as it came: the spelling is echoed octet for octet (RFC 4343 4.1)."""
+    """The question section as received: the spelling is echoed octet for octet (RFC 4343 4.1)."""
     name: Name
     """Lower case."""
     rtype: int
@@ -63,18 +63,18 @@ class Query:
         return self.opt is not None and self.opt.dnssec_ok
 
     def udp_limit_bytes(self, ceiling_bytes: int) -> int:
-        """Return how long an answer by UDP may be: what the client takes, never above our own ceiling."""
+        """Return how long an answer by UDP may be: what the client accepts, but never above our own limit."""
         size = 0 if self.opt is None else self.opt.size_bytes
         return min(max(size, c.PLAIN_UDP_BYTES), ceiling_bytes)
 
 
 class Record(NamedTuple):
-    """One record where it stands in a message. `rdata` may hold pointers into that message."""
+    """One record in a message. `rdata` may hold pointers into that message."""
 
     section: int
     """1 answer, 2 authority, 3 additional."""
     owner: Name
-    """Of a query: the octets as they stand, with a pointer perhaps."""
+    """For a query: the octets as received, perhaps with a pointer."""
     rtype: int
     rclass: int
     ttl_s: int
@@ -86,7 +86,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Any message, taken apart."""
+    """Any message, parsed."""
 
     message_id: int
     flags: int
@@ -98,7 +98,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to say, before it is fitted into a size. Owners are wire names."""
+    """The contents of a reply, before it is fitted into a size. Owners are wire names."""
 
     rcode: int
     authoritative: bool = False
@@ -110,7 +110,7 @@ class Reply:
 
 
 def is_query_untrusted(payload: bytes) -> bool:
-    """Say whether octets are to be answered at all: an answer to an answer could go on for ever."""
+    """Return whether octets should be answered at all: answers to answers could go on for ever."""
     return len(payload) >= c.HEADER_BYTES and not payload[2] & 0x80
 
 
@@ -125,9 +125,9 @@ def query_untrusted(payload: bytes) -> Query:
     opt = None
     if any(counts):
         answers, authorities, additionals = counts
-        # RFC 1995 3: who asks for a difference of zones says in AUTHORITY which one is there.
+        # RFC 1995 3: a request for the difference of zones names the present version in AUTHORITY.
         if answers or authorities > (rtype == c.IXFR) or additionals > _MAX_ADDITIONAL:
-            raise FormatError("a query with records that no query has")
+            raise FormatError("a query with records that queries do not have")
         for record in _records(payload, end, counts, functools.partial(name.skip_untrusted, payload)):
             if record.rtype == c.OPT:
                 if opt is not None or record.section != 3 or record.owner != name.ROOT:
@@ -144,9 +144,9 @@ def _question_untrusted(payload: bytes) -> tuple[Name, int, int, int]:
 
 
 def message_untrusted(payload: bytes) -> Message:
-    """Read any message whole. Raises FormatError.
+    """Read any message as a whole. Raises FormatError.
 
-    One that says TC may end anywhere, also inside a record; all whole records before that place are returned.
+    A message with TC may end anywhere, also inside a record; all whole records before that place are returned.
     """
     if len(payload) < c.HEADER_BYTES:
         raise FormatError("shorter than a header")
@@ -160,7 +160,7 @@ def message_untrusted(payload: bytes) -> Message:
     records: list[Record] = []
     try:
         for record in _records(payload, reader.offset, counts, names.read_untrusted):
-            records.append(record)  # noqa: PERF402 - keeps those before the one that can't be read
+            records.append(record)  # noqa: PERF402 - keeps those before a truncated one
     except FormatError:
         if not flags & c.TC:
             raise
@@ -172,7 +172,7 @@ def _records(
 ) -> Iterator[Record]:
     is_cut, size = payload[2] & c.TC >> 8, len(payload)
     if not is_cut and sum(counts) * _MIN_RECORD_BYTES > size - offset:
-        raise FormatError("more records counted than there is room for")
+        raise FormatError("more records announced than there is room for")
     for section, count in enumerate(counts, start=1):
         for _ in range(count):
             start = offset
@@ -195,10 +195,10 @@ def reply_flags(query_flags: int, rcode: int, *, authoritative: bool = False, tr
 
 
 def render_refusal(payload: bytes, rcode: int, *, our_size_bytes: int) -> bytes:
-    """Answer a message (of at least 12 octets) that we did not understand, or whose operation we do not have.
+    """Answer a message (of at least 12 octets) that we did not understand, or whose operation is not implemented.
 
-    Its question is repeated and its OPT answered as far as they can be read: an answer without OPT says that we do
-    not know EDNS at all (RFC 6891 7), and one without the question is one to any question.
+    Its question is repeated and its OPT answered as far as they are readable: an answer without OPT says that we do
+    not support EDNS at all (RFC 6891 7), and one without the question could belong to any question.
     """
     query_id, flags, questions, *counts = _HEADER.unpack_from(payload)
     end, opt = c.HEADER_BYTES, b""
@@ -224,7 +224,7 @@ def render(query: Query, reply: Reply, *, limit_bytes: int, our_size_bytes: int,
     """Write the reply to a query in at most `limit_bytes` (>= 512).
 
     `turn` rotates the last RRset of the answer. TC is set when a record of ANSWER or AUTHORITY did not fit;
-    ADDITIONAL is dropped without a word.
+    ADDITIONAL is silently left out.
     """
     opt = b""
     if query.opt is not None:

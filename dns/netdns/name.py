@@ -1,15 +1,15 @@
-"""Domain names as bytes in wire form, which is what every table and every message holds.
+"""Domain names as bytes in wire form, as in every table and every message.
 
 A name is a run of (length, label) pairs ended by the root's zero. Three facts make bytes a good representation:
 equality and hashing are those of bytes; a zone's name is literally a suffix of the names inside it; and, because a
 length octet is at most 63 and the letters start at 65, `bytes.lower()` folds exactly the ASCII letters of the labels
 (RFC 4343) and nothing else.
 
-In messages a name may end in a pointer to an earlier name (RFC 1035 4.1.4). We demand that each pointer goes to a
-place before the run of labels it ends, which every encoder obeys and which makes a loop impossible, and that a name
-has at most MAX_POINTERS of them. That bounds one name, but not a message: each of its records costs two octets to
-point at the most expensive name in it. So whoever reads several names of one message reads them with one `Names`,
-which reads what stands behind a pointer once: the work is in proportion to the octets, however they point.
+In messages a name may end in a pointer to an earlier name (RFC 1035 4.1.4). We require that each pointer leads to a
+place before the run of labels that it ends, which every encoder obeys and which makes a loop impossible, and that a
+name has at most MAX_POINTERS of them. That bounds one name, but not a message: each of its records needs only two
+octets to point at the most expensive name in it. So a caller that reads several names of one message uses one
+`Names`, which reads the target of each pointer once: the work is in proportion to the octets, wherever they point.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_NAME_BYTES: Final = 255
 MAX_LABEL_BYTES: Final = 63
 MAX_POINTERS: Final = 16
-"""Of one name. Encoders make one, or two where a name ends like one that was compressed itself."""
+"""Per name. Encoders make one, or two where a name ends like one that was compressed itself."""
 POINTER_LIMIT: Final = 0x4000
-"""A pointer has 14 bits: what stands from here on can't be pointed at."""
+"""A pointer has 14 bits: it can't lead to places from here on."""
 ROOT: Final[Name] = b"\x00"
 _SPECIAL: Final = frozenset(b'."\\;()@$')
 
 
 class _Read(NamedTuple):
-    """A name as it was read from one place of a message."""
+    """A name as read from one place of a message."""
 
     name: Name
     end: int
-    """Behind it, or behind its first pointer."""
+    """The offset after it, or after its first pointer."""
     pointers: int
     target: int
-    """Where its first pointer leads; -1 without one."""
+    """The target of its first pointer; -1 without one."""
 
 
 class Names:
     """Reads the names of one message.
 
     Every place at which a label begins is remembered with the name that begins there, so no octet is read twice as
-    part of a name that something points at. Places that no pointer can reach are not remembered: at most 16,384 are.
+    part of a pointer's target. Places that no pointer can reach are not remembered: at most 16,384 are.
     """
 
     __slots__ = ("_known", "_wire")
@@ -75,7 +75,7 @@ class Names:
         starts: list[int] = []
         while True:
             rest = self._known.get(offset)
-            # What is known of a later place counts only if its pointer is one that may end this run, too.
+            # The known part at a later place counts only if its pointer may end this run, too.
             if rest is not None and rest.target < start:
                 break
             rest = self._end_of_run(offset, start, pointers, room_bytes)
@@ -123,12 +123,13 @@ class Names:
 
 
 def read_untrusted(wire: bytes, offset: int) -> tuple[Name, int]:
-    """Read the only name of a message that matters; of several, each with the same `Names`. Raises FormatError."""
+    """Read the only relevant name of a message; for several names use one `Names`. Raises FormatError."""
     return Names(wire).read_untrusted(offset)
 
 
 def skip_untrusted(wire: bytes, offset: int) -> tuple[bytes, int]:
-    """Return the octets of the name at `offset` as they stand, a pointer at their end unread, and the offset behind.
+    """Return the octets of the name at `offset` as they are, with a pointer at their end unread, and the offset
+    after.
 
     For records of which only those of the root matter. Raises FormatError.
     """

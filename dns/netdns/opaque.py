@@ -1,9 +1,9 @@
-"""Upstream's answers, handed on without being understood.
+"""Upstream answers, relayed without interpreting them.
 
-Only what belongs to one hop is touched: the header, the spelling of the question, TTLs, and OPT. All else stays the
-octets that came, so types we never heard of pass (RFC 3597, 5625 4.3), and compression stays valid because nothing
-moves: the question keeps its length, and cuts are made at the tail only. For the same reason whatever stands behind
-an OPT in ADDITIONAL goes with it; ADDITIONAL may always be left out.
+Only data of a single hop is changed: the header, the spelling of the question, TTLs, and OPT. The rest stays as
+received, so unknown types pass (RFC 3597, 5625 4.3), and compression stays valid because nothing moves: the question
+keeps its length, and only the tail is cut. For the same reason everything after an OPT in ADDITIONAL is dropped with
+it; ADDITIONAL may always be left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _U32: Final = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class OpaqueAnswer:
-    """An answer for whoever asks the same question, and how long it may be kept."""
+    """An answer for all clients with the same question, and how long it may be kept."""
 
     rcode: int
     body: bytes
@@ -40,32 +40,33 @@ class OpaqueAnswer:
     keep_s: int
     """0: not at all."""
     addresses: tuple[bytes, ...] = ()
-    """Of the A and AAAA records in ANSWER, and of the hints in its SVCB and HTTPS records."""
+    """From the A and AAAA records in ANSWER, and the hints in its SVCB and HTTPS records."""
     positive: bool = False
-    """Whether it holds a record of the type that was asked for; otherwise it says that there is none."""
+    """Whether it has a record of the type that was asked for; otherwise it denies that there is one."""
     ede: tuple[int, str] | None = None
-    """Why it says less than upstream did: RFC 8914 code and text."""
+    """Why it says less than the upstream answer: RFC 8914 code and text."""
     truncated: bool = False
-    """Upstream said TC: there is more than this."""
+    """Upstream set TC: there is more than this."""
 
     @property
     def size_bytes(self) -> int:
-        """Roughly what it costs to hold: the octets, two tuples of small numbers a record, and the addresses."""
+        """The approximate cost of holding it: the octets, two tuples of small numbers per record, and the
+        addresses."""
         return len(self.body) + 200 + 120 * len(self.ends) + 60 * len(self.addresses)
 
 
 def answer_untrusted(
     payload: bytes, question: bytes, *, max_ttl_s: int, max_negative_ttl_s: int
 ) -> tuple[OpaqueAnswer, bool]:
-    """Read upstream's answer to `question`, whose name is in lower case; return it and whether it was truncated.
+    """Read an upstream answer to `question`, whose name is in lower case; return it and whether it was truncated.
 
-    Raises FormatError for octets that are no message, and for an answer to something else.
+    Raises FormatError for octets that are not a message, and for an answer to another question.
     """
     message = message_untrusted(payload)
     if not message.flags & c.QR or message.flags & c.OPCODE_MASK:
         raise FormatError("not an answer to a query")
     name_end = message.question_end - _TYPE_AND_CLASS_BYTES
-    # The name alone: octets of a type may be those of letters, as HTTPS, 65, is an A.
+    # Only the name is lowered: octets of a type may equal letters, as HTTPS, 65, is an A.
     asked = payload[c.HEADER_BYTES : name_end].lower() + payload[name_end : message.question_end]
     if asked != question:
         raise FormatError("answer to another question")
@@ -96,7 +97,7 @@ def answer_untrusted(
 
 
 def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
-    """Return "no record of this type" in place of an answer, kept as long as that would have been."""
+    """Return "no record of this type" in place of an answer, kept as long as the answer would have been."""
     return OpaqueAnswer(
         rcode=c.NOERROR,
         body=answer.body[: answer.question_bytes],
@@ -109,7 +110,7 @@ def emptied(answer: OpaqueAnswer, *, ede: tuple[int, str]) -> OpaqueAnswer:
 
 
 def _addresses(records: Sequence[Record]) -> tuple[bytes, ...]:
-    """Return all addresses that a client may connect to by an answer. Raises FormatError for too many hints."""
+    """Return all addresses to which an answer may lead a client. Raises FormatError for too many hints."""
     addresses: list[bytes] = []
     hints: set[bytes] = set()
     for record in records:
@@ -133,7 +134,7 @@ def _has_answer(message: Message, records: Sequence[Record]) -> bool:
 
 
 def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
-    """RFC 2181 8: with the top bit set a TTL means 0. RFC 2308 5: an SOA in AUTHORITY counts with its MINIMUM."""
+    """Return the TTL. RFC 2181 8: with the top bit set it is 0. RFC 2308 5: an SOA in AUTHORITY has its MINIMUM."""
     ttl_s = 0 if record.ttl_s & 0x80000000 else min(record.ttl_s, cap_s)
     if record.section == 2 and record.rtype == c.SOA:
         if len(record.rdata) < 22:
@@ -145,7 +146,7 @@ def _ttl_s(record: Record, cap_s: int, negative_cap_s: int) -> int:
 def _keep_s(
     message: Message, rcode: int, records: Sequence[Record], ttls: Sequence[int], *, positive: bool
 ) -> int:
-    """How long the answer may be kept. A negative one without its SOA: not at all (RFC 2308 5)."""
+    """Return how long to keep the answer. A negative one without its SOA is not kept (RFC 2308 5)."""
     if message.flags & c.TC or rcode not in {c.NOERROR, c.NXDOMAIN}:
         return 0
     pairs = list(zip(records, ttls, strict=True))
@@ -159,7 +160,8 @@ def _keep_s(
 
 
 def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, our_size_bytes: int) -> bytes:
-    """Write the answer for one client: its id, flags, spelling, size; TTLs less by `age_s`; our OPT, not theirs."""
+    """Write the answer for one client: its id, flags, spelling, size; TTLs reduced by `age_s`; our OPT, not
+    theirs."""
     opt = b""
     if query.opt is not None:
         opt = edns.render_opt(
@@ -174,7 +176,7 @@ def relay(answer: OpaqueAnswer, query: Query, *, age_s: int, limit_bytes: int, o
             break
         counts[section - 1] += 1
         end = record_end
-    # Only of what is sent: a client may ask by UDP, again and again, for 512 octets of an answer of 64 KiB.
+    # Copy only what is sent: a client may ask by UDP, again and again, for 512 octets of an answer of 64 KiB.
     body = bytearray(answer.body[:end])
     body[: answer.question_bytes] = query.question
     for offset, ttl_s in answer.ttls[: sum(counts)]:

@@ -1,5 +1,5 @@
-"""Record data in wire form, made from values. Names inside are never compressed (RFC 2782 and 3597 forbid it for the
-newer types, and no client wants it for the older ones)."""
+"""Record data in wire form, encoded from values. Names inside are never compressed (RFC 2782 and 3597 forbid it for
+newer types, and no client needs it for older ones)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def a(address: ipaddress.IPv4Address | str) -> bytes:
     try:
         return ipaddress.IPv4Address(address).packed
     except ValueError as error:
-        raise UsageError(f"no IPv4 address: {error}") from error
+        raise UsageError(f"not an IPv4 address: {error}") from error
 
 
 def aaaa(address: ipaddress.IPv6Address | str) -> bytes:
@@ -23,7 +23,7 @@ def aaaa(address: ipaddress.IPv6Address | str) -> bytes:
     try:
         return ipaddress.IPv6Address(address).packed
     except ValueError as error:
-        raise UsageError(f"no IPv6 address: {error}") from error
+        raise UsageError(f"not an IPv6 address: {error}") from error
 
 
 def ptr(target: Name) -> bytes:

@@ -1,4 +1,5 @@
-"""Resolver: the one public machine. Queries in, replies out, upstream exchanges as commands; no socket, no clock.
+"""Resolver: the one public state machine. Queries in, replies out, upstream exchanges as commands; no socket, no
+clock.
 
     reply = resolver.handle_query(payload, client, Transport.UDP, token, now)   # bytes: send them; None: nothing yet
     resolver.handle_upstream_datagram(exchange_id, payload, now)                # and _stream_data, _end
@@ -6,10 +7,10 @@
     output = resolver.drain()                                                   # after every call above
     resolver.next_deadline()                                                    # ask again after every call above
 
-A query meets three levels. The first is the client's table of finished answers (`hot.py`): a dict from the query's
-octets, less its id, to the octets of the answer, own or upstream's, in a few tenths of a microsecond. A driver may
-ask it itself, by `hot_table`. The second takes the query apart and asks the source. Both answer at once. The third is
-the cache and upstream; what it has to wait for leaves by `drain`.
+A query passes up to three levels. The first is the client's table of finished answers (`hot.py`): a dict from the
+query's octets, less its id, to the octets of the answer, own or upstream's, in a few tenths of a microsecond. A
+driver may use it directly, by `hot_table`. The second parses the query and asks the source. Both answer at once. The
+third is the cache and upstream; answers that have to wait leave by `drain`.
 """
 
 from __future__ import annotations
@@ -57,18 +58,18 @@ class QueryReply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the outside must now do. Upstream commands in order."""
+    """What the driver must do now. Upstream commands in order."""
 
     replies: tuple[QueryReply, ...] = ()
     upstream: tuple[UpstreamQuery | UpstreamRepeat | UpstreamClose, ...] = ()
 
 
 Veil: TypeAlias = Callable[[bytes], bool]
-"""Of an address (4 or 16 octets) that a server near a client gave: whether it is the source's to give, or to hide."""
+"""Whether an address (4 or 16 octets) from a server near a client is one that only the source may give, or hides."""
 
 
 IsInside: TypeAlias = Callable[[bytes], bool]
-"""Of an address (4 or 16 octets) that a server gave: whether no server outside has to give it."""
+"""Whether an address (4 or 16 octets) from a server is one that no outside server may give."""
 
 
 def _sees_all(_address: bytes) -> bool:
@@ -76,7 +77,7 @@ def _sees_all(_address: bytes) -> bool:
 
 
 class _View:
-    """What is kept for one client."""
+    """Everything kept for one client."""
 
     __slots__ = ("forwarding", "gone", "hot", "near", "servers", "veiled", "version", "waiting")
 
@@ -103,9 +104,10 @@ class _Waiter(NamedTuple):
 class Resolver:
     """Answers the queries of many clients from one source, and from upstream what the source does not own.
 
-    `rng` makes ids and orders: `random.SystemRandom()` outside of tests, because a predictable id lets anybody who
-    can send packets answer in upstream's place. Clients need no announcement. `is_inside` tells the addresses that
-    only the source may give: an answer of upstream's with one of them becomes an empty one, with extended error 15.
+    `rng` makes ids and orders: `random.SystemRandom()` outside of tests, because with a predictable id any machine
+    that can send packets could answer in upstream's place. Clients need no announcement. `is_inside` recognises
+    addresses that only the source may give: an upstream answer with one of them becomes an empty one, with extended
+    error 15.
     """
 
     def __init__(
@@ -148,13 +150,13 @@ class Resolver:
         near: tuple[str, int] | None = None,
         veiled: Veil | None = None,
     ) -> None:
-        """Give a client servers of its own (None: the default ones) or forbid it to look outside.
+        """Give a client servers of its own (None: the default ones) or forbid it to resolve outside names.
 
         Without `forwarding` a name that the source does not own is REFUSED with extended error 18. `near` is a server
-        in the client's own network: it is asked first for all that the source does not own, with the names that never
-        leave a host, and without `forwarding` too. Its names may change at any moment, so its answers are not kept;
-        one with an address that `veiled` says True of means that there is no such name: the source has hidden it.
-        Raises UsageError for what is no address; nothing has changed then.
+        in the client's own network. It is asked first for all names that the source does not own, including those
+        that never leave a host, and without `forwarding` too. Its names may change at any moment, so its answers are
+        not kept; an answer with an address for which `veiled` returns True counts as "no such name": the source hides
+        it. Raises UsageError for an invalid address; then nothing has changed.
         """
         checked = None if servers is None else _checked(servers)
         checked_near = () if near is None else _checked([near], near=client)
@@ -166,16 +168,16 @@ class Resolver:
         view.hot.clear()
 
     def forget_client(self, client: Client) -> None:
-        """Drop all that is kept for a client, and the answers it still waits for."""
+        """Drop everything kept for a client, and the answers that it waits for."""
         view = self._views.pop(client, None)
         if view is not None:
             view.gone = True
             self._hot_hits += view.hot.hits
 
     def hot_table(self, client: Client) -> HotTable:
-        """Return the finished answers of a client, to be asked by UDP before `handle_query`.
+        """Return the finished answers of a client, for use by UDP before `handle_query`.
 
-        What it says is right until the source or the servers change next, or anything waits.
+        They are right until the source or the servers change, or anything waits.
         """
         view = self._views.get(client)
         if view is None:
@@ -192,7 +194,7 @@ class Resolver:
         """Answer a query at once if possible.
 
         None means that there is nothing to send now: the answer comes by `drain` with `reply_token`, or the octets
-        deserve none. Any octets are harmless.
+        get none. Any octets are harmless.
         """
         if transport is Transport.UDP:
             finished = self.hot_table(client).answer(payload, now)
@@ -217,17 +219,17 @@ class Resolver:
         )
 
     def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
-        """A datagram came on the socket of an UpstreamQuery by UDP."""
+        """Handle a datagram on the socket of an UpstreamQuery by UDP."""
         self._forwarder.handle_datagram(exchange_id, payload, now)
         self._settle(now)
 
     def handle_upstream_stream_data(self, exchange_id: int, data: bytes, now: float) -> None:
-        """Octets came on the connection of an UpstreamQuery by TCP, in any cut."""
+        """Handle octets on the connection of an UpstreamQuery by TCP, in pieces of any size."""
         self._forwarder.handle_stream_data(exchange_id, data, now)
         self._settle(now)
 
     def handle_upstream_end(self, exchange_id: int, now: float) -> None:
-        """The socket of an UpstreamQuery could not be made, failed, or was closed by the server."""
+        """Note that the socket of an UpstreamQuery could not be opened, failed, or was closed by the server."""
         self._forwarder.handle_end(exchange_id, now)
         self._settle(now)
 
@@ -237,7 +239,7 @@ class Resolver:
         self._settle(now)
 
     def next_deadline(self) -> float:
-        """Return when handle_deadline is to be called; infinity if nothing waits."""
+        """Return when to call handle_deadline; infinity if nothing waits."""
         return self._now if self._unanswered else self._forwarder.next_deadline()
 
     def drain(self) -> Output:
@@ -249,7 +251,7 @@ class Resolver:
     def statistics(self) -> dict[str, int]:
         """Return counters since the start and present sizes.
 
-        `queries` is what was understood, `refused_<reason>` what was not.
+        `queries` counts understood queries, `refused_<reason>` the others.
         """
         upstream = {f"upstream_{reason}": count for reason, count in self._forwarder.counts.items()}
         hot_hits = self._hot_hits + sum(view.hot.hits for view in self._views.values())
@@ -264,7 +266,7 @@ class Resolver:
         return {**self._counts, **upstream, **sizes}
 
     def check_invariants(self) -> None:
-        """Every table within its bound, every waiting query counted once."""
+        """Raise unless every table is within its bound and every waiting query is counted once."""
         self._cache.check_invariants()
         self._forwarder.check_invariants()
         for view in self._views.values():
@@ -326,14 +328,14 @@ class Resolver:
         return None
 
     def _may_wait(self, view: _View) -> bool:
-        """Whether one more query of a client may wait: beyond the bound for all, up to its equal share."""
+        """Return whether one more query of a client may wait: beyond the bound for all, up to its equal share."""
         if view.waiting >= self._config.max_waiting_per_client:
             return False
         share = self._config.max_waiting // max(self._waiting_clients, 1)
         return self._waiting < self._config.max_waiting or view.waiting < share
 
     def _settle(self, now: float) -> None:
-        """Answer those whose question has been decided, as many as one turn has time for."""
+        """Answer waiting clients whose question has been decided, as many as one turn has time for."""
         self._now = now
         for landed in map(self._without_rebinding, self._forwarder.take_landed()):
             answer = landed.answer
@@ -358,12 +360,12 @@ class Resolver:
             return landed
         is_near = landed.key.servers[0].near is not None
         if is_near and any(any(map(one.view.veiled, answer.addresses)) for one in landed.waiters[:1]):
-            return landed  # what the source hides from the client does not exist for it: see _landed
+            return landed  # addresses that the source hides from the client do not exist for it: see _landed
         self._counts["answers_that_lead_inside"] += 1
         return replace(landed, answer=opaque.emptied(answer, ede=_LEADS_INSIDE))
 
     def _landed(self, waiter: _Waiter, landed: Landed[_Waiter]) -> bytes:
-        """Write the answer for one who waited."""
+        """Write the answer for a client that waited."""
         answer = landed.answer
         if answer is None:
             return self._fail(waiter, _CROWDED if landed.crowded else waiter.otherwise)
@@ -373,11 +375,11 @@ class Resolver:
         return self._relay(waiter, answer, age_s=0)
 
     def _relay_kept(self, payload: bytes, waiter: _Waiter, kept: CachedAnswer, now: float) -> bytes:
-        """Hand a cached answer on, and keep it finished for as long as its TTLs show the same numbers."""
+        """Relay a cached answer, and keep it finished for as long as its TTLs show the same numbers."""
         assert kept.answer is not None
         age_s = int(now - kept.stored_at)
         answer = kept.answer
-        if any(map(self._is_inside, answer.addresses)):  # it was outside when the answer came
+        if any(map(self._is_inside, answer.addresses)):  # the address was outside when the answer came
             answer = opaque.emptied(answer, ede=_LEADS_INSIDE)
         reply = self._relay(waiter, answer, age_s=age_s)
         if waiter.transport is Transport.UDP:
@@ -411,7 +413,7 @@ class Resolver:
         return render(query, reply, limit_bytes=limit_bytes, our_size_bytes=our_size_bytes, turn=turn)
 
     def _keep_hot(self, payload: bytes, query: Query, reply: Reply, view: _View) -> bytes:
-        """Keep the answer for whoever sends the same octets again, and return it in one order."""
+        """Keep the answer for clients that send the same octets again, and return it in one order."""
         records = len(reply.answers[-1][1].rdatas) if reply.answers else 1
         orders = min(records, self._config.max_rotations)
         if orders == 1:
@@ -422,12 +424,12 @@ class Resolver:
         def finish(order: int) -> bytes:
             return self._render(query, reply, Transport.UDP, order * records // orders)[2:]
 
-        # A random start: a question that is seldom repeated octet for octet must not always see the first order.
+        # A random start: a question that is seldom repeated octet for octet must not always get the first order.
         return view.hot.keep_turning(payload, finish, orders=orders, turn=self._rng.randrange(orders))
 
 
 _CROWDED: Final = answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")
-_LEADS_INSIDE: Final = (c.EDE_BLOCKED, "a name server outside gave an address that is inside")
+_LEADS_INSIDE: Final = (c.EDE_BLOCKED, "an outside name server gave an inside address")
 _UNREACHABLE: Final = answers.failure(c.EDE_NO_REACHABLE_AUTHORITY, "no upstream server gave an answer")
 
 

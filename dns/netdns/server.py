@@ -1,12 +1,13 @@
 """The driver: listeners and upstream sockets under trio, one timer, and no decision about DNS.
 
-A listener is a pair of sockets that belong to one client. They are made elsewhere, for example inside a container's
-network namespace; whoever can send to them is that client, so no answer depends on an address that could be forged.
+A listener is a pair of sockets that belong to one client. They are opened elsewhere, for example inside a container's
+network namespace; any program that can send to them is that client, so no answer depends on an address that could be
+forged.
 
-Datagrams are taken in batches (batch.py): wait until the socket is readable, receive what is there, send the finished
-answers, and then ask the resolver for the others until the client's turn is over (turns.py). What is left then is
-kept for the client's next turn, before which the other listeners have theirs, so that one client cannot starve them.
-Waiting for each datagram would cost two passes through the event loop. A client's connections have one turn together.
+Datagrams are handled in batches (batch.py): wait until the socket is readable, receive what is there, send the
+finished answers, and then ask the resolver for the others until the client's turn is over (turns.py). The remaining
+ones wait for the client's next turn, after those of the other listeners, so that one client cannot starve them.
+Waiting for each datagram would cost two passes through the event loop. A client's connections share one turn.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from netdns.turns import LATER_S, Turns
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
-"""TCP connections of one client; for one more the longest idle is closed."""
+"""TCP connections per client; for one more the longest idle is closed."""
 IDLE_S: Final = 10.0
 IDLE_CROWDED_S: Final = 2.0
 """From the last whole message to the close; the second when three quarters of the connections are taken."""
 RETIRING_S: Final = 10.0
-"""A query that is being forwarded ends before; the longest that a stub resolver usually waits is 5 s."""
+"""Longer than a query is forwarded; a stub resolver usually waits 5 s at most."""
 _BACKLOG: Final = 128
 """Connections waiting to be accepted: twice what a client may have."""
 _ACCEPT_PAUSE_S: Final = 0.1
-"""While the process is out of descriptors or memory: the socket stays readable and the loop would spin."""
+"""While the process lacks descriptors or memory: the socket stays readable, and the loop would spin."""
 
 
 class _Listener:
@@ -55,7 +56,7 @@ class _Listener:
         self.streams_turn = trio.Lock()
         self.connections: set[Connection] = set()
         self.left: deque[tuple[bytes, object]] = deque()
-        """Queries that were taken from the socket, and whose turn comes next, with who sent them: at most SIZE."""
+        """Queries received but not answered yet, which come next, with their senders: at most SIZE."""
         self.closed = False
         self.ended = trio.Event()
 
@@ -75,11 +76,11 @@ class _Listener:
 
 
 class Server:
-    """Serves a resolver. `clock` must be the one that the resolver's `now` was taken from.
+    """Serves a resolver. `clock` must be the one that the resolver's `now` comes from.
 
-    `open_socket` makes the sockets for asking upstream, and must know how to reach servers that are near a client.
-    `before_answers` is called before queries are answered, once for many: the time to look whether there are other
-    servers than before. It must not wait.
+    `open_socket` opens the sockets for upstream servers, and must know how to reach servers that are near a client.
+    `before_answers` is called before queries are answered, once for many, to check whether the servers have changed.
+    It must not wait.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Server:
             self._nursery.start_soon(self._serve, listener)
 
     def remove_listener(self, client: Client) -> None:
-        """Close a client's sockets and connections at once, and forget it. Without a listener nothing happens."""
+        """Close a client's sockets and connections at once, and forget it. Does nothing without a listener."""
         listener = self._listeners.pop(client, None)
         if listener is not None:
             listener.close(running=self._nursery is not None)
@@ -130,8 +131,8 @@ class Server:
             old.close(running=self._nursery is not None)
 
     def replace_listener(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer a client on other sockets from now on. For RETIRING_S what comes to those that it had, or has come,
-        is answered by them as well; then they are closed. Raises UsageError if it has none."""
+        """Answer a client on other sockets from now on. For RETIRING_S the old ones still answer what they receive or
+        have received; then they are closed. Raises UsageError without a listener."""
         old = self._listeners.pop(client, None)
         if old is None:
             raise UsageError(f"client {client!r} has no listener")
@@ -152,7 +153,7 @@ class Server:
                 old.close(running=True)
 
     def clients(self) -> tuple[Client, ...]:
-        """Return who has a listener, in the order of adding."""
+        """Return the clients with listeners, in the order of adding."""
         return tuple(self._listeners)
 
     def statistics(self) -> dict[str, int]:
@@ -166,7 +167,7 @@ class Server:
         }
 
     async def run(self) -> None:
-        """Serve until cancelled. Once only."""
+        """Serve until cancelled. Call it only once."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -190,7 +191,7 @@ class Server:
             self._flush()
 
     def _flush(self) -> None:
-        """Do all that the resolver wants done."""
+        """Do everything that the resolver wants done."""
         output = self._resolver.drain()
         for reply in output.replies:
             assert isinstance(reply.token, tuple)
@@ -218,16 +219,16 @@ class Server:
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(listener.udp)
-                # It may have been closed since this task was woken: then the resolver knows the client no more.
+                # It may have been closed since this task was woken: then the resolver has forgotten the client.
                 if not listener.closed and self._answer_datagrams(listener):
                     self._flush()
 
     def _answer_datagrams(self, listener: _Listener) -> bool:
-        """Take a turn; say whether the resolver may want something done.
+        """Take a turn; return whether the resolver may want something done.
 
         Nothing here waits, so source and servers stay as they are, and the finished answers right, for all of it. A
-        whole batch of finished answers fits into a turn, so the clock is looked at after the others only. Of those at
-        least one is given, or a client whose turn the finished answers have used up would wait for ever.
+        whole batch of finished answers fits into a turn, so the clock is read only after the others. At least one of
+        the others is answered, or a client whose finished answers use up the turn would wait for ever.
         """
         self._before_answers()
         now = self._clock()
@@ -253,7 +254,7 @@ class Server:
         return has_asked
 
     def _answer_batch(self, batch: Batch, listener: _Listener, now: float) -> int:
-        """Take what has come, give the finished answers, and leave the other queries; return how many there were."""
+        """Receive a batch, send the finished answers, and leave the other queries; return the number received."""
         descriptor = listener.udp.fileno()
         try:
             lengths = batch.receive(descriptor)
@@ -274,12 +275,12 @@ class Server:
         return count
 
     def _take_singly(self, listener: _Listener) -> int:
-        """Take what has come, where no batch can; return how many there were. Finished answers are found later."""
+        """Receive without a batch; return the number received. Finished answers are found later."""
         for taken in range(SIZE):
             try:
                 listener.left.append(
                     listener.udp.recvfrom(DATAGRAM_BYTES, socket.MSG_DONTWAIT)
-                )  # a copy may wait
+                )  # a copy, because the query may wait
             except BlockingIOError:
                 return taken
             except OSError:
@@ -288,7 +289,7 @@ class Server:
         return SIZE
 
     def _send(self, listener: _Listener, payload: bytes, peer: object) -> None:
-        """Datagrams may be lost: a full buffer or a peer that is gone is no reason to wait."""
+        """Send a datagram; it may be lost: a full buffer or a peer that is gone is no reason to wait."""
         try:
             listener.udp.sendto(payload, socket.MSG_DONTWAIT, peer)  # type: ignore[call-overload]  # as recvfrom gave it
         except OSError:

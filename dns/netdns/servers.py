@@ -1,4 +1,4 @@
-"""Which servers may be asked for what is somebody else's."""
+"""The servers that may be asked for names that the source does not own."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Where own answers come from: one method that says what is known, one number that says when it changed.
+"""The interface of a record source: one method that answers, one number that shows changes.
 
-A source never sees a DNS message. It is asked for a name and a type on behalf of a client, and says one of four
-things, each a type of its own so that no caller can mix "exists, but not with this type" up with "does not exist":
+A source never sees a DNS message. It is asked for a name and a type on behalf of a client, and returns one of four
+results, each a type of its own so that no caller can confuse "exists, but not with this type" with "does not exist":
 
-    Found(rrset)       here it is
-    NoData(zone)       the name exists (or names below it do), this type of it does not       -> NOERROR + SOA
-    NoSuchName(zone)   the name is inside what we answer for, and neither it nor a name below it exists -> NXDOMAIN
-    NotOurs()          somebody else's: forwarded, or refused where the client may not look outside
+    Found(rrset)       the records
+    NoData(zone)       the name exists (or names below it do), but not with this type                 -> NOERROR + SOA
+    NoSuchName(zone)   the name is inside our zones, and neither it nor a name below it exists        -> NXDOMAIN
+    NotOurs()          another server's: forwarded, or refused if the client may not resolve outside names
 
-The client is whatever the listener was added with. It is the identity of a socket, never a source address.
+The client is whatever value the listener was added with. It identifies a socket, never a source address.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ Name: TypeAlias = bytes
 """A domain name in wire form, uncompressed, with the root's zero octet: b"\\x03web\\x00". At most 255 octets."""
 
 Client: TypeAlias = Hashable
-"""Who asks."""
+"""The client that asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class RRset:
-    """All records of one name and type. `rdatas` are wire form with every name in them uncompressed, no doubles."""
+    """All records of one name and type. `rdatas` are in wire form with uncompressed names, without duplicates."""
 
     rtype: int
     ttl_s: int
     rdatas: tuple[bytes, ...]
     shown: int = 0
-    """How many records one answer carries, each answer others in turn; 0 means all."""
+    """How many records one answer has, rotating from answer to answer; 0 means all."""
 
     @property
     def count(self) -> int:
-        """How many records an answer carries."""
+        """How many records an answer has."""
         return min(self.shown or len(self.rdatas), len(self.rdatas))
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What stands behind a negative answer.
+    """The zone of a negative answer.
 
-    `apex` must be an ancestor of (or equal to) the name that was asked for, or the root. `soa` is the SOA's
-    wire rdata (see `rdata.soa`); who asks for the SOA of the apex gets it without the source's help. Resolvers
+    `apex` must be an ancestor of (or equal to) the name that was asked for, or the root. `soa` is the SOA's wire
+    rdata (see `rdata.soa`); a client that asks for the SOA of the apex gets it without the source's help. Resolvers
     downstream keep the negative answer for min(ttl_s, its MINIMUM).
     """
 
@@ -83,10 +83,10 @@ class NoSuchName:
 
 @dataclass(frozen=True, slots=True)
 class NotOurs:
-    """The name belongs to somebody else.
+    """The source does not own the name.
 
-    With a zone it looks like one of the source's all the same, and does not leave the host: a server near the client
-    may know it, and otherwise it does not exist, with this zone behind that answer.
+    With a zone the name looks like one of the source's and does not leave the host: a server near the client may know
+    it, and otherwise it does not exist, with this zone in the answer.
     """
 
     zone: Zone | None = None
@@ -99,16 +99,17 @@ class RecordSource(Protocol):
     """The one extension point."""
 
     def lookup(self, name: Name, rtype: int, client: Client) -> Answer:
-        """Say what `client` is to see. `name` is lower case. Never blocks, never raises.
+        """Return what `client` may see. `name` is lower case. Never blocks, never raises.
 
-        For type ANY (255) return any one RRset of the name, or NoData; the resolver makes RFC 8482's minimal
-        answer of it.
+        For type ANY (255) return any one RRset of the name, or NoData; the resolver turns it into RFC 8482's minimal
+        answer.
         """
         ...
 
     def version(self, client: Client) -> int:
         """Return a number that changes whenever any answer for `client` may have changed.
 
-        Called on every query, so make it an attribute's worth of work. Rendered answers are kept until it moves.
+        It is called on every query, so it should cost no more than reading an attribute. Rendered answers are kept
+        until it changes.
         """
         ...

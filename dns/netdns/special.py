@@ -1,12 +1,12 @@
-"""Names that never leave a host, whoever owns them: what the world's resolvers agreed to answer for themselves.
+"""Names that never leave a host, whichever server owns them: resolvers answer them locally by convention.
 
-`localhost` is loopback, always. The rest are empty zones: their apex exists and holds nothing, everything below does
-not exist. Asking an upstream for them would tell strangers about the inside of this network and get a late "no".
+`localhost` is loopback, always. The rest are empty zones: their apex exists and holds nothing, and nothing exists
+below it. Forwarding them would reveal the inside of this network to outside servers and get a late "no".
 
-Two things are left to upstream, because a resolver in a container that validates would take our unsigned answers
-for forged ones. The DS of an empty zone belongs to the zone above (RFC 4035 3.1.4.1), which proves by it that the
-empty one is not signed. And a single label is a short name only when an address is wanted; asked for anything else
-(DS, DNSKEY, NS, SOA) it is a top-level domain.
+Two things are left to upstream, because a validating resolver in a container would take our unsigned answers for
+forged ones. The DS of an empty zone belongs to the zone above (RFC 4035 3.1.4.1), which proves by it that the empty
+one is not signed. And a single label is a short name only if an address is wanted; for other types (DS, DNSKEY, NS,
+SOA) it is a top-level domain.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRse
 _TTL_S: Final = 3600
 """These answers never change; an hour spares clients the question."""
 _SINGLE_LABEL_TTL_S: Final = 1
-"""A short name that nobody owns may be given to a container in the next second."""
+"""A short name that does not exist may be given to a container in the next second."""
 
 _ADDRESS_TYPES: Final = frozenset({c.A, c.AAAA, c.HTTPS, c.SVCB, c.ANY})
-"""What is asked by whoever wants to connect (RFC 9460 2.4.1: SVCB and HTTPS beside A and AAAA)."""
+"""Types that a client asks for in order to connect (RFC 9460 2.4.1: SVCB and HTTPS beside A and AAAA)."""
 
 _LOCALHOST: Final = name.from_text("localhost")
 _LOOPBACK: Final = {
@@ -57,7 +57,7 @@ _EMPTY_IPV4: Final = (  # RFC 6303 4.2, RFC 7793
     "203.0.113.0/24",
     "255.255.255.255/32",
 )
-_EMPTY_IPV6: Final = (  # RFC 6303 4.3 to 4.6; fc00::/7 and fe80::/10 are not cut at a nibble
+_EMPTY_IPV6: Final = (  # RFC 6303 4.3 to 4.6; fc00::/7 and fe80::/10 do not end at a nibble
     "::/128",
     "::1/128",
     "fc00::/7",
@@ -84,17 +84,18 @@ _EMPTY_ZONES: Final[frozenset[Name]] = frozenset(
 
 
 def empty_zone(apex: Name, ttl_s: int = _TTL_S) -> Zone:
-    """Return a zone as RFC 6303 3 describes it: its own name server, nobody to write to."""
+    """Return a zone as RFC 6303 3 describes it: its own name server, without a mailbox."""
     rname = name.from_text("nobody.invalid")
     return Zone(apex, rdata.soa(apex, rname, serial=1, minimum_s=ttl_s), ttl_s)
 
 
 ROOT_ZONE: Final = empty_zone(name.ROOT, _SINGLE_LABEL_TTL_S)
-"""Shown for single labels that nobody owns: a host's short names are no business of the root servers."""
+"""For single labels that do not exist: a host's short names must not reach the root servers."""
 
 
 def lookup_before(qname: Name, rtype: int) -> Answer:
-    """Answer what no source may override: localhost and what is below it, and the reverse of loopback addresses."""
+    """Answer names that no source may override: localhost and names below it, and the reverse of loopback
+    addresses."""
     if name.is_within(qname, _LOCALHOST):
         found = _LOOPBACK.get(rtype)
         return Found(found) if found else NoData(empty_zone(_LOCALHOST))

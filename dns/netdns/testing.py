@@ -1,9 +1,9 @@
-"""Two doubles to test with: a record source in memory, and an upstream server that behaves as told.
+"""Two test doubles: a record source in memory, and an upstream server with programmable behaviour.
 
-`TableSource` is also one to copy from. It has a table for everybody and one for each client, and it knows the
+`TableSource` is also an example to copy. It has a table for all clients and one for each client, and it follows the
 rules that are easy to get wrong: empty non-terminals exist (RFC 8020), a wildcard stands neither for its own parent
-nor for anything below a name that exists (RFC 4592), and what one client may not see is for it as absent as what
-nobody has.
+nor for anything below a name that exists (RFC 4592), and a name that a client may not see is as absent for it as one
+that does not exist.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TableSource:
     def put(
         self, owner: str, rtype: int, rdatas: Sequence[bytes], *, client: Client = None, ttl_s: int = 5
     ) -> None:
-        """Set the records of a name and type for one client, or for everybody (None)."""
+        """Set the records of a name and type for one client, or for all clients (None)."""
         wire = name.from_text(owner).lower()
         self._tables.setdefault(client, {}).setdefault(wire, {})[rtype] = RRset(rtype, ttl_s, tuple(rdatas))
         self._changed(client)
@@ -56,7 +56,7 @@ class TableSource:
         return self._version
 
     def lookup(self, wire: Name, rtype: int, client: Client) -> Answer:
-        """Look in the client's own table first, then in everybody's."""
+        """Look in the client's own table first, then in the one for all clients."""
         zone = self._zone_of(wire)
         for table in self._seen_by(client):
             sets = table.get(wire)
@@ -103,11 +103,11 @@ class ReceivedQuery(NamedTuple):
 
 
 Behaviour: TypeAlias = Callable[[ReceivedQuery], Iterable[tuple[float, bytes]]]
-"""Says what to send back: (delay in s, payload) each; nothing is silence."""
+"""Returns what to send back: (delay in s, payload) each; nothing is silence."""
 
 
 class UpstreamDouble:
-    """A server on 127.0.0.1, UDP and TCP on one port, that answers as `behave` says and remembers all it heard."""
+    """A server on 127.0.0.1, UDP and TCP on one port, that answers as `behave` says and records all queries."""
 
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave

@@ -1,15 +1,16 @@
-"""What is remembered of each upstream server: whether it answers, how fast, and what it does not understand.
+"""The state of each upstream server: whether it answers, how fast, and what it does not understand.
 
-The order of servers is the configured one, always, because the order says who knows most: people put the server with
-the inside view first. Nothing here changes it. A server that fails is passed over until it answers again:
+The order of servers is always the configured one, because it says which server knows most: people put the server with
+the inside view first. Nothing here changes it. A server that fails is skipped until it answers again:
 
     suspect    it owes an answer for longer than usual: the next server is asked at the same time
     down       it left the last three queries unanswered, each waited for to the end, and two checks. Its silence is
-               waited for no more; one question in five seconds goes to it as well, to learn that it is back
+    no
+               longer waited for; one question in five seconds also goes to it, to find out whether it is back
 
 A check is a question of our own choice. Without it a client could make a server count as down with questions that no
-server can answer, such as for names in a zone whose own servers are dead, and have the next one deny what that server
-knows. Any answer to anything, whatever it says, makes a server well again.
+server can answer, such as for names in a zone whose own servers are dead, and make the next one deny names that the
+first one knows. Any answer to any question makes a server healthy again.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from typing import Final
 from netdns.servers import UpstreamServer
 
 FIRST_GUESS_S: Final = 0.05
-"""Of a round trip to a server never asked: a resolver one provider away."""
+"""Assumed round trip to a server never asked: a resolver one provider away."""
 _GAIN: Final = 0.3
 _NO_EDNS_S: Final = 900.0
 """How long a server that refused EDNS, and answered without, is asked without; then it may have been upgraded."""
 _LOOP_S: Final = 60.0
-"""How long a server that leads back to us is left alone, and how long one is not suspected again that does not."""
+"""How long a server that leads back to us is skipped, and how long one that does not is not suspected again."""
 _LOST_QUERIES: Final = 3
 """Unanswered queries in a row that make a server down. One or two are lost packets."""
 _SILENT_CHECKS: Final = 2
 _TRY_AGAIN_S: Final = 5.0
-"""How often a server that is down is asked whether it is back."""
+"""How often a server that is down is asked, to find out whether it is back."""
 _MAX_SERVERS: Final = 256
 
 
@@ -71,7 +72,7 @@ class Upstreams:
         self._health: OrderedDict[UpstreamServer, _Health] = OrderedDict()
 
     def _of(self, server: UpstreamServer) -> _Health:
-        if server.near is not None:  # a thousand clients have a server near them, all of one make
+        if server.near is not None:  # a thousand clients have a server near them, all of one kind
             server = server._replace(near=True)
         health = self._health.get(server)
         if health is None:
@@ -87,14 +88,14 @@ class Upstreams:
         return self._of(server).rtt_s
 
     def note_asked(self, server: UpstreamServer, now: float) -> None:
-        """A query was sent to it."""
+        """Note a query that was sent to it."""
         health = self._of(server)
         health.asked_at = now
         if health.owing_since is None:
             health.owing_since = now
 
     def note_answer(self, server: UpstreamServer, rtt_s: float, now: float) -> None:
-        """An answer came after `rtt_s`, counted from the first time that the query was sent."""
+        """Note an answer after `rtt_s`, counted from the first time that the query was sent."""
         health = self._of(server)
         health.rtt_s += _GAIN * (rtt_s - health.rtt_s)
         health.answered_at = now
@@ -104,60 +105,62 @@ class Upstreams:
         health.down = False
 
     def note_silence(self, server: UpstreamServer, queries: int, sent_at: float) -> None:
-        """No answer came to a query that was sent `queries` times since `sent_at`, and it is no longer waited for."""
+        """Note that no answer came to a query that was sent `queries` times since `sent_at`, and was given up."""
         health = self._of(server)
         if health.answered_at < sent_at:
             health.lost_queries += queries
             health.judge()
 
     def note_silent_check(self, server: UpstreamServer, sent_at: float) -> None:
-        """No answer came to a check that was sent at `sent_at`."""
+        """Note that no answer came to a check that was sent at `sent_at`."""
         health = self._of(server)
         if health.answered_at < sent_at:
             health.silent_checks += 1
             health.judge()
 
     def needs_check(self, server: UpstreamServer, sent_at: float) -> bool:
-        """Whether to check a server that is silent since `sent_at`. What is near is one client's own."""
+        """Return whether to check a server that is silent since `sent_at`. A near one concerns only its client."""
         health = self._of(server)
         return server.near is None and health.answered_at < sent_at and health.silent_checks < _SILENT_CHECKS
 
     def note_unheard(self, server: UpstreamServer) -> None:
-        """Its answer was not waited for, because an earlier server's came: it owes none."""
+        """Note that its answer is not needed, because an earlier server's came: it owes none."""
         self._of(server).owing_since = None
 
     def is_suspect(self, server: UpstreamServer, patience_s: float, now: float) -> bool:
-        """Whether it owes an answer for longer than `patience_s`."""
+        """Return whether it owes an answer for longer than `patience_s`."""
         owing_since = self._of(server).owing_since
         return server.near is None and owing_since is not None and now - owing_since > patience_s
 
     def is_down(self, server: UpstreamServer) -> bool:
-        """Whether it is not to be waited for."""
+        """Return whether its answers should not be waited for."""
         return self._of(server).down
 
     def is_to_be_tried(self, server: UpstreamServer, now: float) -> bool:
-        """Whether a server that is down is to be asked along, to learn that it is back."""
+        """Return whether a server that is down should be asked as well, to find out whether it is back."""
         return now - self._of(server).asked_at >= _TRY_AGAIN_S
 
     def speaks_edns(self, server: UpstreamServer, now: float) -> bool:
-        """Whether to send it an OPT."""
+        """Return whether to send it an OPT."""
         return self._of(server).plain_until <= now
 
     def note_no_edns(self, server: UpstreamServer, now: float) -> None:
-        """It refused a query with an OPT and answered the same one without."""
+        """Note that it refused a query with an OPT and answered the same one without."""
         self._of(server).plain_until = now + _NO_EDNS_S
 
     def note_loop(self, server: UpstreamServer, now: float) -> None:
-        """It sent our own probe back to us."""
-        if server.near is None:  # nobody there for a moment: a packet to learn it never leaves the host
+        """Note that it sent our own probe back to us."""
+        if (
+            server.near is None
+        ):  # else only its listener is away for now, and trying it costs no packet outside
             self._of(server).looping_until = now + _LOOP_S
 
     def is_looping(self, server: UpstreamServer, now: float) -> bool:
-        """Whether it leads back to us."""
+        """Return whether it leads back to us."""
         return self._of(server).looping_until > now
 
     def take_probe(self, server: UpstreamServer, now: float) -> bool:
-        """Whether it is time for another look whether it leads back to us. True counts as having looked."""
+        """Return whether it is time to probe again whether it leads back to us. True counts as a probe."""
         health = self._of(server)
         if server.near is None and now - health.probed_at < _LOOP_S:
             return False

@@ -1,4 +1,4 @@
-"""A cursor over bytes that somebody else made. It owns all bounds checking: whoever reads through it cannot leave it.
+"""A cursor over untrusted bytes. It does all bounds checks: code that reads through it cannot leave the bytes.
 
 Messages of DNS are big-endian and counted.
 """

@@ -1,6 +1,6 @@
-"""Kernel state as a function of the records: what should be there, what is, and the operations between.
+"""The kernel's state as a function of the records: what should be there, what is there, and the operations between.
 
-Read `state` (the words for both), then the folders in this order: `netlink` (messages to bytes, the socket), `host`
-(what belongs to the host: uplinks, switches, programs), `reconcile` (desired against observed, and the loop),
+Read `state` (the data model of both), then the folders in this order: `netlink` (messages to bytes, the socket),
+`host` (uplinks, sysctls, programs: what belongs to the host), `reconcile` (desired against observed, and the loop),
 `endpoint` (one container's interface). Each imports only those before it, `state`, and `model`.
 """

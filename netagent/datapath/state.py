@@ -1,4 +1,4 @@
-"""The words in which desired and observed kernel state are compared.
+"""The data model for desired and observed kernel state.
 
 A network is one bridge and one VXLAN device; a local endpoint is a veth whose host side is a port of the bridge. A
 remote endpoint is three kinds of entry, and all three are needed before a packet passes:
@@ -12,7 +12,7 @@ A network that carries multicast has one more for each other host that has endpo
     flood       (vxlan, underlay)          broadcast and multicast go to this host, too
 
 Keys are what the kernel holds unique, so that an address or MAC that moves is one replacement and never two paths.
-Whatever sits on a device that carries our alias is ours; nothing else is ever looked at.
+Every device with our alias is ours, and so is everything on it; nothing else is ever touched.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from immutables import Map
 
 MARK = "netagent "
-"""Every device of ours has an alias that begins so."""
+"""The alias of each of our devices begins with this."""
 
 _ENDPOINT_MARK = MARK + "endpoint "
 
 
 class LinkKind(enum.Enum):
-    """The kernel's word for a type of link."""
+    """The kernel's name for a type of link."""
 
     BRIDGE = "bridge"
     VXLAN = "vxlan"
@@ -40,46 +40,47 @@ class LinkKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortFlags:
-    """What a bridge does on one of its ports."""
+    """How a bridge treats one of its ports."""
 
     learning: bool
     flood: bool
-    """Unicast to a MAC that the bridge does not know."""
+    """Whether to send unicast for a MAC that the bridge does not know."""
     mcast_flood: bool
     bcast_flood: bool
     neigh_suppress: bool
     """The bridge itself answers ARP and ND for the neighbours that it knows behind this port."""
     hairpin: bool = False
-    """What comes in by the port may leave by it."""
+    """Frames that arrive by the port may leave by it."""
     isolated: bool = False
-    """Nothing passes between this port and another one that is."""
+    """Nothing passes between this port and another isolated one."""
 
 
 TUNNEL_PORT = PortFlags(
     learning=False, flood=False, mcast_flood=False, bcast_flood=False, neigh_suppress=True
 )
-"""A VXLAN device: everything behind it is known from records, so nothing is learnt and nothing is flooded."""
+"""For a VXLAN device: everything behind it is known from records, so nothing is learnt and nothing is flooded."""
 
 FLOODED_TUNNEL_PORT = replace(TUNNEL_PORT, mcast_flood=True, bcast_flood=True)
-"""The same in a network that carries multicast. What an unknown MAC is sent stays here even so."""
+"""The same in a network that carries multicast. Frames for an unknown MAC still do not leave by it."""
 
 CONTAINER_PORT = PortFlags(
     learning=True, flood=True, mcast_flood=True, bcast_flood=True, neigh_suppress=False
 )
-"""The host side of a veth: the kernel's defaults."""
+"""For the host side of a veth: the kernel's defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """What makes a link a VXLAN device. Only `local`, from one IPv4 address to another, and the
-    switches can be changed later."""
+    """The properties of a VXLAN device. After the creation, only the switches can change, and `local` from one IPv4
+    address to another."""
 
     vni: int
     port: int
     local: str
     learning: bool = False
     dont_fragment: bool = False
-    """What is too large for the way is dropped, not cut in pieces. Only packets in an IPv4 underlay may be cut."""
+    """Packets that are too large for the path are dropped, not fragmented. Fragments exist only in an IPv4
+    underlay."""
     ttl: int = 0
     """Of the outer packets; 0: the kernel's choice. A small one keeps hosts behind routers out of reach."""
 
@@ -98,20 +99,21 @@ class Device:
     port: PortFlags | None = None
     """Present exactly when `master` is."""
     forwarding: bool = True
-    """False of a port that its bridge keeps shut, although packets would pass the device. The kernel opens a port by
+    """False for a port that its bridge keeps shut, although packets would pass the device. The kernel opens a port by
     itself when it and its bridge come up."""
     tunnel: Tunnel | None = None
     """Present exactly for a VXLAN."""
     mcast_snooping: bool = False
-    """Of a BRIDGE. Snooping needs a querier, which an overlay has not; without one it drops multicast."""
+    """For a BRIDGE. Snooping needs a querier, which an overlay does not have; without one it drops multicast."""
     stp: bool = False
-    """Of a BRIDGE. The spanning tree protocol keeps ports shut for half a minute."""
+    """For a BRIDGE. The spanning tree protocol keeps ports shut for half a minute."""
     noarp: bool = False
-    """Of a BRIDGE: it answers for nobody behind the tunnel, neither ARP nor ND. Turning this costs its neighbours."""
+    """For a BRIDGE: it answers neither ARP nor ND for addresses behind the tunnel. A change removes its
+    neighbours."""
     up: bool = True
     guest_mac: str | None = field(default=None, compare=False)
-    """Of a desired VETH: the MAC of the end inside, which the bridge is to know behind this one. The entry itself
-    is in `masters`; this leads there."""
+    """For a desired VETH: the MAC of the end inside, which the bridge must know behind this one. The entry itself is
+    in `masters`; this field leads to it."""
 
 
 BRIDGE_SWITCHES = ("mcast_snooping", "stp")
@@ -129,7 +131,7 @@ AddressKey: TypeAlias = tuple[str, str]
 """(device, "address/prefix length")."""
 
 ZERO_MAC = "00:00:00:00:00:00"
-"""At a VXLAN device: whatever has no entry of its own."""
+"""At a VXLAN device: stands for every MAC without an entry of its own."""
 
 
 K = TypeVar("K", bound=Hashable)
@@ -137,23 +139,23 @@ V = TypeVar("V")
 
 Table: TypeAlias = Literal["neighbour", "master", "self", "flood"]
 EntryKey: TypeAlias = tuple[Table, tuple[str, str]]
-"""A neighbour or an FDB entry: which table, and its key there."""
+"""A neighbour or an FDB entry: its table, and its key there."""
 
 TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
-    """All of ours in the kernel, desired or observed. Never changed after it was made.
+    """Everything of ours in the kernel, desired or observed. Immutable.
 
-    Any mappings will do to make one; it holds persistent ones, so that a state that differs in little from another
-    costs little more than it.
+    Any mappings are accepted; it converts them to persistent ones, so that a state that differs in little from
+    another costs little more than it.
     """
 
     devices: Mapping[str, Device] = field(default_factory=Map)
     addresses: frozenset[AddressKey] = frozenset()
     unrouted: frozenset[AddressKey] = frozenset()
-    """Those of them to whose subnet no route leads by the device, although it is up. Nothing desired is."""
+    """Addresses to whose subnet no route leads by the device, although it is up. Empty in a desired state."""
     neighbours: Mapping[NeighbourKey, str] = field(default_factory=Map)
     """-> MAC"""
     masters: Mapping[MasterKey, str] = field(default_factory=Map)
@@ -161,14 +163,14 @@ class KernelState:
     selves: Mapping[SelfKey, str] = field(default_factory=Map)
     """-> underlay address"""
     floods: Mapping[FloodKey, str] = field(default_factory=Map)
-    """-> nothing, an empty text. In the kernel one FDB entry of the zero MAC with many destinations."""
+    """-> an empty text. In the kernel this is one FDB entry of the zero MAC with many destinations."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "neighbours", "masters", "selves", "floods"):
             object.__setattr__(self, name, persistent(getattr(self, name)))
 
     def entry(self, key: EntryKey) -> str | None:
-        """The value at the key (empty for a flood, which is all key); None when there is none."""
+        """Return the value at the key (empty for a flood, which consists of its key); None when there is none."""
         return self.table(key[0]).get(key[1])
 
     def table(self, name: Table) -> Mapping[tuple[str, str], str]:
@@ -184,7 +186,7 @@ class KernelState:
                 return self.floods
 
     def with_entries(self, entries: Mapping[EntryKey, str | None]) -> KernelState:
-        """With these values, without the keys whose value is None. Costs what they are."""
+        """Return a state with these values, without keys whose value is None. Costs as much as they are."""
         parts: dict[Table, dict[tuple[str, str], str | None]] = {}
         for (table, place), value in entries.items():
             parts.setdefault(table, {})[place] = value
@@ -197,7 +199,7 @@ class KernelState:
         )
 
     def with_tables_of(self, other: KernelState) -> KernelState:
-        """With the neighbours and FDB entries of another state."""
+        """Return a state with the neighbours and FDB entries of another."""
         return replace(
             self,
             neighbours=other.neighbours,
@@ -218,16 +220,16 @@ class DesiredChange:
 
     state: KernelState
     touched: Set[EntryKey] | None = None
-    """Entries that can be others than in the state that was wanted before; None: any. Devices are compared anyway."""
+    """Entries that may differ from the previous desired state; None: any. Devices are compared anyway."""
 
 
 def persistent(mapping: Mapping[K, V]) -> Map[K, V]:
-    """The mapping itself, if it is one of these."""
+    """Convert the mapping, unless it is persistent already."""
     return mapping if isinstance(mapping, Map) else Map(mapping)
 
 
 def assigned(mapping: Mapping[K, V], values: Mapping[K, V | None]) -> Map[K, V]:
-    """With these values, without the keys whose value is None."""
+    """Return the mapping with these values, without keys whose value is None."""
     found = persistent(mapping)
     if not values:
         return found
@@ -261,5 +263,5 @@ def probe_alias(cluster_id: str) -> str:
 
 
 def is_ours(alias: str) -> bool:
-    """True for the alias of a device that we made, in this life or an earlier one, for this cluster or another."""
+    """True for the alias of a device that an agent created, in this run or an earlier one, for any cluster."""
     return alias.startswith(MARK)

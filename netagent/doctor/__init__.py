@@ -1,5 +1,5 @@
-"""What is wrong, and why: records, kernel, containers, resolvers and the host compared.
+"""The doctor: compares records, kernel, containers, resolvers and the host, and names causes and fixes.
 
-`facts` gathers and changes nothing, `checks` decides and is pure. `explain` says for `inspect --why` which record
-made which objects, and which of them are there.
+`facts` gathers without changing anything; `checks` decides and is pure. `explain` serves `inspect --why`: which
+record made which objects, and which of these are present.
 """

@@ -1,8 +1,8 @@
-"""`inspect --why`: which record made which objects, and what of them is there. Pure.
+"""`inspect --why`: which record made which objects, and which of these are present. Pure.
 
-For an endpoint, a network or a host: the record with its version, then a line for each kernel object, each thing in
-the container and each name that follows from it. An object that is not needed says why: the host has left, the
-endpoint is fenced, this host takes no part in the network.
+For an endpoint, a network or a host: the record with its version, then one line for each kernel object, each object
+in the container and each name that follows from it. An object that is not needed has a reason: the host has left, the
+endpoint is fenced, or this host does not take part in the network.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from netgossip.types import Version
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The record that something follows from."""
+    """The record that objects follow from."""
 
     kind: str
     """`endpoint`, `network` or `host`."""
     name: str
     owner: HostId
     version: Version | None
-    """None: its owner says something else by now, or has said nothing yet."""
+    """None: the owner has replaced this record since, or has not published one yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhyReport:
-    """What `inspect --why` shows."""
+    """The output of `inspect --why`."""
 
     origins: tuple[Origin, ...]
     lines: tuple[ObjectStatus, ...]
@@ -54,18 +54,18 @@ class WhyReport:
 
 
 def origin_of_endpoint(endpoint: EndpointView) -> Origin:
-    """Its record is one version of one host's log."""
+    """Return its record, which is one version of one host's log."""
     return Origin("endpoint", endpoint.record.name, endpoint.owner, endpoint.version)
 
 
 def origin_of_network(evidence: Evidence, network: NetworkView) -> Origin:
-    """The revision that is in force, of whoever wrote it."""
+    """Return the revision in force, whichever host wrote it."""
     version = evidence.view.version_of(network.owner, network.record)
     return Origin("network", network.unique_name, network.owner, version)
 
 
 def origin_of_host(evidence: Evidence, host: HostView) -> Origin:
-    """What it says of itself."""
+    """Return the record that it publishes about itself."""
     version = None if host.record is None else evidence.view.version_of(host.host_id, host.record)
     return Origin("host", host.unique_name or host.name, host.host_id, version)
 
@@ -77,7 +77,7 @@ def endpoint_lines(
     names: tuple[str, ...],
     replies: Replies | None,
 ) -> Iterator[ObjectStatus]:
-    """What an endpoint's record makes on this host. `replies` is None where nobody may ask."""
+    """Yield what an endpoint's record makes on this host. `replies` is None where no query is possible."""
     view, record = evidence.view, endpoint.record
     network = view.networks.get(endpoint.network_id)
     idle = why_not_programmed(evidence, endpoint)
@@ -104,7 +104,7 @@ def endpoint_lines(
 
 
 def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[ObjectStatus]:
-    """In a network where only linked services may be reached: who reaches the endpoint, and whom it reaches."""
+    """Yield, for a network where only linked services may connect, which endpoints reach this one and vice versa."""
     name, law = endpoint.record.name, f"in network {network.unique_name} only linked services may be reached"
     for verb, others, command in (
         ("may be reached by", view.linked_to(endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
@@ -116,53 +116,53 @@ def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView)
             yield ObjectStatus("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
         else:
             yield ObjectStatus(
-                "policy", f"{name} {verb} nobody", State.NOT_NEEDED, f"{law}: `{command}` allows it"
+                "policy", f"{name} {verb} no endpoint", State.NOT_NEEDED, f"{law}: `{command}` allows it"
             )
 
 
 def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
-    """Why the kernel of this host should have nothing for an endpoint; empty when it should."""
+    """Say why the kernel of this host should have nothing for an endpoint; empty when it should."""
     view = evidence.view
     if endpoint.owner in view.forgotten:
         return f"host {host_text(view, endpoint.owner)} was forgotten"
     if view.endpoints.get(endpoint.endpoint_id) != endpoint:
         said = (clash.text for clash in view.clashes if clash.loser == endpoint.endpoint_id)
-        return "it is fenced: " + next(said, "another endpoint holds what it claims")
+        return "it is fenced: " + next(said, "another endpoint has what it claims")
     network = view.networks.get(endpoint.network_id)
     if network is None:
         return (
             "its network was removed" if view.is_removed(endpoint.network_id) else "its network is not known"
         )
     if not network.holds_vni:
-        return f"network {network.unique_name} is not built: another one has its VNI"
+        return f"network {network.unique_name} is not built: another network has its VNI"
     if not any(row.network_id == endpoint.network_id for row in evidence.rows.values()):
         return f"no container of this host is in network {network.unique_name}"
     if endpoint.owner == view.local:
         return ""
     host = view.hosts.get(endpoint.owner)
     if host is None or host.record is None:
-        return f"where host {host_text(view, endpoint.owner)} is has not been told yet"
+        return f"the address of host {host_text(view, endpoint.owner)} is not known yet"
     return why_no_way(evidence, host)
 
 
 def why_no_way(evidence: Evidence, host: HostView) -> str:
-    """Why no packet is sent to another host, although its record is known; empty when they are."""
+    """Say why no packet is sent to another host, although its record is known; empty when packets are sent."""
     name, own = host.unique_name or host.name, evidence.situation.underlay
     if host.agent is AgentState.LEFT:
         return f"host {name} has left the cluster"
     if host.record is not None and not is_one_family(host.record.underlay, own):
         return (
-            f"host {name} is reached at {host.record.underlay} and this host at {own}: a tunnel has one family of "
-            "addresses at both ends, which `advertise` chooses"
+            f"host {name} has the address {host.record.underlay} and this host {own}: a tunnel needs addresses of "
+            "one family at both ends; set `advertise` on one of them"
         )
     return ""
 
 
 def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
-    """What a network's record makes on this host."""
+    """Yield what a network's record makes on this host."""
     rows = [row for row in evidence.rows.values() if row.network_id == network.network_id]
     idle = "" if rows else "no container of this host is in it"
-    if not network.holds_vni:  # what has these names is the other network's
+    if not network.holds_vni:  # objects with these names belong to the other network
         reason = "it is not built: another network has its VNI"
         yield ObjectStatus("device", bridge_name(network.record.vni), State.NOT_NEEDED, reason)
         return
@@ -172,7 +172,7 @@ def network_lines(evidence: Evidence, network: NetworkView) -> Iterator[ObjectSt
 
 
 def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
-    """The entries of all its endpoints, counted."""
+    """Yield the entries of all its endpoints, counted."""
     bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
     desired, observed = evidence.desired, evidence.observed
     tables: tuple[tuple[str, str, Mapping[tuple[str, str], str], Mapping[tuple[str, str], str]], ...] = (
@@ -189,12 +189,12 @@ def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
         counts = ((missing, State.MISSING), (altered, State.ALTERED), (extra, State.LEFT_OVER))
         worst = next((state for number, state in counts if number), State.PRESENT)
         text = ", ".join(f"{number} {state.value}" for number, state in counts if number)
-        fix = "`netagent doctor` names each, with its fix" if text else ""
+        fix = "`netagent doctor` lists each, with its fix" if text else ""
         yield ObjectStatus(kind, f"{len(wanted)} on {device}", worst, text, fix)
 
 
 def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
-    """What another host's record makes on this host; of this host itself its probe device."""
+    """Yield what another host's record makes on this host, or for this host its probe device."""
     tunnel = vxlan_name(probe_vni(evidence.situation.cluster_id))
     if host.host_id == evidence.view.local:
         yield device_line(evidence, tunnel, "")
@@ -218,7 +218,7 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
 
 
 def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[ObjectStatus]:
-    """The tunnel entries that lead to the host, counted by network."""
+    """Yield the tunnel entries that lead to the host, counted by network."""
     view = evidence.view
     for network_id in sorted(view.networks):
         network = view.networks[network_id]
@@ -237,7 +237,7 @@ def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[Object
         elif right == len(wanted):
             yield ObjectStatus("tunnel entries", thing, State.PRESENT)
         else:
-            fix = "`netagent doctor` names each, with its fix"
+            fix = "`netagent doctor` lists each, with its fix"
             yield ObjectStatus(
                 "tunnel entries", thing, State.MISSING, f"{len(wanted) - right} do not lead there", fix
             )
@@ -246,13 +246,13 @@ def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[Object
 def name_lines(
     evidence: Evidence, endpoint: EndpointView, names: tuple[str, ...], replies: Replies | None
 ) -> Iterator[ObjectStatus]:
-    """Whether each of the endpoint's names leads to it, as a container of this host hears it."""
+    """Yield whether each of the endpoint's names resolves to it in a container of this host."""
     view = evidence.view
     is_visible = view.is_visible(endpoint)
     hidden = "" if is_visible else why_hidden(view, endpoint)
     for question, address in questions_about(endpoint, names):
         if replies is None:
-            reason = hidden or "no container of this host may ask for it"
+            reason = hidden or "no container of this host can resolve it"
             yield ObjectStatus("name", question.name, State.NOT_NEEDED, reason)
             continue
         said = replies.get(question)
@@ -261,13 +261,15 @@ def name_lines(
         elif is_visible and said is not None and said.data and view.is_behind(endpoint):
             host = host_text(view, endpoint.owner)
             state = State.NOT_NEEDED
-            reason = f"it leads to others: this host gets no answer from {host} by the overlay"
+            reason = f"it resolves to other endpoints: this host gets no answer from {host} over the overlay"
         elif is_visible:
             state = State.MISSING
-            reason = "nobody answers" if said is None else f"the answer is {said.text} without its address"
+            reason = (
+                "no resolver answers" if said is None else f"the answer is {said.text} without its address"
+            )
         else:
             state, reason = State.NOT_NEEDED, hidden
-        fix = "restart the agent, which feeds the resolver anew" if state in _WRONG else ""
+        fix = "restart the agent, which sends all names to the resolver again" if state in _WRONG else ""
         yield ObjectStatus("name", question.name, state, reason, fix)
 
 
@@ -275,7 +277,7 @@ _WRONG = {State.MISSING, State.LEFT_OVER}
 
 
 def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
-    """Why names do not lead to an endpoint."""
+    """Say why names do not lead to an endpoint."""
     name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
     if endpoint.owner in view.forgotten:
         return f"hidden: host {name} was forgotten"
@@ -284,9 +286,9 @@ def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
     if host is not None and host.agent is AgentState.LEFT:
         return f"hidden: host {name} has left the cluster"
     if host is not None and host.record is not None and host.record.going_down:
-        return f"hidden: host {name} says that it goes down"
+        return f"hidden: host {name} has announced that it shuts down"
     if view.is_host_hidden(endpoint.owner):
-        return f"hidden: the agent of host {name} is gone and its kernel does not answer"
+        return f"hidden: the agent of host {name} is dead and its kernel does not answer"
     if endpoint.network_id not in view.networks:
         return "hidden: its network is not in force"
     return "hidden: its health check fails"

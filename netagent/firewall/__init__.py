@@ -1,7 +1,7 @@
-"""Our nftables tables as a function of what is known, kept in the kernel whatever others do to it.
+"""Our nftables tables as a function of the records, kept in the kernel whatever other programs do to it.
 
-Read `inputs` (what rules are made of), `ruleset` (what the sets hold), `text` (the rules), `element` (bytes of a
-set's elements), `driver` (the tables in the kernel), `guard` (the loop). `policy`, `publishing` and `source_nat` are
-parts of the rules; `incremental` makes one rule set from the one before. Imports two codecs of `datapath` and
-nothing else.
+Read `inputs` (what determines the rules), `ruleset` (the contents of the sets), `text` (the rules), `element` (the
+encoding of a set's elements), `driver` (the tables in the kernel), `guard` (the loop). `policy`, `publishing` and
+`source_nat` are parts of the rules; `incremental` derives each rule set from the previous one. Imports two codecs of
+`datapath` and nothing else.
 """

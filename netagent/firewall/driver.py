@@ -1,15 +1,15 @@
-"""Our tables in the kernel: put there as a whole by `nft`, changed element by element over netlink, and read back.
+"""Our tables in the kernel: installed as a whole by `nft`, changed element by element over netlink, and read back.
 
-`nft` writes all tables in one transaction: no packet sees the old rules gone and the new ones not there. Starting
-the program costs some ten milliseconds, which an attach should not wait for; so an endpoint that comes or goes is
-one transaction of set elements that we write ourselves, in well under one.
+`nft` writes all tables in one transaction: no packet ever finds the old rules gone and the new ones missing. Starting
+the program costs some ten milliseconds, which an attach should not wait for. So an endpoint that comes or goes is one
+transaction of set elements that we write ourselves, in well under one millisecond.
 
-Whether the tables are still ours is answered by reading back everything in them that we know the look of: tables,
-chains and rules must be the same bytes as right after they were made, the elements those that we put there. Counters
-and what the rules themselves remember are not part of it.
+To find out whether the tables are unchanged, everything in them with a known form is read back: tables, chains and
+rules must be the same bytes as right after their creation, and the elements those that we put there. Counters and the
+state that rules keep themselves are not compared.
 
-The tables outlive the agent. What they were made from, and how they then read, lies in a file beside its socket, so
-that the next agent can tell whether they are still what it would make, and takes them over as they are.
+The tables outlive the agent. A file beside its socket holds what they were made from, and how they read afterwards.
+So the next agent can tell whether they are still what it would make, and then takes them over as they are.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _NUMBERS: Final = {
 _PATIENCE_S: Final = 20.0
 _IFNAME_BYTES: Final = 16
 MESSAGE_ELEMENTS: Final = 400
-"""In one message: an attribute's length has 16 bits, and an element takes at most some 100 bytes."""
+"""Per message: an attribute's length has 16 bits, and an element takes at most some 100 bytes."""
 STEP_ELEMENTS: Final = 1200
-"""Beyond these the tables are put anew: what is sent at once must fit a socket's buffer (212,992 bytes)."""
+"""With more elements the tables are installed anew: one send must fit a socket's buffer (212,992 bytes)."""
 
 _log = logging.getLogger(__name__)
 
 _Raw: TypeAlias = dict[bytes, bytes]
-"""Key -> value, as the kernel has them."""
+"""Key -> value, in the kernel's encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """What was read of our tables."""
+    """Everything read of our tables."""
 
     rules: tuple[bytes, ...]
     elements: Mapping[str, _Raw]
@@ -66,37 +66,39 @@ class _Looks:
 
 @dataclass(slots=True)
 class Tables:
-    """Our tables in the namespace that `sock` was made in. `nft`: the program, run in the same namespace. `memory`:
-    the file by which they are known again; like them it must be gone after a reboot. None: they never are."""
+    """Our tables in the namespace of `sock`. `nft`: the program, run in the same namespace. `memory`: the file by
+    which they are recognised; like them it must be gone after a reboot. None: they never are."""
 
     sock: socket.socket
     nft: tuple[str, ...] = ("nft",)
     memory: Path | None = None
     another: Callable[[], socket.socket] = nftables.open_socket
-    """Makes a socket like `sock`, in any thread."""
+    """Opens a socket like `sock`, in any thread."""
     _rules: tuple[bytes, ...] = ()
-    """As they read when we had made them."""
+    """The rules as they read right after their creation."""
     _elements: dict[str, _Raw] = field(default_factory=dict)
     _noted: dict[str, Elements] = field(default_factory=dict)
-    """What `_elements` were made of; not there: of what the kernel had."""
+    """What `_elements` were encoded from; no entry: they came from the kernel."""
     _counted: dict[str, int] = field(default_factory=dict)
-    """By tables that have been replaced."""
+    """Packets counted by tables that have been replaced."""
     _translation: SourceNat = field(init=False)
     silent: str = ""
-    """Why what the policy refuses is dropped without a word, instead of rejected; empty when it is rejected."""
+    """Why packets that the policy refuses are dropped silently instead of rejected; empty when they are rejected."""
 
     def __post_init__(self) -> None:
         self._translation = SourceNat(self.sock)
 
     def generation(self) -> int:
-        """The number that every change of the namespace's ruleset, by anybody, raises. OSError."""
+        """Return the number that every change of the namespace's ruleset raises, by any program. OSError."""
         return nftables.generation(self.sock)
 
     def adopt(self, ruleset: Ruleset) -> tuple[Ruleset, int] | None:
-        """Take over tables that an earlier agent made of the same rules and nobody has changed since. None: there are
-        none such. The result is what to `change` from, whatever they hold, and the generation that they are of."""
+        """Take over tables that an earlier agent made of the same rules and no program has changed since. None: there
+        are none. Returns a ruleset to `change` from, whatever they hold, and their generation."""
         try:
-            generation = self.generation()  # first: what somebody changes from now on is not taken for ours
+            generation = (
+                self.generation()
+            )  # read first: later changes by other programs must not count as ours
             looks, translation = self._look(), self._translation.rules()
             known = self.memory.read_text() if self.memory is not None else ""
             if known != _memory_of(ruleset, (*looks.rules, *translation)):
@@ -109,13 +111,13 @@ class Tables:
         return _without_elements(ruleset), generation
 
     async def install(self, ruleset: Ruleset, standing: Ruleset | None = None, seen: int = -1) -> int | None:
-        """Put the tables in the place of what there is; the generation at which they are known to be whole. None when
-        somebody changed rules in that moment: how ours read may be his doing, so they are to be put once more.
+        """Replace the existing tables; return the generation at which the new ones are known to be whole. None when
+        another program changed rules at the same moment: it may have changed what was read back, so install again.
 
-        With `standing`, which they are known to be at the generation `seen`, families whose rules stay as they are
-        change by elements alone, and what these rules have noted (who asked whom by datagrams) outlives that.
+        `standing` is what the tables are known to hold at the generation `seen`. With it, families whose rules stay
+        the same change by elements alone, which keeps the state of these rules (the flows of datagrams).
 
-        FailedError in one sentence; then what was there is still there.
+        FailedError in one sentence; then the previous tables are still there.
         """
         kept, before = self._keep(ruleset, standing, seen)
         put = frozenset(Family) - kept
@@ -123,7 +125,7 @@ class Tables:
         try:
             await self._run(render(ruleset, put))
         except FailedError as error:
-            # Before Linux 6.16 a chain of the netdev family can't be made before its devices are.
+            # Before Linux 6.16 a chain of the netdev family can't be created before its devices.
             if not ruleset.rejecting or Family.NETDEV in kept:
                 raise
             ruleset = replace(ruleset, rejecting=frozenset())
@@ -136,8 +138,8 @@ class Tables:
         except OSError as error:
             if error.errno == errno.EINTR:
                 return None
-            raise FailedError(f"can't make our table for NAT: {error.strerror}", code="firewall") from error
-        generation = before + 2  # by nft's transaction and the one of the table for NAT
+            raise FailedError(f"cannot create the NAT table: {error.strerror}", code="firewall") from error
+        generation = before + 2  # nft's transaction and the one of the NAT table
         try:
             looks, translation = self._look(), self._translation.rules()
             if self.generation() != generation:
@@ -145,15 +147,15 @@ class Tables:
         except OSError as error:
             if error.errno in {errno.EINTR, errno.ENOENT}:
                 return None
-            raise FailedError(f"can't read our tables back: {error.strerror}", code="firewall") from error
+            raise FailedError(f"cannot read netagent's tables: {error.strerror}", code="firewall") from error
         self._rules = looks.rules
         self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
 
     def _keep(self, ruleset: Ruleset, standing: Ruleset | None, seen: int) -> tuple[frozenset[Family], int]:
-        """(Families that need not be put anew, as their elements are those of `ruleset` now; the generation).
+        """Change families by elements where possible; return (families that now hold `ruleset`, the generation).
 
-        None of them, if somebody was at work on the host's rules since `seen`. FailedError."""
+        None of them, if another program changed the host's rules since `seen`. FailedError."""
         generation = self._generation()
         if standing is None or generation != seen:
             return frozenset(), generation
@@ -163,7 +165,9 @@ class Tables:
             try:
                 nftables.commit(self.sock, changes)
             except OSError as error:
-                _log.warning("firewall: our tables refuse a change (%s): they are put anew", error.strerror)
+                _log.warning(
+                    "firewall: netagent's tables refuse a change (%s): installing them again", error.strerror
+                )
                 changes = None
             generation = self._generation()
         if changes is None or generation != seen + bool(changes):
@@ -175,10 +179,10 @@ class Tables:
         try:
             return self.generation()
         except OSError as error:
-            raise FailedError(f"can't read the host's ruleset: {error.strerror}", code="firewall") from error
+            raise FailedError(f"cannot read the host's ruleset: {error.strerror}", code="firewall") from error
 
     def _remember(self, text: str) -> None:
-        """A crash before this leaves tables that are not known again, and put anew once."""
+        """Write the memory file. After a crash before this, the tables are not recognised and installed once more."""
         if self.memory is None:
             return
         beside = self.memory.with_name(self.memory.name + ".new")
@@ -186,14 +190,16 @@ class Tables:
             beside.write_text(text)
             beside.replace(self.memory)
         except OSError as error:
-            _log.warning("firewall: the next start will put our tables anew: %s: %s", beside, error.strerror)
+            _log.warning(
+                "firewall: the next start will install the tables again: %s: %s", beside, error.strerror
+            )
             with suppress(OSError):
                 self.memory.unlink(missing_ok=True)
 
     def change(self, old: Ruleset, new: Ruleset) -> bool:
-        """From one to the other by elements alone. False when that is not possible; then nothing was changed.
+        """Change from one ruleset to the other by elements alone. False when impossible; then nothing was changed.
 
-        OSError when the kernel refuses: the tables are not what we believe.
+        OSError when the kernel refuses: then the tables are not what we believe.
         """
         if _without_elements(old) != _without_elements(new):
             return False
@@ -205,7 +211,7 @@ class Tables:
         return True
 
     def _changes(self, old: Ruleset, new: Ruleset, families: Collection[Family]) -> list[NftMessage] | None:
-        """By which the sets of these families come to hold what they should; None: too many for one step."""
+        """Return the changes of these families' sets; None: too many for one step."""
         changes: list[NftMessage] = []
         count = 0
         for kind in KINDS:
@@ -218,8 +224,8 @@ class Tables:
         return changes if count <= STEP_ELEMENTS else None
 
     def _differences(self, kind: SetKind, new: Ruleset) -> tuple[_Raw, _Raw]:
-        """What a set loses and what it gets, as the kernel has it. A set may hold thousands, so only this is encoded,
-        as far as it is known of which words the set was made."""
+        """Return the elements that a set loses and gets, in the kernel's encoding. A set may hold thousands, so only
+        the difference is encoded, if the words that the set was made from are known."""
         after, noted = new.elements[kind], self._noted.get(kind.name)
         if noted is None:
             before, wanted = self._elements[kind.name], _raw(kind, after)
@@ -238,7 +244,7 @@ class Tables:
     def _note_elements(
         self, ruleset: Ruleset, families: Collection[Family], old: Ruleset | None = None
     ) -> None:
-        """The sets of these families hold what they should; before, what they should by `old`."""
+        """Note that the sets of these families hold what they should; before, it was what they should by `old`."""
         for kind in KINDS:
             if kind.family not in families:
                 continue
@@ -254,7 +260,7 @@ class Tables:
             self._noted[kind.name] = ruleset.elements[kind]
 
     async def forget_datagrams(self, old: Ruleset, new: Ruleset) -> None:
-        """Have flows to published ports that lead elsewhere by now be looked at anew."""
+        """Delete tracked flows to published ports that lead elsewhere now, so that they are looked at anew."""
         ports = publishing.datagram_ports(old.elements, new.elements)
         if not ports:
             return
@@ -266,10 +272,12 @@ class Tables:
         try:
             await trio.to_thread.run_sync(look)  # there may be a hundred thousand flows
         except OSError as error:
-            _log.warning("firewall: flows to published ports go on to where they led: %s", error.strerror)
+            _log.warning(
+                "firewall: existing flows to published ports keep their old target: %s", error.strerror
+            )
 
     def are_whole(self) -> bool:
-        """Whether the tables are there as we made them. OSError EINTR: they were being changed; ask again."""
+        """Return whether the tables are as we made them. OSError EINTR: they were being changed; ask again."""
         try:
             looks = self._look()
             is_translating = self._translation.is_whole()
@@ -278,15 +286,15 @@ class Tables:
         return is_translating and looks.rules == self._rules and looks.elements == self._elements
 
     def lacking(self, ruleset: Ruleset) -> Iterator[tuple[SetKind, bool, bytes]]:
-        """Elements that are otherwise than in `ruleset`: (set, should be there, key as the kernel has it). Whatever
-        we believe; OSError as `are_whole`, ENOENT when there is no table of ours at all."""
+        """Yield elements that differ from `ruleset`: (set, should be there, key in the kernel's encoding). Does not
+        rely on the belief; OSError as `are_whole`, ENOENT when there is no table of ours at all."""
         for kind in KINDS:
             wanted, found = _raw(kind, ruleset.elements[kind]), self._read(kind)
             yield from ((kind, True, key) for key, value in wanted.items() if found.get(key) != value)
             yield from ((kind, False, key) for key in found.keys() - wanted.keys())
 
     def clamps(self) -> dict[tuple[str, str], int]:
-        """Those that the tables hold, whoever made them, as in FirewallInput; none where there are no tables."""
+        """Return the clamps in the tables, whoever made them, as in FirewallInput; none if there are no tables."""
         try:
             found = self._read(CLAMPS4)
         except OSError:
@@ -300,7 +308,7 @@ class Tables:
         }
 
     def rules_in(self, family: Family) -> Mapping[str, int]:
-        """Rules by chain of our table, as the kernel counts them. OSError."""
+        """Return the number of rules by chain of our table, as the kernel counts them. OSError."""
         counts: dict[str, int] = {}
         for what in (nftables.GETCHAIN, nftables.GETRULE):
             for body in nftables.dump(self.sock, what, _NUMBERS[family], text(1, TABLE)):
@@ -313,19 +321,19 @@ class Tables:
         return counts
 
     async def remove(self) -> None:
-        """Leave nothing of ours. FailedError in one sentence."""
+        """Remove everything of ours. FailedError in one sentence."""
         await self._run(render_removal())
         try:
             self._translation.remove()
         except OSError as error:
-            raise FailedError(f"can't remove our table for NAT: {error.strerror}", code="firewall") from error
+            raise FailedError(f"cannot remove the NAT table: {error.strerror}", code="firewall") from error
 
     def counters(self) -> dict[str, int]:
-        """Packets dropped since the start, by reason; what can't be read counts as none."""
+        """Return the packets dropped since the start, by reason; unreadable counters count as zero."""
         return self._count(Family)
 
     def _count(self, families: Iterable[Family]) -> dict[str, int]:
-        """The same by tables of these families, and by all that have been replaced."""
+        """Do the same for the tables of these families, and for all that have been replaced."""
         counted = dict(self._counted)
         for family in families:
             try:
@@ -371,22 +379,22 @@ class Tables:
                 )
             except FileNotFoundError:
                 raise FailedError(
-                    "the program nft is not there", code="firewall", hint="install the package nftables"
+                    "the program nft is not installed", code="firewall", hint="install the package nftables"
                 ) from None
         if done is None or done.returncode != 0:
             words = "it did not end" if done is None else _first_line(done)
-            raise FailedError(f"nft can't make our tables: {words}", code="firewall")
+            raise FailedError(f"nft cannot create netagent's tables: {words}", code="firewall")
 
 
 def _memory_of(ruleset: Ruleset, rules: Iterable[bytes]) -> str:
-    """What tables without their elements were made from, and how the kernel reads them back. Rules are read back with
-    their handles, so that it is these tables and no others."""
+    """Return what tables without their elements were made from, and how the kernel reads them back. Rules are read
+    back with their handles, so that only these very tables match."""
     parts = (render(_without_elements(ruleset)).encode(), b"".join(rules))
     return " ".join(hashlib.sha256(part).hexdigest() for part in parts) + "\n"
 
 
 def _rules(ruleset: Ruleset, family: Family) -> str:
-    """What a family's table is made of, but for its elements."""
+    """Return the text of a family's table without its elements."""
     return render(_without_elements(ruleset), {family})
 
 
@@ -423,7 +431,7 @@ def _data(nested: bytes) -> bytes:
 
 
 def _table_of(attributes: bytes) -> str:
-    """The table that an object is in; of a table, its name: the same attribute."""
+    """Return the table that an object is in; for a table its name, which is the same attribute."""
     for kind, value in split_attributes(attributes):
         if kind == 1:
             return value.rstrip(b"\0").decode("ascii", "replace")

@@ -1,7 +1,7 @@
-"""The sets and maps of our tables: what their elements are made of, as nft's text and as the kernel's bytes. Pure.
+"""The sets and maps of our tables: how their elements look as nft's text and as the kernel's bytes. Pure.
 
-An element is a tuple of words, one for each field of its key; a map's has a second tuple, for its value. The kernel
-keeps a concatenation as its fields one after the other, each filled up to 32 bits; numbers are in network order.
+An element is a tuple of words, one for each field of its key; a map's element has a second tuple, for its value. The
+kernel stores a concatenation field by field, each padded to 32 bits; numbers are in network order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Words: TypeAlias = tuple[str, ...]
 
 
 class Family(enum.Enum):
-    """The table that a set is in: all are called `netagent`."""
+    """The table that a set is in: all are named `netagent`."""
 
     BRIDGE = "bridge"
     INET = "inet"
@@ -33,7 +33,7 @@ class Field(enum.Enum):
     PROTOCOL = "inet_proto"
     PORT = "inet_service"
     BYTES16 = "tcp option maxseg size"
-    """A number of bytes, 16 bits; nft has no name for the type, only for where it stands."""
+    """A number of bytes, 16 bits; nft has no name for the type, only for expressions that have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class SetKind:
     key: tuple[Field, ...]
     value: tuple[Field, ...] = ()
     typeof: str = ""
-    """How nft is told the types where `type` can't name them."""
+    """The expression that tells nft the types where `type` can't name them."""
 
     def declaration(self) -> str:
-        """What nft reads, without the elements."""
+        """Return nft's declaration, without the elements."""
         key, value = (" . ".join(field.value for field in fields) for fields in (self.key, self.value))
         word = "map" if self.value else "set"
         types = f"typeof {self.typeof}" if self.typeof else f"type {key}" + (f" : {value}" if value else "")
@@ -56,14 +56,14 @@ class SetKind:
 
 
 def render(kind: SetKind, key: Words, value: Words = ()) -> str:
-    """An element as nft reads it."""
+    """Return an element as nft's text."""
     words = " . ".join(_text(field, word) for field, word in zip(kind.key, key, strict=True))
     values = " . ".join(_text(field, word) for field, word in zip(kind.value, value, strict=True))
     return f"{words} : {values}" if kind.value else words
 
 
 def encode(fields: tuple[Field, ...], words: Words) -> bytes:
-    """A key or a value as the kernel has it."""
+    """Encode a key or a value for the kernel."""
     parts = [_ENCODERS[field](word) for field, word in zip(fields, words, strict=True)]
     return parts[0] if len(parts) == 1 else b"".join(part + bytes(-len(part) % 4) for part in parts)
 

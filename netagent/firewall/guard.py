@@ -1,9 +1,9 @@
-"""The loop that keeps our tables equal to what they should be, whoever changed either.
+"""The loop that keeps our tables equal to what they should be, whichever of them changes.
 
-Two things wake it: new inputs, and the number of the ruleset's generation, asked for twice a second, which tells that
-somebody changed something somewhere. Then everything of ours is read back, and what is not as we left it is put anew,
-whole. What fails is tried again with growing pauses, and shown with its reason. Nothing is done before the first
-inputs are there, and nothing when the loop ends: the kernel keeps the tables, and the next agent takes them over.
+Two things wake it: new inputs, and the ruleset's generation number, read twice a second, which shows that some
+program changed something. Then everything of ours is read back, and if anything differs, the tables are installed
+again as a whole. A failure is shown with its reason and tried again after growing pauses. Nothing happens before the
+first inputs, and nothing when the loop ends: the kernel keeps the tables, and the next agent takes them over.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from netagent.firewall.ruleset import Ruleset
 from netagent.periodic import beat_within
 
 PERIOD_S: Final = 0.5
-"""One netlink message each time; a flush of the host's rules takes ours away for no longer than this and a start of
-`nft`, well within the two seconds that we promise."""
+"""One netlink message each time; a flush of the host's rules removes ours for no longer than this plus a start of
+`nft`, well within the promised two seconds."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 
 _log = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardStatus:
-    """What `status` and `doctor` show of the firewall."""
+    """The firewall's state for `status` and `doctor`."""
 
     programmed_generation: int
     """Of the last inputs that the tables follow; -1 before the first."""
     restored: int
-    """How often somebody else had changed or removed our tables and we put them back, since the start."""
+    """How often another program changed or removed our tables and we restored them, since the start."""
     dropped: dict[str, int]
-    """Packets by the reason they were dropped for."""
+    """Dropped packets by reason."""
     trouble: str
     """Why the tables are not as they should be; empty when they are."""
 
@@ -55,24 +55,24 @@ class Guard:
         self._generation = -1
         self._programmed_generation = -1
         self._wanted: Ruleset | None = None
-        """Of the inputs given last."""
+        """The ruleset for the latest inputs."""
         self._standing: Ruleset | None = None
-        """In the kernel, as far as we know; None: to be put there as a whole."""
+        """The ruleset believed to be in the kernel; None: install everything."""
         self._is_tried = False
         """Whether there has been a pass with inputs: the first one may find tables of an earlier agent."""
         self._seen = -1
         self._is_sure = True
-        """False: somebody changed rules in the moment in which we put the tables there, so they are put once more."""
+        """False: another program changed rules while we installed the tables, so install them once more."""
         self._restored = 0
         self._trouble = ""
         self._silent_s = RETRY_MIN_S
         self._silent_until = 0.0
-        """When to try again to have the kernel reject."""
+        """When to try again to make the kernel reject."""
         self._woken = trio.Event()
         self._changed = trio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled; leaves the kernel as it is."""
+        """Work until cancelled; leave the kernel as it is."""
         retry_s = RETRY_MIN_S
         with self._tables.sock:
             while True:
@@ -92,8 +92,8 @@ class Guard:
                 self._woken = trio.Event()
 
     def set_desired(self, given: FirewallInput | None, generation: int) -> None:
-        """What the tables should follow from now on (None: there should be none, this host leaves for good);
-        `generation` grows from call to call."""
+        """Set what the tables should follow from now on (None: no tables, this host leaves for good); `generation`
+        grows from call to call."""
         if given != self._given:
             self._given = given
             self._wanted = self._maker.make(given) if given is not None else None
@@ -106,12 +106,12 @@ class Guard:
         return self._trouble
 
     async def wait_tried(self, generation: int) -> None:
-        """Return once the tables are those of `generation` or later, or are refused: see `trouble`."""
+        """Return once the tables are those of `generation` or later, or were refused: see `trouble`."""
         while self._programmed_generation < generation and not self._trouble:
             await self._changed.wait()
 
     def status(self) -> GuardStatus:
-        """What the tables have done, and what is wrong with them."""
+        """Return what the tables have done, and what is wrong with them."""
         return GuardStatus(
             programmed_generation=self._programmed_generation,
             restored=self._restored,
@@ -135,7 +135,7 @@ class Guard:
         is_disturbed = self._standing is not None and self._is_sure and self._is_disturbed()
         if is_disturbed:
             self._standing = None
-            _log.warning("firewall: somebody changed or removed our tables: they are put back")
+            _log.warning("firewall: another program changed or removed netagent's tables: restoring them")
         is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
         must_put = is_due or not self._is_sure
         if self._standing is None or must_put or not self._changed_to(self._standing, wanted):
@@ -151,15 +151,17 @@ class Guard:
         self._programmed_generation = generation
 
     def _changed_to(self, standing: Ruleset, wanted: Ruleset) -> bool:
-        """By elements alone; False when the tables must be put anew."""
+        """Change by elements alone; False when the tables must be installed again."""
         if standing is wanted:
             return True
         try:
             is_done = self._tables.change(standing, wanted)
             if is_done and self._tables.generation() == self._seen + 1:
-                self._seen += 1  # nobody but us: nothing to read back
+                self._seen += 1  # only our own change: nothing to read back
         except OSError as error:
-            _log.warning("firewall: our tables refuse a change (%s): they are put anew", error.strerror)
+            _log.warning(
+                "firewall: netagent's tables refuse a change (%s): installing them again", error.strerror
+            )
             self._standing = None
             return False
         if is_done:
@@ -174,8 +176,8 @@ class Guard:
             is_whole = self._tables.are_whole()
         except OSError as error:
             if error.errno == errno.EINTR:
-                return False  # changed while we read; the number has moved, so the next pass looks again
-            raise FailedError(f"can't read the host's ruleset: {error.strerror}", code="firewall") from error
+                return False  # changed during the read; the number has moved, so the next pass looks again
+            raise FailedError(f"cannot read the host's ruleset: {error.strerror}", code="firewall") from error
         if is_whole:
             self._seen = now
         return not is_whole

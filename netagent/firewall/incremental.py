@@ -1,9 +1,9 @@
-"""The rule set of successive inputs, each made from the one before. Pure.
+"""The rule sets of successive inputs, each derived from the previous one. Pure.
 
 On a host with a thousand containers nearly every input differs from the last by one endpoint. Then the sets are
-copied with that endpoint's elements put in or taken out, which costs a copy of a dictionary and no walk; the sets of
-which nothing changed are the same objects. Each set remembers the keys of its last steps, so that whoever knows an
-earlier one need not compare the two. If anything else differs all is made anew by `ruleset_of`; a test compares them.
+copied with that endpoint's elements added or removed, which costs a copy of a dictionary and no walk; unchanged sets
+are the same objects. Each set remembers the keys of its last steps, so that a holder of an earlier one need not
+compare the two. If anything else differs, `ruleset_of` builds everything; a test compares both ways.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from netagent.firewall.ruleset import (
 )
 
 MAX_STEPS: Final = 64
-"""Of one set that are remembered; whoever knows an older one compares all."""
+"""Steps that each set remembers; a holder of an older one compares everything."""
 _FOLLOWED: Final = (
     SENDERS,
     SENDERS4,
@@ -45,7 +45,7 @@ _Element: TypeAlias = tuple[SetKind, Words, Words]
 
 
 class SetElements(dict[Words, Words]):
-    """Elements of one set at one step. Not changed once it is part of a Ruleset."""
+    """Elements of one set at one step. Immutable once it is part of a Ruleset."""
 
     __slots__ = ("number", "trail")
 
@@ -54,7 +54,7 @@ class SetElements(dict[Words, Words]):
         self.number, self.trail = number, trail
 
     def touched_since(self, earlier: object) -> set[Words] | None:
-        """Keys in which this may differ from an earlier step; None: any."""
+        """Return keys in which this may differ from an earlier step; None: any."""
         if not isinstance(earlier, SetElements) or earlier.trail is not self.trail:
             return None
         if not self.number - len(self.trail) <= earlier.number <= self.number:
@@ -63,7 +63,7 @@ class SetElements(dict[Words, Words]):
         return set().union(*steps)
 
     def step(self, changes: Mapping[Words, Words | None]) -> SetElements:
-        """The next one; None: the element is gone. Only of the latest."""
+        """Return the next step; None: the element is gone. Only the latest step may be extended."""
         made = SetElements(self, self.number + 1, self.trail)
         for key, value in changes.items():
             if value is None:
@@ -75,16 +75,16 @@ class SetElements(dict[Words, Words]):
 
 
 class RulesetBuilder:
-    """Makes the rule sets of one agent's life."""
+    """Builds the rule sets of one agent's life."""
 
     def __init__(self) -> None:
         self._given: FirewallInput | None = None
         self._made: Ruleset | None = None
         self._residents: Counter[str] = Counter()
-        """How many endpoints have an address: networks of parts that were apart may overlap."""
+        """Number of endpoints per address: after a partition heals, networks may overlap."""
 
     def make(self, given: FirewallInput) -> Ruleset:
-        """What `ruleset_of` makes."""
+        """Return the same as `ruleset_of`."""
         before, made = self._given, self._made
         self._given = given
         if before is not None and made is not None and _differ_in_endpoints_alone(before, given):
@@ -127,7 +127,7 @@ class RulesetBuilder:
 
 
 def _differ_in_endpoints_alone(before: FirewallInput, given: FirewallInput) -> bool:
-    # The parts of which nothing changed are the same objects, which is seen at once.
+    # Unchanged parts are the same objects, which a comparison sees at once.
     return all(
         (one := getattr(before, name)) is (other := getattr(given, name)) or one == other
         for name in _OTHER_INPUTS
@@ -135,7 +135,7 @@ def _differ_in_endpoints_alone(before: FirewallInput, given: FirewallInput) -> b
 
 
 def _elements_of(one: GuardedEndpoint, networks: Mapping[str, GuardedNetwork]) -> Iterator[_Element]:
-    """What an endpoint puts into which set. No two endpoints share a veth, so only addresses can be shared."""
+    """Yield the elements of an endpoint by set. No two endpoints share a veth, so only addresses can be shared."""
     yield SENDERS, (one.veth, one.mac), ()
     for address in one.addresses:
         is_six = ":" in address

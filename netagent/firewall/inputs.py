@@ -1,4 +1,4 @@
-"""What the firewall is made of, as plain values: this side needs no registry, and can be tested without one.
+"""The inputs of the firewall, as plain values: this side needs no registry, and can be tested without one.
 
 Addresses and MACs are in canonical text, without prefix length.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 DEFAULT_AGENT_PORTS: Final = (7956, 7957)
-"""Of membership and of records (netagent.config)."""
+"""Ports of membership and of records (netagent.config)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardedEndpoint:
-    """An endpoint of this host: what may come out of its interface."""
+    """An endpoint of this host: it determines what its interface may send."""
 
     veth: str
     """The host's side."""
     mac: str
     addresses: tuple[str, ...]
     bridge: str = ""
-    """What the host's side is a port of."""
+    """The bridge that the host's side is a port of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,10 @@ class GuardedNetwork:
     multicast: bool = False
     """It carries multicast and broadcast to other hosts."""
     has_way_out: bool = True
-    """Containers may begin to talk with whatever is not in our networks."""
+    """Containers may open connections to addresses outside our networks."""
     host_addresses: tuple[str, ...] = ()
-    """Of this host itself, in a network made with `--host-access`: by these it talks with containers."""
+    """Addresses of this host itself in a network made with `--host-access`, by which it communicates with
+    containers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +51,21 @@ class PortForward:
     protocol: str
     host_port: int
     container: str
-    """Its address."""
+    """The container's address."""
     port: int
     address: str = ""
-    """Of the host, of the container's family; empty: whatever it has."""
+    """Address of the host, of the container's family; empty: all its addresses."""
     is_beside: bool = False
-    """What the container answers to strangers would leave by another way."""
+    """The container's replies to outside addresses would take another route, so the source is translated."""
 
 
 AllowedFlow: TypeAlias = tuple[str, str, str]
-"""The port by which a packet comes in, its source, its destination: both of one family."""
+"""(Port by which a packet arrives, its source, its destination), both of one family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallInput:
-    """Everything that the tables follow from."""
+    """Everything that determines the tables."""
 
     vxlan_port: int
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
@@ -72,18 +73,18 @@ class FirewallInput:
     endpoints: tuple[GuardedEndpoint, ...] = ()
     networks: tuple[GuardedNetwork, ...] = ()
     members: frozenset[str] = frozenset()
-    """Where other hosts' VXLAN packets come from."""
+    """Source addresses of other hosts' VXLAN packets."""
     subnets: tuple[str, ...] = ()
-    """Of all networks of the cluster, also of those that this host has no devices of; CIDRs."""
+    """CIDRs of all networks of the cluster, including those without devices on this host."""
     lent4: frozenset[str] = frozenset()
-    """Devices that are not ours and route IPv4 only because we have them do so."""
+    """Devices of other programs that route IPv4 only because netagent turned it on."""
     lent6: frozenset[str] = frozenset()
     """The same for IPv6."""
     clamps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(VXLAN device, MAC of an endpoint behind it) -> the largest packet, in bytes, that its path carries."""
     requests: frozenset[AllowedFlow] = frozenset()
-    """In restricted networks: who may ask whom."""
+    """In restricted networks: flows that may open connections."""
     answers: frozenset[AllowedFlow] = frozenset()
-    """And who may answer whom."""
+    """And flows that may only reply."""
     port_forwards: tuple[PortForward, ...] = ()
     """Published ports."""

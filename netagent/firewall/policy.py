@@ -1,21 +1,21 @@
-"""Networks with `--policy links`: only linked services may be reached, one way, and they may answer. Pure.
+"""Networks with `--policy links`: only linked services may be reached, in one direction, and they may reply. Pure.
 
-What comes in by a port of such a network (a container's interface, or the tunnel) is one of three things. A
-**request** may pass when the one who sends it is linked to the one it goes to. An **answer** may pass when the other
-is linked to the sender, and it is an answer: a TCP segment that opens no connection, an ICMP reply or error, a
-datagram of a flow that was asked for within FLOW_S. All else is **refused**. ARP and neighbour discovery always pass,
-other multicast and broadcast never: it would reach everybody. A frame to the bridge itself is for the host to route,
-and no matter of links. Both hosts of a pair judge alike, from the same records.
+A packet that arrives by a port of such a network (a container's interface, or the tunnel) is one of three things. A
+**request** may pass if its sender is linked to its destination. An **answer** may pass if its destination is linked
+to its sender, and it is an answer: a TCP segment that opens no connection, an ICMP reply or error, a datagram of a
+flow that was requested within FLOW_S. Everything else is **refused**. ARP and neighbour discovery always pass, other
+multicast and broadcast never: it would reach all. A frame to the bridge itself is for the host to route, and links do
+not concern it. Both hosts of a pair decide alike, from the same records.
 
-TCP needs no memory, so that a connection outlives our tables being replaced, and a link that is taken away ends what
-it allowed, at once. For datagrams the rules note who asked whom, in a set that they fill themselves. The bridge's own
-connection tracking would do both, but not every kernel has it; the host's would put every bridged packet before the
-host's and Docker's own rules (docs/design/0014-stateless-link-policy.md).
+TCP needs no state, so a connection survives a replacement of our tables, and removing a link ends at once what it
+allowed. For datagrams the rules note the requested flows in a set that they fill themselves. The bridge's own
+connection tracking would do both, but not every kernel has it; the host's would send every bridged packet through the
+host's and Docker's own rules first (docs/design/0014-stateless-link-policy.md).
 
-Whoever is refused is to know at once. The bridge can only drop, where the kernel does not have it reject. So the
-frame of a container of this host is marked and handed to the bridge's own device, where a chain of the netdev family
-rejects: to the sender it is as if the other had refused. What comes by the tunnel its own host has let pass by
-records that ours does not have yet, or no more: it is dropped, and soon repeated.
+A refused sender should learn it at once. The bridge can only drop, unless the kernel has it reject. So a refused
+frame of a container on this host is marked and delivered to the bridge's own device, where a chain of the netdev
+family rejects it: to the sender this looks as if the destination had refused. A packet from the tunnel was allowed by
+its own host, by records that this one does not have yet, or no longer: it is dropped, and soon repeated.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ RESTRICTED: Final = SetKind(_BRIDGE, "restricted", (Field.IFNAME,))
 OWN: Final = SetKind(_BRIDGE, "own", (Field.IFNAME, Field.ETHER))
 """Such a port, and its bridge's own MAC."""
 BRIDGES: Final = SetKind(_BRIDGE, "bridges", (Field.IFNAME,), (Field.ETHER,))
-"""The same, to look the MAC up."""
+"""The same, to look up the MAC."""
 REQUESTS4: Final = SetKind(_BRIDGE, "requests4", (Field.IFNAME, Field.IPV4, Field.IPV4))
-"""(Port, source, destination) of those that may ask."""
+"""(Port, source, destination) of flows that may open connections."""
 REQUESTS6: Final = SetKind(_BRIDGE, "requests6", (Field.IFNAME, Field.IPV6, Field.IPV6))
 ANSWERS4: Final = SetKind(_BRIDGE, "answers4", (Field.IFNAME, Field.IPV4, Field.IPV4))
-"""(Port, source, destination) of those that may answer."""
+"""(Port, source, destination) of flows that may only reply."""
 ANSWERS6: Final = SetKind(_BRIDGE, "answers6", (Field.IFNAME, Field.IPV6, Field.IPV6))
 
 KINDS: Final = (RESTRICTED, OWN, BRIDGES, REQUESTS4, REQUESTS6, ANSWERS4, ANSWERS6)
 
 REFUSED: Final = "refused"
-"""Counter of packets between containers that no link joins."""
+"""Counter of packets between containers without a link."""
 MARK: Final = 0x6E617201
-"""Of a packet on its way from our bridge rules to the chain that rejects it; it never leaves the host."""
+"""Marks a packet on its way from our bridge rules to the chain that rejects it; it never leaves the host."""
 FLOW_S: Final = 180
-"""How long an answer to a datagram may take; each datagram of a flow renews it. The kernel's own connection tracking
-gives 120 s to a flow that has been answered, and 180 s in its earlier releases."""
+"""How long an answer to a datagram may take; each datagram of a flow extends it. The kernel's own connection tracking
+allows 120 s for a flow that has been answered, and 180 s in earlier releases."""
 MAX_FLOWS: Final = 65_536
-"""Flows of datagrams noted at once, for each family. Beyond these, answers to further ones are refused."""
+"""Flows of datagrams noted at once, per family. With more, answers of further flows are refused."""
 
 BRIDGE_CHAINS: Final = """
 	set flows4 {
@@ -103,8 +103,8 @@ BRIDGE_CHAINS: Final = """
 		accept
 	}
 """
-"""An opening segment is told by what it must have to be let through, not by what it must not have: of a first
-fragment too short for TCP's flags nothing is known. Later fragments pass, which without a first one mean nothing."""
+"""A TCP segment passes for the flags that it has, not for flags that it lacks: a first fragment too short for TCP's
+flags has unknown ones. Later fragments pass; they are useless without a first one."""
 
 NETDEV_CHAINS: Final = """
 	chain refusals {
@@ -115,7 +115,7 @@ NETDEV_CHAINS: Final = """
 		drop
 	}
 """
-"""Nobody answers an error with an error."""
+"""An error is never answered with an error."""
 
 _INGRESS: Final = """
 	chain ingress {
@@ -126,10 +126,10 @@ _INGRESS: Final = """
 
 
 def ingress(devices: frozenset[str]) -> str:
-    """The chain of the netdev table through which what comes to these bridges goes; none without any."""
+    """Return the netdev table's chain for packets that arrive at these bridges; empty without any."""
     return _INGRESS.replace("$DEVICES", ", ".join(sorted(devices))) if devices else ""
 
 
 def restricted_bridges(given: FirewallInput) -> frozenset[str]:
-    """Bridges whose own device must reject what is refused."""
+    """Return bridges whose own device must reject refused packets."""
     return frozenset(network.bridge for network in given.networks if network.restricted)

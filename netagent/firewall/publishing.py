@@ -1,21 +1,21 @@
-"""Published ports: what is sent to a port of the host goes to a container. Pure.
+"""Published ports: packets to a port of the host go to a container. Pure.
 
-Whoever addresses the host by one of its addresses may come in: from outside, from the host itself, also by loopback,
-and from containers, by the host's addresses or the gateway's. The destination is translated by a look-up in a map;
-the answer comes back by the connection. So that it does come back, the source is translated as well, to the bridge's
-own address, where the container would answer past us: the host's own programs (127.0.0.1 means another host in
-there), other containers (on the same bridge it would answer directly), and everybody, for an endpoint that does not
-give its container the way out. All others are seen as who they are.
+Any client that uses one of the host's addresses may connect: from outside, from the host itself, also over loopback,
+and from containers, by the host's addresses or the gateway's. A look-up in a map translates the destination; the
+reply follows the connection. For some clients the source is translated as well, to the bridge's own address, because
+the container's replies would bypass us: the host's own programs (127.0.0.1 means the container itself in there),
+other containers (on the same bridge it would reply directly), and all clients of an endpoint that does not carry its
+container's default route. The container sees all other clients by their own addresses.
 
-What others send to the ports of tunnels and agents by way of this host must not bear its name: members believe that.
-So of these flows the source is translated to itself, before any other rule can translate it to the host's
-(netagent.firewall.text): of all translations of one connection the first counts.
+Packets that containers or other hosts send to the ports of tunnels and agents by way of this host must not get its
+address, because members trust that address. So the source of these flows is translated to itself, before another rule
+can translate it to the host's (netagent.firewall.text): the first translation of a connection counts.
 
-Others' translations of the destination come first: Podman's own networks publish the same ports again.
+Translations of the destination by other programs come first: Podman's own networks publish the same ports again.
 
 For 127.0.0.1 the bridge has route_localnet (netagent.datapath.host.forwarding). That would let containers reach the
-host's own 127.0.0.0/8, so what they send there is dropped first of all. IPv6 has no such switch: ::1 leads nowhere,
-and is refused at once, so that whoever means `localhost` goes on to 127.0.0.1.
+host's own 127.0.0.0/8, so their packets to it are dropped first. IPv6 has no such switch: ::1 leads nowhere and is
+refused at once, so that a client that means `localhost` tries 127.0.0.1 next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from netagent.firewall.element import Family, Field, SetKind, Words
 from netagent.firewall.inputs import PortForward
 
 Ruled: TypeAlias = Mapping[SetKind, Mapping[Words, Words]]
-"""What each set holds."""
+"""The contents of each set."""
 
 _INET: Final = Family.INET
 _TO4, _TO6 = (Field.IPV4, Field.PORT), (Field.IPV6, Field.PORT)
@@ -36,15 +36,15 @@ DOORS4: Final = SetKind(_INET, "doors4", (Field.IPV4, Field.PROTOCOL, Field.PORT
 """(Address of the host, protocol, port) -> (container, port)."""
 DOORS6: Final = SetKind(_INET, "doors6", (Field.IPV6, Field.PROTOCOL, Field.PORT), _TO6)
 ANYWHERE4: Final = SetKind(_INET, "anywhere4", (Field.PROTOCOL, Field.PORT), _TO4)
-"""The same for whatever addresses the host has."""
+"""The same for all addresses of the host."""
 ANYWHERE6: Final = SetKind(_INET, "anywhere6", (Field.PROTOCOL, Field.PORT), _TO6)
 BESIDE4: Final = SetKind(_INET, "beside4", (Field.IPV4,))
-"""Containers with published ports whose answers to strangers would not come back this way."""
+"""Containers with published ports whose replies to outside addresses would not come back this way."""
 BESIDE6: Final = SetKind(_INET, "beside6", (Field.IPV6,))
 
 RESIDENTS4: Final = SetKind(_INET, "residents4", (Field.IPV4,))
-"""This host's containers. Not known by the device they come in by: where bridge netfilter is on, who is translated
-to another container of the same bridge does not pass the host, and has none."""
+"""This host's containers. They can't be recognised by the device that a packet arrives by: where bridge netfilter is
+on, a packet that is translated to another container of the same bridge does not pass the host, and has none."""
 RESIDENTS6: Final = SetKind(_INET, "residents6", (Field.IPV6,))
 
 KINDS: Final = (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6, BESIDE4, BESIDE6, RESIDENTS4, RESIDENTS6)
@@ -95,7 +95,7 @@ CHAINS: Final = """
 
 
 def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
-    """Ports of the host whose datagrams go elsewhere by one than by the other."""
+    """Return ports of the host whose datagrams go elsewhere under one than under the other."""
     changed: set[int] = set()
     for kind in (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6):
         before, after = old.get(kind, {}), new.get(kind, {})
@@ -108,7 +108,7 @@ def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
 def elements(
     port_forwards: Iterable[PortForward], residents: Iterable[str]
 ) -> dict[SetKind, dict[Words, Words]]:
-    """What the sets hold. `residents`: addresses of this host's containers."""
+    """Return the contents of the sets. `residents`: addresses of this host's containers."""
     found: dict[SetKind, dict[Words, Words]] = {kind: {} for kind in KINDS}
     for address in residents:
         found[RESIDENTS6 if ":" in address else RESIDENTS4][address,] = ()

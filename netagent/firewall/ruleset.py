@@ -1,9 +1,9 @@
-"""What the sets of our tables hold, from the inputs. Pure.
+"""The contents of our tables' sets, from the inputs. Pure.
 
 The rules (netagent.firewall.text) change when a network comes or goes, or a path turns out to be small, and are then
-put there anew. What comes and goes with containers and hosts is an element of a set: so a container that starts costs
-a few elements, however many others there are, and a packet costs one look-up in a hash for each question, however
-many rules one would otherwise have to write.
+installed again. Whatever comes and goes with containers and hosts is an element of a set. So a container that starts
+costs a few elements, however many others there are, and a packet costs one hash look-up for each decision, however
+many rules it would otherwise take.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from netagent.firewall.inputs import (
 _BRIDGE, _INET = Family.BRIDGE, Family.INET
 
 SENDERS: Final = SetKind(_BRIDGE, "senders", (Field.IFNAME, Field.ETHER))
-"""Which MAC may come out of which container's interface."""
+"""The MAC that each container's interface may send from."""
 SENDERS4: Final = SetKind(_BRIDGE, "senders4", (Field.IFNAME, Field.ETHER, Field.IPV4))
 SENDERS6: Final = SetKind(_BRIDGE, "senders6", (Field.IFNAME, Field.ETHER, Field.IPV6))
 
 
 def _clamps(name: str) -> SetKind:
-    """(VXLAN device, MAC behind it) -> the largest TCP segment that its path carries."""
+    """Return the map (VXLAN device, MAC behind it) -> the largest TCP segment that its path carries."""
     typeof = "iifname . ether saddr : tcp option maxseg size"
     return SetKind(_BRIDGE, name, (Field.IFNAME, Field.ETHER), (Field.BYTES16,), typeof=typeof)
 
 
 CLAMPS4, CLAMPS6 = _clamps("clamps4"), _clamps("clamps6")
 MEMBERS4: Final = SetKind(_INET, "members4", (Field.IPV4,))
-"""Where VXLAN packets may come from."""
+"""Source addresses that VXLAN packets may have."""
 MEMBERS6: Final = SetKind(_INET, "members6", (Field.IPV6,))
 GATEWAYS: Final = SetKind(_INET, "gateways", (Field.IFNAME, Field.ETHER))
-"""Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to pass on."""
+"""Our bridges' own MACs: a frame to one of them is for the host to route, any other for the bridge to forward."""
 ENTRANCES: Final = SetKind(_BRIDGE, "entrances", (Field.IFNAME, Field.ETHER))
-"""A port of one of our bridges, and the bridge's own MAC: where the bridge hands a frame up to the host. Of the
-bridge itself not every kernel can be asked there."""
+"""A port of one of our bridges, and the bridge's own MAC: frames that the bridge delivers to the host. Not every
+kernel can match the bridge itself there."""
 SAME: Final = SetKind(_INET, "same", (Field.IFNAME, Field.IFNAME))
-"""Each of our bridges with itself: of rules none can compare where a packet comes in with where it goes out."""
+"""Each of our bridges with itself: no rule can compare the incoming device of a packet with the outgoing one."""
 WAYS: Final = SetKind(_INET, "ways", (Field.IFNAME,))
-"""Our bridges whose containers may leave for elsewhere."""
+"""Our bridges whose containers may connect to the outside."""
 HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
 """(Bridge, address of this host by which it takes part in the network)."""
 HOSTED6: Final = SetKind(_INET, "hosted6", (Field.IFNAME, Field.IPV6))
 LENT4: Final = SetKind(_INET, "lent4", (Field.IFNAME,))
-"""Devices by which nobody may come who only passes through: they route because we have them do so."""
+"""Devices that must not admit transit traffic: they route only because netagent turned it on."""
 LENT6: Final = SetKind(_INET, "lent6", (Field.IFNAME,))
 
 KINDS: Final = (
@@ -80,18 +80,18 @@ KINDS: Final = (
 )
 
 HEADERS4_BYTES: Final = 20 + 20
-"""IPv4's and TCP's, without options: what an MSS leaves out (RFC 9293 section 3.7.1). TCP itself takes its options
-from the segment."""
+"""IPv4's and TCP's headers, without options: not part of an MSS (RFC 9293 section 3.7.1). TCP itself takes its
+options from the segment."""
 HEADERS6_BYTES: Final = 40 + 20
 MIN_SEGMENT_BYTES: Final = 48
-"""Linux takes a smaller MSS for an attack (net.ipv4.tcp_min_snd_mss)."""
+"""Linux treats a smaller MSS as an attack (net.ipv4.tcp_min_snd_mss)."""
 
 Elements: TypeAlias = Mapping[Words, Words]
 """Key -> value; the value of a set's element is empty."""
 
 
 class OptionalRules(enum.Enum):
-    """Rules that every packet meets, and that are there only where something on this host needs them."""
+    """Rules that every packet passes, and that exist only if something on this host needs them."""
 
     LINKS = "a network in which only linked services may be reached"
     CLAMPS = "a path that carries less than its network's MTU"
@@ -100,22 +100,22 @@ class OptionalRules(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """Our tables as they should be. The elements are those of every one of KINDS."""
+    """Our tables as they should be, with the elements of each of KINDS."""
 
     vxlan_port: int
     elements: Mapping[SetKind, Elements]
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS
-    """Of agents, which containers reach on no host."""
+    """Ports of agents, which containers can't reach on any host."""
     rejecting: frozenset[str] = frozenset()
     """Bridges whose own device rejects what the policy refuses."""
     needs: frozenset[OptionalRules] = frozenset()
     subnets: tuple[str, ...] = ()
-    """CIDRs that do not overlap, sorted. In the rules themselves: networks are made seldom, and a set of intervals is
-    more than can be changed element by element."""
+    """Disjoint CIDRs, sorted. They are part of the rules: networks are made seldom, and a set of intervals can't be
+    changed element by element."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
-    """The tables that follow from the inputs."""
+    """Build the tables from the inputs."""
     senders4, senders6 = _senders(given.endpoints)
     members4, members6 = _by_version(given.members)
     return Ruleset(
@@ -149,7 +149,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
 
 def _needs(given: FirewallInput) -> Iterable[OptionalRules]:
     if any(network.restricted for network in given.networks):
-        # Tables that are put anew forget who asked whom by datagrams. So these have all that may be needed later.
+        # Installing tables again forgets the flows of datagrams. So these tables have all rules that may be needed.
         return OptionalRules
     floods = {OptionalRules.FLOODS} if any(network.multicast for network in given.networks) else set()
     return floods | ({OptionalRules.CLAMPS} if given.clamps else set())
@@ -194,7 +194,7 @@ def _hosted(networks: Iterable[GuardedNetwork]) -> dict[SetKind, Elements]:
 
 
 def _collapsed(subnets: Iterable[str]) -> tuple[str, ...]:
-    """Without those that others contain: of two parts that were apart, networks may overlap."""
+    """Drop subnets that others contain: after a partition heals, networks may overlap."""
     parsed = [ipaddress.ip_network(text) for text in subnets]
     four = ipaddress.collapse_addresses(one for one in parsed if isinstance(one, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(one for one in parsed if isinstance(one, ipaddress.IPv6Network))
@@ -203,7 +203,7 @@ def _collapsed(subnets: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16_384)
 def link_local(mac: str) -> str:
-    """The IPv6 link-local address that a kernel derives from a MAC (RFC 4291, appendix A)."""
+    """Return the IPv6 link-local address that a kernel derives from a MAC (RFC 4291, appendix A)."""
     octets = bytearray.fromhex(mac.replace(":", ""))
     octets[0] ^= 2
     interface = bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])

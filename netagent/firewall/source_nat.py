@@ -1,16 +1,16 @@
-"""What leaves our networks leaves in this host's name: a table of its own, which outlasts a flush of the ruleset.
+"""Source NAT for packets that leave our networks: in a table of its own, which survives a flush of the ruleset.
 
     table inet netagent-nat {                              # flags owner, persist
         chain outward { type nat hook postrouting priority 95
             iifname "na-*" oifname != "na-*" masquerade } }
 
-The kernel translates addresses for as long as any chain asks it to. Were the last one flushed, then for the moment
-until it is back answers to open connections would arrive untranslated at the host, which knows nothing of them and
-resets them. So this table belongs to the socket that made it: others can neither change nor flush it. When the agent
-stops, the kernel keeps it, and the next agent takes it over. All NAT on the host lives by it, also what our other
-tables do.
+The kernel translates addresses only as long as some chain asks for it. If the last one were flushed, then until it is
+restored, replies of open connections would arrive untranslated at the host, which does not know them and resets them.
+So this table belongs to the socket that created it: no other program can change or flush it. When the agent stops,
+the kernel keeps it, and the next agent takes it over. All NAT on the host depends on it, also that of our other
+tables.
 
-Kernels before 6.9 can't keep a table without its owner; there it is an ordinary one, put back with the others.
+Kernels before 6.9 can't keep a table without its owner; there it is an ordinary one, restored with the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TABLE: Final = "netagent-nat"
 _CHAIN: Final = "outward"
 _POST_ROUTING: Final = 4
 _PRIORITY: Final = 95
-"""Before everybody's `srcnat` (100): of all chains the first that binds a connection wins."""
+"""Before the other programs' `srcnat` (100): of all chains the first that binds a connection wins."""
 _ACCEPT: Final = 1
 _META_IIFNAME, _META_OIFNAME = 6, 7
 _EQ, _NEQ = 0, 1
@@ -54,7 +54,7 @@ class SourceNat:
         self._looks: list[bytes] = []
 
     def put(self) -> None:
-        """Have the table, whatever there was of it. OSError; EPERM when another process owns one."""
+        """Create the table, whatever there was of it. OSError; EPERM when another process owns one."""
         try:
             self._make()
         except OSError as error:
@@ -65,7 +65,7 @@ class SourceNat:
         self._looks = self._look()
 
     def adopt(self) -> None:
-        """Have the table that is there, of an earlier agent whose `rules` are known to be right. OSError."""
+        """Take over the existing table of an earlier agent, whose `rules` are known to be right. OSError."""
         try:
             nftables.commit(self._sock, [self._table()])
         except OSError as error:
@@ -75,17 +75,17 @@ class SourceNat:
         self._looks = self._look()
 
     def is_whole(self) -> bool:
-        """Whether it is as we made it. OSError EINTR: it was being changed; ask again."""
+        """Return whether it is as we made it. OSError EINTR: it was being changed; ask again."""
         return bool(self._looks) and self._look() == self._looks
 
     def remove(self) -> None:
-        """Have none. OSError."""
+        """Remove the table. OSError."""
         with suppress(FileNotFoundError):
             nftables.commit(self._sock, [self._table(), _change(nftables.DELTABLE, text(1, TABLE))])
         self._looks = []
 
     def _make(self) -> None:
-        """In one transaction, so that connections notice nothing. To delete it, an orphan is adopted first."""
+        """Create it in one transaction, so that connections notice nothing. An orphan is adopted to delete it."""
         hook = nest(4, number(1, _POST_ROUTING) + number(2, _PRIORITY))
         chain = text(1, TABLE) + text(3, _CHAIN) + hook + number(5, _ACCEPT) + text(7, "nat")
         rule = text(1, TABLE) + text(2, _CHAIN) + nest(4, _EXPRESSIONS)
@@ -107,7 +107,7 @@ class SourceNat:
         return [*self._listed(nftables.GETTABLE), *self.rules()]
 
     def rules(self) -> list[bytes]:
-        """All but the table itself, which says whose it is, as the kernel has it. OSError."""
+        """Return everything but the table itself, which names its owner, in the kernel's encoding. OSError."""
         return self._listed(nftables.GETCHAIN, nftables.GETRULE)
 
     def _listed(self, *kinds: int) -> list[bytes]:
@@ -129,7 +129,7 @@ def _compare(how: int, value: bytes) -> bytes:
 _EXPRESSIONS: Final = b"".join(
     (
         expression("meta", number(1, 1) + number(2, _META_IIFNAME)),
-        _compare(_EQ, _OURS),  # so many octets of the name, and whatever follows
+        _compare(_EQ, _OURS),  # a prefix of the name, followed by anything
         expression("meta", number(1, 1) + number(2, _META_OIFNAME)),
         _compare(_NEQ, _OURS),
         expression("masq", b""),

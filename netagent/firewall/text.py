@@ -1,80 +1,78 @@
-"""The rules, as nft reads them. Pure.
+"""The rules, as nft's text. Pure.
 
-    table bridge netagent      what a container may send; what may pass from port to port of our bridges
-    table inet netagent        what may reach the host and its tunnels; what the host may route, and in whose name
+    table bridge netagent      what a container may send; what may pass between ports of our bridges
+    table inet netagent        what may reach the host and its tunnels; what the host may route, with which source
     table netdev netagent      tells a container that it was refused
 
-**A container is who its address says.** What comes out of the host's side of its veth (`nv…`) must carry the MAC and
-the addresses that this host has given it: in the frame, in ARP's sender fields, in IPv4's and IPv6's source, in the
-target that a neighbour advertisement speaks for. Its link-local address may be the one that follows from its MAC.
-Only `::` may do what every IPv6 stack does before it has an address (is it taken? who listens to which group?), and
-ARP may ask on behalf of 0.0.0.0 (RFC 5227). It sends no router advertisement and no redirect, and nothing that is
-neither ARP nor IP: a VLAN tag would carry the rest past these rules. An interface that no endpoint stands for sends
-nothing.
+**Anti-spoofing.** Packets from the host's side of a container's veth (`nv…`) must carry the MAC and the addresses
+that this host has given it: in the frame, in ARP's sender fields, in IPv4's and IPv6's source, in the target of a
+neighbour advertisement. Its link-local address may be the one that follows from its MAC. Only `::` may be used as
+every IPv6 stack does before it has an address (duplicate detection, multicast listener reports), and ARP may ask on
+behalf of 0.0.0.0 (RFC 5227). A container sends no router advertisement and no redirect, and nothing that is neither
+ARP nor IP: a VLAN tag would carry the rest past these rules. An interface that belongs to no endpoint sends nothing.
 
-Neighbour discovery is never cut in pieces (RFC 6980). Of a first fragment it must be plain that it is something else:
-one that ends before its ICMPv6 header, or within its extension headers, is dropped (RFC 7112).
+Neighbour discovery is never fragmented (RFC 6980). A first fragment must show that it is something else: one that
+ends before its ICMPv6 header, or within its extension headers, is dropped (RFC 7112).
 
 **VXLAN comes from members.** A packet to our port must come from an address that a member advertises, by the device
-that leads to that member; all others are dropped before the tunnel sees them. That is found out once a second for
-each member, not for each packet: the way back takes as long to look up as all else that is asked. And nobody behind
-this host may have it send such packets in its own name: what is forwarded to a member's VXLAN port must itself come
+that leads to that member; all others are dropped before the tunnel sees them. This is checked once a second for each
+member, not for each packet: looking up the route back takes as long as all other checks. And no machine behind this
+host may use it to send such packets in its name: a packet that is forwarded to a member's VXLAN port must itself come
 from a member, by the device that leads there, and is never translated to an address of this host
-(netagent.firewall.publishing). Only our port is matched, so that other overlays on the host are not touched.
+(netagent.firewall.publishing). Only our port is matched, so that other overlays on the host are not affected.
 
-**Only the kernel sends VXLAN.** Members believe what comes from this host's address, so no program of it may send to
-our port. Packets of the tunnel have no socket, or one of another namespace: their sender's, which the way through
-veth and bridge keeps. Only what this host itself sends into a network, or by the probe device, still has a socket of
-this namespace when the tunnel sends it. So it is marked on its way in there, and what has a socket and no mark is
-dropped. Whoever may set a mark (CAP_NET_ADMIN, CAP_NET_RAW in the host's namespace) could write frames to the wire as
-well, where no rule of the host sees them.
+**Only the kernel sends VXLAN.** Members trust packets from this host's address, so none of its programs may send to
+our port. Packets of the tunnel have no socket, or one of another namespace: their sender's, which stays with them
+through veth and bridge. Only packets that this host itself sends into a network, or by the probe device, still have a
+socket of this namespace when the tunnel sends them. So they are marked when they enter, and a packet with a socket
+but without the mark is dropped. A program that may set a mark (CAP_NET_ADMIN, CAP_NET_RAW in the host's namespace)
+could write frames to the wire as well, where no rule of the host sees them.
 
-**Agents speak with agents.** A container would reach the agents of other hosts in the name of its own host, and use
-up what they keep for that. So none reaches their ports (docs/reference/internet-access.md).
+**Agents communicate with agents.** A container would reach the agents of other hosts under its own host's address,
+and use up what they reserve for that host. So no container reaches their ports (docs/reference/internet-access.md).
 
-**Networks are apart.** Bridges have nothing in common, so what is left is the host's routing. A frame is for the host
-only by the MAC of the bridge: those to other MACs of the host, which the bridge hands up as well (the host's end of a
-veth), and those to the addresses that bridges keep for themselves (01:80:c2:00:00:0x, which pass no other rule and
-enter the host by the port they came by), are dropped where the bridge hands them up. So are IPv4 source routes and
-IPv6 routing headers, which say only later where they lead. Whatever the host would then pass from one of our bridges
+**Networks are separate.** Bridges have nothing in common, so what remains is the host's routing. A frame is for the
+host only if it has the MAC of the bridge. Frames to other MACs of the host, which the bridge delivers as well (the
+host's end of a veth), and to the addresses that bridges reserve (01:80:c2:00:00:0x, which pass no other rule and
+enter the host by the port they arrived at), are dropped where the bridge delivers them. So are IPv4 source routes and
+IPv6 routing headers, which change the destination later. Whatever the host would then route from one of our bridges
 to another, or back into the same, is dropped. Where bridge netfilter is on, the forward hook sees bridged packets
-too; they stay on their bridge, and their MAC is not the bridge's. They are most of what passes there, so they are
-asked about first, and about little. A container's interface that is in no bridge leads nowhere.
+too; they stay on their bridge, and their MAC is not the bridge's. They are most of the packets there, so they are
+handled first, and by few rules. A container's interface that is in no bridge leads nowhere.
 
-**The way out.** What a container sends to an address that no network of ours has is routed, and leaves in the name
-of this host (netagent.firewall.source_nat); what comes back is known by its connection. Nobody outside may begin. A
-network without a way out is dropped at the door, whatever routes somebody makes in a container; it may answer what
-others began. A device that routes
-only because we had it do so (netagent.datapath.host.forwarding) lets in nothing new either: the host is no router
-for its neighbours.
+**Internet access.** A packet of a container to an address outside our networks is routed, and leaves with this host's
+address as its source (netagent.firewall.source_nat); replies are recognised by their connection. Nothing outside may
+open a connection. Packets out of an internal network are dropped, whatever routes a container has; it may reply to
+connections that others opened. A device that routes only because netagent turned it on
+(netagent.datapath.host.forwarding) admits no new connections either: the host is no router for its neighbours.
 
-**The host is not part of a network.** It is the way out by an address that it has on the bridge, and nothing else:
-between itself and containers passes what belongs to something that was begun otherwise, errors above all, and the
-question who has an address. In a network made with `--host-access` it has an address of its own, by which it takes
-part like a container.
+**The host is not part of a network.** It has an address on the bridge as the default gateway, and nothing else:
+between the host and containers only packets of connections opened in another way may pass, mainly errors, and
+neighbour discovery. In a network made with `--host-access` the host has an address of its own, by which it takes part
+like a container.
 
-**Floods are few.** In a network that carries multicast each frame to many is copied once for each other host, so a
-network has a budget of them on each host. Questions for addresses that the bridge answers itself never leave by the
-tunnel: what it has no answer for is not there, or is a port of its own. IPv6's link-local addresses are in no
-record; for them, which multicast DNS speaks with, the containers are asked.
+**Floods are limited.** In a network that carries multicast each such frame is copied once for each other host, so a
+network has a budget of them on each host. Queries for addresses that the bridge answers itself never leave by the
+tunnel: an address that it can't answer for does not exist, or is at one of its own ports. IPv6's link-local addresses
+are in no record; queries for them, which multicast DNS uses, go to the containers.
 
-**Clamps.** Where a path carries less than the network's MTU, TCP's first packets, in both directions, are told the
-largest segment that it can carry. The kernel only ever lowers the value, so it does no harm that both ends' hosts
-do the same; and it is enough that one of them knows.
+**Clamps.** Where a path carries less than the network's MTU, the first TCP packets of a connection, in both
+directions, get the largest segment that it can carry. The kernel only ever lowers the value, so it does no harm if
+the hosts of both ends do the same; and it is enough if one of them knows.
 
-**The common packet meets few rules.** What a bridge of the host passes goes through the chains at its hooks, and a
-rule costs time also where it matches nothing. So there are only those that something on this host needs
-(ruleset.Need), and the first that a packet in its sender's own name meets lets it pass
+**The common packet passes few rules.** A packet on a bridge of the host goes through the chains at its hooks, and a
+rule costs time even if it does not match. So there are only rules that something on this host needs
+(ruleset.OptionalRules), and the first one for a packet with its sender's own address lets it pass
 (docs/design/0022-only-needed-firewall-rules.md).
 
-The bridge table's chains stand before bridge netfilter (priority 0), where that is on: it takes packets out of the
-bridge's hooks, and brings them back behind all others of its own priority.
+The bridge table's chains come before bridge netfilter (priority 0), where that is on: it takes packets out of the
+bridge's hooks, and returns them behind all others of its own priority.
 
 **Links.** In networks made with `--policy links` only linked services may be reached: netagent.firewall.policy.
 
-**Ports.** What is sent to a published port of the host goes to a container: netagent.firewall.publishing.
+**Ports.** Packets to a published port of the host go to a container: netagent.firewall.publishing.
 
-Counters are named objects, so that the rules themselves read the same at any time (netagent.firewall.driver).
+Counters are named objects, so that the rules themselves always read the same (netagent.firewall.driver).
 """
 
 from __future__ import annotations
@@ -95,24 +93,24 @@ COUNTERS: Final = {
     Family.INET: (STRANGERS, CROSSED, CONFINED, UNINVITED, HOSTWARD),
     Family.NETDEV: (),
 }
-"""Of dropped packets: forged senders, multicast beyond its budget, between containers that no link joins; VXLAN from
-no member, from network to network, out of a network that has no way out, from outside uninvited, between a host and
+"""Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
+not from a member, between networks, out of an internal network, new connections from outside, between a host and
 containers."""
 
 FLOODS_PER_S: Final = 2000
-"""Multicast and broadcast frames that leave a host for the others, of each network: a video of 20 Mbit/s, which for
-ten hosts is 20,000 packets a second."""
+"""Multicast and broadcast frames that leave a host for other hosts, per network: a video of 20 Mbit/s, which for ten
+hosts is 20,000 packets per second."""
 FLOODS_BURST: Final = 500
 MAX_BUDGETS: Final = 4096
-"""Networks with multicast that a host can be in before further ones go without a budget of their own."""
+"""Networks with multicast on one host that have a budget of their own; further ones go without."""
 PROVEN_S: Final = 1
-"""How long what was found out about a member holds. A member no more is heard for so much longer."""
+"""How long a positive check of a member is valid. A host that leaves is accepted for so much longer."""
 MAX_PROVEN: Final = 16_384
-"""Members at once, of each family; further ones are asked about packet by packet."""
+"""Members at once, per family; packets of further ones are checked one by one."""
 
 OWN_MARK: Final = 0x6E610002
-"""Of what this host itself sends into a network or by the probe device, until the tunnel has sent it. It has none of
-the bits that Kubernetes (14, 15) and Tailscale (16 to 23 but those of 0x61) read."""
+"""Marks packets that this host itself sends into a network or by the probe device, until the tunnel has sent them. It
+has none of the bits that Kubernetes (14, 15) and Tailscale (16 to 23 but those of 0x61) read."""
 
 _PREROUTING: Final = """
 	chain prerouting {
@@ -324,7 +322,7 @@ _CHAINS: Final = {
 
 
 def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -> str:
-    """One transaction that puts our tables of these families, and nobody else's, in the place of what there is."""
+    """Return one transaction that replaces our tables of these families, and no table of another program."""
     words = {
         "$OURS4": _ours("ip", ruleset.subnets),
         "$OURS6": _ours("ip6", ruleset.subnets),
@@ -357,7 +355,7 @@ def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -
 
 
 def _entrances(needs: Collection[OptionalRules]) -> str:
-    """The chains at the bridge's hooks, through which every packet goes."""
+    """Return the chains at the bridge's hooks, which every packet passes."""
     chains = ""
     for chain in (_PREROUTING, _FORWARD):
         rules = [rule for need, (place, rule) in _NEEDED.items() if place is chain and need in needs]
@@ -367,7 +365,7 @@ def _entrances(needs: Collection[OptionalRules]) -> str:
 
 
 def _ours(family: str, subnets: Iterable[str]) -> str:
-    """The rule that keeps what is for one of our networks from leaving; none where there is no network."""
+    """Return the rule that keeps packets to our networks from leaving the host; none if there is no network."""
     listed = ", ".join(one for one in subnets if (":" in one) == (family == "ip6"))
     return f"{family} daddr {{ {listed} }} counter name crossed drop" if listed else ""
 
@@ -377,7 +375,7 @@ def _ports(*numbers: int) -> str:
 
 
 def render_removal() -> str:
-    """One transaction after which there is nothing of ours."""
+    """Return one transaction that removes all our tables."""
     names = (f"table {family.value} {TABLE}" for family in Family)
     return "".join(f"add {name}\ndelete {name}\n" for name in names)
 

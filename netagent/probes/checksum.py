@@ -1,16 +1,17 @@
-"""Do checksums that are left to the network card arrive right? Asked in pairs of datagrams over the overlay. Pure.
+"""Test whether checksums that are left to the network card arrive right, by pairs of datagrams over the overlay.
+Pure.
 
-The kernel leaves the checksum of a packet to the card that sends it. Some cards, or their drivers, promise that for
-packets inside VXLAN too and get it wrong: small things and pings pass, TCP hangs. So a pair of UDP datagrams goes to
-a port where nobody listens, of the size that the path carries: one with its checksum made here (`whole`), one that
-leaves it to the card. The other host's kernel answers either with an ICMPv6 error, and drops a wrong one in silence.
+The kernel leaves the checksum of a packet to the card that sends it. Some cards, or their drivers, promise this for
+packets inside VXLAN too and get it wrong: small packets and pings pass, TCP hangs. So a pair of UDP datagrams goes to
+a port without a listener, of the size that the path carries: one with its checksum computed here (`whole`), one that
+leaves it to the card. The other host's kernel answers each with an ICMPv6 error, and silently drops a wrong one.
 
-A pair proves something only when the whole one is answered: then the path passes such packets, and the peer answers
+A pair proves something only if the whole one is answered: then the path passes such packets, and the peer answers
 them. ENOUGH of these without one answer to the other kind mean that the card breaks checksums; CLEAR answers in a row
-that it does not. By the chance of a path that loses a fifth each way ENOUGH is reached once in 500 such series.
+mean that it does not. On a path that loses a fifth each way, ENOUGH is reached by chance once in 500 such series.
 
-The device that these are sent by keeps the card's help whatever is found, so that it can be asked again, and the help
-be used again after a driver was changed.
+The device that sends them keeps the card's offload whatever the result, so that the test can be repeated, and the
+offload be used again after a change of the driver.
 """
 
 from __future__ import annotations
@@ -24,38 +25,39 @@ from netagent.model.ids import HostId
 
 CALM_INTERVAL_S = 10.0
 KEEN_INTERVAL_S = 0.5
-"""After a round of ROUND_S: a kernel sends a peer one such error a second, six at once (net.ipv6.icmp.ratelimit)."""
+"""After a round of ROUND_S: a kernel sends a peer one such error per second, six at once
+(net.ipv6.icmp.ratelimit)."""
 BROKEN_INTERVAL_S = 5.0
 ROUND_S = 0.5
 """How long an answer may take; as long as netagent.probes.liveness waits."""
 ENOUGH = 6
 CLEAR = 3
 SETTLE_S = 10.0
-"""So long a new host is waited for before a verdict counts that says nothing of it."""
+"""How long a verdict waits for the result of a new host."""
 PAIRS_PER_S = 10.0
-"""Of all calm paths together: with more than a hundred of them each is asked less often."""
+"""For all calm paths together: with more than a hundred of them each is tested less often."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChecksumProbe:
-    """Send one that makes a packet of `size_bytes`."""
+    """A datagram to send that makes a packet of `size_bytes`."""
 
     address: str
     sequence: int
     size_bytes: int
     is_whole: bool
-    """With its checksum in place; otherwise the card makes it."""
+    """With its checksum in place; otherwise the card computes it."""
 
 
 @dataclass(slots=True)
 class _ChecksumPeer:
     address: str
     size_bytes: int | None
-    """None: the path is down or not known yet; nothing is asked."""
+    """None: the path is down or not known yet; nothing is sent."""
     next_at: float
     added_at: float
     pair: tuple[int, int] | None = None
-    """Sequences of the round under way: (whole, the other)."""
+    """Sequence numbers of the current round: (whole, the other)."""
     is_whole_back: bool = False
     is_other_back: bool = False
     is_tried: bool = False
@@ -67,7 +69,7 @@ class _ChecksumPeer:
 
 
 class Checksums:
-    """The machine. Feed it hosts, sizes, answers and deadlines; drain datagrams; read `verdict`."""
+    """The state machine. Feed it hosts, sizes, answers and deadlines; drain datagrams; read `verdict`."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -77,14 +79,14 @@ class Checksums:
         self._datagrams: list[ChecksumProbe] = []
 
     def set_targets(self, addresses: Mapping[HostId, str], now: float) -> None:
-        """The hosts that share a network with this one, by probe address."""
+        """Set the hosts that share a network with this one, by probe address."""
         for host_id in [h for h, peer in self._peers.items() if addresses.get(h) != peer.address]:
             self._end_pair(self._peers.pop(host_id))
         for host_id, address in addresses.items():
             self._peers.setdefault(host_id, _ChecksumPeer(address, None, math.inf, now))
 
     def handle_size(self, host_id: HostId, size_bytes: int | None, now: float) -> None:
-        """What the path carries is now different; None: nothing, or not known."""
+        """Note a new size that the path carries; None: nothing passes, or unknown."""
         peer = self._peers.get(host_id)
         if peer is None or peer.size_bytes == size_bytes:
             return
@@ -93,7 +95,7 @@ class Checksums:
         peer.next_at = math.inf if size_bytes is None else now
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
-        """A datagram of ours reached the kernel at `address` as it should."""
+        """Note that a datagram of ours reached the kernel at `address` intact."""
         host_id = self._waiting.get(sequence)
         peer = self._peers.get(host_id) if host_id is not None else None
         if peer is None or peer.pair is None or peer.address != address:
@@ -121,22 +123,22 @@ class Checksums:
             peer.next_at = now + ROUND_S
 
     def next_deadline(self) -> float:
-        """When handle_deadline has something to do; infinity when nothing is to be asked."""
+        """Return when handle_deadline has something to do; infinity when nothing is to be sent."""
         return min((peer.next_at for peer in self._peers.values()), default=math.inf)
 
     def drain(self) -> list[ChecksumProbe]:
-        """They may be lost."""
+        """Return datagrams to send; they may be lost."""
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
     @property
     def broken(self) -> frozenset[HostId]:
-        """Hosts at which checksums made by the card arrive wrong."""
+        """Hosts at which checksums computed by the card arrive wrong."""
         return frozenset(host_id for host_id, peer in self._peers.items() if peer.is_broken)
 
     def verdict(self, now: float) -> bool | None:
-        """Whether the card's checksums may be used. None: leave it as it is; nobody answers such questions, or some
-        path has not been tried yet, or is in doubt, as after a start."""
+        """Return whether the card's checksums may be used. None: leave it as it is, because no host answers such
+        probes, or some path has not been tried yet, or is in doubt, as after a start."""
         peers = self._peers.values()
         if any(peer.is_broken for peer in peers):
             return False
@@ -149,7 +151,7 @@ class Checksums:
         return not peer.is_tried and (peer.size_bytes is not None or now - peer.added_at < SETTLE_S)
 
     def check_invariants(self) -> None:
-        """What is awaited belongs to the pair of a known peer."""
+        """Raise if an awaited sequence does not belong to the pair of a known peer."""
         for sequence, host_id in self._waiting.items():
             pair = self._peers[host_id].pair
             assert pair is not None

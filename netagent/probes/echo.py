@@ -1,9 +1,9 @@
-"""Sends what `liveness`, `path` and `checksum` decide on, and hands them the answers.
+"""Send what `liveness`, `path` and `checksum` decide, and pass them the answers.
 
-One raw ICMPv6 socket receives for all; echo requests of the first two have an identifier each. Echo requests of
-others are let through only while they matter: in a large cluster they are many, and what they tell matters only of a
-path that is down. Datagrams have two sockets more: a UDP one, whose checksums the kernel leaves to the card as it
-does for TCP, and a raw one that only sends, packets that are whole.
+One raw ICMPv6 socket receives for all; the echo requests of the first two differ by identifier. Echo requests from
+other hosts are let through only while they matter: in a large cluster they are many, and they only tell something
+about a path that is down. Datagrams have two more sockets: a UDP socket, whose checksums the kernel leaves to the
+card as it does for TCP, and a raw one that only sends packets with complete checksums.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from netagent.probes.quality import PathStatus, PathTarget
 _ICMP6_FILTER = 1
 _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_DONTFRAG, _IPV6_FREEBIND = 23, 3, 62, 78
 CLOSED_PORT = 7959
-"""Of UDP: nobody listens there. The next after those that agents use, so that nobody is given it by accident."""
+"""UDP port without a listener. The next one after the agents' own, so that no program gets it by accident."""
 _PATH_BIT = 0x8000
-"""Of the identifier: asked by `path`, not by `liveness`."""
+"""Bit of the identifier: sent for `path`, not for `liveness`."""
 _HEAD_BYTES = 2048
-"""What is read of a message: of a larger one the beginning is enough."""
+"""How much of a message is read: of a larger one the beginning is enough."""
 _MESSAGES_AT_ONCE = 16
-"""Read before others run."""
+"""Read before other tasks run."""
 _IDLE_S = 60.0
 TESTIMONY_S = 1.2
-"""Two requests without answer, of which one was on its way, and some."""
+"""Two requests without answer, of which one was already on its way, and some margin."""
 
 logger = logging.getLogger("netagent.probes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Who is told of what."""
+    """Callbacks for results."""
 
     on_answer: Callable[[HostId, bool], None]
     """A host's kernel answers, or has fallen silent."""
     on_doubt: Callable[[HostId], None]
-    """A host's kernel missed some requests: is its agent well?"""
+    """A host's kernel missed some requests: check its agent."""
     on_path: Callable[[HostId, PathStatus], None]
-    """The path to a host is now different."""
+    """The path to a host has changed."""
     on_checksums: Callable[[bool | None], None]
-    """Whether the card's checksums may be used, as Checksums.verdict says; told after each answer."""
+    """Whether the card's checksums may be used, as Checksums.verdict says; called after each answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeMachines:
-    """Who decides what is sent."""
+    """The state machines that decide what is sent."""
 
     liveness: Liveness
     paths: Paths
@@ -67,8 +67,8 @@ class ProbeMachines:
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    """Plain ones that never block: sending by way of trio costs a round of the event loop, more than it takes. What
-    there is no room for is lost, as on the way."""
+    """Plain non-blocking sockets: sending through trio costs a round of the event loop, more than the send itself. A
+    packet for which the buffer has no room is lost, as on the path."""
 
     icmp: socket.socket
     udp: socket.socket
@@ -76,7 +76,7 @@ class _Sockets:
 
 
 def _filter(kinds: set[int]) -> bytes:
-    """ICMP6_FILTER (RFC 3542 section 3.2) that lets these types through only: a set bit blocks a type."""
+    """Return an ICMP6_FILTER (RFC 3542 section 3.2) that passes only these types: a set bit blocks a type."""
     words = [0xFFFFFFFF] * 8
     for kind in kinds:
         words[kind >> 5] &= ~(1 << (kind & 31))
@@ -84,7 +84,7 @@ def _filter(kinds: set[int]) -> bytes:
 
 
 class EchoProber:
-    """For all peers. `address` is this host's on the probe network."""
+    """Sends for all peers. `address` is this host's on the probe network."""
 
     def __init__(self, machines: ProbeMachines, address: str, identifier: int, listeners: Listeners) -> None:
         self._liveness = machines.liveness
@@ -99,7 +99,7 @@ class EchoProber:
         self._news = trio.Event()
         self._losses = trio.Event()
         self._has_losses = False
-        """Whether `missing` held something at the last look."""
+        """Whether `missing` was not empty at the last look."""
 
     def set_peers(self, peers: dict[HostId, tuple[str, bool]]) -> None:
         """See Liveness.set_peers."""
@@ -116,7 +116,7 @@ class EchoProber:
 
     @property
     def broken_checksums(self) -> frozenset[HostId]:
-        """Hosts at which checksums that this host's card makes arrive wrong."""
+        """Return hosts at which checksums that this host's card computes arrive wrong."""
         return self._checksums.broken
 
     @property
@@ -125,11 +125,12 @@ class EchoProber:
         return self._liveness.missing
 
     async def wait_losses(self) -> None:
-        """Until something is new of hosts that are missing; never while none is."""
+        """Return when there is news of missing hosts; never while there are none."""
         await self._losses.wait()
 
     async def testify(self, hosts: tuple[HostId, ...]) -> tuple[LivenessReport, ...]:
-        """Whether the kernels of these hosts answer, from now on; what is known of it within TESTIMONY_S."""
+        """Test whether the kernels of these hosts answer, from now on; return the results after TESTIMONY_S at
+        most."""
         since = trio.current_time()
         for host_id in hosts:
             self._liveness.look(host_id, since)
@@ -141,15 +142,15 @@ class EchoProber:
         return tuple(self._liveness.word(one, since) for one in hosts)
 
     def rtt_s(self, host_id: HostId) -> float | None:
-        """Of the last answer over the overlay."""
+        """Return the round trip time of the last answer over the overlay."""
         return self._liveness.rtt_s(host_id)
 
     def path(self, host_id: HostId) -> PathStatus | None:
-        """What is known of the path to a host; None where it shares no network with this one."""
+        """Return what is known of the path to a host; None if it shares no network with this one."""
         return self._paths.status(host_id, trio.current_time())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until cancelled."""
         with (
             socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as icmp,
             socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp,
@@ -160,10 +161,10 @@ class EchoProber:
                 sock.setblocking(False)
             self._set_filter(icmp, is_listening=False)
             for sock in (icmp, udp):
-                # Sent as large as told, whatever the kernel thinks of the path: what passes is to be found out.
+                # Sent at full size, whatever the kernel thinks of the path: what passes is to be found out.
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
-            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # the address comes with the device
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # the device may bring the address later
             udp.bind((self._address, 0))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive, sockets)
@@ -178,7 +179,7 @@ class EchoProber:
                     self._flush(sockets)
 
     def _set_timer(self) -> None:
-        """Moved, and not woken to be set anew: an answer changes nothing but the deadline."""
+        """Move the timer's deadline without waking its task: after an answer nothing but the deadline changes."""
         self._timer.deadline = min(self._next_deadline(), trio.current_time() + _IDLE_S)
 
     def _next_deadline(self) -> float:
@@ -205,7 +206,7 @@ class EchoProber:
                 self._set_timer()
 
     def _heard(self, message: bytes, address: str, port: int) -> bool:
-        """True for what is about us. `port`: of the UDP socket."""
+        """Handle a message; return whether it concerns us. `port`: of the UDP socket."""
         try:
             heard = packet.parse_untrusted(message)
         except PacketError:
@@ -269,7 +270,7 @@ class EchoProber:
 
 
 def _send(sock: socket.socket, address: str, identifier: int, sequence: int, size_bytes: int) -> None:
-    # No route to the probe network: the device is not there yet, or was taken away. Larger than the device's MTU.
-    # Silence says the same.
+    # Errors: no route to the probe network, because the device is missing; or larger than the device's MTU. They
+    # count as silence.
     with contextlib.suppress(OSError):
         sock.sendto(packet.echo_request(identifier, sequence, size_bytes), (address, 0, 0, 0))

@@ -1,19 +1,18 @@
-"""Does a host answer? Its kernel is asked by echo requests on the probe network, which needs no agent over there.
+"""Whether a host answers. Its kernel is tested by echo requests on the probe network, which needs no agent there.
 
 Gossip knows whether an *agent* answers. An agent that was stopped, crashed, or cut off by a firewall says nothing
-about the containers of its host, and names must not vanish with it. So a host is only taken for gone when its agent
-is not there and its kernel is silent as well.
+about the containers of its host, and names must not vanish with it. So a host only counts as gone when its agent is
+away and its kernel is silent as well.
 
-All hosts are asked all the time, so that the first silence is seen early, by somebody: each host sends
-CALM_REQUESTS_PER_S in all, so each is asked as often by all others together, however many they are. A request without
-answer is repeated soon; two of them are a reason to have the membership look at the agent over there (`drain` says
-so). A host whose agent is newly in doubt, or of which another host wants to know (`look`), is asked often for a
-while.
+All hosts are tested all the time, so that some host sees the first silence early: each host sends CALM_REQUESTS_PER_S
+in all, so each is tested equally often by all others together, however many they are. A request without answer is
+repeated soon; two of them are a reason to let the membership probe the agent there (`drain` says so). A host whose
+agent is newly in doubt, or that another host asks about (`look`), is tested often for a while.
 
 Silence means MISSES_FOR_SILENCE requests in a row without answer: one lost packet of a lossy path says nothing. Where
 several hosts agree, fewer are enough (netagent.probes.liveness_votes).
 
-Whoever was not listening counts nothing: when the process was stopped or starved, answers lie unread.
+Requests that expire while this process was stopped or starved do not count: their answers may lie unread.
 """
 
 from __future__ import annotations
@@ -27,32 +26,32 @@ from netagent.model.ids import HostId
 from netagent.periodic import beat_within
 
 CALM_REQUESTS_PER_S = 60.0
-"""To all hosts of which nothing is wrong, together: the first request without answer leaves some 17 ms after a death.
-It costs an agent about a percent of a core, in a cluster of 60 hosts as in one of 6,000."""
+"""To all healthy hosts together: the first request without answer leaves some 17 ms after a death. It costs an agent
+about a percent of a core, in a cluster of 60 hosts as in one of 6,000."""
 SHORTEST_CALM_S = 1.0
 """Between requests to one such host in a small cluster."""
 KEEN_INTERVAL_S = 0.5
 """Between requests to a host in doubt; also how long an answer may take."""
 KEEN_FOR_S = 10.0
-"""How long a host whose agent fell into doubt is asked so often although nothing changes: long enough for the
+"""How long a host whose agent fell into doubt is tested so often although nothing changes: long enough for the
 membership to declare it dead, among 300 hosts, and short enough that thousands of stopped agents cost nothing."""
 MISSES_FOR_SILENCE = 8
-"""Four seconds: as long as the membership of a small cluster takes to declare the agent dead, and nothing is hidden
-by one host's word before. At 5 % loss each way as many are lost in a row 1 time in 10^8; three would be 1 time in
+"""Four seconds: as long as the membership of a small cluster takes to declare the agent dead, and no name is hidden
+earlier by one host's result. At 5 % loss each way as many are lost in a row 1 time in 10^8; three would be 1 time in
 1,000, and where many agents are away there are many requests."""
 MISSES_FOR_DOUBT = 2
-"""Without answer, for the membership to look at the agent. At 5 % loss each way that is 1 request in 100."""
+"""Requests without answer until the membership probes the agent. At 5 % loss each way that is 1 request in 100."""
 LATE_S = 0.2
-"""Later than this by our own fault, and what was to be judged gets GRACE_S more."""
+"""If our own process is later than this, pending judgements get GRACE_S more."""
 GRACE_S = 0.1
 BURST = 64
-"""Requests in one go; further ones BURST_PAUSE_S later. A socket's buffer takes some hundred."""
+"""Requests in one go; further ones follow BURST_PAUSE_S later. A socket's buffer takes some hundred."""
 BURST_PAUSE_S = 0.02
 _MISSES_KEPT = 1000
 
 
 class LivenessReport(enum.IntEnum):
-    """What a host says of another one's kernel, on the wire as well."""
+    """A host's report on another one's kernel, on the wire as well."""
 
     UNKNOWN = 0
     HEARD = 1
@@ -61,7 +60,7 @@ class LivenessReport(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EchoRequest:
-    """Send one to `address`."""
+    """An echo request to send to `address`."""
 
     host_id: HostId
     address: str
@@ -70,7 +69,7 @@ class EchoRequest:
 
 @dataclass(frozen=True, slots=True)
 class AnswerChanged:
-    """What is known of a host's kernel is now different."""
+    """A change of what is known of a host's kernel."""
 
     host_id: HostId
     answers: bool
@@ -81,7 +80,7 @@ class SilentHost:
     """A host whose last requests stayed without answer, although its kernel has answered before."""
 
     since: float
-    """When the first of them left."""
+    """When the first of them was sent."""
     misses: int
 
 
@@ -101,7 +100,7 @@ class _LivenessPeer:
 
 
 class Liveness:
-    """The machine. Feed it peers, answers and deadlines; drain requests and changes."""
+    """The state machine. Feed it peers, answers and deadlines; drain requests and changes."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -120,7 +119,7 @@ class Liveness:
     # -- input -------------------------------------------------------------------------------------------------
 
     def set_peers(self, peers: dict[HostId, tuple[str, bool]], now: float) -> None:
-        """All other hosts: probe address, and whether their agent is in doubt (not alive)."""
+        """Set all other hosts: probe address, and whether their agent is in doubt (not alive)."""
         for host_id in self._peers.keys() - peers.keys():
             self._drop(host_id)
         for host_id, (address, doubtful) in peers.items():
@@ -135,7 +134,7 @@ class Liveness:
                     self.look(host_id, now)
 
     def look(self, host_id: HostId, now: float) -> None:
-        """Be keen to know: ask at once, unless a request is on its way, and often for a while."""
+        """Test the host at once, unless a request is on its way, and often for a while."""
         peer = self._peers.get(host_id)
         if peer is not None:
             peer.keen_until = now + KEEN_FOR_S
@@ -145,7 +144,7 @@ class Liveness:
                 self._plan(host_id, peer, max(now, peer.sent_at + KEEN_INTERVAL_S))
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
-        """An echo reply came. It counts only for the request in flight."""
+        """Note an echo reply. It counts only for the request in flight."""
         host_id = self._waiting.get(sequence)
         peer = self._peers.get(host_id) if host_id is not None else None
         if host_id is None or peer is None or peer.address != address:
@@ -156,16 +155,16 @@ class Liveness:
         self._missing.pop(host_id, None)
         pause_s = KEEN_INTERVAL_S if now < peer.keen_until else self._calm_s()
         if pause_s == SHORTEST_CALM_S:
-            # So few that all can be asked at once: the host wakes up once for them and whatever else it looks at.
+            # Few enough to test all at once: the host wakes up once for them and everything else that is due.
             at = beat_within(now, pause_s)
         else:
-            # From the first answer on each goes its own way through the interval, so that not all are asked at once.
+            # From the first answer on, the times spread over the interval, so that not all are tested at once.
             at = now + pause_s * (self._rng.random() if is_first else 1.0)
         self._plan(host_id, peer, at)
         self._learn(host_id, peer, answers=True)
 
     def handle_deadline(self, now: float) -> None:
-        """Send what is due; count what stayed without answer."""
+        """Send what is due; count requests without answer."""
         if now < self.next_deadline():
             return
         if now - self.next_deadline() > LATE_S:
@@ -180,28 +179,29 @@ class Liveness:
     # -- output ------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
-        """When handle_deadline has something to do; infinity without peers."""
+        """Return when handle_deadline has something to do; infinity without peers."""
         while self._due and not self._is_planned(*self._due[0]):
             heapq.heappop(self._due)
         return max(self._due[0][0], self._not_before) if self._due else float("inf")
 
     def drain(self) -> tuple[list[EchoRequest], list[AnswerChanged], list[HostId]]:
-        """Requests, changes, and hosts at whose agents the membership should look. Only changes may not get lost."""
+        """Return requests, changes, and hosts whose agents the membership should probe. Only changes must not be
+        lost."""
         output = self._requests, self._changes, self._doubts
         self._requests, self._changes, self._doubts = [], [], []
         return output
 
     def __contains__(self, host_id: HostId) -> bool:
-        """Whether the host is asked."""
+        """Return whether the host is tested."""
         return host_id in self._peers
 
     @property
     def missing(self) -> dict[HostId, SilentHost]:
-        """Hosts whose kernel has answered before, and not to the last requests."""
+        """Return hosts whose kernel has answered before, but not the last requests."""
         return dict(self._missing)
 
     def word(self, host_id: HostId, since: float) -> LivenessReport:
-        """What can be said to somebody who asks since then: an answer before it tells nothing."""
+        """Report on a host to one that has asked since then: an earlier answer proves nothing."""
         peer = self._peers.get(host_id)
         if peer is None:
             return LivenessReport.UNKNOWN
@@ -210,7 +210,7 @@ class Liveness:
         return LivenessReport.HEARD if peer.heard_at >= since else LivenessReport.UNKNOWN
 
     def rtt_s(self, host_id: HostId) -> float | None:
-        """Of the last answer."""
+        """Return the round trip time of the last answer."""
         peer = self._peers.get(host_id)
         return peer.rtt_s if peer else None
 
@@ -256,7 +256,7 @@ class Liveness:
         peer.waiting_for, peer.sent_at = self._sequence, now
         self._waiting[self._sequence] = host_id
         self._requests.append(EchoRequest(host_id, peer.address, self._sequence))
-        # Until the answer is in, the next look is soon; a host that has been silent for long can wait.
+        # A missing answer leads to the next request soon; a host that has been silent for long can wait.
         is_old = peer.misses > MISSES_FOR_SILENCE and now - peer.silent_since > KEEN_FOR_S
         is_keen = now < peer.keen_until or not is_old
         self._plan(host_id, peer, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
@@ -282,7 +282,7 @@ class Liveness:
             self._changes.append(AnswerChanged(host_id, answers))
 
     def check_invariants(self) -> None:
-        """A request in flight belongs to a known peer; what is awaited is awaited once; everybody is planned."""
+        """Raise if a request in flight has no known peer, is awaited twice, or a peer has no next request."""
         assert self._waiting == {
             peer.waiting_for: host_id for host_id, peer in self._peers.items() if peer.waiting_for is not None
         }

@@ -1,19 +1,19 @@
-"""Is a host dead whose agent is away? Others are asked whether they hear its kernel.
+"""Decide together with other hosts whether a host is dead whose agent is away: ask whether they hear its kernel.
 
 The membership gives a suspect time to refute, some ten seconds among 300 hosts, because only its agent was asked and
-an agent may be slow. A kernel is not: it answers an echo in microseconds, or it is not there, or the way to it is
-broken. Other hosts tell the last two apart. So as soon as the kernel of a host whose agent is suspected, or dead,
-misses a request of ours, a few other hosts are asked whether it answers *them*:
+an agent may be slow. A kernel is not: it answers an echo in microseconds, or it is down, or the path to it is broken.
+Other hosts tell the last two apart. So as soon as the kernel of a host whose agent is suspected, or dead, misses a
+request of ours, a few other hosts are asked whether it answers *them*:
 
-    nobody hears it, QUORUM of them say so, nor do we       it is dead: agreed
-    somebody hears it                                       it lives, and the way from us is broken: asked again later
-    nobody can be asked, or they do not know                nothing: the membership goes on to decide as ever
+    QUORUM of them do not hear it, none does, nor do we     it is dead: agreed
+    one of them hears it                                    it lives, and our path to it is broken: asked again later
+    no host can be asked, or none of them knows             nothing: the membership decides as usual
 
 A kernel that was silent long before its agent was suspected says nothing new (a firewall may drop echoes): then the
-membership decides alone. So what is agreed on needs three faults at once to be wrong, and can't come and go with an
-agent that is merely slow: before the next time the kernel must have answered.
+membership decides alone. So an agreement is wrong only if three faults come together, and it can't come and go with
+an agent that is merely slow: before the next one the kernel must have answered.
 
-Questions are few whatever happens: WITNESSES each TOGETHER_S, each about all hosts that are in question.
+The number of questions is limited in any case: WITNESSES per TOGETHER_S, each about all hosts in question.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from netagent.probes.liveness import MISSES_FOR_DOUBT, LivenessReport, SilentHos
 WITNESSES: Final = 3
 """Asked in one round. Two must agree: with three, one of them may be dead itself, or the question lost."""
 QUORUM: Final = 2
-"""Hosts that hear nothing, beside ourselves; one where there is only one other."""
+"""Hosts that hear nothing, in addition to this one; one where there is only one other."""
 ROUND_S: Final = 0.5
-"""Until others are asked as well."""
+"""Until other hosts are asked as well."""
 TOGETHER_S: Final = 0.1
-"""From one round to the next at least: of hosts that die together all are in one question."""
+"""Least time between rounds: hosts that die together are in one question."""
 HEARD_PAUSE_S: Final = 2.0
-"""After somebody heard a host, until anybody is asked about it again; each time twice as long."""
+"""After a host heard the suspect, until the next question about it; doubles each time."""
 LONGEST_PAUSE_S: Final = 60.0
 FRESH_S: Final = 10.0
-"""The kernel's silence and the suspicion belong together when they began within this of each other. All others
-together ask an agent once a second, so a suspicion follows within some five; a burdened cluster may take twice as
-long."""
+"""The kernel's silence and the suspicion belong together if they began within this time of each other. All other
+hosts together probe an agent once a second, so a suspicion follows within some five seconds; a loaded cluster may
+take twice as long."""
 MAX_HOSTS: Final = 32
-"""In one question. Of more, the first ones to fall silent come first."""
+"""Hosts in one question. If there are more, the first ones to fall silent come first."""
 MAX_OPEN: Final = 12
-"""Questions without an answer; as long as there are so many nothing further is asked."""
+"""Questions without an answer; as long as there are so many, no further ones are asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessQuestion:
-    """Ask `witness` whether these hosts' kernels answer it."""
+    """A question to `witness`: do these hosts' kernels answer it?"""
 
     witness: HostId
     hosts: tuple[HostId, ...]
@@ -67,24 +67,24 @@ class _Case:
 
 
 class LivenessVotes:
-    """The machine. Feed it the situation, testimonies and deadlines; drain questions and read `agreed`."""
+    """The state machine. Feed it the situation, testimonies and deadlines; drain questions and read `agreed`."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._cases: dict[HostId, _Case] = {}
         self._others = 0
-        """How many could be asked when somebody last was."""
+        """How many hosts could be asked at the last question."""
         self._not_before = float("-inf")
         self._open: set[WitnessQuestion] = set()
         self._questions: list[WitnessQuestion] = []
 
     @property
     def agreed(self) -> frozenset[HostId]:
-        """Hosts of which several agree that their kernel is silent."""
+        """Hosts whose kernel is silent, as several hosts agree."""
         return frozenset(host_id for host_id, case in self._cases.items() if case.agreed)
 
     def set_situation(self, suspects: Mapping[HostId, SilentHost], now: float) -> None:
-        """All hosts whose agent is suspected, or declared dead, and whose kernel misses requests of ours."""
+        """Set all hosts whose agent is suspected or declared dead, and whose kernel misses requests of ours."""
         for host_id in list(self._cases):
             if host_id not in suspects:
                 del self._cases[host_id]
@@ -99,7 +99,7 @@ class LivenessVotes:
     def handle_testimony(
         self, question: WitnessQuestion, words: Mapping[HostId, LivenessReport], now: float
     ) -> None:
-        """A witness's answer; without words when it gave none. What was not asked is ignored."""
+        """Take a witness's answer; empty when it gave none. Answers without a question are ignored."""
         if question not in self._open:
             return
         self._open.remove(question)
@@ -117,8 +117,8 @@ class LivenessVotes:
             self._judge(case)
 
     def handle_deadline(self, now: float, witnesses: Callable[[], Iterable[HostId]]) -> None:
-        """Ask, if a round is due. Early or repeated calls do nothing. `witnesses` gives the hosts of which nothing is
-        wrong; it is called only when some are needed."""
+        """Ask, if a round is due. Early or repeated calls do nothing. `witnesses` returns healthy hosts; it is called
+        only when some are needed."""
         due = [host_id for host_id, case in self._cases.items() if self._is_open(case) and case.ask_at <= now]
         if not due or now < self._not_before or len(self._open) > MAX_OPEN - WITNESSES:
             return
@@ -137,7 +137,7 @@ class LivenessVotes:
             self._questions.append(question)
 
     def next_deadline(self) -> float:
-        """When handle_deadline may have something to do."""
+        """Return when handle_deadline may have something to do."""
         if len(self._open) > MAX_OPEN - WITNESSES:
             return float("inf")  # until a testimony comes
         due_at = min(
@@ -146,12 +146,12 @@ class LivenessVotes:
         return max(due_at, self._not_before)
 
     def drain(self) -> list[WitnessQuestion]:
-        """Questions to ask; each must be followed by a `handle_testimony`, with or without words."""
+        """Return questions to ask; `handle_testimony` must follow for each, with an answer or an empty one."""
         questions, self._questions = self._questions, []
         return questions
 
     def _is_open(self, case: _Case) -> bool:
-        """Whether testimonies are wanted."""
+        """Return whether testimonies are wanted."""
         return case.is_fresh and not case.agreed and not self._has_quorum(case)
 
     def _has_quorum(self, case: _Case) -> bool:
@@ -162,7 +162,7 @@ class LivenessVotes:
             case.agreed = True
 
     def check_invariants(self) -> None:
-        """Nothing is agreed on without a witness; questions in flight are few."""
+        """Raise if there is an agreement without a witness, or too many questions in flight."""
         assert all(case.silent for case in self._cases.values() if case.agreed)
         assert len(self._open) <= MAX_OPEN
         assert len({question.witness for question in self._open}) == len(self._open)

@@ -1,8 +1,8 @@
-"""Probe packets <-> bytes: ICMPv6 echo (RFC 4443 section 4), and UDP datagrams that nobody expects. Pure.
+"""Probe packets <-> bytes: ICMPv6 echo (RFC 4443 section 4), and UDP datagrams to a closed port. Pure.
 
-A kernel answers both by itself. The echo carries back all that it was sent, so it tests both directions at full
-size. A datagram to a port where nobody listens comes back as the beginning of an ICMPv6 error, if its checksum was
-right; a wrong one is dropped in silence. That tells what the network card did to it.
+A kernel answers both by itself. An echo reply carries back everything that was sent, so it tests both directions at
+full size. A datagram to a closed port returns as the beginning of an ICMPv6 error, if its checksum was right; a wrong
+one is silently dropped. That shows what the network card did to it.
 
 Sizes are those of the whole IPv6 packet, as an MTU counts.
 """
@@ -24,12 +24,12 @@ _MARK = b"netagent"
 _DATAGRAM = struct.Struct(f"!{len(_MARK)}sH")
 
 SMALLEST_BYTES = _IPV6_BYTES + _ICMP.size + len(_MARK)
-"""Of an echo: what passes wherever anything passes."""
+"""The smallest echo, which passes wherever anything passes."""
 SMALLEST_DATAGRAM_BYTES = _IPV6_BYTES + _UDP.size + _DATAGRAM.size
 
 
 class PacketError(ValueError):
-    """The bytes are no packet that matters here. Nothing has changed."""
+    """The bytes are not a packet that matters here. Nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,33 @@ class Echo:
 
 @dataclass(frozen=True, slots=True)
 class ReturnedProbe:
-    """A datagram of ours reached a kernel where nobody listens; its checksum was right."""
+    """A datagram of ours reached a closed port of a kernel; its checksum was right."""
 
     source_port: int
     sequence: int
 
 
 def echo_request(identifier: int, sequence: int, size_bytes: int) -> bytes:
-    """An echo request that makes a packet of `size_bytes`. The kernel fills in the checksum."""
+    """Return an echo request that makes a packet of `size_bytes`. The kernel fills in the checksum."""
     filler = max(0, size_bytes - SMALLEST_BYTES)
     return _ICMP.pack(ECHO_REQUEST, 0, 0, identifier, sequence) + _MARK + _pattern(filler)
 
 
 def datagram(sequence: int, size_bytes: int) -> bytes:
-    """The payload of a UDP datagram that makes a packet of `size_bytes`."""
+    """Return the payload of a UDP datagram that makes a packet of `size_bytes`."""
     filler = max(0, size_bytes - SMALLEST_DATAGRAM_BYTES)
     return _DATAGRAM.pack(_MARK, sequence) + _pattern(filler)
 
 
 def whole_packet(addresses: tuple[str, str], ports: tuple[int, int], payload: bytes) -> bytes:
-    """An IPv6 packet of a UDP datagram with its checksum in place; pairs are (source, destination)."""
+    """Return an IPv6 packet of a UDP datagram with its checksum; pairs are (source, destination)."""
     datagram = checksummed(addresses, ports, payload)
     packed = b"".join(ipaddress.IPv6Address(address).packed for address in addresses)
     return _IPV6.pack(6 << 28, len(datagram), _UDP_PROTOCOL, _HOP_LIMIT) + packed + datagram
 
 
 def checksummed(addresses: tuple[str, str], ports: tuple[int, int], payload: bytes) -> bytes:
-    """UDP header and payload with the checksum in place (RFC 8200 section 8.1); pairs are (source, destination)."""
+    """Return UDP header and payload with the checksum (RFC 8200 section 8.1); pairs are (source, destination)."""
     length = _UDP.size + len(payload)
     pseudo = b"".join(ipaddress.IPv6Address(address).packed for address in addresses)
     pseudo += struct.pack("!II", length, _UDP_PROTOCOL)
@@ -85,12 +85,12 @@ def _sum(data: bytes) -> int:
 
 
 def _pattern(size_bytes: int) -> bytes:
-    # Not zeros: a wrong checksum must be seen wherever in the packet it comes from.
+    # Not zeros: a wrong checksum must show wherever in the packet the error is.
     return (bytes(range(256)) * (size_bytes // 256 + 1))[:size_bytes]
 
 
 def parse_untrusted(message: bytes) -> Echo | ReturnedProbe:
-    """An ICMPv6 message, as a raw socket receives it: without IPv6 header, its checksum tested by the kernel."""
+    """Parse an ICMPv6 message as a raw socket receives it: without IPv6 header, its checksum tested by the kernel."""
     if len(message) < _ICMP.size:
         raise PacketError("shorter than an ICMPv6 header")
     kind, code, _checksum, identifier, sequence = _ICMP.unpack_from(message)
@@ -107,5 +107,5 @@ def _parse_quoted(packet: bytes) -> ReturnedProbe:
     source_port, _destination, _length, _checksum = _UDP.unpack_from(packet, _IPV6_BYTES)
     mark, sequence = _DATAGRAM.unpack_from(packet, _IPV6_BYTES + _UDP.size)
     if mark != _MARK:
-        raise PacketError("an error about somebody else's datagram")
+        raise PacketError("an error about a foreign datagram")
     return ReturnedProbe(source_port, sequence)

@@ -1,16 +1,16 @@
-"""When which path is tried: rounds of echoes to every host that shares a network with this one, within a budget.
+"""Schedule path tests: rounds of echoes to every host that shares a network with this one, within a budget.
 
-netagent.probes.quality judges each path; a host's kernel answers by itself, no agent is needed over there. This is
-the machine around all paths: whose round is due, which answer belongs to which, and how much may be sent. The others
-count on it: what it costs, for all paths together, is
+netagent.probes.quality judges each path; a host's kernel answers by itself, no agent is needed there. This is the
+state machine around all paths: whose round is due, which answer belongs to which, and how much may be sent. The cost
+for all paths together, which other parts rely on, is
 
     calm path               1 packet in CALM_INTERVAL_S
     degraded, lossy path    3 packets in KEEN_INTERVAL_S
     path that is down       1 small packet in DOWN_INTERVAL_S
     all of these            some REST_PACKETS_PER_S: with many paths the intervals grow
-    check                   3 packets a round of ROUND_S, about MAX_CHECK_ROUNDS at most
-    search                  at most 11 packets a round, some five rounds
-    everything              at most PACKETS_PER_S: what is over waits
+    check                   3 packets per round of ROUND_S, about MAX_CHECK_ROUNDS at most
+    search                  at most 11 packets per round, some five rounds
+    everything              at most PACKETS_PER_S: the rest waits
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarge
 
 CALM_INTERVAL_S = 5.0
 REST_PACKETS_PER_S = 100.0
-"""1 Mbit/s at full size: with more than 500 paths each is asked less often than once in CALM_INTERVAL_S."""
+"""1 Mbit/s at full size: with more than 500 paths each is tested less often than once in CALM_INTERVAL_S."""
 PACKETS_PER_S = 400.0
 """5 Mbit/s at full size, when every path of a large cluster is in trouble at once."""
 BURST_PACKETS = 50.0
@@ -35,7 +35,7 @@ BURST_PACKETS = 50.0
 
 @dataclass(frozen=True, slots=True)
 class PathProbe:
-    """Send an echo request of `size_bytes`."""
+    """An echo request of `size_bytes` to send."""
 
     host_id: HostId
     address: str
@@ -45,7 +45,7 @@ class PathProbe:
 
 @dataclass(frozen=True, slots=True)
 class PathChanged:
-    """The quality or the size of a path is now different."""
+    """A change of a path's quality or size."""
 
     host_id: HostId
     status: PathStatus
@@ -53,7 +53,7 @@ class PathChanged:
 
 @dataclass(slots=True)
 class _Place:
-    """A path's place in the order of work."""
+    """A path's place in the schedule."""
 
     path: Path
     next_at: float
@@ -64,7 +64,7 @@ class _Place:
 
 
 class Paths:
-    """The machine. Feed it targets, answers and deadlines; drain probes and changes."""
+    """The state machine. Feed it targets, answers and deadlines; drain probes and changes."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -75,7 +75,7 @@ class Paths:
         self._waiting: dict[int, HostId] = {}
         self._sequence = 0
         self._due: list[tuple[float, HostId]] = []
-        """A heap; an entry counts if it is what the place says."""
+        """A heap; an entry is valid if it equals the place's own."""
         self._credit_packets, self._credit_at = BURST_PACKETS, -math.inf
         self._probes: list[PathProbe] = []
         self._changes: list[PathChanged] = []
@@ -83,11 +83,11 @@ class Paths:
     # -- what comes in -----------------------------------------------------------------------------------------
 
     def adopt(self, limits: Mapping[HostId, int]) -> None:
-        """What an earlier machine knew of paths that carry too little. Call it before anything else."""
+        """Take an earlier agent's knowledge of paths that carry too little. Call it before anything else."""
         self._adopted = dict(limits)
 
     def set_targets(self, targets: Mapping[HostId, PathTarget], now: float) -> None:
-        """The hosts that share a network with this one. A newcomer is asked soon, but not all of them at once."""
+        """Set the hosts that share a network with this one. New ones are tested soon, but not all at once."""
         for host_id in self._places.keys() - targets.keys():
             self._drop(host_id)
         for host_id, target in targets.items():
@@ -114,7 +114,7 @@ class Paths:
                 del self._hosts[place.path.target.address]
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
-        """An echo reply came. It counts only for a packet of the round under way."""
+        """Note an echo reply. It counts only for a packet of the current round."""
         host_id = self._waiting.get(sequence)
         place = self._places.get(host_id) if host_id is not None else None
         if host_id is None or place is None or place.round is None or place.path.target.address != address:
@@ -126,13 +126,13 @@ class Paths:
             self._end_round(host_id, place, now)
 
     def handle_heard(self, address: str, now: float) -> None:
-        """An echo request came: what that host sends arrives here."""
+        """Note an echo request: packets of that host arrive here."""
         host_id = self._hosts.get(address)
         if host_id is not None:
             self._places[host_id].path.heard_at = now
 
     def handle_liveness(self, host_id: HostId, now: float) -> None:
-        """Its kernel fell silent, or is back (netagent.probes.liveness): see at once what that means for the path."""
+        """Note that its kernel fell silent, or is back (netagent.probes.liveness), and test the path at once."""
         place = self._places.get(host_id)
         if place is not None and place.path.phase in {Phase.CALM, Phase.DOWN}:
             self._forget_round(place)
@@ -154,7 +154,7 @@ class Paths:
     # -- what goes out -----------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
-        """When handle_deadline has something to do; infinity without targets."""
+        """Return when handle_deadline has something to do; infinity without targets."""
         while self._due:
             at, host_id = self._due[0]
             place = self._places.get(host_id)
@@ -164,23 +164,23 @@ class Paths:
         return math.inf
 
     def drain(self) -> tuple[list[PathProbe], list[PathChanged]]:
-        """Probes may be lost, changes may not."""
+        """Return probes, which may be lost, and changes, which must not."""
         output = self._probes, self._changes
         self._probes, self._changes = [], []
         return output
 
     @property
     def is_listening(self) -> bool:
-        """Whether handle_heard makes a difference: some path is down."""
+        """Return whether handle_heard makes a difference: some path is down."""
         return any(place.path.is_down for place in self._places.values())
 
     def status(self, host_id: HostId, now: float) -> PathStatus | None:
-        """None for a host that shares no network with this one."""
+        """Return what is known; None for a host that shares no network with this one."""
         place = self._places.get(host_id)
         return None if place is None else place.path.status(now)
 
     def check_invariants(self) -> None:
-        """What is awaited belongs to the round of a known path."""
+        """Raise if an awaited sequence does not belong to the round of a known path."""
         for sequence, host_id in self._waiting.items():
             under_way = self._places[host_id].round
             assert under_way is not None
@@ -208,7 +208,7 @@ class Paths:
         self._schedule(host_id, place, now + place.path.round_s())
 
     def _take_credit(self, packets: int, now: float) -> float:
-        """How long until these packets may be sent. They are paid for in either case, so each waits for its turn."""
+        """Return how long until these packets may be sent. They are charged at once, so each round waits its turn."""
         earned = max(0.0, now - self._credit_at) * PACKETS_PER_S
         self._credit_packets = min(BURST_PACKETS, self._credit_packets + earned) - packets
         self._credit_at = now
@@ -224,7 +224,7 @@ class Paths:
         self._tell(host_id, place, now)
 
     def _stretched(self, path: Path, pause_s: float | None) -> float:
-        """A pause in which nothing is being found out grows with the number of paths, and is never quite the same."""
+        """Stretch a pause between routine rounds with the number of paths, and vary it randomly."""
         if pause_s is None:
             pause_s = CALM_INTERVAL_S
         elif path.phase not in {Phase.CALM, Phase.DOWN} or pause_s < DOWN_INTERVAL_S:

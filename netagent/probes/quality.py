@@ -1,23 +1,23 @@
-"""What one path is good for, judged from rounds of echoes of several sizes. Pure; netagent.probes.path asks for all.
+"""Judge one path from rounds of echoes of several sizes. Pure; netagent.probes.path schedules all paths.
 
-A path can carry pings and hang every transfer: something in the middle drops large packets and tells nobody. So what
-counts is a packet of full size, the largest MTU of the networks that both hosts are in. The probe device forbids
-fragmenting on the way: what passes, passes in one piece.
+A path can carry pings and hang every transfer: a device on it may silently drop large packets. So the test is a
+packet of full size, the largest MTU of the networks that both hosts are in. The probe device forbids fragmenting: a
+packet that passes, passes in one piece.
 
 A round is some packets at once, and a while for their answers.
 
-    CALM     a packet of full size now and then; of a path known as smaller also one of its size, and one a byte more
-    CHECK    something stayed without answer: small and large ones side by side, until it is plain what passes
+    CALM     a packet of full size now and then; on a path known as smaller also one of its size, and one a byte more
+    CHECK    an answer was missing: small and large ones side by side, until it is certain what passes
     SEARCH   small ones pass, full ones do not: sections between the two until the limit is known to the byte
     DOWN     nothing passes: a small one each second
 
 Loss must not look like a limit: full size is only given up after DRY_ROUNDS rounds without one large answer but with
 small ones, and a search tries each size twice and full size again in every round. At 20 % loss each way that happens
 by chance once in a million checks; and a limit that was found too low by chance shows in the next calm round, because
-one byte more passes. What is known of a path changes only with the end of a check or search.
+one byte more passes. The result for a path changes only at the end of a check or search.
 
-An interruption is not loss either: rounds in a row in which nothing at all is answered say nothing of the packets
-that a path loses while it carries others, and would make it lossy for as long as the window remembers them.
+An interruption is not loss either: rounds in a row without any answer say nothing about the packets that a path loses
+while it carries others, and would make it lossy for as long as the window remembers them.
 """
 
 from __future__ import annotations
@@ -36,44 +36,44 @@ CONFIRM_S = 0.2
 ROUND_S = 0.5
 """How long an answer may take; as long as netagent.probes.liveness waits."""
 MIN_SEARCH_ROUND_S = 0.1
-"""A search waits four round trips, within this and ROUND_S: transfers hang meanwhile."""
+"""A search waits four round trips, but within this and ROUND_S: transfers hang meanwhile."""
 
 DRY_ROUNDS = 4
 CLEAR_ROUNDS = 4
 """So many rounds in a row with a large answer end a check."""
 MAX_CHECK_ROUNDS = 12
 SECTIONS = 5
-"""Of what is open, in a round of a search: 1,400 bytes are open for five rounds."""
+"""Sections of the open range in each round of a search: 1,400 bytes take five rounds."""
 BLANK_ROUNDS = 3
-"""Of a search, without any answer, until the check begins again."""
+"""Rounds of a search without any answer, until the check begins again."""
 
 LOSS_WINDOW = 40
 MIN_LOSS_SAMPLES = 16
 LOSSY_FROM, LOSSY_TO = 0.1, 0.03
-"""Lost exchanges, from which on a path counts as lossy, and down to which it goes on doing so."""
+"""Share of lost exchanges from which a path counts as lossy, and down to which it stays lossy."""
 INTERRUPTION_ROUNDS = 2
-"""In a row without any answer, from which on they don't count as lost packets."""
+"""Rounds in a row without any answer, from which on they do not count as lost packets."""
 HEARD_S = 3.0
 """A host that misses our answers asks twice a second; three seconds of silence are not chance."""
 
 
 class Quality(enum.Enum):
-    """What a path is good for. The value is the word that users see."""
+    """What a path can carry. The value is the word that users see."""
 
     UNKNOWN = "unknown"
     OK = "ok"
     LOSSY = "lossy"
-    """Full size passes, but much is lost on the way."""
+    """Full size passes, but many packets are lost."""
     DEGRADED = "degraded"
     """Full size does not pass; smaller packets do."""
     ONE_WAY = "one-way"
-    """Its packets reach us, ours get no answer."""
+    """Its packets reach us, but ours get no answer."""
     DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True)
 class PathTarget:
-    """Whom to ask, and how large a packet should pass."""
+    """The address to test, and how large a packet should pass."""
 
     address: str
     wanted_bytes: int
@@ -86,16 +86,16 @@ class PathStatus:
     quality: Quality
     wanted_bytes: int
     size_bytes: int | None
-    """The largest packet that passes in one piece; None while that is not known."""
+    """The largest packet that passes in one piece; None while unknown."""
     loss: float | None
-    """Part of the last exchanges (both ways) that was lost, 0 to 1; None: too few yet."""
+    """Share of the last exchanges (both ways) that was lost, 0 to 1; None: too few yet."""
     rtt_s: float | None
     limit_bytes: int | None = None
     """The same where it is less than wanted; kept while the path is down."""
 
 
 class Phase(enum.Enum):
-    """What the next round is for."""
+    """The purpose of the next round."""
 
     CALM = enum.auto()
     CHECK = enum.auto()
@@ -113,58 +113,58 @@ class Round:
     answered: set[int] = field(default_factory=set)
 
     def answers(self, size_bytes: int) -> int:
-        """How many packets of this size came back."""
+        """Return how many packets of this size came back."""
         return sum(1 for sequence in self.answered if self.sizes[sequence] == size_bytes)
 
     @property
     def is_complete(self) -> bool:
-        """Nothing to wait for."""
+        """Return whether all packets were answered."""
         return len(self.answered) == len(self.sizes)
 
 
 @dataclass(slots=True)
 class Path:
-    """One path. Ask for `sizes`, send them, hand the round to `judge`, and wait as long as it says."""
+    """One path. Ask for `sizes`, send them, pass the round to `judge`, and wait as long as it says."""
 
     target: PathTarget
     phase: Phase = Phase.CALM
     is_known: bool = False
     is_down: bool = False
     limit_bytes: int | None = None
-    """The largest size that passes, where that is not the wanted one."""
+    """The largest size that passes, if it is not the wanted one."""
     rtt_s: float | None = None
     heard_at: float = -math.inf
     _rounds: int = 0
-    """Of this check."""
+    """Rounds of this check."""
     _clear_rounds: int = 0
-    """With a large answer, in a row; in CALM: with one of full size on a path known as smaller."""
+    """Rounds with a large answer, in a row; in CALM: with one of full size on a path known as smaller."""
     _dry_rounds: int = 0
-    """Without a large answer, in a row; in SEARCH: without any."""
+    """Rounds without a large answer, in a row; in SEARCH: without any answer."""
     _dry_answers: int = 0
-    """Small ones in these."""
+    """Small answers in these rounds."""
     low_bytes: int = 0
     high_bytes: int = 0
-    """Of a search: the largest that passed, the smallest that did not."""
+    """Bounds of a search: the largest size that passed, the smallest that did not."""
     _is_lossy: bool = False
     _outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=LOSS_WINDOW))
     _blank_rounds: int = 0
-    """Up to now without any answer, in a row."""
+    """Rounds without any answer up to now, in a row."""
     _blank_packets: int = 0
-    """Of these, as long as they may be lost ones."""
+    """Packets of these rounds, as long as they may count as lost."""
 
     def retarget(self, target: PathTarget) -> None:
-        """Another size is wanted."""
+        """Set another wanted size."""
         self.target = target
         if self.limit_bytes is not None and self.limit_bytes >= target.wanted_bytes:
             self.limit_bytes = None
         self._begin(Phase.DOWN if self.is_down else Phase.CALM)
 
     def check(self) -> None:
-        """Somebody else saw something: look closely."""
+        """Start a check, because another part saw a problem."""
         self._begin(Phase.CHECK)
 
     def sizes(self) -> list[int]:
-        """The packets of the next round."""
+        """Return the packets of the next round."""
         wanted, large = self.target.wanted_bytes, self._large_bytes
         match self.phase:
             case Phase.CALM if self.limit_bytes is not None:
@@ -179,13 +179,13 @@ class Path:
                 return [SMALLEST_BYTES]
 
     def round_s(self) -> float:
-        """How long to wait for its answers."""
+        """Return how long to wait for its answers."""
         if self.phase is Phase.SEARCH and self.rtt_s is not None:
             return min(ROUND_S, max(MIN_SEARCH_ROUND_S, 4 * self.rtt_s))
         return ROUND_S
 
     def judge(self, done: Round) -> float | None:
-        """The pause from the beginning of this round to that of the next; None: the calm interval."""
+        """Judge a round; return the pause from its beginning to the next one; None: the calm interval."""
         match self.phase:
             case Phase.CALM:
                 return self._judge_calm(done)
@@ -197,7 +197,7 @@ class Path:
                 return self._judge_down(done)
 
     def status(self, now: float) -> PathStatus:
-        """What is known now."""
+        """Return what is known now."""
         size_bytes = self._large_bytes if self.is_known and not self.is_down else None
         if self.is_down:
             quality = Quality.ONE_WAY if now - self.heard_at <= HEARD_S else Quality.DOWN
@@ -212,7 +212,7 @@ class Path:
 
     @property
     def _large_bytes(self) -> int:
-        """What should pass, as far as is known."""
+        """Return the size that should pass, as far as is known."""
         return self.target.wanted_bytes if self.limit_bytes is None else self.limit_bytes
 
     @property
@@ -225,7 +225,7 @@ class Path:
         self.phase = phase
         self._rounds = self._clear_rounds = self._dry_rounds = self._dry_answers = 0
         if phase in {Phase.SEARCH, Phase.DOWN}:
-            self._outcomes.clear()  # what was lost was not lost by chance
+            self._outcomes.clear()  # these losses were not random
             self._blank_rounds = self._blank_packets = 0
             self._is_lossy = False
 
@@ -294,7 +294,7 @@ class Path:
         self.low_bytes, self.high_bytes = low_bytes, self.target.wanted_bytes
 
     def _points(self) -> list[int]:
-        """Sizes between the bounds of a search, evenly."""
+        """Return sizes between the bounds of a search, evenly spaced."""
         gap = self.high_bytes - self.low_bytes
         points = {self.low_bytes + max(1, gap * number // SECTIONS) for number in range(1, SECTIONS)}
         return sorted(point for point in points if self.low_bytes < point < self.high_bytes)
@@ -325,13 +325,13 @@ class Path:
         return 0.0
 
     def _settle(self) -> float:
-        """A check or search has come to its end."""
+        """End a check or search."""
         self.is_known, self.is_down = True, False
         self._begin(Phase.CALM)
         return KEEN_INTERVAL_S
 
     def check_invariants(self) -> None:
-        """A limit is below what is wanted, and so is what a search may find."""
+        """Raise unless a limit, and a search's bounds, are below the wanted size."""
         wanted = self.target.wanted_bytes
         assert self.limit_bytes is None or SMALLEST_BYTES <= self.limit_bytes < wanted
         if self.phase is Phase.SEARCH:

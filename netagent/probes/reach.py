@@ -1,12 +1,12 @@
-"""Which hosts does this one reach? For names: where they have another replica, they lead to none behind a dead path.
+"""Which hosts this one reaches. Names lead to replicas behind a dead path only if there is no other replica.
 
-An agent that answers says nothing of the overlay: something between two hosts may drop VXLAN and pass the rest. The
+An agent that answers says nothing about the overlay: a device between two hosts may drop VXLAN and pass the rest. The
 probes of liveness know. A host is *unreached* when MISSES_FOR_SILENCE of them in a row stayed without answer, and
-reached again when it has been answering for STEADY_S: so neither one lost packet nor one that came through by chance
-turns an answer over, and a path that comes and goes stays where it is.
+reached again when it has been answering for STEADY_S. So neither one lost packet nor one that came through by chance
+changes an answer, and a path that comes and goes stays unreached.
 
-What an earlier agent of this host had found out is believed until the probes tell otherwise: who starts has asked
-nobody yet.
+The result of this host's previous agent is valid until the probes show otherwise, because a new agent has not tested
+any host yet.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from collections.abc import Collection
 from netagent.model.ids import HostId
 
 STEADY_S = 5.0
-"""Longer than liveness takes to call a host silent anew (MISSES_FOR_SILENCE requests, KEEN_INTERVAL_S apart)."""
+"""Longer than liveness takes to call a host silent again (MISSES_FOR_SILENCE requests, KEEN_INTERVAL_S apart)."""
 
 
 class ReachableHosts:
-    """The machine. Feed it what liveness says, and deadlines; `unreached` is a level."""
+    """The state machine. Feed it liveness's results, and deadlines; read `unreached`."""
 
     def __init__(self, unreached: Collection[HostId] = ()) -> None:
         self._unreached = set(unreached)
         self._returning: dict[HostId, float] = {}
-        """Unreached hosts that answer, and until when they have to go on."""
+        """Unreached hosts that answer, and until when they must keep answering."""
 
     @property
     def unreached(self) -> frozenset[HostId]:
-        """Now."""
+        """The hosts that are unreached now."""
         return frozenset(self._unreached)
 
     def keep_only(self, hosts: Collection[HostId]) -> None:
-        """Forget all others: they are asked no longer."""
+        """Forget all other hosts, which are no longer tested."""
         self._unreached.intersection_update(hosts)
         for gone in self._returning.keys() - set(hosts):
             del self._returning[gone]
 
     def handle_answer(self, host_id: HostId, now: float, *, answers: bool) -> None:
-        """Its kernel answers this host's probes, or has fallen silent."""
+        """Note that its kernel answers this host's probes, or has fallen silent."""
         if not answers:
             self._unreached.add(host_id)
             self._returning.pop(host_id, None)
@@ -48,15 +48,15 @@ class ReachableHosts:
             self._returning.setdefault(host_id, now + STEADY_S)
 
     def handle_deadline(self, now: float) -> None:
-        """Who has been answering for long enough is reached again."""
+        """Mark hosts as reached that have been answering for long enough."""
         for host_id in [known for known, until in self._returning.items() if until <= now]:
             del self._returning[host_id]
             self._unreached.discard(host_id)
 
     def next_deadline(self) -> float:
-        """When handle_deadline has something to do; infinity if never."""
+        """Return when handle_deadline has something to do; infinity if never."""
         return min(self._returning.values(), default=math.inf)
 
     def check_invariants(self) -> None:
-        """Only who is unreached can return."""
+        """Raise if a host returns that is not unreached."""
         assert self._returning.keys() <= self._unreached

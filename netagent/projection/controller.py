@@ -1,10 +1,10 @@
-"""From what is known to what holds: kernel first, names after it, each time anything changes.
+"""Apply what is known: first to the kernel, then to the names, on every change.
 
 One task gives the reconciler, and the firewall's guard, the state that follows from the latest registry and the
-latest local endpoints. Another takes what is known at one moment, waits until its state is in the kernel, and only
-then tells the resolver the names of that same moment. So an answer names no endpoint before its path exists. A
-kernel that refuses or hangs holds names back by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down
-with it. Nor does a resolver that is away hold the kernel back.
+latest local endpoints. Another takes a snapshot, waits until its state is in the kernel, and only then gives the
+resolver the names of that same snapshot. So an answer names no endpoint before its path exists. A kernel that refuses
+or hangs delays names by PROGRAM_GRACE_S at most: a stuck datapath must not take DNS down with it. Nor does a missing
+resolver delay the kernel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLEAR_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionSteps:
-    """What the loop does, as functions of what is known at one moment."""
+    """The steps of the loop, as functions of a snapshot."""
 
     desired: Callable[[Snapshot], Pieces[DesiredChange]]
     guarded: Callable[[Snapshot], FirewallInput]
@@ -39,7 +39,7 @@ class ProjectionSteps:
 
 
 class Projection:
-    """Runs the loop, and lets others wait for it."""
+    """Runs the loop, and lets other tasks wait for it."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Projection:
         self._running = trio.CancelScope()
 
     async def run(self) -> None:
-        """Until cancelled or cleared."""
+        """Work until cancelled or cleared."""
         with self._running:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._lead_kernel)
@@ -68,7 +68,7 @@ class Projection:
                 nursery.start_soon(self._lead_names)
 
     async def clear(self) -> None:
-        """End, and take everything of ours out of the kernel: this host leaves for good."""
+        """Stop, and remove everything of ours from the kernel: this host leaves for good."""
         self._running.cancel()
         last = self._live.revision + 1
         self._reconciler.set_desired(DesiredChange(KernelState()), last)
@@ -93,7 +93,7 @@ class Projection:
             await self._live.wait_newer(known.revision)
 
     async def _lead_routing(self) -> None:
-        """The switches of the bridges are there once the bridges are."""
+        """Update the routing sysctls, after the bridges: a bridge's sysctls exist once it does."""
         while True:
             known = self._live.now
             await self._reconciler.wait_programmed(known.revision)
@@ -111,7 +111,7 @@ class Projection:
             await self._live.wait_newer(known.revision)
 
     async def wait_programmed(self, revision: int) -> None:
-        """Until the kernel state of `revision` or a later one has been tried."""
+        """Return once the kernel state of `revision` or a later one has been tried."""
         while self._given < revision:
             await self._progress.wait()
         await self._reconciler.wait_programmed(revision)
@@ -119,8 +119,8 @@ class Projection:
         await self._forwarding.wait_tried(revision)
 
     async def wait_guarded(self, revision: int) -> str:
-        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing. At once when there
-        is to be none any more."""
+        """Wait until the firewall is that of `revision` or a later one; return why it can't be, or an empty text.
+        Returns at once when there should be no firewall any more."""
         while self._given < revision and not self._running.cancel_called:
             await self._progress.wait()
         if not self._running.cancel_called:
@@ -128,18 +128,18 @@ class Projection:
         return self._guard.trouble
 
     async def wait_followed(self, revision: int) -> None:
-        """Until kernel and names are those of `revision` or a later one."""
+        """Return once kernel and names are those of `revision` or a later one."""
         while self._followed < revision:
             await self._progress.wait()
 
     async def wait_standing(self, devices: Collection[str], revision: int) -> None:
-        """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
+        """Return once these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
         while self._given < revision:
             await self._progress.wait()
         await self._reconciler.wait_standing(devices, revision)
 
     def trouble_with(self, device: str) -> str | None:
-        """Why the kernel refused something about this device."""
+        """Return why the kernel refused something about this device."""
         return self._reconciler.trouble_with(device)
 
     def _note_progress(self) -> None:

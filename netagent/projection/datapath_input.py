@@ -1,7 +1,7 @@
-"""What the registry and this host's endpoints mean for the kernel: the datapath's inputs. Pure.
+"""Turn the registry and this host's endpoints into the datapath's inputs. Pure.
 
-Neighbours and forwarding entries follow the record alone. A host that is silent keeps its entries, so that nobody is
-cut off by an agent's or a link's trouble; they go when the owner deletes the record, leaves, or is forgotten.
+Neighbours and forwarding entries follow the records alone. A host that is silent keeps its entries, so that trouble
+of an agent or a link cuts off no container; they go when the owner deletes the record, leaves, or is evicted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from netagent.slices import Pieces
 def network_inputs(
     view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str
 ) -> Pieces[list[NetworkInput]]:
-    """The networks of which this host has endpoints, or in which it has an address itself, with all endpoints that
-    can be reached from its address `underlay`."""
+    """Return the networks in which this host has endpoints or an address itself, with all endpoints that its address
+    `underlay` can reach."""
     by_network = rows_by_network(rows)
     wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
     inputs: list[NetworkInput] = []
@@ -41,18 +41,18 @@ def network_inputs(
 
 
 def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
-    """The networks that this host takes part in itself, or by its endpoints."""
+    """Return the networks that this host takes part in itself, or by its endpoints."""
     return networks_taken_part(view, {row.network_id for row in rows})
 
 
 def networks_taken_part(view: RegistryView, inhabited: Set[NetworkId]) -> set[NetworkId]:
-    """`networks_wanted` for who knows the networks of this host's endpoints."""
+    """Return `networks_wanted` for callers that know the networks of this host's endpoints."""
     hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
     return hosted | inhabited
 
 
 def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:
-    """This host's endpoints, sorted into their networks."""
+    """Group this host's endpoints by network."""
     found: dict[NetworkId, list[LocalEndpointRow]] = {}
     for row in rows:
         found.setdefault(row.network_id, []).append(row)
@@ -60,9 +60,9 @@ def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[Lo
 
 
 def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[NetworkView]:
-    """Those of the networks that are to be built, by id.
+    """Return those of the networks that should be built, by id.
 
-    One whose VNI is another one's must not be: its packets would reach the other one's containers.
+    A network whose VNI belongs to another one must not be: its packets would reach the other one's containers.
     """
     found = (view.networks.get(network_id) for network_id in sorted(network_ids))
     return [network for network in found if network is not None and network.holds_vni]
@@ -86,14 +86,14 @@ def _network_input(
     )
     return replace(
         bare_network(view, network),
-        # Also those that are being attached: an interface that is there before its row says so is not a leftover.
+        # Includes endpoints that are being attached: their interface may exist before the row says so.
         locals=tuple(local_endpoint(row, network) for row in sorted(rows, key=lambda row: row.endpoint_id)),
         remotes=(*remotes, *hosts),
     )
 
 
 def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:
-    """The network without its endpoints."""
+    """Return the network without its endpoints."""
     return NetworkInput(
         network_id=network.network_id,
         vni=network.record.vni,
@@ -104,7 +104,7 @@ def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:
 
 
 def own_cidrs(view: RegistryView, network: NetworkView) -> tuple[str, ...]:
-    """What this host has itself in a network made with `--host-access`, with prefix lengths."""
+    """Return this host's own addresses in a network made with `--host-access`, with prefix lengths."""
     own = view.host_addresses(network.network_id).get(view.local)
     addresses = addresses_inside(network, own) if own is not None else ()
     return tuple(
@@ -114,7 +114,7 @@ def own_cidrs(view: RegistryView, network: NetworkView) -> tuple[str, ...]:
 
 
 def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
-    """The row as the datapath wants it."""
+    """Convert a row for the datapath."""
     return LocalEndpoint(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
@@ -128,15 +128,14 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
 
 
 def way_to(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
-    """The underlay address of another host that we send containers' packets to; None: we send it none.
+    """Return another host's underlay address to send containers' packets to; None: send none.
 
-    One that is reached by the other family than our own `underlay` can be at no tunnel's other end: the kernel would
-    refuse its entries for ever.
+    An address of another family than our own `underlay` can't be the other end of a tunnel: the kernel would refuse
+    its entries for ever.
     """
     if view.local in view.forgotten:
-        return (
-            None  # our containers have addresses that others may have by now: until they end, they are alone
-        )
+        # Evicted: other hosts' containers may have our containers' addresses by now, so ours stay isolated.
+        return None
     host = view.hosts.get(host_id)
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
@@ -144,17 +143,17 @@ def way_to(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
 
 
 def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
-    """An endpoint of the host at `way`."""
+    """Convert an endpoint of the host at `way`."""
     return RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, way)
 
 
 def remote_host(network: NetworkView, host_id: HostId, own: HostAddressRecord, way: str) -> RemoteEndpoint:
-    """Another host itself, reached at `way`."""
+    """Convert another host itself, reached at `way`."""
     return RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), way)
 
 
 def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:
-    """What the record gives its host in the network; nothing for a place that the network has not got."""
+    """Return the host's addresses in the network by this record; none for a subnet that the network does not have."""
     subnets = network.record.subnets
     return addresses_of(subnets, own.offset) if own.offset < offset_count(subnets) else ()
 
@@ -162,7 +161,7 @@ def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str,
 def probe_input(
     view: RegistryView, cluster_id: ClusterId, underlay_mtu_bytes: int, underlay: str
 ) -> ProbeInput:
-    """This host's place on the probe network."""
+    """Return this host's place on the probe network."""
     overhead = 70 if ":" in underlay else 50
     peers = [
         ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, host.record.underlay)
@@ -180,7 +179,7 @@ def probe_input(
 
 
 def path_targets(view: RegistryView) -> dict[HostId, tuple[str, int]]:
-    """For each other host that is in a network with this one: its probe address, and the largest packet to pass."""
+    """Map each other host that shares a network with this one to its probe address and the largest packet to pass."""
     return {
         host_id: (host.record.probe_address, mtu_bytes)
         for host_id, mtu_bytes in _shared_mtus(view).items()
@@ -191,7 +190,7 @@ def path_targets(view: RegistryView) -> dict[HostId, tuple[str, int]]:
 
 
 def _shared_mtus(view: RegistryView) -> dict[HostId, int]:
-    """The largest MTU of the networks that each other host takes part in together with this one."""
+    """Return, by host, the largest MTU of the networks that it shares with this one."""
     found: dict[HostId, int] = {}
     for network_id, network in view.networks.items():
         hosts = view.attachments(network_id)
@@ -202,7 +201,7 @@ def _shared_mtus(view: RegistryView) -> dict[HostId, int]:
 
 
 def probe_targets(view: RegistryView) -> dict[HostId, tuple[str, bool]]:
-    """For each other host its probe address, and whether its agent is in doubt."""
+    """Map each other host to its probe address, and whether its agent is in doubt."""
     return {
         host_id: (host.record.probe_address, host.agent is not AgentState.ALIVE)
         for host_id, host in view.hosts.items()

@@ -1,10 +1,10 @@
-"""The kernel state that follows from what is known, kept up to date step by step. Pure.
+"""The desired kernel state, kept up to date step by step. Pure.
 
-A cluster changes endpoint by endpoint, and the state of ten thousand takes half a second to make. So a
-`DesiredStateBuilder` remembers what it has made of which endpoint and host, and does again what was touched since
-(RegistryView says where to look). It makes everything anew when that is not known any more, or when something
-changed that everything depends on. What comes out is always what netagent.datapath.reconcile.desired makes from
-scratch; a test compares the two.
+A cluster changes endpoint by endpoint, and building the state of ten thousand takes half a second. So a
+`DesiredStateBuilder` remembers what it has built for which endpoint and host, and repeats only what was touched since
+(RegistryView says where to look). It rebuilds everything when that is no longer known, or when something changed that
+everything depends on. The result always equals what netagent.datapath.reconcile.desired builds from scratch; a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from netagent.registry.state_store import Snapshot
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.slices import Pieces
 
-# Of two that ask for one entry the one of the higher rank has it, then the one with the higher id.
+# If two claim one entry, the higher rank wins, then the higher id.
 _REMOTE, _HOST, _LOCAL, _PROBE = range(4)
 
 _ENTRIES_A_PIECE: Final = 256
@@ -52,7 +52,7 @@ _ENTRIES_A_PIECE: Final = 256
 
 @dataclass(slots=True)
 class _Built:
-    """A network that has devices here, and on which host each of its other endpoints is."""
+    """A network that has devices here, and the owner of each of its other endpoints."""
 
     network: NetworkView
     bare: NetworkInput
@@ -64,7 +64,7 @@ class _Built:
     devices: dict[str, Device] = field(default_factory=dict)
 
     def move(self, endpoint_id: EndpointId, owner: HostId | None) -> set[HostId]:
-        """Note where the endpoint is from now on, None: nowhere. The hosts that it came to or left."""
+        """Note the endpoint's new owner, None: gone. Return the hosts that gained or lost it."""
         before = self.owners.pop(endpoint_id, None)
         if before is not None:
             self.by_owner[before].discard(endpoint_id)
@@ -76,18 +76,18 @@ class _Built:
         return {host for host in (before, owner) if host is not None and before != owner}
 
     def claimant(self, rank: int, identifier: str) -> Claimant:
-        """One who asks for something in this network."""
+        """Return the key of a claimant in this network."""
         return rank, identifier, self.bare.network_id
 
 
 class DesiredStateBuilder:
-    """Makes the desired states of successive moments of one agent's life."""
+    """Builds the desired states of successive snapshots of one agent's life."""
 
     def __init__(self, cluster_id: ClusterId, *, vxlan_port: int) -> None:
         self._cluster_id = cluster_id
         self._vxlan_port = vxlan_port
         self._seen: tuple[Snapshot, Underlay] | None = None
-        """What all below was made of; None: of nothing, or not to the end."""
+        """What everything below was built from; None: nothing, or an unfinished step."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -99,9 +99,9 @@ class DesiredStateBuilder:
         self._state = KernelState()
 
     def make(self, known: Snapshot, underlay: Underlay) -> Pieces[DesiredChange]:
-        """The state that follows from `known` for a host that is reached at `underlay`.
+        """Build the state that follows from `known` for a host with the address `underlay`.
 
-        If it is not run to its end, the next one begins anew.
+        If the generator is not run to its end, the next call rebuilds everything.
         """
         seen, self._seen = self._seen, None
         touched = _touched_since(seen, known, underlay)
@@ -212,7 +212,8 @@ class DesiredStateBuilder:
     def _follow_local(
         self, row: LocalEndpointRow | None, before: LocalEndpointRow | None
     ) -> dict[str, Device | None]:
-        """One endpoint of this host as it is, and as it was; None: not there. Its device; None: wanted no more."""
+        """Update one endpoint of this host from old to new row; None: missing. Yields its device; None: not
+        wanted."""
         devices: dict[str, Device | None] = {}
         for known in (before, row):
             built = self._built.get(known.network_id) if known is not None else None
@@ -249,8 +250,8 @@ class DesiredStateBuilder:
         self._entry_owners.put(built.claimant(_REMOTE, host_id), entries)
 
     def _follow_host_inside(self, view: RegistryView, built: _Built, host_id: HostId) -> None:
-        """The way to another host's own address in the network. Of a host whose record came or went everything is
-        made anew (`_touched_since`)."""
+        """Update the entries for another host's own address in the network. If a host's record came or went,
+        everything is rebuilt (`_touched_since`)."""
         own, way = view.host_addresses(built.bare.network_id).get(host_id), self._ways.get(host_id)
         entries: Mapping[EntryKey, str] = {}
         if own is not None and way is not None:
@@ -284,11 +285,11 @@ class DesiredStateBuilder:
 def _touched_since(
     seen: tuple[Snapshot, Underlay] | None, known: Snapshot, underlay: Underlay
 ) -> ChangedKeys | None:
-    """None: begin anew."""
+    """Return what was touched; None: rebuild everything."""
     if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
         return None
     if known.rows.touched_since(seen[0].rows) is None:
         return None
     if seen[0].view.hosts_inside is not known.view.hosts_inside:
-        return None  # once for each host and network that is made for it
+        return None  # happens once for each new host and network
     return known.view.touched_since(seen[0].view)

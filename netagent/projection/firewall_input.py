@@ -1,12 +1,10 @@
-"""What the registry and this host's endpoints mean for the firewall: its inputs. Pure.
+"""Turn the registry and this host's endpoints into the firewall's inputs. Pure.
 
-As everything that the kernel is told, it follows the records alone: a member that is silent stays one.
+Like everything in the kernel, the inputs follow the records alone: a member that is silent stays one.
 
-Networks in which only linked services may be reached: who may ask whom, as packets that come in by this host's
-ports. Pure.
-
-All of it follows from the records, a host's own among them: so both ends of a link judge alike, and go on judging
-while an agent is away.
+Part of them are the allowed flows of networks in which only linked services may be reached, as packets that arrive by
+this host's ports. They too follow the records, including a host's own. So both ends of a link decide alike, and keep
+deciding while an agent is away.
 """
 
 from __future__ import annotations
@@ -37,10 +35,10 @@ from netagent.registry.view import AgentState, EndpointView, NetworkView, Regist
 def ways(
     view: RegistryView, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
 ) -> tuple[frozenset[AllowedFlow], frozenset[AllowedFlow]]:
-    """Who may ask whom, and who may answer whom.
+    """Return the flows that may open connections, and the flows that may only reply.
 
-    For each endpoint of this host there are the packets that come out of it, and, where the other end of a link is
-    elsewhere, those that come in by the tunnel."""
+    For each endpoint of this host, these are the packets that leave it and, if the other end of a link is on another
+    host, those that arrive by the tunnel."""
     requests: set[AllowedFlow] = set()
     answers: set[AllowedFlow] = set()
     if view.local in view.forgotten:
@@ -72,8 +70,8 @@ T = TypeVar("T")
 
 
 class InputCache:
-    """Parts of the input that was made last, and the objects that they were made of. As long as these are the same
-    objects, so is the part: a view shares with the one before whatever did not change."""
+    """Parts of the last input, and the objects that they were built from. As long as these are the same objects, so
+    is the part: a view shares everything unchanged with the previous one."""
 
     def __init__(self) -> None:
         self._parts: dict[str, tuple[tuple[object, ...], object]] = {}
@@ -83,7 +81,7 @@ class InputCache:
     def endpoints(
         self, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
     ) -> tuple[GuardedEndpoint, ...]:
-        """One by one, as far as a row or its network is another object."""
+        """Convert endpoints one by one, as far as a row or its network is another object."""
         known, self._endpoints = self._endpoints, {}
         for row in rows:
             network, one = networks.get(row.network_id), known.get(row.endpoint_id)
@@ -93,7 +91,7 @@ class InputCache:
         return tuple(one for _, _, one in self._endpoints.values())
 
     def __call__(self, part: str, of: tuple[object, ...], make: Callable[[], T]) -> T:
-        """The part, made anew if one of these objects is another one."""
+        """Return the part, rebuilt if one of these objects is another one."""
         known = self._parts.get(part)
         if known is not None and len(known[0]) == len(of) and all(map(is_, known[0], of)):
             return cast("T", known[1])
@@ -116,12 +114,12 @@ def firewall_input(
     leading_out: Collection[EndpointId] = (),
     kept: InputCache | None = None,
 ) -> FirewallInput:
-    """The networks that this host has devices of, its endpoints, and whom it may hear.
+    """Return the networks that this host has devices of, its endpoints, and the hosts that it may hear.
 
-    `limits`: the largest packet, in bytes, that the path to a host carries; only of paths that carry too little.
-    `lent`: devices by family (netagent.datapath.host.forwarding). `leading_out`: endpoints by which their sandboxes
-    reach what is not in our networks. `kept`: of the call before, whose `rows` were the same object if they were
-    the same; then only what has changed is made anew.
+    `limits`: the largest packet, in bytes, that the path to a host carries; only for paths that carry too little.
+    `lent`: devices by family (netagent.datapath.host.forwarding). `leading_out`: endpoints with their sandboxes'
+    default route. `kept`: the cache of the previous call, whose `rows` must be the same object if they are equal;
+    then only what has changed is rebuilt.
     """
     kept = kept or InputCache()
     seed = probe_mac(view.local)
@@ -137,7 +135,7 @@ def firewall_input(
     return FirewallInput(
         vxlan_port=vxlan_port,
         agent_ports=agent_ports,
-        # Also those that are being attached: what comes out of an interface is judged from its first packet.
+        # Includes endpoints that are being attached: an interface's packets are judged from the first one.
         endpoints=kept(
             "endpoints",
             (rows, networks),
@@ -181,7 +179,7 @@ def _subnets(view: RegistryView) -> tuple[str, ...]:
 
 
 def port_forwards_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
-    """Published ports, one by one, of an endpoint that is whole: who comes in before would find nobody."""
+    """Yield the published ports of a complete endpoint; before that, connections would reach nothing."""
     if row.stage is not Stage.PUBLISHED:
         return
     for one in row.publish:
@@ -204,7 +202,7 @@ def _endpoint(row: LocalEndpointRow, network: NetworkView | None) -> GuardedEndp
 
 
 class _Members:
-    """The addresses that other hosts' VXLAN packets come from, followed from view to view."""
+    """The source addresses of other hosts' VXLAN packets, updated from view to view."""
 
     def __init__(self) -> None:
         self._seen: RegistryView | None = None
@@ -212,7 +210,7 @@ class _Members:
         self._members: frozenset[str] = frozenset()
 
     def of(self, view: RegistryView) -> frozenset[str]:
-        """Of the hosts that we send some to; the same object again as long as they are the same."""
+        """Return the addresses of the hosts that we send to; the same object as long as they are the same."""
         seen, self._seen = self._seen, view
         touched = view.touched_since(seen) if seen is not None else None
         before = self._addresses
@@ -230,7 +228,7 @@ class _Members:
 
 
 def _tunnel_end(view: RegistryView, host_id: HostId) -> str:
-    """Empty: we send it none."""
+    """Return the address; empty: we send it none."""
     host = view.hosts.get(host_id)
     if host is None or host.record is None or host_id == view.local or host.agent is AgentState.LEFT:
         return ""
@@ -240,7 +238,7 @@ def _tunnel_end(view: RegistryView, host_id: HostId) -> str:
 def _clamps(
     view: RegistryView, network: NetworkView, limits: Mapping[HostId, int]
 ) -> Iterator[tuple[tuple[str, str], int]]:
-    """The endpoints behind paths that carry less than the network's MTU."""
+    """Return the endpoints behind paths that carry less than the network's MTU."""
     mtu_bytes = network.record.mtu_bytes
     device = vxlan_name(network.record.vni)
     for host_id, size in limits.items():
@@ -251,8 +249,8 @@ def _clamps(
 
 
 def limits_of(view: RegistryView, clamps: Mapping[tuple[str, str], int]) -> dict[HostId, int]:
-    """What clamps that were found in the kernel say of paths: the inverse of `_clamps`. Until a new agent has tried
-    the paths itself, it goes on with what the last one knew."""
+    """Derive path limits from clamps that were found in the kernel: the inverse of `_clamps`. Until a new agent has
+    tried the paths itself, it uses what the last one knew."""
     limits: dict[HostId, int] = {}
     devices = {device for device, _ in clamps}
     for network_id, network in view.networks.items():

@@ -1,15 +1,13 @@
-"""Tells this host's containers when an address that they may have talked to has another MAC now.
+"""Announce to this host's containers that an address which they may have used has another MAC now.
 
-A container keeps the MAC of whom it talked to for half a minute or longer, whatever the bridge would answer if it
-asked. Nearly always that is right: the MAC follows from the address, so a container that gets the address of another
-has its MAC as well. Not so where somebody chose the MAC. Then each host tells its own containers, over the host's end
-of each one's interface; nothing goes out to the network, where every host has learned it by the record.
+A container caches a MAC for half a minute or longer, whatever the bridge would answer meanwhile. Nearly always the
+cached one stays right: the MAC follows from the address, so a container that gets the address of another also gets
+its MAC. Only a MAC that a user chose differs. `ChosenMacs` (pure) remembers the addresses with such a MAC, now or
+before: for these a container may have cached an earlier one.
 
-Looked at is what the gossip says has changed, so a change of one endpoint costs the work of one.
-
-Addresses whose MAC is, or was, not the one that follows from them: somebody chose it. Pure.
-
-Of these a container may know an earlier MAC. Of all others it knows the right one, whoever has had the address.
+Each host announces the change to its own containers, over the host's end of each one's interface. Nothing is sent
+into the network, because every host learns the change from the record. Only endpoints that the gossip reports as
+changed are examined, so a change of one endpoint costs the work of one.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ from netgossip.types import EntriesChanged, Event
 
 
 class ChosenMacs:
-    """The latest MAC of each such address, as long as its network is there."""
+    """The latest MAC of each such address, as long as its network exists."""
 
     def __init__(self) -> None:
         self._macs: dict[NetworkId, dict[str, str]] = {}
 
     def learn(self, record: EndpointRecord) -> list[str]:
-        """Those of the record's addresses that a container may know by another MAC than the record's."""
+        """Return those of the record's addresses for which a container may have cached another MAC."""
         before = record.mac if is_derived_mac(record.network_id, record.mac) else ""
         known = self._macs.get(record.network_id, {})
         different = [address for address in record.addresses if known.get(address, before) != record.mac]
@@ -54,10 +52,10 @@ class ChosenMacs:
 
 
 GRACE_S: Final = 2.0
-"""For the way to the new MAC to be in the kernel, before anybody is sent there."""
+"""Gives the entries for the new MAC time to reach the kernel before containers use it."""
 
 Send: TypeAlias = Callable[[str, bytes], None]
-"""A frame into the container behind a host's interface."""
+"""Sends a frame into the container behind a host's interface."""
 
 
 class Announcer:
@@ -84,7 +82,7 @@ class Announcer:
             self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Work until cancelled."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
@@ -102,7 +100,7 @@ class Announcer:
     def _learning(
         self, view: RegistryView, changed: Iterable[EndpointId]
     ) -> Pieces[list[tuple[EndpointRecord, list[str]]]]:
-        """Endpoints with those of their addresses that have another MAC now."""
+        """Yield endpoints with those of their addresses that have another MAC now."""
         to_tell = []
         for endpoint_id in changed:
             yield
@@ -120,18 +118,20 @@ class Announcer:
                     self._send(veth_name(row.endpoint_id), frame)
 
     def _learn_all(self, view: RegistryView) -> None:
-        """What was there before this agent came is nothing to tell."""
+        """Learn what existed before this agent started, which needs no announcement."""
         for endpoint in view.endpoints.values():
             self._chosen.learn(endpoint.record)
 
 
 def open_socket() -> socket.socket:
-    """Sends Ethernet frames by any interface of the calling thread's namespace, and receives none."""
+    """Open a socket that sends Ethernet frames by any interface of the calling thread's namespace, and receives
+    none."""
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
 
 
 def sending(sock: socket.socket) -> Send:
-    """By that socket. A container that is about to go needs to be told nothing."""
+    """Return a function that sends by that socket; errors are ignored, because they mean that the container is
+    gone."""
 
     def send(interface: str, frame: bytes) -> None:
         with suppress(OSError):

@@ -1,18 +1,17 @@
-"""What the resolver process may do: next to nothing, and that only while it does it.
+"""Restrict the resolver process to three capabilities, and have those in effect only while they are needed.
 
-It reads what containers and servers send, so whatever is wrong with a parser is wrong here first. It starts as a
-child of the agent, with all that the agent may do, and gives that up before it reads a single query: its bounding set
-and what it could hand on are emptied, no program that it might run gains anything, and of its permitted set three
-are left:
+It parses what containers and servers send, so a fault in a parser shows here first. It starts as a child of the agent
+with all of the agent's capabilities, and drops them before it reads a single query: its bounding, ambient and
+inheritable sets are emptied, no program that it might run gains anything, and in its permitted set three are left:
 
-- CAP_SYS_ADMIN: setns(2) asks for it. Docker's resolver is asked from inside the container.
+- CAP_SYS_ADMIN: required by setns(2). Docker's resolver is queried from inside the container.
 - CAP_NET_ADMIN: to find a socket's namespace (SIOCGSKNS), and for the nftables table in front of Docker's resolver.
-- CAP_NET_BIND_SERVICE: port 53 in the namespace, for an agent of an earlier release that knows no other.
+- CAP_NET_BIND_SERVICE: port 53 in the namespace, for an agent of an earlier release that can't use another port.
 
-Of these none is in effect but inside `raised`, for the some 20 us of such a call. What is left of its user, root, are
-the files of root.
+None of these is in effect except inside `raised`, for the some 20 us of such a call. What remains of its user, root,
+is access to root's files.
 
-All is the calling thread's: `keep_few` must come before there is another one, which inherits what is left.
+Capabilities belong to the calling thread: call `keep_few` before there is another thread, which inherits them.
 """
 
 from __future__ import annotations
@@ -41,12 +40,13 @@ _HEADER: Final = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 
 
 
 def keep_few() -> None:
-    """Give up for good all but KEPT, and these for now. OSError when the kernel refuses; then less is given up."""
+    """Drop all but KEPT for good, and take those out of effect. OSError when the kernel refuses; then fewer are
+    dropped."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     problem: OSError | None = None
     try:
-        # While CAP_SETPCAP, which this asks for, is still there.
+        # First, because this needs CAP_SETPCAP, which the next step drops.
         for number in range(int(_LAST.read_text(encoding="ascii")) + 1):
             _prctl(_PR_CAPBSET_DROP, number)
     except OSError as error:
@@ -58,7 +58,7 @@ def keep_few() -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """What is permitted is in effect for the length of the block, which must not give way."""
+    """Put the permitted capabilities into effect for the length of the block, which must not yield to other tasks."""
     permitted = _permitted()
     _set(effective=permitted, permitted=permitted)
     try:

@@ -1,8 +1,8 @@
-"""A local SOCK_SEQPACKET connection on which a message may bring the sockets of a sandbox (SCM_RIGHTS), under trio.
+"""A local SOCK_SEQPACKET connection on which a message may carry the sockets of a sandbox (SCM_RIGHTS), under trio.
 
-What arrives is not believed: of descriptors, only a bound UDP socket and a listening TCP socket together are taken,
-with a socket of netfilter behind them or without, and all others are closed on the spot, so that no message can fill
-the table of open files.
+Received descriptors are not trusted: only a bound UDP socket together with a listening TCP socket is accepted, with
+or without a netfilter socket after them. All others are closed at once, so that no message can fill the table of open
+files.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _MAX_DESCRIPTORS: Final = 3
 _NETLINK_NETFILTER: Final = 12  # <linux/netlink.h>
 _DESCRIPTOR_BYTES: Final = array.array("i").itemsize
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR_BYTES)
-"""The kernel closes what does not fit."""
+"""The kernel closes descriptors that do not fit."""
 
 
 class SocketPair(NamedTuple):
-    """Where one sandbox asks: a bound UDP socket and a listening TCP socket."""
+    """The sockets for one sandbox's queries: a bound UDP socket and a listening TCP socket."""
 
     udp: socket.socket
     tcp: socket.socket
     lead: socket.socket | None = None
-    """What leads 127.0.0.11 port 53 to their port lives by this one. None: they have port 53 themselves."""
+    """Owns the redirect from 127.0.0.11 port 53 to their port. None: they have port 53 themselves."""
 
     def close(self) -> None:
-        """Close our copies. The sockets live as long as anybody has a copy."""
+        """Close our copies. The sockets live as long as any process has a copy."""
         self.udp.close()
         self.tcp.close()
         if self.lead is not None:
             close_aside(self.lead)
 
     def copy(self) -> SocketPair:
-        """Return copies, to be closed on their own.
+        """Return copies, which the caller closes separately.
 
-        Not by `socket.dup`: that sets whether reading waits, which all copies have in common. The process would wait
-        in a read that it knows to return at once, and with it the names of every container.
+        `socket.dup` does not do: it sets the blocking mode, which all copies share. The process would then block in a
+        read that should return at once, and with it the names of every container.
         """
         return SocketPair(*(socket.socket(fileno=os.dup(one.fileno())) for one in self if one is not None))
 
 
 def close_aside(owner: socket.socket) -> None:
-    """Close the socket that an nftables table lives by, without waiting.
+    """Close the socket that owns an nftables table, without waiting.
 
-    Whoever closes the last copy stands still until every processor has left the table: some 15 ms, in which no other
-    name would be answered.
+    Closing the last copy blocks until every processor has left the table: some 15 ms, in which no other name would be
+    answered.
     """
     threading.Thread(target=owner.close, name="close", daemon=True).start()
 
@@ -71,7 +71,7 @@ async def connect(path: Path) -> trio.socket.SocketType:
 
 
 class SocketChannel:
-    """One connection. Sending and receiving may go on at the same time, each by one task."""
+    """One connection. One task may send while another one receives."""
 
     def __init__(self, connection: trio.socket.SocketType) -> None:
         self._connection = connection
@@ -86,16 +86,16 @@ class SocketChannel:
 
     @property
     def peer_process(self) -> int:
-        """The process that made the other end, or listened for it."""
+        """Return the process that opened the other end, or listened for it."""
         credentials = self._connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, 3 * _DESCRIPTOR_BYTES
         )
         return array.array("i", credentials)[0]
 
     async def send(self, payload: bytes, sockets: SocketPair | None = None) -> None:
-        """Send one message whole. Raises OSError when the other side is gone.
+        """Send one message as a whole. Raises OSError when the other side is gone.
 
-        The sockets may be closed by others while this waits for room, and their numbers given to other files;
+        While this waits for room, another task may close the sockets, and their numbers may be given to other files;
         therefore copies are sent.
         """
         if sockets is None:
@@ -110,9 +110,9 @@ class SocketChannel:
             copies.close()
 
     async def receive(self) -> tuple[bytes, SocketPair | None] | None:
-        """Return the next message and the sockets it brought; None when the other side has closed.
+        """Return the next message and the sockets that it carried; None when the other side has closed.
 
-        A message longer than the limit comes with one byte too many, which every parser refuses.
+        A message longer than the limit is returned with one byte too many, which every parser refuses.
         """
         payload, ancillary, _, _ = await self._connection.recvmsg(
             MAX_MESSAGE_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
@@ -140,7 +140,7 @@ def _take_pair_untrusted(descriptors: list[int]) -> SocketPair | None:
     for descriptor in descriptors:
         try:
             sockets.append(socket.socket(fileno=descriptor))
-        except OSError:  # no socket at all
+        except OSError:  # not a socket
             os.close(descriptor)
     whole = len(sockets) == len(descriptors) in {2, 3} and all(map(_is_netfilter, sockets[2:]))
     if whole and _is_udp(sockets[0]) and _is_listening_tcp(sockets[1]):

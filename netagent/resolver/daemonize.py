@@ -1,8 +1,8 @@
-"""Leaving the parent: the resolver process must outlive the agent that started it.
+"""Detach from the parent: the resolver process must outlive the agent that started it.
 
-The started program forks; the child takes a session of its own and does the work, the parent waits until the child is
-ready and ends with the answer. So whoever starts it knows when it can be used and why it can't, there is nobody to
-reap later, and a process that was started and one that was found running are the same thing.
+The started program forks. The child gets a session of its own and does the work; the parent waits until the child is
+ready and exits with the result. So the caller knows when the process can be used, or why not, no child has to be
+waited for later, and a started process is the same as one that was found running.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ LOCKED_STATUS: Final = 3
 """Exit status: another process does the work already."""
 
 _MAX_LOG_BYTES: Final = 1 << 20
-"""Of the log file; one older one is kept. It lies in memory (/run)."""
+"""Of the log file; one older file is kept. It is in memory (/run)."""
 
 
 class Ready:
-    """The child's word to the waiting parent."""
+    """The child's message to the waiting parent."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
 
     def succeed(self) -> None:
-        """Let the parent end with status 0."""
+        """Make the parent exit with status 0."""
         os.write(self._pipe, b"\x00")
         os.close(self._pipe)
 
     def fail(self, status: int, message: str) -> NoReturn:
-        """Let the parent print `message` and end with `status`; ends this process too."""
+        """Make the parent print `message` and exit with `status`; this process exits too."""
         os.write(self._pipe, bytes([status]) + message.encode()[:4000])
         os._exit(status)
 
 
 class _LogHandler(logging.Handler):
-    """Writes lines to a file that never grows beyond its bound; standard error goes there too."""
+    """Writes lines to a file of bounded size; standard error goes there too."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def become_daemon(log: Path) -> Ready:
     try:
         handler = _LogHandler(log)
     except OSError as error:
-        ready.fail(1, f"can't write {log}: {error.strerror}")
+        ready.fail(1, f"cannot write {log}: {error.strerror}")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     return ready

@@ -1,7 +1,7 @@
-"""What a sandbox would be told about a name, and why: for `netagent lookup`. Pure.
+"""Say what a sandbox gets as the answer for a name, and why: for `netagent lookup`. Pure.
 
-The answer is not a second opinion: it comes out of the same source over the same table that the resolver process has,
-asked in the order in which a stub resolver goes through its search list. Only the reason is made here.
+The answer comes from the same source over the same table as in the resolver process, queried in the order in which a
+stub resolver goes through its search list. Only the reason is made here.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ TYPES: Final[Mapping[str, int]] = {
     "NS": constants.NS,
     "CNAME": constants.CNAME,
 }
-"""Types that can be asked for; of the last three no name of ours has records."""
+"""Types that can be asked for; no name of ours has records of the last three."""
 
 FORWARDED: Final = "FORWARDED"
-"""The status of a name that others answer."""
+"""The status of a name that other servers answer."""
 MAX_COMPARED: Final = 500
-"""Names among which one is looked for that was perhaps meant: some 5 ms."""
+"""Names that are searched for similar ones, to suggest one: some 5 ms."""
 
 HOST_VIEW: Final = SandboxId("")
-"""In place of a sandbox: all networks this host takes part in."""
+"""In place of a sandbox: all networks that this host takes part in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class ExplainedRecord:
 
 @dataclass(frozen=True, slots=True)
 class NameExplanation:
-    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the host's servers or Docker's would be asked."""
+    """`status` is NOERROR, NXDOMAIN or REFUSED, or FORWARDED: the query goes to the host's servers or Docker's."""
 
     name: str
     """Fully qualified, with the last dot, as the search list found it."""
@@ -73,11 +73,11 @@ class NameExplanation:
 
 @dataclass(frozen=True, slots=True)
 class _NameQuestion:
-    """What was asked for."""
+    """The name and type asked for."""
 
     rtype: str
     address: str
-    """In place of a name; empty otherwise."""
+    """An address asked for instead of a name; empty otherwise."""
     others: tuple[str, ...]
     """Types of address that the name has, where it has none of `rtype`."""
 
@@ -93,11 +93,11 @@ def explaining(
     beyond: Sequence[NetworkId] = (),
     behind_runtime: bool = False,
 ) -> Pieces[NameExplanation]:
-    """Answer as the sandbox's resolver would, in front of Docker's or not. An address as `name` asks for its PTR.
-    `beyond`: networks that HOST_VIEW is to have behind those of this host.
+    """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
+    `beyond`: networks that HOST_VIEW gets in addition to this host's.
 
-    In pieces, as there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a sandbox
-    that is not there, netdns's UsageError for what can't be a domain name.
+    In slices, because there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a
+    sandbox that does not exist, netdns's UsageError for text that can't be a domain name.
     """
     number = TYPES[rtype]
     sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view, beyond)
@@ -148,7 +148,7 @@ def explain(
     sandbox_id: SandboxId = HOST_VIEW,
     behind_runtime: bool = False,
 ) -> NameExplanation:
-    """The same, for whoever can wait."""
+    """Do the same in one go."""
     return at_once(
         explaining(
             view,
@@ -170,7 +170,7 @@ def _host_sandbox(view: RegistryView, beyond: Sequence[NetworkId]) -> Sandbox:
 
 
 def _address_in(name: str) -> str:
-    """The address in its short form; empty where the name is none."""
+    """Return the address in its short form; empty if the name is none."""
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:
@@ -178,7 +178,7 @@ def _address_in(name: str) -> str:
 
 
 def _search(name: str, scope: Scope) -> list[Name]:
-    """Return what a stub with `ndots:1` asks, in order. A name with a last dot is asked as it is."""
+    """Return the queries of a stub with `ndots:1`, in order. A name with a last dot is asked as it is."""
     plain = from_text(name).lower()
     if name.endswith("."):
         return [plain]
@@ -199,7 +199,7 @@ def _ask(source: ZoneSource, name: Name, rtype: int, sandbox: Sandbox, *, behind
 
 
 def _best(asked: Sequence[tuple[Name, Answer]]) -> tuple[Name, Answer]:
-    """Return the first that has records, else exists, else is somebody else's, else the first that was asked."""
+    """Return the first with records, else the first that exists, else the first that is not ours, else the first."""
     for kind in (Found, NoData, NotOurs):
         for name, answer in asked:
             if isinstance(answer, kind):
@@ -249,8 +249,8 @@ def _reason(
 ) -> str:
     if isinstance(answer, NotOurs) and not behind_runtime:
         if scope.sandbox.forward:
-            return "the name is not ours; the host's name servers are asked"
-        return "the name is not ours, and all networks of this container are internal"
+            return "the name is not netagent's; the query goes to the host's name servers"
+        return "the name is not netagent's, and all networks of this container are internal"
     label, via = _label_meant(scope, name)
     parts: list[str] = []
     if via:
@@ -268,9 +268,11 @@ def _reason(
             parts.append(_missing_text(scope, label, asked.address))
             if scope.is_like_ours(labels(name)):
                 top = labels(name)[-1].decode("ascii", "replace")
-                parts.append(f"names of this form that end in .{top} are not asked for outside")
+                parts.append(f"names of this form that end in .{top} are not forwarded")
         case NotOurs():
-            parts.append("the name is not ours; Docker's own resolver in the container is asked")
+            parts.append(
+                "the name is not netagent's; the query goes to Docker's own resolver in the container"
+            )
     if hidden:
         parts.append("left out: " + ", ".join(hidden))
     return "; ".join(parts)
@@ -294,13 +296,13 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
             led = [row for row in rows if not row.is_behind]
             found = f"found in network {index.label.decode()}: {_where(led or rows)}"
             if not led:
-                return f"{found}; {_UNREACHED}, but the name has nothing else"
+                return f"{found}; {_UNREACHED}, but the name has no other endpoint"
             behind = [row for row in rows if row.is_behind]
             return f"{found}; not to {_where(behind)}: {_UNREACHED}" if behind else found
     return "found"
 
 
-_UNREACHED: Final = "this host gets no answer from there by the overlay"
+_UNREACHED: Final = "this host gets no answer from there over the overlay"
 
 
 def _where(rows: Sequence[EndpointRow]) -> str:
@@ -313,16 +315,16 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     if not networks:
         return "this host takes part in no network"
     if address:
-        return f"nothing visible has the address {address} in {', '.join(networks)}"
+        return f"no visible endpoint has the address {address} in {', '.join(networks)}"
     text = label.decode("ascii", "replace")
     known = sorted(set(islice((one for index in scope.networks for one in index.labels()), MAX_COMPARED)))
     close = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"nothing visible is called {text} in {', '.join(networks)}{hint}"
+    return f"no visible endpoint has the name {text} in {', '.join(networks)}{hint}"
 
 
 def _left_out(view: RegistryView, scope: Scope, text: str) -> Pieces[list[str]]:
-    """Return the endpoints that have this name or address and are hidden, each with the cause."""
+    """Return hidden endpoints with this name or address, each with the reason."""
     found: set[str] = set()
     for endpoint in _endpoints(view, scope):
         yield
@@ -347,7 +349,7 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return "fenced: another record has its address"
     if view.is_host_hidden(endpoint.owner):
         if host is not None and host.record is not None and host.record.going_down:
-            return "its host goes down"
+            return "its host is shutting down"
         if host is not None and host.answers is False:
             return "its host's agent is dead and its kernel does not answer"
         return "its host has left"

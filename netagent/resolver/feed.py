@@ -1,18 +1,18 @@
-"""The agent's half of the conversation with the resolver process, without I/O.
+"""The agent's side of the conversation with the resolver process, without I/O.
 
-What is wanted (a table, and the sandboxes whose sockets should be answered on) is kept as a level; what the process
-has is learned anew on each connection. The difference is what gets sent. So it makes no difference whether the
-agent, the process or the connection was away, or what was wanted in the meantime:
+The desired state (a table, and the sandboxes whose sockets should be answered on) is kept; the process's state is
+learned anew on each connection. The difference is sent. So it makes no difference whether the agent, the process or
+the connection was away, or what was wanted in the meantime:
 
     connected ─ HELLO ─► WELCOME(s) ─► sockets that only the process has are FETCHed (the agent is new)
                                     ─► the whole table, then changes to it
                                     ─► sockets that only we have are sent (the process is new)
 
-Both sides hold copies of every socket. As long as one of them lives, the socket lives, and the kernel keeps queries
-that come meanwhile: a process that is replaced within a stub's patience loses none.
+Both sides hold copies of every socket. As long as one of them exists, the socket does, and the kernel keeps queries
+that arrive meanwhile: if the process is replaced before stub resolvers give up, no query is lost.
 
-Until the agent has a table nothing is said about tables: an agent that has just started knows less than the process,
-and must not sweep away what it does not know yet.
+Until the agent has a table, it sends nothing about tables: an agent that has just started knows less than the
+process, and must not remove rows that it does not know yet.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from netagent.resolver.protocol import (
 
 @dataclass(frozen=True, slots=True)
 class FeedMessage:
-    """A message to send; with the sockets of `sockets_of`, if that is given."""
+    """A message to send; with the sockets of `sockets_of`, if given."""
 
     payload: bytes
     sockets_of: SandboxId | None = None
@@ -59,7 +59,7 @@ class _Phase(enum.Enum):
     GREETING = enum.auto()
     TALKING = enum.auto()
     OUTDATED = enum.auto()
-    """The process is of another release: only its sockets are of interest, then it is to be replaced."""
+    """The process is of another release: only its sockets are of interest, then it will be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ class _SentSockets:
 
 
 class Feed:
-    """Commands say what is wanted, `handle_reply_untrusted` what the process said; `drain` is what to send.
+    """Commands set what is wanted, `handle_reply_untrusted` takes what the process said; `drain` is what to send.
 
-    `release` is this program's version: a process of another release is replaced rather than talked to.
+    `release` is this program's version: a process of another release is replaced.
     """
 
     def __init__(self, release: str) -> None:
@@ -93,13 +93,13 @@ class Feed:
         self._sequence = 0
         self._outgoing: list[Iterable[FeedMessage]] = []
         self._waiting: dict[int, AgentHello | Close | FetchSockets | Count | _SentSockets | _SentTable] = {}
-        self._asked: set[SandboxId] = set()  # of which a request is on its way
+        self._asked: set[SandboxId] = set()  # sandboxes with a request in flight
         self._fetching: set[SandboxId] = set()
         self._table_on_its_way = False
         self._table: Table | None = None
         self._sent: Table | None = None
         self._touched: set[Key] | None = None
-        """Where the wanted table can differ from the one sent last; None: anywhere."""
+        """Keys at which the wanted table may differ from the one sent last; None: anywhere."""
         self._revision = 0
         self._settled = 0
         self._held: dict[SandboxId, _Held] = {}
@@ -107,19 +107,19 @@ class Feed:
         self._dropped: set[SandboxId] = set()
         self._there: set[SandboxId] = set()
         self.refused: dict[SandboxId, str] = {}
-        """Sandboxes whose sockets the process would not take, and why. No longer held."""
+        """Sandboxes whose sockets the process refused, and why. No longer held."""
         self.statistics: dict[str, int] = {}
-        """What the process counted, when it was last asked."""
+        """The process's counters, as last received."""
         self.counted = 0
-        """How often it was."""
+        """How often they were received."""
         self.replies = 0
-        """How many answers came on this connection: a sign of life."""
+        """Number of answers on this connection: a sign of life."""
 
     # --- what is wanted -----------------------------------------------------------------------------------------
 
     def set_table(self, table: Table, touched: Collection[Key] | None = None) -> int:
-        """Want this table, which differs from the one wanted before at `touched` keys alone (None: anywhere). Returns
-        its revision, to be compared with `settled_revision`."""
+        """Want this table, which differs from the one wanted before only at `touched` keys (None: anywhere). Return
+        its revision, to compare with `settled_revision`."""
         if touched is None:
             self._touched = None
         elif self._touched is not None:
@@ -130,7 +130,7 @@ class Feed:
         return self._revision
 
     def add_sandbox(self, sandbox_id: SandboxId, *, behind_runtime: bool = False) -> None:
-        """Want the sockets of this sandbox answered on. Again: with other sockets than before."""
+        """Want answers on this sandbox's sockets. If called again: the sockets are other ones."""
         self._held[sandbox_id] = _Held(self._next(), behind_runtime)
         self._dropped.discard(sandbox_id)
         self._there.discard(sandbox_id)
@@ -147,7 +147,7 @@ class Feed:
         self._pump()
 
     def count(self) -> None:
-        """Ask for the process's counters, unless that is under way."""
+        """Ask for the process's counters, unless a request is in flight."""
         if self._phase is _Phase.TALKING and not any(
             isinstance(one, Count) for one in self._waiting.values()
         ):
@@ -157,17 +157,17 @@ class Feed:
 
     @property
     def settled_revision(self) -> int:
-        """The table that the process is known to have."""
+        """The revision of the table that the process is known to have."""
         return self._settled
 
     @property
     def is_talking(self) -> bool:
-        """Whether the process is there, of our release, and all sockets that it held are known to us."""
+        """Whether the process runs, is of our release, and all its sockets are known to us."""
         return self._phase is _Phase.TALKING and not self._fetching
 
     @property
     def must_replace(self) -> bool:
-        """Whether the process is of another release and has handed over all it held."""
+        """Whether the process is of another release and has handed over all its sockets."""
         return self._phase is _Phase.OUTDATED and not self._fetching
 
     @property
@@ -190,13 +190,13 @@ class Feed:
     # --- the conversation ---------------------------------------------------------------------------------------
 
     def connected(self) -> None:
-        """A connection to a process exists, perhaps a new one of either."""
+        """Note a connection to a process; either side may be new."""
         self.disconnected()
         self._phase = _Phase.GREETING
         self._ask(AgentHello(self._next(), VERSION, self._release))
 
     def disconnected(self) -> None:
-        """The connection is gone; what the process has is unknown."""
+        """Note that the connection is gone; what the process has is unknown."""
         self._phase = _Phase.AWAY
         self._outgoing.clear()
         self._waiting.clear()
@@ -208,15 +208,15 @@ class Feed:
         self.replies = 0
 
     def drain(self) -> Iterator[FeedMessage]:
-        """What to send, in order. A second call gives nothing. A message is written down when it is asked for: a
-        table of thousands of rows is many, and others may run between two."""
+        """Yield what to send, in order; a second call yields nothing. A message is encoded only when it is requested:
+        a table of thousands of rows has many, and other tasks may run between two."""
         outgoing, self._outgoing = self._outgoing, []
         return chain.from_iterable(outgoing)
 
     def handle_reply_untrusted(self, payload: bytes, *, has_sockets: bool) -> SandboxId | None:
-        """Take an answer. Returns the sandbox whose sockets came with it and are now ours to keep.
+        """Take an answer. Return the sandbox whose sockets came with it and are now ours to keep.
 
-        Raises ProtocolError for an answer that makes no sense; the connection is then of no more use.
+        Raises ProtocolError for an answer that makes no sense; then the connection is useless.
         """
         reply = parse_reply_untrusted(payload)
         request = self._waiting.get(reply.sequence)
@@ -243,7 +243,7 @@ class Feed:
             case _, Refused():
                 raise ProtocolError(f"the resolver process refused: {reply.reason}")
             case _:
-                raise ProtocolError(f"{type(reply).__name__} answers nothing that was asked")
+                raise ProtocolError(f"unexpected answer {type(reply).__name__}")
 
     def _told_about(
         self, request: Close | FetchSockets | _SentSockets, reply: Reply, *, has_sockets: bool
@@ -268,11 +268,12 @@ class Feed:
             case FetchSockets(), Refused():
                 self._there.discard(sandbox_id)
             case _:
-                raise ProtocolError(f"{type(reply).__name__} answers nothing that was asked")
+                raise ProtocolError(f"unexpected answer {type(reply).__name__}")
         return None
 
     def _welcome(self, welcome: ProcessWelcome) -> None:
-        # What was added anew while nobody was there to tell is to be sent, though older sockets of it are there.
+        # A sandbox added again while there was no connection must be sent, though the process has older sockets of
+        # it.
         self._there.update(one for one in welcome.sandbox_ids if self._taken.get(one) == self._held.get(one))
         if welcome.more:
             return
@@ -283,7 +284,7 @@ class Feed:
             self._ask_about(sandbox_id, FetchSockets(self._next(), sandbox_id))
 
     def _fetched(self, sockets: FetchedSockets) -> SandboxId | None:
-        # Something else may have been wanted while the sockets were on their way.
+        # Another command may have come while the sockets were in flight.
         sandbox_id = sockets.sandbox_id
         if sandbox_id in self._held or sandbox_id in self._dropped:
             return None
@@ -291,7 +292,7 @@ class Feed:
         return sandbox_id
 
     def _pump(self) -> None:
-        """Ask for whatever is wanted, not there, and not asked for yet."""
+        """Request everything that is wanted, missing, and not requested yet."""
         if self._phase is not _Phase.TALKING:
             return
         self._pump_table()

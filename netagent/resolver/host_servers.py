@@ -1,4 +1,4 @@
-"""Which servers answer what is not ours: the name servers in the host's resolv.conf(5), in its order."""
+"""The servers for names that are not ours: the name servers in the host's resolv.conf(5), in its order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ DNS_PORT: Final = 53
 
 _MAX_FILE_BYTES: Final = 64 * 1024
 _MAX_SERVERS: Final = 8
-"""The C library stops at three; who lists more means them."""
+"""The C library stops at three; a file that lists more means them."""
 
 
 def parse_servers_untrusted(text: str) -> tuple[str, ...]:
-    """Read the addresses, in order. Never raises: like the C library, it passes over what it does not understand."""
+    """Read the addresses, in order. Never raises: like the C library, it skips what it does not understand."""
     servers: dict[str, None] = {}
     for line in text.splitlines():
         words = line.split()
@@ -30,7 +30,7 @@ def parse_servers_untrusted(text: str) -> tuple[str, ...]:
 
 
 def read_servers(path: Path) -> tuple[str, ...] | None:
-    """Read a file. None when it can't be read: then what was known before is the better guess."""
+    """Read a file. None when it can't be read: then the previous servers are the better guess."""
     try:
         with path.open("rb") as file:
             return parse_servers_untrusted(file.read(_MAX_FILE_BYTES).decode("ascii", "replace"))
@@ -39,11 +39,11 @@ def read_servers(path: Path) -> tuple[str, ...] | None:
 
 
 class ServersFile:
-    """A resolv.conf that is followed. `clock` is monotonic (s).
+    """A resolv.conf whose changes are followed. `clock` is monotonic (s).
 
-    The file is looked at when a query is answered, so the next query after a change goes to the new servers, with a
-    stat() at most once in 20 ms, which takes 2 us. That works for bind mounts, symbolic links and renames alike;
-    inotify(7) does not.
+    The file is checked when a query is answered, so the next query after a change goes to the new servers. That takes
+    a stat() at most once in 20 ms, of 2 us. It works for bind mounts, symbolic links and renames alike; inotify(7)
+    does not.
     """
 
     LOOK_AGAIN_S: Final = 0.02
@@ -72,7 +72,7 @@ class ServersFile:
         found = read_servers(self._path)
         if found is None:
             return None
-        # As it was before the reading: a change meanwhile shows as another one the next time.
+        # The state before the reading: a change in the meantime shows as another one at the next call.
         self._seen = seen
         if found == self._servers:
             return None

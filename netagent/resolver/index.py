@@ -1,12 +1,12 @@
-"""The endpoints of one network, findable by every label they answer to.
+"""The endpoints of one network, by every label that they answer to.
 
-One label can stand for three things, looked for in this order; the first that has an endpoint wins, without mixing:
+One label can stand for three things, looked up in this order; the first that has an endpoint wins, without mixing:
 
     a service   all its endpoints: what `--service` says, and by default the endpoint's name
-    a name      the endpoints with that name, one a host
-    an alias    the endpoints that were given it
+    a name      the endpoints with that name, one per host
+    an alias    the endpoints that have it
 
-A service comes first because clients are written against services: an endpoint that happens to bear the name of
+A service comes first because clients are written against services: an endpoint that happens to have the name of
 another's service must not receive that service's traffic.
 """
 
@@ -20,7 +20,7 @@ from netagent.resolver.name_table import EndpointRow, NetworkRow
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 
 _ID_LABEL_DIGITS: Final = 12
-"""48 bits of a random id: two of a million endpoints of one host share them with a chance of 0.2 %, and then a
+"""48 bits of a random id: two of a million endpoints of one host share them with a probability of 0.2 %, and then a
 lookup of that one label shows both."""
 
 
@@ -43,13 +43,13 @@ class NetworkIndex:
         self._addresses: _Labelled = {}
 
     def set_row(self, row: NetworkRow | None) -> None:
-        """Set what the network is called and where its addresses lie."""
+        """Set the network's name and subnets."""
         self.row = row
         self.label = b"" if row is None else row.label.encode()
         self.given = self.label if row is None or not row.given else row.given.encode()
 
     def add(self, row: EndpointRow) -> None:
-        """Make the endpoint findable. An older row of it must have been discarded."""
+        """Add an endpoint. An older row of it must have been discarded."""
         for table, label in self._places(row):
             table.setdefault(label, {})[row.endpoint_id] = row
         for pair in _pairs(row):
@@ -69,7 +69,7 @@ class NetworkIndex:
                 del self._on_host[pair]
 
     def members(self, label: bytes) -> tuple[EndpointRow, ...]:
-        """Return who answers to `<label>.<network>`, by id; empty when nobody does."""
+        """Return the endpoints for `<label>.<network>`, by id; empty when there are none."""
         for table in (self._services, self._names, self._aliases):
             rows = table.get(label)
             if rows:
@@ -77,7 +77,7 @@ class NetworkIndex:
         return ()
 
     def on_host(self, label: bytes, host_label: bytes) -> tuple[EndpointRow, ...]:
-        """Return who answers to `<label>.<host>.<network>`: one endpoint, as long as its host keeps the rules."""
+        """Return the endpoints for `<label>.<host>.<network>`: one, as long as its host keeps the rules."""
         rows = self._on_host.get((label, host_label), {})
         return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
 
@@ -91,11 +91,11 @@ class NetworkIndex:
         return rows[min(rows)] if rows else None
 
     def is_empty(self) -> bool:
-        """Whether nothing at all is known of the network."""
+        """Whether nothing is known of the network."""
         return self.row is None and not self._hosts
 
     def labels(self) -> frozenset[str]:
-        """Return all labels that `members` knows, for those who ask what else there is."""
+        """Return all labels that `members` knows, for suggestions."""
         return frozenset(
             label.decode() for table in (self._services, self._names, self._aliases) for label in table
         )

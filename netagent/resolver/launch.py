@@ -1,4 +1,4 @@
-"""Starting and ending the resolver process. It is nobody's child, so both go by what the kernel says of it."""
+"""Start and end the resolver process. It is detached, so both rely on what the kernel says about it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TERM_S: Final = 5.0
 
 
 async def start_process(run_dir: Path, *, release: str, resolv_conf: Path) -> None:
-    """Start a resolver process and return when it can be connected to. Raises OSError with its last words.
+    """Start a resolver process and return when it accepts connections. Raises OSError with its last output.
 
-    Not to be interrupted half-way: the process would be there with nobody knowing.
+    Not to be cancelled half way: the process would run without anything knowing it.
     """
     module = "netagent.resolver.process"
     options = ["--run-dir", str(run_dir), "--release", release, "--resolv-conf", str(resolv_conf), "--detach"]
     with trio.move_on_after(_START_S, shield=True):
-        # -P keeps the current directory out of the places that modules are taken from.
+        # -P keeps the current directory out of the module search path.
         ended = await trio.run_process(
             [sys.executable, "-P", "-m", module, *options],
             stdin=subprocess.DEVNULL,
@@ -37,13 +37,13 @@ async def start_process(run_dir: Path, *, release: str, resolv_conf: Path) -> No
         )
         if ended.returncode != 0:
             words = ended.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise OSError(f"it could not be started: {words[0] if words else f'status {ended.returncode}'}")
+            raise OSError(f"it failed to start: {words[0] if words else f'status {ended.returncode}'}")
         return
-    raise OSError(f"it could not be started: not ready after {_START_S:g} s")
+    raise OSError(f"it failed to start: not ready after {_START_S:g} s")
 
 
 async def end_process(process_id: int) -> None:
-    """Send SIGTERM, in the end SIGKILL, and return when the process is gone. One that is gone already is fine."""
+    """Send SIGTERM, eventually SIGKILL, and return when the process is gone. One that is gone already is fine."""
     try:
         descriptor = os.pidfd_open(process_id)
     except ProcessLookupError:

@@ -1,12 +1,12 @@
-"""The flat facts a resolver answers from: one row for each host, network, sandbox and endpoint it may name.
+"""The rows that a resolver answers from: one for each host, network, sandbox and endpoint that it may name.
 
 The agent derives the rows from its view of the cluster (zone.py) and sends them to the resolver process (feed.py,
-protocol.py), which turns them into answers (source.py). A row is a fact that can be read alone: none is right or
-wrong because of another, so rows may arrive in any order, one by one, and a table that is only half there gives
-fewer answers and never false ones. A row is also small and of one size, whatever the number of endpoints in a
-service; a row per *name* would carry a service's whole address list on every change of one member.
+protocol.py), which turns them into answers (zone_source.py). Each row stands alone: none is right or wrong because of
+another. So rows may arrive in any order, one by one, and an incomplete table gives fewer answers but never false
+ones. A row is also small and of one size, whatever the number of endpoints in a service; a row per *name* would carry
+a service's whole address list on every change of one member.
 
-What is hidden (an endpoint of a dead host, an unhealthy one) simply has no row.
+A hidden endpoint (of a dead host, or an unhealthy one) simply has no row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from netagent.model.sandbox import Sandbox
 
 
 class RowKind(enum.IntEnum):
-    """What a row is about. The numbers are on the wire between two releases of this program: only append."""
+    """The kind of a row. The numbers are on the wire between two releases of this program: only append."""
 
     SETTINGS = 1
     HOST = 2
@@ -35,7 +35,7 @@ class RowKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SettingsRow:
-    """What holds for all names. Its identifier is the empty text: there is one."""
+    """Settings for all names. Its identifier is the empty text: there is only one."""
 
     domain: str
     """`mesh.internal`: lower case, no dot at the end."""
@@ -43,7 +43,7 @@ class SettingsRow:
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """`<label>.node.<domain>` has this address."""
+    """The address of `<label>.node.<domain>`."""
 
     label: str
     address: bytes
@@ -52,7 +52,7 @@ class HostRow:
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """A range of addresses: the first one (4 or 16 octets) and how many leading bits all share."""
+    """A range of addresses: the first one (4 or 16 octets) and the number of leading bits that all share."""
 
     base: bytes
     prefix_bits: int
@@ -60,8 +60,8 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """`<label>.<domain>` is above the names of the network's endpoints; `subnets` bound its reverse names. `given` is
-    what its maker called it, '' if that is the label."""
+    """A network: `<label>.<domain>` is above the names of its endpoints; `subnets` bound its reverse names. `given`
+    is the name that its creator chose, '' if that is the label."""
 
     label: str
     subnets: tuple[Subnet, ...]
@@ -81,7 +81,7 @@ class EndpointRow:
     addresses: tuple[bytes, ...]
     ports: tuple[Port, ...]
     is_behind: bool = False
-    """This host does not reach it: where a name has other endpoints, it leads to these."""
+    """This host does not reach it: a name with other endpoints leads to those."""
 
 
 Key: TypeAlias = tuple[RowKind, str]
@@ -90,19 +90,19 @@ Key: TypeAlias = tuple[RowKind, str]
 Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow
 
 Table: TypeAlias = Mapping[Key, Row]
-"""All rows. Treated as a value: never changed once made."""
+"""All rows. Treated as a value: never changed once built."""
 
 Change: TypeAlias = tuple[Key, Row | None]
-"""The row that a key has from now on, or None: no row."""
+"""The new row of a key, or None: no row."""
 
 SETTINGS_KEY: Key = (RowKind.SETTINGS, "")
 
 
 def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> Iterator[Change]:
-    """What turns `old` into `new`, found as it is asked for: new and altered rows first, then what goes.
+    """Yield what turns `old` into `new`, computed on demand: new and altered rows first, then removals.
 
-    In this order a name that moves from one endpoint to another is at no time without an address. They differ at
-    `touched` keys alone, and only these are looked at; None: anywhere.
+    In this order a name that moves from one endpoint to another always has an address. The tables differ only at
+    `touched` keys, and only these are compared; None: anywhere.
     """
     without: list[Key] = []
     for key in {**old, **new} if touched is None else touched:

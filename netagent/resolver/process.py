@@ -1,23 +1,23 @@
-"""The resolver process: answers the containers' queries, whatever becomes of the agent.
+"""The resolver process: answers the containers' queries, whatever happens to the agent.
 
     python -m netagent.resolver.process --run-dir /run/netagent [--detach]
 
-It is a process of its own because 5 ms of Python elsewhere in a process show as 5 ms in the 99th percentile of every
-answer, and because names must go on while the agent is away or replaced. It takes its table and its sockets from the
-agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and takes the next one. It ends on SIGTERM only.
+It is a separate process because 5 ms of Python elsewhere in a process show as 5 ms in the 99th percentile of every
+answer, and because names must keep working while the agent is away or replaced. It gets its table and its sockets
+from the agent over `<run dir>/resolver.sock`, keeps both when the agent goes, and accepts the next one. It ends only
+on SIGTERM.
 
-Where the resolver of a container runtime holds 127.0.0.11, it stands in front of that one: it holds the rule that
-leads queries here, so that whatever ends the process ends the rule too, and asks that resolver, from inside the
-sandbox, for all names that are not ours (docs/design/0009). What leads 127.0.0.11 port 53 to our sockets is another
-matter: that comes and goes with them (docs/design/0025).
+Where the resolver of a container runtime has 127.0.0.11, this process precedes it. It owns the rule that redirects
+queries here, so that whatever ends the process ends the rule too, and queries that resolver, from inside the sandbox,
+for all names that are not ours (docs/design/0009). The redirect of 127.0.0.11 port 53 to our sockets is independent:
+it comes and goes with the sockets (docs/design/0025).
 
-Of the rights that it starts with it keeps almost none (netagent.resolver.capabilities).
+It keeps almost none of its initial capabilities (netagent.resolver.capabilities).
 
-In it runs nothing but the resolver: no pyroute2, no database, no cryptography is imported, and what was imported is
-frozen out of the garbage collector's sight, so that no collection stops an answer for longer than its own garbage
-takes.
+Only the resolver runs in it: no pyroute2, no database, no cryptography is imported. The imported modules are excluded
+from garbage collection (`gc.freeze`), so that a collection interrupts answers no longer than its own garbage takes.
 
-`<run dir>/resolver.lock` is held locked for life: there is one such process for a run directory.
+`<run dir>/resolver.lock` stays locked for the life of the process: there is one per run directory.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ LOCK_NAME: Final = "resolver.lock"
 LOG_NAME: Final = "resolver.log"
 
 _RESOLV_CONF_PERIOD_S: Final = 2.0
-"""How often it is looked at without a query: the log tells then of a change."""
+"""How often the file is checked without a query, so that the log reports a change."""
 
 _MAX_CONNECTIONS: Final = 8
-"""One agent, its successor, and somebody who counts."""
+"""One agent, its successor, and some programs that read counters."""
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ _log = logging.getLogger(__name__)
 
 
 class ResolverProcess:
-    """Joins netdns's server, the table, and the control socket. `release` is what it says it is."""
+    """Joins netdns's server, the table, and the control socket. `release` is the version that it reports."""
 
     def __init__(self, listener: socket.socket, *, release: str, resolv_conf: Path) -> None:
         self._release = release
@@ -91,7 +91,7 @@ class ResolverProcess:
         self._redirects: dict[SandboxId, socket.socket] = {}
         self._forwarding: dict[SandboxId, bool] = {}
         self._bound: dict[SandboxId, SocketPair] = {}
-        """Handed to an agent of an earlier release, and to be kept until it has ended us."""
+        """Sockets at port 53 for an agent of an earlier release, kept until it has ended this process."""
         self._connections = 0
         self._agent: trio.CancelScope | None = None
         self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
@@ -127,30 +127,30 @@ class ResolverProcess:
             self._connections -= 1
 
     def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
-        """Keep the sockets, and have queries come to them; returns what is left to do."""
+        """Keep the sockets, and have queries come to them; return what is left to do."""
         sandbox_id = listen.sandbox_id
         before = self._sockets.get(sandbox_id)
         if not listen.behind_runtime:
             self._end_redirect(sandbox_id)
-        elif sandbox_id not in self._redirects:  # one that is there goes on: without it the runtime answers
+        elif sandbox_id not in self._redirects:  # an existing redirect stays: without it the runtime answers
             try:
                 self._redirects[sandbox_id] = _beside(pair, open_redirect)
             except OSError as error:
                 pair.close()
                 return session.give_back(
-                    listen, f"can't lead queries past the runtime's resolver: {error.strerror}"
+                    listen, f"cannot redirect queries past the runtime's resolver: {error.strerror}"
                 )
         self._sockets[sandbox_id] = pair
         if before is None:
             return effect
         if sandbox_id in self._server.clients():
-            # What came to the old sockets is answered by them, though new queries come to the new ones already.
+            # The old sockets still answer the queries that they received; new queries go to the new ones already.
             self._server.replace_listener(sandbox_id, pair.udp, pair.tcp)
             if before.lead is not None:
                 close_aside(before.lead)
         else:
             before.close()
-        # Who is asked for what is not ours is another question now.
+        # The servers for names that are not ours may have changed.
         if sandbox_id in self._forwarding:
             self._set_upstreams(sandbox_id, forward=self._forwarding[sandbox_id])
         return effect
@@ -178,12 +178,14 @@ class ResolverProcess:
         pair = self._sockets[sandbox_id]
         if pair.lead is None or not effect.bound:
             return pair
-        # The agent of an earlier release is about to end us, and with us the last copy of the lead.
+        # The agent of an earlier release is about to end this process, and with it the last copy of the redirect.
         if sandbox_id not in self._bound:
             try:
                 self._bound[sandbox_id] = SocketPair(*_beside(pair, netns.bound_resolver_sockets))
             except OSError as error:
-                _log.warning("an earlier release can't answer in sandbox %s: %s", sandbox_id, error)
+                _log.warning(
+                    "an agent of an earlier release can't answer in sandbox %s: %s", sandbox_id, error
+                )
         return self._bound.get(sandbox_id, pair)
 
     def _drop(self, sandbox_id: SandboxId) -> None:
@@ -208,12 +210,12 @@ class ResolverProcess:
             close_aside(redirect)
 
     def _update_listeners(self) -> None:
-        """Answer for all that are ready, as their rows say."""
+        """Answer for all that are ready, according to their rows."""
         ready = self._answering.ready()
         for sandbox_id in ready.keys() - self._forwarding.keys():
             pair = self._sockets[sandbox_id]
             self._server.add_listener(sandbox_id, pair.udp, pair.tcp)
-        # One whose row is gone keeps its sockets until they are closed, and sees nothing of the world meanwhile.
+        # A sandbox without a row keeps its sockets until they are closed, and resolves nothing meanwhile.
         for sandbox_id in self._forwarding.keys() | ready.keys():
             forward = sandbox_id in ready and ready[sandbox_id].forward
             if self._forwarding.get(sandbox_id) is not forward:
@@ -221,13 +223,13 @@ class ResolverProcess:
 
     def _set_upstreams(self, sandbox_id: SandboxId, *, forward: bool) -> None:
         near = netns.RESOLVER_ADDRESS if sandbox_id in self._redirects else None
-        # The runtime knows addresses of its containers on our networks, and not which of them are hidden.
+        # The runtime knows addresses of its containers on our networks, but not which of them are hidden.
         veiled = functools.partial(self._answering.source.claims, sandbox_id)
         self._resolver.set_upstreams(sandbox_id, forwarding=forward, near=near, veiled=veiled)
         self._forwarding[sandbox_id] = forward
 
     def _open_upstream_socket(self, server: Upstream, kind: socket.SocketKind) -> socket.socket:
-        """The host's servers are asked from here, a runtime's resolver from inside its sandbox."""
+        """Query the host's servers from here, a runtime's resolver from inside its sandbox."""
         if server.near is None:
             return open_here(server, kind)
         pair = self._sockets.get(SandboxId(str(server.near)))
@@ -257,7 +259,7 @@ class ResolverProcess:
 
 
 def _beside(pair: SocketPair, fn: Callable[[], T]) -> T:
-    """Call `fn` in the sandbox that the sockets are in, with the rights that this takes. OSError."""
+    """Call `fn` in the namespace of the sockets, with the capabilities that this takes. OSError."""
     with capabilities.raised():
         return netns.call_beside(pair.udp, fn)
 
@@ -273,13 +275,13 @@ async def _serve_until_told(process: ResolverProcess) -> None:
 
 
 def _take_lock(path: Path) -> int:
-    """Return the locked file, to be kept open for life. Raises BlockingIOError when another process holds it."""
+    """Return the locked file, which must stay open for life. BlockingIOError when another process has the lock."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise BlockingIOError(error.errno, f"{path} is held by a resolver process") from None
+        raise BlockingIOError(error.errno, f"another resolver process has {path} locked") from None
     return lock
 
 
@@ -291,7 +293,7 @@ def _give_up(ready: Ready | None, status: int, message: str) -> int:
 
 
 def _open_control_socket(path: Path) -> socket.socket:
-    """Only whoever holds the lock comes here, so what lies at the path is a dead process's."""
+    """Open the socket. Only the holder of the lock calls this, so an existing file belongs to a dead process."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = os.umask(0o177)
@@ -309,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--release", default="", help="an agent of another release replaces this process")
     parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"))
-    parser.add_argument("--detach", action="store_true", help="go to the background once ready")
+    parser.add_argument("--detach", action="store_true", help="run in the background once ready")
     options = parser.parse_args(arguments)
     ready: Ready | None = None
     if options.detach:
@@ -325,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         capabilities.keep_few()
     except OSError as error:
-        _log.warning("more rights are left than are needed: %s", error.strerror)
+        _log.warning("more capabilities are left than needed: %s", error.strerror)
     process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
     if ready is not None:
         ready.succeed()

@@ -1,8 +1,8 @@
-"""What the agent and the resolver process say to each other, as bytes.
+"""The messages between the agent and the resolver process, as bytes.
 
-They talk over a local SOCK_SEQPACKET socket: message borders are kept, and sockets can ride along (SCM_RIGHTS). A
-message is a msgpack array `[type, sequence, …]`; positions are only ever appended, and what follows the known ones is
-ignored. `sequence` is the agent's number for a request; an answer carries the number of what it answers.
+They use a local SOCK_SEQPACKET socket: it keeps message boundaries, and messages can carry sockets (SCM_RIGHTS). A
+message is a msgpack array `[type, sequence, …]`; positions are only ever appended, and unknown ones at the end are
+ignored. `sequence` is the agent's number for a request; an answer carries the number of its request.
 
     agent -> resolver                              resolver -> agent
     HELLO   [1, s, version, release, leads]        WELCOME    [1, s, version, release, more, [sandbox id…]]
@@ -15,19 +15,19 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
     anything that is not understood                REFUSED    [3, s, reason]
 
-The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is led to them, the one that the lead lives
-by (netagent.datapath.endpoint.dns_redirect). `leads` says that the agent knows of such; one that does not is sent
-sockets that have port 53 themselves. `behind` is true when the resolver of a container runtime holds
+The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is redirected to them, the one that owns
+the redirect (netagent.datapath.endpoint.dns_redirect). `leads` says that the agent knows such sockets; one that does
+not gets sockets that have port 53 themselves. `behind` is true when the resolver of a container runtime has
 127.0.0.11 in the sandbox. Where either is missing it is false.
 
-BEGIN … COMMIT is a full table: rows are taken as they come, and COMMIT removes those that were not mentioned in
-between. ROWS outside of it are changes. So a table that breaks off half-way has removed nothing.
+BEGIN … COMMIT is a full table: rows are applied as they come, and COMMIT removes those that were not mentioned in
+between. ROWS outside of it are changes. So a table that breaks off half way has removed nothing.
 
-HELLO, WELCOME, FETCH and SOCKETS stay as they are for ever: with them a new release of the agent can take the sockets
-from an old release of the resolver process, whatever else has changed, and hand them to a new one.
+HELLO, WELCOME, FETCH and SOCKETS never change: with them a new release of the agent can take the sockets from an old
+release of the resolver process, whatever else has changed, and hand them to a new one.
 
-The socket is open to root only, yet both sides treat the other's bytes as foreign: the peer may be another release,
-or a bug.
+Only root can open the socket, yet both sides treat the other's bytes as untrusted: the peer may be another release,
+or have a bug.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ SOCKET_NAME: Final = "resolver.sock"
 """In the run directory. Mode 0600."""
 
 VERSION: Final = 1
-"""Raised when two releases can no longer talk: the agent then replaces the resolver process."""
+"""Raised when two releases can no longer communicate: the agent then replaces the resolver process."""
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024
-"""Well under the smallest send buffer in use (net.core.wmem_default, 212,992 bytes), of which a message must not
-take more than a part, and small enough to be applied in about a millisecond between two queries."""
+"""Well under the smallest send buffer in use (net.core.wmem_default, 212,992 bytes), of which a message must take
+only a part, and small enough to be applied in about a millisecond between two queries."""
 
 _ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 64
 _IDS_IN_WELCOME: Final = 500
 
 
 class ProtocolError(Exception):
-    """The peer erred: bytes that are no message of ours. Nothing of the message was used."""
+    """The peer sent bytes that are not a valid message. Nothing of the message was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentHello:
-    """The first message on a connection: from here on the sender is the agent."""
+    """The first message on a connection: from now on the sender is the agent."""
 
     sequence: int
     version: int
     release: str
     leads: bool = True
-    """Takes sockets that 127.0.0.11 port 53 is led to."""
+    """Accepts sockets to which 127.0.0.11 port 53 is redirected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +95,19 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """All that was meant to be sent was sent."""
+    """The full table is complete."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Answer on the two sockets that come with the message, on behalf of this sandbox."""
+    """Answer on the two sockets in the message, on behalf of this sandbox."""
 
     sequence: int
     sandbox_id: SandboxId
     behind_runtime: bool = False
-    """A runtime's resolver holds the address: lead queries past it, and ask it for what is not ours."""
+    """A runtime's resolver has the address: redirect queries past it, and ask it for names that are not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,8 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class ProcessWelcome:
-    """Who the resolver process is, and the sandboxes it holds sockets of. `more` of them follow in another."""
+    """The resolver process's identity, and the sandboxes of which it has sockets. `more` of them follow in
+    another."""
 
     sequence: int
     version: int
@@ -161,7 +162,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FetchedSockets:
-    """The sockets that were fetched come with this message."""
+    """The requested sockets come with this message."""
 
     sequence: int
     sandbox_id: SandboxId
@@ -202,7 +203,7 @@ _REPLY_TYPES: Final[dict[type[Reply], int]] = {
 
 
 def request_bytes(request: Request) -> bytes:
-    """Encode a message of the agent. Rows are encoded by `rows_messages`, which cuts them to size."""
+    """Encode a message of the agent, except for rows, which `rows_messages` cuts to size."""
     head = [_REQUEST_TYPES[type(request)], request.sequence]
     match request:
         case AgentHello():
@@ -252,7 +253,7 @@ def rows_messages(sequence: int, changes: Iterable[Change]) -> Iterator[bytes]:
 
 
 def welcomes(sequence: int, release: str, sandbox_ids: Iterable[SandboxId]) -> Iterator[ProcessWelcome]:
-    """Cut the list of sandboxes into as many WELCOMEs as it takes, at least one."""
+    """Split the list of sandboxes into as many WELCOMEs as it takes, at least one."""
     rest = sorted(sandbox_ids)
     while True:
         part, rest = rest[:_IDS_IN_WELCOME], rest[_IDS_IN_WELCOME:]
@@ -280,7 +281,7 @@ def parse_request_untrusted(payload: bytes) -> Request:
     try:
         return _request(_unpack(payload))
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise ProtocolError(f"no request: {error}") from error
+        raise ProtocolError(f"not a request: {error}") from error
 
 
 def parse_reply_untrusted(payload: bytes) -> Reply:
@@ -288,7 +289,7 @@ def parse_reply_untrusted(payload: bytes) -> Reply:
     try:
         return _reply(_unpack(payload))
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise ProtocolError(f"no reply: {error}") from error
+        raise ProtocolError(f"not a reply: {error}") from error
 
 
 def _request(fields: list[Any]) -> Request:
@@ -337,7 +338,7 @@ def _reply(fields: list[Any]) -> Reply:
 def _unpack(payload: bytes) -> list[Any]:
     if len(payload) > MAX_MESSAGE_BYTES:
         raise ValueError(f"{len(payload)} bytes; at most {MAX_MESSAGE_BYTES} are taken")
-    # A length inside the message can't be larger than the message, so that nothing is allocated on its word.
+    # A length inside the message can't exceed the message, so that nothing is allocated because of a false one.
     limit = len(payload)
     try:
         value = msgpack.unpackb(

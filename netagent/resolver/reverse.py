@@ -1,9 +1,9 @@
-"""Names below in-addr.arpa and ip6.arpa, read as what they are: the leading bits of an address.
+"""Names below in-addr.arpa and ip6.arpa, decoded as the leading bits of an address.
 
 A network's subnet need not end on a label's border (a /20 covers sixteen names of three octets). The zones that we
-answer for are the names on the first border at or after the subnet's end, so that each lies inside the subnet; a
+answer for are the names on the first border at or after the subnet's end, so that each lies inside the subnet. A
 subnet too small for that (a /28) gets the last border before the host part, and of that zone we answer only what is
-the subnet's. Names above, on the way to the zones, exist without data.
+in the subnet. Names above, on the way to the zones, exist without data.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class ReverseName:
     """The leading bits that a reverse name spells. `junk_labels` in front of them spell no address."""
 
     address_bits: int
-    """32 or 128: how long an address of this family is."""
+    """32 or 128: the length of an address of this family."""
     label_bits: int
-    """8 or 4: how many bits a label spells."""
+    """8 or 4: the number of bits in a label."""
     prefix: int
     prefix_bits: int
     junk_labels: int
@@ -35,15 +35,15 @@ class ReverseName:
         return self.prefix.to_bytes(self.address_bits // 8)
 
     def overlaps(self, subnet: Subnet) -> bool:
-        """Whether the subnet has addresses that begin like this."""
+        """Whether the subnet has addresses that begin with these bits."""
         if len(subnet.base) * 8 != self.address_bits or not self.prefix_bits:
-            return False  # another family, or the root of all reverse names, which is nobody's
+            return False  # another family, or the root of all reverse names, which belongs to no network
         common = min(self.prefix_bits, subnet.prefix_bits)
         base = int.from_bytes(subnet.base)
         return self.prefix >> (self.prefix_bits - common) == base >> (self.address_bits - common)
 
     def zone_labels(self, subnet: Subnet) -> int:
-        """How many labels the apex of the subnet's zone has, `in-addr.arpa` included."""
+        """Return the number of labels of the subnet's zone apex, `in-addr.arpa` included."""
         bits = -(-subnet.prefix_bits // self.label_bits) * self.label_bits
         return min(bits, self.address_bits - self.label_bits) // self.label_bits + 2
 
@@ -69,7 +69,7 @@ def parse_reverse(labels: tuple[bytes, ...]) -> ReverseName | None:
 
 
 def _octet(label: bytes) -> int | None:
-    """0 to 255 in the one canonical spelling: `01` is no octet."""
+    """Return 0 to 255 in the one canonical spelling: `01` is not an octet."""
     if not label.isdigit() or len(label) > 3 or (len(label) > 1 and label[:1] == b"0"):
         return None
     value = int(label)

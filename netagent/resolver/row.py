@@ -1,7 +1,7 @@
-"""Rows of the table as msgpack arrays `[kind, identifier, field…]`; without fields: there is no such row any more.
+"""Rows of the table as msgpack arrays `[kind, identifier, field…]`; without fields: the row is removed.
 
-Positions are only ever appended, and more of them than we know are ignored. The checks here are those that the
-answers rely on (a label is a label, an address is one), not the registry's rules, which were applied before.
+Positions are only ever appended, and unknown ones at the end are ignored. The checks here are those that the answers
+rely on (labels and addresses are valid), not the registry's rules, which were applied before.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from netagent.resolver.name_table import (
 )
 
 MAX_ITEMS: Final = 4096
-"""Of any array."""
+"""Per array."""
 
 _MAX_TEXT: Final = 512
 _MAX_DOMAIN: Final = 253
-"""Characters of the longest name that DNS can say (RFC 1035 3.1): the source makes octets of the domain."""
+"""Characters of the longest name in DNS (RFC 1035 3.1): the source encodes the domain."""
 
 
 def fields_of(change: Change) -> list[Any]:
-    """Return the array that says this change."""
+    """Return the array for a change."""
     (kind, identifier), row = change
     head = [int(kind), identifier]
     match row:
@@ -72,7 +72,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
             label,
             subnets,
             *given,
-        ]:  # without the last from an agent of the release before
+        ]:  # the last one is missing from an agent of the previous release
             known = tuple(_subnet(subnet) for subnet in read_array(subnets))
             return NetworkRow(_name(label), known, _name(given[0]) if given and given[0] else "")
         case RowKind.SANDBOX, [networks, links, forward, *_]:
@@ -92,7 +92,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 aliases=tuple(_name(alias) for alias in read_array(aliases)),
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 ports=tuple(_port(port) for port in read_array(ports)),
-                is_behind=bool(behind) and behind[0] is True,  # nothing of it from the release before
+                is_behind=bool(behind) and behind[0] is True,  # missing from the previous release
             )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
@@ -119,21 +119,21 @@ def _subnet(value: Any) -> Subnet:
 
 def _address(value: Any) -> bytes:
     if not isinstance(value, bytes) or len(value) not in (4, 16):
-        _refuse("an address has 4 or 16 octets")
+        _refuse("an address must have 4 or 16 octets")
     return value
 
 
 def _domain(value: Any) -> str:
     text = read_text(value)
     if len(text) > _MAX_DOMAIN or not all(is_name(label) for label in text.split(".")):
-        _refuse(f"{text!r} is no domain name in our spelling")
+        _refuse(f"{text!r} is not a domain name in canonical form")
     return text
 
 
 def _name(value: Any) -> str:
     text = read_text(value)
     if not is_name(text):
-        _refuse(f"{text!r} is no name")
+        _refuse(f"{text!r} is not a name")
     return text
 
 

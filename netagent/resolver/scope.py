@@ -1,30 +1,30 @@
-"""Which name means what, for one sandbox. Names are tuples of lower-case labels, the leftmost first.
+"""The meaning of names in one sandbox. Names are tuples of lower-case labels, the leftmost first.
 
 Below `<domain>`:
 
-    <service | name | alias>.<network>   its endpoints (index.py says which)
+    <service | name | alias>.<network>   its endpoints (see index.py)
     <name>.<host>.<network>              one endpoint
     <host>.node                          a host's underlay address
     _<port>._<protocol>.<any of these>   SRV for a port that is exposed by name
 
-A network that lost its name, because two parts of the cluster were joined that each had one, is called
-`<name>-<4 hex>`; in its own sandboxes it answers to the name as well, unless they are in the other, too.
+A network may lose its name when two parts of the cluster join that each had one of that name. It is then called
+`<name>-<4 hex>`; in its own sandboxes it also answers to the name, unless they are in the other network, too.
 
-Without the domain, two forms are ours as well, because people type them:
+Without the domain, some forms are ours as well, because people type them:
 
     <label>                  an alias of this sandbox's links, else the first of its networks, in attach order, that
                              has the label; never a mixture of two networks
     <label>.<network>        of a network that the sandbox is in, and with one more label for a host
     <label>.node
 
-The latter two are ours although top-level domains are called `dev` and `app` as well: `db.dev` must not lead to a
-stranger while our `db` is away. That holds for types that lead to an address, and for these forms only: `pkg.go.dev`
-is asked for outside, and so is `go.dev DS`, which a validating resolver in the sandbox needs for it.
+The latter two are ours although there are top-level domains such as `dev` and `app`: `db.dev` must not lead to an
+outside host while our `db` is away. That holds for types that lead to an address, and for these forms only:
+`pkg.go.dev` is forwarded, and so is `go.dev DS`, which a validating resolver in the sandbox needs.
 
-A stub resolver asks for a single label with the search list first: `db` leaves it as `db.<first network>.<domain>`.
-A link's alias therefore also stands at that name, in that sandbox alone; otherwise a service of the same name would
-win over the alias. An alias whose service has nobody does not exist, and never falls through to something else of
-the same name: a client of `database` must not end up at a stranger because the database is down.
+A stub resolver asks for a single label with the search list first: `db` becomes `db.<first network>.<domain>`. So a
+link's alias also exists at that name, in that sandbox alone; otherwise a service of the same name would win over the
+alias. An alias whose service has no endpoint does not exist, and never means something else of the same name: a
+client of `database` must not reach an outside host because the database is down.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from netagent.resolver.name_table import EndpointRow, HostRow
 Labels: TypeAlias = tuple[bytes, ...]
 
 NOBODY: Final = Sandbox(sandbox_id=SandboxId(""), forward=False)
-"""A client that is no sandbox of ours: it is in no network."""
+"""A client that is not a sandbox of ours: it is in no network."""
 
 _NODE: Final = NODE_LABEL.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A name that exists. When it has nothing of its own, there are only names below it."""
+    """A name that exists. Without data of its own, there are only names below it."""
 
     rows: tuple[EndpointRow, ...] = ()
     """Endpoints whose addresses it has."""
@@ -63,9 +63,9 @@ class Node:
     """Whether a link of the sandbox led here."""
 
     def addresses(self, size: int) -> tuple[bytes, ...]:
-        """Return the different addresses of 4 or of 16 octets: of endpoints that this host reaches, and if there are
-        none, of the others. Clients put what they are given in an order of their own (RFC 6724), so an address at
-        the end of an answer would be the first for some."""
+        """Return the distinct addresses of 4 or of 16 octets: of endpoints that this host reaches, or if there are
+        none, of the others. Clients reorder what they get (RFC 6724), so an unreached address at the end of an answer
+        would be the first one for some."""
         reached = [row for row in self.rows if not row.is_behind]
         found = [address for row in reached for address in row.addresses if len(address) == size]
         if not found:
@@ -81,22 +81,22 @@ class Node:
 
 @dataclass(frozen=True)
 class Scope:
-    """All that one sandbox may see. Built for one question; the parts are the source's own tables."""
+    """Everything that one sandbox may see. Built for one question; the parts are the source's own tables."""
 
     sandbox: Sandbox
     networks: Sequence[NetworkIndex]
-    """Those of the sandbox that are known by name, in attach order."""
+    """The sandbox's networks that are known by name, in attach order."""
     hosts: Mapping[bytes, Mapping[str, HostRow]]
     domain: Labels
 
     @cached_property
     def aliases(self) -> Mapping[bytes, Labels]:
-        """What each link alias stands for; of two links with one alias the first counts."""
+        """The target of each link alias; of two links with one alias the first counts."""
         links = reversed(self.sandbox.links)
         return {link.alias.encode(): tuple(link.service.encode().split(b".")) for link in links}
 
     def below_domain(self, labels: Labels) -> Node | None:
-        """Resolve what is left of a name when the domain is taken off. None: no such name."""
+        """Resolve a name without the domain at its end. None: no such name."""
         base, service = _split_service(labels)
         node = self._base(base)
         return _with_service(node, service)
@@ -114,7 +114,7 @@ class Scope:
         return None if node is None or (node.is_bare and not service) else node
 
     def is_alias(self, labels: Labels) -> bool:
-        """Whether a name without the domain is a link's alias, and so nobody else's though its service be away."""
+        """Whether a name without the domain is a link's alias, and so ours even if its service has no endpoint."""
         base, _ = _split_service(labels)
         return len(base) == 1 and base[0] in self.aliases
 
@@ -141,8 +141,9 @@ class Scope:
         return _in_network(index, rest)
 
     def _network(self, label: bytes) -> NetworkIndex | None:
-        """The network of this sandbox that is called so, or was by its maker: where a network of another part of the
-        cluster has taken the name, those inside go on as before. Who is in both means the one that has the name."""
+        """Find a network of this sandbox by its present name, or the name that its creator chose: if a network of
+        another part of the cluster has taken the name, the sandboxes inside are not affected. In a sandbox that is in
+        both, the name means the network that has it now."""
         named = (one for one in self.networks if one.label == label)
         given = (one for one in self.networks if one.given == label)
         return next(named, None) or next(given, None)
@@ -192,7 +193,7 @@ def _in_network(index: NetworkIndex, labels: Sequence[bytes]) -> Node | None:
 
 
 def _split_service(labels: Labels) -> tuple[Labels, Labels]:
-    """Take the leading labels with an underscore off: no name of ours begins with one."""
+    """Split off the leading labels with an underscore: no name of ours begins with one."""
     count = 0
     while count < min(2, len(labels)) and labels[count][:1] == b"_":
         count += 1

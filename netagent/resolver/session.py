@@ -1,11 +1,11 @@
-"""The resolver process's half of the conversation with an agent, without I/O.
+"""The resolver process's side of the conversation with an agent, without I/O.
 
-`ServedTable` is what outlives a connection: the rows, the sandboxes whose sockets are here, and whether a whole table
-was ever received. Until then nobody is answered: a half-filled table would say that names do not exist. The kernel
+`ServedTable` outlives a connection: the rows, the sandboxes whose sockets are here, and whether a whole table was
+ever received. Until then no query is answered, because an incomplete table would deny names that exist. The kernel
 keeps the queries meanwhile.
 
-A `Session` is one connection. Any number of programs may connect and count; the one that said HELLO last is the
-agent.
+A `Session` is one connection. Any number of programs may connect and read counters; the one that said HELLO last is
+the agent.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from netagent.resolver.protocol import (
 from netagent.resolver.zone_source import ZoneSource
 
 MAX_ROWS = 1_000_000
-"""A row takes about 1 kB with its index entries: beyond this the table is a mistake, not a cluster."""
+"""A row takes about 1 kB with its index entries: a table beyond this is a mistake, not a cluster."""
 
 
 _AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets
 
 
 class ServedTable:
-    """What the process answers from, and for whom."""
+    """The table that the process answers from, and the sandboxes that it answers for."""
 
     def __init__(self) -> None:
         self.source = ZoneSource()
@@ -52,7 +52,7 @@ class ServedTable:
         """Sandboxes whose sockets are here, and whether a runtime's resolver is behind them."""
 
     def ready(self) -> dict[SandboxId, Sandbox]:
-        """Return the sandboxes to answer for: with sockets, with a row, in a table that was whole once."""
+        """Return the sandboxes to answer for: with sockets, with a row, once a table was complete."""
         if not self.complete:
             return {}
         rows = ((one, self.source.rows.get((RowKind.SANDBOX, one))) for one in self.held)
@@ -64,16 +64,16 @@ class Effect:
     """What the driver must do now, in this order."""
 
     is_agent: bool = False
-    """This connection belongs to the agent from now on: close the one that did before."""
+    """This connection is the agent's from now on: close the previous agent's."""
     keep: Listen | None = None
-    """Keep the sockets that came as its sandbox's, in place of any before. Otherwise close them."""
+    """Keep the sockets that came with the message as its sandbox's, replacing others. Otherwise close them."""
     close: SandboxId | None = None
     """Close this sandbox's sockets."""
     replies: tuple[bytes, ...] = ()
     sockets_of: SandboxId | None = None
     """Send these sockets along with the (only) reply."""
     bound: bool = False
-    """Send such as have port 53 themselves: the agent knows no others."""
+    """Send sockets that have port 53 themselves: the agent knows no others."""
     count: int | None = None
     """Send the counters as the answer to this request."""
     refused: bool = False
@@ -90,7 +90,7 @@ class Session:
         self._unmentioned: set[Key] | None = None
 
     def handle_request_untrusted(self, payload: bytes, *, has_sockets: bool) -> Effect:
-        """Take a message. What makes no sense is refused in the answer and changes nothing."""
+        """Handle a message. A message that makes no sense is refused in the answer and changes nothing."""
         try:
             request = parse_request_untrusted(payload)
         except ProtocolError as error:
@@ -102,11 +102,11 @@ class Session:
         if isinstance(request, Count):
             return Effect(count=request.sequence)
         if not self._is_agent:
-            return _refuse(request.sequence, "say HELLO first")
+            return _refuse(request.sequence, "HELLO must come first")
         return self._carry_out(request, has_sockets=has_sockets)
 
     def give_back(self, listen: Listen, reason: str) -> Effect:
-        """Take note that the sockets of a LISTEN could not be kept; returns what to do instead."""
+        """Note that the sockets of a LISTEN could not be kept; return what to do instead."""
         self._answering.held.pop(listen.sandbox_id, None)
         return replace(_refuse(listen.sequence, reason), close=listen.sandbox_id)
 
@@ -130,7 +130,7 @@ class Session:
                 return Effect(close=sandbox_id, replies=(reply_bytes(Done(sequence)),))
             case FetchSockets(sequence, sandbox_id):
                 if sandbox_id not in self._answering.held:
-                    return _refuse(sequence, "no sockets of this sandbox are here")
+                    return _refuse(sequence, "the process has no sockets of this sandbox")
                 sockets = FetchedSockets(sequence, sandbox_id, self._answering.held[sandbox_id])
                 return Effect(
                     replies=(reply_bytes(sockets),), sockets_of=sandbox_id, bound=not self._knows_leads

@@ -1,11 +1,11 @@
-"""The agent's side of the resolver process: start it, adopt it, replace it, and keep it told.
+"""The agent's side of the resolver process: start it, adopt it, replace it, and keep it up to date.
 
-The process is found by its socket. If nobody answers there, one is started, detached, so that it outlives us; if one
-answers, it is adopted with all that it holds. `run` does this for ever; ending it (the agent stops) closes the
-connection and leaves the process alone. Only `stop` ends the process.
+The process is found by its socket. If no process answers there, one is started, detached, so that it outlives the
+agent; if one answers, it is adopted with its sockets and table. `run` does this for ever; cancelling it (the agent
+stops) closes the connection and leaves the process alone. Only `stop` ends the process.
 
-Everything that others ask of it is kept as a level in the Feed, so commands may come at any time and in any order,
-also while there is no process.
+The Feed keeps everything that callers want, so commands may come at any time and in any order, also while there is no
+process.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ PATIENCE_S: Final = 2.0
 """How long a command waits for the process."""
 
 START_PATIENCE_S: Final = 4.0
-"""The same where nothing can go on without it. A start takes about 0.3 s of processor time, which a busy host may
+"""The same where nothing can proceed without it. A start takes about 0.3 s of processor time, which a busy host may
 not have for seconds; an attach answers within five."""
 
 _SIGN_OF_LIFE_S: Final = 10.0
 """How often the process is asked for its counters, and how long it may take. It never works for longer than some
-milliseconds at a stretch, so one that is silent for this long hangs, and is ended and replaced."""
+milliseconds at a stretch, so one that is silent for this long hangs, and is killed and replaced."""
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 30.0
-"""A process that lived this long had no trouble starting: the next one is started without a pause."""
+"""A process that ran this long had no trouble starting: the next one is started without a pause."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Supervisor:
     """Owns the connection, the agent's copies of all sockets, and the process's life.
 
     `release` is this program's version; a running process of another release is replaced, after its sockets were
-    taken over. `run` may be called once.
+    taken over. `run` may be called only once.
     """
 
     def __init__(self, run_dir: Path, *, release: str, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
@@ -74,14 +74,14 @@ class Supervisor:
     # --- commands -----------------------------------------------------------------------------------------------
 
     def publish_nowait(self, table: Table, touched: Collection[Key] | None = None) -> int:
-        """Want this table answered from; it must not change any more. Returns its revision. It differs from the one
-        before at `touched` keys alone; None: anywhere."""
+        """Want answers from this table, which must not change any more; return its revision. It differs from the
+        previous one only at `touched` keys; None: anywhere."""
         revision = self._feed.set_table(table, touched)
         self._to_send.set()
         return revision
 
     async def publish(self, table: Table, touched: Collection[Key] | None = None) -> bool:
-        """The same, and wait until it is, at most PATIENCE_S. False: it will be later."""
+        """Do the same, and wait until the process has it, at most PATIENCE_S. False: it will be later."""
         revision = self.publish_nowait(table, touched)
         return await self._wait(lambda: self._feed.settled_revision >= revision)
 
@@ -94,16 +94,16 @@ class Supervisor:
         *,
         behind_runtime: bool = False,
     ) -> None:
-        """Have queries on these sockets answered on behalf of the sandbox. They are ours from here on; so is `lead`,
-        by which port 53 leads to them, if they do not have it themselves.
+        """Have queries on these sockets answered on behalf of the sandbox. They belong to the supervisor from here
+        on; so does `lead`, which owns the redirect from port 53, if they do not have that port themselves.
 
-        Other sockets of the sandbox, if there are any, are answered on until these are, and for some seconds more.
+        Other sockets of the sandbox, if there are any, are used until these are, and for some seconds more.
 
-        With `behind_runtime` the resolver of a container runtime holds the address in there: the process leads
-        queries to us for as long as it lives, and asks that resolver for what is not ours.
+        With `behind_runtime` the resolver of a container runtime has the address in there: the process redirects its
+        queries to us for as long as it lives, and asks that resolver for names that are not ours.
 
         Answers begin when the sandbox has a row in a published table; until then the kernel keeps the queries.
-        Raises FailedError if the process can't be told in START_PATIENCE_S, or will not have them; then the sockets
+        Raises FailedError if the process can't be reached within START_PATIENCE_S, or refuses the sockets; then they
         are closed and forgotten.
         """
         self._forget_sockets(sandbox_id)
@@ -130,13 +130,13 @@ class Supervisor:
         )
 
     async def put_before_runtime(self, sandbox_id: SandboxId) -> None:
-        """Make a known sandbox one with a runtime's resolver in it. Raises as `add_sandbox` does."""
+        """Mark a known sandbox as one with a runtime's resolver in it. Raises as `add_sandbox` does."""
         pair = self._sockets.get(sandbox_id)
         if pair is not None and not self._feed.is_behind_runtime(sandbox_id):
             await self.add_sandbox(sandbox_id, *pair.copy(), behind_runtime=True)
 
     def sockets(self) -> Mapping[SandboxId, SocketPair]:
-        """Our copies of all sockets: they are ours to close, and may be, at the next await."""
+        """Our copies of all sockets: the supervisor may close them at the caller's next await."""
         return self._sockets
 
     def is_behind_runtime(self, sandbox_id: SandboxId) -> bool:
@@ -144,18 +144,18 @@ class Supervisor:
         return self._feed.is_behind_runtime(sandbox_id)
 
     async def remove_sandbox(self, sandbox_id: SandboxId) -> None:
-        """Have the sandbox's sockets closed on both sides. One that is not known: nothing happens."""
+        """Close the sandbox's sockets on both sides. An unknown sandbox is ignored."""
         self._take_back(sandbox_id)
         await self._wait(lambda: self._feed.is_gone(sandbox_id))
 
     async def known_sandboxes(self) -> frozenset[SandboxId]:
-        """Return the sandboxes whose sockets are held, those included that a former agent added.
+        """Return the sandboxes whose sockets are held, including those that a former agent added.
 
-        Waits until a process is there and has told of its own; raises FailedError after START_PATIENCE_S.
+        Waits until a process has reported its own; raises FailedError after START_PATIENCE_S.
         """
         if not await self._wait(lambda: self._feed.is_talking, START_PATIENCE_S):
             reason = self._trouble or "it does not answer"
-            raise FailedError(f"the resolver process can't be reached: {reason}", code="resolver-unreachable")
+            raise FailedError(f"cannot reach the resolver process: {reason}", code="resolver-unreachable")
         return self._feed.sandbox_ids
 
     async def statistics(self) -> dict[str, int]:
@@ -167,12 +167,12 @@ class Supervisor:
         return dict(self._feed.statistics)
 
     def name_servers(self) -> tuple[str, ...]:
-        """The host's own, which the resolver process asks for names outside the cluster; none where the file that
-        names them can't be read."""
+        """The host's own servers, which the resolver process asks for names outside the cluster; none if the file
+        that lists them can't be read."""
         return read_servers(self._resolv_conf) or ()
 
     def status(self) -> dict[str, object]:
-        """Return what is to be shown: `running`, `process_id`, `starts` (by this agent), `sandboxes`, `trouble`."""
+        """Return, for display: `running`, `process_id`, `starts` (by this agent), `sandboxes`, `trouble`."""
         return {
             "running": self._feed.is_talking,
             "process_id": self._process_id,
@@ -182,7 +182,7 @@ class Supervisor:
         }
 
     async def stop(self) -> None:
-        """End the process, if there is one, and with it all answers. `run` has returned before this does."""
+        """End the process, if there is one, and with it all answers. `run` must have returned before."""
         self._running.cancel()
         if self._begun:
             await self._ended.wait()
@@ -194,7 +194,7 @@ class Supervisor:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep a process running and told, until cancelled or stopped. The process lives on."""
+        """Keep a process running and up to date, until cancelled or stopped. The process lives on."""
         self._begun = True
         try:
             with self._running:
@@ -222,7 +222,7 @@ class Supervisor:
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
     async def _reach(self) -> SocketChannel:
-        """Connect to the process that runs, else to a new one."""
+        """Connect to the running process, else to a new one."""
         path = self._run_dir / SOCKET_NAME
         try:
             return SocketChannel(await connect(path))
@@ -232,7 +232,7 @@ class Supervisor:
             return SocketChannel(await connect(path))
 
     async def _talk(self, channel: SocketChannel) -> str:
-        """Talk until there is nobody to talk to; return the reason."""
+        """Communicate until the connection ends; return the reason."""
         with channel:
             process_id = self._process_id = channel.peer_process
             self._trouble = ""
@@ -244,7 +244,7 @@ class Supervisor:
                 reason = await self._receive(channel)
                 nursery.cancel_scope.cancel()
         if self._feed.must_replace:
-            reason = f"process {process_id} is of another release and was replaced"
+            reason = f"process {process_id} was of another release and has been replaced"
             await end_process(process_id)
         self._lose_connection()
         return reason
@@ -283,7 +283,7 @@ class Supervisor:
                     await channel.send(outgoing.payload, None if of is None else self._sockets.get(of))
                 await self._to_send.wait()
         except OSError:
-            return  # whoever receives learns it too, and decides
+            return  # the receiving task notices as well, and decides
 
     async def _watch(self, process_id: int) -> None:
         while True:
@@ -292,7 +292,9 @@ class Supervisor:
             self._to_send.set()
             await trio.sleep_until(beat_within(trio.current_time(), _SIGN_OF_LIFE_S))
             if self._feed.replies == before:
-                _log.warning("resolver process %d is silent for %g s: ending it", process_id, _SIGN_OF_LIFE_S)
+                _log.warning(
+                    "resolver process %d is silent for %g s: killing it", process_id, _SIGN_OF_LIFE_S
+                )
                 kill_process(process_id)
                 return
 
@@ -304,7 +306,7 @@ class Supervisor:
     def _take_back(self, sandbox_id: SandboxId) -> None:
         self._feed.remove_sandbox(sandbox_id)
         self._to_send.set()
-        # At once, not with the last copy: the next attach may make its own before that is closed.
+        # At once, not with the last copy: the next attach may create its own redirect before that is closed.
         pair = self._sockets.get(sandbox_id)
         if pair is not None and pair.lead is not None:
             end_lead(pair.lead)

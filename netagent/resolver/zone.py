@@ -1,8 +1,8 @@
-"""From the registry's view to the table the resolver process answers from. Pure, apart from a memory of what it made.
+"""Derive the resolver process's table from the registry's view. Pure, apart from a memory of what it built.
 
-Only what this host's sandboxes may ask for goes into the table: the networks they are in, with their visible
-endpoints, and the hosts. `every_row` derives it from scratch. `ZoneBuilder` remembers the table that it made last and
-derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
+Only names that this host's sandboxes can resolve go into the table: the networks they are in, with their visible
+endpoints, and the hosts. `every_row` derives it from scratch. `ZoneBuilder` remembers the table that it built last
+and derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
 however many there are. A test compares the two.
 """
 
@@ -36,7 +36,7 @@ _MAX_LABEL = 63
 
 
 def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Iterator[Change]:
-    """The whole table for these sandboxes, key by key; None: that has no row."""
+    """Yield the whole table for these sandboxes, key by key; None: the key has no row."""
     boxes = tuple(sandboxes)
     networks = _networks_of(view, boxes)
     yield SETTINGS_KEY, SettingsRow(domain)
@@ -51,13 +51,13 @@ def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
 
 
 def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
-    """All rows for these sandboxes, for whoever asks once."""
+    """Return all rows for these sandboxes, for callers that need them once."""
     return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltTable:
-    """A table, and where it can differ from the one that the same maker made before."""
+    """A table, and where it may differ from the builder's previous one."""
 
     table: Table
     touched: Set[Key] | None
@@ -66,28 +66,29 @@ class BuiltTable:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a table was made of."""
+    """The input that a table was built from."""
 
     view: RegistryView
     sandboxes: Mapping[SandboxId, Sandbox]
     networks: Mapping[NetworkId, NetworkView]
-    """Those that the sandboxes are in."""
+    """The networks that the sandboxes are in."""
 
 
 class ZoneBuilder:
-    """Makes tables from successive views of one registry."""
+    """Builds tables from successive views of one registry."""
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
         self._seen: _Seen | None = None
-        """What `_rows` were made of; None: of nothing, or not to the end."""
+        """The input of `_rows`; None: nothing, or an unfinished step."""
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
 
     def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[BuiltTable]:
-        """The table for these sandboxes. They must not change any more; the same object again is the least work.
+        """Build the table for these sandboxes. They must not change any more; the same object again is the least
+        work.
 
-        If it is not run to its end, the next one begins anew.
+        If the generator is not run to its end, the next call rebuilds everything.
         """
         seen, self._seen = self._seen, None
         touched = view.touched_since(seen.view) if seen is not None else None
@@ -113,8 +114,8 @@ class ZoneBuilder:
         return BuiltTable(self._rows, keys)
 
     def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
-        """What they are and which networks they are in. All rows of a network come and go with its first and its last
-        sandbox."""
+        """Update the sandboxes and their networks. All rows of a network come with its first sandbox and go with its
+        last."""
         for sandbox_id, box in seen.sandboxes.items():
             if now.sandboxes.get(sandbox_id) is not box:
                 self._put((RowKind.SANDBOX, sandbox_id), now.sandboxes.get(sandbox_id))
@@ -158,12 +159,12 @@ def _networks_of(view: RegistryView, sandboxes: Iterable[Sandbox]) -> dict[Netwo
 
 
 def host_label(host: HostView) -> str:
-    """Return the label of the host's names: its unique name, cut in the middle where a label would be too long."""
+    """Return the label of the host's names: its unique name, shortened in the middle if a label would be too long."""
     return _label(host.unique_name or host.name)
 
 
 def _label(name: str) -> str:
-    # Only `<name>-<4 hex>` can be too long; the digits are what makes it unique.
+    # Only `<name>-<4 hex>` can be too long; the digits make it unique, so they stay.
     return name if len(name) <= _MAX_LABEL else name[: _MAX_LABEL - 5] + name[-5:]
 
 
@@ -172,8 +173,8 @@ def _label_of(view: RegistryView, host_id: HostId) -> str:
 
 
 def _standing(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
-    """All of a host that the rows of its endpoints depend on: its label, and whether it is unreached; None: they are
-    hidden with it."""
+    """Return everything about a host that its endpoints' rows depend on: its label, and whether it is unreached;
+    None: its endpoints are hidden."""
     if view.is_host_hidden(host_id):
         return None
     return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached

@@ -1,11 +1,11 @@
-"""What one sandbox is told: the resolver process's `netdns` source over the table.
+"""The answers for one sandbox: the resolver process's `netdns` source over the table.
 
-A client is a sandbox; it sees the networks it is in and nothing else. A name in another network is as absent as one
-that was never given, so that nobody can probe for it. What names there are is in scope.py, what reverse names in
-reverse.py. All below the domain and inside the sandbox's subnets is answered here, whatever the type. What looks like
-`<name>.<network>` does not leave the host. (That a single label does not either is the resolver's own rule.)
+A client is a sandbox; it sees the networks it is in and nothing else. A name in another network looks the same as one
+that does not exist, so that no client can probe for it. Which names exist is in scope.py, which reverse names in
+reverse.py. Everything below the domain and inside the sandbox's subnets is answered here, whatever the type. A name
+of the form `<name>.<network>` is not forwarded. (Single labels are not either, by the resolver's own rule.)
 
-The SOA's serial is the version of the client's view, so `dig SOA <domain>` twice shows whether it moves.
+The SOA's serial is the version of the client's view, so two runs of `dig SOA <domain>` show whether it changes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from netdns.name import MAX_NAME_BYTES, ROOT, from_labels, from_text, is_within,
 from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOurs, RRset, Zone
 
 TTL_S: Final = 5
-"""Long enough to spare a busy client most queries, short enough that nobody sits on a dead address for long: the
-600 s that another resolver gives keep dead addresses in proxies for ten minutes."""
+"""Long enough to spare a busy client most queries, short enough that no client uses a dead address for long: with the
+600 s of another resolver, proxies keep dead addresses for ten minutes."""
 
 NEGATIVE_TTL_S: Final = 1
 """A name that is missing now may be attached in the next second."""
@@ -46,14 +46,14 @@ DEFAULT_DOMAIN: Final = "mesh.internal"
 """Until the table says otherwise."""
 
 MAX_RECORDS: Final = 2000
-"""Of one answer: 2,000 AAAA with compressed owners are 56,000 bytes, and a message ends at 65,535."""
+"""Per answer: 2,000 AAAA with compressed owners are 56,000 bytes, and a message ends at 65,535."""
 
 AAAA_SHOWN: Final = 1
-"""IPv6 addresses in one answer, each answer others in turn, where the name has IPv4 addresses as well.
+"""IPv6 addresses in one answer, rotating from answer to answer, if the name has IPv4 addresses as well.
 
 getaddrinfo(3) puts IPv6 first and sorts it by the longest common prefix with the client's own address (RFC 6724
-rule 9): given all, a client would use one replica for ever. Given one, it gets that one and behind it all IPv4
-addresses, so load spreads and a client still has somewhere to go when one replica does not answer."""
+rule 9): given all, a client would use one replica for ever. Given one, it uses that one first and then all IPv4
+addresses, so load spreads and a client still has an alternative when one replica does not answer."""
 
 _LEAD_TO_ADDRESSES: Final = frozenset(
     {
@@ -66,16 +66,16 @@ _LEAD_TO_ADDRESSES: Final = frozenset(
         constants.ANY,
     }
 )
-"""Types whose answer would lead a client to a stranger, where a name of ours is not there."""
+"""Types whose answer would lead a client to an outside host, if a name of ours does not exist."""
 
 _RNAME: Final = from_text("nobody.invalid")
-"""Nobody reads mail for a zone like ours (RFC 6303 3 uses the same)."""
+"""A zone like ours has no mailbox (RFC 6303 3 uses the same name)."""
 
 _SRV_WEIGHT: Final = 1
 """Equal shares. With weight 0 everywhere, RFC 2782's algorithm always takes the first record."""
 
 _SRV_BEHIND: Final = 1
-"""The priority of what this host does not reach: asked only when nothing of priority 0 is reached."""
+"""The priority of endpoints that this host does not reach: used only if none of priority 0 is reached."""
 
 
 class ZoneSource:
@@ -99,7 +99,7 @@ class ZoneSource:
     # --- changes ------------------------------------------------------------------------------------------------
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Make the changes, each whole. Changes that change nothing cost nothing downstream."""
+        """Apply the changes, each as a whole. Changes without effect cost nothing downstream."""
         everybody = False
         networks: set[str] = set()
         sandboxes: set[str] = set()
@@ -168,7 +168,7 @@ class ZoneSource:
             kind = (bits, bits - subnet.prefix_bits)
             counts = self._subnets.setdefault(kind, Counter())
             counts[int.from_bytes(subnet.base, "big") >> kind[1]] += change
-            counts += Counter()  # drops what is not there any more
+            counts += Counter()  # drops zero counts
             if not counts:
                 del self._subnets[kind]
 
@@ -182,13 +182,14 @@ class ZoneSource:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def version(self, client: Client) -> int:
-        """Return the number that changes with every change of what `client` may see."""
-        # One counter numbers all changes, so a client that is not known (and sees nothing) never shares a number
-        # with the time before it was forgotten.
+        """Return a number that changes with every change of what `client` may see."""
+        # One counter numbers all changes, so a client that is not known (and sees nothing) never has the same number
+        # as before it was forgotten.
         return self._versions.get(client, self._counter)
 
     def lookup(self, name: Name, rtype: int, client: Client) -> Answer:
-        """Answer for one sandbox; see the module's text. A client that is no sandbox of ours sees no networks."""
+        """Answer for one sandbox; see the module's docstring. A client that is not a sandbox of ours sees no
+        network."""
         scope = self.scope(client)
         parts = labels(name)
         if is_within(name, self._domain):
@@ -205,7 +206,8 @@ class ZoneSource:
         return self._records(node, rtype, self._zone(ROOT, client))
 
     def claims(self, client: Client, address: bytes) -> bool:
-        """Say whether an address (4 or 16 octets) is in a network of the client's, and so ours alone to give."""
+        """Return whether an address (4 or 16 octets) is in a network of the client's, so that only we may answer
+        it."""
         value, bits = int.from_bytes(address, "big"), 8 * len(address)
         return any(
             len(subnet.base) == len(address)
@@ -215,7 +217,8 @@ class ZoneSource:
         )
 
     def is_inside(self, address: bytes) -> bool:
-        """Say whether no name server outside has to give an address (4 or 16 octets): loopback, and all our networks.
+        """Return whether an address (4 or 16 octets) must not come from an outside name server: loopback, our
+        networks.
 
         One look-up for each length of prefix that our subnets have, whatever their number.
         """
@@ -249,7 +252,7 @@ class ZoneSource:
         client, index, subnet = where
         apex_labels = reverse.zone_labels(subnet)
         if len(parts) - reverse.junk_labels < apex_labels:
-            # Above the zone: on the way to it, or somebody else's beside it.
+            # Above the zone: on the way to it, or a neighbouring name that is not ours.
             return NotOurs() if reverse.junk_labels else NoData(self._zone(from_labels(parts), client))
         zone = self._zone(from_labels(parts[-apex_labels:]), client)
         if len(parts) == apex_labels and rtype == constants.SOA:
@@ -289,10 +292,10 @@ class ZoneSource:
         return Found(RRset(constants.SRV, TTL_S, tuple(records)), glue=tuple(glue))
 
     def canonical_name(self, row: EndpointRow) -> Name:
-        """Return the one name that stands for this endpoint alone, and that leads back to it.
+        """Return the one name that stands for this endpoint alone, and that resolves to it.
 
-        `<name>.<host>.<network>.<domain>`; with the label of the id for the name where the name has an underscore,
-        which is no host name to many programs, or where the whole would be longer than a name can be.
+        `<name>.<host>.<network>.<domain>`. The label of the id replaces the name if the name has an underscore, which
+        many programs reject in a host name, or if the whole would be longer than a name can be.
         """
         above = (row.host_label.encode(), self._networks[row.network_id].label, *labels(self._domain))
         name = row.name.encode()
@@ -301,7 +304,7 @@ class ZoneSource:
         return from_labels((name, *above))
 
     def scope(self, client: Client) -> Scope:
-        """Return all that answers for `client` may be made from."""
+        """Return everything that answers for `client` may be built from."""
         sandbox = NOBODY
         if isinstance(client, str):
             sandbox = self._sandboxes.get(SandboxId(client), NOBODY)

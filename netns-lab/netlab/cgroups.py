@@ -1,6 +1,6 @@
-"""The control groups of hosts, as they are found on the machine.
+"""Find and remove the control groups of hosts on the machine.
 
-Process 1 of a host makes them (`keeper.py`) and containers on the host make more below. Nothing removes a control
+Process 1 of a host creates them (`keeper.py`) and containers on the host create more below. Nothing removes a control
 group when its processes die, so the lab does, by the name that all groups of one host share.
 """
 
@@ -16,11 +16,11 @@ from netlab.process import wait_until
 ROOT = Path("/sys/fs/cgroup")
 
 EMPTY_S = 20.0
-"""A group can be removed once the kernel has buried its last process, a moment after that was killed."""
+"""A group can be removed only after the kernel has reaped its last process, a moment after the kill."""
 
 
 def named(pattern: re.Pattern[str]) -> list[Path]:
-    """Those whose name matches whole; those below them are not listed."""
+    """Return groups whose whole name matches; groups below them are not listed."""
     found = []
     for folder, below, _files in os.walk(ROOT):
         ours = [name for name in below if pattern.fullmatch(name)]
@@ -30,9 +30,9 @@ def named(pattern: re.Pattern[str]) -> list[Path]:
 
 
 def remove(pattern: re.Pattern[str]) -> None:
-    """Remove those of that name and all below them. Raises LabError when processes live in one."""
+    """Remove groups of that name and all below them. Raises LabError when a process runs in one."""
     for group in named(pattern):
-        wait_until(partial(_removed, group), EMPTY_S, f"{group} still holds processes")
+        wait_until(partial(_removed, group), EMPTY_S, f"processes still run in {group}")
 
 
 def _removed(group: Path) -> bool:

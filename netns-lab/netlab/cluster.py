@@ -1,4 +1,4 @@
-"""From hosts to a cluster, with the commands a person would type."""
+"""Make hosts a cluster, with the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from netlab.host import Host
 from netlab.process import wait_until
 
 CLUSTER_S = 20.0
-"""A bound on all hosts seeing each other; three hosts take about a second."""
+"""Limit until all hosts see each other; three hosts take about a second."""
 
 
 def start_agents(hosts: Sequence[Host]) -> None:
-    """All at once, then wait for each. Raises LabError with the log of one that fails."""
+    """Start all at once, then wait for each. Raises LabError with the log of one that fails."""
     for host in hosts:
         host.start_agent(wait=False)
     for host in hosts:
@@ -23,7 +23,7 @@ def start_agents(hosts: Sequence[Host]) -> None:
 
 
 def form_cluster(hosts: Sequence[Host]) -> None:
-    """`init` on the first, `join` on the others. Returns when every host sees every other one alive."""
+    """Run `init` on the first, `join` on the others. Returns when every host sees every other one alive."""
     first, *others = hosts
     first.must(["netagent", "init"])
     if others:
@@ -38,27 +38,27 @@ def form_cluster(hosts: Sequence[Host]) -> None:
 
 
 def install_runtimes(hosts: Sequence[Host]) -> None:
-    """The agents, when they start, serve Docker and Podman."""
+    """Make the agents serve Docker and Podman from their next start."""
     for host in hosts:
         for runtime in ("docker", "podman"):
             host.install(runtime)
 
 
 def start_runtimes(hosts: Sequence[Host]) -> None:
-    """A dockerd on each host, all at once, and all that podman needs. Raises LabError for one that fails."""
+    """Start a dockerd on each host, all at once, and set podman up. Raises LabError for one that fails."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda host: host.docker.start([]), hosts))
         list(pool.map(lambda host: host.podman.prepare(), hosts))
 
 
 def alive_members(host: Host) -> list[str]:
-    """Names of the hosts whose agents this one believes alive, itself included."""
+    """Return the hosts whose agents this one considers alive, itself included."""
     listed = json.loads(host.must(["netagent", "members", "--json"]))
     return sorted(member["name"] for member in listed["items"] if member["agent"] == "alive")
 
 
 def all_see_all(hosts: Sequence[Host]) -> bool:
-    """Whether every host counts every host as alive."""
+    """Return whether every host counts every host as alive."""
     names = sorted(host.name for host in hosts)
     return all(alive_members(host) == names for host in hosts)
 
@@ -67,7 +67,7 @@ def _who_sees_whom(hosts: Sequence[Host]) -> str:
     seen = []
     for host in hosts:
         try:
-            seen.append(f"{host.name} sees {', '.join(alive_members(host)) or 'nobody'}")
+            seen.append(f"{host.name} sees {', '.join(alive_members(host)) or 'no host'}")
         except LabError as error:
             seen.append(str(error))
     return "the hosts do not see each other: " + "; ".join(seen)

@@ -1,7 +1,7 @@
-"""Containers: a network namespace by name on a host, the host's files, and a resolv.conf of its own.
+"""Containers: a named network namespace on a host, the host's files, and a resolv.conf of its own.
 
-`ip netns exec` gives exactly that: it binds what lies in `/etc/netns/NAME/` over `/etc`, and `netagent attach`
-writes the resolv.conf there. A container may have a main process, started after attaching, as a runtime would.
+`ip netns exec` does exactly that: it binds the files in `/etc/netns/NAME/` over `/etc`, and `netagent attach` writes
+the resolv.conf there. A container may have a main process, started after attaching, as a runtime would.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ class Container:
 
     @property
     def target(self) -> str:
-        """What `netagent attach` calls it."""
+        """Its name for `netagent attach`."""
         return f"netns:{self.name}"
 
     @property
     def exists(self) -> bool:
-        """Whether its namespace is there; that of a host without power is not."""
+        """Whether its namespace exists; on a host without power it does not."""
         return self.host.has_power and self.host.path(f"/run/netns/{self.name}").exists()
 
     def start(self) -> str:
-        """Namespace, attach, main process. Returns what attach printed. Raises LabError; then nothing is left."""
+        """Create the namespace, attach, start the main process. Return attach's output. LabError; then nothing is
+        left."""
         self.host.must(["ip", "netns", "add", self.name])
         try:
             printed = self._attach() if self._state.attach else ""
@@ -54,25 +55,25 @@ class Container:
         return self.host.must(["netagent", "attach", self.target, *named, *self._state.attach])
 
     def detach(self) -> None:
-        """Tell the agent that it goes; the networks it was put into by hand included."""
+        """Detach it from all networks, including those attached by hand."""
         listed = json.loads(self.host.must(["netagent", "endpoints", "--local", "--json"]))
         for endpoint in listed["items"]:
             if endpoint["local"] and endpoint["target"] == self.target:
                 self.host.must(["netagent", "detach", endpoint["id"]])
 
     def vanish(self) -> None:
-        """Kill what runs in it and remove the namespace; nobody is told."""
+        """Kill its processes and remove the namespace, without telling the agent."""
         self.host.run(["sh", "-c", KILL_SCRIPT, "sh", self.name])
         done = self.host.run(["ip", "netns", "delete", self.name])
         if done.status != 0:
             raise LabError(f"{self.name} cannot be removed: {done.complaint}")
 
     def entering(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` inside. Raises LabError when it is not there."""
+        """Return the command line that runs `argv` inside. Raises LabError when it does not run."""
         if not self.exists:
             raise LabError(f"container {self.name} is not running on {self.host.name}", exit_status=4)
         return self.host.entering(["ip", "netns", "exec", self.name, *argv])
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> Finished:
-        """Run to the end inside; the caller judges the status."""
+        """Run a command inside to its end; the caller checks the status."""
         return self.host.run(["ip", "netns", "exec", self.name, *argv], stdin=stdin, timeout_s=timeout_s)

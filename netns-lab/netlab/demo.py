@@ -1,9 +1,9 @@
-"""`lab demo`: the main job on real programs, step by step, each with what was seen.
+"""`lab demo`: the main use on real programs, step by step, each with what was observed.
 
-A Redis server on h2, two replicas of a small web service on h1 and h3 that know it as `database`, and curl on h1.
-Then three accidents: an agent is killed, a host loses power, and comes back. Where Docker is installed, its
-containers join in (`demo_docker.py`). A step that is not as it should be ends the demo with status 1. The demo has a
-lab of its own, and removes it also when it fails or is interrupted.
+A Redis server on h2, two replicas of a small web service on h1 and h3 that use it as `database`, and curl on h1. Then
+three failures: an agent is killed, a host loses power, and comes back. Where Docker is installed, its containers join
+(`demo_docker.py`). A step with an unexpected result ends the demo with status 1. The demo has a lab of its own, and
+removes it also when it fails or is interrupted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from netlab.topology import of_hosts
 
 DEMO_DIR = Path("/run/natlab-demo")
 
-# Debian's redis-tools holds the server; the package redis-server adds a second name for it and a service that would
-# be started on the machine. The program goes by the name it is called with.
+# Debian's redis-tools has the server; the package redis-server adds another name for it and a service that would be
+# started on the machine. The program acts according to the name by which it is called.
 REDIS = ["bash", "-c", 'exec -a redis-server redis-check-rdb "$@"', "redis"]
 REDIS_OPTIONS = ["--bind", "*", "-::*", "--protected-mode", "no", "--save", "", "--dir", "/run"]
 WEB = [sys.executable, str(Path(__file__).with_name("demo_web.py"))]
@@ -41,21 +41,21 @@ WEB_ATTACH = ["--network", "app", "--service", "web", "--link", "db:database", "
 
 FETCHES = 20
 HIDE_S = 10.0
-"""What is promised: a host without power is out of the names of a three-host lab within this time."""
+"""The promise: a host without power is out of the names of a three-host lab within this time."""
 
 PING_S = 6
 """Long enough for the killed agent to be declared dead while the ping runs."""
 
 
 class Demo:
-    """The steps share one lab."""
+    """The steps, which share one lab."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._number = 0
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
-        """(what is done, how); each returns what was seen and raises LabError when that is not as it should be."""
+        """Return (title, function); a function returns what it observed and raises LabError if that is wrong."""
         return [
             ("boot three hosts, `netagent init` on h1, `netagent join` on h2 and h3", self._boot),
             ("make a network that spans them: `netagent network create app`", self._network),
@@ -64,8 +64,8 @@ class Demo:
             ("ask h3 for the service table: `netagent services`", self._table),
             ("kill the agent of h3 (SIGKILL) under a 100 Hz ping and more curls", self._kill_agent),
             ("start the agent of h3 again", self._restart_agent),
-            ("pull the power of h3: names move to the surviving replica", self._power_off),
-            ("give h3 its power back", self._power_on),
+            ("cut the power of h3: names move to the surviving replica", self._power_off),
+            ("restore the power of h3", self._power_on),
             *(DockerPart(self._lab, self._get).steps() if docker_is_installed() else []),
         ]
 
@@ -124,7 +124,7 @@ class Demo:
             lambda: "h3" in alive_members(self._lab.host("h1")), 15.0, "h1 does not see the agent of h3 again"
         )
         if self._devices("h3") != before:
-            raise LabError("the restarted agent made network devices anew; it should have adopted them")
+            raise LabError("the restarted agent recreated network devices; it should have adopted them")
         return f"alive for h1 {took_s:.1f} s later; every network device of h3 is the one it was before"
 
     def _power_off(self) -> str:
@@ -151,7 +151,7 @@ class Demo:
         return self._lab.host(host).must(["netagent", *command])
 
     def _get(self, count: int) -> Counter[str]:
-        """How often which host answered http://web/, or `failed`."""
+        """Count which host answered http://web/ how often, or `failed`."""
         loop = f"for _ in $(seq {count}); do curl -s -f -m 2 http://web/ || echo failed; done"
         done = self._lab.container("client").run(["sh", "-c", loop], timeout_s=count * 3.0)
         lines = [line.removeprefix("hello from ").partition(",")[0] for line in done.stdout.splitlines()]
@@ -168,7 +168,7 @@ class Demo:
         )
 
     def _ping(self, address: str) -> int:
-        """Packets lost, but for the last one, which may be under way when the time is up."""
+        """Return the number of lost packets, except for the last one, which may be in flight when the time is up."""
         done = self._lab.container("client").run(
             ["ping", "-i", "0.01", "-w", str(PING_S), address], timeout_s=PING_S + 10
         )
@@ -179,7 +179,7 @@ class Demo:
         return len(set(range(1, int(sent[1]))) - answered)
 
     def _addresses_of(self, endpoint: str) -> set[str]:
-        """As h1 has them in its table, hidden ones too."""
+        """Return the addresses in h1's table, including hidden ones."""
         listed: list[dict[str, Any]] = json.loads(self._on("h1", "endpoints", "--json"))["items"]
         found = {address for item in listed if item["name"] == endpoint for address in item["addresses"]}
         if not found:
@@ -187,17 +187,17 @@ class Demo:
         return found
 
     def _looked_up(self, name: str) -> set[str]:
-        """All addresses that a program in the client container gets."""
+        """Return all addresses that a program in the client container gets."""
         done = self._lab.container("client").run(["getent", "ahosts", name])
         return {line.split()[0] for line in done.stdout.splitlines()}
 
     def _devices(self, host: str) -> set[tuple[int, str]]:
-        """Number and name: a device made anew has another number."""
+        """Return index and name of each device: a recreated device has another index."""
         listed = json.loads(self._lab.host(host).must(["ip", "-json", "link"]))
         return {(device["ifindex"], device["ifname"]) for device in listed}
 
     def run(self) -> float:
-        """All steps; returns the seconds. Raises LabError at the first that is not as expected."""
+        """Run all steps; return the seconds. Raises LabError at the first unexpected result."""
         begun = time.monotonic()
         for number, (title, step) in enumerate(self.steps(), 1):
             print(f"{number}. {title}", flush=True)
@@ -211,7 +211,7 @@ class Demo:
 
 
 def run_demo(*, keep: bool) -> int:
-    """0 when every step was as expected, 1 when one was not. Raises LabError when it cannot begin."""
+    """Return 0 when every step was as expected, else 1. Raises LabError when it cannot begin."""
     programs.require(["netagent", "ip", "nft", "nsenter", "curl", "ping", "bash", "redis-check-rdb"])
     lab = Lab(DEMO_DIR)
     with only_demo():
@@ -223,7 +223,7 @@ def run_demo(*, keep: bool) -> int:
 
 @contextmanager
 def only_demo() -> Iterator[None]:
-    """Raises LabError while another demo runs. The lock is a socket name, which ends with its process."""
+    """Raise LabError while another demo runs. The lock is a socket name, which ends with its process."""
     with socket.socket(socket.AF_UNIX) as lock:
         try:
             lock.bind(f"\0{DEMO_DIR.name}")

@@ -1,6 +1,6 @@
-"""The demo's part with Docker, shown where Docker is installed: its containers join the network by themselves.
+"""The Docker part of the demo, shown where Docker is installed: its containers join the network by themselves.
 
-Nothing is downloaded: the dockerds run on the lab's hosts, and their image is made on the spot (`runtimes.py`).
+Nothing is downloaded: the dockerds run on the lab's hosts, and their image is built on the spot (`runtimes.py`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FETCHES = 30
 MIRROR_S = 10.0
 
 VERDICT_S = 15.0
-"""Docker checks each second, and on a busy machine a check takes seconds itself. That is not ours to promise."""
+"""Docker checks each second, and on a busy machine a check itself takes seconds. This is not part of our promise."""
 HEALTH_S = 2.0
-"""What we promise from Docker's verdict on."""
+"""Our promise, counted from Docker's verdict."""
 
 REPLICA_OPTIONS = [
     *("--name", REPLICA, "--hostname", REPLICA),
@@ -36,24 +36,24 @@ REPLICA_OPTIONS = [
 
 
 def docker_is_installed() -> bool:
-    """Whether this part can be shown."""
+    """Return whether this part can be shown."""
     path = environment()["PATH"]
     return all(shutil.which(program, path=path) for program in DOCKER_PROGRAMS)
 
 
 class DockerPart:
-    """`fetch` gets http://web/ so many times from the demo's client: how often which replica answered."""
+    """The steps. `fetch` gets http://web/ so many times from the demo's client and counts the answers by replica."""
 
     def __init__(self, lab: Lab, fetch: Callable[[int], Counter[str]]) -> None:
         self._lab = lab
         self._fetch = fetch
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
-        """As the demo's own."""
+        """Return steps like the demo's own."""
         return [
             ("`netagent install docker` on h1 and h2, and start their dockerds", self._install),
             ("h2: `docker run --network app --label netagent.service=web …`, a third replica", self._run),
-            ("h1: `docker run --rm --network app …` fetches http://web/ with its first breath", self._first),
+            ("h1: `docker run --rm --network app …` fetches http://web/ as its first action", self._first),
             ("let the HEALTHCHECK of Docker's replica fail, then recover", self._fall_ill),
             ("h2: `docker rm -f`", self._remove),
         ]
@@ -106,14 +106,14 @@ class DockerPart:
         inspect = ["docker", "inspect", "--format", "{{.State.Health.Status}}", REPLICA]
         host = self._lab.host("h2")
         wait_until(
-            lambda: host.must(inspect).strip() == health, VERDICT_S, f"Docker does not find it {health}"
+            lambda: host.must(inspect).strip() == health, VERDICT_S, f"Docker does not report it as {health}"
         )
 
     def _inside(self, *command: str) -> None:
         self._lab.host("h2").must(["docker", "exec", REPLICA, *command])
 
     def _until_answers(self, expected: set[str], within_s: float) -> float:
-        """Until exactly these replicas answer. Raises LabError for a wrong answer as well as for a late one."""
+        """Wait until exactly these replicas answer. Raises LabError for a wrong answer as well as for a late one."""
         seen: Counter[str] = Counter()
 
         def so() -> bool:

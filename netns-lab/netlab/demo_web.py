@@ -1,6 +1,6 @@
-"""The demo's web service: counts visits in Redis, which it knows as `database`. It knows nothing of netagent.
+"""The demo's web service: counts visits in Redis, which it uses as `database`. It knows nothing about netagent.
 
-Each request looks the name up and connects afresh, as simple programs do.
+Each request resolves the name and opens a new connection, as simple programs do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Page(BaseHTTPRequestHandler):
     """Answers every GET with one line."""
 
     def do_GET(self) -> None:
-        """`hello from h1, visit 17`, or 502 with the reason when the database does not answer."""
+        """Answer `hello from h1, visit 17`, or 502 with the reason when the database does not answer."""
         try:
             status, text = 200, f"hello from {socket.gethostname()}, visit {count_visit()}\n"
         except (OSError, ValueError) as error:
@@ -28,7 +28,7 @@ class Page(BaseHTTPRequestHandler):
 
 
 def count_visit() -> int:
-    """Redis's INCR in its wire protocol: the request is a line, the answer `:17`."""
+    """Send Redis's INCR in its wire protocol: the request is a line, the answer `:17`."""
     with socket.create_connection(("database", REDIS_PORT), TIMEOUT_S) as connection:
         connection.sendall(b"INCR visits\r\n")
         answer = connection.makefile("rb").readline(64)
@@ -38,7 +38,7 @@ def count_visit() -> int:
 
 
 class DualStackServer(ThreadingHTTPServer):
-    """IPv6, and IPv4 through it."""
+    """Listens on IPv6, and on IPv4 through it."""
 
     address_family = socket.AF_INET6
     daemon_threads = True

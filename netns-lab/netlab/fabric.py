@@ -1,8 +1,8 @@
 """The fabric: one bridge in a namespace of its own, with one port for each host, named after it.
 
-Faults are levels: the whole rule set is made from `Faults` and put in place in one transaction, so `heal` is the
-rule set of no faults. They sit on the bridge between the ports, where neither host can see or repair them, and drop
-in silence, as cables and far-away firewalls do. Loss is drawn by nftables itself; the `netem` module, which many
+Faults are declarative: the whole rule set is generated from `Faults` and installed in one transaction, so `heal` is
+the rule set without faults. The rules are on the bridge between the ports, where no host can see or repair them, and
+drop silently, as cables and distant firewalls do. nftables itself draws random loss; the `netem` module, which many
 small kernels lack, is not needed.
 """
 
@@ -17,14 +17,14 @@ from netlab.state import Faults
 
 BRIDGE = "fabric"
 GATEWAYS = (ip_interface("192.0.2.254/24"), ip_interface("2001:db8::fe/64"))
-"""The fabric's own addresses, in the documentation networks (RFC 5737, RFC 3849) in which all hosts are. Nothing
-listens there unless a test puts something there; the hosts' resolv.conf names the one of their family."""
+"""The fabric's own addresses, in the documentation networks (RFC 5737, RFC 3849) of all hosts. Nothing listens there
+unless a test starts a server; the hosts' resolv.conf names the one of their family."""
 
 SECOND_BRIDGE = "fabric2"
 SECOND_INTERFACE = "eth1"
 SECOND_NETWORKS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:0:1::/64"))
-"""Of second uplinks, in further documentation networks; a host's last number is the same in both, and so is the
-family."""
+"""Networks of second uplinks, in further documentation networks; a host's last number and the family are the same in
+both."""
 ANY_SEGMENTS = 65535
 """The kernel's default (GSO_MAX_SEGS)."""
 HOST_INTERFACE = "eth0"
@@ -38,11 +38,11 @@ class Fabric:
         self.namespace = f"{lab}-fabric"
 
     def host_namespace(self, host: str) -> str:
-        """The name under which `ip netns` knows a host."""
+        """Return the name of a host for `ip netns`."""
         return f"{self._lab}-{host}"
 
     def create(self) -> None:
-        """The empty bridge."""
+        """Create the empty bridge."""
         must(["ip", "netns", "add", self.namespace])
         ip(
             self.namespace,
@@ -56,7 +56,7 @@ class Fabric:
         )
 
     def plug_in(self, host: str, address: str) -> None:
-        """Make a host's network namespace and its cable. Made directly where they belong, never outside."""
+        """Create a host's network namespace and its cable, directly where they belong, never outside."""
         namespace = self.host_namespace(host)
         must(["ip", "netns", "add", namespace])
         ip(
@@ -72,7 +72,7 @@ class Fabric:
         )
 
     def plug_in_second(self, host: str, address: str) -> str:
-        """Another cable, to a bridge of its own; the address that the host has there."""
+        """Add another cable, to a bridge of its own; return the address that the host has there."""
         network = next(one for one in SECOND_NETWORKS if one.version == ip_address(address).version)
         second = str(network[int(ip_address(address)) & 0xFF])
         namespace = self.host_namespace(host)
@@ -89,7 +89,7 @@ class Fabric:
         return second
 
     def readdress(self, host: str, old: str, new: str) -> None:
-        """The host's address becomes another one, as by a new lease: for a moment it has none."""
+        """Replace the host's address, as a new lease does: for a moment it has none."""
         ip(
             self.host_namespace(host),
             f"address del {_with_length(old)} dev {HOST_INTERFACE}",
@@ -97,7 +97,7 @@ class Fabric:
         )
 
     def cut_cable(self, host: str) -> None:
-        """Nothing gets in or out from this moment on; what dies on the host afterwards can tell nobody."""
+        """Let nothing in or out from now on, so that nothing that dies on the host afterwards can be announced."""
         for cable in (host, f"{host}-2"):
             run(["ip", "-n", self.namespace, "link", "set", cable, "down"])
 
@@ -107,17 +107,17 @@ class Fabric:
         run(["ip", "-n", self.namespace, "link", "delete", host])
 
     def apply(self, faults: Faults, plugged: list[str]) -> None:
-        """Make the fabric as faulty as told, no more and no less."""
+        """Install exactly these faults."""
         must(["ip", "netns", "exec", self.namespace, "nft", "-f", "-"], stdin=render_rules(faults))
-        # A veth carries in one piece what was left for a card to cut into packets. Where a cable is small, what is
-        # measured there must be packets.
+        # A veth carries packets unsegmented that are left for a card to segment. Where a cable is small, the packets
+        # on the fabric must have their real sizes.
         segments = 1 if faults.mtu else ANY_SEGMENTS
         for host in plugged:
             ip(self.host_namespace(host), f"link set {HOST_INTERFACE} gso_max_segs {segments}")
 
 
 def gateway_for(address: str) -> IPv4Interface | IPv6Interface:
-    """The fabric's own address in the family of a host's, with the network that both are in."""
+    """Return the fabric's own address in the family of a host's, with the network that both are in."""
     return next(one for one in GATEWAYS if one.version == ip_address(address).version)
 
 
@@ -126,29 +126,29 @@ def _with_length(address: str) -> str:
 
 
 def _at_once(address: str) -> str:
-    """An IPv6 address that nobody else has needs no second of looking for others who have it."""
+    """Return options that skip duplicate detection of an IPv6 address, which would take a second."""
     return "nodad" if ":" in address else ""
 
 
 def ip(namespace: str, *commands: str) -> None:
-    """Several `ip` commands in one go. Raises LabError with the first complaint."""
+    """Run several `ip` commands at once. Raises LabError with the first complaint."""
     done = run(["ip", "-n", namespace, "-batch", "-"], stdin="\n".join(commands) + "\n")
     if done.status != 0:
         raise LabError(f"ip in {namespace}: {done.stderr.strip().splitlines()[0]}")
 
 
 def render_rules(faults: Faults) -> str:
-    """The nftables script that makes exactly these faults."""
+    """Return the nftables script for exactly these faults."""
     rules = [f'iifname "{a}" oifname "{b}" drop' for a, b in faults.cuts]
     for host, port in faults.blocks:
         match = f"meta l4proto {{ tcp, udp }} th dport {port} drop"
         rules += [f'iifname "{host}" {match}', f'oifname "{host}" {match}']
     for host, percent in faults.loss.items():
-        # A comparison with the modulus itself is refused as always true, which is what 100 % means.
+        # nftables refuses a comparison with the modulus itself, because it is always true: 100 % drops anyway.
         lot = "drop" if percent >= 100 else f"numgen random mod 10000 < {round(percent * 100)} drop"
         rules += [f'iifname "{host}" {lot}', f'oifname "{host}" {lot}']
     for host, mtu_bytes in faults.mtu.items():
-        # Not the port's MTU: four bytes more would pass, and bridge netfilter would cut packets in pieces to fit.
+        # Not the port's MTU: four bytes more would pass, and bridge netfilter would fragment packets to fit.
         large = f"meta length > {mtu_bytes} drop"
         rules += [f'iifname "{host}" {large}', f'oifname "{host}" {large}']
     body = "".join(f"    {rule}\n" for rule in rules)
@@ -165,6 +165,6 @@ def render_rules(faults: Faults) -> str:
 
 
 def named_namespaces() -> list[str]:
-    """What `ip netns` would list."""
+    """Return the namespaces that `ip netns` lists."""
     folder = Path("/run/netns")
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

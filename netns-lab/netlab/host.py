@@ -1,7 +1,7 @@
 """One host: its power, its disk, programs run on it, and its agent.
 
 Programs are started with `nsenter` in all namespaces of the host's process 1. The agent is an ordinary daemon there:
-it gets its configuration from `/etc/netagent/netagent.toml` on the host's disk and uses its default folders.
+it reads its configuration from `/etc/netagent/netagent.toml` on the host's disk and uses its default folders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from netlab.state import HostState
 KEEPER = Path(__file__).with_name("keeper.py")
 
 AGENT_S = 20.0
-"""An agent answers on its socket after about a second; a busy machine may need more. Its stop is bounded by 15 s."""
+"""An agent answers on its socket after about a second; a busy machine may need more. Its stop takes 15 s at most."""
 
 BOOT_S = 15.0
 
@@ -59,11 +59,11 @@ class Host:
         return self._state.init is not None and self._state.init.alive
 
     def boot(self) -> None:
-        """Cable, namespaces, file systems. Raises LabError; then nothing of it is left but the disk."""
+        """Create cable, namespaces and file systems. Raises LabError; then only the disk is left."""
         if self.has_power:
-            raise LabError(f"{self.name} has power already", exit_status=4)
+            raise LabError(f"{self.name} already has power", exit_status=4)
         self._disk.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._fabric.unplug(self.name)  # the cable of a host that died by itself
+        self._fabric.unplug(self.name)  # remove the cable of a host that died by itself
         self._fabric.plug_in(self.name, self.address)
         try:
             self._state.init = self._start_keeper()
@@ -91,7 +91,7 @@ class Host:
         return ProcessId.of(int(words[words.index("pid") + 1]))
 
     def power_off(self) -> None:
-        """As by a cut cable: silence first, then death. Only the disk is left."""
+        """Cut the power: silence first, then death. Only the disk is left."""
         self._fabric.cut_cable(self.name)
         for keeper in keepers(self._fabric):
             if keeper.host == self.name:
@@ -103,14 +103,14 @@ class Host:
     # ---- programs
 
     def entering(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` on this host. Raises LabError when it has no power."""
+        """Return the command line that runs `argv` on this host. Raises LabError when it has no power."""
         if self._state.init is None or not self.has_power:
             raise LabError(f"{self.name} has no power: `lab power {self.name} on`", exit_status=4)
         target = str(self._state.init.pid)
         return ["nsenter", "--target", target, "--all", "--", *argv]
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> Finished:
-        """Run to the end on this host; the caller judges the status."""
+        """Run a command to its end on this host; the caller checks the status."""
         return programs.run(self.entering(argv), stdin=stdin, timeout_s=timeout_s)
 
     def must(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> str:
@@ -122,7 +122,7 @@ class Host:
         return done.stdout
 
     def start(self, argv: Sequence[str], log: Path) -> None:
-        """Leave a daemon behind on this host, writing to `log` on the machine."""
+        """Start a daemon on this host and leave it running, with its log in `log` on the machine."""
         with log.open("ab") as sink:
             subprocess.run(
                 self.entering(["setsid", "--fork", *argv]),
@@ -135,7 +135,7 @@ class Host:
             )
 
     def path(self, inside: str) -> Path:
-        """A file of this host as the machine reaches it while the host has power."""
+        """Return the path on the machine of a file of this host, valid while the host has power."""
         self.entering([])
         assert self._state.init is not None
         return Path(f"/proc/{self._state.init.pid}/root{inside}")
@@ -148,7 +148,7 @@ class Host:
         return self._agent.running
 
     def start_agent(self, *, wait: bool = True) -> None:
-        """Start it and, unless told not to wait, return when it answers on its socket."""
+        """Start it and, unless `wait` is False, return when it answers on its socket."""
         programs.require(["netagent"])
         self._agent.start(["netagent", "agent"])
         self._state.agent_wanted = True
@@ -156,45 +156,45 @@ class Host:
             self.wait_agent()
 
     def wait_agent(self) -> None:
-        """Until it answers. Raises LabError with the end of its log if it dies or takes too long."""
+        """Wait until it answers. Raises LabError with the end of its log if it dies or takes too long."""
         self._agent.wait()
 
     def stop_agent(self) -> None:
-        """SIGTERM, and wait for a clean end."""
+        """Send SIGTERM, and wait for a clean end."""
         self._state.agent_wanted = False
         self._agent.stop()
 
     def kill_agent(self) -> None:
-        """SIGKILL to the agent alone; its resolver, its containers and the kernel go on."""
+        """Send SIGKILL to the agent alone; its resolver, its containers and the kernel continue."""
         self._state.agent_wanted = False
         self._agent.kill()
 
     def signal_agent(self, name: str) -> None:
-        """Send the agent a signal, such as "HUP", and wait for nothing."""
+        """Send the agent a signal, such as "HUP", without waiting."""
         self._agent.signal(name)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of the agent's log."""
+        """Return the end of the agent's log."""
         return self._agent.log_tail(lines)
 
     # ---- container runtimes
 
     @property
     def docker(self) -> Docker:
-        """The dockerd of this host, which may not run."""
+        """Return the dockerd of this host, which may not run."""
         return Docker(self, self._state, self._folder / "dockerd.log")
 
     @property
     def podman(self) -> Podman:
-        """The podman of this host."""
+        """Return the podman of this host."""
         return Podman(self)
 
     def install(self, runtime: str) -> None:
-        """Let the agent serve `docker` or `podman` from its next start on."""
+        """Make the agent serve `docker` or `podman` from its next start on."""
         self.must(["netagent", "install", runtime])
 
     def _write_configuration(self) -> None:
-        """Once for each disk, so that what a user changes there stays."""
+        """Write it once per disk, so that a user's changes stay."""
         file = self.path("/etc/netagent/netagent.toml")
         if not file.exists():
             file.parent.mkdir(mode=0o755, exist_ok=True)
@@ -206,14 +206,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """A host's process 1 as it is found on the machine, whatever the state file says."""
+    """A host's process 1 as found on the machine, whatever the state file says."""
 
     host: str
     process: ProcessId
 
 
 def keepers(fabric: Fabric) -> list[Keeper]:
-    """Those of one lab."""
+    """Return those of one lab."""
     found = []
     for process, (namespace, _disk, host) in running_script("netlab/keeper.py", 3):
         if process.alive and namespace == fabric.host_namespace(host):

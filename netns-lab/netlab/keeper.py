@@ -1,20 +1,20 @@
-"""Process 1 of a host: makes the host's namespaces, lays out its file systems, then only reaps orphans.
+"""Process 1 of a host: creates the host's namespaces and file systems, then only reaps orphans.
 
-Run as a script, `python -I keeper.py NAMESPACE DISK HOSTNAME`, in a network namespace that exists already. It
-writes `pid N`, the number of the new process 1 as the machine sees it, and `ready` or an error to standard output,
-in any order, and closes it. Killing process 1 kills every process of the host in the same instant; then nothing
-holds its mounts and the namespaces of its containers any more, and they vanish with it. Only the disk stays.
+Run as a script, `python -I keeper.py NAMESPACE DISK HOSTNAME`, in an existing network namespace. It writes `pid N`,
+the id of the new process 1 as the machine sees it, and `ready` or an error to standard output, in any order, and
+closes it. Killing process 1 kills every process of the host in the same instant; then nothing holds its mounts and
+the namespaces of its containers any more, and they vanish with it. Only the disk stays.
 
 The host sees the machine's programs and files. Its own are:
   /etc, /opt, /usr/libexec, /var
                overlays on the machine's, written to the disk, so they survive a power cut;
   /var/lib/docker, /var/lib/containers
-               plain folders of the disk, because the runtimes lay overlays there, which cannot lie on an overlay;
-  /run         empty memory;
+               plain folders of the disk, because the runtimes create overlays there, which cannot be on an overlay;
+  /run         an empty file system in memory;
   /proc, /sys  of its own namespaces, with a boot id of its own and a control group tree of its own.
 
-The control groups are one below ours in each hierarchy, named as the network namespace. They are all that outlives
-process 1 beside the disk; `cgroups.py` removes them.
+The control groups are one below ours in each hierarchy, named after the network namespace. Except for the disk, only
+they outlive process 1; `cgroups.py` removes them.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ OVERLAID = ("etc", "opt", "usr/libexec", "var")
 PLAIN = ("var/lib/docker", "var/lib/containers")
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_ENTRANCES = "/run/.cgroups"
-"""Lists the files of the host through which a process started from outside enters the host's control groups."""
+"""Lists the files of the host by which a process started from outside enters the host's control groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """A control group hierarchy as the machine has it mounted, and our place in it."""
+    """A control group hierarchy as mounted on the machine, and our place in it."""
 
     mount_point: Path
     kind: str
     """`cgroup` (version 1) or `cgroup2`."""
     options: str
-    """What `mount -o` needs to mount it again; empty for version 2."""
+    """Options for `mount -o` to mount it again; empty for version 2."""
     ours: Path
 
 
 def main(namespace: str, disk: Path, hostname: str) -> None:
-    """Never returns in process 1."""
+    """Run as the host's process 1, where it never returns."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/run/netns", namespace).open("rb") as handle:
         _check(libc.setns(handle.fileno(), CLONE_NEWNET), "setns")
@@ -94,7 +94,7 @@ def _mount(*arguments: str) -> None:
 
 
 def _hierarchies() -> list[Hierarchy]:
-    """Those mounted at the usual place; a machine may have none, one of version 2, or several of version 1 too."""
+    """Return those mounted at the usual place: none, one of version 2, or also several of version 1."""
     places = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _number, controllers, path = line.split(":", 2)
@@ -116,13 +116,14 @@ def _move_to_own_cgroups(hierarchies: list[Hierarchy], name: str) -> None:
         own = hierarchy.ours / name
         own.mkdir(exist_ok=True)
         if hierarchy.options == "cpuset":
-            for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then nobody may enter
+            for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then no process may enter
                 (own / file).write_text((hierarchy.ours / file).read_text())
         (own / "cgroup.procs").write_text("0")
 
 
 def _mount_cgroups(hierarchies: list[Hierarchy]) -> None:
-    """Their roots are ours now. A root of version 2 that hands controllers down may hold no process itself."""
+    """Mount the trees with our groups as roots. A root of version 2 that delegates controllers may hold no
+    process."""
     if any(hierarchy.mount_point != CGROUPS for hierarchy in hierarchies):
         _mount("-t", "tmpfs", "-o", "mode=755,size=1m", "tmpfs", str(CGROUPS))
     entrances = []
@@ -138,7 +139,7 @@ def _mount_cgroups(hierarchies: list[Hierarchy]) -> None:
 
 
 def _lay_out(disk: Path, hostname: str, hierarchies: list[Hierarchy]) -> None:
-    # Slave, not private: what the machine unmounts must not live on in a host.
+    # Slave, not private: file systems that the machine unmounts must not stay mounted in a host.
     _mount("--make-rslave", "/")
     for folder in OVERLAID:
         upper, work = disk / folder, disk / f".{folder.replace('/', '-')}"
@@ -160,13 +161,13 @@ def _lay_out(disk: Path, hostname: str, hierarchies: list[Hierarchy]) -> None:
 
 
 def _own_identity(hostname: str) -> None:
-    """What tells one machine, and one start of it, from another."""
+    """Set what distinguishes one machine, and one boot of it, from another."""
     boot_id = Path("/run/.boot_id")
     boot_id.write_text(f"{uuid.uuid4()}\n")
     _mount("--bind", str(boot_id), "/proc/sys/kernel/random/boot_id")
     marker = Path("/etc/netns-lab-host")
     if marker.exists():
-        return  # this disk has been set up by an earlier boot
+        return  # an earlier boot has set up this disk
     _replace("/etc/machine-id", f"{uuid.uuid4().hex}\n")
     _replace("/etc/hostname", f"{hostname}\n")
     _replace("/etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {hostname}\n")
@@ -174,7 +175,7 @@ def _own_identity(hostname: str) -> None:
 
 
 def _replace(path: str, text: str) -> None:
-    """Often such a file is a link into a folder that the host does not have."""
+    """Replace a file, which is often a link into a folder that the host does not have."""
     Path(path).unlink(missing_ok=True)
     Path(path).write_text(text)
 

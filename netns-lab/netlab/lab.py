@@ -1,4 +1,4 @@
-"""The lab as a whole: what each command does.
+"""The lab as a whole: the implementation of each command.
 
 Commands that change something hold the state file's lock for as long as they run; those that only run a program
 inside do not.
@@ -27,14 +27,14 @@ from netlab.topology import Topology
 PROGRAMS = ("ip", "nft", "nsenter", "mount")
 
 DOWN_S = 5.0
-"""One go removes a lab. This long it is tried again."""
+"""Removing a lab usually takes one attempt. It is repeated for this long."""
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What `lab status` shows."""
+    """The output of `lab status`."""
 
     hosts: list[tuple[str, str, bool, bool]]
     """(name, address, has power, agent runs)."""
@@ -51,14 +51,14 @@ class Lab:
         self._file = StateFile(folder)
         self._fabric = Fabric(folder.name)
 
-    # ---- all of it
+    # ---- the whole lab
 
     def up(
         self, topology: Topology, *, join: bool = True, agents: bool = True, runtimes: bool = False
     ) -> None:
-        """Boot all hosts, start their agents, make them a cluster, and fill it. All or nothing.
+        """Boot all hosts, start their agents, make them a cluster, and create its contents. All or nothing.
 
-        With `runtimes` every host has a dockerd and a podman as well, and its agent serves them.
+        With `runtimes` every host has a dockerd and a podman as well, which its agent serves.
         """
         programs.require_root()
         programs.require([*PROGRAMS, *(["netagent"] if agents else [])])
@@ -89,9 +89,9 @@ class Lab:
             raise
 
     def down(self) -> None:
-        """Remove everything, going by what is on the machine, not by the state file. LabError for leftovers."""
+        """Remove everything found on the machine, whatever the state file says. LabError for leftovers."""
         programs.require_root()
-        # Of an `up` that was killed, a program may just have begun to make something.
+        # After an `up` that was killed, a program may just be creating something.
         wait_until(
             self._removed, DOWN_S, lambda: f"could not remove: {', '.join(self.remains())}", every_s=0.1
         )
@@ -110,14 +110,14 @@ class Lab:
         return not self.remains()
 
     def remains(self) -> list[str]:
-        """What of this lab is on the machine, by name; empty = nothing."""
+        """Return the names of everything of this lab on the machine; empty = nothing."""
         running = [f"{keeper.host} (process {keeper.process.pid})" for keeper in keepers(self._fabric)]
         groups = [str(group) for group in cgroups.named(self._host_names())]
         files = [str(self.folder)] if self.folder.exists() else []
         return [*running, *self._namespaces(), *groups, *files]
 
     def overview(self) -> Overview:
-        """How things stand."""
+        """Return the present state."""
         state = self._file.read()
         hosts = [self._host(state, name) for name in state.hosts]
         containers = [self._container(state, name) for name in state.containers]
@@ -130,27 +130,27 @@ class Lab:
     # ---- hosts
 
     def host(self, name: str) -> Host:
-        """For running things on it. Raises LabError when there is no such host."""
+        """Return a host for running programs on it. Raises LabError when it does not exist."""
         return self._host(self._file.read(), name)
 
     @property
     def hosts(self) -> list[Host]:
-        """All, in the order of their numbers."""
+        """Return all hosts, in the order of their numbers."""
         state = self._file.read()
         return [self._host(state, name) for name in state.hosts]
 
     @contextmanager
     def changing(self, host: str) -> Iterator[Host]:
-        """A host whose agent or dockerd is about to be started or stopped."""
+        """Yield a host whose agent or dockerd will be started or stopped."""
         with self._file.change() as state:
             yield self._host(state, host)
 
     def power_off(self, name: str) -> None:
-        """The host dies with all that is on it; nobody is told."""
+        """Kill the host with everything on it, without any notice."""
         with self._file.change() as state:
             host = self._host(state, name)
             if not host.has_power:
-                raise LabError(f"{name} has no power already", exit_status=4)
+                raise LabError(f"{name} already has no power", exit_status=4)
             host.power_off()
 
     def power_on(self, name: str) -> list[str]:
@@ -188,14 +188,14 @@ class Lab:
                 valid = False
             taken = [other for other, one in state.hosts.items() if one.address == address]
             if not valid or taken:
-                why = f"is {taken[0]}'s" if taken else f"is no address of a host in {gateway.network}"
+                why = f"is {taken[0]}'s" if taken else f"is not an address of a host in {gateway.network}"
                 raise LabError(f"{address} {why}", exit_status=2)
             if host.has_power:
                 self._fabric.readdress(name, host.address, address)
             state.hosts[name].address = address
 
     def plug_in_second(self, name: str) -> str:
-        """A second uplink, until the host is without power; the address there."""
+        """Add a second uplink, until the host loses power; return the address there."""
         with self._file.change() as state:
             host = self._host(state, name)
             host.entering([])
@@ -204,13 +204,15 @@ class Lab:
     # ---- containers
 
     def container(self, name: str) -> Container:
-        """For running things in it. Raises LabError when there is no such container."""
+        """Return a container for running programs in it. Raises LabError when it does not exist."""
         return self._container(self._file.read(), name)
 
     def add_container(self, name: str, host: str, attach: Sequence[str], command: Sequence[str] = ()) -> str:
-        """Make, attach and start it. Returns what `netagent attach` printed."""
+        """Create, attach and start it. Return the output of `netagent attach`."""
         if not _CONTAINER_NAME.fullmatch(name):
-            raise LabError(f"{name!r} is no container name: a-z, 0-9, '-' and '_', at most 63", exit_status=2)
+            raise LabError(
+                f"{name!r} is not a container name: a-z, 0-9, '-' and '_', at most 63", exit_status=2
+            )
         with self._file.change() as state:
             if name in state.containers:
                 raise LabError(f"there is a container {name} on {state.containers[name].host}", exit_status=4)
@@ -223,7 +225,7 @@ class Lab:
                 raise
 
     def remove_container(self, name: str, *, kill: bool = False) -> None:
-        """Detach, then remove it; with `kill` its end comes without a word to the agent."""
+        """Detach, then remove it; with `kill` the agent is not told."""
         with self._file.change() as state:
             container = self._container(state, name)
             if container.exists:
@@ -235,15 +237,15 @@ class Lab:
     # ---- faults
 
     def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
-        """Nothing passes between two hosts, or from the first to the second only."""
+        """Drop everything between two hosts, or only from the first to the second."""
         if one == other:
-            raise LabError(f"{one} can't be cut from itself: name two hosts", exit_status=2)
+            raise LabError(f"cannot cut {one} from itself: name two hosts", exit_status=2)
         with self._changing_faults(one, other) as faults:
             pairs = [(one, other)] if one_way else [(one, other), (other, one)]
             faults.cuts = sorted({*faults.cuts, *pairs})
 
     def block(self, host: str, port: int) -> None:
-        """A firewall between a host and the others drops TCP and UDP to this port, in both directions."""
+        """Drop TCP and UDP to this port between a host and the others, in both directions, as a firewall would."""
         with self._changing_faults(host) as faults:
             faults.blocks = sorted({*faults.blocks, (host, port)})
 
@@ -253,7 +255,7 @@ class Lab:
             faults.loss[host] = percent
 
     def shrink(self, host: str, mtu_bytes: int) -> None:
-        """The cable of a host silently drops larger packets, as a tunnel on the way would."""
+        """Silently drop larger packets on the cable of a host, as a tunnel on the path would."""
         with self._changing_faults(host) as faults:
             faults.mtu[host] = mtu_bytes
 
@@ -271,7 +273,7 @@ class Lab:
             yield state.faults
             self._fabric.apply(state.faults, plugged)
 
-    # ---- finding things
+    # ---- look-ups
 
     def _namespaces(self) -> list[str]:
         hosts = self._host_names()
@@ -280,7 +282,7 @@ class Lab:
         ]
 
     def _host_names(self) -> re.Pattern[str]:
-        """As namespaces and control groups of this lab's hosts are called."""
+        """Return the pattern of the names of this lab's namespaces and control groups."""
         return re.compile(rf"{re.escape(self.folder.name)}-h[0-9]+")
 
     def _host(self, state: LabState, name: str) -> Host:

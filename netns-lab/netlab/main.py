@@ -17,14 +17,14 @@ from netlab.state import chosen_dir
 
 DESCRIPTION = """\
 Whole hosts on one machine: each is a set of namespaces with its own network, /etc, /var and /run, on one bridge
-that lives in a namespace too. Nothing is added to the machine's own network. Needs root.
+that is in a namespace too. Nothing is added to the machine's own network. Needs root.
 
 NETLAB_DIR (default /run/natlab) is the lab's folder; its last part names the namespaces, so that several labs can
 be up at once."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; the exit status: 0 done, 2 wrong usage, 4 refused, 5 failed, or that of a program inside."""
+    """Run one command; return 0 done, 2 wrong usage, 4 refused, 5 failed, or the status of a program inside."""
     words, command = _split(list(argv))
     arguments = _parser().parse_args(words)
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             return handler(lab, arguments, command)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader has left, as `head` does
+    except BrokenPipeError:  # the reader has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """What stands after the first `--` is a command for inside and none of ours."""
+    """Split at the first `--`: the rest is a command for inside."""
     if "--" not in argv:
         return argv, []
     at = argv.index("--")
@@ -57,7 +57,7 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 Add: TypeAlias = Callable[..., argparse.ArgumentParser]
-"""A command: its name, who does it, its help, and the names of its positional arguments."""
+"""Adds a command: its name, its function, its help, and the names of its positional arguments."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _of_the_lab(add: Add) -> None:
     demo = add(
-        "demo", _demo, "the tutorial as a program: three hosts, a database, two web replicas, three accidents"
+        "demo", _demo, "the tutorial as a program: three hosts, a database, two web replicas, three failures"
     )
     demo.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     up = add("up", _up, "boot hosts h1 ... hN at 192.0.2.1 ... and make them a cluster")
@@ -92,15 +92,17 @@ def _of_the_lab(add: Add) -> None:
     size.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
     size.add_argument("--topology", type=Path, metavar="FILE", help="TOML: hosts, networks and containers")
     up.add_argument("--ipv6", action="store_true", help="hosts have IPv6 addresses only, 2001:db8::1 ...")
-    up.add_argument("--no-join", action="store_true", help="start the agents, but form no cluster")
+    up.add_argument("--no-join", action="store_true", help="start the agents without forming a cluster")
     up.add_argument("--no-agent", action="store_true", help="boot the hosts only")
     up.add_argument("--runtimes", action="store_true", help="with Docker and Podman, which the agents serve")
-    add("down", _down, "remove the lab, also what a crash left of it")
+    add("down", _down, "remove the lab, including leftovers of a crash")
     add("status", _status, "hosts, containers and faults")
 
 
 def _of_hosts(add: Add) -> None:
-    agent = add("agent", _agent, "stop is SIGTERM, kill SIGKILL; the host and its containers live on", "host")
+    agent = add(
+        "agent", _agent, "stop sends SIGTERM, kill SIGKILL; the host and its containers continue", "host"
+    )
     agent.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
     docker = add(
         "docker",
@@ -109,15 +111,17 @@ def _of_hosts(add: Add) -> None:
         "host",
     )
     docker.add_argument("action", choices=["start", "stop", "kill", "restart", "log"])
-    add("podman", _podman, "make podman ready on a host: its configuration, an image `lab`", "host")
-    power = add("power", _power, "off: the host dies as by a cut cable; on: it boots with its disk", "host")
+    add("podman", _podman, "set up podman on a host: its configuration, an image `lab`", "host")
+    power = add(
+        "power", _power, "off: the host dies as by a cut power cable; on: it boots with its disk", "host"
+    )
     power.add_argument("action", choices=["off", "on"])
-    address = add("address", _address, "a host gets another address on the fabric, as by a new lease", "host")
+    address = add("address", _address, "give a host another address on the fabric, as by a new lease", "host")
     address.add_argument("address", metavar="ADDRESS")
     add(
         "uplink",
         _uplink,
-        "a second uplink, eth1, on a fabric of its own, until the host has no power",
+        "add a second uplink, eth1, on a fabric of its own, until the host loses power",
         "host",
     )
     add("host", _run_on_host, "run a command on a host: lab host HOST -- CMD...", "host")
@@ -132,7 +136,9 @@ def _of_containers(add: Add) -> None:
         "name",
     )
     container.add_argument(
-        "attach", nargs=argparse.REMAINDER, help="options of `netagent attach`; without, it is not attached"
+        "attach",
+        nargs=argparse.REMAINDER,
+        help="options of `netagent attach`; without them it is not attached",
     )
     add("exec", _run_in_container, "run a command inside a container: lab exec NAME -- CMD...", "name")
     remove = add("rm", _remove, "detach and remove a container", "name")
@@ -140,14 +146,16 @@ def _of_containers(add: Add) -> None:
 
 
 def _of_faults(add: Add) -> None:
-    cut = add("cut", _cut, "nothing passes between two hosts any more", "one", "other")
+    cut = add("cut", _cut, "drop everything between two hosts", "one", "other")
     cut.add_argument("--one-way", action="store_true", help="only from the first to the second")
     add("heal", _heal, "undo all cuts, blocks, losses and small cables")
     loss = add("loss", _loss, "lose packets to and from a host", "host")
     loss.add_argument("percent", type=_number(float, 0, 100), metavar="PERCENT")
-    mtu = add("mtu", _mtu, "a host's cable drops larger packets in silence", "host")
+    mtu = add("mtu", _mtu, "silently drop larger packets on a host's cable", "host")
     mtu.add_argument("bytes", type=_number(int, 68, 65535), metavar="N")
-    block = add("block", _block, "a firewall drops TCP and UDP to this port, to and from a host", "host")
+    block = add(
+        "block", _block, "drop TCP and UDP to this port, to and from a host, as a firewall would", "host"
+    )
     block.add_argument("port", type=_number(int, 1, 65535), metavar="PORT")
 
 
@@ -158,13 +166,13 @@ def _number(kind: type[int] | type[float], low: int, high: int) -> Callable[[str
             raise argparse.ArgumentTypeError(f"must be between {low} and {high}")
         return value
 
-    parse.__name__ = "number"  # what argparse calls it in its message
+    parse.__name__ = "number"  # the name in argparse's message
     return parse
 
 
 def _needed(command: list[str]) -> list[str]:
     if not command:
-        raise LabError("say which command to run, after `--`", exit_status=2)
+        raise LabError("the command to run is missing: give it after `--`", exit_status=2)
     return command
 
 
@@ -177,7 +185,7 @@ def _demo(_lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
 def _up(lab: Lab, arguments: argparse.Namespace, _command: list[str]) -> int:
     if arguments.topology and arguments.ipv6:
         raise LabError(
-            "a topology file says itself whether its hosts have IPv6 only: ipv6 = true", exit_status=2
+            "--ipv6 does not go with a topology file: write ipv6 = true into the file", exit_status=2
         )
     plan = (
         topology.from_file(arguments.topology)

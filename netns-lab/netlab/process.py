@@ -1,6 +1,6 @@
-"""Processes of other sessions, told apart by more than their number.
+"""Processes of other sessions, identified by more than their id.
 
-A pid alone may have been given to somebody else meanwhile; together with its start time it is an identity.
+A pid alone may have been reused in the meantime; together with its start time it is an identity.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """Raises LabError when there is none."""
+        """Return the process with this id. Raises LabError when there is none."""
         fields = _stat(pid)
         if fields is None:
             raise LabError(f"process {pid} is gone")
@@ -33,12 +33,12 @@ class ProcessId:
 
     @property
     def alive(self) -> bool:
-        """False for a zombie as well: whatever it ran has ended."""
+        """False for a zombie as well: its program has ended."""
         fields = _stat(self.pid)
         return fields is not None and fields[0] not in "ZX" and int(fields[19]) == self.started
 
     def kill(self, *, within_s: float = 10.0) -> None:
-        """SIGKILL, and wait until it has ended. For a process 1 this ends its whole process namespace."""
+        """Send SIGKILL, and wait for the end. For a process 1 this ends its whole process namespace."""
         if not self.alive:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -53,9 +53,10 @@ def wait_until(
     *,
     every_s: float = 0.02,
 ) -> float:
-    """Seconds it took. Raises LabError with `otherwise` when a look that began after `within_s` finds it untrue.
+    """Wait for a condition; return the seconds. Raises LabError with `otherwise` if a check that began after
+    `within_s` fails.
 
-    A look takes its time, on a busy machine a second. One that began earlier says nothing of the end of the bound.
+    A check takes time, on a busy machine a second. One that began earlier says nothing about the end of the limit.
     """
     begun = looked = time.monotonic()
     while not condition():
@@ -68,7 +69,7 @@ def wait_until(
 
 
 def innermost_pid(pid: int) -> str | None:
-    """The number of a process in its own process namespace; None when it is gone."""
+    """Return the id of a process in its own process namespace; None when it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
             if line.startswith("NSpid:"):
@@ -77,7 +78,7 @@ def innermost_pid(pid: int) -> str | None:
 
 
 def running_script(script: str, arguments: int) -> Iterator[tuple[ProcessId, list[str]]]:
-    """All processes of this machine that run a script whose path ends so, with this many arguments, and those."""
+    """Yield processes of this machine that run a script whose path ends so, with so many arguments, and these."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -88,7 +89,7 @@ def running_script(script: str, arguments: int) -> Iterator[tuple[ProcessId, lis
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields after the command's name, which may hold spaces and brackets itself."""
+    """Return the fields after the command's name, which may contain spaces and brackets itself."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

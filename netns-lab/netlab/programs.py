@@ -1,7 +1,7 @@
-"""Running other programs, bounded in time.
+"""Run other programs, with time limits.
 
-Each runs in a session of its own, so that a timeout ends the whole group: `nsenter --pid` forks, and killing only
-the process we started would leave its child behind, holding our pipe open.
+Each runs in a session of its own, so that a timeout ends the whole group: `nsenter --pid` forks, and killing only the
+process that we started would leave its child behind, holding our pipe open.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ DEBIAN_PACKAGE = {
     "runc": "runc",
     "busybox": "busybox-static",
 }
-"""Where to get a program that is missing."""
+"""The packages of missing programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a program left behind."""
+    """The result of a program."""
 
     argv: tuple[str, ...]
     status: int
@@ -49,17 +49,17 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """One line of what it wrote, for an error message: the one that says so itself, else the last."""
+        """One line of its output for an error message: one that begins like an error, else the last."""
         lines = (self.stderr.strip() or self.stdout.strip() or f"exit status {self.status}").splitlines()
         return next((line for line in lines if "rror:" in line), lines[-1])
 
 
 def environment() -> dict[str, str]:
-    """Ours without the variables that would lead `netagent` elsewhere, and with its commands on the path."""
+    """Return our environment without variables that would mislead `netagent`, and with its commands in PATH."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("NETAGENT_", "NETLAB_"))}
     kept["PATH"] = ":".join(filter(None, (_netagent_dir(), os.environ.get("PATH"), SYSTEM_PATH)))
     kept.setdefault("LANG", "C.UTF-8")
-    kept["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # it would stand before every answer on such a machine
+    kept["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # otherwise it precedes every answer on such a machine
     return kept
 
 
@@ -69,14 +69,14 @@ def _netagent_dir() -> str:
 
 
 def path_of(name: str) -> str:
-    """Where a program is that `require` has found."""
+    """Return the path of a program that `require` has found."""
     found = shutil.which(name, path=environment()["PATH"])
     assert found is not None
     return found
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises LabError that names every missing program and the Debian package that has it."""
+    """Raise LabError that names every missing program and its Debian package."""
     path = environment()["PATH"]
     missing = [name for name in names if shutil.which(name, path=path) is None]
     if "netagent" in missing:
@@ -92,9 +92,9 @@ def require(names: Iterable[str]) -> None:
 
 
 def require_root() -> None:
-    """Raises LabError for anybody but root."""
+    """Raise LabError for any user but root."""
     if os.geteuid() != 0:
-        raise LabError("the lab makes namespaces and needs root: run it with sudo", exit_status=4)
+        raise LabError("the lab creates namespaces and needs root: run it with sudo", exit_status=4)
 
 
 def run(
@@ -104,7 +104,7 @@ def run(
     timeout_s: float = 30.0,
     env: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Run to the end; the caller judges the status. Raises LabError after `timeout_s` or if it cannot be started."""
+    """Run to the end; the caller checks the status. Raises LabError after `timeout_s` or if it cannot be started."""
     try:
         process = subprocess.Popen(
             argv,
@@ -130,7 +130,7 @@ def run(
 
 @contextlib.contextmanager
 def started(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run in the background while the block lasts; what it prints is dropped."""
+    """Run in the background for the length of the block; the output is dropped."""
     null = subprocess.DEVNULL
     with subprocess.Popen(
         argv, stdin=null, stdout=null, stderr=null, env=environment(), text=True, start_new_session=True
@@ -143,7 +143,7 @@ def started(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def must(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> str:
-    """Run and return standard output. Raises LabError with what the program said if its status is not 0."""
+    """Run and return standard output. Raises LabError with the program's complaint if its status is not 0."""
     done = run(argv, stdin=stdin, timeout_s=timeout_s)
     if done.status != 0:
         raise LabError(f"`{' '.join(argv[:8])}` failed: {done.complaint}")
@@ -151,7 +151,7 @@ def must(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> st
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """End a program and all it forked, unless it has been waited for."""
+    """Kill a program and all processes that it forked, unless it has been waited for."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,10 +1,10 @@
-"""Docker and Podman on a host. Nothing is downloaded: both get an image `lab`, made here.
+"""Docker and Podman on a host. Nothing is downloaded: both get an image `lab`, built here.
 
 The image has busybox. Its /usr is empty and its /lib leads there, so that with `-v /usr:/usr:ro` every program of the
 machine runs in a container. Its main process is a sleep that ends at once when the runtime stops it.
 
-A dockerd sits in the host's namespaces and control groups and starts a containerd of its own, so it, its shims and
-its containers die with the host; images and containers are on the host's disk.
+A dockerd is in the host's namespaces and control groups and starts a containerd of its own, so it, its shims and its
+containers die with the host; images and containers are on the host's disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DOCKER_PROGRAMS = ("dockerd", "docker", "runc", "iptables", "busybox")
 PODMAN_PROGRAMS = ("podman", "runc", "busybox")
 
 DOCKERD_S = 40.0
-"""It answers after a second. It waits up to 15 s for a plug-in that is not there, and as long to stop containers."""
+"""It answers after a second. It waits up to 15 s for a missing plug-in, and as long to stop containers."""
 
 CHANGES = (
     'CMD ["sleep", "2147483647"]',
@@ -36,7 +36,7 @@ CHANGES = (
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 )
 
-# No systemd runs on a host, so none keeps the control groups, the logs and the events.
+# No systemd runs on a host, so none manages the control groups, the logs and the events.
 CONTAINERS_CONF = f"""\
 [containers]
 log_driver = "k8s-file"
@@ -56,7 +56,7 @@ JOIN_CGROUPS = f'while read -r file; do echo $$ >"$file"; done <{CGROUP_ENTRANCE
 
 
 class RuntimeHost(Machine, Protocol):
-    """What a runtime needs of its host."""
+    """What a runtime needs from its host."""
 
     name: str
 
@@ -64,7 +64,7 @@ class RuntimeHost(Machine, Protocol):
 
 
 class Docker:
-    """The dockerd of a host; its client is run as any program there."""
+    """The dockerd of a host; run its client like any program there."""
 
     def __init__(self, host: RuntimeHost, state: HostState, log_file: Path) -> None:
         self._host = host
@@ -81,44 +81,44 @@ class Docker:
 
     @property
     def options(self) -> list[str]:
-        """Those it was last started with, unless it has been stopped since."""
+        """The options of its last start, unless it has been stopped since."""
         return self._state.dockerd_wanted or []
 
     def start(self, options: Sequence[str]) -> None:
-        """Start it and return when it takes commands and has the image."""
+        """Start it and return when it accepts commands and has the image."""
         programs.require(DOCKER_PROGRAMS)
         self._daemon.start(["sh", "-c", JOIN_CGROUPS, "sh", "dockerd", *options])
         self._state.dockerd_wanted = list(options)
         self._daemon.wait()
-        # It accepts connections before it is up, and answers when it is.
+        # It accepts connections before it is ready, and answers when it is.
         done = self._host.run(["docker", "version"], timeout_s=DOCKERD_S)
         if done.status != 0:
             raise LabError(f"dockerd of {self._host.name}: {done.complaint}:\n{self.log_tail()}")
         load_image(self._host, "docker")
 
     def stop(self) -> None:
-        """SIGTERM: it stops its containers, unless told to let them live, and ends."""
+        """Send SIGTERM: it stops its containers, unless configured to leave them running, and ends."""
         self._state.dockerd_wanted = None
         self._daemon.stop()
 
     def kill(self) -> None:
-        """SIGKILL to dockerd; its containers live on."""
+        """Send SIGKILL to dockerd; its containers continue."""
         self._state.dockerd_wanted = None
         self._daemon.kill()
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return self._daemon.log_tail(lines)
 
 
 class Podman:
-    """The podman of a host: a program that is run there, and no daemon."""
+    """The podman of a host: a program that is run there, not a daemon."""
 
     def __init__(self, host: RuntimeHost) -> None:
         self._host = host
 
     def prepare(self) -> None:
-        """Configuration and image; what is there already stays."""
+        """Write configuration and image; existing files stay."""
         programs.require(PODMAN_PROGRAMS)
         file = self._host.path("/etc/containers/containers.conf")
         if not file.exists():
@@ -128,7 +128,7 @@ class Podman:
 
 
 def load_image(host: RuntimeHost, runtime: str) -> None:
-    """Give the image to `docker` or `podman` on that host, if it has none of that name."""
+    """Load the image into `docker` or `podman` on that host, unless it has one of that name."""
     if host.run([runtime, "image", "inspect", IMAGE]).status == 0:
         return
     file = f"/run/lab-image-{runtime}.tar"
@@ -137,12 +137,12 @@ def load_image(host: RuntimeHost, runtime: str) -> None:
     done = host.run([runtime, "import", *changes, file, IMAGE], timeout_s=60.0)
     host.path(file).unlink()
     if done.status != 0:
-        raise LabError(f"{runtime} on {host.name} does not take the image: {done.complaint}")
+        raise LabError(f"{runtime} on {host.name} does not accept the image: {done.complaint}")
 
 
 @functools.cache
 def image() -> bytes:
-    """The image's root as a tar archive, about 2 MB."""
+    """Return the image's root as a tar archive, about 2 MB."""
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w") as archive:
         for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"):

@@ -1,6 +1,6 @@
-"""What is up, in one file that every `lab` command reads and a few rewrite, under a lock.
+"""The lab's state in one file, which every `lab` command reads and some rewrite, under a lock.
 
-The file is for finding things, not for cleaning up: `lab down` goes by what it finds on the machine, so a lab whose
+The file is for finding things, not for cleaning up: `lab down` removes what it finds on the machine, so a lab whose
 file was lost can still be removed.
 """
 
@@ -64,7 +64,7 @@ class Faults:
 
 @dataclass(slots=True)
 class LabState:
-    """All of it."""
+    """The whole state."""
 
     hosts: dict[str, HostState] = field(default_factory=dict)
     containers: dict[str, ContainerState] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class LabState:
 
 
 def chosen_dir() -> Path:
-    """`NETLAB_DIR`, so that several labs can be up side by side. Raises LabError for a name we cannot use."""
+    """Return `NETLAB_DIR`, so that several labs can be up side by side. Raises LabError for an unusable name."""
     path = Path(os.environ.get("NETLAB_DIR") or DEFAULT_DIR)
     if not path.is_absolute() or not _LAB_NAME.fullmatch(path.name):
         raise LabError(
@@ -96,7 +96,7 @@ class StateFile:
         return self._file.exists()
 
     def read(self) -> LabState:
-        """Raises LabError when no lab is up, or the file cannot be understood."""
+        """Read the state. Raises LabError when no lab is up, or the file is damaged."""
         try:
             return _decode(json.loads(self._file.read_text()))
         except FileNotFoundError:
@@ -106,7 +106,7 @@ class StateFile:
 
     @contextmanager
     def change(self) -> Iterator[LabState]:
-        """The state, locked; written when the block ends, also by an error: what was done is then on record."""
+        """Yield the state, locked; write it when the block ends, also by an error, to record what was done."""
         self._lock.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self._lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ class StateFile:
 
     def _write(self, state: LabState) -> None:
         if not self._file.parent.exists():
-            return  # `lab down` came in between; nothing is left to describe
+            return  # `lab down` came in between; there is nothing left to describe
         fresh = self._file.with_suffix(".new")
         fresh.write_text(json.dumps(dataclasses.asdict(state), indent=1))
         fresh.replace(self._file)

@@ -1,4 +1,4 @@
-"""What `lab up` builds: a number of hosts, and from a file also networks and containers.
+"""The plan for `lab up`: a number of hosts, and from a file also networks and containers.
 
 hosts = 3
 ipv6 = true                                       # the hosts have IPv6 addresses only
@@ -22,7 +22,7 @@ from netlab.errors import LabError
 from netlab.state import ContainerState
 
 MAX_HOSTS = 60
-"""Each is a process 1, an agent and a resolver: about 130 MB."""
+"""Each has a process 1, an agent and a resolver: about 130 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Topology:
 
 
 def of_hosts(count: int, *, ipv6: bool = False) -> Topology:
-    """Hosts h1 … hN at 192.0.2.1 …, or at 2001:db8::1 … Raises LabError for a count out of range."""
+    """Return hosts h1 … hN at 192.0.2.1 …, or at 2001:db8::1 … Raises LabError for a count out of range."""
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_HOSTS:
         raise LabError(f"a lab has 1 to {MAX_HOSTS} hosts, not {count!r}", exit_status=2)
     first = ip_address("2001:db8::1" if ipv6 else "192.0.2.1")
@@ -49,12 +49,12 @@ def from_file(path: Path) -> Topology:
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror}", exit_status=2) from None
     except ValueError as error:
-        raise LabError(f"{path} is no TOML: {error}", exit_status=2) from None
+        raise LabError(f"{path} is not valid TOML: {error}", exit_status=2) from None
     unknown = sorted(raw.keys() - {"hosts", "ipv6", "networks", "container"})
     if unknown:
         raise LabError(f"{path}: unknown key {unknown[0]}", exit_status=2)
     if not isinstance(raw.get("ipv6", False), bool):
-        raise LabError(f"{path}: ipv6 is true or false, not {raw['ipv6']!r}", exit_status=2)
+        raise LabError(f"{path}: ipv6 must be true or false, not {raw['ipv6']!r}", exit_status=2)
     hosts = of_hosts(raw.get("hosts", 3), ipv6=raw.get("ipv6", False)).hosts
     try:
         networks = [_texts(network) for network in raw.get("networks", [])]
@@ -66,7 +66,7 @@ def from_file(path: Path) -> Topology:
 
 def _container(part: dict[str, Any], hosts: dict[str, str]) -> ContainerState:
     if part.get("host") not in hosts:
-        raise ValueError(f"a container's host is one of {', '.join(hosts)}, not {part.get('host')!r}")
+        raise ValueError(f"a container's host must be one of {', '.join(hosts)}, not {part.get('host')!r}")
     unknown = sorted(part.keys() - {"host", "attach", "command"})
     if unknown:
         raise ValueError(f"unknown key {unknown[0]} of a container")

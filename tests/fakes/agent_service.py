@@ -138,7 +138,7 @@ def doctor_of(*, failed: bool = False) -> schema.Doctor:
         "host": [
             {
                 "name": "ports",
-                "says": "nobody else has our ports",
+                "says": "no other program uses netagent's ports",
                 "verdict": "passed",
                 "note": "",
                 "findings": [],
@@ -148,7 +148,7 @@ def doctor_of(*, failed: bool = False) -> schema.Doctor:
         "intent": [
             {
                 "name": "neighbours",
-                "says": "each address of a network leads to its MAC",
+                "says": "each address of a network maps to its MAC",
                 "verdict": "failed" if failed else "passed",
                 "note": "",
                 "findings": [finding] if failed else [],
@@ -179,7 +179,7 @@ def pong(lost_at: str = "") -> schema.Ping:
         "host": "h2",
         "reached": not lost_at,
         "lost_at": lost_at,
-        "says": "nothing comes back from 10.160.0.3" if lost_at else "db answers",
+        "says": "no reply from 10.160.0.3" if lost_at else "db answers",
         "results": [
             {
                 "address": "10.160.0.3",

@@ -300,7 +300,7 @@ def test_a_foreign_device_with_our_name_is_not_taken_over(
 
     async def body(host: Host) -> None:
         host.namespace.run(f"ip link add {name} type bridge")
-        with pytest.raises(RefusedError, match="taken on this host"):
+        with pytest.raises(RefusedError, match="has the interface name"):
             await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
         assert "alias" not in host.namespace.run(f"ip link show {name}")
 

@@ -226,7 +226,7 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
                 h1.namespace.run(f"ping -c1 -W2 {address}")
 
             h1.namespace.run("ip route replace 10.66.0.0/20 dev wire")
-            told = "a route to 10.66.0.0/20 exists that is not ours"
+            told = "another program's route to 10.66.0.0/20 exists"
             await wait_until(lambda: h1.reconciler.trouble_with(BRIDGE) == told, "it is told", 2.0)
             assert "10.66.0.0/20 dev wire" in h1.namespace.run("ip route")
             h1.namespace.run("ip route del 10.66.0.0/20 dev wire")
@@ -327,9 +327,9 @@ def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespa
             h1.reconciler.set_desired(DesiredChange(desired_of(h1, network(), other, third)), 1)
             with trio.fail_after(10):
                 await h1.reconciler.wait_programmed(1)
-            assert h1.reconciler.trouble_with(TUNNEL) == f"VNI {VNI} is used by vx-foreign, which is not ours"
+            assert h1.reconciler.trouble_with(TUNNEL) == f"another program's device vx-foreign uses VNI {VNI}"
             named = h1.reconciler.trouble_with(bridge_name(VNI + 2))
-            assert named == f"a device named {bridge_name(VNI + 2)} exists that is not ours"
+            assert named == f"another program's device has the name {bridge_name(VNI + 2)}"
             assert "alias" not in wire[0].run(f"ip link show {bridge_name(VNI + 2)}")
             # The other network is up, and the troubled one heals by itself once the cause is gone.
             assert vxlan_name(VNI + 1) in wire[0].run("ip link")

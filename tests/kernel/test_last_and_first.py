@@ -77,7 +77,7 @@ def test_scenario_40_a_foreign_device_with_our_vni_and_port(world: World) -> Non
     host.run(make)
     foreign = host.run("ip -d link show vx-foreign")
     refusal = world.h1.refusal("attach", "app", box.name, "web")
-    assert f"VNI {vni} is used by vx-foreign, which is not ours" in refusal
+    assert f"another program's device vx-foreign uses VNI {vni}" in refusal
     wait_for(lambda: not traces(world, app), GONE_S, "nothing is half built")
     assert "eth0" not in box.run("ip link")
     assert host.run("ip -d link show vx-foreign") == foreign

@@ -63,7 +63,7 @@ def test_explicit_rules_at_our_ports_and_bridges_are_named_on_either_host(lastin
         lasting.lab.host("h2").must(command.split())
         assert findings(lasting, "h2", "input-rules") == []
     with table(lasting, "h2", "bridge", "forward", "tcp dport 7002 drop"):
-        assert "drops some of what our bridges pass" in findings(lasting, "h2", "forward-rules")[0]
+        assert "drops some packets on netagent's bridges" in findings(lasting, "h2", "forward-rules")[0]
         assert lasting.try_netagent("h1", "ping", "c1", "c2").status == 0
         text = said(lasting, 1, "ping", "c1", "c2:7002")
         assert "foreign firewall of h2: the rule `tcp dport 7002 drop`" in text
@@ -91,7 +91,7 @@ def test_a_host_without_a_route_is_named(lasting: Cluster) -> None:
     lasting.lab.host("h1").must(["ip", "route", "add", "unreachable", "198.51.100.0/24"])
     text = said(lasting, 1, "ping", "c1", "198.51.100.7", "--count", "1")
     assert "route of this host to 198.51.100.7: there is none" in text
-    assert "look at the other end" not in text
+    assert "check the other end" not in text
     lasting.lab.host("h1").must(["ip", "route", "del", "unreachable", "198.51.100.0/24"])
 
 
@@ -122,8 +122,8 @@ def test_a_blocked_gossip_port_is_told_from_a_dead_agent(app: Cluster) -> None:
     app.lab.block("h2", 7956)
     app.wait(lambda: app.agents("h1").get("h2") == "dead", DEAD_S, "h2 is not taken for dead")
     (notice,) = warned(app, "h1", "agent-dead")
-    assert "the agent of h2 runs, and gossip takes it for dead" in notice[0]
-    assert "let UDP and TCP ports 7956 and 7957 pass" in notice[1]
+    assert "the agent of h2 runs, but gossip considers it dead" in notice[0]
+    assert "allow UDP and TCP ports 7956 and 7957" in notice[1]
     assert findings(app, "h1", "agents") == [notice[0]]
     app.lab.heal()
     app.wait(lambda: app.agents("h1").get("h2") == "alive", DEAD_S, "h2 does not come back")

@@ -120,12 +120,12 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     h1.must(["iptables", "-P", "FORWARD", "DROP"])
     app.wait(lambda: app.pings("c1", far["addresses"][0]), 2.0, "what bridges pass is not kept from it")
     message, _cure = warnings(app, "h1")["foreign-firewall"]
-    assert "drops by its policy what containers send out of this host" in message
+    assert "drops packets that containers send out of this host by its policy" in message
     # As on a kernel where nothing can be kept from it.
     h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-filter-vlan-tagged=1"])
     app.wait(lambda: not app.pings("c1", far["addresses"][0]), 5.0, "packets pass the host's rules")
     # Twice a second the agent looks whether bridge netfilter can be kept away.
-    dropped = "chain FORWARD of table ip filter drops by its policy what our bridges pass"
+    dropped = "chain FORWARD of table ip filter drops packets on netagent's bridges by its policy"
     app.wait(lambda: dropped in warnings(app, "h1")["foreign-firewall"][0], 5.0, "it is not told")
     message, cure = warnings(app, "h1")["foreign-firewall"]
     assert "bridge-nf-call-iptables" in message
@@ -140,7 +140,7 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
         h1.must(words.split())
     assert app.pings("c1", far["addresses"][0]), "the cure is one"
     message, cure = warnings(app, "h1")["foreign-firewall"]
-    assert "drops by its policy what containers send out of this host" in message
+    assert "drops packets that containers send out of this host by its policy" in message
     for command in cure.split("; "):
         h1.must(["sh", "-c", command])
     assert "foreign-firewall" not in warnings(app, "h1"), "that one as well"

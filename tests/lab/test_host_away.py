@@ -126,7 +126,7 @@ def test_names_lead_past_hosts_that_the_overlay_does_not_reach(app: Cluster) -> 
         for one in app.netagent("h1", "inspect", "web-3", "--why")["why"]["objects"]
         if one["kind"] == "name" and one["state"] == "not needed"
     }
-    assert "this host gets no answer from h3 by the overlay" in why
+    assert "this host gets no answer from h3 over the overlay" in why
     warnings = [one["message"] for one in app.netagent("h1", "status")["warnings"]]
     assert any("names lead to replicas on other hosts" in one for one in warnings), warnings
     for away in ("stopped", "killed"):

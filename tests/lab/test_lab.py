@@ -60,7 +60,7 @@ def test_hosts_reach_each_other_and_share_nothing_else(bare_lab: Lab) -> None:
 
 def test_what_cannot_be_done_is_told_in_a_sentence(bare_lab: Lab) -> None:
     itself = lab_command(bare_lab, "cut", "h1", "h1")
-    assert (itself.status, itself.stderr) == (2, "lab: h1 can't be cut from itself: name two hosts\n")
+    assert (itself.status, itself.stderr) == (2, "lab: cannot cut h1 from itself: name two hosts\n")
     nowhere = programs.run([sys.executable, LAB, "up"], env={**os.environ, "NETLAB_DIR": "/proc/nowhere"})
     assert nowhere.status == 5
     assert re.fullmatch(r"lab: .*No such file or directory: '/proc/nowhere'\n", nowhere.stderr)
@@ -358,7 +358,7 @@ def test_topology_files(tmp_path: Path) -> None:
     [
         ("hosts = 0", "1 to 60"),
         ("hosts = 'three'", "1 to 60"),
-        ("hosts = [", "no TOML"),
+        ("hosts = [", "not valid TOML"),
         ("host = 3", "unknown key host"),
         ("ipv6 = 1", "true or false"),
         ("networks = ['app']", "list of texts"),

@@ -196,7 +196,7 @@ def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(app: Cl
         assert app.answers("c1", "c2") == expected
         why = json.loads(app.try_netagent("h1", "inspect", "c1", "--why", "--json").stdout)["why"]
         told = [(one["state"], one["reason"]) for one in why["objects"] if one["kind"] == "resolver"]
-        assert told == [("present", "led to port 61053")] * 2
+        assert told == [("present", "redirected to port 61053")] * 2
         # Attached while the server runs.
         app.netagent("h1", "detach", "c1")
         assert "netagent" not in h1.must(led)

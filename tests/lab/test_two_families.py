@@ -109,7 +109,7 @@ def loses_the_cluster_s_family_and_gets_it_back(mixed: Cluster, one: dict[str, A
         assert "`advertise`" in told[name]["cure"]
     found = mixed.try_netagent("h2", "doctor")
     assert found.status == 1
-    assert "h1 is reached at 192.0.2.1 and this host at 2001:db8::2" in found.stdout
+    assert "h1 has the address 192.0.2.1 and this host 2001:db8::2" in found.stdout
     # To the others it is as without power: for good, and not by turns.
     for name in ("h1", "h3"):
         mixed.wait(

@@ -1,6 +1,6 @@
-"""One container's interface: the veth pair, its far end inside the container's namespace, and what that end has.
+"""One container's interface: the veth pair, its peer inside the container's namespace, and the peer's configuration.
 
-Read `attach` (the face), `veth_binding` (made or finished from whatever is there), `veth_pair`, `guest_config`,
-`guest_watch` (is it still as it was left?), `netns` (work inside another namespace).
+Read `attach` (the interface to the rest), `veth_binding` (creates or completes a pair from any state), `veth_pair`,
+`guest_watch` (checks whether it is unchanged), `netns` (work inside another namespace).
 Imports `datapath.netlink`, `datapath.host` and `datapath.reconcile`.
 """

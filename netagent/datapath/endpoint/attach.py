@@ -1,11 +1,11 @@
-"""One endpoint's interface: a veth whose far end is in the container's namespace. The bind step of an attachment.
+"""One endpoint's interface: a veth whose peer is in the container's namespace. The bind step of an attachment.
 
-The far end is born in its namespace with its last name, MAC and MTU, so there is no moment with a half-made interface
-under a wrong name, and a name that is taken fails the creation as a whole. The container gets its addresses, the
-routes to its subnets and, by one of its endpoints, a default route that comes after any other.
+The peer is created in its namespace with its final name, MAC and MTU. So the container never sees a half-made
+interface under a wrong name, and a name that is taken fails the creation as a whole. The container gets its
+addresses, the routes to its subnets and, through one of its endpoints, a default route that comes after any other.
 
-A pair is found again by its alias, so `bind` after a crash at any line finishes what is there, and `unbind` needs no
-memory of where the endpoint was. When the namespace goes, the kernel removes both ends.
+A pair is found again by its alias. So `bind` after a crash at any line completes what is there, and `unbind` does not
+need to know where the endpoint was. When the namespace goes, the kernel removes both ends.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from netagent.model.ids import EndpointId, peer_name, veth_name
 
 _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _RESERVED_IFNAMES = {"all", "default", "lo"}
-"""`all` and `default` are folders of /proc/sys beside those of the interfaces."""
+"""`all` and `default` are folders of /proc/sys next to those of the interfaces."""
 
 
 class Attacher:
-    """Makes and removes endpoints' interfaces.
+    """Creates and removes the interfaces of endpoints.
 
-    The network's bridge must exist (Reconciler.wait_programmed). `netlink` is of the host's namespace, whose identity
-    is `host_netns` (default: the calling thread's); attaching that one is refused. `settings`: of that namespace as
-    well; without them the host's ends keep IPv6.
+    The network's bridge must exist (Reconciler.wait_programmed). `netlink` belongs to the host's namespace, whose
+    identity is `host_netns` (default: the calling thread's); attaching that namespace is refused. `settings` belongs
+    to it as well; without `settings` the host's ends keep IPv6.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Attacher:
         self._host_netns = host_netns or _own_netns()
 
     async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
-        """Make the interface, or finish it if it is there; return its name inside the namespace.
+        """Create the interface, or complete an existing one; return its name inside the namespace.
 
         InputError for a bad interface name; RefusedError `namespace-gone`, `host-namespace`, `interface-taken`;
-        FailedError when the bridge is missing or the kernel says no. When it raises, also by cancellation, nothing is
-        left of an interface that it began.
+        FailedError when the bridge is missing or the kernel refuses. When it raises, also by cancellation, nothing is
+        left of an interface that it began to create.
         """
         if endpoint.ifname:
             _check_ifname(endpoint.ifname)
@@ -79,21 +79,21 @@ class Attacher:
                     f"{endpoint.netns_path} is the host's own network namespace",
                     code="host-namespace",
                     thing=endpoint.netns_path,
-                    hint="attach a container's",
+                    hint="attach a container's namespace",
                 )
-            with _failing("make", endpoint), closing(await open_inside(netns_fd)) as inside:
+            with _failing("create", endpoint), closing(await open_inside(netns_fd)) as inside:
                 binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
                 return await binding.complete(vni)
 
     async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
-        """See whether a bound endpoint's interface is as `bind` left it, and put right what is not; what that was.
+        """Check whether a bound endpoint's interface is as `bind` left it, and repair it; return what was repaired.
 
-        Costs a look of a millisecond where nothing is. RefusedError and FailedError as `bind`; then it is as it was,
-        or a part of it is put right.
+        Costs about a millisecond if nothing changed. RefusedError and FailedError as `bind`; then the interface is
+        unchanged or partly repaired.
         """
         with (
             opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd,
-            _failing("put right", endpoint),
+            _failing("repair", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
             binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
@@ -104,20 +104,22 @@ class Attacher:
             return damages
 
     async def open_news(self, netns_path: str, identity: tuple[int, int]) -> GuestNews:
-        """Of all that changes in a namespace. Close it; until then the namespace is held in being. RefusedError
-        `namespace-gone`; OSError."""
+        """Open a netlink subscription in the namespace, which reports all changes there. The socket keeps the
+        namespace alive until the caller closes it. RefusedError `namespace-gone`; OSError."""
         return await open_news(netns_path, identity)
 
     async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
-        """Make the pair with both ends in the host's namespace, for a runtime that moves the container's end itself;
-        return that end's name. A pair that waits already is kept. FailedError as `bind`; then nothing is left."""
+        """Create the pair with both ends in the host's namespace, for a runtime that moves the container's end
+        itself; return that end's name. An existing pair is kept. FailedError as `bind`; then nothing is left."""
         peer = peer_name(endpoint.endpoint_id)
         host_end = veth_name(endpoint.endpoint_id)
         bridge = await bridge_of(endpoint, self._netlink, vni)
         if await link_called(self._netlink, host_end) is not None:
             if await link_called(self._netlink, peer) is not None:
                 return peer
-            await self.unbind(endpoint.endpoint_id)  # it leads to where the endpoint was before
+            await self.unbind(
+                endpoint.endpoint_id
+            )  # this pair leads to the namespace that the endpoint had before
         pair = VethPair(
             name=host_end,
             alias=endpoint_alias(endpoint.endpoint_id),
@@ -136,29 +138,29 @@ class Attacher:
             await self._netlink.execute([delete_link_index(index)])
             raise_if_full(endpoint, errors)
             raise FailedError(
-                f"can't make the interface of {endpoint.endpoint_id}: {errors[0].strerror}",
+                f"cannot create the interface of {endpoint.endpoint_id}: {errors[0].strerror}",
                 code="bind-failed",
                 thing=endpoint.endpoint_id,
             )
         return peer
 
     async def has_entered(self, endpoint: LocalEndpoint) -> bool:
-        """Whether the runtime has done its part: the container's end is in the namespace, and up.
+        """Return whether the runtime is done: the container's end is in the namespace, and up.
 
-        Bringing it up is what libnetwork does last. An address of ours that came before its own would have it fail
-        with "file exists", and the container with it. RefusedError `namespace-gone`.
+        Bringing the end up is the last thing that libnetwork does. If our addresses came before its own, it would
+        fail with "file exists", and the container with it. RefusedError `namespace-gone`.
         """
         with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
             existing = await link_called(self._netlink, veth_name(endpoint.endpoint_id))
             if existing is None or not existing.has_carrier:
-                return False  # as most often while it is asked every few milliseconds: without a look inside
+                return False  # the usual case while a caller polls every few milliseconds: no look inside
             inside = Netlink(await run_in_netns(netns_fd, open_socket))
             with closing(inside):
                 return await peer_of(existing, inside) is not None
 
     async def unbind(self, endpoint_id: EndpointId) -> None:
-        """Remove the endpoint's interface: nobody finds either end when this returns, though the kernel may be at
-        work on them for another 45 ms (netagent.datapath.endpoint.link_delete). No error if there is none."""
+        """Remove the endpoint's interface. When this returns, neither end can be found, though the kernel may need
+        another 45 ms for its cleanup (netagent.datapath.endpoint.link_delete). No error if there is none."""
         link = await self._link_of(endpoint_id)
         if link is None:
             return
@@ -166,18 +168,18 @@ class Attacher:
             await self._removal.remove(link.index)
         except OSError as error:
             raise FailedError(
-                f"can't remove interface {link.name}: {error.strerror}",
+                f"cannot remove the interface {link.name}: {error.strerror}",
                 code="unbind-failed",
                 thing=endpoint_id,
             ) from error
 
     async def list_endpoint_devices(self) -> dict[EndpointId, str]:
-        """Every endpoint's interface that exists, by its host side's name: also leftovers that nobody wants."""
+        """Return the host-side name of every endpoint interface that exists, including leftovers."""
         found = ((endpoint_on(link), link) for link in await all_links(self._netlink))
         return {endpoint_id: link.name for endpoint_id, link in found if endpoint_id is not None}
 
     async def _link_of(self, endpoint_id: EndpointId) -> LinkMessage | None:
-        """The host's end: under its own name, or whatever somebody has called it since."""
+        """Find the host's end under its own name, or by its alias if it was renamed."""
         link = await link_called(self._netlink, veth_name(endpoint_id))
         if link is not None and endpoint_on(link) == endpoint_id:
             return link
@@ -187,10 +189,10 @@ class Attacher:
 
 
 def _check_ifname(ifname: str) -> None:
-    """Stricter than the kernel, which takes `%d` as a pattern and any byte but `/`, `:` and white space."""
+    """Be stricter than the kernel, which takes `%d` as a pattern and any byte but `/`, `:` and white space."""
     if _IFNAME.fullmatch(ifname) is None or ifname in _RESERVED_IFNAMES:
         raise InputError(
-            f"{ifname!r} can't be the name of an interface",
+            f"{ifname!r} is not a valid interface name",
             code="bad-ifname",
             thing=ifname,
             hint="use 1 to 15 letters, digits, '-', '_' or '.', such as eth1",
@@ -199,12 +201,12 @@ def _check_ifname(ifname: str) -> None:
 
 @contextmanager
 def _failing(do: str, endpoint: LocalEndpoint) -> Iterator[None]:
-    """The kernel's refusals as ours."""
+    """Turn the kernel's refusals into FailedError."""
     try:
         yield
     except OSError as error:
         raise FailedError(
-            f"can't {do} the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
+            f"cannot {do} the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
             code="bind-failed",
             thing=endpoint.endpoint_id,
         ) from error

@@ -1,7 +1,7 @@
-"""Two nftables tables in a sandbox, by which 127.0.0.11 port 53 means our resolver.
+"""Two nftables tables in a sandbox that make our resolver answer at 127.0.0.11 port 53.
 
-**The first** leads to the port that our sockets have. They do not hold port 53, so that a DNS server in the container
-may (0.0.0.0, [::], even 127.0.0.11), and what is sent to 127.0.0.11 port 53 comes to us all the same:
+**The first** redirects to the port of our sockets. They do not use port 53 itself, so that a DNS server in the
+container can (on 0.0.0.0, [::], even 127.0.0.11), and queries to 127.0.0.11 port 53 still reach us:
 
     table ip netagent-dns {                               # flags owner
         chain input { type filter hook input priority 1000
@@ -11,28 +11,28 @@ may (0.0.0.0, [::], even 127.0.0.11), and what is sent to 127.0.0.11 port 53 com
             ip saddr 127.0.0.11 udp sport 61053 udp sport set 53
             ip saddr 127.0.0.11 tcp sport 61053 tcp sport set 53 } }
 
-The port is changed right at our sockets: as the last thing before a query comes in, and the first when an answer goes
-out. All else in the namespace (connection tracking, the container's own rules for port 53, tcpdump) sees port 53
-both ways, as if the sockets had it. No connection is tracked for it, and the checksum is left to the kernel, which on
-`lo` makes none. The table belongs to a netlink socket that goes wherever our sockets go, and lives as long as they do
-(docs/design/0025). Where the kernel knows no owners of tables (before 5.12), it stays until it is deleted, and
-anybody in there with the right may do that.
+The port is changed right at our sockets: as the last step before a query arrives, and as the first when an answer
+leaves. Everything else in the namespace (connection tracking, the container's own rules for port 53, tcpdump) sees
+port 53 both ways, as if the sockets had it. This needs no connection tracking, and the kernel computes the checksum,
+which it omits on `lo`. The table belongs to a netlink socket that is passed on together with our sockets, and exists
+as long as they do (docs/design/0025). Where the kernel has no table owners (before 5.12), the table stays until it is
+deleted, which any process in the namespace with CAP_NET_ADMIN may do.
 
-**The second** stands where Docker's own resolver is. In every container on a user-defined network, Docker's rules in
-the namespace's `nat` table send what goes to 127.0.0.11 port 53 on to a high port, where dockerd answers. The packets
-must stay:
+**The second** precedes Docker's own resolver. In every container on a user-defined network, Docker's rules in the
+namespace's `nat` table send packets for 127.0.0.11 port 53 to a high port, where dockerd answers. Our table keeps
+these packets where they are:
 
     table ip netagent {                                   # flags owner
         chain output { type nat hook output priority -110
             ip daddr 127.0.0.11 ip saddr != 127.0.0.53 udp dport 53 dnat to 127.0.0.11:53
             ip daddr 127.0.0.11 ip saddr != 127.0.0.53 tcp dport 53 dnat to 127.0.0.11:53 } }
 
-A connection is translated once: of all chains of a hook, the first (by priority) that binds it wins, and Docker's are
-at -100. What comes from 127.0.0.53 is left to Docker's rules, and that is how Docker's resolver stays in reach for
-names that are not ours, whatever its port.
+A connection is translated once: of all chains of a hook, the first one (by priority) that binds it wins, and Docker's
+are at -100. Packets from 127.0.0.53 are left to Docker's rules, so Docker's resolver stays reachable for names that
+are not ours, whatever its port.
 
-This table belongs to a socket that the resolver process alone has, and goes with it, by the kernel's own hand: when
-that process dies, however it dies, Docker answers again.
+This table belongs to a socket that only the resolver process has. The kernel removes the table with the socket, so
+that Docker answers again when that process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ from netagent.datapath.netlink.nftables import (
 )
 
 EXEMPT_ADDRESS: Final = "127.0.0.53"
-"""Queries from here go past our table."""
+"""Queries from this address skip our table."""
 
 _ADDRESS: Final = "127.0.0.11"
 _PORT: Final = 53
 _LEAD: Final = "netagent-dns"
 _LEAD_LAST, _LEAD_FIRST = 1000, -1000
-"""Priorities: behind and before everything that has a name in nft(8), connection tracking and NAT included."""
+"""Priorities after and before every named one of nft(8), including connection tracking and NAT."""
 _TABLE: Final = "netagent"
 _CHAIN: Final = "output"
 _PRIORITY: Final = -110
@@ -82,19 +82,19 @@ _DNAT: Final = 1
 
 
 class RedirectOutcome(enum.Enum):
-    """What became of the first table."""
+    """The state of the first table."""
 
     OWNED = enum.auto()
-    """It is there, and only its socket can take it away."""
+    """It exists, and only its socket can remove it."""
     THERE = enum.auto()
-    """It is there; anybody with the right may delete it."""
+    """It exists, but any process with CAP_NET_ADMIN may delete it."""
     MISSING = enum.auto()
 
 
 def open_lead(port: int) -> socket.socket:
-    """Make the first table in the calling thread's namespace and return the socket that it lives by.
+    """Create the first table in the calling thread's namespace and return the socket that owns it.
 
-    One without an owner is replaced. OSError when the kernel refuses; EPERM also when another process has one there.
+    A table without an owner is replaced. OSError when the kernel refuses; EPERM also when another process owns one.
     """
     sock = nftables.open_socket()
     try:
@@ -106,7 +106,7 @@ def open_lead(port: int) -> socket.socket:
 
 
 def make_lead(sock: socket.socket, port: int) -> None:
-    """Make the first table in the namespace of the socket, which owns it then where the kernel knows owners."""
+    """Create the first table in the namespace of the socket, which owns it if the kernel supports owners."""
     try:
         nftables.commit(sock, _lead_changes(port, nftables.TABLE_F_OWNER))
     except OSError as error:
@@ -116,16 +116,16 @@ def make_lead(sock: socket.socket, port: int) -> None:
 
 
 def end_lead(sock: socket.socket) -> None:
-    """Take the first table away at once; no error when it is gone already.
+    """Remove the first table at once; no error if it is gone already.
 
-    Not by closing the socket: other copies of it may live on for a while, and the last one to be closed waits for the
-    kernel, some 15 ms.
+    Closing the socket would not do: other copies of it may stay open for a while, and closing the last one waits for
+    the kernel, some 15 ms.
     """
     _end(sock, _LEAD)
 
 
 def end_redirect(sock: socket.socket) -> None:
-    """The same with the second."""
+    """Remove the second table likewise."""
     _end(sock, _TABLE)
 
 
@@ -135,7 +135,7 @@ def _end(sock: socket.socket, name: str) -> None:
 
 
 def lead_of(sock: socket.socket) -> RedirectOutcome:
-    """Ask for the first table in the namespace of its socket. OSError when the kernel does not say."""
+    """Ask for the first table in the namespace of its socket. OSError when the kernel does not answer."""
     request = text(1, _LEAD)
     for kind, body in nftables.exchange(
         sock, nftables.TABLES << 8 | nftables.GETTABLE, 0, socket.AF_INET, request
@@ -151,9 +151,9 @@ def lead_of(sock: socket.socket) -> RedirectOutcome:
 
 
 def led_port() -> int | None:
-    """To which port the first table of the calling thread's namespace leads; None when it is not whole.
+    """Return the port to which the first table of the calling thread's namespace redirects; None if incomplete.
 
-    OSError when the kernel does not say.
+    OSError when the kernel does not answer.
     """
     with nftables.open_socket() as sock:
         try:
@@ -169,7 +169,7 @@ def led_port() -> int | None:
 
 
 def _immediates(rule: bytes) -> Iterator[int]:
-    """The values that a rule loads."""
+    """Yield the values that a rule loads."""
     expressions = dict(split_attributes(rule)).get(4, b"")
     for _, element in split_attributes(expressions):
         fields = dict(split_attributes(element))
@@ -179,9 +179,9 @@ def _immediates(rule: bytes) -> Iterator[int]:
 
 
 def open_redirect() -> socket.socket:
-    """Make the second table in the calling thread's namespace and return the socket that it lives by.
+    """Create the second table in the calling thread's namespace and return the socket that owns it.
 
-    OSError when the kernel refuses; EPERM also when another process holds one there.
+    OSError when the kernel refuses; EPERM also when another process owns one there.
     """
     sock = nftables.open_socket()
     try:
@@ -193,7 +193,7 @@ def open_redirect() -> socket.socket:
 
 
 def open_exempt(kind: socket.SocketKind) -> socket.socket:
-    """Make a socket in the calling thread's namespace whose queries go past our table. OSError when it can't be."""
+    """Return a socket in the calling thread's namespace whose queries skip our table. OSError when impossible."""
     sock = socket.socket(socket.AF_INET, kind)
     try:
         sock.bind((EXEMPT_ADDRESS, 0))
@@ -204,7 +204,7 @@ def open_exempt(kind: socket.SocketKind) -> socket.socket:
 
 
 def _lead_changes(port: int, flags: int) -> list[NftMessage]:
-    """Made, deleted and made again, so that one that was there is replaced in one step."""
+    """Create, delete and create again, so that an existing table is replaced in one transaction."""
     table = text(1, _LEAD) + number(2, flags)
     return [
         NftMessage(nftables.NEWTABLE, 0, table),
@@ -224,7 +224,7 @@ def _lead_chain(name: str, hook: int, priority: int) -> NftMessage:
 
 
 def _lead_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
-    """Change a port of ours from `old` to `new`: the destination's on the way in, the source's on the way out."""
+    """Change our port from `old` to `new`: the destination's on input, the source's on output."""
     address = _DESTINATION_OFFSET if chain == "input" else _SOURCE_OFFSET
     offset = _DESTINATION_PORT_OFFSET if chain == "input" else _SOURCE_PORT_OFFSET
     write = number(5, _REGISTER) + number(2, _TRANSPORT_HEADER) + number(3, offset) + number(4, 2)
@@ -259,7 +259,7 @@ def _changes() -> list[NftMessage]:
 
 
 def _expressions(protocol: int) -> bytes:
-    """One rule: every comparison goes through register 1; what fails one goes on to Docker's chains."""
+    """Return one rule: every comparison uses register 1; a packet that fails one goes on to Docker's chains."""
     address, port = socket.inet_aton(_ADDRESS), _PORT.to_bytes(2, "big")
     return b"".join(
         (

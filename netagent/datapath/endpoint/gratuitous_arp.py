@@ -1,9 +1,9 @@
-"""The frames by which neighbours learn that an address has another MAC now. Pure.
+"""Frames that tell neighbours the new MAC of an address. Pure.
 
     IPv4    an ARP announcement: sender and target are the address (RFC 5227 section 3)
-    IPv6    a neighbour advertisement that nobody asked for, with the override flag (RFC 4861 section 7.2.6)
+    IPv6    an unsolicited neighbour advertisement with the override flag (RFC 4861 section 7.2.6)
 
-Both change the entry of a neighbour that has one, and make none.
+Both update the entry of a neighbour that has one, and create none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ADVERTISEMENT, _OVERRIDE, _TARGET_MAC = 136, 0x20000000, 2
 
 
 def announcement(address: str, mac: str) -> bytes:
-    """The Ethernet frame that tells everybody on the link."""
+    """Return the Ethernet frame for all neighbours on the link."""
     packed, hardware = ipaddress.ip_address(address).packed, bytes.fromhex(mac.replace(":", ""))
     if len(packed) == 4:
         body = _ARP_REQUEST + hardware + packed + bytes(6) + packed
@@ -37,7 +37,7 @@ def announcement(address: str, mac: str) -> bytes:
 
 
 def _checksum(data: bytes) -> int:
-    """RFC 1071, of an even number of bytes."""
+    """Compute the checksum of RFC 1071 over an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,11 +1,11 @@
-"""Inside a container's namespace: is its end of the pair as we left it? And news, when anything there changes.
+"""Check the container's end of a pair from inside its namespace, and report changes there.
 
-Only what is ours must be there: whatever else a container gives itself stays. What must be there is told by the very
-requests that make it (netagent.datapath.endpoint.veth_binding), so that the two can't differ.
+Only our own configuration is checked; anything that a container adds stays. The expected state comes from the very
+requests that create it (netagent.datapath.endpoint.veth_binding), so that the two can't differ.
 
-News come by one socket for each sandbox, made in its namespace: at rest they cost nothing, and a look of a
-millisecond follows only what changed. Settings, of which no news come, are read beside. A namespace lives as long as
-a socket in it; the owner of the news closes it when the endpoint goes.
+Each sandbox has one notification socket, opened in its namespace: at rest it costs nothing, and only a change leads
+to a check, which takes about a millisecond. Settings, for which the kernel sends no notifications, are read in
+addition. A namespace lives as long as a socket in it, so the owner of the news closes it when the endpoint goes.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open
 from netagent.datapath.reconcile.drift import Damage, DamageKind
 
 _MARK = "netagent-inside "
-"""Before the endpoint's id, on the container's end. Not the host side's mark: a runtime may take the end back into
-the host's namespace, and it must not pass for the other one there."""
+"""Alias prefix of the container's end, before the endpoint's id. It differs from the host side's: a runtime may move
+the end back into the host's namespace, where it must not be mistaken for the host's end."""
 
 # Links, addresses and routes of both families: RTMGRP_* of <linux/rtnetlink.h>.
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _NEWS_BYTES = 1 << 16
 _NEWS_AT_ONCE = 64
 _MOST_WATCHED = 32
-"""Interfaces of one namespace whose settings' files stay open."""
+"""Interfaces per namespace whose settings' files stay open."""
 
 
 def inside_alias(endpoint_id: str) -> str:
-    """The mark on the container's end of an endpoint's veth."""
+    """Return the alias of the container's end of an endpoint's veth."""
     return _MARK + endpoint_id
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredGuest:
-    """What one end inside must look like."""
+    """The desired state of the container's end."""
 
     ifname: str
     mac: str
@@ -64,19 +64,19 @@ class DesiredGuest:
 
 @dataclass(frozen=True, slots=True)
 class GuestNamespace:
-    """What a namespace is worked on with from outside. Close it."""
+    """Handles for work on a namespace from outside. Close it."""
 
     netlink: Netlink
     settings: Settings
 
     def close(self) -> None:
-        """Both."""
+        """Close both handles."""
         self.netlink.close()
         self.settings.close()
 
 
 async def open_inside(netns_fd: int) -> GuestNamespace:
-    """OSError when the namespace can't be entered."""
+    """Open the handles. OSError when the namespace can't be entered."""
     sock, settings = await run_in_netns(netns_fd, lambda: _with_settings(open_socket()))
     return GuestNamespace(Netlink(sock), settings)
 
@@ -90,7 +90,7 @@ def _with_settings(sock: socket.socket) -> tuple[socket.socket, Settings]:
 
 
 async def damages_inside(inside: GuestNamespace, peer: LinkMessage, wanted: DesiredGuest) -> list[Damage]:
-    """What somebody did to the container's end. OSError as Netlink.dump."""
+    """Return what was changed at the container's end. OSError as Netlink.dump."""
     found: list[Damage] = []
     if peer.name != wanted.ifname:
         found.append(Damage(DamageKind.DEVICE_RENAMED, f"{wanted.ifname} is now {peer.name}"))
@@ -111,7 +111,7 @@ async def damages_inside(inside: GuestNamespace, peer: LinkMessage, wanted: Desi
 
 
 async def _missing(netlink: Netlink, index: int, wanted: DesiredGuest, *, is_up: bool) -> Iterable[Damage]:
-    """Addresses and routes that are not there. Routes go when a link goes down: that is told already."""
+    """Return missing addresses and routes. Routes go when a link goes down, which is reported already."""
     seen = {decode_address(message.body) for message in await netlink.dump(address_dump())}
     addresses = [decode_address(one.body) for one in wanted.writes if one.type == RTM_NEWADDR]
     lost = [cidr for at, cidr in addresses if (at, cidr) not in seen]
@@ -120,7 +120,7 @@ async def _missing(netlink: Netlink, index: int, wanted: DesiredGuest, *, is_up:
         return damages
     destinations = [route.decode(one.body) for one in wanted.writes if one.type == route.RTM_NEWROUTE]
     needed = {one.destination for one in destinations if one is not None}
-    # The kernel makes the route of an IPv6 address by itself.
+    # The kernel creates the route of an IPv6 address by itself.
     needed |= {ipaddress.IPv6Interface(cidr).network for _, cidr in addresses if ":" in cidr}
     for family in {socket.AF_INET6 if one.version == 6 else socket.AF_INET for one in needed}:
         request = NetlinkRequest(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
@@ -130,7 +130,7 @@ async def _missing(netlink: Netlink, index: int, wanted: DesiredGuest, *, is_up:
 
 
 class GuestNews:
-    """Says when anything changed in a namespace. Close it."""
+    """Signals any change in a namespace. Close it."""
 
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
         sock.setblocking(False)
@@ -140,12 +140,12 @@ class GuestNews:
         self._socket = trio.socket.from_stdlib_socket(sock)
 
     async def wait(self) -> None:
-        """Return when there are news; those that came with it are taken along by `clear`."""
-        with suppress(OSError):  # ENOBUFS: some were lost, which is news as well
+        """Return when there are notifications; `clear` discards the others that came with the first."""
+        with suppress(OSError):  # ENOBUFS: some were lost, which counts as a change as well
             await self._socket.recv(_NEWS_BYTES)
 
     def clear(self) -> None:
-        """What came until now is known."""
+        """Discard the notifications received so far."""
         for _ in range(_NEWS_AT_ONCE):
             try:
                 self._plain.recv(_NEWS_BYTES)
@@ -156,17 +156,17 @@ class GuestNews:
                     return
 
     def are_altered(self, settings: Sequence[Setting]) -> bool:
-        """Whether these are not as given, of which nothing is told; also where they can't be read."""
+        """Return whether these settings differ, for which there are no notifications; also if they are unreadable."""
         key = tuple(settings)
         watched = self._watched.get(key)
         if watched is None:
             if len(self._watched) >= _MOST_WATCHED:
-                self._close_watched()  # of interfaces that are there no longer
+                self._close_watched()  # of interfaces that no longer exist
             watched = self._watched[key] = WatchedSettings(self._settings, key)
         return watched.are_altered()
 
     def close(self) -> None:
-        """The namespace is held no longer."""
+        """Release the namespace."""
         self._close_watched()
         self._socket.close()
         self._settings.close()
@@ -177,7 +177,7 @@ class GuestNews:
 
 
 async def open_news(netns_path: str, identity: tuple[int, int]) -> GuestNews:
-    """News of the namespace at `netns_path`. RefusedError when it is not the one it was; OSError."""
+    """Subscribe to the namespace at `netns_path`. RefusedError when it is another one than before; OSError."""
     with opened_netns(netns_path, identity) as fd:
         return GuestNews(*await run_in_netns(fd, _open_news))
 

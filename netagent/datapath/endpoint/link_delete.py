@@ -1,14 +1,14 @@
-"""Removing links, many at the price of one, and without waiting for the kernel to forget them.
+"""Remove links, many at the price of one, without waiting for the kernel's cleanup.
 
-The kernel removes a link in some 17 ms, and in 45 where programs stand at it
-(netagent.datapath.reconcile.bridge_nf_bypass). Nearly all of that it waits until nobody works with the link any
-more, before it gives the memory back. Nobody can find the link by then: that takes one millisecond. So whoever has
-a link removed goes on as soon as it can't be found, and the rest is done behind him. Who asks for the devices
-meanwhile, by netlink, is told by the kernel when it is all over.
+The kernel removes a link in some 17 ms, and in 45 if programs are attached to it
+(netagent.datapath.reconcile.bridge_nf_bypass). Nearly all of that time it waits until nothing uses the link any more,
+before it frees the memory. The link can't be found after the first millisecond. So the caller continues as soon as
+the link can't be found, and the rest happens in the background. A program that asks for the devices by netlink in the
+meantime gets its answer when the kernel is done.
 
-For links that go in one request the kernel waits once. Only a group of links can be named in one request, so those to
-be removed are put into a group of their own: 40 veths with their ports took 755 ms one by one, 40 ms as a group
-(measured, 6.18). As with a journal's commits, what is asked for while one removal is under way shares the next.
+For links that go in one request the kernel waits only once. But a request can name several links only by their group,
+so the links to remove are put into a group of their own: 40 veths with their ports took 755 ms one by one, 40 ms as a
+group (measured, 6.18). As with a journal's commits, requests that arrive during one removal share the next.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from netagent.datapath.netlink.link import delete_link_group, delete_link_index,
 from netagent.datapath.netlink.route_socket import BATCH_MESSAGES, Netlink
 
 _AT_ONCE = BATCH_MESSAGES - 1
-"""With the request that removes the group they go out in one send, which is made outside the event loop."""
+"""Together with the request that removes the group they go out in one send, made outside the event loop."""
 _LOOK_S = 0.001
-"""Between looks whether a link can still be found, each of some microseconds: the kernel does not tell when."""
+"""Interval of checks whether a link can still be found, some microseconds each: the kernel does not signal it."""
 
 
 class _PendingDelete:
-    """A link to be removed."""
+    """A link to remove."""
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.is_over = trio.Event()
-        """Nobody finds it any more, or the kernel has refused."""
+        """The link can't be found any more, or the kernel has refused."""
         self.error: OSError | None = None
 
     def finish(self, error: OSError | None) -> None:
-        """What the kernel said; that there is no such link is well."""
+        """Store the kernel's answer; a link that does not exist counts as removed."""
         self.error = None if error is not None and error.errno == errno.ENODEV else error
         self.is_over.set()
 
@@ -52,14 +52,15 @@ class LinkDeletion:
         self._is_at_work = False
 
     async def remove(self, index: int) -> None:
-        """Return once the link, and all that sits on it, is found by nobody; no error if it was so already. OSError.
+        """Return once the link, and everything on it, can't be found; no error if it is gone already. OSError.
 
-        Cancelled before the kernel was asked, nothing is done."""
+        If cancelled before the kernel was asked, nothing is done."""
         job = _PendingDelete(index)
         self._waiting.append(job)
         if not self._is_at_work:
             self._is_at_work = True
-            # Not a task of the caller's: he does not wait for its end, nor does what it does end with him.
+            # A system task: cancelling the caller must not stop a removal half way, and the caller does not wait for
+            # its end.
             trio.lowlevel.spawn_system_task(self._work, name="removal of links")
         try:
             await job.is_over.wait()
@@ -70,7 +71,7 @@ class LinkDeletion:
             raise job.error
 
     async def _work(self) -> None:
-        """Until nothing waits."""
+        """Work until nothing is pending."""
         try:
             while self._waiting:
                 jobs, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
@@ -84,8 +85,8 @@ class LinkDeletion:
             self._is_at_work = False
 
     async def _watch(self, jobs: list[_PendingDelete]) -> None:
-        """Tell each whose link can't be found. In their order, in which they go, so that one look is enough."""
-        with suppress(OSError, ValueError):  # the socket failed, or was closed: the kernel's answer tells
+        """Finish the jobs whose links can't be found. They vanish in order, so checking the first one is enough."""
+        with suppress(OSError, ValueError):  # the socket failed or was closed: the kernel's answer decides
             for job in jobs:
                 while self._netlink.has_link(job.index):
                     await trio.sleep(_LOOK_S)
@@ -96,14 +97,16 @@ class LinkDeletion:
             return await self._removed(indexes)
         except OSError as error:  # the socket failed
             return [error] * len(indexes)
-        except trio.ClosedResourceError:  # the agent stops, or leaves its cluster; the kernel goes on with it
+        except (
+            trio.ClosedResourceError
+        ):  # the agent stops or leaves its cluster; the kernel continues by itself
             return [OSError(errno.EBADF, "the socket was closed")] * len(indexes)
 
     async def _removed(self, indexes: list[int]) -> list[OSError | None]:
         if len(indexes) > 1:
-            group = 1 << 31 | secrets.randbits(31)  # nobody else's: people count groups from 0
+            group = 1 << 31 | secrets.randbits(31)  # collides with no other: people number groups from 0
             requests = [*(retire_link(index, group) for index in indexes), delete_link_group(group)]
             if all(error is None for error in await self._netlink.execute(requests)):
                 return [None] * len(indexes)
-        # Whatever the group did not take: one by one, which also tells why.
+        # Links that could not join the group: one by one, which also gives the reason.
         return await self._netlink.execute([delete_link_index(index) for index in indexes])

@@ -1,12 +1,12 @@
-"""Doing things inside another network namespace without the event loop's thread ever entering it.
+"""Run code inside another network namespace without the event loop's thread ever entering it.
 
-`setns` changes the thread that calls it. A thread that has been in a foreign namespace is not to be trusted with
-anything else, so each call gets a thread of its own that ends with it; a pool's thread is never used, and the process
-is never forked (a fork of a threaded process is slow and may deadlock). Sockets made inside belong to that namespace
-for good and are used from the event loop afterwards.
+`setns` changes the calling thread. A thread that has been in a foreign namespace must not be used for anything else,
+so each call gets its own thread, which ends with the call; no thread of a pool is used, and the process never forks
+(a fork of a threaded process is slow and may deadlock). Sockets opened inside belong to that namespace for good and
+are used from the event loop afterwards.
 
-The resolver process is another matter: it has one thread and needs a socket in a sandbox for every query that it
-hands on there, so `call_beside` goes in and comes out again without giving way.
+The resolver process differs: it has one thread and needs a socket in a sandbox for every query that it forwards
+there, so `call_beside` enters and leaves the namespace without yielding in between.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIOCGSKNS = 0x894C  # <linux/sockios.h>: a descriptor of the namespace that a s
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 RESOLVER_ADDRESS = ("127.0.0.11", 53)
-"""Where containers' resolv.conf points; Docker's own choice, so that configurations made for it go on working."""
+"""The server in containers' resolv.conf; Docker's own choice, so that existing configurations keep working."""
 _LED_PORTS = range(61053, 61117)
 """Above the kernel's default range for clients (32768 to 60999), where hardly any program listens."""
 _RESOLVER_BACKLOG = 128
@@ -45,9 +45,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_netns(path: str) -> int:
-    """A file descriptor of the network namespace at `path`; the caller closes it.
+    """Open the network namespace at `path`; the caller closes the file descriptor.
 
-    RefusedError `namespace-gone` when there is nothing at `path`, `not-a-namespace` when it is something else.
+    RefusedError `namespace-gone` when nothing exists at `path`, `not-a-namespace` when it is something else.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -56,10 +56,10 @@ def open_netns(path: str) -> int:
         raise RefusedError(
             f"no network namespace at {path}"
             if gone
-            else f"can't open {path}: {os.strerror(error.errno or 0)}",
+            else f"cannot open {path}: {os.strerror(error.errno or 0)}",
             code="namespace-gone" if gone else "not-a-namespace",
             thing=path,
-            hint="the container has stopped, or never ran on this host" if gone else "",
+            hint="the container has stopped, or does not run on this host" if gone else "",
         ) from error
     try:
         kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
@@ -72,19 +72,19 @@ def open_netns(path: str) -> int:
 
 
 def netns_identity(fd: int) -> tuple[int, int]:
-    """(device, inode): equal for two descriptors exactly when they mean one namespace, within one boot."""
+    """Return (device, inode): equal for two descriptors exactly when they mean one namespace, within one boot."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
 
 @contextmanager
 def opened_netns(path: str, identity: tuple[int, int] | None = None) -> Iterator[int]:
-    """`open_netns` for the length of a block; refused if the namespace is not the one that `identity` names."""
+    """Open a namespace for the length of a block; refuse one that is not the one that `identity` names."""
     fd = open_netns(path)
     try:
         if identity is not None and netns_identity(fd) != identity:
             raise RefusedError(
-                f"the network namespace at {path} is not the one it was",
+                f"the network namespace at {path} was replaced by another one",
                 code="namespace-gone",
                 thing=path,
                 hint="the container was restarted; attach it again",
@@ -95,10 +95,10 @@ def opened_netns(path: str, identity: tuple[int, int] | None = None) -> Iterator
 
 
 async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
-    """Call `fn` inside the namespace and return what it returns, or raise what it raises.
+    """Call `fn` inside the namespace and return its result, or raise its exception.
 
-    `fn` must be quick and must not block on the network: it is never cancelled half-way, so that no socket it made is
-    lost. OSError when the namespace can't be entered.
+    `fn` must be quick and must not block on the network: it is never cancelled half way, so that no socket it opened
+    is lost. OSError when the namespace can't be entered.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -114,7 +114,7 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
         finally:
             token.run_sync_soon(done.set)
 
-    # Not `threading.Thread`: whoever starts that stands still until it runs, for milliseconds on a busy host.
+    # Not `threading.Thread`: its start() blocks the caller until the thread runs, for milliseconds on a busy host.
     _thread.start_new_thread(visit, ())
     with trio.CancelScope(shield=True):
         await done.wait()
@@ -124,10 +124,10 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
 
 
 def call_beside(sock: socket.socket, fn: Callable[[], T]) -> T:
-    """Call `fn` in the namespace that `sock` was made in, in the calling thread, and return what it returns.
+    """Call `fn` in the namespace that `sock` belongs to, in the calling thread, and return its result.
 
-    `fn` must not wait for anything. OSError when the namespace can't be entered. A thread that can't go back is of no
-    more use to anybody: then the process ends.
+    `fn` must not wait for anything. OSError when the namespace can't be entered. If the thread can't return to its
+    own namespace, the process ends, because the thread is no longer usable.
     """
     with ExitStack() as opened:
         there = fcntl.ioctl(sock, _SIOCGSKNS)
@@ -151,30 +151,30 @@ def _enter(netns_fd: int) -> None:
 
 
 def boot_id() -> str:
-    """The kernel's random name for this boot: an identity of a namespace means nothing in another boot."""
+    """Return the kernel's random id of this boot: a namespace's identity means nothing in another boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 async def make_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket, socket.socket]:
-    """(UDP, listening TCP, lead) inside the namespace, non-blocking; its `lo` is brought up for them.
+    """Return (UDP, listening TCP, redirect) sockets inside the namespace, non-blocking; brings its `lo` up.
 
-    The first two are at 127.0.0.11 and a high port; the third is what 127.0.0.11 port 53 leads there by, for as long
-    as a copy of it is open (netagent.datapath.endpoint.dns_redirect). OSError when nf_tables refuses; no socket is
-    left open then.
+    The first two are at 127.0.0.11 and a high port. The third owns the table that redirects 127.0.0.11 port 53 there,
+    for as long as a copy of it is open (netagent.datapath.endpoint.dns_redirect). OSError when nf_tables refuses;
+    then no socket is left open.
     """
     return await run_in_netns(netns_fd, _make_led_sockets)
 
 
 async def bind_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
-    """(UDP, listening TCP) as above, but at port 53 itself: where nothing can be led.
+    """Return (UDP, listening TCP) as above, but at port 53 itself: for kernels where no redirect is possible.
 
-    OSError (EADDRINUSE) when another program in there has the port.
+    OSError (EADDRINUSE) when another program in the namespace uses the port.
     """
     return await run_in_netns(netns_fd, bound_resolver_sockets)
 
 
 def bound_resolver_sockets() -> tuple[socket.socket, socket.socket]:
-    """The same in the calling thread's namespace."""
+    """Open the same sockets in the calling thread's namespace."""
     return _bind_resolver_sockets(RESOLVER_ADDRESS)
 
 
@@ -187,7 +187,7 @@ def _make_led_sockets() -> tuple[socket.socket, socket.socket, socket.socket]:
                 continue
             raise
         try:
-            # Last: from here on queries come, and the sockets keep them.
+            # Last: from here on queries arrive, and the sockets queue them.
             return udp, tcp, open_lead(port)
         except BaseException:
             udp.close()
@@ -202,7 +202,7 @@ def _bind_resolver_sockets(address: tuple[str, int]) -> tuple[socket.socket, soc
         tcp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         _bring_loopback_up(udp)
         udp.bind(address)
-        # After a restart of the resolver its old connections may linger.
+        # After a restart of the resolver its old connections may linger in TIME_WAIT.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind(address)
         tcp.listen(_RESOLVER_BACKLOG)
@@ -211,7 +211,7 @@ def _bind_resolver_sockets(address: tuple[str, int]) -> tuple[socket.socket, soc
 
 
 def _bring_loopback_up(sock: socket.socket) -> None:
-    """By netdevice(7): without it there is no 127.0.0.0/8 to bind to, in a namespace that is new."""
+    """Set `lo` up (netdevice(7)): in a new namespace there is no 127.0.0.0/8 to bind to before."""
     request = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sh22x", b"lo", 0))
     (flags,) = struct.unpack_from("h", request, 16)
     fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))

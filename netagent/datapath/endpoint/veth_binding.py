@@ -1,15 +1,16 @@
-"""One endpoint's pair made or finished, from whatever is there: the container's end is born in its namespace.
+"""Create or complete one endpoint's veth pair, whatever part of it exists, and configure the container's end.
 
-What a container's interface is to have: addresses and routes, as the requests that make them.
+The addresses and routes of the container's end are netlink requests, and the same requests define what
+netagent.datapath.endpoint.guest_watch checks later. The container's end is created in its namespace.
 
-Until a new interface passes packets: what a container sends in its first moment must not be lost.
-
-All requests are done when these lines run, and two things are still to come, each by a task of the kernel's own:
+The last step waits until the interface passes packets, because packets that a container sends in its first moment
+must not be lost. All requests have been answered by then, but two things are still to come, each done by a task of
+the kernel:
 
     a carrier     makes the link operational (RFC 2863): its queue is started, the bridge's port forwards
-    an address    of IPv6 is put among the host's own, whether or not duplicates are looked for
+    an address    of IPv6 becomes one of the host's own, whether or not duplicates are looked for
 
-Until then what is sent, or comes in answer, is dropped without a word. Both take about a millisecond.
+Until then the kernel silently drops what the container sends, and the answers. Both take about a millisecond.
 """
 
 from __future__ import annotations
@@ -68,15 +69,15 @@ from netagent.errors import RefusedError
 from netagent.model.ids import veth_name
 
 _LIMIT_S, _LOOK_S = 1.0, 0.001
-"""The first look mostly finds it so: recent kernels see to a link when somebody asks for it. Others delay what comes
-within a second of the last change of links."""
+"""The first check usually succeeds: recent kernels update a link when a program asks for it. Others delay events that
+follow within a second of the last change of links."""
 
 
 async def wait_ready(ends: Iterable[tuple[Netlink, str]], inside: Netlink, addresses: Iterable[str]) -> None:
-    """Until both ends of a pair (where to ask for it, its name) and its IPv6 `addresses` do their work.
+    """Wait until both ends of a pair (the netlink socket and the name of each) and its IPv6 `addresses` work.
 
-    Returns as well when one does not: somebody has set it down or taken it away in the same moment, which the
-    reconciler sees to. OSError as Netlink.find.
+    Also returns when an end does not work because another program has just set it down or removed it; the reconciler
+    deals with that. OSError as Netlink.find.
     """
     with trio.move_on_after(_LIMIT_S):
         for netlink, name in ends:
@@ -102,7 +103,7 @@ _IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
 
 
 def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
-    """IPv4 without its subnet, which goes on a route of its own.
+    """Return IPv4 addresses without their subnet, which gets a route of its own, and the IPv6 addresses.
 
     Inside one subnet glibc's getaddrinfo(3) sorts IPv4 addresses by the longest common prefix with the client's
     (RFC 6724 rule 9): every client would stick to one replica of a service, whatever the order of the answer.
@@ -115,18 +116,19 @@ def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest
 
 
 def route_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
-    """The IPv4 subnet is on the link, and all multicast and broadcast where the network carries them: a program
-    that names no interface goes by the routes. IPv6's the kernel derives from the address. Last, the way out."""
+    """Return the routes: the IPv4 subnet is on the link, and so are multicast and broadcast if the network carries
+    them, because a program that names no interface follows the routes. The kernel derives IPv6's. Last, the default
+    route."""
     everybody = _IPV4_EVERYBODY if endpoint.multicast else ()
     routes = [
-        # Appended, never replaced: a route of somebody else's to the same place stays.
+        # Appended, never replaced: another program's route to the same destination stays.
         NetlinkRequest(
             RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip))
         )
         for one in _interfaces(endpoint)
         for destination in (str(one.network), *everybody)
     ]
-    # Never appended: of two IPv6 routes that makes one, with half of the traffic for each.
+    # Never appended: the kernel would make one multipath route of two IPv6 routes, with half of the traffic for each.
     flags = NLM_F_CREATE | NLM_F_EXCL
     return routes + [
         NetlinkRequest(RTM_NEWROUTE, flags, default_body(gateway, index)) for gateway in endpoint.gateways
@@ -138,14 +140,14 @@ def _interfaces(endpoint: LocalEndpoint) -> list[ipaddress.IPv4Interface]:
 
 
 _UNDO_LIMIT_S = 5.0
-"""Removing a veth takes the kernel 17 ms; on a machine that is busy beyond this nothing is promised."""
+"""Removing a veth takes the kernel 17 ms; if a busy machine takes longer than this, the undo is not guaranteed."""
 _ETH_LIMIT = 256
-"""Networks that one container can be in by automatic names."""
+"""Networks that one container can be in with automatic interface names."""
 
 
 @dataclass(frozen=True, slots=True)
 class VethBinding:
-    """One call of `bind` or `mend`: both sides, the target and what is wanted there."""
+    """One call of `bind` or `mend`: both namespaces, the target and its desired state."""
 
     outside: Netlink
     inside: GuestNamespace
@@ -155,7 +157,7 @@ class VethBinding:
     outside_settings: Settings | None = None
 
     async def complete(self, vni: int) -> str:
-        """The whole of it; the name inside the namespace."""
+        """Do everything; return the name inside the namespace."""
         bridge = await bridge_of(self.endpoint, self.outside, vni)
         existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
@@ -171,17 +173,17 @@ class VethBinding:
             await self._finish(ifname, bridge.index)
         except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_LIMIT_S):
-                # By our index: if the creation failed, there is none, whoever else has the name.
+                # By our own index: if the creation failed, no link has it, even if another link has the name.
                 await self.outside.execute([delete_link_index(index)])
             raise
         return ifname
 
     async def damages(self) -> list[Damage]:
-        """What is not as `complete` left it."""
+        """Return what is not as `complete` left it."""
         existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
         peer = await peer_of(existing, self.inside.netlink) if existing is not None else None
         if peer is None:
-            # A pair of which either end is elsewhere; without a host's end it may be gone altogether.
+            # One end of the pair is elsewhere; without a host's end the pair may be gone altogether.
             is_moved = existing is not None or await self._orphan() is not None
             kind = DamageKind.DEVICE_MOVED if is_moved else DamageKind.DEVICE_DELETED
             return [Damage(kind, self.endpoint.ifname)]
@@ -196,12 +198,12 @@ class VethBinding:
         return await damages_inside(self.inside, peer, wanted)
 
     async def _adopt(self, existing: LinkMessage) -> str | None:
-        """The name inside of a pair that is ours and reaches this namespace; None when a new pair is to be made."""
+        """Return the inner name of a pair of ours that reaches this namespace; None when a new pair is needed."""
         if existing.alias != endpoint_alias(self.endpoint.endpoint_id):
             raise _host_end_taken(existing.name)
         peer = await peer_of(existing, self.inside.netlink)
         if peer is None:
-            await self.outside.execute_one(delete_link_index(existing.index))  # it leads elsewhere
+            await self.outside.execute_one(delete_link_index(existing.index))  # it leads to another namespace
             return None
         ifname = self.endpoint.ifname or peer.name
         if peer.name != ifname:
@@ -211,7 +213,7 @@ class VethBinding:
         return ifname
 
     async def _rename(self, index: int, ifname: str) -> None:
-        """Kernels before 6.2 rename only what is down."""
+        """Rename the link; take it down first where the kernel (before 6.2) requires that."""
         rename = rename_link(index, ifname)
         (error,) = await self.inside.netlink.execute([rename])
         if error is not None and error.errno == errno.EBUSY:
@@ -222,10 +224,10 @@ class VethBinding:
             raise error
 
     async def _orphan(self) -> LinkMessage | None:
-        """A container's end whose host's end is not where it should be: somebody moved that to another namespace."""
+        """Find a container's end whose host's end is missing because it was moved to another namespace."""
         alias, mac = inside_alias(self.endpoint.endpoint_id), self.endpoint.mac
         for link in await all_links(self.inside.netlink):
-            # Ends that an earlier release made have no mark.
+            # Ends that an earlier release created have no mark.
             if link.kind == LinkKind.VETH.value and (
                 link.alias == alias or (link.alias, link.mac) == ("", mac)
             ):
@@ -233,7 +235,7 @@ class VethBinding:
         return None
 
     async def _create(self, index: int) -> str:
-        """Make the pair under the wanted name, or the first `eth<N>` that is free."""
+        """Create the pair under the wanted name, or the first free `eth<N>`."""
         wanted = self.endpoint.ifname
         taken = {link.name for link in await all_links(self.inside.netlink)}
         names = [wanted] if wanted else [f"eth{n}" for n in range(_ETH_LIMIT)]
@@ -251,24 +253,24 @@ class VethBinding:
                 return ifname
             if error is None or error.errno != errno.EEXIST:
                 raise error or mark_error or OSError
-            # The kernel says the same of the host's end.
+            # The kernel gives the same error if the name of the host's end is taken.
             if (existing := await link_called(self.outside, pair.name)) is not None:
                 raise _host_end_taken(existing.name)
         raise self._name_taken(wanted or names[-1])
 
     def _name_taken(self, ifname: str) -> RefusedError:
         return RefusedError(
-            f"{self.endpoint.netns_path} has an interface named {ifname} already",
+            f"{self.endpoint.netns_path} already has an interface named {ifname}",
             code="interface-taken",
             thing=ifname,
-            hint="give another name with --ifname, or none for the next free eth<N>",
+            hint="choose another name with --ifname, or omit it to use the next free eth<N>",
         )
 
     async def _finish(self, ifname: str, bridge_index: int) -> None:
-        """Everything after creation, each step harmless when done again."""
+        """Do everything after the creation; repeating a step is harmless."""
         link = await link_called(self.inside.netlink, ifname)
         if link is None:
-            raise OSError(errno.ENODEV, f"{ifname} was taken away in the same moment")
+            raise OSError(errno.ENODEV, f"{ifname} was removed in the meantime")
         await turn_ipv6_off(self.outside_settings, veth_name(self.endpoint.endpoint_id))
         outside = host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
         inside = [
@@ -302,7 +304,7 @@ def _raise_first(errors: Sequence[OSError | None]) -> None:
 
 def _host_end_taken(name: str) -> RefusedError:
     return RefusedError(
-        f"the interface name {name} is taken on this host by another device",
+        f"another device on this host has the interface name {name}",
         code="interface-taken",
         thing=name,
         hint=f"see `ip -d link show {name}`; remove that device, then attach again",

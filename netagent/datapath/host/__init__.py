@@ -1,6 +1,6 @@
-"""What belongs to the host and not to one container: uplinks, kernel switches, programs, tracked connections.
+"""What belongs to the host and not to one container: uplinks, sysctls, eBPF programs, tracked connections.
 
-Read `uplink` (which address others reach), `underlay` and `underlay_watch` (the host's own network, followed),
-`forwarding` and `sysctls` (switches), `probe_device`, `offload`, `conntrack`, `bpf`, `port_owner`.
-Imports `datapath.netlink`.
+Read `uplink` (the address at which other hosts reach this one), `underlay` and `underlay_watch` (the host's own
+network, and its changes), `forwarding` and `sysctls`, then `probe_device`, `offload`, `conntrack`, `bpf`,
+`port_owner`. Imports `datapath.netlink`.
 """

@@ -1,10 +1,10 @@
-"""Connections that the kernel tracks and that must be looked at anew, because their destination leads elsewhere now.
+"""Delete tracked connections whose destination has changed, so that the kernel looks at them anew.
 
-Where a packet is translated to is decided once for each connection. TCP ends and begins anew; a flow of datagrams may
-never end: who goes on sending to a port that was published meanwhile, or leads to another container, would go on
-reaching nobody. So such flows are forgotten, and the next datagram is looked at as a first one.
+The kernel decides once per connection where to translate it to. TCP connections end and begin again, but a flow of
+datagrams may never end: a sender to a port that was published in the meantime, or that leads to another container
+now, would never reach it. So such flows are deleted, and the next datagram counts as the first one.
 
-The messages are those of <linux/netfilter/nfnetlink_conntrack.h>; attribute numbers stand in the calls.
+The messages are those of <linux/netfilter/nfnetlink_conntrack.h>; attribute numbers are written in the calls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 class _Flow(NamedTuple):
     original: bytes
-    """The tuple's attributes, as the kernel has them."""
+    """The tuple's attributes, as the kernel sent them."""
     zone: bytes
     port: int
     is_translated: bool
@@ -38,9 +38,9 @@ class _Flow(NamedTuple):
 
 
 def forget_datagrams(sock: socket.socket, ports: Collection[int]) -> int:
-    """Forget flows to these ports of the host that are translated, or that nobody has answered; their number.
+    """Delete flows to these ports of the host that are translated or unanswered; return their number.
 
-    `sock` as netagent.datapath.netlink.nftables.open_socket makes it. OSError with the kernel's reason."""
+    `sock` as netagent.datapath.netlink.nftables.open_socket opens it. OSError with the kernel's reason."""
     count = 0
     for family in _FAMILIES if ports else ():
         for flow in list(_flows(sock, family)):
@@ -69,17 +69,17 @@ def _forget(sock: socket.socket, family: int, flow: _Flow) -> None:
         wanted += struct.pack("=HH", 4 + len(flow.zone), _ZONE) + flow.zone + bytes(-len(flow.zone) % 4)
     for kind, body in exchange(sock, _SUBSYSTEM << 8 | _DELETE, _ACK, family, wanted):
         code = -struct.unpack_from("=i", body)[0] if kind == _ERROR else 0
-        if code not in {0, errno.ENOENT}:  # it may have ended by itself
+        if code not in {0, errno.ENOENT}:  # ENOENT: the flow has expired in the meantime
             raise OSError(code, f"conntrack: {os.strerror(code)}")
 
 
 def _addresses(flow: bytes) -> tuple[bytes, bytes]:
-    """Source and destination."""
+    """Return source and destination."""
     parts = dict(split_attributes(dict(split_attributes(flow)).get(1, b"")))
     return parts.get(1, parts.get(3, b"")), parts.get(2, parts.get(4, b""))
 
 
 def _protocol(flow: bytes) -> tuple[int, int]:
-    """Its number, and the destination's port."""
+    """Return the protocol's number, and the destination port."""
     parts = dict(split_attributes(dict(split_attributes(flow)).get(2, b"")))
     return int.from_bytes(parts.get(1, b""), "big"), int.from_bytes(parts.get(3, b""), "big")

@@ -1,17 +1,19 @@
-"""The kernel's switches for routing, on as long as a network has a way out, and put back afterwards.
+"""Turn on the kernel's sysctls for routing while a network has a gateway, and restore them afterwards.
 
-Routing is switched on device by device: on a network's bridge, for what containers send, and on the devices that lead
-out of this host, for what comes back. On bridges also what has the host's 127.0.0.1 lead to published ports
-(netagent.firewall.publishing). The bridges are ours and take their switches along; of the others is noted
-which ones we have turned (*lent*), in a file that is gone after a reboot as they are. Where the host routes for
-everybody already, as under Docker, nothing is lent, and what is lent is let go without a word as soon as it does.
+Routing is switched on per device: on a network's bridge, for packets of containers, and on the devices that lead out
+of this host, for the replies. On bridges, this also sets what published ports at the host's 127.0.0.1 need
+(netagent.firewall.publishing). Bridges are ours, and their sysctls vanish with them. For other devices, a file lists
+the sysctls that netagent has changed (*lent*); a reboot removes the file as well as the changes. Where the host
+already routes for all, as under Docker, nothing is lent; a sysctl that is lent is silently released as soon as the
+host does.
 
-A lent device must not make the host a router for its neighbours. So the firewall is told first, and lets nobody begin
-anything who comes in by a lent device (netagent.firewall.text); it is told last when a device is given back.
+A lent device must not make the host a router for its neighbours. So the firewall learns about it first, and drops
+new connections that arrive by a lent device (netagent.firewall.text); when a device is released, the firewall learns
+it last.
 
     IPv4                 conf/DEVICE/forwarding
     IPv6 since 6.17      conf/DEVICE/force_forwarding
-    IPv6 before          conf/all/forwarding: of the whole host. That has devices ignore routers' advertisements, so
+    IPv6 before          conf/all/forwarding: for the whole host. Devices then ignore router advertisements, so
                          accept_ra becomes 2 where it was 1
 """
 
@@ -32,7 +34,7 @@ from netagent.log import Limited
 from netagent.periodic import beat_within
 
 PERIOD_S: Final = 1.5
-"""Between looks: nobody tells that a switch was turned. Reading them costs some ten microseconds each."""
+"""Interval of checks: the kernel sends no notifications about sysctls. Reading one costs some ten microseconds."""
 IPV4, IPV6 = "ipv4", "ipv6"
 SETTINGS: Final = {family: Path(f"/proc/sys/net/{family}/conf") for family in (IPV4, IPV6)}
 _FORCED, _ALL, _RA, _LOOPBACK = "force_forwarding", "all", "accept_ra", "route_localnet"
@@ -52,7 +54,7 @@ class Switch(NamedTuple):
 
 
 class Forwarding:
-    """Keeps the switches of one network namespace. One task: `run`."""
+    """Keeps the sysctls of one network namespace. One task: `run`."""
 
     def __init__(
         self,
@@ -61,8 +63,8 @@ class Forwarding:
         ways: Callable[[], frozenset[str]],
         tell: Callable[[], Awaitable[str]],
     ) -> None:
-        """`settings`: of each family, the folder of its devices. `notes`: the file of what is lent. `tell` has the
-        firewall follow `lent`, and returns why it can't, or nothing."""
+        """`settings`: by family, the folder of its devices. `notes`: the file that lists the lent sysctls. `tell`
+        makes the firewall follow `lent`, and returns why it can't, or an empty text."""
         self._settings = settings
         self._notes = notes
         self._ways = ways
@@ -71,16 +73,16 @@ class Forwarding:
         self._generation = self._tried_generation = -1
         self._lent = self._noted()
         self._told: frozenset[Switch] = frozenset()
-        """What the firewall follows."""
+        """The lent sysctls that the firewall knows."""
         self._kept: tuple[frozenset[str], frozenset[str]] | None = None
-        """Bridges and ways out for which the last pass has turned all there is to turn."""
+        """Bridges and egress devices for which the last pass has set all sysctls."""
         self._woken = trio.Event()
         self._changed = trio.Event()
         self.trouble = ""
-        """Why packets can't leave, or not all; empty when they can."""
+        """Why some packets can't leave; empty when all can."""
 
     async def run(self) -> None:
-        """Until cancelled; leaves the switches as they are."""
+        """Work until cancelled; leave the sysctls as they are."""
         while True:
             generation, given = self._generation, (self._bridges, self._ways())
             if generation >= 0:
@@ -90,7 +92,7 @@ class Forwarding:
                     self.trouble = ""
                 except (NetagentError, OSError) as error:
                     self._kept = None
-                    self.trouble = f"can't have the host route for containers: {error}"
+                    self.trouble = f"cannot turn on routing for containers: {error}"
                     _limited.warning("forwarding", self.trouble)
                 self._note_tried(generation)
             with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)):
@@ -98,12 +100,12 @@ class Forwarding:
             self._woken = trio.Event()
 
     def set_desired(self, bridges: Iterable[str], generation: int) -> None:
-        """Bridges of networks that have a way out, and are there; `generation` grows from call to call."""
+        """Set the existing bridges of networks that have a gateway; `generation` grows from call to call."""
         self._bridges, self._generation = frozenset(bridges), generation
         if self._kept == (self._bridges, self._ways()):
-            self._note_tried(generation)  # as with nearly every endpoint that comes or goes
+            self._note_tried(generation)  # nothing to do, as for nearly every endpoint that comes or goes
         else:
-            self._kept = None  # also should these come again before the others are done
+            self._kept = None  # also if the old sets return before the pass for the new ones is done
             self._woken.set()
 
     def _note_tried(self, generation: int) -> None:
@@ -112,17 +114,17 @@ class Forwarding:
         self._changed = trio.Event()
 
     async def wait_tried(self, generation: int) -> None:
-        """Return once the switches are those of `generation` or later, or are refused: see `trouble`."""
+        """Return once the sysctls are those of `generation` or later, or were refused: see `trouble`."""
         while self._tried_generation < generation:
             await self._changed.wait()
 
     def lent(self, family: str) -> frozenset[str]:
-        """Devices that route only because we had them."""
+        """Devices that route only because this agent turned it on."""
         found = {one.device for one in self._lent if one.family == family and one.name != _RA}
         return self._ways() if _ALL in found else frozenset(found)
 
     async def _pass(self) -> bool:
-        """Whether all bridges were there."""
+        """Set everything once; return whether all bridges existed."""
         wanted = self._wanted() if self._bridges else frozenset()
         if wanted - self._told:
             self._lent |= wanted
@@ -134,7 +136,7 @@ class Forwarding:
         await self._turn([(switch, "2" if switch.name == _RA else "1") for switch in sorted(wanted)])
         on_bridges = [(IPV4, "forwarding"), (IPV6, _FORCED), (IPV4, _LOOPBACK)]
         ours = [Switch(family, bridge, name) for bridge in self._bridges for family, name in on_bridges]
-        # Without those of a bridge that could not be made, or of an older kernel.
+        # Without sysctls that do not exist: of a bridge that could not be created, or of a newer kernel.
         there = {switch: value for switch in ours if (value := self._read(switch))}
         if any(value != "1" for value in there.values()):
             await self._turn([(switch, "1") for switch in there])
@@ -146,7 +148,7 @@ class Forwarding:
         return self._bridges <= {switch.device for switch in there}
 
     def _wanted(self) -> frozenset[Switch]:
-        """What has to be lent: it is off, or would be but for us."""
+        """Return what has to be lent: sysctls that are off, or would be off without us."""
         wanted = set()
         if not self._is_on(Switch(IPV4, _ALL)):
             wanted |= {Switch(IPV4, device) for device in self._ways()}
@@ -165,12 +167,12 @@ class Forwarding:
         for switch in sorted(switches):
             everybody = Switch(switch.family, _ALL)
             if switch != everybody and switch.name != _RA and self._is_on(everybody):
-                continue  # by now the host routes for others, who need it
-            if self._path(switch).exists():  # else the device is gone
+                continue  # the host routes for others by now, who need it
+            if self._path(switch).exists():  # otherwise the device is gone
                 yield switch, "1" if switch.name == _RA else "0"
 
     def _devices(self, family: str) -> list[str]:
-        """That are not ours."""
+        """Return the devices of a family that are not ours."""
         with suppress(FileNotFoundError):
             names = {entry.name for entry in self._settings[family].iterdir()}
             others = names - {_ALL, "default", "lo"}
@@ -185,7 +187,7 @@ class Forwarding:
 
     def _read(self, switch: Switch) -> str:
         try:
-            # Not by way of `Path`, which costs five times as much: these are read again and again.
+            # Not with `Path`, which takes five times as long: this runs all the time.
             fd = os.open(
                 f"{self._settings[switch.family]}/{switch.device}/{switch.name}", os.O_RDONLY | os.O_CLOEXEC
             )
@@ -197,13 +199,13 @@ class Forwarding:
             os.close(fd)
 
     async def _turn(self, wanted: Iterable[tuple[Switch, str]]) -> None:
-        """In a thread: the kernel waits for whoever else changes its network at that time, 28 ms were seen."""
+        """Set sysctls in a thread: the kernel waits for other changes of its network, up to 28 ms as seen."""
         turned = [(self._path(switch), value) for switch, value in wanted if self._read(switch) != value]
         if turned:
             await trio.to_thread.run_sync(_write, turned)
 
     def _note(self) -> None:
-        """Before anything is turned, so that a crash in between leaves nothing that nobody turns back."""
+        """Write the list before any sysctl is set, so that a crash in between leaves none that is never restored."""
         if not self._lent:
             self._notes.unlink(missing_ok=True)
             return
@@ -213,7 +215,7 @@ class Forwarding:
         draft.replace(self._notes)
 
     def _noted(self) -> frozenset[Switch]:
-        """Of an earlier agent in this boot; a file that nobody can read is as none."""
+        """Read the list of an earlier agent in this boot; an unreadable file counts as none."""
         try:
             with self._notes.open(encoding="utf-8") as file:
                 listed = json.loads(file.read(_MAX_NOTE_BYTES))
@@ -224,5 +226,5 @@ class Forwarding:
 
 def _write(settings: Iterable[tuple[Path, str]]) -> None:
     for path, value in settings:
-        with suppress(FileNotFoundError):  # its device has gone since
+        with suppress(FileNotFoundError):  # its device has gone in the meantime
             path.write_text(value + "\n", "ascii")

@@ -1,11 +1,11 @@
-"""Whether our VXLAN devices leave TCP's and UDP's checksums to the network card. On the probes' word they do not.
+"""Checksum offload of our VXLAN devices: the probes decide whether TCP's and UDP's checksums are left to the card.
 
-With `tx off` a device has the kernel make the checksums before it wraps a packet, so a card that gets those inside
-VXLAN wrong never sees one to make. netlink's messages of links do not have this switch, so it is read and set by
-ethtool's old ioctl, which every kernel has: some microseconds a device.
+With `tx off` the kernel computes a packet's checksums before the device encapsulates it, so a card that gets
+checksums inside VXLAN wrong never has to compute one. Link messages of netlink do not have this flag, so it is read
+and set by ethtool's old ioctl, which every kernel has: some microseconds per device.
 
-One loop keeps it so, whoever changes it, and for devices that are made meanwhile. It says nothing as long as there is
-no verdict: an agent that starts leaves the switch as the one before it did.
+One loop keeps the flag, whichever program changes it, also for devices that are created later. It does nothing as
+long as there is no verdict: an agent that starts leaves the flag as the previous agent did.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import trio
 from netagent.periodic import beat_within
 
 PERIOD_S: Final = 1.5
-"""Damage is put right within two seconds; a verdict is followed at once."""
+"""Repairs must happen within two seconds; a new verdict takes effect at once."""
 _SIOCETHTOOL: Final = 0x8946
 _GTXCSUM: Final = 0x16
 _STXCSUM: Final = 0x17
@@ -34,18 +34,18 @@ _log = logging.getLogger(__name__)
 
 
 class OffloadKeeper:
-    """One task: `run`. Works in the namespace that `sock`, any socket, was made in."""
+    """Keeps the flag. One task: `run`. Works in the namespace that `sock`, any socket, belongs to."""
 
     def __init__(self, sock: socket.socket, is_ours: Callable[[str], bool]) -> None:
         self._sock = sock
         self._is_ours = is_ours
-        """Whether a device of this name is in the kernel, and is ours."""
+        """Whether a device of this name exists and is ours."""
         self._devices: frozenset[str] = frozenset()
         self._is_on: bool | None = None
         self._woken = trio.Event()
 
     async def run(self) -> None:
-        """Until cancelled; leaves the devices as they are."""
+        """Work until cancelled; leave the devices as they are."""
         while True:
             if self._is_on is not None:
                 self._look(is_on=self._is_on)
@@ -54,11 +54,11 @@ class OffloadKeeper:
             self._woken = trio.Event()
 
     def set_devices(self, devices: Collection[str]) -> None:
-        """The VXLAN devices of our networks."""
+        """Set the VXLAN devices of our networks."""
         self._devices = frozenset(devices)
 
     def set_wanted(self, is_on: bool | None) -> None:  # noqa: FBT001 - the value
-        """Whether checksums may be left to the card; None: as it is."""
+        """Set whether checksums may be left to the card; None: leave the flag as it is."""
         if is_on is not self._is_on:
             self._is_on = is_on
             self._woken.set()
@@ -69,17 +69,17 @@ class OffloadKeeper:
                 if tx_checksum(self._sock, device) is not is_on:
                     set_tx_checksum(self._sock, device, is_on=is_on)
                     _log.warning("%s: checksum offload turned %s", device, "on" if is_on else "off")
-            except OSError as error:  # gone in between, or a kernel without ethtool
+            except OSError as error:  # the device has gone, or the kernel has no ethtool
                 _log.debug("%s: checksum offload: %s", device, error)
 
 
 def tx_checksum(sock: socket.socket, device: str) -> bool:
-    """Whether a device leaves checksums to what is below it. OSError."""
+    """Return whether a device leaves checksums to the device below it. OSError."""
     return bool(_ethtool(sock, device, _GTXCSUM, 0))
 
 
 def set_tx_checksum(sock: socket.socket, device: str, *, is_on: bool) -> None:
-    """What `ethtool -K DEVICE tx on|off` does. OSError."""
+    """Do the same as `ethtool -K DEVICE tx on|off`. OSError."""
     _ethtool(sock, device, _STXCSUM, int(is_on))
 
 

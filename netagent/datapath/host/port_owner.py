@@ -1,6 +1,6 @@
-"""Who listens at which port of this host: what /proc/net says, and whose the sockets are.
+"""Find the listening sockets of this host, from /proc/net, and the processes that own them.
 
-For checks before something else is to answer there; nothing here keeps a port.
+For checks before another program needs a port; nothing here reserves one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _LISTEN, _UNCONNECTED = "0A", "07"
 
 
 class Listener(NamedTuple):
-    """A socket that waits for whoever comes."""
+    """A listening socket."""
 
     inode: str
-    """"0": the kernel's own, as VXLAN's are."""
+    """"0": the kernel's own, such as VXLAN's."""
     port: int
     address: str
-    """Empty: whatever the host has."""
+    """Empty: all addresses of the host."""
 
 
 def listeners(protocol: str) -> Iterator[Listener]:
-    """Of `tcp` or `udp`, both families."""
+    """Yield the sockets of `tcp` or `udp`, both families."""
     for name in (protocol, protocol + "6"):
         try:
             with Path(f"/proc/net/{name}").open(encoding="ascii") as table:
@@ -43,7 +43,7 @@ def listeners(protocol: str) -> Iterator[Listener]:
 
 
 def is_here(address: str) -> bool:
-    """Whether the host has the address."""
+    """Return whether the host has the address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as trial:
         try:
@@ -54,7 +54,7 @@ def is_here(address: str) -> bool:
 
 
 def owners(inodes: Collection[str]) -> dict[str, int]:
-    """Socket inode -> a process that has it open."""
+    """Map a socket's inode to a process that has it open."""
     found: dict[str, int] = {}
     for folder in Path("/proc").glob("[0-9]*/fd"):
         with suppress(OSError):
@@ -68,7 +68,7 @@ def owners(inodes: Collection[str]) -> dict[str, int]:
 
 
 def program(pid: int) -> str:
-    """What a process is called, with its number."""
+    """Return a process's name with its number."""
     try:
         name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:
@@ -77,13 +77,13 @@ def program(pid: int) -> str:
 
 
 def owner_of(listener: Listener) -> str:
-    """In words."""
+    """Name the owner, in words."""
     pids = owners({listener.inode})
     return program(pids[listener.inode]) if listener.inode in pids else "the kernel or another container"
 
 
 def _address(text: str) -> str:
-    """As the kernel writes it: words of 32 bits, each in the machine's order."""
+    """Decode an address as the kernel writes it: words of 32 bits, each in the machine's order."""
     words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
     address = ipaddress.ip_address(packed)

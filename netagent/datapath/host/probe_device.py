@@ -1,10 +1,10 @@
-"""The probe network: one VXLAN device a host, without a bridge, with an address that the host's kernel answers.
+"""The probe network: one VXLAN device per host, without a bridge, with an address that the host's kernel answers.
 
-It tells a dead agent from a dead host: an ICMPv6 echo to it needs the other host's kernel and the VXLAN path, and no
-agent. Its address, MAC and VNI follow from the cluster's and the host's identifiers, so there is nothing to allot.
+It tells a dead agent from a dead host: an ICMPv6 echo to it needs only the other host's kernel and the VXLAN path,
+not an agent. Its address, MAC and VNI follow from the cluster's and the host's identifiers, so nothing is allocated.
 
-It also tells how large a packet a path carries, so its MTU is that of the largest network, and its packets may not be
-cut in pieces on the way. The networks' own devices let them be: a path that reassembles is slow, but it works.
+It also shows how large a packet a path carries. So its MTU is that of the largest network, and its packets must not
+be fragmented on the path. The networks' own devices allow fragments: a path that reassembles is slow, but it works.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netagent.model.ids import ClusterId, HostId, vxlan_name
 
 @dataclass(frozen=True, slots=True)
 class ProbePeer:
-    """Another host's kernel, as its host record tells it."""
+    """Another host's kernel, according to its host record."""
 
     host_id: HostId
     probe_address: str
@@ -40,24 +40,25 @@ class ProbeInput:
 
 
 def probe_vni(cluster_id: ClusterId) -> int:
-    """1 … 2**22: networks' VNIs begin at 2**23, so the two can't meet."""
+    """Return a VNI of 1 … 2**22: networks' VNIs begin at 2**23, so the two can't collide."""
     return 1 + (int(cluster_id[:6], 16) & 0x3FFFFF)
 
 
 def probe_address(cluster_id: ClusterId, host_id: HostId) -> str:
-    """An IPv6 unique local address (RFC 4193): 40 bits of the cluster, subnet 0, 64 bits of the host."""
+    """Return an IPv6 unique local address (RFC 4193): 40 bits of the cluster, subnet 0, 64 bits of the host."""
     raw = b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(2) + bytes.fromhex(host_id)[:8]
     return str(ipaddress.IPv6Address(raw))
 
 
 def probe_mac(host_id: HostId) -> str:
-    """Locally administered; its own hash, so that it shares no bits with the address by accident."""
+    """Return a locally administered MAC; from its own hash, so that it shares no bits with the address by
+    accident."""
     digest = hashlib.sha256(b"probe mac " + bytes.fromhex(host_id)).digest()
     return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
 
 
 def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id: ClusterId) -> KernelState:
-    """The device, its address, and for each peer a neighbour and the host that it is behind."""
+    """Return the device, its address, and for each peer a neighbour and a tunnel entry."""
     name = vxlan_name(probe.vni)
     device = Device(
         name=name,
@@ -74,7 +75,7 @@ def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id
 
 
 def peer_entries(probe: ProbeInput, peer: ProbePeer) -> dict[EntryKey, str]:
-    """The way to another host's probe device."""
+    """Return the entries that lead to another host's probe device."""
     name = vxlan_name(probe.vni)
     return {
         ("neighbour", (name, peer.probe_address)): peer.probe_mac,

@@ -1,7 +1,7 @@
-"""IPv6 settings of a container's interface and of our own devices: what they must be, and the folder that shows them.
+"""IPv6 sysctls of a container's interface and of our own devices: their desired values, and access to them.
 
-They change without a word: no notification of the kernel tells of `accept_ra`, inotify sees only who writes through
-the very same mount of /proc, and a container has its own. So they are read every now and then, 4 µs each.
+They change without notice: no notification of the kernel reports `accept_ra`, and inotify sees only writers through
+the very same mount of /proc, while a container has its own. So they are read periodically, 4 µs each.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Setting: TypeAlias = tuple[str, bytes]
 
 
 def ipv6_settings(ifname: str, addresses: Iterable[str], mtu_bytes: int) -> Sequence[Setting]:
-    """Let the interface have IPv6, and believe no router but us.
+    """Return the settings that enable IPv6 on the interface, and ignore router advertisements.
 
     Runtimes turn IPv6 off by default where they know of no IPv6 network. Router advertisements are refused because
-    any container of the network could send them and draw the others' traffic.
+    any container of the network could send them and attract the others' traffic.
     """
     if mtu_bytes < MIN_IPV6_MTU_BYTES:
         return ()
@@ -32,24 +32,24 @@ def ipv6_settings(ifname: str, addresses: Iterable[str], mtu_bytes: int) -> Sequ
 
 
 class Settings:
-    """Those of a namespace, from outside. Close it."""
+    """The settings of a namespace, from outside. Close it."""
 
     def __init__(self, folder_fd: int | None) -> None:
         self._folder_fd = folder_fd
 
     def close(self) -> None:
-        """Of no more use then."""
+        """Release the folder."""
         if self._folder_fd is not None:
             os.close(self._folder_fd)
 
     def differing(self, settings: Iterable[Setting]) -> Iterator[Setting]:
-        """Those that are not as given, or not there, as when the link's MTU is too small for IPv6. OSError."""
+        """Yield those that differ, or do not exist, as when the link's MTU is too small for IPv6. OSError."""
         for name, value in settings if self._folder_fd is not None else ():
             if self._read(name) != value:
                 yield name, value
 
     def open(self, name: str) -> int:
-        """A descriptor to read it by; -1 when there are too many open, or no settings."""
+        """Return a descriptor to read it by; -1 when too many are open, or there are no settings."""
         try:
             flags = os.O_RDONLY | os.O_CLOEXEC
             return -1 if self._folder_fd is None else os.open(name, flags, dir_fd=self._folder_fd)
@@ -59,24 +59,24 @@ class Settings:
             raise
 
     def write(self, settings: Iterable[Setting]) -> None:
-        """Only those that are others: the kernel waits for the lock of all links to take one. OSError."""
+        """Write only those that differ: for a write the kernel waits for the lock of all links. OSError."""
         for name, value in list(self.differing(settings)):
             with self._opened(name, os.O_WRONLY) as fd:
                 os.write(fd, value)
 
     def turn_ipv6_on(self, devices: Iterable[str]) -> bool:
-        """Whether it was off on one of these, and no longer is. Many hosts have it off by default, or everywhere."""
+        """Turn IPv6 on where it is off; return whether that changed anything. On many hosts it is off by default."""
         off = [(f"{device}/disable_ipv6", b"0\n") for device in devices if self._is_ipv6_off(device)]
-        with suppress(OSError):  # nobody may: what needs it fails again, and is told
+        with suppress(OSError):  # not permitted: whatever needs it fails again, and that is reported
             self.write(off)
             return bool(off)
         return False
 
     def turn_ipv6_off(self, device: str) -> None:
-        """Have the host take no part in IPv6 by a device that only leads to a container: a router would report its
-        groups there, and with them the MAC. Nothing where the MTU is too small for IPv6. OSError."""
+        """Turn IPv6 off on a device that only leads to a container: otherwise the kernel would report its multicast
+        groups there, and with them the MAC. Does nothing where the MTU is too small for IPv6. OSError."""
         if self._folder_fd is not None and self._read(f"{device}/disable_ipv6") == b"0\n":
-            with suppress(FileNotFoundError):  # gone in the same moment
+            with suppress(FileNotFoundError):  # gone in the meantime
                 self.write([(f"{device}/disable_ipv6", b"1\n")])
 
     def _is_ipv6_off(self, device: str) -> bool:
@@ -99,8 +99,8 @@ class Settings:
 
 
 class WatchedSettings:
-    """Settings that are read again and again: their files stay open, which makes a reading three times as fast.
-    One of an interface that has gone, or has another name, can't be read any more. Close it."""
+    """Settings that are read repeatedly: their files stay open, which makes a reading three times as fast.
+    They become unreadable when the interface goes or is renamed. Close it."""
 
     def __init__(self, settings: Settings, wanted: Sequence[Setting]) -> None:
         self._settings = settings
@@ -108,21 +108,21 @@ class WatchedSettings:
         self._opened: list[tuple[int, bytes]] = []
 
     def close(self) -> None:
-        """Of no more use then."""
+        """Close the files."""
         while self._opened:
             fd, _ = self._opened.pop()
             if fd >= 0:
                 os.close(fd)
 
     def are_altered(self) -> bool:
-        """Whether these are not as wanted; also where they can't be read."""
+        """Return whether these differ from what is wanted; also if they can't be read."""
         try:
             if not self._opened and self._wanted:
                 if any(True for _ in self._settings.differing(self._wanted)):
                     return True
                 self._opened = [(self._settings.open(name), value) for name, value in self._wanted]
                 if any(fd < 0 for fd, _ in self._opened):
-                    self.close()  # too many files: each time anew
+                    self.close()  # too many open files: open them for each reading
             for fd, value in self._opened:
                 if os.pread(fd, 16, 0) != value:
                     self.close()
@@ -134,7 +134,7 @@ class WatchedSettings:
 
 
 def open_settings() -> Settings:
-    """Of the calling thread's namespace; the folder goes on showing those. OSError."""
+    """Open the settings of the calling thread's namespace; the folder keeps showing that namespace. OSError."""
     try:
         return Settings(os.open("/proc/sys/net/ipv6/conf", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     except FileNotFoundError:  # a kernel without IPv6

@@ -1,4 +1,4 @@
-"""The host's own network under the overlay: the address that VXLAN packets carry, and where routes go already."""
+"""The host's own network under the overlay: the address that VXLAN packets carry, and the existing routes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netagent.datapath.state import is_ours
 from netagent.errors import FailedError, InputError
 from netagent.model.allowed import is_particular
 
-# Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only says by which address it would.
+# Documentation addresses (RFC 5737, RFC 3849): nothing is sent, the kernel only names the source that it would use.
 _ANYWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8:ffff::1"))
 
 _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 0x2  # linux/in6.h
@@ -26,11 +26,11 @@ _LINK_LOCAL = b"\xfe\x80" + bytes(14)
 _RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 
 _INDOORS = {"bridge", "veth", "dummy"}
-"""Kinds of links that end on this host, as a rule."""
+"""Kinds of links that normally lead to this host only."""
 
 
 async def find_underlay(wanted: str | None) -> Underlay:
-    """The address to advertise at a start (netagent.datapath.host.uplink says which).
+    """Find the address to advertise at a start (netagent.datapath.host.uplink defines which one).
 
     InputError when `wanted` is not on this host; FailedError when there is no address at all.
     """
@@ -41,41 +41,40 @@ async def find_underlay(wanted: str | None) -> Underlay:
         return found
     if is_fixed(wanted):
         raise InputError(
-            f"this host has no address {wanted}",
+            f"this host does not have the address {wanted}",
             code="no-such-address",
             thing=wanted or "",
             hint=f"it has {listed(uplinks.candidates)}; correct `advertise` or `bind`",
         )
     raise FailedError(
-        "this host has no address that others could reach",
+        "this host has no address that other hosts could reach",
         code="no-address",
         hint="bring a network device up, then start the agent again",
     )
 
 
 async def look(netlink: Netlink) -> Uplinks:
-    """What the host has now."""
+    """Read the host's present addresses and default routes."""
     sources = (_source_address(family, target) for family, target in _ANYWHERE)
     candidates, outlets = await _candidates(netlink)
     return Uplinks(tuple(candidates), tuple(source for source in sources if source), outlets)
 
 
 def require_devices(uplinks: Uplinks, devices: Sequence[str]) -> None:
-    """InputError names a device that has no address."""
+    """Raise InputError for a device that has no address."""
     for device in devices:
         if device not in addresses_of(uplinks, devices):
             known = ", ".join(dict.fromkeys(candidate.device for candidate in uplinks.candidates)) or "none"
             raise InputError(
-                f"the device {device} is not up or has no address",
+                f"the device {device} is down or has no address",
                 code="no-such-device",
                 thing=device,
-                hint=f"devices that have one: {known}; correct `interfaces`",
+                hint=f"devices with an address: {known}; correct `interfaces`",
             )
 
 
 async def host_routes(netlink: Netlink) -> tuple[str, ...]:
-    """The CIDRs that the host reaches by devices that are not ours, by their addresses, IPv4 first; without default
-    routes."""
+    """Return the CIDRs that the host reaches by devices that are not ours, IPv4 first, without default routes."""
     routes = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in await netlink.dump(NetlinkRequest(RTM_GETROUTE, 0, route_request_body(family))):
@@ -84,24 +83,25 @@ async def host_routes(netlink: Netlink) -> tuple[str, ...]:
             route = decode(message.body)
             if route is not None and is_particular(route.destination):
                 routes.append(route)
-    # Only the links that any of these leads by: a host with a thousand containers has a thousand more.
+    # Only the links that these routes use: a host with a thousand containers has a thousand more.
     links = await _links(netlink, {route.ifindex for route in routes})
-    # A link that went between the two looks took its routes along. It may have been ours, and others must not hear
-    # that this host has a route of its own to a subnet of the cluster. Index 0 leads by no link, or by several.
+    # A link that vanished between the two reads took its routes along. It may have been ours, and other hosts must
+    # not learn that this host has a route of its own to a subnet of the cluster. Index 0: no link, or several.
     kept = {index for index, link in links.items() if not is_ours(link.alias) and link.name != "lo"} | {0}
     found = {route.destination for route in routes if route.ifindex in kept}
     return tuple(str(network) for network in sorted(found, key=lambda n: (n.version, int(n[0]), n.prefixlen)))
 
 
 async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]:
-    """All addresses of the host that others may reach, IPv4 first, in the kernel's order; and the outlets.
+    """Return all addresses of the host that other hosts may reach, IPv4 first, in the kernel's order; and the
+    outlets.
 
-    Of IPv6 those come last that do not stay: temporary ones (RFC 8981) are others every day.
+    Temporary IPv6 addresses (RFC 8981) come last, because they change every day.
     """
     addresses = []
     for message in await netlink.dump(address_dump()):
         if message.body[0] == socket.AF_INET6 and message.body[3] == _RT_SCOPE_LINK:
-            continue  # such as each end of each container's interface has
+            continue  # such as those of each end of each container's interface
         index, cidr = decode_address(message.body)
         address = ipaddress.ip_interface(cidr).ip
         if not address.is_link_local:
@@ -124,13 +124,13 @@ async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]
 
 
 async def _links(netlink: Netlink, indexes: Collection[int]) -> dict[int, LinkMessage]:
-    """By index; without those that are gone."""
+    """Read links by index, without those that are gone."""
     found = {index: await netlink.find(link_at(index)) for index in indexes if index}
     return {index: decode_link(message.body) for index, message in found.items() if message is not None}
 
 
 def _source_address(family: int, target: str) -> str:
-    """The address by which the kernel would send to `target`; empty when it would not. Of IPv6 one that stays."""
+    """Return the source address that the kernel would use to `target`; empty for none. For IPv6 a lasting one."""
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)

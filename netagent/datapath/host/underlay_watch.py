@@ -1,8 +1,8 @@
-"""Follows the host's own addresses, so that the overlay moves with the address that it is reached by.
+"""Watch the host's own addresses, so that the overlay moves when the advertised address changes.
 
-A notification of the kernel wakes it up, a timer does as well; what it acts on is always a fresh look at all
-addresses and default routes. A change counts when it is still there SETTLE_S later: who renews a lease may take an
-address away and put it back at once, and a device that comes up gets its addresses one by one.
+A notification of the kernel or a timer wakes the task; it always acts on a fresh reading of all addresses and default
+routes. A change counts only if it is still there SETTLE_S later: a DHCP client that renews a lease may remove an
+address and restore it at once, and a device that comes up gets its addresses one by one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from netagent.datapath.netlink.route_socket import Netlink, NetlinkMessage, open
 from netagent.errors import NetagentError
 
 LOOK_S = 10.0
-"""Between looks when nothing happens: notifications can be lost."""
+"""Interval of readings when nothing happens: notifications can be lost."""
 SETTLE_S = 0.3
-"""Networks of hosts come up in bursts of some 10 ms; traffic must go on within 5 s."""
+"""Host networks come up in bursts of some 10 ms; traffic must continue within 5 s."""
 RETRY_S = 1.0
-"""After a move that failed, because a port of the new address is taken for instance."""
+"""After a move that failed, for example because a port of the new address is in use."""
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
@@ -37,10 +37,10 @@ logger = logging.getLogger("netagent.underlay")
 
 
 class UnderlayWatch:
-    """`present` is the address in use; `move` makes another one so, and may fail.
+    """Follows the address in use, `present`; `move` changes it, and may fail.
 
-    `note_look` hears of every change of the host's addresses; `version` tells by which version of IP the others of
-    the cluster are reached, None while that is not known.
+    `note_look` is called after every change of the host's addresses; `version` returns the IP version of the other
+    hosts' addresses, None while that is unknown.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class UnderlayWatch:
         self._version = version
         self._news = trio.Event()
         self.uplinks = Uplinks((present,))
-        """As last seen."""
+        """The result of the last reading."""
         self.problem = ""
-        """Why others can't reach this host by the address that it tells them; '' when they can."""
+        """Why other hosts can't reach this one at its advertised address; empty when they can."""
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; `started` after the first look."""
+        """Work until cancelled; `started` after the first reading."""
         notifications = trio.socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         with closing(Netlink(open_socket())) as netlink, notifications:
             await notifications.bind((0, _GROUPS))
@@ -80,7 +80,7 @@ class UnderlayWatch:
                     try:
                         pause_s = await self._pass(netlink)
                     except OSError as error:
-                        logger.warning("cannot look at this host's addresses: %s", error)
+                        logger.warning("cannot read this host's addresses: %s", error)
                         pause_s = RETRY_S
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
@@ -93,13 +93,13 @@ class UnderlayWatch:
                 if error.errno != errno.ENOBUFS:
                     raise
             else:
-                # What a bridge says of its ports, several times for each container, is no matter of addresses.
+                # A bridge reports its ports, several times for each container; that does not concern addresses.
                 if messages and all(is_of_bridge_port(one) for one in messages):
                     continue
             self._news.set()
 
     async def _pass(self, netlink: Netlink) -> float:
-        """Look, and move if something is different. How long to wait for news afterwards."""
+        """Read, and move if the address differs. Return how long to wait for notifications afterwards."""
         uplinks = await look(netlink)
         if uplinks != self.uplinks:
             self.uplinks = uplinks
@@ -121,8 +121,8 @@ class UnderlayWatch:
     def _missing(self) -> str:
         has = listed(self.uplinks.candidates)
         if is_fixed(self._wanted):
-            return f"this host tells others to reach it at {self._wanted}, which it has not got now (it has {has})"
-        return "this host has no address that others could reach"
+            return f"this host advertises {self._wanted}, but does not have that address now (it has {has})"
+        return "this host has no address that other hosts could reach"
 
     def _note_problem(self, problem: str) -> None:
         if problem and problem != self.problem:
@@ -133,5 +133,5 @@ class UnderlayWatch:
 
 
 def is_of_bridge_port(message: NetlinkMessage) -> bool:
-    """Whether a bridge says something of a port of its own."""
+    """Return whether a bridge reports one of its own ports."""
     return message.type in {RTM_NEWLINK, RTM_DELLINK} and message.body[:1] == bytes([AF_BRIDGE])

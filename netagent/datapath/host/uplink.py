@@ -1,14 +1,14 @@
-"""Which of a host's addresses others reach it by: a function of what the host has now. Pure.
+"""Choose the address at which other hosts reach this one, from what the host has now. Pure.
 
-    configured (`advertise`, else `bind`)     that address, or none while the host has not got it
+    configured (`advertise`, else `bind`)     that address, or none while the host does not have it
                                               (of `0.0.0.0` and `::` only the family counts)
     else                                      the source of the default route
                                               while there is none: the present one, as long as the host has it
                                               else the host's first address, IPv4 first
-    of all this only those of the family by which the other hosts of the cluster are reached, while there are any
+    of all this only addresses of the family that the other hosts of the cluster have, while there are any
 
-The same state leads to the same choice, whatever came before, with one exception: an address that works is not left
-for another family that is not the cluster's, nor for want of a default route.
+The same state leads to the same choice, whatever came before, with one exception: a working address is kept even if
+another family has the default route but is not the cluster's, or if there is no default route.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """Where this host receives VXLAN packets."""
+    """The address at which this host receives VXLAN packets."""
 
     address: str
     device: str
@@ -30,26 +30,26 @@ class Underlay:
 
 @dataclass(frozen=True, slots=True)
 class Uplinks:
-    """What a host has to choose from."""
+    """The addresses and devices that a host can choose from."""
 
     candidates: tuple[Underlay, ...] = ()
-    """All addresses that others may reach, IPv4 first, in the kernel's order."""
+    """All addresses that other hosts may reach, IPv4 first, in the kernel's order."""
     sources: tuple[str, ...] = ()
-    """Those by which packets leave along the default routes, IPv4 first."""
+    """The source addresses of packets along the default routes, IPv4 first."""
     outlets: frozenset[str] = frozenset()
-    """Devices with an address that lead out of this host by their kind: no switch, and no cable of a container."""
+    """Devices with an address that lead out of this host by their kind: no bridge, and no container's veth."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAddresses:
-    """By what others can reach this host: what it has chosen, what else it has, and what its configuration wants."""
+    """How other hosts can reach this one: the chosen address, the other addresses, and the configured one."""
 
     present: Underlay
     uplinks: Uplinks
     wanted: str | None
 
     def towards(self, member: str) -> Underlay | None:
-        """What this host would be reached by in that member's cluster: an address of the same family."""
+        """Return the address for that member's cluster: one of the member's family."""
         if is_one_family(member, self.present.address):
             return self.present
         found = choose(self.uplinks, self.wanted, self.present, version_of(member))
@@ -59,11 +59,11 @@ class LocalAddresses:
 def choose(
     uplinks: Uplinks, wanted: str | None, present: Underlay | None = None, version: int | None = None
 ) -> Underlay | None:
-    """The address to advertise; None when the host has none, or not the one `wanted`. `version`: 4 or 6, of the other
-    hosts' addresses; None while that is not known."""
+    """Choose the address to advertise; None when the host has none, or not the one `wanted`. `version`: 4 or 6, of
+    the other hosts' addresses; None while unknown."""
     if is_fixed(wanted):
         return with_address(uplinks, str(ipaddress.ip_address(wanted or "")))
-    if wanted is not None:  # our ports are opened on all addresses of that family
+    if wanted is not None:  # our ports are open on all addresses of that family
         uplinks = _of_version(uplinks, version_of(wanted))
     elif _of_version(uplinks, version).candidates:
         uplinks = _of_version(uplinks, version)
@@ -83,25 +83,25 @@ def _of_version(uplinks: Uplinks, version: int | None) -> Uplinks:
 
 
 def egress_interfaces(uplinks: Uplinks, present: Underlay) -> frozenset[str]:
-    """The devices by which packets of containers may leave this host.
+    """Return the devices by which packets of containers may leave this host.
 
-    Bridges and veths lead to other people's containers, unless this host itself goes out by them."""
+    Bridges and veths lead to containers of other programs, unless this host's own packets leave by them."""
     used = (with_address(uplinks, source) for source in uplinks.sources)
     return uplinks.outlets | {present.device} | {one.device for one in used if one is not None}
 
 
 def is_fixed(wanted: str | None) -> bool:
-    """True when the configuration names an address; `0.0.0.0` and `::` name none."""
+    """Return whether the configuration names an address; `0.0.0.0` and `::` name none."""
     return wanted is not None and not ipaddress.ip_address(wanted).is_unspecified
 
 
 def with_address(uplinks: Uplinks, address: str) -> Underlay | None:
-    """The candidate that has the address."""
+    """Return the candidate that has the address."""
     return next((candidate for candidate in uplinks.candidates if candidate.address == address), None)
 
 
 def addresses_of(uplinks: Uplinks, devices: Sequence[str]) -> dict[str, str]:
-    """One address of each device that has one, IPv4 where it has."""
+    """Return one address of each device that has one, IPv4 if possible."""
     found: dict[str, str] = {}
     for candidate in uplinks.candidates:
         if candidate.device in devices:
@@ -110,21 +110,21 @@ def addresses_of(uplinks: Uplinks, devices: Sequence[str]) -> dict[str, str]:
 
 
 def listed(candidates: Collection[Underlay]) -> str:
-    """For people."""
+    """List the candidates for people."""
     return ", ".join(candidate.address for candidate in candidates) or "none"
 
 
 def is_one_family(address: str, other: str) -> bool:
-    """Whether a tunnel can have these two as its ends."""
+    """Return whether these two can be the ends of a tunnel."""
     return version_of(address) == version_of(other)
 
 
 def version_of(address: str) -> int:
-    """4 or 6."""
+    """Return 4 or 6."""
     return 6 if ":" in address else 4
 
 
 def common_version(addresses: Iterable[str]) -> int | None:
-    """That of most of these addresses; None when there are none, or as many of the one as of the other."""
+    """Return the version of most of these addresses; None when there are none, or as many of each."""
     counts = Counter(map(version_of, addresses))
     return None if counts[4] == counts[6] else max(counts, key=counts.__getitem__)

@@ -1,5 +1,5 @@
-"""Netlink: the socket under trio, and messages to bytes and back.
+"""Netlink: the socket under trio, and the encoding of messages.
 
-Read `route_socket`, then `link`, `neighbour`, `route` (rtnetlink), `device` (the one file that knows pyroute2),
+Read `route_socket`, then `link`, `neighbour`, `route` (rtnetlink), `device` (the one file that uses pyroute2), and
 `nftables`. Imports `datapath.state` and `model`.
 """

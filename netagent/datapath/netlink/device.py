@@ -1,8 +1,8 @@
-"""Messages that make bridges and VXLAN devices and set their options. The only file that knows pyroute2.
+"""Messages that create bridges and VXLAN devices and set their options. The only file that uses pyroute2.
 
-These are the messages with the most attributes and the rarest: two for each network that a host takes part in. So
-they are written by pyroute2's message classes, as a codec only. What an attach sends while somebody waits is written
-by hand (netagent.datapath.netlink.link).
+These are the messages with the most attributes, and the rarest: two for each network that a host takes part in. So
+pyroute2's message classes encode them; it serves as a codec only. Messages that an attach waits for are encoded by
+hand (netagent.datapath.netlink.link).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from netagent.datapath.state import Device, LinkKind
 
 
 def create_link(device: Device, index: int) -> list[NetlinkRequest]:
-    """A bridge or VXLAN device, down, without addresses of its own making, and marked as ours.
+    """Create a bridge or VXLAN device: down, without addresses of its own making, and marked as ours.
 
-    The kernel takes no mark in the creating message, so it follows in the same `send`: a killed agent can't come
-    between the two. It names the link by an index of our choice: if the link could not be made, because somebody
-    else's has its name, then the mark finds nothing, instead of making that one ours.
+    The kernel accepts no alias in the creating message, so the mark follows in the same `send`: a killed agent can't
+    leave the link without it. The second message names the link by an index that we choose. If the creation failed
+    because another program's link has the name, the mark then finds nothing, instead of marking that link as ours.
     """
     attributes: list[Any] = [("IFLA_IFNAME", device.name), ("IFLA_MTU", device.mtu_bytes)]
     if device.mac is not None:
@@ -32,8 +32,9 @@ def create_link(device: Device, index: int) -> list[NetlinkRequest]:
 
 
 def set_kind_options(device: Device) -> NetlinkRequest:
-    """What can be changed of a bridge (protocols) or a VXLAN device (local address, learning) after it was made."""
-    # The kernel refuses a change that names the port, even the port that it has.
+    """Change what can be changed after the creation: a bridge's protocols, a VXLAN device's local address,
+    learning."""
+    # The kernel refuses a change that names the port, even if the port is the same.
     data = [(name, value) for name, value in _kind_data(device) if name != "IFLA_VXLAN_PORT"]
     return _request(0, [("IFLA_IFNAME", device.name), _link_info(device.kind, data)])
 
@@ -45,7 +46,7 @@ def _kind_data(device: Device) -> list[tuple[str, Any]]:
             ("IFLA_BR_STP_STATE", int(device.stp)),
         ]
     if device.tunnel is None:
-        raise ValueError(f"{device.name}: only bridges and VXLAN devices are made from a Device")
+        raise ValueError(f"{device.name}: only bridges and VXLAN devices are created from a Device")
     local = "IFLA_VXLAN_LOCAL6" if ":" in device.tunnel.local else "IFLA_VXLAN_LOCAL"
     return [
         ("IFLA_VXLAN_ID", device.tunnel.vni),

@@ -1,9 +1,9 @@
 """Messages of links and addresses <-> bytes, by hand.
 
-An attach sends a dozen of them while somebody waits, and every look at the kernel reads all links of the host:
-pyroute2 takes 0.3 ms to write the message that makes a veth and 0.8 ms to read a link, this 0.01 and 0.02 ms
-(measured). Layout: rtnetlink(7), <linux/if_link.h>. Neighbours are in neighbour.py, bridges and VXLAN devices
-are made in device.py.
+An attach sends a dozen of them while a caller waits, and every reading of the kernel decodes all links of the host:
+pyroute2 takes 0.3 ms to encode the message that creates a veth and 0.8 ms to decode a link, this file 0.01 and
+0.02 ms (measured). Layout: rtnetlink(7), <linux/if_link.h>. Neighbours are in neighbour.py; bridges and VXLAN devices
+are created in device.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINK_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER_MASK = 0x3FFF
-"""Of an attribute's type: the two bits above say that it is nested or in network byte order."""
+"""Mask of an attribute's type: the two bits above say that it is nested or in network byte order."""
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_PROTINFO = 12
 _IFLA_STATS, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 7, 16, 18, 23
@@ -48,7 +48,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 4, 6
 _CACHEINFO = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid, in seconds; two times
 _FOR_EVER = 0xFFFFFFFF
 _COUNTERS = frozenset({_IFLA_STATS, _IFLA_STATS64, _IFLA_AF_SPEC})
-"""With an address family's own numbers. `decode_link` looks at none of them."""
+"""Counters, also those of an address family. `decode_link` reads none of them."""
 _PORT_ATTRIBUTES = (
     ("learning", 8),
     ("flood", 9),
@@ -58,11 +58,11 @@ _PORT_ATTRIBUTES = (
     ("hairpin", 4),
     ("isolated", 33),
 )
-"""Of a bridge port: the field, and IFLA_BRPORT_*."""
+"""Attributes of a bridge port: the field, and IFLA_BRPORT_*."""
 
 
 def _attribute(number: int, *parts: bytes) -> bytes:
-    """One netlink attribute, padded; `parts` are its value, attributes themselves if it is nested."""
+    """Encode one netlink attribute, padded; `parts` are its value, attributes themselves if it is nested."""
     value = b"".join(parts)
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value + bytes(-len(value) % 4)
 
@@ -99,15 +99,15 @@ class LinkMessage:
     mtu_bytes: int
     up: bool
     has_carrier: bool
-    """Of a veth: both ends are up."""
+    """For a veth: both ends are up."""
     is_operational: bool
-    """Packets pass, as netagent.datapath.endpoint.veth_binding says."""
+    """Packets pass (see netagent.datapath.endpoint.veth_binding)."""
     master: int | None
     peer: int | None
-    """Of a veth: the other end's index, in whatever namespace that is."""
+    """For a veth: the other end's index, in whichever namespace it is."""
     port: PortFlags | None
     forwarding: bool
-    """False of a bridge's port that is shut by the bridge alone."""
+    """False for a bridge's port that only the bridge keeps shut."""
     tunnel: Tunnel | None
     mcast_snooping: bool
     stp: bool
@@ -116,20 +116,20 @@ class LinkMessage:
 
 @dataclass(frozen=True, slots=True)
 class ReadLink:
-    """A link, and the message that it was read from: the next one most often says the same, and need not be read."""
+    """A link with the message it was decoded from. The next message usually says the same and need not be decoded."""
 
     link: LinkMessage
     body: bytes
     parts: tuple[slice, ...]
-    """Of the body, all but the counters, which some kernels send although they are not asked for."""
+    """Parts of the body without the counters, which some kernels send although they were not requested."""
 
     def is_still(self, body: bytes) -> bool:
-        """Whether a message says the same of it. Heads of attributes are compared as well, so all is in its place."""
+        """Return whether a message says the same. Attribute headers are compared as well, so all is in its place."""
         return len(body) == len(self.body) and all(body[part] == self.body[part] for part in self.parts)
 
 
 def read_link(body: bytes) -> ReadLink:
-    """As decode_link."""
+    """Decode like decode_link, and keep the message."""
     parts, start, offset = [], 0, _LINK_HEADER.size
     while offset + 4 <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
@@ -148,7 +148,7 @@ def link_dump() -> NetlinkRequest:
 
 
 def link_named(name: str) -> NetlinkRequest:
-    """Ask for one link; by another name of it, too (see ip-link(8), altname)."""
+    """Ask for one link by a name, which may be an alternative one (see ip-link(8), altname)."""
     return _link_request(RTM_GETLINK, 0, _SKIP_STATS, _name(name))
 
 
@@ -158,7 +158,7 @@ def link_at(index: int) -> NetlinkRequest:
 
 
 def decode_link(body: bytes) -> LinkMessage:
-    """A link from the body of RTM_NEWLINK or RTM_DELLINK."""
+    """Decode a link from the body of RTM_NEWLINK or RTM_DELLINK."""
     _family, _type, index, flags, _change = _LINK_HEADER.unpack_from(body)
     found = _attributes(body, _LINK_HEADER.size)
     info = _attributes(found.get(_IFLA_LINKINFO, b""))
@@ -191,7 +191,7 @@ def decode_link(body: bytes) -> LinkMessage:
 
 
 def decode_bridge_port(body: bytes) -> tuple[int | None, PortFlags | None, bool]:
-    """Of a bridge's own word on one of its ports (family AF_BRIDGE): the bridge, the flags, whether packets pass."""
+    """Decode a bridge's message about one of its ports (family AF_BRIDGE): the bridge, the flags, if packets pass."""
     found = _attributes(body, _LINK_HEADER.size)
     port = _attributes(found.get(_IFLA_PROTINFO, b""))
     return (
@@ -202,7 +202,7 @@ def decode_bridge_port(body: bytes) -> tuple[int | None, PortFlags | None, bool]
 
 
 def _attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
-    """Netlink attributes by their number; what does not fit its length ends them."""
+    """Return netlink attributes by number; stop at one that does not fit its length."""
     found: dict[int, bytes] = {}
     while offset + 4 <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
@@ -240,13 +240,14 @@ def _decode_tunnel(data: Mapping[int, bytes]) -> Tunnel:
 
 
 def choose_index() -> int:
-    """An index for a link to be made; far above those that the kernel counts up by itself."""
+    """Draw an index for a new link, far above those that the kernel counts up by itself."""
     return 1 << 24 | secrets.randbits(24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VethPair:
-    """What `create_veth` makes: the host's end here; the other end in the namespace of `peer_netns_fd`, if given."""
+    """The input of `create_veth`: the host's end here; the other end in the namespace of `peer_netns_fd`, if
+    given."""
 
     name: str
     alias: str
@@ -257,7 +258,7 @@ class VethPair:
 
 
 def create_veth(pair: VethPair, index: int) -> list[NetlinkRequest]:
-    """Both ends, down, the host's end marked as in netagent.datapath.netlink.device.create_link."""
+    """Create both ends, down, the host's end marked as in netagent.datapath.netlink.device.create_link."""
     peer = [_LINK_HEADER.pack(0, 0, 0, 0, 0), _name(pair.peer_name), _mac(pair.peer_mac)]
     peer.append(_u32(_IFLA_MTU, pair.mtu_bytes))
     if pair.peer_netns_fd is not None:
@@ -273,7 +274,7 @@ def create_veth(pair: VethPair, index: int) -> list[NetlinkRequest]:
 def mark_link(index: int, alias: str, mtu_bytes: int) -> NetlinkRequest:
     """Set the alias, and stop the kernel from giving the device an IPv6 link-local address.
 
-    A device with a smaller MTU than IPv6 allows has no part in it, and the kernel refuses to hear of one.
+    A device whose MTU is too small for IPv6 has no such setting, and the kernel refuses a message that names it.
     """
     attributes = [_attribute(_IFLA_IFALIAS, alias.encode())]
     if mtu_bytes >= MIN_IPV6_MTU_BYTES:
@@ -290,7 +291,7 @@ def set_link(
     master: int | None = None,
     up: bool | None = None,
 ) -> NetlinkRequest:
-    """Change what is given. `master` is an index, 0 for none."""
+    """Change the given properties. `master` is an index, 0 for none."""
     attributes = [_name(name)]
     if mtu_bytes is not None:
         attributes.append(_u32(_IFLA_MTU, mtu_bytes))
@@ -302,42 +303,42 @@ def set_link(
 
 
 def set_noarp(index: int, *, noarp: bool) -> NetlinkRequest:
-    """Whether a link does without neighbours."""
+    """Set whether a link does without neighbours."""
     header = _LINK_HEADER.pack(0, 0, index, _IFF_NOARP if noarp else 0, _IFF_NOARP)
     return NetlinkRequest(RTM_NEWLINK, 0, header)
 
 
 def label_link(index: int, alias: str) -> NetlinkRequest:
-    """Set the alias and nothing else."""
+    """Set only the alias."""
     return _link_request(RTM_NEWLINK, 0, _attribute(_IFLA_IFALIAS, alias.encode()), index=index)
 
 
 def rename_link(index: int, name: str) -> NetlinkRequest:
-    """Give a link a name; kernels before 6.2 refuse one that is up."""
+    """Rename a link; kernels before 6.2 refuse while it is up."""
     return _link_request(RTM_NEWLINK, 0, _name(name), index=index)
 
 
 def set_link_down(index: int) -> NetlinkRequest:
-    """Take a link down, whatever it is called."""
+    """Take a link down, by index."""
     return _link_request(RTM_NEWLINK, 0, index=index, up=False)
 
 
 def set_port(name: str, flags: PortFlags) -> NetlinkRequest:
-    """Flags of a bridge port."""
+    """Set the flags of a bridge port."""
     data = [_u8(number, getattr(flags, field)) for field, number in _PORT_ATTRIBUTES]
     info = [_attribute(_INFO_SLAVE_KIND, b"bridge"), _attribute(_INFO_SLAVE_DATA, *data)]
     return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
 
 
 def open_port(name: str) -> NetlinkRequest:
-    """Let packets pass a bridge port. ENETDOWN where none could pass the device itself."""
+    """Let packets pass a bridge port. ENETDOWN if the device itself is down."""
     info = [_attribute(_INFO_SLAVE_KIND, b"bridge")]
     info.append(_attribute(_INFO_SLAVE_DATA, _u8(_PORT_STATE, _PORT_FORWARDING)))
     return _link_request(RTM_NEWLINK, 0, _name(name), _attribute(_IFLA_LINKINFO, *info))
 
 
 def delete_link(name: str) -> NetlinkRequest:
-    """Remove a link and all that sits on it."""
+    """Remove a link and everything on it."""
     return _link_request(RTM_DELLINK, 0, _name(name))
 
 
@@ -347,7 +348,7 @@ def delete_link_index(index: int) -> NetlinkRequest:
 
 
 def retire_link(index: int, group: int) -> NetlinkRequest:
-    """Take a link down and out of its bridge, and put it into a group with others that are to go."""
+    """Take a link down and out of its bridge, and put it into a group of links to remove."""
     return _link_request(
         RTM_NEWLINK, 0, _u32(_IFLA_MASTER, 0), _u32(_IFLA_GROUP, group), index=index, up=False
     )
@@ -376,7 +377,7 @@ def address_dump() -> NetlinkRequest:
 
 
 def decode_address(body: bytes) -> tuple[int, str]:
-    """(link index, "address/prefix length") from the body of RTM_NEWADDR or RTM_DELADDR."""
+    """Decode (link index, "address/prefix length") from the body of RTM_NEWADDR or RTM_DELADDR."""
     _family, length, _flags, _scope, index = _ADDRESS_HEADER.unpack_from(body)
     found = _attributes(body, _ADDRESS_HEADER.size)
     raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
@@ -384,10 +385,10 @@ def decode_address(body: bytes) -> tuple[int, str]:
 
 
 def set_address(index: int, cidr: str, broadcast: str | None = None) -> NetlinkRequest:
-    """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and we know that it is unique.
+    """Give a link an address, usable at once: duplicate detection would cost 1.7 s, and the address is unique.
 
-    `broadcast` is the IPv4 address that reaches everybody on the link. An IPv6 address without a subnet is not
-    preferred: the host answers for it, and sends from another if it has one.
+    `broadcast` is the IPv4 address of all hosts on the link. An IPv6 address without a subnet is not preferred: the
+    host answers for it, but uses another source if it has one.
     """
     body = _address_body(index, cidr)
     if cidr.endswith("/128"):
@@ -398,7 +399,7 @@ def set_address(index: int, cidr: str, broadcast: str | None = None) -> NetlinkR
 
 
 def delete_address(index: int, cidr: str) -> NetlinkRequest:
-    """Take an address from a link."""
+    """Remove an address from a link."""
     return NetlinkRequest(RTM_DELADDR, 0, _address_body(index, cidr))
 
 

@@ -1,8 +1,8 @@
 """Neighbour and FDB messages <-> bytes, by `struct`: the one hot path of netlink. Pure.
 
-A network of 10,000 endpoints is 40,000 of these. Encoded here and sent 64 at a time they go in at more than 70,000/s;
-through pyroute2's message classes at a third of it, and a dump is read ten times as fast. Layout: rtnetlink(7),
-<linux/neighbour.h>.
+A network of 10,000 endpoints has 40,000 of these. Encoded here and sent 64 at a time, the kernel takes more than
+70,000/s; through pyroute2's message classes it is a third of that, and a dump is decoded ten times as fast here.
+Layout: rtnetlink(7), <linux/neighbour.h>.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ AF_BRIDGE = 7
 NTF_SELF = 0x02
 NTF_MASTER = 0x04
 NTF_STICKY = 0x40
-"""A frame with this source MAC from another port does not move the entry: a container can't take a MAC over."""
+"""A frame with this source MAC from another port does not move the entry: a container can't take over a MAC."""
 
 NUD_NOARP = 0x40
-"""Of an FDB entry at the bridge: static."""
+"""For an FDB entry at the bridge: static."""
 NUD_PERMANENT = 0x80
-"""Of a neighbour or a VXLAN FDB entry: never ages. Of an FDB entry at the bridge: the bridge's own address."""
+"""For a neighbour or a VXLAN FDB entry: never ages. For an FDB entry at the bridge: the bridge's own address."""
 
 _NDA_DST = 1
 _NDA_LLADDR = 2
 _NDA_MASTER = 9
 
 NATIVE: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
-"""The byte order of netlink is the machine's."""
+"""Netlink uses the machine's byte order."""
 
 _HEADER = struct.Struct("=B3xiHBB")  # struct ndmsg: family, ifindex, state, flags, type
 _ATTRIBUTE = struct.Struct("=HH")
@@ -50,11 +50,11 @@ class NeighbourMessage(NamedTuple):
     """The neighbour's IP, or the underlay address of a VXLAN FDB entry."""
     mac: str | None
     master: int | None
-    """Index of the bridge, in what is read of a bridge's FDB."""
+    """Index of the bridge, when read from a bridge's FDB."""
 
 
 def encode(message: NeighbourMessage) -> bytes:
-    """The body of an RTM_*NEIGH message."""
+    """Encode the body of an RTM_*NEIGH message."""
     parts = [_HEADER.pack(message.family, message.ifindex, message.state, message.flags, 0)]
     if message.address is not None:
         raw = _address_bytes(message.address)
@@ -67,7 +67,7 @@ def encode(message: NeighbourMessage) -> bytes:
 
 
 def decode(body: bytes) -> NeighbourMessage:
-    """The body of an RTM_*NEIGH message from the kernel; attributes that we don't use are passed over."""
+    """Decode the body of an RTM_*NEIGH message from the kernel; unused attributes are skipped."""
     family, index, state, flags, _type = _HEADER.unpack_from(body)
     address: str | None = None
     mac: str | None = None
@@ -89,12 +89,12 @@ def decode(body: bytes) -> NeighbourMessage:
 
 
 def head_of(body: bytes) -> tuple[int, int, int, int]:
-    """Family, ifindex, state and flags of the same, in a tenth of the time."""
+    """Decode only family, ifindex, state and flags, in a tenth of the time."""
     return _HEADER.unpack_from(body)[:4]
 
 
 def family_of(address: str) -> int:
-    """AF_INET6 for anything with a colon."""
+    """Return AF_INET6 for anything with a colon."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 

@@ -1,7 +1,7 @@
-"""The little that we say to nf_tables: a transaction, a dump, and the number of the ruleset's generation.
+"""The few messages that we send to nf_tables: a transaction, a dump, and the ruleset's generation number.
 
-The messages are those of <linux/netfilter/nf_tables.h>; attribute numbers stand in the calls. The kernel handles a
-request inside `send`, so that nothing here waits.
+The messages are those of <linux/netfilter/nf_tables.h>; attribute numbers are written in the calls. The kernel
+handles a request inside `send`, so nothing here waits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NftMessage(NamedTuple):
 
 
 def open_socket() -> socket.socket:
-    """A socket for the ruleset of the calling thread's namespace."""
+    """Open a socket for the ruleset of the calling thread's namespace."""
     sock = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
     )
@@ -68,7 +68,7 @@ def commit(sock: socket.socket, changes: Sequence[NftMessage]) -> None:
         frames.append(_frame(TABLES << 8 | change.kind, flags, family + change.attributes))
     frames.append(_frame(_BATCH_END, 0, border))
     sock.send(b"".join(frames))
-    # One answer to each change, or, when the whole was refused, at least one.
+    # One answer per change, or at least one when the whole transaction was refused.
     codes = [-struct.unpack_from("=i", body)[0] for kind, _, body in _received(sock) if kind == _NLMSG_ERROR]
     code = next((code for code in codes if code), 0 if len(codes) >= len(changes) else errno.EIO)
     if code:
@@ -76,7 +76,7 @@ def commit(sock: socket.socket, changes: Sequence[NftMessage]) -> None:
 
 
 def generation(sock: socket.socket) -> int:
-    """The number that every change of the namespace's ruleset raises. OSError when the kernel does not say."""
+    """Return the number that every change of the namespace's ruleset raises. OSError when the kernel does not say."""
     sock.send(_frame(TABLES << 8 | _GETGEN, 0, struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)))
     for kind, _, body in _received(sock):
         if kind == TABLES << 8 | _NEWGEN:  # its first attribute is the number
@@ -86,9 +86,9 @@ def generation(sock: socket.socket) -> int:
 
 
 def dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> list[bytes]:
-    """The attributes of each object of a kind (GETRULE, …) that the request's attributes choose, in order.
+    """Return the attributes of each object of a kind (GETRULE, …) that the request selects, in order.
 
-    OSError with the kernel's reason (ENOENT: no such table or set); EINTR when the ruleset changed in between.
+    OSError with the kernel's reason (ENOENT: no such table or set); EINTR when the ruleset changed in the meantime.
     """
     header = struct.pack("=BBH", family, 0, 0)
     sock.send(_frame(TABLES << 8 | kind, _NLM_F_DUMP, header + attributes))
@@ -110,13 +110,13 @@ def dump(sock: socket.socket, kind: int, family: int, attributes: bytes) -> list
 def exchange(
     sock: socket.socket, kind: int, flags: int, family: int, attributes: bytes
 ) -> list[tuple[int, bytes]]:
-    """A message of any part of netfilter; (kind, body) of each that comes back."""
+    """Send a message of any subsystem of netfilter; return (kind, body) of each reply."""
     sock.send(_frame(kind, flags, struct.pack("=BBH", family, 0, 0) + attributes))
     return [(answer, body) for answer, _, body in _received(sock)]
 
 
 def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, value) of each attribute, without the flags in the number."""
+    """Yield (number, value) of each attribute, without the flags in the number."""
     offset = 0
     while offset + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, offset)
@@ -127,27 +127,27 @@ def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def expression(name: str, data: bytes) -> bytes:
-    """An element of a rule."""
+    """Encode an expression of a rule."""
     return nest(1, text(1, name) + nest(2, data))
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """Octets as they are."""
+    """Encode an attribute of raw octets."""
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def nest(kind: int, value: bytes) -> bytes:
-    """Attributes in an attribute."""
+    """Encode a nested attribute."""
     return attribute(kind | _NESTED, value)
 
 
 def text(kind: int, value: str) -> bytes:
-    """A string with its zero."""
+    """Encode a zero-terminated string."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def number(kind: int, value: int) -> bytes:
-    """32 bits, in network order."""
+    """Encode 32 bits, in network order."""
     return attribute(kind, value.to_bytes(4, "big"))
 
 
@@ -156,7 +156,7 @@ def _frame(kind: int, flags: int, body: bytes) -> bytes:
 
 
 def _received(sock: socket.socket) -> Iterator[tuple[int, int, bytes]]:
-    """(kind, flags, body) of each message that waits."""
+    """Yield (kind, flags, body) of each message that waits in the socket."""
     while True:
         try:
             data = sock.recv(_RECEIVE_BYTES)

@@ -1,4 +1,4 @@
-"""Routes from netlink's bytes: where a host's packets go already. Pure. Layout: rtnetlink(7), <linux/rtnetlink.h>."""
+"""Routes from netlink's bytes: the host's existing routes. Pure. Layout: rtnetlink(7), <linux/rtnetlink.h>."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 OUR_PROTOCOL = 78
-"""Says in `ip route` that the route is netagent's; unassigned in iproute2's rt_protos."""
+"""Marks a route as netagent's in `ip route`; unassigned in iproute2's rt_protos."""
 
 _HEADER = struct.Struct(
     "=BBBBBBBBI"
@@ -21,35 +21,35 @@ _MAIN_TABLE, _SCOPE_LINK = 254, 253
 _SCOPE_UNIVERSE, _RTNH_F_ONLINK = 0, 4
 _RTM_F_CLONED = 0x200
 _KERNEL_PROTOCOL, _KERNEL_METRIC6 = 2, 256
-"""Of the routes that the kernel makes itself, to the subnets of a device's addresses."""
+"""Protocol and metric of routes that the kernel creates itself, to the subnets of a device's addresses."""
 _DEFAULT_METRIC = 8192
-"""Whatever other default route a container has or gets comes before ours: runtimes and people give theirs less."""
+"""Any other default route of a container takes precedence over ours: runtimes and people use lower metrics."""
 
 
 class Route(NamedTuple):
-    """A destination and the device that leads there; 0 where there are several or none."""
+    """A destination and the device that leads there; 0 for several devices or none."""
 
     destination: ipaddress.IPv4Network | ipaddress.IPv6Network
     ifindex: int
 
 
 def route_request_body(family: int) -> bytes:
-    """The body of a RTM_GETROUTE dump."""
+    """Return the body of an RTM_GETROUTE dump."""
     return _HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def request_body_at(family: int, ifindex: int) -> bytes:
-    """The same for the routes of one device, where the kernel is strict."""
+    """Return the same for the routes of one device, if the kernel filters dumps (strict)."""
     return route_request_body(family) + _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", ifindex)
 
 
 def request_body_of_subnets(family: int) -> bytes:
-    """The body of a RTM_GETROUTE dump of what the kernel made itself for addresses, where it is strict."""
+    """Return the body of an RTM_GETROUTE dump of the kernel's own routes for addresses, if it filters dumps."""
     return _HEADER.pack(family, 0, 0, 0, 0, _KERNEL_PROTOCOL, 0, 0, 0)
 
 
 def request_body_to(address: str) -> bytes:
-    """The body of a RTM_GETROUTE that asks which way packets to an address take."""
+    """Return the body of an RTM_GETROUTE that asks for the route to an address."""
     packed = ipaddress.ip_address(address).packed
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     header = _HEADER.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
@@ -57,13 +57,13 @@ def request_body_to(address: str) -> bytes:
 
 
 def is_local(body: bytes) -> bool:
-    """Whether the route in the body of RTM_NEWROUTE leads to the host itself."""
+    """Return whether the route in the body of RTM_NEWROUTE leads to the host itself."""
     kind: int = _HEADER.unpack_from(body)[7]
     return kind == _RTN_LOCAL
 
 
 def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
-    """The body of RTM_NEWROUTE: `cidr` is reached on this link, from `source`. Carries our mark."""
+    """Return the body of RTM_NEWROUTE: `cidr` is on this link, reached from `source`. Carries our mark."""
     network = ipaddress.ip_network(cidr)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     header = _HEADER.pack(
@@ -79,9 +79,10 @@ def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
 
 
 def subnet_body(cidr: str, ifindex: int) -> bytes:
-    """The body of RTM_NEWROUTE: the subnet of this address of a device, as the kernel makes it with the address.
+    """Return the body of RTM_NEWROUTE for the subnet of a device's address, as the kernel creates it with the
+    address.
 
-    So it goes with the address, too.
+    So the kernel also removes it with the address.
     """
     interface = ipaddress.ip_interface(cidr)
     is_four = interface.version == 4
@@ -105,10 +106,10 @@ def subnet_body(cidr: str, ifindex: int) -> bytes:
 
 
 def default_body(gateway: str, ifindex: int) -> bytes:
-    """The body of RTM_NEWROUTE: everything else is reached through `gateway` on this link. Carries our mark."""
+    """Return the body of RTM_NEWROUTE for a default route through `gateway` on this link. Carries our mark."""
     address = ipaddress.ip_address(gateway)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    # On the link, whatever routes there are: else it would have to wait for the one to the subnet.
+    # On the link, whatever routes exist: otherwise it would have to wait for the one to the subnet.
     header = _HEADER.pack(
         family, 0, 0, 0, _MAIN_TABLE, OUR_PROTOCOL, _SCOPE_UNIVERSE, _RTN_UNICAST, _RTNH_F_ONLINK
     )
@@ -121,7 +122,7 @@ def default_body(gateway: str, ifindex: int) -> bytes:
 
 
 def decode(body: bytes) -> Route | None:
-    """The unicast route in the body of RTM_NEWROUTE; None for other kinds, and for the kernel's cache."""
+    """Decode the unicast route in the body of RTM_NEWROUTE; None for other kinds, and for the kernel's cache."""
     family, length, _src, _tos, _table, _protocol, _scope, kind, flags = _HEADER.unpack_from(body)
     if kind != _RTN_UNICAST or flags & _RTM_F_CLONED or family not in {socket.AF_INET, socket.AF_INET6}:
         return None
@@ -142,6 +143,6 @@ def decode(body: bytes) -> Route | None:
 
 
 def decode_main(body: bytes) -> Route | None:
-    """The same of the main table, where the routes of a device's addresses are; None for others, which few packets
-    ask: whoever has several uplinks often copies all routes to a table for each."""
+    """Decode a route of the main table, which has the routes of a device's addresses; None for other tables, which
+    few packets use: hosts with several uplinks often have a table for each, with copies of all routes."""
     return decode(body) if _HEADER.unpack_from(body)[4] == _MAIN_TABLE else None

@@ -1,9 +1,9 @@
 """The route netlink socket under trio.
 
-A plain socket: the kernel handles a request inside `send`, so the replies are already there when it returns. Requests
-go out at most 64 in one `send`, each acknowledged by itself: a failing one does not stop the others, and 64
-acknowledgements fit the default receive buffer (512 do not: entries go in, answers are lost). pyroute2's own sockets
-are not used: they run an asyncio loop each, and fork to enter a namespace.
+A plain socket: the kernel handles a request inside `send`, so the replies are there when it returns. Requests go out
+at most 64 per `send`, each acknowledged separately: a failing one does not stop the others, and 64 acknowledgements
+fit the default receive buffer (512 do not: the kernel does the work, but answers get lost). pyroute2's own sockets
+are not used: each runs an asyncio loop, and they fork to enter a namespace.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NetlinkMessage(NamedTuple):
 
 
 def open_socket() -> socket.socket:
-    """A request socket of the namespace that the calling thread is in (see netns.run_in_netns)."""
+    """Open a request socket of the calling thread's namespace (see netns.run_in_netns)."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
     sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
@@ -65,7 +65,7 @@ def open_socket() -> socket.socket:
 
 
 def open_notification_socket() -> socket.socket:
-    """A socket that hears of changes of links, addresses, routes, neighbours and FDB in the calling thread's
+    """Open a socket for notifications about links, addresses, routes, neighbours and FDB in the calling thread's
     namespace."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _NOTIFICATION_BUFFER_BYTES)
@@ -84,11 +84,11 @@ class Netlink:
         self._sequence = 0
 
     def close(self) -> None:
-        """Close the socket; requests afterwards raise."""
+        """Close the socket; later requests raise."""
         self._socket.close()
 
     async def execute(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
-        """Do them all in order; the answer of each, None for success. A failure does not stop the ones after it."""
+        """Execute all in order; return each one's error, None for success. A failure does not stop later ones."""
         results: list[OSError | None] = []
         async with self._lock:
             for start in range(0, len(requests), BATCH_MESSAGES):
@@ -96,13 +96,13 @@ class Netlink:
         return results
 
     async def execute_one(self, request: NetlinkRequest) -> None:
-        """Do one request; raises OSError with the kernel's own words where it has some."""
+        """Execute one request; raise OSError with the kernel's own message if there is one."""
         (error,) = await self.execute([request])
         if error is not None:
             raise error
 
     async def dump(self, request: NetlinkRequest, *, strict: bool = False) -> list[NetlinkMessage]:
-        """All objects of a kind. OSError; EINTR when the kernel's tables changed under every one of five attempts.
+        """Return all objects of a kind. OSError; EINTR when the tables changed during each of five attempts.
 
         `strict`: only those that the request describes, such as the routes of a device; ENODEV when there is no such
         device.
@@ -121,10 +121,10 @@ class Netlink:
             messages = await self._dump_once(request, is_slow=is_slow)
             if messages is not None:
                 return messages
-        raise InterruptedError(errno.EINTR, "the kernel's tables changed under every attempt to read them")
+        raise InterruptedError(errno.EINTR, "the kernel's tables changed during every attempt to read them")
 
     async def find(self, request: NetlinkRequest) -> NetlinkMessage | None:
-        """The one object that a request names; None when the kernel has none of that name, index or key. OSError."""
+        """Return the one object that a request names; None when no object has that name, index or key. OSError."""
         async with self._lock:
             await self._socket.send(self._framed(request, 0))
             while True:
@@ -139,7 +139,7 @@ class Netlink:
                     return None
 
     def has_link(self, index: int) -> bool:
-        """Whether a link is there, without a conversation: also while the kernel is at work on another. OSError."""
+        """Return whether a link exists, without a conversation: works while the kernel handles another. OSError."""
         try:
             fcntl.ioctl(self._plain, _SIOCGIFNAME, _INTERFACE.pack(b"", index))
         except OSError as error:
@@ -158,24 +158,24 @@ class Netlink:
         await self._send(b"".join(frames), is_slow=any(r.type == _RTM_DELLINK for r in requests))
         while waiting:
             for kind, flags, sequence, body in _split(await self._receive()):
-                # Others are answers that a cancelled call did not wait for.
+                # Others answer a call that was cancelled before it read them.
                 if kind == _NLMSG_ERROR and sequence in waiting:
                     waiting.remove(sequence)
                     answers[sequence] = _error_of(body, flags)
         return [answers[sequence] for sequence in sequences]
 
     async def _receive(self) -> bytes:
-        """One datagram. Each acknowledgement is one, and nearly always there already: going through trio for each
-        would cost more than all the rest."""
+        """Receive one datagram. Each acknowledgement is one, and nearly always waiting already: going through trio
+        for each would cost more than everything else."""
         try:
             return self._plain.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return await self._socket.recv(_RECEIVE_BYTES)
 
     async def _send(self, data: bytes, *, is_slow: bool) -> None:
-        """The kernel does what it is asked while it takes the message, and the event loop must not stand still for so
-        long: removing a link, which waits until no packet is on its way through it any more, takes 17 ms; finding
-        a few routes among 200,000 takes 20 ms, as what is left out fills no answer."""
+        """Send in a thread if slow: the kernel does the work inside `send`, and must not block the event loop for
+        that long. Removing a link, which waits until no packet uses it any more, takes 17 ms; finding a few routes
+        among 200,000 takes 20 ms, because filtered ones fill no answer."""
         if is_slow:
             await trio.to_thread.run_sync(self._plain.send, data)
         else:
@@ -205,7 +205,7 @@ class Netlink:
 
 
 def split_messages(data: bytes) -> list[NetlinkMessage]:
-    """The messages of one datagram of notifications."""
+    """Split a datagram of notifications into messages."""
     return [NetlinkMessage(kind, body) for kind, _flags, _sequence, body in _split(data)]
 
 
@@ -229,7 +229,8 @@ def _error_of(body: bytes, flags: int) -> OSError | None:
 
 
 def _kernel_words(body: bytes, flags: int) -> str:
-    """NLMSGERR_ATTR_MSG of an extended acknowledgement; the socket asks for capped ones, so it follows the header."""
+    """Return NLMSGERR_ATTR_MSG of an extended acknowledgement, which follows the header: the socket asks for capped
+    acknowledgements."""
     offset = 4 + HEADER.size
     if not flags & _NLM_F_ACK_TLVS:
         return ""

@@ -1,4 +1,5 @@
-"""Operations into netlink, in batches. A failing operation stops none of the others; all failures come back."""
+"""Turn operations into netlink requests, in batches. A failure stops no other operation; all failures are
+returned."""
 
 from __future__ import annotations
 
@@ -68,13 +69,13 @@ from netagent.datapath.state import ZERO_MAC, Device
 
 _PUT = NLM_F_CREATE | NLM_F_REPLACE
 _APPEND = NLM_F_CREATE | NLM_F_APPEND
-"""A flood entry beside those that are there: the kernel refuses to replace the zero MAC's."""
+"""Adds a flood entry to the existing ones: the kernel refuses to replace the zero MAC's."""
 
 OPERATIONS_A_PIECE = 128
-"""Written down and handed to the kernel before others run: some two milliseconds."""
+"""Encoded and handed to the kernel before other tasks run: some two milliseconds."""
 
 _REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
-# What the kernel says of something that is not there, by kind of object; for a removal that is success.
+# The kernel's errors for something that does not exist, by kind of object; for a removal that is success.
 _ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
 
 
@@ -92,7 +93,7 @@ class _MissingDeviceError(Exception):
 
 
 def names_after(operations: Sequence[Operation], names: Mapping[int, str]) -> dict[int, str]:
-    """Indexes and names of our devices once a plan is done; indexes of those that it makes are drawn."""
+    """Return indexes and names of our devices after a plan; indexes of devices that it creates are drawn here."""
     given = {one.name: one.wanted for one in _before_entries(operations) if isinstance(one, RenameDevice)}
     made = {
         choose_index(): one.device.name
@@ -103,15 +104,16 @@ def names_after(operations: Sequence[Operation], names: Mapping[int, str]) -> di
 
 
 def _before_entries(operations: Sequence[Operation]) -> Iterable[Operation]:
-    """In a plan nothing is made or renamed after the first entry, and there may be tens of thousands of these."""
+    """Return the operations on devices: a plan creates or renames nothing after the first entry, and there may be
+    tens of thousands of entries."""
     return takewhile(lambda one: not isinstance(one, EntryOperation), operations)
 
 
 async def apply(netlink: Netlink, operations: list[Operation], names: Mapping[int, str]) -> list[Failure]:
-    """Do them in order. `names` are the indexes and names of our devices as they will be (`names_after`).
+    """Execute operations in order. `names`: indexes and names of our devices as they will be (`names_after`).
 
-    Empties the list as it goes: to free tens of thousands at once takes long. A device that can't be made is reported
-    once, not again for all that should sit on it.
+    Empties the list as it goes: freeing tens of thousands at once takes long. A device that can't be created is
+    reported once, not again for every entry on it.
     """
     failures = await _run(netlink, operations, {name: index for index, name in names.items()})
     unmade = {device_of(f.operation) for f in failures if isinstance(f.operation, CreateDevice)}
@@ -147,7 +149,7 @@ async def _run_piece(
             encoded = requests_of(operation, indexes)
         except _MissingDeviceError as missing:
             if not isinstance(operation, _REMOVALS):
-                failures.append(Failure(operation, errno.ENODEV, f"there is no device {missing}"))
+                failures.append(Failure(operation, errno.ENODEV, f"the device {missing} does not exist"))
             continue
         requests += encoded
         owners += [operation] * len(encoded)
@@ -165,8 +167,8 @@ async def _run_piece(
 async def _rename(
     netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
 ) -> list[Failure]:
-    """Before all else, because what follows goes by name. Kernels before 6.2 rename only what is down; that costs
-    a bridge its neighbours, which the next look brings back."""
+    """Rename devices first, because the rest goes by name. Kernels before 6.2 rename only devices that are down; that
+    costs a bridge its neighbours, which the next look restores."""
     failures = []
     for operation in _before_entries(operations):
         if isinstance(operation, RenameDevice):
@@ -180,7 +182,7 @@ async def _rename(
 
 
 def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[NetlinkRequest]:
-    """The messages that do one operation."""
+    """Return the messages that do one operation."""
     match operation:
         case CreateDevice(device):
             return create_link(device, _index(indexes, device.name))
@@ -196,7 +198,7 @@ def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Netlin
         case DeleteAddress(name, cidr):
             return [delete_address(_index(indexes, name), cidr)]
         case SetRoute(name, cidr):
-            # Somebody else's way to the subnet is not for us to replace.
+            # Exclusive: another program's route to the subnet must not be replaced.
             return [
                 NetlinkRequest(
                     RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name))
@@ -216,7 +218,8 @@ def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> Net
             body = _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay).body
             return NetlinkRequest(RTM_NEWNEIGH, _APPEND, body)
         case DeleteFlood(name, underlay):
-            # One that somebody made without a destination goes only with all the others: the next look adds those.
+            # An entry that another program created without a destination goes only with all others, which the next
+            # look restores.
             return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay or None)
         case SetMaster(_, mac, port):
             return _fdb(RTM_NEWNEIGH, _index(indexes, port), NTF_MASTER | NTF_STICKY, mac, None)

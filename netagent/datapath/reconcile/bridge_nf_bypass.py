@@ -1,18 +1,18 @@
-"""Keeps bridge netfilter away from what our bridges pass, by a tag that nobody gets to see.
+"""Keeps bridge netfilter away from what our bridges pass, by a VLAN tag that is only there inside the bridge.
 
-Where bridge netfilter is on, every frame that a bridge of the host passes goes through everybody's rules for routed
-packets as well, with connection tracking. That takes time, and a firewall that knows nothing of containers drops what
+Where bridge netfilter is on, every frame that a bridge of the host passes also goes through all rules for routed
+packets, with connection tracking. That takes time, and a firewall that knows nothing of containers drops packets that
 it was never meant to judge. No bridge can be exempt from it; but a frame with a VLAN tag is, unless
-`bridge-nf-filter-vlan-tagged` says otherwise. So two small programs stand at each port of our bridges: what comes in
-is given a tag of VLAN 0, which means "no VLAN" (IEEE 802.1Q), and what goes out loses it. The tag is a field beside
-the packet, not four bytes in it. Our bridges know no VLANs, so they do what they always do, and what they hand up to
-the host the kernel takes as untagged (docs/design/0021-bridge-netfilter-bypass.md).
+`bridge-nf-filter-vlan-tagged` is set. So two small programs are attached to each port of our bridges: an incoming
+frame gets a tag of VLAN 0, which means "no VLAN" (IEEE 802.1Q), and an outgoing frame loses it. The tag is a field
+next to the packet, not four bytes in it. Our bridges know no VLANs, so they work as always, and the kernel takes the
+frames that they deliver to the host as untagged (docs/design/0021-bridge-netfilter-bypass.md).
 
-It costs a quarter of what bridge netfilter does. So it is done only while that is on, and undone when it is off.
+It costs a quarter of what bridge netfilter costs. So it is done only while that is on, and undone when it is off.
 
-Taking off comes before putting on: the programs that take the tag off are at all ports before the first that puts it
-on, and go after the last. What can't be had (on an older kernel, or for want of a right) leaves all as it would be
-without: packets pass everybody's rules, and `status` and `doctor` say why.
+Removing the tag comes before adding it: the programs that remove the tag are attached to all ports before the first
+one that adds it, and are detached after the last. If something is not possible (on an older kernel, or for lack of a
+permission), everything works as without it: packets pass all rules, and `status` and `doctor` say why.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 _limited = Limited(_log)
 
 PERIOD_S: Final = 1.5
-"""The kernel tells nobody of programs, nor of settings; damage is put right within two seconds. With more ports than
-one look is at (netagent.periodic) it takes as many periods as all of them take looks: 15 s with 1,000."""
+"""The kernel sends no notifications about programs and settings, and repairs must happen within two seconds. With
+more ports than one look handles (netagent.periodic) a round takes as many periods as looks: 15 s with 1,000 ports."""
 FOLDER: Final = Path("/proc/sys/net/bridge")
 SWITCHES: Final = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 TAGGED_TOO: Final = "bridge-nf-filter-vlan-tagged"
@@ -50,12 +50,12 @@ _VLAN_PUSH, _VLAN_POP = 18, 19  # functions of the kernel
 _VLAN_MASK: Final = 0xFFF
 _ETH_P_8021Q: Final = 0x8100
 _GO_ON: Final = -1
-"""TCX_NEXT: other programs and filters have their say."""
+"""TCX_NEXT: other programs and filters follow."""
 _END: Final = instruction(0xB7, to=0, value=_GO_ON) + instruction(0x95)
 _PUT_ON: Final = b"".join(
     (
         instruction(0x61, to=2, source=1, offset=_PRESENT),
-        instruction(0x55, to=2, offset=3),  # it has one, which is for the firewall to judge
+        instruction(0x55, to=2, offset=3),  # it has a tag already, and the firewall should judge it
         instruction(0xB7, to=2, value=socket.htons(_ETH_P_8021Q)),
         instruction(0xB7, to=3, value=0),
         instruction(0x85, value=_VLAN_PUSH),
@@ -68,7 +68,7 @@ _TAKE_OFF: Final = b"".join(
         instruction(0x15, to=2, offset=4),
         instruction(0x61, to=2, source=1, offset=_TCI),
         instruction(0x57, to=2, value=_VLAN_MASK),
-        instruction(0x55, to=2, offset=1),  # another VLAN's, of whoever made the frame
+        instruction(0x55, to=2, offset=1),  # another VLAN, set by whichever program made the frame
         instruction(0x85, value=_VLAN_POP),
         _END,
     )
@@ -77,17 +77,17 @@ _PROGRAMS: Final = {
     "netagent_untag": (Side.EGRESS, _TAKE_OFF),
     "netagent_tag": (Side.INGRESS, _PUT_ON),
 }
-"""By name, in the order in which they come to our ports; they go in the other."""
+"""By name, in the order in which they are attached; they are detached in reverse order."""
 
 _MOST_MARKS: Final = 1000
-"""Remembered: those of other people's programs at our ports are as many as they like."""
+"""Limit of remembered tags: other programs may attach any number of programs at our ports."""
 
 Ports: TypeAlias = Mapping[int, str]
 """Index -> name of our devices that are in a bridge."""
 
 
 def is_wanted(folder: Path = FOLDER) -> bool:
-    """Whether bridge netfilter is on, and looks at frames without a tag only."""
+    """Return whether bridge netfilter is on, and examines only frames without a tag."""
     return any(_is_on(folder / one) for one in SWITCHES) and not _is_on(folder / TAGGED_TOO)
 
 
@@ -99,8 +99,8 @@ def _is_on(file: Path) -> bool:
 
 
 def are_tagged(ports: Iterable[int]) -> bool:
-    """Whether bridge netfilter sees nothing of what passes these ports: all have both programs, of whatever release.
-    False where there are none, or it can't be told."""
+    """Return whether bridge netfilter sees nothing that passes these ports: all have both programs, of any release.
+    False if there are none, or it is not known."""
     found = False
     for index in ports:
         found = True
@@ -120,7 +120,7 @@ def _names_at(index: int, side: Side) -> set[str]:
 class BridgeNfBypass:
     """Keeps the two programs at our ports while they are of use. One task: `run`.
 
-    All is done in the namespace of the calling thread, or in the one that `within` calls in.
+    Works in the namespace of the calling thread, or in the one in which `within` calls a function.
     """
 
     def __init__(self, drift: Drift, *, within: Callable[[Callable[[], bool]], bool] | None = None) -> None:
@@ -129,18 +129,18 @@ class BridgeNfBypass:
         self._ports: Ports = {}
         self._loaded: dict[str, Program] = {}
         self._marks: dict[int, ProgramTag | None] = {}
-        """Of the programs seen at our ports, by id; the kernel gives an id once."""
+        """Of the programs seen at our ports, by id; the kernel uses an id only once."""
         self._is_wanted: bool | None = None
-        """None: not asked yet."""
+        """None: not read yet."""
         self._done: set[int] = set()
-        """Ports that were left as they should be, or seen so."""
+        """Ports that are as they should be, after a change or a look."""
         self._turns: Turns[int] = Turns()
         self._trouble = ""
         self._woken = trio.Event()
 
     @property
     def trouble(self) -> str:
-        """Why bridge netfilter has what our bridges pass, although it need not; empty when it has not."""
+        """Why bridge netfilter sees what our bridges pass, although it need not; empty when it does not."""
         return self._trouble
 
     @property
@@ -149,9 +149,9 @@ class BridgeNfBypass:
         return bool(self._is_wanted) and not self._trouble
 
     async def run(self) -> None:
-        """Until cancelled; leaves everything as it is.
+        """Work until cancelled; leave everything as it is.
 
-        In a thread: whenever a program comes or goes, the kernel waits for a moment without packets, some 15 ms.
+        In a thread: whenever a program is attached or detached, the kernel waits for a grace period, some 15 ms.
         """
         is_timers = True
         while True:
@@ -163,18 +163,18 @@ class BridgeNfBypass:
             is_timers = scope.cancelled_caught
 
     def set_ports(self, ports: Ports) -> None:
-        """All there are. What comes by a new one passes everybody's rules until `run` has seen to it, at once."""
+        """Set all ports. Frames that enter by a new one pass all rules until `run` has handled it, at once."""
         if ports.keys() - self._ports.keys():
             self._woken.set()
         self._ports = ports
 
     def look(self) -> None:
-        """At the settings, and at the ports whose turn it is, once; blocks. At all ports where the settings have
-        changed, or the look before found damage."""
+        """Read the settings, and check the ports whose turn it is, once; blocks. Checks all ports if the settings
+        have changed, or the last look found damage."""
         at_once(self._looking())
 
     def look_at_new(self) -> None:
-        """The same at ports that nobody has seen to yet, alone: a host may have thousands of others."""
+        """Do the same only for ports that were not handled yet: a host may have thousands of others."""
         at_once(self._looking(only_new=True))
 
     def _looking(self, *, only_new: bool = False) -> Pieces[None]:
@@ -191,7 +191,7 @@ class BridgeNfBypass:
             ports = {index: name for index, name in ports.items() if index not in self._done}
         if not self._is_wanted:
             self._trouble = ""
-            # What is off stays off: nobody but us puts these on.
+            # While it is off, ports that were handled need no check: only this agent attaches these programs.
             ports = {index: name for index, name in ports.items() if index not in self._done}
         yield from self._seeing_to(ports)
 
@@ -204,7 +204,7 @@ class BridgeNfBypass:
         try:
             yield from self._bringing(ports, lost) if self._is_wanted else self._removing(ports)
         except OSError as error:
-            if not self._is_wanted:  # what can't be had can't be there
+            if not self._is_wanted:  # where attaching is not possible, nothing can be attached
                 self._done |= ports.keys()
                 return
             with suppress(OSError):
@@ -217,18 +217,18 @@ class BridgeNfBypass:
         if lost:
             self._turns.hurry()
         for sentence in self._drift.note(lost):
-            _limited.warning(sentence, f"datapath: somebody else changed what is ours; put right: {sentence}")
+            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
 
     def _complain(self, error: OSError) -> None:
         reason = error.strerror or str(error)
         if error.errno == errno.EINVAL:
-            reason = "the kernel has no place for programs at a device, which takes Linux 6.6"
+            reason = "the kernel can't attach programs to a device, which takes Linux 6.6"
         if reason != self._trouble:
             _log.warning("datapath: bridge netfilter can't be kept away from our bridges: %s", reason)
         self._trouble = reason
 
     def _bringing(self, ports: Ports, lost: list[Damage]) -> Pieces[None]:
-        """Those that take the tag off to all ports, then those that put it on."""
+        """Attach the programs that remove the tag to all ports, then those that add it."""
         for name in _PROGRAMS:
             for index, port in ports.items():
                 if self._within(partial(self._bring, name, index)) and index in self._done:
@@ -242,7 +242,7 @@ class BridgeNfBypass:
                 yield
 
     def _bring(self, name: str, index: int) -> bool:
-        """True when it was not there. One of another release is replaced."""
+        """Attach it; return whether it was missing. A program of another release is replaced."""
         side, instructions = _PROGRAMS[name]
         if name not in self._loaded:
             self._loaded[name] = bpf.load(name, instructions)
@@ -262,7 +262,7 @@ class BridgeNfBypass:
         return True
 
     def _ours_at(self, index: int, side: Side, name: str) -> dict[int, ProgramTag] | None:
-        """Programs of this name, by id; None when the device is gone."""
+        """Return the programs of this name, by id; None when the device is gone."""
         try:
             numbers = bpf.programs_at(index, side)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""What the kernel should hold, from what the registry says. Pure.
+"""Compute what the kernel should hold from the registry's contents. Pure.
 
 The inputs are plain values, so that this side needs no registry and can be tested without one. Addresses and MACs
-are expected in canonical text (as `ipaddress` prints them, lower case), as the kernel's dump is read.
+are expected in canonical text (as `ipaddress` prints them, lower case), as the kernel's dumps are decoded.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class LocalEndpoint:
     """"address/prefix length", IPv4 first."""
     netns_path: str
     netns_identity: tuple[int, int]
-    """(device, inode) of the namespace; a path may come to mean another one."""
+    """(device, inode) of the namespace; the path may come to mean another one."""
     ifname: str = ""
     """Name inside the namespace; empty: the first free `eth<N>`."""
     multicast: bool = False
-    """Of its network: multicast and broadcast from the sandbox go there."""
+    """Whether the network carries them: multicast and broadcast from the sandbox go there."""
     gateways: tuple[str, ...] = ()
-    """Through these the sandbox reaches everything else, without prefix length; empty: not by this endpoint."""
+    """Default gateways of the sandbox, without prefix length; empty: this endpoint gives it no default route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class RemoteEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInput:
-    """One network of which this host has local endpoints (or is about to have)."""
+    """One network in which this host has local endpoints (or is about to have)."""
 
     network_id: NetworkId
     vni: int
@@ -72,7 +72,7 @@ class NetworkInput:
     multicast: bool = False
     """Broadcast and multicast reach every host that has endpoints here."""
     gateways: tuple[str, ...] = ()
-    """The bridge's own addresses, "address/prefix length", the same on every host: the network's way out."""
+    """The bridge's own addresses, "address/prefix length", the same on every host: the network's default gateways."""
     locals: tuple[LocalEndpoint, ...] = ()
     remotes: tuple[RemoteEndpoint, ...] = ()
 
@@ -85,7 +85,7 @@ def desired_state(
     vxlan_port: int,
     cluster_id: ClusterId,
 ) -> KernelState:
-    """The same as `desiring`, in one go."""
+    """Do the same as `desiring`, in one go."""
     return at_once(desiring(networks, probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id))
 
 
@@ -97,14 +97,13 @@ def desiring(
     vxlan_port: int,
     cluster_id: ClusterId,
 ) -> Pieces[KernelState]:
-    """All that this host's kernel should hold, made anew; netagent.projection.desired_state keeps the same up to
-    date.
+    """Build everything that this host's kernel should hold; netagent.projection.desired_state keeps it up to date.
 
     A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this
-    host has none. Where two endpoints claim one address or MAC, the later one in order wins; deciding clashes is the
+    host has none. If two endpoints claim one address or MAC, the later one in order wins; resolving conflicts is the
     registry's work.
     """
-    # The underlay address may change, and containers remember the bridge's MAC.
+    # Not from the underlay address, which may change while containers remember the bridge's MAC.
     seed = underlay if probe is None else probe.mac
     devices: dict[str, Device] = {}
     addresses: set[AddressKey] = set()
@@ -136,7 +135,7 @@ def desiring(
 
 
 def remote_entries(network: NetworkInput, remote: RemoteEndpoint) -> dict[EntryKey, str]:
-    """The way to an endpoint of another host."""
+    """Return the entries that lead to an endpoint of another host."""
     bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
     entries: dict[EntryKey, str] = {
         ("neighbour", (bridge, address)): remote.mac for address in remote.addresses
@@ -147,10 +146,10 @@ def remote_entries(network: NetworkInput, remote: RemoteEndpoint) -> dict[EntryK
 
 
 def local_entries(network: NetworkInput, local: LocalEndpoint) -> dict[EntryKey, str]:
-    """The way to an endpoint of this host.
+    """Return the entries that lead to an endpoint of this host.
 
-    Where the host routes for its containers it is told where to send what comes for one: its table of what it asked
-    for has room for a thousand, and to ask by IPv6 it would need a link-local address.
+    Where the host routes for its containers, it also gets a neighbour entry for each: the kernel's table of dynamic
+    ones has room for a thousand, and for IPv6 the host would need a link-local address to ask from.
     """
     bridge = bridge_name(network.vni)
     entries: dict[EntryKey, str] = {("master", (bridge, local.mac)): veth_name(local.endpoint_id)}
@@ -160,19 +159,19 @@ def local_entries(network: NetworkInput, local: LocalEndpoint) -> dict[EntryKey,
 
 
 def network_addresses(network: NetworkInput) -> set[AddressKey]:
-    """The bridge's own."""
+    """Return the bridge's own addresses."""
     return {(bridge_name(network.vni), cidr) for cidr in network.gateways}
 
 
 def flood_entries(network: NetworkInput, underlay: str) -> dict[EntryKey, str]:
-    """Broadcast and multicast to a host that has endpoints in the network; nothing where it carries none."""
+    """Return the entry for broadcast and multicast to a host in the network; none if the network carries neither."""
     return {("flood", (vxlan_name(network.vni), underlay)): ""} if network.multicast else {}
 
 
 def network_devices(
     network: NetworkInput, seed: str, *, underlay: str, vxlan_port: int, cluster_id: ClusterId
 ) -> tuple[Device, Device]:
-    """Bridge and VXLAN device, with MACs that follow from their names and `seed`."""
+    """Return bridge and VXLAN device, with MACs derived from their names and `seed`."""
     bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
     alias = network_alias(network.network_id, cluster_id)
     return (
@@ -197,7 +196,7 @@ def network_devices(
 
 
 def veth_device(network: NetworkInput, local: LocalEndpoint) -> Device:
-    """The host's side of a local endpoint's interface."""
+    """Return the host's side of a local endpoint's interface."""
     return Device(
         name=veth_name(local.endpoint_id),
         kind=LinkKind.VETH,
@@ -210,9 +209,9 @@ def veth_device(network: NetworkInput, local: LocalEndpoint) -> Device:
 
 
 def device_mac(name: str, seed: str) -> str:
-    """A fixed MAC, so that a device made anew is the same, and different on every host.
+    """Return a fixed MAC: a device that is created again gets the same, and each host another one.
 
-    The second byte's range is kept apart from endpoints' MACs by the first: 06 is locally administered as 02 is.
+    The first byte distinguishes it from endpoints' MACs: 06 is locally administered as 02 is.
     """
     digest = hashlib.sha256(f"{name} {seed}".encode()).digest()
     return "06:" + ":".join(f"{byte:02x}" for byte in digest[:5])

@@ -1,7 +1,7 @@
-"""What somebody else changed of ours: two states of the kernel compared, in words for people. Pure.
+"""Compare two states of the kernel, and describe in words what another program changed. Pure.
 
-Counted is what was changed, not what followed from it: with a bridge go its neighbours, and its ports lose their
-master; that is one deleted device. A veth that is gone is no damage by itself: containers end.
+Only the change itself counts, not its consequences: a deleted bridge takes its neighbours along, and its ports lose
+their master, but that is one deleted device. A veth that is gone is no damage by itself: containers end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelSta
 from netagent.slices import Pieces, at_once
 
 SHOWN = 3
-"""Things named in one line of the log; more are counted."""
+"""Things named in one line of the log; the rest is counted."""
 
 _TABLES: Final[tuple[Table, ...]] = ("neighbour", "self", "flood", "master")
 _ENTRIES_A_PIECE: Final = 256
@@ -29,7 +29,7 @@ Entries: TypeAlias = Mapping[tuple[str, str], str]
 
 
 class DamageKind(enum.StrEnum):
-    """The words that `status` and the log use."""
+    """The kinds of damage, as `status` and the log name them."""
 
     DEVICE_DELETED = "device-deleted"
     DEVICE_RENAMED = "device-renamed"
@@ -37,14 +37,14 @@ class DamageKind(enum.StrEnum):
     """One end of a veth is in another namespace."""
     DEVICE_DOWN = "device-down"
     DEVICE_ALTERED = "device-altered"
-    """Alias, VXLAN's or bridge's options, a setting under /proc/sys."""
+    """Alias, options of a VXLAN device or bridge, or a setting under /proc/sys."""
     MAC_CHANGED = "mac-changed"
     MTU_CHANGED = "mtu-changed"
     PORT_DETACHED = "port-detached"
     PORT_ALTERED = "port-altered"
-    """What a bridge does on a port: learning, flooding, neighbour suppression, letting pass at all."""
+    """The bridge's treatment of a port: learning, flooding, neighbour suppression, forwarding at all."""
     TAG_REMOVED = "tag-removed"
-    """What keeps bridge netfilter away from a port (netagent.datapath.reconcile.bridge_nf_bypass)."""
+    """A program that keeps bridge netfilter away from a port (netagent.datapath.reconcile.bridge_nf_bypass)."""
     ADDRESS_ADDED = "address-added"
     ADDRESS_DELETED = "address-deleted"
     ROUTE_DELETED = "route-deleted"
@@ -62,13 +62,13 @@ class Damage:
 
 
 class Drift:
-    """How often each kind of damage was put right since the start."""
+    """Counts the repairs of each kind of damage since the start."""
 
     def __init__(self) -> None:
         self._counts: Counter[DamageKind] = Counter()
 
     def note(self, damages: Iterable[Damage]) -> list[str]:
-        """Count them; a sentence about each kind, for the log."""
+        """Count them; return a phrase for each kind, for the log."""
         by_kind: dict[DamageKind, list[str]] = {}
         for damage in damages:
             by_kind.setdefault(damage.kind, []).append(damage.thing)
@@ -77,12 +77,12 @@ class Drift:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """By word, sorted; only those that occurred."""
+        """Counts by kind, sorted; only kinds that occurred."""
         return {str(kind): self._counts[kind] for kind in sorted(self._counts)}
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all counts."""
         return self._counts.total()
 
 
@@ -92,14 +92,14 @@ def _enumerated(things: list[str]) -> str:
 
 
 def damages_between(believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()) -> list[Damage]:
-    """What was done to `believed`, so that `seen` is left; nothing is said of `doubtful` devices."""
+    """Return what changed `believed` into `seen`, except for `doubtful` devices."""
     return at_once(comparing(believed, seen, doubtful))
 
 
 def comparing(
     believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()
 ) -> Pieces[list[Damage]]:
-    """The same in pieces."""
+    """Do the same in slices."""
     found, whole = _all_device_damages(believed, seen, doubtful)
     found += _address_damages(believed, seen, whole)
     gone = sorted((believed.addresses & seen.unrouted) - believed.unrouted)
@@ -108,7 +108,7 @@ def comparing(
         for name, cidr in gone
         if name in whole
     ]
-    # What a bridge knows behind a port goes with the port.
+    # Entries that a bridge has for a port vanish with the port.
     masters = {name: device.master for name, device in seen.devices.items()}
     for table in _TABLES:
         before, now = believed.table(table), seen.table(table)
@@ -126,7 +126,7 @@ def comparing(
 def damages_within(
     believed: KernelState, seen: KernelState, keys: Iterable[EntryKey], doubtful: Collection[str] = ()
 ) -> list[Damage]:
-    """The same, of devices and these entries alone: costs no more than they are."""
+    """Do the same for devices and only these entries, at a cost that depends on their number alone."""
     keys = set(keys)
     none = replace(believed, neighbours=Map(), masters=Map(), selves=Map(), floods=Map())
     before = none.with_entries({key: believed.entry(key) for key in keys})
@@ -138,7 +138,7 @@ def damages_within(
 def _all_device_damages(
     believed: KernelState, seen: KernelState, doubtful: Collection[str]
 ) -> tuple[list[Damage], set[str]]:
-    """And the devices of which something can be said."""
+    """Return the damages, and the devices whose entries and addresses can be compared."""
     renamed = renames(believed, seen)
     found = [Damage(DamageKind.DEVICE_RENAMED, f"{old} is now {new}") for new, old in renamed.items()]
     whole: set[str] = set()
@@ -155,7 +155,7 @@ def _all_device_damages(
 
 
 def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> list[str]:
-    """Names that do not mean the same object in both: the only ones of which it takes a comparison."""
+    """Return names that do not mean the same object in both: only these need a comparison."""
     if before is after:
         return []
     changed = [name for name, device in before.items() if after.get(name) is not device]
@@ -163,7 +163,7 @@ def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> 
 
 
 def may_cost_entries(before: KernelState, after: KernelState) -> bool:
-    """Whether what happened to devices may have taken entries along. Of a veth there is one, its guest's."""
+    """Return whether changes of devices may have removed entries, apart from the one entry of each veth's guest."""
     if before.addresses != after.addresses:
         return True
     names = other_objects(before.devices, after.devices)
@@ -174,7 +174,7 @@ def may_cost_entries(before: KernelState, after: KernelState) -> bool:
 def guest_keys(
     desired: KernelState, before: Mapping[str, Device], after: Mapping[str, Device]
 ) -> set[EntryKey]:
-    """The entries that go with the veths that changed."""
+    """Return the keys of entries that vanish with the veths that changed."""
     names = other_objects(before, after)
     changed = (desired.devices.get(n) for n in names if before.get(n) != after.get(n))
     return {
@@ -185,7 +185,7 @@ def guest_keys(
 
 
 def renames(wanted: KernelState, seen: KernelState) -> dict[str, str]:
-    """What it is called -> what it should be called, of devices that their alias shows to be wanted."""
+    """Map present names to wanted ones, for devices that their alias shows to be wanted."""
     absent = [name for name in wanted.devices if name not in seen.devices]
     if not absent:
         return {}
@@ -206,7 +206,7 @@ def _device_damages(before: Device, after: Device, seen: KernelState) -> Iterato
     if before.mtu_bytes != after.mtu_bytes:
         yield Damage(DamageKind.MTU_CHANGED, name)
     if before.master != after.master:
-        if before.master in seen.devices:  # else it lost its bridge, which is told already
+        if before.master in seen.devices:  # otherwise it lost its bridge, which is reported already
             yield Damage(DamageKind.PORT_DETACHED, name)
     elif before.port != after.port or (before.forwarding and _is_shut(after, seen)):
         yield Damage(DamageKind.PORT_ALTERED, name)
@@ -216,7 +216,7 @@ def _device_damages(before: Device, after: Device, seen: KernelState) -> Iterato
 
 
 def _is_shut(port: Device, seen: KernelState) -> bool:
-    """By its own bridge, and not because something was done to that."""
+    """Return whether the bridge itself shuts the port, and not because the bridge was changed."""
     bridge = seen.devices.get(port.master or "")
     return not port.forwarding and bridge is not None and bridge.up and not bridge.stp
 
@@ -233,14 +233,14 @@ def _address_damages(believed: KernelState, seen: KernelState, whole: set[str]) 
 def _could_stand(
     whole: set[str], masters: Mapping[str, str | None] | None, key: tuple[str, str], value: str
 ) -> bool:
-    """Of an entry that is missing, whether what it sat on is still there."""
+    """Return whether the device or port of a missing entry still exists."""
     return key[0] in whole and (masters is None or masters.get(value) == key[0])
 
 
 def _entry_damages(
     before: Entries, after: Entries, could_stand: Callable[[tuple[str, str], str], bool]
 ) -> Iterator[Damage | None]:
-    """One for each entry; None: it is as it was."""
+    """Yield one result per entry; None: it is unchanged."""
     for key, value in before.items():
         now = after.get(key)
         if now == value or not could_stand(key, value):

@@ -1,8 +1,7 @@
-"""Who asks for which entries, and what follows where two ask for the same one. Pure.
+"""Which claimants want which entries, and which one wins if two want the same. Pure.
 
-The registry lets no two endpoints have one address, but nothing keeps two records from naming one MAC. Then the
-later claimant in order has it, as in netagent.datapath.reconcile.desired; and when that one goes, the other has it
-again.
+The registry lets no two endpoints have one address, but two records may name one MAC. Then the later claimant in
+order gets the entry, as in netagent.datapath.reconcile.desired; when that one goes, the other gets it again.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import TypeAlias
 from netagent.datapath.state import EntryKey
 
 Claimant: TypeAlias = tuple[int, str, str]
-"""A rank, and what tells claimants of one rank apart."""
+"""A rank, and an identity among claimants of one rank."""
 
 
 class EntryOwners:
-    """Entries by claimant. A change costs what that claimant asks for, however many others there are."""
+    """Entries by claimant. A change costs as much as that claimant has entries, however many others there are."""
 
     def __init__(self) -> None:
         self._asked: dict[Claimant, Mapping[EntryKey, str]] = {}
@@ -25,7 +24,7 @@ class EntryOwners:
         self._touched: set[EntryKey] = set()
 
     def put(self, claimant: Claimant, entries: Mapping[EntryKey, str]) -> None:
-        """What the claimant asks for from now on; nothing: it is gone."""
+        """Set what the claimant wants from now on; nothing: it is gone."""
         before = self._asked.get(claimant, {})
         if before == entries:
             return
@@ -47,12 +46,12 @@ class EntryOwners:
             del self._asked[claimant]
 
     def take_touched(self) -> set[EntryKey]:
-        """Where something was touched since the last call."""
+        """Return the keys touched since the last call."""
         touched, self._touched = self._touched, set()
         return touched
 
     def value(self, key: EntryKey) -> str | None:
-        """What holds at the key; None: nobody asks for it."""
+        """Return the winning value at the key; None: no claimant wants one."""
         claimants = self._claimants.get(key)
         if claimants is None:
             return None

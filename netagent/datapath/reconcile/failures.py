@@ -1,9 +1,10 @@
-"""Which operations fail now, and what follows for the next pass.
+"""Track the operations that the kernel refuses, explain them, and decide what the next pass has to do.
 
-A device may have gone since the kernel was read, as with a container that ends; what failed for want of it vanishes
-by itself. So the next pass looks first, and only what fails again is a failure, shown and told.
+A device may have gone since the kernel was read, as when a container ends; an operation that failed for lack of it is
+then not needed any more. So the next pass reads the kernel first, and only an operation that fails again counts as a
+failure, which is shown and logged.
 
-Why the kernel refused something, with the name of what is in the way. Pure.
+`explained` replaces the kernel's reason by one that names the conflicting object.
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ from netagent.datapath.state import EntryKey
 
 _log = logging.getLogger(__name__)
 SHOWN = 100
-"""Failures that are shown, and told in the log at once; of the others only how many there are."""
+"""Failures that are shown, and logged at once; the rest is only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPlan:
-    """What failures leave to be done."""
+    """What failures leave to do."""
 
     is_unknown: bool = False
-    """Something of devices failed: nothing is known of what is there, so look at everything."""
+    """An operation on a device failed: the state of devices is unknown, so read everything."""
     refused: frozenset[EntryKey] = frozenset()
-    """Else the entries that are not as they should be; the rest is as we believe."""
+    """Otherwise the entries that are not as they should be; the rest is as believed."""
 
 
 class Failures:
-    """What the kernel refuses, from one pass to the next."""
+    """The operations that the kernel refuses, from one pass to the next."""
 
     def __init__(self) -> None:
         self.failures: Sequence[Failure] = ()
-        """Those that are shown and told."""
+        """Those that are shown and logged."""
         self._vanished: Sequence[Failure] = ()
-        """Those of the last pass for want of a device."""
+        """Those of the last pass that failed for lack of a device."""
 
     def note(self, failures: Collection[Failure], keys: Collection[EntryKey] | None) -> RetryPlan:
-        """Of a plan for the entries `keys`; None: for everything."""
-        # Sets: it may be an entry of each of ten thousand endpoints.
+        """Take the failures of a plan for the entries `keys`; None: for everything."""
+        # Sets: there may be an entry for each of ten thousand endpoints.
         shown, known = set(self.failures), {*self.failures, *self._vanished}
         self._vanished = [f for f in failures if f.errno == errno.ENODEV and f not in known]
         vanished = set(self._vanished)
@@ -65,19 +66,19 @@ class Failures:
             self.failures = confirmed
             return RetryPlan(is_unknown=True)
         others = [f for f in self.failures if keys is not None and _entry_of(f) not in keys]
-        self.failures = [*others, *confirmed]  # those of other entries are tried again by themselves
+        self.failures = [*others, *confirmed]  # failures of other entries are retried separately
         return RetryPlan(refused=refused)
 
     def reason_of(self, device: str) -> str | None:
-        """Why an operation on this device fails, if one does."""
+        """Return why an operation on this device fails, if one does."""
         return next((f.reason for f in self.failures if device_of(f.operation) == device), None)
 
     def doubtful_devices(self) -> set[str]:
-        """Those of which we believe what we do not know, because something of theirs failed."""
+        """Return devices whose state is unknown, because an operation on them failed."""
         return {device_of(failure.operation) for failure in (*self.failures, *self._vanished)}
 
     def shown(self) -> tuple[tuple[str, str], ...]:
-        """(command, reason) of the first."""
+        """Return (command, reason) of the first SHOWN failures."""
         return tuple((render(f.operation), f.reason) for f in self.failures[:SHOWN])
 
 
@@ -85,7 +86,7 @@ def _tell(failures: Sequence[Failure]) -> None:
     for failure in failures[:SHOWN]:
         _log.warning("datapath: %s: %s", render(failure.operation), failure.reason)
     if len(failures) > SHOWN:
-        _log.warning("datapath: %d more changes are refused", len(failures) - SHOWN)
+        _log.warning("datapath: the kernel refuses %d more changes", len(failures) - SHOWN)
 
 
 def _entry_of(failure: Failure) -> EntryKey | None:
@@ -94,21 +95,21 @@ def _entry_of(failure: Failure) -> EntryKey | None:
 
 
 def explained(failure: Failure, seen: Observation) -> Failure:
-    """The kernel's `File exists` and `Address in use` with the name of what is in the way."""
+    """Name the conflicting object in the kernel's `File exists` and `Address in use`."""
     operation = failure.operation
     if isinstance(operation, SetDevice) and failure.errno == errno.EADDRINUSE and operation.device.tunnel:
         port = operation.device.tunnel.port
         return replace(failure, reason=f"UDP port {port} is used by another program or device")
     if isinstance(operation, SetRoute) and failure.errno == errno.EEXIST:
         subnet = ip_interface(operation.cidr).network
-        return replace(failure, reason=f"a route to {subnet} exists that is not ours")
+        return replace(failure, reason=f"another program's route to {subnet} exists")
     if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
         return failure
     name = device_of(operation)
     if name in seen.strangers:
-        return replace(failure, reason=f"a device named {name} exists that is not ours")
+        return replace(failure, reason=f"another program's device has the name {name}")
     tunnel = operation.device.tunnel if isinstance(operation, CreateDevice) else None
     if tunnel is not None and tunnel.vni in seen.foreign_tunnels:
         holder = seen.foreign_tunnels[tunnel.vni]
-        return replace(failure, reason=f"VNI {tunnel.vni} is used by {holder}, which is not ours")
+        return replace(failure, reason=f"another program's device {holder} uses VNI {tunnel.vni}")
     return failure

@@ -1,4 +1,4 @@
-"""Operations as people know them: the `ip` or `bridge` command that does the same. Pure."""
+"""Operations as the equivalent `ip` or `bridge` commands, for people. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from netagent.datapath.state import ZERO_MAC, Device, LinkKind, PortFlags
 
 
 def render(operation: Operation) -> str:
-    """The `ip` or `bridge` command that does the same; several lines where it takes several."""
+    """Return the equivalent `ip` or `bridge` command; several lines if it takes several."""
     match operation:
         case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
             return _render_device(operation)

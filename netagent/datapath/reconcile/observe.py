@@ -1,8 +1,8 @@
-"""What of ours is in the kernel: dumps into a KernelState, and which notifications are news.
+"""Read our objects in the kernel: dumps into a KernelState, and which notifications need another look.
 
-Ours is a device whose alias says so, of a kind that we make, and whatever sits on it; also one that was ours at the
-last look, by its index, should somebody have taken the alias away. Not counted as ours: entries
-that the kernel makes by itself (a bridge's own MACs, MACs learnt from containers, neighbours that are not permanent).
+Ours is a device with our alias, of a kind that we create, and everything on it; also a device that was ours at the
+last look, by its index, in case another program removed the alias. Entries that the kernel creates by itself do not
+count (a bridge's own MACs, MACs learnt from containers, neighbours that are not permanent).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The kernel at one moment."""
+    """The kernel's state at one moment."""
 
     state: KernelState = field(default_factory=KernelState)
     names: Mapping[int, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Observation:
     foreign_tunnels: Mapping[int, str] = field(default_factory=dict)
     """VNI -> name of a VXLAN device that is not ours."""
     links: Mapping[int, ReadLink] = field(default_factory=dict)
-    """Our veths as they were read last, by index, for the next look."""
+    """Our veths as they were last decoded, by index, for the next look."""
 
 
 class NeighbourEntry(NamedTuple):
@@ -99,11 +99,11 @@ class NeighbourEntry(NamedTuple):
 
     key: EntryKey
     value: str
-    """Empty for a flood, which is all key."""
+    """Empty for a flood entry, which consists of its key."""
 
 
 class Extent(enum.Enum):
-    """How much of the kernel to look at again."""
+    """How much of the kernel to read again."""
 
     DEVICES = enum.auto()
     """Links, their addresses, and the routes to these."""
@@ -112,7 +112,7 @@ class Extent(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class LinkNews:
-    """One veth of ours, by its index: it can be looked at alone, because nothing else depends on it."""
+    """One veth of ours, by its index: it can be read alone, because nothing else depends on it."""
 
     index: int
 
@@ -126,11 +126,11 @@ async def observe(
     believed: KernelState = _NOTHING,
     links: Mapping[int, ReadLink] = _NONE_READ,
 ) -> Observation:
-    """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of what was ours. OSError as
-    Netlink.dump.
+    """Read links, addresses, routes to these, neighbours and FDB. `known`: indexes of devices that were ours. OSError
+    as Netlink.dump.
 
-    `believed`: what should be there. A table that is so comes back as the very same object: nobody need compare it,
-    and no other one is made, which could only be freed in one go. `links`: what an earlier look read.
+    `believed`: the expected contents. A table that matches is returned as the very same object: it need not be
+    compared, and no second one is built, which could only be freed in one go. `links`: what an earlier look decoded.
     """
     seen = await observe_devices(netlink, known, links)
     if not seen.names:
@@ -143,8 +143,8 @@ async def observe(
 
 
 async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection[int]) -> Observation | None:
-    """As seen before, but for these veths, looked at anew. None: one of them is no such thing any more, so it takes a
-    look at all. OSError."""
+    """Return `seen` with these veths read again. None: one of them is no longer a veth of ours, so everything must be
+    read. OSError."""
     names = dict(seen.names)
     gone: set[str] = set()
     links: list[LinkMessage] = []
@@ -161,14 +161,14 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
         links.append(link)
         names[index] = link.name
     if len(set(names.values())) < len(names):
-        return None  # one has the name of another, which must have another by now
+        return None  # a veth has another's name, so that one must have been renamed as well
     changed: dict[str, Device | None] = dict.fromkeys(gone)
     for link in links:
         device = device_of_link(link, names)
         before = seen.state.devices.get(link.name)
         changed[link.name] = (
             before if before == device else device
-        )  # equals are told by being the same object
+        )  # equal devices are recognised by being the same object
     devices = assigned(seen.state.devices, changed)
     there = {link.name for link in links}
     return replace(
@@ -179,7 +179,7 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
 async def observe_devices(
     netlink: Netlink, known: Collection[int] = (), links: Mapping[int, ReadLink] = _NONE_READ
 ) -> Observation:
-    """The same without neighbours and FDB."""
+    """Read devices only, without neighbours and FDB."""
     read = await piece_by_piece(_reading_links(await netlink.dump(link_dump()), links))
     ours = [
         one.link
@@ -221,13 +221,13 @@ def _reading_links(messages: list[NetlinkMessage], before: Mapping[int, ReadLink
 
 
 async def _unrouted(netlink: Netlink, addresses: set[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Those (index, "address/prefix length") to whose subnet no route leads by their device."""
+    """Return the (index, "address/prefix length") to whose subnet no route leads by their device."""
     missing = {
         one: Route(subnet, one[0])
         for one in addresses
         if (subnet := ip_interface(one[1]).network).num_addresses > 1
     }
-    # All that are as the kernel made them in one go; what is left, somebody may have laid anew.
+    # First all routes that the kernel created, in one go; the rest may have been created again by another program.
     versions = {route.destination.version for route in missing.values()}
     bodies = [request_body_of_subnets(_FAMILIES[version]) for version in sorted(versions)]
     missing = await _without_routes(netlink, bodies, missing)
@@ -245,7 +245,7 @@ async def _without_routes(
         try:
             messages = await netlink.dump(NetlinkRequest(RTM_GETROUTE, 0, body), strict=True)
         except OSError as error:
-            if error.errno != errno.ENODEV:  # gone since the links were read, and so are its routes
+            if error.errno != errno.ENODEV:  # otherwise gone since the links were read, with its routes
                 raise
             continue
         found |= {decode_main(message.body) for message in messages}
@@ -255,7 +255,7 @@ async def _without_routes(
 async def observe_entries(
     netlink: Netlink, seen: Observation, keys: Collection[EntryKey]
 ) -> dict[EntryKey, str | None]:
-    """What there is at each key, on the devices as they were seen; not for floods. OSError."""
+    """Read the entry at each key, on the devices as they were seen; not for floods. OSError."""
     indexes = {name: index for index, name in seen.names.items()}
     found: dict[EntryKey, str | None] = {}
     for key in keys:
@@ -281,8 +281,8 @@ async def observe_entries(
 
 
 def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observation) -> Pieces[KernelState]:
-    """The devices that were seen, with the entries that the messages show. Empties the list as it goes: to free tens
-    of thousands at once takes long."""
+    """Return the devices in `seen` with the entries in the messages. Empties the list as it goes: freeing tens of
+    thousands at once takes long."""
     unseen: dict[Table, set[tuple[str, str]]] = {table: set() for table in TABLES}
     for table, places in unseen.items():
         for number, place in enumerate(believed.table(table), 1):
@@ -312,8 +312,8 @@ def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observa
 
 
 def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
-    """Whether a message shows one of ours, as far as its head tells. The kernel keeps some of its own for each veth,
-    more than ours are."""
+    """Return whether a message may show an entry of ours, judging by its head. The kernel has some of its own for
+    each veth, more than ours."""
     family, index, nud, flags = head_of(body)
     if family != AF_BRIDGE:
         return bool(nud & NUD_PERMANENT) and index in seen.names
@@ -324,7 +324,7 @@ def may_be_entry(body: bytes, state: KernelState, seen: Observation) -> bool:
 
 
 def device_of_link(link: LinkMessage, names: Mapping[int, str]) -> Device:
-    """A link of ours as a Device; its master is named only if that is ours too, otherwise shown as `if<index>`."""
+    """Return a link of ours as a Device; its master is named only if that is ours too, otherwise as `if<index>`."""
     kind = _KINDS[link.kind]
     return Device(
         name=link.name,
@@ -350,7 +350,7 @@ def entry_of(
     *,
     deleted: bool = False,
 ) -> NeighbourEntry | None:
-    """The entry that a message shows, or None if it is not ours. Of a deleted entry only table and key are right."""
+    """Return the entry in a message, or None if it is not ours. For a deleted entry only table and key are right."""
     name = names.get(message.ifindex)
     if name is None:
         return None
@@ -374,15 +374,15 @@ def entry_of(
 
 
 def ports_of(seen: Observation) -> dict[int, str]:
-    """Index -> name of our devices that are in a bridge."""
+    """Return index -> name of our devices that are in a bridge."""
     devices = seen.state.devices
     return {index: name for index, name in seen.names.items() if name in devices and devices[name].master}
 
 
 def news_of(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> News | None:
-    """What to look at again; None for a notification that tells what is believed already, or that is not about us.
+    """Return what to read again; None for a notification that confirms the belief, or does not concern us.
 
-    Most notifications are echoes of our own writes; without this every write would cost a look.
+    Most notifications are echoes of our own writes; without this check every write would cost a look.
     """
     if message.type in {RTM_NEWNEIGH, RTM_DELNEIGH}:
         return _entry_news(message, names, belief)
@@ -398,7 +398,7 @@ def news_of(message: NetlinkMessage, names: Mapping[int, str], belief: KernelSta
 
 
 def _is_route_news(message: NetlinkMessage, names: Mapping[int, str], belief: KernelState) -> bool:
-    """Our way to a subnet of ours has gone, or another one has come or gone: it may have taken our place."""
+    """True if our route to a subnet is gone, or another one has come or gone, which may have replaced ours."""
     route = decode_main(message.body)
     if route is None:
         return False
@@ -410,8 +410,8 @@ def _is_route_news(message: NetlinkMessage, names: Mapping[int, str], belief: Ke
 def _devices_by_subnet(
     addresses: frozenset[AddressKey],
 ) -> dict[IPv4Network | IPv6Network, set[str]]:
-    """Of our devices' addresses, which are the same from one notification to the next: on some hosts routes come and
-    go by the thousand."""
+    """Map subnets to our devices. Cached, because it rarely changes between notifications, and on some hosts routes
+    come and go by the thousand."""
     found: dict[IPv4Network | IPv6Network, set[str]] = {}
     for device, cidr in addresses:
         found.setdefault(ip_interface(cidr).network, set()).add(device)
@@ -426,7 +426,7 @@ def _entry_news(message: NetlinkMessage, names: Mapping[int, str], belief: Kerne
     is_there = message.type == RTM_NEWNEIGH and entry_of(decoded, names, belief.devices) is not None
     if belief.entry(place.key) == (place.value if is_there else None):
         return None
-    # Of the many entries of the zero MAC the kernel shows a single one to who asks for it.
+    # Of the many entries of the zero MAC the kernel returns only one, so all must be read.
     return Extent.ALL if place.key[0] == "flood" else place.key
 
 
@@ -443,7 +443,7 @@ def _link_news(message: NetlinkMessage, names: Mapping[int, str], belief: Kernel
 
 
 def _is_port_as_believed(message: NetlinkMessage, known: Device | None, names: Mapping[int, str]) -> bool:
-    """A bridge tells of a port more often than that changes, and of each again 15 s after it came."""
+    """True if nothing changed: a bridge reports a port more often than that, also 15 s after it was added."""
     if known is None or message.type == RTM_DELLINK:
         return False
     bridge, flags, is_open = decode_bridge_port(message.body)

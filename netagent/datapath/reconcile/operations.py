@@ -1,6 +1,6 @@
-"""The changes that a plan consists of, and what each does to a KernelState. Pure.
+"""The changes that a plan consists of, and the effect of each on a KernelState. Pure.
 
-`after` is the model of the kernel that the plan is proven against, and the reconciler's belief of what it has done.
+`after` is the model of the kernel against which the plan is proven, and the reconciler's belief of what it has done.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
 
 _Place: TypeAlias = tuple[str, str]
 _Revise: TypeAlias = Callable[[Table, _Place, str], tuple[_Place, str] | None]
-"""An entry as it is afterwards; None: gone."""
+"""Returns an entry as it is afterwards; None: it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateDevice:
-    """Make a bridge or VXLAN device: down, in no bridge."""
+    """Create a bridge or VXLAN device: down, in no bridge."""
 
     device: Device
 
 
 @dataclass(frozen=True, slots=True)
 class RenameDevice:
-    """Give a device of ours its name back."""
+    """Rename a device of ours back."""
 
     name: str
     wanted: str
@@ -56,7 +56,7 @@ class SetDevice:
 
 @dataclass(frozen=True, slots=True)
 class DeleteDevice:
-    """Remove a device; what sits on it goes with it."""
+    """Remove a device; everything on it goes with it."""
 
     name: str
 
@@ -71,7 +71,7 @@ class SetAddress:
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress:
-    """Take an address from a device."""
+    """Remove an address from a device."""
 
     device: str
     cidr: str
@@ -79,7 +79,7 @@ class DeleteAddress:
 
 @dataclass(frozen=True, slots=True)
 class SetRoute:
-    """The subnet of an address of a device is reached by the device, as the kernel makes it with the address."""
+    """Route the subnet of a device's address to the device, as the kernel does when it adds the address."""
 
     device: str
     cidr: str
@@ -87,7 +87,7 @@ class SetRoute:
 
 @dataclass(frozen=True, slots=True)
 class SetSelf:
-    """A VXLAN device sends frames for `mac` to the host at `underlay`."""
+    """Make a VXLAN device send frames for `mac` to the host at `underlay`."""
 
     device: str
     mac: str
@@ -96,7 +96,7 @@ class SetSelf:
 
 @dataclass(frozen=True, slots=True)
 class DeleteSelf:
-    """A VXLAN device no longer knows `mac`."""
+    """Make a VXLAN device forget `mac`."""
 
     device: str
     mac: str
@@ -104,7 +104,7 @@ class DeleteSelf:
 
 @dataclass(frozen=True, slots=True)
 class AddFlood:
-    """A VXLAN device sends broadcast and multicast to the host at `underlay`, besides others."""
+    """Make a VXLAN device send broadcast and multicast to the host at `underlay`, in addition to others."""
 
     device: str
     underlay: str
@@ -112,7 +112,7 @@ class AddFlood:
 
 @dataclass(frozen=True, slots=True)
 class DeleteFlood:
-    """A VXLAN device no longer sends broadcast and multicast to the host at `underlay`."""
+    """Stop a VXLAN device from sending broadcast and multicast to the host at `underlay`."""
 
     device: str
     underlay: str
@@ -120,7 +120,7 @@ class DeleteFlood:
 
 @dataclass(frozen=True, slots=True)
 class SetMaster:
-    """A bridge sends frames for `mac` to `port`, and nowhere else."""
+    """Make a bridge send frames for `mac` to `port`, and nowhere else."""
 
     bridge: str
     mac: str
@@ -129,7 +129,7 @@ class SetMaster:
 
 @dataclass(frozen=True, slots=True)
 class DeleteMaster:
-    """A bridge no longer knows `mac` behind `port`."""
+    """Make a bridge forget `mac` behind `port`."""
 
     bridge: str
     mac: str
@@ -138,7 +138,7 @@ class DeleteMaster:
 
 @dataclass(frozen=True, slots=True)
 class SetNeighbour:
-    """`address` has `mac` on this device."""
+    """Set `mac` for `address` on this device."""
 
     device: str
     address: str
@@ -147,7 +147,7 @@ class SetNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class DeleteNeighbour:
-    """The device no longer knows `address`."""
+    """Make the device forget `address`."""
 
     device: str
     address: str
@@ -161,13 +161,13 @@ Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | SetRoute |
 
 
 def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
-    """The state once all of them are done, as the kernel does them."""
+    """Return the state once all operations are done, as the kernel does them."""
     return at_once(doing(state, operations))
 
 
 def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelState]:
-    """The same in pieces. Costs the operations; a device that goes, is renamed or changes its master costs all
-    entries."""
+    """Do the same in slices. Costs as much as there are operations; a device that goes, is renamed or changes its
+    master costs as much as there are entries."""
     entries: dict[EntryKey, str | None] = {}
     addresses: set[AddressKey] | None = None
     for operation in operations:
@@ -186,7 +186,7 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
                 state = replace(state, unrouted=state.unrouted - {(name, cidr)})
             case _:
                 key, value = entry_after(operation)
-                # What leads somewhere else by now is not what was to be deleted.
+                # An entry that leads elsewhere by now is not the one to delete.
                 there = entries[key] if key in entries else state.entry(key)
                 if not isinstance(operation, DeleteMaster) or there == operation.port:
                     entries[key] = value
@@ -197,7 +197,7 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
 
 
 def entry_after(operation: EntryOperation) -> tuple[EntryKey, str | None]:
-    """Which entry an operation is about, and what it is afterwards; None: nothing."""
+    """Return the entry that an operation concerns, and its value afterwards; None: none."""
     match operation:
         case SetSelf(name, mac, underlay):
             return ("self", (name, mac)), underlay
@@ -237,7 +237,7 @@ def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[K
                     lambda _, place, mac: None if place[0] == device.name else (place, mac),
                     tables=("neighbour",),
                 )
-            if "master" in fields:  # the bridge that it leaves forgets what was behind it
+            if "master" in fields:  # the bridge that it leaves drops the entries behind it
                 state = yield from _revising(
                     state,
                     lambda _, place, port: None if port == device.name else (place, port),
@@ -281,7 +281,7 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]
 def _revising(
     before: KernelState, revise: _Revise, *, tables: Iterable[Table] = TABLES
 ) -> Pieces[KernelState]:
-    """Every entry of these tables as it is afterwards."""
+    """Apply `revise` to every entry of these tables."""
     state = before
     for table in tables:
         changes: dict[EntryKey, str | None] = {}
@@ -303,7 +303,7 @@ def _released(device: Device, master: str) -> Device:
 
 
 def device_of(operation: Operation) -> str:
-    """The device that an operation is about."""
+    """Return the device that an operation concerns."""
     match operation:
         case CreateDevice(device) | SetDevice(device, _):
             return device.name
@@ -314,7 +314,7 @@ def device_of(operation: Operation) -> str:
 
 
 def takes_ipv6(operation: Operation) -> bool:
-    """Whether it gives a device something of IPv6."""
+    """Return whether the operation gives a device something of IPv6."""
     match operation:
         case SetAddress(_, what) | SetNeighbour(_, what, _):
             return ":" in what

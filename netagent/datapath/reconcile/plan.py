@@ -1,12 +1,12 @@
 """The difference between desired and observed kernel state, as operations in an order that never breaks a path. Pure.
 
-Order. A device of ours that somebody renamed gets its name back, so that all that sits on it stays. Devices that
-can't be changed into what they should be go next and are made anew. Then everything is added or
-replaced, then everything superfluous is removed. For a remote endpoint the way out is laid before anybody is told of
-it: self FDB, master FDB, neighbour; only the last makes the bridge answer ARP. Removal is the reverse.
+Order: A device of ours that another program renamed gets its name back, so that everything on it stays. Devices that
+can't be changed into the desired state are removed and created again. Then everything is added or replaced, then
+everything superfluous is removed. The entries for a remote endpoint are set before anything can use them: self FDB,
+master FDB, neighbour; only the last makes the bridge answer ARP. Removal is the reverse.
 
-A veth is neither made nor deleted here: its other end is in a container, and `attach` has it. A desired veth that is
-not there yet is left out together with its entries; a superfluous one is left alone.
+A veth is neither created nor deleted here: its other end is in a container, and `attach` manages it. A desired veth
+that does not exist yet is left out together with its entries; a superfluous one is left alone.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ FIELDS: Final = (
     "up",
     "forwarding",
 )
-"""Of a Device that are put right, in this order: a port gets its flags before it is up, and its bridge before its
-flags; it is opened last."""
+"""Fields of a Device that are repaired, in this order: a port gets its flags before it is up, and its bridge before
+its flags; it is opened last."""
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
-"""In which entries are set; they are removed the other way round."""
+"""Order in which entries are set; they are removed in reverse order."""
 _ENTRIES_A_PIECE: Final = 256
 
 
 def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
-    """Operations that turn `observed` into `desired`; empty when they agree. Sorted, for people."""
+    """Return operations that turn `observed` into `desired`; empty when they agree. Sorted, for people."""
     return at_once(planning(desired, observed, is_sorted=True))
 
 
 def planning(
     desired: KernelState, observed: KernelState, *, is_sorted: bool = False
 ) -> Pieces[list[Operation]]:
-    """The same in pieces, sorted or not. Costs all that the two hold."""
+    """Do the same in slices, sorted or not. Costs as much as both states hold."""
     operations: list[Operation] = [
         RenameDevice(stray, name) for stray, name in sorted(renames(desired, observed).items())
     ]
@@ -108,8 +108,8 @@ def plan_within(
     *,
     are_devices_settled: bool = False,
 ) -> list[Operation] | None:
-    """The same where devices agree or nearly so, and only these entries can differ; costs no more than these and the
-    devices. None: it takes a whole plan.
+    """Plan when devices agree or nearly so, and only these entries can differ; costs as much as these and the
+    devices. None: a whole plan is needed.
 
     `are_devices_settled`: it is known that there is nothing to do for devices.
     """
@@ -123,7 +123,7 @@ def planning_within(
     *,
     are_devices_settled: bool = False,
 ) -> Pieces[list[Operation] | None]:
-    """The same in pieces."""
+    """Do the same in slices."""
     if desired.addresses != observed.addresses or observed.unrouted:
         return None
     names = () if are_devices_settled else other_objects(desired.devices, observed.devices)
@@ -138,7 +138,7 @@ def planning_within(
     for number, key in enumerate(keys, 1):
         wanted, there = desired.entry(key), observed.entry(key)
         if key[0] == "master" and wanted not in observed.devices:
-            wanted = None  # a veth that is not there yet
+            wanted = None  # its veth does not exist yet
         if wanted is not None and wanted != there:
             additions[key[0]].append(_addition(key, wanted))
         elif wanted is None and there is not None:
@@ -151,7 +151,7 @@ def planning_within(
 
 
 def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterable[str]) -> bool:
-    """True when nothing that happens to these devices costs entries, or makes room for some."""
+    """True when nothing that happens to these devices removes entries, or makes room for some."""
     has_other_names = False
     for name in names:
         device, present = desired.devices.get(name), observed.devices.get(name)
@@ -169,7 +169,7 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
 
 
 def reachable(desired: KernelState, observed: KernelState) -> KernelState:
-    """`desired` without the veths that are not there, and what would sit on them."""
+    """Return `desired` without the veths that do not exist, and without the entries on them."""
     missing = {
         name
         for name, device in desired.devices.items()
@@ -188,9 +188,9 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
 def _must_be_made_anew(desired: Device, observed: Device) -> bool:
     """True where the kernel refuses the change: another kind, VNI, port, or address family of the underlay.
 
-    And where it takes it and does not follow: over IPv6 each forwarding entry remembers the source with its route
-    and goes on sending from the old address, which the others no longer accept. Over IPv4 any change of a device
-    makes it forget these.
+    Also where it accepts the change without effect: over IPv6 each forwarding entry remembers the source with its
+    route and keeps sending from the old address, which the other hosts no longer accept. Over IPv4 any change of a
+    device makes the kernel forget these.
     """
     if desired.kind is not observed.kind:
         return True
@@ -203,7 +203,7 @@ def _must_be_made_anew(desired: Device, observed: Device) -> bool:
 
 
 def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> list[Operation]:
-    """All creations, then all settings; bridges before their ports."""
+    """Return all creations, then all settings; bridges before their ports."""
     creations: list[Operation] = []
     settings: list[Operation] = []
     changed = (device for name, device in desired.items() if observed.devices.get(name) is not device)
@@ -230,7 +230,7 @@ def _differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
 def _entry_changes(
     desired: KernelState, observed: KernelState, going: set[str], *, is_sorted: bool
 ) -> Pieces[tuple[list[Operation], list[Operation]]]:
-    """Entries to set, and those that should not be; what sits on a device that is removed goes with it."""
+    """Return entries to set, and those to remove; entries of a device that is removed go with it."""
     additions: list[Operation] = []
     removals: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
     for table in _ORDER:

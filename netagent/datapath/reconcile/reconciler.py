@@ -1,11 +1,11 @@
-"""The loop that keeps the kernel equal to the desired state, whoever changed either.
+"""The loop that keeps the kernel equal to the desired state, whichever of them changes.
 
-Three things wake it: a new desired state, a notification from the kernel that is not what we believe, and a timer. A
-new desired state is compared with what we believe to be there, and only where it may differ: one endpoint costs no
-more among ten thousand than alone. News lead to a look at the very entries that they are about, or at the devices;
-the timer, and whatever failed, to a look at everything. That takes long, so it is done in pieces. What failed stays
-dirty, is shown with its reason, and is tried again with growing pauses. Nothing is touched before the first desired
-state has been given, and nothing when the loop ends: the kernel keeps what it has.
+Three things wake it: a new desired state, a notification from the kernel that contradicts the belief, and a timer. A
+new desired state is compared with the believed kernel state, and only where they may differ: one endpoint costs no
+more among ten thousand than alone. A notification leads to a look at the entries that it concerns, or at the devices;
+the timer, and any failure, to a look at everything. That takes long, so it is done in slices. What failed stays
+dirty, is shown with its reason, and is tried again after growing pauses. Nothing is changed before the first desired
+state has been given, and nothing when the loop ends: the kernel keeps its state.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ from netagent.model.ids import EndpointId
 from netagent.slices import Pieces, piece_by_piece
 
 _log = logging.getLogger(__name__)
-_limited = Limited(_log, period_s=INTERVAL_S)  # who changes the same thing all the time must not fill the log
+_limited = Limited(_log, period_s=INTERVAL_S)  # a program that keeps changing one thing must not fill the log
 MOST_NEWS = 500
-"""Beyond these looking at everything is less work than looking at each."""
+"""With more pending notifications, looking at everything is less work than looking at each."""
 MOST_VETHS = 16
-"""Looked at one by one; beyond these all links are read."""
+"""Veths that are read one by one; with more of them all links are read."""
 MOST_OPEN = 2_000
-"""Beyond these all entries are compared, which is done in pieces."""
+"""With more open entries, all are compared, which is done in slices."""
 NOTIFICATIONS_AT_ONCE = 64
-"""Read before others run: each is a datagram of its own, and an echo of ours for every entry that we write."""
+"""Read before other tasks run: each is a separate datagram, and each entry that we write is echoed as one."""
 _NOTIFICATION_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileStatus:
-    """What `status` and `doctor` show of the datapath."""
+    """The datapath's state for `status` and `doctor`."""
 
     generation: int
     """Of the last desired state given; -1 before the first."""
@@ -81,9 +81,9 @@ class ReconcileStatus:
     looked_at: float
     """When the kernel was last read, on the clock of the loop; -inf: not yet."""
     drift: dict[str, int]
-    """Damage that somebody else did and we repaired, by kind (netagent.datapath.reconcile.drift), since the start."""
+    """Repairs of changes by other programs, by kind (netagent.datapath.reconcile.drift), since the start."""
     failures: int
-    """Operations that fail now."""
+    """Number of operations that fail now."""
     dirty: tuple[tuple[str, str], ...]
     """(command, reason) of the first 100 of them."""
     absent_endpoints: tuple[EndpointId, ...]
@@ -94,8 +94,8 @@ class ReconcileStatus:
 class Reconciler:
     """Keeps the kernel equal to the desired state. One task: `run`.
 
-    `notifications` is a socket of `open_notification_socket`, made in the namespace of `netlink`; owned by this.
-    `settings`: of the same namespace.
+    `notifications` is a socket of `open_notification_socket`, opened in the namespace of `netlink`; the reconciler
+    owns it. `settings`: of the same namespace.
     """
 
     def __init__(
@@ -118,23 +118,23 @@ class Reconciler:
         self._interval_s = interval_s
         self._desired: KernelState | None = None
         self._open: set[EntryKey] | None = None
-        """Entries in which what is desired and what we believe may differ; None: any."""
+        """Entries in which the desired and the believed state may differ; None: any."""
         self._news: set[News] = set()
         self._generation = -1
         self._programmed_generation = -1
         self._belief = Observation()
-        """What we saw last, and what we did since."""
+        """What was last seen, and what was done since."""
         self._is_sound = False
-        """Whether it can be told from the belief what somebody else did."""
+        """Whether a difference from the belief means that another program changed something."""
         self._settled: tuple[object, object] = (None, None)
-        """Devices desired and believed, as long as what could be done about their differences was done."""
+        """Devices desired and believed, as long as everything possible was done about their differences."""
         self._ported: tuple[object, object] = (None, None)
-        """Devices and names of which the tagger was told last."""
+        """Devices and names last passed to the bridge netfilter bypass."""
         self._compared: tuple[object, object] = (None, None)
         self._lacking: frozenset[EndpointId] = frozenset()
-        """Endpoints whose interface is not among these: of devices desired and believed, `_compared`."""
+        """Endpoints whose interface is missing, for the devices desired and believed in `_compared`."""
         self._standing: Mapping[str, Device] = {}
-        """Devices of ours as of the end of the last pass."""
+        """Our devices at the end of the last pass."""
         self._at_work: KernelState | None = None
         """The desired state of the last pass, also while it is under way."""
         self._looked_at = -math.inf
@@ -144,7 +144,7 @@ class Reconciler:
         self._changed = trio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled; leaves the kernel as it is."""
+        """Work until cancelled; leave the kernel as it is."""
         with self._notifications:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen)
@@ -153,7 +153,7 @@ class Reconciler:
                     await self._pass()
 
     def set_desired(self, wanted: DesiredChange, generation: int) -> None:
-        """What the kernel should hold from now on; `generation` grows from call to call."""
+        """Set what the kernel should hold from now on; `generation` grows from call to call."""
         self._desired, self._generation = wanted.state, generation
         self._reopen(wanted.touched)
         self._schedule.wake()
@@ -168,25 +168,25 @@ class Reconciler:
     def programmed_generation(self) -> int:
         """The newest desired state of which every operation has been tried. -1: none yet.
 
-        What the kernel refused does not hold it back: one bad record would stop everybody. See `trouble_with`.
+        Refused operations do not hold it back: otherwise one bad record would stop everything. See `trouble_with`.
         """
         return self._programmed_generation
 
     async def wait_programmed(self, generation: int) -> None:
-        """Return once `programmed_generation` has come to `generation`. The caller sets the deadline."""
+        """Return once `programmed_generation` has reached `generation`. The caller sets the deadline."""
         while self._programmed_generation < generation:
             await self._changed.wait()
 
     async def wait_standing(self, devices: Collection[str], generation: int) -> None:
-        """Return once these devices are in the kernel to stay, or `wait_programmed` would.
+        """Return once these devices are in the kernel to stay, or `wait_programmed` would return.
 
-        Where containers come by the hundred, the state is never the newest one; the devices stand all the time.
+        Where containers come by the hundred, the state is never the newest one, but the devices exist all the time.
         """
         while self._programmed_generation < generation and not self._stand(devices):
             await self._changed.wait()
 
     def is_standing(self, device: str) -> bool:
-        """Whether a device of ours was in the kernel at the end of the last pass."""
+        """Return whether a device of ours was in the kernel at the end of the last pass."""
         return device in self._standing
 
     def _stand(self, devices: Collection[str]) -> bool:
@@ -198,9 +198,9 @@ class Reconciler:
 
     @property
     def absent_endpoints(self) -> frozenset[EndpointId]:
-        """Desired local endpoints whose interface was not there at a look: not bound yet, or removed.
+        """Desired local endpoints whose interface was missing at a look: not bound yet, or removed.
 
-        One that is there when it becomes part of the desired state is never among them by mistake.
+        An interface that exists when its endpoint becomes part of the desired state is never listed by mistake.
         """
         return self._absent
 
@@ -211,11 +211,11 @@ class Reconciler:
         return self._absent
 
     def trouble_with(self, device: str) -> str | None:
-        """Why an operation on this device fails, if one does."""
+        """Return why an operation on this device fails, if one does."""
         return self._failing.reason_of(device)
 
     def status(self) -> ReconcileStatus:
-        """What the datapath holds and what is wrong with it."""
+        """Return what the datapath holds and what is wrong with it."""
         state = self._belief.state
         return ReconcileStatus(
             generation=self._generation,
@@ -250,7 +250,7 @@ class Reconciler:
             if news is not None:
                 self._look_soon(news)
             elif self._failing.failures and message.type == RTM_DELLINK:
-                # What was in the way of something may be the device that has just gone.
+                # The device that has just gone may have been what an operation conflicted with.
                 self._look_soon(Extent.ALL)
 
     def _look_soon(self, news: News) -> None:
@@ -279,7 +279,7 @@ class Reconciler:
                 open_ = None if open_ is None or looked_at is None else open_ | looked_at
             await self._program(desired, open_)
         except OSError as error:
-            # The socket or a dump failed as a whole; nothing is known of what was done.
+            # The socket or a dump failed as a whole: it is unknown which operations were done.
             self._open, self._is_sound = None, False
             self._schedule.failed(str(error))
             _log.warning("datapath: %s", error)
@@ -294,13 +294,13 @@ class Reconciler:
         if not all(map(is_, compared, self._compared)):
             self._lacking, self._compared = _absent_endpoints(desired, self._belief.state), compared
         self._standing, absent = standing, self._lacking
-        # Without a look an interface made a moment ago is not known yet; that must not pass for one that is gone.
+        # Without a look, an interface created a moment ago is not known yet; it must not count as one that is gone.
         self._absent = absent if is_looking else absent & self._absent
         self._changed.set()
         self._changed = trio.Event()
 
     async def _look(self, desired: KernelState) -> set[EntryKey] | None:
-        """At the news alone, if they are why; the entries that were looked at, None: at everything."""
+        """Look at the notified objects only, if they are why; return the entries read, None: everything."""
         started_at, must_be_whole = self._schedule.start_look()
         news, self._news = self._news, set()
         keys = None
@@ -323,7 +323,7 @@ class Reconciler:
             )
 
     async def _look_closely(self, news: set[News], desired: KernelState) -> set[EntryKey] | None:
-        """None: something has happened to a device that may have cost entries."""
+        """Read what the notifications concern. None: a device has changed in a way that may have removed entries."""
         if Extent.ALL in news:
             return None
         before = self._belief.state
@@ -349,14 +349,14 @@ class Reconciler:
             if error.errno == errno.EOPNOTSUPP:  # Linux before 5.0
                 return None
             raise
-        # News that came meanwhile are about what we believed until now.
+        # Notifications that arrived in the meantime are compared with the new belief.
         self._belief = replace(seen, state=seen.state.with_entries(entries))
         self._tell(damages_within(before, self._belief.state, keys, self._failing.doubtful_devices()))
         return keys
 
     def _tell(self, damages: Iterable[Damage]) -> None:
         for sentence in self.drift.note(damages):
-            _limited.warning(sentence, f"datapath: somebody else changed what is ours; put right: {sentence}")
+            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
 
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief
@@ -367,7 +367,7 @@ class Reconciler:
             self._belief = replace(seen, state=after, names=names_after(operations, seen.names))
         failures = await self._apply(operations)
         if any(failure.errno == errno.EEXIST for failure in failures):
-            # What is in the way may have come since we looked.
+            # The conflicting object may have appeared since the last look.
             seen = await observe_devices(self._netlink, self._belief.names)
         failures = [explained(failure, seen) for failure in failures]
         self._settled = desired.devices, self._belief.state.devices
@@ -376,7 +376,7 @@ class Reconciler:
     def _planning(
         self, desired: KernelState, believed: KernelState, keys: set[EntryKey] | None
     ) -> Pieces[tuple[list[Operation], KernelState, set[EntryKey] | None]]:
-        """What to do, what will be there, and the entries in which the two could differ; None: any."""
+        """Return what to do, the state afterwards, and the entries in which the two could differ; None: any."""
         operations = None
         if keys is not None:
             is_settled = all(map(is_, self._settled, (desired.devices, believed.devices)))
@@ -386,7 +386,7 @@ class Reconciler:
         return operations, (yield from doing(believed, operations)), keys
 
     async def _apply(self, operations: list[Operation]) -> list[Failure]:
-        """Once more what the kernel refused because IPv6 was off on a device of ours, now that it is on."""
+        """Apply operations; repeat those refused because IPv6 was off on a device of ours, after turning it on."""
         failures = await apply(self._netlink, operations, self._belief.names)
         devices = {device_of(one.operation) for one in failures if takes_ipv6(one.operation)}
         if not devices or self._settings is None or not self._settings.turn_ipv6_on(devices):
@@ -394,7 +394,7 @@ class Reconciler:
         return await apply(self._netlink, [one.operation for one in failures], self._belief.names)
 
     def _follow(self, verdict: RetryPlan, before: KernelState) -> None:
-        """Of a plan that was made when `before` was believed."""
+        """Take the outcome of a plan that was made when `before` was believed."""
         if verdict.is_unknown:
             self._open = None
             self._schedule.failed("")
@@ -408,8 +408,8 @@ class Reconciler:
 
 
 def _with_devices_of(seen: Observation, desired: KernelState) -> Observation:
-    """The same, with the very objects that are desired in the place of their equals: these are compared again and
-    again."""
+    """Replace devices by the desired objects where they are equal: these are compared again and again, and the same
+    object compares fastest."""
     wanted = desired.devices
     devices = {
         name: own if (own := wanted.get(name)) is not None and (own is device or own == device) else device

@@ -1,8 +1,8 @@
 """When the reconciler works, and whether it looks at the kernel first.
 
-Looks come on news, on a timer, and after failures with growing pauses; however much news there is, looking takes at
-most a fifth of the time, or pauses for PAUSE_MAX_S. The timer's look is at everything, and so is that after a failure
-that leaves us ignorant.
+Looks come on notifications, on a timer, and after failures with growing pauses. However many notifications there are,
+looking takes at most a fifth of the time, or pauses for PAUSE_MAX_S. The timer's look covers everything, and so does
+the look after a failure that leaves the state unknown.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 import trio
 
 INTERVAL_S = 10.0
-"""Between looks when nothing happens: notifications can be lost, and tell nothing of some changes."""
+"""Between looks when nothing happens: notifications can be lost, and there are none for some changes."""
 SETTLE_S = 0.05
-"""From the first piece of news to the look: changes come in bursts (a container's start is some twenty messages)."""
+"""From the first notification to the look: changes come in bursts (a container's start is some twenty messages)."""
 WHOLE_SHARE, WHOLE_MAX_S = 1000, 60.0
-"""A look at everything that takes long, as with a thousand containers, comes so many times its length later, at most
-a minute. It finds what no notification tells of; the kernel says so when one is lost."""
+"""If a look at everything takes long, as with a thousand containers, the next one follows after so many times its
+length, at most a minute. It finds changes without notifications; the kernel says so when a notification is lost."""
 PAUSE_MAX_S = 1.0
-"""After a look at ten thousand endpoints on a busy machine it would be longer; but damage is put right within two
-seconds, also when it comes right after the timer's look."""
+"""After a look at ten thousand endpoints on a busy machine the pause would be longer; but repairs must happen within
+two seconds, even if the damage comes right after the timer's look."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, INTERVAL_S
-"""Pauses before what failed is tried again; the timer looks at it in any case."""
+"""Pauses before a retry; the timer looks in any case."""
 
 
 @dataclass(slots=True)
@@ -35,9 +35,9 @@ class Schedule:
     look_at: float = -math.inf
     """-inf: before anything else."""
     earliest_look_at: float = -math.inf
-    """Looking takes at most a fifth of the time, however much news there is, or pauses for PAUSE_MAX_S."""
+    """Looking takes at most a fifth of the time, however many notifications there are, or pauses for PAUSE_MAX_S."""
     must_look: bool = True
-    """What we believe is unsound: look at everything before planning, whatever the reason for planning."""
+    """The belief is unsound: look at everything before planning, whatever the reason for planning."""
     whole_at: float = -math.inf
     """When the timer asks for a look at everything."""
     retry_s: float = RETRY_MIN_S
@@ -45,17 +45,17 @@ class Schedule:
     trouble: str = ""
 
     def wake(self) -> None:
-        """A new desired state is there."""
+        """Note a new desired state."""
         self.is_desired_new = True
         self.woken.set()
 
     def sleep(self) -> None:
-        """The loop has woken; the next event is a new one."""
+        """Forget the last event, because the loop has woken; the next event is a new one."""
         if self.woken.is_set():
             self.woken = trio.Event()
 
     def look_soon(self) -> None:
-        """Something is not as we believe."""
+        """Note that something is not as believed."""
         at = max(trio.current_time() + SETTLE_S, self.earliest_look_at)
         if at < self.look_at:
             self.look_at = at
@@ -70,14 +70,14 @@ class Schedule:
         return self.is_desired_new or trio.current_time() >= self.look_at
 
     def start_look(self) -> tuple[float, bool]:
-        """The time, and whether to look at everything. From now on news calls for another look: it may be of a table
-        that has been read already."""
+        """Return the time, and whether to look at everything. A notification from now on calls for another look: it
+        may concern a table that was read already."""
         now = trio.current_time()
         self.look_at = math.inf
         return now, self.must_look or now >= self.whole_at
 
     def end_look(self, started_at: float, interval_s: float, *, is_whole: bool) -> None:
-        """It went well; the next is the timer's, if no news came meanwhile."""
+        """End a successful look; the next is the timer's, if there was no notification in the meantime."""
         now = trio.current_time()
         self.looks += 1
         self.trouble = ""
@@ -99,5 +99,5 @@ class Schedule:
         self.retry_s = min(2 * self.retry_s, RETRY_MAX_S)
 
     def succeeded(self) -> None:
-        """All that was planned was done."""
+        """Note that the whole plan was done."""
         self.retry_s = RETRY_MIN_S

@@ -1,8 +1,8 @@
-"""What `status` warns of, as checks of the doctor: the cluster around this host, and its configuration. Pure.
+"""The warnings of `status` as checks of the doctor: the cluster around this host, and its configuration. Pure.
 
-`status` and `doctor` never say different things of one moment: a warning that the two other tables do not look at
-themselves is a finding here, under the check that its code belongs to. A code that no row names is a finding of
-`other-warnings`, so none is lost that a later release adds.
+`status` and `doctor` must agree at any moment: each warning that the other two tables do not examine themselves
+becomes a finding here, under the check that its code belongs to. A code that no row names becomes a finding of
+`other-warnings`, so a warning that a later release adds is not lost.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class StatusWarning:
 _FAILED: Final = {
     "path-down", "path-one-way", "identity", "network-full", "config",
 }  # fmt: skip
-"""Codes of warnings that make a check fail: something of netagent's own does not work. Other hosts' agents and the
-host's name servers are not its own."""
+"""Codes of warnings that make a check fail: a part of netagent itself does not work. Agents of other hosts and the
+host's name servers are not part of it."""
 
 _ELSEWHERE: Final = {
     "datapath", "firewall", "bridge-netfilter", "foreign-firewall", "disk-full", "interface", "resolver",
     "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ConflictKind),
 }  # fmt: skip
-"""Codes of warnings that checks of the host, or of intent against kernel, look into themselves."""
+"""Codes of warnings that the checks of the host, or of intent against kernel, examine themselves."""
 
 _ROWS: Final = (
     ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port")),
@@ -46,10 +46,14 @@ _ROWS: Final = (
     ("address-space", "every network has free addresses", ("network-full",)),
     ("name-servers", "the host's name servers answer", ("upstream-dead", "upstream-slow")),
     ("identities", "no other machine has this host's identity", ("identity",)),
-    ("strangers", "no machine outside the cluster sends to it", ("stranger", "cluster-heard", "no-cluster")),
+    (
+        "strangers",
+        "no machine outside the cluster sends to this host",
+        ("stranger", "cluster-heard", "no-cluster"),
+    ),
     ("neighbours", "multicast DNS works", ("mdns",)),
-    ("configuration", "the agent runs by the configuration on disk", ("config", "config-waits")),
-    ("runtimes", "the container runtimes are followed", ("runtime",)),
+    ("configuration", "the agent runs with the configuration on disk", ("config", "config-waits")),
+    ("runtimes", "the agent follows the container runtimes", ("runtime",)),
 )
 
 
@@ -70,7 +74,7 @@ def _finding(one: StatusWarning) -> Finding:
 
 CLUSTER_CHECKS: Final[tuple[Check[Sequence[StatusWarning]], ...]] = (
     *(Check(name, says, _of(codes)) for name, says, codes in _ROWS),
-    Check("other-warnings", "`status` warns of nothing else", _others),
+    Check("other-warnings", "`status` shows no other warning", _others),
 )
 
 _OF_MEMBERS: Final = {"agents", "paths", "address-space", "name-servers", "identities"}
@@ -83,4 +87,4 @@ def _not_known(_warnings: Sequence[StatusWarning]) -> Iterator[Finding]:
 ALONE_CHECKS: Final = tuple(
     replace(check, examine=_not_known) if check.name in _OF_MEMBERS else check for check in CLUSTER_CHECKS
 )
-"""The same for a host in no cluster, where `status` looks at less."""
+"""The same checks for a host in no cluster, where `status` examines less."""

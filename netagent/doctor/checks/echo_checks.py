@@ -1,8 +1,8 @@
-"""Echoes and what they prove: `netagent ping`. Pure.
+"""Echo requests, and the conclusions from their replies: `netagent ping`. Pure.
 
-Two sizes go to each address: a small one, which passes wherever anything does, and one as large as the network
-allows, which is what transfers are made of. What comes back is counted; where nothing does, the layers that a packet
-needs are gone through in their order, and the first that is not as it should be is named.
+Each address gets packets of two sizes: a small one, which passes wherever anything passes, and one as large as the
+network allows, as bulk transfers use. If replies are missing, the layers that a packet needs are examined in order,
+and the first one that is wrong is named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from netagent.doctor.checks.object_status import ObjectStatus
 
 SMALL_BYTES = 84
-"""What `ping` sends over IPv4 when nobody says otherwise."""
+"""The default packet size of `ping` over IPv4."""
 _ICMP = struct.Struct("!BBHHH")
 _REQUEST = {4: 8, 6: 128}
 _REPLY = {4: 0, 6: 129}
@@ -22,32 +22,32 @@ _IP_BYTES = {4: 20, 6: 40}
 
 
 class EchoError(ValueError):
-    """The bytes are no echo reply."""
+    """The bytes are not an echo reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacketCounts:
-    """What became of the packets of one size to one address, or of one connection to a port."""
+    """Results of the packets of one size to one address, or of one connection to a port."""
 
     address: str
     sent: int
     rtts_s: tuple[float, ...] = ()
-    """Of those that were answered."""
+    """One for each packet that was answered."""
     size_bytes: int | None = None
-    """Of the whole packet; None for a connection."""
+    """Size of the whole IP packet; None for a connection."""
     port: int | None = None
     trouble: str = ""
-    """What the kernel said: `refused`, `no route to host`, …"""
+    """The kernel's error: `refused`, `no route to host`, …"""
 
     @property
     def is_lost(self) -> bool:
-        """Nothing came back."""
+        """True if no reply came back."""
         return not self.rtts_s
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One layer on the way, and what it decided."""
+    """One layer on the packet's path, and its state."""
 
     layer: str
     """`name`, `container`, `kernel`, `policy`, `path`, `host`."""
@@ -59,14 +59,14 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class LossVerdict:
-    """Where packets get lost: a layer, `endpoint` for the far end itself, or nothing; and a sentence."""
+    """Where packets get lost: a layer, `endpoint` for the far end itself, or empty; and a sentence."""
 
     lost_at: str
     says: str
 
 
 def echo_request(version: int, identifier: int, sequence: int, size_bytes: int) -> bytes:
-    """An ICMP message that makes a packet of `size_bytes`; with its checksum for IPv4, the kernel makes IPv6's."""
+    """Return an ICMP message that makes a packet of `size_bytes`. For IPv6 the kernel fills in the checksum."""
     payload = bytes(byte & 0xFF for byte in range(max(0, size_bytes - _IP_BYTES[version] - _ICMP.size)))
     checksum = 0
     if version == 4:
@@ -75,7 +75,7 @@ def echo_request(version: int, identifier: int, sequence: int, size_bytes: int) 
 
 
 def reply_untrusted(version: int, message: bytes) -> tuple[int, int]:
-    """(identifier, sequence) of an echo reply, as a raw socket receives it: IPv4 with its header. EchoError."""
+    """Parse an echo reply as a raw socket receives it (IPv4 with its header): (identifier, sequence). EchoError."""
     if version == 4:
         message = message[(message[0] & 15) * 4 :] if message else b""
     if len(message) < _ICMP.size:
@@ -96,13 +96,13 @@ def _checksum(data: bytes) -> int:
 
 
 def hop_of(layer: str, line: ObjectStatus) -> Hop:
-    """An object of `inspect --why` as a step on the way."""
+    """Turn an object of `inspect --why` into a hop."""
     says = line.state.value + (f": {line.reason}" if line.reason else "")
     return Hop(layer, f"{line.kind} {line.thing}", line.is_wrong, says, line.fix)
 
 
 def judge(tallies: Sequence[PacketCounts], hops: Sequence[Hop], to: str) -> LossVerdict:
-    """What the packets and the layers together say."""
+    """Conclude from the packets and the layers where packets get lost."""
     lost = [one for one in tallies if one.is_lost]
     if not lost:
         return LossVerdict("", f"{to} answers")
@@ -121,18 +121,19 @@ def judge(tallies: Sequence[PacketCounts], hops: Sequence[Hop], to: str) -> Loss
             )
     what = ", ".join(dict.fromkeys(one.address for one in lost))
     if wrong is not None:
-        return LossVerdict(wrong.layer, f"nothing comes back from {what}: {wrong.thing}: {wrong.says}")
+        return LossVerdict(wrong.layer, f"no reply from {what}: {wrong.thing}: {wrong.says}")
     trouble = next((f" ({one.trouble})" for one in lost if one.trouble), "")
     return LossVerdict(
         "endpoint",
-        f"nothing comes back from {what}{trouble}, and nothing is wrong up to there: look at the other end",
+        f"no reply from {what}{trouble}, although every layer up to it is correct: check the other end",
     )
 
 
 def _refused(
     refused: Sequence[PacketCounts], tallies: Sequence[PacketCounts], hops: Sequence[Hop], to: str
 ) -> LossVerdict:
-    """A firewall that rejects answers as a closed port does: a policy that forbids the connection is the reason."""
+    """Name the reason of a refused connection. A firewall that rejects looks like a closed port, so a policy that
+    forbids the connection comes first."""
     where = ", ".join(one.address for one in refused)
     partly = "" if len(refused) == len(tallies) else f" at {where}"
     policy = next((hop for hop in hops if hop.is_wrong and hop.layer == "policy"), None)
@@ -140,5 +141,5 @@ def _refused(
         says = f"the connection to {to} is refused{partly}: {policy.thing}: {policy.says}"
         return LossVerdict("policy", says)
     return LossVerdict(
-        "endpoint", f"{to} is reached, and nothing listens at its port {refused[0].port}{partly}"
+        "endpoint", f"{to} is reachable, but nothing listens at its port {refused[0].port}{partly}"
     )

@@ -1,7 +1,7 @@
-"""What this host's kernel should hold, straight from the records, and whose each object is. Pure.
+"""What this host's kernel should hold according to the records, and what each object belongs to. Pure.
 
-The agent's own desired state is made of the same functions, but may have been made long ago, step by step; here it
-is made anew from all records, so that a fault in the agent's memory shows as well.
+The agent's own desired state comes from the same functions, but the agent may have built it long ago and step by
+step. Here it is built anew from all records, so that a fault in the agent's memory shows as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from netagent.slices import Pieces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What the kernel's state follows from beside the records."""
+    """What determines the kernel's state in addition to the records."""
 
     cluster_id: ClusterId
     domain: str
@@ -32,7 +32,7 @@ class Situation:
 def intended_state(
     view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation
 ) -> Pieces[KernelState]:
-    """All that the records and this host's endpoints ask of the kernel."""
+    """Return everything that the records and this host's endpoints require of the kernel."""
     return (
         yield from desiring(
             (yield from network_inputs(view, rows, situation.underlay)),
@@ -45,18 +45,18 @@ def intended_state(
 
 
 def host_text(view: RegistryView, host_id: HostId) -> str:
-    """A host's name, or the beginning of its id."""
+    """Return a host's name, or the beginning of its id."""
     host = view.hosts.get(host_id)
     return (host.unique_name or host.name) if host is not None else host_id[:8]
 
 
 def endpoint_text(view: RegistryView, endpoint: EndpointView) -> str:
-    """`web on h2`."""
+    """Return, for example, `web on h2`."""
     return f"{endpoint.record.name} on {host_text(view, endpoint.owner)}"
 
 
 def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
-    """Whose an object in the kernel is, in words, by (device, address or MAC); devices themselves by (device, "")."""
+    """Describe what objects of the kernel belong to, by (device, address or MAC); a device itself by (device, "")."""
     found: dict[tuple[str, str], str] = {}
     for network_id, network in view.networks.items():
         bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
@@ -73,7 +73,7 @@ def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
 
 
 def addresses_of_others(view: RegistryView) -> dict[str, str]:
-    """Where the other hosts are reached, by name; not those that left."""
+    """Return the addresses of the other hosts by host name, without those that left."""
     hosts = (
         (host_text(view, host_id), host) for host_id, host in view.hosts.items() if host_id != view.local
     )

@@ -1,8 +1,8 @@
-"""Checks as rows of a table, and what they find. Pure.
+"""Checks as rows of a table, and their findings. Pure.
 
-A check looks at facts that somebody has gathered and yields findings: what is wrong, about which thing, and the way
-out. A new check is one more row in a table (`HOST_CHECKS`, `INTENT_CHECKS`); it needs no change elsewhere. One whose
-facts could not be had says so by raising `NotKnownError`, which is neither a pass nor a failure.
+A check looks at facts that were gathered before and yields findings: what is wrong, with which thing, and how to
+fix it. A new check is one more row in a table (`HOST_CHECKS`, `INTENT_CHECKS`); nothing else changes. A check whose
+facts could not be gathered raises `NotKnownError`, which counts neither as passed nor as failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 Facts = TypeVar("Facts")
 
 MAX_FINDINGS = 50
-"""Shown of one check; the number of the others is told. A bridge that is gone takes thousands of entries along."""
+"""Shown for one check; the rest is counted. A bridge that is missing takes thousands of entries along."""
 
 
 class Severity(enum.Enum):
@@ -26,12 +26,12 @@ class Severity(enum.Enum):
 
 
 class NotKnownError(Exception):
-    """The facts of a check could not be had; the text says why."""
+    """The facts of a check could not be gathered; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `fix` is a command, or a sentence where no command does it."""
+    """One thing that is wrong. `fix` is a command, or a sentence where no command fixes it."""
 
     thing: str
     message: str
@@ -46,7 +46,7 @@ class Check(Generic[Facts]):
     name: str
     """Stable, for scripts."""
     says: str
-    """What is so when the check passes."""
+    """The statement that holds when the check passes."""
     examine: Callable[[Facts], Iterable[Finding]]
 
 
@@ -61,7 +61,7 @@ class CheckVerdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a check came to."""
+    """The result of a check."""
 
     name: str
     says: str
@@ -74,7 +74,7 @@ class Outcome:
 
 
 def examine(checks: Sequence[Check[Facts]], facts: Facts) -> list[Outcome]:
-    """Every check of the table, in its order."""
+    """Run every check of the table, in its order."""
     return [_outcome(check, facts) for check in checks]
 
 
@@ -92,19 +92,19 @@ def _outcome(check: Check[Facts], facts: Facts) -> Outcome:
 
 
 def is_healthy(outcomes: Iterable[Outcome]) -> bool:
-    """True when no check failed; warnings and what is not known do not count."""
+    """True when no check failed; warnings and unknown verdicts do not count."""
     return all(outcome.verdict is not CheckVerdict.FAILED for outcome in outcomes)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All outcomes, and how much was looked at."""
+    """The outcomes of all checks, by table."""
 
     host: tuple[Outcome, ...]
     intent: tuple[Outcome, ...] = ()
-    """Empty: there is nothing to compare, because the host is in no cluster or no agent answers."""
+    """Empty: nothing to compare, because the host is in no cluster or no agent answers."""
     cluster: tuple[Outcome, ...] = ()
-    """What `status` warns of. Empty: no agent answers."""
+    """The warnings of `status`. Empty: no agent answers."""
     counts: Mapping[str, int] | None = None
     absent: str = ""
     """Why there is no intent to compare with."""

@@ -1,7 +1,8 @@
-"""Our firewall tables against what they should hold, element by element. Pure, but for the reading it is given.
+"""Compare netagent's firewall tables with what they should hold, element by element. Pure, but for the reading it is
+given.
 
-Elements are compared one by one; of the rules each chain's number is. The guard (netagent.firewall.guard) compares
-them byte by byte with what it made.
+Elements are compared one by one; of the rules only the number in each chain. The guard (netagent.firewall.guard)
+compares rules byte by byte with what it made.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from netagent.firewall.text import TABLE, render
 from netagent.journal.rows import LocalEndpointRow
 from netagent.projection.firewall_input import port_forwards_of
 
-RESTORE = "netagent puts its tables back within two seconds; if not, `netagent status` says why"
+RESTORE = "netagent restores its tables within two seconds; if it does not, `netagent status` says why"
 
 
 def rule_counts(ruleset: Ruleset) -> Mapping[Family, Mapping[str, int]]:
-    """Chains of each of our tables, and how many rules each has, from what `nft` is given."""
+    """Return the chains of each of our tables with their numbers of rules, from the input for `nft`."""
     counts: dict[Family, dict[str, int]] = {family: {} for family in Family}
     family, chain = Family.BRIDGE, ""
     for line in render(ruleset).splitlines():
@@ -43,7 +44,7 @@ def rule_counts(ruleset: Ruleset) -> Mapping[Family, Mapping[str, int]]:
 
 
 def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str, int]) -> Iterator[Finding]:
-    """Chains that lack rules or have others' besides."""
+    """Yield chains that lack rules, have additional ones, or are not ours."""
     for chain, number in wanted.items():
         name = f"chain {chain} of table {family.value} {TABLE}"
         if chain not in found:
@@ -52,13 +53,15 @@ def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str
             yield Finding(name, f"{name} has {found[chain]} rules instead of {number}", RESTORE)
     for chain in found.keys() - wanted.keys():
         name = f"chain {chain} of table {family.value} {TABLE}"
-        yield Finding(name, f"{name} is not ours: nobody else may keep rules in that table", RESTORE)
+        yield Finding(
+            name, f"{name} is not netagent's: no other program may keep rules in that table", RESTORE
+        )
 
 
 def published_lines(
     row: LocalEndpointRow, ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]]
 ) -> Iterator[ObjectStatus]:
-    """Whether the firewall leads the published ports of an endpoint of this host to it."""
+    """Yield whether the firewall forwards the published ports of an endpoint of this host to it."""
     gone = {(kind, key) for kind, is_wanted, key in lacking if is_wanted}
     for one in row.publish:
         port_forwards = port_forwards_of(dataclasses.replace(row, publish=(one,)), ())
@@ -85,7 +88,7 @@ def published_lines(
 def element_findings(
     ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]], whose: Callable[[str], str]
 ) -> Iterator[Finding]:
-    """Elements that are missing, altered or left over. `whose` tells an address's, MAC's or device's owner."""
+    """Yield elements that are missing, altered or left over. `whose` names the owner of an address, MAC or device."""
     for kind, is_wanted, key in lacking:
         place = f"set {kind.name} of table {kind.family.value} {TABLE}"
         words = next((one for one in ruleset.elements[kind] if element.encode(kind.key, one) == key), None)

@@ -1,9 +1,9 @@
-"""Other people's rules that would stop our packets, from what `nft -j` prints. Pure.
+"""Find rules of other programs that would drop our packets, from the output of `nft -j`. Pure.
 
-Three things are recognised: a policy that drops, a rule that drops or rejects whatever comes to it, and an explicit
-rule that drops packets of ours (netagent.doctor.checks.rule_match). A chain that drops by policy at `input` is a
-warning only, and only where no rule in it mentions a port of ours: its rules may accept more than can be told from
-outside.
+Three things are recognised: a policy that drops, a rule that drops or rejects every packet that reaches it, and an
+explicit rule that drops packets of ours (netagent.doctor.checks.rule_match). A chain that drops by policy at `input`
+is only a warning, and only where none of its rules mentions a port of ours: its rules may accept more than is
+visible here.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ BRIDGE_NETFILTER: Final = {
     "ip6": "net/bridge/bridge-nf-call-ip6tables",
 }
 TAGGED_TOO: Final = "net/bridge/bridge-nf-filter-vlan-tagged"
-"""Bridge netfilter sees frames with a VLAN tag as well, and so those that
+"""Makes bridge netfilter see frames with a VLAN tag as well, and so those that
 netagent.datapath.reconcile.bridge_nf_bypass keeps from it.
 """
 _IDLE: Final = {"counter", "comment", "log", "limit"}
-"""Parts of a rule that let everything on to the next part."""
+"""Parts of a rule that pass every packet on to the next part."""
 _OURS: Final = "netagent"
 _OUR_TABLES: Final = {_OURS, "netagent-nat"}
 _MAX_RULES: Final = 10_000
 _ACCEPT: Final = f"accept comment {_OURS}"
-"""With the word by which the rule is known to be for us."""
+"""The comment marks the rule as one for netagent."""
 
 
 class RulesetError(Exception):
-    """What was printed is no ruleset."""
+    """The text is not a ruleset."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignChain:
-    """A base chain that is not ours."""
+    """A base chain of another program."""
 
     family: str
     table: str
@@ -47,17 +47,17 @@ class ForeignChain:
     hook: str
     drops_by_policy: bool
     drops_by_rule: bool = False
-    """A rule in it drops or rejects whatever comes to it."""
+    """A rule in it drops or rejects every packet that reaches it."""
     lets_us_pass: bool = False
-    """A rule of ours, known by its comment, stands in it or in what it jumps to."""
+    """A rule for netagent, known by its comment, is in it or in a chain that it jumps to."""
     ports: frozenset[int] = frozenset()
     """Ports that its rules mention."""
     rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, compare=False, repr=False)
-    """Of the whole table, by chain."""
+    """The rules of the whole table, by chain."""
 
     @property
     def text(self) -> str:
-        """As `nft` names it."""
+        """The chain as `nft` names it."""
         return f"chain {self.name} of table {self.family} {self.table}"
 
 
@@ -116,7 +116,7 @@ def _of_kind(listed: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str
 
 
 def _name(thing: Mapping[str, Any], key: str) -> str:
-    """A word of nft's, whatever stands in its place."""
+    """Return a word of nft's output, whatever type it has."""
     return str(thing.get(key, ""))
 
 
@@ -126,7 +126,7 @@ def _expressions(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _reached(rules: Iterable[Mapping[str, Any]], start: str) -> set[str]:
-    """The chain and those that it jumps to."""
+    """Return the chain and those that it jumps to."""
     jumps: dict[str, set[str]] = {}
     for rule in rules:
         for part in _expressions(rule):
@@ -156,7 +156,7 @@ def _ports(rules: Iterable[Mapping[str, Any]]) -> Iterator[int]:
 
 
 def _numbers(value: object) -> Iterator[int]:
-    """Ports in a value, a set or a range; ranges of more than 4,096 count by their ends."""
+    """Yield the ports in a value, a set or a range; ranges of more than 4,096 count by their ends."""
     match value:
         case bool():
             return
@@ -176,7 +176,7 @@ def forward_findings(
     is_routing: bool = False,
     is_apart: bool = False,
 ) -> Iterator[Finding]:
-    """Chains at `forward` that drop what our bridges pass from port to port; with `is_routing` also those that drop
+    """Yield chains at `forward` that drop what our bridges pass between ports; with `is_routing` also those that drop
     what the host routes for containers. `is_apart`: bridge netfilter does not see what our bridges pass."""
     for chain in chains:
         if (
@@ -202,21 +202,23 @@ def forward_findings(
         if on:
             fixes.append("sysctl -w " + " ".join(f"{switch.replace('/', '.')}=0" for switch in on))
         yield Finding(
-            chain.text, f"{chain.text} drops {way} what our bridges pass{because}", ", or ".join(fixes)
+            chain.text,
+            f"{chain.text} drops packets on netagent's bridges {way}{because}",
+            ", or ".join(fixes),
         )
 
 
 def netfilter_finding(settings: Mapping[str, str]) -> Finding | None:
-    """Of a host where bridge netfilter sees what our bridges pass, if it is on."""
+    """Return a finding if bridge netfilter is on and sees what our bridges pass."""
     on = [one.replace("/", ".") for one in BRIDGE_NETFILTER.values() if settings.get(one, "0") != "0"]
     if not on:
         return None
     off = f"sysctl -w {'=0 '.join(on)}=0"
-    what = "what our bridges pass goes through the host's rules for routed packets as well"
+    what = "packets on netagent's bridges also pass the host's rules for routed packets"
     if settings.get(TAGGED_TOO, "0") != "0":
         dotted = TAGGED_TOO.replace("/", ".")
         return Finding(dotted, f"{what}: {dotted} is on", f"sysctl -w {dotted}=0, or {off}", Severity.WARNING)
-    why = "nothing keeps it from them, which takes Linux 6.6 and a running agent"
+    why = "nothing exempts the bridges, which takes Linux 6.6 and a running agent"
     return Finding(on[0], f"{what}: {' and '.join(on)} is on, and {why}", off, Severity.WARNING)
 
 
@@ -224,7 +226,7 @@ def _closed_way_out(chain: ForeignChain, way: str) -> Finding:
     place = f"nft insert rule {chain.family} {chain.table} {chain.name}"
     return Finding(
         chain.text,
-        f"{chain.text} drops {way} what containers send out of this host",
+        f"{chain.text} drops packets that containers send out of this host {way}",
         f'{place} iifname "na-*" {_ACCEPT}; {place} oifname "na-*" {_ACCEPT}',
         Severity.WARNING,
     )
@@ -235,7 +237,7 @@ def _bridged(family: str) -> str:
 
 
 def input_findings(chains: Iterable[ForeignChain], ports: Mapping[str, int]) -> Iterator[Finding]:
-    """Chains at `input` that drop by policy, and do not mention a port of ours."""
+    """Yield chains at `input` that drop by policy and do not mention a port of ours."""
     for chain in chains:
         if chain.hook != "input" or not (chain.drops_by_policy or chain.drops_by_rule):
             continue
@@ -248,7 +250,7 @@ def input_findings(chains: Iterable[ForeignChain], ports: Mapping[str, int]) -> 
             rule = f"meta l4proto {{ tcp, udp }} th dport {{ {listed} }} accept"
             yield Finding(
                 chain.text,
-                f"{chain.text} drops what it does not know, and no rule of it mentions {told}",
+                f"{chain.text} drops packets by default, and none of its rules mentions {told}",
                 f"nft insert rule {chain.family} {chain.table} {chain.name} {rule}",
                 Severity.WARNING,
             )
@@ -261,21 +263,21 @@ OUTWARD_HOOKS: Final = ("output", "postrouting")
 BRIDGE_HOOKS: Final = ("prerouting", "forward", "postrouting")
 ROUTE_HOOKS: Final = BRIDGE_HOOKS
 HOOKS: Final = tuple(dict.fromkeys((*INWARD_HOOKS, *BRIDGE_HOOKS, *OUTWARD_HOOKS)))
-"""All that are looked at."""
+"""All hooks that are examined."""
 OUR_PORTS: Final = ("nv*", "nx-*", "na-*")
-"""Ports of our bridges, and the bridges where bridge netfilter shows them."""
+"""Ports of our bridges, and the bridges in whose names bridge netfilter shows them."""
 _VERSIONS: Final = {"ip": 4, "ip6": 6}
 _MAX_PEERS: Final = 16
-"""Other hosts whose packets are tried."""
+"""Other hosts whose packets are matched against the rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortUse:
-    """What hosts send each other: from where, to where, at which ports."""
+    """The traffic between hosts: from which address, to which addresses, at which ports."""
 
     address: str
     device: str
-    """That has the address; empty: not known."""
+    """The device with the address; empty: not known."""
     ports: Mapping[str, int]
     """By `VXLAN`, `membership` and `records`."""
     others: Mapping[str, str]
@@ -283,7 +285,7 @@ class PortUse:
 
 
 def port_findings(chains: Iterable[ForeignChain], use: PortUse) -> Iterator[Finding]:
-    """Explicit rules that drop packets between this host and others at our ports."""
+    """Yield explicit rules that drop packets between this host and others at our ports."""
     dropped: dict[tuple[str, str], tuple[ForeignChain, Drop, dict[str, None], dict[str, None]]] = {}
     chains = [chain for chain in chains if chain.family != "bridge" and chain.hook != "forward"]
     for name, other in list(use.others.items())[:_MAX_PEERS]:
@@ -324,13 +326,14 @@ def _at_our_ports(use: PortUse, other: str, *, is_inward: bool) -> Iterator[tupl
 
 
 def bridged_findings(chains: Iterable[ForeignChain]) -> Iterator[Finding]:
-    """Explicit rules that drop some of what our bridges pass: those at the bridge, and routing's that name ours."""
+    """Yield explicit rules that drop some packets on our bridges: any at the bridge hooks, and those at routing hooks
+    that name our bridges."""
     for chain in chains:
         is_bridge = chain.family == "bridge" and chain.hook in BRIDGE_HOOKS
         if not is_bridge and (chain.hook != "forward" or chain.family == "netdev"):
             continue
         if chain.drops_by_policy or chain.drops_by_rule:
-            continue  # forward_findings has them
+            continue  # forward_findings reports them
         packet = Packet(incoming=OUR_PORTS, outgoing=OUR_PORTS, bridge="na-*")
         for drop in possible_drops(chain.rules, chain.name, packet):
             keys = {one.key for one in drop.rule.conditions if not one.is_negated}
@@ -338,7 +341,7 @@ def bridged_findings(chains: Iterable[ForeignChain]) -> Iterator[Finding]:
                 continue
             yield Finding(
                 chain.text,
-                f"{_rule_text(chain, drop)} drops some of what our bridges pass",
+                f"{_rule_text(chain, drop)} drops some packets on netagent's bridges",
                 _rule_fix(chain, drop),
                 Severity.WARNING,
             )
@@ -355,13 +358,13 @@ _PACKET_KEYS: Final = (
     "bridge",
     "version",
 )
-"""Of a rule that is about packets of IP, as none about spanning trees is."""
+"""Keys of rules about IP packets; rules about spanning tree frames have none of them."""
 
 
 def packet_findings(
     chains: Iterable[ForeignChain], packet: Packet, hooks: Iterable[str], *, is_bridged: bool
 ) -> Iterator[Finding]:
-    """Explicit rules that drop one packet of a container: at the bridge, or where it is routed and, with bridge
+    """Yield explicit rules that drop one packet of a container: at the bridge, or where it is routed and, with bridge
     netfilter, at the bridge as well."""
     wanted = set(hooks)
     for chain in chains:
@@ -378,7 +381,7 @@ def packet_findings(
 
 
 def _drop_in(chain: ForeignChain, packet: Packet) -> Drop | None:
-    """An explicit rule that drops it; a rule without conditions is another finding's."""
+    """Return an explicit rule that drops it; a rule without conditions is the finding of another check."""
     version = _VERSIONS.get(chain.family)
     if version is not None and packet.version not in {None, version}:
         return None

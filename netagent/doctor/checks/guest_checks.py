@@ -1,7 +1,7 @@
-"""A container's inside against its endpoint: interface, addresses, routes, resolver sockets. Pure.
+"""Compare a container's inside with its endpoint: interface, addresses, routes, resolver sockets. Pure.
 
-Compared is what the endpoint needs and nothing else: what a container does beside that is its own affair. Prefix
-lengths of IPv4 addresses are not looked at, because a runtime that sets the address itself chooses another than we.
+Only what the endpoint needs is compared; anything else in the container is its own business. Prefix lengths of IPv4
+addresses are ignored, because a runtime that sets the address itself chooses other lengths than netagent.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ class GuestLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestFacts:
-    """A namespace at one moment."""
+    """The state of a namespace at one moment."""
 
     problem: str = ""
-    """Why it could not be looked into; then the rest is empty."""
+    """Why the namespace could not be inspected; then the other fields are empty."""
     links: dict[str, GuestLink] = field(default_factory=dict)
     addresses: frozenset[tuple[str, str]] = frozenset()
     """(interface, address without prefix length)."""
     routes: frozenset[tuple[str, str]] = frozenset()
     """(interface, destination)."""
     resolver_sockets: frozenset[str] = frozenset()
-    """`udp` and `tcp`, those that have what is sent to 127.0.0.11 port 53."""
+    """`udp` and `tcp`, those that have a socket for 127.0.0.11 port 53."""
     resolver_port: int = _DNS_PORT
-    """Where they are: another one if port 53 is led there."""
+    """The port of these sockets: not 53 if port 53 is redirected."""
 
 
 def inside_lines(
     row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: GuestFacts
 ) -> list[ObjectStatus]:
-    """What the endpoint needs in its container, each with its state. `rows`: this host's, for the way out."""
+    """Yield what the endpoint needs in its container, each with its state. `rows`: this host's endpoints, for the
+    default route."""
     if facts.problem:
         return [
             ObjectStatus(
@@ -72,7 +73,7 @@ def inside_lines(
 def _interface(row: LocalEndpointRow, network: NetworkView | None, link: GuestLink | None) -> ObjectStatus:
     thing = f"{row.ifname} in {row.target}"
     if link is None:
-        fix = "netagent makes it anew; if it stays away, `netagent detach` and attach it again"
+        fix = "netagent creates it again; if it stays missing, `netagent detach` and attach it again"
         return ObjectStatus("interface", thing, State.MISSING, "the container has no such interface", fix)
     wrong: list[tuple[str, str]] = []
     if link.mac != row.mac:
@@ -125,21 +126,27 @@ def _defaults(row: LocalEndpointRow, network: NetworkView, facts: GuestFacts) ->
         else:
             fix = _inside(row, f"ip route add default via {gateway} dev {row.ifname} metric 8192 onlink")
             yield ObjectStatus(
-                "route", thing, State.MISSING, "the container has no way out of the network", fix
+                "route", thing, State.MISSING, "the container has no route out of the network", fix
             )
 
 
 def _sockets(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]:
     port = facts.resolver_port
-    how = f"led to port {port}" if port != _DNS_PORT else "a DNS server in the container can't have this port"
+    how = (
+        f"redirected to port {port}"
+        if port != _DNS_PORT
+        else "a DNS server in the container can't use this port"
+    )
     for protocol in ("udp", "tcp"):
         is_there = protocol in facts.resolver_sockets
         yield ObjectStatus(
             "resolver",
             f"127.0.0.11 port 53 {protocol} in {row.target}",
             State.PRESENT if is_there else State.MISSING,
-            how if is_there else "nobody answers names there",
-            "" if is_there else "restart the agent; if it stays away, `netagent detach` and attach it again",
+            how if is_there else "no resolver listens there",
+            ""
+            if is_there
+            else "restart the agent; if it stays missing, `netagent detach` and attach it again",
         )
 
 

@@ -1,7 +1,7 @@
-"""Is this host fit for the agent? The facts, and a table of checks over them. Pure.
+"""Checks of the host: whether it can run the agent. The facts, and a table of checks over them. Pure.
 
-Facts are gathered in netagent.doctor.facts.host_facts, by the agent or, where none answers, by the command line
-itself. What could not be found out is None, and makes a check "not known", never passed.
+netagent.doctor.facts.host_facts gathers the facts, in the agent or, if no agent answers, in the command line itself.
+A fact that could not be found out is None and makes a check "not known", never passed.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from netagent.doctor.checks.foreign_rules import (
 )
 
 LEAST_FREE_BYTES: Final = 64 << 20
-"""Below this a warning: the journal of 10,000 endpoints has a tenth of it, and the log of a bad day all."""
+"""Below this a warning: the journal of 10,000 endpoints takes a tenth of it, and the log of a bad day all of it."""
 NO_FREE_BYTES: Final = 1 << 20
-"""Below this the journal refuses what only adds (netagent.journal.writer)."""
+"""Below this the journal refuses changes that only add (netagent.journal.writer)."""
 SPARE_FILES: Final = 64
 OVERHEAD_BYTES: Final = {4: 50, 6: 70}
-"""Of VXLAN, by the underlay's family: inner Ethernet, and outer IP, UDP and VXLAN headers."""
+"""Overhead of VXLAN by the underlay's family: inner Ethernet header, and outer IP, UDP and VXLAN headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortHolder:
-    """Somebody else's program at a port of ours."""
+    """Another program at a port of ours."""
 
     port: int
     protocol: str
     program: str
-    """`name (pid 17)`; empty when it can't be told."""
+    """`name (pid 17)`; empty when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignTunnel:
-    """A VXLAN device that is not ours."""
+    """A VXLAN device of another program."""
 
     name: str
     vni: int
@@ -65,7 +65,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True, slots=True)
 class ManagerFacts:
-    """A network manager that runs, and the file that keeps it off our devices."""
+    """A network manager that runs, and the file that makes it ignore our devices."""
 
     name: str
     file: str
@@ -74,19 +74,19 @@ class ManagerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """The host at one moment."""
+    """The state of the host at one moment."""
 
     features: Mapping[str, str] | None
-    """What the kernel must be able to do -> why it is not; empty when it is."""
+    """Missing features of the kernel -> the reason; empty when none is missing."""
     programs: Mapping[str, bool]
     settings: Mapping[str, str]
-    """Under /proc/sys; those that are not there are missing."""
+    """Settings under /proc/sys; those that do not exist are missing."""
     holders: tuple[PortHolder, ...]
     tunnels: tuple[ForeignTunnel, ...]
     links: frozenset[str]
-    """Names of devices that are not ours."""
+    """Names of devices of other programs."""
     wanted_links: frozenset[str] = frozenset()
-    """Names that devices of ours have or are to have."""
+    """Names that devices of ours have or will have."""
     routes: tuple[str, ...]
     networks: tuple[NetworkFacts, ...] = ()
     vxlan_port: int
@@ -95,39 +95,39 @@ class HostFacts:
     underlay_device: str
     underlay_mtu_bytes: int
     unreachable: str | None = None
-    """Why nobody can reach this host by the address that it tells others; empty when they can. None: nobody knows."""
+    """Why other hosts can't reach this one at its advertised address; empty when they can. None: not known."""
     others: Mapping[str, str] = field(default_factory=dict)
-    """Where the cluster's other hosts are reached, by name; not those that left."""
+    """Addresses of the cluster's other hosts by name, without those that left."""
     state_dir: str
     free_bytes: int | None
     free_inodes: int | None
     chains: tuple[ForeignChain, ...] | None
-    """Of others at the hooks `forward` and `input`. None: `nft` is not there, or does not answer."""
+    """Chains of other programs at the hooks `forward` and `input`. None: `nft` is missing or does not answer."""
     is_apart: bool | None = None
-    """Whether bridge netfilter is kept from what our bridges pass. None: they have no ports."""
+    """Whether bridge netfilter skips what our bridges pass. None: the bridges have no ports."""
     managers: tuple[ManagerFacts, ...]
     resolver: str | None
-    """Why the resolver process is not well; empty when it is. None: it has nothing to do here."""
+    """What is wrong with the resolver process; empty when nothing is. None: it is not needed here."""
     open_files: tuple[int, int] | None = None
     """(open, limit) of the agent; None when it does not run."""
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Ports that others must reach, by `protocol what`."""
+    """Ports that other hosts must reach, by `protocol what`."""
 
 
 def _features(facts: HostFacts) -> Iterator[Finding]:
     if facts.features is None:
-        raise NotKnownError("only root may try")
+        raise NotKnownError("this check needs root")
     for feature, reason in facts.features.items():
         if reason:
-            fix = f"take a kernel that has it, or load its module: `modprobe {feature.split()[0]}`"
+            fix = f"use a kernel that has it, or load its module: `modprobe {feature.split()[0]}`"
             yield Finding(feature, f"the kernel has no {feature}: {reason}", fix)
 
 
 _PROGRAMS: Final = {
-    "nft": ("the firewall can't be made without it", "nftables", Severity.FAILED),
-    "ip": ("fixes are commands of it", "iproute2", Severity.WARNING),
-    "bridge": ("fixes are commands of it", "iproute2", Severity.WARNING),
-    "nsenter": ("fixes inside containers are commands of it", "util-linux", Severity.WARNING),
+    "nft": ("the firewall needs it", "nftables", Severity.FAILED),
+    "ip": ("suggested fixes use it", "iproute2", Severity.WARNING),
+    "bridge": ("suggested fixes use it", "iproute2", Severity.WARNING),
+    "nsenter": ("suggested fixes inside containers use it", "util-linux", Severity.WARNING),
 }
 
 
@@ -135,11 +135,11 @@ def _programs(facts: HostFacts) -> Iterator[Finding]:
     for program, (why, package, severity) in _PROGRAMS.items():
         if not facts.programs.get(program, False):
             fix = f"install the package {package}"
-            yield Finding(program, f"there is no program {program}: {why}", fix, severity)
+            yield Finding(program, f"the program {program} is not installed: {why}", fix, severity)
 
 
 def _settings(facts: HostFacts) -> Iterator[Finding]:
-    # Where it is there and turned off, our own devices have it all the same.
+    # Where IPv6 exists but is turned off, our own devices have it all the same.
     if facts.settings and "net/ipv6/conf/all/disable_ipv6" not in facts.settings:
         yield Finding(
             "ipv6", "this kernel has no IPv6, which the probe network needs", "boot without ipv6.disable=1"
@@ -155,7 +155,7 @@ def _files(facts: HostFacts) -> Iterator[Finding]:
     there, limit = facts.open_files
     if there + SPARE_FILES > limit:
         fix = "raise LimitNOFILE= of netagent.service, or `ulimit -n` where the agent is started"
-        yield Finding("open files", f"the agent has {there} open files of {limit}", fix)
+        yield Finding("open files", f"the agent uses {there} of {limit} open files", fix)
 
 
 def _ports(facts: HostFacts) -> Iterator[Finding]:
@@ -164,8 +164,8 @@ def _ports(facts: HostFacts) -> Iterator[Finding]:
         key = "vxlan_port" if holder.port == facts.vxlan_port else "gossip_port or record_port"
         yield Finding(
             f"{holder.protocol} {holder.port}",
-            f"{who} has {holder.protocol.upper()} port {holder.port}",
-            f"stop it, or give netagent another {key}, on every host",
+            f"{who} uses {holder.protocol.upper()} port {holder.port}",
+            f"stop it, or set another {key} on every host",
         )
 
 
@@ -173,18 +173,18 @@ def _tunnels(facts: HostFacts) -> Iterator[Finding]:
     ours = {network.vni: network.name for network in facts.networks}
     for tunnel in facts.tunnels:
         if tunnel.vni in ours:
-            text = f"{tunnel.name} has VNI {tunnel.vni}, which network {ours[tunnel.vni]} has as well"
-            yield Finding(tunnel.name, text, f"ip link del {tunnel.name}, if nobody needs it")
+            text = f"{tunnel.name} uses VNI {tunnel.vni}, as network {ours[tunnel.vni]} does"
+            yield Finding(tunnel.name, text, f"ip link del {tunnel.name}, if it is not needed")
         elif tunnel.port == facts.vxlan_port:
-            text = f"{tunnel.name} (VNI {tunnel.vni}) uses our UDP port {tunnel.port}"
-            fix = f"ip link del {tunnel.name}, if nobody needs it; or set vxlan_port on every host"
+            text = f"{tunnel.name} (VNI {tunnel.vni}) uses netagent's UDP port {tunnel.port}"
+            fix = f"ip link del {tunnel.name}, if it is not needed; or set vxlan_port on every host"
             yield Finding(tunnel.name, text, fix, Severity.WARNING)
 
 
 def _names(facts: HostFacts) -> Iterator[Finding]:
     for name in sorted(facts.links & facts.wanted_links):
         fix = f"ip link set {name} down; ip link set {name} name other0, or remove it"
-        yield Finding(name, f"a device that is not ours is called {name}, which a device of ours needs", fix)
+        yield Finding(name, f"another program's device has the name {name}, which netagent needs", fix)
 
 
 def _routes(facts: HostFacts) -> Iterator[Finding]:
@@ -196,7 +196,7 @@ def _routes(facts: HostFacts) -> Iterator[Finding]:
                     yield Finding(
                         text,
                         f"the route {text} of this host overlaps network {network.name} ({subnet})",
-                        f"ip route del {text}, or make the network anew with another --subnet",
+                        f"ip route del {text}, or create the network again with another --subnet",
                     )
 
 
@@ -210,8 +210,8 @@ def _mtu(facts: HostFacts) -> Iterator[Finding]:
             needed = network.mtu_bytes + facts.underlay_mtu_bytes - carried
             yield Finding(
                 network.name,
-                f"network {network.name} has an MTU of {network.mtu_bytes}, and {device} carries {carried}",
-                f"ip link set {device} mtu {needed}, or make the network anew with --mtu {carried}",
+                f"network {network.name} has an MTU of {network.mtu_bytes}, but {device} carries at most {carried}",
+                f"ip link set {device} mtu {needed}, or create the network again with --mtu {carried}",
             )
 
 
@@ -219,7 +219,7 @@ def _address(facts: HostFacts) -> Iterator[Finding]:
     if facts.unreachable is None:
         raise NotKnownError("the agent does not run")
     if facts.unreachable:
-        fix = "give it back to a device that is up; or correct `advertise` and `bind`, and restart the agent"
+        fix = "assign it to a device that is up; or correct `advertise` and `bind`, and restart the agent"
         yield Finding("address", facts.unreachable, fix)
 
 
@@ -228,14 +228,14 @@ def _family(facts: HostFacts) -> Iterator[Finding]:
     for name, address in apart.items() if facts.underlay else ():
         yield Finding(
             name,
-            f"{name} is reached at {address} and this host at {facts.underlay}: nothing passes between these two",
-            f"give this host or {name} an address of the other's family, which `advertise` chooses",
+            f"{name} has the address {address} and this host {facts.underlay}: no tunnel works between families",
+            f"set `advertise` on this host or on {name} to an address of the other's family",
         )
 
 
 def _disk(facts: HostFacts) -> Iterator[Finding]:
     if facts.free_bytes is None:
-        raise NotKnownError(f"{facts.state_dir} is not there, or may not be looked at")
+        raise NotKnownError(f"{facts.state_dir} does not exist or is not readable")
     fix = f"free space on the file system of {facts.state_dir}"
     if facts.free_bytes < LEAST_FREE_BYTES:
         severity = Severity.FAILED if facts.free_bytes < NO_FREE_BYTES else Severity.WARNING
@@ -247,19 +247,19 @@ def _disk(facts: HostFacts) -> Iterator[Finding]:
 
 def _resolver(facts: HostFacts) -> Iterator[Finding]:
     if facts.resolver is None:
-        raise NotKnownError("it starts with the first cluster of this host")
+        raise NotKnownError("it starts when this host first joins a cluster")
     if facts.resolver:
         yield Finding(
             "resolver",
             f"the resolver process: {facts.resolver}",
-            "the agent starts another by itself; if it stays so, see resolver.log in run_dir",
+            "the agent starts another one; if that does not help, see resolver.log in run_dir",
         )
 
 
 def _managers(facts: HostFacts) -> Iterator[Finding]:
     for manager in facts.managers:
         if not manager.is_there:
-            text = f"{manager.name} runs, and nothing keeps it off our devices ({manager.file} is missing)"
+            text = f"{manager.name} runs, and no file makes it ignore netagent's devices ({manager.file} is missing)"
             yield Finding(manager.name, text, "netagent install systemd", Severity.WARNING)
 
 
@@ -288,20 +288,20 @@ def _input(facts: HostFacts) -> Iterator[Finding]:
 
 
 HOST_CHECKS: Final[tuple[Check[HostFacts], ...]] = (
-    Check("kernel-features", "the kernel can do all that is asked of it", _features),
-    Check("programs", "the programs that are called are there", _programs),
-    Check("kernel-settings", "no setting of the kernel is in the way", _settings),
-    Check("open-files", "the agent may open further files", _files),
-    Check("ports", "nobody else has our ports", _ports),
-    Check("tunnels", "no other VXLAN device clashes with ours", _tunnels),
-    Check("device-names", "nobody else's device has a name that we need", _names),
+    Check("kernel-features", "the kernel has all features that netagent needs", _features),
+    Check("programs", "all programs that netagent calls are installed", _programs),
+    Check("kernel-settings", "no kernel setting prevents anything", _settings),
+    Check("open-files", "the agent may open more files", _files),
+    Check("ports", "no other program uses netagent's ports", _ports),
+    Check("tunnels", "no other VXLAN device conflicts with netagent's", _tunnels),
+    Check("device-names", "no other device has a name that netagent needs", _names),
     Check("routes", "no route of this host overlaps a network", _routes),
-    Check("mtu", "this host's device carries the networks' packets", _mtu),
-    Check("own-address", "this host has the address that it tells others", _address),
-    Check("address-family", "all hosts are reached by one family of addresses", _family),
-    Check("forward-rules", "no foreign rule drops what our bridges pass", _forward),
-    Check("input-rules", "no foreign rule drops packets between hosts", _input),
-    Check("disk-space", "the journal has room", _disk),
-    Check("resolver", "the resolver process lives", _resolver),
-    Check("network-managers", "network managers leave our devices alone", _managers),
+    Check("mtu", "this host's device can carry the networks' packets", _mtu),
+    Check("own-address", "this host has the address that it advertises", _address),
+    Check("address-family", "all hosts have addresses of one family", _family),
+    Check("forward-rules", "no rule of another program drops packets on netagent's bridges", _forward),
+    Check("input-rules", "no rule of another program drops packets between hosts", _input),
+    Check("disk-space", "the journal has free space", _disk),
+    Check("resolver", "the resolver process runs", _resolver),
+    Check("network-managers", "network managers ignore netagent's devices", _managers),
 )

@@ -1,4 +1,4 @@
-"""Intent against kernel, containers, resolvers and journal: a table of checks over what was gathered. Pure."""
+"""Checks of intent against kernel, containers, resolvers and journal, as a table. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netagent.registry.views import Conflict
 
 @dataclass(frozen=True, slots=True)
 class NameFault:
-    """A name that a container is answered otherwise than the records say."""
+    """A name that a container resolves differently from what the records say."""
 
     name: str
     asked_in: str
@@ -24,23 +24,23 @@ class NameFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntentFacts:
-    """What this host should have against what it has, at one moment."""
+    """What this host should have and what it has, at one moment."""
 
     behind: str
-    """Why the kernel or the resolver had not followed the latest records when it was looked at; empty: they had."""
+    """Why the kernel or the resolver lagged behind the latest records when it was read; empty: it did not."""
     differences: tuple[Difference, ...]
     owners: Mapping[tuple[str, str], str]
-    """Whose an object is, in words (netagent.doctor.checks.expected_objects)."""
+    """What objects belong to, in words (netagent.doctor.checks.expected_objects)."""
     refusals: Mapping[str, str]
     """Why the kernel refuses a command now, by the command."""
     firewall: tuple[Finding, ...] | str
-    """Or why it could not be compared; the same below."""
+    """The findings, or why the tables could not be compared; the same below."""
     inside: tuple[ObjectStatus, ...]
     unseen: int
-    """Containers that there was no time for."""
+    """Containers that were not inspected because time ran out."""
     names: tuple[NameFault, ...] | str
     asked: int
-    """Questions that were put to resolvers."""
+    """Number of questions sent to resolvers."""
     journal: tuple[Finding, ...] | str
     clashes: tuple[Conflict, ...]
     shared_names: tuple[SharedName, ...] = ()
@@ -48,7 +48,7 @@ class IntentFacts:
 
 def _settled(facts: IntentFacts) -> Iterator[Finding]:
     if facts.behind:
-        yield Finding("projection", facts.behind, "`netagent status` says what the kernel refuses")
+        yield Finding("projection", facts.behind, "`netagent status` shows what the kernel refuses")
 
 
 def _of_part(*parts: KernelTable) -> Callable[[IntentFacts], Iterable[Finding]]:
@@ -70,7 +70,7 @@ def _difference(facts: IntentFacts, one: Difference) -> Finding:
         message += f"; the kernel refuses it: {refusal}"
     fix = (
         one.fix
-        or "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
+        or "netagent creates it again; if it stays missing, `netagent detach` and attach the container again"
     )
     return Finding(thing, message, fix)
 
@@ -90,13 +90,11 @@ def _inside(kinds: set[str]) -> Callable[[IntentFacts], Iterable[Finding]]:
                 text = f"{line.kind} {line.thing} is {line.state.value}"
                 yield Finding(line.thing, f"{text}: {line.reason}" if line.reason else text, line.fix)
             elif line.state is State.NOT_KNOWN:
-                fix = "a container that has ended is withdrawn by itself"
+                fix = "netagent withdraws containers that have ended by itself"
                 yield Finding(line.thing, f"{line.thing}: {line.reason}", fix, Severity.WARNING)
         if facts.unseen:
-            text = f"{facts.unseen} containers were not looked into for want of time"
-            yield Finding(
-                "containers", text, "`netagent inspect NAME --why` looks into one", Severity.WARNING
-            )
+            text = f"time ran out before {facts.unseen} containers were inspected"
+            yield Finding("containers", text, "`netagent inspect NAME --why` inspects one", Severity.WARNING)
 
     return examine
 
@@ -108,7 +106,7 @@ def _names(facts: IntentFacts) -> Iterator[Finding]:
         yield Finding(
             fault.name,
             f"{fault.name} asked in {fault.asked_in}: {fault.text}",
-            "restart the agent, which feeds the resolver anew",
+            "restart the agent, which sends all names to the resolver again",
         )
 
 
@@ -129,20 +127,20 @@ def _shared_names(facts: IntentFacts) -> Iterator[Finding]:
 
 
 INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
-    Check("settled", "the kernel follows the latest records", _settled),
+    Check("settled", "the kernel is up to date with the records", _settled),
     Check("devices", "bridges, VXLAN devices and veths are as the records say", _of_part(KernelTable.DEVICE)),
     Check("bridge-ports", "each port is in its bridge, with its flags", _of_part(KernelTable.PORT)),
-    Check("addresses", "our devices have their addresses", _of_part(KernelTable.ADDRESS)),
-    Check("routes", "our devices lead to the subnets of their addresses", _of_part(KernelTable.ROUTE)),
-    Check("neighbours", "each address of a network leads to its MAC", _of_part(KernelTable.NEIGHBOUR)),
-    Check("bridge-entries", "each MAC is behind its port", _of_part(KernelTable.BRIDGE_ENTRY)),
-    Check("tunnel-entries", "each MAC is at its host", _of_part(KernelTable.TUNNEL_ENTRY)),
-    Check("flood-entries", "multicast goes to the hosts that take part", _of_part(KernelTable.FLOOD)),
-    Check("firewall", "our tables hold what they should", _firewall),
+    Check("addresses", "netagent's devices have their addresses", _of_part(KernelTable.ADDRESS)),
+    Check("routes", "netagent's devices have routes to their subnets", _of_part(KernelTable.ROUTE)),
+    Check("neighbours", "each address of a network maps to its MAC", _of_part(KernelTable.NEIGHBOUR)),
+    Check("bridge-entries", "each MAC maps to its port", _of_part(KernelTable.BRIDGE_ENTRY)),
+    Check("tunnel-entries", "each MAC maps to its host", _of_part(KernelTable.TUNNEL_ENTRY)),
+    Check("flood-entries", "multicast goes to the hosts in the network", _of_part(KernelTable.FLOOD)),
+    Check("firewall", "netagent's tables hold what they should", _firewall),
     Check("containers", "containers have their interfaces", _inside({"interface", "address", "route"})),
-    Check("resolver-sockets", "127.0.0.11 is answered in each container", _inside({"resolver"})),
+    Check("resolver-sockets", "a resolver listens at 127.0.0.11 in each container", _inside({"resolver"})),
     Check("names", "resolvers answer what the records say", _names),
-    Check("journal", "the journal has what the agent knows", _journal),
+    Check("journal", "the journal agrees with the agent", _journal),
     Check("clashes", "no two records contradict each other", _clashes),
-    Check("shared-names", "no name leads to containers of several compose projects", _shared_names),
+    Check("shared-names", "no name resolves to containers of several compose projects", _shared_names),
 )

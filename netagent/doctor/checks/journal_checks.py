@@ -1,4 +1,4 @@
-"""Records against journal: what the agent holds, and what it would find again after a crash. Pure."""
+"""Compare the agent's records with the journal: what it holds, and what it would restore after a crash. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from netagent.registry.record_codec import RecordError, Unknown, decode_untruste
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Scope
 
-_RESTART = "restart the agent: it goes by its journal, and tells the others anew"
+_RESTART = (
+    "restart the agent: it restores its state from the journal and announces it to the other hosts again"
+)
 
 
 def journal_findings(
     view: RegistryView, rows: Mapping[EndpointId, LocalEndpointRow], written: StoredState, domain: str
 ) -> Iterator[Finding]:
-    """Where disk, this host's endpoints and its published records are not of one opinion."""
+    """Yield disagreements between the journal, this host's endpoints and its published records."""
     yield from _row_findings(rows, {row.endpoint_id: row for row in written.rows})
     yield from _record_findings(view, written)
     yield from _published_findings(view, rows, domain)
@@ -35,11 +37,11 @@ def _row_findings(
             continue
         name = held.name if held is not None else written.name if written is not None else endpoint_id
         if written is None:
-            text = f"the endpoint {name} is not in the journal: a restart would not know it"
+            text = f"the endpoint {name} is not in the journal: it would be lost at a restart"
         elif held is None:
             text = f"the journal has an endpoint {name} that the agent does not know"
         else:
-            text = f"the journal has another state of the endpoint {name}"
+            text = f"the journal has a different state of the endpoint {name}"
         yield Finding(endpoint_id, text, _RESTART)
 
 
@@ -52,20 +54,22 @@ def _record_findings(view: RegistryView, written: StoredState) -> Iterator[Findi
         try:
             record = decode_untrusted(entry.value or b"")
         except RecordError as error:
-            yield Finding(_place(*place), f"a record of ours in the journal is damaged: {error}", _RESTART)
+            yield Finding(
+                _place(*place), f"a record of this host in the journal is damaged: {error}", _RESTART
+            )
             continue
         if not isinstance(record, Unknown):
             on_disk[place] = record
     held = {key_of(record): record for record in own_records(view, view.local)}
     for place in sorted(held.keys() | on_disk.keys()):
         if held.get(place) != on_disk.get(place):
-            what = "is not in the journal" if place not in on_disk else "is another one in the journal"
-            what = what if place in held else "is in the journal and is not known"
+            what = "is not in the journal" if place not in on_disk else "differs from the journal"
+            what = what if place in held else "is in the journal, but the agent does not know it"
             yield Finding(_place(*place), f"the record {_place(*place)} of this host {what}", _RESTART)
 
 
 def own_records(view: RegistryView, owner: HostId) -> Iterator[Record]:
-    """All that a host has written, as far as this host knows the networks."""
+    """Yield all records that a host has written, in the networks that this host knows."""
     for scope in (CLUSTER_SCOPE, *map(scope_of, view.networks)):
         yield from view.records_of(owner, scope)
 
@@ -82,18 +86,18 @@ def _published_findings(
         if row.stage is not Stage.PUBLISHED or row.network_id not in view.networks:
             continue
         if endpoint_id not in told:
-            yield Finding(endpoint_id, f"other hosts are not told of the endpoint {row.name}", _RESTART)
+            yield Finding(endpoint_id, f"the endpoint {row.name} is not published to other hosts", _RESTART)
         elif told[endpoint_id] != record_of(
             row, links_told(row, rows.values(), view.networks[row.network_id], domain)
         ):
-            text = f"other hosts are told something else of the endpoint {row.name} than this host knows"
+            text = f"the published record of the endpoint {row.name} differs from what this host knows"
             yield Finding(endpoint_id, text, _RESTART)
     for endpoint_id, record in told.items():
         if endpoint_id not in rows:
-            text = f"other hosts are told of an endpoint {record.name}, which this host does not have"
+            text = f"this host publishes an endpoint {record.name} that it does not have"
             yield Finding(endpoint_id, text, _RESTART)
 
 
 def _place(scope: Scope, key: bytes) -> str:
-    """A record by its scope and key, in hexadecimal, as the journal's tables show them."""
+    """Format a record's scope and key in hexadecimal, as the journal's tables show them."""
     return f"{scope.hex()[:12] or '0'}/{key.hex()[:24]}"

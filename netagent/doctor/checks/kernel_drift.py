@@ -1,8 +1,8 @@
-"""Kernel against records, entry by entry. Pure.
+"""Compare the kernel with the records, entry by entry. Pure.
 
-The difference is the reconciler's own plan, so the doctor can't be of another opinion than what is repaired; but it
-is made of a fresh look at the kernel, and each operation becomes a sentence with the command that does the same.
-What sits on a device that is missing is counted with the device.
+The differences come from the reconciler's own plan, so the doctor can't disagree with what the agent repairs. They
+are based on a fresh look at the kernel, and each operation becomes a sentence with the equivalent command. Entries
+of a missing device are counted with the device.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PORT_FIELDS = ("master", "port")
 
 
 class KernelTable(enum.Enum):
-    """Which table of the kernel a difference is in."""
+    """The table of the kernel that a difference is in."""
 
     DEVICE = "device"
     PORT = "port"
@@ -57,7 +57,7 @@ _PARTS = tuple(KernelTable)
 
 
 class State(enum.Enum):
-    """How something in the kernel stands to what the records say."""
+    """How an object in the kernel compares with the records."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -69,7 +69,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the records say."""
+    """One thing that differs from the records."""
 
     part: KernelTable
     device: str
@@ -77,13 +77,13 @@ class Difference:
     """Address, "address/prefix length" or MAC; empty for the device itself."""
     state: State
     detail: str
-    """What there is, and what there should be."""
+    """What is there, and what should be."""
     fix: str
-    """The command that does it by hand, several separated by `; `."""
+    """The command that does the repair by hand, several separated by `; `."""
 
 
 def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Difference]]:
-    """What the kernel has otherwise than `desired`; empty when they agree."""
+    """Return where the kernel differs from `desired`; empty when they agree."""
     operations = yield from planning(desired, observed)
     unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}
     along = Counter(_place(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
@@ -91,7 +91,7 @@ def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Diff
     found: list[Difference] = []
     for operation in operations:
         if isinstance(operation, DeleteDevice) and operation.name in anew:
-            detail = "it is of another kind, VNI or port"
+            detail = "its kind, VNI or port is different"
             found.append(
                 Difference(KernelTable.DEVICE, operation.name, "", State.ALTERED, detail, _command(operation))
             )
@@ -105,12 +105,12 @@ def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Diff
 
 
 def _place(operation: Operation) -> str:
-    """The device without which an operation makes no sense."""
+    """Return the device that an operation depends on."""
     return operation.port if isinstance(operation, SetMaster) else device_of(operation)
 
 
 def _missing_device(operation: CreateDevice, entries: int) -> Difference:
-    detail = f"and with it {entries} entries" if entries else ""
+    detail = f"with its {entries} entries" if entries else ""
     return Difference(
         KernelTable.DEVICE, operation.device.name, "", State.MISSING, detail, _command(operation)
     )
@@ -128,7 +128,7 @@ def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
     fix = _command(operation)
     match operation:
         case RenameDevice(name, wanted):
-            yield Difference(KernelTable.DEVICE, wanted, "", State.ALTERED, f"it is called {name}", fix)
+            yield Difference(KernelTable.DEVICE, wanted, "", State.ALTERED, f"it was renamed to {name}", fix)
         case SetDevice(device, fields):
             yield from _altered_device(device, fields, observed.devices.get(device.name))
         case DeleteDevice(name):
@@ -157,11 +157,11 @@ def _entry(operation: Operation, observed: KernelState, fix: str) -> Difference:
         case DeleteNeighbour(name, address):
             return Difference(KernelTable.NEIGHBOUR, name, address, State.LEFT_OVER, "", fix)
         case DeleteMaster(name, mac, port):
-            return Difference(KernelTable.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"leads to {port}", fix)
+            return Difference(KernelTable.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"maps to {port}", fix)
         case DeleteSelf(name, mac):
             underlay = observed.selves.get((name, mac), "")
             return Difference(
-                KernelTable.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"leads to {underlay}", fix
+                KernelTable.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"maps to {underlay}", fix
             )
         case DeleteFlood(name, underlay):
             return Difference(KernelTable.FLOOD, name, underlay, State.LEFT_OVER, "", fix)
@@ -174,14 +174,14 @@ def _set(
 ) -> Difference:
     found = there.get(key)
     if found is None:
-        return Difference(part, *key, State.MISSING, f"should lead to {wanted}", fix)
-    return Difference(part, *key, State.ALTERED, f"leads to {found} instead of {wanted}", fix)
+        return Difference(part, *key, State.MISSING, f"should map to {wanted}", fix)
+    return Difference(part, *key, State.ALTERED, f"maps to {found} instead of {wanted}", fix)
 
 
 def _altered_device(device: Device, fields: Iterable[str], present: Device | None) -> Iterator[Difference]:
-    """One difference for the device itself, one for its place in the bridge."""
+    """Yield one difference for the device itself, one for its place in the bridge."""
     if present is None:
-        return  # it has another name, which is told already
+        return  # it was renamed, which is reported already
     changed = [field for field in fields if getattr(device, field) != getattr(present, field)]
     for part, own in ((KernelTable.DEVICE, False), (KernelTable.PORT, True)):
         of_part = tuple(field for field in changed if (field in _PORT_FIELDS) is own)
@@ -194,7 +194,7 @@ def _altered_device(device: Device, fields: Iterable[str], present: Device | Non
 
 
 def field_text(field: str, wanted: Device, present: Device) -> str:
-    """A field of a device that is otherwise than wanted, in words."""
+    """Say how a field of a device differs from what is wanted."""
     value, other = getattr(wanted, field), getattr(present, field)
     match field:
         case "up":
@@ -217,15 +217,15 @@ def field_text(field: str, wanted: Device, present: Device) -> str:
 
 def _port_text(wanted: PortFlags | None, present: PortFlags | None) -> str:
     if wanted is None or present is None:
-        return "its port flags have to be set"
+        return "its port flags are not set"
     names = [n for n in PortFlags.__dataclass_fields__ if getattr(wanted, n) != getattr(present, n)]
     said = [f"{name} is {'on' if getattr(present, name) else 'off'}" for name in names]
-    return ", ".join(said) or "its port flags have to be set"
+    return ", ".join(said) or "its port flags are not set"
 
 
 def _tunnel_text(wanted: Tunnel | None, present: Tunnel | None) -> str:
     if wanted is None or present is None:
-        return "it is no VXLAN device"
+        return "it is not a VXLAN device"
     names = [n for n in Tunnel.__dataclass_fields__ if getattr(wanted, n) != getattr(present, n)]
     said = [f"{name} is {getattr(present, name)} instead of {getattr(wanted, name)}" for name in names]
     return ", ".join(said)

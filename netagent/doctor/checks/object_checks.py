@@ -1,4 +1,4 @@
-"""Single objects in the kernel against the records: each a line that says whether it is there. Pure."""
+"""Compare single objects in the kernel with the records, as lines of `inspect --why`. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from netagent.registry.view import RegistryView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that was looked at, at one moment."""
+    """Everything that was read, at one moment."""
 
     view: RegistryView
     rows: Mapping[EndpointId, LocalEndpointRow]
@@ -43,7 +43,7 @@ class Evidence:
 
 
 def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:
-    """A bridge, a VXLAN device or the host's side of a veth."""
+    """Judge a bridge, a VXLAN device or the host's side of a veth."""
     wanted, found = evidence.desired.devices.get(name), evidence.observed.devices.get(name)
     either = wanted or found
     thing = f"{either.kind.value} {name}" if either is not None else name
@@ -52,7 +52,7 @@ def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:
         return ObjectStatus("device", thing, state, idle, "" if found is None else f"ip link del {name}")
     if found is None:
         if wanted.kind is LinkKind.VETH:
-            fix = "netagent makes it anew; if it stays away, `netagent detach` and attach the container again"
+            fix = "netagent creates it again; if it stays missing, `netagent detach` and attach the container again"
             return ObjectStatus("device", thing, State.MISSING, "the container has no interface", fix)
         return _explained(
             evidence, ObjectStatus("device", thing, State.MISSING, "", _typed(CreateDevice(wanted)))
@@ -73,7 +73,7 @@ def _place(device: Device) -> str:
 
 
 def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str) -> ObjectStatus:
-    """The address that a bridge or the probe device answers for."""
+    """Judge the neighbour entry with which a bridge or the probe device answers for an address."""
     wanted, found = evidence.desired.neighbours.get(key), evidence.observed.neighbours.get(key)
     thing = f"{key[1]} is {wanted or mac} on {key[0]}"
     ways = SetNeighbour(*key, wanted or mac), DeleteNeighbour(*key)
@@ -81,7 +81,7 @@ def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str
 
 
 def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) -> ObjectStatus:
-    """The port of a bridge that a MAC is behind."""
+    """Judge the forwarding entry that maps a MAC to a bridge port."""
     wanted, found = evidence.desired.masters.get(key), evidence.observed.masters.get(key)
     thing = f"{key[1]} behind {wanted or port} of {key[0]}"
     ways = SetMaster(*key, wanted or port), DeleteMaster(*key, found or port)
@@ -89,7 +89,7 @@ def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) 
 
 
 def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStatus:
-    """The host that a VXLAN device sends a MAC's frames to."""
+    """Judge the forwarding entry that maps a MAC to the host that a VXLAN device sends its frames to."""
     wanted, found = evidence.desired.selves.get(key), evidence.observed.selves.get(key)
     thing = f"{key[1]} at {wanted or found or 'its host'} by {key[0]}"
     ways = SetSelf(*key, wanted or ""), DeleteSelf(*key)
@@ -97,7 +97,7 @@ def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStat
 
 
 def flood_line(evidence: Evidence, key: tuple[str, str]) -> ObjectStatus:
-    """A host that a VXLAN device sends multicast and broadcast to."""
+    """Judge the entry for a host that a VXLAN device sends multicast and broadcast to."""
     wanted, found = (key[1] if key in one.floods else None for one in (evidence.desired, evidence.observed))
     thing = f"multicast of {key[0]} to {key[1]}"
     return _state_of(
@@ -114,7 +114,7 @@ class _KernelEntry:
     wanted: str | None
     found: str | None
     idle: str
-    """Why nothing is wanted."""
+    """Why no entry is wanted."""
     set: Operation
     remove: Operation
 
@@ -137,7 +137,7 @@ def _typed(operation: Operation) -> str:
 
 
 def _explained(evidence: Evidence, line: ObjectStatus) -> ObjectStatus:
-    """With the kernel's refusal, if the agent tries and fails."""
+    """Add the kernel's refusal, if the agent tries and fails."""
     refusal = evidence.refusals.get(line.fix)
     if refusal is None:
         return line

@@ -1,4 +1,4 @@
-"""One object that a record makes, and whether it is there: the lines of `inspect --why`. Pure."""
+"""One object that a record makes, and whether it is present: the lines of `inspect --why`. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class ObjectStatus:
     kind: str
     """`device`, `neighbour`, `interface`, `name`, …"""
     thing: str
-    """The object as one would type it."""
+    """The object in the words of a command line."""
     state: State
     reason: str = ""
-    """Why it is not needed, what it is instead, why it is not known."""
+    """Why it is not needed, what is there instead, or why its state is not known."""
     fix: str = ""
-    """What does it by hand."""
+    """The command that repairs it by hand."""
 
     @property
     def is_wrong(self) -> bool:
-        """True for what should be otherwise."""
+        """True for an object that differs from what it should be."""
         return self.state in {State.MISSING, State.ALTERED, State.LEFT_OVER}

@@ -1,7 +1,7 @@
-"""What a resolver should say about an endpoint, and whether what it said is that. Pure.
+"""What a resolver should answer about an endpoint, and whether it does. Pure.
 
-The expected answer comes out of the source that the resolver process has, over a table made anew from the view; the
-said one from a query that was sent inside the container. A name that is hidden is expected to be absent.
+The expected answer comes from the source that the resolver process uses, over a table built anew from the view; the
+actual one from a query sent inside the container. A hidden name is expected to be absent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ResolverQuestion:
 
 @dataclass(frozen=True, slots=True)
 class ResolverAnswer:
-    """An answer as it came."""
+    """An answer as it arrived."""
 
     rcode: int
     data: frozenset[bytes]
@@ -56,12 +56,12 @@ class ResolverAnswer:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The response code as text."""
         return RCODES.get(self.rcode, f"code {self.rcode}")
 
 
 def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer:
-    """The answer in a datagram to this question. FormatError when it is none."""
+    """Parse the answer to this question from a datagram. FormatError when it is none."""
     message = message_untrusted(payload)
     if not message.flags & constants.QR:
         raise FormatError("a query")
@@ -74,7 +74,7 @@ def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer
 
 
 def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
-    """The resolver's source over this view."""
+    """Return the resolver's source over this view."""
     source = ZoneSource()
     rows = every_row(view, sandboxes, domain)
     while piece := tuple(islice(rows, _ROWS_A_PIECE)):
@@ -84,14 +84,14 @@ def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
 
 
 def expected(source: ZoneSource, question: ResolverQuestion, sandbox_id: SandboxId) -> Answer:
-    """What the sandbox should hear."""
+    """Return the answer that the sandbox should get."""
     return source.lookup(question.wire, question.rtype, sandbox_id)
 
 
 def fault(answer: Answer, said: ResolverAnswer | None) -> str:
-    """What is wrong with an answer, in words; empty when nothing is."""
+    """Describe what is wrong with an answer; empty when nothing is."""
     if said is None:
-        return "nobody answers"
+        return "no resolver answers"
     match answer:
         case Found(rrset):
             wanted = frozenset(rrset.rdatas)
@@ -109,7 +109,7 @@ def fault(answer: Answer, said: ResolverAnswer | None) -> str:
 
 
 def _unexpected(said: ResolverAnswer) -> str:
-    return f"it answers {said.text} with {len(said.data)} records, and should have none"
+    return f"it answers {said.text} with {len(said.data)} records instead of none"
 
 
 def _data(data: frozenset[bytes], rtype: int) -> str:
@@ -120,14 +120,14 @@ def _data(data: frozenset[bytes], rtype: int) -> str:
 
 
 def _address_text(data: bytes) -> str:
-    """A resolver of another program may put any number of octets in place of an address."""
+    """Format an address record. Another program's resolver may send any number of octets as an address."""
     if len(data) in {4, 16}:
         return str(ipaddress.ip_address(data))
     return f"{len(data)} octets in place of an address"
 
 
 def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tuple[ResolverQuestion, bytes]]:
-    """For each name the type that the endpoint's first address answers, and that address."""
+    """Yield for each name the type of the endpoint's first address, and that address."""
     for address in endpoint.record.addresses[:1]:
         packed = ipaddress.ip_address(address).packed
         rtype = constants.A if len(packed) == 4 else constants.AAAA
@@ -135,16 +135,16 @@ def questions_about(endpoint: EndpointView, names: Iterable[str]) -> Iterator[tu
 
 
 def leads_to(said: ResolverAnswer | None, address: bytes) -> bool:
-    """True when the answer has the address, or may have it in what was cut off."""
+    """True when the answer has the address, or was cut off and may have had it."""
     return said is not None and (address in said.data or said.truncated)
 
 
 def names_of(endpoint: EndpointView, *, network: str, host: str, domain: str) -> tuple[str, ...]:
-    """The names that lead to an endpoint: its service's, its own, its own on its host, and its aliases."""
+    """Return the names that lead to an endpoint: of its service, its own, its own on its host, and its aliases."""
     record, base = endpoint.record, f"{network}.{domain}"
     names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
     return tuple(dict.fromkeys([*names, *(f"{alias}.{base}" for alias in record.aliases)]))
 
 
 Replies = Mapping[ResolverQuestion, ResolverAnswer | None]
-"""None: nobody answered in time."""
+"""None: no answer came in time."""

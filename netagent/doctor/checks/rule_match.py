@@ -1,13 +1,13 @@
-"""Would another program's firewall rule drop this packet? Rules as `nft -j list table` prints them. Pure.
+"""Decide whether a firewall rule of another program drops a packet. Rules as `nft -j list table` prints them. Pure.
 
-A packet is described as far as it is known. Each condition of a rule is then true of it, false, *open* (it depends on
-what is not known of the packet, as its port) or *opaque* (the condition is not understood, as a match of an iptables
-extension). A rule drops the packet for certain when all its conditions are true; it may drop it when others are
-opaque. Chains are walked as the kernel walks them: in order, into jumps, until a verdict. An `accept` that may apply
-ends the walk, since what follows it may then never be reached. So a rule that is reported drops the packet, and a
-packet of which nothing is reported may be dropped all the same.
+A packet is described as far as it is known. A condition of a rule is then true of it, false, *open* (it depends on
+something unknown about the packet, such as its port) or *opaque* (the condition is not understood, such as a match of
+an iptables extension). A rule certainly drops the packet when all its conditions are true; it may drop it when others
+are opaque. Chains are walked as the kernel walks them: in order, into jumps, until a verdict. An `accept` that may
+apply ends the walk, because the rules after it may never be reached. So a reported rule does drop the packet, but a
+packet without a report may be dropped all the same.
 
-Opening packets are what counts: `ct state established` is false of them, `ct state new` true.
+Packets that open a connection are examined: `ct state established` is false for them, `ct state new` true.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from itertools import islice
 from typing import Any, Final
 
 MAX_RULES: Final = 10_000
-"""Of a table, each element of a verdict map counted as one; further ones are not read."""
+"""Rules per table, where each element of a verdict map counts as one; further rules are not read."""
 MAX_ELEMENTS: Final = 10_000
-"""Of a named set; a larger one, as blocklists are, is not kept, and what asks for it is opaque."""
+"""Elements per named set. A larger one, such as a blocklist, is not kept, and conditions on it are opaque."""
 MAX_COMPARISONS: Final = 200_000
-"""Of a packet with elements of sets, for all rules of one walk. What is beyond is opaque."""
+"""Comparisons of a packet with elements of sets, for all rules of one walk. Beyond this, conditions are opaque."""
 _FEW: Final = 8
-"""Elements of a set that are compared one by one. More addresses or ports are put in order once, and looked up."""
+"""Elements of a set that are compared one by one. Larger sets of addresses or ports are sorted once and searched."""
 _MAX_DEPTH: Final = 16
-"""Of jumps, as the kernel allows."""
+"""Depth of jumps, as the kernel allows."""
 _MAX_TEXT: Final = 80
 _PROTOCOLS: Final = {"tcp", "udp", "udplite", "sctp", "dccp"}
 _PROTOCOL_NUMBERS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
@@ -43,35 +43,35 @@ _ORDERED: Final = {"saddr", "daddr", "dport"}
 
 
 class Tristate(enum.Enum):
-    """What is known of a condition."""
+    """What is known about a condition."""
 
     TRUE = "true"
     FALSE = "false"
     OPEN = "open"
-    """It depends on what is not known of the packet."""
+    """It depends on something unknown about the packet."""
     OPAQUE = "opaque"
     """The condition is not understood."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """An opening packet, as far as it is known; an empty text or None stands for anything."""
+    """A packet that opens a connection, as far as it is known; an empty text or None stands for anything."""
 
     protocol: str = ""
     """As nft writes it: `tcp`, `udp`, `icmp`, `ipv6-icmp`."""
     port: int | None = None
-    """The destination's."""
+    """The destination port."""
     source: str = ""
     target: str = ""
     incoming: tuple[str, ...] = ()
-    """Names of devices it comes in by; `nv*` is any whose name begins so."""
+    """Names of devices it arrives by; `nv*` is any whose name begins so."""
     outgoing: tuple[str, ...] = ()
     bridge: str = ""
     """The bridge that passes it."""
 
     @property
     def version(self) -> int | None:
-        """4 or 6, where an address tells."""
+        """4 or 6, where an address determines it."""
         address = self.target or self.source
         return ipaddress.ip_address(address).version if address else None
 
@@ -96,11 +96,11 @@ class Rule:
     verdict: str
     target: str = ""
     is_limited: bool = False
-    """Only what is beyond (or within) some rate."""
+    """Applies only beyond (or within) some rate."""
 
     @property
     def text(self) -> str:
-        """About as `nft` would print it."""
+        """The rule roughly as `nft` prints it."""
         words = [condition.text for condition in self.conditions if condition.text]
         return " ".join([*words, *(["limit …"] if self.is_limited else []), self.verdict])
 
@@ -115,8 +115,8 @@ class Drop:
 
 
 def rules_untrusted(objects: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Rule, ...]]:
-    """The rules of a table by chain, in order, from the objects of `nft -j list table`. Never raises: what is not
-    understood is opaque. At most MAX_RULES are read; rules that name one set share its elements."""
+    """Return the rules of a table by chain, in order, from the objects of `nft -j list table`. Never raises: anything
+    not understood is opaque. At most MAX_RULES are read; rules that name one set share its elements."""
     bodies = (body for one in objects for body in (one.get("set"), one.get("map")) if isinstance(body, dict))
     sets = {
         str(body.get("name", "")): _values(elements)
@@ -132,7 +132,7 @@ def rules_untrusted(objects: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Rul
 
 
 def _rules(body: Mapping[str, Any], sets: Mapping[str, tuple[Any, ...]]) -> Iterator[Rule]:
-    """One rule, or those that its verdict map stands for."""
+    """Yield one rule, or those that its verdict map stands for."""
     handle = body.get("handle")
     number = handle if isinstance(handle, int) else 0
     parts = body.get("expr")
@@ -201,7 +201,7 @@ def _conditions(match: object, sets: Mapping[str, tuple[Any, ...]]) -> tuple[Con
 def _condition(
     left: tuple[str, str], op: str, values: tuple[Any, ...], *, shown: str = ""
 ) -> tuple[Condition, ...]:
-    """`tcp dport 80` is two conditions: the protocol's, which is shown with the second, and the port's."""
+    """Return `tcp dport 80` as two conditions: the protocol's, which is shown with the second, and the port's."""
     family, field = left
     if op not in {"==", "!=", "in", ""} or (op == "in" and field != "ct state"):
         return (_opaque(f"{family} {field}".strip()),)
@@ -215,7 +215,7 @@ def _condition(
 
 
 def _left(left: object) -> tuple[str, str]:
-    """(`tcp`, `dport`), (``, `iifname`), …; the field is no key where it is not understood."""
+    """Return (`tcp`, `dport`), (``, `iifname`), …; the field is not in _KEYS where it is not understood."""
     match left:
         case {"payload": {"protocol": str(family), "field": str(field)}}:
             if family in {*_PROTOCOLS, "th"} and field in {"dport", "sport"}:
@@ -242,13 +242,13 @@ def _opaque(text: str) -> Condition:
     return Condition("", is_negated=False, values=(), text=f"{text} …"[:_MAX_TEXT])
 
 
-class _Values(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has no room for what is remembered
-    """Alternatives. Rules that name one set share them, and the order of them."""
+class _Values(tuple[Any, ...]):  # noqa: SLOT001 - a tuple has no slot for the cache
+    """Alternatives. Rules that name one set share them, together with their sorted form."""
 
     _ordered: dict[bool, dict[int, tuple[list[int], list[int]]]] | None = None
 
     def ordered(self, *, are_addresses: bool) -> dict[int, tuple[list[int], list[int]]]:
-        """Ranges that do not overlap, as their first and their last numbers in order, by IP version (0: ports)."""
+        """Return disjoint ranges as sorted first and last numbers, by IP version (0: ports)."""
         known = self._ordered = {} if self._ordered is None else self._ordered
         if are_addresses not in known:
             read = _address_range if are_addresses else _port_range
@@ -272,7 +272,7 @@ def _merged(ranges: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
 
 
 def _address_range(value: object) -> tuple[int, int, int] | None:
-    """(version, first, last); None for what is no address."""
+    """Return (version, first, last); None if it is not an address."""
     try:
         match value:
             case {"range": [first, last]}:
@@ -307,7 +307,7 @@ def _values(right: object) -> tuple[Any, ...]:
 
 
 def _bare(element: object) -> object:
-    """An element without its counter and its time."""
+    """Strip an element's counter and timeout."""
     match element:
         case {"elem": {"val": value}}:
             return value
@@ -337,16 +337,16 @@ def _value_text(value: object) -> str:
 
 
 def first_drop(chains: Mapping[str, Sequence[Rule]], start: str, packet: Packet) -> Drop | None:
-    """The rule that drops the packet in this chain or in one that it jumps to; None where none does for all that is
-    known. Each chain is walked once, and comparisons are bounded by MAX_COMPARISONS."""
+    """Return the rule that drops the packet in this chain or in one that it jumps to; None if no rule does as far as
+    is known. Each chain is walked once, and comparisons are bounded by MAX_COMPARISONS."""
     walk = _Walk(chains, packet)
     outcome = walk.chain(start, 0)
     return outcome if isinstance(outcome, Drop) else None
 
 
 def possible_drops(chains: Mapping[str, Sequence[Rule]], start: str, packet: Packet) -> list[Drop]:
-    """Every rule that drops some packets of this kind: none of its conditions is false. Not those after a verdict
-    that takes all of them."""
+    """Return every rule that drops some packets of this kind, because none of its conditions is false. Rules after a
+    verdict that applies to all of them are left out."""
     walk = _Walk(chains, packet)
     found: list[Drop] = []
     queue, seen = [start], {start}
@@ -385,7 +385,7 @@ class _Walk:
 
     def chain(self, name: str, depth: int) -> Drop | _Outcome:
         if name not in self._walked:
-            # A loop of jumps, which the kernel refuses, ends here.
+            # Set before the walk: a loop of jumps, which the kernel refuses, ends here.
             self._walked[name] = _Outcome.CONTINUE
             self._walked[name] = self._walk(name, depth)
         return self._walked[name]
@@ -417,13 +417,13 @@ class _Walk:
 
     @staticmethod
     def _names_the_port(rule: Rule, truths: Sequence[Tristate]) -> bool:
-        """A drop under conditions that are not understood is taken for one of this packet only if it names its port:
-        `ct state invalid drop` concerns no packet in particular."""
+        """True if the rule names the packet's port. Only then does a drop under opaque conditions count as a drop of
+        this packet: `ct state invalid drop` concerns no packet in particular."""
         keys = {one.key for one, truth in zip(rule.conditions, truths, strict=True) if truth is Tristate.TRUE}
         return "dport" in keys and not rule.is_limited
 
     def truth(self, condition: Condition) -> Tristate:
-        """What is known of a condition."""
+        """Evaluate a condition for the packet."""
         known = self._known(condition.key)
         if known is None:
             return Tristate.OPAQUE
@@ -457,7 +457,7 @@ class _Walk:
         return place >= 0 and number <= lasts[place]
 
     def _known(self, key: str) -> tuple[Any, ...] | None:
-        """What the packet has under a key; empty: anything. None: the key is not understood."""
+        """Return the packet's values for a key; empty: unknown, so anything. None: the key is not understood."""
         packet = self._packet
         match key:
             case "dport":
@@ -485,7 +485,7 @@ class _Walk:
 
 
 def _is_within(key: str, known: Any, value: object) -> bool:
-    """Whether what is known of the packet is what a rule asks for."""
+    """True if a known value of the packet is the one that a rule asks for."""
     try:
         match value:
             case {"range": [first, last]}:

@@ -1,5 +1,5 @@
-"""Facts for the doctor: looks at the host, into containers, at other programs' rules, and asks resolvers.
+"""Facts for the doctor: reads the host, containers and other programs' rules, and queries resolvers.
 
-Nothing here changes anything. Read `host_facts`, `netns_inspect`, `foreign_rules_reader`. Imports `doctor.checks`
-for the values that it fills.
+Nothing here changes anything. Read `host_facts`, `netns_inspect`, `foreign_rules_reader`. Imports `doctor.checks` for
+the types of the facts.
 """

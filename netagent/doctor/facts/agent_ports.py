@@ -1,7 +1,7 @@
-"""Does an agent accept connections? Tells a dead agent from a blocked port, and finds a blocked port of a live one.
+"""Try whether an agent accepts connections, to tell a dead agent from a blocked port, also for live agents.
 
-Both ports of an agent accept TCP. What connecting to them comes to says more than the gossip's silence: a port that
-refuses has no agent behind it, one that accepts has, and one that says nothing is blocked or its host is gone.
+Both ports of an agent accept TCP. The result of connecting says more than the gossip's silence: if a port refuses, no
+agent listens there; if it accepts, the agent runs; if it does not answer, it is blocked or its host is down.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import trio
 PATIENCE_S: Final = 0.5
 """For all ports of all hosts together: a connection takes one round trip."""
 LIVE_PATIENCE_S: Final = 1.5
-"""The same for live agents, of which a port that does not answer is news: one lost packet is sent again after 1 s."""
+"""The same for live agents, for which a silent port is a finding: a lost packet is sent again after 1 s."""
 MAX_HOSTS: Final = 16
 
 
 class PortState(Enum):
-    """What connecting came to."""
+    """The result of connecting."""
 
     OPEN = "accepts connections"
     CLOSED = "refuses connections"
@@ -61,7 +61,7 @@ async def _connect(address: str, port: int) -> PortState:
 def say_why_dead(
     name: str, states: tuple[PortState, ...], ports: tuple[int, ...], *, ends: tuple[str, str], kernel: str
 ) -> tuple[str, str]:
-    """(message, cure) of an agent that gossip takes for dead. `ports`: membership, records."""
+    """Return (message, cure) for an agent that gossip considers dead. `ports`: membership, records."""
     membership, records = ports
     here, there = ends
     if PortState.OPEN in states:
@@ -70,8 +70,8 @@ def say_why_dead(
             f"TCP port {port} {state.value}" for port, state in zip(ports, states, strict=True)
         )
         lost = f"TCP port {blocked[0]}" if blocked else f"UDP port {membership}"
-        cure = f"let UDP and TCP ports {membership} and {records} pass between {here} and {there}; {lost} is missing"
-        return f"the agent of {name} runs, and gossip takes it for dead: {told}; {kernel}", cure
+        cure = f"allow UDP and TCP ports {membership} and {records} between {here} and {there}; {lost} is blocked"
+        return f"the agent of {name} runs, but gossip considers it dead: {told}; {kernel}", cure
     if PortState.CLOSED in states:
         return (
             f"the agent of {name} does not run: {there} refuses connections to its ports; {kernel}",
@@ -79,16 +79,16 @@ def say_why_dead(
         )
     return (
         f"the agent of {name} does not answer at TCP ports {membership} and {records} of {there}; {kernel}",
-        f"see to that host; if its agent runs, let UDP and TCP ports {membership} and {records} pass",
+        f"check that host; if its agent runs, allow UDP and TCP ports {membership} and {records}",
     )
 
 
 def say_ports_closed(
     name: str, states: tuple[PortState, ...], ports: tuple[int, ...], ends: tuple[str, str]
 ) -> tuple[str, str] | None:
-    """(message, cure) of an agent that gossip hears, and of which a port can't be reached by TCP; None where all can.
+    """Return (message, cure) for an agent that gossip hears but whose ports are not all reachable by TCP, else None.
 
-    Gossip lives by UDP alone, and few changes at a time travel by it too, so nothing else tells.
+    Gossip needs only UDP, which also carries small numbers of changes, so nothing else shows this.
     """
     closed = [
         f"TCP port {port} of {name} {state.value}"
@@ -98,8 +98,6 @@ def say_ports_closed(
     if not closed:
         return None
     here, there = ends
-    message = (
-        f"{' and '.join(closed)}, though its agent is alive: what changes there is known here late, or never"
-    )
+    message = f"{' and '.join(closed)}, though its agent is alive: changes there arrive here late, or never"
     wanted = " and ".join(map(str, ports))
-    return message, f"let UDP and TCP ports {wanted} pass between {here} and {there}"
+    return message, f"allow UDP and TCP ports {wanted} between {here} and {there}"

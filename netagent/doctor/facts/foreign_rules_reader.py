@@ -1,7 +1,7 @@
-"""Looks at other people's rules, for the doctor and for `status`. Changes nothing.
+"""Read other programs' firewall rules, for the doctor and for `status`. Changes nothing.
 
-`nft` prints them, which on a host with ten thousand rules takes a second. So whoever asks again is told what was seen
-before, as long as the number of the ruleset's generation is the same and not too much time has passed.
+`nft` prints them, which takes a second on a host with ten thousand rules. So the last result is reused as long as the
+ruleset's generation number is unchanged and the result is not too old.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from netagent.doctor.checks.foreign_rules import (
 from netagent.doctor.checks.rule_match import Packet
 
 PROGRAM_S: Final = 3.0
-"""For `nft`."""
+"""Limit for one call of `nft`."""
 MAX_OUTPUT_BYTES: Final = 16 << 20
 MAX_CHAINS: Final = 32
 SEEN_S: Final = 10.0
-"""The rules of iptables-legacy move no generation."""
+"""Age at which rules are read again: the rules of iptables-legacy change no generation."""
 SEARCH_PATH: Final = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-"""Also where a user's PATH has no system programs."""
+"""Includes system folders, which a user's PATH may lack."""
 
 
 class ForeignRules:
-    """What stands in our packets' way, for whoever asks often."""
+    """Rules that drop our packets, cached for frequent callers."""
 
     def __init__(self) -> None:
         self._chains: tuple[ForeignChain, ...] = ()
@@ -58,8 +58,8 @@ class ForeignRules:
         self._judging = trio.Lock()
 
     async def _judge(self, found: Callable[[], Iterable[Finding]]) -> list[Finding]:
-        """Walk through the rules beside the event loop: thousands of rules take longer than it may stand still. One
-        walk at a time, or other members' questions would take all of the processor."""
+        """Walk through the rules in a thread: thousands of rules would block the event loop for too long. Only one
+        walk at a time, or requests of other hosts could use up the processor."""
         async with self._judging:
             return await trio.to_thread.run_sync(lambda: list(found()))
 
@@ -70,9 +70,9 @@ class ForeignRules:
         is_apart: bool,
         is_bridging: bool = True,
     ) -> list[Finding]:
-        """Chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host; none
-        when they can't be read. `is_apart` as netagent.doctor.checks.foreign_rules has it. Without `is_bridging`
-        those that judge nothing but bridged packets are left out."""
+        """Return chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host;
+        none when they can't be read. `is_apart` as in netagent.doctor.checks.foreign_rules. Without `is_bridging`
+        those that judge only bridged packets are left out."""
         chains = await self.chains()
         judging = [chain for chain in chains if is_bridging or chain.family != "bridge"]
         settings = settings_of(BRIDGE_NETFILTER.values())
@@ -81,17 +81,17 @@ class ForeignRules:
         )
 
     async def at_bridges(self) -> list[Finding]:
-        """Explicit rules that drop some of what our bridges pass."""
+        """Return explicit rules that drop some packets on our bridges."""
         chains = await self.chains()
         return await self._judge(lambda: bridged_findings(chains))
 
     async def at_ports(self, use: PortUse) -> list[Finding]:
-        """Explicit rules that drop packets between this host and others at our ports."""
+        """Return explicit rules that drop packets between this host and others at our ports."""
         chains = await self.chains()
         return await self._judge(lambda: port_findings(chains, use))
 
     async def dropping(self, packet: Packet, *, is_inside: bool, is_apart: bool) -> list[Finding]:
-        """Explicit rules that drop a container's packet, which stays inside our networks or leaves them."""
+        """Return explicit rules that drop a container's packet, which stays inside our networks or leaves them."""
         chains = await self.chains()
         ours = replace(packet, incoming=OUR_PORTS, outgoing=OUR_PORTS, bridge="na-*")
         is_seen = any(value != "0" for value in settings_of(BRIDGE_NETFILTER.values()).values())
@@ -107,8 +107,8 @@ class ForeignRules:
         return await self._judge(found)
 
     async def chains(self) -> tuple[ForeignChain, ...]:
-        """All that are known, looked at anew where something changed; empty when they can't be read."""
-        async with self._looking:  # one `nft` at a time, whose result serves all who waited for it
+        """Return all known chains, read again if something changed; empty when they can't be read."""
+        async with self._looking:  # one `nft` at a time; its result serves all callers that waited
             with closing(nftables.open_socket()) as sock:
                 try:
                     generation = nftables.generation(sock)
@@ -122,7 +122,7 @@ class ForeignRules:
 
 
 def settings_of(names: Iterable[str]) -> Mapping[str, str]:
-    """Settings of the kernel, by their names under /proc/sys; without those that there are not."""
+    """Read settings of the kernel by their names under /proc/sys, without those that do not exist."""
     found = {}
     for name in names:
         with suppress(OSError):
@@ -131,7 +131,8 @@ def settings_of(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def foreign_chains() -> tuple[ForeignChain, ...] | None:
-    """None when `nft` can't be run or understood. Legacy iptables' chains are not seen by nft, so asked apart."""
+    """Read the chains; None when `nft` can't be run or understood. nft does not show legacy iptables' chains, so
+    these are read separately."""
     listed = _said("nft", "-j", "list", "chains")
     if listed is None:
         return None
@@ -150,7 +151,7 @@ def foreign_chains() -> tuple[ForeignChain, ...] | None:
 
 
 def _with_docker_accepts(chain: ForeignChain) -> ForeignChain:
-    """iptables' matches are opaque to nft, and so is the comment of our rule in Docker's chain."""
+    """Mark our rule in Docker's chain: iptables' matches are opaque in nft's JSON, and so is the rule's comment."""
     if chain.family not in _IPTABLES or chain.hook != "forward" or chain.lets_us_pass:
         return chain
     rules = _said(_IPTABLES[chain.family], "-S", "DOCKER-USER") or ""

@@ -1,7 +1,7 @@
-"""Gathers what the checks of the host look at: /proc, /sys, a few programs, and a namespace that nobody else sees.
+"""Gather the facts for the checks of the host: from /proc, /sys, a few programs, and a private network namespace.
 
-Nothing is changed. Whether the kernel can do what we ask of it is tried out, with the very operations of the
-datapath, in a network namespace that is made for it and goes with its last socket.
+Nothing is changed. To find out whether the kernel has the features that netagent needs, the datapath's own operations
+run in a network namespace that is created for this purpose and vanishes with its last socket.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _ALIAS: Final = "netagent trial"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactSources:
-    """Where to look, from the agent's configuration and what it knows."""
+    """Where to look, from the agent's configuration and state."""
 
     state_dir: Path
     gossip_port: int
@@ -79,11 +79,11 @@ class FactSources:
     own_pids: frozenset[int] = frozenset()
     """Processes whose sockets at our ports are ours."""
     is_agent: bool = False
-    """Asked by the running agent itself."""
+    """True if the running agent itself calls."""
 
 
 async def gather_host(place: FactSources, netlink: Netlink, seen: Observation | None = None) -> HostFacts:
-    """Everything, within some seconds. `seen`: a look at the kernel that was taken already."""
+    """Gather everything, within some seconds. `seen`: a recent reading of the kernel, if there is one."""
     features = await try_features()
     seen = seen or await observe(netlink)
     tunnels = await _foreign_tunnels(netlink)
@@ -113,7 +113,7 @@ async def _foreign_tunnels(netlink: Netlink) -> tuple[ForeignTunnel, ...]:
 
 
 def _gather_plain(place: FactSources) -> HostFacts:
-    """All that needs no netlink; blocks."""
+    """Gather everything that needs no netlink; blocks."""
     free_bytes, free_inodes = _free(place.state_dir)
     return HostFacts(
         features=None,
@@ -147,7 +147,7 @@ def _gather_plain(place: FactSources) -> HostFacts:
 
 
 def _free(folder: Path) -> tuple[int | None, int | None]:
-    """What an unprivileged process could still use; of the nearest folder that exists."""
+    """Return the bytes and inodes available to unprivileged processes, for the nearest folder that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
@@ -175,7 +175,7 @@ def _managers() -> Iterator[ManagerFacts]:
 
 
 def _holders(place: FactSources) -> Iterator[PortHolder]:
-    """Programs at our ports that are not ours. Sockets of the kernel, as VXLAN's are, belong to no process."""
+    """Yield other programs at our ports. Sockets of the kernel, such as VXLAN's, belong to no process."""
     wanted = {
         "udp": {place.gossip_port, place.record_port, place.vxlan_port},
         "tcp": {place.gossip_port, place.record_port},
@@ -195,7 +195,7 @@ def _holders(place: FactSources) -> Iterator[PortHolder]:
 
 
 def has_resolver(run_dir: Path) -> bool:
-    """Whether somebody serves the resolver process's socket, without speaking to them."""
+    """True if a process listens at the resolver process's socket; does not connect to it."""
     try:
         with Path("/proc/net/unix").open(encoding="utf-8", errors="replace") as table:
             return any(line.rstrip().endswith(f" {run_dir / SOCKET_NAME}") for line in table)
@@ -204,7 +204,7 @@ def has_resolver(run_dir: Path) -> bool:
 
 
 def processes_of(run_dir: Path) -> frozenset[int]:
-    """An agent that runs and does not answer: the process that holds the lock in `run_dir`."""
+    """Return the process that holds the lock in `run_dir`: an agent that runs but does not answer."""
     try:
         stat = (run_dir / "agent.lock").stat()
         locks = Path("/proc/locks").read_text("ascii")
@@ -219,7 +219,7 @@ def processes_of(run_dir: Path) -> frozenset[int]:
 
 
 async def try_features() -> dict[str, str] | None:
-    """One of everything, made where nobody sees it: feature -> why it can't be had. None: not permitted."""
+    """Create one of each object in a private namespace: feature -> why it is missing. None: not permitted."""
     try:
         sock, nft = await trio.to_thread.run_sync(_in_new_namespace)
     except PermissionError:
@@ -233,7 +233,7 @@ async def try_features() -> dict[str, str] | None:
 
 
 def _in_new_namespace() -> tuple[socket.socket, socket.socket]:
-    """Sockets in a namespace that lives as long as they. A thread of its own goes there and ends."""
+    """Return sockets in a new namespace, which exists as long as they do. A separate thread enters it and ends."""
     outcome: list[tuple[socket.socket, socket.socket]] = []
     failure: list[OSError] = []
 

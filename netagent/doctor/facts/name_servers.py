@@ -1,7 +1,7 @@
-"""What the host's own name servers answer. Asked from the host, as the resolver process asks for containers.
+"""Query the host's own name servers, from the host, as the resolver process does for containers.
 
-Whether they live is asked by the name servers of the root, which every resolver knows or is able to refuse. Any
-answer counts: a server that refuses is alive, and one that answers late is told as slow.
+To find out whether a server is alive, ask for the name servers of the root, which every resolver knows or is able to
+refuse. Any answer counts: a server that refuses is alive, and one that answers late is reported as slow.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ PATIENCE_S: Final = 1.0
 """For all servers, asked at once. Clients give up after 5 s, and their users long before."""
 SLOW_S: Final = 0.4
 _AGAIN_S: Final = 0.45
-"""After so long the question is sent once more: one datagram may get lost."""
+"""After this time the query is sent again: one datagram may get lost."""
 _DNS_PORT: Final = 53
 _ROOT: Final[Name] = b"\0"
 _LENGTHS: Final = {constants.A: 4, constants.AAAA: 16}
 LOOKUP_S: Final = 3.0
-"""For a name that a server has to ask others for."""
+"""For a name that a server has to ask other servers for."""
 _MAX_DATAGRAM_BYTES: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class NameServerReply:
-    """What became of the question to one server."""
+    """The result of a query to one server."""
 
     server: str
     after_s: float | None
     """None: no answer within PATIENCE_S."""
     trouble: str = ""
-    """What the kernel said: `connection refused`, `network is unreachable`."""
+    """The kernel's error: `connection refused`, `network is unreachable`."""
     status: str = ""
     """The response code as text."""
     addresses: tuple[tuple[str, int], ...] = ()
-    """Of the answer's A and AAAA records, each with its TTL in seconds."""
+    """The answer's A and AAAA records, each with its TTL in seconds."""
     record_count: int = 0
-    """Records of the answer, aliases included."""
+    """Number of records in the answer, aliases included."""
 
     @property
     def is_slow(self) -> bool:
-        """It answered, and late."""
+        """True if it answered, but late."""
         return self.after_s is not None and self.after_s >= SLOW_S
 
 
 async def ask_servers(
     servers: Sequence[str], name: Name = _ROOT, rtype: int = constants.NS, patience_s: float = PATIENCE_S
 ) -> tuple[NameServerReply, ...]:
-    """Ask all of them at once; their answers in their order."""
+    """Ask all servers at once; return their answers in the servers' order."""
     answers: dict[str, NameServerReply] = {}
 
     async def ask(server: str) -> None:
@@ -90,14 +90,14 @@ async def _answer_of(server: str, name: Name, rtype: int, patience_s: float) -> 
 
 
 def _addresses(message: Message) -> Iterator[tuple[str, int]]:
-    """A record of another length than its type has is no address."""
+    """Yield addresses with TTLs. A record whose length does not fit its type is not an address."""
     for record in message.records:
         if record.section == 1 and _LENGTHS.get(record.rtype) == len(record.rdata):
             yield str(ipaddress.ip_address(record.rdata)), record.ttl_s
 
 
 async def _ask(server: str, name: Name, rtype: int) -> Message:
-    """Until an answer to the question comes; what is none is passed over. OSError."""
+    """Receive until an answer to the query comes; anything else is ignored. OSError."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     number = secrets.randbits(16)
     query = render_query(number, name, rtype, flags=constants.RD, opt=b"")
@@ -115,16 +115,16 @@ async def _ask(server: str, name: Name, rtype: int) -> Message:
 
 
 def server_notices(answers: Sequence[NameServerReply]) -> list[tuple[str, str, str]]:
-    """(code, message, cure) of each server that is dead or slow."""
+    """Return (code, message, cure) for each server that is dead or slow."""
     notices = []
     all_dead = bool(answers) and all(one.after_s is None for one in answers)
     for one in answers:
-        cure = f"see to {one.server}, or take it out of /etc/resolv.conf, which is followed by itself"
+        cure = f"repair {one.server}, or remove it from /etc/resolv.conf; netagent notices that by itself"
         if one.after_s is None:
             effect = (
                 "names outside the cluster do not resolve in containers"
                 if all_dead
-                else "look-ups of names outside the cluster wait for it before the next is asked"
+                else "look-ups of names outside the cluster wait for it before the next server is asked"
             )
             notices.append(
                 (
@@ -136,14 +136,14 @@ def server_notices(answers: Sequence[NameServerReply]) -> list[tuple[str, str, s
         elif one.is_slow:
             message = (
                 f"the name server {one.server} took {one.after_s:.1f} s to answer: "
-                "look-ups of names outside the cluster wait as long"
+                "look-ups of names outside the cluster wait that long"
             )
             notices.append(("upstream-slow", message, cure))
     return notices
 
 
 def say_answer(one: NameServerReply) -> str:
-    """One server's answer, for `lookup`."""
+    """Describe one server's answer, for `lookup`."""
     if one.after_s is None:
         return f"{one.server} does not answer ({one.trouble})"
     if one.status != "NOERROR" or one.addresses:

@@ -1,7 +1,8 @@
-"""Looks into containers: what `inside` compares. Changes nothing in there.
+"""Look into containers for the doctor's comparison, without changing anything there.
 
-A visit makes one netlink socket inside and reads two small files; all else is asked over that socket from here. Who
-has hundreds of containers is not made to wait for them: visits end at a deadline, and what was not seen is said.
+For each container, one netlink socket is opened in its namespace and two small files are read; everything else goes
+over that socket from here. A deadline bounds the time for hundreds of containers, and the result says which ones were
+not inspected.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
 
 AT_ONCE = 4
-"""Each visit is a thread; the kernel serialises most of what they do."""
+"""Each inspection uses a thread; the kernel serialises most of their work."""
 _RESOLVERS = {"0B00007F", "7F00000B"}
 """127.0.0.11 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
 _MAX_TABLE_BYTES = 1 << 20
@@ -33,7 +34,7 @@ _LISTEN, _UNCONNECTED = "0A", "07"
 async def visit_all(
     rows: Iterable[LocalEndpointRow], *, patience_s: float
 ) -> dict[tuple[int, int], GuestFacts]:
-    """What was seen in the rows' namespaces, by (device, inode); those that there was no time for are missing."""
+    """Inspect the rows' namespaces; the result is by (device, inode), without those that time ran out for."""
     wanted = {(row.netns_dev, row.netns_inode): row for row in rows if row.netns_inode}
     seen: dict[tuple[int, int], GuestFacts] = {}
     left = iter(wanted.items())
@@ -50,7 +51,7 @@ async def visit_all(
 
 
 async def visit(row: LocalEndpointRow) -> GuestFacts:
-    """One namespace as it is now; what keeps us out is told in `problem`."""
+    """Inspect one namespace; `problem` says why it could not be."""
     try:
         with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
             sock, resolver = await run_in_netns(netns_fd, _open_inside)
@@ -59,7 +60,7 @@ async def visit(row: LocalEndpointRow) -> GuestFacts:
     except NetagentError as error:
         return GuestFacts(problem=error.message)
     except OSError as error:
-        return GuestFacts(problem=f"it cannot be looked into: {error.strerror or error}")
+        return GuestFacts(problem=f"its namespace cannot be inspected: {error.strerror or error}")
 
 
 def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
@@ -72,10 +73,10 @@ def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
 
 
 def resolver_sockets() -> tuple[frozenset[str], int]:
-    """`udp` and `tcp`, if 127.0.0.11 port 53 means one in the calling thread's namespace, and the port it has."""
+    """Return `udp` and `tcp`, if 127.0.0.11 port 53 leads to one in the calling thread's namespace, and its port."""
     try:
         port = led_port() or RESOLVER_ADDRESS[1]
-    except OSError:  # a kernel without nf_tables leads nowhere
+    except OSError:  # a kernel without nf_tables redirects nothing
         port = RESOLVER_ADDRESS[1]
     wanted = {f"{address}:{port:04X}" for address in _RESOLVERS}
     found = set()

@@ -1,4 +1,4 @@
-"""Sends echoes and opens connections from inside a container, or from the host, and counts what comes back."""
+"""Send echo requests and open connections from inside a container, or from the host, and count the replies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 async def echo(
     row: LocalEndpointRow | None, address: str, sizes: Sequence[int], count: int
 ) -> tuple[PacketCounts, ...]:
-    """`count` packets of each size, from the container of `row` or from the host. NetagentError: it is gone."""
+    """Send `count` packets of each size, from the container of `row` or from the host. NetagentError: it is gone."""
     version = version_of(address)
     try:
         plain = await _inside(row, lambda: _open_icmp(version, address))
@@ -43,7 +43,7 @@ async def echo(
 
 
 async def connect(row: LocalEndpointRow | None, address: str, port: int) -> PacketCounts:
-    """One TCP connection, closed at once. NetagentError: the container is gone."""
+    """Open one TCP connection and close it at once. NetagentError: the container is gone."""
     family = _FAMILIES[version_of(address)][0]
     plain = await _inside(
         row, lambda: socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -63,7 +63,7 @@ async def connect(row: LocalEndpointRow | None, address: str, port: int) -> Pack
 
 
 def no_route(target: str) -> str:
-    """Why this host has no route to an address; empty when it has. Connecting a datagram socket sends no packet."""
+    """Say why this host has no route to an address; empty if it has. Connecting a datagram socket sends no packet."""
     family = _FAMILIES[version_of(target)][0]
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
@@ -84,7 +84,7 @@ def _open_icmp(version: int, address: str) -> socket.socket:
     family, protocol = _FAMILIES[version]
     sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
-        # In one piece, as large as told.
+        # Without fragments, however large: the size is what is tested.
         if version == 4:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
         else:
@@ -136,7 +136,7 @@ class _EchoRun:
     async def _receive(self, scope: trio.CancelScope) -> None:
         waiting = set(range(len(self._sizes)))
         while waiting:
-            with contextlib.suppress(OSError, EchoError):  # what comes by ICMP errors is told by silence
+            with contextlib.suppress(OSError, EchoError):  # an ICMP error counts as a missing reply
                 message = await self._sock.recv(_MAX_MESSAGE_BYTES)
                 identifier, sequence = reply_untrusted(self._version, message)
                 if identifier == self._identifier and sequence in waiting:

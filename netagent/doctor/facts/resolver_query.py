@@ -1,4 +1,4 @@
-"""Asks the resolver of a container from inside it, by UDP, and reads what it says."""
+"""Query the resolver of a container from inside it, by UDP, and read the answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_DATAGRAM_BYTES = 65_535
 async def ask_inside(
     row: LocalEndpointRow, questions: Sequence[ResolverQuestion]
 ) -> dict[ResolverQuestion, ResolverAnswer | None]:
-    """What is answered in the endpoint's namespace; None for what nobody answered in time."""
+    """Ask in the endpoint's namespace; None for questions without an answer in time."""
     answers: dict[ResolverQuestion, ResolverAnswer | None] = dict.fromkeys(questions)
     try:
         with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
@@ -53,7 +53,7 @@ def _open_inside() -> socket.socket:
 async def _ask_once(
     sock: trio.socket.SocketType, answers: dict[ResolverQuestion, ResolverAnswer | None]
 ) -> None:
-    """One after the other, so that no buffer is ever full."""
+    """Ask one question after the other, so that no buffer is ever full."""
     for question in [one for one, said in answers.items() if said is None]:
         number = secrets.randbits(16)
         query = render_query(number, question.wire, question.rtype, flags=constants.RD, opt=b"")
@@ -61,7 +61,7 @@ async def _ask_once(
             try:
                 await sock.send(query)
                 payload = await sock.recv(_MAX_DATAGRAM_BYTES)
-            except OSError:  # refused: nobody is at the port
+            except OSError:  # refused: nothing listens at the port
                 return
             if payload[:2] != number.to_bytes(2, "big"):
                 continue

@@ -110,7 +110,7 @@ def test_doctor_shows_checks_and_findings_with_their_fix_and_exits_1_when_one_fa
 ) -> None:
     done = netagent("doctor")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "  ok    ports             nobody else has our ports" in done.stdout
+    assert "  ok    ports             no other program uses netagent's ports" in done.stdout
     assert "(1 network, 2 containers, 5 devices, 9 entries, 4 questions)" in done.stdout
     assert done.stdout.endswith("Nothing is wrong.\n")
     served.service.diagnosis = doctor_of(failed=True)
@@ -183,7 +183,7 @@ def test_ping_shows_what_came_back_and_exits_1_with_the_layer_when_something_did
         "path   NO  VXLAN to h2 at 192.0.2.2  down",
         "fix: let UDP port 4799 pass",
         "",
-        "nothing comes back from 10.160.0.3 (lost at: path)",
+        "no reply from 10.160.0.3 (lost at: path)",
     ]
     assert served.service.pings[-1] == {"from": "", "to": "h2", "count": 1, "trace": False}
     assert json.loads(netagent("ping", "h2", "--json").stdout)["lost_at"] == "path"

@@ -153,7 +153,7 @@ def codes(status):
 
 @virtual
 async def test_an_address_that_is_gone_is_shown():
-    status = await status_of(agent_of(address="this host has no address that others could reach"))
+    status = await status_of(agent_of(address="this host has no address that other hosts could reach"))
     assert [one["code"] for one in status["warnings"]].count("address") == 1
     assert all(one["message"] and one["cure"] for one in status["warnings"])
 
@@ -173,7 +173,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     cluster = cluster_of()
     agent = agent_of(cluster)
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
-    cluster.following.forwarding.trouble = "can't have the host route for containers: no such luck"
+    cluster.following.forwarding.trouble = "cannot turn on routing for containers: no such luck"
     status = await status_of(agent)
     cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_tagging = (
         "no such luck",
@@ -407,9 +407,9 @@ async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
     notice = await dead()
     assert "the agent of h2 runs" in notice["message"]
     assert "TCP port 7956 does not answer and TCP port 7957 accepts connections" in notice["message"]
-    assert "pass between 192.0.2.1 and 192.0.2.2; TCP port 7956 is missing" in notice["cure"]
+    assert "between 192.0.2.1 and 192.0.2.2; TCP port 7956 is blocked" in notice["cure"]
     tried["h2"] = (PortState.OPEN, PortState.OPEN)
-    assert "UDP port 7956 is missing" in (await dead())["cure"]
+    assert "UDP port 7956 is blocked" in (await dead())["cure"]
     tried["h2"] = (PortState.CLOSED, PortState.CLOSED)
     notice = await dead()
     assert "does not run" in notice["message"]
@@ -489,7 +489,7 @@ async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(trie
     status = await status_of(agent_of(cluster), is_thorough=True)
     (told,) = (one for one in status["warnings"] if one["code"] == "agent-port")
     assert told["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
-    assert told["cure"] == "let UDP and TCP ports 7956 and 7957 pass between 192.0.2.1 and 192.0.2.2"
+    assert told["cure"] == "allow UDP and TCP ports 7956 and 7957 between 192.0.2.1 and 192.0.2.2"
     tried["h2"] = (PortState.OPEN, PortState.OPEN)
     status = await status_of(agent_of(cluster), is_thorough=True)
     assert "agent-port" not in {one["code"] for one in status["warnings"]}

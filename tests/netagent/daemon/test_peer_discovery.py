@@ -234,7 +234,7 @@ async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbou
 @virtual
 async def test_a_device_that_is_not_there_at_the_start_is_named(neighbours, agent):
     agent.config.interfaces = ("eth9",)
-    with pytest.raises(InputError, match=r"eth9 is not up or has no address.*eth0"):
+    with pytest.raises(InputError, match=r"eth9 is down or has no address.*eth0"):
         await neighbours.run(agent)
 
 

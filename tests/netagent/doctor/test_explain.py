@@ -59,8 +59,8 @@ def test_where_only_linked_services_may_be_reached_it_says_by_whom(world):
     world.put(H1, network(policy=Policy.LINKS))
     lines = [one for one in lines_of(world) if one.kind == "policy"]
     assert [(one.thing, one.state) for one in lines] == [
-        ("web2 may be reached by nobody", State.NOT_NEEDED),
-        ("web2 may reach nobody", State.NOT_NEEDED),
+        ("web2 may be reached by no endpoint", State.NOT_NEEDED),
+        ("web2 may reach no endpoint", State.NOT_NEEDED),
     ]
     assert "in network app only linked services may be reached" in lines[0].reason
     assert "`netagent link ENDPOINT web`" in lines[0].reason
@@ -129,7 +129,7 @@ def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(worl
     lines += explain.host_lines(world.evidence(), world.view.hosts[H2])
     assert {line.state for line in lines} == {State.NOT_NEEDED}
     (reason,) = {line.reason for line in lines}
-    assert reason.startswith("host h2 is reached at 2001:db8::2 and this host at 192.0.2.1: ")
+    assert reason.startswith("host h2 has the address 2001:db8::2 and this host 192.0.2.1: ")
     assert "`advertise`" in reason
     assert not world.kernel().selves
 
@@ -158,7 +158,10 @@ def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_sh
     world.view = world.view.with_unreached(frozenset({H2}))
     names = [line for line in lines_of(world, replies=others) if line.kind == "name"]
     assert {(line.state, line.reason) for line in names} == {
-        (State.NOT_NEEDED, "it leads to others: this host gets no answer from h2 by the overlay")
+        (
+            State.NOT_NEEDED,
+            "it resolves to other endpoints: this host gets no answer from h2 over the overlay",
+        )
     }
     # If it has nothing else it must lead there.
     nothing = lines_of(world, replies=answered(world, rcode=3, with_address=False))
@@ -172,7 +175,7 @@ def test_a_name_without_its_address_is_missing(world):
         (State.MISSING, "the answer is NXDOMAIN without its address")
     }
     silent = lines_of(world, replies=dict.fromkeys(answered(world)))
-    assert {line.reason for line in silent if line.kind == "name"} == {"nobody answers"}
+    assert {line.reason for line in silent if line.kind == "name"} == {"no resolver answers"}
 
 
 def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
@@ -259,7 +262,7 @@ def test_an_own_endpoint_is_there_inside_and_outside(world):
     }
 
 
-@pytest.mark.parametrize(("port", "told"), [(61053, "led to port 61053"), (53, "can't have this port")])
+@pytest.mark.parametrize(("port", "told"), [(61053, "redirected to port 61053"), (53, "can't use this port")])
 def test_where_port_53_is_led_is_told(world, port, told):
     lines = lines_of(world, 1, inside=replace(right_inside(world), resolver_port=port))
     found = [(line.thing, line.state, line.reason) for line in lines if line.kind == "resolver"]
@@ -293,7 +296,7 @@ def test_the_way_out_is_the_default_route_of_one_endpoint(world):
         ({"links": {"eth0": (None, 1450, False)}}, "interface", ("it is down", "up")),
         ({"addresses": frozenset()}, "address", ("", "ip addr add")),
         ({"routes": frozenset()}, "route", ("", "ip route add")),
-        ({"resolver_sockets": frozenset({"udp"})}, "resolver", ("nobody answers", "restart the agent")),
+        ({"resolver_sockets": frozenset({"udp"})}, "resolver", ("no resolver listens", "restart the agent")),
     ],
 )
 def test_what_is_wrong_inside_is_named(world, change, kind, told):

@@ -199,7 +199,7 @@ async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(nam
 async def test_a_device_that_is_not_built_is_named(namespaces):
     one = await started(namespaces, "web")
     for device in ("na-1161", "nx-1161"):
-        one.projection.trouble = {device: "VNI 1161 is used by vxlan9, which is not ours"}
+        one.projection.trouble = {device: "another program's device vxlan9 uses VNI 1161"}
         with refused(RefusedError, "datapath", "app", "vxlan9"):
             await one.endpoints.attach(request())
     one.projection.trouble.clear()
@@ -232,7 +232,7 @@ async def test_a_bridge_that_went_with_its_network_is_no_failure(namespaces):
 
     async def bind(endpoint, **sizes):
         one.hear(Writer(H2).put(RemovalRecord(N1)))
-        raise FailedError("can't make the interface: Invalid argument", code="bind-failed")
+        raise FailedError("cannot create the interface: Invalid argument", code="bind-failed")
 
     one.attacher.bind = bind
     with refused(RefusedError, "network-removed", "removed"):

@@ -22,7 +22,7 @@ class Supervisor:
     async def known_sandboxes(self):
         await trio.sleep(0.1)
         if self.is_away:
-            raise FailedError("the resolver process can't be reached")
+            raise FailedError("cannot reach the resolver process")
         return frozenset(self.sandboxes)
 
     def sockets(self):

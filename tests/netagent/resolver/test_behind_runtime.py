@@ -291,7 +291,7 @@ def test_a_table_that_cannot_be_made_is_said(run_dir, container):
         await run_inside(container, "nft add table ip netagent")
         async with agent(run_dir, stop=True) as one:
             assert await one.publish(names.world())
-            with pytest.raises(FailedError, match=r"sandbox c: can't lead queries .*exist"):
+            with pytest.raises(FailedError, match=r"sandbox c: cannot redirect queries .*exist"):
                 await serve(one, container, behind_runtime=True)
             assert await one.known_sandboxes() == frozenset()
             assert (await one.statistics())["redirects"] == 0

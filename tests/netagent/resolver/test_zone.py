@@ -183,7 +183,7 @@ def test_what_was_left_out_is_said(world):
     backwards = world.explain("10.1.0.12")
     assert backwards.status == "NXDOMAIN"
     assert backwards.reason == (
-        "nothing visible has the address 10.1.0.12 in app; "
+        "no visible endpoint has the address 10.1.0.12 in app; "
         "left out: web2 on h3 (its host's agent is dead and its kernel does not answer)"
     )
     docker_asked = world.explain("web", behind_runtime=True)
@@ -214,10 +214,12 @@ def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(wo
     assert world.ask("12.0.1.10.in-addr.arpa", "PTR") != []
     found = world.explain("web")
     assert [record.data for record in found.records] == ["10.1.0.11"]
-    assert "web1 on h2; not to web2 on h3: this host gets no answer from there by the overlay" in found.reason
+    assert (
+        "web1 on h2; not to web2 on h3: this host gets no answer from there over the overlay" in found.reason
+    )
     world.view = world.view.with_unreached(frozenset({H2, H3}))
     assert web() == both, "never to nothing"
-    assert "but the name has nothing else" in world.explain("web").reason
+    assert "but the name has no other endpoint" in world.explain("web").reason
     assert world.ask("one.app.mesh.internal") == ["10.1.0.14"]
     world.member(H3, MemberState.DEAD)
     world.view = world.view.with_host_answer(H3, False)

@@ -17,7 +17,7 @@ KEY = ("self", ("nx-1", MAC))
 OTHER = Failure(SetSelf("nx-2", MAC, "192.0.2.2"), errno.EINVAL, "nor this one")
 OTHER_KEY = ("self", ("nx-2", MAC))
 DEVICE = Failure(DeleteDevice("na-1"), errno.EBUSY, "not today")
-GONE = Failure(SetSelf("nx-3", MAC, "192.0.2.2"), errno.ENODEV, "there is no device nx-3")
+GONE = Failure(SetSelf("nx-3", MAC, "192.0.2.2"), errno.ENODEV, "the device nx-3 does not exist")
 
 
 def test_a_refused_entry_is_known_and_nothing_else_is_looked_at() -> None:
@@ -86,4 +86,6 @@ def test_many_failures_cost_no_more_than_they_are(
         failing.note([replace(one) for one in many], None)
     assert comparisons < 20 * len(many)
     assert len(failing.failures) == len(many)
-    assert [one.getMessage() for one in caplog.records][SHOWN:] == ["datapath: 900 more changes are refused"]
+    assert [one.getMessage() for one in caplog.records][SHOWN:] == [
+        "datapath: the kernel refuses 900 more changes"
+    ]

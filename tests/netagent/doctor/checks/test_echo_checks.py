@@ -69,7 +69,7 @@ def test_any_bytes_are_a_reply_or_an_error(version: int, message: bytes) -> None
             "neighbour 10.1.0.3",
         ),
         ([tally(), tally(1450, lost=True)], [FINE, SMALL_PATH], "path", "of 1450 bytes are lost: degraded"),
-        ([tally(lost=True)], [FINE], "endpoint", "look at the other end"),
+        ([tally(lost=True)], [FINE], "endpoint", "check the other end"),
         (
             [tally(None, port=80, lost=True, trouble="refused")],
             [BROKEN],

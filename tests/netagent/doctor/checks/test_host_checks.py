@@ -63,11 +63,16 @@ def test_a_fit_host_passes_every_check():
 
 UNFIT = [
     ("kernel-features", {"features": {"vxlan": "Operation not supported"}}, "no vxlan", "modprobe vxlan"),
-    ("programs", {"programs": {"ip": True, "bridge": True, "nsenter": True}}, "no program nft", "nftables"),
+    (
+        "programs",
+        {"programs": {"ip": True, "bridge": True, "nsenter": True}},
+        "nft is not installed",
+        "nftables",
+    ),
     (
         "address-family",
         {"others": {"h2": "192.0.2.2", "h3": "2001:db8::3"}},
-        "h3 is reached at 2001:db8::3 and this host at 192.0.2.1",
+        "h3 has the address 2001:db8::3 and this host 192.0.2.1",
         "`advertise`",
     ),
     (
@@ -76,23 +81,28 @@ UNFIT = [
         "no IPv6",
         "ipv6.disable",
     ),
-    ("own-address", {"unreachable": "this host has no address"}, "has no address", "give it back"),
-    ("open-files", {"open_files": (1000, 1024)}, "1000 open files of 1024", "LimitNOFILE"),
+    ("own-address", {"unreachable": "this host has no address"}, "has no address", "assign it to a device"),
+    ("open-files", {"open_files": (1000, 1024)}, "1000 of 1024 open files", "LimitNOFILE"),
     (
         "ports",
         {"holders": (PortHolder(4799, "udp", "socat (pid 7)"),)},
-        "socat (pid 7) has UDP port 4799",
+        "socat (pid 7) uses UDP port 4799",
         "vxlan_port",
     ),
-    ("tunnels", {"tunnels": (ForeignTunnel("vx9", 9000000, 4789),)}, "has VNI 9000000", "ip link del vx9"),
-    ("device-names", {"links": frozenset({"na-9000000"})}, "is called na-9000000", "ip link set na-9000000"),
+    ("tunnels", {"tunnels": (ForeignTunnel("vx9", 9000000, 4789),)}, "uses VNI 9000000", "ip link del vx9"),
+    (
+        "device-names",
+        {"links": frozenset({"na-9000000"})},
+        "has the name na-9000000",
+        "ip link set na-9000000",
+    ),
     ("routes", {"routes": ("10.160.8.0/24",)}, "overlaps network app", "ip route del 10.160.8.0/24"),
-    ("mtu", {"underlay_mtu_bytes": 1400}, "eth0 carries 1350", "ip link set eth0 mtu 1500"),
-    ("mtu", {"underlay": "2001:db8::1"}, "eth0 carries 1430", "ip link set eth0 mtu 1520"),
+    ("mtu", {"underlay_mtu_bytes": 1400}, "eth0 carries at most 1350", "ip link set eth0 mtu 1500"),
+    ("mtu", {"underlay": "2001:db8::1"}, "eth0 carries at most 1430", "ip link set eth0 mtu 1520"),
     ("disk-space", {"free_bytes": 1000}, "0 MiB left", "free space"),
     ("disk-space", {"free_inodes": 3}, "3 free inodes", "free space"),
     ("resolver", {"resolver": "it ended"}, "it ended", "resolver.log"),
-    ("forward-rules", {"chains": (FORWARD,)}, "drops by its policy", "nft insert rule ip filter FORWARD"),
+    ("forward-rules", {"chains": (FORWARD,)}, "by its policy", "nft insert rule ip filter FORWARD"),
 ]
 
 
@@ -117,8 +127,8 @@ def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
 @pytest.mark.parametrize(
     ("name", "changes", "says"),
     [
-        ("programs", {"programs": {"nft": True, "bridge": True, "nsenter": True}}, "no program ip"),
-        ("tunnels", {"tunnels": (ForeignTunnel("vx9", 5, 4799),)}, "uses our UDP port"),
+        ("programs", {"programs": {"nft": True, "bridge": True, "nsenter": True}}, "ip is not installed"),
+        ("tunnels", {"tunnels": (ForeignTunnel("vx9", 5, 4799),)}, "uses netagent's UDP port"),
         ("disk-space", {"free_bytes": 2 << 20}, "2 MiB left"),
         ("network-managers", {"managers": (ManagerFacts("NetworkManager", "/etc/x", False),)}, "runs"),
         ("kernel-settings", {"is_apart": False}, "net.bridge.bridge-nf-call-iptables is on, and nothing"),
@@ -176,7 +186,7 @@ def test_what_does_no_harm_is_not_found(changes):
 def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says():
     chain = ForeignChain("bridge", "x", "f", "forward", drops_by_policy=False, drops_by_rule=True)
     (finding,) = outcomes(chains=(chain,))["forward-rules"].findings
-    assert "drops by a rule" in finding.message
+    assert "by a rule" in finding.message
     assert 'meta ibrname "na-*"' in finding.fix
 
 
@@ -185,7 +195,7 @@ def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
     changes = {"chains": (FORWARD,), "settings": {}, "networks": networks}
     found = outcomes(**changes)["forward-rules"]
     assert found.verdict is CheckVerdict.WARNING
-    assert "what containers send out of this host" in found.findings[0].message
+    assert "packets that containers send out of this host" in found.findings[0].message
     assert found.findings[0].fix.endswith('oifname "na-*" accept comment netagent')
     passing = replace(FORWARD, lets_us_pass=True)
     assert outcomes(**(changes | {"chains": (passing,)}))["forward-rules"].verdict is CheckVerdict.PASSED

@@ -43,7 +43,7 @@ SOUND = IntentFacts(
     clashes=(),
 )
 NEIGHBOUR = Difference(
-    KernelTable.NEIGHBOUR, "na-1", "10.1.0.3", State.MISSING, "should lead to 02::2", "ip neigh replace …"
+    KernelTable.NEIGHBOUR, "na-1", "10.1.0.3", State.MISSING, "should map to 02::2", "ip neigh replace …"
 )
 
 
@@ -59,7 +59,7 @@ def test_a_sound_host_passes_every_check():
     ("name", "changes", "says"),
     [
         ("settled", {"behind": "it had not followed"}, "had not followed"),
-        ("neighbours", {"differences": (NEIGHBOUR,)}, "is missing (web2 on h2): should lead to 02::2"),
+        ("neighbours", {"differences": (NEIGHBOUR,)}, "is missing (web2 on h2): should map to 02::2"),
         ("devices", {"differences": (replace(NEIGHBOUR, part=KernelTable.DEVICE, key=""),)}, "device na-1"),
         (
             "bridge-ports",
@@ -89,7 +89,11 @@ def test_a_sound_host_passes_every_check():
             {"inside": (ObjectStatus("resolver", "udp", State.MISSING, "nobody"),)},
             "nobody",
         ),
-        ("names", {"names": (NameFault("web.app", "netns:web1", "nobody answers"),)}, "asked in netns:web1"),
+        (
+            "names",
+            {"names": (NameFault("web.app", "netns:web1", "no resolver answers"),)},
+            "asked in netns:web1",
+        ),
         ("journal", {"journal": (Finding("x", "is not in the journal", "restart"),)}, "not in the journal"),
     ],
 )
@@ -156,7 +160,7 @@ def test_chains_that_are_not_as_made():
     texts = [one.message for one in chain_findings(Family.INET, wanted, found)]
     assert "chain input of table inet netagent is missing" in texts
     assert "chain tunnel of table inet netagent has 1 rules instead of 5" in texts
-    assert any("alien" in text and "not ours" in text for text in texts)
+    assert any("alien" in text and "not netagent's" in text for text in texts)
 
 
 def test_elements_that_are_missing_or_left_over():

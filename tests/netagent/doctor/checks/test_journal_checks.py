@@ -50,7 +50,7 @@ def test_they_agree(world, written):
 
 def test_an_endpoint_that_only_one_of_them_has(world, written):
     assert texts(world, replace(written, rows=())) == [
-        "the endpoint web1 is not in the journal: a restart would not know it"
+        "the endpoint web1 is not in the journal: it would be lost at a restart"
     ]
     (row,) = written.rows
     other = replace(row, endpoint_id="f" * 32, name="ghost")
@@ -58,7 +58,7 @@ def test_an_endpoint_that_only_one_of_them_has(world, written):
         "the journal has an endpoint ghost that the agent does not know"
     ]
     assert texts(world, replace(written, rows=(replace(row, ifname="eth7"),))) == [
-        "the journal has another state of the endpoint web1"
+        "the journal has a different state of the endpoint web1"
     ]
 
 
@@ -66,9 +66,9 @@ def test_a_record_that_only_one_of_them_has(world, written):
     (found,) = texts(world, replace(written, own=logs(*RECORDS[:3])))
     assert found.endswith("of this host is not in the journal")
     (found,) = texts(world, replace(written, own=logs(*RECORDS, endpoint(7, offset=9))))
-    assert found.endswith("is in the journal and is not known")
+    assert found.endswith("is in the journal, but the agent does not know it")
     (found,) = texts(world, replace(written, own=logs(*RECORDS[:3], endpoint(1, offset=2, service="other"))))
-    assert found.endswith("is another one in the journal")
+    assert found.endswith("differs from the journal")
 
 
 def test_a_record_that_is_damaged(world, written):
@@ -82,10 +82,10 @@ def test_what_others_are_told_of_an_endpoint(world, written):
     (row,) = world.rows.values()
     world.rows[row.endpoint_id] = replace(row, service="shop")
     (found,) = texts(world, replace(written, rows=tuple(world.rows.values())))
-    assert found == "other hosts are told something else of the endpoint web1 than this host knows"
+    assert found == "the published record of the endpoint web1 differs from what this host knows"
     world.rows.clear()
     (found,) = texts(world, replace(written, rows=()))
-    assert found == "other hosts are told of an endpoint web1, which this host does not have"
+    assert found == "this host publishes an endpoint web1 that it does not have"
     world.rows[row.endpoint_id] = replace(row, endpoint_id="e" * 32, stage=Stage.RESERVED)
     assert not any("not told" in text for text in texts(world, written)), "an attach is at work"
 

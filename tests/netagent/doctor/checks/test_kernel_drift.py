@@ -48,7 +48,7 @@ def test_an_altered_tunnel_entry(world, names):
     key = (names[1], WEB2.mac)
     found = only(world, replace(kernel, selves={**kernel.selves, key: "203.0.113.9"}))
     assert (found.part, found.state) == (KernelTable.TUNNEL_ENTRY, State.ALTERED)
-    assert found.detail == "leads to 203.0.113.9 instead of 192.0.2.2"
+    assert found.detail == "maps to 203.0.113.9 instead of 192.0.2.2"
     assert found.fix == f"bridge fdb replace {WEB2.mac} dev {names[1]} dst 192.0.2.2 self permanent"
 
 
@@ -121,7 +121,7 @@ def test_a_port_that_was_taken_out_of_its_bridge(world, names):
     port, entry = at_once(differences(kernel, observed))
     assert (port.part, port.detail) == (
         KernelTable.PORT,
-        f"it is in no bridge instead of {bridge}; its port flags have to be set",
+        f"it is in no bridge instead of {bridge}; its port flags are not set",
     )
     assert port.fix.startswith(f"ip link set {tunnel} master {bridge}; bridge link set dev {tunnel}")
     assert (entry.part, entry.state) == (KernelTable.BRIDGE_ENTRY, State.MISSING)
@@ -145,7 +145,7 @@ def test_a_missing_device_takes_its_entries_along_in_one_finding(world, names):
     )
     found = only(world, observed)
     assert (found.part, found.device, found.state) == (KernelTable.DEVICE, tunnel, State.MISSING)
-    assert found.detail == "and with it 2 entries"
+    assert found.detail == "with its 2 entries"
     assert f"ip link add {tunnel}" in found.fix
     assert bridge in kernel.devices
 
@@ -178,7 +178,7 @@ def test_a_device_of_another_vni_must_be_made_anew(world, names):
     device = kernel.devices[names[1]]
     other = replace(device, tunnel=replace(device.tunnel, vni=7))
     found = only(world, replace(kernel, devices={**kernel.devices, names[1]: other}))
-    assert (found.state, found.detail) == (State.ALTERED, "it is of another kind, VNI or port")
+    assert (found.state, found.detail) == (State.ALTERED, "its kind, VNI or port is different")
     assert found.fix == f"ip link del {names[1]}"
 
 
@@ -193,7 +193,7 @@ def test_a_renamed_device_is_one_finding(world, names):
         selves={("stolen" if d == tunnel else d, mac): to for (d, mac), to in kernel.selves.items()},
     )
     found = only(world, observed)
-    assert (found.device, found.state, found.detail) == (tunnel, State.ALTERED, "it is called stolen")
+    assert (found.device, found.state, found.detail) == (tunnel, State.ALTERED, "it was renamed to stolen")
     assert f"name {tunnel}" in found.fix
 
 
