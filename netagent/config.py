@@ -1,8 +1,8 @@
-"""The agent's configuration: one table of keys, from which files, variables, flags and help texts are all read.
+"""The agent's configuration: one table of keys defines files, environment variables, flags and help texts.
 
-A flag beats a variable beats a file; `conf.d/*.toml` beats `netagent.toml`, later names beat earlier ones. Unknown
-keys are refused, with the nearest known one. Some keys can change while the agent runs (SIGHUP); the others are
-named in the log when a reload finds them changed.
+A flag overrides a variable, which overrides a file; `conf.d/*.toml` overrides `netagent.toml`, and later file names
+override earlier ones. An unknown key is an error that suggests the nearest known one. Some keys can change while the
+agent runs (SIGHUP); the agent logs the names of the others when a reload finds them changed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from netagent.model.ids import nearest_name
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
 TIMINGS = ("lan", "wan", "local")
 _PREFIX = "NETAGENT_"
-"""Of the variables: of each key, and of the command line's NETAGENT_SOCKET."""
+"""Prefix of the environment variables: of each key, and of the command line's NETAGENT_SOCKET."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The effective configuration; field by field what `KEYS` documents."""
+    """The effective configuration; `KEYS` documents each field."""
 
     name: str
     bind: str | None
@@ -63,20 +63,20 @@ class Config:
 
     @property
     def keyring_file(self) -> Path:
-        """Where the cluster's key ring lies; the agent belongs to a cluster when this file exists."""
+        """Return the path of the cluster's key ring; the host is in a cluster when this file exists."""
         return self.key_file or self.state_dir / "keyring"
 
     @property
     def socket_path(self) -> Path:
-        """Where the agent serves its API."""
+        """Return the path of the socket on which the agent serves its API."""
         return self.run_dir / "netagent.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
-    """One configuration key. `parse` is its kind (netagent.config_values).
+    """One configuration key. `parse` checks and converts its value (netagent.config_values).
 
-    A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
+    A dot in the name stands for a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
     """
 
     name: str
@@ -88,17 +88,17 @@ class ConfigKey:
 
     @property
     def flag(self) -> str:
-        """The command-line form."""
+        """Return the flag of the command line."""
         return "--" + self.field.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment form."""
+        """Return the name of the environment variable."""
         return _PREFIX + self.field.upper()
 
     @property
     def field(self) -> str:
-        """Its name in Config."""
+        """Return the name of its field in Config."""
         return self.name.replace(".", "_")
 
 
@@ -119,25 +119,25 @@ KEYS: tuple[ConfigKey, ...] = (
         "advertise",
         kind.optional_address,
         None,
-        "address other hosts reach this one by, also for VXLAN (default: bind, else the source of the default route)",
+        "address at which other hosts reach this one, also for VXLAN (default: bind, else that of the default route)",
         "ADDRESS",
     ),
     ConfigKey(
         "interfaces",
         kind.texts,
         (),
-        "devices on which mDNS is spoken (default: the one with the advertised address)",
+        "devices on which to use mDNS (default: the one with the advertised address)",
         "DEV,…",
     ),
     ConfigKey("mdns", kind.boolean, True, "find peers on the local network by multicast DNS", "BOOL"),
     ConfigKey(
-        "seeds", kind.seeds, (), "members to try, for ever: HOST[:PORT]", "HOST[:PORT],…", reloads=True
+        "seeds", kind.seeds, (), "members to keep contacting: HOST[:PORT]", "HOST[:PORT],…", reloads=True
     ),
     ConfigKey(
         "cluster",
         kind.name,
         "mesh",
-        "name of the cluster that `init` makes, and first label of its domain",
+        "name of the cluster that `init` creates, and first label of its domain",
         "NAME",
     ),
     ConfigKey(
@@ -150,7 +150,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "http",
         kind.text,
         "",
-        "ADDRESS:PORT of metrics and dashboard; they come with a later version, so only empty is allowed",
+        "ADDRESS:PORT of metrics and dashboard; reserved for a later version, must be empty",
         "ADDRESS:PORT",
     ),
     ConfigKey("gossip_port", kind.number(1, 65535), 7956, "UDP and TCP port of membership", "PORT"),
@@ -160,7 +160,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "address_pools",
         kind.pools,
         ("10.160.0.0/12",),
-        "IPv4 ranges that networks take their subnets from",
+        "IPv4 ranges from which networks get their subnets",
         "CIDR,…",
         reloads=True,
     ),
@@ -168,12 +168,17 @@ KEYS: tuple[ConfigKey, ...] = (
         "forget_after_s",
         kind.number(0, 10**9),
         7 * 86400,
-        "a host silent for so long is forgotten by itself; 0 = never",
+        "forget a host automatically after this much silence; 0 = never",
         "SECONDS",
         reloads=True,
     ),
     ConfigKey(
-        "leave_on_shutdown", kind.boolean, False, "a stop of the agent is a leave", "BOOL", reloads=True
+        "leave_on_shutdown",
+        kind.boolean,
+        False,
+        "leave the cluster when the agent stops",
+        "BOOL",
+        reloads=True,
     ),
     ConfigKey(
         "zone",
@@ -187,7 +192,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "log_level",
         kind.one_of("debug", "info", "warning", "error"),
         "info",
-        "least severe message that is logged",
+        "least severe level that is logged",
         "debug|info|warning|error",
         reloads=True,
     ),
@@ -195,41 +200,45 @@ KEYS: tuple[ConfigKey, ...] = (
         "docker.enabled",
         kind.boolean,
         False,
-        "serve Docker as its network and address driver (`netagent install docker` sets it)",
+        "act as Docker's network and IPAM driver (`netagent install docker` sets it)",
         "BOOL",
     ),
-    ConfigKey("docker.socket", kind.path, Path("/run/docker.sock"), "where Docker's API is", "PATH"),
+    ConfigKey("docker.socket", kind.path, Path("/run/docker.sock"), "socket of Docker's API", "PATH"),
     ConfigKey(
         "docker.plugin",
         kind.path,
         Path("/run/docker/plugins/netagent.sock"),
-        "where Docker looks for the driver `netagent`",
+        "socket where Docker finds the driver `netagent`",
         "PATH",
     ),
-    ConfigKey("docker.mirror", kind.boolean, True, "keep a Docker network of each network's name", "BOOL"),
+    ConfigKey(
+        "docker.mirror", kind.boolean, True, "keep a Docker network with the name of each network", "BOOL"
+    ),
     ConfigKey(
         "docker.labels",
         kind.one_of("container", "all", "off"),
         "container",
-        "labels netagent.* that count: a container's own, its image's too, or none",
+        "which labels netagent.* to use: those of the container, also of its image, or none",
         "container|all|off",
     ),
     ConfigKey(
         "podman.enabled",
         kind.boolean,
         False,
-        "follow Podman's containers (`netagent install podman` sets it)",
+        "attach Podman's containers (`netagent install podman` sets it)",
         "BOOL",
     ),
-    ConfigKey("podman.mirror", kind.boolean, True, "keep a Podman network of each network's name", "BOOL"),
+    ConfigKey(
+        "podman.mirror", kind.boolean, True, "keep a Podman network with the name of each network", "BOOL"
+    ),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 
 
 def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, str]) -> Config:
-    """Merge files, variables and flags. `file` None means the default file if it is there.
+    """Merge files, variables and flags. `file` None means the default file, if it exists.
 
-    Raises InputError that names the key, where it was set, and what is wrong.
+    Raises InputError, which names the key, where it was set, and what is wrong.
     """
     values: dict[str, Any] = {key.name: key.default for key in KEYS}
     for path in _files(file):
@@ -247,40 +256,41 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             hint="leave it empty",
         )
     if values["gossip_port"] == values["record_port"]:
-        hint = "give them two ports"
+        hint = "give them different ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
     bind, advertise = values["bind"], values["advertise"]
     if bind and advertise and (":" in bind) != (":" in advertise):
         raise InputError(
-            f"advertise is {advertise} and bind is {bind}: nobody could reach the one at the other",
+            f"advertise is {advertise} and bind is {bind}: other hosts could not reach this one",
             thing="advertise",
-            hint="give both of one family, or one of them alone",
+            hint="use addresses of the same family, or set only one of the two",
         )
     is_named = advertise and not ipaddress.ip_address(advertise).is_unspecified
     if is_named and (flaw := underlay_flaw(advertise)):
         raise InputError(
             f"advertise is {advertise}, which {flaw}",
             thing="advertise",
-            hint="give an address of this host that the others reach",
+            hint="use an address of this host that the other hosts can reach",
         )
     values["name"] = values["name"] or _default_name()
     return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that looks like a key and is none. Others' may begin so: it is no error."""
+    """Return a sentence for each variable that looks like a key but is not. It is no error: other programs may use
+    the prefix."""
     known = {key.field.upper() for key in KEYS}
     given = {name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX)}
     sentences = []
     for word in sorted(given - known - {"SOCKET"}):
         near = difflib.get_close_matches(word, known, n=1)
         hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
-        sentences.append(f"the variable {_PREFIX}{word} is no key, and is not heeded{hint}")
+        sentences.append(f"the variable {_PREFIX}{word} is ignored, because there is no such key{hint}")
     return sentences
 
 
 def changed_keys(old: Config, new: Config) -> tuple[list[str], list[str]]:
-    """Names of the keys that differ: those that take effect at once, those that need a restart."""
+    """Return the names of keys that differ: those that take effect at once, and those that need a restart."""
     differ = [key for key in KEYS if getattr(old, key.field) != getattr(new, key.field)]
     return [key.name for key in differ if key.reloads], [key.name for key in differ if not key.reloads]
 
@@ -291,21 +301,25 @@ def _files(file: Path | None) -> list[Path]:
             raise InputError(
                 f"the configuration file {file} does not exist",
                 thing=str(file),
-                hint="create it, or leave --config away",
+                hint="create it, or leave out --config",
             )
         main = file
     else:
         main = DEFAULT_FILE
     fragments = sorted((main.parent / "conf.d").glob("*.toml"))
-    # A folder in its place or a link that leads nowhere is read as well, and refused: it was meant to say something.
+    # Read a folder in its place or a dangling link too, which fails: it was meant to be a configuration file.
     return ([main] if main.exists() or main.is_symlink() else []) + fragments
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
-        raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of 5,000 digits raises no TOMLDecodeError
+        raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="correct the file") from None
     table = flattened(table)
     for name in table:
         if name not in _BY_NAME:
@@ -316,7 +330,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def flattened(file: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says by the names of keys: those in a table have its name and a dot before them."""
+    """Return the values of a file by the names of keys: those in a table get its name and a dot as prefix."""
     found: dict[str, Any] = {}
     for name, value in file.items():
         if isinstance(value, dict):
@@ -331,10 +345,10 @@ def _parsed(name: str, value: Any, where: str) -> Any:
         return _BY_NAME[name].parse(value)
     except ValueError as error:
         raise InputError(
-            f"{name} = {value!r} {where} is not usable: {error}", thing=name, hint="correct it"
+            f"{name} = {value!r} {where} is not valid: {error}", thing=name, hint="correct it"
         ) from None
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """`config` with some keys set to other values."""
+    """Return `config` with some keys set to other values."""
     return dataclasses.replace(config, **values)

@@ -126,7 +126,7 @@ def test_wrong_variables_have_a_code_of_their_own(verb: str, variables: dict[str
         ({"netwrok": "app"}, 2, "did you mean 'network'"),
         ({"ipam": {"type": "host-local"}}, 2, "gives addresses"),
         ({"ipMasq": True}, 2, "ipMasq"),
-        ({"runtimeConfig": {"portMappings": [{}]}}, 7, "does not say a port"),
+        ({"runtimeConfig": {"portMappings": [{}]}}, 7, "is not a port of the host"),
         ({"runtimeConfig": {"portMappings": "80"}}, 2, "no list of objects"),
         ({"network": 5}, 7, "network"),
         ({"service": "Web"}, 7, "did you mean 'web'"),

@@ -55,7 +55,7 @@ async def test_address_and_mac_that_the_user_typed_are_taken(world):
         ({"ip": "10.1.0.9"}, "the address 10.1.0.9 belongs to"),
         ({"ip": "10.1.0.1"}, "10.1.0.1 is no address"),
         ({"ip6": "fd00:1::99"}, "ask for both: --ip 10.1.0.153 --ip6 fd00:1::99"),
-        ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "not the same place"),
+        ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "do not have the same offset"),
         ({"mac": "06:00:00:00:00:77"}, "06:00:00:00:00:77"),
     ],
 )
