@@ -174,7 +174,7 @@ def test_ping_says_where_packets_stay(app: Cluster) -> None:
     assert "there is no host and no endpoint 'h9'" in fails(1, "h9")
     assert "cannot resolve 'nobody'" in fails(1, "c1", "nobody")
     assert "on host h2" in fails(4, "c2", "c1")
-    assert "is no port" in fails(2, "c1", "c2:0")
+    assert "is not a port" in fails(2, "c1", "c2:0")
     assert "'h1' is this host" in fails(2, "h1")
     app.netagent("h1", "network", "create", "other")
     addresses = app.attach("h1", "apart", "--network", "other")["addresses"]

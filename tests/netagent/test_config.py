@@ -103,8 +103,10 @@ def test_a_variable_that_is_no_key_is_told_with_the_nearest_that_is() -> None:
         ["NETAGENT_SOCKET", "NETAGENT_GOSIP_PORT", "NETAGENT_ZONE", "NETAGENT_Q", "PATH"], "1"
     )
     assert config.unknown_variables(environment) == [
-        "the variable NETAGENT_GOSIP_PORT is ignored, because there is no such key; "
-        "did you mean NETAGENT_GOSSIP_PORT?",
+        (
+            "the variable NETAGENT_GOSIP_PORT is ignored, because there is no such key; "
+            "did you mean NETAGENT_GOSSIP_PORT?"
+        ),
         "the variable NETAGENT_Q is ignored, because there is no such key",
     ]
 
