@@ -204,7 +204,7 @@ class AgentCommands:
             # The same container in several networks is one container.
             is_one = len({row.netns_path for row in named}) == 1
             row = named[0] if is_one else local_endpoint_called(cluster.live, target)
-            # What a runtime calls its container is no target.
+            # The runtime's name of a container is not a target.
             target = row.netns_path if row.origin else row.target
         return await self.attach(AttachRequest(target=target, network=network))
 

@@ -151,9 +151,8 @@ class Interfaces:
 
     def _settings_of(self, identity: Identity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
         for row in self._rows_of(identity):
-            network = self._live.view.networks.get(
-                row.network_id
-            )  # no part of it that counts here changes later
+            # Read once: a network's MTU and subnets never change.
+            network = self._live.view.networks.get(row.network_id)
             if network is not None and row.stage is Stage.PUBLISHED:
                 yield row.endpoint_id, ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
 

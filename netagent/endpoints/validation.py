@@ -270,7 +270,7 @@ def is_told(view: RegistryView, record: EndpointRecord) -> bool:
 
 
 def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
-    """Render a fenced row as an endpoint for display; there is no record of it any more."""
+    """Render a fenced row as an endpoint for display; it has no record any more."""
     return EndpointView(record_of(row), local, Version(0, 0))
 
 
