@@ -1,8 +1,8 @@
-"""The agent's configuration: one table of keys, from which files, variables, flags and help texts are all read.
+"""The agent's configuration: one table of keys defines files, environment variables, flags and help texts.
 
-A flag beats a variable beats a file; `conf.d/*.toml` beats `netagent.toml`, later names beat earlier ones. Unknown
-keys are refused, with the nearest known one. Some keys can change while the agent runs (SIGHUP); the others are
-named in the log when a reload finds them changed.
+A flag overrides a variable, which overrides a file; `conf.d/*.toml` overrides `netagent.toml`, and later file names
+override earlier ones. An unknown key is an error that suggests the nearest known one. Some keys can change while the
+agent runs (SIGHUP); the agent logs the names of the others when a reload finds them changed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from netagent.model.ids import nearest_name
 DEFAULT_FILE = Path("/etc/netagent/netagent.toml")
 TIMINGS = ("lan", "wan", "local")
 _PREFIX = "NETAGENT_"
-"""Of the variables: of each key, and of the command line's NETAGENT_SOCKET."""
+"""Prefix of the environment variables: of each key, and of the command line's NETAGENT_SOCKET."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The effective configuration; field by field what `KEYS` documents."""
+    """The effective configuration; `KEYS` documents each field."""
 
     name: str
     bind: str | None
@@ -63,20 +63,20 @@ class Config:
 
     @property
     def keyring_file(self) -> Path:
-        """Where the cluster's key ring lies; the agent belongs to a cluster when this file exists."""
+        """Return the path of the cluster's key ring; the host is in a cluster when this file exists."""
         return self.key_file or self.state_dir / "keyring"
 
     @property
     def socket_path(self) -> Path:
-        """Where the agent serves its API."""
+        """Return the path of the socket on which the agent serves its API."""
         return self.run_dir / "netagent.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
-    """One configuration key. `parse` is its kind (netagent.config_values).
+    """One configuration key. `parse` checks and converts its value (netagent.config_values).
 
-    A dot in the name is a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
+    A dot in the name stands for a table of TOML: `docker.mirror` is `mirror` under `[docker]`.
     """
 
     name: str
@@ -88,17 +88,17 @@ class ConfigKey:
 
     @property
     def flag(self) -> str:
-        """The command-line form."""
+        """Return the flag of the command line."""
         return "--" + self.field.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment form."""
+        """Return the name of the environment variable."""
         return _PREFIX + self.field.upper()
 
     @property
     def field(self) -> str:
-        """Its name in Config."""
+        """Return the name of its field in Config."""
         return self.name.replace(".", "_")
 
 
@@ -313,9 +313,9 @@ _BY_NAME = {key.name: key for key in KEYS}
 
 
 def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, str]) -> Config:
-    """Merge files, variables and flags. `file` None means the default file if it is there.
+    """Merge files, variables and flags. `file` None means the default file, if it exists.
 
-    Raises InputError that names the key, where it was set, and what is wrong.
+    Raises InputError, which names the key, where it was set, and what is wrong.
     """
     values: dict[str, Any] = {key.name: key.default for key in KEYS}
     for path in _files(file):
@@ -333,40 +333,41 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             hint="leave it empty",
         )
     if values["gossip_port"] == values["record_port"]:
-        hint = "give them two ports"
+        hint = "give them different ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
     bind, advertise = values["bind"], values["advertise"]
     if bind and advertise and (":" in bind) != (":" in advertise):
         raise InputError(
-            f"advertise is {advertise} and bind is {bind}: nobody could reach the one at the other",
+            f"advertise is {advertise} and bind is {bind}: other hosts could not reach this one",
             thing="advertise",
-            hint="give both of one family, or one of them alone",
+            hint="use addresses of the same family, or set only one of the two",
         )
     is_named = advertise and not ipaddress.ip_address(advertise).is_unspecified
     if is_named and (flaw := underlay_flaw(advertise)):
         raise InputError(
             f"advertise is {advertise}, which {flaw}",
             thing="advertise",
-            hint="give an address of this host that the others reach",
+            hint="use an address of this host that the other hosts can reach",
         )
     values["name"] = values["name"] or _default_name()
     return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that looks like a key and is none. Others' may begin so: it is no error."""
+    """Return a sentence for each variable that looks like a key but is not. It is no error: other programs may use
+    the prefix."""
     known = {key.field.upper() for key in KEYS}
     given = {name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX)}
     sentences = []
     for word in sorted(given - known - {"SOCKET"}):
         near = difflib.get_close_matches(word, known, n=1)
         hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
-        sentences.append(f"the variable {_PREFIX}{word} is no key, and is not heeded{hint}")
+        sentences.append(f"the variable {_PREFIX}{word} is ignored, because there is no such key{hint}")
     return sentences
 
 
 def changed_keys(old: Config, new: Config) -> tuple[list[str], list[str]]:
-    """Names of the keys that differ: those that take effect at once, those that need a restart."""
+    """Return the names of keys that differ: those that take effect at once, and those that need a restart."""
     differ = [key for key in KEYS if getattr(old, key.field) != getattr(new, key.field)]
     return [key.name for key in differ if key.reloads], [key.name for key in differ if not key.reloads]
 
@@ -377,21 +378,25 @@ def _files(file: Path | None) -> list[Path]:
             raise InputError(
                 f"the configuration file {file} does not exist",
                 thing=str(file),
-                hint="create it, or leave --config away",
+                hint="create it, or leave out --config",
             )
         main = file
     else:
         main = DEFAULT_FILE
     fragments = sorted((main.parent / "conf.d").glob("*.toml"))
-    # A folder in its place or a link that leads nowhere is read as well, and refused: it was meant to say something.
+    # Read a folder in its place or a dangling link too, which fails: it was meant to be a configuration file.
     return ([main] if main.exists() or main.is_symlink() else []) + fragments
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
-        raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="mend the file") from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of 5,000 digits raises no TOMLDecodeError
+        raise InputError(f"cannot read {path}: {error}", thing=str(path), hint="correct the file") from None
     table = flattened(table)
     for name in table:
         if name not in _BY_NAME:
@@ -402,7 +407,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def flattened(file: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says by the names of keys: those in a table have its name and a dot before them."""
+    """Return the values of a file by the names of keys: those in a table get its name and a dot as prefix."""
     found: dict[str, Any] = {}
     for name, value in file.items():
         if isinstance(value, dict):
@@ -417,10 +422,10 @@ def _parsed(name: str, value: Any, where: str) -> Any:
         return _BY_NAME[name].parse(value)
     except ValueError as error:
         raise InputError(
-            f"{name} = {value!r} {where} is not usable: {error}", thing=name, hint="correct it"
+            f"{name} = {value!r} {where} is not valid: {error}", thing=name, hint="correct it"
         ) from None
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:
-    """`config` with some keys set to other values."""
+    """Return `config` with some keys set to other values."""
     return dataclasses.replace(config, **values)

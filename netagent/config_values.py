@@ -1,7 +1,7 @@
-"""The kinds of values that keys of the configuration have.
+"""The kinds of values of configuration keys.
 
-Each is a function from a value of TOML, or from the text of a variable or a flag, to ours. It raises ValueError with
-the reason, before which netagent.config says which key it is and where it was set.
+Each is a function that converts a TOML value, or the text of a variable or flag. It raises ValueError with the
+reason; netagent.config adds the key and where it was set.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _MAX_LABEL = 63
 
 
 def text(value: Any) -> str:
-    """As it is."""
+    """Text, unchanged."""
     if not isinstance(value, str):
         raise ValueError("must be text")
     return value
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """A list, or text with commas."""
+    """A list of texts, or text separated by commas."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
-        raise ValueError("must be a list of texts, or text with commas")
+        raise ValueError("must be a list of texts, or text separated by commas")
     return tuple(value)
 
 
 def boolean(value: Any) -> bool:
-    """`true` or `false`, and the words that people use for them."""
+    """`true` or `false`, and common words for them."""
     if isinstance(value, bool):
         return value
     words = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
@@ -46,7 +46,7 @@ def boolean(value: Any) -> bool:
 
 
 def number(low: int, high: int) -> Callable[[Any], int]:
-    """A whole one within these bounds, which are allowed themselves."""
+    """A whole number from `low` to `high`."""
 
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -74,7 +74,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 
 def path(value: Any) -> Path:
-    """An absolute one: the agent's own folder is nobody's business."""
+    """An absolute path: relative ones would depend on the agent's working directory."""
     found = Path(text(value))
     if not found.is_absolute() or "\0" in str(found):
         raise ValueError("must be an absolute path")
@@ -82,12 +82,12 @@ def path(value: Any) -> Path:
 
 
 def optional_path(value: Any) -> Path | None:
-    """None when it is empty."""
+    """An absolute path; None when empty."""
     return path(value) if value not in ("", None) else None
 
 
 def optional_address(value: Any) -> str | None:
-    """IPv4 or IPv6, in its usual form; None when it is empty."""
+    """An IPv4 or IPv6 address, canonical; None when empty."""
     if value in ("", None):
         return None
     return str(ipaddress.ip_address(text(value)))
@@ -106,14 +106,14 @@ def optional_name(value: Any) -> str:
 
 
 def domain(value: Any) -> str | None:
-    """A domain name without a dot at its end; None when it is empty."""
+    """A domain name without a final dot; None when empty."""
     if value in ("", None):
         return None
     found = text(value).rstrip(".")
     if len(found) > 200 or not all(is_name(label) for label in found.split(".")):
         raise ValueError("must be a lower-case domain name")
     if found == "internal":
-        raise ValueError("must not be all of .internal: clouds keep names there")
+        raise ValueError("must not be .internal itself: clouds keep names there")
     return found
 
 
@@ -130,7 +130,7 @@ def pools(value: Any) -> tuple[str, ...]:
 
 
 def seeds(value: Any) -> tuple[str, ...]:
-    """Hosts, each with a port or without."""
+    """Hosts, each with or without a port."""
     found = texts(value)
     for seed in found:
         parse_seed(seed)
@@ -138,7 +138,7 @@ def seeds(value: Any) -> tuple[str, ...]:
 
 
 def parse_seed(text: str) -> tuple[str, int | None]:
-    """'192.0.2.1', '192.0.2.1:7956', 'h1.example.net:7956' or '[2001:db8::1]:7956' as (host, port or None).
+    """Parse '192.0.2.1', '192.0.2.1:7956', 'h1.example.net:7956' or '[2001:db8::1]:7956' to (host, port or None).
 
     Raises ValueError with the reason.
     """

@@ -1,6 +1,6 @@
-"""Errors that reach users: one sentence that names the thing, the cause and the way out, and an exit status.
+"""Errors that reach users: one sentence that names the object, the cause and what to do, and an exit status.
 
-Every layer raises these; the HTTP API turns them into RFC 9457 problem documents, and the command line prints the
+Every layer raises them. The HTTP API turns them into RFC 9457 problem documents, and the command line prints the
 sentence and exits with the status.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class NetagentError(Exception):
-    """Base. `code` is a stable word for scripts, `thing` what it is about, `hint` the way out."""
+    """Base class. `code` is a stable word for scripts, `thing` the object concerned, `hint` what to do."""
 
     exit_status = 5
     http_status = 500
@@ -42,7 +42,7 @@ class InputError(NetagentError):
 
 
 class UnreachableError(NetagentError):
-    """The agent can't be reached."""
+    """The agent cannot be reached."""
 
     exit_status = 3
     http_status = 503
@@ -50,7 +50,7 @@ class UnreachableError(NetagentError):
 
 
 class RefusedError(NetagentError):
-    """A rule of the system says no: address in use, network in use, not permitted. State is unchanged."""
+    """A rule forbids it: address in use, network in use, not permitted. Nothing was changed."""
 
     exit_status = 4
     http_status = 409
@@ -58,4 +58,4 @@ class RefusedError(NetagentError):
 
 
 class FailedError(NetagentError):
-    """Something failed or timed out. What was begun has been undone."""
+    """Something failed or timed out. Partial changes were undone."""

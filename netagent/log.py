@@ -1,6 +1,6 @@
-"""Logging: one line an event on standard error, `level logger: message`; nothing secret.
+"""Logging: one line per event on standard error, `level logger: message`; no secrets.
 
-Under systemd the priority goes in front as `<N>`, which journald understands, and journald has its own clock.
+Under systemd each line starts with its priority `<N>`, which journald reads; journald adds the time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 
 
 OTHERS = ("zeroconf", "hypercorn", "asyncio", "pyroute2")
-"""Libraries that log by themselves."""
+"""Libraries that log on their own."""
 
 
 def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
-    """What a library says, with the error that it met and without the traceback: an address of the host that goes
-    makes zeroconf's sending fail, which is no defect, and is put right by a new start of it."""
+    """Reduce a library's message to one line with the error, without the traceback: when an address of the host
+    disappears, zeroconf fails to send, which is no defect, and the agent restarts it."""
     if record.name.partition(".")[0] not in OTHERS:
         return record
     error = record.exc_info[1] if record.exc_info else None
@@ -33,8 +33,8 @@ def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
 
 
 class _PlainFormatter(logging.Formatter):
-    """Escapes what can't be shown: a message may repeat what a stranger said, which must not begin a line of its own
-    or command a terminal. Tracebacks keep their lines."""
+    """Escapes unprintable characters: a message may contain text from outside, which must not start a new line or
+    control the terminal. Tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
         if not record.message.isprintable():
@@ -51,7 +51,7 @@ class _JournalFormatter(_PlainFormatter):
 
 
 def configure(level: str) -> None:
-    """Send the records of all our loggers to standard error. May be called again to change the level."""
+    """Send the records of all netagent's loggers to standard error. Call it again to change the level."""
     root = logging.getLogger()
     root.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
@@ -62,13 +62,13 @@ def configure(level: str) -> None:
     handler.addFilter(_in_one_line)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # Others' chatter is not ours to repeat.
+    # Libraries log only warnings and errors here.
     for noisy in OTHERS:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 class Limited:
-    """A logger that says the same thing at most once a period, and how often it was silent in between."""
+    """A logger that repeats a message at most once per period, and says how often it was suppressed meanwhile."""
 
     def __init__(
         self, logger: logging.Logger, *, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic

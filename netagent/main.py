@@ -21,7 +21,7 @@ logger = logging.getLogger("netagent")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run until a signal; the exit status."""
+    """Run until a signal; return the exit status."""
     file = Path(arguments.config) if arguments.config else None
 
     def load() -> Config:
@@ -37,8 +37,8 @@ def main(arguments: argparse.Namespace) -> int:
         known, others = group.split(NetagentError)
         if known is not None and others is None:
             raise _first(known) from None
-        # The kernel and the resolver go on; whoever supervises the agent starts it again.
-        logger.critical("the agent fails unexpectedly", exc_info=group)
+        # Kernel state and the resolver process stay; the service manager restarts the agent.
+        logger.critical("the agent failed unexpectedly", exc_info=group)
         return FailedError.exit_status
     return 0
 

@@ -1,12 +1,12 @@
-"""When a task that looks at something again and again looks next, and at how much. Pure.
+"""When a periodic task runs next, and how many objects it checks per run. Pure.
 
-An idle agent spends more on waking up than on what it wakes up for. So all such tasks share beats: those whose pauses
-end at the same moment share one wake-up. Each looks no later than its own pause says, so what was promised within a
-time still holds; a pause shorter than a beat is kept as it is. The clock of trio begins at a random number, so the
-beats of two agents differ.
+An idle agent spends more on waking up than on the checks themselves. So all periodic tasks run at common ticks: tasks
+whose pauses end at the same tick share one wake-up. Each runs no later than its own pause says, so promised times
+still hold; a pause shorter than a tick stays as it is. Trio's clock starts at a random number, so the ticks of two
+agents differ.
 
-A look at what a host has a thousand of is at some of these, in turn: so it costs no more than one at a hundred, and
-what has changed without a word is seen that many looks later.
+A task with a thousand objects checks some of them per run, in turn. So a run costs no more than with a hundred, and
+the task notices a change that no event reports correspondingly later.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from collections.abc import Collection, Hashable
 from typing import Final, Generic, TypeVar
 
 BEAT_S: Final = 0.5
-"""The shortest pause of a task that looks again and again; the others are multiples of it."""
+"""The shortest pause of a periodic task, in seconds; other pauses are multiples of it."""
 MOST_A_LOOK: Final = 100
-"""Of one kind of thing, such as the ports of containers."""
+"""Objects of one kind, such as the ports of containers, that one run checks."""
 _SLACK_S: Final = 0.001
-"""A timer that ends a moment before a beat must not end the next pause at that very beat."""
+"""A timer that fires a moment before a tick must not make the next pause end at that same tick."""
 
 T = TypeVar("T", bound=Hashable)
 
 
 def beat_within(now: float, pause_s: float) -> float:
-    """The last beat that comes no later than `pause_s` from `now`."""
+    """Return the last tick that is no later than `pause_s` after `now`."""
     at = (now + pause_s) // BEAT_S * BEAT_S
     return at if at > now + _SLACK_S else now + pause_s
 
 
 class Turns(Generic[T]):
-    """At which of many things each look of a task is.
+    """Selects the objects that each run of a task checks.
 
-    All of up to MOST_A_LOOK. Beyond, each has its turn once in every round of as many looks as it takes. What was
-    done to one was often done to all, so whoever finds damage has the next look be at everything (`hurry`).
+    Up to MOST_A_LOOK objects: all of them. Beyond, each has its turn once per round of as many runs as it takes. A
+    fault in one object is often in all, so a caller that finds one makes the next run check everything (`hurry`).
     """
 
     def __init__(self) -> None:
         self._waiting: list[T] = []
-        """Those whose turn has not come in this round, the next one last."""
+        """Objects whose turn has not come in this round, the next one last."""
         self._is_hurried = False
 
     def hurry(self) -> None:
-        """The next look is at everything."""
+        """Make the next run check everything."""
         self._is_hurried = True
 
     def take(self, things: Collection[T]) -> list[T]:
-        """Those of all `things` that the look is at which begins now."""
+        """Return those of `things` that the run starting now checks."""
         is_hurried, self._is_hurried = self._is_hurried, False
         if is_hurried or len(things) <= MOST_A_LOOK:
             self._waiting.clear()

@@ -1,8 +1,8 @@
-"""Long work of a pure function, done piece by piece so that the event loop is never held up for long.
+"""Long computations in slices, so that they never block the event loop for long.
 
-The function is a generator that yields wherever it could stop for a moment, several times a millisecond, and returns
-its result. It decides nothing about time; whoever runs it does. A thread would be no way out: a thread that computes
-gives the interpreter back only every 5 ms, and the loop would pay that at each of its system calls.
+The pure function is a generator that yields wherever it may pause, several times per millisecond, and returns its
+result. It does not look at the clock; its runner does. A thread would not help: a computing thread releases the
+interpreter only every 5 ms, and the loop would wait that long after each of its system calls.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ T = TypeVar("T")
 Pieces: TypeAlias = Generator[None, None, T]
 
 PIECE_S: Final = 0.002
-"""How long the event loop waits for a piece: a tenth of what it may stand still in all. Who becomes ready at the
-wrong moment waits for what is left of one round of the loop and for the next one, with a piece and whatever is short
-in each."""
+"""Length of a slice in seconds: a tenth of the longest time for which the loop may block. A task that becomes ready
+at the worst moment waits for the rest of one round of the loop and for the next one, each with a slice and some short
+steps."""
 
 RUN_ITEMS: Final = 256
-"""Sorted in one go."""
+"""Items sorted in one go."""
 
 _turn: Final[trio.lowlevel.RunVar[trio.Lock]] = trio.lowlevel.RunVar("turn")
 
 
 def turn() -> trio.Lock:
-    """Held for one piece of any long work of this event loop. Without it a round of the loop would have a piece of
-    each work that is under way, and whoever waits for the round would wait for all of them together."""
+    """Return the lock that is held for one slice of any long computation of this event loop. Without it, one round of
+    the loop could run a slice of each computation in progress, and other tasks would wait for all of them."""
     try:
         return _turn.get()
     except LookupError:
@@ -40,8 +40,8 @@ def turn() -> trio.Lock:
 
 
 async def piece_by_piece(pieces: Pieces[T]) -> T:
-    """The result. Lets others run once before it begins and whenever PIECE_S have been used up. What is done is never
-    lost: nothing can be cancelled after the last piece."""
+    """Run the generator and return its result. Other tasks run once before it begins and whenever PIECE_S is used
+    up. There is no checkpoint after the last slice, so a cancellation cannot discard a finished result."""
     while True:
         async with turn():
             began = time.perf_counter()
@@ -56,7 +56,7 @@ async def piece_by_piece(pieces: Pieces[T]) -> T:
 
 
 def at_once(pieces: Pieces[T]) -> T:
-    """The result, for whoever can wait."""
+    """Run the generator without pauses and return its result."""
     while True:
         try:
             next(pieces)
@@ -66,7 +66,7 @@ def at_once(pieces: Pieces[T]) -> T:
 
 
 def sorting(items: Sequence[T], key: Callable[[T], Any]) -> Pieces[list[T]]:
-    """`sorted` in pieces: runs, which are merged."""
+    """Sort in slices: sort runs, then merge them."""
     runs = []
     for start in range(0, len(items), RUN_ITEMS):
         runs.append(sorted(items[start : start + RUN_ITEMS], key=key))

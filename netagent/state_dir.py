@@ -1,11 +1,11 @@
-"""The agent's folders: who this host is, which cluster it belongs to, and that only one agent runs on it.
+"""The agent's folders: the host's identity, the cluster's keys, the journal, and the lock for one agent per host.
 
-    STATE_DIR/identity    32 bytes of private key in base64, made at first start
-    STATE_DIR/keyring     cluster id, name, domain and keys; its presence means that the host belongs to a cluster
+    STATE_DIR/identity    32 bytes of private key in base64, made at the first start
+    STATE_DIR/keyring     cluster id, name, domain and keys; the host is in a cluster if the file exists
     STATE_DIR/state.db    the journal (netagent.journal.journal)
     RUN_DIR/agent.lock    held while the agent runs
 
-Files are written beside their place and renamed, so that a crash leaves the old or the new content.
+Files are written under another name and renamed, so that a crash leaves the old or the new content.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from netagent.errors import FailedError, RefusedError
 from netgossip.join.identity import PRIVATE_KEY_BYTES, Identity
 
 RELEASE_S = 2.0
-"""A program that was being started when its agent was killed has what that one held for a moment longer."""
+"""If an agent is killed while it starts a program, that program holds the lock for a moment longer."""
 _KEY_SIZES_BYTES = {16, 24, 32}
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterKeys:
-    """What makes a host a member: the content of the key ring file."""
+    """The content of the key ring file, which makes a host a member."""
 
     cluster_id: str
     cluster: str
     domain: str
     keys: tuple[bytes, ...] = field(repr=False)
-    """First is the one that seals."""
+    """The first one seals outgoing packets."""
 
 
 class StateDir:
     """The folders of one agent; open while it runs."""
 
     def __init__(self, state_dir: Path, run_dir: Path, keyring_file: Path) -> None:
-        """Makes the folders and takes the lock. Raises RefusedError when another agent holds it."""
+        """Create the folders and take the lock. Raises RefusedError when another agent holds it."""
         self.state_dir = state_dir
         self.run_dir = run_dir
         self._keyring_file = keyring_file
@@ -54,16 +54,16 @@ class StateDir:
         self._lock_fd = _lock(run_dir / "agent.lock")
 
     def close(self) -> None:
-        """Lets the next agent in."""
+        """Release the lock."""
         os.close(self._lock_fd)
 
     @property
     def journal_file(self) -> Path:
-        """The journal's place."""
+        """Return the path of the journal."""
         return self.state_dir / "state.db"
 
     def identity(self, fresh_key: bytes) -> Identity:
-        """This host's identity; made from `fresh_key` at the first start."""
+        """Return this host's identity; the first start makes it from `fresh_key`."""
         path = self.state_dir / "identity"
         content = _read(path)
         if content is None:
@@ -82,7 +82,7 @@ class StateDir:
         return Identity(key)
 
     def cluster_keys(self) -> ClusterKeys | None:
-        """The cluster this host belongs to. Raises FailedError when the file makes no sense."""
+        """Return the keys of this host's cluster, or None. Raises FailedError when the file is damaged."""
         path = self._keyring_file
         content = _read(path)
         if content is None:
@@ -101,7 +101,7 @@ class StateDir:
             raise _senseless(path, str(error)) from None
 
     def save_cluster_keys(self, keys: ClusterKeys) -> None:
-        """Makes this host a member for good."""
+        """Write the key ring: from now on this host is a member, also after a restart."""
         body = {
             "cluster_id": keys.cluster_id,
             "cluster": keys.cluster,
@@ -111,20 +111,20 @@ class StateDir:
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
 
     def forget_cluster(self) -> None:
-        """A member no longer: no keys, no journal. The keys go first, because without them the rest is not read."""
+        """Delete keys and journal. The keys go first: without them no later start reads the rest."""
         self._keyring_file.unlink(missing_ok=True)
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)
 
     def forget_identity(self) -> None:
-        """A host that left comes back as a new one: its old identity has handed everything on."""
+        """Delete the identity: a host that left returns as a new one, as the old one has handed everything over."""
         (self.state_dir / "identity").unlink(missing_ok=True)
         _sync_folder(self.state_dir)
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's content; None when there is no such file."""
+    """Return the file's content; None when it does not exist."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -135,17 +135,17 @@ def _read(path: Path) -> bytes | None:
 
 def _senseless(path: Path, why: str) -> FailedError:
     return FailedError(
-        f"the key ring in {path} makes no sense ({why})",
+        f"the key ring in {path} is damaged ({why})",
         thing=str(path),
         hint="restore it from another member, or remove it and join again",
     )
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path` with `text`, readable by its owner only, whole or not at all."""
+    """Replace the file atomically with `text`, readable by its owner only."""
     beside = path.with_name(path.name + ".new")
     try:
-        beside.unlink(missing_ok=True)  # with whatever mode a crash, or somebody else, left it
+        beside.unlink(missing_ok=True)  # a crash or another program may have left it with any mode
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(text)
@@ -159,7 +159,7 @@ def write_private(path: Path, text: str) -> None:
         raise FailedError(
             f"cannot write {path}: {error.strerror}",
             thing=str(path),
-            hint="free space, or mend the file system",
+            hint="free space, or repair the file system",
         ) from None
 
 
@@ -177,7 +177,7 @@ def _make_folder(folder: Path, mode: int) -> None:
         folder.chmod(mode)
     except OSError as error:
         raise FailedError(
-            f"cannot make or use the folder {folder}: {error.strerror}",
+            f"cannot create or use the folder {folder}: {error.strerror}",
             thing=str(folder),
             hint="run the agent as root"
             if error.errno in {errno.EPERM, errno.EACCES}
@@ -205,7 +205,7 @@ def _lock(path: Path) -> int:
         time.sleep(0.01)
     os.close(fd)
     raise RefusedError(
-        f"another agent runs on this host already (process {holder or 'unknown'} holds {path})",
+        f"another agent is already running on this host (process {holder or 'unknown'} holds {path})",
         code="already-running",
         thing=str(path),
         hint="stop it first, or give this one other folders with --state-dir and --run-dir",
@@ -213,5 +213,5 @@ def _lock(path: Path) -> int:
 
 
 def _is_alive(process_id: str) -> bool:
-    """False only for the number of a process that is gone."""
+    """False only if no process has this number."""
     return not process_id.isdecimal() or Path("/proc", process_id).exists()

@@ -1,11 +1,11 @@
-"""Builds the Debian package: netagent with a Python environment of its own, which leaves the system's alone.
+"""Builds the Debian package: netagent in its own Python environment, separate from the system's.
 
     python packaging/deb.py [--output DIR]
 
-The environment is /usr/lib/netagent, made by the Python that Debian has as python3, and byte-compiled; it belongs to
-that minor version of Python, which the package depends on. pip fetches the libraries from the package index that it
-is set up with. Beside it: the units, manual pages and completions that the program itself knows, from one source.
-Needs python3-venv and dpkg-deb, no privileges, and changes nothing on the machine.
+The environment is /usr/lib/netagent, built with Debian's python3 and byte-compiled; it works with that minor version
+of Python only, on which the package depends. pip gets the libraries from its configured package index. The package
+also has the units, manual pages and completions that the program itself generates. The script needs python3-venv and
+dpkg-deb but no privileges, and changes nothing on the machine.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Suggests: docker.io, podman
 Section: net
 Priority: optional
 Description: service discovery and overlay networks for containers
- An agent for each host that gives containers of Docker, Podman, CNI runtimes
- and plain network namespaces one network and names across hosts, without a
+ An agent on each host gives containers of Docker, Podman, CNI runtimes and
+ plain network namespaces one network and names across hosts, without a
  central server.
 """
 
@@ -56,7 +56,7 @@ COMPLETIONS = {
 
 
 def build(output: Path) -> Path:
-    """Build the package; its path."""
+    """Build the package and return its path."""
     with tempfile.TemporaryDirectory(prefix="netagent-deb-") as name:
         stage = Path(name) / "root"
         stage.mkdir(mode=0o755)
@@ -84,7 +84,7 @@ def _environment(stage: Path) -> None:
         str(home / "bin/python"),
     ]
     _run([*pip, "install", "--no-compile", str(ROOT)])
-    # Made here, used there: what names this place is made to name that one, or left out.
+    # The environment is built here and used at HOME: replace paths of this folder, or remove them.
     for file in (home / "bin").iterdir():
         if file.name not in {"netagent", "python", "python3"} and not file.is_symlink():
             file.unlink()
@@ -101,7 +101,7 @@ def _environment(stage: Path) -> None:
     )
     for own in home.glob("lib/python*/site-packages/netagent-*.dist-info"):
         (own / "direct_url.json").unlink(missing_ok=True)
-    # Not checked against the sources at every start: dpkg replaces both together.
+    # Byte code is not checked against the sources at each start: dpkg replaces both together.
     compiling = [
         "-m",
         "compileall",
@@ -185,7 +185,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Build and say where it is."""
+    """Build the package and print its path."""
     parser = argparse.ArgumentParser(description="Build the Debian package.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
     print(build(parser.parse_args().output))

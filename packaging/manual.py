@@ -1,7 +1,7 @@
-"""The manual pages netagent(1) and netagent.toml(5), made from what the program itself goes by.
+"""The manual pages netagent(1) and netagent.toml(5), generated from the program's own tables.
 
-Commands, options and examples come from its grammar, keys from its table of keys; so the pages can't say anything
-else than `--help` does. Only what neither of them knows is written here. Output is roff with man(7)'s macros.
+Commands, options and examples come from its grammar, keys from its table of keys; so the pages always agree with
+`--help`. Only what neither contains is written here. Output is roff with man(7)'s macros.
 
     python packaging/manual.py netagent.1
     python packaging/manual.py netagent.toml.5
@@ -18,18 +18,18 @@ from netagent.cli.overview import OVERVIEW
 from netagent.config import KEYS, ConfigKey
 
 COMMON = ("-h", "-o", "--json", "--socket", "--debug")
-"""Options of every command: told once."""
+"""Options of every command: listed once."""
 
 EXIT_STATUS = (
     ("0", "Done."),
-    ("1", "The answer is no: nothing of that name, drift found, a check failed."),
+    ("1", "The answer is no: not found, drift found, a check failed."),
     ("2", "Wrong usage or bad input."),
-    ("3", "The agent can't be reached."),
+    ("3", "The agent cannot be reached."),
     ("4", "Refused by a rule: address in use, network in use, not permitted."),
     ("5", "Something failed or timed out."),
 )
 ENVIRONMENT = (
-    ("NETAGENT_SOCKET", "The agent's socket, unless --socket names one."),
+    ("NETAGENT_SOCKET", "The agent's socket, unless --socket is given."),
     ("NETAGENT_*", "Every configuration key, for the agent; see netagent.toml(5)."),
     ("NO_COLOR", "No colour, whatever its value."),
 )
@@ -41,29 +41,29 @@ FILES = (
 
 
 def escaped(text: str) -> str:
-    """Text that roff prints as it stands."""
+    """Escape text so that roff prints it unchanged."""
     lines = text.replace("\\", "\\e").replace("-", "\\-").splitlines()
     return "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in lines)
 
 
 def page(name: str, section: int, version: str, what: str, body: Iterable[str]) -> str:
-    """A whole page. `what` is the line that apropos(1) shows."""
+    """Return a whole page. `what` is the line that apropos(1) shows."""
     head = f'.TH {name} {section} "" "netagent {version}" "netagent"\n.SH NAME\n{name} \\- {escaped(what)}\n'
     return head + "".join(part.rstrip("\n") + "\n" for part in body)
 
 
 def commands_page(version: str) -> str:
-    """netagent(1)."""
+    """Return netagent(1)."""
     return page("netagent", 1, version, "service discovery and overlay networks for containers", _commands())
 
 
 def keys_page(version: str) -> str:
-    """netagent.toml(5)."""
+    """Return netagent.toml(5)."""
     return page("netagent.toml", 5, version, "configuration of the netagent agent", _keys())
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Every command once, in the grammar's order."""
+    """Yield every command once, in the grammar's order."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
     if not below:
         yield parser
@@ -118,10 +118,10 @@ def _example(text: str) -> str:
 def _keys() -> Iterator[str]:
     yield (
         ".SH DESCRIPTION\nThe agent reads\n.I /etc/netagent/netagent.toml\nand then\n.I /etc/netagent/conf.d/*.toml\n"
-        "in the order of their names; a later one beats an earlier one. All are optional. Every key is also a\n"
-        'variable and an option of\n.BR "netagent agent" :\n'
-        "an option beats a variable, which beats a file. A key that is not known is refused.\n"
-        ".PP\nSIGHUP reads files and variables again. Keys marked so take effect then; the others need a restart."
+        "in the order of their names; a later one overrides an earlier one. All are optional. Every key is also an\n"
+        'environment variable and an option of\n.BR "netagent agent" :\n'
+        "an option overrides a variable, which overrides a file. An unknown key is an error.\n"
+        ".PP\nSIGHUP reloads files and variables. Keys marked so take effect then; the others need a restart."
     )
     yield ".SH KEYS"
     for key in KEYS:

@@ -1,4 +1,4 @@
-"""The arguments of each command; netagent.cli.grammar says which command has which."""
+"""The arguments of each command; netagent.cli.grammar says which command takes which."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 KEY_PREFIX = "key_"
-"""Before the name of a configuration key among the parsed arguments, where `name` and others mean something else."""
+"""Prefix of configuration keys among the parsed arguments, where `name` and others mean something else."""
 
 
 def agent(parser: argparse.ArgumentParser) -> None:
@@ -60,24 +60,24 @@ def forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dead-for",
         metavar="TIME",
-        help="only if nothing was heard of them for so long: 30m, 72h, 7d; without HOST, all such hosts",
+        help="only hosts that have been silent for at least this long: 30m, 72h, 7d; without HOST, all such hosts",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="also a host that lives, and without waiting for the others: two containers may end with one address",
+        help="also forget a live host, and do not wait for the other hosts: two containers may get the same address",
     )
 
 
 def endpoint(parser: argparse.ArgumentParser) -> None:
-    """Commands about one endpoint."""
+    """Commands on one endpoint."""
     parser.add_argument("endpoint", metavar="ENDPOINT", help="its name, NAME.NETWORK, or id")
 
 
 def drain(parser: argparse.ArgumentParser) -> None:
-    """Commands that take a whole host's names back."""
+    """Commands that withdraw all names of a host."""
     parser.add_argument(
-        "--drain", metavar="TIME", help="how long requests may take to end; 0s: not at all (default: 10s)"
+        "--drain", metavar="TIME", help="how long open requests get to finish; 0s: no time (default: 10s)"
     )
 
 
@@ -87,7 +87,7 @@ def detach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain",
         metavar="TIME",
-        help="also wait for clients that remember its address (5s), and so long for requests to end",
+        help="also wait until clients drop the cached address (5s), then give open requests this long to finish",
     )
 
 
@@ -95,7 +95,7 @@ def link(parser: argparse.ArgumentParser) -> None:
     """`netagent link` and `unlink`."""
     endpoint(parser)
     parser.add_argument(
-        "link", metavar="SERVICE[:ALIAS]", help="a service, also as SERVICE.NETWORK, and its alias"
+        "link", metavar="SERVICE[:ALIAS]", help="a service (or SERVICE.NETWORK), and its alias"
     )
 
 
@@ -105,7 +105,7 @@ def publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "port",
         metavar="[ADDR:]PORT:PORT[/PROTOCOL]",
-        help="a port of the host and one of the container, or a range of each",
+        help="a port of the host and a port of the container, or a range of each",
     )
 
 
@@ -117,11 +117,11 @@ def attach(parser: argparse.ArgumentParser) -> None:
         help="netns:NAME, the path of a namespace, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME",
     )
     many: dict[str, Any] = {"action": "append", "default": []}
-    parser.add_argument("--network", required=True, metavar="NET", help="the network to enter")
-    parser.add_argument("--name", metavar="NAME", help="the endpoint's name (default: the target's)")
-    parser.add_argument("--service", metavar="NAME", help="the service it is part of (default: its name)")
+    parser.add_argument("--network", required=True, metavar="NET", help="the network to attach it to")
+    parser.add_argument("--name", metavar="NAME", help="name of the endpoint (default: the target's)")
+    parser.add_argument("--service", metavar="NAME", help="service that it belongs to (default: its name)")
     parser.add_argument(
-        "--alias", metavar="NAME", help="another name for it in the network; may be repeated", **many
+        "--alias", metavar="NAME", help="a further name of it in the network; may be repeated", **many
     )
     parser.add_argument(
         "--link", metavar="SERVICE[:ALIAS]", help="see `netagent link`; may be repeated", **many
@@ -129,21 +129,21 @@ def attach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expose",
         metavar="[NAME=]PORT[/PROTOCOL]",
-        help="a port to be found by SRV, such as http=80/tcp; may be repeated",
+        help="a port to announce in SRV records, such as http=80/tcp; may be repeated",
         **many,
     )
     parser.add_argument(
         "-p",
         "--publish",
         metavar="[ADDR:]PORT:PORT[/PROTOCOL]",
-        help="a port of the host leads to one of the container: 8080:80, 8080-8089:80-89/udp; may be repeated",
+        help="forward a port of the host to one of the container: 8080:80, 8080-8089:80-89/udp; may be repeated",
         **many,
     )
-    parser.add_argument("--label", metavar="KEY=VALUE", help="may be repeated", **many)
-    parser.add_argument("--ip", metavar="ADDR", help="a fixed address, one of each family at most", **many)
+    parser.add_argument("--label", metavar="KEY=VALUE", help="a label; may be repeated", **many)
+    parser.add_argument("--ip", metavar="ADDR", help="a fixed address, at most one of each family", **many)
     parser.add_argument("--mac", metavar="MAC", help="a fixed MAC address")
     parser.add_argument(
-        "--ifname", metavar="NAME", help="the interface's name inside (default: eth0, eth1, …)"
+        "--ifname", metavar="NAME", help="name of the interface in the container (default: eth0, eth1, …)"
     )
 
 
@@ -157,42 +157,46 @@ def network_create(parser: argparse.ArgumentParser) -> None:
         metavar="CIDR",
         help="at most one IPv4 and one IPv6 (default: chosen from address_pools)",
     )
-    parser.add_argument("--mtu", type=int, metavar="BYTES", help="default: what fits the hosts' path")
-    parser.add_argument("--internal", action="store_true", help="no way out of the network")
+    parser.add_argument("--mtu", type=int, metavar="BYTES", help="default: what fits the paths between hosts")
+    parser.add_argument(
+        "--internal", action="store_true", help="containers cannot reach anything outside the network"
+    )
     parser.add_argument(
         "--policy",
         choices=("open", "links"),
-        help="open (default): all may talk; links: only linked services may be reached",
+        help="open (default): all containers may connect to each other; links: only to services they are linked to",
     )
     parser.add_argument(
         "--multicast", action="store_true", help="carry multicast and broadcast to the other hosts"
     )
-    parser.add_argument(
-        "--host-access", action="store_true", help="let the hosts themselves take part, each with an address"
-    )
+    parser.add_argument("--host-access", action="store_true", help="give each host an address in the network")
 
 
 def network(parser: argparse.ArgumentParser) -> None:
-    """Commands about one network."""
+    """Commands on one network."""
     parser.add_argument("network", metavar="NAME", help="its name or id")
 
 
 def remove(parser: argparse.ArgumentParser) -> None:
     """`netagent network rm`."""
     network(parser)
-    parser.add_argument("--force", action="store_true", help="even with endpoints in it")
+    parser.add_argument(
+        "--force", action="store_true", help="also if it has endpoints: detach those of this host"
+    )
 
 
 def connect(parser: argparse.ArgumentParser) -> None:
     """`netagent network connect` and `disconnect`."""
     parser.add_argument("network", metavar="NET", help="its name or id")
-    parser.add_argument("target", metavar="TARGET", help="as for attach, or an endpoint of this host")
+    parser.add_argument("target", metavar="TARGET", help="as for `attach`, or an endpoint of this host")
 
 
 def inspect(parser: argparse.ArgumentParser) -> None:
     """`netagent inspect`."""
-    parser.add_argument("thing", metavar="NAME|ID|IP|MAC", help="endpoint, service, network or host")
-    parser.add_argument("--why", action="store_true", help="which record made what, and what is missing")
+    parser.add_argument("thing", metavar="NAME|ID|IP|MAC", help="an endpoint, service, network or host")
+    parser.add_argument(
+        "--why", action="store_true", help="show its record, the objects made from it, and which are missing"
+    )
     local(parser)
 
 
@@ -200,50 +204,54 @@ def lookup(parser: argparse.ArgumentParser) -> None:
     """`netagent lookup`."""
     parser.add_argument("name", metavar="NAME", help="web, web.app or a full name")
     parser.add_argument("type", metavar="TYPE", nargs="?", default="A", help="A (default), AAAA, SRV, PTR, …")
-    parser.add_argument("--from", dest="from_endpoint", metavar="ENDPOINT", help="as its container sees it")
+    parser.add_argument(
+        "--from", dest="from_endpoint", metavar="ENDPOINT", help="show the answer that this endpoint gets"
+    )
     local(parser)
 
 
 def ping(parser: argparse.ArgumentParser) -> None:
     """`netagent ping`."""
     parser.add_argument(
-        "ends", metavar="[FROM] TO[:PORT]", nargs="+", help="endpoint of this host; whom to reach"
+        "ends", metavar="[FROM] TO[:PORT]", nargs="+", help="an endpoint of this host; the destination"
     )
     parser.add_argument("--count", type=int, default=3, metavar="N", help="packets of each size (default: 3)")
-    parser.add_argument("--trace", action="store_true", help="each layer on the way, and what it decided")
+    parser.add_argument(
+        "--trace", action="store_true", help="show each layer on the path and what it decided"
+    )
 
 
 def watch(parser: argparse.ArgumentParser) -> None:
-    """Lists."""
+    """Commands that list something."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--watch", action="store_true", help="go on showing changes until interrupted")
-    group.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    group.add_argument("--watch", action="store_true", help="keep showing changes until interrupted")
+    group.add_argument("-q", "--quiet", action="store_true", help="print ids only")
 
 
 def filters(parser: argparse.ArgumentParser) -> None:
     """Lists of endpoints or services."""
-    parser.add_argument("--network", metavar="NET", help="only of this network")
-    parser.add_argument("--host", metavar="HOST", help="only on this host")
-    parser.add_argument("--service", metavar="NAME", help="only of this service, alias or container")
+    parser.add_argument("--network", metavar="NET", help="only those in this network")
+    parser.add_argument("--host", metavar="HOST", help="only those on this host")
+    parser.add_argument("--service", metavar="NAME", help="only those of this service, alias or container")
     local(parser)
     watch(parser)
 
 
 def local(parser: argparse.ArgumentParser) -> None:
-    """What is answered for the whole cluster."""
+    """Commands that answer for the whole cluster."""
     parser.add_argument(
-        "--local", action="store_true", help="only what this host holds itself; asks no other host"
+        "--local", action="store_true", help="use only the records of this host; do not ask other hosts"
     )
 
 
 def installation(parser: argparse.ArgumentParser) -> None:
     """`netagent install` and `uninstall`."""
-    # netagent.install.files.PARTS, which would be slow to import here; a test holds them together.
+    # The same as netagent.install.files.PARTS, whose import would be slow; a test compares the two.
     parts = ("docker", "podman", "cni", "systemd")
     parser.add_argument("part", choices=parts, metavar="docker|podman|cni|systemd")
     parser.add_argument(
         "--root",
         default="/",
         metavar="DIR",
-        help="below this folder, for a system that is put together elsewhere; no command is run then",
+        help="write below this folder, to prepare the image of another system; runs no commands then",
     )

@@ -1,6 +1,6 @@
-"""The commands: each asks the agent one thing, shows the answer, and returns the exit status.
+"""The commands that the agent answers: send one request, print the answer, return the exit status.
 
-Errors are raised and become a sentence and a status in main.py.
+They raise errors; main.py turns them into a sentence and an exit status.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from netagent.control.client import Client, quote
 from netagent.errors import InputError, NetagentError
 
 MAX_TOKEN_BYTES = 16 * 1024
-"""A token with a hundred addresses has 4 KiB."""
+"""A token with a hundred addresses takes 4 KiB."""
 
 WAITING_S = 1.0
-"""Without an answer for so long a user wonders what is being waited for."""
+"""After this long without an answer, print what the command is waiting for."""
 
 PING_S = 20.0
-"""At most eight addresses, of which each may be waited for, and a look at the kernel."""
+"""Enough for eight addresses, each of which may time out, and for reading the kernel."""
 
 _NOTHING_KNOWN = "nothing is known here"
-"""In place of "there is none", where not all could be asked."""
+"""Printed instead of "there is none" where some hosts could not be asked."""
 
 DONE = 0
 NO = 1
 
 
 class CommandContext:
-    """What a command has at hand: its arguments, the agent, and somewhere to write."""
+    """What each command is given: its arguments, a client of the agent, and the printer."""
 
     def __init__(self, arguments: argparse.Namespace, client: Client, printer: Printer) -> None:
         self.arguments = arguments
@@ -47,7 +47,7 @@ Run = Callable[[CommandContext], int]
 
 
 def agent(session: CommandContext) -> int:
-    """Become the daemon. The only command that loads it."""
+    """Run the daemon. The only command that imports it."""
     from netagent.main import main
 
     return main(session.arguments)
@@ -63,7 +63,7 @@ def init(session: CommandContext) -> int:
         lambda: [f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"],
         name=cluster["name"],
     )
-    _hint(session, "`netagent invite` prints a token that lets another host in")
+    _hint(session, "`netagent invite` prints a token that lets another host join")
     return DONE
 
 
@@ -83,7 +83,7 @@ def invite(session: CommandContext) -> int:
 
 
 def join(session: CommandContext) -> int:
-    """Enter a cluster."""
+    """Join a cluster."""
     arguments = session.arguments
     body = {"addresses": arguments.addresses, "token": _token(arguments.token_file)}
     with _waiting("asking the members that the token names; this takes at most 20 s"):
@@ -112,7 +112,7 @@ def leave(session: CommandContext) -> int:
 
 
 def forget(session: CommandContext) -> int:
-    """Hosts are gone for good."""
+    """Evict hosts that are gone for good."""
     arguments = session.arguments
     body = _given(
         hosts=arguments.hosts,
@@ -124,25 +124,25 @@ def forget(session: CommandContext) -> int:
 
     def lines() -> Iterable[str]:
         if not names:
-            yield "no host was silent for so long"
+            yield "no host has been silent for that long"
             return
         took = counted(answer["addresses"], "address", "addresses")
         yield clean(f"forgot {', '.join(names)}; this host took over {took}")
         if answer["unheard"]:
-            yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may hold some of them")
+            yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
 
     session.printer.one(answer, lines, name=" ".join(names))
     return DONE
 
 
 def withdraw(session: CommandContext) -> int:
-    """Take this host's names back."""
+    """Withdraw the names of this host."""
     drain = _drain(session)
     answer = session.client.call("POST", "/v1/withdraw", body=drain, work_s=sum(drain.values()))
     told = counted(answer["told"], "host")
     session.printer.one(
         answer,
-        lambda: [f"withdrew the names of this host and its containers; {told} told"],
+        lambda: [f"withdrew the names of this host and its containers; {told} notified"],
         name=answer["name"],
     )
     return DONE
@@ -158,12 +158,15 @@ def status(session: CommandContext) -> int:
 def members(session: CommandContext) -> int:
     """The hosts of the cluster."""
     return _list(
-        session, "/v1/members", tables.MEMBERS, "this host is in no cluster, or alone and not yet known"
+        session,
+        "/v1/members",
+        tables.MEMBERS,
+        "no members: this host is in no cluster, or has just started one",
     )
 
 
 def network_create(session: CommandContext) -> int:
-    """Make a network."""
+    """Create a network."""
     arguments = session.arguments
     body = _given(
         name=arguments.name,
@@ -183,7 +186,7 @@ def network_create(session: CommandContext) -> int:
 def network_list(session: CommandContext) -> int:
     """The networks of the cluster."""
     return _list(
-        session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` makes one"
+        session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` creates one"
     )
 
 
@@ -193,7 +196,7 @@ def network_inspect(session: CommandContext) -> int:
 
     def lines() -> Iterable[str]:
         yield from screen.thing(answer, "network")
-        if use := answer.get("use"):  # an agent of the release before does not say
+        if use := answer.get("use"):  # agents of the previous release do not send it
             yield from screen.space(use)
             yield from session.printer.table(use["owners"], tables.OWNERS)
 
@@ -213,14 +216,14 @@ def network_remove(session: CommandContext) -> int:
 
 
 def network_prune(session: CommandContext) -> int:
-    """Remove the networks that nobody uses."""
+    """Remove the networks that have no endpoints."""
     answer = session.client.call("POST", "/v1/prune-networks", body={})
-    session.printer.items(answer["items"], tables.REMOVED, empty="every network is in use")
+    session.printer.items(answer["items"], tables.REMOVED, empty="no network removed: all are in use")
     return DONE
 
 
 def network_connect(session: CommandContext) -> int:
-    """Put a container that is attached into one more network."""
+    """Attach an already attached container to one more network."""
     body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/connect", body=body)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
@@ -228,7 +231,7 @@ def network_connect(session: CommandContext) -> int:
 
 
 def network_disconnect(session: CommandContext) -> int:
-    """Take a container out of a network."""
+    """Detach a container from a network."""
     body = {"target": target_of(session.arguments.target, or_endpoint=True)}
     answer = session.client.call("POST", _network(session) + "/disconnect", body=body)
     _detached(session, answer)
@@ -236,7 +239,7 @@ def network_disconnect(session: CommandContext) -> int:
 
 
 def attach(session: CommandContext) -> int:
-    """Put a container into a network."""
+    """Attach a container to a network."""
     arguments = session.arguments
     body = _given(
         target=target_of(arguments.target),
@@ -259,7 +262,7 @@ def attach(session: CommandContext) -> int:
 
 
 def detach(session: CommandContext) -> int:
-    """Take an endpoint away."""
+    """Detach an endpoint."""
     drain = _drain(session)
     query = {key: str(value) for key, value in drain.items()}
     answer = session.client.call("DELETE", _endpoint(session), query=query, work_s=sum(drain.values()))
@@ -283,7 +286,7 @@ def unlink(session: CommandContext) -> int:
 
 
 def publish(session: CommandContext) -> int:
-    """Have a port of this host lead to a container."""
+    """Forward a port of this host to a container."""
     body = {"port": session.arguments.port}
     answer = session.client.call("POST", _endpoint(session) + "/published", body=body)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
@@ -300,7 +303,7 @@ def unpublish(session: CommandContext) -> int:
 
 def endpoints(session: CommandContext) -> int:
     """The table of endpoints."""
-    empty = "no endpoints; `netagent attach TARGET --network NAME` makes one"
+    empty = "no endpoints; `netagent attach TARGET --network NAME` creates one"
     return _list(session, "/v1/endpoints", tables.ENDPOINTS, _empty(session, "endpoint", empty))
 
 
@@ -311,7 +314,7 @@ def services(session: CommandContext) -> int:
 
 
 def inspect(session: CommandContext) -> int:
-    """One thing, everything known."""
+    """Show everything known of one object."""
     query = {
         "thing": _text(session, "thing"),
         "why": "true" if session.arguments.why else "",
@@ -337,7 +340,7 @@ def inspect(session: CommandContext) -> int:
 
 
 def lookup(session: CommandContext) -> int:
-    """The answer that an endpoint would get."""
+    """Show the DNS answer that an endpoint would get."""
     arguments = session.arguments
     query = {
         "name": _text(session, "name"),
@@ -365,10 +368,12 @@ def lookup(session: CommandContext) -> int:
 
 
 def ping(session: CommandContext) -> int:
-    """Does a packet get there?"""
+    """Test connectivity; 1 when packets are lost."""
     arguments = session.arguments
     if len(arguments.ends) > 2:
-        raise InputError("ping takes one or two ends", thing="ping", hint="netagent ping [FROM] TO[:PORT]")
+        raise InputError(
+            "ping takes one or two arguments", thing="ping", hint="type `netagent ping [FROM] TO[:PORT]`"
+        )
     start, to = ["", *arguments.ends][-2:]
     query = {
         "from": start,
@@ -395,7 +400,7 @@ def ping(session: CommandContext) -> int:
 
 
 def version(session: CommandContext) -> int:
-    """Versions of this program and of the agent. Without an agent the first is shown all the same."""
+    """Print the versions of this program and, if it answers, of the agent."""
     mine = program_version()
     failure: NetagentError | None = None
     theirs: dict[str, Any] | None = None
@@ -417,7 +422,7 @@ def version(session: CommandContext) -> int:
 
 
 def program_version() -> str:
-    """Of this program, as installed."""
+    """Return the version of this program, as installed."""
     import importlib.metadata
 
     return importlib.metadata.version("netagent")
@@ -441,7 +446,7 @@ def _list(session: CommandContext, path: str, columns: Sequence[Column], empty: 
 def _watch(
     session: CommandContext, batches: Iterable[list[dict[str, Any]]], columns: Sequence[Column], empty: str
 ) -> None:
-    """Until the user or the agent ends it. JSON shows each event, a table the latest state."""
+    """Show changes until the user or the agent ends it: JSON prints each event, a table the latest state."""
     printer = session.printer
     items: dict[str, Mapping[str, Any]] = {}
     synced = False
@@ -459,7 +464,7 @@ def _watch(
             else:
                 items[event["item"]["id"]] = event["item"]
         if synced and not printer.is_machine:
-            # The agent's order is lost when something is added later; the first columns restore it.
+            # Items added later come last, not in the agent's order: sort by the first columns again.
             ordered = sorted(items.values(), key=lambda item: [column.cell(item) for column in columns[:4]])
             if printer.form == "name":
                 printer.redraw(str(item["name"]) for item in ordered)
@@ -468,9 +473,9 @@ def _watch(
 
 
 def _warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
-    """On standard error; JSON has it in the answer, but where that is one object per item."""
+    """Print warnings on standard error. The JSON answer contains them, except where it is one object per item."""
     if session.printer.form != "json" and not (session.printer.form == "ndjson" and "items" not in answer):
-        for notice in answer.get("warnings", []):  # an agent of the release before has none
+        for notice in answer.get("warnings", []):  # agents of the previous release have none
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
 
@@ -482,12 +487,12 @@ def _detached(session: CommandContext, answer: Mapping[str, Any]) -> None:
 def _empty(session: CommandContext, what: str, unfiltered: str) -> str:
     filters = [getattr(session.arguments, field) for field in ("network", "host", "service")]
     if any(filters):
-        return f"no {what} matches"
-    return f"no {what} in the networks that this host takes part in" if _local(session) else unfiltered
+        return f"no {what} matches these filters"
+    return f"no {what} in the networks of this host" if _local(session) else unfiltered
 
 
 def _local(session: CommandContext) -> str:
-    """As the API takes it; nothing where it was not given, so that an agent of the release before understands."""
+    """Return the query for `--local`; "" if it was not given, so that agents of the previous release accept it."""
     return "true" if getattr(session.arguments, "local", False) else ""
 
 
@@ -507,25 +512,25 @@ def _text(session: CommandContext, argument: str) -> str:
 
 
 def _drain(session: CommandContext) -> dict[str, float]:
-    """The field for `--drain`, if it was given."""
+    """Return the field for `--drain`, if it was given."""
     text = session.arguments.drain
     return {} if text is None else {"drain_s": duration_of(text)}
 
 
 def _given(**fields: Any) -> dict[str, Any]:
-    """The fields that were given; the agent knows the defaults of the others."""
+    """Return the fields that were given; the agent fills in defaults for the others."""
     return {key: value for key, value in fields.items() if value not in (None, "", [], {}, False)}
 
 
 def _hint(session: CommandContext, text: str) -> None:
-    """Advice for a person at a terminal, off the output that a script reads."""
+    """Print advice on standard error, and only to a terminal: scripts read standard output."""
     if session.printer.is_terminal and session.printer.form in ("table", "wide"):
         print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _waiting(text: str) -> Iterator[None]:
-    """Say on the terminal what is being waited for, if that takes longer than a second."""
+    """Print on the terminal what the command waits for, if that takes longer than a second."""
     timer = threading.Timer(WAITING_S, lambda: print(f"netagent: {text}", file=sys.stderr, flush=True))
     timer.daemon = True
     if sys.stderr.isatty():
@@ -537,7 +542,8 @@ def _waiting(text: str) -> Iterator[None]:
 
 
 def _token(file: str | None) -> str:
-    """From a file, from standard input, or typed unseen; never from the command line, where everybody sees it."""
+    """Read the token from a file, from standard input or from the terminal without echo; never from the command
+    line, which every user of the host can see."""
     try:
         if file == "-":
             text = sys.stdin.read(MAX_TOKEN_BYTES)
@@ -550,7 +556,7 @@ def _token(file: str | None) -> str:
             text = getpass.getpass("Token (not shown): ")
         else:
             raise InputError(
-                "joining needs a token",
+                "`netagent join` needs a token",
                 thing="token",
                 hint="give it with --token-file FILE or --token-file -",
             )
@@ -564,11 +570,11 @@ def _token(file: str | None) -> str:
         raise InputError(
             f"cannot read the token from {file}: {error.strerror}",
             thing=str(file),
-            hint="name a file that can be read",
+            hint="name a readable file",
         ) from None
     if not text.strip():
         raise InputError(
-            f"there is no token in {file or 'what was typed'}",
+            f"there is no token in {file or 'the input'}",
             thing="token",
             hint="`netagent invite` on a member prints one",
         )

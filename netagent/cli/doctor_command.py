@@ -1,6 +1,6 @@
-"""`netagent doctor`: the agent's answer, or the command line's own look where no agent answers.
+"""`netagent doctor`: the agent's report, or the command line's own examination where no agent answers.
 
-The second needs the libraries of the agent, so they are loaded then and only then.
+Only the second needs the agent's libraries, so it imports them only then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def doctor(session: CommandContext) -> int:
     """Check the host, and the kernel against the records."""
     silence: NetagentError | None = None
     try:
-        # One that hangs would have us wait for a minute.
+        # An agent that hangs must not keep the command waiting for a minute.
         session.client.with_patience(SIGN_OF_LIFE_S).call("GET", "/v1/version")
         answer = session.client.call("GET", "/v1/doctor")
     except (UnreachableError, FailedError) as error:
@@ -40,7 +40,7 @@ def _alone(session: CommandContext, error: NetagentError) -> dict[str, Any]:
 
     if os.geteuid():
         raise RefusedError(
-            f"{error.message}, and only root may look at the host without it",
+            f"{error.message}, and only root can examine the host without the agent",
             code="not-permitted",
             hint="use sudo",
         ) from None
@@ -50,14 +50,14 @@ def _alone(session: CommandContext, error: NetagentError) -> dict[str, Any]:
 
 
 def report(answer: Item) -> Iterator[str]:
-    """The checks, a line each, then what they found."""
+    """Yield one line per check, then the findings."""
     if answer["agent"] == "silent":
-        yield "No agent answers: this is what can be seen without one."
+        yield "No agent answers. These checks work without one:"
         yield ""
     yield "host"
     yield from map(_line, answer["host"])
     yield ""
-    yield f"kernel, containers and names against the records{_extent(answer['looked_at'])}"
+    yield f"kernel, containers and names compared with the records{_extent(answer['looked_at'])}"
     if answer["intent"]:
         yield from map(_line, answer["intent"])
     else:
@@ -68,7 +68,7 @@ def report(answer: Item) -> Iterator[str]:
     if cluster:
         yield from map(_line, cluster)
     else:
-        yield "  not looked at: no agent answers" if answer["agent"] == "silent" else "  not looked at"
+        yield "  not checked: no agent answers" if answer["agent"] == "silent" else "  not checked"
     yield from _findings([*answer["host"], *answer["intent"], *cluster], has_cluster=bool(cluster))
 
 
@@ -99,7 +99,7 @@ def _findings(checks: Sequence[Item], *, has_cluster: bool) -> Iterator[str]:
     unknown += [] if has_cluster else ["the cluster"]
     yield ""
     if not found:
-        yield "Nothing is wrong." if not unknown else f"No check failed; not looked at: {', '.join(unknown)}."
+        yield "No problems found." if not unknown else f"No check failed; not checked: {', '.join(unknown)}."
         return
     for check, one in found:
         mark = "!" if one["severity"] == "failed" else "-"

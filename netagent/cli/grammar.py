@@ -1,7 +1,7 @@
 """The grammar of the command line: commands, their arguments, their help.
 
-The overview that `netagent --help` shows is in netagent.cli.overview; each command's own help ends with examples,
-because that is what people copy.
+The overview of `netagent --help` is in netagent.cli.overview. The help of each command ends with examples, because
+users copy those.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from netagent.errors import InputError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments, with `run` (what to do) among them. Raises InputError; `--help` prints and exits."""
+    """Return the parsed arguments; `run` among them is the command's function. Raises InputError; `--help` exits."""
     parsed, left = _root(frozenset(argv)).parse_known_args(argv)
     if left:
         parser: Parser = parsed.parser
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def whole_grammar() -> Parser:
-    """All commands with all their arguments, for completion and manual pages."""
+    """Return all commands with all their arguments, for completion and manual pages."""
     return _root(None)
 
 
@@ -53,7 +53,7 @@ def _print_completion(session: client_commands.CommandContext) -> int:
 
 
 def _root(said: frozenset[str] | None) -> Parser:
-    """The grammar, of which only the commands among the words `said` get their arguments: that halves the time."""
+    """Return the grammar. Only the commands among the words `said` get their arguments: this halves the time."""
     everywhere = common_options(argparse.SUPPRESS)
     root = Root(prog="netagent", parents=[common_options(None)], allow_abbrev=False)
     root.add_argument("--version", action=ShowVersion, nargs=0, help=argparse.SUPPRESS)
@@ -73,8 +73,9 @@ def _cluster(add: Adder) -> None:
         "agent",
         client_commands.agent,
         arguments.agent,
-        says="Run the agent of this host in the foreground. In no cluster it looks for neighbours and waits.\n"
-        "A flag beats a NETAGENT_* variable, which beats the configuration file.",
+        says="Run the agent of this host in the foreground. Outside a cluster it looks for other hosts and waits\n"
+        "for `netagent init` or `netagent join`. A flag overrides a NETAGENT_* environment variable, which\n"
+        "overrides the configuration file.",
         examples="sudo netagent agent\nsudo netagent agent --name h1 --bind 192.0.2.1 --zone rack7",
     )
     add(
@@ -90,8 +91,8 @@ def _cluster(add: Adder) -> None:
         "invite",
         client_commands.invite,
         arguments.invite,
-        says="Print one token for `netagent join` on another host. It says where members are and holds a secret\n"
-        "that is redeemed once; treat it like a password.",
+        says="Print a token for `netagent join` on another host. It contains the addresses of members and a secret\n"
+        "that works once (or --uses times): treat it like a password.",
         examples="sudo netagent invite\n"
         "sudo netagent invite --ttl 10m --uses 5 > token\n"
         "sudo netagent invite | ssh h2 sudo netagent join --token-file -",
@@ -100,16 +101,16 @@ def _cluster(add: Adder) -> None:
         "join",
         client_commands.join,
         arguments.join,
-        says="Enter a cluster with a token that `netagent invite` printed on a member. Without --token-file the\n"
-        "token is asked for and not shown.",
+        says="Join a cluster with a token that `netagent invite` printed on a member. Without --token-file the\n"
+        "command asks for the token and does not show it.",
         examples="sudo netagent join\nsudo netagent join 192.0.2.1 --token-file token",
     )
     add(
         "leave",
         client_commands.leave,
         arguments.drain,
-        says="Leave the cluster: take back this host's names everywhere, let requests under way end, detach all\n"
-        "containers, give back the addresses, forget the keys.",
+        says="Leave the cluster: withdraw the names of this host on all hosts, let open requests finish, detach all\n"
+        "containers, return the addresses, and delete the keys.",
         examples="sudo netagent leave\nsudo netagent leave --drain 60s",
     )
 
@@ -119,9 +120,9 @@ def _hosts(add: Adder) -> None:
         "forget",
         client_commands.forget,
         arguments.forget,
-        says="Hosts are gone for good. This host takes over the addresses they owned; their names and records\n"
-        "vanish everywhere, and one that returns is fenced: its containers have to be attached anew. Refused for\n"
-        "a host that lives, and until every live host has acknowledged it.",
+        says="Remove hosts that are gone for good. This host takes over the addresses they owned, and all hosts\n"
+        "drop their names and records. A forgotten host that returns is fenced: attach its containers again.\n"
+        "Refused for a live host, and unless every live host acknowledges it.",
         examples="sudo netagent forget h3\n"
         "sudo netagent forget h3 h4 --dead-for 72h\n"
         "sudo netagent forget --dead-for 7d",
@@ -130,17 +131,16 @@ def _hosts(add: Adder) -> None:
         "withdraw",
         client_commands.withdraw,
         arguments.drain,
-        says="Take back the names of this host and its containers everywhere, because it is about to go down, and\n"
-        "wait until requests under way have ended. Containers and connections go on. The names return when the\n"
-        "agent starts again.",
+        says="Before this host goes down: withdraw the names of the host and its containers on all hosts, and let\n"
+        "open requests finish. Containers and connections stay up. The names return when the agent starts again.",
         examples="sudo netagent withdraw\nsudo netagent withdraw --drain 0s",
     )
     add(
         "members",
         client_commands.members,
         arguments.watch,
-        says="The hosts of the cluster. AGENT is what gossip says of the agent, HOST whether its kernel answers,\n"
-        "PATH whether packets pass the overlay.",
+        says="List the hosts of the cluster. AGENT is the state of the agent according to gossip, HOST whether the\n"
+        "kernel answers, PATH whether packets pass through the overlay.",
     )
 
 
@@ -149,8 +149,8 @@ def _containers(add: Adder) -> None:
         "attach",
         client_commands.attach,
         arguments.attach,
-        says="Put a container into a network: an interface, an address of each family, a name, and answers on\n"
-        "127.0.0.11. The same again changes nothing.",
+        says="Attach a container to a network: it gets an interface, an address of each family, a name, and a DNS\n"
+        "resolver at 127.0.0.11. Repeating the command changes nothing.",
         examples="sudo netagent attach netns:web1 --network app --service web --expose http=80/tcp\n"
         "sudo netagent attach pid:4711 --network app --name api --link db:database",
     )
@@ -158,36 +158,37 @@ def _containers(add: Adder) -> None:
         "detach",
         client_commands.detach,
         arguments.detach,
-        says="Take a container's interface away. Its name is withdrawn first, on all hosts, and open connections\n"
-        "get a second to end.",
+        says="Remove a container's interface. All hosts drop its name first, and open connections get one second\n"
+        "to finish.",
         examples="sudo netagent detach web1\nsudo netagent detach web1 --drain 30s",
     )
     add(
         "link",
         client_commands.link,
         arguments.link,
-        says="Inside the endpoint's container, ALIAS means SERVICE from now on.",
+        says="Make SERVICE resolvable as ALIAS in the endpoint's container. Where the network's policy is `links`,\n"
+        "this also allows connections to it.",
         examples="sudo netagent link web1 db:database",
     )
     add(
         "unlink",
         client_commands.unlink,
         arguments.link,
-        says="Take a link back.",
+        says="Remove a link.",
         examples="sudo netagent unlink web1 db:database",
     )
     add(
         "publish",
         client_commands.publish,
         arguments.publish,
-        says="A port of this host leads to a port of the endpoint's container from now on.",
+        says="Forward a port of this host to a port of the endpoint's container.",
         examples="sudo netagent publish web1 8080:80\nsudo netagent publish web1 192.0.2.1:5000-5009:5000-5009/udp",
     )
     add(
         "unpublish",
         client_commands.unpublish,
         arguments.publish,
-        says="The port leads nowhere any more.",
+        says="Stop forwarding the port.",
         examples="sudo netagent unpublish web1 8080:80",
     )
 
@@ -196,45 +197,44 @@ def _look(add: Adder) -> None:
     add(
         "status",
         client_commands.status,
-        says="This host in one screen, with a cure for each thing that is wrong. In no cluster: who was heard, and\n"
-        "what to type.",
+        says="Show the state of this host on one screen, with a cure for each problem. Outside a cluster: the hosts\n"
+        "heard on the local network, and what to type next.",
     )
     add(
         "endpoints ps",
         client_commands.endpoints,
         arguments.filters,
-        says="The containers of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
-        "with -o wide, SOURCE says who told of a row.",
+        says="List the containers of the cluster. For networks that this host is not in, it asks hosts that are;\n"
+        "with -o wide, SOURCE names the host that a row comes from.",
         examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
     )
     add(
         "services",
         client_commands.services,
         arguments.filters,
-        says="The services of the cluster. Where this host takes no part in a network, hosts that do are asked;\n"
-        "with -o wide, SOURCE says who told of a row.",
+        says="List the services of the cluster. For networks that this host is not in, it asks hosts that are;\n"
+        "with -o wide, SOURCE names the host that a row comes from.",
         examples="netagent services\nnetagent services --network app -o wide",
     )
     add(
         "inspect",
         client_commands.inspect,
         arguments.inspect,
-        says="Everything known of one thing, on whatever host it is: also by alias, by the container's name or id,\n"
-        "or by what compose calls it. With --why also the record that it follows from, and everything that\n"
-        "record makes on this host: what is there, what is missing, and what is not needed and why. Then it\n"
-        "exits 1 when something is not as the record says.",
+        says="Show everything known of one object on any host. An alias, the name or id of a container, or its\n"
+        "compose name work too. With --why also show its record and every object that the record makes on this\n"
+        "host: present, missing, or not needed and why. Then exits 1 when an object differs from the record.",
         examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
     )
     add(
         "doctor",
         doctor_command.doctor,
         lambda p: p.add_argument(
-            "--config", metavar="FILE", help="where no agent answers: its configuration, if it is elsewhere"
+            "--config", metavar="FILE", help="the agent's configuration file, used when no agent answers"
         ),
-        says="Is this host fit, and has its kernel what the records say? Kernel, settings, ports, firewalls, disk;\n"
-        "then devices, neighbours, forwarding entries, containers, names and journal, entry by entry, each looked\n"
-        "at afresh. Changes nothing. Every finding has a fix. Exits 1 when a check failed. Also runs when no agent\n"
-        "answers, and then exits 3.",
+        says="Check this host, and compare its kernel with the records. Checks the kernel, its settings, ports,\n"
+        "firewalls and the disk; then, entry by entry, devices, neighbours, forwarding entries, containers, names\n"
+        "and the journal. Changes nothing, and suggests a fix for each problem. Exits 1 when a check failed. Also\n"
+        "runs when no agent answers, and then exits 3.",
         examples="sudo netagent doctor\nsudo netagent doctor --json",
     )
 
@@ -244,8 +244,8 @@ def _ask(add: Adder) -> None:
         "lookup",
         client_commands.lookup,
         arguments.lookup,
-        says="The answer that a container gets for a name, and the reason. Without --from that of a container in\n"
-        "all networks of the cluster, this host's first. Exits 1 when there is none.",
+        says="Show the DNS answer that a container gets for a name, and the reason. Without --from: the answer for\n"
+        "a container in all networks of the cluster, those of this host first. Exits 1 when there is none.",
         examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
         "netagent lookup web.app AAAA -o name",
     )
@@ -253,13 +253,13 @@ def _ask(add: Adder) -> None:
         "ping",
         client_commands.ping,
         arguments.ping,
-        says="Does a packet get there, small and as large as the network allows? From a container of this host, or,\n"
-        "with one argument, from this host to another one's kernel. TO is a name as that container finds it, an\n"
-        "address, or a host; with a port a TCP connection is opened. Exits 1 when something gets lost, and says at\n"
-        "which layer.",
+        says="Test connectivity with small packets and with the largest that the network allows: from a container\n"
+        "of this host, or, with one argument, from this host to the kernel of another. TO is a name as that\n"
+        "container resolves it, an address, or a host; with a port, ping opens a TCP connection. Exits 1 when\n"
+        "packets are lost, and names the layer that drops them.",
         examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
     )
-    add("version", client_commands.version, says="Versions of this program and of the agent it talks to.")
+    add("version", client_commands.version, says="Print the versions of this program and of the agent.")
 
 
 def _this_host(add: Adder) -> None:
@@ -267,8 +267,9 @@ def _this_host(add: Adder) -> None:
         "install",
         install_commands.install,
         arguments.installation,
-        says="Put the small files where they belong, and say which. Files of others are never overwritten. Where\n"
-        "systemd runs, the agent is restarted to take notice; containers, packets and names go on meanwhile.",
+        says="Write the files that connect netagent to Docker, Podman, CNI or systemd, and list them. Never\n"
+        "overwrites files of other programs. Where systemd runs, the command restarts the agent to apply the\n"
+        "change; containers, packets and names are not interrupted.",
         examples="sudo netagent install systemd\nsudo netagent install docker",
     )
     add(
@@ -282,7 +283,7 @@ def _this_host(add: Adder) -> None:
         "completion",
         _print_completion,
         lambda p: p.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish"),
-        says="Print the completion script of a shell.",
+        says="Print the completion script for a shell.",
         examples="netagent completion bash > ~/.local/share/bash-completion/completions/netagent",
     )
 
@@ -292,12 +293,17 @@ def _networks(add: Adder) -> None:
         "create",
         client_commands.network_create,
         arguments.network_create,
-        says="Make a network. The same again changes nothing; with other options it is refused.",
+        says="Create a network. Repeating the command changes nothing; with other options it is refused.",
         examples="sudo netagent network create app\n"
         "sudo netagent network create db --subnet 10.170.0.0/24 --internal",
     )
-    add("ls list", client_commands.network_list, arguments.watch, says="The networks of the cluster.")
-    add("inspect", client_commands.network_inspect, arguments.network, says="One network, everything known.")
+    add("ls list", client_commands.network_list, arguments.watch, says="List the networks of the cluster.")
+    add(
+        "inspect",
+        client_commands.network_inspect,
+        arguments.network,
+        says="Show everything known of one network.",
+    )
     add(
         "rm remove",
         client_commands.network_remove,
@@ -313,12 +319,12 @@ def _networks(add: Adder) -> None:
         "connect",
         client_commands.network_connect,
         arguments.connect,
-        says="Put a container that is attached already into one more network, under the name it has.",
+        says="Attach an already attached container to one more network, under the same name.",
         examples="sudo netagent network connect db netns:web1",
     )
     add(
         "disconnect",
         client_commands.network_disconnect,
         arguments.connect,
-        says="Take a container out of a network.",
+        says="Detach a container from a network.",
     )

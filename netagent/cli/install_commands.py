@@ -1,6 +1,6 @@
-"""Commands that ask no agent but change this host: install, uninstall.
+"""Commands that change this host without asking the agent: install, uninstall.
 
-Everything they need is imported when they run: the other commands must not pay for it.
+They import what they need when they run, so that the other commands start fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHANGES = (
 
 
 def install(session: CommandContext) -> int:
-    """Put the small files of a runtime or of systemd where they belong."""
+    """Write the files of a runtime or of systemd."""
     installer, part = _part(session)
     changes = installer.install(part)
     ran = installer.run(part.installed)
@@ -39,14 +39,14 @@ def uninstall(session: CommandContext) -> int:
         ran += installer.run(part.removed)
         advice = part.afterwards
     else:
-        ran, changes, advice = [], [], ("`netagent install` has not put anything here",)
+        ran, changes, advice = [], [], ("`netagent install` has not written anything here",)
     if part.name == "docker" and installer.is_host:
         _remove_rules()
     return _show(session, part.name, changes, ran, advice)
 
 
 def _remove_rules() -> None:
-    """Those that the agent had put into Docker's chain. After its restart, or it would put them back."""
+    """Remove the agent's rules from Docker's chain. Run it after the agent's restart, or the agent restores them."""
     import trio
 
     from netagent.integrations.docker.docker_user_chain import DockerUserChain

@@ -1,9 +1,9 @@
-"""The console command `netagent`: arguments in, exit status out.
+"""The console command `netagent`: parses the arguments and returns the exit status.
 
     0 done    1 the answer is no    2 wrong usage    3 no agent    4 refused by a rule    5 failed
 
-It is started often, by people and by scripts, so it imports next to nothing: a test holds that trio, pyroute2,
-msgpack and cryptography stay out. Only `netagent agent` loads the daemon.
+Users and scripts start it often, so it imports very little: a test checks that trio, pyroute2, msgpack and
+cryptography are not imported. Only `netagent agent` loads the daemon.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from netagent.errors import NetagentError
 UNEXPECTED = 5
 WRONG_USAGE = 2
 INTERRUPTED = 130
-"""128 + SIGINT, what a shell reports for it."""
+"""128 + SIGINT, as a shell reports it."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 PIPE_CLOSED = 141
-"""128 + SIGPIPE: the reader has left, as `head` does. Nothing to complain about."""
+"""128 + SIGPIPE: the reader closed the pipe, as `head` does. Not an error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Errors become one sentence on standard error."""
+    """Run one command. An error prints one sentence on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
         try:
             return _run(words)
         finally:
-            # Here rather than at exit, so that a closed pipe shows up inside this try.
+            # Flush here and not at exit, so that a closed pipe raises inside this try.
             sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
             _drop_output()
-            _complain(f"cannot write the output: {error.strerror}; send it where there is room")
+            _complain(f"cannot write the output: {error.strerror}; write it to a place that has space")
         else:
             _complain(f"failed unexpectedly ({type(error).__name__}: {error}); run it again with --debug")
         return UNEXPECTED
 
 
 def _drop_output() -> None:
-    """Let what nobody takes go nowhere: Python would complain once more, in its own way, when it flushes at exit."""
+    """Redirect standard output to /dev/null: Python would print a second error when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,7 +1,7 @@
-"""The short forms that people type, turned into the API's JSON.
+"""The short notations of the command line (`8080:80`, `1h30m`, `http=80/tcp`), turned into the API's JSON.
 
-Only the shape is read here (where the colon is); whether a name is a name is the agent's to say, so that every way
-in gives the same answer. All raise InputError.
+These functions read only the shape (where the colon is). The agent decides whether a name is valid, so that the
+command line and the API give the same answer. All raise InputError.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def port_of(text: str) -> dict[str, object]:
     """`[NAME=]80[/tcp]`."""
     name, equals, rest = text.rpartition("=")
     number, slash, protocol = rest.partition("/")
-    found = whole_number(number, 0, 10**MAX_DIGITS)  # the agent says which are ports
+    found = whole_number(number, 0, 10**MAX_DIGITS)  # the agent checks the range of ports
     if found is None or (equals and not name) or (slash and not protocol):
         raise InputError(f"{text[:80]!r} is not a port", thing=text[:80], hint="write 80/tcp or NAME=80/tcp")
     port: dict[str, object] = {"number": found}
@@ -41,7 +41,7 @@ def port_of(text: str) -> dict[str, object]:
 
 
 def labels_of(texts: list[str]) -> dict[str, str]:
-    """`KEY=VALUE` each; a key twice is refused."""
+    """`KEY=VALUE` each; refuses a key that is given twice."""
     labels: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -54,7 +54,7 @@ def labels_of(texts: list[str]) -> dict[str, str]:
 
 
 def duration_of(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `1h`, `1h30m` or `2d`."""
+    """Return the seconds of `90`, `90s`, `30m`, `1h`, `1h30m` or `2d`."""
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise InputError(f"{text!r} is not a length of time", thing=text, hint="write 90s, 30m, 1h or 2d")
@@ -62,8 +62,8 @@ def duration_of(text: str) -> float:
 
 
 def target_of(text: str, *, or_endpoint: bool = False) -> str:
-    """A target of attach: a path that is written relative becomes absolute, a bare name gets a better answer, unless
-    an endpoint may be meant."""
+    """Return the target of attach: a relative path becomes absolute. A bare name that is a network namespace raises
+    an error with a hint, unless the name may mean an endpoint (`or_endpoint`)."""
     kind, colon, _ = text.partition(":")
     if colon and kind in _TARGET_KINDS:
         return text
@@ -71,6 +71,8 @@ def target_of(text: str, *, or_endpoint: bool = False) -> str:
         return os.path.abspath(text)  # noqa: PTH100 - pathlib takes longer to import than this command to run
     if text and not or_endpoint and os.path.exists(f"/run/netns/{text}"):  # noqa: PTH110 - as above
         raise InputError(
-            f"{text!r} says not what kind of container it is", thing=text, hint=f"did you mean netns:{text}?"
+            f"{text!r} does not say what to attach",
+            thing=text,
+            hint=f"did you mean netns:{text}?",
         )
     return text

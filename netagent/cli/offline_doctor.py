@@ -1,8 +1,8 @@
-"""The doctor without an agent: loaded by the command line when none answers.
+"""The doctor without an agent: the command line loads it when no agent answers.
 
-The records are those of the journal, read apart; what a silent agent has not written down yet is not known, so an
-entry may seem left over that is only newer than the journal. Names are not asked for: which hosts are up, and so
-which names are hidden, only a running agent can say.
+It reads the records from the journal. Records that a hanging agent has not written yet are missing there, so an
+entry that is only newer than the journal may look left over. It does not check names: only a running agent knows
+which hosts are up and so which names are hidden.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SILENT = "no agent answers"
 
 
 def look(config_file: str | None) -> dict[str, Any]:
-    """The answer of `GET /v1/doctor`, as far as it can be given. Raises a NetagentError for a bad configuration."""
+    """Return the answer of `GET /v1/doctor`, as far as possible. Raises a NetagentError for a bad configuration."""
     config = configuration.load(Path(config_file) if config_file else None, {}, os.environ)
     diagnosis = trio.run(_diagnose, config)
     return {"schema": SCHEMA, **doctor(diagnosis, agent="silent")}
@@ -77,7 +77,7 @@ async def _diagnose(config: Config) -> Diagnosis:
 def _remembered(
     config: Config, links: list[LinkMessage], addresses: list[tuple[int, str]]
 ) -> tuple[Snapshot, Situation, StoredState] | None:
-    """What the journal and the key ring say; None on a host that is in no cluster."""
+    """Read the journal and the key ring; None on a host that is in no cluster."""
     ring = _key_ring(config)
     if ring is None:
         return None
@@ -105,7 +105,7 @@ def _remembered(
 
 
 def _key_ring(config: Config) -> Mapping[str, Any] | None:
-    """Its names only; the keys are of no use here."""
+    """Return the names in the key ring; the keys are not needed here."""
     try:
         ring = json.loads(config.keyring_file.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What `netagent` and `netagent --help` show: the commands in the order in which people need them."""
+"""The overview of `netagent` and `netagent --help`: the commands in the order in which users need them."""
 
 OVERVIEW = """\
 usage: netagent [OPTION…] COMMAND …
@@ -8,36 +8,36 @@ Service discovery and overlay networks for containers, without a central server.
 Cluster
   agent       run the agent of this host, in the foreground
   init        start a cluster with this host
-  invite      print a token that lets another host in
-  join        enter a cluster
-  leave       leave the cluster, giving back what this host owns
-  forget      hosts are gone for good: take over what they owned
-  withdraw    take this host's names back, because it is about to go down
-  members     the hosts of the cluster
+  invite      print a token that lets another host join
+  join        join a cluster, with a token
+  leave       leave the cluster and return the addresses that this host owns
+  forget      remove hosts that are gone for good, and take over their addresses
+  withdraw    withdraw the names of this host before it goes down
+  members     list the hosts of the cluster
 
 Networks and containers
   network     create, ls, inspect, rm, connect, disconnect, prune
-  attach      put a container into a network
-  detach      take it out again
-  link        make a service known under an alias inside one container
-  unlink      the reverse
-  publish     have a port of this host lead to a container
-  unpublish   the reverse
+  attach      attach a container to a network
+  detach      detach it
+  link        make a service resolvable under an alias in one container
+  unlink      remove a link
+  publish     forward a port of this host to a container
+  unpublish   stop forwarding the port
 
 Look; when something is wrong: status, then doctor, then inspect --why
-  status      this host in one screen
-  services    the services and where they are        (also: service ls)
-  endpoints   the containers and their addresses     (also: ps, endpoint ls)
-  doctor      is this host fit, has its kernel what the records say: with a fix for each finding
-  inspect     everything known of a name, id, address or MAC; with --why, what it made and what is missing
-  lookup      the answer that a container gets for a name
-  ping        does a packet get from a container to another, or from this host to another; where it stays
-  version     versions of this program and of the agent
+  status      show the state of this host on one screen
+  services    list the services and where they run   (also: service ls)
+  endpoints   list the containers and addresses      (also: ps, endpoint ls)
+  doctor      check this host, and compare its kernel with the records; suggests a fix for each problem
+  inspect     show everything known of a name, id, address or MAC; with --why, what is missing and why
+  lookup      show the DNS answer that a container gets for a name, and the reason
+  ping        test connectivity between containers or hosts, and show which layer drops the packets
+  version     print the versions of this program and of the agent
 
 This host
-  install     let docker, podman or cni know of netagent; or systemd
-  uninstall   the reverse
-  completion  completion for bash, zsh or fish
+  install     connect netagent to docker, podman, cni or systemd
+  uninstall   remove what `install` wrote
+  completion  print the completion script for bash, zsh or fish
 
 Options, before or after the command
   -o FORM        table, wide, json, ndjson or name     (--json is short for -o json)

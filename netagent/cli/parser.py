@@ -1,6 +1,6 @@
-"""How the command line is parsed: argparse that says what is wrong in a sentence, and what was probably meant.
+"""Parsing of the command line: argparse with errors in one sentence and a suggestion of the word meant.
 
-The commands themselves are in netagent.cli.grammar. Options that every command has may stand before or after it.
+The commands themselves are in netagent.cli.grammar. The options of every command may stand before or after it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from netagent.cli.render import FORMS
 from netagent.errors import InputError
 
 _COMMAND = "COMMAND"
-"""What stands in the help where a command is to be said."""
+"""Placeholder in the help for a command."""
 
 Take = Callable[[argparse.ArgumentParser], object]
-"""Gives a command its arguments."""
+"""Adds the arguments of a command."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises instead of exiting, and offers the word that was probably meant."""
+    """An ArgumentParser that raises InputError instead of exiting, and suggests the word that was probably meant."""
 
     def error(self, message: str) -> NoReturn:
-        """Wrong usage, as a sentence."""
+        """Raise InputError with a sentence about the wrong usage."""
         see = f"see `{self.prog} --help`"
         if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
             what, word = unusable.groups()
@@ -51,15 +51,15 @@ class Parser(argparse.ArgumentParser):
 
 
 class Root(Parser):
-    """Its help is the overview: argparse's own would be one unsorted list."""
+    """The top level. Its help is the overview, because that of argparse is one unsorted list."""
 
     def format_help(self) -> str:
-        """The overview."""
+        """Return the overview."""
         return OVERVIEW
 
 
 class ShowVersion(argparse.Action):
-    """`--version`: what everybody types first, and what needs no agent."""
+    """`--version`: users type it first, and it needs no agent."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print this program's version and exit."""
@@ -68,7 +68,7 @@ class ShowVersion(argparse.Action):
 
 
 def meant(word: str, choices: Sequence[str]) -> str:
-    """`did you mean …?`, or `""` when nothing is near."""
+    """Return `did you mean …?`, or `""` when no choice is similar."""
     near = (
         difflib.get_close_matches(word, choices, n=1)
         or [c for c in choices if word and c.startswith(word)][:1]
@@ -77,7 +77,7 @@ def meant(word: str, choices: Sequence[str]) -> str:
 
 
 def common_options(default: Any) -> argparse.ArgumentParser:
-    """Options of every command. Below the root their defaults are suppressed, so that the root's stand."""
+    """Options of every command. Below the root their defaults are suppressed, or they would replace the root's."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     group = common.add_argument_group("options of every command")
     group.add_argument("-o", "--output", choices=FORMS, default=default, metavar="FORM", help="|".join(FORMS))
@@ -96,7 +96,7 @@ def common_options(default: Any) -> argparse.ArgumentParser:
 
 
 def command_of(parser: argparse.ArgumentParser) -> Any:
-    """Behind what `parser` takes itself, a command has to be said: those that are added to this."""
+    """Return the subparsers of `parser`: one of the commands added to them is required after its own options."""
     return parser.add_subparsers(metavar=_COMMAND, required=True, parser_class=Parser)
 
 
@@ -117,7 +117,7 @@ class Adder:
         says: str = "",
         examples: str = "",
     ) -> None:
-        """A command: `names` is its name and then its aliases, `take` adds its arguments, `says` its description."""
+        """Add a command: `names` is its name, then its aliases; `take` adds its arguments; `says` describes it."""
         name, *aliases = names.split()
         if self._said is not None and self._said.isdisjoint(names.split()):
             self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
@@ -139,7 +139,7 @@ class Adder:
         parser.set_defaults(run=run, parser=parser)
 
     def word(self, name: str, says: str) -> Any:
-        """A word that is followed by another one."""
+        """Add a word that another command follows (`network` in `network create`)."""
         parser = self._words.add_parser(
             name, parents=[self._common], allow_abbrev=False, description=says, help=says
         )

@@ -1,8 +1,8 @@
-"""How answers look: five forms, one printer.
+"""Output of answers in five forms: table, wide, JSON, NDJSON and names.
 
-Tables are aligned, and fitted to the terminal when there is one: the widest cells give way first. What hosts say of
-themselves (names heard by mDNS, labels) is text from outside, so control characters never reach the terminal.
-JSON is ASCII, which spares scripts every question of encoding.
+Tables are aligned and fitted to the terminal, if there is one, by cutting the widest cells first. Names heard by mDNS
+and labels are text from outside, so control characters are removed before they reach the terminal. JSON output is
+ASCII, so that scripts need no encoding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 FORMS = ("table", "wide", "json", "ndjson", "name")
 GAP = "  "
 LEAST_CELL = 8
-"""Columns are not cut below this many characters; a narrower terminal wraps."""
+"""No column is cut below this many characters; a narrower terminal wraps."""
 
 _COLOURS = {
     "suspect": "33",
@@ -39,7 +39,7 @@ Item = Mapping[str, Any]
 
 
 class Column:
-    """A column of a table: a title and how to read its cell from an item."""
+    """A column of a table: its title, and the function that makes a cell of an item."""
 
     __slots__ = ("cell", "title", "wide")
 
@@ -51,7 +51,7 @@ class Column:
 
 
 class Printer:
-    """Writes answers in the form that was asked for."""
+    """Prints answers in the form that `-o` selects."""
 
     def __init__(
         self, form: str, out: TextIO | None = None, environment: Mapping[str, str] | None = None
@@ -73,7 +73,7 @@ class Printer:
     def items(
         self, items: Sequence[Item], columns: Sequence[Column], *, empty: str, warnings: Sequence[Item] = ()
     ) -> None:
-        """A list. `empty` is what people read when there is nothing; `warnings` are part of the JSON form only."""
+        """Print a list, or `empty` when a table has no rows; only JSON contains `warnings`."""
         if self.form == "json":
             said = {"warnings": warnings} if warnings else {}
             self.json({"schema": 1, **said, "items": items})
@@ -88,7 +88,7 @@ class Printer:
             self.lines([empty])
 
     def one(self, thing: Item, lines: Callable[[], Iterable[str]], *, name: str) -> None:
-        """One thing: `lines` make it readable, `name` is all of it for `-o name`."""
+        """Print one object: `lines` for people, `name` for `-o name`."""
         if self.is_machine:
             self.json(thing)
         elif self.form == "name":
@@ -97,16 +97,16 @@ class Printer:
             self.lines(lines())
 
     def json(self, value: Mapping[str, Any]) -> None:
-        """Indented for `json`, on one line for `ndjson`."""
+        """Print it indented for `json`, on one line for `ndjson`."""
         self._out.write(json.dumps(value, indent=2 if self.form == "json" else None) + "\n")
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """One object of a watched list, on one line in either JSON form, and at once."""
+        """Print one event of a watched list on one line, in both JSON forms, and flush it."""
         self._out.write(json.dumps(event) + "\n")
         self._out.flush()
 
     def redraw(self, lines: Iterable[str]) -> None:
-        """The screen anew; off a terminal, one table below the other."""
+        """Clear the terminal and print the lines; elsewhere print them below the earlier ones."""
         if self.is_terminal:
             self._out.write("\x1b[H\x1b[J")
         elif self._has_drawn:
@@ -116,11 +116,11 @@ class Printer:
         self._out.flush()
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Text that is rendered already."""
+        """Print lines as they are."""
         self._out.writelines(line + "\n" for line in lines)
 
     def table(self, items: Sequence[Item], columns: Sequence[Column]) -> list[str]:
-        """Aligned lines, header first. Columns in which no item has anything are left out of `table`."""
+        """Return aligned lines, header first. The form `table` leaves out columns that are empty in all rows."""
         wide = self.form == "wide"
         shown = [column for column in columns if wide or not column.wide]
         cells = {column.title: [clean(column.cell(item)) for item in items] for column in shown}
@@ -147,7 +147,7 @@ class Printer:
         return f"\x1b[{colour}m{text}\x1b[0m" if colour and self._colour else text
 
     def _width(self) -> int:
-        """Columns of the terminal; 0 when the output goes elsewhere and must be whole."""
+        """Return the columns of the terminal; 0 when the output goes elsewhere and must not be cut."""
         if not self.is_terminal or self.form == "wide":
             return 0
         if self._columns.isdecimal():
@@ -159,7 +159,7 @@ class Printer:
 
 
 def fitted(widths: Sequence[int], limit: int) -> list[int]:
-    """Widths whose sum with gaps is at most `limit`, taken from the widest; none is cut below LEAST_CELL."""
+    """Reduce the widest widths until their sum with gaps is at most `limit`; none falls below LEAST_CELL."""
     result = list(widths)
     excess = sum(result) + len(GAP) * (len(result) - 1) - limit
     while excess > 0:
@@ -172,23 +172,23 @@ def fitted(widths: Sequence[int], limit: int) -> list[int]:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters, with an ellipsis when something is missing."""
+    """Return at most `width` characters, with an ellipsis when text was cut."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def clean(text: str) -> str:
-    """Without control characters and the like: nothing from outside may move the cursor."""
+    """Remove control and other unprintable characters: text from outside must not move the cursor."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def some(texts: Sequence[str], most: int = 3) -> str:
-    """The first few, and how many more."""
+    """Join the first `most` texts; `+N` says how many more there are."""
     more = len(texts) - most
     return ", ".join(texts) if more <= 0 else f"{', '.join(texts[:most])} +{more}"
 
 
 def span(seconds: float) -> str:
-    """A length of time in one unit or two: `0.4 ms`, `400 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
+    """Format a length of time in one or two units: `0.4 ms`, `400 ms`, `12 s`, `3 min`, `5 h 10 min`, `2 d 3 h`."""
     if seconds < 1:
         return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
     whole = int(seconds)

@@ -1,7 +1,7 @@
-"""Answers that are no table: one thing, said in a few lines.
+"""Answers that are not tables: one object in a few lines.
 
-Every function gives lines and knows no terminal. `status` is the one that people read first and when something is
-wrong, so each line says what is, and each warning what to type.
+Each function yields lines and knows nothing of terminals. Operators read `status` first when something is wrong, so
+each line states a fact and each warning says what to type.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from netagent.cli.tables import ID_DIGITS
 
 _LABEL_WIDTH = len("data plane: ")
 _REFUSED = {
-    "packets_spoofed": "from containers with another's address",
+    "packets_spoofed": "from containers with a foreign source address",
     "packets_crossed": "from network to network",
     "packets_confined": "out of internal networks",
-    "packets_uninvited": "from outside, uninvited",
+    "packets_uninvited": "from outside, to no published port",
     "packets_hostward": "between a host and containers",
-    "packets_strangers": "to the tunnel from no member",
+    "packets_strangers": "to the VXLAN port from a non-member",
     "packets_floods": "of multicast beyond its budget",
     "packets_refused": "between containers without a link",
 }
-"""What our firewall counts, in words; other counters are shown by the words they are called."""
+"""The firewall's counters in words; other counters are shown by their names."""
 
 
 def status(answer: Item) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _cluster(answer: Item) -> Iterator[str]:
         "endpoints", f"{endpoints['local']} on this host, {endpoints['total']} in its networks{hidden}"
     )
     sandboxes = counted(dns["sandboxes"], "container")
-    running = f"answering in {sandboxes}" if dns["running"] else f"NOT RUNNING, {sandboxes} without names"
+    running = f"answering in {sandboxes}" if dns["running"] else f"NOT RUNNING, {sandboxes} without DNS"
     yield _line("dns", f"{running}, {counted(dns['queries'], 'query', 'queries')} so far")
     yield _line("drift", _drift(drift))
     yield _line("paths", _tally(answer["paths"]) or "no other host")
@@ -83,19 +83,19 @@ def _cluster(answer: Item) -> Iterator[str]:
 
 def _drift(drift: Item) -> str:
     if drift["checked_s"] is None:
-        return "not looked yet"
+        return "not checked yet"
     found = counted(drift["differences"], "difference") if drift["differences"] else "none"
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in drift.get("kinds", {}).items())
     told = f": {kinds}" if kinds else ""
     repaired = f", {drift['repaired']:,} repaired since the start{told}" if drift["repaired"] else ""
-    return f"{found} (looked {span(drift['checked_s'])} ago{repaired})"
+    return f"{found} (checked {span(drift['checked_s'])} ago{repaired})"
 
 
 def _heard(answer: Item) -> Iterator[str]:
-    """Who is out there, and in no cluster the two ways out."""
+    """List the hosts heard nearby; outside a cluster, also what to type next."""
     heard = answer["heard"]
     yield ""
-    yield "heard nearby:" if heard else "Nobody was heard on the local network."
+    yield "heard nearby:" if heard else "No other host was heard on the local network."
     for one in heard:
         nowhere = "in no cluster" if answer["cluster"] else "in no cluster either"
         unknown = "not of this cluster" if one["how"] == "gossip" else nowhere
@@ -109,14 +109,14 @@ def _heard(answer: Item) -> Iterator[str]:
     address = "" if any(one["cluster"] for one in heard) else " ADDRESS"
     join = f"netagent join{address}"
     yield ""
-    yield "This host belongs to no cluster. Type one of:"
+    yield "This host is in no cluster. Type one of:"
     yield f"  {'netagent init':<24}to start a cluster with this host"
-    yield f"  {join:<24}to enter one; it asks for the token that `netagent invite` prints on a member"
+    yield f"  {join:<24}to join one; it asks for the token that `netagent invite` prints on a member"
 
 
 def endpoint(answer: Item) -> Iterator[str]:
-    """What attach made, or found."""
-    what = "" if answer.get("created", True) else ", attached before"
+    """`netagent attach`: the endpoint that it made or found."""
+    what = "" if answer.get("created", True) else ", already attached"
     yield clean(
         f"{answer['name']} ({answer['id'][:ID_DIGITS]}) on {answer['host']} in {answer['network']}{what}"
     )
@@ -131,8 +131,8 @@ def endpoint(answer: Item) -> Iterator[str]:
 
 
 def network(answer: Item) -> Iterator[str]:
-    """What network create made, or found."""
-    what = "" if answer.get("created", True) else " exists with these options"
+    """`netagent network create`: the network that it made or found."""
+    what = "" if answer.get("created", True) else " already exists with these options"
     yield clean(f"network {answer['name']} ({answer['id'][:ID_DIGITS]}){what}")
     yield _line("subnets", ", ".join(answer["subnets"]))
     yield _line("names", f"end in {answer['domain']}")
@@ -141,18 +141,18 @@ def network(answer: Item) -> Iterator[str]:
 
 
 def space(use: Item) -> Iterator[str]:
-    """Above the owners of a network's address space."""
+    """Summarise a network's address space; printed above the table of owners."""
     yield ""
     known = "" if use["used"] is None else f", {use['used']:,} used, {use['free']:,} free"
-    away = f", {use['away']:,} of these with hosts that are away" if use["away"] else ""
-    unowned = f", {use['unowned']:,} with nobody who is known here" if use["unowned"] else ""
+    away = f", {use['away']:,} of these owned by hosts that are away" if use["away"] else ""
+    unowned = f", {use['unowned']:,} without an owner known here" if use["unowned"] else ""
     yield f"{counted(use['total'], 'address', 'addresses')}{known}{away}{unowned}"
     if use["used"] is None:
-        yield "what is used is not known here: those who take part do not answer"
+        yield "how many are used is not known here: no host of the network answers"
 
 
 def thing(answer: Item, kind: str) -> Iterator[str]:
-    """All fields of anything, one a line; empty ones and lists of endpoints are left to others."""
+    """Yield all fields of an object, one per line, except empty fields and lists that have tables of their own."""
     yield clean(f"{kind} {answer['name']}")
     fields = {
         key: value
@@ -168,30 +168,32 @@ def thing(answer: Item, kind: str) -> Iterator[str]:
 
 
 def origins(why: Item) -> Iterator[str]:
-    """Above the objects of `inspect --why`: the records that they follow from."""
+    """`inspect --why`: the records behind the objects; printed above the table of objects."""
     yield ""
     if not why["records"] and not why["objects"]:
-        yield "It follows from no record, and makes nothing on this host."
+        yield "It comes from no record, and no object on this host belongs to it."
         return
     for record in why["records"]:
         version = (
-            "a record that is not here (any more)"
+            "its record is not on this host (any more)"
             if record["epoch"] is None
             else f"epoch {record['epoch']}, sequence {record['sequence']} of its log"
         )
-        yield clean(f"the {record['kind']} {record['name']} follows from host {record['host']}: {version}")
+        yield clean(
+            f"the {record['kind']} {record['name']} was published by host {record['host']}: {version}"
+        )
     if why["left_out"]:
-        yield f"{counted(why['left_out'], 'further endpoint')} of this service not explained: name one of them"
+        yield f"{counted(why['left_out'], 'further endpoint')} of this service left out: inspect one of them by name"
     yield ""
 
 
 def fixes(why: Item) -> Iterator[str]:
-    """Below them: what to type for each that is wrong."""
+    """`inspect --why`: what to type for each object that is wrong; printed below the table."""
     wrong = [one for one in why["objects"] if one["fix"]]
     if not wrong:
         return
     yield ""
-    yield "netagent repairs its own objects within seconds; what stays, by hand:"
+    yield "netagent repairs its own objects within seconds; repair by hand what stays wrong:"
     for one in wrong:
         yield f"  ! {clean(one['thing'])}: {clean(_sentence([one['state'], one['reason']]))}"
         yield f"    fix: {clean(one['fix'])}"

@@ -1,15 +1,15 @@
-"""The columns of each list. The first ones are what a person looks for; `wide` has everything that fits a line."""
+"""The columns of each list: first those that users look for most; `-o wide` shows all."""
 
 from __future__ import annotations
 
 from netagent.cli.render import Column, Item, some, span
 
 ID_DIGITS = 12
-"""Of 32: enough to be unique among millions, and what users of other container tools know."""
+"""Of 32 digits: unique among millions, and the length that users of other container tools know."""
 
 
 def _up(service: Item) -> str:
-    unreached = service.get("unreached", 0)  # of an agent of the release before: not told
+    unreached = service.get("unreached", 0)  # agents of the previous release do not send it
     behind = f" ({unreached} unreached)" if unreached else ""
     return f"{service['answering']}/{service['endpoint_count']}{behind}"
 
@@ -19,7 +19,7 @@ def _addresses(item: Item) -> str:
 
 
 def _one_family(addresses: list[str]) -> list[str]:
-    """Of several endpoints' addresses those of IPv4, where there are any: the others would only double them."""
+    """Return the IPv4 addresses, or all if there are none: each endpoint should appear once."""
     return [a for a in addresses if ":" not in a] or addresses
 
 
@@ -43,7 +43,7 @@ def _loss(item: Item) -> str:
 
 
 def _path(item: Item) -> str:
-    """The word, and where it is small, how small."""
+    """Return the state of the path; for a degraded one also the size that still passes."""
     size = _path_mtu(item) if item["path"] == "degraded" else ""
     return f"{item['path']} to {size}" if size else str(item["path"])
 
@@ -55,12 +55,12 @@ def _options(item: Item) -> str:
 
 
 def _number(number: int | None) -> str:
-    """Nothing where it is not known."""
+    """Format the number; "" if it is not known."""
     return "" if number is None else f"{number:,}"
 
 
 def _use(item: Item, what: str) -> str:
-    return _number(item.get("use", {}).get(what))  # an agent of the release before does not say
+    return _number(item.get("use", {}).get(what))  # agents of the previous release do not send it
 
 
 def _free(item: Item) -> str:
@@ -78,7 +78,7 @@ def _away(share: Item) -> str:
 
 
 def _source(item: Item) -> str:
-    """Who told of it, where this host does not hold its record; an agent of the release before does not say."""
+    """Return the hosts that a row comes from, if this host lacks its record; older agents do not send it."""
     return some(item.get("told_by", [])) or str(item.get("source", ""))
 
 

@@ -1,8 +1,7 @@
-"""What the agent answers to those who ask it: one method a command (netagent.control.agent_service says what each
-means).
+"""The agent's answers to API requests: one method per command (netagent.control.agent_service says what each means).
 
-Thin on purpose. A command either changes something, which a use-case does (`endpoints`, `networks`, `agent`), or
-shows something, which `control.present` does from the view.
+Thin on purpose. A command either changes something, through a use-case (`endpoints`, `networks`, `agent`), or shows
+something, which `control.present` renders from the view.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 COMPARE_S: Final = 2.0
-"""How often what other members told is compared while a list is watched."""
+"""While a list is watched, how often the agent compares the answers of other members."""
 
 
 class AgentCommands:
@@ -67,11 +66,11 @@ class AgentCommands:
     # -- the agent itself ----------------------------------------------------------------------------------------
 
     async def status(self) -> schema.Status:
-        """This host in one screen."""
+        """Return the state of this host."""
         return await status_of(self._agent)
 
     async def version(self) -> schema.AgentVersion:
-        """The agent's version."""
+        """Return the agent's version."""
         return {"version": __version__, "python": platform.python_version(), "kernel": platform.release()}
 
     async def init(self, cluster: str) -> schema.Initialised:
@@ -80,7 +79,7 @@ class AgentCommands:
         return {"cluster": self._cluster_part(), "created": created}
 
     async def invite(self, ttl_s: float, uses: int) -> schema.Invitation:
-        """A token."""
+        """Make a token."""
         token = self._agent.invite(ttl_s, uses)
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ttl_s)
         return {
@@ -91,10 +90,10 @@ class AgentCommands:
         }
 
     async def join(self, addresses: Sequence[str], token: str) -> schema.Joined:
-        """Enter a cluster."""
+        """Join a cluster."""
         if not token:
             raise InputError(
-                "joining needs an invitation",
+                "a join needs a token",
                 thing="token",
                 hint="run `netagent invite` on a member and pass its token",
             )
@@ -116,7 +115,7 @@ class AgentCommands:
         return {"cluster": cluster, "detached": detached}
 
     async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
-        """Take over what hosts that are gone for good owned."""
+        """Evict hosts that are gone for good and take over the addresses they owned."""
         present = self._presenter()
         done = await self._cluster().eviction.forget(hosts, dead_for_s=dead_for_s, force=force)
         return {
@@ -126,12 +125,12 @@ class AgentCommands:
         }
 
     async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
-        """Take this host's names back everywhere."""
+        """Withdraw the names of this host on all hosts."""
         told = await self._cluster().leaving.withdraw(DRAIN_S if drain_s is None else drain_s)
         return {"name": self._agent.config.name, "told": told}
 
     async def members(self) -> list[schema.MemberInfo]:
-        """All hosts."""
+        """Return all hosts."""
         cluster, present = self._cluster(), self._presenter()
         return [present.member(host, self._sight(i)) for i, host in cluster.live.view.hosts.items()]
 
@@ -142,7 +141,7 @@ class AgentCommands:
     # -- networks ------------------------------------------------------------------------------------------------
 
     async def network_create(self, request: NetworkRequest) -> schema.Network:
-        """Make a network, or find that it exists."""
+        """Create a network, or return the existing one."""
         network, created = await self._cluster().networks.create(request)
         await self._agent.runtimes.wait_mirrored(network.network_id)
         found = shortcoming(network.record)
@@ -152,16 +151,18 @@ class AgentCommands:
         return {**self._presenter().network(network), "created": created, "warnings": warnings}
 
     async def network_list(self) -> list[schema.Network]:
-        """All networks, and who owns how much of each."""
+        """Return all networks, and how much of each every host owns."""
         overview = await self._overview()
         present = self._presenter(overview)
         return [self._with_use(present, network) for network in overview.view.networks.values()]
 
     async def network_inspect(self, network: str) -> schema.Network:
-        """One network: its endpoints are counted also where this host takes no part, if those who do answer."""
+        """Return one network. If this host is not in it, hosts that are in it supply the number of endpoints."""
         network_id = network_called(self._cluster().live.view, network).network_id
         overview = await self._overview({network_id})
-        found = network_called(overview.view, network_id)  # while others were asked, it may have gone
+        found = network_called(
+            overview.view, network_id
+        )  # it may have been removed while we asked other hosts
         return {**self._with_use(self._presenter(overview), found), "space": self._own_space(network_id)}
 
     def _with_use(self, present: Presenter, network: NetworkView) -> schema.Network:
@@ -190,12 +191,12 @@ class AgentCommands:
         return {"id": removed.network_id, "name": removed.unique_name, "detached": len(mine)}
 
     async def network_prune(self) -> list[schema.NetworkRemoved]:
-        """Remove all networks that nobody uses."""
+        """Remove all networks that have no endpoints."""
         removed = await self._cluster().networks.prune()
         return [{"id": one.network_id, "name": one.unique_name, "detached": 0} for one in removed]
 
     async def network_connect(self, network: str, target: str) -> schema.Endpoint:
-        """Put a sandbox into one more network, under the name it has."""
+        """Attach a sandbox to one more network, under the name it has."""
         cluster = self._cluster()
         named = [row for row in self._rows() if row.name == target]
         is_id = any(row.endpoint_id.startswith(target) for row in self._rows())
@@ -203,12 +204,12 @@ class AgentCommands:
             # The same container in several networks is one container.
             is_one = len({row.netns_path for row in named}) == 1
             row = named[0] if is_one else local_endpoint_called(cluster.live, target)
-            # What a runtime calls its container is no target.
+            # The runtime's name of a container is not a target.
             target = row.netns_path if row.origin else row.target
         return await self.attach(AttachRequest(target=target, network=network))
 
     async def network_disconnect(self, network: str, target: str) -> schema.Detached:
-        """Take a sandbox out of a network."""
+        """Detach a sandbox from a network."""
         cluster = self._cluster()
         found = network_called(cluster.live.view, network)
         for row in self._rows():
@@ -229,9 +230,9 @@ class AgentCommands:
     # -- endpoints -----------------------------------------------------------------------------------------------
 
     async def attach(self, request: AttachRequest) -> schema.Endpoint:
-        """Put a sandbox into a network."""
+        """Attach a sandbox to a network."""
         row, created = await self._cluster().endpoints.attach(request)
-        netns_name = "" if row.origin else netns_name_of(row.netns_path)  # a runtime has files of its own
+        netns_name = "" if row.origin else netns_name_of(row.netns_path)  # a runtime writes its own files
         found = resolv_conf.shortcoming(netns_name) if netns_name else None
         warnings: list[schema.Notice] = (
             [] if found is None else [{"code": "resolv-conf", "message": found[0], "cure": found[1]}]
@@ -239,7 +240,7 @@ class AgentCommands:
         return {**self._endpoint(row), "created": created, "warnings": warnings}
 
     async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
-        """Take an endpoint away."""
+        """Detach an endpoint."""
         cluster = self._cluster()
         networks = cluster.live.view.networks
         row = await cluster.endpoints.detach(endpoint, drain_s)
@@ -250,21 +251,21 @@ class AgentCommands:
         return self._endpoint(await self._cluster().endpoints.link(endpoint, link))
 
     async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:
-        """Take a link away."""
+        """Remove a link."""
         return self._endpoint(await self._cluster().endpoints.unlink(endpoint, link))
 
     async def publish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
-        """Have ports of this host lead to an endpoint."""
+        """Forward ports of this host to an endpoint."""
         return self._endpoint(await self._cluster().endpoints.publish(endpoint, publication))
 
     async def unpublish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
-        """Have them lead there no more."""
+        """Stop forwarding them."""
         return self._endpoint(await self._cluster().endpoints.unpublish(endpoint, publication))
 
     # -- the table -----------------------------------------------------------------------------------------------
 
     async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
-        """The endpoints of the cluster."""
+        """Return the endpoints of the cluster."""
         overview = await self._overview_for(only)
         present, view = self._presenter(overview), overview.view
         rows = self._cluster().live.fenced.values()
@@ -274,19 +275,19 @@ class AgentCommands:
         return found + await piece_by_piece(_each(present.noted, fenced, is_wanted))
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
-        """The services of the cluster."""
+        """Return the services of the cluster."""
         overview = await self._overview_for(only)
         present, view = self._presenter(overview), overview.view
         keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(view, only)))
         return await piece_by_piece(_services(present, view, dict.fromkeys(keys)))
 
     async def gaps(self, only: ListFilter) -> list[schema.Notice]:
-        """What such a list does not have."""
+        """Return a notice for each network that such a list lacks."""
         overview = await self._overview_for(only)
         return notices(self._presenter(overview), overview.gaps)
 
     async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
-        """One thing, everything known."""
+        """Return everything known of one object."""
         overview = await self._overview(local=local)
         present = self._presenter(overview)
         try:
@@ -299,9 +300,9 @@ class AgentCommands:
                 raise not_known(present, overview.gaps, error.message, thing) from None
             elif local:
                 raise NotFoundError(
-                    f"this host itself holds nothing that is called {thing!r}, or has that address or id",
+                    f"nothing on this host has the name, address or id {thing!r}",
                     thing=thing,
-                    hint="without `--local` the members that take part in other networks are asked as well",
+                    hint="leave out `--local` to ask also hosts of networks that this host is not in",
                 ) from None
             else:
                 raise
@@ -327,14 +328,15 @@ class AgentCommands:
         return why_of(present, explanation)
 
     async def _explain_endpoints(self, ids: Sequence[EndpointId], overview: ClusterOverview) -> WhyReport:
-        """Of what members told of nothing is in this host's kernel; the look at it is the same."""
+        """Explain the endpoints. Those known only from other members have no objects in this host's kernel; the same
+        code reads it."""
         cluster, present = self._cluster(), self._presenter(overview)
         endpoints = [one for endpoint_id in ids for one in endpoint_with(overview.view, endpoint_id)]
         told = overview.view if overview.told_by else None
         return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"], told)
 
     async def doctor(self) -> schema.Doctor:
-        """Checks of the host, of intent against kernel, and all that `status` warns of."""
+        """Run all checks: the host, records against kernel, and everything that `status` warns of."""
         diagnosis = await diagnose(self._agent)
         status = await status_of(self._agent, is_thorough=True)
         checks = CLUSTER_CHECKS if status["cluster"] is not None else ALONE_CHECKS
@@ -343,13 +345,13 @@ class AgentCommands:
         return doctor_of(whole, agent="answers")
 
     async def ping(self, asked: schema.PingRequest) -> schema.Ping:
-        """Does a packet get there?"""
+        """Test connectivity."""
         return await ping(self._cluster(), asked, self._agent.foreign_rules)
 
     async def lookup(
         self, name: str, rtype: str, from_endpoint: str, *, local: bool = False
     ) -> schema.Lookup:
-        """What the resolver would answer; a name outside the cluster is asked of the host's name servers."""
+        """Return the resolver's answer; for a name outside the cluster, that of the host's name servers."""
         cluster = self._cluster()
         found = await look_up(cluster, name, rtype, from_endpoint)
         if not local and not found["answers"]:
@@ -359,7 +361,7 @@ class AgentCommands:
         return await with_name_servers(cluster, found)
 
     async def wait_changed(self, seen: int) -> int:
-        """The generation of what lists show. What members told is compared anew meanwhile."""
+        """Wait until the generation of what lists show is not `seen`; also compares the answers of other members."""
         cluster = self._cluster()
         while True:
             with trio.move_on_after(COMPARE_S):
@@ -382,12 +384,12 @@ class AgentCommands:
     async def _overview(
         self, networks: Collection[NetworkId] | None = None, *, local: bool = False
     ) -> ClusterOverview:
-        """The cluster, or with `local` what this host holds of it."""
+        """Return the whole cluster, or with `local` only what this host has records of."""
         remote = self._cluster().gossip.remote_networks
         return remote.local_overview if local else await remote.overview(networks)
 
     async def _overview_for(self, only: ListFilter) -> ClusterOverview:
-        """Where a filter names a network or a host, nobody is asked about other networks."""
+        """Return the cluster; if the filter names a network or a host, without asking about other networks."""
         view = self._cluster().live.view
         network_id, host_id = self._places(view, only)
         wanted = {network_id} if network_id else None
@@ -396,7 +398,7 @@ class AgentCommands:
         return await self._overview(wanted, local=only.local)
 
     def _presenter(self, overview: ClusterOverview | None = None) -> Presenter:
-        """Without `overview` of what this host holds itself."""
+        """Return a presenter; without `overview`, for the records of this host only."""
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
         facts = {
@@ -409,7 +411,7 @@ class AgentCommands:
         return Presenter(known.view, cluster.keys.domain, facts, known.told_by, frozenset(unknown))
 
     def _is_untold(self, known: ClusterOverview, network_id: NetworkId) -> bool:
-        """Whether others take part in the network, and none of them told of it."""
+        """True if other hosts are in the network and none of them sent its endpoints."""
         others = known.view.attachments(network_id) - {known.view.local}
         return bool(others) and network_id not in known.told_by
 
@@ -419,7 +421,7 @@ class AgentCommands:
         if found is None:
             fenced = [e for e in view.fenced.values() if e.endpoint_id == row.endpoint_id]
             if not fenced:
-                raise FailedError(f"the endpoint {row.name} went away at the same moment", thing=row.name)
+                raise FailedError(f"the endpoint {row.name} was detached at the same moment", thing=row.name)
             found = fenced[0]
         return self._presenter().endpoint(found)
 
@@ -428,7 +430,7 @@ class AgentCommands:
         return {"id": row.endpoint_id, "name": row.name, "network": name}
 
     def _places(self, view: RegistryView, only: ListFilter) -> tuple[NetworkId | None, HostId | None]:
-        """The network and the host that a filter names. NotFoundError."""
+        """Return the network and the host that a filter names. Raises NotFoundError."""
         network = network_called(view, only.network).network_id if only.network else None
         if not only.host:
             return network, None
@@ -454,7 +456,7 @@ class AgentCommands:
 def _each(
     show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], bool] | None = None
 ) -> Pieces[list[S]]:
-    """As a list, in pieces: there may be ten thousand."""
+    """Render each as a list, in slices: there may be ten thousand."""
     shown = []
     for thing in things:
         if is_wanted is None or is_wanted(thing):

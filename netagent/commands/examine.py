@@ -1,8 +1,8 @@
-"""The doctor in the agent: gathers facts, lets the tables of checks decide. Changes nothing.
+"""The doctor in the agent: gathers facts and runs the tables of checks on them. Changes nothing.
 
-What is compared changes all the time, so nothing is taken for wrong that is only on its way. First the kernel and the
-resolver are given time to follow what is known; then they are looked at; and a difference counts only if it differs
-from what was known before the look *and* from what is known after it.
+The records change all the time, and a change that has not reached the kernel yet is not an error. So the doctor first
+waits until the kernel and the resolver have caught up, then reads them. A difference counts only if the kernel
+differs from the records as of before the reading *and* from those as of after it.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ SETTLE_S: Final = 2.0
 VISITS_S: Final = 5.0
 QUESTIONS_S: Final = 5.0
 MAX_ASKED_SANDBOXES: Final = 100
-"""Others are asked another time: which, chance decides."""
+"""Sandboxes asked per run, chosen at random."""
 MAX_QUESTIONS: Final = 12
-"""In one sandbox: its own names, and some of others."""
+"""Names asked for in one sandbox: its own, and some of other endpoints."""
 JOURNAL_TRIES: Final = 3
 _AGAIN_S: Final = 0.1
 
 
 async def diagnose(agent: Agent) -> Diagnosis:
-    """Everything that can be known by the agent."""
+    """Run all checks with everything that the agent knows."""
     cluster = agent.cluster
     with closing(Netlink(open_socket())) as netlink:
         if cluster is None:
@@ -90,7 +90,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> F
         others = addresses_of_others(cluster.live.view)
         networks = network_facts(cluster.live.view, cluster.live.rows.values())
         status = cluster.following.supervisor.status()
-        resolver = "" if status["running"] else str(status["trouble"] or "it does not answer")
+        resolver = "" if status["running"] else str(status["trouble"] or "the resolver does not answer")
     return FactSources(
         state_dir=config.state_dir,
         gossip_port=config.gossip_port,
@@ -110,7 +110,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> F
 
 
 def network_facts(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> tuple[NetworkFacts, ...]:
-    """All networks in force, as the checks of the host want them."""
+    """Return all networks in force, in the form that the checks of the host take."""
     here = {row.network_id for row in rows}
     return tuple(
         NetworkFacts(
@@ -167,11 +167,11 @@ async def _wait_settled(cluster: Cluster, known: Snapshot) -> str:
     with trio.move_on_after(SETTLE_S):
         await cluster.following.projection.wait_followed(known.revision)
         return ""
-    return f"kernel or resolver had not followed what the agent knows after {SETTLE_S:g} s"
+    return f"after {SETTLE_S:g} s the kernel or the resolver still lagged behind what the agent knows"
 
 
 async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> list[Difference]:
-    """Those that are there whether one goes by what was known before the look or by what is known after it."""
+    """Return the differences both from the snapshot `known` before the reading and from the present one."""
     situation = situation_of(cluster)
 
     def compare(snapshot: Snapshot) -> Pieces[list[Difference]]:
@@ -199,24 +199,25 @@ def _firewall_findings(
                 found += chain_findings(family, wanted, tables.rules_in(Family(family)))
             found += element_findings(ruleset, tables.lacking(ruleset), whose)
         except FileNotFoundError:
-            found.append(Finding("tables", "a table of ours is missing in the firewall", RESTORE))
+            found.append(Finding("tables", "a table of netagent is missing in the firewall", RESTORE))
         except OSError as error:
             found.append(Finding("tables", f"the firewall cannot be read: {error.strerror}", RESTORE))
     trouble = cluster.kernel.guard.status().trouble
     if trouble:
-        found.append(Finding("tables", f"the firewall is not as it should be: {trouble}", RESTORE))
+        found.append(Finding("tables", f"the firewall differs from what netagent needs: {trouble}", RESTORE))
     return tuple(found)
 
 
 def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable[[str], str]:
-    """Owners of underlay addresses, and of what endpoints have."""
+    """Return a function that names the owner of an underlay address or of an endpoint's address or MAC."""
     hosts = {h.record.underlay: f"host {host_text(view, i)}" for i, h in view.hosts.items() if h.record}
     things = {key: text for (_, key), text in owned.items() if key}
     return lambda word: hosts.get(word) or things.get(word, "")
 
 
 async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
-    """Lines for all endpoints of this host, and how many containers there was no time for."""
+    """Return the status of objects inside the containers of this host, and the number of containers for which no
+    time was left."""
     rows = [row for row in known.rows.values() if row.stage is Stage.PUBLISHED and row.netns_inode]
     seen = await visit_all(rows, patience_s=VISITS_S)
     lines: list[ObjectStatus] = []
@@ -232,7 +233,8 @@ async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
 
 
 async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
-    """Wrong answers, each asked for once more after the resolver had time to follow; and the number of questions."""
+    """Return wrong answers and the number of questions. A wrong answer counts if it is still wrong when asked again,
+    after the resolver had time to catch up."""
     askers = _askers(cluster.live.now)
     found: list[NameFault] = []
     asked = 0
@@ -253,7 +255,7 @@ async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
 
 
 def _askers(known: Snapshot) -> list[LocalEndpointRow]:
-    """One endpoint of each sandbox, of some sandboxes."""
+    """Choose some sandboxes, and one endpoint of each."""
     by_box = {
         sandbox_of(row): row
         for row in known.rows.values()
@@ -275,7 +277,7 @@ async def _source(cluster: Cluster) -> ZoneSource:
 
 
 def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[ResolverQuestion]:
-    """About the endpoint itself, and about some others of its network."""
+    """Return questions about the endpoint itself and about some others of its network."""
     view = cluster.live.view
     network = view.networks.get(row.network_id)
     own = view.endpoints.get(row.endpoint_id)
@@ -311,7 +313,8 @@ async def _faults(
 
 
 async def _compare_journal(cluster: Cluster) -> tuple[Finding, ...] | str:
-    """Findings that stay: what is being written at this moment is on disk a little before the agent goes by it."""
+    """Return findings that remain on a second comparison: a record that is just being written is on disk a moment
+    before the agent's view contains it."""
     found: tuple[Finding, ...] = ()
     for attempt in range(JOURNAL_TRIES):
         if attempt:

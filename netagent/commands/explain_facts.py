@@ -1,4 +1,4 @@
-"""Gathers what `why` explains: a fresh look at the kernel, into the container, and at what its resolver answers."""
+"""Facts for `inspect --why`: reads the kernel and the container afresh, and asks the container's resolver."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from netagent.registry.view import EndpointView, RegistryView
 from netagent.slices import piece_by_piece
 
 SETTLE_S = 2.0
-"""How long the kernel and the resolver may take to follow what was known when the question came."""
+"""How long the kernel and the resolver may take to catch up with the records as of the request."""
 MAX_EXPLAINED = 20
-"""Endpoints of one service; the number of the others is told."""
+"""Endpoints explained per service; of further ones the answer gives the number."""
 
 NamesOf = Callable[[EndpointView], Sequence[str]]
 
 
 def situation_of(cluster: Cluster) -> Situation:
-    """What the kernel's state follows from beside the records."""
+    """Return what determines the kernel's state beside the records."""
     return Situation(
         cluster_id=ClusterId(cluster.keys.cluster_id),
         domain=cluster.keys.domain,
@@ -48,7 +48,7 @@ def situation_of(cluster: Cluster) -> Situation:
 
 
 async def gather(cluster: Cluster) -> Evidence:
-    """Records and kernel at one moment, or as near to one as two things can be."""
+    """Return records and kernel as of the same moment, as nearly as possible."""
     known, situation = cluster.live.now, situation_of(cluster)
     with trio.move_on_after(SETTLE_S):
         await cluster.following.projection.wait_programmed(known.revision)
@@ -70,8 +70,8 @@ async def gather(cluster: Cluster) -> Evidence:
 async def explain_endpoints(
     cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf, told: RegistryView | None = None
 ) -> explain.WhyReport:
-    """Why each of them is reachable, or is not. `told`: the registry with what members told of networks that this
-    host takes no part in."""
+    """Explain why each endpoint is reachable or not. `told`: the registry, with what other members sent of networks
+    that this host is not in."""
     evidence = await gather(cluster)
     if told is not None:
         evidence = dataclasses.replace(evidence, view=told)
@@ -95,7 +95,7 @@ def _published(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
         with closing(nftables.open_socket()) as sock:
             return list(published_lines(row, ruleset, Tables(sock).lacking(ruleset)))
     except FileNotFoundError:
-        reason, state = "the firewall has no table of ours", State.MISSING
+        reason, state = "netagent's firewall table is missing", State.MISSING
     except OSError as error:
         reason, state = f"the firewall cannot be read: {error.strerror}", State.NOT_KNOWN
     return [
@@ -107,7 +107,8 @@ def _published(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
 async def _replies(
     evidence: Evidence, own: LocalEndpointRow | None, endpoint: EndpointView, names: tuple[str, ...]
 ) -> Replies | None:
-    """Asked in the endpoint's own container, else in the first of this host's that is in its network."""
+    """Return DNS replies as the endpoint's own container gets them, else as the first container of this host in its
+    network does."""
     rows = evidence.rows.values()
     asker = own or next(
         (row for row in rows if row.network_id == endpoint.network_id and row.netns_inode), None
@@ -118,7 +119,7 @@ async def _replies(
 
 
 async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.WhyReport:
-    """What the network is on this host."""
+    """Explain the objects of a network on this host."""
     evidence = await gather(cluster)
     network = evidence.view.networks.get(network_id)
     if network is None:
@@ -129,7 +130,7 @@ async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.Wh
 
 
 async def explain_host(cluster: Cluster, host_id: HostId) -> explain.WhyReport:
-    """How this host reaches another one."""
+    """Explain the objects by which this host reaches another one."""
     evidence = await gather(cluster)
     host = evidence.view.hosts.get(host_id)
     if host is None:
@@ -140,6 +141,6 @@ async def explain_host(cluster: Cluster, host_id: HostId) -> explain.WhyReport:
 
 
 def endpoint_with(view: RegistryView, endpoint_id: EndpointId) -> list[EndpointView]:
-    """The endpoint of that id, also one that is fenced."""
+    """Return the endpoint with that id, even if it is fenced."""
     found = view.endpoints.get(endpoint_id)
     return [found] if found else [e for e in view.fenced.values() if e.endpoint_id == endpoint_id]

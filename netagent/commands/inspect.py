@@ -1,4 +1,4 @@
-"""`inspect THING`: what a name, id, address or MAC stands for. Pure."""
+"""`inspect THING`: find what a name, id, address or MAC refers to. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _LOOKED_AT_A_PIECE: Final = 512
 
 
 def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
-    """In pieces, as there may be ten thousand endpoints. A name shared by several kinds means the service first, then
-    endpoint, network, host. NotFoundError, InputError."""
+    """Return everything known of `thing`, in slices, as there may be ten thousand endpoints. A name shared by several
+    kinds means the service first, then endpoint, network, host. Raises NotFoundError, InputError."""
     view = present.view
     thing = thing.removesuffix(".").removesuffix("." + present.domain)
     endpoint = yield from _endpoint_by_address(present, thing)
@@ -62,7 +62,7 @@ def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.I
         found += [h for i, h in view.hosts.items() if i.startswith(thing)]
     if not found:
         raise NotFoundError(
-            f"nothing is called {thing!r}, or has that address or id",
+            f"nothing has the name, address or id {thing!r}",
             thing=thing,
             hint="see `netagent services`, `netagent endpoints`, `netagent network ls`, `netagent members`",
         )
@@ -89,15 +89,15 @@ def _only(found: Iterable[T], thing: str, ids: Iterable[str]) -> T:
     every = list(found)
     if len(every) > 1:
         raise InputError(
-            f"{thing!r} is {len(every)} things: {', '.join(sorted(ids))}",
+            f"{thing!r} is ambiguous, {len(every)} objects match: {', '.join(sorted(ids))}",
             thing=thing,
-            hint="name one of them",
+            hint="give one of these",
         )
     return every[0]
 
 
 def _endpoints_at(view: RegistryView, thing: str) -> list[EndpointView]:
-    """NAME.HOST.NETWORK, as `attach` prints it."""
+    """Find endpoints by NAME.HOST.NETWORK, as `attach` prints it."""
     name, _, place = thing.partition(".")
     return [endpoint for endpoint in view.endpoints_named(name) if place and place == _place(view, endpoint)]
 
@@ -108,7 +108,7 @@ def _place(view: RegistryView, endpoint: EndpointView) -> str:
 
 
 def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspection:
-    """What is only noted of an endpoint, because this host was forgotten."""
+    """Return the note kept of an endpoint that was fenced when this host was evicted."""
     return {"kind": "endpoint", **present.noted(endpoint)}
 
 
@@ -125,7 +125,7 @@ def _endpoint_by_address(present: Presenter, thing: str) -> Pieces[EndpointView 
 
 
 def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
-    """NAME or NAME.NETWORK."""
+    """Find services by NAME or NAME.NETWORK."""
     view = present.view
     found = []
     for network_id in view.networks_with_endpoints:
@@ -135,7 +135,7 @@ def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
 
 
 def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
-    """ALIAS or ALIAS.NETWORK, as if those who have it were a service: that is how names lead to them."""
+    """Find endpoints by ALIAS or ALIAS.NETWORK, as one service: DNS answers for an alias in the same way."""
     view = present.view
     found = []
     for network_id in view.networks_with_endpoints:
@@ -145,8 +145,8 @@ def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
 
 
 def is_called(endpoint: EndpointView, thing: str) -> bool:
-    """Whether a list that is asked for the service `thing` has the endpoint: by the service's name, by an alias, or
-    by what compose or the runtime calls it."""
+    """True if `--service THING` selects the endpoint: by the name of its service, by an alias, or by the name that
+    compose or the runtime gives it."""
     record = endpoint.record
     if thing == record.service or thing in record.aliases:
         return True
@@ -154,13 +154,13 @@ def is_called(endpoint: EndpointView, thing: str) -> bool:
 
 
 def _host_by_address(view: RegistryView, thing: str) -> HostView | None:
-    """Of those that were at this underlay address, the one that is; a host that left is there no more."""
+    """Return the present host at this underlay address; hosts that left do not count."""
     found = [host for host in view.hosts.values() if host.record and host.record.underlay == thing]
     return min(found, key=lambda host: (host.agent is AgentState.LEFT, host.host_id), default=None)
 
 
 def _host_inside(view: RegistryView, thing: str) -> HostView | None:
-    """Who has this address or MAC itself, in a network made with `--host-access`."""
+    """Return the host that has this address or MAC in a network made with `--host-access`."""
     mac, address = thing.lower(), _address(thing)
     for network in view.networks.values():
         subnets = network.record.subnets
@@ -172,7 +172,7 @@ def _host_inside(view: RegistryView, thing: str) -> HostView | None:
 
 
 def _address(thing: str) -> str:
-    """As it is written everywhere, empty when it is none."""
+    """Return the canonical form of an address; "" if it is not one."""
     try:
         return str(ipaddress.ip_address(thing))
     except ValueError:
@@ -219,7 +219,7 @@ def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schem
 
 
 def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> Pieces[list[schema.Endpoint]]:
-    """In the order of `netagent endpoints`."""
+    """Render the endpoints in the order of `netagent endpoints`."""
     every = []
     for endpoint in endpoints:
         every.append(present.endpoint(endpoint))

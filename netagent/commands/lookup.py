@@ -30,11 +30,11 @@ from netdns.name import from_text
 
 _DECIDED: Final = {"NOERROR", "NXDOMAIN"}
 _MAX_MEANT: Final = 3
-"""Containers that are named where a name is what a runtime calls them."""
+"""At most this many containers are named if the name is only what a runtime calls them."""
 
 
 async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
-    """Asks the source that the resolver process has, over the table of this moment. InputError, NoError."""
+    """Ask a zone source like the resolver's, over the present table. Raises InputError, NotFoundError."""
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
     sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
     view = cluster.live.view
@@ -50,9 +50,9 @@ async def look_up_elsewhere(
     present: Presenter,
     overview: ClusterOverview,
 ) -> schema.Lookup:
-    """`here` is what a container of this host gets for the name and type `asked`: nothing. What one gets in the
-    networks that other members told of, and what is called so without being a name. FailedError where the name was
-    asked for from no container, and hosts that may know it do not answer."""
+    """Return the answer in the networks that other members know, and the containers that have this name without a
+    DNS name; `here` is the negative answer that a container of this host gets for `asked`. Raises FailedError if the
+    look-up is not from a container and hosts that may know the name do not answer."""
     name, rtype = asked
     found = here
     if not here["asked_for"] and overview.told_by:
@@ -63,19 +63,19 @@ async def look_up_elsewhere(
     if found["answers"]:
         where = [n for n in overview.told_by if f".{present.network_name(n)}." in found["name"]]
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
-        reason = f"{found['reason']}; told by {', '.join(hosts)}: this host takes no part in that network"
+        reason = f"{found['reason']}; reported by {', '.join(hosts)}, as this host is not in that network"
         return {**found, "reason": reason}
     if found["status"] != "NOERROR" and (meant := await piece_by_piece(_meant(present, name))):
         return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
     networks = overview.view.networks
     gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]
     if gaps and not here["asked_for"]:
-        raise not_known(present, gaps, f"nothing that is known here is called {name}", name)
+        raise not_known(present, gaps, f"nothing known here has the name {name}", name)
     return found
 
 
 def _may_be_in(name: str, network: NetworkView, domain: str) -> bool:
-    """Whether a name or address, as it was typed, can be one of a network of which nothing is known."""
+    """True if a name or address, as typed, may belong to a network whose endpoints are not known here."""
     with suppress(ValueError):
         address = ipaddress.ip_address(name)
         return any(address in ipaddress.ip_network(subnet) for subnet in network.record.subnets)
@@ -88,7 +88,7 @@ class _Warnings(TypedDict):
 
 
 def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
-    """Where the name is one that several compose projects claim."""
+    """Return a warning if several compose projects claim the name."""
     label, _, place = found["name"].removesuffix(".").removesuffix(f".{domain}").partition(".")
     network = view.network_named(place)
     one = None if network is None else shared_name(view, network.network_id, label)
@@ -96,7 +96,7 @@ def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
 
 
 def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
-    """Containers that are called so in another network, or by their runtime or compose: a sentence for each."""
+    """Yield a sentence for each container with this name in another network, or in its runtime or compose."""
     found: list[str] = []
     for endpoint in present.view.endpoints.values():
         yield
@@ -109,7 +109,7 @@ def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
             found.append(f"{who}, whose name in network {shown['network']} is {names}")
         elif name not in {endpoint.record.service, *endpoint.record.aliases}:
             # Else it is among those that the answer left out, with the reason.
-            found.append(f"{who}, to which no name leads: {shown['reason']}")
+            found.append(f"{who}, which has no DNS name: {shown['reason']}")
     return sorted(found)[:_MAX_MEANT]
 
 
@@ -122,7 +122,11 @@ async def _explained(
 ) -> NameExplanation:
     name, rtype = asked
     if rtype not in TYPES:
-        raise InputError(f"{rtype!r} can't be looked up", thing=rtype, hint="take one of " + ", ".join(TYPES))
+        raise InputError(
+            f"{rtype!r} is not a record type that lookup knows",
+            thing=rtype,
+            hint="use one of " + ", ".join(TYPES),
+        )
     rows = cluster.live.rows
     beside = [row for row in rows.values() if sandbox_of(row) == sandbox_id]
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
@@ -140,7 +144,7 @@ async def _explained(
             )
         )
     except DnsError as error:
-        raise InputError(f"{name!r} is no domain name: {error}", thing=name, hint="correct it") from None
+        raise InputError(f"{name!r} is not a domain name: {error}", thing=name, hint="correct it") from None
 
 
 def _lookup(explained: NameExplanation, asked_for: str) -> schema.Lookup:
@@ -159,7 +163,7 @@ def _lookup(explained: NameExplanation, asked_for: str) -> schema.Lookup:
 
 
 async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lookup:
-    """A name outside the cluster is asked of the host's name servers."""
+    """Complete a forwarded look-up: ask the host's name servers for a name outside the cluster."""
     if found["status"] != FORWARDED:
         return found
     servers = cluster.following.supervisor.name_servers()
@@ -173,13 +177,13 @@ async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lo
 def answered(
     found: schema.Lookup, answers: Sequence[NameServerReply], subnets: Collection[str]
 ) -> schema.Lookup:
-    """A forwarded look-up with what the host's name servers said. As in the resolver, the first of them that says
-    anything decides, also if it says no; and an answer with an address that is inside (`subnets`) becomes an empty
-    one."""
+    """Return a forwarded look-up with the answer of the host's name servers. As in the resolver, the first server
+    that answers decides, even with NXDOMAIN, and an answer with an address inside the overlay (`subnets`) becomes
+    empty."""
     best = next((one for one in answers if one.status in _DECIDED), None)
     said = "; ".join(map(say_answer, answers)) or "the host has no name server"
     if best is not None and any(_is_inside(address, subnets) for address, _ in best.addresses):
-        said += "; containers get none of that, because it leads inside"
+        said += "; containers get an empty answer, because the address is inside the overlay"
         best = None
     return {
         **found,

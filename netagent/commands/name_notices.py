@@ -1,4 +1,4 @@
-"""What `status` and `lookup` say of names that lead somewhere else than is expected. Pure."""
+"""Warnings of `status` and `lookup` about names that several containers claim. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from netagent.control import schema
 from netagent.registry.shared_names import CURE, SharedName
 
 SHOWN: Final = 10
-"""Names told one by one; of more their number is told."""
+"""Names shown one by one; of further ones the notice gives the number."""
 
 
 def name_notices(found: Sequence[SharedName]) -> list[schema.Notice]:
-    """One for each name, and one for those beyond SHOWN."""
+    """Return one notice for each name, and one for those beyond SHOWN."""
     notices: list[schema.Notice] = [
         {"code": "shared-name", "message": one.text, "cure": CURE} for one in found[:SHOWN]
     ]
     if len(found) > SHOWN:
-        message = f"and {len(found) - SHOWN} more names that several containers claim"
+        message = f"several containers claim the same name, {len(found) - SHOWN} times more"
         notices.append({"code": "shared-name", "message": message, "cure": "`netagent doctor` lists them"})
     return notices

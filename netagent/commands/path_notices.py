@@ -1,4 +1,4 @@
-"""What `status` says of paths that are not as they should be, with the way out. Pure."""
+"""Warnings of `status` about broken or degraded paths, each with a cure. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from netagent.model.ids import HostId
 from netagent.registry.view import AgentState, HostView
 
 SHOWN = 3
-"""Hosts named one by one; of more their number is told."""
+"""Hosts named one by one; of further ones the notice gives the number."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathEnds:
-    """Where this host's packets come from and go to."""
+    """Address and port of this host's end of each path."""
 
     address: str
     vxlan_port: int
 
     @property
     def overhead_bytes(self) -> int:
-        """What VXLAN adds to a container's packet."""
+        """Return the bytes that VXLAN adds to a container's packet."""
         return 70 if ":" in self.address else 50
 
 
 def path_notices(
     present: Presenter, sights: Mapping[HostId, ProbeView], place: PathEnds
 ) -> Iterable[schema.Notice]:
-    """One for each path in trouble, the first SHOWN of each kind."""
+    """Return a notice for each path in trouble, the first SHOWN of each kind."""
     found: dict[str, list[schema.Notice]] = {}
     for host_id, host in present.view.hosts.items():
         if host_id == present.view.local:
@@ -43,23 +43,23 @@ def path_notices(
         if len(notices) > SHOWN:
             yield {
                 "code": code,
-                "message": f"and {len(notices) - SHOWN} more paths in the same trouble",
+                "message": f"{len(notices) - SHOWN} more paths have the same problem",
                 "cure": "see `netagent members -o wide`",
             }
 
 
 def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable[schema.Notice]:
-    """One, where checksums that this host's network card makes inside VXLAN arrive wrong."""
+    """Return one notice if checksums that this host's network card computes inside VXLAN arrive wrong."""
     hosts = [present.view.hosts[host_id] for host_id in broken if host_id in present.view.hosts]
     names = sorted(host.unique_name or host.name for host in hosts)
     if names:
         others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         yield {
             "code": "checksum-offload",
-            "message": f"checksums that the network card makes inside VXLAN arrive wrong at "
-            f"{', '.join(names[:SHOWN])}{others}: the kernel makes them instead, which costs some throughput",
-            "cure": "nothing breaks by it; another driver or firmware of the card, here or there, may give it back, "
-            "which is noticed by itself",
+            "message": f"checksums that the network card computes inside VXLAN arrive wrong at "
+            f"{', '.join(names[:SHOWN])}{others}: the kernel computes them instead, which costs some throughput",
+            "cure": "connections keep working; to regain the throughput, try another driver or firmware of the card, "
+            "here or there: the agent notices when it works",
         }
 
 
@@ -69,10 +69,10 @@ def _notice(present: Presenter, host: HostView, sight: ProbeView, place: PathEnd
     if is_of_other_family(host, place.address):
         return {
             "code": "underlay-family",
-            "message": f"{name} is reached at {member['address']} and this host at {place.address}: hosts of a "
-            "cluster are reached by one family of addresses, so nothing passes between these two, not even between "
+            "message": f"{name} has the address {member['address']} and this host {place.address}: the hosts of a "
+            "cluster need addresses of one family, so nothing passes between these two, not even between "
             "their agents",
-            "cure": f"give this host or {name} an address of the other's family, which `advertise` chooses",
+            "cure": f"set `advertise` of this host or of {name} to an address of the other's family",
         }
     if host.agent is not AgentState.ALIVE or path is None:
         return None  # a dead agent has a notice of its own
@@ -82,32 +82,32 @@ def _notice(present: Presenter, host: HostView, sight: ProbeView, place: PathEnd
             wire = path.wanted_bytes + place.overhead_bytes
             return {
                 "code": "path-degraded",
-                "message": f"the path to {name} carries packets of at most {path.size_bytes} bytes of the "
-                f"{path.wanted_bytes} that a network sends: TCP is kept below, other large packets are lost or cut",
+                "message": f"the path to {name} carries packets of at most {path.size_bytes} bytes, but a network "
+                f"sends up to {path.wanted_bytes}: TCP is kept below, other large packets are lost or fragmented",
                 "cure": f"let packets of {wire} bytes pass between {ends}, "
-                f"or make the network anew with `--mtu {path.size_bytes}`",
+                f"or recreate the network with `--mtu {path.size_bytes}`",
             }
         case "lossy":
             return {
                 "code": "path-lossy",
-                "message": f"the path to {name} loses {member['loss_percent']:g} % of what goes there and back",
-                "cure": f"see to the network between {ends}",
+                "message": f"the path to {name} loses {member['loss_percent']:g} % of packets on the round trip",
+                "cure": f"check the network between {ends}",
             }
         case "one-way":
             return {
                 "code": "path-one-way",
-                "message": f"packets from {name} arrive, but no answer to ours does" + _consequence(host),
-                "cure": f"let UDP port {place.vxlan_port} pass from {place.address} to {member['address']}",
+                "message": f"packets from {name} arrive, but it does not answer ours" + _consequence(host),
+                "cure": f"allow UDP port {place.vxlan_port} from {place.address} to {member['address']}",
             }
         case "down":
             return {
                 "code": "path-down",
-                "message": f"the agent of {name} answers, but nothing passes between the containers"
+                "message": f"the agent of {name} answers, but no packets pass between the containers"
                 + _consequence(host),
-                "cure": f"let UDP port {place.vxlan_port} pass between {ends}",
+                "cure": f"allow UDP port {place.vxlan_port} between {ends}",
             }
     return None
 
 
 def _consequence(host: HostView) -> str:
-    return ": names lead to replicas on other hosts, where there are any" if host.is_unreached else ""
+    return ": names lead to replicas on other hosts, if there are any" if host.is_unreached else ""

@@ -1,4 +1,4 @@
-"""`netagent ping [FROM] TO[:PORT] [--trace]`: does a packet get there, and if not, where does it stay?"""
+"""`netagent ping [FROM] TO[:PORT] [--trace]`: test connectivity, and find the layer that drops the packets."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ from netagent.registry.view import AgentState, EndpointView, HostView, RegistryV
 from netagent.rpc import messages
 
 MAX_ADDRESSES = 8
-"""Of a service with many replicas the first are asked."""
+"""Ping at most this many replicas of a service, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """Whom to reach. What is said of one host and one endpoint is said of the first address."""
+    """The destination. `host_id` and `endpoint` are those of the first address."""
 
     addresses: tuple[str, ...]
-    """The first is the one that the trace follows."""
+    """The trace follows the first."""
     named: str
-    """How the addresses were found; a sentence."""
+    """A sentence about how the addresses were found."""
     host_id: HostId | None
-    """That has them; None for what is not ours."""
+    """The host of the first address; None outside the overlay."""
     endpoint: EndpointView | None
     full_bytes: int | None
-    """As large as packets there may be; None where that is not known."""
+    """The largest packet that the network allows, in bytes; None if not known."""
     port: int | None = None
-    """Connections are opened to it; None: echoes are sent."""
+    """Open connections to this port; None: send echo requests."""
     called: str = ""
-    """Who answers, for a sentence; empty where it is what the user typed."""
+    """What answers, for the message; empty if it is what the user typed."""
 
 
 async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
-    """Send, count, and say where it gets lost. InputError, NotFoundError."""
+    """Send packets, count the replies, and say where packets are lost. Raises InputError, NotFoundError."""
     text, port = _split(asked["to"])
     row = _asker(cluster, asked["from"]) if asked["from"] else None
     aim = await (_aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port))
@@ -88,19 +88,19 @@ async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: Forei
 
 
 def _asker(cluster: Cluster, text: str) -> LocalEndpointRow:
-    """A container by one of its endpoints. That it has one of this name in each of several networks is no matter."""
+    """Find a container by the name of an endpoint. Endpoints of one container that share a name count as one."""
     named = [row for row in cluster.live.rows.values() if row.name == text]
     is_one = len({sandbox_of(row) for row in named if row.netns_inode}) == 1
     return named[0] if is_one else local_endpoint_called(cluster.live, text)
 
 
 def _split(text: str) -> tuple[str, int | None]:
-    """TO[:PORT]; an IPv6 address with a port stands in brackets."""
+    """Split TO[:PORT]; an IPv6 address with a port needs brackets."""
     name, colon, port = text.rpartition(":")
     if text.startswith("["):
         name, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise InputError(f"{text!r} is no address with a port", thing=text, hint="write [fd00::2]:80")
+            raise InputError(f"{text!r} is not an address with a port", thing=text, hint="write [fd00::2]:80")
         colon, port = rest[:1], rest[1:]
     elif text.count(":") != 1:
         return text, None
@@ -108,12 +108,12 @@ def _split(text: str) -> tuple[str, int | None]:
         return name, None
     number = whole_number(port, 1, 65535)
     if number is None or not name:
-        raise InputError(f"{port[:80]!r} is no port", thing=text[:80], hint="take a number from 1 to 65535")
+        raise InputError(f"{port[:80]!r} is not a port", thing=text[:80], hint="use a number from 1 to 65535")
     return name, number
 
 
 async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: int | None) -> _Aim:
-    """As the container itself would find it: by its resolver's answer, or by the address."""
+    """Find the destination as the container would: by its resolver's answer, or by the address given."""
     view = cluster.live.view
     addresses: tuple[str, ...]
     try:
@@ -124,7 +124,7 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
         addresses, named = tuple(found[:MAX_ADDRESSES]), answers[0]["reason"]
         if not addresses:
             raise NotFoundError(
-                f"{row.name} finds nobody called {text!r}: {answers[0]['status']}; {named}",
+                f"{row.name} cannot resolve {text!r}: {answers[0]['status']}; {named}",
                 code="no-such-name",
                 thing=text,
                 hint=f"see `netagent lookup {text} --from {row.name}` and `netagent endpoints`",
@@ -138,7 +138,7 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
 
 
 def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _Aim:
-    """The trace follows the first address that did not answer, else the first."""
+    """Move the first address that did not answer to the front: the trace follows it."""
     lost = next((one.address for one in tallies if one.is_lost), None)
     if lost is None or lost == aim.addresses[0] or aim.endpoint is None:
         return aim
@@ -150,14 +150,14 @@ def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _
 
 
 async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
-    """A host's kernel, over the probe network: that of a host, or of the host that has an endpoint."""
+    """Find the kernel to ping over the probe network: that of a host, or of the host of an endpoint."""
     overview = await cluster.gossip.remote_networks.overview()
     view = overview.view
     if port is not None:
         raise InputError(
-            f"a port can be tried from a container only, and {text!r} is asked for from the host",
+            f"ping can try a port of {text!r} only from a container, not from the host",
             thing=text,
-            hint=f"`netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
+            hint=f"type `netagent ping ENDPOINT {text}:{port}`, with an endpoint of this host",
         )
     try:
         host, named = _host_of(view, text)
@@ -169,17 +169,19 @@ async def _aim_host(cluster: Cluster, text: str, port: int | None) -> _Aim:
     if host.host_id == view.local:
         where = "is this host" if view.host_named(text) is host or text == host.host_id else "is on this host"
         raise InputError(
-            f"{text!r} {where}", thing=text, hint="name another host, or a container of this one before it"
+            f"{text!r} {where}", thing=text, hint="name another host, or first a container of this host"
         )
     if host.agent is AgentState.LEFT:
         raise NotFoundError(
             f"host {host.unique_name} has left the cluster", thing=text, hint="see `netagent members`"
         )
     if host.record is None:
-        raise NotFoundError(f"host {host.name} has not told its address yet", thing=text, hint="try again")
+        raise NotFoundError(
+            f"host {host.name} has not published its address yet", thing=text, hint="try again"
+        )
     path = cluster.probing.prober.path(host.host_id)
     full_bytes = None if path is None else path.wanted_bytes
-    # Of an endpoint it is the kernel of its host that answers, which says nothing about the container.
+    # For an endpoint, the kernel of its host answers, which says nothing about the container: so name the host.
     name = host_text(view, host.host_id)
     called = "" if text in {name, host.host_id} else f"{name}, the host of {text},"
     return _Aim((host.record.probe_address,), named, host.host_id, None, full_bytes, called=called)
@@ -198,7 +200,9 @@ def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
         if owner in view.hosts:
             return view.hosts[owner], f"the kernel of host {host_text(view, owner)}, which has {text}"
     if HostId(text) in view.forgotten:
-        raise NotFoundError(f"host {text} was forgotten", code="forgotten", thing=text, hint="it joins anew")
+        raise NotFoundError(
+            f"host {text} was forgotten", code="forgotten", thing=text, hint="it has to join again"
+        )
     raise NotFoundError(
         f"there is no host and no endpoint {text!r}",
         code="no-such-thing",
@@ -222,7 +226,7 @@ async def _hops(
     foreign_rules: ForeignRules,
     tallies: Sequence[PacketCounts],
 ) -> Sequence[Hop]:
-    """The layers in the order in which a packet needs them."""
+    """Return the layers in the order in which a packet passes them."""
     evidence = await gather(cluster)
     view = evidence.view
     traced = aim.addresses[0]
@@ -256,7 +260,8 @@ async def _hops(
     if host is not None and host.host_id != view.local:
         if row is None:
             hops += [hop_of("kernel", line) for line in explain.host_lines(evidence, host)]
-        # The probes ask once in a while; whether it answers at this moment tells the way from its end.
+        # The prober's state may be some seconds old. Whether the kernel answers now tells a broken path from a
+        # broken container.
         answers = not is_silent if row is None else await _answers_now(host) if is_lost else True
         path = cluster.probing.prober.path(host.host_id)
         hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
@@ -264,10 +269,10 @@ async def _hops(
 
 
 def _replica(view: RegistryView, aim: _Aim) -> Hop:
-    """Which of several addresses the trace follows, and which it does not."""
+    """Say which of several addresses the trace follows."""
     said = [_address_text(view, address) for address in aim.addresses]
     shown = ", ".join(said[1:4]) + (f" and {len(said) - 4} more" if len(said) > 4 else "")
-    return Hop("name", said[0], is_wrong=False, says=f"the trace follows this one, and not {shown}")
+    return Hop("name", said[0], is_wrong=False, says=f"the trace follows this address, not {shown}")
 
 
 def _address_text(view: RegistryView, address: str) -> str:
@@ -282,7 +287,7 @@ def _address_text(view: RegistryView, address: str) -> str:
 async def _foreign_hops(
     cluster: Cluster, row: LocalEndpointRow, aim: _Aim, foreign_rules: ForeignRules
 ) -> list[Hop]:
-    """Other programs' firewall rules that drop the packet, here or on the host that it goes to."""
+    """Return other programs' firewall rules that drop the packet, here or on the destination host."""
     is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_tagging
     packet = _packet(row, aim.addresses[0], aim.port)
     found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
@@ -303,17 +308,17 @@ async def _foreign_hops(
     asked = messages.Drops(packet.protocol, packet.port, packet.source, packet.target)
     answer = await cluster.gossip.rpc.ask(aim.host_id, asked.encode())
     if answer is None:
-        says = f"{name} did not say what its firewall does: its agent is silent or older"
+        says = f"not checked: the agent of {name} did not answer, or is of an older release"
         return [*hops, Hop("policy", f"foreign firewall of {name}", is_wrong=False, says=says)]
     with contextlib.suppress(messages.QuestionError):
         for sentence in messages.parse_sentences_untrusted(answer):
-            fix = f"on {name}: `netagent doctor`, which names the rule with its handle, or `nft list ruleset`"
+            fix = f"on {name} type `netagent doctor`, which names the rule with its handle, or `nft list ruleset`"
             hops.append(Hop("policy", f"foreign firewall of {name}", is_wrong=True, says=sentence, fix=fix))
     return hops
 
 
 def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
-    """What was sent: an echo, or the opening of a connection."""
+    """Describe the packet that was sent: an echo request, or a TCP connection's first."""
     version = ipaddress.ip_address(target).version
     sources = (one for one in row.addresses if ipaddress.ip_address(one).version == version)
     protocol = "tcp" if port is not None else "icmp" if version == 4 else "ipv6-icmp"
@@ -321,20 +326,20 @@ def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
 
 
 def _within(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> LocalEndpointRow:
-    """The container's endpoint in the other's network, if it has one."""
+    """Return the container's endpoint in the network of `endpoint`, if it has one, else `row`."""
     mates = (one for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row))
     return next((mate for mate in mates if mate.network_id == endpoint.network_id), row)
 
 
 async def _answers_now(host: HostView) -> bool:
-    """Whether the host's kernel answers over the overlay; True where nobody knows by what address."""
+    """True if the host's kernel answers over the overlay now, or its address is not known."""
     if host.record is None:
         return True
     return not all(one.is_lost for one in await echo(None, host.record.probe_address, [SMALL_BYTES], 2))
 
 
 def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
-    """To what is nobody's in our networks."""
+    """Check the egress policy for an address outside the overlay."""
     networks = [
         evidence.view.networks.get(one.network_id)
         for one in evidence.rows.values()
@@ -342,26 +347,26 @@ def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
     ]
     open_ones = [one.unique_name for one in networks if one is not None and not one.record.internal]
     if not open_ones:
-        says = f"all networks of {row.name} are internal, and have none"
-        fix = f"netagent network connect NETWORK {row.name}, with one that is not internal"
+        says = f"all networks of {row.name} are internal: nothing leaves them"
+        fix = f"netagent network connect NETWORK {row.name}, with a network that is not internal"
         return Hop("policy", "way out", is_wrong=True, says=says, fix=fix)
-    says = f"network {open_ones[0]} has one, in the name of this host"
+    says = f"through network {open_ones[0]}, source-NATed to an address of this host"
     return Hop("policy", "way out", is_wrong=False, says=says)
 
 
 def _host_route(target: str) -> Hop:
-    """Whether this host knows a way to an address outside."""
+    """Check whether this host has a route to an address outside the overlay."""
     thing = f"route of this host to {target}"
     reason = no_route(target)
     if reason:
         family = " -6" if ":" in target else ""
-        fix = f"ip{family} route add default via GATEWAY, with this host's router"
+        fix = f"ip{family} route add default via GATEWAY, with the address of this host's router"
         return Hop("path", thing, is_wrong=True, says=f"there is none: {reason}", fix=fix)
     return Hop("path", thing, is_wrong=False, says="present")
 
 
 def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> Hop:
-    """Networks are apart, and in some only what is linked may be reached."""
+    """Check isolation between networks and, where the policy is `links`, whether the container is linked."""
     view = evidence.view
     network, own = view.networks.get(endpoint.network_id), view.endpoints.get(row.endpoint_id)
     name = network.unique_name if network is not None else endpoint.network_id[:8]
@@ -369,27 +374,31 @@ def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -
     beside = {one.network_id for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row)}
     if endpoint.network_id not in beside:
         says, fix = (
-            f"{row.name} is not in it, and networks are apart",
+            f"{row.name} is not in it, and networks are isolated from each other",
             f"netagent network connect {name} {row.name}",
         )
         return Hop("policy", thing, is_wrong=True, says=says, fix=fix)
     if network is None or network.record.policy is not Policy.LINKS:
-        return Hop("policy", thing, is_wrong=False, says="all in it may reach each other")
+        return Hop("policy", thing, is_wrong=False, says="all containers in it may connect to each other")
     service = endpoint.record.service
     if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in view.linked_from(own)):
         return Hop("policy", thing, is_wrong=False, says=f"{row.name} is linked to {service}")
-    says = f"{row.name} is not linked to {service}, and only what is linked may be reached"
+    says = f"{row.name} is not linked to {service}, and the network's policy allows only linked services"
     return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")
 
 
 def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: bool) -> list[Hop]:
-    """The way to the other host, and what is known of it."""
+    """Return hops for the path to the other host and for the host itself."""
     address = host.record.underlay if host.record is not None else "an unknown address"
     thing = f"VXLAN to {name} at {address}"
     if not answers_now:
-        says = "not even the host's kernel answers by it at this moment"
+        says = "not even the host's kernel answers through it now"
         hop = Hop(
-            "path", thing, is_wrong=True, says=says, fix="`netagent status` names the cure in some seconds"
+            "path",
+            thing,
+            is_wrong=True,
+            says=says,
+            fix="`netagent status` names the cure within some seconds",
         )
     elif path is None:
         says = "small packets pass; larger ones were not tried, because no network is on both hosts"
@@ -399,7 +408,11 @@ def _far(host: HostView, name: str, path: PathStatus | None, *, answers_now: boo
         wrong = path.quality in {Quality.DEGRADED, Quality.ONE_WAY, Quality.DOWN}
         fix = "`netagent status` names the cure" if wrong else ""
         hop = Hop("path", thing, is_wrong=wrong, says=f"{path.quality.value}{size}", fix=fix)
-    kernel = {True: "its kernel answers", False: "its kernel is silent", None: "its kernel was not asked yet"}
+    kernel = {
+        True: "its kernel answers",
+        False: "its kernel is silent",
+        None: "its kernel was not probed yet",
+    }
     agent = (
         f"its agent is {host.agent.value}" if host.agent is not AgentState.UNKNOWN else "its agent is unknown"
     )

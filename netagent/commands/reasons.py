@@ -12,7 +12,7 @@ from netagent.doctor.explain import Origin, WhyReport
 
 
 def why(present: Presenter, explanation: WhyReport) -> schema.Why:
-    """An explanation; `complete` is false when anything is missing, altered or left over."""
+    """Render an explanation; `complete` is false when anything is missing, altered or left over."""
     return {
         "complete": not any(line.is_wrong for line in explanation.lines),
         "records": [_origin(present, origin) for origin in explanation.origins],
@@ -44,7 +44,7 @@ def _line(line: ObjectStatus) -> schema.WhyObject:
 
 
 def doctor(diagnosis: Diagnosis, *, agent: Literal["answers", "silent"]) -> schema.Doctor:
-    """A diagnosis, made by the agent or, where none answers, by the command line."""
+    """Render a diagnosis made by the agent or, if none answers, by the command line."""
     return {
         "healthy": diagnosis.is_healthy,
         "agent": agent,

@@ -1,9 +1,9 @@
-"""Who owns how much of a network's address space, and how much of it is in use. Pure.
+"""How much of a network's address space each host owns, and how much is in use. Pure.
 
-Ownership is known to everybody, because grants are. Use is known where the network's endpoints are: on hosts that
-take part in it. Elsewhere it is None and not 0. Addresses that hosts have themselves (`--host-access`) are in use as
-those of endpoints are. Of other hosts' space, what cools down counts as free: they give it
-away too before they refuse an endpoint.
+Every host knows the ownership, because every host has the grants. Use is known only on hosts in the network, which
+have its endpoints; elsewhere it is None, not 0. Addresses of hosts themselves (`--host-access`) count as in use, like
+those of endpoints. Addresses of other hosts that cool down after a release count as free: their hosts also hand
+them out before they refuse an endpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from netagent.registry.view import AgentState, NetworkView
 def space_use(
     present: Presenter, network: NetworkView, space: AddressSpace, *, is_known: bool
 ) -> schema.SpaceUse:
-    """All owners, the largest first. `is_known`: the view has the network's endpoints."""
+    """Return all owners, the largest first. `is_known`: the view has the network's endpoints."""
     view = present.view
     owned = space.usable_counts()
     used = Counter(one.owner for one in view.endpoints_in(network.network_id).values())
@@ -63,7 +63,7 @@ def _share(
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
-    """None when one is not known."""
+    """Return the sum; None when one number is not known."""
     total = 0
     for number in numbers:
         if number is None:
@@ -73,7 +73,8 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
 
 
 def _runs(space: AddressSpace, host_id: HostId) -> list[tuple[int, int]]:
-    """First and last usable offset of what the host owns, neighbours joined whatever their hops."""
+    """Return the first and last usable offset of each range of the host; adjacent ranges are joined, whatever their
+    hops."""
     runs: list[tuple[int, int]] = []
     for held in space.owned_by(host_id):
         first, last = max(held.first, 2), min(held.last, space.count - 2)
@@ -87,6 +88,6 @@ def _runs(space: AddressSpace, host_id: HostId) -> list[tuple[int, int]]:
 
 
 def _range(network: NetworkView, first: int, last: int) -> str:
-    """In addresses of the first subnet: the other family's follow from them."""
+    """Format a range in addresses of the first subnet; those of the other family follow from them."""
     ends = [addresses_of(network.record.subnets, offset)[0] for offset in dict.fromkeys((first, last))]
     return " - ".join(ends)

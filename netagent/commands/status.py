@@ -1,4 +1,4 @@
-"""`status`: this host in one screen, with what an operator should know and the cure for it."""
+"""`netagent status`: the state of this host on one screen, and a warning with a cure for each problem."""
 
 from __future__ import annotations
 
@@ -40,23 +40,24 @@ STATISTICS_S = 0.5
 """How long `status` waits for the resolver's counters."""
 
 _KERNEL = {
-    True: "its kernel answers: containers there go on",
-    False: "its kernel is silent as well",
-    None: "whether its kernel answers is not known yet",
+    True: "its kernel answers, so its containers keep running",
+    False: "its kernel does not answer either",
+    None: "it is not known yet whether its kernel answers",
 }
 
 
-_BY_ADDRESS = "enter a cluster by the address of a member: `netagent join ADDRESS`"
+_BY_ADDRESS = "join a cluster by the address of a member: `netagent join ADDRESS`"
 
 _SLOW_RESOLVER: schema.Notice = {
     "code": "resolver-slow",
     "message": f"the resolver process did not answer within {STATISTICS_S} s",
-    "cure": "nothing to do: one that stays silent is replaced by itself within 20 s",
+    "cure": "nothing to do: if it stays silent, the agent replaces it within 20 s",
 }
 
 
 async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status:
-    """Never fails: what is not known is zero or empty. `is_thorough`: asks further machines, as the doctor does."""
+    """Return the status. Never fails: what is not known is zero or empty. `is_thorough`: ask further machines, as the
+    doctor does."""
     cluster = agent.cluster
     status: schema.Status = {
         "host": {
@@ -89,23 +90,23 @@ async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status
 
 
 def _config_warnings(agent: Agent) -> Iterable[schema.Notice]:
-    """What became of the last SIGHUP, where an operator would not see it by its effect."""
+    """Warn if the last SIGHUP failed, or changed keys that need a restart."""
     if agent.config_problem:
         yield {
             "code": "config",
-            "message": f"the configuration was not read again, and the next start would fail: {agent.config_problem}",
-            "cure": "correct it, then send the agent SIGHUP, as `systemctl reload netagent` does",
+            "message": f"the configuration was not reloaded, and the next start would fail: {agent.config_problem}",
+            "cure": "correct it, then type `systemctl reload netagent` (or send the agent SIGHUP)",
         }
     if agent.waiting_keys:
         yield {
             "code": "config-waits",
-            "message": f"changed in the configuration and not in effect yet: {', '.join(agent.waiting_keys)}",
-            "cure": "restart the agent; containers, packets and names go on meanwhile",
+            "message": f"keys changed in the configuration but not in effect yet: {', '.join(agent.waiting_keys)}",
+            "cure": "restart the agent; containers, packets and names are not interrupted",
         }
 
 
 def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
-    """Their sentences end with the way out, as those of errors do."""
+    """Split the runtimes' sentences: the part after the last semicolon is the cure, as in errors."""
     notices: list[schema.Notice] = []
     for text in agent.runtimes.troubles():
         message, found, cure = text.rpartition("; ")
@@ -125,7 +126,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
     counters: dict[str, int] = {}
     asked = _RemoteFacts()
-    async with trio.open_nursery() as nursery:  # at once, because each waits for what does not answer
+    async with trio.open_nursery() as nursery:  # concurrently, because each may wait for a timeout
         if is_thorough or cluster.live.rows:
             nursery.start_soon(_ask_name_servers, cluster, asked)
         nursery.start_soon(_try_dead_agents, cluster, asked)
@@ -162,7 +163,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         "repaired": sum(kinds.values()),
         "kinds": kinds,
     }
-    # Nobody tries the way to a host that has left.
+    # The prober does not probe hosts that have left.
     others = (one for one in members if not one["local"] and one["agent"] != AgentState.LEFT.value)
     status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters)
@@ -187,7 +188,7 @@ def _counting_hidden(view: RegistryView) -> Pieces[int]:
 
 
 def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> dict[str, int]:
-    """How many there are of each: those that are well first, those of which nothing is known last."""
+    """Count each word, in the order of the enumeration (healthy states first), `unknown` last."""
     counts = Counter(words)
     known = sorted((one.value for one in order), key=lambda word: word == "unknown")
     return {word: counts[word] for word in known if counts[word]}
@@ -195,13 +196,13 @@ def _counted(words: Iterable[str], order: type[AgentState] | type[Quality]) -> d
 
 @dataclass(slots=True)
 class _RemoteFacts:
-    """What came of questions to other machines."""
+    """Notices that result from asking other machines."""
 
     notices: list[schema.Notice] = field(default_factory=list)
 
 
 async def _ask_name_servers(cluster: Cluster, asked: _RemoteFacts) -> None:
-    """The host's own, which the resolver asks for containers."""
+    """Ask the host's own name servers, to which the resolver forwards queries of containers."""
     answers = await ask_servers(cluster.following.supervisor.name_servers())
     asked.notices += [
         {"code": code, "message": message, "cure": cure} for code, message, cure in server_notices(answers)
@@ -209,7 +210,7 @@ async def _ask_name_servers(cluster: Cluster, asked: _RemoteFacts) -> None:
 
 
 async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
-    """Gossip takes an agent for dead that it can't hear; whether its ports accept connections tells why."""
+    """Find out why gossip declared agents dead: try whether their ports accept connections."""
     here = cluster.underlay.address
     dead = {
         host.unique_name: host
@@ -225,12 +226,12 @@ async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
             message, cure = say_why_dead(name, found[name], ports, ends=(here, host.address), kernel=kernel)
         else:
             message = f"the agent of {name} does not answer; {kernel}"
-            cure = "start the agent there" if host.answers else "see to that host"
+            cure = "start the agent there" if host.answers else "check that host"
         asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
 
 
 async def _try_live_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
-    """Of more than MAX_HOSTS chance decides which."""
+    """Try the ports of live agents; of at most MAX_HOSTS, chosen at random."""
     view, here = cluster.live.view, cluster.underlay.address
     live = {
         host.unique_name: host.address
@@ -249,7 +250,7 @@ async def _try_live_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
 
 
 def _full_networks(cluster: Cluster) -> Iterable[schema.Notice]:
-    """Networks that this host takes part in, so that it knows all their endpoints."""
+    """Warn of full networks. Only networks that this host is in: it knows all their endpoints."""
     view = cluster.live.view
     for network_id, network in view.networks.items():
         if view.local not in view.attachments(network_id):
@@ -261,15 +262,15 @@ def _full_networks(cluster: Cluster) -> Iterable[schema.Notice]:
             name = network.unique_name
             yield {
                 "code": "network-full",
-                "message": f"network {name} is full: {used} of its {total} addresses are in use, and nothing "
-                "further can be attached to it",
-                "cure": f"`netagent detach` what is not needed (`netagent endpoints --network {name}`), or make "
-                "another network with a larger --subnet",
+                "message": f"network {name} is full: {used} of its {total} addresses are in use, so no "
+                "container can be attached to it",
+                "cure": f"`netagent detach` containers that are not needed (`netagent endpoints --network {name}` "
+                "lists them), or create another network with a larger --subnet",
             }
 
 
 async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
-    """Another program's firewall drops what is ours. The agent does not change it; when it goes, all works again."""
+    """Warn of other programs' firewall rules that drop netagent's packets. The agent does not change those rules."""
     view, rows, config = cluster.live.view, cluster.live.rows, cluster.config
     use = PortUse(
         cluster.underlay.address,
@@ -288,7 +289,7 @@ async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
 
 
 def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
-    """Every counter of something refused, at all ports."""
+    """Return every counter of refused packets, queries and records that is not 0."""
     refused = {
         name: int(value)
         for name, value in cluster.gossip.node.statistics().items()
@@ -315,7 +316,7 @@ def _heard(agent: Agent) -> Iterable[schema.HeardAgent]:
 
 
 def _strangers(cluster: Cluster) -> dict[str, str]:
-    """Who spoke to us lately without belonging to the cluster, and why that was refused."""
+    """Return addresses outside the cluster that sent packets lately, and why those were refused."""
     return cluster.gossip.event_queue.heard.recent_unknown_sources(trio.current_time())
 
 
@@ -327,19 +328,19 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
         )
         yield {
             "code": "cluster-heard",
-            "message": f"this host is in no cluster, and {of_them} on this link",
-            "cure": "on a member `netagent invite`, here `netagent join` with that token",
+            "message": f"this host is in no cluster, but {of_them} on this link",
+            "cure": "type `netagent invite` on a member, then `netagent join` here and paste its token",
         }
     else:
         yield {
             "code": "no-cluster",
             "message": "this host is in no cluster",
-            "cure": "`netagent init` starts one; `netagent join` enters one with a token of `netagent invite`",
+            "cure": "`netagent init` starts one; `netagent join` joins one with a token of `netagent invite`",
         }
     if not agent.config.mdns:
         yield {
             "code": "mdns",
-            "message": "multicast DNS is off here (`mdns = false`), so nobody is heard",
+            "message": "multicast DNS is off here (`mdns = false`), so this host hears no others",
             "cure": _BY_ADDRESS,
         }
     yield from _mdns_warning(agent, _BY_ADDRESS)
@@ -347,7 +348,7 @@ def _lonely_warnings(agent: Agent) -> Iterable[schema.Notice]:
 
 def _address_warning(agent: Agent) -> Iterable[schema.Notice]:
     if agent.uplinks.problem:
-        cure = "give it back to a device, which is noticed by itself; or correct `advertise` and `bind`, and restart"
+        cure = "assign it to a device again, which the agent notices; or correct `advertise` and `bind`, and restart"
         yield {"code": "address", "message": agent.uplinks.problem, "cure": cure}
 
 
@@ -362,27 +363,28 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
         yield {
             "code": "datapath",
             "message": f"the kernel refuses `{command}`: {reason}",
-            "cure": "remove what is in the way; it is tried again by itself",
+            "cure": "remove the cause; the agent tries again by itself",
         }
     if cluster.kernel.guard.trouble:
         yield {
             "code": "firewall",
             "message": f"the firewall: {cluster.kernel.guard.trouble}",
-            "cure": "it is tried again by itself; containers that run go on, none can be attached",
+            "cure": "the agent tries again by itself; until then running containers are not affected, but none can "
+            "be attached",
         }
     if cluster.kernel.bridge_nf_bypass.trouble:
         yield {
             "code": "bridge-netfilter",
-            "message": "bridge netfilter is on, and what our bridges pass goes through the host's rules for routed "
-            f"packets as well: {cluster.kernel.bridge_nf_bypass.trouble}",
-            "cure": "where nobody needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
+            "message": "bridge netfilter is on, so packets inside netagent's bridges also pass the host's rules for "
+            f"routed packets: {cluster.kernel.bridge_nf_bypass.trouble}",
+            "cure": "if no other program needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
             "net.bridge.bridge-nf-call-ip6tables=0`",
         }
     if cluster.following.forwarding.trouble:
         yield {
             "code": "routing",
             "message": cluster.following.forwarding.trouble,
-            "cure": "it is tried again by itself; until then containers may not reach what is outside",
+            "cure": "the agent tries again by itself; until then containers may not reach addresses outside",
         }
 
 
@@ -392,15 +394,16 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
     if not cluster.journal.has_room:
         yield {
             "code": "disk-full",
-            "message": f"the disk of {cluster.config.state_dir} is full: nothing can be attached or made",
-            "cure": f"free {HEADROOM_BYTES >> 20} MiB there; it works again by itself",
+            "message": f"the disk of {cluster.config.state_dir} is full: no container can be attached and no network "
+            "created",
+            "cure": f"free {HEADROOM_BYTES >> 20} MiB there; the agent notices it by itself",
         }
     for endpoint_id, reason in list(cluster.interfaces.troubles.items())[:5]:
         row = cluster.live.rows.get(endpoint_id)
         yield {
             "code": "interface",
-            "message": f"the interface of {row.name if row else endpoint_id[:8]} can't be put right: {reason}",
-            "cure": "remove what is in the way inside the container; it is tried again by itself",
+            "message": f"the interface of {row.name if row else endpoint_id[:8]} cannot be repaired: {reason}",
+            "cure": "remove the cause inside the container; the agent tries again by itself",
         }
     trouble = cluster.following.supervisor.status()["trouble"]
     if trouble:
@@ -423,7 +426,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "code": "identity",
             "message": f"the machine at {cluster.gossip.event_queue.heard.clash} uses this host's identity: "
             "it was cloned",
-            "cure": "on one of the two stop the agent, remove its state folder, and join again",
+            "cure": "on one of the two, stop the agent, remove its state folder, and join again",
         }
     for host_id, address in cluster.gossip.event_queue.heard.recent_contested(trio.current_time()).items():
         contested = view.hosts.get(HostId(host_id))
@@ -432,7 +435,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
                 "code": "identity",
                 "message": f"the machines at {contested.address} and {address} both use the identity of "
                 f"{contested.unique_name}: one was cloned",
-                "cure": "on one of the two stop the agent, remove its state folder, and join again",
+                "cure": "on one of the two, stop the agent, remove its state folder, and join again",
             }
     yield from _fate(agent, cluster)
     yield from _overlaps(cluster)
@@ -440,7 +443,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
 
 
 def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
-    """Hosts that live, of which another host says that they are gone for good."""
+    """Warn of held evictions: another host has declared a live host gone for good."""
     for word in cluster.gossip.event_queue.held_evictions.waiting[:5]:
         named = (cluster.live.view.hosts.get(one) for one in (word.writer, word.host))
         writer, host = (
@@ -450,40 +453,40 @@ def _held_words(cluster: Cluster) -> Iterable[schema.Notice]:
         left_s = max(word.due_at - trio.current_time(), 0.0)
         yield {
             "code": "said-gone",
-            "message": f"{writer} says that {host}, which lives, is gone for good; it counts in {left_s:.0f} s",
-            "cure": f"if that is wrong, type `netagent forget {writer} --force` on {host}: then neither word counts",
+            "message": f"{writer} has forgotten {host}, which is alive; this takes effect in {left_s:.0f} s",
+            "cure": f"if that is wrong, type `netagent forget {writer} --force` on {host}: then neither takes effect",
         }
 
 
 def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
-    """What became of a host that the cluster had forgotten."""
+    """Warn on a host that was evicted: endpoints that are fenced, or the new identity."""
     names = sorted({row.name for row in cluster.live.fenced.values()})
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield {
             "code": "forgotten",
-            "message": f"the cluster forgot this host while it was away: {shown} "
+            "message": f"the cluster evicted this host while it was away: {shown} "
             f"lost {'its address and is' if len(names) == 1 else 'their addresses and are'} fenced",
-            "cure": "`netagent attach` them again, or restart their containers; `netagent detach` "
-            "drops one of the list",
+            "cure": "`netagent attach` them again, or restart their containers; `netagent detach` removes one from "
+            "this list",
         }
     elif agent.former_ids:
         former = agent.former_ids[-1][:8]
         yield {
             "code": "forgotten",
-            "message": f"the cluster forgot this host ({former}) while it was away: it has begun anew as another one",
-            "cure": "nothing to do; set forget_after_s higher if hosts are away for longer than that",
+            "message": f"the cluster evicted this host ({former}) while it was away: it rejoined with a new identity",
+            "cure": "nothing to do; if hosts are away for longer, set a higher forget_after_s",
         }
 
 
 def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:
-    """Routes that came after a network was made."""
+    """Warn of routes that overlap a network: they were added after it was created."""
     view = cluster.live.view
     hosts_by_route: dict[str, list[str]] = {}
     for host in view.hosts.values():
         for text in host.record.routes if host.record else ():
             hosts_by_route.setdefault(text, []).append(host.unique_name)
-    # Hosts have mostly the same routes, and parsing is what costs.
+    # Most hosts have the same routes, and parsing is the expensive part: parse each route once.
     routes = {text: ipaddress.ip_network(text) for text in hosts_by_route}
     for network in view.networks.values():
         subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
@@ -493,5 +496,5 @@ def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:
                 yield {
                     "code": "overlap",
                     "message": f"the route {text} of {hosts} overlaps network {network.unique_name}",
-                    "cure": "remove the route, or make the network anew with another --subnet",
+                    "cure": "remove the route, or recreate the network with another --subnet",
                 }

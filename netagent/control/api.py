@@ -1,11 +1,11 @@
-"""The agent's HTTP API: paths under /v1 to the methods of AgentService, and nothing else.
+"""The agent's HTTP API: maps paths under /v1 to the methods of AgentService.
 
     GET    /v1/version  /v1/status  /v1/members  /v1/networks  /v1/endpoints  /v1/services
     POST   /v1/init  /v1/invite  /v1/join  /v1/leave  /v1/withdraw  /v1/forget
-    POST   /v1/networks                      make one: 201 when made, 200 when it was there
+    POST   /v1/networks                      create one: 201 when created, 200 when it existed
     GET    /v1/networks/NAME                 DELETE: remove it (?force=true)
     POST   /v1/networks/NAME/connect         {"target": …}; and …/disconnect
-    POST   /v1/endpoints                     attach: 201 when attached, 200 when it was
+    POST   /v1/endpoints                     attach: 201 when attached, 200 when it already was
     DELETE /v1/endpoints/ENDPOINT            detach
     POST   /v1/endpoints/ENDPOINT/links      {"service": …, "alias": …}
     DELETE /v1/endpoints/ENDPOINT/links      ?service=…&alias=…
@@ -16,9 +16,9 @@
     GET    /v1/ping?from=…&to=…&count=…&trace=true
 
 Lists take `?watch=true`, endpoints and services also `network`, `host`, `service` and `local=true`, which inspect
-and lookup take too: only what this host holds itself. What comes back is documented in netagent.control.schema,
-errors are RFC 9457 problem documents. A request runs to its end when its client hangs up: the agent keeps what it
-promised to do, and each use-case has a deadline of its own.
+and lookup take too: use only the records of this host. netagent.control.schema documents the answers; errors are
+RFC 9457 problem documents. A request runs to its end even if its client hangs up: the agent does not leave a change
+half done, and each use-case has its own deadline.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from netagent.slices import piece_by_piece, sorting
 MAX_BODY_BYTES = 64 * 1024
 """The largest honest request, an attach with every list full, stays below a quarter of this."""
 BODY_DEADLINE_S = 5.0
-"""For a body to arrive on a local socket."""
+"""Within this many seconds a body must arrive on the local socket."""
 MAX_WATCHERS = 64
-"""Each costs at most ten lists a second; a host has a handful of people and scripts."""
+"""Each costs at most ten lists per second; a host has a handful of users and scripts."""
 
 _TRUE = {"1": True, "true": True, "0": False, "false": False}
 _log = logging.getLogger("netagent.control")
@@ -62,7 +62,7 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
-    """The application. `extra`: what integrations answer. `app.state.stopping` is a trio.Event that ends watching."""
+    """Build the application. `extra`: routes of integrations. The trio.Event `app.state.stopping` ends watches."""
     face = _Face(service)
     table: list[tuple[str, str, Handler]] = [
         ("GET", "/v1/version", face.version),
@@ -101,13 +101,13 @@ def build_app(service: AgentService, extra: Sequence[Route] = ()) -> Starlette:
         ],
         exception_handlers={HTTPException: _no_such_path},
     )
-    app.router.redirect_slashes = False  # a redirect would only lead a misspelt path to another one
+    app.router.redirect_slashes = False  # a redirect would send a misspelt path to another one
     app.state.stopping = trio.Event()
     return app
 
 
 class _Face:
-    """One handler a path: read the request, call the service, wrap the answer."""
+    """One handler per path: reads the request, calls the service, wraps the answer."""
 
     def __init__(self, service: AgentService) -> None:
         self._service = service
@@ -251,8 +251,8 @@ class _Face:
         order: str,
         gaps: Callable[[], Awaitable[Items]] | None = None,
     ) -> Response:
-        """The items in order, or with `watch` a stream of them. A wrong filter is refused in both cases. `gaps` tells
-        what is not known: the field `warnings` of the list, or of the event `synced`."""
+        """Return the items in order, or with `watch` a stream of them. Both refuse a wrong filter. `gaps` returns
+        notices of what is missing, for the field `warnings` of the list or of the event `synced`."""
         fields = order.split()
 
         async def ordered() -> list[Mapping[str, object]]:
@@ -265,9 +265,9 @@ class _Face:
             return PartsResponse(await piece_by_piece(writing(items, warnings)))
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
-                f"{MAX_WATCHERS} clients watch this agent already",
+                f"{MAX_WATCHERS} clients are already watching this agent",
                 code="too-many-watchers",
-                hint="end one of them",
+                hint="stop one of them",
             )
         return WatchResponse(self._watch(ordered, gaps), request.app.state.stopping)
 
@@ -285,14 +285,14 @@ class _Face:
 
 
 def _answering(handler: Handler) -> Handler:
-    """The handler with every error turned into a problem document."""
+    """Wrap the handler: every error becomes a problem document."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except Exception as error:  # no traceback reaches a user, each reaches the log
+            return Response(status_code=400)  # the client is gone
+        except Exception as error:  # users never see a traceback; the log gets it
             known = known_error(error)
             if known is None:
                 _log.exception("%s %s failed", request.method, request.url.path)
@@ -313,7 +313,7 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """The body as an object; too large or too slow ones are refused without reading on."""
+    """Return the body as an object; refuses a body that is too large or too slow without reading on."""
     _query(request)
     body = bytearray()
     with trio.move_on_after(BODY_DEADLINE_S) as scope:
@@ -336,7 +336,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _query(request: Request, known: str = "") -> dict[str, str]:
-    """The query's parameters; unknown ones are refused."""
+    """Return the query's parameters; refuses unknown ones."""
     query = dict(request.query_params)
     JsonFields(query, known)
     return query
@@ -347,14 +347,14 @@ def _without(query: Mapping[str, str], *fields: str) -> dict[str, str]:
 
 
 def _filter(request: Request) -> tuple[dict[str, str], ListFilter]:
-    """The query of a list of endpoints or services, and what it asks for."""
+    """Return the query of a list of endpoints or services, and its filter."""
     query = _query(request, "watch network host service local")
     given = _without(query, "watch", "local")
     return query, requests.filter_untrusted(given, local=_flag(query, "local"))
 
 
 def _with_number(query: Mapping[str, str], field: str) -> Mapping[str, Any]:
-    """The query with one parameter as the number that it spells; another spelling is left for the check to refuse."""
+    """Return the query with one parameter converted to a number; other text stays for the later check to refuse."""
     try:
         return {**query, field: float(query[field])}
     except (KeyError, ValueError):

@@ -1,7 +1,7 @@
-"""Asking the agent: HTTP over its unix socket, in few lines and with few imports.
+"""A client of the agent's API: HTTP over its unix socket, in few lines and with few imports.
 
-The command line starts in a fraction of the time that an HTTP library takes to import. HTTP/1.0 with one request a
-connection keeps the reading simple: no chunks, the end of a stream is the end of the connection.
+The whole command line starts in a fraction of the time that importing an HTTP library takes. HTTP/1.0 with one
+request per connection keeps reading simple: there are no chunks, and a stream ends with the connection.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from netagent.errors import FailedError, RefusedError, UnreachableError
 
 DEFAULT_SOCKET = "/run/netagent/netagent.sock"
 TIMEOUT_S = 60.0
-"""Each of the agent's use-cases gives up by itself well before."""
+"""Each of the agent's use-cases times out well before this."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
-"""A list of 100,000 endpoints has a third of this."""
+"""A list of 100,000 endpoints takes a third of this."""
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:,")
 
 
 def quote(text: str) -> str:
-    """Percent-encoded for a path segment or a query (RFC 3986 section 2.1)."""
+    """Percent-encode the text for a path segment or a query (RFC 3986 section 2.1)."""
     return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
 
 
 class Client:
-    """One agent, by the path of its socket. Every call raises a NetagentError or returns the decoded answer."""
+    """A client of the agent at one socket. Every call returns the decoded answer or raises a NetagentError."""
 
     def __init__(self, socket_path: str = DEFAULT_SOCKET, *, timeout_s: float = TIMEOUT_S) -> None:
         self._path = socket_path
         self._timeout_s = timeout_s
 
     def with_patience(self, timeout_s: float) -> Client:
-        """The same agent, waited for this long."""
+        """Return a client of the same agent with another timeout."""
         return Client(self._path, timeout_s=timeout_s)
 
     def call(
@@ -49,9 +49,9 @@ class Client:
         body: Mapping[str, Any] | None = None,
         work_s: float = 0.0,
     ) -> dict[str, Any]:
-        """One request, one answer. `path` is quoted already, `query` is not; empty values of it are left out.
+        """Send one request and return the answer. `path` is already quoted, `query` is not; empty values are omitted.
 
-        `work_s`: the agent has been told to take so long.
+        `work_s`: time that the request allows the agent to take, added to the timeout.
         """
         with self._open(method, path, query or {}, body) as stream:
             stream.settimeout(self._timeout_s + work_s)
@@ -61,12 +61,12 @@ class Client:
                 payload += chunk
                 if len(payload) > MAX_BODY_BYTES:
                     raise FailedError(
-                        f"the answer of the agent at {self._path} is too large", hint="narrow the question"
+                        f"the answer of the agent at {self._path} is too large", hint="filter the list"
                     )
         return self._decode(status, bytes(payload))
 
     def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[list[dict[str, Any]]]:
-        """The events of a watched list, as many at a time as have arrived. Ends only by raising."""
+        """Yield the events of a watched list, as many at a time as have arrived. Ends only by raising."""
         with self._open("GET", path, {**(query or {}), "watch": "true"}, None) as stream:
             status, rest = self._head(stream)
             if status != 200:
@@ -113,23 +113,23 @@ class Client:
     def _unreachable(self, error: OSError) -> Exception:
         if isinstance(error, PermissionError):
             return RefusedError(
-                f"you may not ask the agent at {self._path}",
+                f"you have no permission to use the agent at {self._path}",
                 code="not-permitted",
                 thing=self._path,
                 hint="use sudo, or become a member of the group netagent",
             )
         if isinstance(error, FileNotFoundError):
-            cause = "there is no such socket"
+            cause = "the socket does not exist"
         elif isinstance(error, ConnectionRefusedError):
-            cause = "nobody listens on it"
+            cause = "no program listens on it"
         elif isinstance(error, TimeoutError):
-            cause = "it does not accept connections"
+            cause = "the socket does not accept connections"
         else:
             cause = error.strerror or str(error)
         return UnreachableError(
-            f"no agent can be reached at {self._path}: {cause}",
+            f"cannot reach the agent at {self._path}: {cause}",
             thing=self._path,
-            hint="start one with `netagent agent`, or name its socket with --socket or NETAGENT_SOCKET",
+            hint="start it with `netagent agent`, or name its socket with --socket or NETAGENT_SOCKET",
         )
 
     def _receive(self, stream: socket.socket) -> bytes:
@@ -140,37 +140,37 @@ class Client:
                 f"the agent at {self._path} did not answer within {self._timeout_s:.0f} s",
                 code="timeout",
                 thing=self._path,
-                hint="look into its log",
+                hint="see its log",
             ) from None
         except OSError as error:
             raise self._broke_off(error.strerror or str(error)) from None
 
     def _head(self, stream: socket.socket) -> tuple[int, bytes]:
-        """Status code, and the first bytes of the body."""
+        """Read the header; return the status code and the first bytes of the body."""
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = self._receive(stream)
             if not chunk or len(data) > MAX_HEADER_BYTES:
-                raise self._broke_off("the answer has no end of header")
+                raise self._broke_off("the answer has no complete header")
             data += chunk
         head, _, rest = data.partition(b"\r\n\r\n")
         words = head.split(b"\r\n", 1)[0].split(b" ")
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
             raise FailedError(
-                f"what listens at {self._path} does not speak HTTP",
+                f"the program that listens at {self._path} does not speak HTTP",
                 thing=self._path,
                 hint="name the agent's socket with --socket",
             )
         return int(words[1]), rest
 
     def _decode(self, status: int, payload: bytes) -> dict[str, Any]:
-        # A cut-off JSON object is no JSON object: the length needs no check of its own.
+        # A truncated JSON object is not valid JSON, so the length needs no separate check.
         try:
             value = json.loads(payload)
         except ValueError:
-            raise self._broke_off("the answer is not whole") from None
+            raise self._broke_off("the answer is incomplete") from None
         if not isinstance(value, dict):
-            raise self._broke_off("the answer is no object")
+            raise self._broke_off("the answer is not an object")
         if status >= 400:
             raise error_from(value)
         return value
@@ -184,7 +184,7 @@ class Client:
 
     def _broke_off(self, cause: str) -> UnreachableError:
         return UnreachableError(
-            f"the agent at {self._path} broke off: {cause}",
+            f"the agent at {self._path} closed the connection too early: {cause}",
             thing=self._path,
-            hint="look whether it still runs",
+            hint="check whether it still runs",
         )

@@ -1,7 +1,7 @@
 """The fields of an outside JSON object, each read with its type and bounds.
 
-Unknown ones are refused, with the nearest known one: a misspelt option must not be taken for its absence. An error
-speaks of a field in the words of the command line.
+An unknown field is an error that suggests the nearest known one: a misspelt option must not be silently ignored.
+Errors name fields in the words of the command line.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from netagent.errors import InputError
 from netagent.model.ids import is_name
 
 MAX_TEXT = 4096
-"""Characters of a text; a path is the longest thing anybody has to say (PATH_MAX)."""
+"""Characters of a text; the longest is a path (PATH_MAX)."""
 MAX_ITEMS = 64
-"""Items of a list. All the lists of an endpoint end in one record, which has to stay small."""
+"""Items of a list. All lists of an endpoint are part of one record, which has to stay small."""
 
 _SPOKEN = {
     "aliases": "--alias",
@@ -33,11 +33,11 @@ _SPOKEN = {
     "dead_for_s": "--dead-for",
     "number": "a port's number",
 }
-"""Fields in the words of the command line, where nearly all requests come from; an error's `thing` is the field."""
+"""Fields in the words of the command line, which sends nearly all requests; `thing` of an error is the field."""
 
 
 class JsonFields:
-    """The fields of a JSON object, each read with its type and bounds; unknown ones are refused at once."""
+    """Reads the fields of a JSON object with their types and bounds; the constructor refuses unknown fields."""
 
     def __init__(self, value: Mapping[str, Any], known: str) -> None:
         names = known.split()
@@ -49,7 +49,7 @@ class JsonFields:
         self._value = value
 
     def text(self, field: str, *, required: bool = False) -> str:
-        """`""` when missing or null."""
+        """Return a text; `""` when missing or null."""
         value = self._value.get(field)
         text = text_of("" if value is None else value, field)
         if required and not text:
@@ -57,26 +57,26 @@ class JsonFields:
         return text
 
     def name(self, field: str) -> str:
-        """A name of ours, or `""`."""
+        """Return a valid name, or `""`."""
         text = self.text(field)
         return name_of(text, field) if text else ""
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts without empty or double ones, order kept."""
+        """Return a list of texts in order, without duplicates; refuses empty ones."""
         texts = [text_of(item, field) for item in self._list(field)]
         if "" in texts:
             raise InputError(f"{_spoken(field)} has an empty text", thing=field, hint="leave it out")
         return tuple(dict.fromkeys(texts))
 
     def objects(self, field: str) -> list[Mapping[str, Any]]:
-        """A list of objects."""
+        """Return a list of objects."""
         items = self._list(field)
         if not all(isinstance(item, dict) for item in items):
             raise InputError(f"{field} is not a list of objects", thing=field, hint="see the API's reference")
         return items
 
     def object(self, field: str) -> Mapping[str, Any]:
-        """An object; {} when missing."""
+        """Return an object; {} when missing."""
         value = self._value.get(field) or {}
         if not isinstance(value, dict):
             raise InputError(f"{field} is not an object", thing=field, hint='write {"key": "value"}')
@@ -84,14 +84,14 @@ class JsonFields:
         return value
 
     def flag(self, field: str) -> bool:
-        """False when missing."""
+        """Return a boolean; False when missing."""
         value = self._value.get(field, False)
         if not isinstance(value, bool):
             raise InputError(f"{field} is neither true nor false", thing=field, hint="write true or false")
         return value
 
     def number(self, field: str, low: int, high: int) -> int | None:
-        """None when missing."""
+        """Return a number from `low` to `high`; None when missing."""
         value = self._value.get(field)
         if value is None:
             return None
@@ -124,20 +124,20 @@ def _refuse_too_many(value: Sized, field: str) -> None:
 
 
 def text_of(value: object, field: str) -> str:
-    """A printable text of at most MAX_TEXT characters."""
+    """Return the value as a printable text of at most MAX_TEXT characters, else raise InputError."""
     if not isinstance(value, str):
         raise InputError(f"{field} is not a text", thing=field, hint="write a JSON text")
     if len(value) > MAX_TEXT or not value.isprintable():
         raise InputError(
             f"{_spoken(field)} is not a text of at most {MAX_TEXT} printable characters",
             thing=field,
-            hint="shorten it, and leave control characters out",
+            hint="shorten it, and leave out control characters",
         )
     return value
 
 
 def name_of(text: str, what: str) -> str:
-    """A name of ours; the error offers the lower-case form where that is all that is missing."""
+    """Return the text if it is a valid name, else raise InputError, which suggests the lower-case form if valid."""
     if is_name(text):
         return text
     lower = text.lower()

@@ -1,7 +1,7 @@
 """The registry's values as the dicts that the API returns (netagent.control.schema). Pure.
 
-What only an endpoint's own host knows (its target, its links) comes from `LocalFacts`; for the endpoints of other
-hosts these fields stay empty, as the schema says.
+Facts that only the host of an endpoint knows (target, links) come from `LocalFacts`; for endpoints of other hosts
+these fields stay empty, as the schema says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netagent.slices import Pieces, at_once, sorting
 
 @dataclass(frozen=True, slots=True)
 class LocalFacts:
-    """What a host knows of an endpoint of its own beyond the record."""
+    """Facts that a host knows of its own endpoint beyond the record."""
 
     target: str
     ifname: str
@@ -34,11 +34,11 @@ class LocalFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProbeView:
-    """What probes say of a host."""
+    """Results of probing a host."""
 
     rtt_s: float | None = None
     path: PathStatus | None = None
-    """None: it shares no network with this one."""
+    """None: the host is in no network of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +49,36 @@ class Presenter:
     domain: str
     local: Mapping[EndpointId, LocalFacts] = field(default_factory=dict)
     told_by: Mapping[NetworkId, tuple[HostId, ...]] = field(default_factory=dict)
-    """By network that this host takes no part in: which members told of it."""
+    """For each network that this host is not in: the members that sent its endpoints."""
     unknown: frozenset[NetworkId] = frozenset()
-    """Networks of which nothing could be learnt."""
+    """Networks whose endpoints no member sent."""
 
     def host_name(self, host_id: HostId) -> str:
-        """The unique name of a host, or the beginning of its id."""
+        """Return the unique name of a host, or the beginning of its id."""
         host = self.view.hosts.get(host_id)
         return (host.unique_name or host.name) if host else host_id[:8]
 
     def network_name(self, network_id: NetworkId) -> str:
-        """The unique name of a network, or the beginning of its id."""
+        """Return the unique name of a network, or the beginning of its id."""
         network = self.view.networks.get(network_id)
         return network.unique_name if network else network_id[:8]
 
     def tellers(self, network_id: NetworkId) -> list[str]:
-        """Names of the members that told of a network."""
+        """Return the names of the members that sent the endpoints of a network."""
         return sorted(map(self.host_name, self.told_by.get(network_id, ())))
 
     def service_id(self, service: ServiceView) -> str:
-        """What tells a service from all others."""
+        """Return the unique id of a service."""
         return f"{service.name}.{self.network_name(service.network_id)}"
 
     def network(self, network: NetworkView) -> schema.Network:
-        """A network."""
+        """Render a network."""
         record = network.record
         clash = ""
         if not network.holds_name:
             clash = f"another network has the name {network.name}"
         if not network.holds_vni:
-            clash = f"another network has the VNI {record.vni}: this one is not built"
+            clash = f"another network has the VNI {record.vni}: this one is not set up"
         attached = self.view.attachments(network.network_id)
         return {
             "id": network.network_id,
@@ -126,7 +126,7 @@ class Presenter:
         return sorted(found, key=lambda one: one["host"])
 
     def endpoint(self, endpoint: EndpointView) -> schema.Endpoint:
-        """An endpoint, with its state and why."""
+        """Render an endpoint, with its state and the reason."""
         record = endpoint.record
         network_name = self.network_name(record.network_id)
         state, reason = self._state(endpoint)
@@ -175,8 +175,8 @@ class Presenter:
         }
 
     def noted(self, endpoint: EndpointView) -> schema.Endpoint:
-        """An endpoint that this host had before the cluster forgot it."""
-        reason = "the cluster forgot this host while it was away; attach it again, or detach it"
+        """Render an endpoint that this host had before the cluster evicted it."""
+        reason = "the cluster evicted this host while it was away; attach it again, or detach it"
         return {**self.endpoint(endpoint), "state": "fenced", "reason": reason, "names": []}
 
     def _state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
@@ -184,7 +184,7 @@ class Presenter:
             for clash in self.view.clashes:
                 if clash.loser == endpoint.endpoint_id:
                     return "fenced", clash.text
-            return "fenced", "another endpoint holds what it claims"
+            return "fenced", "another endpoint owns its address or MAC"
         if self.view.is_host_hidden(endpoint.owner):
             return "hidden", self._why_hidden(endpoint.owner)
         if endpoint.network_id not in self.view.networks:
@@ -198,8 +198,8 @@ class Presenter:
 
     def _why_behind(self, host_id: HostId) -> str:
         return (
-            f"this host gets no answer from {self.host_name(host_id)} by the overlay: "
-            "its names lead here only where they have nothing else"
+            f"{self.host_name(host_id)} does not answer this host through the overlay: "
+            "names lead to it only if there is no other replica"
         )
 
     def _why_hidden(self, host_id: HostId) -> str:
@@ -209,15 +209,15 @@ class Presenter:
         if host is not None and host.agent is AgentState.LEFT:
             return f"host {name} has left the cluster"
         if host is not None and host.record is not None and host.record.going_down:
-            return f"host {name} says that it goes down"
-        return f"the agent of host {name} is gone and its kernel does not answer"
+            return f"host {name} is going down"
+        return f"neither the agent nor the kernel of host {name} answers"
 
     def service(self, service: ServiceView) -> schema.Service:
-        """A service: all endpoints that share its name in one network."""
+        """Render a service: all endpoints that share its name in one network."""
         return at_once(self.presenting_service(service))
 
     def presenting_service(self, service: ServiceView) -> Pieces[schema.Service]:
-        """The same in pieces: it may have ten thousand endpoints."""
+        """Render it in slices: it may have ten thousand endpoints."""
         network_name = self.network_name(service.network_id)
         visible = unreached = 0
         reached_addresses: dict[str, tuple[int, int]] = {}
@@ -239,7 +239,7 @@ class Presenter:
                 else:
                     reached_addresses.update(own)
             yield
-        # A name leads to what this host does not reach only where it has nothing else.
+        # A name leads to endpoints that this host does not reach only if it has no others.
         addresses = reached_addresses or all_addresses
         tellers = self.tellers(service.network_id)
         is_own = owners <= {self.view.local}
@@ -261,7 +261,7 @@ class Presenter:
         }
 
     def member(self, host: HostView, sight: ProbeView) -> schema.MemberInfo:
-        """A host of the cluster. A host that left shows as left although its records may linger."""
+        """Render a host of the cluster. A host that left shows as left even while its records remain."""
         local = host.host_id == self.view.local
         answers: schema.HostWord = (
             "unknown" if host.answers is None else "answers" if host.answers else "silent"
@@ -271,7 +271,7 @@ class Presenter:
         path = _path_word(host, sight)
         if is_of_other_family(
             host, self._address_here()
-        ):  # a tunnel has one family of addresses at both ends
+        ):  # both ends of a tunnel need addresses of one family
             path = "down"
         if host.agent is AgentState.LEFT:
             answers, path = "unknown", "unknown"
@@ -296,7 +296,7 @@ class Presenter:
         return "" if here is None else here.address
 
     def gone(self, host: HostView) -> schema.ForgottenHost:
-        """A host that was forgotten, as it was known before."""
+        """Render a host that was evicted, as it was known before."""
         shown = self.member(host, ProbeView())
         return {"id": shown["id"], "name": shown["name"], "address": shown["address"]}
 
@@ -312,15 +312,15 @@ _PATH_WORDS: Mapping[Quality, schema.PathWord] = {
 
 
 def is_of_other_family(host: HostView, address: str) -> bool:
-    """Whether a host that should be there can't be reached from `address`, by what both tell others. False where one
-    of them is not known yet."""
+    """True if the published address of a present host is of another family than `address`, so that it cannot be
+    reached. False if one of them is not known yet."""
     if host.agent is AgentState.LEFT or not host.address or not address:
         return False
     return not is_one_family(host.address, address)
 
 
 def _path_word(host: HostView, sight: ProbeView) -> schema.PathWord:
-    """The probes of full size say more than whether the kernel answers; where it is silent, it says so first."""
+    """Return the state of the path: a silent kernel first, else what the probes of full size found."""
     word = _PATH_WORDS[sight.path.quality] if sight.path else "unknown"
     if host.answers is False:
         return "one-way" if word == "one-way" else "down"
@@ -328,7 +328,7 @@ def _path_word(host: HostView, sight: ProbeView) -> schema.PathWord:
 
 
 def _by_value(address: str) -> tuple[int, int]:
-    """IPv4 first, each family by value."""
+    """Sort key: IPv4 first, each family by value."""
     parsed = ipaddress.ip_address(address)
     return parsed.version, int(parsed)
 

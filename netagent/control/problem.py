@@ -1,8 +1,8 @@
-"""Errors as RFC 9457 problem documents, there and back again.
+"""Conversion of errors to RFC 9457 problem documents and back.
 
 The agent's sentence, code and exit status reach the user of the command line unchanged: `problem_of` on the agent's
-side, `error_from` on the other. `type` is `about:blank` (RFC 9457 section 4.2.1: the HTTP status says it all);
-scripts look at `code`.
+side, `error_from` on the other. `type` is `about:blank` (RFC 9457 section 4.2.1: no more than the HTTP status);
+scripts use `code`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TITLES = {
 
 
 def problem_of(error: NetagentError, *, status: int | None = None) -> dict[str, object]:
-    """The document: `type title status detail code exit_status thing hint`. `status` overrides the error's own."""
+    """Return the document: `type title status detail code exit_status thing hint`. `status` overrides the error's."""
     status = status or error.http_status
     return {
         "type": "about:blank",
@@ -52,7 +52,7 @@ def problem_of(error: NetagentError, *, status: int | None = None) -> dict[str, 
 
 
 def error_from(problem: Mapping[str, object]) -> NetagentError:
-    """The error that a document tells of; missing members get what an unexpected failure has."""
+    """Return the error of a document; missing members get the values of an unexpected failure."""
     number = problem.get("exit_status")
     kind = _BY_EXIT_STATUS.get(number, FailedError) if isinstance(number, int) else FailedError
 
@@ -60,12 +60,12 @@ def error_from(problem: Mapping[str, object]) -> NetagentError:
         value = problem.get(member)
         return value if isinstance(value, str) else ""
 
-    message = text("detail") or text("title") or "the agent reports a failure without saying which"
+    message = text("detail") or text("title") or "the agent reported a failure without a message"
     return kind(message, code=text("code") or None, thing=text("thing"), hint=text("hint"))
 
 
 def known_error(error: BaseException) -> NetagentError | None:
-    """The NetagentError that it is, or that it consists of when a nursery has wrapped it."""
+    """Return the error if it is a NetagentError, or the one that a nursery has wrapped; else None."""
     if isinstance(error, NetagentError):
         return error
     if isinstance(error, BaseExceptionGroup):

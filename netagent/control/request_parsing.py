@@ -1,7 +1,7 @@
-"""Outside JSON to requests: the one place where fields, names, addresses and bounds are checked for form.
+"""Parser of outside JSON to requests: the one place that checks the form of fields, names, addresses and bounds.
 
-Every function raises InputError and nothing else, and says which field, what is wrong with it, and what it should
-be. The types and bounds that all fields share are in netagent.control.json_fields.
+Every function raises InputError and nothing else. The error names the field, what is wrong with it, and what it
+should be. The types and bounds that all fields share are in netagent.control.json_fields.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 MAX_INVITE_TTL_S = 30 * 86400.0
 MAX_INVITE_USES = 1000
 MAX_DRAIN_S = 300.0
-"""Longer than any request that somebody waits for."""
+"""Longer than any request for which a client waits."""
 MAX_PINGS = 100
-"""Of each size: an answer may take a second, and somebody waits."""
+"""Packets of each size: a reply may take a second, and the client waits."""
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -40,7 +40,7 @@ _PUBLICATION = re.compile(
 
 
 def object_untrusted(body: bytes) -> dict[str, Any]:
-    """The body of a request as a JSON object; no body is an empty one."""
+    """Parse the body of a request as a JSON object; no body is an empty object."""
     if not body.strip():
         return {}
     try:
@@ -53,7 +53,7 @@ def object_untrusted(body: bytes) -> dict[str, Any]:
 
 
 def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
-    """`target` and `network` are required, everything else may be missing."""
+    """Parse an attach request. `target` and `network` are required."""
     fields = JsonFields(value, "target network name service aliases links ports publish labels ip mac ifname")
     return AttachRequest(
         target=target_of(fields.text("target")),
@@ -72,12 +72,12 @@ def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
 
 
 def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
-    """`name` is required."""
+    """Parse a network request. `name` is required."""
     fields = JsonFields(value, "name subnets mtu_bytes internal policy multicast host_access")
     name = name_of(fields.text("name"), "network")
     if name == NODE_LABEL:
         raise InputError(
-            f"a network cannot be called {name!r}: <host>.{name} names the hosts",
+            f"a network cannot have the name {name!r}: <host>.{name} are the names of hosts",
             thing=name,
             hint="choose another name",
         )
@@ -87,7 +87,7 @@ def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
     return NetworkRequest(
         name=name,
         subnets=_subnets(fields.texts("subnets")),
-        # 576 is what IPv4 demands (RFC 791); that IPv6 needs 1280 is judged with the subnets at hand.
+        # 576 is the minimum of IPv4 (RFC 791); the 1280 of IPv6 is checked later, when the subnets are known.
         mtu_bytes=fields.number("mtu_bytes", 576, 65535),
         internal=fields.flag("internal"),
         policy=Policy(policy),
@@ -97,12 +97,12 @@ def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
 
 
 def link_untrusted(value: Mapping[str, Any]) -> Link:
-    """`service` is required; `alias` is the service's first label when it is missing."""
+    """Parse a link. `service` is required; `alias` defaults to the service's first label."""
     fields = JsonFields(value, "service alias")
     service = fields.text("service", required=True).rstrip(".")
     if not all(is_name(label) for label in service.split(".")):
         raise InputError(
-            f"{service!r} is not a service's name",
+            f"{service!r} is not the name of a service",
             thing=service,
             hint="write SERVICE, SERVICE.NETWORK or the full name, in lower case",
         )
@@ -110,12 +110,12 @@ def link_untrusted(value: Mapping[str, Any]) -> Link:
 
 
 def publication_untrusted(value: Mapping[str, Any]) -> Publication:
-    """`port` is required."""
+    """Parse a published port. `port` is required."""
     return _publication(JsonFields(value, "port").text("port", required=True))
 
 
 def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
-    """Ports of the host and of the container, each `[ADDR:]8080[-8089]:80[-89][/tcp|udp]`; sorted."""
+    """Parse ports of the host and of the container, each `[ADDR:]8080[-8089]:80[-89][/tcp|udp]`; sorted."""
     found = sorted({_publication(text) for text in texts})
     for earlier, later in itertools.combinations(found, 2):
         if earlier.meets(later):
@@ -128,21 +128,21 @@ def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
 
 
 def _publication(text: str) -> Publication:
-    form = "write [ADDR:]8080:80, [ADDR:]8080-8089:80-89, with /tcp or /udp behind"
+    form = "write [ADDR:]8080:80 or [ADDR:]8080-8089:80-89, with /tcp or /udp at the end"
     match = _PUBLICATION.fullmatch(text)
     if match is None:
-        raise InputError(f"{text[:80]!r} does not say a port of the host and one of the container", hint=form)
+        raise InputError(f"{text[:80]!r} is not a port of the host and one of the container", hint=form)
     first, last, inner, inner_last = (int(match[n]) if match[n] else 0 for n in ("h", "he", "p", "pe"))
     count, inner_count = (max(end, start) - start + 1 for start, end in ((first, last), (inner, inner_last)))
     protocol = (match["protocol"] or "tcp").lower()
     if protocol not in {"tcp", "udp"}:
         raise InputError(f"{protocol[:80]!r} ports cannot be published", thing=text, hint="use tcp or udp")
     if count != inner_count or (last and last < first) or (inner_last and inner_last < inner):
-        raise InputError(f"the two ranges in {text!r} are not of one length", thing=text, hint=form)
+        raise InputError(f"the two ranges in {text!r} have different lengths", thing=text, hint=form)
     if not (first > 0 and first + count <= 65536 and inner > 0 and inner + count <= 65536):
-        raise InputError(f"{text!r} has a number that is no port", thing=text, hint="ports are 1 to 65535")
+        raise InputError(f"{text!r} has a number that is not a port", thing=text, hint="ports are 1 to 65535")
     if count > MAX_PORTS:
-        raise InputError(f"{text!r} is {count} ports at once", thing=text, hint=f"give {MAX_PORTS} at most")
+        raise InputError(f"{text!r} has {count} ports", thing=text, hint=f"give at most {MAX_PORTS} at once")
     return Publication(first, inner, protocol, count, _publication_address((match["addr"] or "").strip("[]")))
 
 
@@ -153,11 +153,11 @@ def _publication_address(text: str) -> str:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InputError(
-            f"{text[:80]!r} is no address", thing=text[:80], hint="write [ADDR]:8080:80"
+            f"{text[:80]!r} is not an address", thing=text[:80], hint="write [ADDR]:8080:80"
         ) from None
     if address == ipaddress.IPv6Address("::1"):
         raise InputError(
-            "nothing can be published at ::1: the kernel leads it nowhere else",
+            "ports cannot be published at ::1: the kernel does not forward packets to ::1",
             thing=text,
             hint="use 127.0.0.1, or no address",
         )
@@ -165,7 +165,7 @@ def _publication_address(text: str) -> str:
 
 
 def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFilter:
-    """All fields may be missing."""
+    """Parse a list's filter. All fields may be missing."""
     fields = JsonFields(value, "network host service")
     return ListFilter(
         network=fields.text("network"),
@@ -176,66 +176,66 @@ def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFi
 
 
 def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
-    """(`ttl_s`, `uses`), by default an hour and one."""
+    """Parse (`ttl_s`, `uses`); defaults: one hour, one use."""
     fields = JsonFields(value, "ttl_s uses")
     ttl_s = value.get("ttl_s", 3600.0)
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
         shown = f"{ttl_s:.0f}" if isinstance(ttl_s, float) else str(ttl_s)[:80]
         raise InputError(
-            f"an invitation cannot live for {shown} seconds",
+            f"a token cannot be valid for {shown} seconds",
             thing="ttl_s",
-            hint="give --ttl 1s to 30d",
+            hint="use --ttl 1s to 30d",
         )
     return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
 
 
 def count_untrusted(text: str) -> int:
-    """How many packets. InputError."""
+    """Parse a number of packets. Raises InputError."""
     count = whole_number(text, 1, MAX_PINGS)
     if count is None:
         raise InputError(
-            f"{text[:80]!r} is no number of packets", thing="count", hint=f"take 1 to {MAX_PINGS}"
+            f"{text[:80]!r} is not a number of packets", thing="count", hint=f"use 1 to {MAX_PINGS}"
         )
     return count
 
 
 def drain_untrusted(value: Mapping[str, Any]) -> float | None:
-    """`drain_s`: how long requests under way may take to end. None when missing."""
+    """Parse `drain_s`: how long open requests may take to finish. None when missing."""
     JsonFields(value, "drain_s")
     drain_s = value.get("drain_s")
     if drain_s is None:
         return None
     if isinstance(drain_s, bool) or not isinstance(drain_s, (int, float)) or not 0 <= drain_s <= MAX_DRAIN_S:
         raise InputError(
-            f"requests cannot be given {str(drain_s)[:80]} seconds to end",
+            f"the drain time cannot be {str(drain_s)[:80]} seconds",
             thing="drain_s",
-            hint=f"give --drain 0s to {MAX_DRAIN_S:.0f}s",
+            hint=f"use --drain 0s to {MAX_DRAIN_S:.0f}s",
         )
     return float(drain_s)
 
 
 def forget_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], float, bool]:
-    """(`hosts`, `dead_for_s`, `force`); hosts, or how long they must have been silent, is required."""
+    """Parse (`hosts`, `dead_for_s`, `force`); `hosts` or `dead_for_s` is required."""
     fields = JsonFields(value, "hosts dead_for_s force")
     hosts = fields.texts("hosts")
     dead_for_s = value.get("dead_for_s", 0.0)
     if isinstance(dead_for_s, bool) or not isinstance(dead_for_s, (int, float)) or not 0 <= dead_for_s < 1e9:
         raise InputError(
-            f"a host cannot be silent for {str(dead_for_s)[:80]} seconds",
+            f"the time of silence cannot be {str(dead_for_s)[:80]} seconds",
             thing="dead_for_s",
-            hint="give --dead-for 1h or 3d",
+            hint="write --dead-for 1h or --dead-for 3d",
         )
     if not hosts and not dead_for_s:
         raise InputError(
-            "forget whom?",
+            "no host to forget was given",
             thing="hosts",
-            hint="name hosts, or say --dead-for 72h for all that were silent so long",
+            hint="name hosts, or use --dead-for 72h for all hosts that have been silent for that long",
         )
     return hosts, float(dead_for_s), fields.flag("force")
 
 
 def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """(`addresses`, `token`); the token is required."""
+    """Parse (`addresses`, `token`); the token is required."""
     fields = JsonFields(value, "addresses token")
     addresses = fields.texts("addresses")
     for address in addresses:
@@ -250,18 +250,18 @@ def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     token = fields.text("token").strip()
     if not token:
         raise InputError(
-            "joining needs a token", thing="token", hint="`netagent invite` on a member prints one"
+            "a join needs a token", thing="token", hint="`netagent invite` on a member prints one"
         )
     return addresses, token
 
 
 def cluster_untrusted(value: Mapping[str, Any]) -> str:
-    """`cluster`; `""` when it is missing: the agent's configuration decides."""
+    """Parse `cluster`; `""` when missing: the agent's configuration decides."""
     return JsonFields(value, "cluster").name("cluster")
 
 
 def target_of(text: str) -> str:
-    """A sandbox as attach names it."""
+    """Parse a target of attach."""
     if not _TARGET.fullmatch(text) or "\0" in text:
         raise InputError(f"{text!r} does not name a container", thing=text, hint=f"write {TARGET_FORMS}")
     return text
@@ -277,7 +277,7 @@ def _port(value: Mapping[str, Any]) -> Port:
         raise InputError(
             f"{protocol!r} is not a protocol of ports", thing=protocol, hint="use tcp, udp or sctp"
         )
-    # A port without a name has its number for one, so that SRV finds it too: _80._tcp.web.app
+    # The name of a port defaults to its number, so that it has an SRV record too: _80._tcp.web.app
     return Port(name=fields.name("name") or str(number), number=number, protocol=protocol)
 
 
@@ -285,7 +285,9 @@ def _labels(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for key, text in value.items():
         text_of(text, f"label {key[:80]!r}")
         if not key or not key.isprintable() or len(key) > 255:
-            raise InputError(f"{key[:80]!r} cannot be a label's key", thing=key[:80], hint="write KEY=VALUE")
+            raise InputError(
+                f"{key[:80]!r} cannot be the key of a label", thing=key[:80], hint="write KEY=VALUE"
+            )
     return tuple(sorted(value.items()))
 
 
@@ -321,7 +323,7 @@ def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
             ) from None
         if str(subnet.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
             raise InputError(
-                f"{text} is an address inside a subnet", thing=text, hint=f"did you mean {subnet}?"
+                f"{text} is an address within a subnet", thing=text, hint=f"did you mean {subnet}?"
             )
         _check_subnet(subnet)
         if subnet.version in found:

@@ -1,14 +1,14 @@
-"""What the agent answers: the fields of every JSON object that the API returns and `--json` prints.
+"""The schema of answers: the fields of every JSON object that the API returns and `--json` prints.
 
 These types are a contract with scripts: fields may be added, never renamed or removed while `SCHEMA` is 1. Times
 are RFC 3339 in fields ending `_at`, durations are numbers of seconds in fields ending `_s`, addresses are strings.
 `""` and `[]` stand for "none"; `null` only for "not known". Lists are sorted.
 
-The API wraps them: `{"schema": 1, "items": [...]}` for lists, `{"schema": 1, ...fields}` for one thing, and with
-`?watch=1` one object a line: `{"schema": 1, "event": "added", "item": {...}}` for the full state, then
-`{"schema": 1, "event": "synced"}`, then `added`, `changed` and `removed`, items told apart by `id`.
+The API wraps them: `{"schema": 1, "items": [...]}` for lists, `{"schema": 1, ...fields}` for one object, and with
+`?watch=1` one object per line: `{"schema": 1, "event": "added", "item": {...}}` for the full state, then
+`{"schema": 1, "event": "synced"}`, then `added`, `changed` and `removed`; `id` identifies items.
 
-Nothing is imported here: the command line reads this module's names too.
+It imports nothing else of netagent: the command line uses its names too.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from typing import Literal, NotRequired, TypedDict
 SCHEMA = 1
 
 AgentWord = Literal["alive", "suspect", "dead", "left", "unknown"]
-"""How the gossip sees a host's agent."""
+"""The state of a host's agent according to gossip."""
 
 HostWord = Literal["answers", "silent", "unknown"]
 """Whether the host's kernel answers on the probe network, which needs no agent there."""
 
 PathWord = Literal["ok", "lossy", "degraded", "one-way", "down", "unknown", "local"]
-"""The overlay path to a host. `degraded`: only packets smaller than a network's MTU pass. `lossy`: a tenth or more is
-lost. `one-way`: that host's packets arrive here, ours are not answered. `local`: this host itself. A host that shares
-no network with this one is only asked by small packets: `ok` says no more than that these pass."""
+"""The overlay path to a host. `degraded`: only packets smaller than a network's MTU pass. `lossy`: a tenth or more of
+the packets is lost. `one-way`: that host's packets arrive here, but it does not answer ours. `local`: this host
+itself. A host that shares no network with this one gets only small probes: `ok` then says only that these pass."""
 
 EndpointWord = Literal["up", "hidden", "fenced", "unhealthy", "pending"]
-"""`hidden`: its host is down, so names leave it out. `fenced`: it clashes with another one, or the
-cluster forgot its host while that was away; it is not used.
-`pending`: not yet published."""
+"""`hidden`: its host is down, so DNS answers leave it out. `fenced`: it conflicts with another one, or the cluster
+evicted its host while that was away; it is not used. `pending`: not yet published."""
 
 
 SourceWord = Literal["own", "replicated", "asked"]
-"""`own`: this host's own endpoint. `replicated`: another host's, in a network that this host takes part in. `asked`:
-a member told of it when this answer was made."""
+"""`own`: this host's own endpoint. `replicated`: another host's, in a network that this host is in. `asked`: another
+member sent it for this answer."""
 
 
 class HostPart(TypedDict):
@@ -52,7 +51,7 @@ class HostPart(TypedDict):
 
 
 class ClusterPart(TypedDict):
-    """The cluster this host belongs to."""
+    """The cluster that this host is in."""
 
     id: str
     name: str
@@ -61,7 +60,7 @@ class ClusterPart(TypedDict):
 
 
 class EndpointCounts(TypedDict):
-    """Of all networks this host takes part in."""
+    """Numbers of endpoints in the networks that this host is in."""
 
     local: int
     total: int
@@ -73,52 +72,52 @@ class DnsPart(TypedDict):
 
     running: bool
     sandboxes: int
-    """Namespaces in which it answers."""
+    """Number of namespaces in which it answers."""
     queries: int
 
 
 class DriftPart(TypedDict):
-    """Kernel against records, as of the last look."""
+    """Kernel compared with the records, as of the last comparison."""
 
     differences: int
-    """0 = the kernel has what the records say."""
+    """0 = the kernel matches the records."""
     checked_s: float | None
     """Seconds since the last comparison; null = none yet."""
     repaired: int
-    """Damage by others put right since the agent started."""
+    """Changes by other programs that were repaired since the agent started."""
     kinds: dict[str, int]
     """The same by kind, such as `device-deleted` or `entry-altered`; only kinds that occurred."""
 
 
 class Notice(TypedDict):
-    """Something an operator should know, and what to do about it."""
+    """A warning for the operator, and what to do about it."""
 
     code: str
     message: str
     cure: str
-    """A command where there is one."""
+    """A command if there is one."""
 
 
 class HeardAgent(TypedDict):
-    """An agent of some cluster that was heard and is not a member of ours."""
+    """An agent heard on the network that is not a member of this host's cluster."""
 
     name: str
-    """Host name, `""` when the packet did not say."""
+    """Host name, `""` when the packet did not contain it."""
     address: str
     cluster: str
-    """Cluster name or the first digits of its id; `""` when not known (an agent without a cluster)."""
+    """Name of the cluster or the first digits of its id; `""` when not known (an agent in no cluster)."""
     how: Literal["mdns", "gossip"]
 
 
 class Status(TypedDict):
-    """One screen about this host. In no cluster: `cluster` is null and the counts are zero."""
+    """The state of this host. Outside a cluster `cluster` is null and the counts are zero."""
 
     host: HostPart
     cluster: ClusterPart | None
     members: dict[str, int]
-    """Number of hosts by AgentWord, this host included; only states that occur."""
+    """Number of hosts by AgentWord, including this host; only states that occur."""
     networks: list[str]
-    """Names of the networks this host takes part in."""
+    """Names of the networks that this host is in."""
     network_count: int
     """All networks of the cluster."""
     endpoints: EndpointCounts
@@ -135,7 +134,7 @@ class Status(TypedDict):
 
 
 class Initialised(TypedDict):
-    """Answer of `init`. The same name again is no error: `created` is false."""
+    """Answer of `init`. Repeating it with the same name is no error: `created` is then false."""
 
     cluster: ClusterPart
     created: bool
@@ -155,9 +154,9 @@ class Joined(TypedDict):
 
     cluster: ClusterPart
     via: str
-    """Address of the member that let us in; `""` when this host was in that cluster already."""
+    """Address of the member through which this host joined; `""` when it was already in that cluster."""
     members: int
-    """Known members, this host included."""
+    """Known members, including this host."""
 
 
 class Left(TypedDict):
@@ -169,12 +168,12 @@ class Left(TypedDict):
 
 
 class ForgottenHost(TypedDict):
-    """A host that was forgotten."""
+    """A host that was evicted."""
 
     id: str
     name: str
     address: str
-    """Where it was."""
+    """Its last address."""
 
 
 class ForgetAnswer(TypedDict):
@@ -191,31 +190,31 @@ class WithdrawAnswer(TypedDict):
     """Answer of `withdraw`."""
 
     name: str
-    """This host's."""
+    """The name of this host."""
     told: int
-    """Live hosts that know of it."""
+    """Number of live hosts that acknowledged it."""
 
 
 ObjectWord = Literal["present", "missing", "altered", "left over", "not needed", "not known"]
-"""An object against the record that makes it. `not needed`: nothing should be there, and nothing is."""
+"""An object compared with its record. `not needed`: it should not exist, and does not."""
 
 
 class WhyRecord(TypedDict):
-    """A record that something follows from, and where it is from."""
+    """A record behind an object, and its writer."""
 
     kind: str
     """`endpoint`, `network` or `host`."""
     name: str
     host: str
-    """Who wrote it."""
+    """The host that wrote it."""
     host_id: str
     epoch: int | None
-    """With `sequence` its version; null: its owner says something else by now, or has said nothing yet."""
+    """Its version, with `sequence`; null: the owner has replaced or removed it, or not published it yet."""
     sequence: int | None
 
 
 class WhyObject(TypedDict):
-    """Something that a record makes in the kernel, in a container or in a resolver's answers."""
+    """An object that a record makes in the kernel, in a container or in the answers of a resolver."""
 
     kind: str
     """`device`, `neighbour`, `bridge entry`, `tunnel entry`, `interface`, `address`, `resolver`, `name`, …"""
@@ -223,7 +222,7 @@ class WhyObject(TypedDict):
     state: ObjectWord
     reason: str
     fix: str
-    """What puts it right by hand; `""` when nothing is wrong."""
+    """How to repair it by hand; `""` when nothing is wrong."""
 
 
 class Why(TypedDict):
@@ -234,7 +233,7 @@ class Why(TypedDict):
     records: list[WhyRecord]
     objects: list[WhyObject]
     left_out: int
-    """Endpoints of a service that are not explained, because there are too many."""
+    """Number of endpoints of a service that are left out because there are too many."""
 
 
 class MemberInfo(TypedDict):
@@ -254,7 +253,7 @@ class MemberInfo(TypedDict):
     """The largest packet that passes in one piece, up to the MTU of the networks that both hosts are in; null: not
     known, or no network shared."""
     loss_percent: float | None
-    """Of the last exchanges with it, there and back; null: too few."""
+    """Loss on the round trip, over the latest probes; null: too few."""
     local: bool
     """True for the host that answers."""
     why: NotRequired[Why]
@@ -262,25 +261,25 @@ class MemberInfo(TypedDict):
 
 
 class Space(TypedDict):
-    """The part of a network's address space that this host hands out from, in addresses."""
+    """The part of a network's address space that this host owns, in addresses."""
 
     owned: int
     used: int
     free: int
     cooling: int
-    """Freed a short while ago, used again only when nothing else is free."""
+    """Released recently; used again only when no other address is free."""
 
 
 class SpaceShare(TypedDict):
-    """What one host owns of a network's address space, in addresses."""
+    """The part of a network's address space that one host owns, in addresses."""
 
     host: str
     host_id: str
     agent: AgentWord
     owned: int
-    """Addresses that it gives to its endpoints, or hands on to hosts that ask."""
+    """Addresses that it gives to its endpoints or grants to other hosts on request."""
     used: int | None
-    """None: not known, because this host takes no part in the network."""
+    """null: not known, because this host is not in the network."""
     free: int | None
     ranges: list[str]
     """`10.160.0.2 - 10.160.7.255`, in the first of the subnets."""
@@ -295,16 +294,16 @@ class SpaceUse(TypedDict):
     """As above."""
     free: int | None
     away: int | None
-    """Of the free ones, those whose owner's agent does not answer: nobody can have them until it does, or until
-    their owner is forgotten."""
+    """Free addresses whose owner's agent does not answer: they cannot be used until it does, or until the owner is
+    forgotten."""
     unowned: int
-    """Nobody is known to own them (yet)."""
+    """Addresses without a known owner (yet)."""
     owners: list[SpaceShare]
     """The largest first."""
 
 
 class HostAddress(TypedDict):
-    """What a host has itself in a network made with `--host-access`."""
+    """The addresses of a host itself in a network made with `--host-access`."""
 
     host: str
     addresses: list[str]
@@ -332,19 +331,19 @@ class Network(TypedDict):
     """Host name."""
     revision: int
     attached: bool
-    """This host takes part."""
+    """True if this host is in it."""
     endpoint_count: int | None
-    """null: not known, because this host takes no part and no host that does could be asked."""
+    """null: not known, because this host is not in it and no host in it answered."""
     hosts: list[str]
-    """Names of the hosts that take part."""
+    """Names of the hosts in it."""
     clash: str
-    """Why it is not used as it stands (name, VNI or subnet taken by another one), `""` when all is well."""
+    """Why it cannot be used as it is (another network has its name, VNI or subnet); `""` if it can."""
     published: list[str]
     """`PORTS to ENDPOINT` for each published port of this host."""
     created: NotRequired[bool]
     """Only in the answer of `network create`: false when it existed with the same options."""
     warnings: NotRequired[list[Notice]]
-    """In the answer of `network create`: what may not be as its maker expects. In `inspect`: what is not known."""
+    """In the answer of `network create`: what may differ from expectations. In `inspect`: what is not known."""
     use: NotRequired[SpaceUse]
     """Only in `network ls` and `network inspect`."""
     space: NotRequired[Space]
@@ -378,7 +377,7 @@ class LinkPart(TypedDict):
 
 
 class Endpoint(TypedDict):
-    """A container's interface. The last group of fields is known to its own host only: `""` and [] elsewhere."""
+    """A container's interface. Only its own host knows the last group of fields; elsewhere they are `""` and []."""
 
     id: str
     name: str
@@ -398,31 +397,31 @@ class Endpoint(TypedDict):
     reason: str
     """Why `state` is not `up`."""
     names: list[str]
-    """Fully qualified names that lead to it: the service's, its own, and the one with the host."""
+    """Fully qualified names that resolve to it: of its service, its own, and the one with its host."""
     version: str
     """`epoch.sequence` of its record."""
     local: bool
     source: SourceWord
     """Where this row comes from."""
     told_by: list[str]
-    """Names of the members that told of it, where `source` is `asked`."""
+    """Names of the members that sent it, if `source` is `asked`."""
     container_id: str
-    """As its runtime says, `""` where none told."""
+    """The id that its runtime uses; `""` if not known."""
     compose_project: str
     compose_service: str
-    """What compose calls it, `""` for containers that compose did not make."""
+    """Its name in compose; `""` for containers that compose did not make."""
     target: str
-    """The sandbox, as it was named at attach; of Docker and Podman the container."""
+    """The sandbox, as named at attach; for Docker and Podman the container."""
     ifname: str
-    """Inside the sandbox."""
+    """Name of the interface in the sandbox."""
     links: list[LinkPart]
     published: list[str]
-    """Ports of its host that lead to it, as `attach --publish` takes them: those of the agent on its own host only,
-    those of Docker on all hosts."""
+    """Ports of its host that are forwarded to it, as `attach --publish` takes them: those that the agent forwards
+    only on its own host, those that Docker forwards on all hosts."""
     created: NotRequired[bool]
     """Only in the answers of `attach` and `network connect`: false when it was there already."""
     warnings: NotRequired[list[Notice]]
-    """Only in these too: what will not work as one might expect."""
+    """Only in the same answers: what will not work as expected."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 
@@ -446,22 +445,22 @@ class Service(TypedDict):
     fqdn: str
     endpoint_count: int
     answering: int
-    """How many of them names lead to now."""
+    """Number of endpoints that DNS answers contain now."""
     unreached: NotRequired[int]
-    """How many are up on hosts from which this one gets no answer by the overlay: names of this host lead there only
-    where they have nothing else."""
+    """Number of endpoints that are up on hosts that do not answer this one through the overlay: DNS answers on this
+    host contain them only if there are no others."""
     addresses: list[str]
-    """Of those that answer."""
+    """Addresses of the endpoints that DNS answers contain."""
     hosts: list[str]
     """Names of the hosts of all its endpoints."""
     ports: list[PortPart]
     aliases: list[str]
-    """Of all its endpoints: further names that lead to them."""
+    """Aliases of all its endpoints."""
     source: SourceWord
     told_by: list[str]
     """As for endpoints."""
     alias_of: NotRequired[list[str]]
-    """Only in `inspect`, where the name is an alias and no service: the services whose endpoints have it."""
+    """Only in `inspect`, if the name is an alias and not a service: the services whose endpoints have it."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 
@@ -502,12 +501,12 @@ Inspection = EndpointInspection | ServiceInspection | NetworkInspection | HostIn
 
 
 class CheckFinding(TypedDict):
-    """Something that a check of `doctor` found."""
+    """A problem that a check of `doctor` found."""
 
     thing: str
     message: str
     fix: str
-    """A command, or a sentence where no command does it."""
+    """A command, or a sentence if no command repairs it."""
     severity: Literal["failed", "warning"]
 
 
@@ -517,27 +516,27 @@ class CheckOutcome(TypedDict):
     name: str
     """Stable."""
     says: str
-    """What is so when it passes."""
+    """What is true if it passes."""
     verdict: Literal["passed", "warning", "failed", "not known"]
     note: str
     """Why the verdict is not known."""
     findings: list[CheckFinding]
     left_out: int
-    """Findings beyond those shown."""
+    """Number of findings beyond those shown."""
 
 
 class Doctor(TypedDict):
-    """Fitness of the host, and intent against kernel."""
+    """Checks of the host, and the kernel compared with the records."""
 
     healthy: bool
     """No check failed. Warnings do not count."""
     agent: Literal["answers", "silent"]
-    """`silent`: this is the command line's own look."""
+    """`silent`: no agent answered, the command line examined the host itself."""
     host: list[CheckOutcome]
     intent: list[CheckOutcome]
-    """Empty where there is nothing to compare; `absent` says why."""
+    """Empty if there is nothing to compare; `absent` says why."""
     cluster: list[CheckOutcome]
-    """What `status` warns of, as checks. Empty where no agent answers."""
+    """The warnings of `status`, as checks. Empty if no agent answers."""
     absent: str
     looked_at: dict[str, int]
     """How much was compared: `networks`, `containers`, `devices`, `entries`, `questions`."""
@@ -557,12 +556,12 @@ PingRequest = TypedDict("PingRequest", {"from": str, "to": str, "count": int, "t
 
 
 class PingResult(TypedDict):
-    """What became of packets of one size to one address, or of one TCP connection."""
+    """The result for packets of one size to one address, or for one TCP connection."""
 
     address: str
     port: int | None
     size_bytes: int | None
-    """Of the whole packet; null for a connection."""
+    """Size of the whole packet; null for a connection."""
     sent: int
     received: int
     loss_percent: float
@@ -570,11 +569,11 @@ class PingResult(TypedDict):
     rtt_avg_s: float | None
     rtt_max_s: float | None
     trouble: str
-    """`no answer`, `refused`, or what the kernel said; `""` when something came back."""
+    """`no answer`, `refused`, or the kernel's error; `""` when a reply came back."""
 
 
 class PingHop(TypedDict):
-    """A layer on the way, and what it decided."""
+    """A layer on the path, and what it decided."""
 
     layer: str
     """`name`, `container`, `kernel`, `policy`, `path` or `host`."""
@@ -597,12 +596,12 @@ Ping = TypedDict(
         "trace": list[PingHop],
     },
 )
-"""`host`: where the addresses are, `""` for what is not ours. `lost_at`: a layer of PingHop, or `endpoint` for the
-far end itself; `""` when everything came back. `trace` is there when it was asked for or when something got lost."""
+"""`host`: the host of the addresses, `""` outside the overlay. `lost_at`: a layer of PingHop, or `endpoint` for the
+destination itself; `""` when every packet was answered. `trace` is present if requested or if packets were lost."""
 
 
 class NameServerAnswer(TypedDict):
-    """What one name server of the host said to the question of a `lookup`."""
+    """The answer of one name server of the host to the question of a `lookup`."""
 
     server: str
     status: str
@@ -617,20 +616,20 @@ class Lookup(TypedDict):
     """The resolver's answer for an endpoint, and why."""
 
     name: str
-    """Fully qualified, as it was found by the search list."""
+    """Fully qualified, as found with the search list."""
     type: str
     status: str
     """DNS response code: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`; NOERROR without answers means no such type."""
     answers: list[ResourceRecord]
     asked_for: str
-    """Endpoint id whose view was used, `""`: that of a container in all networks this host takes part in, or, where
-    that finds nothing, in all networks of the cluster."""
+    """Id of the endpoint that the answer is for; `""`: a container in all networks that this host is in or, if that
+    finds nothing, in all networks of the cluster."""
     reason: str
-    """One sentence: which rule gave this answer, which endpoints were left out and why."""
+    """One sentence: the rule behind this answer, and which endpoints were left out and why."""
     servers: list[NameServerAnswer]
-    """What the host's name servers said, for a name that is asked of them; else empty."""
+    """The answers of the host's name servers, if the name is forwarded to them; else empty."""
     warnings: NotRequired[list[Notice]]
-    """What is not known; and names that several compose projects share."""
+    """Networks that are not known here, and names that several compose projects share."""
 
 
 class AgentVersion(TypedDict):

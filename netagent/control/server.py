@@ -1,8 +1,8 @@
-"""The API on its unix socket: who may connect, whose socket it is, and how serving ends.
+"""The API's server on a unix socket: permissions, ownership of the socket, and shutdown.
 
-The socket appears under its name only when it listens and has its mode and group, by a rename; so a client sees no
-agent or a whole one, and a socket left by a crash is replaced without a gap. One on which somebody still answers is
-never taken away. A socket that the service manager made, and that listens while no agent runs, is left where it is.
+The socket is created under another name and renamed once it listens with its mode and group. So a client finds
+either no agent or a complete one, and a socket left by a crash is replaced without a gap. A socket on which a program
+still answers is never replaced. A socket that the service manager made, which listens while no agent runs, stays.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from netagent.errors import FailedError, RefusedError
 SOCKET_MODE = 0o660
 BACKLOG_CONNECTIONS = 128
 GRACE_S = 6.0
-"""For requests under way when the agent stops: an attach that waits for other hosts gives up after 5 s."""
+"""Grace period in seconds for open requests when the agent stops: an attach that waits for other hosts times out
+after 5 s."""
 IDLE_S = 5
-"""A connection without a request, or with half a header, is closed."""
+"""After this many seconds a connection without a request, or with an incomplete header, is closed."""
 MAX_HEADER_BYTES = 16 * 1024
 
 _log = logging.getLogger("netagent.control")
@@ -46,18 +47,18 @@ async def serve(
     listener: socket.socket | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `shutdown` is set and the requests under way have ended. For `nursery.start`.
+    """Serve until `shutdown` is set and open requests have ended. For `nursery.start`.
 
-    The socket's group is `group` where that exists and we may give it, else only its owner may connect. Raises
+    The socket gets the group `group` if that exists and the agent may set it, else only its owner may connect. Raises
     RefusedError when another agent listens there, FailedError when the socket cannot be made.
 
-    With `listener`, a listening socket that is ours from here on, that one is served: the file `socket_path`, with
-    its mode and group, belongs to who made it.
+    With `listener`, an already listening socket, the server takes that over and leaves the file `socket_path`, its
+    mode and its group to the program that made it.
     """
     with _listening(socket_path, group) if listener is None else listener as serving:
         config = Config()
         config.bind = [f"fd://{serving.detach()}"]
-        # It announces an address to open in a browser; ours says where we really listen.
+        # Hypercorn logs an address for a browser; our own line names the socket.
         config.errorlog = logging.getLogger("hypercorn.error")
         config.accesslog = None
         config.include_server_header = False
@@ -76,9 +77,9 @@ async def serve(
 
 
 class _Connection(TCPServer):
-    """One that leaves no circle when it ends: hypercorn's refers to its protocol, whose methods refer to it. A circle
-    of some thirty objects for each request would wait for a collection of garbage, and one that is set aside before
-    the connection ends (netagent.memory) for hours."""
+    """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
+    refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one
+    that is frozen before the connection ends (netagent.daemon.memory) for hours."""
 
     async def run(self) -> None:
         try:
@@ -87,7 +88,9 @@ class _Connection(TCPServer):
             vars(self).clear()
 
 
-vars(hypercorn_run)["TCPServer"] = _Connection  # what it makes for each connection; there is no other way in
+vars(hypercorn_run)["TCPServer"] = (
+    _Connection  # the class it creates per connection; hypercorn offers no other hook
+)
 
 
 async def _run(
@@ -97,14 +100,14 @@ async def _run(
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    # hypercorn's types want the exact scope dictionaries of its own; Starlette's are general mappings.
+    # hypercorn's types require its own scope dictionaries; Starlette's are general mappings.
     framework = cast("Any", app)
     await hypercorn_serve(framework, config, shutdown_trigger=stop, mode="asgi", task_status=task_status)
 
 
 @contextlib.contextmanager
 def _listening(path: Path, group: str) -> Iterator[socket.socket]:
-    """A listening socket under that name, which is removed at the end if it is still ours."""
+    """Yield a listening socket at `path`, and remove it at the end if it is still the same one."""
     _refuse_if_taken(path)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -112,7 +115,7 @@ def _listening(path: Path, group: str) -> Iterator[socket.socket]:
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
         listener.bind(str(fresh))
-        # Between bind and chmod nobody can connect: the socket does not listen yet.
+        # No client can connect between bind and chmod: the socket does not listen yet.
         _give_to(fresh, group)
         listener.listen(BACKLOG_CONNECTIONS)
         ours = fresh.stat().st_ino
@@ -125,7 +128,7 @@ def _listening(path: Path, group: str) -> Iterator[socket.socket]:
             f"cannot listen on {path}: {error.strerror or error}",
             code="socket",
             thing=str(path),
-            hint="choose a shorter path or a folder that can be written with run_dir",
+            hint="set run_dir to a shorter path or to a writable folder",
         ) from None
     try:
         yield listener
@@ -139,11 +142,9 @@ def _refuse_if_taken(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
     except OSError:
-        return  # not there, or not to be seen: bind will tell
+        return  # it does not exist or is not visible: bind will fail if needed
     if not stat.S_ISSOCK(mode):
-        raise RefusedError(
-            f"{path} exists and is not a socket", thing=str(path), hint="move it out of the way"
-        )
+        raise RefusedError(f"{path} exists and is not a socket", thing=str(path), hint="move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -152,12 +153,12 @@ def _refuse_if_taken(path: Path) -> None:
             return  # left behind by a crash
         except OSError as error:
             raise RefusedError(
-                f"something holds {path}: {error.strerror or error}",
+                f"another program uses {path}: {error.strerror or error}",
                 thing=str(path),
                 hint="stop it, or choose another run_dir",
             ) from None
     raise RefusedError(
-        f"an agent is listening on {path} already",
+        f"another agent is already listening on {path}",
         code="agent-running",
         thing=str(path),
         hint="stop it, or choose another run_dir",
@@ -169,5 +170,5 @@ def _give_to(path: Path, group: str) -> None:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
         path.chmod(SOCKET_MODE)
     except (KeyError, PermissionError):
-        # The mode stays closed to a group that isn't ours: without the group `netagent` only the owner may ask.
+        # The mode stays closed for groups: without the group `netagent`, only the owner may connect.
         path.chmod(0o600)

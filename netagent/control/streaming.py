@@ -1,4 +1,4 @@
-"""Bodies of answers that do not go out in one go, because they are long or have no end."""
+"""Bodies of answers that are sent in parts, because they are long or have no end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 Watch: TypeAlias = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
-"""Hands on one part after the other, until it is cancelled or has no more."""
+"""Emits one part after the other until it is cancelled or finished."""
 
 
 class PartsResponse(Response):
-    """A body in parts, between which others run."""
+    """A body in parts; other tasks run between them."""
 
     media_type = "application/json"
 
@@ -24,7 +24,7 @@ class PartsResponse(Response):
         self._parts = parts
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the body."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         self._parts.reverse()
         while self._parts:
@@ -33,7 +33,7 @@ class PartsResponse(Response):
 
 
 class WatchResponse(Response):
-    """A body that goes on until its client hangs up or the agent stops."""
+    """A body that continues until its client hangs up or the agent stops."""
 
     media_type = "application/x-ndjson"
 
@@ -44,7 +44,7 @@ class WatchResponse(Response):
         self._stopping = stopping
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it until the client hangs up."""
+        """Send the body until the client hangs up."""
 
         async def emit(lines: bytes) -> None:
             await send({"type": "http.response.body", "body": lines, "more_body": True})

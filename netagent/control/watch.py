@@ -1,8 +1,8 @@
-"""A list that is watched: the full state, `synced`, then what changed.
+"""The stream of a watched list: the full state, `synced`, then changes.
 
-The agent says only that something may have changed (AgentService.wait_changed); the list is read again and compared
-with what this watcher was sent. A slow watcher therefore skips steps and never queues them, and a change that took
-itself back is not seen at all.
+The agent only signals that something may have changed (AgentService.wait_changed); this module reads the list again
+and compares it with what it sent before. So a slow watcher skips steps and never queues them, and it does not see a
+change that was reverted meanwhile.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from netagent.errors import FailedError, NetagentError
 from netagent.slices import Pieces, at_once, piece_by_piece
 
 ITEMS_A_PART: Final = 100
-"""Sent in one go: some 60 kB."""
+"""Items sent at once: some 60 kB."""
 PAUSE_S = 0.1
-"""Least time between two readings: a storm of changes costs a watcher at most ten lists a second."""
+"""Shortest time between two readings, in seconds: with many changes a watcher costs at most ten lists per second."""
 
 Items = Sequence[Mapping[str, object]]
 Event: TypeAlias = dict[str, object]
@@ -31,12 +31,12 @@ _log = logging.getLogger("netagent.control")
 
 
 def changes(before: Mapping[object, Mapping[str, object]], after: Items) -> list[Event]:
-    """What turns one list into the other, items told apart by `id`: additions and changes first."""
+    """Return the events that turn one list into the other, by the `id` of items: additions and changes first."""
     return at_once(changing(dict(before), after))
 
 
 def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces[list[Event]]:
-    """The same in pieces. Empties `before` as it goes: to free ten thousand items at once takes long as well."""
+    """The same in slices. Empties `before` on the way, because freeing ten thousand items at once also takes long."""
     events: list[Event] = []
     for item in after:
         known = before.pop(item["id"], None)
@@ -52,8 +52,8 @@ def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces
 def writing(
     items: list[Mapping[str, object]], warnings: Sequence[Mapping[str, object]] = ()
 ) -> Pieces[list[bytes]]:
-    """The answer to who does not watch, in pieces and as parts of a body: ten thousand items are 6 MB, and to put
-    these together takes long as well. Empties the list as it goes."""
+    """Encode a list that is not watched, in slices, as parts of a body: ten thousand items are 6 MB, and joining
+    them also takes long. Empties the list on the way."""
     said = f'"warnings": {json.dumps(warnings)}, ' if warnings else ""
     parts = [f'{{"schema": {SCHEMA}, {said}"items": ['.encode()]
     yield from _writing_items(items, parts)
@@ -61,7 +61,7 @@ def writing(
 
 
 def writing_one(thing: Mapping[str, object], long: str) -> Pieces[list[bytes]]:
-    """The same for one thing in which there may be a long list, in the field `long`. Empties that as it goes."""
+    """Encode one object that may contain a long list, in the field `long`, in the same way. Empties that list."""
     parts: list[bytes] = []
     before = "{"
     for key, value in {"schema": SCHEMA, **thing}.items():
@@ -93,14 +93,14 @@ async def watch(
     emit: Callable[[bytes], Awaitable[None]],
     gaps: Callable[[], Awaitable[Items]] | None = None,
 ) -> None:
-    """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`. What `gaps` says is not
-    known goes with `synced`."""
+    """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`. The event `synced`
+    contains the notices of `gaps`."""
     known: dict[object, Mapping[str, object]] = {}
     seen = -1
     is_first = True
     try:
         while True:
-            # The generation first: what changes while the list is read makes the next wait return at once.
+            # Read the generation before the list: a change during the reading makes the next wait return at once.
             seen = await service.wait_changed(seen)
             items = await read()
             events = await piece_by_piece(changing(known, items))
@@ -116,12 +116,12 @@ async def watch(
         await emit(_line({"event": "ended", "problem": problem_of(error)}))
     except Exception:
         _log.exception("a watched list failed")
-        failed = FailedError("the agent failed to read the list", code="unexpected", hint="its log says why")
+        failed = FailedError("the agent failed to read the list", code="unexpected", hint="see its log")
         await emit(_line({"event": "ended", "problem": problem_of(failed)}))
 
 
 def _writing_lines(events: list[Event]) -> Pieces[list[bytes]]:
-    """In parts of a body. Empties the list as it goes."""
+    """Encode events as parts of a body. Empties the list on the way."""
     parts: list[bytes] = []
     lines: list[bytes] = []
     events.reverse()

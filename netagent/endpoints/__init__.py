@@ -1,7 +1,7 @@
-"""What users can have done: attach, detach and link endpoints, create and remove networks; and who cleans up.
+"""The use-cases: attach, detach and link endpoints, create and remove networks; and the garbage collector.
 
-Read `lifecycle` (attach, detach, link, change), `validation` (what they may), `context` (the single steps),
-`two_phase` (reserve, create, bind, remove: for Docker), `networks` and `network_defaults`, `interfaces` (each
-interface kept as it was left), `garbage_collector` (what vanished). Imports `ipam`, `datapath`,
+Read `lifecycle` (attach, detach, link, change), `validation` (what is allowed), `context` (the single steps),
+`two_phase` (hold, reserve, plug, enter, unplug: for Docker), `networks` and `network_defaults`, `interfaces` (repairs
+interfaces that other programs change), `garbage_collector` (containers that vanished). Imports `ipam`, `datapath`,
 `projection.datapath_input`, `registry`.
 """

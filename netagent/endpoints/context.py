@@ -1,7 +1,7 @@
-"""The single steps of attaching and detaching, and what keeps two callers apart while they take them.
+"""The single steps of attaching and detaching, and the locks that serialise callers.
 
-An endpoint is worked on by one caller at a time: under the lock of its origin, if a runtime made it, and then under
-that of its sandbox. In this order always, so that nobody waits for somebody who waits for him.
+One caller at a time works on an endpoint: it holds the lock of the endpoint's origin, if a runtime made it, and then
+the lock of its sandbox. All callers take them in this order, so they cannot deadlock.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView
 
 SETTLED_S = 2.0
-"""How long an attach or detach waits for this host's own kernel and resolver to have followed. Longer than that
-something is wrong with them, which `status` shows; the endpoint itself is done."""
+"""How long an attach or detach waits until this host's kernel and resolver have caught up. If they take longer,
+something is wrong with them, which `status` shows; the endpoint itself is complete."""
 BRIDGE_S = 5.0
 """How long an attach waits for the network's devices to exist."""
 
@@ -55,47 +55,47 @@ logger = logging.getLogger("netagent.endpoints.context")
 
 
 class ProjectionBarrier(Protocol):
-    """What makes kernel and resolver follow (netagent.projection.controller)."""
+    """The controller that applies the records to kernel and resolver (netagent.projection.controller)."""
 
     async def wait_followed(self, revision: int) -> None:
-        """Until the kernel and then the names are those of `revision` or later."""
+        """Wait until the kernel and then the names are those of `revision` or later."""
 
     async def wait_standing(self, devices: Collection[str], revision: int) -> None:
-        """Until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
+        """Wait until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
 
     async def wait_guarded(self, revision: int) -> str:
-        """Until the firewall is that of `revision` or a later one; why it can't be, or nothing."""
+        """Wait until the firewall is that of `revision` or a later one; return why it cannot be, or ""."""
 
     def trouble_with(self, device: str) -> str | None:
-        """Why the kernel refused something about this device."""
+        """Return why the kernel refused an operation on this device, or None."""
 
 
 class SandboxResolvers(Protocol):
-    """The part of the resolver's supervisor that is used here."""
+    """The part of the resolver's supervisor that this module uses."""
 
     async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
-        """Make the sockets in the namespace, unless the resolver has them."""
+        """Create the sockets in the namespace, unless the resolver has them."""
 
     async def remove_sandbox(self, sandbox: SandboxId) -> None:
-        """Close them."""
+        """Close the sockets of a sandbox."""
 
     async def keep_only(self, wanted: Set[SandboxId]) -> None:
-        """Close all others."""
+        """Close the sockets of all other sandboxes."""
 
     async def repair(self) -> None:
-        """Make anew what queries are led to them by, where it is gone."""
+        """Restore the redirection of queries to the sockets, if it is gone."""
 
 
 class NameWithdrawal(Protocol):
-    """Other hosts, whose names are waited for (netagent.daemon.withdraw)."""
+    """Waits for other hosts to drop names (netagent.daemon.withdraw)."""
 
     async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
-        """Until no name leads to the endpoint, which was told without its names; not for long."""
+        """Wait, for a bounded time, until other hosts have the endpoint's record without names."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointParts:
-    """What attaching needs."""
+    """The parts that attaching needs."""
 
     live: StateStore
     journal: Journal
@@ -112,7 +112,7 @@ class EndpointParts:
 
 
 class EndpointContext:
-    """One step each; the order is that of netagent.endpoints.lifecycle and netagent.endpoints.two_phase."""
+    """One method per step; netagent.endpoints.lifecycle and netagent.endpoints.two_phase call them in order."""
 
     def __init__(self, parts: EndpointParts) -> None:
         self.parts = parts
@@ -121,43 +121,44 @@ class EndpointContext:
         self.names_in_work = NameLocks()
         self.ports_in_work = Ports()
         self.is_closed = False
-        """The host is leaving: attach nothing."""
+        """True while the host is leaving: refuse attaches."""
         self.half_removed: set[EndpointId] = set()
-        """Endpoints whose removal failed in the middle."""
+        """Endpoints whose removal failed half way."""
         self.retreating: set[EndpointId] = set()
-        """Endpoints that have no names any more, because they are about to go."""
+        """Endpoints whose names are withdrawn, because they are about to be detached."""
         self.untold: set[EndpointId] = set()
-        """Endpoints of which others could not be told what has changed."""
+        """Endpoints whose changed record could not be published yet."""
 
-    # -- who works on what -------------------------------------------------------------------------------------
+    # -- locks -------------------------------------------------------------------------------------------------
 
     def origin_lock(self, origin: str) -> contextlib.AbstractAsyncContextManager[None]:
-        """Alone with what a runtime calls so; nothing to lock for endpoints attached by hand."""
+        """Lock the endpoint of a runtime's origin; endpoints attached by hand have none to lock."""
         return self.locks.held(origin) if origin else contextlib.nullcontext()
 
     def sandbox_lock(self, identity: tuple[int, int]) -> contextlib.AbstractAsyncContextManager[None]:
-        """Alone in a namespace; nothing to lock before it is known."""
+        """Lock a namespace; there is nothing to lock before it is known."""
         return self.locks.held(identity) if identity != (0, 0) else contextlib.nullcontext()
 
     @asynccontextmanager
     async def held(self, row: LocalEndpointRow) -> AsyncIterator[LocalEndpointRow | None]:
-        """The endpoint as it is now (None: gone), while nobody else changes anything in its sandbox."""
+        """Yield the endpoint as it is now (None: gone) while the caller holds the locks of origin and sandbox."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.origin_lock(row.origin))
-            # Whoever had the origin may have found the namespace.
+            # The previous holder of the origin's lock may have bound the endpoint to a namespace.
             row = self.live.rows.get(row.endpoint_id, row)
             await stack.enter_async_context(self.sandbox_lock((row.netns_dev, row.netns_inode)))
             yield self.live.rows.get(row.endpoint_id)
 
     def record(self, row: LocalEndpointRow) -> EndpointRecord:
-        """What others are told of an endpoint now."""
+        """Return the record of an endpoint as it is to be published now."""
         others = [one for one in self.live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
         network = self.live.view.networks.get(row.network_id)
         record = record_of(row, links_told(row, others, network, self.parts.domain))
         return without_names(record) if row.endpoint_id in self.retreating else record
 
     async def retell_mates(self, row: LocalEndpointRow) -> None:
-        """Tell what has changed about the others in a row's sandbox with it; what fails, the janitor does later."""
+        """Publish the records of the other endpoints in a row's sandbox that change with it; the garbage collector
+        repeats what fails."""
         news = [
             record
             for mate in self.live.rows.mates_of(row)
@@ -172,7 +173,7 @@ class EndpointContext:
                 self.untold.update(record.endpoint_id for record in news)
 
     def refuse_if_closed(self, thing: str) -> None:
-        """RefusedError while the host leaves its cluster."""
+        """Raise RefusedError while the host leaves its cluster."""
         if self.is_closed:
             raise RefusedError(
                 "this host is leaving its cluster", code="leaving", thing=thing, hint="join one first"
@@ -181,7 +182,7 @@ class EndpointContext:
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def network(self, network_id: NetworkId) -> NetworkView:
-        """RefusedError when it was removed meanwhile."""
+        """Return the network; RefusedError when it was removed meanwhile."""
         network = self.live.view.networks.get(network_id)
         if network is None:
             raise RefusedError(
@@ -190,35 +191,37 @@ class EndpointContext:
         return network
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
-        """The endpoint that a runtime calls so."""
+        """Return the endpoint with this origin, or None."""
         return self.live.rows.with_origin(origin)
 
     def is_name_taken(
         self, network_id: NetworkId, name: str, *, except_for: EndpointId | None = None
     ) -> bool:
-        """Whether another endpoint of this host has the name in the network, or is just getting it."""
+        """True if another endpoint of this host has the name in the network, or is just getting it."""
         return (network_id, name) in self.names_in_work or any(
             other.endpoint_id != except_for for other in self.live.rows.called(network_id, name)
         )
 
     def free_name(self, row: LocalEndpointRow, wanted: str) -> str:
-        """`wanted`, or with a part of the endpoint's id behind it when another endpoint has it.
+        """Return `wanted`, with a part of the endpoint's id appended if another endpoint has that name.
 
-        For names that a runtime gave: its container starts whether or not we like what it is called."""
+        For names from a runtime: a name that is in use must not prevent its container from starting."""
         if not self.is_name_taken(row.network_id, wanted, except_for=row.endpoint_id):
             return wanted
         other = f"{wanted[: MAX_NAME - 5]}-{row.endpoint_id[:4]}"
         if other != row.name:
-            logger.warning("the name %s is used on this host in that network already: %s", wanted, other)
+            logger.warning(
+                "the name %s is already used on this host in that network: using %s", wanted, other
+            )
         return other
 
     def others_in_sandbox(self, row: LocalEndpointRow) -> bool:
-        """Whether the namespace has more endpoints than this one."""
+        """True if the namespace has further endpoints."""
         return any(other.endpoint_id != row.endpoint_id for other in self.live.rows.mates_of(row))
 
     def endpoint(self, row: LocalEndpointRow) -> LocalEndpoint:
-        """The row as the datapath wants it, with the sandbox's way out if that leads by it. RefusedError as
-        `network`."""
+        """Return the row in the datapath's form, with the gateways if it carries the sandbox's default route.
+        RefusedError as for `network`."""
         network = self.network(row.network_id)
         endpoint = local_endpoint(row, network)
         networks = self.live.view.networks
@@ -233,39 +236,41 @@ class EndpointContext:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     async def wait_built(self, network: NetworkView) -> None:
-        """Until the network's devices are in the kernel, and the rules for all endpoints known by now. What is
-        published must be reachable, also from elsewhere, and what comes out of it is judged from the first packet."""
+        """Wait until the kernel has the network's devices, and the rules for all endpoints known by now: a published
+        endpoint must be reachable, also from other hosts, and the firewall must check its packets from the first."""
         projection, name = self.parts.projection, network.unique_name
         devices = (bridge_name(network.record.vni), vxlan_name(network.record.vni))
         with trio.move_on_after(BRIDGE_S) as scope:
             await projection.wait_standing(devices, self.live.revision)
             guard_trouble = await projection.wait_guarded(self.live.revision)
         if scope.cancelled_caught:
-            text = f"the devices and rules of network {name} were not there within {BRIDGE_S:.0f} s"
+            text = f"the devices and rules of network {name} were not set up within {BRIDGE_S:.0f} s"
             raise FailedError(text, code="datapath", thing=name, hint="see `netagent status`")
         for device in devices:
             trouble = projection.trouble_with(device)
             if trouble:
                 raise RefusedError(
-                    f"network {name} can't be built on this host: {trouble}",
+                    f"network {name} cannot be set up on this host: {trouble}",
                     code="datapath",
                     thing=name,
-                    hint="remove what is in the way, then attach again",
+                    hint="remove the cause, then attach again",
                 )
         if guard_trouble:
             raise RefusedError(
-                f"network {name} can't be guarded on this host: {guard_trouble}", code="firewall", thing=name
+                f"the firewall of network {name} cannot be set up on this host: {guard_trouble}",
+                code="firewall",
+                thing=name,
             )
 
     async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: Rollback) -> None:
-        """Have names answered in the row's sandbox, whose namespace `fd` is."""
+        """Start the resolver in the row's sandbox, whose namespace is `fd`."""
         parts, sandbox = self.parts, sandbox_of(row)
         if not self.others_in_sandbox(row):
             undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
         await parts.resolvers.ensure_listening(sandbox, fd, behind_runtime=row.behind_runtime)
 
     async def publish(self, row: LocalEndpointRow) -> LocalEndpointRow:
-        """Tell the others, and note in the same write that they may know: the last step, which needs no undoing."""
+        """Publish the record, and mark the row as published in the same write: the last step, with no undo."""
         row = dataclasses.replace(row, stage=Stage.PUBLISHED)
         replaced = fenced_by(self.live.fenced, row)
         also = [*statements.save_endpoint(row), *(statements.unfence(one) for one in replaced)]
@@ -278,12 +283,13 @@ class EndpointContext:
         return row
 
     async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:
-        """Withdraw the name, then the resolver and the interface; half removed until the caller says otherwise.
+        """Withdraw the name, then remove the resolver and the interface; it counts as half removed until the caller
+        says otherwise.
 
-        With the name's end is written down that the endpoint is only reserved from now on, so that not even a restart
-        makes it whole again."""
+        The write that withdraws the name also marks the endpoint as only reserved, so that a restart does not
+        complete it again."""
         row = dataclasses.replace(row, stage=Stage.RESERVED)
-        # Not `save`: on a full disk that is refused, and detaching is what makes room.
+        # Not `save`, which is refused on a full disk: detaching frees space.
         await self.parts.publisher.change(withdraw=[record_of(row)], also=statements.save_endpoint(row))
         self.live.set_row(row)
         self.half_removed.add(row.endpoint_id)
@@ -295,7 +301,7 @@ class EndpointContext:
         return row
 
     async def _hand_way_out_on(self, row: LocalEndpointRow) -> None:
-        """The sandbox's next endpoint gives the default route from now on."""
+        """Move the default route to the sandbox's next endpoint."""
         for mate in self.live.rows.mates_of(row):
             if mate.stage is not Stage.PUBLISHED or not netns_is(mate):
                 continue
@@ -303,8 +309,10 @@ class EndpointContext:
                 endpoint, record = self.endpoint(mate), self.network(mate.network_id).record
                 if endpoint.gateways:
                     await self.parts.attacher.bind(endpoint, vni=record.vni, mtu_bytes=record.mtu_bytes)
-            except NetagentError as error:  # whoever looks after interfaces sees it, too
-                logger.warning("cannot give %s its way out by %s: %s", mate.target, mate.ifname, error)
+            except NetagentError as error:  # netagent.endpoints.interfaces repairs it later
+                logger.warning(
+                    "cannot move the default route of %s to %s: %s", mate.target, mate.ifname, error
+                )
 
     async def remove(self, row: LocalEndpointRow) -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
@@ -320,26 +328,26 @@ class EndpointContext:
             if row.links:
                 await self.retell_mates(row)
             if self.others_in_sandbox(row):
-                # Until then the sandbox may still look up names of the network that it left.
+                # Until then the sandbox may still resolve names of the network that it left.
                 await self.settle()
         logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
 
     def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
-        """Have the resolv.conf of the row's namespace say what networks that is in; `gone`: as if the endpoint were
-        not there."""
+        """Rewrite the resolv.conf of the row's namespace for the networks that it is in; `gone`: without the
+        endpoint."""
         if not row.origin:  # a runtime writes its containers' files itself
             self._refresh_file(
                 targets.netns_name_of(row.netns_path), except_for=row.endpoint_id if gone else None
             )
 
     def leave_netns_name(self, row: LocalEndpointRow) -> None:
-        """The row's namespace lost its name and lives on: the file of that name follows from who has it now."""
+        """The row's namespace lost its name but still exists: rewrite the name's file for its present holder."""
         if not row.origin:
             self._refresh_file(targets.netns_name_of(row.netns_path))
 
     def remove_stale_resolv_confs(self) -> None:
-        """Take away the files of names by which no endpoint of this host is attached: the journal was lost, or is an
-        older one."""
+        """Remove the files of names that no endpoint of this host uses: the journal was lost, or restored from a
+        backup."""
         used = {targets.netns_name_of(row.netns_path) for row in self.live.rows.values() if not row.origin}
         for netns_name in resolv_conf.written_names():
             if netns_name not in used:
@@ -347,16 +355,16 @@ class EndpointContext:
                 resolv_conf.remove(netns_name)
 
     def _refresh_file(self, netns_name: str, *, except_for: EndpointId | None = None) -> None:
-        """The file belongs to a name, and so to the namespace that has the name at this moment, which may be another
-        than the one that an endpoint was attached to: then the endpoint has no part in it, and its end changes
-        nothing of what its successor was given."""
+        """The file belongs to a name, and so to the namespace that has the name now. That may be another one than the
+        endpoint was attached to: then the endpoint does not count, and its end does not change the file that the
+        later endpoint got."""
         if not netns_name:
             return
         identity = identity_at(str(targets.NETNS_FOLDER / netns_name))
         mates = [
             row
             for row in (self.live.rows.in_namespace(identity) if identity is not None else ())
-            # An inode's number means nothing in another boot.
+            # An inode number means nothing in another boot.
             if row.boot_id == self.parts.boot_id and row.endpoint_id != except_for
         ]
         is_named = any(
@@ -377,24 +385,24 @@ class EndpointContext:
             logger.warning("cannot write the resolv.conf of namespace %s: %s", netns_name, error)
 
     async def save(self, row: LocalEndpointRow) -> LocalEndpointRow:
-        """On disk, then known."""
+        """Write the row to disk, then make it known to the state store."""
         await self.parts.journal.save_endpoint(row)
         self.live.set_row(row)
         return row
 
     async def settle(self) -> None:
-        """Give this host's own kernel and resolver the time to follow."""
+        """Give this host's kernel and resolver time to catch up."""
         with trio.move_on_after(SETTLED_S):
             await self.parts.projection.wait_followed(self.live.revision)
 
     def name_in(self, identity: tuple[int, int]) -> str:
-        """What the first endpoint of a namespace is called; '' when it has none."""
+        """Return the name of the first endpoint of a namespace; '' when it has none."""
         return next((row.name for row in self.live.rows.in_namespace(identity)), "")
 
 
 @contextlib.contextmanager
 def closed(steps: EndpointContext) -> Iterator[None]:
-    """Attach nothing for the length of a block that ends the membership, and again if it fails."""
+    """Refuse attaches during a block that ends the membership; allow them again only if the block fails."""
     steps.is_closed = True
     try:
         yield
@@ -404,12 +412,12 @@ def closed(steps: EndpointContext) -> Iterator[None]:
 
 
 def drawn_id() -> EndpointId:
-    """A new endpoint's."""
+    """Draw a random id for a new endpoint."""
     return EndpointId(os.urandom(16).hex())
 
 
 def identity_at(path: str) -> tuple[int, int] | None:
-    """Device and inode of the namespace that the path means now; None when there is none."""
+    """Return device and inode of the namespace at this path now; None when there is none."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -418,10 +426,10 @@ def identity_at(path: str) -> tuple[int, int] | None:
 
 
 def netns_is(row: LocalEndpointRow) -> bool:
-    """True while the path still means the namespace that the endpoint was attached to."""
+    """True while the path still leads to the namespace that the endpoint was attached to."""
     return identity_at(row.netns_path) == (row.netns_dev, row.netns_inode)
 
 
 async def as_async(step: Callable[[], object]) -> None:
-    """A step that does not wait, where one that may is expected."""
+    """Call a synchronous step where an asynchronous one is expected."""
     step()

@@ -1,8 +1,8 @@
-"""Time for requests to end, between the last name that leads somewhere and the end of what it leads to.
+"""Draining: time for requests to finish after the names of an endpoint are withdrawn, before it is removed.
 
-Two kinds of client are late. One remembers an answer: it may open connections until its TTL is over. The other has a
-connection with a request under way. The first kind is given its TTL in any case, the second until its connections
-end, but no longer than it was agreed.
+Two kinds of clients may still use it. One has cached an answer and may open connections until the TTL expires. The
+other has a connection with an open request. The first kind always gets the TTL; the second until its connections
+end, but at most the drain time.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from netagent.datapath.endpoint.tcp_connections import has_connection
 from netagent.journal.rows import LocalEndpointRow
 
 UNDER_WAY_S = 0.5
-"""A client's clock starts when it has the answer, and its last connection comes a moment after it was decided on."""
+"""Margin in seconds: a client's TTL starts when the answer arrives, and it connects a moment after it decides to."""
 REMEMBERED_S = 5.0 + UNDER_WAY_S
-"""The TTL of our answers (netagent.resolver.zone_source.TTL_S; a test compares them), from the last answer on."""
+"""The TTL of answers (netagent.resolver.zone_source.TTL_S; a test compares them), counted from the last answer."""
 DRAIN_S = 10.0
-"""For a host that goes, if nobody says otherwise: what clients remember, then requests under way."""
+"""Default for a host that goes down: cached answers, then open requests."""
 DETACH_DRAIN_S = 1.0
-"""For an endpoint that is detached, likewise; it ends at once when nobody is connected, and does not wait for those
-who remember: detaching by hand is often one of many."""
+"""Default for an endpoint that is detached: only open requests. It ends at once when no connection is open, and does
+not wait for cached answers, because users often detach many endpoints in a row."""
 _LOOK_S = 0.1
 
 
 async def drain(rows: Iterable[LocalEndpointRow], *, at_least_s: float, at_most_s: float) -> None:
-    """Let what is under way to these endpoints end. Nothing leads to them any more."""
+    """Wait for open requests to these endpoints, whose names are already withdrawn."""
     end_at = trio.current_time() + at_most_s
     await trio.sleep(min(at_least_s, at_most_s))
     for row in rows:

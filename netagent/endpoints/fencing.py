@@ -1,8 +1,8 @@
-"""What becomes of this host's endpoints when the cluster has forgotten it: they are fenced.
+"""Fencing of this host's endpoints after the cluster has evicted it.
 
-Their addresses are others' by now. So everything that made them work is taken down, as by a detach, and only a note
-of each remains, which `endpoints` shows and the journal keeps for the host's next identity. It goes when the
-container is attached anew (netagent.endpoints.context), when somebody detaches it, or when its namespace is gone.
+Other hosts own their addresses by now. So this host takes the endpoints down as by a detach and keeps only a note of
+each, which `endpoints` shows and the journal keeps for the host's next identity. The note goes when the container is
+attached again (netagent.endpoints.context), when a user detaches it, or when its namespace is gone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ logger = logging.getLogger("netagent.endpoints.fencing")
 
 
 class DetachesEndpoints(Protocol):
-    """The part of Endpoints that is used here."""
+    """The part of Endpoints that this module uses."""
 
     async def remove_all(self) -> int:
-        """Take everything down."""
+        """Remove all endpoints."""
 
 
 async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpoints) -> int:
-    """Note all endpoints, then take them down; how many there were. May be called again after a failure."""
+    """Note all endpoints, then take them down; return their number. May be called again after a failure."""
     rows = [row for row in live.rows.values() if row.stage is Stage.PUBLISHED]
     await journal.transaction([statements.fence(row) for row in rows])
     live.set_fenced({**live.fenced, **{row.endpoint_id: row for row in rows}})
@@ -38,7 +38,7 @@ async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpo
 
 
 async def unfence(live: StateStore, journal: Journal, endpoint_ids: Collection[EndpointId]) -> None:
-    """Drop the notes of some."""
+    """Drop the notes of some endpoints."""
     if endpoint_ids:
         await journal.transaction([statements.unfence(one) for one in endpoint_ids])
         live.drop_fenced(endpoint_ids)

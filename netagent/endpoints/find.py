@@ -1,4 +1,4 @@
-"""What a user means by a name, an id or the beginning of one."""
+"""Lookup of networks, hosts and endpoints by a name, an id or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from netagent.registry.view import NetworkView, RegistryView
 
 
 def network_called(view: RegistryView, text: str) -> NetworkView:
-    """A network by name or id. NotFoundError when there is none."""
+    """Return a network by name or id. NotFoundError when there is none."""
     found = view.network_named(text) or view.networks.get(NetworkId(text))
     if found is None and len(text) >= 6:
         matches = [network for network_id, network in view.networks.items() if network_id.startswith(text)]
@@ -21,19 +21,19 @@ def network_called(view: RegistryView, text: str) -> NetworkView:
             f"there is no network {text!r}",
             code="no-such-network",
             thing=text,
-            hint="see `netagent network ls`, or make it with `netagent network create`",
+            hint="see `netagent network ls`, or create it with `netagent network create`",
         )
     return found
 
 
 def host_called(view: RegistryView, host_id: HostId) -> str:
-    """The name of a host; the beginning of its id while we have heard of its endpoints only."""
+    """Return the name of a host; the beginning of its id while only its endpoints are known here."""
     host = view.hosts.get(host_id)
     return host.unique_name if host is not None else host_id[:8]
 
 
 def target_shown(row: LocalEndpointRow) -> str:
-    """What was attached, as people know it: of Docker's endpoints the container, once Docker has told which."""
+    """Return the target as users know it: for Docker's endpoints the container, once Docker has reported it."""
     container_id = label_of(row.labels, CONTAINER_ID)
     if container_id and row.origin.startswith("docker:"):
         return f"docker:{container_id[:12]}"
@@ -46,8 +46,8 @@ def _place(view: RegistryView, row: LocalEndpointRow) -> str:
 
 
 def fenced_called(live: StateStore, text: str) -> LocalEndpointRow | None:
-    """The note of a fenced endpoint by id, beginning of an id, or name; None when an endpoint that works is called
-    so, or not exactly one note."""
+    """Return the note of a fenced endpoint by id, beginning of an id, or name; None if a working endpoint has that
+    name or id, or if not exactly one note matches."""
     if any(text in {row.name, row.endpoint_id} for row in live.rows.values()):
         return None
     found = [
@@ -59,8 +59,8 @@ def fenced_called(live: StateStore, text: str) -> LocalEndpointRow | None:
 
 
 def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
-    """An endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK; also by what its
-    runtime calls the container, where that is nothing else."""
+    """Return an endpoint of this host by id, beginning of an id, NAME, NAME.NETWORK or NAME.HOST.NETWORK; else by the
+    runtime's name or id of the container."""
     rows, view = live.rows, live.view
     exact = rows.get(EndpointId(text))
     if exact is not None:
@@ -79,7 +79,7 @@ def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
     if found:
         ids = ", ".join(sorted(f"{row.endpoint_id[:12]} ({_place(view, row)})" for row in found))
         raise InputError(
-            f"{len(found)} endpoints are called {text!r}: {ids}",
+            f"{text!r} is ambiguous, {len(found)} endpoints match: {ids}",
             thing=text,
             hint=f"give the id, or {name}.NETWORK",
         )
@@ -91,19 +91,19 @@ def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
             f"the endpoint {text!r} is on host {host}",
             code="other-host",
             thing=text,
-            hint="run this there",
+            hint="type this command there",
         )
     raise NotFoundError(
         f"there is no endpoint {text!r} on this host",
         code="no-such-endpoint",
         thing=text,
-        # A network that this host takes no part in may have it.
-        hint="`netagent endpoints` shows which host has it: type this there",
+        # A network that this host is not in may have it.
+        hint="`netagent endpoints` shows which host has it: type this command there",
     )
 
 
 def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_id: NetworkId) -> bool:
-    """Whether an endpoint's name, alone or with its place behind, is this."""
+    """True if `text` is the endpoint's name, alone or followed by its network or its host and network."""
     network = view.networks.get(network_id)
     if text == name or network is None:
         return text == name

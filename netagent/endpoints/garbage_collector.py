@@ -1,7 +1,7 @@
-"""Finds what nobody told us: containers that vanished, networks that were removed, what a crash left half done.
+"""The garbage collector of endpoints: containers that vanished, removed networks, leftovers of a crash.
 
-An endpoint's sandbox is known by the identity of its namespace. While the path it was attached by still leads there,
-or any process lives in it, the endpoint stays; otherwise it is withdrawn, never by guess.
+An endpoint's sandbox is known by the identity of its namespace. While the path by which it was attached still leads
+there, or a process runs in it, the endpoint stays; otherwise it is withdrawn, never by guess.
 """
 
 from __future__ import annotations
@@ -32,28 +32,27 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 INTERVAL_S = 1.0
-"""Between looks at what may have changed: named namespaces by the folders that their names are in, those of processes
-each by one stat(2), and all when the kernel says that something was mounted or unmounted."""
+"""Seconds between checks for changes: one check of the folders of named namespaces, one stat(2) for each namespace of
+a process, and all of them when the kernel reports that something was mounted or unmounted."""
 WHOLE_S = 20.0
-"""Between looks at endpoints of which nothing is told, should anything have happened to them all the same: at all,
-or where there are more than one look is at (netagent.periodic) at those whose turn it is. With 1,000 each has its
-turn within 200 s."""
+"""Seconds between checks of endpoints without a sign of change, in case one was missed: of all of them, or, if there
+are more than one run checks (netagent.periodic), of those whose turn it is. With 1,000 endpoints each has its turn
+within 200 s."""
 ROWS_AT_ONCE = 20
-"""Looked after before others run: a millisecond."""
+"""Endpoints checked before other tasks run: about a millisecond."""
 RECOVER_S = 5.0
-"""So long a start waits for what the journal says to be whole; `run` goes on with the rest."""
+"""How long the start waits until the endpoints of the journal are complete; `run` continues with the rest."""
 
 logger = logging.getLogger("netagent.endpoints.garbage_collector")
 _limited = Limited(logger)
 
 
 class _Watch:
-    """Which endpoints there is a reason to look after: what is known of them has changed, or their namespace may
-    have."""
+    """Selects the endpoints to check: their row or record has changed, or their namespace may have."""
 
     def __init__(self) -> None:
         self.again: set[EndpointId] = set()
-        """Those for which it failed."""
+        """Endpoints whose check failed."""
         self._seen: tuple[LocalRows, RegistryView] | None = None
         self._whole_at = 0.0
         self._turns: Turns[EndpointId] = Turns()
@@ -61,7 +60,7 @@ class _Watch:
         self._mounts = _Mounts()
 
     def due(self, live: StateStore, now: float) -> set[EndpointId] | None:
-        """None: all."""
+        """Return the endpoints to check; None: all."""
         seen, self._seen = self._seen, (live.rows, live.view)
         rows = live.rows.touched_since(seen[0]) if seen is not None else None
         touched = live.view.touched_since(seen[1]) if seen is not None else None
@@ -80,12 +79,12 @@ class _Watch:
         self.again.clear()
         for endpoint_id in rows:
             row = live.rows.get(endpoint_id) or seen[0].get(endpoint_id)
-            # What others are told of one depends on the links of all in its sandbox.
+            # The record of an endpoint depends on the links of all endpoints in its sandbox.
             due.update(mate.endpoint_id for mate in (live.rows.mates_of(row) if row is not None else ()))
         return due | (rows & live.rows.keys())
 
     def _moved(self, rows: LocalRows) -> Iterator[EndpointId]:
-        """Those whose path may mean another namespace than before."""
+        """Yield endpoints whose path may lead to another namespace than before."""
         are_mounts_changed = self._mounts.are_changed()
         for gone in self._folders.keys() - rows.folders.keys():
             del self._folders[gone]
@@ -98,8 +97,8 @@ class _Watch:
 
 
 class _Mounts:
-    """Of this process's mount namespace. A namespace that is unmounted leaves its name, and the time of its folder,
-    as they were."""
+    """The mounts of this process's mount namespace. When a network namespace is unmounted, its name and the time of
+    its folder do not change."""
 
     def __init__(self) -> None:
         file = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
@@ -108,13 +107,13 @@ class _Mounts:
         self._poll.register(file, select.POLLPRI)
 
     def are_changed(self) -> bool:
-        """Whether anything was mounted or unmounted since the last call: the kernel counts, and nothing is read."""
+        """True if anything was mounted or unmounted since the last call: poll(2) tells, without reading the list."""
         return bool(self._poll.poll(0))
 
 
 class _Folder:
-    """Of names of namespaces. While its time is the same, nothing came or went; a name that was taken away and given
-    anew is another file."""
+    """A folder with the names of namespaces. While its time is the same, no name was added or removed; a name that
+    was removed and added again is another file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -122,8 +121,8 @@ class _Folder:
         self._names: dict[str, int] = {}
 
     def changed(self) -> set[str]:
-        """Names since the last call. A folder whose time is new is read twice: the clock of a file system ticks every
-        few milliseconds, and what comes in the same tick as the look must not be missed."""
+        """Return names that changed since the last call. A folder with a new time is read twice: the clock of a file
+        system ticks every few milliseconds, and a change in the same tick as the reading must not be missed."""
         try:
             at = Path(self._path).stat().st_mtime_ns
             if at == self._settled:
@@ -138,23 +137,23 @@ class _Folder:
 
 @dataclass(frozen=True, slots=True)
 class GarbageCollector:
-    """`recover` once at the start, then `run`."""
+    """Call `recover` once at the start, then `run`."""
 
     parts: EndpointParts
     endpoints: Endpoints
     _unresumed: set[EndpointId] = field(default_factory=set)
-    """Endpoints of the journal that have not been made whole, or removed, yet."""
+    """Endpoints of the journal that have not been completed or removed yet."""
     _watch: _Watch = field(default_factory=_Watch)
 
     def __post_init__(self) -> None:
         self.endpoints.look_after = self.look_after
 
     async def recover(self) -> None:
-        """Bring every endpoint of the journal back to a whole state: finished, or gone without a trace.
+        """Complete or remove every endpoint of the journal.
 
-        What fails now, because the disk is full or the resolver process is not there, is tried again by `run`.
+        `run` tries again what fails now because the disk is full or the resolver process does not run.
         """
-        await _bearing("remove what nobody owns", self._remove_orphans)
+        await _bearing("remove interfaces and records without an owner", self._remove_orphans)
         self.endpoints.steps.remove_stale_resolv_confs()
         self._unresumed.update(self.parts.live.rows)
         with trio.move_on_after(RECOVER_S):
@@ -162,19 +161,19 @@ class GarbageCollector:
         await self.parts.resolvers.keep_only({sandbox_of(row) for row in self._rows()})
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await trio.sleep_until(beat_within(trio.current_time(), INTERVAL_S))
             await self._look_around()
 
     async def sweep(self, network_id: NetworkId) -> None:
-        """Look after the endpoints in one network now: before somebody is told that it is in use by them."""
+        """Check the endpoints in one network now, before a removal is refused because of them."""
         for row in list(self.parts.live.rows.in_network(network_id).values()):
             await self.look_after(row)
 
     async def look_after(self, row: LocalEndpointRow) -> None:
-        """One endpoint now: before somebody is told that it is in his way."""
-        await _bearing(f"look after {row.name}", partial(self._look_after, row))
+        """Check one endpoint now, before an attach is refused because of it."""
+        await _bearing(f"check {row.name}", partial(self._look_after, row))
 
     async def _look_around(self) -> None:
         live, steps = self.parts.live, self.endpoints.steps
@@ -185,12 +184,10 @@ class GarbageCollector:
             if number % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
             row = live.rows.get(endpoint_id)
-            if row is not None and not await _bearing(
-                f"look after {row.name}", partial(self._look_after, row)
-            ):
+            if row is not None and not await _bearing(f"check {row.name}", partial(self._look_after, row)):
                 self._watch.again.add(endpoint_id)
-        await _bearing("lead queries to the resolver", self.parts.resolvers.repair)
-        await _bearing("remove what a runtime left behind", self.endpoints.staged.sweep)
+        await _bearing("redirect queries to the resolver", self.parts.resolvers.repair)
+        await _bearing("remove leftovers of a runtime", self.endpoints.staged.sweep)
         parts = self.parts
         await _bearing("drop notes", partial(sweep_fenced, parts.live, parts.journal, parts.boot_id))
 
@@ -199,15 +196,15 @@ class GarbageCollector:
         if row.endpoint_id in self.endpoints.steps.half_removed:
             await self._remove(row, "it was being detached")
         elif row.stage is not Stage.PUBLISHED and not is_old:
-            return  # an attach is at work on it
+            return  # an attach is in progress
         elif is_old and self.endpoints.staged.adopt(row):
             if _is_known(
                 self.parts.live.view, row.endpoint_id
-            ):  # the agent died between telling and noting it
+            ):  # the agent died between publishing it and marking it as published
                 await self.parts.publisher.withdraw(record_of(row))
             self._unresumed.discard(row.endpoint_id)
         elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
-            await self._remove(row, "it did not survive the last stop")
+            await self._remove(row, "its attach was interrupted by the last stop")
         elif self.parts.live.view.is_removed(row.network_id):
             await self._remove(row, "its network was removed")
         elif not await self._still_there(row):
@@ -226,23 +223,23 @@ class GarbageCollector:
         logger.info("withdrew %s (%s): %s", row.name, row.target, why)
 
     async def _remove_orphans(self) -> None:
-        """Interfaces and records of endpoints that the journal does not know."""
+        """Remove interfaces and records of endpoints that the journal does not have."""
         parts, wanted = self.parts, self.parts.live.rows.keys()
         for endpoint_id in await parts.attacher.list_endpoint_devices():
             if endpoint_id not in wanted:
-                logger.info("removing the interface of %s, which nobody owns", endpoint_id[:8])
+                logger.info("removing the interface of %s, which has no endpoint", endpoint_id[:8])
                 await parts.attacher.unbind(endpoint_id)
         view = parts.live.view
         known = [*view.endpoints.values(), *view.fenced.values()]
         orphans = [e.record for e in known if e.owner == view.local and e.endpoint_id not in wanted]
         if orphans:
-            logger.info("withdrawing %d records of endpoints that are not here", len(orphans))
+            logger.info("withdrawing %d records of endpoints that do not exist here", len(orphans))
             await parts.publisher.withdraw(*orphans)
 
     async def _still_there(self, row: LocalEndpointRow) -> bool:
         if netns_is(row):
             return True
-        # The entry process may have ended while others live on in the namespace.
+        # The process of the path may have ended while others still run in the namespace.
         path = await trio.to_thread.run_sync(_path_of_namespace, (row.netns_dev, row.netns_inode))
         if path is None:
             return False
@@ -253,7 +250,7 @@ class GarbageCollector:
         return True
 
     async def _resume(self, row: LocalEndpointRow) -> None:
-        """Answer queries in its sandbox, and see that others know it."""
+        """Start the resolver in its sandbox, and publish its record if others do not have it."""
         parts = self.parts
         async with self.endpoints.steps.held(row) as now:
             if now is None:
@@ -266,7 +263,8 @@ class GarbageCollector:
             self._unresumed.discard(row.endpoint_id)
 
     async def _retell(self, row: LocalEndpointRow) -> None:
-        """What could not be told when it came about: such as a link that an endpoint has through its sandbox."""
+        """Publish changes that could not be published when they happened, such as a link that an endpoint has
+        through its sandbox."""
         async with self.endpoints.steps.held(row) as now:
             if now is not None and now.stage is Stage.PUBLISHED:
                 await self._tell(now)
@@ -282,7 +280,8 @@ class GarbageCollector:
 
 
 async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> bool:
-    """Do it; a full disk, a kernel that refuses or a resolver that is away must not end the agent. False then."""
+    """Run the step and return True; False if it failed: a full disk, a refusal of the kernel or a missing resolver
+    must not end the agent."""
     try:
         await step()
     except (NetagentError, OSError) as error:
@@ -292,14 +291,14 @@ async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> bool:
 
 
 def _is_known(view: RegistryView, endpoint_id: EndpointId) -> bool:
-    """True when others have our record, even one that lost its address to somebody else."""
+    """True when others have the endpoint's record, even one that lost its address to another endpoint."""
     return endpoint_id in view.endpoints or any(
         e.endpoint_id == endpoint_id and e.owner == view.local for e in view.fenced.values()
     )
 
 
 def _path_of_namespace(identity: tuple[int, int]) -> str | None:
-    """`/proc/PID/ns/net` of some process in the namespace; None when there is none."""
+    """Return `/proc/PID/ns/net` of a process in the namespace; None when there is none."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             path = folder / "ns" / "net"

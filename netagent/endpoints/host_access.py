@@ -1,8 +1,8 @@
-"""Keeps an address of this host's own in every network made with `--host-access`.
+"""Keeps an address for this host itself in every network made with `--host-access`.
 
-The address is taken like an endpoint's, from space that this host owns, and told in a record of its own; from that
-follow the bridge's address here and the way to it on other hosts. A host takes part in such a network whether or not
-it has containers there: else it could not reach those of others.
+The address comes, like an endpoint's, from space that this host owns, and has a record of its own. From this record
+derive the bridge's address here and the forwarding entries on other hosts. A host is in such a network even without
+containers there: otherwise it could not reach those of other hosts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView, RegistryView
 
 RETRY_S: Final = 1.0
-"""After a network whose space has not come here yet, or a disk that is full."""
+"""Seconds before the next attempt, if this host has no space of a network yet or the disk is full."""
 
 logger = logging.getLogger("netagent.endpoints.host_access")
 _limited = Limited(logger)
@@ -33,19 +33,19 @@ _limited = Limited(logger)
 
 @dataclass(slots=True, kw_only=True)
 class HostAccess:
-    """One task: `run`. `mac_in` gives the MAC of this host's bridge in a network."""
+    """One task: `run`. `mac_in` returns the MAC of this host's bridge in a network."""
 
     live: StateStore
     participation: Participation
     allocator: Allocator
     undecided: Callable[[], Collection[NetworkId]]
-    """Networks that are just being made here, and may yet give way."""
+    """Networks that are just being created here, and may still yield to another one."""
     mac_in: Callable[[NetworkView], str]
     is_closed: Callable[[], bool]
-    """Whether this host is leaving: then it takes nothing any more."""
+    """True if this host is leaving: then it takes no more addresses."""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         revision = 0
         while True:
             is_done = await self._put_in_order()
@@ -53,19 +53,19 @@ class HostAccess:
                 revision = await self.live.wait_newer(revision)
 
     async def withdraw_all(self) -> None:
-        """Give every address back, before this host leaves, while `is_closed`."""
+        """Release every address before this host leaves, while `is_closed`."""
         for record in self.live.view.own_host_addresses:
             await self.allocator.release_host(record)
 
     async def _put_in_order(self) -> bool:
-        """Whether nothing is left to do."""
+        """Take missing addresses and release superfluous ones; True if nothing is left to do."""
         is_done = True
         for step in (self._take_missing, self._drop_superfluous):
             try:
                 is_done = await step() and is_done
             except NetagentError as error:
                 is_done = False
-                _limited.warning("host", f"cannot have an address of this host's own yet: {error}")
+                _limited.warning("host", f"cannot take an address for this host yet: {error}")
         return is_done
 
     async def _take_missing(self) -> bool:
@@ -77,7 +77,7 @@ class HostAccess:
             await self.participation.take_part(network_id)
             offset = await self.allocator.hold(network_id)
             await self.allocator.keep_for_host(HostAddressRecord(network_id, offset, self.mac_in(network)))
-            logger.info("this host has an address of its own in network %s", network.unique_name)
+            logger.info("this host now has an address in network %s", network.unique_name)
         return not list(_lacking(self.live.view)) or self.is_closed()
 
     async def _drop_superfluous(self) -> bool:

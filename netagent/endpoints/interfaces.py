@@ -1,11 +1,12 @@
-"""Keeps every endpoint's interface as attach left it, on both sides, whoever changes it.
+"""Repairs every endpoint's interface, on both ends, when another program changes it.
 
-What happens inside a sandbox is told by news from its namespace (netagent.datapath.endpoint.guest_watch), what
-happens to the host's end by the reconciler; settings are read now and then; one look sees what was done before the
-news were open, and a slow timer what none of them tells. Each leads to a look at the endpoints of that sandbox, and
-what is ours is put right. What can't be put right is shown with its reason, and tried again with growing pauses.
+Changes inside a sandbox arrive as events from its namespace (netagent.datapath.endpoint.guest_watch), changes of the
+host's end from the reconciler. Settings under /proc/sys are read periodically. A first check covers the time before
+the events started, and a slow timer any event that was missed. Each of these leads to a check of the sandbox's
+endpoints, which repairs netagent's own settings. What cannot be repaired is shown with its reason, and tried again
+with growing pauses.
 
-While an attach or a detach works in a sandbox, nobody else does: a look waits for it, and then finds what it left.
+An attach or detach holds the lock of the sandbox: a check waits for it, and then finds its result.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ from netagent.registry.state_store import StateStore
 from netagent.slices import Pieces, piece_by_piece
 
 SETTLE_S = 0.05
-"""From the first piece of news to the look: changes come in bursts."""
+"""Seconds from the first event to the check: changes come in bursts."""
 PAUSE_S = 0.25
-"""Between two looks into one sandbox, however much its own programs change there."""
+"""Least seconds between two checks of one sandbox, however much its own programs change there."""
 VERIFY_S = 30.0
-"""Between looks when nothing is told, should a piece of news ever be missing."""
+"""Seconds between checks without an event, in case one was missed."""
 VERIFIED_PER_S = 0.2
-"""Of these looks, in all sandboxes together: from seven on each has its turn later."""
+"""Least seconds between two such checks in all sandboxes together: with seven or more each has its turn later."""
 UNHEARD_S = 1.0
-"""To the first look into a new sandbox: of what was done there before its news were open nobody is told. It's put
-right within two seconds all the same, and who comes and goes at once need not be looked at."""
+"""Seconds to the first check of a new sandbox: changes before the subscription was open cause no event. They are
+still repaired within two seconds, and a container that ends at once is not checked at all."""
 SETTINGS_S = 1.5
-"""Between readings of the settings under /proc/sys, which change without a word. With a look what is altered is put
-right within two seconds. With more sandboxes than one reading is of (netagent.periodic) it takes as many readings
-as all of them take: 15 s with 1,000."""
+"""Seconds between readings of the settings under /proc/sys, whose changes cause no event. With the check that
+follows, a change is repaired within two seconds. With more sandboxes than one reading covers (netagent.periodic) it
+takes as many readings as all of them need: 15 s with 1,000."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
-"""Pauses before what could not be put right is tried again: those of the reconciler."""
+"""Pauses before a failed repair is tried again, like those of the reconciler."""
 
 WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
 """`Reconciler.wait_absent_changed`."""
@@ -59,7 +60,7 @@ _limited = Limited(logger, period_s=10.0)
 
 
 class Interfaces:
-    """`run` looks after all endpoints that are published."""
+    """`run` watches and repairs the interfaces of all published endpoints."""
 
     def __init__(self, live: StateStore, attacher: Attacher, steps: EndpointContext, drift: Drift) -> None:
         self._live = live
@@ -80,13 +81,13 @@ class Interfaces:
             while True:
                 if self._live.rows is not rows:
                     before, rows = rows, self._live.rows
-                    # What an attach has just made needs no look at once; what an earlier agent made does.
+                    # An attach of this agent needs no immediate check; an interface of an earlier agent does.
                     self._follow(nursery, rows, before, look=before is None)
                 revision = await self._live.wait_newer(revision)
 
     @property
     def troubles(self) -> dict[EndpointId, str]:
-        """Endpoints whose interface can't be put right, and why."""
+        """Return the endpoints whose interface cannot be repaired, and why."""
         return dict(self._troubles)
 
     def _follow(
@@ -115,8 +116,8 @@ class Interfaces:
                 self._sandboxes.pop(identity).scope.cancel()
 
     async def _heed_absent(self, wait_absent_changed: WaitAbsentChanged) -> None:
-        """As long as some are absent they are looked at again: one that went once more before the kernel was read is
-        no news."""
+        """Check absent interfaces again while any is absent: if one disappears again before the kernel was read, the
+        reconciler reports no change."""
         absent: frozenset[EndpointId] = frozenset()
         pause_s = RETRY_MIN_S
         while True:
@@ -143,23 +144,24 @@ class Interfaces:
             if not sandbox.settings:
                 sandbox.settings.update(self._settings_of(identity))
             for endpoint_id, wanted in sandbox.settings.items():
-                # One in trouble is looked at again with growing pauses.
+                # One that could not be repaired is checked again with growing pauses.
                 if endpoint_id not in self._troubles and sandbox.news.are_altered(wanted):
                     sandbox.look.set()
                     self._turns.hurry()
 
     def _settings_of(self, identity: Identity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
         for row in self._rows_of(identity):
-            network = self._live.view.networks.get(row.network_id)  # of which nothing changes later
+            # Read once: a network's MTU and subnets never change.
+            network = self._live.view.networks.get(row.network_id)
             if network is not None and row.stage is Stage.PUBLISHED:
                 yield row.endpoint_id, ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
 
     async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
-        """One sandbox, as long as it has endpoints. Its news hold the namespace in being no longer than that."""
+        """Watch one sandbox while it has endpoints. The subscription keeps the namespace alive only that long."""
         with sandbox.scope:
             news = await self._open_news(identity)
             while news is None:
-                await trio.sleep(RETRY_MAX_S)  # the namespace is going, and with it the endpoint
+                await trio.sleep(RETRY_MAX_S)  # the namespace is about to disappear, and the endpoint with it
                 news = await self._open_news(identity)
             with closing(news), sandbox.hearing(news):
                 async with trio.open_nursery() as nursery:
@@ -189,7 +191,7 @@ class Interfaces:
             await trio.sleep(PAUSE_S)
 
     async def _look(self, identity: Identity) -> bool:
-        """At all endpoints of a sandbox; False when one could not be put right."""
+        """Check all endpoints of a sandbox; False when one could not be repaired."""
         is_well = True
         for row in self._rows_of(identity):
             try:
@@ -213,7 +215,7 @@ class Interfaces:
             for sentence in self._drift.note(damages):
                 _limited.warning(
                     f"{row.endpoint_id} {sentence}",
-                    f"somebody else changed the interface of {now.name}; put right: {sentence}",
+                    f"repaired a change of the interface of {now.name} by another program: {sentence}",
                 )
 
     def _rows_of(self, identity: Identity) -> list[LocalEndpointRow]:
@@ -221,20 +223,20 @@ class Interfaces:
 
 
 class _Sandbox:
-    """A namespace that is looked after."""
+    """A namespace that is being watched."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.look = trio.Event()
-        """Set when there is a reason to look."""
+        """Set when there is a reason for a check."""
         self.news: GuestNews | None = None
-        """While they are open."""
+        """The events, while the subscription is open."""
         self.settings: dict[EndpointId, Sequence[Setting]] = {}
-        """Of its endpoints, as they must be; empty: to be found anew."""
+        """Required settings of its endpoints; empty: to be determined again."""
 
     @contextmanager
     def hearing(self, news: GuestNews) -> Iterator[None]:
-        """For the length of a block."""
+        """Receive events during a block."""
         self.news = news
         try:
             yield
@@ -242,7 +244,7 @@ class _Sandbox:
             self.news = None
 
     async def pass_on(self, news: GuestNews) -> None:
-        """Each piece of news is a reason."""
+        """Take each event as a reason for a check."""
         while True:
             await news.wait()
             self.look.set()

@@ -1,14 +1,14 @@
 """The use-cases attach, detach, link and change: their order, and how each step is undone.
 
-    attach   reserve an address (journalled) -> tell others the way to it, and no name yet
+    attach   reserve an address (journalled) -> publish the record without names
              -> bind the interface -> resolver in the sandbox -> publish the record
-    detach   take the names back, everywhere -> let requests end
+    detach   withdraw the names on all hosts -> let requests finish
              -> withdraw the record -> resolver -> interface -> address
 
-An address is on disk before it is in the kernel, and what is published is reachable on its own host. The name goes
-before the container does. Whatever fails in the middle of an attach leaves nothing behind; whatever fails in the
-middle of a detach is taken up again by the janitor (netagent.endpoints.garbage_collector). A runtime that moves the
-interface itself attaches in stages (netagent.endpoints.two_phase).
+An address is on disk before it is in the kernel, and a published endpoint is reachable on its own host. The name goes
+before the container does. An attach that fails half way leaves nothing behind; the garbage collector
+(netagent.endpoints.garbage_collector) completes a detach that fails half way. A runtime that moves the interface
+itself attaches in stages (netagent.endpoints.two_phase).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ logger = logging.getLogger("netagent.endpoints.lifecycle")
 
 
 class Endpoints:
-    """Attach, detach, link, change. One at a time in a sandbox, any number beside each other."""
+    """Attach, detach, link, change: one at a time in each sandbox, concurrently in different ones."""
 
     def __init__(self, parts: EndpointParts) -> None:
         self.steps = EndpointContext(parts)
@@ -59,10 +59,10 @@ class Endpoints:
         self._parts = parts
         self._live = parts.live
         self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
-        """Finds out whether an endpoint is still there, and withdraws it if not: the janitor's."""
+        """The garbage collector's check: withdraws an endpoint whose container is gone."""
 
     def closed(self) -> AbstractContextManager[None]:
-        """Attach nothing for the length of a block that ends the membership, and again if it fails."""
+        """Refuse attaches during a block that ends the membership; allow them again only if the block fails."""
         return closed(self.steps)
 
     # -- attach ----------------------------------------------------------------------------------------------
@@ -76,12 +76,13 @@ class Endpoints:
         holds_ports: bool = False,
         health: Health = Health.UNKNOWN,
     ) -> tuple[LocalEndpointRow, bool]:
-        """The endpoint, and whether it is new. InputError, RefusedError or FailedError; then nothing is left.
+        """Attach a sandbox; return the endpoint, and whether it is new. Raises InputError, RefusedError or
+        FailedError, and then leaves nothing behind.
 
-        A runtime says its `origin` and, by `target`, where the namespace is. The same origin again is the same
-        endpoint, and a name that another has does not keep its container from starting (Steps.free_name).
-        `holds_ports`: it sees by itself that nobody else listens at the ports to be published, and may do so itself.
-        `health`: of a new endpoint.
+        A runtime passes its `origin` and, by `target`, the namespace. The same origin again is the same endpoint, and
+        a name that is in use does not prevent its container from starting (EndpointContext.free_name).
+        `holds_ports`: the runtime itself ensures that no other program listens on the published ports, and may listen
+        there itself. `health`: of a new endpoint.
         """
         self.steps.refuse_if_closed(request.target)
         target = target or await targets.resolve(request.target, self._parts.runtimes)
@@ -93,7 +94,7 @@ class Endpoints:
                 name = request.name or self.steps.name_in(identity) or target.default_name
                 if not name:
                     raise InputError(
-                        f"{request.target} gives no name for the endpoint",
+                        f"no valid endpoint name can be derived from {request.target}",
                         thing=request.target,
                         hint="add --name NAME",
                     )
@@ -123,8 +124,9 @@ class Endpoints:
                     return await self._attach_new(wanted, request, fd), True
 
     async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
-        """A container that was started again is not refused what the one before it had: nobody has told us of its
-        end yet, and the janitor comes once a second. Before any lock is held: this takes those of the others."""
+        """Withdraw endpoints of ended containers that have what a new one requests: the end of a container is not
+        reported, and the garbage collector runs once per second. Call it before holding any lock: it takes the locks
+        of the other endpoints."""
         rows = self._live.rows
         rivals = rows.called(network.network_id, name)
         rivals += [
@@ -149,8 +151,8 @@ class Endpoints:
         async with all_or_nothing() as undo:
             row = await parts.allocator.reserve(row, offset)
             undo.push("address", lambda: parts.allocator.release(row))
-            # Containers that spoke with the address before still have its MAC, and answer the first packet as soon as
-            # it comes: their bridges must know by then where that MAC is now.
+            # Containers that talked to the previous holder of the address still have its MAC in their neighbour
+            # tables and answer the first packet at once: by then their bridges must know where that MAC is now.
             undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
             await parts.publisher.put(without_names(steps.record(row)))
             row = dataclasses.replace(row, ifname=await self._bind(row, undo))
@@ -163,7 +165,7 @@ class Endpoints:
         return row
 
     async def _bind(self, row: LocalEndpointRow, undo: Rollback) -> str:
-        """The name that the interface has got."""
+        """Bind the interface; return its name."""
         parts, network = self._parts, self.steps.network(row.network_id)
         self._live.set_row(row)
         undo.push("row", lambda: as_async(lambda: self._live.drop_row(row.endpoint_id)))
@@ -176,7 +178,7 @@ class Endpoints:
         except FailedError:
             self.steps.network(
                 row.network_id
-            )  # if it was removed, and the bridge with it, that is what to say
+            )  # if the network was removed and its bridge with it, raise that error instead
             raise
         if not netns_is(row):
             raise RefusedError(
@@ -187,10 +189,10 @@ class Endpoints:
     # -- detach ----------------------------------------------------------------------------------------------
 
     async def detach(self, text: str, drain_s: float | None = None) -> LocalEndpointRow:
-        """By id or name. InputError when several fit, RefusedError when it is another host's.
+        """Detach an endpoint by id or name. InputError when several match, RefusedError when it is another host's.
 
-        With `drain_s`, clients that remember its address get that time; without, only connections that are open get
-        a moment. What is only noted, because this host was forgotten, is noted no longer.
+        With `drain_s`, clients with a cached address get that time; without, only open connections get a moment. For
+        a fenced endpoint, this drops the note.
         """
         fenced = fenced_called(self._live, text)
         if fenced is not None:
@@ -206,21 +208,21 @@ class Endpoints:
         return row
 
     async def _withdrawal(self, row: LocalEndpointRow, drain_s: float | None) -> None:
-        """Lead nobody to the endpoint any more, and let what is under way end. It works all the while."""
+        """Withdraw the endpoint's names, and let open requests finish. The endpoint keeps working meanwhile."""
         async with self.steps.held(row) as now:
             if now is None or now.stage is not Stage.PUBLISHED:
                 return
             before = self.steps.record(now)
             self.steps.retreating.add(now.endpoint_id)
             if self.steps.record(now) != before:
-                with suppress(NetagentError):  # a full disk: what follows makes room
+                with suppress(NetagentError):  # on a full disk, continue: the removal frees space
                     await self._parts.publisher.put(self.steps.record(now))
         await self._parts.withdrawal.wait_endpoint_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
         await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
 
     async def _come_back(self, row: LocalEndpointRow) -> None:
-        """It could not be detached after all; unless its end has begun, it has names again."""
+        """Restore the names after a failed detach, unless the removal has begun."""
         self.steps.retreating.discard(row.endpoint_id)
         async with self.steps.held(row) as now:
             if now is not None and now.stage is Stage.PUBLISHED:
@@ -229,9 +231,9 @@ class Endpoints:
                     await self._parts.publisher.put(self.steps.record(now))
 
     async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
-        """What a runtime calls so, at whatever stage it is; None when there is no such endpoint."""
+        """Detach the endpoint of a runtime's origin, at any stage; None when there is none."""
         async with self.steps.origin_lock(origin):
-            row = self.steps.with_origin(origin)  # an attach that was at work is over
+            row = self.steps.with_origin(origin)  # read it again: an attach in progress has ended
         if row is not None:
             await self.remove(row)
         return row
@@ -241,7 +243,7 @@ class Endpoints:
         await self.steps.remove(row)
 
     async def remove_all(self) -> int:
-        """Take everything down, what an attach was just making too, while `closed`; the number of endpoints."""
+        """Remove all endpoints while `closed`, including those of attaches in progress; return their number."""
         count = 0
         while rows := list(self._live.rows.values()):
             for row in rows:
@@ -250,17 +252,17 @@ class Endpoints:
         return count
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
-        """The endpoint that a runtime calls so."""
+        """Return the endpoint with this origin, or None."""
         return self.steps.with_origin(origin)
 
     def gateways_of(self, row: LocalEndpointRow) -> tuple[str, ...]:
-        """Through which its sandbox reaches everything else, if by this endpoint; without prefix length."""
+        """Return the gateways of the sandbox's default route, if this endpoint carries it; without prefix length."""
         return self.steps.endpoint(row).gateways
 
     # -- change ----------------------------------------------------------------------------------------------
 
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
-        """In the endpoint's sandbox the alias means the service from now on; the same again changes nothing."""
+        """Make the alias resolve to the service in the endpoint's sandbox; repeating it changes nothing."""
         async with self._called(text) as row:
             refuse_alias_in_use(self._live.rows.mates_of(row), sandbox_of(row), link)
             if link in row.links:
@@ -268,7 +270,7 @@ class Endpoints:
             return await self._set_links(row, (*row.links, link))
 
     async def unlink(self, text: str, link: Link) -> LocalEndpointRow:
-        """The reverse; NotFoundError when there is no such link."""
+        """Remove a link; NotFoundError when there is no such link."""
         async with self._called(text) as row:
             if link not in row.links:
                 text = link.service if link.alias == link.service else f"{link.service}:{link.alias}"
@@ -276,14 +278,15 @@ class Endpoints:
             return await self._set_links(row, tuple(known for known in row.links if known != link))
 
     async def publish(self, text: str, publication: Publication) -> LocalEndpointRow:
-        """Ports of this host lead to the endpoint from now on; the same again changes nothing."""
+        """Forward ports of this host to the endpoint; repeating it changes nothing."""
         async with self._called(text) as row:
             if publication in row.publish:
                 return row
             refuse_unreachable([publication], self.steps.network(row.network_id))
             if any(known.meets(publication) for known in row.publish):
                 raise RefusedError(
-                    f"port {publication.host_text}/{publication.protocol} of this host leads to {row.name} otherwise",
+                    f"port {publication.host_text}/{publication.protocol} of this host already leads to "
+                    f"another port of {row.name}",
                     code="port-in-use",
                     thing=publication.text,
                     hint=f"`netagent unpublish {row.name} PORT` first",
@@ -296,7 +299,7 @@ class Endpoints:
         return changed
 
     async def unpublish(self, text: str, publication: Publication) -> LocalEndpointRow:
-        """The reverse; what is not published is as it should be."""
+        """Stop forwarding ports; no error if they are not published."""
         async with self._called(text) as row:
             if publication not in row.publish:
                 return row
@@ -317,7 +320,7 @@ class Endpoints:
         links: tuple[Link, ...] | None = None,
         health: Health | None = None,
     ) -> LocalEndpointRow | None:
-        """What a runtime learns of an endpoint later: only what is given changes. None when it is gone."""
+        """Change fields that a runtime learns later; fields not given stay. None when the endpoint is gone."""
         row = self._live.rows.get(endpoint_id)
         if row is None:
             return None
@@ -345,16 +348,16 @@ class Endpoints:
     @asynccontextmanager
     async def _called(self, text: str) -> AsyncIterator[LocalEndpointRow]:
         async with self.steps.held(local_endpoint_called(self._live, text)) as row:
-            # Gone while we waited: say so in the same words as for one that never was.
+            # It was removed while we waited for the lock: raise the same error as for one that never existed.
             yield row if row is not None else local_endpoint_called(self._live, text)
 
     def _claimed_name(self, row: LocalEndpointRow) -> AbstractContextManager[None]:
         if self.steps.is_name_taken(row.network_id, row.name):
             raise RefusedError(
-                f"the name {row.name!r} is used on this host in that network already",
+                f"the name {row.name!r} is already used on this host in that network",
                 code="name-in-use",
                 thing=row.name,
-                hint="take another --name; give both the same --service to answer together",
+                hint="use another --name; give both the same --service to make them replicas",
             )
         return self.steps.names_in_work.held((row.network_id, row.name))
 
@@ -369,7 +372,7 @@ class Endpoints:
         return row
 
     async def _save(self, row: LocalEndpointRow, changed: LocalEndpointRow) -> LocalEndpointRow:
-        # Told first: what could not be told is still a change when it is tried again.
+        # Publish before saving: if publishing fails, the next attempt still sees a change.
         if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(row):
             await self._parts.publisher.put(self.steps.record(changed))
         changed = await self.steps.save(changed)
@@ -379,4 +382,4 @@ class Endpoints:
 
 
 async def _leave_it(_row: LocalEndpointRow) -> None:
-    """Nobody looks after endpoints."""
+    """Used while there is no garbage collector: does nothing."""

@@ -1,4 +1,4 @@
-"""Who works on what right now: locks by key, and names that an attach in progress holds."""
+"""Locks by key, and names that an attach in progress has claimed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 
 class Locks:
-    """A lock for every key that anybody uses, and none for the others."""
+    """One lock for each key in use."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, trio.Lock] = {}
@@ -19,19 +19,19 @@ class Locks:
 
     @asynccontextmanager
     async def held(self, key: Hashable) -> AsyncIterator[None]:
-        """Alone with this key for the length of a block."""
+        """Hold the lock of this key during a block."""
         lock = self._locks.setdefault(key, trio.Lock())
         try:
             async with lock:
                 yield
         finally:
-            # Whoever waits holds the lock by now, or is about to.
+            # If a task waits, it holds the lock by now or is about to: keep it.
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._locks.pop(key, None)
 
 
 class NameLocks:
-    """Things that belong to somebody for the length of a block, before anything else says so."""
+    """Things that a caller has claimed during a block, before the rows contain them."""
 
     def __init__(self) -> None:
         self._claimed: set[Hashable] = set()
@@ -44,7 +44,7 @@ class NameLocks:
 
     @contextmanager
     def held(self, thing: Hashable) -> Iterator[None]:
-        """The caller has seen that nobody has it."""
+        """Claim the thing during a block. The caller has checked that it is free."""
         self._claimed.add(thing)
         try:
             yield

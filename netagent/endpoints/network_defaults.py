@@ -1,10 +1,11 @@
-"""What a new network looks like: its subnets, MTU and VNI, and why a wish is refused. Pure.
+"""Planning of a new network: its subnets, MTU and VNI, and why a request is refused. Pure.
 
-A network may overlap neither another network nor a route of any host, because somebody's packets would then go
-astray; the routes are part of every host's record, so this is known here without asking anybody.
+A network may overlap neither another network nor a route of any host, because packets would then take the wrong
+path. The routes are part of every host's record, so this host knows them without asking.
 
-Subnets that nobody asked for are taken from the pools, beginning at a place given by the network's random id: two
-hosts that create different networks at the same instant rarely meet, and where they do the rules decide.
+Subnets that the request does not give come from the pools, starting at a place derived from the network's random id:
+two hosts that create different networks at the same instant rarely choose the same subnet, and if they do, the
+conflict rules decide.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 POOL_PREFIX = 20
-"""A network takes 4,096 addresses from the pool; a /12 has room for 256 such networks."""
+"""A network gets 4,096 addresses from the pool; a /12 has room for 256 such networks."""
 OVERHEAD_IPV4_BYTES = 50
 """Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348 section 5)."""
 OVERHEAD_IPV6_BYTES = 70
@@ -31,7 +32,7 @@ OVERHEAD_IPV6_BYTES = 70
 
 @dataclass(frozen=True, slots=True)
 class NetworkConstraints:
-    """What a new network must fit into."""
+    """The constraints on a new network: other networks, routes, addresses and the underlay."""
 
     cluster_id: ClusterId
     pools: tuple[str, ...]
@@ -42,12 +43,12 @@ class NetworkConstraints:
 
 
 def plan_network(request: NetworkRequest, network_id: NetworkId, around: NetworkConstraints) -> NetworkRecord:
-    """The record of the new network. Raises InputError or RefusedError with what stands against it."""
+    """Return the record of the new network. Raises InputError or RefusedError with the reason against it."""
     if not is_name(request.name) or request.name == NODE_LABEL:
         raise InputError(
-            f"{request.name!r} can't be a network's name",
+            f"{request.name!r} cannot be the name of a network",
             thing=request.name,
-            hint="take lower-case letters, digits, - and _, at most 63, and not 'node'",
+            hint="use lower-case letters, digits, - and _, at most 63, and not 'node'",
         )
     mtu_bytes = _mtu(request, around)
     asked = [_subnet(text) for text in request.subnets]
@@ -58,11 +59,11 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
                 f"the subnet {subnet} overlaps {against}",
                 code="subnet-in-use",
                 thing=str(subnet),
-                hint="take another",
+                hint="use another one",
             )
     versions = {4, 6} if mtu_bytes >= MIN_IPV6_MTU_BYTES else {4}
     if asked:
-        # Who names an IPv4 subnet gets IPv6 beside it; who names only an IPv6 one wants no IPv4.
+        # A request with an IPv4 subnet gets an IPv6 one too; a request with only an IPv6 subnet gets no IPv4.
         versions = versions & {6} if all(subnet.version == 4 for subnet in asked) else set()
     subnets = [*asked, *_chosen(network_id, around, versions)]
     if mtu_bytes < MIN_IPV6_MTU_BYTES and any(subnet.version == 6 for subnet in subnets):
@@ -70,7 +71,7 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
             f"an MTU of {mtu_bytes} bytes is too small for IPv6",
             code="mtu-too-small",
             thing=request.name,
-            hint=f"leave the IPv6 subnet away, or take at least {MIN_IPV6_MTU_BYTES}",
+            hint=f"leave out the IPv6 subnet, or use at least {MIN_IPV6_MTU_BYTES}",
         )
     return NetworkRecord(
         network_id=network_id,
@@ -86,17 +87,17 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
 
 
 def shortcoming(record: NetworkRecord) -> tuple[str, str] | None:
-    """What the maker of a network may not expect of it, and the way out."""
+    """Return what the creator of a network may not expect of it, and the cure; None if there is nothing."""
     if record.mtu_bytes >= MIN_IPV6_MTU_BYTES:
         return None
     return (
         f"network {record.name} has no IPv6, which needs {MIN_IPV6_MTU_BYTES} bytes: its MTU is {record.mtu_bytes}",
-        f"where both are needed, remove it and make it with --mtu {MIN_IPV6_MTU_BYTES} or more",
+        f"if you need both, remove it and create it with --mtu {MIN_IPV6_MTU_BYTES} or more",
     )
 
 
 def conflict(subnet: IPNetwork, around: NetworkConstraints) -> str:
-    """What the subnet overlaps, in words; '' when it is free."""
+    """Return what the subnet overlaps, in words; '' when it is free."""
     for network in around.networks:
         for text in network.subnets:
             if _overlap(subnet, ipaddress.ip_network(text)):
@@ -112,7 +113,7 @@ def conflict(subnet: IPNetwork, around: NetworkConstraints) -> str:
 
 
 def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
-    """In which options, that were asked for, an existing network differs. Empty: creating it again is a no-op."""
+    """Return the requested options in which an existing network differs. Empty: creating it again is a no-op."""
     found = []
     if not set(request.subnets) <= set(record.subnets):
         found.append(f"its subnets are {', '.join(record.subnets)}")
@@ -129,7 +130,7 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
 
 
 def ula_prefix(cluster_id: ClusterId) -> ipaddress.IPv6Network:
-    """The cluster's unique local /48 (RFC 4193); subnet 0 of it is the probe network's."""
+    """Return the cluster's unique local /48 (RFC 4193); its subnet 0 is the probe network's."""
     return ipaddress.IPv6Network((b"\xfd" + bytes.fromhex(cluster_id)[:5] + bytes(10), 48))
 
 
@@ -142,15 +143,15 @@ def _mtu(request: NetworkRequest, around: NetworkConstraints) -> int:
         raise InputError(
             f"an MTU of {request.mtu_bytes} bytes is not possible",
             thing=request.name,
-            hint=f"take {MIN_MTU_BYTES} to {MAX_MTU_BYTES}",
+            hint=f"use {MIN_MTU_BYTES} to {MAX_MTU_BYTES}",
         )
     if request.mtu_bytes > fits:
         raise RefusedError(
-            f"packets of {request.mtu_bytes} bytes and {overhead} of VXLAN around them do not fit the "
+            f"packets of {request.mtu_bytes} bytes plus {overhead} bytes of VXLAN do not fit the "
             f"{around.underlay_mtu_bytes} bytes of this host's own network",
             code="mtu-too-large",
             thing=request.name,
-            hint=f"take at most {fits}",
+            hint=f"use at most {fits}",
         )
     return request.mtu_bytes
 
@@ -180,7 +181,7 @@ def _slices(pools: Iterable[str]) -> list[Sequence[IPNetwork]]:
 
 
 def _around(start: int, low: int, high: int) -> Iterator[int]:
-    """A few of low … high, from `start` on: enough to step over what a cluster can have taken."""
+    """Yield some numbers of low … high from `start` on: enough to step over those that a cluster can have taken."""
     size = high - low + 1
     return (low + (start + step) % size for step in range(min(size, 512)))
 

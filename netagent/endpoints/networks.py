@@ -1,11 +1,11 @@
 """The use-cases on networks: create, remove.
 
-Creating is: publish the record, let it settle, judge, share out the address space. To settle means that every live
-host has acknowledged and that we hold whatever it had written by then; so of two hosts that create a network of one
-name at the same instant, at least one knows of both before it gives anything away. The same rule
-(netagent.registry.conflict_rules) makes the same one yield everywhere; but the other may have judged before it
-heard of us, so whoever is to win waits until the loser has withdrawn, or turns out to have been first. The space is
-shared out, and that acknowledged too, before `create` returns: from then on nobody needs the creator.
+To create a network: publish the record, let it settle, resolve conflicts, grant address space to other hosts. It has
+settled when every live host has acknowledged it and this host has all that they had written by then. So if two hosts
+create a network of the same name at the same instant, at least one knows of both before it grants any space. The same
+rule (netagent.registry.conflict_rules) makes the same network yield on every host. But the other host may have
+decided before it received our record, so the winner waits until the loser has withdrawn, or turns out to have been
+first. The grants are acknowledged too before `create` returns: from then on no host depends on the creator.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from netagent.registry.view import AgentState, EndpointView, NetworkView, Regist
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
 
 SETTLE_S = 1.0
-"""How long a new network waits for the other hosts. Who is silent for longer hears of it by digest repair."""
+"""How long a new network waits for the other hosts. A host that is silent for longer gets it by anti-entropy."""
 SETTLE_POLL_S = 0.005
 """A round trip in a site takes a fraction of this."""
 CHOICE_ATTEMPTS = 5
 MAX_SHARED_OUT = 256
-"""So many hosts get space at once; later ones ask ahead of need."""
+"""At most this many hosts get space at creation; later ones request it ahead of need."""
 
 logger = logging.getLogger("netagent.endpoints.networks")
 
 
 class NetworkNode(Protocol):
-    """The part of GossipNode that is used here."""
+    """The part of GossipNode that this module uses."""
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
+        """Return live peers that have not acknowledged our head, or whose own head we do not have yet."""
 
 
 class Networks:
-    """Create and remove networks. One creation at a time on a host.
+    """Create and remove networks. One creation at a time per host.
 
-    `sweep` withdraws this host's endpoints in a network whose containers are gone (Janitor.sweep).
+    `sweep` withdraws this host's endpoints in a network whose containers are gone (GarbageCollector.sweep).
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class Networks:
         self._sweep = sweep
         self._creating = trio.Lock()
         self.in_work: set[NetworkId] = set()
-        """Networks that `create` has not decided about yet: nobody else withdraws them."""
+        """Networks that `create` has not decided about yet: no other code withdraws them."""
 
     async def create(self, request: NetworkRequest) -> tuple[NetworkView, bool]:
-        """The network and whether it is new. RefusedError when it exists with other options or does not fit."""
+        """Create a network; return it and whether it is new. RefusedError when it exists with other options or does
+        not fit."""
         _refuse_contradiction(request)
         async with self._creating:
             for _ in range(CHOICE_ATTEMPTS):
@@ -93,14 +94,14 @@ class Networks:
                         logger.warning("%s", found[0])
                     return made, True
         raise FailedError(
-            f"network {request.name} met other networks in {CHOICE_ATTEMPTS} places of the address pools",
+            f"network {request.name} conflicted with other new networks in {CHOICE_ATTEMPTS} attempts",
             code="pool-contended",
             thing=request.name,
-            hint="try again, or name a subnet with --subnet",
+            hint="try again, or give a subnet with --subnet",
         )
 
     async def _existing(self, name: str) -> NetworkView | None:
-        """The network of that name. One that is just being made somewhere may still yield to another: wait for it."""
+        """Return the network of that name, or None. One that a host is just creating may still yield: wait for it."""
         with trio.move_on_after(2 * SETTLE_S):
             while self._is_in_the_making(self._live.view.network_named(name)):
                 await trio.sleep(SETTLE_POLL_S)
@@ -110,7 +111,7 @@ class Networks:
         return network is not None and self._is_undecided(network)
 
     async def _publish(self, record: NetworkRecord, request: NetworkRequest) -> NetworkView | None:
-        """The network once it stands; None when it had to give way and another try makes sense."""
+        """Return the network once it has settled; None when it yielded to another and a new attempt makes sense."""
         self.in_work.add(record.network_id)
         try:
             await self._publisher.put(record)
@@ -137,11 +138,11 @@ class Networks:
             f"the subnet {record.subnets[0]} was taken by network {rival.unique_name} at the same moment",
             code="subnet-in-use",
             thing=record.subnets[0],
-            hint="take another",
+            hint="use another one",
         )
 
     async def _wait_for_losers(self, record: NetworkRecord) -> None:
-        """Until those that yield to ours have withdrawn, or are in use because they were first."""
+        """Wait until networks that yield to ours are withdrawn, or are in use because they were first."""
         with trio.move_on_after(SETTLE_S):
             while any(
                 record.network_id < other.network_id and self._is_undecided(other)
@@ -150,14 +151,14 @@ class Networks:
                 await trio.sleep(SETTLE_POLL_S)
 
     def _is_undecided(self, network: NetworkView) -> bool:
-        """Another live host has made it and may still withdraw it: it has not given any of its space away."""
+        """True if another live host created it and may still withdraw it: it has not granted any of its space."""
         view = self._live.view
         host = view.hosts.get(network.owner)
         alive = host is not None and host.agent in {AgentState.ALIVE, AgentState.SUSPECT}
         return alive and network.owner != view.local and not view.is_used(network)
 
     def _rival(self, record: NetworkRecord) -> NetworkView | None:
-        """The network of the same instant that ours yields to, if there is one."""
+        """Return the network created at the same time to which ours yields, if any."""
         view = self._live.view
         for other in self._meeting(record):
             if view.is_used(other) or other.network_id < record.network_id:
@@ -165,7 +166,7 @@ class Networks:
         return None
 
     def _meeting(self, record: NetworkRecord) -> list[NetworkView]:
-        """Networks that can't be beside ours: of its name, with its VNI, or overlapping it."""
+        """Return networks that conflict with ours: of the same name, with its VNI, or overlapping it."""
         view = self._live.view
         others = [
             n for n in (*view.networks.values(), *view.yielded_networks) if n.network_id != record.network_id
@@ -189,7 +190,7 @@ class Networks:
     async def _share_out(self, record: NetworkRecord) -> None:
         view = self._live.view
         others = [h for h, host in view.hosts.items() if h != view.local and host.agent is AgentState.ALIVE]
-        # Who leaves may have handed its space on already.
+        # A leaving host may already have handed over its space.
         hosts = sorted(h for h in others if not view.is_host_hidden(h))[:MAX_SHARED_OUT]
         grants = share_out(record.network_id, offset_count(record.subnets), hosts)
         if grants:
@@ -203,7 +204,7 @@ class Networks:
     # -- remove ----------------------------------------------------------------------------------------------
 
     async def remove(self, name: str, *, force: bool) -> NetworkView:
-        """Remove a network for good. RefusedError when live endpoints are in it, naming them, unless `force`."""
+        """Remove a network for good. RefusedError, which names them, when it has live endpoints, unless `force`."""
         network = network_called(self._live.view, name)
         if not force:
             await self._sweep(network.network_id)
@@ -214,13 +215,13 @@ class Networks:
         return network
 
     async def prune(self) -> list[NetworkView]:
-        """Remove every network that nobody uses: no endpoint in it that is not on a host that is gone."""
+        """Remove every network without endpoints; endpoints of hosts that are gone do not count."""
         removed = []
         for network in sorted(self._live.view.networks.values(), key=lambda network: network.unique_name):
             try:
                 removed.append(await self.remove(network.network_id, force=False))
             except (RefusedError, NotFoundError):
-                continue  # in use, or somebody else has just removed it
+                continue  # in use, or another host has just removed it
         return removed
 
     async def _refuse_if_used(self, network: NetworkView) -> None:
@@ -239,7 +240,7 @@ class Networks:
                 "and no agent answers there",
                 code="network-not-known",
                 thing=network.unique_name,
-                hint="start an agent there, or add --force to cut off the containers that may be in it",
+                hint="start an agent there, or add --force to cut off containers that may be in it",
             )
         if used:
             raise RefusedError(
@@ -251,8 +252,8 @@ class Networks:
 
 
 def _unheard(view: RegistryView, network_id: NetworkId) -> list[HostId]:
-    """Hosts whose containers in the network may be at work, where nobody is left who could tell of them: their agents
-    are dead and their kernels answer. Empty where this host or a live one takes part, and so has the records."""
+    """Return hosts that may still run containers in the network although no live host has the records: their agents
+    are dead but their kernels answer. Empty if this host or a live one is in the network and so has the records."""
     attached = view.attachments(network_id)
     if view.local in attached or any(host.is_live for h in attached if (host := view.hosts.get(h))):
         return []
@@ -261,22 +262,22 @@ def _unheard(view: RegistryView, network_id: NetworkId) -> list[HostId]:
 
 
 def _refuse_contradiction(request: NetworkRequest) -> None:
-    """InputError for options that contradict each other: recorded without effect they would be a lie."""
+    """Raise InputError for options that contradict each other: the record must not have an option without effect."""
     if request.policy is not Policy.LINKS:
         return
     for option, asked, what in (
-        ("--multicast", request.multicast, "multicast reaches everybody in a network"),
+        ("--multicast", request.multicast, "multicast reaches all containers of a network"),
         (
             "--host-access",
             request.host_access,
-            "with --host-access every container and every host reach each other",
+            "with --host-access all containers and hosts can connect to each other",
         ),
     ):
         if asked:
             raise InputError(
-                f"{what}, --policy links only lets linked services be reached",
+                f"{what}, but --policy links allows only linked services",
                 thing=request.name,
-                hint=f"leave one of {option} and --policy links away",
+                hint=f"leave out {option} or --policy links",
             )
 
 
@@ -284,10 +285,10 @@ def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:
     found = differences(request, existing.record)
     if found:
         raise RefusedError(
-            f"network {request.name} exists already, and {', '.join(found)}",
+            f"network {request.name} already exists, and {', '.join(found)}",
             code="network-exists",
             thing=request.name,
-            hint="take another name, or the options it has",
+            hint="use another name, or the options it has",
         )
     return existing
 

@@ -1,4 +1,4 @@
-"""Which ports of this host an endpoint may publish, and why not."""
+"""Checks of the ports of this host that an endpoint is to publish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netagent.registry.view import NetworkView
 
 
 class Ports:
-    """Ports that are about to be published, beside those of the endpoints that are there."""
+    """Ports that are about to be published, in addition to those of existing endpoints."""
 
     def __init__(self) -> None:
         self._in_work: list[Publication] = []
@@ -25,7 +25,7 @@ class Ports:
     def held(
         self, wanted: tuple[Publication, ...], rows: Iterable[LocalEndpointRow], but: LocalEndpointRow
     ) -> Iterator[None]:
-        """For the length of a block. RefusedError when somebody has one, other than `but`."""
+        """Claim ports during a block. RefusedError when an endpoint other than `but` has one."""
         for one in wanted:
             for row in rows:
                 known = next((other for other in row.publish if other.meets(one)), None)
@@ -42,8 +42,8 @@ class Ports:
 
 
 async def refuse_if_listening(wanted: Iterable[Publication]) -> None:
-    """RefusedError when a program of the host listens at one of the ports: it would hear nobody any more; or when
-    the host has not got the address, so that nobody could come by it."""
+    """Raise RefusedError when a program of the host listens on one of the ports, because it would get no more
+    connections; or when the host does not have the address, so that no packet could arrive there."""
     for one in wanted:
         await trio.to_thread.run_sync(_refuse_if_listening, one)
 
@@ -54,7 +54,7 @@ def _refuse_if_listening(wanted: Publication) -> None:
             f"this host has no address {wanted.address}",
             code="no-such-address",
             thing=wanted.text,
-            hint="give one that `ip address` shows, or none for all that it has",
+            hint="use one that `ip address` shows, or none for all of them",
         )
     for listener in listeners(wanted.protocol):
         there = Publication(listener.port, 0, wanted.protocol, address=listener.address)
@@ -63,12 +63,12 @@ def _refuse_if_listening(wanted: Publication) -> None:
 
 
 def refuse_unreachable(wanted: Iterable[Publication], network: NetworkView) -> None:
-    """RefusedError for a network that nobody outside may reach, or not by that family."""
+    """Raise RefusedError for an internal network, or one without addresses of the family of the host's address."""
     versions = {ipaddress.ip_network(subnet).version for subnet in network.record.subnets}
     for one in wanted:
         if network.record.internal:
             raise RefusedError(
-                f"network {network.unique_name} is internal: nobody outside may reach what is in it",
+                f"network {network.unique_name} is internal: its containers cannot be reached from outside",
                 code="internal",
                 thing=one.text,
                 hint="publish it in another network of the container",
@@ -78,7 +78,7 @@ def refuse_unreachable(wanted: Iterable[Publication], network: NetworkView) -> N
                 f"network {network.unique_name} has no addresses of the family of {one.address}",
                 code="no-family",
                 thing=one.text,
-                hint="leave the address away",
+                hint="leave out the address",
             )
 
 
@@ -87,5 +87,5 @@ def _in_use(wanted: Publication, whose: str, port: int | None = None) -> Refused
         f"port {wanted.host_text if port is None else port}/{wanted.protocol} of this host is {whose}",
         code="port-in-use",
         thing=wanted.text,
-        hint="take another port of the host",
+        hint="use another port of the host",
     )

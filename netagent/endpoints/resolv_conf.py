@@ -1,7 +1,7 @@
 """A container's resolv.conf, and the host's own.
 
-`ip netns exec NAME` and the lab's containers bind `/etc/netns/NAME/resolv.conf` over the host's. We write it where
-there is none, mark it, and touch only files that carry the mark.
+`ip netns exec NAME` and the lab's containers bind `/etc/netns/NAME/resolv.conf` over the host's. The agent writes it
+if there is none, marks it, and changes only files with the mark.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _UNFINISHED = ".resolv.conf.netagent"
 
 
 def render(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> str:
-    """The text: one nameserver only, because musl asks all at once and takes the first answer."""
+    """Return the text, with one nameserver only, because musl asks all at once and takes the first answer."""
     words = " ".join(search(network_names, domain, host_search))
     return f"{MARK}\nnameserver {RESOLVER_ADDRESS}\nsearch {words}\noptions {' '.join(OPTIONS)}\n"
 
 
 def search(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> tuple[str, ...]:
-    """The search list of a container in these networks, in the order of its attaching."""
+    """Return the search list of a container in these networks, in attach order."""
     own = [f"{name}.{domain}" for name in network_names] + [domain]
     return tuple(dict.fromkeys([*own, *host_search]))[:MAX_SEARCH_DOMAINS]
 
 
 def host_search(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
-    """The host's own search list; the last line counts, as in resolv.conf(5)."""
+    """Return the host's own search list; the last line counts, as in resolv.conf(5)."""
     found: tuple[str, ...] = ()
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in path.read_text().splitlines():
@@ -42,10 +42,10 @@ def host_search(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
 
 
 def write(netns_name: str, text: str) -> None:
-    """Put the file where it is missing or ours; OSError is the caller's to report.
+    """Write the file if it is missing or has the mark; the caller reports an OSError.
 
-    It carries the mark at every moment: whoever is killed in here, or finds the disk full, leaves no file that we
-    would take for somebody else's from then on.
+    The file has the mark at every moment: if the agent is killed here, or the disk is full, it must not leave a file
+    that it would later take for another program's.
     """
     path = NETNS_ETC / netns_name / "resolv.conf"
     if not path.exists():
@@ -54,14 +54,15 @@ def write(netns_name: str, text: str) -> None:
         new.write_text(text)
         new.replace(path)
     elif _is_ours(path):
-        # In place, not by rename: a running container has this inode mounted.
+        # Write in place, not by rename: a running container has this inode mounted.
         with path.open("r+b", buffering=0) as file:
             file.write(text.encode())
             file.truncate()
 
 
 def shortcoming(netns_name: str) -> tuple[str, str] | None:
-    """Why programs of a named namespace do not ask our resolver, and the cure: a file that is not ours is there."""
+    """Return why programs of a named namespace do not use the agent's resolver, and the cure: another program's file
+    is there."""
     path = NETNS_ETC / netns_name / "resolv.conf"
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
@@ -71,13 +72,13 @@ def shortcoming(netns_name: str) -> tuple[str, str] | None:
     if servers[:1] == [RESOLVER_ADDRESS]:
         return None
     return (
-        f"{path} is not netagent's and names another server first: programs there do not find the cluster's names",
+        f"{path} is not netagent's and names another server first: programs there cannot resolve cluster names",
         f"put `nameserver {RESOLVER_ADDRESS}` first in it; or remove it, detach, and attach again",
     )
 
 
 def remove(netns_name: str) -> None:
-    """Take our file away, and its folder when nothing else is in it."""
+    """Remove the agent's file, and its folder when nothing else is in it."""
     path = NETNS_ETC / netns_name / "resolv.conf"
     unfinished = path.with_name(_UNFINISHED)
     with contextlib.suppress(OSError):
@@ -90,7 +91,7 @@ def remove(netns_name: str) -> None:
 
 
 def written_names() -> list[str]:
-    """The named namespaces that have a file of ours, finished or not."""
+    """Return the named namespaces that have a file of the agent, complete or not."""
     try:
         finished = {path.parent.name for path in NETNS_ETC.glob("*/resolv.conf") if _is_ours(path)}
         return sorted(finished.union(path.parent.name for path in NETNS_ETC.glob(f"*/{_UNFINISHED}")))

@@ -1,4 +1,4 @@
-"""All of it or none of it: steps with their reverse, undone in the opposite order when one fails or is cancelled."""
+"""Rollback: undo completed steps in reverse order when a later one fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import asynccontextmanager
 import trio
 
 UNDO_STEP_S = 5.0
-"""Undoing is shielded from cancellation, but not for ever: a stop of the agent must end, and one step that hangs must
-not keep the others from being done."""
+"""Undoing is shielded from cancellation for this long only: a stop of the agent must end, and a step that hangs must
+not prevent the others."""
 
 logger = logging.getLogger("netagent.endpoints.rollback")
 
 
 class Rollback:
-    """What to do if the rest fails."""
+    """The undo steps of a block."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
 
     def push(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
-        """`step` reverses what has just been done; `what` names it in the log."""
+        """Add a step that undoes what has just been done; `what` names it in the log."""
         self._steps.append((what, step))
 
     async def unwind(self) -> None:
@@ -38,7 +38,7 @@ class Rollback:
 
 @asynccontextmanager
 async def all_or_nothing() -> AsyncIterator[Rollback]:
-    """Run the block; if it raises or is cancelled, undo what it pushed, then let the exception go on."""
+    """Run the block; if it raises or is cancelled, run its undo steps, then propagate the exception."""
     stack = Rollback()
     try:
         yield stack

@@ -1,7 +1,7 @@
-"""What a user names as TARGET, as the path of a network namespace.
+"""Resolution of TARGET to the path of a network namespace.
 
-netns:NAME  /PATH  pid:PID                  are paths already
-docker: podman: unit: machine:NAME          are asked of whoever runs them: RuntimeTargets
+netns:NAME  /PATH  pid:PID                  map to paths directly
+docker: podman: unit: machine:NAME          their runtime knows the path: RuntimeTargets
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ NETNS_FOLDER = Path("/run/netns")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A namespace by its path, and the name an endpoint in it gets when none is given ('' = none fits)."""
+    """The path of a namespace, and the default name of an endpoint in it ('': none is valid)."""
 
     text: str
     path: str
     default_name: str
     behind_runtime: bool = False
-    """The runtime's own resolver holds 127.0.0.11 in there, and ours has to answer before it."""
+    """True if the runtime's own resolver listens on 127.0.0.11 there, so that queries must be redirected to ours."""
 
 
 class RuntimeTargets(Protocol):
-    """Those who know their containers by name. Each raises NoError, RefusedError or FailedError with a way out."""
+    """Runtimes that find their containers by name. Each raises NotFoundError, RefusedError or FailedError with a
+    hint."""
 
     async def docker(self, name: str) -> Target:
         """A running Docker container."""
@@ -45,30 +46,30 @@ class RuntimeTargets(Protocol):
 
 
 async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
-    """Whether the namespace exists is found out when it is opened.
+    """Resolve a target. The caller finds out whether the namespace exists when it opens it.
 
-    Raises InputError for a form that is unknown, and what `runtimes` raises.
+    Raises InputError for an unknown form, and what `runtimes` raises.
     """
     kind, colon, rest = text.partition(":")
     if text.startswith("/"):
         return Target(text, text, nearest_name(netns_name_of(text)))
     if not colon or not rest:
         raise InputError(
-            f"{text!r} is no target",
+            f"{text!r} is not a target",
             thing=text,
-            hint="give netns:NAME, the path of a network namespace, or pid:PID",
+            hint="use netns:NAME, the path of a network namespace, or pid:PID",
         )
     match kind:
         case "netns":
             if "/" in rest or rest in {".", ".."}:
                 raise InputError(
-                    f"{rest!r} is no name of a network namespace", thing=text, hint="see `ip netns list`"
+                    f"{rest!r} is not the name of a network namespace", thing=text, hint="see `ip netns list`"
                 )
             return Target(text, str(NETNS_FOLDER / rest), nearest_name(rest))
         case "pid":
             pid = whole_number(rest, 1, MAX_PID)
             if pid is None:
-                raise InputError(f"{rest[:80]!r} is no process id", thing=text[:80], hint="give a number")
+                raise InputError(f"{rest[:80]!r} is not a process id", thing=text[:80], hint="use a number")
             return Target(text, netns_of_pid(pid), "")
         case "docker":
             return await runtimes.docker(rest)
@@ -78,15 +79,15 @@ async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
             return await runtimes.unit(rest)
         case "machine":
             return await runtimes.machine(rest)
-    hint = "give netns:NAME, a path, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
-    raise InputError(f"{kind!r} is no kind of target", thing=text, hint=hint)
+    hint = "use netns:NAME, a path, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
+    raise InputError(f"{kind!r} is not a kind of target", thing=text, hint=hint)
 
 
 def netns_name_of(path: str) -> str:
-    """The name of a named namespace, '' for any other path."""
+    """Return the name of a named namespace, '' for any other path."""
     return Path(path).name if path and Path(path).parent == NETNS_FOLDER else ""
 
 
 def netns_of_pid(pid: int) -> str:
-    """Where the kernel shows the network namespace of a process."""
+    """Return the path of a process's network namespace in /proc."""
     return f"/proc/{pid}/ns/net"

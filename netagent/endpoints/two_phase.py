@@ -1,13 +1,13 @@
 """Attaching in stages, for a runtime that moves the interface itself (Docker's plug-in protocol).
 
-    hold      an address, for somebody who does not say yet for whom          in memory
+    hold      an address, before its endpoint is known                        in memory
     reserve   the endpoint: its address, its origin                           journalled; no namespace yet
-    plug      its interface, with both ends in the host's namespace; others learn the way to it, and no name yet
+    plug      its interface, with both ends in the host's namespace           published without names
     enter     the runtime has moved it: resolver, names, record               published
     unplug    back to reserved: name first, then the interface
-    (Endpoints.detach_origin ends it, at whatever stage it is)
+    (Endpoints.detach_origin ends it at any stage)
 
-Each stage lives on its own, with a deadline: a runtime that dies between two calls leaves nothing behind for long.
+Each stage has a deadline: a runtime that dies between two calls leaves nothing behind for long.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from netagent.model.subnet import addresses_of
 from netagent.projection.datapath_input import local_endpoint
 
 HOLD_S = 300.0
-"""For the runtime's next call. Two hundred containers started at once on two cores wait minutes for their turn; an
-address that nobody comes back for costs nobody anything for as long."""
+"""Deadline for the runtime's next call. If two hundred containers start at once on two cores, each waits minutes for
+its turn; an address that stays reserved for so long without a call costs nothing."""
 ENTER_S = 10.0
-"""For the interface to be moved once its namespace is there: libnetwork takes some 10 ms."""
+"""Deadline for the runtime to move the interface once the namespace exists: libnetwork takes some 10 ms."""
 ENTER_POLL_S = 0.005
 
 logger = logging.getLogger("netagent.endpoints.two_phase")
 
 
 class TwoPhaseAttach:
-    """One call a stage. Those about one origin wait for each other; others go on beside them."""
+    """One call per stage. Calls for one origin are serialised; others run concurrently."""
 
     def __init__(self, steps: EndpointContext) -> None:
         self._steps = steps
@@ -51,10 +51,11 @@ class TwoPhaseAttach:
         self._waiting: dict[EndpointId, float] = {}
 
     async def hold(self, network_id: NetworkId, addresses: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """One address of each family at one place, these if given. RefusedError `address-in-use`, `subnet-full`, …"""
+        """Reserve one address of each family at one offset, these if given. RefusedError `address-in-use`,
+        `subnet-full`, …"""
         self._steps.refuse_if_closed(network_id)
         await self._parts.participation.take_part(network_id)
-        self._steps.refuse_if_closed(network_id)  # it may have taken seconds
+        self._steps.refuse_if_closed(network_id)  # again, as it may have taken seconds
         network = self._steps.network(network_id)
         offset = await self._parts.allocator.hold(
             network_id, asked_offset(self._live.view, addresses, network)
@@ -63,13 +64,14 @@ class TwoPhaseAttach:
         return addresses_of(network.record.subnets, offset)
 
     async def drop(self, network_id: NetworkId, address: str) -> None:
-        """Hold it no longer. Nothing happens when it is not held, also because an endpoint has it by now."""
+        """Release a held address. Does nothing if it is not held, for instance because an endpoint has it by now."""
         network = self._live.view.networks.get(network_id)
         if network is not None:
             self._let_go((network_id, offset_in(network, address)))
 
     async def reserve(self, request: AttachRequest, *, origin: str) -> LocalEndpointRow:
-        """An endpoint at the held address (any, if none is given). The same origin again is the same endpoint."""
+        """Reserve an endpoint at the held address (any, if none is given). The same origin again is the same
+        endpoint."""
         self._steps.refuse_if_closed(request.target)
         async with self._steps.origin_lock(origin):
             known = self._steps.with_origin(origin)
@@ -94,7 +96,7 @@ class TwoPhaseAttach:
             return row
 
     async def plug(self, origin: str) -> str:
-        """The name of the interface that the runtime is to move."""
+        """Create the interface; return the name of the end that the runtime moves."""
         async with self._steps.origin_lock(origin):
             row = self._called(origin)
             network = self._steps.network(row.network_id)
@@ -109,9 +111,9 @@ class TwoPhaseAttach:
     async def enter(
         self, origin: str, netns_path: str, *, name: str, behind_runtime: bool, **fields: Any
     ) -> LocalEndpointRow:
-        """The container's namespace is there: answer names in it and tell the others. `fields`: of the row.
+        """The container's namespace exists: start the resolver in it and publish the endpoint. `fields`: of the row.
 
-        When it fails, the endpoint is reserved as before, and may be tried again.
+        After a failure the endpoint is reserved as before, and the caller may try again.
         """
         with netns.opened_netns(netns_path) as fd:
             identity = netns.netns_identity(fd)
@@ -119,7 +121,7 @@ class TwoPhaseAttach:
                 reserved = self._called(origin)
                 if reserved.stage is Stage.PUBLISHED:
                     return reserved
-                self._wait_for(reserved)  # whoever tries has not given it up
+                self._wait_for(reserved)  # a caller that tries has not given it up: extend the deadline
                 row = dataclasses.replace(
                     reserved,
                     name=self._steps.free_name(reserved, name),
@@ -132,7 +134,8 @@ class TwoPhaseAttach:
                 )
                 async with all_or_nothing() as undo:
                     undo.push("row", lambda: self._steps.save(reserved))
-                    # First the resolver: the container's first program may ask before its interface is dressed.
+                    # The resolver first: the container's first program may send queries before its interface is
+                    # configured.
                     self._live.set_row(row)
                     await self._steps.open_resolver(row, fd, undo)
                     row = await self._dress(row)
@@ -143,7 +146,7 @@ class TwoPhaseAttach:
         return row
 
     async def unplug(self, origin: str) -> None:
-        """The container leaves its network; its endpoint stays reserved for the runtime's last word."""
+        """The container leaves its network; the endpoint stays reserved until the runtime deletes it."""
         row = self._steps.with_origin(origin)
         if row is None:
             return
@@ -157,14 +160,14 @@ class TwoPhaseAttach:
             self._wait_for(row)
 
     def adopt(self, row: LocalEndpointRow) -> bool:
-        """After a start: True when the row is one that a runtime may still come back for."""
+        """After a start of the agent: True when a runtime may still continue with this row."""
         if not row.origin or row.netns_inode or row.stage is not Stage.RESERVED:
             return False
         self._wait_for(row)
         return True
 
     async def sweep(self) -> None:
-        """Take down what nobody came back for."""
+        """Remove addresses and endpoints whose deadline has passed."""
         now = trio.current_time()
         for place, until in list(self._held.items()):
             if until < now:
@@ -174,7 +177,7 @@ class TwoPhaseAttach:
             if row is None or row.stage is Stage.PUBLISHED:
                 del self._waiting[endpoint_id]
             elif until < now:
-                logger.warning("%s was begun and never finished by its runtime: removed", row.target)
+                logger.warning("removed %s: its runtime began to attach it and did not finish", row.target)
                 await self._steps.remove(row)
 
     # -- parts ---------------------------------------------------------------------------------------------------
@@ -191,7 +194,8 @@ class TwoPhaseAttach:
         return row
 
     async def _dress(self, row: LocalEndpointRow) -> LocalEndpointRow:
-        """Once the interface has been moved: what the runtime leaves to us (routes, IPv6), and its name in there."""
+        """Configure what the runtime leaves to us once it has moved the interface (routes, IPv6), and return the row
+        with the interface's name there."""
         network = self._steps.network(row.network_id)
         endpoint = self._steps.endpoint(row)
         with trio.move_on_after(ENTER_S) as scope:

@@ -1,4 +1,4 @@
-"""What an attach may ask for, and who it clashes with; what an endpoint looks like at first, and to others."""
+"""Checks of an attach request and its conflicts; an endpoint's first row, and its record for other hosts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from netgossip.types import Version
 
 
 def sandbox_of(row: LocalEndpointRow) -> SandboxId:
-    """The sandbox an endpoint is in."""
+    """Return the sandbox of an endpoint."""
     return sandbox_id(row.boot_id, row.netns_inode)
 
 
 def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
-    """From this host's endpoints in the order of their attaching. `internal` networks give no way out."""
+    """Return the sandboxes of this host's endpoints, given in attach order. `internal` networks have no egress."""
     by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
     for row in (row for row in rows if row.netns_inode):
         by_sandbox.setdefault(sandbox_of(row), []).append(row)
@@ -42,8 +42,8 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
 def has_default_route(
     row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]
 ) -> bool:
-    """Whether a sandbox's default route leads by this endpoint: the first, in the order of their attaching, whose
-    network is not internal. A runtime that puts its own resolver into the sandbox puts a default route there too."""
+    """True if this endpoint carries the sandbox's default route: the first attached one whose network is not
+    internal. A runtime that puts its own resolver into the sandbox sets the default route there itself."""
     if not row.netns_inode or row.behind_runtime:
         return False
     mates = [one for one in rows if sandbox_of(one) == sandbox_of(row) and one.network_id not in internal]
@@ -51,7 +51,7 @@ def has_default_route(
 
 
 def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
-    """What other hosts learn of an endpoint; `links` as by `links_told`."""
+    """Return the record of an endpoint for other hosts; `links` as from `links_told`."""
     return EndpointRecord(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
@@ -70,8 +70,8 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
 def links_told(
     row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
 ) -> tuple[str, ...]:
-    """Whom the sandbox of a row is linked to in the row's network, for those who have to let it pass: nobody, where
-    all may be reached. A link's service without its network is one of each network that the sandbox is in."""
+    """Return the links of a row's sandbox in the row's network, which other hosts must let pass; none if the policy
+    is open. A link's service without a network refers to each network that the sandbox is in."""
     if network is None or network.record.policy is not Policy.LINKS:
         return ()
     mates = [row, *(other for other in rows if row.netns_inode and sandbox_of(other) == sandbox_of(row))]
@@ -80,7 +80,7 @@ def links_told(
 
 
 def _place_in(service: str, network: str, domain: str) -> str:
-    """`SERVICE` or `NAME.HOST` below the network's name; empty for what lies below another's."""
+    """Return `SERVICE` or `NAME.HOST` below the network's name; "" for a name below another network."""
     labels = service.removesuffix(f".{domain}").split(".")
     if len(labels) == 1:
         return service
@@ -88,11 +88,11 @@ def _place_in(service: str, network: str, domain: str) -> str:
 
 
 def without_names(record: EndpointRecord) -> EndpointRecord:
-    """The same without names: unhealthy ones are hidden, the way to them is not.
+    """Return the record without names: an unhealthy endpoint is hidden from DNS answers but still reachable.
 
-    For an endpoint that is just coming: what its container sends first must find its way back; if other hosts hear of
-    it only by then, their containers ask for its MAC in vain, and again a second later. And for one that is about to
-    go: requests under way must come to their end.
+    For an endpoint that is being attached: replies to its container's first packets must find it; if other hosts
+    learned of it only then, their containers would ask for its MAC in vain and repeat that a second later. And for
+    one that is about to be detached: open requests must be able to finish.
     """
     return dataclasses.replace(record, health=Health.UNHEALTHY)
 
@@ -105,13 +105,13 @@ _OPTIONS: Final = {
     "--label": "labels",
     "--publish": "publish",
 }
-"""Option -> what it says of an endpoint. Who leaves it away gets the default, which is not what another one gave."""
+"""Option -> field of an endpoint. A request without the option means the default, not the value of an earlier one."""
 
 
 def existing_endpoint(
     rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, request: AttachRequest
 ) -> LocalEndpointRow | None:
-    """The endpoint that the request would make, if it is there. RefusedError when it is there otherwise."""
+    """Return the endpoint that the request would make, if it exists. RefusedError if it exists with other options."""
     for row in rows:
         if row.network_id != wanted.network_id or sandbox_of(row) != sandbox_of(wanted):
             continue
@@ -120,7 +120,7 @@ def existing_endpoint(
             return row
         otherwise = f", with another {' and '.join(others)}" if others else ""
         raise RefusedError(
-            f"{request.target} is in network {request.network} already, as {row.name} "
+            f"{request.target} is already in network {request.network}, as {row.name} "
             f"({', '.join(row.addresses)}){otherwise}",
             code="already-attached",
             thing=request.target,
@@ -130,7 +130,7 @@ def existing_endpoint(
 
 
 def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: AttachRequest) -> list[str]:
-    """Options of `attach` by which an endpoint would come out otherwise than it is."""
+    """Return the options of `attach` whose result would differ from the existing endpoint."""
     others = [option for option, one in _OPTIONS.items() if getattr(row, one) != getattr(wanted, one)]
     if not set(wanted.links) <= set(row.links):
         others.append("--link")
@@ -144,7 +144,8 @@ def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: Att
 
 
 def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpointRow:
-    """The endpoint that a runtime's same call has made before. RefusedError when it is elsewhere, or half removed."""
+    """Return the endpoint that the same call of a runtime made before. RefusedError when it has another place, or is
+    half removed."""
     if (known.network_id, sandbox_of(known), known.stage) == (
         wanted.network_id,
         sandbox_of(wanted),
@@ -160,12 +161,12 @@ def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpoint
 
 
 def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, link: Link) -> None:
-    """RefusedError when the alias means another service in the sandbox: there it can have one meaning only."""
+    """Raise RefusedError when the alias already means another service in the sandbox."""
     for row in rows:
         for known in row.links:
             if sandbox_of(row) == sandbox and known.alias == link.alias and known != link:
                 raise RefusedError(
-                    f"in the sandbox of {row.name} {link.alias!r} means {known.service} already",
+                    f"in the container of {row.name} the alias {link.alias!r} already means {known.service}",
                     code="alias-in-use",
                     thing=link.alias,
                     hint=f"`netagent unlink {row.name} {known.service}:{known.alias}` first",
@@ -173,7 +174,7 @@ def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, li
 
 
 def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: NetworkView) -> int | None:
-    """The place in the subnets that is asked for; None when none is. RefusedError if it can't be had."""
+    """Return the requested offset in the subnets; None when none is requested. RefusedError if it is in use."""
     if not addresses:
         return None
     found: set[int] = set()
@@ -185,12 +186,12 @@ def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: Networ
                 f"the address {address} belongs to {holder.record.name} on host {host}",
                 code="address-in-use",
                 thing=address,
-                hint="take another --ip, or none",
+                hint="use another --ip, or none",
             )
         found.add(offset_in(network, address))
     if len(found) > 1:
         raise RefusedError(
-            f"{' and '.join(addresses)} are not the same place in their subnets",
+            f"{' and '.join(addresses)} do not have the same offset in their subnets",
             code="bad-address",
             thing=addresses[0],
             hint="give one of them; the other follows from it",
@@ -201,8 +202,8 @@ def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: Networ
 def refuse_mac_in_use(
     view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, offset: int | None
 ) -> None:
-    """RefusedError when an endpoint of the network has the MAC that was asked for, or one at another address than
-    `offset` would get it. Nothing is asked for when the row has none."""
+    """Raise RefusedError when an endpoint of the network has the requested MAC, or when an address other than
+    `offset` would derive it. A row without a MAC requests none."""
     if not wanted.mac:
         return
     known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(wanted.network_id).values()]
@@ -219,12 +220,12 @@ def refuse_mac_in_use(
 
 
 def _mac_in_use(mac: str, whose: str) -> RefusedError:
-    hint = "take another --mac, or none"
+    hint = "use another --mac, or none"
     return RefusedError(f"the MAC {mac} belongs to {whose}", code="mac-in-use", thing=mac, hint=hint)
 
 
 def offset_in(network: NetworkView, address: str) -> int:
-    """Which place in the network's subnets an address is."""
+    """Return the offset of an address in the network's subnets."""
     for subnet in network.record.subnets:
         parsed = parse_subnet(subnet)
         try:
@@ -234,17 +235,17 @@ def offset_in(network: NetworkView, address: str) -> int:
         if 0 <= offset < 2**32 and offset_of((subnet,), (address,)) == offset:
             return offset
     raise RefusedError(
-        f"{address} is no address that network {network.unique_name} ({', '.join(network.record.subnets)}) gives out",
+        f"{address} is not a usable address of network {network.unique_name} ({', '.join(network.record.subnets)})",
         code="bad-address",
         thing=address,
-        hint="take one inside, but not the first two or the last",
+        hint="use one within the subnet, but not the first two or the last",
     )
 
 
 def new_row(
     endpoint_id: EndpointId, request: AttachRequest, network: NetworkView, name: str, origin: str
 ) -> LocalEndpointRow:
-    """What is known of an endpoint before it has an address or a namespace."""
+    """Return the row of an endpoint before it has an address or a namespace."""
     return LocalEndpointRow(
         endpoint_id=endpoint_id,
         network_id=network.network_id,
@@ -263,18 +264,18 @@ def new_row(
 
 
 def is_told(view: RegistryView, record: EndpointRecord) -> bool:
-    """True when others have this very record; one whose detaching was interrupted has lost its names in theirs."""
+    """True when others have exactly this record; after an interrupted detach theirs has no names."""
     known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
     return any(e.record == record and e.owner == view.local for e in known)
 
 
 def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
-    """A fenced row as an endpoint that can be shown; no record says so any more."""
+    """Render a fenced row as an endpoint for display; it has no record any more."""
     return EndpointView(record_of(row), local, Version(0, 0))
 
 
 def fenced_by(fenced: Mapping[EndpointId, LocalEndpointRow], row: LocalEndpointRow) -> list[EndpointId]:
-    """The notes that an endpoint replaces: of its sandbox, or its name, in its network."""
+    """Return the notes that an endpoint replaces: those of its sandbox, or of its name, in its network."""
     sandbox = (row.netns_dev, row.netns_inode)
     return [
         key

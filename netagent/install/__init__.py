@@ -1,1 +1,1 @@
-"""The small files that systemd, Docker, Podman and CNI read: `files` lists them, `installer` writes and removes."""
+"""The files that systemd, Docker, Podman and CNI read: `files` lists them, `installer` writes and removes them."""

@@ -1,12 +1,13 @@
-"""Which files each part of an installation consists of, where they go, and what is to be done around them. Pure.
+"""The files of each part of an installation, their paths, and the commands to run before and after. Pure.
 
     docker     configuration; the plug-in's socket as a systemd unit
     podman     configuration; the netavark plug-in
     cni        the CNI plug-in; an example
-    systemd    the agent's units, its group, and what keeps NetworkManager, systemd-networkd and udev off its devices
+    systemd    the agent's units, its group, and settings that make NetworkManager, systemd-networkd and udev ignore
+               its devices
 
-Texts lie in data/ beside this file, as they are to be installed but for `@WORD@`s. Commands are run on a host with
-systemd only, and never with `--root`.
+The texts are in data/ beside this file, as installed except for `@WORD@` placeholders. Commands run only on a host
+with systemd, and never with `--root`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from netagent.errors import InputError
 PARTS: Final = ("docker", "podman", "cni", "systemd")
 
 SHIM_INTERPRETER: Final = "/usr/bin/python3"
-"""In the shim's first line: the host's own Python starts in half the time of one in a virtual environment."""
+"""For the shim's first line: the host's own Python starts in half the time of one in a virtual environment."""
 
 NETAVARK_FOLDER: Final = "/usr/libexec/netavark"
 NETAVARK_FOLDERS: Final = (
@@ -30,7 +31,7 @@ NETAVARK_FOLDERS: Final = (
     "/usr/local/lib/netavark",
     "/usr/lib/netavark",
 )
-"""containers.conf(5), netavark_plugin_dirs: where Podman looks unless told otherwise."""
+"""containers.conf(5), netavark_plugin_dirs: Podman's default folders."""
 CONTAINERS_CONF: Final = (
     "/usr/share/containers/containers.conf",
     "/etc/containers/containers.conf",
@@ -42,15 +43,15 @@ NETWORK_SERVICES: Final = {
     "/run/NetworkManager": "NetworkManager.service",
     "/run/systemd/netif": "systemd-networkd.service",
 }
-"""By the folder that each makes when it starts."""
+"""Detected by the folder that each creates when it starts."""
 
 SYSTEM_FOLDERS: Final = ("/etc/netns",)
-"""The agent writes resolv.conf for named namespaces there; the unit can give it only a folder that exists."""
+"""The agent writes resolv.conf for named namespaces there; the unit can make only an existing folder writable."""
 
 CNI_FOLDER: Final = "/opt/cni/bin"
 
 RESTART: Final = ("systemctl", "try-restart", "netagent.service")
-"""Does nothing while the agent does not run; otherwise containers, packets and names go on meanwhile."""
+"""Does nothing if the agent does not run; otherwise containers, packets and names are not interrupted."""
 RELOAD: Final = ("systemctl", "daemon-reload")
 
 Command = tuple[str, ...]
@@ -67,26 +68,26 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class InstallPart:
-    """One part of an installation. The commands are for a host with systemd; `next` is advice for a person."""
+    """One part of an installation. The commands are for a host with systemd; `next` is advice for the user."""
 
     name: str
     files: tuple[File, ...]
     folders: tuple[str, ...] = ()
-    """That are to exist, beside those of the files."""
+    """Folders to create in addition to those of the files."""
     installed: tuple[Command, ...] = ()
-    """After the files are there."""
+    """Run after the files are written."""
     removing: tuple[Command, ...] = ()
-    """Before they are removed."""
+    """Run before they are removed."""
     removed: tuple[Command, ...] = ()
-    """After they are gone."""
+    """Run after they are removed."""
     next: tuple[str, ...] = ()
     afterwards: tuple[str, ...] = ()
-    """The same, after the removal."""
+    """Advice after the removal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where systemd and NetworkManager look: for what an administrator installs, and for what a package does."""
+    """Folders of systemd and NetworkManager, for files of an administrator or of a package."""
 
     systemd: str = "/etc/systemd"
     sysusers: str = "/etc/sysusers.d"
@@ -98,23 +99,23 @@ PACKAGE: Final = Layout("/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/Net
 
 @dataclass(frozen=True, slots=True)
 class InstallContext:
-    """What the files depend on."""
+    """Facts about the host on which the files depend."""
 
     program: str = "/usr/bin/netagent"
     """Absolute path of the command `netagent`."""
     systemd: bool = True
-    """Units make sense on this host."""
+    """True if the host runs systemd."""
     network_services: tuple[str, ...] = ()
-    """Of NetworkManager and systemd-networkd those that run: they are to read their configuration again."""
+    """Those of NetworkManager and systemd-networkd that run and so must reload their configuration."""
     packaged: bool = False
-    """The units came with a package."""
+    """True if a package installed the units."""
     netavark_folder: str = NETAVARK_FOLDER
     texts: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The files of data/ and `shim.py`, by name."""
 
 
 def part_of(name: str, around: InstallContext) -> InstallPart:
-    """The part of that name, one of PARTS."""
+    """Return the part of that name, one of PARTS."""
     return {"docker": _docker, "podman": _podman, "cni": _cni, "systemd": _systemd}[name](around)
 
 
@@ -139,9 +140,9 @@ def _docker(around: InstallContext) -> InstallPart:
             "`docker run --network NAME …` then reaches every network of `netagent network ls`",
         ),
         afterwards=(
-            *_restart(around, ", and repeat this command, which takes its rules out of DOCKER-USER"),
+            *_restart(around, ", and repeat this command, which removes its rules from DOCKER-USER"),
             "remove the Docker networks that `docker network ls --filter driver=netagent` shows, if any are left",
-            "Docker waits for the missing plug-in otherwise when it starts",
+            "otherwise Docker waits for the missing plug-in when it starts",
         ),
     )
 
@@ -173,10 +174,8 @@ def _cni(around: InstallContext) -> InstallPart:
     return InstallPart(
         "cni",
         (_shim(CNI_FOLDER, around), example),
-        next=(f"put a network of your own into a configuration like {example.path}",),
-        afterwards=(
-            'configurations with `"type": "netagent"`, if any are left in /etc/cni/net.d, are of no use now',
-        ),
+        next=(f"write a configuration like {example.path} with the name of your network",),
+        afterwards=('remove configurations with `"type": "netagent"`, if any are left in /etc/cni/net.d',),
     )
 
 
@@ -185,7 +184,7 @@ def _systemd(around: InstallContext) -> InstallPart:
     enable = "`systemctl enable --now netagent.service` starts the agent now and with the host"
     if around.packaged:
         return InstallPart(
-            "systemd", (), next=("the units came with the package; nothing is to be written", enable)
+            "systemd", (), next=("the package has installed the units; there is nothing to write", enable)
         )
     return InstallPart(
         "systemd",
@@ -201,16 +200,17 @@ def _systemd(around: InstallContext) -> InstallPart:
         removed=(RELOAD,),
         next=(enable,),
         afterwards=(
-            "the agent is stopped; the resolver, interfaces and state stay, which `netagent leave` takes away",
+            "the agent is stopped; the resolver, interfaces and state stay (`netagent leave` removes them)",
         ),
     )
 
 
 def system_files(around: InstallContext, layout: Layout) -> tuple[File, ...]:
-    """The files of the part `systemd`, for an administrator's or a package's folders. InputError: a strange path."""
+    """Return the files of the part `systemd`, for an administrator's or a package's folders. InputError if the path
+    of the program cannot stand in a unit."""
     if not re.fullmatch(r"/[\w./+-]+", around.program):
         raise InputError(
-            f"{around.program} can't stand in a systemd unit",
+            f"the path {around.program} cannot be used in a systemd unit",
             thing=around.program,
             hint="install netagent below a path of letters, digits and . _ + - only",
         )
@@ -229,9 +229,9 @@ def system_files(around: InstallContext, layout: Layout) -> tuple[File, ...]:
 
 
 def netavark_folder(configurations: Sequence[Mapping[str, Any]]) -> str:
-    """Where Podman looks for plug-ins, from the parsed containers.conf files in reading order.
+    """Return the folder of Podman's plug-ins, from the parsed containers.conf files in reading order.
 
-    Raises InputError when the setting is no list of absolute paths.
+    Raises InputError when the setting is not a list of absolute paths.
     """
     folders: Sequence[str] = NETAVARK_FOLDERS
     for configuration in configurations:
@@ -243,7 +243,7 @@ def netavark_folder(configurations: Sequence[Mapping[str, Any]]) -> str:
             isinstance(one, str) and one.startswith("/") for one in given
         ):
             raise InputError(
-                "netavark_plugin_dirs in containers.conf is no list of absolute paths",
+                "netavark_plugin_dirs in containers.conf is not a list of absolute paths",
                 thing="netavark_plugin_dirs",
                 hint="correct it: podman reads it too",
             )

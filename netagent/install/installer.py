@@ -1,9 +1,9 @@
-"""Writes the files of a part, remembers them, and removes exactly those.
+"""Writes the files of a part, records them in a manifest, and removes exactly those.
 
-What was written is remembered in a manifest, /var/lib/netagent/installed/PART.json: path and SHA-256 of each file,
-and the folders that were made for them. It is written before the files, so a crash in between leaves nothing that
-`uninstall` does not find. A file that is not what the manifest says belongs to somebody else: it is neither
-overwritten nor removed, and named; then nothing at all is changed. The same again does nothing.
+The manifest, /var/lib/netagent/installed/PART.json, has path and SHA-256 of each file, and the folders that were
+created for them. It is written before the files, so after a crash in between `uninstall` still finds all of them. A
+file that differs from the manifest belongs to another program or was edited: the installer neither overwrites nor
+removes it, names it, and changes nothing at all. Repeating a command changes nothing.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from netagent.install.files import (
 MANIFESTS: Final = "/var/lib/netagent/installed"
 PACKAGED_UNIT: Final = "/usr/lib/systemd/system/netagent.service"
 COMMAND_S: Final = 60.0
-"""For one command around the files; systemctl waits for a restart, which takes about a second."""
+"""Timeout of one command, in seconds; systemctl waits for a restart, which takes about a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """What was done to one file: `wrote`, `replaced`, `unchanged`, `removed` or `was gone`."""
+    """The change of one file: `wrote`, `replaced`, `unchanged`, `removed` or `was gone`."""
 
     action: str
     path: str
@@ -50,26 +50,26 @@ class FileChange:
 @dataclass(frozen=True, slots=True)
 class _Manifest:
     files: dict[str, list[str]] = field(default_factory=dict)
-    """Path -> SHA-256 in hex of what we wrote; of the old and the new content while one replaces the other."""
+    """Path -> SHA-256 in hex of the content written; of the old and the new content during a replacement."""
     folders: tuple[str, ...] = ()
-    """That were made, outermost first."""
+    """Folders that were created, outermost first."""
 
 
 class Installer:
-    """Files below `root`: `/`, or the folder of a system that is put together elsewhere."""
+    """Files below `root`: `/`, or the folder of an image of another system."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise InputError(f"there is no folder {root}", thing=str(root), hint="make it first")
+            raise InputError(f"there is no folder {root}", thing=str(root), hint="create it first")
         self.root = root
 
     @property
     def is_host(self) -> bool:
-        """The system that runs here; only there commands make sense."""
+        """True for the running system; commands make sense only there."""
         return self.root == Path("/")
 
     def surroundings(self) -> InstallContext:
-        """What the files depend on, looked up below the root."""
+        """Collect the facts on which the files depend, below the root."""
         return InstallContext(
             program=_program() if self.is_host else "/usr/bin/netagent",
             systemd=self._at("/run/systemd/system").is_dir() or self._at("/usr/lib/systemd/systemd").exists(),
@@ -82,7 +82,7 @@ class Installer:
         )
 
     def install(self, part: InstallPart) -> list[FileChange]:
-        """Write the part's files. RefusedError names those that are somebody else's; then nothing was written."""
+        """Write the part's files. RefusedError names files of other programs; then nothing was written."""
         before = self._manifest(part.name)
         changes = [self._intended(file, before) for file in part.files]
         if foreign := [change.path for change in changes if change.action == "foreign"]:
@@ -111,7 +111,7 @@ class Installer:
         return changes + obsolete
 
     def check_unchanged(self, name: str) -> None:
-        """RefusedError names files that somebody has changed since `install` wrote them."""
+        """Raise RefusedError, which names the files, if any was changed since `install` wrote it."""
         known = self._manifest(name)
         changed = [path for path, sums in known.files.items() if _digest(self._at(path)) not in (*sums, None)]
         if changed:
@@ -129,20 +129,20 @@ class Installer:
         with _told_as_failure():
             changes = [self._remove(path) for path in known.files]
             for folder in reversed(known.folders):
-                with contextlib.suppress(OSError):  # somebody else has put something there
+                with contextlib.suppress(OSError):  # the folder contains files of other programs
                     self._at(folder).rmdir()
             self._at(f"{MANIFESTS}/{name}.json").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # other parts are installed, or an agent has its state there
+            with contextlib.suppress(OSError):  # other parts are installed, or an agent keeps its state there
                 self._at(MANIFESTS).rmdir()
                 self._at(MANIFESTS).parent.rmdir()
         return changes
 
     def is_installed(self, name: str) -> bool:
-        """There is a manifest of the part."""
+        """True if the part has a manifest."""
         return self._at(f"{MANIFESTS}/{name}.json").exists()
 
     def run(self, commands: Sequence[Command]) -> list[str]:
-        """Run them one by one where systemd runs; those that were run, as typed. Raises FailedError by name."""
+        """Run the commands one by one if systemd runs; return those that were run, as typed. Raises FailedError."""
         if not (self.is_host and Path("/run/systemd/system").is_dir()):
             return []
         return [run_command(command) for command in commands]
@@ -170,7 +170,7 @@ class Installer:
         return FileChange("removed", path)
 
     def _missing_folders(self, paths: Iterable[str]) -> list[str]:
-        """Folders that have to be made for these paths, outermost first; `folder/` stands for what is in it."""
+        """Return the folders to create for these paths, outermost first; a path `folder/` means the folder itself."""
         folders = {str(folder) for path in paths for folder in Path(path + "-").parents}
         return sorted(folder for folder in folders if not self._at(folder).exists())
 
@@ -190,7 +190,7 @@ class Installer:
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise FailedError(
-                f"the manifest {path} makes no sense", thing=str(path), hint="remove it, and install again"
+                f"the manifest {path} is damaged", thing=str(path), hint="remove it, and install again"
             ) from None
 
     def _remember(self, name: str, manifest: _Manifest) -> None:
@@ -208,7 +208,7 @@ class Installer:
 
 
 def texts(interpreter: str = SHIM_INTERPRETER) -> dict[str, str]:
-    """The files of data/ by name, and the shim that CNI and netavark start, for that Python."""
+    """Return the files of data/ by name, and the shim that CNI and netavark start, for that Python."""
     package = importlib.resources.files("netagent")
     found = {
         one.name: one.read_text("utf-8") for one in (package / "install" / "data").iterdir() if one.is_file()
@@ -218,17 +218,17 @@ def texts(interpreter: str = SHIM_INTERPRETER) -> dict[str, str]:
 
 
 def run_command(command: Command) -> str:
-    """Run one command; what was run, as typed. Raises FailedError with its last words."""
+    """Run one command; return it as typed. Raises FailedError with the last line of its error output."""
     typed = " ".join(command)
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=COMMAND_S
         )
     except FileNotFoundError:
-        raise FailedError(f"`{typed}` could not be run: there is no {command[0]}", thing=command[0]) from None
+        raise FailedError(f"cannot run `{typed}`: there is no {command[0]}", thing=command[0]) from None
     except subprocess.TimeoutExpired:
         raise FailedError(
-            f"`{typed}` did not end in {COMMAND_S:.0f} s", thing=command[0], hint="run it by hand"
+            f"`{typed}` did not end within {COMMAND_S:.0f} s", thing=command[0], hint="run it by hand"
         ) from None
     if done.returncode != 0:
         words = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
@@ -237,13 +237,13 @@ def run_command(command: Command) -> str:
 
 
 def _program() -> str:
-    """The command `netagent` that runs now, or the one beside this interpreter."""
+    """Return the path of the running command `netagent`, or of the one beside this interpreter."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "netagent" or not os.access(called, os.X_OK):
         called = Path(sys.executable).with_name("netagent")
     if not os.access(called, os.X_OK):
         raise FailedError(
-            f"there is no program {called} that a unit could start",
+            f"there is no program {called} for the unit to start",
             thing=str(called),
             hint="install netagent into this Python environment first",
         )
@@ -260,7 +260,8 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str | None:
-    """SHA-256 of a plain file, None where nothing is, and what is no digest for anything else."""
+    """Return the SHA-256 of a regular file, None if nothing is there, and for anything else a text that is no
+    digest."""
     try:
         return "no plain file" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
     except (FileNotFoundError, NotADirectoryError):
@@ -270,7 +271,7 @@ def _digest(path: Path) -> str | None:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Replace `path`, whole or not at all."""
+    """Replace the file atomically."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -287,7 +288,7 @@ def _told_as_failure() -> Iterator[None]:
         yield
     except PermissionError as error:
         raise RefusedError(
-            f"{error.filename} may not be changed: {error.strerror}",
+            f"cannot change {error.filename}: {error.strerror}",
             thing=str(error.filename),
             hint="run this as root",
         ) from None
@@ -295,5 +296,5 @@ def _told_as_failure() -> Iterator[None]:
         raise FailedError(
             f"cannot write {error.filename}: {error.strerror}",
             thing=str(error.filename),
-            hint="free space or mend the file system, and repeat this command",
+            hint="free space or repair the file system, and repeat this command",
         ) from None

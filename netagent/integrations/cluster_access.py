@@ -1,4 +1,4 @@
-"""What an integration needs of the agent: the cluster this host is in, when it is in one."""
+"""What an integration needs of the agent: access to this host's cluster, if it is in one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from netagent.state_dir import ClusterKeys
 
 
 class ClusterAccess(Protocol):
-    """A host's life in a cluster (netagent.daemon.cluster)."""
+    """A host's membership in a cluster (netagent.daemon.cluster)."""
 
     live: StateStore
     endpoints: Endpoints
     networks: Networks
     keys: ClusterKeys
     egress_interfaces: Callable[[], frozenset[str]]
-    """The devices by which packets of containers leave this host."""
+    """The devices through which packets of containers leave this host."""
 
 
 Membership: TypeAlias = Callable[[], ClusterAccess]
-"""Gives it; RefusedError `no-cluster` while the host is in none. Ask each time: a host may leave and join another."""
+"""Returns it; RefusedError `no-cluster` outside a cluster. Call it each time: a host may leave and join another."""

@@ -1,8 +1,8 @@
-"""Containers of this host by the name that somebody else gave them: whoever gave it is asked, by its own command.
+"""Lookup of containers, units and machines by their names, with the command of the program that manages them.
 
-What comes back is always a process, and its network namespace is what gets attached. A pid may be used again by
-another process, but a namespace is held by what it is: attaching writes down its inode, and once the path means
-another one the endpoint goes (netagent.endpoints.garbage_collector).
+The result is always a process, and the agent attaches its network namespace. The kernel may reuse the pid, but the
+agent identifies a namespace by its inode: attaching records it, and if the path leads to another namespace later,
+the endpoint is withdrawn (netagent.endpoints.garbage_collector).
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from netagent.model.ids import nearest_name
 from netagent.model.number import MAX_PID, whole_number
 
 ASK_S = 5.0
-"""For a command to answer. systemctl and podman take 10 and 60 ms; beyond seconds what they ask hangs."""
+"""Timeout of a command, in seconds. systemctl and podman take 10 and 60 ms; after seconds their daemon hangs."""
 
 MAX_COMPLAINT = 200
-"""Characters of what a program complains of that are shown."""
+"""At most this many characters of a program's error message are shown."""
 
 _NOTHING_OF_THAT_NAME = re.compile(
     r"no such (container|object)|no machine '|no container with", re.IGNORECASE
 )
-"""What docker, podman and machinectl complain of then; anything else keeps them from telling, also that there is no
-such file as a daemon's socket, or that its unit was not found."""
+"""The errors of docker, podman and machinectl for an unknown name. Any other error means that they could not tell,
+for instance because the daemon's socket or its unit does not exist."""
 
 
 class HostTargets:
     """The RuntimeTargets of this host (netagent.endpoints.targets)."""
 
     async def docker(self, name: str) -> Target:
-        """A running Docker container."""
+        """Find a running Docker container."""
         hint = "see `docker ps`"
         pid = await _inspected("docker", name, hint)
         return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
 
     async def podman(self, name: str) -> Target:
-        """A running container of rootful Podman."""
+        """Find a running container of rootful Podman."""
         hint = "see `sudo podman ps`; containers of rootless Podman can be attached with pid:PID only"
         pid = await _inspected("podman", name, hint)
         return _target("podman", name, pid, hint=f"`podman start {name}` first")
 
     async def unit(self, name: str) -> Target:
-        """The main process of a systemd unit that has a namespace of its own."""
+        """Find the main process of a systemd unit that has its own network namespace."""
         said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
         shown = _properties(said.output)
         if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
@@ -64,7 +64,7 @@ class HostTargets:
         )
 
     async def machine(self, name: str) -> Target:
-        """A machine that systemd-machined knows."""
+        """Find a machine of systemd-machined."""
         said = await _run("machinectl", "show", "--property=Leader", "--", name)
         if said.status:
             raise said.no_answer or NotFoundError(
@@ -91,7 +91,7 @@ async def _inspected(program: str, name: str, hint: str) -> int:
 def _target(kind: str, name: str, pid: int, *, hint: str, behind_runtime: bool = False) -> Target:
     if not pid:
         raise RefusedError(
-            f"the {_WORDS[kind]} {name!r} does not run", code="not-running", thing=name, hint=hint
+            f"the {_WORDS[kind]} {name!r} is not running", code="not-running", thing=name, hint=hint
         )
     default_name = nearest_name(name.removesuffix(".service") if kind == "unit" else name)
     return Target(f"{kind}:{name}", netns_of_pid(pid), default_name, behind_runtime=behind_runtime)
@@ -106,14 +106,14 @@ _WORDS = {
 
 
 def _own(target: Target, hint: str) -> Target:
-    """Refuse the host's own namespace, with the setting that gives another one."""
+    """Refuse a target in the host's own namespace; the hint names the setting that gives it its own."""
     try:
         shared = Path(target.path).samefile(Path("/proc/self/ns/net"))
     except OSError:
-        shared = False  # it has just ended: opening the path will tell
+        shared = False  # it has just ended: opening the path will fail
     if shared:
         raise RefusedError(
-            f"{target.text} is in the host's own network namespace",
+            f"{target.text} uses the host's own network namespace",
             code="host-namespace",
             thing=target.text,
             hint=hint,
@@ -131,7 +131,7 @@ def _pid(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _CommandAnswer:
-    """What a program said."""
+    """The output of a program."""
 
     program: str
     status: int
@@ -141,21 +141,22 @@ class _CommandAnswer:
 
     @property
     def no_answer(self) -> NetagentError | None:
-        """Why it could not tell, as when its daemon does not run; None when it told that there is none."""
+        """Return the error if the program could not tell, for instance because its daemon does not run; None if it
+        said that the name is unknown."""
         if not self.complaint or _NOTHING_OF_THAT_NAME.search(self.complaint):
             return None
         return FailedError(
-            f"{self.program} can't tell: {self.complaint}",
+            f"{self.program} failed: {self.complaint}",
             code="runtime-silent",
             thing=self.program,
-            hint=f"see whether what `{self.program}` asks runs, then try again",
+            hint=f"check that the daemon behind `{self.program}` runs, then try again",
         )
 
 
 async def _run(*command: str) -> _CommandAnswer:
-    """RefusedError when there is no such program, FailedError when it doesn't end."""
+    """Run a command. RefusedError when the program does not exist, FailedError when it does not end."""
     if any("\0" in word or not word.isprintable() for word in command):
-        raise InputError(f"{command[-1]!r} is no name", thing=command[-1], hint="write it as it is shown")
+        raise InputError(f"{command[-1]!r} is not a name", thing=command[-1], hint="write it as it is shown")
     try:
         with trio.move_on_after(ASK_S):
             done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
@@ -167,7 +168,7 @@ async def _run(*command: str) -> _CommandAnswer:
             )
     except OSError as error:
         raise RefusedError(
-            f"{command[0]} can't be run: {error.strerror}",
+            f"cannot run {command[0]}: {error.strerror}",
             code="no-runtime",
             thing=command[0],
             hint="install it, or attach the process with pid:PID",
@@ -176,5 +177,5 @@ async def _run(*command: str) -> _CommandAnswer:
         f"{command[0]} did not answer within {ASK_S:.0f} s",
         code="timeout",
         thing=command[0],
-        hint="see its own log",
+        hint="see the log of its daemon",
     )

@@ -1,7 +1,7 @@
-"""A runtime's call that comes again: the same once more, or for a container that was made anew under its old id.
+"""Repeated calls of a runtime: the same call again, or one for a container restarted under the same id.
 
-An origin stands for one endpoint. The runtime may have given up a call that we had finished, and repeats it; or it
-was killed before it told us of a container's end, and starts that again, in a new namespace.
+An origin identifies one endpoint. The runtime may have timed out on a call that we had completed, and repeats it. Or
+it was killed before it reported the end of a container, and starts the container again in a new namespace.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netagent.model.ids import NetworkId
 async def earlier_endpoint(
     member: ClusterAccess, origin: str, netns_path: str, network_id: NetworkId
 ) -> LocalEndpointRow | None:
-    """The origin's endpoint when it is in this namespace and network; one that is elsewhere or half done is ended.
+    """Return the origin's endpoint if it is in this namespace and network; remove one elsewhere or incomplete.
 
     RefusedError when there is no namespace at the path.
     """

@@ -1,16 +1,16 @@
-"""What a container's labels and its runtime's names mean to us. Pure; used for every runtime.
+"""Meaning of a container's labels and of names in its runtime. Pure; used for every runtime.
 
-    netagent.service=web                the service it answers for (default: its name)
-    netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; a port without a name has its number for one
+    netagent.service=web                the service that it belongs to (default: its name)
+    netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
 
-Runtimes allow names that DNS does not (`Web.1`): they are mapped, and the original is kept as the label
-`netagent.original-name`. A label with a flaw is passed over and said so: a typo in a label must not keep a container
-from starting. A container's other labels go into its record, but for those that runtimes and builders write for
-themselves: compose alone adds a kilobyte of paths and hashes to each container, which no other host can use. Of these
-the record has, under names of ours, what people call the container by: its id, and compose's project and service.
+Runtimes allow names that DNS does not (`Web.1`): these are mapped, and the label `netagent.original-name` keeps the
+original. An invalid label is ignored with a warning: a typo in a label must not prevent a container from starting.
+The container's other labels become part of its record, except those that runtimes and builders write for themselves:
+compose alone adds a kilobyte of paths and hashes per container, useless on other hosts. Of these the record keeps,
+under netagent's own names, what users know the container by: its id, and compose's project and service.
 
-Runtimes mix the labels of a container's image into its own. Labels of ours count only where the operator gave them to
-the container: whoever made an image must not choose under which service it answers.
+Runtimes merge the labels of an image into those of its containers. netagent's labels count only if the operator gave
+them to the container: the maker of an image must not choose the service of its containers.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ EXPOSE = "netagent.expose"
 MAX_PORTS = 64
 MAX_LABELS = 64
 MAX_KEY_CHARS, MAX_VALUE_CHARS = 255, 4096
-"""As records allow; a longer one is left out by itself, or the container would have no record at all."""
+"""The bound of records; a longer label is left out alone, or the container would have no record at all."""
 MAX_OWN_CHARS = 2048
 MAX_PUBLISHED = 32
-"""Ports of the host that are shown, each of at most 60 characters."""
+"""Most ports of the host that are shown, each of at most 60 characters."""
 MAX_LABELS_BYTES = 8 * 1024
-"""Of an endpoint's record, which may have 32 KiB in all (netagent.registry.record_codec); further labels are left
-out.
+"""Bytes of labels in an endpoint's record, which may have 32 KiB in all (netagent.registry.record_codec); further
+labels are left out.
 """
 
 _OURS = "netagent."
@@ -55,37 +55,37 @@ _OF_RUNTIMES = (
 )
 _COMPOSE = ("com.docker.compose.", "io.podman.compose.")
 _COMPOSE_MARK = "container-number"
-"""What compose gives to containers only; project and service stand in the labels of images that it has built, too."""
+"""A label that compose gives to containers only; images that it builds have project and service, too."""
 _PORT = re.compile(r"(?:([^=/\s]+)=)?([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What labels say of an endpoint."""
+    """What labels say about an endpoint."""
 
     service: str = ""
-    """`""`: nothing, so its name."""
+    """`""`: no label, so the name of the endpoint."""
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
-    """Sorted by key: those to be published."""
+    """Labels to publish, sorted by key."""
     flaws: tuple[str, ...] = ()
-    """One sentence for each label that can't be followed."""
+    """One sentence for each invalid label."""
 
 
 def names_from(texts: Iterable[str]) -> tuple[str, ...]:
-    """Several of them, sorted, without those of which nothing is left."""
+    """Convert several foreign names, sorted, without those that have no valid character."""
     return tuple(sorted({name for name in map(nearest_name, texts) if name}))
 
 
 def without_image(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str, str]:
-    """A container's labels without those of ours that its image has with the same value."""
+    """Return a container's labels without netagent's labels that its image has with the same value."""
     return {
         key: value for key, value in labels.items() if not key.startswith(_OURS) or image.get(key) != value
     }
 
 
 def has_ours(labels: Iterable[str]) -> bool:
-    """Whether the image has to be asked for."""
+    """True if there are netagent's labels, so that the labels of the image are needed."""
     return any(key.startswith(_OURS) for key in labels)
 
 
@@ -96,8 +96,8 @@ def described(
     container_id: str = "",
     published: Iterable[str] = (),
 ) -> Described:
-    """Read a container's labels, those of its image taken away. Never refuses; see `flaws`. `published`: ports of the
-    host that the runtime leads to it."""
+    """Read a container's labels, without those of its image. Never refuses; see `flaws`. `published`: ports of the
+    host that the runtime forwards to it."""
     flaws: list[str] = []
     service = labels.get(SERVICE, "")
     if service and not is_name(service):
@@ -110,7 +110,7 @@ def described(
         port = _port(text)
         if port is None or len(ports) >= MAX_PORTS:
             flaws.append(
-                f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp], comma between"
+                f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp], separated by commas"
             )
         elif port not in ports:
             ports.append(port)
@@ -127,7 +127,7 @@ def described(
 
 
 def _by_compose(labels: Mapping[str, str], what: str) -> str:
-    """Compose's project or service of a container that compose made; "" for others."""
+    """Return the project or service of a container that compose made; "" for others."""
     if not any(prefix + _COMPOSE_MARK in labels for prefix in _COMPOSE):
         return ""
     return next(filter(None, (labels.get(prefix + what, "") for prefix in _COMPOSE)), "")
@@ -142,7 +142,7 @@ def _port(text: str) -> Port | None:
 
 
 def _published(labels: Mapping[str, str], found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """`found`: labels that the agent writes by itself; the empty ones are left out."""
+    """Return the labels to publish. `found`: labels that the agent itself adds; empty ones are left out."""
     kept = {key: text[:MAX_OWN_CHARS] for key, text in found.items() if text and text.isprintable()}
     own_count = len(kept)
     room_bytes = MAX_LABELS_BYTES

@@ -1,41 +1,42 @@
 #!/usr/bin/python3 -SEI
-"""The executable that container runtimes start: hands everything to the agent and prints what comes back.
+"""The executable that container runtimes start: passes each call to the agent and prints the answer.
 
 CNI runtimes and netavark start a program for each container, several in a chain, and wait for it. So this file is
 installed alone (`netagent install cni`, `netagent install podman`) and runs on any Python of the host, without the
-product's own environment: it understands nothing of what it passes on, and every import costs milliseconds. `site`
-(-S), `socket`, `json` and `annotations` are left out on purpose, and so is `os`, for whose part of it that is written
-in C: together they double the time it takes to start.
+product's own environment. It does not interpret what it passes on, and every import costs milliseconds. It imports
+neither `site` (-S), `socket`, `json` and `annotations` nor `os` (but the part of it that is written in C): together
+they double the start-up time.
 
 The call, as the body of one HTTP request (netagent.integrations.shim_call is the other half):
 
     argument \\0 argument … \\0\\0 NAME=value \\0 NAME=value … \\0\\0 standard input
 
-of the environment only CNI_*. The answer's body is printed, and its header X-Exit-Status is the exit status.
+with only the CNI_* variables of the environment. It prints the answer's body; the header X-Exit-Status is the exit
+status.
 """
 
-import _signal  # type: ignore[import-not-found]  # `signal` is known to mypy, but brings enum: 4 ms
+import _signal  # type: ignore[import-not-found]  # mypy knows `signal`, but that imports enum: 4 ms
 import _socket
 import posix
 import sys
 
 SOCKET = "/run/netagent/netagent.sock"
 DEADLINE_S = 20
-"""For the whole run. The agent gives every call up after 10 s, so this is for an agent that hangs."""
+"""Timeout of the whole run. The agent times out every call after 10 s, so this is for an agent that hangs."""
 MAX_INPUT_BYTES = 1 << 20
 """The longest honest input is CNI's list of all attachments of a host, at some 120 bytes each."""
 
 TRY_AGAIN, NOT_AVAILABLE, BAD_ENVIRONMENT, UNREADABLE = 11, 50, 4, 6
 """CNI's error codes: https://www.cni.dev/docs/spec/#error"""
 VERSIONS = b'{"cniVersion":"1.1.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}\n'
-"""To VERSION where no agent runs: CRI-O asks when it reads the configurations, and drops one whose plug-in fails, so
-it would matter which of the two starts first."""
+"""Answer to VERSION if no agent runs: CRI-O calls it when it reads the configurations, and drops one whose plug-in
+fails; without this answer, the agent would have to start before CRI-O."""
 
 ENCODING = sys.getfilesystemencoding()
 
 
 class Unanswered(Exception):  # noqa: N818  (named for what happened)
-    """The agent can't be asked, or gave no whole answer. Says why, and the way out."""
+    """The agent cannot be reached, or its answer is incomplete. The text says why, and what to do."""
 
     def __init__(self, text: str, code: int = TRY_AGAIN) -> None:
         super().__init__(text)
@@ -43,7 +44,7 @@ class Unanswered(Exception):  # noqa: N818  (named for what happened)
 
 
 def main() -> None:
-    """Ask, print, exit; never returns."""
+    """Call the agent, print the answer, exit; never returns."""
     _signal.signal(_signal.SIGALRM, _too_late)
     _signal.alarm(DEADLINE_S)
     path = as_text(posix.environ.get(b"NETAGENT_SOCKET", b"")) or SOCKET
@@ -65,23 +66,23 @@ def _too_late(*_: object) -> None:
 
 
 def as_text(raw: bytes) -> str:
-    """What `os.fsdecode` gives."""
+    """Decode like `os.fsdecode`."""
     return raw.decode(ENCODING, "surrogateescape")
 
 
 def refuse_rootless() -> None:
-    """Podman of an ordinary user starts us as root of a user namespace, in which the whole range is not mapped."""
+    """Refuse rootless Podman: it starts the shim as root of a user namespace that does not map the whole range."""
     with open("/proc/self/uid_map", "rb") as file:  # noqa: PTH123  (pathlib takes 10 ms to import)
         whole = file.read().split() == [b"0", b"0", b"4294967295"]
     if posix.getuid() or not whole:
         raise Unanswered(
-            "netagent's networks need rootful Podman: only root can put an interface into a network of the host;"
-            " run it with sudo"
+            "netagent's networks need rootful Podman, because only root can attach an interface to a bridge of the"
+            " host; run it with sudo"
         )
 
 
 def read_input() -> bytes:
-    """Standard input to its end; nothing when it is a person's terminal or the call has none."""
+    """Read standard input to its end; empty if it is a terminal or closed."""
     if posix.isatty(0) or sys.argv[1:] == ["info"]:
         return b""
     found = b""
@@ -94,45 +95,43 @@ def read_input() -> bytes:
         text = f"standard input did not end within {DEADLINE_S} s; close it after the configuration"
         raise Unanswered(text, UNREADABLE) from None
     except OSError as error:
-        raise Unanswered(f"standard input can't be read: {error.strerror}", UNREADABLE) from None
+        raise Unanswered(f"cannot read standard input: {error.strerror}", UNREADABLE) from None
     return found
 
 
 def call(stdin: bytes) -> bytes:
-    """The body of the request."""
+    """Return the body of the request."""
     arguments = [one.encode(ENCODING, "surrogateescape") for one in sys.argv]
     variables = [name + b"=" + value for name, value in posix.environ.items() if name.startswith(b"CNI_")]
     return b"\0\0".join((b"\0".join(arguments), b"\0".join(variables), stdin))
 
 
 def ask(path: str, body: bytes) -> tuple[int, bytes]:
-    """(exit status, output) as the agent says. Unanswered when it doesn't."""
+    """Return the agent's (exit status, output). Raises Unanswered if it does not answer."""
     stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     answer = b""
     try:
         stream.connect(path)
         head = b"POST /v1/shim HTTP/1.0\r\nHost: netagent\r\nContent-Length: %d\r\n\r\n"
         stream.sendall(head % len(body) + body)
-        # Not to the end of the connection: the agent may have more to do before it comes to that.
+        # Do not wait for the end of the connection: the agent may close it later than it answers.
         while parted(answer)[2] is None and (chunk := stream.recv(65536)):
             answer += chunk
     except TimeoutError:
-        raise Unanswered(
-            f"the agent at {path} did not answer within {DEADLINE_S} s; look into its log"
-        ) from None
+        raise Unanswered(f"the agent at {path} did not answer within {DEADLINE_S} s; see its log") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        text = f"no agent runs on this host (nobody listens on {path}); start it with `netagent agent`"
+        text = f"no agent runs on this host (no program listens on {path}); start it with `netagent agent`"
         raise Unanswered(text) from None
     except PermissionError:
-        raise Unanswered(f"only root and the group netagent may ask the agent at {path}; use sudo") from None
+        raise Unanswered(f"only root and the group netagent may use the agent at {path}; use sudo") from None
     except OSError as error:
-        if not answer:  # else look at what came before the end
-            raise Unanswered(f"the agent at {path} can't be asked: {error.strerror or error}") from None
+        if not answer:  # else parse what came before the error
+            raise Unanswered(f"cannot reach the agent at {path}: {error.strerror or error}") from None
     return understood(path, answer)
 
 
 def parted(answer: bytes) -> tuple[bytes, dict[bytes, bytes], bytes | None]:
-    """(first line, headers, output) of the bytes of an HTTP answer. No output: it has not all come yet."""
+    """Split an HTTP answer into (first line, headers, output). Output None: it is still incomplete."""
     head, end_of_head, output = answer.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     pairs = [one.partition(b":") for one in lines]
@@ -142,24 +141,22 @@ def parted(answer: bytes) -> tuple[bytes, dict[bytes, bytes], bytes | None]:
 
 
 def understood(path: str, answer: bytes) -> tuple[int, bytes]:
-    """Of the bytes of an HTTP answer."""
+    """Return (exit status, output) of the bytes of an HTTP answer."""
     first, headers, output = parted(answer)
     if output is None:
-        raise Unanswered(f"the agent at {path} broke off; see whether it still runs")
+        raise Unanswered(f"the agent at {path} closed the connection too early; check whether it still runs")
     kind = first.partition(b" ")[2][:1]
     if kind != b"2":
         plain = headers.get(b"content-type", b"").startswith(b"text/plain")
         text = (
-            output.decode("ascii", "replace").strip()
-            if plain
-            else f"the agent at {path} is of another version"
+            output.decode("ascii", "replace").strip() if plain else f"the agent at {path} has another version"
         )
         raise Unanswered(text, UNREADABLE if kind == b"4" else TRY_AGAIN)
     return int(headers.get(b"x-exit-status", b"1")), output
 
 
 def error_text(text: str, code: int) -> bytes:
-    """As the runtime at hand wants to read it."""
+    """Format an error as the calling runtime expects it."""
     plain = "".join(one if " " <= one <= "~" and one not in '"\\' else "?" for one in text).encode()
     command = posix.environ.get(b"CNI_COMMAND")
     if command is None:

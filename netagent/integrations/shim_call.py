@@ -1,7 +1,7 @@
-"""What the shim sends, as a value, and the route on which it arrives.
+"""The calls of the shim as values, and the API's route for them.
 
-A runtime's program (netagent.integrations.shim) passes its arguments, the CNI_* variables and its standard input on
-unread. Who it was is plain from the variables: CNI always sets CNI_COMMAND, netavark never does.
+The executable that a runtime starts (netagent.integrations.shim) passes its arguments, the CNI_* variables and its
+standard input on unchanged. The variables tell the runtimes apart: CNI always sets CNI_COMMAND, netavark never does.
 
     argument \\0 argument … \\0\\0 NAME=value \\0 NAME=value … \\0\\0 standard input
 """
@@ -23,49 +23,47 @@ from netagent.errors import InputError
 
 PATH = "/v1/shim"
 MAX_CALL_BYTES = (1 << 20) + (1 << 18)
-"""The shim's own limit of its input, and room for arguments and variables."""
+"""The shim's own limit of its input, plus arguments and variables."""
 BODY_DEADLINE_S = 5.0
-"""For a body to arrive on a local socket."""
+"""Within this many seconds a body must arrive on the local socket."""
 ANSWER_S = 10.0
-"""For a handler: runtimes wait without an end of their own. What was begun is undone."""
+"""Timeout of a handler, because runtimes wait without a timeout. The handler undoes partial changes."""
 
-_NOT_ENABLED = (
-    "this host's agent does not serve Podman; set enabled = true in the table [podman] of its configuration"
-)
+_NOT_ENABLED = "Podman is not enabled in this host's agent; set podman.enabled = true in its configuration"
 
 _log = logging.getLogger("netagent.integrations")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A program that was started. Arguments and variables are text; `stdin` is what others must still parse."""
+    """One run of the shim. Arguments and variables are text; the handlers still have to parse `stdin`."""
 
     arguments: tuple[str, ...]
-    """The program's own path first."""
+    """The first one is the program's own path."""
     variables: Mapping[str, str]
-    """CNI_* only."""
+    """Only CNI_* variables."""
     stdin: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the program prints, and its exit status."""
+    """What the shim prints, and its exit status."""
 
     output: bytes
     exit_status: int = 0
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
-"""Answers a wrong call too: in its runtime's own form of an error."""
+"""Also answers invalid calls, with an error in the form of its runtime."""
 
 
 def parse_call_untrusted(body: bytes) -> Call:
-    """The three parts. InputError when there are not three, or one of the first two is not UTF-8."""
+    """Parse the three parts. InputError when there are not three, or one of the first two is not UTF-8."""
     arguments, end_of_arguments, rest = body.partition(b"\0\0")
     variables, end_of_variables, stdin = rest.partition(b"\0\0")
     pairs = [one.partition(b"=") for one in variables.split(b"\0") if one]
     if not end_of_arguments or not end_of_variables or not all(name and sign for name, sign, _ in pairs):
-        raise InputError("this is no call of the netagent shim", hint="install the shim of this version")
+        raise InputError("this is not a call of the netagent shim", hint="install the shim of this version")
     try:
         return Call(
             arguments=tuple(arguments.decode().split("\0")),
@@ -77,9 +75,9 @@ def parse_call_untrusted(body: bytes) -> Call:
 
 
 def shim_route(cni: Handler, netavark: Handler | None) -> Route:
-    """POST /v1/shim: status 200 and X-Exit-Status for whatever a handler says. A sentence with 4xx for what is no
-    call, with 5xx when a handler fails, takes too long or is not there (netavark's, while Podman is not enabled); the
-    shim puts it into the runtime's form of an error."""
+    """Return the route POST /v1/shim: status 200 and X-Exit-Status for each answer of a handler. A sentence with 4xx
+    for an invalid call, with 5xx when a handler fails, times out or does not exist (netavark's, while Podman is not
+    enabled); the shim formats it as an error of the runtime."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -94,12 +92,12 @@ def shim_route(cni: Handler, netavark: Handler | None) -> Route:
                 found = await handler(call)
                 headers = {"X-Exit-Status": str(found.exit_status)}
                 return Response(found.output, media_type="application/json", headers=headers)
-        except Exception as error:  # no traceback reaches a runtime, each reaches the log
+        except Exception as error:  # runtimes never see a traceback; the log gets it
             _log.exception("a call of the shim failed: %s", " ".join(call.arguments))
             return _sentence(
                 500, f"the agent failed unexpectedly ({type(error).__name__}); its log has the details"
             )
-        return _sentence(503, f"this took longer than {ANSWER_S:.0f} s and was undone; try again")
+        return _sentence(503, f"the call took longer than {ANSWER_S:.0f} s and was undone; try again")
 
     return Route(PATH, answer, methods=["POST"])
 

@@ -1,4 +1,4 @@
-"""The vocabulary: what hosts tell each other and what users ask for, as values.
+"""The vocabulary: records that hosts exchange and requests of users, as values.
 
-Read `ids`, `records`, `request`, `subnet`. Imports nothing of ours.
+Read `ids`, `records`, `request`, `subnet`. Imports nothing else of netagent.
 """

@@ -1,7 +1,7 @@
-"""Which subnets, MTUs and addresses may stand in a request, and therefore in a record. Pure.
+"""Which subnets, MTUs and addresses are allowed in a request, and therefore in a record. Pure.
 
-One rule for both: what a request is refused for, a record is refused for as well. A record comes from a host that may
-lie, and every host makes devices, routes and rules of its kernel from it.
+The same rules hold for both. A record comes from a host that may lie, and every host makes devices, routes and rules
+in its kernel from it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import ipaddress
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
 
 MIN_MTU_BYTES = 576
-"""Every IPv4 host takes as much (RFC 1122 section 3.3.2)."""
+"""Every IPv4 host accepts packets of this size (RFC 1122 section 3.3.2)."""
 MAX_MTU_BYTES = 65535 - 70
-"""What is left of the largest packet by VXLAN over IPv6."""
+"""The largest packet less the overhead of VXLAN over IPv6."""
 PREFIX_LENGTHS = {4: (8, 30), 6: (64, 108)}
-"""IPv4: base, gateway and broadcast leave a /30 one address. IPv6: an endpoint has one offset in both families, and
-IPv4 has up to 2**20 of them; a link's subnet has /64 (RFC 4291 section 2.5.1)."""
+"""Bounds of prefix lengths. IPv4: a /30 has one address beside base, gateway and broadcast. IPv6: an endpoint has one
+offset in both families, and IPv4 has up to 2**20 of them; a link's subnet has /64 (RFC 4291 section 2.5.1)."""
 WIDEST_PREFIX = 3
-"""Any wider route stands for "everywhere": a default route, or the halves and eighths by which VPNs make one."""
+"""A wider route means "everywhere": a default route, or the halves and eighths that VPNs use instead of one."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NOT_FOR_HOSTS = tuple(
@@ -30,7 +30,7 @@ _NOT_FOR_HOSTS = tuple(
 
 
 def subnet_flaw(subnet: _Network) -> tuple[str, str] | None:
-    """Why a network can't have this subnet, as a clause, and what to take instead. None: it can."""
+    """Return why a network cannot have this subnet, as a clause, and what to use instead; None if it can."""
     low, high = PREFIX_LENGTHS[subnet.version]
     if not low <= subnet.prefixlen <= high:
         return "has no usable size", f"use a prefix length from {low} to {high}"
@@ -43,24 +43,24 @@ def subnet_flaw(subnet: _Network) -> tuple[str, str] | None:
 
 
 def mtu_flaw(mtu_bytes: int, *, has_ipv6: bool) -> str:
-    """Why a network can't have this MTU, as a clause; '' when it can."""
+    """Return why a network cannot have this MTU, as a clause; '' if it can."""
     if not MIN_MTU_BYTES <= mtu_bytes <= MAX_MTU_BYTES:
-        return f"is not within {MIN_MTU_BYTES} and {MAX_MTU_BYTES} bytes"
+        return f"is not between {MIN_MTU_BYTES} and {MAX_MTU_BYTES} bytes"
     if has_ipv6 and mtu_bytes < MIN_IPV6_MTU_BYTES:
         return f"is too small for IPv6, which needs {MIN_IPV6_MTU_BYTES} bytes"
     return ""
 
 
 def underlay_flaw(text: str) -> str:
-    """Why other hosts can't reach a host at this address, as a clause; '' when they can."""
+    """Return why other hosts cannot reach a host at this address, as a clause; '' if they can."""
     address = ipaddress.ip_address(text)
     if any(one.version == address.version and address in one for one in _NOT_FOR_HOSTS):
-        return "is loopback, link-local, multicast or unspecified: no other host reaches it"
+        return "is loopback, link-local, multicast or unspecified: no other host can reach it"
     return ""
 
 
 def is_particular(destination: _Network) -> bool:
-    """True for the destination of a route that a network of ours could overlap by mistake."""
+    """True for the destination of a route that a network could overlap by mistake."""
     return not (
         destination.prefixlen <= WIDEST_PREFIX
         or destination.is_multicast

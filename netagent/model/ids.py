@@ -1,6 +1,6 @@
-"""Identifiers and names: how they look, how they are derived, and what is refused.
+"""Identifiers and names: their form, how they are derived, and which are refused.
 
-Identifiers are lower-case hex text everywhere but on the wire, so that they can be logged, typed and compared.
+Identifiers are lower-case hex text everywhere except on the wire, so that they can be logged, typed and compared.
 """
 
 from __future__ import annotations
@@ -36,45 +36,46 @@ def is_name(text: str) -> bool:
 
 
 def nearest_name(text: str) -> str:
-    """What somebody else calls a thing, as one of our names; '' when nothing is left of it."""
+    """Convert a foreign name to a valid one; '' when no valid character is left."""
     cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")
     return cleaned[:MAX_NAME].rstrip("-_")
 
 
 def vni_of(network_id: NetworkId) -> int:
-    """The network's VXLAN id, 2**23 … 2**24-1, from its random id."""
+    """Return the network's VXLAN id, 2**23 … 2**24-1, derived from its random id."""
     return (1 << 23) | (int(network_id[:6], 16) & 0x7FFFFF)
 
 
 def bridge_name(vni: int) -> str:
-    """Kernel name of a network's bridge."""
+    """Return the kernel's name of a network's bridge."""
     return f"na-{vni}"
 
 
 def vxlan_name(vni: int) -> str:
-    """Kernel name of a network's VXLAN device."""
+    """Return the kernel's name of a network's VXLAN device."""
     return f"nx-{vni}"
 
 
 def veth_name(endpoint_id: EndpointId) -> str:
-    """Kernel name of the host side of an endpoint's veth pair."""
+    """Return the kernel's name of the host side of an endpoint's veth pair."""
     return f"nv{endpoint_id[:8]}"
 
 
 def peer_name(endpoint_id: EndpointId) -> str:
-    """Kernel name of the container's side, while it waits in the host's namespace for a runtime to move it."""
+    """Return the kernel's name of the container's side while it is in the host's namespace, before a runtime moves
+    it."""
     return f"nc{endpoint_id[:8]}"
 
 
 def mac_of(network_id: NetworkId, offset: int) -> str:
-    """The MAC of an address: locally administered, the same wherever and whenever the address is used.
+    """Return the MAC of an address: locally administered, and the same wherever and whenever the address is used.
 
-    The network's byte keeps two networks of one host from sharing MACs; the offset makes it unique in the network.
+    The network's byte makes MACs of two networks on one host differ; the offset makes it unique in the network.
     """
     return "02:" + ":".join(f"{b:02x}" for b in bytes.fromhex(network_id[:2]) + offset.to_bytes(4, "big"))
 
 
 def is_derived_mac(network_id: NetworkId, mac: str) -> bool:
-    """True for a MAC that belongs to some address of the network: `mac_of` an offset below 2**20, and there are no
-    others (netagent.model.subnet)."""
+    """True for a MAC that `mac_of` derives from an address of the network: an offset below 2**20; there are no larger
+    ones (netagent.model.subnet)."""
     return mac.startswith(f"02:{network_id[:2]}:00:0")

@@ -1,20 +1,20 @@
-"""Whole numbers in text that others wrote. Pure.
+"""Whole numbers in text from outside. Pure.
 
-Python converts at most 4,300 digits, and raises ValueError in `int()` and in `str()` beyond. So the length is looked
-at first, and no number that came from outside is reckoned with before its bounds are.
+Python converts at most 4,300 digits; beyond, `int()` and `str()` raise ValueError. So this parser checks the length
+first, and no code calculates with a number from outside before its bounds have been checked.
 """
 
 from __future__ import annotations
 
 MAX_DIGITS = 20
-"""Leading zeros among them."""
+"""Most digits that are read, including leading zeros."""
 
 MAX_PID = (1 << 31) - 1
-"""Of the type pid_t; the kernel gives no greater than 2**22."""
+"""Maximum of the type pid_t; the kernel's process ids are at most 2**22."""
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:
-    """The number that ASCII digits say, within [low, high]; None for any other text."""
+    """Return the number that ASCII digits represent, within [low, high]; None for any other text."""
     if len(text) > MAX_DIGITS or not text.isascii() or not text.isdigit():
         return None
     found = int(text)

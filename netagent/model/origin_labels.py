@@ -1,7 +1,7 @@
-"""Labels that an agent puts into an endpoint's record by itself: what its runtime calls the container.
+"""Labels that the agent itself adds to an endpoint's record: name and id of the container in its runtime.
 
-They begin with `netagent.`, as no label that a runtime passes on does. They are for people and commands to find a
-container by; names in DNS never follow from them.
+They begin with `netagent.`, and no label passed on by a runtime does. Users and commands find containers by them; DNS
+names never derive from them.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Iterable
 from typing import Final
 
 ORIGINAL_NAME: Final = "netagent.original-name"
-"""The container's name, where DNS does not allow it."""
+"""The container's name, if DNS does not allow it."""
 CONTAINER_ID: Final = "netagent.container-id"
 COMPOSE_PROJECT: Final = "netagent.compose-project"
 COMPOSE_SERVICE: Final = "netagent.compose-service"
 PUBLISHED: Final = "netagent.published-by-runtime"
-"""`8080:80/tcp`, comma between: ports of the host that the runtime itself leads to the container."""
+"""`8080:80/tcp`, separated by commas: ports of the host that the runtime itself forwards to the container."""
 
 MIN_ID_DIGITS: Final = 6
-"""So many digits of an id stand for it; fewer would often be a word."""
+"""At least this many digits of an id identify it; fewer would often be a word."""
 
 
 def label_of(labels: Iterable[tuple[str, str]], key: str) -> str:
-    """Its value; "" where there is none."""
+    """Return the value of a label; "" if it does not exist."""
     return next((value for one, value in labels if one == key), "")
 
 
 def is_container(labels: Iterable[tuple[str, str]], thing: str) -> bool:
-    """Whether a runtime calls the container so: by name, by id, or by the beginning of the id."""
+    """True if `thing` is the name, the id or the beginning of the id of the container in its runtime."""
     for key, value in labels:
         if key == ORIGINAL_NAME and value == thing:
             return True

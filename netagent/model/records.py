@@ -1,8 +1,8 @@
-"""What hosts tell each other: the kinds of record, as values.
+"""The kinds of records that hosts replicate, as values.
 
 On the wire a record is a msgpack array `[kind, version, …]` (netagent.registry.record_codec); here it is a frozen
-value. Every record has exactly one writer, the host under whose id it is replicated. `owner` is therefore not part
-of a record: the registry adds it.
+value. Every record has exactly one writer, the host under whose id it is replicated. So `owner` is not part of a
+record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget
     scope = a network's id        endpoint
@@ -19,51 +19,51 @@ from netagent.model.subnet import gateways_of
 
 
 class Policy(enum.Enum):
-    """Who may reach whom inside a network."""
+    """Which endpoints of a network may connect to each other."""
 
     OPEN = "open"
     LINKS = "links"
 
 
 class Health(enum.Enum):
-    """Of an endpoint, as its host sees it. Names lead to no endpoint that is UNHEALTHY or STARTING."""
+    """Health of an endpoint according to its host. DNS answers contain no endpoint that is UNHEALTHY or STARTING."""
 
     UNKNOWN = "unknown"
-    """Nothing checks it."""
+    """It has no health check."""
     STARTING = "starting"
-    """Something checks it, and no check has succeeded since it started."""
+    """It has a health check that has not succeeded since the start."""
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
 
     @property
     def is_answering(self) -> bool:
-        """True where nothing speaks against leading names to it."""
+        """True if DNS answers may contain it."""
         return self in (Health.UNKNOWN, Health.HEALTHY)
 
 
 @dataclass(frozen=True, slots=True)
 class HostRecord:
-    """A host, by itself. `public_key` is the raw Ed25519 key whose hash is the host's id."""
+    """A host, written by itself. `public_key` is the raw Ed25519 key whose hash is the host's id."""
 
     name: str
     public_key: bytes
     underlay: str
-    """The address (IPv4 or IPv6) that VXLAN packets from and to this host carry outside."""
+    """The host's outer address (IPv4 or IPv6) of VXLAN packets."""
     vxlan_port: int
     probe_address: str
-    """IPv6 on the probe network; the host's kernel answers it without the agent."""
+    """IPv6 address on the probe network; the host's kernel answers there without the agent."""
     probe_mac: str
     zone: str = ""
     agent_version: str = ""
     going_down: bool = False
-    """The owner withdraws its names: it is about to leave or to power off."""
+    """The host has withdrawn its names: it is about to leave or to power off."""
     routes: tuple[str, ...] = ()
-    """CIDRs the host reaches by devices that are not ours, sorted; a network may not overlap them."""
+    """CIDRs that the host reaches through devices other than netagent's, sorted; a network may not overlap them."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
-    """A network as its creator fixed it. `name` is a label; `network_id` is the identity."""
+    """A network as its creator defined it. `name` is a label; `network_id` is the identity."""
 
     network_id: NetworkId
     name: str
@@ -79,9 +79,9 @@ class NetworkRecord:
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """The way out of the network on every host, "address/prefix length"; empty: it is internal.
+        """Return the gateway addresses, the same on every host, "address/prefix length"; empty if it is internal.
 
-        Where hosts have addresses of their own it is beside these, without the subnet."""
+        With `--host-access` the prefix length is that of a single host, as the host's own address has the subnet."""
         if self.internal:
             return ()
         cidrs = gateways_of(self.subnets)
@@ -93,25 +93,25 @@ class NetworkRecord:
 
 @dataclass(frozen=True, slots=True)
 class RemovalRecord:
-    """A network is removed for good. Anybody may write it; it wins over the network record."""
+    """A network is removed for good. Any host may write it; it takes precedence over the network record."""
 
     network_id: NetworkId
 
 
 @dataclass(frozen=True, slots=True)
 class AttachmentRecord:
-    """The owner takes part in a network: it wants the network's records, and its peers send them."""
+    """The owner is in a network: it wants the network's records, and its peers send them."""
 
     network_id: NetworkId
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
-    """The owner of part of a network's address space hands it on.
+    """The owner of part of a network's address space hands it over to another host.
 
     Addresses are counted as offsets from the subnets' base, `first` to `last` inclusive, the same for IPv4 and
-    IPv6. `hop` is one more than the hop by which the writer held the range (the creator holds all at hop 0), so
-    that of all grants that cover an address the one with the highest hop names its owner.
+    IPv6. `hop` is one more than the hop by which the writer owned the range (the creator owns all at hop 0), so
+    of all grants that cover an address, the one with the highest hop names its owner.
     """
 
     network_id: NetworkId
@@ -128,7 +128,7 @@ class HostAddressRecord:
     network_id: NetworkId
     offset: int
     mac: str
-    """Of its bridge in that network."""
+    """MAC of its bridge in that network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """A container's interface: one record carries its names and its path, so that they can't converge apart."""
+    """A container's interface: one record has its names and its path, so that they cannot converge separately."""
 
     endpoint_id: EndpointId
     network_id: NetworkId
@@ -157,21 +157,21 @@ class EndpointRecord:
     """Sorted by key."""
     health: Health = Health.UNKNOWN
     links: tuple[str, ...] = ()
-    """Whom its sandbox is linked to, told only where the network's policy is LINKS: services of the network, or
-    `NAME.HOST` for one endpoint; sorted."""
+    """Links of its sandbox, only if the network's policy is LINKS: services of the network, or `NAME.HOST` for one
+    endpoint; sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetRecord:
-    """The writer takes over what a host that is gone for good owned, and the host is fenced for ever."""
+    """The writer takes over the address space of a host that is gone for good; that host is fenced for ever."""
 
     host_id: HostId
     settled: bool = False
-    """False: only an intention, which others may know or contest. True: every live host had acknowledged it (or an
-    operator did not wait for them), and what the host owned is the writer's by grants beside this record."""
+    """False: only an intention, which others may contest. True: every live host has acknowledged it (or an operator
+    did not wait for them), and grants beside this record transfer the host's address space to the writer."""
     disputed: tuple[int, int] | None = None
-    """The writer said so once, and has taken it back, because the host lives; but that one had said the same of the
-    writer. Its word does not count up to this version (epoch, sequence) of its log."""
+    """The writer has withdrawn the eviction, because the host lives; but that host had evicted the writer as well.
+    Its eviction of the writer does not count up to this version (epoch, sequence) of its log."""
 
 
 Record: TypeAlias = (
@@ -188,9 +188,9 @@ Record: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` means `service`. Local to a host; where only linked
-    services may be reached, others are told of the service (EndpointRecord.links)."""
+    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` resolves to `service`. Local to a host; but if the
+    network's policy is LINKS, the endpoint's record contains the service (EndpointRecord.links)."""
 
     service: str
-    """A service, `service.network` or a fully qualified name of ours."""
+    """A service, `service.network` or a fully qualified name of the cluster."""
     alias: str

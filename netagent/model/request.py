@@ -1,8 +1,8 @@
-"""What users and runtimes ask of the agent, as values.
+"""Requests of users and runtimes to the agent, as values.
 
-Command line, Docker, CNI and Podman all end here: outside JSON becomes one of these before anything else looks at
-it (netagent.control.request_parsing), so that no half-parsed dict travels further in. All fields have been checked
-for form; whether a network, an endpoint or a namespace exists is for those who act on the request.
+Command line, Docker, CNI and Podman all use them: netagent.control.request_parsing turns outside JSON into one of
+these before any other code sees it, so that no half-parsed dict gets further in. The form of all fields has been
+checked; the use-cases check whether a network, an endpoint or a namespace exists.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from netagent.model.records import Link, Policy, Port
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachRequest:
-    """Put the sandbox `target` into `network`. `""` and `()` mean: the agent chooses, or none."""
+    """Attach the sandbox `target` to `network`. `""` and `()` mean: the agent chooses, or none."""
 
     target: str
     """`netns:NAME`, an absolute path to a network namespace, `pid:PID`, `docker:NAME`, `podman:NAME`, `unit:NAME`,
-    `machine:NAME`; from a runtime that says the path itself, what to call the container."""
+    `machine:NAME`; from a runtime that passes the path itself, the name of the container."""
     network: str
     """By name or id."""
     name: str = ""
@@ -42,7 +42,7 @@ class AttachRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRequest:
-    """Make a network. A missing subnet is chosen from the address pools, a missing MTU from the underlay."""
+    """Create a network. A missing subnet is chosen from the address pools, a missing MTU from the underlay."""
 
     name: str
     subnets: tuple[str, ...] = ()
@@ -56,12 +56,12 @@ class NetworkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListFilter:
-    """Which endpoints or services to list; `""` means any. All given ones must hold."""
+    """Filter of endpoints or services; `""` means any. All given conditions must hold."""
 
     network: str = ""
     host: str = ""
     """By name or id."""
     service: str = ""
-    """A service's name, an alias, or what a runtime calls the service."""
+    """The name of a service, an alias, or the runtime's name of the service."""
     local: bool = False
-    """Only what this host holds itself: the networks that it takes part in."""
+    """Use only the records of this host: the networks that it is in."""

@@ -1,12 +1,11 @@
 """Addresses of a network as offsets.
 
-A network has at most one IPv4 and one IPv6 subnet; an endpoint takes the same offset from the base of each. So one
-small number stands for an endpoint's whole address, and space is granted in such numbers.
+A network has at most one IPv4 and one IPv6 subnet; an endpoint has the same offset from the base of each. So one
+small number stands for all addresses of an endpoint, and grants of space count in these numbers.
 
     192.0.2.0/24, fd00::/64     offset 5  ->  192.0.2.5, fd00::5
 
-Three offsets are never given to an endpoint: 0 (the subnet's base), 1 (the gateway) and the last one (IPv4
-broadcast).
+No endpoint ever gets these three offsets: 0 (the subnet's base), 1 (the gateway) and the last one (IPv4 broadcast).
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from functools import lru_cache
 GATEWAY_OFFSET = 1
 
 MAX_OFFSETS = 1 << 20
-"""A larger IPv4 subnet is used only up to here: a million endpoints in one network is beyond what one bridge's
-forwarding table can hold, and bounds the memory of whoever enumerates the space."""
+"""A larger IPv4 subnet is used only up to here: a million endpoints in one network exceed the forwarding table of a
+bridge, and the bound limits the memory of code that enumerates the space."""
 
 OFFSETS_WITHOUT_IPV4 = 1 << 16
 """An IPv6 subnet alone has no natural bound; 65,536 endpoints fit every table of the kernel."""
@@ -34,12 +33,12 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @lru_cache(maxsize=4096)
 def parse_subnet(text: str) -> _Network:
-    """The CIDR as a value. Raises ValueError on host bits or malformed text."""
+    """Parse a CIDR. Raises ValueError on host bits or malformed text."""
     return ipaddress.ip_network(text)
 
 
 def offset_count(subnets: tuple[str, ...]) -> int:
-    """How many offsets the network has, the reserved ones included."""
+    """Return the number of offsets of the network, including the reserved ones."""
     for text in subnets:
         subnet = parse_subnet(text)
         if subnet.version == 4:
@@ -53,13 +52,13 @@ def is_reserved(offset: int, count: int) -> bool:
 
 
 def addresses_of(subnets: tuple[str, ...], offset: int) -> tuple[str, ...]:
-    """One address for each subnet, in their order, without prefix length."""
+    """Return one address for each subnet, in their order, without prefix length."""
     return tuple(str(parse_subnet(text)[offset]) for text in subnets)
 
 
 def prefix_length(subnets: tuple[str, ...], address: str) -> int:
-    """Of the subnet in which an address lies; that of a single host when it lies in none: a host that lies may say
-    later that the subnets are others."""
+    """Return the prefix length of the subnet that contains an address, or that of a single host if none does: a lying
+    host may change the subnets later."""
     host = ipaddress.ip_address(address)
     for subnet in map(parse_subnet, subnets):
         if host.version == subnet.version and host in subnet:
@@ -68,12 +67,12 @@ def prefix_length(subnets: tuple[str, ...], address: str) -> int:
 
 
 def gateways_of(subnets: tuple[str, ...]) -> tuple[str, ...]:
-    """The gateway's address of each subnet, with prefix length; the same on every host."""
+    """Return the gateway's address of each subnet, with prefix length; the same on every host."""
     return tuple(f"{parse_subnet(text)[GATEWAY_OFFSET]}/{parse_subnet(text).prefixlen}" for text in subnets)
 
 
 def offset_of(subnets: tuple[str, ...], addresses: tuple[str, ...]) -> int | None:
-    """The offset that all addresses share, one for each subnet in order; None if they do not, or lie outside."""
+    """Return the common offset of all addresses, one for each subnet in order; None if they differ or lie outside."""
     if len(addresses) != len(subnets):
         return None
     found: int | None = None

@@ -108,7 +108,7 @@ def test_scenario_05_a_large_transfer_passes_a_path_of_1400_bytes(app: Cluster) 
     assert app.inside("c1", *large).status != 0, "what is larger is lost in silence"
     assert_tcp_passes(app, size)
     (notice,) = [one for one in app.netagent("h1", "status")["warnings"] if one["code"] == "path-degraded"]
-    assert "1350 bytes of the 1450" in notice["message"]
+    assert "1350 bytes, but a network sends up to 1450" in notice["message"]
     assert app.netagent("h1", "status")["paths"] == {"degraded": 1}
 
     # A new agent goes on with what the last one knew.
@@ -172,14 +172,14 @@ def test_ping_says_where_packets_stay(app: Cluster) -> None:
 
     assert "nothing listens at its port 7003" in fails(1, "c1", "c2:7003")
     assert "there is no host and no endpoint 'h9'" in fails(1, "h9")
-    assert "finds nobody called 'nobody'" in fails(1, "c1", "nobody")
+    assert "cannot resolve 'nobody'" in fails(1, "c1", "nobody")
     assert "on host h2" in fails(4, "c2", "c1")
-    assert "is no port" in fails(2, "c1", "c2:0")
+    assert "is not a port" in fails(2, "c1", "c2:0")
     assert "'h1' is this host" in fails(2, "h1")
     app.netagent("h1", "network", "create", "other")
     addresses = app.attach("h1", "apart", "--network", "other")["addresses"]
     said = fails(1, "c1", addresses[0])
-    assert "networks are apart (lost at: policy)" in said
+    assert "networks are isolated from each other (lost at: policy)" in said
     app.lab.remove_container("apart")
     app.netagent("h1", "network", "create", "closed", "--internal")
     app.attach("h1", "inner", "--network", "closed")

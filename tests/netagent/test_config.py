@@ -42,7 +42,7 @@ def test_every_default_is_itself_a_valid_value(tmp_path: Path) -> None:
         ("gossip_port = 70000", ["gossip_port", "65535"]),
         ("gossip_port = true", ["gossip_port", "whole number"]),
         ('bind = "300.1.1.1"', ["bind"]),
-        ('bind = "0.0.0.0"\nadvertise = "2001:db8::1"', ["advertise", "bind", "of one family"]),
+        ('bind = "0.0.0.0"\nadvertise = "2001:db8::1"', ["advertise", "bind", "of the same family"]),
         ('address_pools = ["10.0.0.0/24"]', ["address_pools", "/20"]),
         ('seeds = ["a:b:c]"]', ["seeds"]),
         ('seeds = ["h1:99999"]', ["seeds", "65535"]),
@@ -103,8 +103,11 @@ def test_a_variable_that_is_no_key_is_told_with_the_nearest_that_is() -> None:
         ["NETAGENT_SOCKET", "NETAGENT_GOSIP_PORT", "NETAGENT_ZONE", "NETAGENT_Q", "PATH"], "1"
     )
     assert config.unknown_variables(environment) == [
-        "the variable NETAGENT_GOSIP_PORT is no key, and is not heeded; did you mean NETAGENT_GOSSIP_PORT?",
-        "the variable NETAGENT_Q is no key, and is not heeded",
+        (
+            "the variable NETAGENT_GOSIP_PORT is ignored, because there is no such key; "
+            "did you mean NETAGENT_GOSSIP_PORT?"
+        ),
+        "the variable NETAGENT_Q is ignored, because there is no such key",
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_damaged_key_ring_is_named(state, folders, change):
     if isinstance(change, dict):
         change = json.dumps(json.loads(folders[2].read_text()) | change).encode()
     folders[2].write_bytes(change)
-    with pytest.raises(FailedError, match=r"key ring in .*keyring makes no sense \(.+\).*join again"):
+    with pytest.raises(FailedError, match=r"key ring in .*keyring is damaged \(.+\).*join again"):
         state.cluster_keys()
 
 

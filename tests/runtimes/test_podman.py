@@ -116,7 +116,7 @@ def test_address_mac_and_interface_are_as_asked_for_and_refused_with_a_sentence(
     assert "06:00:00:00:00:77" in hosts.podman("exec", "fixed", "cat", "/sys/class/net/ov0/address")
     for address, says in (
         (wanted, "belongs to fixed on host h1"),
-        ("10.0.0.9", "is no address that network app"),
+        ("10.0.0.9", "is not a usable address of network app"),
     ):
         done = hosts.try_podman("run", "--rm", "--network", "app", "--ip", address, "lab", host="h2")
         assert done.status != 0

@@ -1,4 +1,4 @@
-"""CNI: each call of a runtime as an order, through the same use-cases as the command line.
+"""CNI: handles each call of a runtime with the same use-cases as the command line.
 
-Read `protocol` (the call), `configuration` (what the container is to become), `plugin`, `answer`.
+Read `protocol` (the call), `configuration` (the request for one container), `plugin`, `answer`.
 """

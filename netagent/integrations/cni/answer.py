@@ -1,4 +1,4 @@
-"""What a CNI runtime is told: results in the form of its version, and errors with CNI's numbers. Pure."""
+"""Answers to a CNI runtime: results in the form of its version, and errors with CNI's codes. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from netagent.integrations.shim_call import Answer
 
 UNKNOWN_CONTAINER, UNUSABLE, TRY_AGAIN, NOT_AVAILABLE, NOT_AS_IT_WAS = 3, 7, 11, 50, 100
 CANNOT_ADD = "cannot-add"
-"""Code of an error to STATUS."""
+"""CNI's error code for STATUS."""
 _CODES: Mapping[str, int] = {
     BAD_VERSION: 1,
     BAD_FIELD: 2,
     BAD_ENVIRONMENT: 4,
     BAD_JSON: 6,
-    # There is nothing that a DEL would have to clean, says the specification of 3.
+    # By the specification, code 3 means that a DEL would have nothing to clean up.
     "namespace-gone": UNKNOWN_CONTAINER,
     "not-a-namespace": UNKNOWN_CONTAINER,
     "not-as-it-was": NOT_AS_IT_WAS,
     CANNOT_ADD: NOT_AVAILABLE,
-    # What trying again cannot cure.
+    # Errors that a retry cannot cure.
     "host-namespace": UNUSABLE,
     "bad-address": UNUSABLE,
     "not-supported": UNUSABLE,
@@ -38,28 +38,28 @@ _CODES: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedInterface:
-    """An endpoint's interface as ADD made it."""
+    """The interface of an endpoint as ADD made it."""
 
     host_ifname: str
     ifname: str
     mac: str
     mtu_bytes: int
     addresses: Sequence[str]
-    """With the prefix length that they have on the interface."""
+    """With the prefix length on the interface."""
     routes: Sequence[str]
-    """Destinations, all on the link."""
+    """Destinations of routes, all on-link."""
     gateways: Sequence[str]
-    """Through which the container reaches everything else; empty: not by this interface."""
+    """Gateways of the default route; empty: this interface does not carry it."""
     search: Sequence[str]
 
 
 def success(value: Mapping[str, Any] | None = None) -> Answer:
-    """Done; None: there is nothing to say."""
+    """Return a success; None: without output."""
     return Answer(b"" if value is None else json.dumps(value).encode() + b"\n")
 
 
 def failure(error: NetagentError, version: object) -> Answer:
-    """The error with its number; `version` is what the configuration says, whatever that is."""
+    """Return the error with its code; `version` is that of the configuration, unchecked."""
     document = {
         "cniVersion": version if version in SUPPORTED else "1.0.0",
         "code": code_of(error),
@@ -71,17 +71,17 @@ def failure(error: NetagentError, version: object) -> Answer:
 
 
 def code_of(error: NetagentError) -> int:
-    """CNI's number. What is missing or refused now may be there later, above all while this host enters a cluster."""
+    """Return CNI's code. What is missing or refused now may work later, above all while this host joins a cluster."""
     return _CODES.get(error.code, UNUSABLE if isinstance(error, InputError) else TRY_AGAIN)
 
 
 def versions(version: str) -> Answer:
-    """To VERSION."""
+    """Answer VERSION."""
     return success({"cniVersion": version, "supportedVersions": list(SUPPORTED)})
 
 
 def result(add: CniAdd, plugged: AttachedInterface) -> Answer:
-    """To ADD: what the plug-ins before us made, and what we did."""
+    """Answer ADD: the results of earlier plug-ins in the chain, and ours."""
     before = add.previous
     interfaces = [*(before.get("interfaces") or []), {"name": plugged.host_ifname}]
     ours: dict[str, Any] = {"name": plugged.ifname, "mac": plugged.mac, "sandbox": add.netns}
@@ -107,14 +107,14 @@ def _address(cidr: str, interface: int, gateways: Sequence[str]) -> dict[str, An
 
 
 def _defaults(before: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[dict[str, str]]:
-    """Default routes, of the families that no plug-in before us has given one: theirs comes before ours."""
+    """Return default routes of the families for which no earlier plug-in set one: theirs take precedence."""
     given = {route.get("dst") for route in before}
     found = [{"dst": "::/0" if ":" in gateway else "0.0.0.0/0", "gw": gateway} for gateway in gateways]
     return [route for route in found if route["dst"] not in given]
 
 
 def _ip(item: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """Until 0.4.0 an address says its version, which 1.0.0 dropped."""
+    """Add the address's IP version, which CNI required until 0.4.0 and dropped in 1.0.0."""
     address = {key: value for key, value in item.items() if key != "version"}
     if SUPPORTED.index(version) < SUPPORTED.index("1.0.0"):
         address["version"] = "6" if ":" in str(item.get("address")) else "4"
@@ -122,7 +122,7 @@ def _ip(item: Mapping[str, Any], version: str) -> dict[str, Any]:
 
 
 def _dns(before: Mapping[str, Any], plugged: AttachedInterface) -> dict[str, Any]:
-    """Ours is the only name server: it asks the host's for what is not ours, and musl asks all at once."""
+    """Name only our resolver: it forwards other names to the host's name servers, and musl queries all at once."""
 
     def joined(field: str, ours: Sequence[str]) -> list[str]:
         theirs = before.get(field)

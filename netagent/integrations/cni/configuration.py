@@ -1,12 +1,12 @@
-"""What a container is to become, from the configuration and the places where runtimes say more about one container.
+"""The attach request for a container, from the configuration and the places where runtimes add data per container.
 
-In the order of who wins:
+In the order of precedence:
 
     runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
     args.cni        the same, and name, service, links, expose, labels; Multus fills it from a pod's annotation
-    CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, and what kubelet says of the pod
+    CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, and kubelet's data about the pod
 
-Lists of one field from several places are joined. Pure.
+Lists of the same field from several places are joined. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from netagent.model.ids import MAX_NAME, nearest_name
 from netagent.model.request import AttachRequest
 
 BAD_FIELD, BAD_ENVIRONMENT = "cni-field", "cni-environment"
-"""Codes of InputError that have a number of their own in CNI (netagent.integrations.cni.answer)."""
+"""Codes of InputError that have their own code in CNI (netagent.integrations.cni.answer)."""
 
 _STANDARD = {
     "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
@@ -37,11 +37,11 @@ _ARGUMENTS = (
 )  # fmt: skip
 _LONG_ID = re.compile(r"[0-9a-f]{32,}")
 SHORT_ID = 12
-"""As much of a container's random id as Docker shows, and everybody is used to."""
+"""Digits of a container's random id, as many as Docker shows."""
 
 
 def arguments_untrusted(text: str) -> dict[str, str]:
-    """CNI_ARGS, `KEY=VALUE;KEY=VALUE`. Like all plug-ins we refuse an unknown key unless IgnoreUnknown is set."""
+    """Parse CNI_ARGS, `KEY=VALUE;KEY=VALUE`. Like all plug-ins, refuse unknown keys unless IgnoreUnknown is set."""
     found: dict[str, str] = {}
     for part in filter(None, text.split(";")):
         key, sign, value = part.partition("=")
@@ -59,16 +59,17 @@ def arguments_untrusted(text: str) -> dict[str, str]:
 
 
 def endpoint_name(container_id: str, arguments: Mapping[str, str]) -> str:
-    """What an endpoint is called that nobody gave a name: after its pod, else after its container's id."""
+    """Return the default name of an endpoint: that of its pod, else from its container's id."""
     pod, namespace = arguments.get("K8S_POD_NAME", ""), arguments.get("K8S_POD_NAMESPACE", "")
     if pod:
-        # A pod's name is unique in its namespace only.
+        # The name of a pod is unique only in its Kubernetes namespace.
         return shortened(pod if namespace in {"", "default"} else f"{pod}-{namespace}")
     return shortened(container_id[:SHORT_ID] if _LONG_ID.fullmatch(container_id) else container_id)
 
 
 def shortened(text: str) -> str:
-    """A valid name for any text; of a long one the end is replaced, because random ends are what tells pods apart."""
+    """Return a valid name for any text. The end of a long one is replaced by a digest, because names of pods differ
+    in their random ends."""
     name = nearest_name(text)
     if len(text) <= MAX_NAME and name:
         return name
@@ -79,7 +80,7 @@ def shortened(text: str) -> str:
 def request_untrusted(
     configuration: Mapping[str, Any], cni_args: str, *, container_id: str, netns: str, ifname: str
 ) -> AttachRequest:
-    """What ADD asks for. InputError."""
+    """Parse the request of ADD. Raises InputError."""
     _refuse_unknown(configuration)
     arguments = arguments_untrusted(cni_args)
     runtime = _object(configuration, "runtimeConfig")
@@ -102,7 +103,7 @@ def request_untrusted(
             for one in _texts(runtime, "ips") or _texts(given, "ips") or _split(arguments.get("IP", ""))
         ],
         "mac": runtime.get("mac") or given.get("mac") or arguments.get("MAC"),
-        # Behind a plug-in that made CNI_IFNAME ours needs another name: the container is in both networks then.
+        # After a plug-in that made CNI_IFNAME, ours needs another name: the container is then in both networks.
         "ifname": configuration.get("ifname") or ifname,
     }
     request = attach_untrusted(fields)
@@ -110,21 +111,21 @@ def request_untrusted(
 
 
 def _refuse_unknown(configuration: Mapping[str, Any]) -> None:
-    """A misspelt option must not be taken for its absence. Keys with a slash are the runtime's own."""
+    """Refuse unknown options: a misspelt one must not be ignored. Keys with a slash belong to the runtime."""
     for field in configuration:
         if field in _STANDARD or field in _OURS or "/" in field:
             continue
         near = difflib.get_close_matches(field, _OURS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it"
         if field == "ipam":
-            hint = "remove it: netagent gives addresses that no other host gives"
+            hint = "remove it: netagent assigns addresses itself, unique in the cluster"
         raise InputError(f"netagent has no option {field[:80]!r}", code=BAD_FIELD, hint=hint)
 
 
 def _object(source: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     value = source.get(field)
     if value is not None and not isinstance(value, dict):
-        raise InputError(f"{field} is no object", thing=field, hint='write {"key": "value"}')
+        raise InputError(f"{field} is not an object", thing=field, hint='write {"key": "value"}')
     return value or {}
 
 
@@ -133,17 +134,17 @@ def _texts(source: Mapping[str, Any], field: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{field} is no list of texts", thing=field, hint=f'write "{field}": ["…"]')
+        raise InputError(f"{field} is not a list of texts", thing=field, hint=f'write "{field}": ["…"]')
     return value
 
 
 def _publications(mappings: object) -> list[str]:
-    """`runtimeConfig.portMappings`: what kubelet calls hostPort. A port 0 of the host means none."""
+    """Parse `runtimeConfig.portMappings` (kubelet's hostPort). Port 0 of the host means none."""
     if mappings is None:
         return []
     if not isinstance(mappings, list) or not all(isinstance(one, dict) for one in mappings):
         raise InputError(
-            "portMappings is no list of objects",
+            "portMappings is not a list of objects",
             thing="portMappings",
             code=BAD_FIELD,
             hint='write [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]',
@@ -163,11 +164,11 @@ def _split(text: str) -> list[str]:
 
 
 def _labels(given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, str]:
-    """Those of `args.cni`, in the form of the CNI conventions, and the pod's name before it was mapped."""
+    """Return the labels of `args.cni`, in the form of the CNI conventions, and the pod's original name."""
     labels: dict[str, str] = {}
     items = given.get("labels") or []
     if not isinstance(items, list):
-        raise InputError("labels is no list", thing="labels", hint='write [{"key": "…", "value": "…"}]')
+        raise InputError("labels is not a list", thing="labels", hint='write [{"key": "…", "value": "…"}]')
     for item in items:
         if not isinstance(item, dict) or not all(
             isinstance(item.get(part), str) for part in ("key", "value")

@@ -1,6 +1,6 @@
-"""A look into a container's namespace: is the interface there, and does the kernel take its addresses for its own?
+"""Check of a container's namespace: the interface exists and has its addresses.
 
-A socket can be bound to an address exactly when it is local in the namespace; that needs no netlink and no parser.
+A socket can be bound to an address only if it is local in the namespace; this needs no netlink and no parser.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1  # netdevice(7)
 
 
 async def missing_in(netns_fd: int, ifname: str, addresses: Sequence[str]) -> str:
-    """What is not there, as words; '' when all is. OSError when the namespace can't be entered."""
+    """Return what is missing, in words; '' if nothing is. OSError when the namespace cannot be entered."""
     return await run_in_netns(netns_fd, lambda: _missing(ifname, addresses))
 
 

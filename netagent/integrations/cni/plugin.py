@@ -1,8 +1,8 @@
-"""The CNI plug-in's deeds: each order through the use-cases, each outcome as an answer.
+"""The CNI plug-in: carries out each call with the use-cases, and returns each result as an answer.
 
-An endpoint is known by its origin, `cni:NETWORK/CONTAINER/IFNAME`; nothing else is kept. So ADD may be repeated, and
-DEL needs neither the namespace nor anything that ADD was given: whatever carries the origin goes, and nothing is done
-well, too.
+An endpoint is identified by its origin, `cni:NETWORK/CONTAINER/IFNAME`; the plug-in keeps no other state. So ADD may
+be repeated, and DEL needs neither the namespace nor the arguments of ADD: it removes what has the origin, and
+succeeds if nothing has it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from netagent.model.subnet import parse_subnet, prefix_length
 from netagent.registry.view import NetworkView
 
 COLLECTED_AT_ONCE = 8
-"""Detaches of one GC: each waits for kernel and journal, and 8 keep both busy."""
+"""Concurrent detaches of one GC: each waits for kernel and journal, and 8 keep both busy."""
 
 
 class CniPlugin:
@@ -47,7 +47,7 @@ class CniPlugin:
         self._membership = membership
 
     async def answer(self, call: Call) -> Answer:
-        """Never raises for what a runtime got wrong: that is an answer as well."""
+        """Answer one call. Never raises for an error of the runtime: that is an answer as well."""
         configuration: dict[str, Any] = {}
         try:
             configuration = protocol.configuration_untrusted(call.stdin)
@@ -90,15 +90,15 @@ class CniPlugin:
         row = member.endpoints.with_origin(check.attachment.origin)
         if row is None:
             raise NotFoundError(
-                f"container {check.attachment.container_id} has no interface {check.attachment.ifname} of ours",
+                f"container {check.attachment.container_id} has no interface {check.attachment.ifname} of netagent",
                 code="namespace-gone",
-                hint="it must be added again",
+                hint="delete the container and add it again",
             )
         with opened_netns(check.netns) as fd:
             if netns_identity(fd) != (row.netns_dev, row.netns_inode):
-                wrong = f"{check.netns} is another namespace than the one that was added"
+                wrong = f"{check.netns} is not the namespace of the ADD"
             elif row.stage is not Stage.PUBLISHED:
-                wrong = f"the endpoint {row.name} is half done"
+                wrong = f"the endpoint {row.name} is incomplete"
             elif not set(row.addresses) <= check.addresses:
                 wrong = f"prevResult does not name {' and '.join(row.addresses)}"
             else:
@@ -108,7 +108,7 @@ class CniPlugin:
             raise RefusedError(wrong, code="not-as-it-was", hint="delete the container and add it again")
 
     async def _collect(self, collect: CniCollect) -> None:
-        """Of this CNI network only: the runtime says nothing of others' containers."""
+        """Collect endpoints of this CNI network only: the runtime's list has no containers of others."""
         prefix = protocol.origins_of(collect.network)
         try:
             rows = self._membership().live.rows.values()
@@ -118,11 +118,11 @@ class CniPlugin:
         await self._collect_all(sorted(origins - collect.valid))
 
     async def _collect_all(self, origins: list[str]) -> None:
-        """Detach them. One that fails does not keep the others from being done; the first error is raised after."""
+        """Detach all of them even if one fails; raise the first error afterwards."""
         try:
             member = self._membership()
         except RefusedError:
-            return  # who is in no cluster has no endpoints
+            return  # outside a cluster there are no endpoints
         errors: list[Exception] = []
         limit = trio.CapacityLimiter(COLLECTED_AT_ONCE)
 
@@ -147,7 +147,7 @@ class CniPlugin:
 
 
 def _plugged(member: ClusterAccess, row: LocalEndpointRow, network: NetworkView) -> answer.AttachedInterface:
-    """What datapath.attach has made: IPv4 without its subnet, which is on a route, and IPv6 with it."""
+    """Describe the interface that the datapath made: IPv4 without its subnet, which has a route, and IPv6 with it."""
     view = member.live.view
     subnets = [parse_subnet(text) for text in network.record.subnets]
     mates = [mate for mate in member.live.rows.values() if sandbox_of(mate) == sandbox_of(row)]

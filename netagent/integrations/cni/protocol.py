@@ -1,8 +1,8 @@
-"""What a CNI runtime asks, as one value. Pure.
+"""The calls of a CNI runtime as values. Pure.
 
-A call is the variables CNI_* and a configuration in JSON on standard input; see the specification,
-https://www.cni.dev/docs/spec/. Everything is checked here, once, and for each verb only as far as it needs: DEL and
-GC must work with a configuration that ADD would refuse.
+A call consists of the variables CNI_* and a configuration in JSON on standard input; see the specification,
+https://www.cni.dev/docs/spec/. This module checks everything, for each verb only what it needs: DEL and GC must work
+with a configuration that ADD would refuse.
 
     {"cniVersion": "1.0.0", "name": "app-net", "type": "netagent", "network": "app"}
 """
@@ -25,65 +25,65 @@ _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 BAD_VERSION, BAD_JSON = "cni-version", "cni-json"
-"""Codes of InputError that have a number of their own in CNI (netagent.integrations.cni.answer)."""
+"""Codes of InputError that have their own code in CNI (netagent.integrations.cni.answer)."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-"""Of a network and of a container; both patterns are the specification's, and 255 is our bound."""
+"""Identifier of a network or a container; the patterns are the specification's, the bound of 255 is ours."""
 _IFNAME = re.compile(r"[^\s/:]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One interface of one container: the specification's primary key for whatever a plug-in keeps."""
+    """One interface of one container: by the specification, the primary key of a plug-in's state."""
 
     network: str
-    """By the name of its CNI configuration, which is not the name of a network of ours."""
+    """The name of its CNI configuration, which is not the name of a netagent network."""
     container_id: str
     ifname: str
 
     @property
     def origin(self) -> str:
-        """As our endpoints keep it."""
+        """Return the origin of the endpoint."""
         return f"{origins_of(self.network)}{self.container_id}/{self.ifname}"
 
 
 def origins_of(network: str) -> str:
-    """How the origins of all attachments of a CNI configuration begin. No identifier has a slash in it."""
+    """Return the common prefix of the origins of a CNI configuration. Identifiers never contain a slash."""
     return f"cni:{network}/"
 
 
 @dataclass(frozen=True, slots=True)
 class CniAdd:
-    """ADD: make it."""
+    """ADD: attach the container."""
 
     version: str
     attachment: Attachment
     netns: str
     request: AttachRequest
     previous: Mapping[str, Any]
-    """What the plug-ins before us in the chain made; {} when we are the first."""
+    """The result of the earlier plug-ins in the chain; {} if ours is the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniDelete:
-    """DEL: whatever there is of it."""
+    """DEL: remove what exists of it."""
 
     attachment: Attachment
 
 
 @dataclass(frozen=True, slots=True)
 class CniCheck:
-    """CHECK: is it still as ADD left it?"""
+    """CHECK: verify that it is still as ADD left it."""
 
     attachment: Attachment
     netns: str
     addresses: frozenset[str]
-    """Of the result of ADD, without prefix length."""
+    """Addresses in the result of ADD, without prefix length."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniCollect:
-    """GC: all of one CNI network but these origins."""
+    """GC: remove all attachments of one CNI network except these origins."""
 
     network: str
     valid: frozenset[str]
@@ -91,15 +91,15 @@ class CniCollect:
 
 @dataclass(frozen=True, slots=True)
 class CniStatus:
-    """STATUS: would an ADD work?"""
+    """STATUS: report whether an ADD would work."""
 
     network: str
-    """By the name or id that we know it by."""
+    """The name or id of the netagent network."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniVersion:
-    """VERSION."""
+    """VERSION: report the supported versions."""
 
     version: str
 
@@ -108,7 +108,7 @@ Order: TypeAlias = CniAdd | CniDelete | CniCheck | CniCollect | CniStatus | CniV
 
 
 def configuration_untrusted(stdin: bytes) -> dict[str, Any]:
-    """The configuration as an object; {} when there is none. InputError."""
+    """Parse the configuration as an object; {} when there is none. Raises InputError."""
     if not stdin.strip():
         return {}
     try:
@@ -121,13 +121,13 @@ def configuration_untrusted(stdin: bytes) -> dict[str, Any]:
 
 
 def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, Any]) -> Order:
-    """What to do. InputError, whose code says whether it was variable, version, field or value."""
+    """Parse a call. Raises InputError, whose code says whether a variable, version, field or value is wrong."""
     verb = variables.get("CNI_COMMAND", "")
     if verb == "VERSION":
         return CniVersion(_version(configuration) if configuration.get("cniVersion") else SUPPORTED[-1])
     if verb not in {"ADD", "DEL", "CHECK", "GC", "STATUS"}:
         raise InputError(
-            f"CNI_COMMAND={verb[:40]!r} is no command",
+            f"CNI_COMMAND={verb[:40]!r} is not a command",
             code=BAD_ENVIRONMENT,
             hint="known are ADD, DEL, CHECK, GC, STATUS and VERSION",
         )
@@ -150,7 +150,7 @@ def order_untrusted(variables: Mapping[str, str], configuration: Mapping[str, An
     netns = variables.get("CNI_NETNS", "")
     if not netns.startswith("/"):
         raise InputError(
-            f"CNI_NETNS={netns[:80]!r} is no path of a network namespace",
+            f"CNI_NETNS={netns[:80]!r} is not the path of a network namespace",
             code=BAD_ENVIRONMENT,
             hint="give it as /run/netns/NAME or /proc/PID/ns/net",
         )
@@ -196,43 +196,43 @@ def _attachment(network: str, variables: Mapping[str, str]) -> Attachment:
     ifname = variables.get("CNI_IFNAME", "")
     if not _IFNAME.fullmatch(ifname) or ifname in {".", ".."}:
         text = f"CNI_IFNAME is {ifname[:40]!r}" if ifname else "CNI_IFNAME is missing"
-        raise InputError(text, code=BAD_ENVIRONMENT, hint="give the name of an interface, such as eth0")
+        raise InputError(text, code=BAD_ENVIRONMENT, hint="use the name of an interface, such as eth0")
     return Attachment(network, container_id, ifname)
 
 
 def _valid_attachments(network: str, value: object) -> frozenset[str]:
-    # Without the list everything would be taken down: refuse rather than guess.
+    # Without the list GC would remove everything: refuse rather than guess.
     if not isinstance(value, list):
-        raise InputError(f"{VALID_ATTACHMENTS} is no list", hint="GC needs to know what to keep")
+        raise InputError(f"{VALID_ATTACHMENTS} is not a list", hint="GC needs the attachments to keep")
     found = set()
     for item in value:
         one = item if isinstance(item, dict) else {}
         if not isinstance(one.get("containerID"), str) or not isinstance(one.get("ifname"), str):
             text = f"{VALID_ATTACHMENTS} has an item without containerID and ifname"
-            raise InputError(text, hint="GC needs to know what to keep")
+            raise InputError(text, hint="GC needs the attachments to keep")
         found.add(Attachment(network, one["containerID"], one["ifname"]).origin)
     return frozenset(found)
 
 
 def _previous(value: object) -> Mapping[str, Any]:
-    """`prevResult`, whose parts have their types from here on."""
+    """Parse `prevResult` and check the types of its parts."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError("prevResult is no object", hint="give the result of the plug-in before")
+        raise InputError("prevResult is not an object", hint="pass the result of the previous plug-in")
     for field in ("interfaces", "ips", "routes"):
         items = value.get(field) or []
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            text = f"{field} of prevResult is no list of objects"
-            raise InputError(text, hint="give the result of the plug-in before")
+            text = f"{field} of prevResult is not a list of objects"
+            raise InputError(text, hint="pass the result of the previous plug-in")
     if not isinstance(value.get("dns") or {}, dict):
-        raise InputError("dns of prevResult is no object", hint="give the result of the plug-in before")
+        raise InputError("dns of prevResult is not an object", hint="pass the result of the previous plug-in")
     return value
 
 
 def _previous_addresses(previous: Mapping[str, Any]) -> frozenset[str]:
     if not previous:
-        raise InputError("CHECK needs prevResult", hint="give the result of ADD")
+        raise InputError("CHECK needs prevResult", hint="pass the result of ADD")
     found = (str(item.get("address", "")).partition("/")[0] for item in previous.get("ips") or [])
     return frozenset(_canonical(address) for address in found)
 

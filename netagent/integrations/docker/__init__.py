@@ -1,5 +1,5 @@
-"""Docker: a network and IPAM plug-in, and a follower of containers and networks by Docker's API.
+"""Docker: a network and IPAM plug-in, and a watcher of containers and networks through Docker's API.
 
-Read `protocol` and `plugin` (what dockerd asks), `engine` and `container` (its API), `watcher`, `mirror`,
+Read `protocol` and `plugin` (calls of dockerd), `engine` and `container` (its API), `watcher`, `mirror`,
 `integration`.
 """

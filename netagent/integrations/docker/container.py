@@ -1,10 +1,10 @@
-"""A container as Docker's API tells of it, and the endpoint we make of it. Pure.
+"""A container as Docker's API describes it, and the fields of its endpoint. Pure.
 
     GET /containers/ID/json    name, labels, health, and for each network its endpoint, aliases and links
-    GET /networks/ID           which endpoints there are, and whose
+    GET /networks/ID           the endpoints and their containers
 
 A container that was created but not started has networks without endpoint ids: its aliases and labels are known
-before its first program runs, if the creation was noticed.
+before its first program runs, if the watcher saw the creation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from netagent.model.ids import is_name, nearest_name
 from netagent.model.records import Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
-"""On a Docker network: made by an agent for the network with this id, and removed with it."""
+"""Label of a Docker network that an agent made for the network with this id, and removes with it."""
 _PORT = re.compile(r"[0-9]{1,5}/(tcp|udp|sctp)")
 MAX_LINKS = 64
 MAX_ALIASES = 64
@@ -37,7 +37,7 @@ class Interface:
     """A container's place in a Docker network. `endpoint` and `network_id` are `""` before it starts."""
 
     network: str
-    """As the user named it, or its name."""
+    """The name or id by which the user chose it."""
     network_id: str
     endpoint: str
     aliases: tuple[str, ...]
@@ -47,27 +47,27 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerContainer:
-    """What matters of one container."""
+    """The relevant facts about one container."""
 
     container_id: str
     name: str
     running: bool = False
     pid: int = 0
-    """Of its first process, on the host; 0 while it does not run."""
+    """Pid of its first process on the host; 0 while it does not run."""
     sandbox_key: str = ""
     health: Health = Health.UNKNOWN
     has_check: bool = False
-    """It has a health check, also before it is started."""
+    """True if it has a health check; known before it is started."""
     image: str = ""
     """The image's id."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Its image's among them."""
+    """Including those of its image."""
     published: tuple[str, ...] = ()
-    """`8080:80/tcp`: ports of the host that Docker leads to it."""
+    """`8080:80/tcp`: ports of the host that Docker forwards to it."""
     interfaces: tuple[Interface, ...] = ()
 
     def interface_in(self, network: DockerNetwork) -> Interface | None:
-        """Its place in one network."""
+        """Return its interface in one network."""
         for one in self.interfaces:
             if network.docker_id in {one.network_id, one.network} or one.network == network.name:
                 return one
@@ -76,23 +76,23 @@ class DockerContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerNetwork:
-    """A network as Docker has it."""
+    """A network as Docker describes it."""
 
     docker_id: str
     name: str
     driver: str
     ipam_driver: str = ""
     ipam_network: str = ""
-    """What `--ipam-opt netagent.network=` said."""
+    """The value of `--ipam-opt netagent.network=`."""
     mirror_of: str = ""
-    """Id of the network that an agent made it for."""
+    """Id of the netagent network for which an agent made it."""
     endpoints: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Only of a single network: endpoint id -> (name, container id or '' while the container starts)."""
+    """Only when a single network is read: endpoint id -> (name, container id or '' while the container starts)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFields:
-    """What an endpoint's row says for people and programs (Endpoints.change)."""
+    """The fields of an endpoint's row that Docker determines (Endpoints.change)."""
 
     name: str
     service: str
@@ -106,7 +106,7 @@ class EndpointFields:
 def fields_of(
     container: DockerContainer, interface: Interface | None
 ) -> tuple[EndpointFields, tuple[str, ...]]:
-    """The endpoint, and one sentence for each thing in its labels that can't be followed."""
+    """Return the fields of the endpoint, and one sentence for each invalid label."""
     found = described(
         container.labels,
         container.name,
@@ -118,7 +118,7 @@ def fields_of(
     links: tuple[Link, ...] = ()
     if interface is not None:
         short = container.container_id[:12]
-        # Docker adds the short id to the aliases of some of its releases; nobody asks for it by that on other hosts.
+        # Some releases of Docker add the short id to the aliases; it is useless as a name on other hosts.
         aliases = names_from(alias for alias in interface.aliases if alias not in {short, container.name})
         links = tuple(filter(None, map(_link, interface.links)))
     fields = EndpointFields(
@@ -134,7 +134,7 @@ def fields_of(
 
 
 def as_change(fields: EndpointFields) -> dict[str, Any]:
-    """As Endpoints.change takes them."""
+    """Return the fields as arguments of Endpoints.change."""
     return {one.name: getattr(fields, one.name) for one in dataclass_fields(fields)}
 
 
@@ -148,7 +148,7 @@ def _link(text: str) -> Link | None:
 
 
 def container_untrusted(value: Any) -> DockerContainer:
-    """From `GET /containers/ID/json`. InputError."""
+    """Parse `GET /containers/ID/json`. Raises InputError."""
     top = _object(value)
     state, settings = _object(top.get("State")), _object(top.get("NetworkSettings"))
     health = _text(_object(state.get("Health")).get("Status"))
@@ -156,7 +156,7 @@ def container_untrusted(value: Any) -> DockerContainer:
     labels = _object(config.get("Labels"))
     check = _texts(_object(config.get("Healthcheck")).get("Test"))
     has_check = bool(check) and check[0] != "NONE"
-    # Docker says nothing of it until its first program runs.
+    # Docker reports no health until the container's first program runs.
     unsaid = Health.STARTING if has_check and not health else Health.UNKNOWN
     pid = state.get("Pid")
     return DockerContainer(
@@ -184,7 +184,7 @@ def container_untrusted(value: Any) -> DockerContainer:
 
 
 def _published(ports: Mapping[str, Any]) -> tuple[str, ...]:
-    """As `attach --publish` writes them. Docker tells of an address of each family where a port is open on all."""
+    """Return ports in the form of `attach --publish`. For a port on all addresses Docker lists one of each family."""
     found = set()
     for inside, bindings in ports.items():
         for binding in map(_object, _list(bindings)):
@@ -196,13 +196,13 @@ def _published(ports: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def image_labels_untrusted(value: Any) -> dict[str, str]:
-    """From `GET /images/ID/json`. InputError."""
+    """Parse `GET /images/ID/json`. Raises InputError."""
     labels = _object(_object(_object(value).get("Config")).get("Labels"))
     return {key: _text(text) for key, text in labels.items()}
 
 
 def network_untrusted(value: Any) -> DockerNetwork:
-    """From `GET /networks/ID`, or one item of `GET /networks`. InputError."""
+    """Parse `GET /networks/ID`, or one item of `GET /networks`. Raises InputError."""
     top = _object(value)
     ipam = _object(top.get("IPAM"))
     endpoints = {}
@@ -222,12 +222,12 @@ def network_untrusted(value: Any) -> DockerNetwork:
 
 
 def networks_untrusted(value: Any) -> list[DockerNetwork]:
-    """From `GET /networks`. InputError."""
+    """Parse `GET /networks`. Raises InputError."""
     return [network_untrusted(one) for one in _list(value)]
 
 
 def container_ids_untrusted(value: Any) -> list[tuple[str, tuple[str, ...]]]:
-    """From `GET /containers/json`: ids, and the networks each is in, as the user named them. InputError."""
+    """Parse `GET /containers/json`: ids, and the networks of each, as the user named them. Raises InputError."""
     return [
         (
             _id(_object(one).get("Id")),
@@ -238,7 +238,7 @@ def container_ids_untrusted(value: Any) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Whether it can stand in a path of the API."""
+    """True if the value may be part of a path of the API."""
     return isinstance(value, str) and value.isascii() and value.isalnum()
 
 
@@ -249,7 +249,7 @@ def _id(value: Any) -> str:
 
 
 def _line(value: Any) -> str:
-    """A text that may become part of a path or of a name."""
+    """Return a text that may become part of a path or of a name."""
     text = _text(value)
     if not text.isprintable():
         raise _wrong("a printable text")

@@ -1,8 +1,8 @@
-"""A client of Docker's API on its unix socket: one connection a request, everything bounded.
+"""A client of Docker's API on its unix socket: one connection per request, everything bounded.
 
-h11 speaks HTTP; this file moves its bytes. Docker answers most questions in a millisecond, but `inspect` of a
-container that is being started waits for the start, so every request has a deadline. Paths carry no API version: the
-daemon then answers in its own, and what we read has been the same since 1.24.
+h11 parses HTTP; this file moves its bytes. Docker answers most requests in a millisecond, but `inspect` of a
+container that is being started waits for the start, so every request has a deadline. Paths contain no API version:
+the daemon then uses its own, and the fields that we read have not changed since 1.24.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from netagent.errors import FailedError, InputError
 
 DEADLINE_S = 10.0
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""A network with 10,000 containers is inspected in 3 MB."""
+"""`inspect` of a network with 10,000 containers takes 3 MB."""
 MAX_EVENT_BYTES = 1024 * 1024
-"""An event carries all labels of its container."""
+"""An event contains all labels of its container."""
 MAX_REQUESTS = 32
-"""At once; further ones wait. Requests about containers that are being started take their time."""
+"""Concurrent requests; further ones wait. Requests about containers that are being started take longer."""
 _CHUNK_BYTES = 65536
 
 
 class EngineError(FailedError):
-    """Docker is not there, or says no. `status` is HTTP's, 0 when there was none."""
+    """Docker does not answer, or refuses. `status` is HTTP's, 0 without an answer."""
 
     def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
         super().__init__(message, code="docker", thing="docker", hint=hint)
@@ -38,20 +38,20 @@ class EngineError(FailedError):
 
 
 class Engine:
-    """Docker at one socket."""
+    """A client of Docker at one socket."""
 
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._room = trio.CapacityLimiter(MAX_REQUESTS)
 
     async def get(self, path: str, **query: str) -> Any:
-        """The JSON at `path`. EngineError."""
+        """Return the JSON at `path`. Raises EngineError."""
         return await self.call("GET", path, query=query)
 
     async def call(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
     ) -> Any:
-        """One request; the JSON of its answer, None for an empty one. EngineError, InputError if it is no JSON."""
+        """Send one request; return the answer's JSON, None if empty. Raises EngineError; InputError if not JSON."""
         async with self._room:
             with trio.move_on_after(DEADLINE_S):
                 async with self._exchange(method, path, query or {}, body) as answer:
@@ -61,11 +61,11 @@ class Engine:
 
     @asynccontextmanager
     async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Events]:
-        """Docker's events from the moment the block is entered. EngineError, also when they end inside the block."""
+        """Yield Docker's events from the moment the block is entered. EngineError, also if they end in the block."""
         query = {"filters": json.dumps(filters)}
         async with self._exchange("GET", "/events", query, None) as answer:
             if answer.status != 200:
-                text = f"Docker refuses to tell of events (status {answer.status})"
+                text = f"Docker refused the request for events (status {answer.status})"
                 raise EngineError(text, status=answer.status)
             yield Events(answer)
 
@@ -73,7 +73,7 @@ class Engine:
     async def _exchange(
         self, method: str, path: str, query: Mapping[str, str], body: object
     ) -> AsyncIterator[_Answer]:
-        """An answer whose head is there."""
+        """Send a request; yield the answer once its head has arrived."""
         try:
             async with await trio.open_unix_socket(str(self._path)) as stream:
                 machine = h11.Connection(h11.CLIENT)
@@ -87,12 +87,12 @@ class Engine:
                 yield _Answer(head.status_code, machine, stream)
         except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
             raise EngineError(
-                f"Docker can't be asked at {self._path}: {error}", hint="see `systemctl status docker`"
+                f"cannot reach Docker at {self._path}: {error}", hint="see `systemctl status docker`"
             ) from None
 
 
 class _Answer:
-    """The content that follows a head."""
+    """The body of an answer."""
 
     def __init__(self, status: int, machine: h11.Connection, stream: trio.abc.Stream) -> None:
         self.status = status
@@ -100,12 +100,12 @@ class _Answer:
         self._stream = stream
 
     async def read(self) -> bytes:
-        """The next piece; empty at the end."""
+        """Return the next part; empty at the end."""
         event = await _next_event(self._machine, self._stream)
         return bytes(event.data) if isinstance(event, h11.Data) else b""
 
     async def read_all(self) -> bytes:
-        """All of it. EngineError when that is too much."""
+        """Return the whole body. EngineError when it is too large."""
         content = bytearray()
         while piece := await self.read():
             content += piece
@@ -115,21 +115,21 @@ class _Answer:
 
 
 class Events:
-    """One JSON object a line. What is none is passed over: the next look at the whole state makes up for it."""
+    """A stream of JSON objects, one per line. Invalid lines are ignored: the next full comparison covers them."""
 
     def __init__(self, answer: _Answer) -> None:
         self._answer = answer
         self._rest = b""
 
     async def read(self) -> list[dict[str, Any]]:
-        """The next ones, at least one. EngineError when there will be no more."""
+        """Return the next events, at least one. EngineError when the stream has ended."""
         while True:
             piece = await self._answer.read()
             if not piece:
-                raise EngineError("Docker ended its events")
+                raise EngineError("Docker ended the stream of events")
             *lines, self._rest = (self._rest + piece).split(b"\n")
             if len(self._rest) > MAX_EVENT_BYTES:
-                raise EngineError(f"one event of Docker is longer than {MAX_EVENT_BYTES} bytes")
+                raise EngineError(f"an event of Docker is longer than {MAX_EVENT_BYTES} bytes")
             found = [event for event in map(_event_untrusted, lines) if event is not None]
             if found:
                 return found

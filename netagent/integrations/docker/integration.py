@@ -1,7 +1,7 @@
-"""Docker as a whole: the plug-in's socket, the follower of containers, the mirror of networks, the accepts.
+"""The Docker integration: the plug-in's socket, the watcher of containers, the mirror of networks, iptables rules.
 
-It runs for the agent's whole life, in a cluster or not. Without Docker it costs one refused connection every half
-second, and waits.
+It runs while the agent runs, in a cluster or not. Without Docker it waits, at the cost of one refused connection
+every half second.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from netagent.model.ids import NetworkId
 from netagent.model.records import Health
 
 NAMED_S = 2.0
-"""How long an endpoint waits for Docker to say its container's name. Without an answer, as while dockerd restores its
-containers before it serves its API, it goes by its id until the name is known."""
+"""How long an endpoint waits until Docker reports its container's name. Without an answer, for instance while dockerd
+restores its containers before it serves its API, the endpoint has its id as name until the name is known."""
 
 logger = logging.getLogger("netagent.integrations.docker")
 _limited = Limited(logger)
 
 
 class DockerIntegration:
-    """One Docker on this host."""
+    """The integration with the Docker of this host."""
 
     def __init__(self, config: Config, membership: Membership, listener: socket.socket | None) -> None:
-        """`listener`: the plug-in's socket, where a service manager holds it for us."""
+        """`listener`: the plug-in's socket, if the service manager passes it."""
         self._config = config
         self._membership = membership
         self._listener = listener
-        # Docker calls a plug-in by the name of its socket.
+        # Docker names a plug-in after its socket.
         driver = config.docker_plugin.stem
         self._engine = Engine(config.docker_socket)
         self._arrivals = NetnsWaiter(self._enter, self._note_failure)
@@ -59,7 +59,7 @@ class DockerIntegration:
         self._failures: dict[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; `started` when dockerd can call. FailedError or RefusedError without its socket."""
+        """Run until cancelled; `started` when dockerd can call. FailedError or RefusedError without its socket."""
         if self._listener is None:
             _make_folder(self._config)
         async with trio.open_nursery() as nursery:
@@ -68,14 +68,14 @@ class DockerIntegration:
             if self._config.docker_mirror:
                 nursery.start_soon(self._mirror.run)
             app, never = self._plugin.app(), trio.Event()
-            # No group: whoever may call the plug-in may do to networks what root may.
+            # No group: a caller of the plug-in can do everything to networks that root can.
             serving = partial(serve, listener=self._listener)
             await nursery.start(serving, app, self._config.docker_plugin, "", never)
             task_status.started()
 
     def troubles(self) -> tuple[str, ...]:
-        """Sentences for people, sorted: what could not be done, and what to do about it."""
-        # Who has left since is no trouble any more.
+        """Return sentences for the operator, sorted: what failed, and what to do about it."""
+        # Drop failures of containers that have ended since.
         self._failures = {
             one: text for one, text in self._failures.items() if self._arrivals.is_expected(one)
         }
@@ -90,7 +90,7 @@ class DockerIntegration:
             return ()
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
-        """Until `docker run --network` finds a network that was just made; the caller bounds it."""
+        """Wait until `docker run --network` finds a new network; the caller sets a timeout."""
         if self._config.docker_mirror and self._follower.connected:
             await self._mirror.wait_mirrored(network_id)
 
@@ -107,26 +107,27 @@ class DockerIntegration:
             known = DockerContainer(container_id=container_id or arrival.endpoint, name=name)
         interface = known.interface_in(network) if network is not None else None
         fields = facts.as_change(facts.fields_of(known, interface)[0])
-        # What was read of its health is of an earlier start. Where nothing was read yet it may have a check: it is
-        # without names until it has been read, which is as soon as Docker has started it.
+        # A health that was read before belongs to an earlier start. If nothing was read yet, it may have a check: it
+        # gets no names until it has been read, which happens as soon as Docker has started it.
         was_read = self._follower.known(container_id, name) is not None
         fields["health"] = Health.STARTING if known.has_check or not was_read else Health.UNKNOWN
         await member.endpoints.staged.enter(origin, arrival.sandbox_key, behind_runtime=True, **fields)
         self._failures.pop(arrival.endpoint, None)
-        # Whatever was read of it before it was in went nowhere.
+        # Read it again: what was read before the endpoint was published could not be applied.
         seen = self._follower.known(container_id, name)
         self._follower.look_at(seen.container_id if seen is not None else container_id or known.container_id)
 
     async def _who(
         self, arrival: AwaitedNamespace, row: LocalEndpointRow
     ) -> tuple[str, str, DockerNetwork | None]:
-        """The container's name and id ('' when not known yet), and its Docker network.
+        """Return the container's name and id ('' when not known yet), and its Docker network.
 
-        Never by inspecting the container: that waits until it has started.
+        Never inspect the container for this: Docker answers only when it has started.
         """
         question = self._asked.get(arrival.docker_network)
         if question is None:
-            # Whoever comes while it is on its way shares the answer: Docker lists an endpoint before it calls Join.
+            # A caller that comes while the request is in progress shares its answer: Docker lists an endpoint before
+            # it calls Join.
             question = self._asked[arrival.docker_network] = _NetworkQuestion(trio.Event())
             try:
                 with trio.move_on_after(NAMED_S):
@@ -157,7 +158,7 @@ class DockerIntegration:
 
 
 class _NetworkQuestion:
-    """What is being asked of Docker about one of its networks."""
+    """A request to Docker about one of its networks that is in progress."""
 
     def __init__(self, answered: trio.Event) -> None:
         self.answered = answered
@@ -169,7 +170,7 @@ def _make_folder(config: Config) -> None:
         config.docker_plugin.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise FailedError(
-            f"cannot make the folder of {config.docker_plugin}: {error.strerror}",
+            f"cannot create the folder of {config.docker_plugin}: {error.strerror}",
             thing=str(config.docker_plugin),
-            hint="choose another with docker.plugin",
+            hint="choose another one with docker.plugin",
         ) from None

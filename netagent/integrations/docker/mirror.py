@@ -1,14 +1,14 @@
-"""Docker's networks kept as ours are, so that `docker run --network app` just works on every host.
+"""Mirrors the cluster's networks in Docker, so that `docker run --network app` works on every host.
 
-A mirror is a Docker network with the name of ours, our driver and IPAM, and the subnets spelt out (without that
-Docker refuses `--ip`), labelled with the network's id. It is made when the network appears, made again when somebody
-prunes it, and removed with the network. A network of that name without our label is somebody else's: left alone and
-reported.
+A mirror is a Docker network with the name of a netagent network, our driver and IPAM, and its subnets (without them
+Docker refuses `--ip`), labelled with the network's id. It is created when the network appears, recreated when a user
+prunes it, and removed with the network. A Docker network of that name without our label belongs to the user: it stays
+and is reported.
 
     desired    networks in force      observed    GET /networks      plan    the difference (pure, below)
 
-Only what is known to be removed is removed: a stopped container refers to its Docker network by id and could not
-start again in a new one of the same name.
+A mirror is removed only if its network is known to be removed: a stopped container refers to its Docker network by id
+and could not start again in a new one of the same name.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from netagent.model.subnet import parse_subnet
 from netagent.registry.view import NetworkView, RegistryView
 
 RETRY_S = 2.0
-"""After a failure; and a network whose last container leaves can be removed then."""
+"""Seconds to the next attempt after a failure; a network whose last container has left can be removed then."""
 MEMBERSHIP_S = 0.5
-"""How soon a cluster that was entered or left is noticed."""
+"""Seconds between checks whether the host has joined or left a cluster."""
 _CONFLICT = {403, 409}
 
 logger = logging.getLogger("netagent.integrations.docker")
@@ -45,18 +45,18 @@ _limited = Limited(logger)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do to Docker's networks."""
+    """Changes to Docker's networks."""
 
     networks: frozenset[NetworkId]
-    """Those that it is about."""
+    """The networks concerned."""
     create: tuple[NetworkView, ...]
     remove: tuple[DockerNetwork, ...]
     troubles: Mapping[str, str]
-    """One sentence for each network that can't be mirrored, by its name."""
+    """One sentence for each network that cannot be mirrored, by its name."""
 
 
 class DockerMirror:
-    """Follows the view and Docker's networks."""
+    """Keeps Docker's networks like those of the view."""
 
     def __init__(self, engine: Engine, membership: Membership, follower: DockerWatcher, driver: str) -> None:
         self._engine = engine
@@ -69,7 +69,7 @@ class DockerMirror:
         self.troubles: Mapping[str, str] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             docker_changed = self._follower.networks_changed
             member = self._member()
@@ -85,12 +85,12 @@ class DockerMirror:
                         nursery.start_soon(_then_cancel, wait, nursery.cancel_scope)
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
-        """Until the network's mirror has been made, or can't be; the caller bounds it."""
+        """Wait until the network's mirror has been created, or cannot be; the caller sets a timeout."""
         while network_id not in self._done:
             await self._changed.wait()
 
     async def _once(self, member: ClusterAccess | None) -> bool:
-        """Compare and mend. False: try again soon."""
+        """Compare, and change Docker's networks. False: try again soon."""
         if not self._follower.connected:
             return False
         try:
@@ -98,14 +98,14 @@ class DockerMirror:
             if member is not None:
                 self._was_member = True
                 plan = plan_mirror(member.live.view, observed, self._driver)
-            elif self._was_member:  # it has left its cluster; at a start it may not have entered yet
+            elif self._was_member:  # it has left its cluster; after a start it may not have rejoined yet
                 left = tuple(network for network in observed if _is_mirror(network, self._driver))
                 plan = Plan(frozenset(), (), left, {})
             else:
                 return True
             return await self._carry_out(plan)
         except NetagentError as error:
-            _limited.warning("mirror", f"cannot keep Docker's networks as ours: {error}")
+            _limited.warning("mirror", f"cannot mirror networks in Docker: {error}")
             return False
 
     async def _carry_out(self, plan: Plan) -> bool:
@@ -113,23 +113,23 @@ class DockerMirror:
         for docker in plan.remove:
             try:
                 await self._engine.call("DELETE", f"/networks/{quote(docker.docker_id)}")
-                logger.info("removed Docker's network %s, whose network is gone", docker.name)
+                logger.info("removed Docker's network %s: its network was removed", docker.name)
             except EngineError as error:
                 if error.status not in {*_CONFLICT, 404}:
                     raise
                 if error.status != 404:
                     troubles[docker.name] = (
-                        f"Docker's network {docker.name} can't be removed with its network: containers are in it; "
-                        f"`docker network disconnect -f {docker.name} CONTAINER` each"
+                        f"Docker's network {docker.name} has containers and cannot be removed with its network; "
+                        f"type `docker network disconnect -f {docker.name} CONTAINER` for each"
                     )
         for network in plan.create:
             try:
                 await self._engine.call("POST", "/networks/create", body=creation(network, self._driver))
-                logger.info("made Docker's network %s", network.unique_name)
+                logger.info("created Docker's network %s", network.unique_name)
             except EngineError as error:
                 if not error.status:
                     raise
-                troubles[network.unique_name] = f"network {network.unique_name} can't be mirrored: {error}"
+                troubles[network.unique_name] = f"cannot mirror network {network.unique_name}: {error}"
         for name, sentence in troubles.items():
             if self.troubles.get(name) != sentence:
                 logger.warning("%s", sentence)
@@ -158,7 +158,7 @@ class DockerMirror:
 
 
 def plan_mirror(view: RegistryView, observed: Iterable[DockerNetwork], driver: str) -> Plan:
-    """What differs. Pure."""
+    """Return the difference between the networks in force and Docker's. Pure."""
     create: list[NetworkView] = []
     troubles: dict[str, str] = {}
     mirrors: dict[str, DockerNetwork] = {}
@@ -179,19 +179,19 @@ def plan_mirror(view: RegistryView, observed: Iterable[DockerNetwork], driver: s
             continue
         other = by_name.get(name)
         if not any(parse_subnet(subnet).version == 4 for subnet in network.record.subnets):
-            troubles[name] = f"network {name} can't be mirrored in Docker, whose networks need IPv4"
+            troubles[name] = f"network {name} cannot be mirrored in Docker, whose networks need IPv4"
         elif other is None or name in removed:
             create.append(network)
         elif not (other.ipam_driver == driver and other.ipam_network in {name, network.network_id}):
             own = f"Docker has a network {name} of its own (driver {other.driver})"
             troubles[name] = (
-                f"{own}, so `--network {name}` means that one; remove it, and the agent makes ours"
+                f"{own}, so `--network {name}` means that one; remove it, and the agent creates netagent's"
             )
     return Plan(frozenset(view.networks), tuple(create), tuple(remove), troubles)
 
 
 def creation(network: NetworkView, driver: str) -> dict[str, Any]:
-    """The body of `POST /networks/create`."""
+    """Return the body of `POST /networks/create`."""
     subnets = network.record.subnets
     return {
         "Name": network.unique_name,

@@ -1,11 +1,11 @@
-"""Containers that Docker has joined and whose namespace is about to appear.
+"""Waits for the namespaces of containers that Docker has joined.
 
 Docker calls Join before the container's namespace exists. Its file, the sandbox key, is mounted 120 to 160 ms later,
-and the container's first program starts some 120 ms after that (seen with 26.1 on two cores): in between lies the
-moment to make the resolver's sockets and to publish the record, so that names work from the first instant.
+and the container's first program starts some 120 ms after that (seen with 26.1 on two cores). In between, the agent
+creates the resolver's sockets and publishes the record, so that names work from the first instant.
 
-One task looks at all expected files. A stat(2) takes 2 us: 200 containers started at once cost 4 % of a core while
-they start, and nothing otherwise. inotify would tell of the file's creation only, not of the mount upon it.
+One task checks all expected files. A stat(2) takes 2 us: 200 containers started at once cost 4 % of a core while they
+start, and nothing otherwise. inotify would report only the creation of the file, not the mount on it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from netagent.errors import NetagentError, RefusedError
 POLL_S = 0.01
 RETRY_S = 1.0
 MAX_EXPECTED = 4096
-"""Joined containers without a namespace, at once; further ones are refused."""
+"""Most joined containers without a namespace at a time; further ones are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitedNamespace:
-    """An endpoint whose container will be found at `sandbox_key`."""
+    """An endpoint whose container's namespace will be at `sandbox_key`."""
 
     endpoint: str
     docker_network: str
@@ -39,13 +39,13 @@ class AwaitedNamespace:
 class _Expected:
     arrival: AwaitedNamespace
     until: float
-    """When its endpoint is given up, too: on trio's clock, as `not_before`."""
+    """When to give it up, together with its endpoint; on trio's clock, like `not_before`."""
     not_before: float = 0.0
-    """It is not looked at earlier."""
+    """Do not check it earlier."""
 
 
 class NetnsWaiter:
-    """`enter` is called for each once its namespace is there, again every RETRY_S while it fails, until `forget`."""
+    """Calls `enter` for each once its namespace exists, again every RETRY_S while it fails, until `forget`."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class NetnsWaiter:
         self._wake = trio.Event()
 
     def expect(self, arrival: AwaitedNamespace) -> None:
-        """From now on. RefusedError when there are too many."""
+        """Wait for this one from now on. RefusedError when there are too many."""
         if len(self._expected) >= MAX_EXPECTED and arrival.endpoint not in self._expected:
             raise RefusedError(
-                f"{MAX_EXPECTED} containers are being started",
+                f"{MAX_EXPECTED} containers are already being started",
                 code="too-many",
                 thing=arrival.endpoint[:12],
                 hint="start it again in a moment",
@@ -70,15 +70,15 @@ class NetnsWaiter:
         self._wake.set()
 
     def forget(self, endpoint: str) -> None:
-        """It leaves, or is in."""
+        """Stop waiting: it leaves, or `enter` has succeeded."""
         self._expected.pop(endpoint, None)
 
     def is_expected(self, endpoint: str) -> bool:
-        """Whether it is being waited for, or being entered."""
+        """True while the waiter waits for it, or `enter` runs."""
         return endpoint in self._expected
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         device = namespace_device()
         async with trio.open_nursery() as nursery:
             while True:
@@ -108,12 +108,12 @@ class NetnsWaiter:
 
 
 def namespace_device() -> int:
-    """Of the kernel's file system of namespaces: what a file is on once a namespace is mounted there."""
+    """Return the device of the kernel's file system of namespaces, on which a file is once a namespace is mounted."""
     return Path("/proc/self/ns/net").stat().st_dev
 
 
 def _is_on(path: str, device: int) -> bool:
-    """Whether a namespace is mounted there: before that it is an empty file of the file system around it."""
+    """True if a namespace is mounted there: before, it is an empty file of the file system around it."""
     try:
         return os.stat(path).st_dev == device  # noqa: PTH116 - called a hundred times a second
     except OSError:

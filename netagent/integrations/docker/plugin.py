@@ -1,16 +1,17 @@
-"""What dockerd is answered: network and IPAM driver over Docker's plug-in protocol.
+"""The network and IPAM driver: answers dockerd's calls of the plug-in protocol.
 
     docker network create   RequestPool (IPv4, IPv6), CreateNetwork
     docker run              RequestAddress (IPv4, IPv6), CreateEndpoint, Join; then Docker moves the interface
     end of a container      Leave, DeleteEndpoint, ReleaseAddress (IPv4, IPv6)
 
-dockerd waits for an answer for ever and holds its locks while it does, so each call ends within HANDLER_S. Nothing in
-here asks Docker: inspecting a container inside a call blocks until the call returns. Nothing in here is remembered
-either, but for the address that an IPv6 request belongs to: dockerd does not repeat itself after a restart of
-either side (seen with 26.1: `Activate` and the capabilities, then `Leave` and `DeleteEndpoint` for what has died).
+dockerd waits for an answer without a timeout and holds locks meanwhile, so each call ends within HANDLER_S. This
+module never calls Docker's API: inspecting a container during a call blocks until the call returns. It also keeps no
+state, except the address to which an IPv6 request belongs, because dockerd does not repeat its calls after a restart
+of either side (seen with 26.1: `Activate` and the capabilities, then `Leave` and `DeleteEndpoint` for containers that
+have died).
 
-An endpoint has one offset in both subnets. dockerd asks for its IPv4 address and then, holding the network's lock,
-for its IPv6 address, so the second request is answered with what the first has chosen.
+An endpoint has the same offset in both subnets. dockerd requests its IPv4 address and then, holding the network's
+lock, its IPv6 address, so the plug-in answers the second request with the offset of the first.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse
 from netagent.registry.view import NetworkView
 
 HANDLER_S = 10.0
-"""Longest time for one call. An attach that waits for other hosts' records takes up to 5 s."""
+"""Longest time for one call, in seconds. An attach that waits for other hosts' records takes up to 5 s."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""A container that publishes a range of 10,000 ports is described in 1 MB."""
+"""The description of a container that publishes a range of 10,000 ports takes 1 MB."""
 DEPARTURE_S = 5.0
-"""Longest time that the end of a container waits for us. Interfaces are removed one after the other, each in 20 ms of
-a quiet kernel; after many containers ended at once the rest is finished without dockerd waiting for it."""
+"""Longest time for which the end of a container waits for the plug-in. Interfaces are removed one after the other,
+each in 20 ms of a quiet kernel; if many containers end at once, `run` removes the rest without dockerd waiting."""
 RETRY_S = 1.0
 MAX_PAIRS = 1024
-"""IPv4 addresses whose IPv6 request is awaited: at most one for each network."""
+"""Most IPv4 addresses whose IPv6 request is expected: at most one for each network."""
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -64,10 +65,10 @@ class Plugin:
         self._membership = membership
         self._arrivals = arrivals
         self._pairs: dict[NetworkId, tuple[str, ...]] = {}
-        """The addresses that the last IPv4 request of a network has got, until its IPv6 request."""
+        """The addresses that the last IPv4 request of a network got, until its IPv6 request."""
         self._leaving: set[str] = set()
         self._unfinished: set[str] = set()
-        """Origins to be detached: those that a call is about, and those that no call is about any more."""
+        """Origins to detach: those of calls in progress, and those whose call has ended."""
         self._handlers: Mapping[str, Handler] = {
             "Plugin.Activate": self._activate,
             "NetworkDriver.GetCapabilities": self._capabilities,
@@ -89,16 +90,16 @@ class Plugin:
         }
 
     def app(self) -> Starlette:
-        """The application to serve (netagent.control.server)."""
+        """Return the application to serve (netagent.control.server)."""
         app = Starlette(routes=[Route("/{method:path}", self._serve, methods=["POST"])])
         app.state.stopping = trio.Event()
         return app
 
     async def answer(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """HTTP status and answer of one call; never raises, and never takes longer than HANDLER_S."""
+        """Return HTTP status and answer of one call; never raises, and never takes longer than HANDLER_S."""
         handler = self._handlers.get(method)
         if handler is None:
-            # What dockerd takes for "this driver does not do that"; it then goes on without.
+            # dockerd takes 404 for "this driver does not support it" and continues without.
             return 404, protocol.failure(method, f"netagent has no {method[:80]}")
         try:
             with trio.move_on_after(HANDLER_S):
@@ -107,7 +108,7 @@ class Plugin:
             logger.info("refused %s: %s", method, error)
             return 200, protocol.failure(method, str(error))
         except Exception:
-            logger.exception("%s fails unexpectedly", method)
+            logger.exception("%s failed unexpectedly", method)
             return 200, protocol.failure(
                 method, f"{method} failed unexpectedly; see the log of the netagent agent"
             )
@@ -133,11 +134,11 @@ class Plugin:
         return {"Implements": ["NetworkDriver", "IpamDriver"]}
 
     async def _capabilities(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        # Local: every host has its own Docker network over our shared one, without swarm.
+        # Local: every host has its own Docker network for the shared netagent network, without swarm.
         return {"Scope": "local", "ConnectivityScope": "global"}
 
     async def _ipam_capabilities(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        # No replay of addresses after a restart of dockerd: they are in our journal.
+        # No replay of addresses after a restart of dockerd: they are in the agent's journal.
         return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
 
     async def _address_spaces(self, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,17 +160,19 @@ class Plugin:
         subnet = _subnet(network, request.version)
         if not subnet:
             hint = (
-                "leave --ipv6 away"
+                "leave out --ipv6"
                 if request.version == 6
-                else "Docker's networks need one: make another network"
+                else "Docker's networks need one: create another network"
             )
             raise RefusedError(f"network {name} has no IPv{request.version} subnet", thing=name, hint=hint)
         if request.subnet and request.subnet != subnet:
             text = f"network {name} has the IPv{request.version} subnet {subnet}, not {request.subnet}"
-            raise RefusedError(text, thing=request.subnet, hint=f"type --subnet {subnet}, or none")
+            raise RefusedError(text, thing=request.subnet, hint=f"type --subnet {subnet}, or leave it out")
         if request.ip_range and request.ip_range != subnet:
-            text = "the agents share a network's addresses out to the hosts, so it takes no --ip-range"
-            raise RefusedError(text, thing=request.ip_range, hint="leave it away")
+            text = (
+                "the agents distribute a network's addresses among the hosts, so --ip-range is not possible"
+            )
+            raise RefusedError(text, thing=request.ip_range, hint="leave it out")
         gateway = addresses_of((subnet,), GATEWAY_OFFSET)[0]
         return protocol.pool_answer(PoolId(network.network_id, request.version), subnet, gateway)
 
@@ -177,7 +180,7 @@ class Plugin:
         request = protocol.network_untrusted(value)
         view = self._membership().live.view
         if request.address_spaces != {protocol.ADDRESS_SPACE}:
-            text = "Docker's own IPAM would hand out addresses that containers on other hosts have"
+            text = "Docker's own IPAM would assign addresses that containers on other hosts have"
             meant = (
                 [request.network]
                 if request.network
@@ -186,14 +189,14 @@ class Plugin:
             raise RefusedError(text, code="foreign-ipam", hint=f"type {_line(meant)}")
         unknown = [option for option in request.options if option != protocol.NETWORK_OPTION]
         if unknown:
-            text = f"a network of netagent has no option {unknown[0]!r} in Docker"
+            text = f"netagent's driver has no option {unknown[0]!r} in Docker"
             raise InputError(text, thing=unknown[0], hint="set it with `netagent network create`")
         network = next(
             (n for n in view.networks.values() if set(request.subnets) <= set(n.record.subnets)), None
         )
         if network is not None and set(request.subnets) != set(network.record.subnets):
             name = network.unique_name
-            text = f"network {name} has IPv6 addresses, which its containers must have as well"
+            text = f"network {name} has IPv6, so its Docker network needs IPv6 as well"
             raise RefusedError(text, thing=name, hint=f"add --ipv6: {_line([name])}")
         return {}
 
@@ -217,10 +220,10 @@ class Plugin:
         return protocol.address_answer(addresses[0], subnet)
 
     def _paired(self, network: NetworkView, request: AddressRequest) -> str:
-        """The IPv6 address at the place of the IPv4 address that was asked for just before."""
+        """Return the IPv6 address with the offset of the IPv4 address of the preceding request."""
         pair = self._pairs.pop(network.network_id, None)
         if pair is None:
-            text = f"network {network.unique_name} gives no IPv6 address without an IPv4 address"
+            text = f"network {network.unique_name} assigns no IPv6 address without an IPv4 address"
             raise RefusedError(
                 text, code="bad-address", thing=network.unique_name, hint="start the container again"
             )
@@ -228,10 +231,10 @@ class Plugin:
             return pair[1]
         fitting = addresses_of(network.record.subnets, offset_in(network, request.address))[0]
         raise RefusedError(
-            f"{pair[0]} and {request.address} are not the same place in their subnets",
+            f"{pair[0]} and {request.address} do not have the same offset in their subnets",
             code="bad-address",
             thing=request.address,
-            hint=f"ask for both: --ip {fitting} --ip6 {request.address}",
+            hint=f"type both: --ip {fitting} --ip6 {request.address}",
         )
 
     async def _release_address(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,10 +259,10 @@ class Plugin:
             where = "no network" if not fitting else "more than one network"
             what = " and ".join(request.addresses) or "an endpoint without addresses"
             raise RefusedError(
-                f"{what} is a place in {where} of netagent",
+                f"{what} belongs to {where} of netagent",
                 code="bad-address",
                 thing=request.endpoint[:12],
-                hint="see `netagent network ls`, and make the Docker network anew if its network was replaced",
+                hint="see `netagent network ls`, and recreate the Docker network if its network was replaced",
             )
         row = await member.endpoints.staged.reserve(
             AttachRequest(
@@ -281,7 +284,7 @@ class Plugin:
         if network is None:
             text = "the endpoint or its network was removed at the same moment"
             raise RefusedError(
-                text, code="network-removed", thing=request.endpoint[:12], hint="start it again"
+                text, code="network-removed", thing=request.endpoint[:12], hint="start the container again"
             )
         self._arrivals.expect(
             AwaitedNamespace(
@@ -309,7 +312,7 @@ class Plugin:
         return {}
 
     async def _detach(self, origin: str) -> None:
-        """To the end, or `run` goes on with it: an error would leave the endpoint in Docker's books for ever."""
+        """Detach it, or let `run` complete it later: after an error Docker would keep its endpoint for ever."""
         if origin in self._leaving:
             return
         self._leaving.add(origin)
@@ -328,7 +331,7 @@ class Plugin:
                 self._unfinished.add(origin)
 
     async def run(self) -> None:
-        """Finish what could not be finished inside a call; until cancelled."""
+        """Complete detaches that did not end within a call; run until cancelled."""
         while True:
             await trio.sleep(RETRY_S)
             for origin in tuple(self._unfinished):
@@ -340,19 +343,19 @@ class Plugin:
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _membership_or_none(self) -> Any:
-        """The cluster; None in none: then nothing of ours is left that could be taken down."""
+        """Return the cluster, or None outside one: then there is no endpoint to remove."""
         try:
             return self._membership()
         except RefusedError:
             return None
 
     def _unnamed(self, names: list[str]) -> InputError:
-        text = "Docker did not say which network of netagent this one is"
+        text = "the call of Docker does not name the netagent network"
         return InputError(text, code="no-network", thing=protocol.NETWORK_OPTION, hint=f"type {_line(names)}")
 
 
 def _line(names: list[str]) -> str:
-    """What to type for a network made by hand."""
+    """Return the command for a Docker network made by hand."""
     name = names[0] if len(names) == 1 else "NAME"
     known = f" (known: {', '.join(names[:5])})" if len(names) > 1 else ""
     line = f"docker network create -d netagent --ipam-driver netagent --ipam-opt {protocol.NETWORK_OPTION}={name}"
@@ -360,7 +363,7 @@ def _line(names: list[str]) -> str:
 
 
 def _subnet(network: NetworkView, version: int) -> str:
-    """The network's subnet of that family, `""` if it has none."""
+    """Return the network's subnet of that family, `""` if it has none."""
     for subnet in network.record.subnets:
         if parse_subnet(subnet).version == version:
             return subnet
@@ -371,7 +374,7 @@ def _gateway(network: NetworkView, subnet: str, asked: str) -> str:
     gateway = addresses_of((subnet,), GATEWAY_OFFSET)[0]
     if asked not in {"", gateway}:
         text = f"the gateway of network {network.unique_name} is {gateway} on every host, not {asked}"
-        raise RefusedError(text, code="bad-address", thing=asked, hint="leave --gateway away")
+        raise RefusedError(text, code="bad-address", thing=asked, hint="leave out --gateway")
     return gateway
 
 

@@ -1,13 +1,13 @@
-"""Docker's plug-in protocol as values: what dockerd asks (untrusted JSON) and what it wants to hear. Pure.
+"""Docker's plug-in protocol as values: dockerd's requests (untrusted JSON) and the answers. Pure.
 
-A call is `POST /<Driver>.<Method>` with a JSON object. Fields that we do not know are left alone, because every
-release of Docker adds some; those we need are checked, and anything wrong is an InputError with a sentence.
+A call is `POST /<Driver>.<Method>` with a JSON object. Unknown fields are ignored, because every release of Docker
+adds some; the fields that we need are checked, and anything wrong raises an InputError with a sentence.
 
-dockerd tells errors of the two drivers apart by key (seen with 26.1): `Err` for the network driver, `Error` for
-IPAM. Both come with status 200, and their text is shown to the user as `remote: <text>`.
+The two drivers return errors under different keys (seen with 26.1): `Err` for the network driver, `Error` for IPAM.
+Both come with status 200, and dockerd shows their text to the user as `remote: <text>`.
 
-IPAM pools are called `<network id>/4` and `<network id>/6`: from its id alone a pool is found again after any
-restart, on either side.
+IPAM pools have the ids `<network id>/4` and `<network id>/6`, so that the id alone identifies a pool after a restart
+of either side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from netagent.model.ids import NetworkId
 
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 ADDRESS_SPACE = "netagent"
-"""What our IPAM driver calls its addresses; a network whose pools come from elsewhere names another one."""
+"""The address space of our IPAM driver; a network whose pools come from another driver names another one."""
 NETWORK_OPTION = "netagent.network"
 GATEWAY = "com.docker.network.gateway"
 _INTERNAL = "com.docker.network.internal"
@@ -35,7 +35,7 @@ _MAX_TEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class PoolId:
-    """One family's addresses of a network."""
+    """The addresses of one family in a network."""
 
     network_id: NetworkId
     version: int
@@ -47,7 +47,7 @@ class PoolId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRequest:
-    """RequestPool. `""` means that the user typed nothing."""
+    """RequestPool. `""`: the user gave no value."""
 
     network: str
     version: int
@@ -73,14 +73,14 @@ class NetworkCreation:
     subnets: tuple[str, ...]
     internal: bool
     options: tuple[str, ...]
-    """Names of the `-o` options."""
+    """The names of the `-o` options."""
     network: str
-    """What `-o netagent.network=` said, which is not needed but tells what was meant."""
+    """The value of `-o netagent.network=`, which is not needed but shows what the user meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointCreation:
-    """CreateEndpoint. `addresses` without prefix length, IPv4 first; `mac` is `""` when we choose."""
+    """CreateEndpoint. `addresses` without prefix length, IPv4 first; `mac` is `""` if the agent chooses it."""
 
     endpoint: str
     addresses: tuple[str, ...]
@@ -89,7 +89,7 @@ class EndpointCreation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinRequest:
-    """Join: the sandbox may not exist yet, but it will be found at `sandbox_key`."""
+    """Join: the sandbox may not exist yet, but will appear at `sandbox_key`."""
 
     docker_network: str
     endpoint: str
@@ -97,7 +97,7 @@ class JoinRequest:
 
 
 def origin_of(endpoint: str) -> str:
-    """How our rows name a Docker endpoint."""
+    """Return the origin of a Docker endpoint in our rows."""
     return f"docker:{endpoint}"
 
 
@@ -119,7 +119,7 @@ def address_untrusted(value: Mapping[str, Any]) -> AddressRequest:
     """RequestAddress and ReleaseAddress."""
     pool = _POOL.fullmatch(_text(value, "PoolID"))
     if pool is None:
-        raise _wrong("PoolID", "is not a pool of ours")
+        raise _wrong("PoolID", "is not a pool of netagent")
     text = _text(value, "Address")
     return AddressRequest(
         pool=PoolId(NetworkId(pool[1]), int(pool[2])),
@@ -166,7 +166,7 @@ def join_untrusted(value: Mapping[str, Any]) -> JoinRequest:
 
 
 def endpoint_id_untrusted(value: Mapping[str, Any]) -> str:
-    """The endpoint that Leave, DeleteEndpoint and others are about."""
+    """Parse the endpoint id of Leave, DeleteEndpoint and others."""
     return _identifier(value, "EndpointID")
 
 
@@ -174,26 +174,26 @@ def endpoint_id_untrusted(value: Mapping[str, Any]) -> str:
 
 
 def failure(method: str, sentence: str) -> dict[str, str]:
-    """An error, under the key that this driver's caller reads."""
+    """Return an error under the key of the method's driver."""
     return {"Error" if method.startswith("IpamDriver.") else "Err": sentence}
 
 
 def pool_answer(pool: PoolId, subnet: str, gateway: str) -> dict[str, Any]:
-    """The pool. Naming its gateway here keeps dockerd from asking for an address for one."""
+    """Return the pool with its gateway; otherwise dockerd would request an address for a gateway."""
     return {"PoolID": str(pool), "Pool": subnet, "Data": {GATEWAY: f"{gateway}/{subnet.partition('/')[2]}"}}
 
 
 def address_answer(address: str, subnet: str) -> dict[str, Any]:
-    """IPv4 as a /32, so that clients spread over replicas (docs/design/0008); its route follows later."""
+    """Return IPv4 as a /32, so that clients spread over replicas (docs/design/0008); its route is set later."""
     version4 = ipaddress.ip_address(address).version == 4
     return {"Address": f"{address}/{32 if version4 else subnet.partition('/')[2]}", "Data": {}}
 
 
 def join_answer(ifname: str, *, internal: bool) -> dict[str, Any]:
-    """No gateway: Docker adds its own bridge for the way out and for published ports, unless `internal`.
+    """Return no gateway: Docker attaches its own bridge for egress and published ports, unless `internal`.
 
-    No routes either: the one to the subnet is set with the rest of ours once Docker has brought the interface up. If
-    both set it, whoever comes second fails, and with Docker the container.
+    Return no routes either: the agent sets the subnet's route with its other settings once Docker has brought the
+    interface up. If both set it, the second one fails, and if that is Docker, the container does not start.
     """
     return {
         "InterfaceName": {"SrcName": ifname, "DstPrefix": "eth"},
@@ -254,5 +254,5 @@ def _wrong(field: str, flaw: str) -> InputError:
         if not flaw.startswith("'")
         else f"{field} in Docker's request: {flaw}",
         thing=field,
-        hint="this speaks the protocol of Docker 1.9 to 28; report it with `docker version`",
+        hint="netagent supports the protocol of Docker 1.9 to 28; report this with `docker version`",
     )

@@ -1,15 +1,15 @@
-"""Names, health and ends of containers, from Docker's API: events wake, the state that is then read decides.
+"""Watcher of names, health and ends of containers: events of Docker's API trigger, the state read afterwards counts.
 
-Events are never believed further than "look at this container". What is read is applied as a whole, so a lost,
-doubled or late event costs time only, and after each reconnect all containers are looked at.
+An event means no more than "inspect this container". The inspected state is applied as a whole, so a lost, repeated
+or late event costs only time, and after each reconnect the watcher inspects all containers.
 
-    a container's first program ends      its names go at once, whether or not dockerd lives (pidfd)
-    Docker does not tell of a container   it has no names at first, as it may have a health check; then it has them
-    dockerd is away, no pidfd             a namespace without a process is a container that has ended
-    Docker has an endpoint no more        and we have: detached (asked after each end of a container, and at connect)
+    the first program of a container ends   its names go at once, whether or not dockerd runs (pidfd)
+    Docker does not describe a container    no names at first, as it may have a health check; later it gets them
+    dockerd is down, no pidfd               a namespace without a process is a container that has ended
+    Docker has removed an endpoint          detach ours (compared after each end of a container, and at connect)
 
-An endpoint that is reserved but not in its container is left to Staged's deadline: Docker lists it a moment after it
-has told us.
+An endpoint that is reserved but not in its container is left to the deadline of TwoPhaseAttach: Docker lists it a
+moment after its call to the plug-in.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from netagent.model.records import Health
 
 RECONNECT_S = 0.5
 LOOK_S = 0.5
-"""How often processes are looked for while Docker is away, and the membership for a change."""
+"""Seconds between searches for processes while Docker is down, and between checks for a change of the cluster."""
 NOT_READ_S = 10.0
-"""So long does a container have no names because it may have a health check, while Docker does not tell: it answers
-about a container once it has started it, which takes seconds where volumes are slow."""
+"""How long a container gets no names, because it may have a health check, while Docker does not describe it: Docker
+answers once it has started the container, which takes seconds if volumes are slow."""
 SWEEP_APART_S = 0.3
-"""Two hundred containers that end together are swept a few times, not two hundred."""
+"""If two hundred containers end together, a few sweeps cover them, not two hundred."""
 INSPECTORS = 16
-"""Containers inspected at once. Inspecting one that is being started waits for the start."""
+"""Containers inspected concurrently. Inspecting one that is being started waits for the start."""
 MAX_CONTAINERS = 10_000
 MAX_IMAGES = 256
-"""Whose labels are remembered."""
+"""Images whose labels are cached."""
 ORIGIN_PREFIX = "docker:"
 _FILTERS = {
     "type": ["container", "network"],
@@ -61,16 +61,16 @@ logger = logging.getLogger("netagent.integrations.docker")
 _limited = Limited(logger)
 _Identity = tuple[int, int]
 _Life = tuple[EndpointId, int]
-"""An endpoint in one namespace, by inode: in the next one Docker may have more to tell."""
+"""An endpoint in one namespace, by inode: after a restart, in the next namespace, Docker may report other facts."""
 
 
 class DockerWatcher:
-    """Keeps our rows as Docker's containers are."""
+    """Applies the state of Docker's containers to the endpoints' rows."""
 
     def __init__(
         self, engine: Engine, membership: Membership, arrivals: NetnsWaiter, driver: str, labels: str
     ) -> None:
-        """`driver`: what Docker calls our plug-in. `labels`: which of ours count, `container`, `all` or `off`."""
+        """`driver`: Docker's name of our plug-in. `labels`: which labels count, `container`, `all` or `off`."""
         self._labels = labels
         self._engine = engine
         self._membership = membership
@@ -79,37 +79,37 @@ class DockerWatcher:
         self._networks: dict[str, DockerNetwork] = {}
         self._containers: dict[str, DockerContainer] = {}
         self._image_labels: dict[str, Mapping[str, str]] = {}
-        """Labels of ours that images have, by the image's id: an image of one id never changes."""
+        """netagent's labels of images, by the image's id: the image with an id never changes."""
         self._dirty: dict[str, None] = {}
         self._in_work: set[str] = set()
-        """Containers that are being inspected: one at a time, or an older answer could come after a newer one."""
+        """Containers being inspected: one request per container, or an older answer could come after a newer one."""
         self._wake = trio.Event()
         self._look_wanted = trio.Event()
         self._sweep_wanted = trio.Event()
         self._watched: dict[_Identity, int] = {}
         """Namespace -> the process that is watched for it."""
         self._unread_since: dict[_Life, float] = {}
-        """Published endpoints without names of which Docker has told nothing, on trio's clock."""
+        """Published endpoints without names that Docker has not described yet, since when, on trio's clock."""
         self._lives_read: set[_Life] = set()
-        """Published endpoints of which Docker has told."""
+        """Published endpoints that Docker has described."""
         self._nursery: trio.Nursery
         self.networks_changed = trio.Event()
         """Set, and replaced, when Docker's networks may have changed."""
         self.connected = False
         self.troubles: dict[str, str] = {}
-        """What people should know, by what it is about: a sentence a line."""
+        """Sentences for the operator, by subject, one per line."""
 
     # -- for the others ------------------------------------------------------------------------------------------
 
     def known(self, container_id: str, name: str) -> DockerContainer | None:
-        """What has been read of a container, by id or else by name."""
+        """Return what is known of a container, by id or else by name."""
         found = self._containers.get(container_id)
         if found is None and not container_id:
             found = next((one for one in self._containers.values() if one.name == name), None)
         return found
 
     def look_at(self, container_id: str) -> None:
-        """Read the container again."""
+        """Inspect the container again."""
         if len(self._dirty) < MAX_CONTAINERS:
             self._dirty[container_id] = None
         self._wake_inspectors()
@@ -121,7 +121,7 @@ class DockerWatcher:
     # -- running -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as self._nursery:
             for _ in range(INSPECTORS):
                 self._nursery.start_soon(self._inspect_dirty)
@@ -137,7 +137,7 @@ class DockerWatcher:
                 try:
                     await self._follow()
                 except NetagentError as error:
-                    self.troubles["docker"] = f"containers are not followed: {error}"
+                    self.troubles["docker"] = f"changes of Docker's containers are not applied: {error}"
                     _limited.warning("docker", self.troubles["docker"])
                 self.connected = False
                 await trio.sleep(RECONNECT_S)
@@ -168,7 +168,7 @@ class DockerWatcher:
             self._look_wanted.set()
 
     async def _look_when_wanted(self) -> None:
-        """One look after the other: an older list must not come after a newer one."""
+        """List containers one request at a time: an older list must not come after a newer one."""
         while True:
             await self._look_wanted.wait()
             self._look_wanted = trio.Event()
@@ -181,10 +181,11 @@ class DockerWatcher:
                     self._look_wanted.set()
 
     async def _look_at_all(self) -> None:
-        """Networks, and every container that is in one of ours."""
+        """Read the networks, and inspect every container that is in one of ours."""
         filters = json.dumps({"driver": [self._driver]})
         listed = facts.networks_untrusted(await self._engine.get("/networks", filters=filters))
-        # Before the containers are listed: who comes later is inspected by its events, and has to find its network.
+        # Read the networks before the list of containers: a later container is inspected because of its events, and
+        # its network must be known then.
         self._networks = {network.docker_id: network for network in listed}
         everybody = await self._engine.get("/containers/json", all="1")
         in_networks = facts.container_ids_untrusted(everybody)
@@ -199,7 +200,7 @@ class DockerWatcher:
         self.networks_changed = trio.Event()
 
     async def _notice_membership(self) -> None:
-        """A cluster that was entered later has to hear of the containers that are there."""
+        """Inspect all containers when the host joins a cluster: it must learn of those that already run."""
         last: ClusterAccess | None = None
         while True:
             member = self._member()
@@ -222,7 +223,7 @@ class DockerWatcher:
                 await self._inspect(container_id)
             except (NetagentError, OSError) as error:
                 _limited.warning(
-                    container_id, f"cannot follow the container {container_id[:12]} yet: {error}"
+                    container_id, f"cannot inspect the container {container_id[:12]} yet: {error}"
                 )
                 await trio.sleep(RECONNECT_S)
                 if self.connected:
@@ -245,7 +246,7 @@ class DockerWatcher:
         await self._apply(container)
 
     async def _read(self, container_id: str) -> DockerContainer:
-        """The container, without those labels of ours that only its image has. EngineError, InputError."""
+        """Inspect the container, without netagent's labels of its image. Raises EngineError, InputError."""
         container = facts.container_untrusted(
             await self._engine.get(f"/containers/{quote(container_id)}/json")
         )
@@ -267,7 +268,7 @@ class DockerWatcher:
         except EngineError as error:
             if error.status != 404:
                 raise
-            return {}  # an image can't be removed under a container; one that was forced away says nothing
+            return {}  # Docker removes a container's image only with force; then its labels are unknown
         return {key: value for key, value in read.items() if has_ours([key])}
 
     async def _apply(self, container: DockerContainer) -> None:
@@ -287,7 +288,7 @@ class DockerWatcher:
     async def _tell(
         self, member: ClusterAccess, container: DockerContainer, places: list[tuple[DockerNetwork, Interface]]
     ) -> list[str]:
-        """Bring the container's rows to what was read; one sentence for each thing that can't be followed."""
+        """Apply the inspected state to the container's rows; return one sentence for each invalid label."""
         said: list[str] = []
         for network, interface in places:
             fields, flaws = facts.fields_of(container, interface)
@@ -298,7 +299,8 @@ class DockerWatcher:
             if row is None:
                 said.append(_unknown(container, interface))
             elif row.stage is Stage.PUBLISHED:
-                # Before it is told: what _show_unread has begun until now is done first, and it begins nothing more.
+                # Mark it as read before changing the row: changes that _show_unread has begun come first, and it
+                # begins no further ones.
                 self._lives_read.add(_life_of(row))
                 try:
                     await member.endpoints.change(row.endpoint_id, **facts.as_change(fields))
@@ -318,8 +320,8 @@ class DockerWatcher:
         return said
 
     async def _look_for_unread(self) -> None:
-        """A Docker whose API fails must not keep a container without names for good: its plug-in may work all the
-        same, and most containers have no check."""
+        """Give unread containers their names after a while: if Docker's API fails, its plug-in calls may still work,
+        and most containers have no health check."""
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
@@ -333,14 +335,14 @@ class DockerWatcher:
 
     async def _show_unread(self, row: LocalEndpointRow) -> None:
         member = self._member()
-        if member is None or _life_of(row) in self._lives_read:  # it was read while another one was shown
+        if member is None or _life_of(row) in self._lives_read:  # it was read while another one was handled
             return
         try:
             await member.endpoints.change(row.endpoint_id, health=Health.UNKNOWN)
         except (NetagentError, OSError) as error:
-            _limited.warning(row.origin, f"cannot give {row.name} its names yet: {error}")
+            _limited.warning(row.origin, f"cannot publish the names of {row.name} yet: {error}")
         else:
-            logger.warning("%s has its names, though Docker does not tell whether it is healthy", row.name)
+            logger.warning("published the names of %s, although Docker does not report its health", row.name)
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
@@ -351,7 +353,7 @@ class DockerWatcher:
             self._nursery.start_soon(self._wait_for_end, container.pid, identity)
 
     async def _wait_for_end(self, pid: int, identity: _Identity) -> None:
-        """Until the process ends; then nobody is in its namespace whom a name should lead to."""
+        """Wait until the process ends, then withdraw the names: no process is left to answer for them."""
         try:
             seen = await _process_ended(pid, identity)
         finally:
@@ -360,11 +362,11 @@ class DockerWatcher:
         if seen:
             await self._take_down(identity, "its first process has ended")
         elif identity not in await _namespaces_in_use():
-            # Docker names a process that is gone: it is still at work on the container's end.
+            # Docker still reports a process that is gone: it is handling the end of the container.
             await self._take_down(identity, "no process is left in it")
 
     async def _look_for_processes(self) -> None:
-        """While Docker is away: containers whose end nobody tells of."""
+        """While Docker is down, find containers whose end no event reports."""
         while True:
             await trio.sleep(LOOK_S)
             unwatched = {(r.netns_dev, r.netns_inode) for r in self._rows()} - self._watched.keys()
@@ -396,8 +398,10 @@ class DockerWatcher:
             await trio.sleep(SWEEP_APART_S)
 
     async def _sweep(self) -> None:
-        """Detach what Docker has no more."""
-        rows = list(self._rows())  # before Docker is asked: what comes later is not judged by an older answer
+        """Detach endpoints that Docker has removed."""
+        rows = list(
+            self._rows()
+        )  # before asking Docker: an older answer must not decide about later endpoints
         if not rows:
             return
         filters = json.dumps({"driver": [self._driver]})
@@ -408,10 +412,10 @@ class DockerWatcher:
         gone = [row for row in rows if row.origin.removeprefix(ORIGIN_PREFIX) not in present]
         for row in gone:
             if member is not None and await member.endpoints.detach_origin(row.origin) is not None:
-                logger.info("withdrew %s (%s): Docker has it no more", row.name, row.target)
+                logger.info("withdrew %s (%s): Docker has removed it", row.name, row.target)
 
     async def endpoints_of(self, docker_network: str) -> DockerNetwork:
-        """One network with its endpoints; an empty one when it is gone. EngineError, InputError."""
+        """Return one network with its endpoints; an empty one if it is gone. Raises EngineError, InputError."""
         try:
             return facts.network_untrusted(await self._engine.get(f"/networks/{quote(docker_network)}"))
         except EngineError as error:
@@ -428,7 +432,7 @@ class DockerWatcher:
             return None
 
     def _rows(self) -> Iterable[LocalEndpointRow]:
-        """Docker's endpoints that are in their containers."""
+        """Return Docker's endpoints that are in their containers."""
         member = self._member()
         rows = [] if member is None else list(member.live.rows.values())
         return [row for row in rows if row.origin.startswith(ORIGIN_PREFIX) and row.stage is Stage.PUBLISHED]
@@ -444,14 +448,14 @@ def _unknown(container: DockerContainer, interface: Interface) -> str:
 
 
 async def _process_ended(pid: int, identity: _Identity) -> bool:
-    """Wait for it; False at once when there is no such process in the namespace."""
+    """Wait for the end of the process; False at once if the namespace has no such process."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
         return False
     try:
         if _namespace_of(str(pid)) != identity:
-            return False  # the number is another process's by now
+            return False  # the pid belongs to another process by now
         await trio.lowlevel.wait_readable(fd)
     finally:
         os.close(fd)
@@ -467,7 +471,7 @@ def _namespace_of(pid: str) -> _Identity | None:
 
 
 async def _namespaces_in_use() -> set[_Identity]:
-    """Of all processes that we may look at. In a thread: a host may have ten thousand of them."""
+    """Return the namespaces of all readable processes. In a thread: a host may have ten thousand of them."""
     return await trio.to_thread.run_sync(_read_namespaces_in_use)
 
 

@@ -1,5 +1,5 @@
-"""Podman: a netavark plug-in, and a follower of containers and networks by the program `podman`.
+"""Podman: a netavark plug-in, and a watcher of containers and networks through the program `podman`.
 
-Read `netavark` and `plugin` (what netavark asks), `command` and `report` (the program), `watcher`, `mirror`,
+Read `netavark` and `plugin` (calls of netavark), `command` and `report` (the program), `watcher`, `mirror`,
 `integration`.
 """

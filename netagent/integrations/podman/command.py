@@ -1,7 +1,7 @@
-"""Asks Podman by its program: there need be no service of Podman, and its program is where its networks are.
+"""Runs the program `podman`: it needs no service of Podman, and it manages Podman's networks.
 
-Each run is a process of its own that takes 40 to 60 ms of CPU, so nobody runs it in a loop. It waits for the lock of
-a container that another `podman` is at work on: asked right after `setup`, it answers when the container has started.
+Each run is a process that takes 40 to 60 ms of CPU, so no loop runs it. It waits for the lock of a container that
+another `podman` is handling: right after `setup`, it answers only when the container has started.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from netagent.integrations.podman.report import (
 from netagent.model.ids import NetworkId
 
 DEADLINE_S = 10.0
-"""For one run. A start that pulls no image is done in 2 s, and a lock is held no longer than that."""
+"""Timeout of one run, in seconds. A start without an image pull takes 2 s, and holds a lock no longer than that."""
 MAX_AT_ONCE = 50
-"""Containers that one run inspects; the answer is some 15 kB for each."""
+"""Most containers that one run inspects; the answer has some 15 kB for each."""
 MAX_IMAGES = 256
-"""Whose labels are remembered."""
+"""Images whose labels are cached."""
 NO_SUCH = "no such container"
 _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
-"""What systemd told the agent, and Podman would take for its own."""
+"""Variables that systemd set for the agent, and that Podman would take as its own."""
 
 
 class Podman:
-    """The program, and what it says. Every method may raise FailedError: it is not there, or refuses, or hangs."""
+    """The program `podman`. Every method may raise FailedError: it is missing, fails or hangs."""
 
     def __init__(self) -> None:
         self._image_labels: dict[str, Mapping[str, str]] = {}
-        """Labels of ours that images have, by the image's id: an image of one id never changes."""
+        """netagent's labels of images, by the image's id: the image with an id never changes."""
 
     async def networks(self) -> tuple[PodmanNetwork, ...]:
-        """All of them."""
+        """Return all networks."""
         return networks_untrusted(await self._run("network", "ls", "--format", "json"))
 
     async def create_network(self, name: str, network_id: NetworkId) -> None:
-        """One that stands for a network of ours. Podman asks our plug-in for the rest, so the agent must answer."""
+        """Create the mirror of a network. Podman calls our plug-in meanwhile, so the agent must be able to answer."""
         mark = f"{NETWORK_OPTION}={network_id}"
         await self._run("network", "create", "--driver", DRIVER, "--opt", mark, "--label", mark, name)
 
     async def remove_network(self, name: str) -> None:
-        """FailedError while a container refers to it, running or not."""
+        """Remove a network. FailedError while a container refers to it, running or not."""
         await self._run("network", "rm", name)
 
     async def containers(self, ids: Sequence[str]) -> dict[str, PodmanContainer]:
-        """By full id; those that don't exist are left out. At most MAX_AT_ONCE of the ids are looked at.
+        """Inspect containers by full id; those that do not exist are left out. At most MAX_AT_ONCE ids are used.
 
-        One whose image can't be asked about has a `flaw`, and no labels.
+        A container whose image cannot be inspected has a `flaw`, and no labels.
         """
         text = await self._run("container", "inspect", *ids[:MAX_AT_ONCE], harmless=NO_SUCH)
         listed = {one.container_id: one for one in containers_untrusted(text)}
@@ -70,10 +70,10 @@ class Podman:
     async def _without_image(
         self, container: PodmanContainer, until: float, failures: dict[str, str]
     ) -> PodmanContainer:
-        """Without those labels of ours that only its image has; most containers have none, and cost nothing.
+        """Remove netagent's labels that only the image has; most containers have none, and cost nothing.
 
-        An image that can't be asked about is noted in `failures`, and asked about once for all containers of a batch;
-        after `until` no further one is.
+        Each image is inspected once for all containers of a batch, and a failure noted in `failures`; after `until`
+        no further image is inspected.
         """
         image = container.image
         if not has_ours(container.labels) or not image:
@@ -84,7 +84,7 @@ class Podman:
             else:
                 await self._read_image(image, failures)
         if image in failures:
-            flaw = f"cannot tell the labels of container {container.name} from its image's: {failures[image]}"
+            flaw = f"cannot separate the labels of container {container.name} from its image's: {failures[image]}"
             return dataclasses.replace(container, labels={}, flaw=flaw)
         return dataclasses.replace(
             container, labels=without_image(container.labels, self._image_labels[image])
@@ -102,13 +102,13 @@ class Podman:
         self._image_labels[image] = {key: value for key, value in labels.items() if has_ours([key])}
 
     async def members(self, pod: str) -> tuple[str, ...]:
-        """The ids of all containers of a pod, the infra container too."""
+        """Return the ids of all containers of a pod, including the infra container."""
         return ids_untrusted(
             await self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"pod={pod}")
         )
 
     async def _run(self, *words: str, harmless: str = "") -> bytes:
-        """What it prints, also when all it complains of begins with `harmless`: then it has done the rest."""
+        """Run podman; return its output, also if all its errors begin with `harmless`: then it has done the rest."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_OUR_OWN)}
         try:
             with trio.fail_after(DEADLINE_S):
@@ -128,15 +128,15 @@ class Podman:
                 f"`podman {' '.join(words[:2])}` did not end within {DEADLINE_S:.0f} s"
             ) from None
         except OSError as error:
-            raise FailedError(f"`podman {' '.join(words[:2])}` can't be run: {error}") from None
+            raise FailedError(f"cannot run `podman {' '.join(words[:2])}`: {error}") from None
         complaints = _complaints(done)
         if complaints and not (harmless and all(one.startswith(harmless) for one in complaints)):
-            raise FailedError(f"`podman {' '.join(words[:2])}` refuses: {complaints[-1]}")
+            raise FailedError(f"`podman {' '.join(words[:2])}` failed: {complaints[-1]}")
         return bytes(done.stdout)
 
 
 def _complaints(done: subprocess.CompletedProcess[bytes]) -> list[str]:
-    """What it calls an error, none when it succeeded; it writes warnings on the same stream."""
+    """Return the error lines, none after a success; podman writes warnings to the same stream."""
     if not done.returncode:
         return []
     lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]

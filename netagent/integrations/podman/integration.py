@@ -1,7 +1,7 @@
-"""Podman, for the agent's whole life: in a cluster or in none, with Podman there or not.
+"""The Podman integration: runs while the agent runs, in a cluster or not, with Podman installed or not.
 
-`plugin` answers netavark's calls, which come through the shim; `run` keeps Podman's networks like ours and follows
-its containers. Neither needs the other.
+`plugin` answers netavark's calls, which come through the shim; `run` mirrors networks in Podman and watches its
+containers. Neither needs the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from netagent.integrations.podman.watcher import PodmanWatcher
 
 
 class PodmanIntegration:
-    """What agent.py builds when `podman.enabled` is set."""
+    """The integration that the agent creates if `podman.enabled` is set."""
 
     def __init__(self, config: Config, membership: Membership) -> None:
         self.podman = Podman()
@@ -26,11 +26,11 @@ class PodmanIntegration:
         self._follower = PodmanWatcher(self.podman, membership)
 
     def troubles(self) -> tuple[str, ...]:
-        """What people should know, one sentence each."""
+        """Return one sentence for the operator for each problem."""
         return (*(self._mirror.troubles if self._mirror else ()), *self._follower.troubles)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             if self._mirror is not None:
                 nursery.start_soon(self._mirror.run)

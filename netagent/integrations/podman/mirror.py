@@ -1,8 +1,8 @@
 """Keeps a Podman network for each network of the cluster, as netagent.integrations.podman.mirror_plan decides.
 
-By level: whenever our networks or Podman's folder of networks have changed, and now and then anyway, Podman's whole
-list is compared with ours. So it does not matter who removed what, or when: `podman network prune` costs a network
-for a second.
+Level-triggered: whenever the cluster's networks or Podman's folder of networks have changed, and periodically, the
+mirror compares the whole lists. So it does not matter who removed a network or when: after `podman network prune` a
+network is missing for one second.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from netagent.model.ids import NetworkId
 from netagent.registry.state_store import StateStore
 
 LOOK_S = 1.0
-"""One stat(2) and one comparison each."""
+"""Seconds between checks: one stat(2) and one comparison each."""
 RESYNC_S = 30.0
-"""A run of `podman network ls` costs 40 ms of CPU: 0.1 % of a core. For what failed, and for a folder elsewhere."""
+"""Seconds between full comparisons, for failed attempts and for a folder elsewhere. A run of `podman network ls`
+costs 40 ms of CPU: 0.1 % of a core."""
 NETWORK_FOLDER = Path("/etc/containers/networks")
-"""Podman's default for root; its configuration may name another, then pruned networks wait for RESYNC_S."""
+"""Podman's default for root; if its configuration names another folder, pruned networks wait for RESYNC_S."""
 
 logger = logging.getLogger("netagent.podman")
 
 
 class PodmanMirror:
-    """`run` until cancelled; `troubles` is what stands in its way now."""
+    """`run` until cancelled; `troubles` are the present problems."""
 
     def __init__(self, podman: Podman, membership: Membership, folder: Path = NETWORK_FOLDER) -> None:
         self._podman = podman
@@ -40,13 +41,13 @@ class PodmanMirror:
         self.troubles: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """Until cancelled. In no cluster nothing is touched: at a start the host may not have entered its own yet."""
+        """Run until cancelled. Outside a cluster, change nothing: at a start the host may not be back in it yet."""
         was_member = False
         while True:
             try:
                 member = self._membership()
             except RefusedError:
-                if was_member:  # it has left: all but what containers still refer to goes
+                if was_member:  # it has left: remove all networks to which no container refers
                     was_member = False
                     await self._sync({})
                 await trio.sleep(LOOK_S)
@@ -58,7 +59,7 @@ class PodmanMirror:
                 await self._wait_changed(wanted, changed_at)
 
     async def _wait_changed(self, wanted: Mapping[str, NetworkId], changed_at: int) -> None:
-        """Until either list may be another. Our own change of the folder counts too: one look more is cheap."""
+        """Wait until either list may have changed. The mirror's own changes count too: one more check is cheap."""
         while True:
             try:
                 live = self._membership().live
@@ -75,26 +76,24 @@ class PodmanMirror:
         try:
             plan = plan_mirror(wanted, await self._podman.networks())
         except NetagentError as error:
-            self._report([f"the networks of Podman can't be kept: {error}"])
+            self._report([f"cannot mirror networks in Podman: {error}"])
             return
         troubles, kept = list(plan.foreign), set[str]()
         for name in plan.remove:
             try:
                 await self._podman.remove_network(name)
-                logger.info("removed Podman's network %s: its network is gone", name)
+                logger.info("removed Podman's network %s: its network was removed", name)
             except NetagentError as error:
                 kept.add(name)
-                troubles.append(
-                    f"Podman's network {name} stands for a network that is gone, but stays: {error}"
-                )
+                troubles.append(f"cannot remove Podman's network {name}, whose network was removed: {error}")
         for name, network_id in plan.create:
             if name in kept:
                 continue
             try:
                 await self._podman.create_network(name, network_id)
-                logger.info("made a network %s in Podman", name)
+                logger.info("created Podman's network %s", name)
             except NetagentError as error:
-                troubles.append(f"Podman has no network {name}: {error}")
+                troubles.append(f"cannot create Podman's network {name}: {error}")
         self._report(troubles)
 
     def _report(self, troubles: list[str]) -> None:

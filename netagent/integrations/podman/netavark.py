@@ -1,17 +1,17 @@
 """The plug-in protocol of netavark, Podman's network program, as values. Pure.
 
     netagent info                                         -> {"version": …, "api_version": "1.0.0"}
-    netagent create          a network                    -> the network as it shall be kept
+    netagent create          a network                    -> the network as Podman stores it
     netagent setup NETNS     one container, one network   -> {"dns_server_ips": …, "interfaces": …}
     netagent teardown NETNS  the same as at setup         -> nothing
 
-A refusal is `{"error": sentence}` with an exit status other than 0; Podman shows the sentence. Which network of ours
-a Podman network stands for is in its option `netagent.network`, the only field of `podman network create` that comes
-back with each setup (labels don't). Fields that are not used here are left alone: each release of Podman adds some.
+A refusal is `{"error": sentence}` with an exit status other than 0; Podman shows the sentence. The option
+`netagent.network` of a Podman network names the netagent network; it is the only field of `podman network create`
+that comes back with each setup (labels do not). Unused fields are ignored: each release of Podman adds some.
 
-The address is ours to choose, so that no two hosts hand one out: the network is kept with our subnets, against which
-Podman checks `--ip`, but with the IPAM driver `none`. Podman refuses that pair when it is typed and keeps it when a
-plug-in answers it (seen with 5.4).
+netagent assigns the addresses, so that no two hosts use the same one: Podman stores the network with our subnets,
+against which it checks `--ip`, but with the IPAM driver `none`. Podman refuses this pair from a user and accepts it
+from a plug-in (seen with 5.4).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from netagent.errors import InputError
 from netagent.model.publication import Publication
 
 API_VERSION = "1.0.0"
-"""Of the plug-in protocol; netavark has known no other since plug-ins came with 1.3."""
+"""Version of the plug-in protocol; the only one since netavark 1.3, which introduced plug-ins."""
 DRIVER = "netagent"
-"""The plug-in's file name, and with it the driver's name in `podman network create --driver`."""
+"""The plug-in's file name, and so the driver's name in `podman network create --driver`."""
 NETWORK_OPTION = "netagent.network"
-"""The option, and the label by which the mirror knows its own."""
+"""The option, and the label by which the mirror recognises its networks."""
 MAX_ALIASES = 64
-"""All of them end in one record, which has to stay small."""
+"""They all become part of one record, which has to stay small."""
 
 _ID = re.compile(r"[0-9a-f]{12,64}")
 _IFNAME = re.compile(r"[^\s/:]{1,15}")
@@ -47,12 +47,12 @@ class Creation:
 
     name: str
     network: str
-    """Of ours, by name or id; "" when the option is not given."""
+    """The netagent network, by name or id; "" without the option."""
     asked: tuple[str, ...]
-    """Flags by which the user asked for what a network of ours decides itself."""
+    """Flags of the user for properties that the netagent network determines."""
     internal: bool
     given: Mapping[str, Any]
-    """All of it, to be given back."""
+    """The whole input, to be returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +61,24 @@ class NetavarkInterface:
 
     container_id: str
     container_name: str
-    """Of the pod when it is a pod's infra container."""
+    """The name of the pod, if it is a pod's infra container."""
     network_name: str
-    """As Podman calls it."""
+    """Podman's name of the network."""
     network: str
-    """Id of ours; "" when somebody wrote the network's file by hand."""
+    """Id of the netagent network; "" if a user wrote the network's file by hand."""
     ifname: str
     aliases: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
-    """Canonical; what `--ip` and `--ip6` ask for."""
+    """Canonical; from `--ip` and `--ip6`."""
     mac: str = ""
     options: tuple[str, ...] = ()
-    """Names of what the user said beyond that; we know none."""
+    """Names of further options of the user; netagent supports none."""
     publish: tuple[Publication, ...] = ()
-    """`-p`; netavark tells them to each of the container's networks."""
+    """`-p`; netavark passes them with each of the container's networks."""
 
     @property
     def origin(self) -> str:
-        """Who made the endpoint, as its row says it."""
+        """Return the origin in the endpoint's row."""
         return f"{ORIGIN}{self.container_id}/{self.ifname}"
 
 
@@ -89,18 +89,18 @@ TARGET = "podman:"
 
 
 def container_of(origin: str) -> str:
-    """The container id in an origin of ours, "" when it is somebody else's."""
+    """Return the container id in a Podman origin, "" for other origins."""
     return origin.removeprefix(ORIGIN).partition("/")[0] if origin.startswith(ORIGIN) else ""
 
 
 def creation_untrusted(body: bytes) -> Creation:
-    """The input of `create`. Raises InputError and nothing else."""
+    """Parse the input of `create`. Raises InputError and nothing else."""
     given = _object_untrusted(body)
     options = _texts_by_name(given, "options")
     refuse_unknown(options)
     asked = [flag for key, flag in _DECIDED_BY_US.items() if given.get(key)]
     driver = _part(given, "ipam_options").get("driver")
-    if driver not in (None, "", "none"):  # not a set: whatever JSON can say may be here
+    if driver not in (None, "", "none"):  # a tuple, not a set: the value may be any JSON, also unhashable
         asked.append(f"--ipam-driver {driver}")
     return Creation(
         name=_text(given, "name"),
@@ -120,22 +120,22 @@ _DECIDED_BY_US = {
 
 
 def plugging_untrusted(body: bytes) -> NetavarkInterface:
-    """The input of `setup` and `teardown`. Raises InputError and nothing else."""
+    """Parse the input of `setup` and `teardown`. Raises InputError and nothing else."""
     given = _object_untrusted(body)
     network, options = _part(given, "network"), _part(given, "network_options")
     container_id, ifname = _text(given, "container_id"), _text(options, "interface_name")
     if not _ID.fullmatch(container_id):
         raise InputError(
-            f"{container_id!r} is no id of a container", hint="this is called by netavark, not by hand"
+            f"{container_id!r} is not the id of a container", hint="netavark calls this, not a user"
         )
     if not _IFNAME.fullmatch(ifname):
         raise InputError(
-            f"{ifname!r} is no name of an interface", hint="use at most 15 characters, no space, : or /"
+            f"{ifname!r} is not the name of an interface", hint="use at most 15 characters, no space, : or /"
         )
     mac = (_text(options, "static_mac") if options.get("static_mac") else "").lower()
     if mac and not _MAC.fullmatch(mac):
         raise InputError(
-            f"{mac!r} is no MAC address", hint="write six pairs of hex digits: 02:00:00:00:00:01"
+            f"{mac!r} is not a MAC address", hint="write six pairs of hex digits: 02:00:00:00:00:01"
         )
     return NetavarkInterface(
         container_id=container_id,
@@ -152,7 +152,7 @@ def plugging_untrusted(body: bytes) -> NetavarkInterface:
 
 
 def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
-    """TCP and UDP; Podman has seen to it that no port is named twice."""
+    """Return TCP and UDP ports; Podman has checked that no port is given twice."""
     mappings = given.get("port_mappings") or []
     if not isinstance(mappings, list) or not all(isinstance(one, dict) for one in mappings):
         raise InputError("the field port_mappings is not a list of objects")
@@ -161,7 +161,7 @@ def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
         host_port, port, count = (one.get(key) for key in ("host_port", "container_port", "range"))
         count = count or 1
         if not all(type(number) is int and 0 <= number < 1 << 16 for number in (host_port, port, count)):
-            raise InputError("a port in port_mappings is no port's number")
+            raise InputError("a port in port_mappings is not a port number")
         address = f"[{_text(one, 'host_ip')}]:" if one.get("host_ip") else ""
         ports = f"{host_port}-{host_port + count - 1}:{port}-{port + count - 1}"
         protocols = (_text(one, "protocol") or "tcp").split(",")
@@ -170,7 +170,7 @@ def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
 
 
 def created(creation: Creation, network_id: str, subnets: Sequence[str], *, internal: bool) -> dict[str, Any]:
-    """The network as Podman shall keep it."""
+    """Return the network as Podman is to store it."""
     gateways = [{"subnet": text, "gateway": str(ipaddress.ip_network(text)[1])} for text in subnets]
     return {
         **creation.given,
@@ -190,7 +190,7 @@ def plugged(
     servers: Sequence[str],
     search: Sequence[str],
 ) -> dict[str, Any]:
-    """The answer to `setup`; `interfaces` are addresses with prefix length, each with its gateway or ""."""
+    """Return the answer to `setup`; `interfaces`: addresses with prefix length, each with its gateway or ""."""
     subnets = [{"ipnet": text, **({"gateway": gateway} if gateway else {})} for text, gateway in interfaces]
     return {
         "dns_server_ips": list(servers),
@@ -203,9 +203,9 @@ def _object_untrusted(body: bytes) -> dict[str, Any]:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):
-        raise InputError("the input is not JSON", hint="this is called by netavark, not by hand") from None
+        raise InputError("the input is not JSON", hint="netavark calls this, not a user") from None
     if not isinstance(given, dict):
-        raise InputError("the input is not a JSON object", hint="this is called by netavark, not by hand")
+        raise InputError("the input is not a JSON object", hint="netavark calls this, not a user")
     return given
 
 
@@ -238,7 +238,7 @@ def _texts_by_name(given: Mapping[str, Any], key: str) -> Mapping[str, str]:
 
 
 def refuse_unknown(options: Iterable[str]) -> None:
-    """InputError for what `podman network create --opt` and `podman run --network NAME:…` say that is not ours."""
+    """Raise InputError for unknown options of `podman network create --opt` and `podman run --network NAME:…`."""
     for name in options:
         if name != NETWORK_OPTION:
             raise InputError(
@@ -252,4 +252,4 @@ def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise InputError(f"{text!r} is no address", thing=text) from None
+        raise InputError(f"{text!r} is not an address", thing=text) from None

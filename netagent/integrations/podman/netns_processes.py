@@ -1,7 +1,7 @@
-"""What a look at a container reads: who lives in its namespace, its health log, its resolv.conf.
+"""Facts read per container: the processes in its namespace, its health log, its resolv.conf.
 
-`/proc/PID/ns/net` of a process that has ended, even of a zombie, can't be resolved; and of a pid that was used again
-it is another namespace. So one stat(2) says for sure whether a process lives where it did.
+`/proc/PID/ns/net` of a process that has ended, even of a zombie, cannot be resolved; for a reused pid it is another
+namespace. So one stat(2) reliably tells whether the process still runs in the same namespace.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def lives(pid: int, namespace: tuple[int, int]) -> bool:
 
 
 def inhabited(namespaces: Mapping[str, tuple[int, int]]) -> set[str]:
-    """The container ids, of those given, that have a process in their namespace or on their behalf: one that has the
-    id among its arguments. Reads all of /proc, 10 µs a process: not for the event loop."""
+    """Return those of the given container ids that have a process in their namespace, or one with the id among its
+    arguments. Reads all of /proc, 10 µs per process: not for the event loop."""
     found: set[str] = set()
     ids = {one.encode(): one for one in namespaces}
     for folder in PROC.iterdir():
@@ -54,7 +54,7 @@ def _namespace_of(folder: Path) -> tuple[int, int] | None:
 
 
 def changed_at(path: str) -> int:
-    """When a file or folder was changed last, in ns; 0 when it is not there."""
+    """Return the time of the last change of a file or folder, in ns; 0 if it does not exist."""
     try:
         return Path(path).stat().st_mtime_ns
     except OSError:
@@ -62,14 +62,14 @@ def changed_at(path: str) -> int:
 
 
 def has_timers() -> bool:
-    """Whether systemd runs on this host, by whose timers Podman has its checks run."""
+    """True if systemd runs on this host, whose timers run Podman's health checks."""
     return SYSTEMD.is_dir()
 
 
 def read_health(
     known: dict[str, tuple[int, Health]], path: str, unwritten: Health = Health.UNKNOWN
 ) -> Health:
-    """What the log at `path` says, by `known` if it is as it was; `unwritten` while there is none."""
+    """Return the health in the log at `path`, from `known` if it is unchanged; `unwritten` while there is none."""
     written_at = changed_at(path)
     before, health = known.get(path, (0, unwritten))
     if written_at == before:
@@ -81,13 +81,13 @@ def read_health(
         with _opened_file(path) as file:
             health = health_untrusted(file.read(MAX_LOG_BYTES))
     except (OSError, InputError):
-        return health  # Podman is writing it: the next look has it
+        return health  # Podman is writing it: the next check reads it
     known[path] = written_at, health
     return health
 
 
 def _opened_file(path: str) -> BinaryIO:
-    """Never waits: the folder may be one in which others can make a FIFO of that name. OSError when it is no file."""
+    """Open a regular file without blocking: other users may be able to create a FIFO of that name. Else OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -96,8 +96,8 @@ def _opened_file(path: str) -> BinaryIO:
 
 
 def ensure_nameserver(path: str, address: str) -> None:
-    """Add a line for `address` to a resolv.conf that names no server at all, in place: the container has the file
-    mounted. A file that can't be read or written stays as it is."""
+    """Add a line for `address` to a resolv.conf without any server. Write in place: the container has the file
+    mounted. A file that cannot be read or written stays as it is."""
     with contextlib.suppress(OSError, UnicodeDecodeError), Path(path).open("r+") as file:
         text = file.read(MAX_LOG_BYTES)
         if not any(line.split()[:1] == ["nameserver"] for line in text.splitlines()):

@@ -1,11 +1,11 @@
-"""Answers netavark: what `podman run --network app` and `podman network create` lead to.
+"""The netavark plug-in: handles `podman run --network app` and `podman network create`.
 
-Everything is known before the container's first process starts, its name and aliases too, and netavark waits without
-an end of its own: so `setup` is one whole attach into the namespace that Podman has made, and its answer is what
-Podman writes into the container's resolv.conf. `teardown` is a detach that does not mind if there is nothing.
+Everything is known before the container's first process starts, including its name and aliases, and netavark waits
+without a timeout. So `setup` is one complete attach in the namespace that Podman has created, and Podman writes its
+answer to the container's resolv.conf. `teardown` is a detach that succeeds if there is nothing.
 
-A container that Podman sets up again without having torn it down (its cleanup was killed) has a new namespace: the
-endpoint in the old one ends first. The same call again is a no-op.
+If Podman sets up a container again without a teardown (its cleanup was killed), the container has a new namespace:
+the endpoint in the old one is removed first. Repeating the same call changes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NetavarkPlugin:
         self._membership = membership
 
     async def answer(self, call: Call) -> Answer:
-        """The plug-in's output; a refusal is output too."""
+        """Return the plug-in's output, also for a refusal."""
         try:
             output = await self._answer(call.arguments[1:], call.stdin)
         except NetagentError as error:
@@ -71,14 +71,14 @@ class NetavarkPlugin:
                 await self._tear_down(plugging_untrusted(stdin))
                 return None
         raise InputError(
-            f"netavark's plug-ins know no {' '.join(words)!r}",
+            f"netavark's plug-in protocol has no call {' '.join(words)!r}",
             hint="use info, create, setup NETNS or teardown NETNS",
         )
 
     # -- create ----------------------------------------------------------------------------------------------
 
     def _create(self, creation: Creation) -> dict[str, Any]:
-        """Of a network of ours, which must exist: by the option, else the one of the same name."""
+        """Create a Podman network for an existing netagent network: that of the option, else of the same name."""
         member = self._membership()
         try:
             network = network_called(member.live.view, creation.network or creation.name)
@@ -86,7 +86,7 @@ class NetavarkPlugin:
             raise NotFoundError(
                 error.message,
                 thing=error.thing,
-                hint=f"`netagent network create {creation.network or creation.name}` makes one, and this Podman"
+                hint=f"`netagent network create {creation.network or creation.name}` creates it, and this Podman"
                 f" network with it; to give it another name here, `podman network create --driver {DRIVER}"
                 f" --opt {NETWORK_OPTION}=NETWORK {creation.name}`",
             ) from None
@@ -96,9 +96,9 @@ class NetavarkPlugin:
         if asked:
             raise RefusedError(
                 f"network {network.unique_name} is {', '.join(record.subnets)} on every host, and its addresses,"
-                " routes and names are netagent's to give",
+                " routes and names are set by netagent",
                 thing=creation.name,
-                hint=f"leave {', '.join(asked)} away",
+                hint=f"leave out {', '.join(asked)}",
             )
         return created(creation, network.network_id, record.subnets, internal=record.internal)
 
@@ -117,7 +117,7 @@ class NetavarkPlugin:
         try:
             member = self._membership()
         except RefusedError:
-            return  # in no cluster there are no endpoints
+            return  # outside a cluster there are no endpoints
         await member.endpoints.detach_origin(plugging.origin)
 
 
@@ -125,10 +125,10 @@ def _network_of(member: ClusterAccess, plugging: NetavarkInterface) -> NetworkVi
     network = member.live.view.networks.get(NetworkId(plugging.network))
     if network is None:
         raise RefusedError(
-            f"the network that Podman's network {plugging.network_name} stands for is not in this cluster any more",
+            f"the netagent network of Podman's network {plugging.network_name} is not in this cluster any more",
             code="no-such-network",
             thing=plugging.network_name,
-            hint=f"`podman network rm {plugging.network_name}`, and make it anew with `netagent network create`",
+            hint=f"`podman network rm {plugging.network_name}`, and recreate it with `netagent network create`",
         )
     return network
 
@@ -151,8 +151,8 @@ async def _attach(
         publish=() if network.record.internal else _not_yet_published(member, plugging),
     )
     target = Target(text, path, name)
-    # Podman listens at the ports itself, so that nobody else does.
-    # It may have a health check, of which Podman does not tell before it has started (watcher.py).
+    # Podman itself listens on the ports, so no other program does.
+    # It may have a health check, which Podman does not report before the start (watcher.py).
     row, _ = await member.endpoints.attach(
         request, origin=plugging.origin, target=target, holds_ports=True, health=Health.STARTING
     )
@@ -160,7 +160,7 @@ async def _attach(
 
 
 def _not_yet_published(member: ClusterAccess, plugging: NetavarkInterface) -> tuple[Publication, ...]:
-    """Without what an earlier network of the container has published."""
+    """Return the ports except those that the endpoint in an earlier network of the container publishes."""
     rows = [
         row
         for row in member.live.rows.values()
@@ -176,15 +176,15 @@ def _answer_of(row: LocalEndpointRow, network: NetworkView, member: ClusterAcces
         (f"{address}/{prefix_length(network.record.subnets, address)}", gateways.get(":" in address, ""))
         for address in row.addresses
     ]
-    # What a plug-in names replaces the host's own search list, so that has to be in it.
+    # The plug-in's search list replaces the host's, so it has to include it.
     search = resolv_conf.search([network.unique_name], member.keys.domain, resolv_conf.host_search())
     servers = [] if _has_server(row, member) else [resolv_conf.RESOLVER_ADDRESS]
     return plugged(row.ifname, row.mac, addresses, servers=servers, search=search)
 
 
 def _has_server(row: LocalEndpointRow, member: ClusterAccess) -> bool:
-    """True when Podman was told the server with an earlier network of the container, and would name it twice."""
-    for other in member.live.rows.values():  # in the order of their attaching
+    """True if the answer for an earlier network of the container named the server: Podman would write it twice."""
+    for other in member.live.rows.values():  # in attach order
         if container_of(other.origin) == container_of(row.origin) and other.netns_inode == row.netns_inode:
             return other.endpoint_id != row.endpoint_id
     return False

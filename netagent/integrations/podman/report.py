@@ -1,7 +1,7 @@
-"""What the program `podman` prints, as values: only the fields that are used, checked for form. Pure.
+"""The output of the program `podman` as values: only the fields in use, with their form checked. Pure.
 
-The JSON of `podman container inspect` and `podman network ls` has been stable since Podman 4, which is the first
-that knows plug-ins.
+The JSON of `podman container inspect` and `podman network ls` has been stable since Podman 4, the first release with
+plug-ins.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class PodmanContainer:
     container_id: str
     name: str
     pid: int
-    """Of its first process, by Podman's belief; 0 when none runs."""
+    """Pid of its first process, according to Podman; 0 when none runs."""
     labels: Mapping[str, str]
     pod: str = ""
-    """The id of the pod whose infra container it is: the one that holds the pod's namespace. "" otherwise."""
+    """The id of the pod, if it is the infra container, which owns the pod's namespace; else ""."""
     health_logs: tuple[str, ...] = ()
-    """Where the log of its HEALTHCHECK may be; () when it has none."""
+    """Possible paths of the log of its HEALTHCHECK; () when it has none."""
     is_checked_by_itself: bool = False
-    """Podman has a timer of systemd's run the check; otherwise somebody has to, with `podman healthcheck run`."""
+    """True if a systemd timer runs the check; otherwise a user must run it, with `podman healthcheck run`."""
     folder: str = ""
-    """The folder in which Podman keeps one folder for each container: it changes when any comes or goes."""
+    """The folder in which Podman has one folder per container: it changes when one is created or removed."""
     resolv_conf: str = ""
-    """Its resolv.conf, where Podman has written it."""
+    """The path of its resolv.conf, as written by Podman."""
     published: tuple[str, ...] = ()
     """`8080:80/tcp`."""
     networks: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class PodmanContainer:
     image: str = ""
     """The image's id."""
     flaw: str = ""
-    """Why `labels` says nothing: Podman did not tell which of them are the image's."""
+    """Why `labels` is empty: Podman did not report which of them are the image's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,17 @@ class PodmanNetwork:
 
 
 def containers_untrusted(text: bytes) -> tuple[PodmanContainer, ...]:
-    """InputError for anything but a list of containers."""
+    """Parse a list of containers. Raises InputError for anything else."""
     return tuple(_container(given) for given in _objects_untrusted(text))
 
 
 def image_labels_untrusted(text: bytes) -> dict[str, Mapping[str, str]]:
-    """From `podman image inspect`: by image id. InputError."""
+    """Parse `podman image inspect`: labels by image id. Raises InputError."""
     return {_text(given, "Id"): _texts(given, "Labels") for given in _objects_untrusted(text)}
 
 
 def networks_untrusted(text: bytes) -> tuple[PodmanNetwork, ...]:
-    """InputError for anything but a list of networks."""
+    """Parse a list of networks. Raises InputError for anything else."""
     return tuple(
         PodmanNetwork(
             name=_text(given, "name"),
@@ -80,7 +80,7 @@ def networks_untrusted(text: bytes) -> tuple[PodmanNetwork, ...]:
 
 
 def ids_untrusted(text: bytes) -> tuple[str, ...]:
-    """One id a line, as `podman ps -q` prints them."""
+    """Parse one id per line, as `podman ps -q` prints them."""
     ids = tuple(text.decode("ascii", "replace").split())
     if not all(one.isalnum() for one in ids):
         raise _unknown_form()
@@ -93,7 +93,7 @@ def _container(given: Mapping[str, Any]) -> PodmanContainer:
     if not isinstance(pid, int) or isinstance(pid, bool):
         raise _unknown_form()
     home = _run_folder(given, container_id)
-    resolv_conf = _text(given, "ResolvConfPath")  # elsewhere it is a user's or another container's
+    resolv_conf = _text(given, "ResolvConfPath")  # elsewhere it belongs to a user or to another container
     return PodmanContainer(
         container_id=container_id,
         name=_text(given, "Name"),
@@ -111,7 +111,7 @@ def _container(given: Mapping[str, Any]) -> PodmanContainer:
 
 
 def _run_folder(given: Mapping[str, Any], container_id: str) -> Path | None:
-    """`<runroot>/<driver>-containers/<id>`. Options move each of the files that are in it elsewhere, but not all."""
+    """Find `<runroot>/<driver>-containers/<id>`. Options can move each of its files elsewhere, but not all."""
     for key in ("PidFile", "HostnamePath", "ConmonPidFile", "ResolvConfPath", "HostsPath"):
         folder = Path(_text(given, key)).parent
         if folder.name == "userdata" and folder.parent.name == container_id:
@@ -121,12 +121,12 @@ def _run_folder(given: Mapping[str, Any], container_id: str) -> Path | None:
 
 def _health_logs(config: Mapping[str, Any], container_id: str, home: Path | None) -> Iterator[str]:
     test = _part(config, "Healthcheck").get("Test")
-    if not test or test == ["NONE"]:  # an image's check, switched off
+    if not test or test == ["NONE"]:  # the image's check is disabled
         return
     folder = _text(config, "HealthLogDestination")
     if folder.startswith("/"):
         yield f"{folder}/{container_id}-{LOG_NAME}"
-    elif home is not None:  # "local", "events_logger", or an older Podman that knows no other place
+    elif home is not None:  # "local", "events_logger", or an older Podman that has no other place
         yield str(home / LOG_NAME)
 
 
@@ -158,7 +158,7 @@ def _part(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(given: Mapping[str, Any], key: str) -> str:
     text = given.get(key) or ""
-    if not isinstance(text, str) or not text.isprintable():  # names and paths: both are used as such
+    if not isinstance(text, str) or not text.isprintable():  # names and paths are used as they are
         raise _unknown_form()
     return text
 
@@ -168,4 +168,4 @@ def _texts(given: Mapping[str, Any], key: str) -> Mapping[str, str]:
 
 
 def _unknown_form() -> InputError:
-    return InputError("podman's output has a form that is not known", hint="this needs Podman 4.4 to 5")
+    return InputError("podman's output has an unknown form", hint="netagent needs Podman 4.4 to 5")

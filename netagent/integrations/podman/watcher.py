@@ -1,14 +1,14 @@
-"""What Podman doesn't tell its plug-in: labels, health, and the end of a container whose cleanup did not run.
+"""Watcher of what Podman does not pass to its plug-in: labels, health, and the end of a container without a cleanup.
 
-By level, over all endpoints whose origin is Podman, twice a second and whenever they change. In the ordinary case a
-look at a container is three stat(2), of its first process, its resolv.conf and its health log: 200 cost 2 ms.
+Level-triggered: it checks all endpoints of Podman twice per second and whenever they change. Normally the check of a
+container is three stat(2), of its first process, its resolv.conf and its health log: 200 cost 2 ms.
 
-The end of a container is known by its namespace, never guessed. Podman keeps the namespace as a file under
-/run/netns, so that it outlives its processes; and conmon, which would have the container torn down, may be killed
-with it. So when the first process is gone, all of /proc is read: while any process lives in the namespace, or has the
+The end of a container is determined by its namespace, never guessed. Podman keeps the namespace as a file under
+/run/netns, so it outlives its processes; and conmon, which would tear the container down, may be killed with it. So
+when the first process is gone, the watcher reads all of /proc: while a process runs in the namespace, or has the
 container's id among its arguments (conmon, or a `podman container cleanup` that is about to start it again), the
-endpoint stays. When there is nobody, and a little later still nobody, it is withdrawn. Podman itself goes on
-believing that the container runs until somebody tries to use it (seen with 5.4).
+endpoint stays. If no process is found, and still none a little later, it is withdrawn. Podman itself considers the
+container running until a user tries to use it (seen with 5.4).
 """
 
 from __future__ import annotations
@@ -43,21 +43,22 @@ from netagent.model.records import Health
 from netagent.registry.state_store import StateStore
 
 LOOK_S = 0.5
-"""Three looks find a container that is gone, and one a change of health: both within the 2 s that are promised."""
+"""Seconds between checks. Three detect that a container is gone, one detects a change of health: both within the
+promised 2 s."""
 QUIET_S = 0.4
-"""So long must nobody be found in a namespace, or a resolv.conf not be written: between two of Podman's own steps
-there may be nobody, or half a file, for an instant."""
+"""For this long no process must be found in a namespace, or a resolv.conf not be written: between two steps of Podman
+there may be no process, or half a file, for an instant."""
 ASK_AGAIN_S = 2.0
-"""Until Podman is asked once more about a container that has no process yet, or another than it had."""
+"""Seconds before Podman is asked again about a container that has no process yet, or another one than before."""
 NOT_READ_S = 2.0
-"""So long does a container have no names because it may have a health check, while Podman does not answer."""
+"""How long a container gets no names, because it may have a health check, while Podman does not answer."""
 STARTING_S = 10.0
-"""A container has a process within this time of its `setup`, or its start has failed."""
+"""Within this time after `setup` a container has a process, or its start has failed."""
 UNSTARTED_S = 60.0
-"""The same for one of which Podman says that nothing runs: it may be filling a volume first. Later it has ended, and
-whoever should have torn it down as well."""
+"""The same for a container for which Podman reports no process: it may still be filling a volume. After that, it has
+ended, and so has the process that should have torn it down."""
 RECHECK_S = 30.0
-"""The same for one with a trouble, which a user may have cured."""
+"""The same for one with a problem, which a user may have fixed."""
 
 logger = logging.getLogger("netagent.podman")
 _limited = Limited(logger)
@@ -65,38 +66,38 @@ _limited = Limited(logger)
 
 @dataclass(slots=True)
 class WatchedContainer:
-    """What is known of a container with an endpoint of ours."""
+    """What is known of a container with an endpoint."""
 
     namespace: tuple[int, int]
-    """Device and inode: a container that Podman starts again gets another one, and all is learnt anew."""
+    """Device and inode: a container that Podman starts again gets another one, and all facts are read again."""
     since: float
-    """When it was first seen, on trio's clock, as `ask_at`."""
+    """When it was first seen, on trio's clock, like `ask_at`."""
     is_new: bool = False
-    """It was without names when it was first seen, because nothing was known of it."""
+    """True if it had no names when it was first seen, because nothing was known of it."""
     container: PodmanContainer | None = None
-    """None until Podman was asked."""
+    """None until Podman has answered."""
     members: tuple[PodmanContainer, ...] = ()
-    """Of the pod whose namespace it holds."""
+    """The containers of the pod whose namespace it owns."""
     is_unknown: bool = False
-    """Podman, as root runs it without options, knows no such container."""
+    """True if root's Podman without options does not know the container."""
     ask_at: float = 0.0
     alone_since: float = math.inf
-    """Since when nobody is found in the namespace."""
+    """Since when no process is found in the namespace."""
     trouble: str = ""
     flaws: int = 0
-    """How many times in a row Podman could not tell its labels from its image's."""
+    """Consecutive failures of Podman to report the labels of its image."""
     folder_changed_at: int = 0
-    """Of `container.folder`, when that was last looked at for members."""
+    """Time of `container.folder` when the pod's containers were last read."""
     resolv_conf: tuple[int, float] = (0, 0.0)
-    """When its resolv.conf was written last, and since when that is known; inf: it was found right."""
+    """Time of the last change of its resolv.conf, and since when it is known; inf: the file is correct."""
     has_log: bool = False
-    """A log of its health was read."""
+    """True if a log of its health was read."""
     health_read: dict[str, tuple[int, Health]] = field(default_factory=dict)
-    """By path of the log: when it was written, and what it said."""
+    """By path of the log: the time of its last change, and the health in it."""
 
     def is_absent(self, now: float) -> bool:
-        """True when its first process has ended, or Podman does not know it; it may be a Podman with another storage
-        that starts it just now."""
+        """True if its first process has ended, or Podman does not know it; a Podman with another storage may be just
+        starting it."""
         if self.is_unknown:
             return now > self.since + STARTING_S
         if self.container is None:
@@ -107,7 +108,7 @@ class WatchedContainer:
 
 
 class PodmanWatcher:
-    """`run` until cancelled; `troubles` is what users asked of Podman in vain."""
+    """`run` until cancelled; `troubles` are requests of users that Podman cannot fulfil."""
 
     def __init__(self, podman: Podman, membership: Membership) -> None:
         self._podman = podman
@@ -117,11 +118,11 @@ class PodmanWatcher:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """One sentence for each container that publishes ports which nobody forwards."""
+        """Return one sentence for each container whose published ports are not forwarded."""
         return tuple(sorted(one.trouble for one in self._followed.values() if one.trouble))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 try:
@@ -139,10 +140,10 @@ class PodmanWatcher:
                 with trio.move_on_after(LOOK_S):
                     await _wait_other_rows(member.live, rows)
 
-    # -- looking ---------------------------------------------------------------------------------------------
+    # -- checks ----------------------------------------------------------------------------------------------
 
     async def look(self, member: ClusterAccess) -> None:
-        """Once at all of them: who is gone, who is well."""
+        """Check all containers once: which are gone, and the health of the others."""
         rows = _by_container(member.live.rows.values())
         for container_id in self._followed.keys() - rows.keys():
             del self._followed[container_id]
@@ -180,28 +181,28 @@ class PodmanWatcher:
         return one
 
     def _health(self, one: WatchedContainer, now: float) -> Health | None:
-        """None: nothing is known that is not told already."""
+        """Return the health to publish; None: nothing new is known."""
         if one.container is None:
-            # It stays as it was: of one that the agent has found at its start its row knows more.
+            # Leave it as it is: the row of a container that ran before the agent's start has a newer health.
             is_asked = one.is_unknown or now > one.since + NOT_READ_S
             return Health.UNKNOWN if is_asked and one.is_new else None
         checked = [who for who in (one.container, *one.members) if who.health_logs]
         logs = [path for who in checked for path in who.health_logs]
         for path in one.health_read.keys() - set(logs):
             del one.health_read[path]
-        # Podman writes the log when it starts the container; one that never comes keeps nobody without names.
+        # Podman writes the log when it starts the container; a log that never appears must not hide the names.
         one.has_log |= bool(one.health_read)
         is_early = not one.has_log and now < one.since + STARTING_S
         before = Health.STARTING if is_early else Health.UNKNOWN
         health = together(read_health(one.health_read, path, before) for path in logs)
         if health is Health.STARTING and not (has_timers() and all(o.is_checked_by_itself for o in checked)):
-            return Health.UNKNOWN  # nothing runs the check: it would stay so for ever
+            return Health.UNKNOWN  # no timer runs the check: it would stay STARTING for ever
         return health
 
     # -- asking Podman ---------------------------------------------------------------------------------------
 
     def _due(self) -> dict[str, tuple[int, int]]:
-        """Those to be asked about now, with the namespace of each; it is taken that they are."""
+        """Return the containers about which to ask now, with the namespace of each, and mark them as asked."""
         now = trio.current_time()
         for one in self._followed.values():
             folder = one.container.folder if one.container and one.container.pod else ""
@@ -213,14 +214,14 @@ class PodmanWatcher:
         return {container_id: self._followed[container_id].namespace for container_id in due}
 
     async def _ask(self, member: ClusterAccess, due: Mapping[str, tuple[int, int]]) -> None:
-        """About those that are due. They may wait for a lock of Podman's, so this runs beside the looks."""
+        """Ask about those that are due. podman may wait for a lock, so this runs concurrently with the checks."""
         try:
             found = await self._podman.containers(list(due))
             for container_id, namespace in due.items():
                 container = found.get(container_id)
                 members = await self._members(container) if container and container.pod else ()
                 one = self._followed.get(container_id)
-                # A container that was started again meanwhile is due itself: this is about its life before.
+                # A container that was restarted meanwhile is due again: this answer is about its previous run.
                 if one is not None and one.namespace == namespace:
                     await self._learn(member, container_id, one, container, members)
         except NetagentError as error:
@@ -250,7 +251,7 @@ class PodmanWatcher:
             one.ask_at = trio.current_time() + RECHECK_S if one.trouble else math.inf
         if (
             container.flaw
-        ):  # its labels stay as they were told last; the longer it lasts, the less often Podman runs
+        ):  # its labels stay as last published; the longer it fails, the less often podman runs
             _limited.warning(f"{container_id} image", container.flaw)
             one.ask_at = trio.current_time() + min(ASK_AGAIN_S * 2**one.flaws, RECHECK_S)
             one.flaws = min(one.flaws + 1, 8)
@@ -265,7 +266,7 @@ class PodmanWatcher:
 
 
 def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpointRow]]:
-    """Podman's endpoints that are whole, by container id."""
+    """Return Podman's published endpoints by container id."""
     found: dict[str, list[LocalEndpointRow]] = {}
     for row in rows:
         container_id = container_of(row.origin)
@@ -275,9 +276,9 @@ def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpo
 
 
 def _keep_nameserver(one: WatchedContainer, now: float) -> None:
-    """See that its resolv.conf names a server, once Podman has done with writing it.
+    """Ensure that its resolv.conf names a server, once Podman has finished writing it.
 
-    Of a container in two of our networks, `podman network disconnect` takes the one server away that both have.
+    For a container in two netagent networks, `podman network disconnect` removes the one server that both have.
     """
     path = one.container.resolv_conf if one.container else ""
     written_at = changed_at(path) if path else 0
@@ -295,13 +296,13 @@ async def _wait_other_rows(live: StateStore, rows: Mapping[EndpointId, LocalEndp
 
 
 async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
-    """By endpoint, not by origin: Podman may be setting the same container up again."""
+    """Withdraw by endpoint, not by origin: Podman may be setting up the same container again."""
     try:
         await member.endpoints.remove(row)
     except NetagentError as error:
-        _limited.warning(row.origin, f"cannot withdraw {row.name}, which has ended, yet: {error}")
+        _limited.warning(row.origin, f"cannot yet withdraw {row.name}, which has ended: {error}")
     else:
-        logger.info("withdrew %s (%s): it has ended, and Podman did not say so", row.name, row.target)
+        logger.info("withdrew %s (%s): it has ended without a teardown by Podman", row.name, row.target)
 
 
 async def _tell_health(
@@ -313,7 +314,7 @@ async def _tell_health(
         try:
             await member.endpoints.change(row.endpoint_id, health=health)
         except NetagentError as error:
-            _limited.warning(row.origin, f"cannot tell the health of {row.name} yet: {error}")
+            _limited.warning(row.origin, f"cannot publish the health of {row.name} yet: {error}")
         else:
             logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
@@ -332,14 +333,14 @@ async def _tell_labels(member: ClusterAccess, row: LocalEndpointRow, container: 
             labels=said.labels,
         )
     except NetagentError as error:
-        _limited.warning(row.origin, f"cannot follow the labels of {row.name} yet: {error}")
+        _limited.warning(row.origin, f"cannot apply the labels of {row.name} yet: {error}")
 
 
 def _unpublished(container: PodmanContainer, ours: int) -> str:
-    """What is wrong when it publishes ports, and all its networks are `ours`, of which none leads to it."""
+    """Return a sentence if it publishes ports, but all its networks are `ours` and none forwards them."""
     if not container.published or len(container.networks) > ours:
         return ""
     return (
-        f"container {container.name} publishes {', '.join(container.published)}, and is in networks only that nobody"
-        f" outside may reach; give it another as well: `podman network connect podman {container.name}`"
+        f"container {container.name} publishes {', '.join(container.published)}, but all its networks are internal;"
+        f" connect it to another one: `podman network connect podman {container.name}`"
     )

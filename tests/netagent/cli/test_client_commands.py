@@ -94,15 +94,15 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert says("detach", "web") == "detached web (010101010101) from app\n"
     assert says("network", "rm", "db") == "removed the network db\n"
     assert says("network", "prune").splitlines()[0].split() == ["REMOVED", "ID"]
-    assert says("network", "prune") == "every network is in use\n"
+    assert says("network", "prune") == "no network removed: all are in use\n"
     assert says("version").splitlines()[1] == "agent         0.1.0 (Python 3.13.5, Linux 6.12.0)"
     assert "1 endpoint detached" in says("leave")
     assert says("forget", "h3") == "forgot h3; this host took over 32 addresses\n"
     assert says("forget", "--dead-for", "10m") == "forgot h8, h9; this host took over 64 addresses\n"
-    assert says("forget", "--dead-for", "72h") == "no host was silent for so long\n"
+    assert says("forget", "--dead-for", "72h") == "no host has been silent for that long\n"
     forced = says("forget", "h3", "--force").splitlines()
-    assert forced[1] == "not acknowledged by h2, which may hold some of them"
-    assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts told\n"
+    assert forced[1] == "not acknowledged by h2, which may own some of them"
+    assert says("withdraw") == "withdrew the names of this host and its containers; 2 hosts notified\n"
 
 
 def test_doctor_shows_checks_and_findings_with_their_fix_and_exits_1_when_one_failed(
@@ -112,7 +112,7 @@ def test_doctor_shows_checks_and_findings_with_their_fix_and_exits_1_when_one_fa
     assert (done.returncode, done.stderr) == (0, "")
     assert "  ok    ports             no other program uses netagent's ports" in done.stdout
     assert "(1 network, 2 containers, 5 devices, 9 entries, 4 questions)" in done.stdout
-    assert done.stdout.endswith("Nothing is wrong.\n")
+    assert done.stdout.endswith("No problems found.\n")
     served.service.diagnosis = doctor_of(failed=True)
     done = netagent("doctor")
     assert (done.returncode, done.stderr) == (1, "")
@@ -129,7 +129,7 @@ def test_doctor_looks_for_itself_when_no_agent_answers(netagent: Run, tmp_path: 
     settings = {"NETAGENT_STATE_DIR": str(tmp_path / "state"), "NETAGENT_RUN_DIR": str(tmp_path / "run")}
     done = netagent("doctor", "--json", **settings)
     assert done.returncode == 3
-    assert "no agent can be reached" in done.stderr
+    assert "cannot reach the agent" in done.stderr
     answer = json.loads(done.stdout)
     assert (answer["agent"], answer["absent"]) == ("silent", "this host is in no cluster")
     features = next(one for one in answer["host"] if one["name"] == "kernel-features")
@@ -144,7 +144,7 @@ def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_mis
     served.service.rows = [endpoint_of("web")]
     done = netagent("inspect", "web", "--why")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "the endpoint web follows from host h2: epoch 3, sequence 17 of its log" in done.stdout
+    assert "the endpoint web was published by host h2: epoch 3, sequence 17 of its log" in done.stdout
     assert "present  tunnel entry  02:00:00:00:00:02 at 192.0.2.2 by nx-8388608" in done.stdout
     served.service.why = why_of(missing=True)
     done = netagent("inspect", "web", "--why")
@@ -156,7 +156,7 @@ def test_why_shows_the_record_and_what_it_made_and_exits_1_when_something_is_mis
     served.service.why = {**why_of(), "records": [], "objects": []}
     done = netagent("inspect", "web", "--why")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("\n\nIt follows from no record, and makes nothing on this host.\n")
+    assert done.stdout.endswith("\n\nIt comes from no record, and no object on this host belongs to it.\n")
 
 
 def test_ping_shows_what_came_back_and_exits_1_with_the_layer_when_something_did_not(
@@ -209,7 +209,7 @@ def test_tables(served: Served, netagent: Run) -> None:
     assert netagent("ps", "-o", "name").stdout.splitlines() == ["db", "web", "web"]
     assert "1.3" in netagent("ps", "-o", "wide").stdout
     assert netagent("ps", "--service", "db").stdout.count("\n") == 2
-    assert netagent("ps", "--service", "nope").stdout == "no endpoint matches\n"
+    assert netagent("ps", "--service", "nope").stdout == "no endpoint matches these filters\n"
     assert netagent("members").stdout.splitlines() == [
         "NAME  ADDRESS    AGENT  HOST     VERSION  RTT     PATH",
         "h1    192.0.2.1  alive  answers  0.1.0            local",
@@ -221,7 +221,7 @@ def test_tables(served: Served, netagent: Run) -> None:
     ]
     assert netagent("network", "inspect", "app").stdout.splitlines()[-6:] == [
         "",
-        "4,093 addresses, 15 used, 4,078 free, 1,021 of these with hosts that are away",
+        "4,093 addresses, 15 used, 4,078 free, 1,021 of these owned by hosts that are away",
         "HOST  AGENT  OWNS   USED  FREE   ADDRESSES",
         "h1    alive  2,046  12    2,034  10.160.0.2 - 10.160.7.255",
         "h2    dead   1,024  3     1,021  10.160.8.0 - 10.160.11.255",
@@ -292,8 +292,8 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
     ends(4, "has endpoints", "network", "rm", "app")
     served.service.failure = RuntimeError("boom")
     ends(5, "its log has the details", "status")
-    ends(3, "no such socket", "status", "--socket", str(tmp_path / "none"))
-    ends(3, "start one with `netagent agent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
+    ends(3, "socket does not exist", "status", "--socket", str(tmp_path / "none"))
+    ends(3, "start it with `netagent agent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
 
 
 def test_later_commands_do_not_exist_yet(netagent: Run) -> None:
@@ -371,7 +371,7 @@ def test_status_in_no_cluster_names_the_two_ways_out(served: Served, netagent: R
     assert "ADDRESS" not in text
     served.service.heard = []
     text = netagent("status").stdout
-    assert "Nobody was heard" in text
+    assert "No other host was heard" in text
     assert "netagent join ADDRESS" in text
 
 
@@ -409,7 +409,7 @@ def test_output_that_nobody_can_take_is_an_error_in_words(served: Served) -> Non
         )
     assert done.returncode == 5
     assert done.stderr == (
-        "netagent: cannot write the output: No space left on device; send it where there is room\n"
+        "netagent: cannot write the output: No space left on device; write it to a place that has space\n"
     )
 
 
@@ -494,7 +494,7 @@ def test_what_is_not_known_is_said_and_never_passed_over(served: Served, netagen
         assert done.stderr == "netagent: network app: h3 did not answer; try again\n"
         assert json.loads(netagent(*words, "--json").stdout)["warnings"][0]["code"] == "not-known"
         local = netagent(*words, "--local")
-        assert "in the networks that this host takes part in" in local.stdout
+        assert "in the networks of this host" in local.stdout
         assert local.stderr == ""
     served.service.rows.append(endpoint_of("web"))
     assert "h3 did not answer" in netagent("inspect", "web").stderr

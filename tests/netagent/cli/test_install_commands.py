@@ -22,7 +22,7 @@ def test_docker_comes_and_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert answer["files"] == [{"action": "removed", "path": "/etc/netagent/conf.d/docker.toml"}]
     assert answer["commands"] == []
     assert main(["uninstall", "docker", "--root", str(tmp_path)]) == 0
-    assert "has not put anything here" in capsys.readouterr().out
+    assert "has not written anything here" in capsys.readouterr().out
 
 
 def test_a_foreign_file_exits_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ members:    2 alive, 1 dead
 networks:   app (1 of 2 in the cluster)
 endpoints:  1 on this host, 3 in its networks, 1 hidden from names
 dns:        answering in 1 container, 1,234 queries so far
-drift:      none (looked 3 s ago, 2 repaired since the start: 1 device-down, 1 entry-altered)
+drift:      none (checked 3 s ago, 2 repaired since the start: 1 device-down, 1 entry-altered)
 paths:      1 ok, 1 down
 data plane: not encrypted
 refused:    12 packets since the start (12 label)
@@ -36,9 +36,9 @@ heard nearby:
   h2  192.0.2.2  cluster mesh  by mDNS
   192.0.2.9  in no cluster either  by mDNS
 
-This host belongs to no cluster. Type one of:
+This host is in no cluster. Type one of:
   netagent init           to start a cluster with this host
-  netagent join           to enter one; it asks for the token that `netagent invite` prints on a member
+  netagent join           to join one; it asks for the token that `netagent invite` prints on a member
 """
 
 
@@ -99,7 +99,7 @@ def test_status_when_things_are_wrong() -> None:
     answer["paths"] = {}
     text = "\n".join(screen.status(answer))
     assert "NOT RUNNING" in text
-    assert "not looked yet" in text
+    assert "not checked yet" in text
     assert "no other host" in text
 
 
@@ -109,7 +109,7 @@ def test_an_endpoint_that_was_there() -> None:
     row["state"], row["reason"] = "fenced", "its address belongs to h2"
     row["links"] = [{"service": "db", "alias": "database"}]
     assert list(screen.endpoint(row)) == [
-        "web (010101010101) on h1 in app, attached before",
+        "web (010101010101) on h1 in app, already attached",
         "addresses:  10.160.0.2, fd00::2",
         "names:      web.app.mesh.internal",
         "links:      database is db",

@@ -118,7 +118,7 @@ def test_what_may_be_in_a_network_that_is_not_known_is_not_said_to_be_absent() -
     gap = Gap(N2, GapReason.AWAY, (H2,))
     with pytest.raises(NotFoundError, match="no host and no endpoint 'cache'"):
         aimed("cache")
-    with pytest.raises(FailedError, match="not all is known: network other"):
+    with pytest.raises(FailedError, match="not all networks are known here: network other"):
         aimed("cache", gap)
     assert aimed("db", gap).host_id == H2
 
@@ -140,5 +140,5 @@ def test_the_policy_says_who_may_reach_whom() -> None:
     elsewhere = replace(ROW, network_id=N2)
     hop = _policy(evidence(known(), elsewhere), elsewhere, db)
     assert hop.is_wrong
-    assert "networks are apart" in hop.says
+    assert "networks are isolated from each other" in hop.says
     assert hop.fix == "netagent network connect app web"

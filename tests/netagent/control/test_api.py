@@ -197,7 +197,7 @@ def test_watchers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("netagent.control.api.MAX_WATCHERS", 1)
     first = client.watch("/v1/networks")
     next(first)
-    with pytest.raises(RefusedError, match="watch this agent already"):
+    with pytest.raises(RefusedError, match="already watching this agent"):
         next(client.watch("/v1/networks"))
 
 

@@ -39,11 +39,11 @@ def answering(path: Path, answer: bytes | None) -> Iterator[Client]:
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        (b"", UnreachableError, "broke off"),
-        (b"HTTP/1.1 200 OK\r\n", UnreachableError, "broke off"),
+        (b"", UnreachableError, "closed the connection too early"),
+        (b"HTTP/1.1 200 OK\r\n", UnreachableError, "closed the connection too early"),
         (b"SSH-2.0-x\r\n\r\n", FailedError, "does not speak HTTP"),
-        (b'HTTP/1.1 200 OK\r\n\r\n{"schema": 1, "it', UnreachableError, "not whole"),
-        (b"HTTP/1.1 200 OK\r\n\r\n[]", UnreachableError, "no object"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"schema": 1, "it', UnreachableError, "incomplete"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[]", UnreachableError, "not an object"),
         (b'HTTP/1.1 418 ?\r\n\r\n{"detail": "tea"}', FailedError, "tea"),
         (None, FailedError, "did not answer within"),
     ],
@@ -57,13 +57,13 @@ def test_what_is_not_an_agent(
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError, match="no such socket"):
+    with pytest.raises(UnreachableError, match="socket does not exist"):
         Client(str(tmp_path / "none")).call("GET", "/v1/version")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))
-    with pytest.raises(UnreachableError, match="nobody listens"):
+    with pytest.raises(UnreachableError, match="no program listens"):
         Client(str(tmp_path / "left")).call("GET", "/v1/version")
-    with pytest.raises(UnreachableError, match="can be reached"):
+    with pytest.raises(UnreachableError, match="cannot reach the agent"):
         Client(str(tmp_path / ("x" * 200))).call("GET", "/v1/version")
 
 

@@ -36,5 +36,5 @@ def test_what_leads_inside_is_shown_as_what_containers_get(address):
     says = NameServerReply("192.0.2.1", 0.01, status="NOERROR", addresses=((address, 60),), record_count=1)
     found = answered(FOUND, [says], {"10.9.0.0/20"})
     assert found["answers"] == []
-    assert "leads inside" in found["reason"]
+    assert "is inside the overlay" in found["reason"]
     assert found["servers"][0]["addresses"] == [address]

@@ -59,7 +59,7 @@ class World:
 def test_what_never_came_because_no_other_host_of_the_network_answers_is_said():
     (notice,) = notices(World().present(), [Gap(N1, GapReason.MISSING, (H2,))])
     assert notice["message"] == (
-        "network app: no other host that takes part in it answers (h2); what they last said of it is missing here"
+        "network app: no other host in it answers (h2); their latest records of it are missing here"
     )
 
 
@@ -163,7 +163,7 @@ def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere():
     world.view = world.view.with_unreached(frozenset({H2}))
     assert why(world.endpoint()) == (
         "up",
-        "this host gets no answer from h2 by the overlay: its names lead here only where they have nothing else",
+        "h2 does not answer this host through the overlay: names lead to it only if there is no other replica",
     )
     service = world.present().service(world.view.service(N1, "web"))
     assert (service["answering"], service["unreached"], service["endpoint_count"]) == (1, 1, 2)
@@ -177,14 +177,14 @@ def test_each_reason_for_being_hidden_is_told_apart():
     world = World()
     world.member(H2, MemberState.DEAD)
     world.view = world.view.with_host_answer(H2, False)
-    assert why(world.endpoint()) == ("hidden", "the agent of host h2 is gone and its kernel does not answer")
+    assert why(world.endpoint()) == ("hidden", "neither the agent nor the kernel of host h2 answers")
     service = world.present().service(world.view.service(N1, "web"))
     assert (service["endpoint_count"], service["answering"], service["hosts"]) == (2, 1, ["h1", "h2"])
     assert service["addresses"] == ["10.1.0.2", "fd00:1::2"]
 
     world = World()
     world.put(H2, host("h2", going_down=True))
-    assert why(world.endpoint()) == ("hidden", "host h2 says that it goes down")
+    assert why(world.endpoint()) == ("hidden", "host h2 is going down")
     world.member(H2, MemberState.LEFT)
     assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
     shown = world.present().member(world.view.hosts[H2], ProbeView())
@@ -322,11 +322,11 @@ def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing)
 def test_what_means_several_things_or_none_says_so():
     world = World()
     world.put(H1, network(N2, "back", subnets=("10.2.0.0/24",)), endpoint(9, N2, addresses=("10.2.0.9",)))
-    with pytest.raises(InputError, match=r"'web' is 2 things: web\.app, web\.back"):
+    with pytest.raises(InputError, match=r"'web' is ambiguous, 2 objects match: web\.app, web\.back"):
         look(world, "web")
-    with pytest.raises(InputError, match=r"is .* things"):
+    with pytest.raises(InputError, match=r"is ambiguous, .* match"):
         look(world, "000000")
-    with pytest.raises(NotFoundError, match="nothing is called 'nobody'"):
+    with pytest.raises(NotFoundError, match="nothing has the name, address or id 'nobody'"):
         look(world, "nobody")
     with pytest.raises(NotFoundError):
         look(world, "10.1.0.99")
@@ -345,4 +345,4 @@ def test_a_look_up_advises_no_name_that_does_not_lead_there_now():
     world.put(H2, dataclasses.replace(db, health=Health.UNHEALTHY))
     assert meant("db") == [], "the answer itself says that it is left out, and why"
     (hidden,) = meant("c0ffeec0ffee")
-    assert hidden.startswith("c0ffeec0ffee is db on h2, to which no name leads: ")
+    assert hidden.startswith("c0ffeec0ffee is db on h2, which has no DNS name: ")

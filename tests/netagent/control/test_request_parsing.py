@@ -61,7 +61,7 @@ def test_what_is_not_given_is_empty() -> None:
         ({"aliases": ["a"] * 65}, "--alias is given 65 times; give it at most 64 times"),
         ({"aliases": [""]}, "--alias has an empty text"),
         ({"links": [{"alias": "x"}]}, "service is missing"),
-        ({"links": [{"service": "a..b"}]}, "not a service's name"),
+        ({"links": [{"service": "a..b"}]}, "not the name of a service"),
         ({"links": ["db"]}, "not a list of objects"),
         ({"ports": [{"number": 0}]}, "a port's number cannot be 0; give a whole number from 1 to 65535"),
         ({"ports": [{"number": 1}] * 65}, "--expose is given 65 times"),
@@ -128,7 +128,7 @@ def test_a_network_request() -> None:
     ("change", "says"),
     [
         ({"name": ""}, "cannot be the name"),
-        ({"name": "node"}, "names the hosts"),
+        ({"name": "node"}, "are the names of hosts"),
         ({"name": "a.b"}, "cannot be"),
         ({"subnets": ["10.0.0.5/24"]}, "did you mean 10.0.0.0/24"),
         ({"subnets": ["x"]}, "not a subnet"),
@@ -154,7 +154,7 @@ def test_network_refuses(change: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ({"ttl_s": 0}, "give --ttl 1s to 30d"),
+        ({"ttl_s": 0}, "use --ttl 1s to 30d"),
         ({"ttl_s": float("nan")}, "--ttl"),
         ({"ttl_s": 1e9}, "--ttl"),
         ({"ttl_s": "1h"}, "--ttl"),
@@ -312,18 +312,18 @@ def test_a_published_port_is_read_and_written(text, publication, again):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("80", "does not say a port"),
-        ("x:80", "does not say a port"),
+        ("80", "is not a port of the host"),
+        ("x:80", "is not a port of the host"),
         ("8080:80/icmp", "cannot be published"),
         ("8080:80/sctp", "cannot be published"),
-        ("8080-8082:80-81", "not of one length"),
-        ("8080:80-81", "not of one length"),
-        ("8082-8080:82-80", "not of one length"),
-        ("0:80", "no port"),
-        ("65530-65536:1-7", "no port"),
-        ("1-2000:1-2000", "2000 ports at once"),
-        ("999.0.0.1:8080:80", "is no address"),
-        ("[::1]:8080:80", "nothing can be published at ::1"),
+        ("8080-8082:80-81", "different lengths"),
+        ("8080:80-81", "different lengths"),
+        ("8082-8080:82-80", "different lengths"),
+        ("0:80", "not a port"),
+        ("65530-65536:1-7", "not a port"),
+        ("1-2000:1-2000", "2000 ports"),
+        ("999.0.0.1:8080:80", "is not an address"),
+        ("[::1]:8080:80", "ports cannot be published at ::1"),
     ],
 )
 def test_a_published_port_that_can_t_be(text, complaint):

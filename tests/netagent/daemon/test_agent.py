@@ -54,7 +54,7 @@ def agent(load):
 @virtual
 async def test_two_agents_do_not_share_a_host(load):
     agent(load)
-    with pytest.raises(RefusedError, match="another agent runs on this host already"):
+    with pytest.raises(RefusedError, match="another agent is already running on this host"):
         Pretended(load)
 
 

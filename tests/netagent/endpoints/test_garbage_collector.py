@@ -294,7 +294,7 @@ async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world)
     (world.folder / "elsewhere").hardlink_to(world.folder / "web")
     world.processes[old.netns_dev, old.netns_inode] = str(world.folder / "elsewhere")
     world.replace("web")
-    with pytest.raises(RefusedError, match="'web' is used on this host"):
+    with pytest.raises(RefusedError, match="'web' is already used on this host"):
         await one.endpoints.attach(AttachRequest(target="netns:web", network="app"))
     assert one.live.rows.keys() == {old.endpoint_id}
 

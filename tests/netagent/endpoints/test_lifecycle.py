@@ -303,7 +303,7 @@ async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_i
         await one.endpoints.attach(request(network_name="nowhere"))
     with refused(RefusedError, "namespace-gone", "gone"):
         await one.endpoints.attach(request("netns:gone"))
-    with refused(InputError, "bad-input", "no name", "--name"):
+    with refused(InputError, "bad-input", "no valid endpoint name", "--name"):
         await one.endpoints.attach(request(str(namespaces.folder.parent / "netns" / ".." / "netns" / "web")))
     assert one.steps.done == []
     assert one.traces() == {}
@@ -402,7 +402,7 @@ async def test_the_holder_of_an_address_is_named_even_if_its_host_is_not_known(n
         (("10.9.0.5",), ("10.9.0.5", "10.1.0.0/24")),
         (("10.1.0.1",), ("10.1.0.1", "first two")),
         (("10.1.0.255",), ("10.1.0.255",)),
-        (("10.1.0.5", "fd00:1::6"), ("not the same place",)),
+        (("10.1.0.5", "fd00:1::6"), ("do not have the same offset",)),
     ],
 )
 @virtual
@@ -661,7 +661,9 @@ async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
     row, _ = await one.endpoints.attach(request("netns:other", publish=(Publication(18080, 80, "udp"),)))
     with refused(RefusedError, "port-in-use", "published by web"):
         await one.endpoints.publish("other", HTTP)
-    with refused(RefusedError, "port-in-use", "leads to other otherwise", "netagent unpublish other"):
+    with refused(
+        RefusedError, "port-in-use", "already leads to another port of other", "netagent unpublish other"
+    ):
         await one.endpoints.publish("other", Publication(18080, 81, "udp"))
     with refused(RefusedError, "already-attached", "with another --publish;", "netagent detach web"):
         await one.endpoints.attach(request(publish=(DNS,)))

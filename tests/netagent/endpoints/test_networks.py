@@ -367,7 +367,7 @@ async def test_a_network_that_cannot_be_looked_into_is_not_removed():
 async def test_multicast_and_links_contradict_each_other():
     async def test(hosts):
         request = NetworkRequest(name="app", policy=Policy.LINKS, multicast=True)
-        with pytest.raises(InputError, match="multicast reaches everybody"):
+        with pytest.raises(InputError, match="multicast reaches all containers"):
             await hosts[0].networks.create(request)
         made, _ = await hosts[0].networks.create(NetworkRequest(name="app", policy=Policy.LINKS))
         assert made.record.policy is Policy.LINKS

@@ -131,7 +131,7 @@ def test_the_unit_starts_this_program(program: str, home: str) -> None:
 
 
 def test_a_path_that_a_unit_would_read_differently() -> None:
-    with pytest.raises(InputError, match="can't stand in a systemd unit"):
+    with pytest.raises(InputError, match="cannot be used in a systemd unit"):
         part_of("systemd", around(program="/opt/a b/netagent"))
 
 
@@ -161,4 +161,4 @@ def test_a_package_brings_the_same_files_elsewhere() -> None:
     assert all(file.path.startswith("/usr/lib/") for file in packaged)
     part = part_of("systemd", around(packaged=True))
     assert part.files == ()
-    assert "came with the package" in part.next[0]
+    assert "has installed the units" in part.next[0]

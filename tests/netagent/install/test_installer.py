@@ -180,7 +180,7 @@ def test_a_manifest_that_makes_no_sense_is_named(installer: Installer, content: 
     manifest = installer.root / MANIFESTS.removeprefix("/") / "docker.json"
     assert json.loads(manifest.read_text())["schema"] == 1
     manifest.write_text(content)
-    with pytest.raises(FailedError, match=r"docker.json makes no sense"):
+    with pytest.raises(FailedError, match=r"docker.json is damaged"):
         installer.uninstall("docker")
 
 

@@ -111,7 +111,7 @@ def test_who_cannot_tell_is_not_taken_to_say_no(
 ) -> None:
     program(name, f"echo '{complaint}' >&2; echo 'and more' >&2; exit 1")
     error = refusal(target, FailedError)
-    assert error.message == f"{name} can't tell: {complaint[: container_targets.MAX_COMPLAINT].rstrip('.')}"
+    assert error.message == f"{name} failed: {complaint[: container_targets.MAX_COMPLAINT].rstrip('.')}"
     assert name in error.hint
 
 

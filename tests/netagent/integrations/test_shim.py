@@ -123,7 +123,7 @@ def test_netavark_is_told_when_podman_is_not_enabled(tmp_path: Path) -> None:
         async with serving(tmp_path / "s", Runtimes(), podman=False):
             status, output = await run(tmp_path / "s", "setup", "/run/netns/x", stdin=b"{}")
             assert status == 1
-            assert "enabled = true in the table [podman]" in json.loads(output)["error"]
+            assert "podman.enabled = true" in json.loads(output)["error"]
 
     trio.run(main)
 
@@ -191,9 +191,12 @@ def test_without_an_agent_netavark_gets_its_own_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"", "broke off"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nx-exit-status: 0\r\n\r\n{", "broke off"),
-        (b"SSH-2.0-OpenSSH\r\n", "broke off"),
+        (b"", "closed the connection too early"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nx-exit-status: 0\r\n\r\n{",
+            "closed the connection too early",
+        ),
+        (b"SSH-2.0-OpenSSH\r\n", "closed the connection too early"),
         (
             b"HTTP/1.1 404 \r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}",
             "another version",

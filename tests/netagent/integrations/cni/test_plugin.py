@@ -205,7 +205,7 @@ async def test_check_looks_at_the_record_the_namespace_and_the_interface(
     assert "the interface eth0 is missing in" in answer["msg"]
     assert "prevResult does not name" in (await runtime.call("CHECK", prevResult={"ips": []}))["msg"]
     namespaces.replace("web")
-    assert "another namespace" in (await runtime.call("CHECK", prevResult=result))["msg"]
+    assert "not the namespace of the ADD" in (await runtime.call("CHECK", prevResult=result))["msg"]
     await runtime.call("DEL")
     assert (await runtime.call("CHECK", prevResult=result))["code"] == 3
 

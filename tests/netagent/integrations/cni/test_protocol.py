@@ -124,18 +124,18 @@ def test_wrong_variables_have_a_code_of_their_own(verb: str, variables: dict[str
         ({"name": ""}, 7, "name is missing"),
         ({"name": 5}, 7, "name"),
         ({"netwrok": "app"}, 2, "did you mean 'network'"),
-        ({"ipam": {"type": "host-local"}}, 2, "gives addresses"),
+        ({"ipam": {"type": "host-local"}}, 2, "assigns addresses"),
         ({"ipMasq": True}, 2, "ipMasq"),
-        ({"runtimeConfig": {"portMappings": [{}]}}, 7, "does not say a port"),
-        ({"runtimeConfig": {"portMappings": "80"}}, 2, "no list of objects"),
+        ({"runtimeConfig": {"portMappings": [{}]}}, 7, "is not a port of the host"),
+        ({"runtimeConfig": {"portMappings": "80"}}, 2, "not a list of objects"),
         ({"network": 5}, 7, "network"),
         ({"service": "Web"}, 7, "did you mean 'web'"),
-        ({"aliases": "db"}, 7, "aliases is no list"),
-        ({"aliases": [5]}, 7, "aliases is no list"),
+        ({"aliases": "db"}, 7, "aliases is not a list"),
+        ({"aliases": [5]}, 7, "aliases is not a list"),
         ({"links": ["a:B c"]}, 7, "alias"),
         ({"expose": ["http"]}, 7, "80/tcp"),
         ({"expose": ["0/tcp"]}, 7, "number"),
-        ({"args": []}, 7, "args is no object"),
+        ({"args": []}, 7, "args is not an object"),
         ({"args": {"cni": {"ips": ["10.1.0.300"]}}}, 7, "IP address"),
         ({"args": {"cni": {"labels": [{"key": 1}]}}}, 7, "labels"),
         ({"aliases": [""]}, 7, "alias"),
@@ -154,7 +154,7 @@ def test_a_wrong_configuration_says_what_to_write(
 
 
 def test_check_and_gc_do_not_guess() -> None:
-    assert code("CHECK") == (7, "CHECK needs prevResult; give the result of ADD")
+    assert code("CHECK") == (7, "CHECK needs prevResult; pass the result of ADD")
     for value in (None, {}, [5], [{"containerID": "c1"}]):
         assert code("GC", {"cniVersion": "1.1.0", VALID_ATTACHMENTS: value})[0] == 7
 

@@ -77,7 +77,7 @@ def test_a_refusal_is_told_until_it_is_over(monkeypatch):
     chain.refusal = "iptables: Permission denied"
     kept = play(monkeypatch, chain, "ensure", "ensure")
     assert kept.troubles() == (
-        "iptables can't change Docker's chain DOCKER-USER: iptables: Permission denied",
+        "iptables cannot change Docker's chain DOCKER-USER: iptables: Permission denied",
     )
     chain.refusal = ""
     trio.run(kept.ensure)

@@ -54,7 +54,7 @@ def test_it_makes_its_socket_and_takes_it_away(plugged):
     (activated, left), (trouble,) = run()
     assert activated == {"Implements": ["NetworkDriver", "IpamDriver"]}
     assert "EndpointID" in left["Err"]
-    assert "containers are not followed" in trouble
+    assert "changes of Docker's containers are not applied" in trouble
     assert not path.exists()
 
 

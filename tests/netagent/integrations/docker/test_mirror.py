@@ -116,7 +116,7 @@ async def test_a_mirror_with_containers_goes_when_the_last_one_has_left(world):
         await until(lambda: docker_names(world) == ["app"])
         container_id = await world.docker.run("web", "app")
         await world.host.publisher.put(RemovalRecord(N1))
-        await until(lambda: "containers are in it" in "".join(one.troubles()))
+        await until(lambda: "has containers" in "".join(one.troubles()))
         await world.docker.remove(container_id)
         await until(lambda: docker_names(world) == [], 3.0)
         assert one.troubles() == ()

@@ -89,5 +89,5 @@ async def test_their_number_is_bounded(tmp_path, monkeypatch):
     waiting = NetnsWaiter(None, lambda one, sentence: None)
     waiting.expect(arrival(1, tmp_path))
     waiting.expect(arrival(1, tmp_path))
-    with pytest.raises(RefusedError, match="1 containers are being started"):
+    with pytest.raises(RefusedError, match="1 containers are already being started"):
         waiting.expect(arrival(2, tmp_path))

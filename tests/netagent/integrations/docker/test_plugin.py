@@ -53,9 +53,9 @@ async def test_address_and_mac_that_the_user_typed_are_taken(world):
     ("asked", "sentence"),
     [
         ({"ip": "10.1.0.9"}, "the address 10.1.0.9 belongs to"),
-        ({"ip": "10.1.0.1"}, "10.1.0.1 is no address"),
-        ({"ip6": "fd00:1::99"}, "ask for both: --ip 10.1.0.153 --ip6 fd00:1::99"),
-        ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "not the same place"),
+        ({"ip": "10.1.0.1"}, "10.1.0.1 is not a usable address"),
+        ({"ip6": "fd00:1::99"}, "type both: --ip 10.1.0.153 --ip6 fd00:1::99"),
+        ({"ip": "10.1.0.8", "ip6": "fd00:1::99"}, "do not have the same offset"),
         ({"mac": "06:00:00:00:00:77"}, "06:00:00:00:00:77"),
     ],
 )
@@ -80,7 +80,7 @@ async def test_what_cannot_be_had_is_refused_and_nothing_is_left(world, asked, s
             {"ipam": "default"},
             "Docker's own IPAM.*--ipam-driver netagent --ipam-opt netagent.network=app --ipv6 app",
         ),
-        ({"options": {}}, "which network of netagent.*--ipam-opt netagent.network=app"),
+        ({"options": {}}, "does not name the netagent network.*--ipam-opt netagent.network=app"),
         ({"options": {"netagent.network": "nope"}}, "no network 'nope'"),
         ({"ipv6": False}, "add --ipv6"),
         ({"subnets": ["10.9.0.0/24"]}, "not 10.9.0.0/24"),
@@ -100,7 +100,7 @@ async def test_a_network_made_by_hand_takes_no_range(world):
     pool = {"AddressSpace": "netagent", "Pool": "", "Options": OPTIONS, "V6": False}
     whole = await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool="")
     assert await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool=whole["Pool"]) == whole
-    with pytest.raises(RefusedByPluginError, match="no --ip-range"):
+    with pytest.raises(RefusedByPluginError, match="--ip-range is not possible"):
         await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool="10.1.0.128/25")
 
 
@@ -116,7 +116,7 @@ async def test_an_internal_network_gives_no_way_out(world):
 async def test_a_network_without_ipv6_and_one_without_ipv4(world):
     await world.with_network(subnets=("10.1.0.0/24",))
     await world.with_network(N2, "six", subnets=("fd00:2::/64",))
-    with pytest.raises(RefusedByPluginError, match="leave --ipv6 away"):
+    with pytest.raises(RefusedByPluginError, match="leave out --ipv6"):
         await docker_network(world)
     await docker_network(world, ipv6=False)
     container_id = await world.docker.create("web", "app")

@@ -474,7 +474,7 @@ async def test_docker_restarts_and_its_living_containers_stay(world):
         world.in_use = {(row.netns_dev, row.netns_inode)}
         world.docker.kill()
         await trio.sleep(30)
-        assert "not followed" in one.troubles()[0]
+        assert "not applied" in one.troubles()[0]
         world.docker.is_up = True
         world.docker.containers[container_id]["State"]["Health"] = {"Status": "unhealthy"}
         await until(lambda: world.record("web").health is Health.UNHEALTHY, 2.0)

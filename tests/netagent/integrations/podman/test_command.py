@@ -68,10 +68,10 @@ def test_containers_that_do_not_exist_are_left_out(podman):
 @pytest.mark.parametrize(
     ("played", "says"),
     [
-        (("[]", "Error: no such container x\nError: database is locked", 125), "refuses: database is locked"),
-        (("", "time=… level=warning\nError: in use", 1), "refuses: in use"),
-        (("", "", 3), "refuses: exit status 3"),
-        (("nonsense", "", 0), "form that is not known"),
+        (("[]", "Error: no such container x\nError: database is locked", 125), "failed: database is locked"),
+        (("", "time=… level=warning\nError: in use", 1), "failed: in use"),
+        (("", "", 3), "failed: exit status 3"),
+        (("nonsense", "", 0), "unknown form"),
     ],
 )
 def test_anything_else_that_goes_wrong_is_one_sentence(podman, played, says):

@@ -137,7 +137,7 @@ async def test_a_host_that_leaves_takes_along_what_no_container_refers_to(namesp
         podman.refusals["app"] = "app is used by a container"
         has_left.set()
         await names_are(podman, "app")
-        assert "app stands for a network that is gone, but stays" in mirror.troubles[0]
+        assert "cannot remove Podman's network app, whose network was removed" in mirror.troubles[0]
         nursery.cancel_scope.cancel()
 
 

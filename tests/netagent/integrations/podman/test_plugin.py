@@ -184,7 +184,7 @@ async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespace
     taken = await refusal(plugin, "setup", path, **plugging(static_ips=["10.1.0.9"]))
     assert "10.1.0.9 belongs to web1 on host h2" in taken
     outside = await refusal(plugin, "setup", path, **plugging(static_ips=["10.9.0.9"]))
-    assert "no address that network app" in outside
+    assert "not a usable address of network app" in outside
     assert "no network namespace" in await refusal(plugin, "setup", one.path("ns9"), **plugging())
     unknown = await refusal(plugin, "setup", path, **plugging(network_id="e" * 32))
     assert "not in this cluster any more" in unknown
@@ -270,5 +270,5 @@ async def test_info_needs_no_cluster_and_an_unknown_command_is_named(namespaces)
     plugin = NetavarkPlugin(in_no_cluster)
     status, output = await ask(plugin, "info")
     assert (status, output["api_version"]) == (0, "1.0.0")
-    assert "no 'update x'" in await refusal(plugin, "update", "x")
+    assert "has no call 'update x'" in await refusal(plugin, "update", "x")
     assert "setup NETNS" in await refusal(plugin, "setup")
