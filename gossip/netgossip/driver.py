@@ -193,6 +193,7 @@ class Driver:
 
     def flush_nowait(self) -> None:
         """Carry out what the node wants done. Call this after every command given to the node."""
+        # A command that the events' callback gives the node ends up here again: the loop below sends its output too.
         if self._nursery is None or self._flushing:
             return
         self._flushing = True
@@ -230,7 +231,7 @@ class Driver:
             stream.queued_bytes += len(command.data)
             if stream.queued_bytes > QUEUE_LIMIT_BYTES:
                 stream.scope.cancel()
-        else:
+        else:  # not cancelled at once: what is queued must still go out
             stream.closing = True
             stream.scope.deadline = trio.current_time() + LINGER_S
         stream.wake.set()

@@ -290,6 +290,7 @@ class Agent:
         async with self._changing:
             detached = await self.member().leaving.leave(drain_s)
             self._cluster_scope.cancel()
+            # The journal is closed only then, and its file is about to be deleted.
             await self._cluster_ended.wait()
             self._state.forget_cluster()
             self._state.forget_identity()
@@ -304,7 +305,7 @@ class Agent:
 
     async def _rejoin(self, cluster: Cluster) -> None:
         async with self._changing:
-            if self.cluster is not cluster:
+            if self.cluster is not cluster:  # left while we waited for the lock
                 return
             former, self._is_rejoining = self.identity.node_id, True
             logger.warning(

@@ -218,7 +218,7 @@ class Cluster:
             downtime=downtime,
             forget_after_s=lambda: self.config.forget_after_s,
         )
-        self._burial = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
+        self._cleanup = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
         self._own_records = OwnRecords(
             live=self.live,
             publisher=gossip.publisher,
@@ -272,9 +272,11 @@ class Cluster:
                 for task in (self.gossip.run, self.kernel.run, self.probing.run, self.following.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()
+                # Recovery acts on the records: wait a moment for the cluster's, rather than trust the journal alone.
                 with trio.move_on_after(FIRST_SYNC_S):
                     await self.gossip.wait_synced()
                 await self._garbage_collector.recover()
+                # Only now: names must not lead here before the endpoints are recovered.
                 await self._tell_of_this_host(self._own_host.arrive)
                 for task in (
                     self._garbage_collector.run,
@@ -282,7 +284,7 @@ class Cluster:
                     partial(keep_prefetched, self.live, self.allocator.space_requests),
                     self._own_records.run,
                     self._host_access.run,
-                    self._burial.run,
+                    self._cleanup.run,
                     self._auto_eviction.run,
                     partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed),
                 ):

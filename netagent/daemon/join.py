@@ -88,7 +88,7 @@ async def be_admitted(
                 admitted.append(
                     Admission(credentials, address[0], local_addresses().towards(address[0]) or underlay)
                 )
-                nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()  # the first admission counts; the invitation may have one use only
 
         for address in members:
             nursery.start_soon(ask, address)

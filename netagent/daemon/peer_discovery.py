@@ -155,7 +155,7 @@ class PeerDiscovery:
     async def _offer_seeds(self, host: LocalHost) -> None:
         """Pass every address that may lead to our cluster to the gossip."""
         while True:
-            changed = self._changed
+            changed = self._changed  # taken first: a change during the look-ups must start the next round
             cluster = host.cluster
             if cluster is not None:
                 found = [
@@ -168,7 +168,7 @@ class PeerDiscovery:
                 live = {n.node_id for n in ours if (known := hosts.get(HostId(n.node_id))) and known.is_live}
                 found += self._heard_seeds.wanted(ours, live, trio.current_time())
                 own = (host.underlay.address, host.config.gossip_port)
-                if host.cluster is cluster:
+                if host.cluster is cluster:  # not left while the names were resolved
                     cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])
             with trio.move_on_after(RESOLVE_S):
                 await changed.wait()

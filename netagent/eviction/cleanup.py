@@ -73,7 +73,7 @@ class Cleanup:
         back = {host_id for host_id in view.remembered if host_id in self._cleaned_up}
         self._cleaned_up &= forgotten
         for host_id in sorted((forgotten - self._cleaned_up) | (back & forgotten)):
-            if not self._is_live(host_id):
+            if not self._is_live(host_id):  # a live one must still learn of its eviction
                 self._clean_up(host_id)
 
     def _is_live(self, host_id: HostId) -> bool:

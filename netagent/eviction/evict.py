@@ -238,6 +238,7 @@ class Eviction:
             ours = await self._agree(gone, force=force)
             count = await self._take_over(ours)
         except BaseException:
+            # Shielded against cancellation: until it is taken back, no host uses what these hosts grant.
             with trio.CancelScope(shield=True):
                 await self._take_back(gone)
             raise

@@ -102,7 +102,7 @@ class Allocator:
         )
         try:
             await self._journal.save_endpoint(complete)
-        except BaseException:
+        except BaseException:  # also a cancellation before the write began; a begun write is not cancelled
             allocation.pool.unmark(offset)
             raise
         return complete

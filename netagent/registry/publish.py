@@ -89,9 +89,11 @@ class Publisher:
         self, changes: Sequence[tuple[Scope, bytes, bytes | None]], also: Sequence[Statement] = ()
     ) -> None:
         written: tuple[Entry, ...] | None = None
+        # The epoch may be raised while the journal writes: then the versions differ, and are written once more.
         while (prepared := self._node.prepare(changes)) != written:
             await self._journal.transaction([*self._entries(prepared), *also])
             written = prepared
+        # No await since the last `prepare`, so these versions are still valid.
         self._node.commit(prepared, self._clock())
         self._flush()
 

@@ -43,6 +43,7 @@ class RpcClient:
         except GossipUsageError as error:
             self._limited.warning("ask", f"a request was not sent: {error}")
             return None
+        # Registered before the flush, which may already report the answer.
         done, box = self._waiting[request_id] = (trio.Event(), [])
         self._flush()
         try:

@@ -232,6 +232,7 @@ class Swim:
         else:
             if frame is None:
                 return
+            # Short messages are always taken: a ping over a stream must not fail because push/pulls wait.
             if len(frame) > SHORT_BYTES and len(self._works) >= WORKS_LIMIT:
                 self._counts["refused_busy"] += 1
                 self._close(stream, now)
@@ -275,6 +276,7 @@ class Swim:
             self._leave_by = float("inf")
             self._outgoing.broadcasts.discard(self._table.own_id)
         self._settle(now)
+        # Last, so that broadcasts that the steps above have queued go out now.
         self._timers.gossip(now)
 
     @property
