@@ -50,7 +50,7 @@ class ProbeResults:
         self._notes = notes
         self._reach = ReachableHosts(_noted(notes) & frozenset(live.view.hosts))
         self._turned = trio.Event()
-        live.set_view(live.view.with_unreached(self._reach.unreached))
+        live.update_view(lambda view: view.with_unreached(self._reach.unreached))
         self._offload = offload
         chance = random.Random(random.getrandbits(64))
         paths = Paths(chance)
@@ -89,7 +89,7 @@ class ProbeResults:
     def _tell_reach(self) -> None:
         unreached = self._reach.unreached
         if unreached != self._live.view.unreached:
-            self._live.set_view(self._live.view.with_unreached(unreached))
+            self._live.update_view(lambda view: view.with_unreached(unreached))
             _note(self._notes, unreached)
 
     def follow(self, known: Snapshot) -> None:
@@ -109,7 +109,7 @@ class ProbeResults:
         self._offload.set_devices([vxlan_name(one.record.vni) for one in networks if one is not None])
 
     def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
-        self._live.set_view(self._live.view.with_host_answer(host_id, answers))
+        self._live.update_view(lambda view: view.with_host_answer(host_id, answers))
         self._reach.handle_answer(host_id, trio.current_time(), answers=answers)
         self._tell_reach()
         self._turned.set()

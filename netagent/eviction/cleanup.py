@@ -87,5 +87,5 @@ class Cleanup:
         self._node.drop_owner(host_id, None, now)
         self._node.forget(host_id, now)
         self._journal.note_member_gone(host_id)
-        self._live.set_view(self._live.view.without_host(host_id))
+        self._live.update_view(lambda view: view.without_host(host_id))
         self._cleaned_up.add(host_id)

@@ -44,7 +44,7 @@ class LivenessQuorum:
             while True:
                 now = trio.current_time()
                 look_into(self._votes, self._live.view, self._prober.missing, now)
-                self._live.set_view(self._live.view.with_silent(self._votes.agreed))
+                self._live.update_view(lambda view: view.with_silent(self._votes.agreed))
                 for asked in self._votes.drain():
                     nursery.start_soon(self._hear, asked)
                 with trio.move_on_at(self._votes.next_deadline()):
@@ -60,7 +60,7 @@ class LivenessQuorum:
         except QuestionError:
             pass  # an invalid answer counts as none
         self._votes.handle_testimony(asked, words, trio.current_time())
-        self._live.set_view(self._live.view.with_silent(self._votes.agreed))
+        self._live.update_view(lambda view: view.with_silent(self._votes.agreed))
 
 
 def look_into(

@@ -187,10 +187,10 @@ class EventQueue:
 
     def _take_out(self, scope: Scope) -> None:
         """Remove a slice of what others wrote in a scope that was left."""
-        view = self._live.view.without_some(scope, SLICE_ENTRIES)
-        if view is self._live.view:
+        before = self._live.view
+        self._live.update_view(lambda view: view.without_some(scope, SLICE_ENTRIES))
+        if self._live.view is before:
             self._pop()
-        self._live.set_view(view)
 
     def _cut(self, event: EntriesChanged, room: int) -> list[EntriesChanged]:
         """Return at most `room` more entries of the oldest event, the rest of which keeps waiting; none when it is
@@ -227,7 +227,7 @@ class EventQueue:
             self._begun = 0
         self._waiting = deque([*kept, _Left(scope)])
         self._waiting_entries = sum(map(_size, kept))
-        self._live.set_view(self._live.view.without_own_log(scope))
+        self._live.update_view(lambda view: view.without_own_log(scope))
 
     def _must_wait(self, event: Event, room: int) -> bool:
         match event:
@@ -252,14 +252,16 @@ class EventQueue:
         return replace(event, entries=(*gone, *event.entries), replaced=False)
 
     def _take_in(self, events: list[Event]) -> None:
-        view = self._live.view
+        self._live.update_view(lambda view: self._handle_all(view, events))
+        self._on_taken(tuple(events))
+
+    def _handle_all(self, view: RegistryView, events: list[Event]) -> RegistryView:
         for event in events:
             try:
                 view = self._handle(view, event)
             except Exception as error:
                 self._note_unusable(event, error)
-        self._live.set_view(view)
-        self._on_taken(tuple(events))
+        return view
 
     def _note_unusable(self, event: Event, error: Exception) -> None:
         # One record that triggers a bug must not end the agent, nor, since it is in the journal by then, keep it from
@@ -310,11 +312,13 @@ class EventQueue:
 
     def release_held_evictions(self) -> None:
         """Let held evictions count that have waited long enough (held_evictions.py)."""
-        view = self._live.view
-        for event in self.held_evictions.take_due(view.forgotten, self._clock()):
-            view = view.with_entries(event)
-        if view is not self._live.view:
-            self._live.set_view(view)
+
+        def taken(view: RegistryView) -> RegistryView:
+            for event in self.held_evictions.take_due(view.forgotten, self._clock()):
+                view = view.with_entries(event)
+            return view
+
+        self._live.update_view(taken)
 
     def _with_member(self, view: RegistryView, member: Member) -> RegistryView:
         self.held_evictions.note_member(member, self._clock())

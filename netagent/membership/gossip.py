@@ -188,7 +188,7 @@ class Gossip:
             self._nursery.start_soon(self._release_held_evictions)
             self._nursery.start_soon(self._collect_tombstones)
             # The gossip reports only others; we put ourselves into the view.
-            self._live.set_view(self._live.view.with_member(self.node.members()[self._local]))
+            self._live.update_view(lambda view: view.with_member(self.node.members()[self._local]))
 
     async def _release_held_evictions(self) -> None:
         while True:

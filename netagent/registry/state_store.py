@@ -8,7 +8,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -77,8 +77,12 @@ class StateStore:
         """All parts together."""
         return Snapshot(self._revision, self._view, self._rows, self._limits)
 
-    def set_view(self, view: RegistryView) -> None:
-        """Make `view` the latest."""
+    def update_view(self, change: Callable[[RegistryView], RegistryView]) -> None:
+        """Make the view that `change` returns, given the latest one, the latest. The only way to replace the view.
+
+        `change` may not await: nothing that another task adds meanwhile can be lost.
+        """
+        view = change(self._view)
         if view is not self._view:
             self._view = view
             self._ring()

@@ -359,18 +359,18 @@ class AgentHost:
 
     def flush(self):
         for event in self.node.heard[self._told :]:
-            self.live.set_view(self.live.view.with_entries(event))
+            self.live.update_view(lambda view: view.with_entries(event))
             if self.fabric is not None:
                 self.fabric.spread(self, event)
         self._told = len(self.node.heard)
 
     def hear(self, event):
         """What another host wrote arrives."""
-        self.live.set_view(self.live.view.with_entries(event))
+        self.live.update_view(lambda view: view.with_entries(event))
 
     def meet(self, host_id, state=MemberState.ALIVE):
         member = Member(host_id, ("192.0.2.9", 7956), state, 1)
-        self.live.set_view(self.live.view.with_member(member))
+        self.live.update_view(lambda view: view.with_member(member))
 
     def own_endpoints(self):
         view = self.live.view

@@ -86,7 +86,7 @@ def test_nothing_is_left_of_what_a_restored_host_does_not_know(saved: int, loss:
                 backup = cluster.backup("n3")
             step()
             cluster.run_until(cluster.converged, timeout_s=30)
-            cluster.run_until(lambda: cluster["n1"].records(NET) == cluster["n2"].records(NET), timeout_s=30)  # noqa: B023
+            cluster.run_until(lambda: cluster["n1"].records(NET) == cluster["n2"].records(NET), timeout_s=30)
         cluster.restart("n3", disk=backup)
         applications[2].is_in = False
         applications[2].follow()

@@ -261,8 +261,8 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     cluster = cluster_of()
     live, peer = cluster.live, Writer(H2)
     for record in (host("h2", routes=("10.1.0.0/16",)), endpoint(9, offset=2)):
-        live.set_view(live.view.with_entries(peer.put(record)))
-    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+        live.update_view(lambda view: view.with_entries(peer.put(record)))
+    live.update_view(lambda view: view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
     cluster.following.supervisor.trouble = "it died"
     now = trio.current_time()
@@ -287,8 +287,12 @@ async def test_members_and_paths_are_counted_with_those_first_that_are_well():
     live = cluster.live
     for number, state in ((2, MemberState.LEFT), (3, MemberState.DEAD), (4, MemberState.ALIVE)):
         peer = Writer(f"{number}" * 32)
-        live.set_view(live.view.with_entries(peer.put(host(f"h{number}", underlay=f"192.0.2.{number}"))))
-        live.set_view(live.view.with_member(Member(peer.owner, (f"192.0.2.{number}", 7956), state, 1)))
+        live.update_view(
+            lambda view: view.with_entries(peer.put(host(f"h{number}", underlay=f"192.0.2.{number}")))
+        )
+        live.update_view(
+            lambda view: view.with_member(Member(peer.owner, (f"192.0.2.{number}", 7956), state, 1))
+        )
     status = await status_of(agent_of(cluster))
     assert list(status["members"].items()) == [("alive", 2), ("dead", 1), ("left", 1)]
     assert status["paths"] == {"unknown": 2}, "to one that has left there is none"
@@ -318,7 +322,7 @@ async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
     cluster = cluster_of()
     view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
     view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
-    cluster.live.set_view(view.with_host_answer(H3, answers))
+    cluster.live.update_view(lambda _: view.with_host_answer(H3, answers))
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
     assert words in notice["message"]
 
@@ -361,7 +365,7 @@ async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and
     for number, project in ((5, "shop"), (6, "blog")):
         one = endpoint(number, offset=number, service=f"{project}-db-1", aliases=("db",))
         labelled = dataclasses.replace(one, labels=(("netagent.compose-project", project),))
-        cluster.live.set_view(cluster.live.view.with_entries(writer.put(labelled)))
+        cluster.live.update_view(lambda view: view.with_entries(writer.put(labelled)))
     status = await status_of(agent_of(cluster))
     (notice,) = (one for one in status["warnings"] if one["code"] == "shared-name")
     for part in ("name db in network app", "project blog on", "project shop on"):
@@ -397,8 +401,8 @@ async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
     cluster = cluster_of()
     live, peer = cluster.live, Writer(H2)
     for record in (host("h2", underlay="192.0.2.2"),):
-        live.set_view(live.view.with_entries(peer.put(record)))
-    live.set_view(live.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
+        live.update_view(lambda view: view.with_entries(peer.put(record)))
+    live.update_view(lambda view: view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
 
     async def dead():
         status = await status_of(agent_of(cluster))
@@ -462,7 +466,7 @@ async def test_a_full_network_is_named():
     assert "network-full" not in codes(await status_of(agent_of(cluster)))
     writer, live = Writer(H2), cluster.live
     for number in range(2, 7):
-        live.set_view(live.view.with_entries(writer.put(endpoint(number, offset=number))))
+        live.update_view(lambda view: view.with_entries(writer.put(endpoint(number, offset=number))))
     status = await status_of(agent_of(cluster))
     (notice,) = (one for one in status["warnings"] if one["code"] == "network-full")
     assert "of its 5 addresses" in notice["message"]

@@ -78,7 +78,7 @@ def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
             return told.total() - before
 
         def heard(writer, record):
-            live.set_view(live.view.with_entries(writer.put(record)))
+            live.update_view(lambda view: view.with_entries(writer.put(record)))
             return follows()
 
         assert heard(ours, host("h1")) == 2

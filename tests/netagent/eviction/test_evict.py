@@ -50,7 +50,7 @@ class Cluster:
                 continue
             for other in gone:
                 one.meet(other.host_id, MemberState.DEAD)
-                one.live.set_view(one.live.view.with_host_answer(other.host_id, answers=False))
+                one.live.update_view(lambda view: view.with_host_answer(other.host_id, answers=False))
                 one.downtime.note(one.live.view, trio.current_time())
 
     async def calm(self):
@@ -134,7 +134,7 @@ async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_t
     h1, _, h3 = cluster.hosts
     cluster.kill(h3)
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
-    h1.live.set_view(view.with_silent(frozenset({h3.host_id})))
+    h1.live.update_view(lambda _: view.with_silent(frozenset({h3.host_id})))
     await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     assert h3.host_id in h1.live.view.forgotten
 
@@ -145,7 +145,7 @@ async def test_a_live_host_is_not_evicted(cluster):
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
         await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
     cluster.kill(h3)
-    h1.live.set_view(h1.live.view.with_host_answer(h3.host_id, answers=True))
+    h1.live.update_view(lambda view: view.with_host_answer(h3.host_id, answers=True))
     with pytest.raises(RefusedError, match="its kernel answers"):
         await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     with pytest.raises(InputError, match="is this host"):
@@ -241,7 +241,7 @@ async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_ne
         assert set(bare.forgotten) == {h3.host_id, h4.host_id}
         assert bare.is_removed(old.network_id)
         assert bare.network_named("app").record.revision == 2
-        one.live.set_view(bare)
+        one.live.update_view(lambda _: bare)
     assert sum(cluster.owners(made.network_id).values()) == before
     assert RemovalRecord(old.network_id) in h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE)
 
@@ -341,7 +341,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     for one, other in ((h1, h2), (h2, h1)):
         for gone in (other, h3):
             one.meet(gone.host_id, MemberState.DEAD)
-            one.live.set_view(one.live.view.with_host_answer(gone.host_id, answers=False))
+            one.live.update_view(lambda view: view.with_host_answer(gone.host_id, answers=False))
         await one.eviction.forget([other.name], dead_for_s=0, force=True)
     # The partition ends; h2 sends its eviction, and is gone for good before it receives any record.
     cluster.fabric._carry = carry

@@ -46,7 +46,7 @@ class Prober:
                 if request.host_id in self.up:
                     self.liveness.handle_answer(request.sequence, request.address, now)
             for change in [*changes, *self.liveness.drain()[1]]:
-                live.set_view(live.view.with_host_answer(change.host_id, change.answers))
+                live.update_view(lambda view: view.with_host_answer(change.host_id, change.answers))
             self._news.set()
             self._news = trio.Event()
             with trio.move_on_at(self.liveness.next_deadline()):
@@ -70,10 +70,10 @@ class Scene:
         return self.word
 
     def hear(self, state):
-        self.live.set_view(self.live.view.with_member(member(H3, state)))
+        self.live.update_view(lambda view: view.with_member(member(H3, state)))
 
     async def begin(self, nursery):
-        self.live.set_view(self.live.view.with_member(member(H2, MemberState.ALIVE)))
+        self.live.update_view(lambda view: view.with_member(member(H2, MemberState.ALIVE)))
         self.hear(MemberState.ALIVE)
         nursery.start_soon(self.prober.run, self.live)
         nursery.start_soon(LivenessQuorum(self.live, self.prober, self.ask).run)

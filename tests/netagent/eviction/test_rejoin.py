@@ -24,11 +24,13 @@ async def test_it_waits_until_the_host_is_evicted_or_its_run_has_ended():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
-            live.set_view(live.view)
+            live.update_view(lambda view: view)
             await trio.testing.wait_all_tasks_blocked()
             assert found == []
             if is_end:
                 ended.set()
             else:
-                live.set_view(live.view.with_entries(Writer(H2).put(ForgetRecord(H1, settled=True))))
+                live.update_view(
+                    lambda view: view.with_entries(Writer(H2).put(ForgetRecord(H1, settled=True)))
+                )
         assert found == [not is_end]

@@ -100,7 +100,7 @@ class Host:
             if not any(later.key == entry.key and later.scope == entry.scope for later in newer):
                 view = view.with_entries(event(other.host_id, entry, scope=entry.scope))
             known.add(number)
-        self.live.set_view(view)
+        self.live.update_view(lambda _: view)
         if self.host_id in view.forgotten and not self.is_out:  # it stops, and rejoins as another host
             self.is_running, self.is_out = False, True
             for one in self.world.hosts:
@@ -164,7 +164,7 @@ class World(RuleBasedStateMachine):
             state = MemberState.ALIVE if other.is_running else MemberState.DEAD
             if other is one or other.host_id not in one.live.view.forgotten:
                 member = Member(other.host_id, ("192.0.2.9", 7956), state, 1)
-                one.live.set_view(one.live.view.with_member(member))
+                one.live.update_view(lambda view: view.with_member(member))
 
     def unacknowledged(self, successor):
         others = [one for one in self.hosts if one is not successor and one.works]
@@ -306,7 +306,7 @@ class World(RuleBasedStateMachine):
         one = self.working(who)
         for gone in one.live.view.forgotten:
             if not self.by_id[gone].is_running:
-                one.live.set_view(one.live.view.without_host(gone))
+                one.live.update_view(lambda view: view.without_host(gone))
 
     @rule(who=names, lost=st.sets(st.integers(0, 7)))
     def crash(self, who, lost):

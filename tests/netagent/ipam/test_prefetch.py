@@ -58,12 +58,12 @@ def test_a_successor_that_begins_to_leave_meanwhile_gets_no_further_network():
     seen = live(H1, H2, H3)
     second, third = Writer(H2), Writer(H3)
     second.sequence = 3  # of what `live` has written
-    seen.set_view(seen.view.with_entries(third.put(host("h3"))))
+    seen.update_view(lambda view: view.with_entries(third.put(host("h3"))))
     space = Space()
 
     async def hand_over(network_id, successor):
         space.asked.append((network_id, successor))
-        seen.set_view(seen.view.with_entries(second.put(host("h2", going_down=True))))
+        seen.update_view(lambda view: view.with_entries(second.put(host("h2", going_down=True))))
         return True
 
     space.hand_over = hand_over

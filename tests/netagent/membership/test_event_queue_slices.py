@@ -65,15 +65,16 @@ def log_of(owner, numbers, first=1, *, replaced=False):
 def sizes_of_views(live):
     """By how many endpoints each view differs from the one before it."""
     sizes = []
-    set_view = live.set_view
+    update_view = live.update_view
 
-    def noting(view):
-        touched = view.touched_since(live.view)
+    def noting(change):
+        before = live.view
+        update_view(change)
+        touched = live.view.touched_since(before)
         assert touched is not None
         sizes.append(len(touched.endpoints))
-        set_view(view)
 
-    live.set_view = noting
+    live.update_view = noting
     return sizes
 
 
@@ -180,7 +181,7 @@ def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back():
     one.event_queue.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
     one.event_queue.run_step()
     one.dropped.add((SCOPE, H2))
-    one.live.set_view(one.live.view.without_host(H2))
+    one.live.update_view(lambda view: view.without_host(H2))
     for _ in range(10):
         one.event_queue.run_step()
     assert {view.owner for view in one.live.view.endpoints.values()} == {H3}

@@ -92,7 +92,9 @@ class World:
         self.published.append((known.revision, len(known.view.endpoints), self.kernel.programmed))
 
     def change(self, number=1):
-        self.live.set_view(self.live.view.with_entries(self.writer.put(endpoint(number, offset=number + 1))))
+        self.live.update_view(
+            lambda view: view.with_entries(self.writer.put(endpoint(number, offset=number + 1)))
+        )
         return self.live.revision
 
 
@@ -181,7 +183,7 @@ async def test_waiting_for_the_kernel_waits_until_it_was_given_the_state():
 def test_the_view_of_a_moment_does_not_follow():
     world = World()
     before = world.live.now
-    world.live.set_view(world.live.view.with_entries(world.writer.put(network())))
+    world.live.update_view(lambda view: view.with_entries(world.writer.put(network())))
     assert (len(before.view.networks), len(world.live.now.view.networks)) == (0, 1)
     with pytest.raises(AttributeError):
         before.revision = 7

@@ -87,10 +87,10 @@ class World:
     writers: dict[str, Writer] = field(default_factory=lambda: {one: Writer(one) for one in (H1, H2, H3)})
 
     def put(self, owner: str, record: object) -> None:
-        self.live.set_view(self.live.view.with_entries(self.writers[owner].put(record)))
+        self.live.update_view(lambda view: view.with_entries(self.writers[owner].put(record)))
 
     def delete(self, owner: str, record: object) -> None:
-        self.live.set_view(self.live.view.with_entries(self.writers[owner].delete(record)))
+        self.live.update_view(lambda view: view.with_entries(self.writers[owner].delete(record)))
 
 
 class StepByStep(RuleBasedStateMachine):
@@ -134,8 +134,7 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
     def member(self, owner: str, state: MemberState) -> None:
-        view = self.world.live.view
-        self.world.live.set_view(view.with_member(Member(owner, ("192.0.2.9", 1), state, 1)))
+        self.world.live.update_view(lambda view: view.with_member(Member(owner, ("192.0.2.9", 1), state, 1)))
 
     @rule(owner=HOSTS, network_id=NETWORKS, is_in=st.booleans())
     def attachment(self, owner: str, network_id: str, *, is_in: bool) -> None:

@@ -51,7 +51,7 @@ class World:
         await trio.sleep(self.programmed_s)
 
     async def hear(self, event):
-        self.live.set_view(self.live.view.with_entries(event))
+        self.live.update_view(lambda view: view.with_entries(event))
         self.announcer.note((event,))
         await trio.sleep(GRACE_S + 1)
         sent, self.sent = self.sent, []

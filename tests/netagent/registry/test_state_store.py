@@ -39,7 +39,7 @@ async def test_changes_wake_all_readers_and_nothing_is_missed():
 
 def test_only_changes_count_and_readers_keep_what_they_have():
     live = StateStore(RegistryView(H1), {})
-    live.set_view(live.view)
+    live.update_view(lambda view: view)
     live.drop_row("f" * 32)
     assert live.revision == 1
     before = live.rows
@@ -48,5 +48,5 @@ def test_only_changes_count_and_readers_keep_what_they_have():
     live.set_row(row(1))
     assert [one.name for one in live.rows.values()] == ["w1", "w2"], "the order of attaching stays"
     assert before == {}
-    live.set_view(live.view.with_entries(Writer(H1).put(network())))
+    live.update_view(lambda view: view.with_entries(Writer(H1).put(network())))
     assert live.now.revision == live.revision == 5
