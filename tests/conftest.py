@@ -41,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # A shell without job control has started us in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, _interrupt)
-    config.add_cleanup(lambda: signal.signal(signal.SIGTERM, before))
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, before)
+
+    config.add_cleanup(restore)
 
 
 def _interrupt(*_: object) -> None:

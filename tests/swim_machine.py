@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypedDict, Unpack
 
 from swim_net import KEY, LABEL, address_of, id_of
 
@@ -12,32 +14,46 @@ from netgossip.codec.parse import parse_datagram_untrusted
 from netgossip.codec.sealing import Keyring, open_datagram_untrusted, seal_datagram
 from netgossip.config import GossipConfig
 from netgossip.membership.swim import Swim
-from netgossip.types import MemberState, NodeOutput
+from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput
 
 OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
 NOW = 1000.0
 
 
+class AliveFields(TypedDict, total=False):
+    address: Address
+    meta: bytes
+    vsn: bytes
+
+
 class Machine:
     """One Swim, and what it says when it is told something."""
 
-    def __init__(self, **arguments: object) -> None:
+    def __init__(
+        self,
+        *,
+        config: GossipConfig | None = None,
+        meta: bytes = b"",
+        incarnation: int = 4,
+        remembered: Sequence[Member] = (),
+        departed: Sequence[tuple[NodeId, int]] = (),
+        seeds: Sequence[Address] = (),
+    ) -> None:
         self.now = NOW
-        options: dict[str, object] = {
-            "incarnation": 4,
-            "meta": b"",
-            "config": GossipConfig.lan(),
-            **arguments,
-        }
         self.swim = Swim(
+            config=config or GossipConfig.lan(),
             node_id=OWN,
             address=address_of(1),
+            meta=meta,
+            incarnation=incarnation,
             keyring=Keyring([KEY]),
             label=LABEL,
             rng=random.Random(1),
             now=NOW,
             new_stream_id=iter(range(1, 10**6)).__next__,
-            **options,  # type: ignore[arg-type]
+            remembered=remembered,
+            departed=departed,
+            seeds=seeds,
         )
 
     def hear(self, *messages: Message, source: int = 2) -> NodeOutput:
@@ -83,5 +99,5 @@ def said(output: NodeOutput, to: int | None = None) -> list[Message]:
     ]
 
 
-def alive(number: int, incarnation: int = 1, **changes: object) -> Alive:
-    return replace(Alive(id_of(number), incarnation, address_of(number)), **changes)  # type: ignore[arg-type]
+def alive(number: int, incarnation: int = 1, **changes: Unpack[AliveFields]) -> Alive:
+    return replace(Alive(id_of(number), incarnation, address_of(number)), **changes)

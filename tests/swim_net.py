@@ -9,7 +9,8 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
@@ -70,12 +71,11 @@ class SwimNet:
         incarnation: int = 0,
         meta: bytes = b"",
         node_id: NodeId | None = None,
-        **overrides: object,
     ) -> Host:
         address = address_of(number)
         node_id = node_id or id_of(number)
         swim = Swim(
-            config=replace(self.config, **overrides),  # type: ignore[arg-type]
+            config=self.config,
             node_id=node_id,
             address=address,
             meta=meta,
@@ -92,17 +92,19 @@ class SwimNet:
         self.settle(host)
         return host
 
-    def cluster(self, count: int, **overrides: object) -> list[Host]:
+    def cluster(self, count: int, *, incarnation: int = 0, meta: bytes = b"") -> list[Host]:
         """`count` hosts that have found each other."""
-        hosts = [self.add(n, seeds=(1,) if n > 1 else (), **overrides) for n in range(1, count + 1)]
+        hosts = [
+            self.add(n, seeds=(1,) if n > 1 else (), incarnation=incarnation, meta=meta)
+            for n in range(1, count + 1)
+        ]
         self.run_until(lambda: all(len(self.seen(h, MemberState.ALIVE)) == count for h in hosts), 60)
         return hosts
 
     def crash(self, host: Host) -> None:
         del self.hosts[host.address]
-        for own_id, (peer, peer_id) in host.streams.items():
-            del own_id
-            self._later(lambda peer=peer, peer_id=peer_id: self._stream_end(peer, peer_id, "reset"))  # type: ignore[misc]
+        for peer, peer_id in host.streams.values():
+            self._later(partial(self._stream_end, peer, peer_id, "reset"))
 
     def cut(self, ones: list[Host], others: list[Host], *, one_way: bool = False) -> None:
         for a, b in itertools.product(ones, others):
@@ -163,10 +165,10 @@ class SwimNet:
                     self._open(host, command)
                 case StreamSend():
                     if (end := host.streams.get(command.stream_id)) is not None:
-                        self._later(lambda end=end, data=command.data: self._stream_data(*end, data))  # type: ignore[misc]
+                        self._later(partial(self._stream_data, *end, command.data))
                 case StreamClose():
                     if (end := host.streams.pop(command.stream_id, None)) is not None:
-                        self._later(lambda end=end: self._stream_end(*end, None))  # type: ignore[misc]
+                        self._later(partial(self._stream_end, *end, None))
         host.swim.check_invariants()
         assert host.swim.drain() == NodeOutput(), "a second drain is empty"
         self._due[host.address] = host.swim.next_deadline()

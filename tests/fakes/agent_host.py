@@ -7,9 +7,14 @@ Fabric      joins several hosts: records arrive after a latency, acknowledgement
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import random
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from pathlib import Path
+from typing import Final, TypeAlias
 
+import pytest
 import trio
 
 from fakes.memory_journal import MemoryJournal
@@ -18,6 +23,10 @@ from fakes.registry import host as host_record
 from fakes.registry import identifier
 from fakes.virtual import at_end
 from netagent.datapath.endpoint import netns
+from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.endpoint.guest_watch import GuestNews
+from netagent.datapath.host.sysctls import Setting
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.endpoints import drain, resolv_conf, targets
 from netagent.endpoints.context import EndpointParts
@@ -28,27 +37,41 @@ from netagent.endpoints.network_defaults import NetworkConstraints
 from netagent.endpoints.networks import Networks
 from netagent.errors import RefusedError
 from netagent.ipam.allocator import Allocator
+from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.statements import Statement
 from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.sandbox import SandboxId
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
-from netgossip.types import CLUSTER_SCOPE, Member, MemberState
+from netagent.state_dir import ClusterKeys
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, NodeId, Scope
 
-HANG = object()
+
+class Hang:
+    """What is asked never answers."""
+
+
+HANG: Final = Hang()
 BOOT = "11111111-2222-3333-4444-555555555555"
+DOMAIN = "mesh.internal"
+CLUSTER_ID = ClusterId("c1" * 16)
+
+Fault: TypeAlias = tuple[int | str, Exception | Hang]
+Identity: TypeAlias = tuple[int, int]
 
 
 class Steps:
     """What was done, in order. `fault` is (position, what): an exception to raise, or HANG."""
 
-    def __init__(self):
-        self.done = []
-        self.fault = None
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.fault: Fault | None = None
         self.reached = trio.Event()
-        self.delay_s = dict[str, object]()
+        self.delay_s = dict[str, Callable[[], float]]()
 
-    async def __call__(self, name):
+    async def __call__(self, name: str) -> None:
         await trio.lowlevel.checkpoint()
         position = len(self.done)
         self.done.append(name)
@@ -57,17 +80,17 @@ class Steps:
         if self.fault is not None and self.fault[0] in {position, name}:
             what, self.fault = self.fault[1], None
             self.reached.set()
-            if what is HANG:
+            if isinstance(what, Hang):
                 await trio.sleep_forever()
             raise what
 
 
 class StepJournal(MemoryJournal):
-    def __init__(self, steps):
+    def __init__(self, steps: Steps) -> None:
         super().__init__()
         self._steps = steps
 
-    async def transaction(self, statements, *, grows=False):
+    async def transaction(self, statements: Sequence[Statement], *, grows: bool = False) -> list[int]:
         await self._steps("journal")
         return await super().transaction(statements, grows=grows)
 
@@ -75,53 +98,52 @@ class StepJournal(MemoryJournal):
 class LinkedNode(FakeNode):
     """Records reach the fabric; scopes are entered and left."""
 
-    def __init__(self, owner):
+    def __init__(self, owner: HostId) -> None:
         super().__init__(owner)
-        self.scopes = {}
-        self.on_enter = lambda scope: None
-        self.acknowledged = {}
-        self.peer_heads = {}
-        self.received = {}
-        self.is_waited_for = lambda peer: True
+        self.scopes: dict[Scope, frozenset[NodeId]] = {}
+        self.on_enter: Callable[[Scope], None] = lambda scope: None
+        self.acknowledged: dict[NodeId, int] = {}
+        self.peer_heads: dict[NodeId, int] = {}
+        self.received: dict[NodeId, int] = {}
+        self.is_waited_for: Callable[[NodeId], bool] = lambda peer: True
 
-    def commit(self, entries, now):
+    def commit(self, entries: tuple[Entry, ...], now: float) -> None:
         """One change is one delta of each scope."""
         before = len(self.heard)
         super().commit(entries, now)
-        deltas = {}
+        deltas: dict[Scope, EntriesChanged] = {}
         for one in self.heard[before:]:
             earlier = deltas[one.scope].entries if one.scope in deltas else ()
             deltas[one.scope] = dataclasses.replace(one, entries=(*earlier, *one.entries))
         self.heard[before:] = deltas.values()
 
-    def set_scope_members(self, scope, node_ids, now):
-        self.scopes.setdefault(scope, None)
+    def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
         self.scopes[scope] = node_ids
 
-    def enter_scope(self, scope, now):
+    def enter_scope(self, scope: Scope, now: float) -> None:
         self.on_enter(scope)
 
-    def exit_scope(self, scope, now):
+    def exit_scope(self, scope: Scope, now: float) -> None:
         del self.scopes[scope]
 
-    def head(self, scope=CLUSTER_SCOPE):
-        log = self.logs.get(scope)
+    def head(self, scope: Scope = CLUSTER_SCOPE) -> int:
+        log = self.own_logs.get(scope)
         return log.head if log else 0
 
-    def drop_own_log(self, scope):
+    def drop_own_log(self, scope: Scope) -> None:
         assert scope not in self.scopes, "a scope is left before our own log of it is dropped"
         super().drop_own_log(scope)
 
-    def catch_up(self, scope, now):
+    def catch_up(self, scope: Scope, now: float) -> None:
         """All that is sent arrives: nobody knows what others will not."""
 
-    def ahead(self, scope):
+    def ahead(self, scope: Scope) -> frozenset[NodeId]:
         return frozenset()
 
-    def caught_up(self, scope):
+    def caught_up(self, scope: Scope) -> None:
         pass
 
-    def unacknowledged(self, scope):
+    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
         """As GossipNode: who lacks our head, or whose own head, told with its acknowledgement, we lack."""
         return frozenset(
             peer
@@ -134,23 +156,23 @@ class LinkedNode(FakeNode):
         )
 
 
-class FakeAttacher:
-    def __init__(self, steps):
+class FakeAttacher(Attacher):
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self.devices = {}
-        self.bound = []
-        self.damages = []
-        self.news = {}
+        self.devices: dict[EndpointId, str] = {}
+        self.bound: list[LocalEndpoint] = []
+        self.damages: list[Damage] = []
+        self.news: dict[Identity, FakeNews] = {}
         """By namespace, those that are open."""
         self.has_moved = True
 
-    async def bind(self, endpoint, *, vni, mtu_bytes):
+    async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
         await self._steps("bind")
         self.devices[endpoint.endpoint_id] = endpoint.ifname or f"eth{len(self.devices)}"
         self.bound.append(endpoint)
         return self.devices[endpoint.endpoint_id]
 
-    async def mend(self, endpoint, *, vni, mtu_bytes):
+    async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
         await self._steps("mend")
         damages, self.damages = self.damages, []
         if endpoint.endpoint_id not in self.devices:
@@ -158,129 +180,129 @@ class FakeAttacher:
             self.devices[endpoint.endpoint_id] = endpoint.ifname
         return damages
 
-    async def open_news(self, netns_path, identity):
+    async def open_news(self, netns_path: str, identity: Identity) -> FakeNews:
         await self._steps("news")
         self.news[identity] = FakeNews(self.news, identity)
         return self.news[identity]
 
-    async def plug(self, endpoint, *, vni, mtu_bytes):
+    async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
         await self._steps("plug")
         self.devices[endpoint.endpoint_id] = f"nc{endpoint.endpoint_id[:8]}"
         return self.devices[endpoint.endpoint_id]
 
-    async def has_entered(self, endpoint):
+    async def has_entered(self, endpoint: LocalEndpoint) -> bool:
         await self._steps("entered")
         return self.has_moved
 
-    async def unbind(self, endpoint_id):
+    async def unbind(self, endpoint_id: EndpointId) -> None:
         await self._steps("unbind")
         self.devices.pop(endpoint_id, None)
 
-    async def list_endpoint_devices(self):
+    async def list_endpoint_devices(self) -> dict[EndpointId, str]:
         await self._steps("list")
         return dict(self.devices)
 
 
-class FakeNews:
+class FakeNews(GuestNews):
     """`tell` is what the kernel would do."""
 
-    def __init__(self, every, identity):
+    def __init__(self, every: dict[Identity, FakeNews], identity: Identity) -> None:
         self._every, self._identity = every, identity
         self._news = trio.Event()
         self.alterations = 0
         """Readings of the settings that will show others than wanted."""
 
-    def tell(self):
+    def tell(self) -> None:
         self._news.set()
 
-    async def wait(self):
+    async def wait(self) -> None:
         await self._news.wait()
         self._news = trio.Event()
 
-    def clear(self):
+    def clear(self) -> None:
         if self._news.is_set():  # else somebody may wait for it
             self._news = trio.Event()
 
-    def are_altered(self, settings):
+    def are_altered(self, settings: Sequence[Setting]) -> bool:
         self.alterations -= 1
         return self.alterations >= 0
 
-    def close(self):
+    def close(self) -> None:
         self._every.pop(self._identity, None)
 
 
 class FakeResolvers:
-    def __init__(self, steps):
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self.sandboxes = set()
+        self.sandboxes: set[SandboxId] = set()
 
-    async def ensure_listening(self, sandbox, netns_fd, *, behind_runtime):
+    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
         os.fstat(netns_fd)
         await self._steps("listen")
         self.sandboxes.add(sandbox)
 
-    async def remove_sandbox(self, sandbox):
+    async def remove_sandbox(self, sandbox: SandboxId) -> None:
         await self._steps("silence")
         self.sandboxes.discard(sandbox)
 
-    async def keep_only(self, wanted):
+    async def keep_only(self, wanted: Set[SandboxId]) -> None:
         self.sandboxes &= wanted
 
-    async def repair(self):
+    async def repair(self) -> None:
         await trio.lowlevel.checkpoint()
 
 
 class FakeRuntimes:
     """Every container runs, in the namespace of its name."""
 
-    async def _target(self, kind, name):
+    async def _target(self, kind: str, name: str) -> targets.Target:
         return targets.Target(f"{kind}:{name}", str(targets.NETNS_FOLDER / name), name)
 
-    async def docker(self, name):
+    async def docker(self, name: str) -> targets.Target:
         return await self._target("docker", name)
 
-    async def podman(self, name):
+    async def podman(self, name: str) -> targets.Target:
         return await self._target("podman", name)
 
-    async def unit(self, name):
+    async def unit(self, name: str) -> targets.Target:
         return await self._target("unit", name)
 
-    async def machine(self, name):
+    async def machine(self, name: str) -> targets.Target:
         return await self._target("machine", name)
 
 
 class FakeProjection:
-    def __init__(self, steps):
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self.trouble = {}
+        self.trouble: dict[str, str] = {}
         self.guard_trouble = ""
 
-    async def wait_followed(self, revision):
+    async def wait_followed(self, revision: int) -> None:
         await self._steps("followed")
 
-    async def wait_standing(self, devices, revision):
+    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
         await self._steps("programmed")
 
-    async def wait_guarded(self, revision):
+    async def wait_guarded(self, revision: int) -> str:
         await self._steps("guarded")
         return self.guard_trouble
 
-    def trouble_with(self, device):
+    def trouble_with(self, device: str) -> str | None:
         return self.trouble.get(device)
 
 
 class FakeRetreat:
-    def __init__(self, steps):
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
 
-    async def wait_endpoint_hidden(self, row):
+    async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
         await self._steps("hidden")
 
 
 class AgentHost:
     """One host. `restart` begins a new life with the same disk, kernel and resolver."""
 
-    def __init__(self, number=1, fabric=None):
+    def __init__(self, number: int = 1, fabric: Fabric | None = None) -> None:
         self.host_id, self.name = HostId(identifier(number)), f"h{number}"
         self.steps = Steps()
         self.journal = StepJournal(self.steps)
@@ -291,10 +313,12 @@ class AgentHost:
         self.projection = FakeProjection(self.steps)
         self.fabric = fabric
         self.is_syncing = True
-        self.forgotten_scopes = []
+        self.forgotten_scopes: list[Scope] = []
+        self.keys = ClusterKeys(CLUSTER_ID, "mesh", DOMAIN, (bytes(32),))
+        self.egress_interfaces: Callable[[], frozenset[str]] = frozenset
         self.restart()
 
-    def restart(self, *, boot_id=BOOT):
+    def restart(self, *, boot_id: str = BOOT) -> None:
         view = RegistryView(self.host_id)
         for event in self.node.heard:
             view = view.with_entries(event)
@@ -323,7 +347,7 @@ class AgentHost:
             projection=self.projection,
             withdrawal=FakeRetreat(self.steps),
             runtimes=FakeRuntimes(),
-            domain="mesh.internal",
+            domain=DOMAIN,
             boot_id=boot_id,
         )
         self.endpoints = Endpoints(self.parts)
@@ -339,17 +363,17 @@ class AgentHost:
             sweep=self.garbage_collector.sweep,
         )
 
-    def _note_entered(self, scope):
+    def _note_entered(self, scope: Scope) -> None:
         if self.is_syncing:
             self.participation.note_synced(NetworkId(scope.hex()))
 
-    async def _ask(self, host_id, payload):
+    async def _ask(self, host_id: HostId, payload: bytes) -> bytes | None:
         await trio.lowlevel.checkpoint()
         return None if self.fabric is None else await self.fabric.ask(self, host_id, payload)
 
-    def _surroundings(self, view):
+    def _surroundings(self, view: RegistryView) -> NetworkConstraints:
         return NetworkConstraints(
-            cluster_id=ClusterId("c1" * 16),
+            cluster_id=CLUSTER_ID,
             pools=("10.160.0.0/12",),
             networks=tuple(network.record for network in view.networks.values()),
             hosts=(),
@@ -357,29 +381,29 @@ class AgentHost:
             underlay_mtu_bytes=1500,
         )
 
-    def flush(self):
+    def flush(self) -> None:
         for event in self.node.heard[self._told :]:
             self.live.update_view(lambda view: view.with_entries(event))
             if self.fabric is not None:
                 self.fabric.spread(self, event)
         self._told = len(self.node.heard)
 
-    def hear(self, event):
+    def hear(self, event: EntriesChanged) -> None:
         """What another host wrote arrives."""
         self.live.update_view(lambda view: view.with_entries(event))
 
-    def meet(self, host_id, state=MemberState.ALIVE):
+    def meet(self, host_id: HostId, state: MemberState = MemberState.ALIVE) -> None:
         member = Member(host_id, ("192.0.2.9", 7956), state, 1)
         self.live.update_view(lambda view: view.with_member(member))
 
-    def own_endpoints(self):
+    def own_endpoints(self) -> set[EndpointId]:
         view = self.live.view
         every = [*view.endpoints.values(), *view.fenced.values()]
         return {EndpointId(one.endpoint_id) for one in every if one.owner == self.host_id}
 
-    def traces(self):
+    def traces(self) -> dict[str, object]:
         """All that an endpoint leaves behind, wherever; empty when nothing is left."""
-        left = {
+        left: dict[str, object] = {
             "journal": self.journal.load_endpoints(),
             "rows": dict(self.live.rows),
             "interfaces": dict(self.attacher.devices),
@@ -397,48 +421,48 @@ class Fabric:
     """Hosts that all see each other alive. Everything that is sent arrives, in order for each pair; what a cut keeps,
     when it heals. Questions across it are not answered."""
 
-    def __init__(self, nursery, size, rng=None):
+    def __init__(self, nursery: trio.Nursery, size: int, rng: random.Random | None = None) -> None:
         self._nursery = nursery
         self.rng = rng or random.Random(1)
-        self._arrivals = {}
-        self._sides = {}
-        self._kept = []
-        self.latency_s = lambda: self.rng.uniform(0.0002, 0.002)
+        self._arrivals: dict[tuple[AgentHost, AgentHost], float] = {}
+        self._sides: dict[HostId, int] = {}
+        self._kept: list[tuple[AgentHost, AgentHost, EntriesChanged]] = []
+        self.latency_s: Callable[[], float] = lambda: self.rng.uniform(0.0002, 0.002)
         self.hosts = [AgentHost(number + 1, self) for number in range(size)]
         for one in self.hosts:
             for other in self.hosts:
                 one.meet(other.host_id)
                 if other is not one:
                     one.node.acknowledged[other.host_id] = 0
-            one.node.is_waited_for = lambda peer, one=one: one.live.view.hosts[peer].agent is AgentState.ALIVE
+            one.node.is_waited_for = functools.partial(_sees_alive, one)
 
-    async def tell_hosts(self):
+    async def tell_hosts(self) -> None:
         """Everybody's host record is everywhere."""
         for one in self.hosts:
             await one.publisher.put(host_record(one.name))
         while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts):
             await trio.sleep(0.001)
 
-    def spread(self, sender, event):
+    def spread(self, sender: AgentHost, event: EntriesChanged) -> None:
         for target in self.hosts:
             if target is not sender:
                 # The time is fixed now: tasks begin in any order.
                 at = self._arrival(sender, target)
                 self._nursery.start_soon(self._carry, sender, target, event, at)
 
-    async def ask(self, sender, host_id, payload):
+    async def ask(self, sender: AgentHost, host_id: HostId, payload: bytes) -> bytes | None:
         await trio.sleep(self.latency_s())
         (target,) = (one for one in self.hosts if one.host_id == host_id)
         if self._is_cut(sender, target):
             return None
         return await target.allocator.grants.answer_request(sender.host_id, payload)
 
-    def cut(self, *sides):
+    def cut(self, *sides: Iterable[AgentHost]) -> None:
         """Those of different sides see each other die."""
         self._sides = {one.host_id: number for number, side in enumerate(sides) for one in side}
         self._see(MemberState.DEAD)
 
-    def heal(self):
+    def heal(self) -> None:
         """They see each other alive, and hear what was kept."""
         self._see(MemberState.ALIVE)
         self._sides = {}
@@ -446,16 +470,16 @@ class Fabric:
         for sender, target, event in kept:
             self._nursery.start_soon(self._carry, sender, target, event, self._arrival(sender, target))
 
-    def _see(self, state):
+    def _see(self, state: MemberState) -> None:
         for one in self.hosts:
             for other in self.hosts:
                 if self._is_cut(one, other):
                     one.meet(other.host_id, state)
 
-    def _is_cut(self, one, other):
+    def _is_cut(self, one: AgentHost, other: AgentHost) -> bool:
         return self._sides.get(one.host_id) != self._sides.get(other.host_id)
 
-    async def _carry(self, sender, target, event, at):
+    async def _carry(self, sender: AgentHost, target: AgentHost, event: EntriesChanged, at: float) -> None:
         await trio.sleep_until(at)
         if self._is_cut(sender, target):
             self._kept.append((sender, target, event))
@@ -469,17 +493,21 @@ class Fabric:
             node.acknowledged[target.host_id] = max(node.acknowledged[target.host_id], event.head)
             node.peer_heads[target.host_id] = max(node.peer_heads.get(target.host_id, 0), told)
 
-    def _arrival(self, source, target):
+    def _arrival(self, source: AgentHost, target: AgentHost) -> float:
         at = trio.current_time() + self.latency_s()
         at = max(at, self._arrivals.get((source, target), 0.0) + 1e-6)
         self._arrivals[source, target] = at
         return at
 
 
+def _sees_alive(one: AgentHost, peer: NodeId) -> bool:
+    return one.live.view.hosts[HostId(peer)].agent is AgentState.ALIVE
+
+
 class Namespaces:
     """Files in the place of network namespaces: all that the use-cases look at is their identity."""
 
-    def __init__(self, folder, monkeypatch):
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "netns"
         self.folder.mkdir()
         (folder / "etc").mkdir()
@@ -488,24 +516,24 @@ class Namespaces:
         monkeypatch.setattr(netns, "open_netns", self._open)
         monkeypatch.setattr(drain, "has_connection", self._has_connection)
 
-    def make(self, *names):
+    def make(self, *names: str) -> None:
         for name in names:
             (self.folder / name).touch()
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         (self.folder / name).unlink()
 
-    def replace(self, name):
+    def replace(self, name: str) -> None:
         """Another namespace under the same name."""
         (self.folder / "new").touch()
         (self.folder / "new").replace(self.folder / name)
 
     @staticmethod
-    async def _has_connection(*_):
+    async def _has_connection(*_: object) -> bool:
         return False
 
     @staticmethod
-    def _open(path):
+    def _open(path: str) -> int:
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -35,6 +35,7 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "policy": "open",
         "multicast": False,
         "host_access": False,
+        "host_addresses": [],
         "created_by": "h1",
         "revision": 0,
         "attached": True,
@@ -284,15 +285,17 @@ class FakeService:
         self.joined.append((list(addresses), token))
         return {"cluster": CLUSTER, "via": "192.0.2.1", "members": 3}
 
-    async def leave(self, drain_s) -> schema.Left:
+    async def leave(self, drain_s: float | None) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
     async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
         names = list(hosts) or (["h8", "h9"] if dead_for_s < 1000 else [])
-        shown = [{"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names]
+        shown: list[schema.ForgottenHost] = [
+            {"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names
+        ]
         return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if force else []}
 
-    async def withdraw(self, drain_s) -> schema.WithdrawAnswer:
+    async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
         return {"name": "h1", "told": 2}
 
     async def members(self) -> list[schema.MemberInfo]:
@@ -362,7 +365,7 @@ class FakeService:
         self.change()
         return {**row, "created": True}
 
-    async def detach(self, endpoint: str, drain_s) -> schema.Detached:
+    async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
         row = self._endpoint(endpoint)
         self.rows.remove(row)
         self.change()

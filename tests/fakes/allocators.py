@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
 import trio
 import trio.testing
@@ -15,25 +17,30 @@ from fakes.registry import N1, event, host, identifier, network
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId, HostId
 from netagent.registry.publish import Publisher
 from netagent.registry.view import RegistryView
-from netgossip.types import EntriesChanged, Version
+from netgossip.types import EntriesChanged, Log, Scope, Version
+
+SUBNETS = ("10.1.0.0/24", "fd00:1::/64")
+
+Backup: TypeAlias = tuple[bytes, Mapping[Scope, Log]]
 
 
 class Host:
     """One agent's allocator. Its journal outlives `restart`; what it heard from others does not."""
 
-    def __init__(self, cluster, number):
-        self.cluster, self.host_id, self.name = cluster, identifier(number), f"h{number}"
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.cluster, self.host_id, self.name = cluster, HostId(identifier(number)), f"h{number}"
         self.journal = MemoryJournal()
         self.node = FakeNode(self.host_id)
         self.is_up = True
         self.restart()
 
-    def restart(self):
+    def restart(self) -> None:
         own = [
             event(self.host_id, *log.entries.values(), scope=log.scope)
-            for log in self.node.logs.values()
+            for log in self.node.own_logs.values()
             if log.entries
         ]
         self.view = RegistryView(self.host_id)
@@ -50,15 +57,15 @@ class Host:
             rows=self.journal.load_endpoints(),
         )
 
-    def backup(self):
+    def backup(self) -> Backup:
         """What a copy of the journal's file holds."""
-        return self.journal.db.serialize(), dict(self.node.logs)
+        return self.journal.db.serialize(), dict(self.node.own_logs)
 
-    def restore(self, backup):
+    def restore(self, backup: Backup) -> None:
         """A start from that copy, at which it hears all of the others, and they that its log begins anew."""
-        copy, logs = backup
+        copy, kept = backup
         self.journal.db.deserialize(copy)
-        logs = [raised(log, self.node.logs[log.scope]) for log in logs.values()]
+        logs = [raised(log, self.node.own_logs[log.scope]) for log in kept.values()]
         self.node = FakeNode(self.host_id, logs)
         for log in logs:
             entries = tuple(log.entries.values())
@@ -71,17 +78,17 @@ class Host:
             other.hear(self)
             self.hear(other)
 
-    def hear_own(self):
+    def hear_own(self) -> None:
         self.hear(self)
 
-    def hear(self, other):
+    def hear(self, other: Host) -> None:
         """Take in what another host has published so far."""
         start = self.heard.get(other.host_id, 0)
         for one in other.node.heard[start:]:
             self.view = self.view.with_entries(one)
         self.heard[other.host_id] = len(other.node.heard)
 
-    async def ask(self, host_id, payload):
+    async def ask(self, host_id: HostId, payload: bytes) -> bytes | None:
         await trio.lowlevel.checkpoint()
         self.cluster.questions += 1
         peer = self.cluster.by_id[host_id]
@@ -89,15 +96,18 @@ class Host:
             await trio.sleep_forever()
         return await peer.allocator.grants.answer_request(self.host_id, payload)
 
-    async def attach(self, offset=None):
+    async def attach(self, offset: int | None = None) -> LocalEndpointRow:
         self.cluster.count += 1
         row = LocalEndpointRow(
-            endpoint_id=identifier(0xE000 + self.cluster.count), network_id=N1, name="web", service="web"
+            endpoint_id=EndpointId(identifier(0xE000 + self.cluster.count)),
+            network_id=N1,
+            name="web",
+            service="web",
         )
         return await self.allocator.reserve(row, offset)
 
 
-def raised(log, lost):
+def raised(log: Log, lost: Log) -> Log:
     """The log as its owner tells it again, above the past that it has lost."""
     entries = {
         key: dataclasses.replace(one, version=Version(lost.epoch + 1, number))
@@ -109,13 +119,13 @@ def raised(log, lost):
 class Cluster:
     """`size` hosts with a network, whose space the first has, or shares out."""
 
-    def __init__(self, size, subnets=("10.1.0.0/24", "fd00:1::/64")):
+    def __init__(self, size: int, subnets: tuple[str, ...] = SUBNETS) -> None:
         self.count = self.questions = 0
         self.hosts = [Host(self, number + 1) for number in range(size)]
         self.by_id = {one.host_id: one for one in self.hosts}
         self.subnets = subnets
 
-    async def create(self, *, shares=True):
+    async def create(self, *, shares: bool = True) -> None:
         first, *others = self.hosts
         await first.publisher.put(network(N1, subnets=self.subnets))
         if shares:
@@ -128,25 +138,25 @@ class Cluster:
             await one.allocator.allocations.confirm(N1)
         self.settle()
 
-    def settle(self):
+    def settle(self) -> None:
         for one in self.hosts:
             for other in self.hosts:
                 one.hear(other)
 
-    def close(self):
+    def close(self) -> None:
         for one in self.hosts:
             one.journal.close()
 
 
-def virtual(function):
+def virtual(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run an async test under virtual time; it gets a function that makes clusters."""
 
     @functools.wraps(function)
-    def test(**parameters):
-        clusters = []
+    def test(**parameters: object) -> None:
+        clusters: list[Cluster] = []
 
-        def make(*args, **options):
-            clusters.append(Cluster(*args, **options))
+        def make(size: int, subnets: tuple[str, ...] = SUBNETS) -> Cluster:
+            clusters.append(Cluster(size, subnets))
             return clusters[-1]
 
         try:
@@ -159,5 +169,6 @@ def virtual(function):
                 one.close()
 
     names = list(inspect.signature(function).parameters.values())[1:]
-    test.__signature__ = inspect.Signature(names)  # what pytest must give; `make` is ours
+    # What pytest must give; `make` is ours. The types of functions know nothing of the attribute.
+    test.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return test

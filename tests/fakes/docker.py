@@ -7,39 +7,54 @@ questions with what it holds. `is_up = False` is a dockerd that was killed: nobo
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypedDict, Unpack
 from urllib.parse import unquote
 
 import trio
 
-from netagent.integrations.docker.engine import EngineError
+from fakes.agent_host import Namespaces
+from netagent.integrations.docker.engine import Engine, EngineError, Events
+from netagent.integrations.docker.plugin import Plugin
+
+Json: TypeAlias = dict[str, Any]
+"""An object as Docker writes it; there are no types for it."""
 
 
 class RefusedByPluginError(Exception):
     """What docker prints when the plug-in says no."""
 
 
+class ContainerOptions(TypedDict, total=False):
+    aliases: Sequence[str]
+    links: Sequence[str]
+    labels: dict[str, str] | None
+    image: str
+    check: list[str] | None
+
+
 class FakeDocker:
     """`plugin` is set by whoever builds it."""
 
-    def __init__(self, namespaces):
+    plugin: Plugin
+
+    def __init__(self, namespaces: Namespaces) -> None:
         self.namespaces = namespaces
-        self.plugin = None
-        self.networks = {}
-        self.containers = {}
-        self.images = {}
+        self.networks: dict[str, Json] = {}
+        self.containers: dict[str, Json] = {}
+        self.images: dict[str, dict[str, str]] = {}
         """Labels by id."""
         self.is_up = True
-        self.requests = []
-        self.before_start = lambda name: None
-        self._readers = {}
+        self.requests: list[tuple[str, str]] = []
+        self._readers: dict[trio.MemorySendChannel[Json], Mapping[str, Sequence[str]]] = {}
         self._number = 0
 
-    def _id(self):
+    def _id(self) -> str:
         self._number += 1
         return f"{self._number:064x}"
 
-    async def ask(self, method, **value):
+    async def ask(self, method: str, **value: object) -> Json:
         """One call of the plug-in; RefusedByPluginError with its sentence."""
         status, answer = await self.plugin.answer(method, json.dumps(value).encode())
         assert status == 200, (method, status)
@@ -51,10 +66,11 @@ class FakeDocker:
     # -- docker network ------------------------------------------------------------------------------------------
 
     async def network_create(
-        self, name, *, driver="netagent", ipam="netagent", options=None, subnets=(), ipv6=True, labels=None,
-        internal=False, generic=None,
-    ):  # fmt: skip
-        network = {
+        self, name: str, *, driver: str = "netagent", ipam: str = "netagent", options: Json | None = None,
+        subnets: Sequence[str] = (), ipv6: bool = True, labels: dict[str, str] | None = None,
+        internal: bool = False, generic: Json | None = None,
+    ) -> str:  # fmt: skip
+        network: Json = {
             "Id": self._id(), "Name": name, "Driver": driver, "Labels": labels or {}, "Internal": internal,
             "IPAM": {"Driver": ipam, "Options": options or {}, "Config": [{"Subnet": one} for one in subnets]},
             "pools": [], "endpoints": {},
@@ -63,12 +79,15 @@ class FakeDocker:
             raise RefusedByPluginError(f"network with name {name} already exists")
         if driver == "netagent":
             await self._plug_network(network, subnets, ipv6, generic)
-        self.networks[network["Id"]] = network
-        self.emit("network", "create", network["Id"], name=name)
-        return network["Id"]
+        network_id: str = network["Id"]
+        self.networks[network_id] = network
+        self.emit("network", "create", network_id, name=name)
+        return network_id
 
-    async def _plug_network(self, network, subnets, ipv6, generic):
-        data = {4: [], 6: []}
+    async def _plug_network(
+        self, network: Json, subnets: Sequence[str], ipv6: bool, generic: Json | None
+    ) -> None:
+        data: dict[int, list[Json]] = {4: [], 6: []}
         own = network["IPAM"]["Driver"] == "netagent"
         for version in (4, 6) if ipv6 else (4,):
             typed = [one for one in subnets if (":" in one) == (version == 6)]
@@ -97,19 +116,22 @@ class FakeDocker:
             IPv6Data=data[6],
         )
 
-    async def network_remove(self, network_id):
+    async def network_remove(self, network_id: str) -> None:
         network = self.networks[network_id]
         if network["endpoints"]:
             raise EngineError(f"Docker says: network {network['Name']} has active endpoints", status=403)
         del self.networks[network_id]
         self.emit("network", "destroy", network_id, name=network["Name"])
 
-    def network_named(self, name):
+    def network_named(self, name: str) -> Json:
         return next(one for one in self.networks.values() if one["Name"] == name)
 
     # -- docker run ------------------------------------------------------------------------------------------------
 
-    async def create(self, name, *networks, aliases=(), links=(), labels=None, image="", check=None):
+    async def create(
+        self, name: str, *networks: str, aliases: Sequence[str] = (), links: Sequence[str] = (),
+        labels: dict[str, str] | None = None, image: str = "", check: list[str] | None = None,
+    ) -> str:  # fmt: skip
         container_id = self._id()
         self.containers[container_id] = {
             "Id": container_id, "Name": f"/{name}", "Image": image,
@@ -126,12 +148,12 @@ class FakeDocker:
         self.emit("container", "create", container_id, name=name)
         return container_id
 
-    async def start(self, container_id, *, ip="", ip6="", mac=""):
+    async def start(self, container_id: str, *, ip: str = "", ip6: str = "", mac: str = "") -> None:
         for network_name in self.containers[container_id]["NetworkSettings"]["Networks"]:
             await self.join(container_id, network_name, ip=ip, ip6=ip6, mac=mac)
         await self.start_joined(container_id)
 
-    async def start_joined(self, container_id):
+    async def start_joined(self, container_id: str) -> None:
         """Its namespace appears, and a moment later its first program runs."""
         container = self.containers[container_id]
         name = container["Name"].lstrip("/")
@@ -142,7 +164,9 @@ class FakeDocker:
         container["NetworkSettings"]["SandboxKey"] = str(key)
         self.emit("container", "start", container_id, name=name)
 
-    async def join(self, container_id, network_name, *, ip="", ip6="", mac=""):
+    async def join(
+        self, container_id: str, network_name: str, *, ip: str = "", ip6: str = "", mac: str = ""
+    ) -> Json:
         container, network = self.containers[container_id], self.network_named(network_name)
         name, endpoint_id = container["Name"].lstrip("/"), self._id()
         got = []
@@ -175,12 +199,20 @@ class FakeDocker:
         self.emit("network", "connect", network["Id"], name=network_name, container=container_id)
         return joined
 
-    async def run(self, name, *networks, ip="", ip6="", mac="", **options):
+    async def run(
+        self,
+        name: str,
+        *networks: str,
+        ip: str = "",
+        ip6: str = "",
+        mac: str = "",
+        **options: Unpack[ContainerOptions],
+    ) -> str:
         container_id = await self.create(name, *networks, **options)
         await self.start(container_id, ip=ip, ip6=ip6, mac=mac)
         return container_id
 
-    async def leave(self, endpoint_id):
+    async def leave(self, endpoint_id: str) -> None:
         for network in self.networks.values():
             if endpoint_id in network["endpoints"]:
                 _, _, got = network["endpoints"].pop(endpoint_id)
@@ -192,7 +224,7 @@ class FakeDocker:
                         "IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0]
                     )
 
-    def endpoints_of(self, container_id):
+    def endpoints_of(self, container_id: str) -> list[str]:
         return [
             e
             for n in self.networks.values()
@@ -200,7 +232,7 @@ class FakeDocker:
             if one == container_id
         ]
 
-    async def disconnect(self, container_id, network_name, *, tell=True):
+    async def disconnect(self, container_id: str, network_name: str, *, tell: bool = True) -> None:
         network = self.network_named(network_name)
         for endpoint_id in self.endpoints_of(container_id):
             if endpoint_id in network["endpoints"]:
@@ -210,7 +242,7 @@ class FakeDocker:
         del self.containers[container_id]["NetworkSettings"]["Networks"][network_name]
         self.emit("network", "disconnect", network["Id"], name=network_name, container=container_id)
 
-    async def remove(self, container_id, *, tell=True):
+    async def remove(self, container_id: str, *, tell: bool = True) -> None:
         """`tell` False: as if the agent had been away."""
         name = self.containers.pop(container_id)["Name"].lstrip("/")
         for endpoint_id in self.endpoints_of(container_id):
@@ -221,27 +253,27 @@ class FakeDocker:
         self.emit("container", "die", container_id, name=name)
         self.emit("container", "destroy", container_id, name=name)
 
-    def set_health(self, container_id, status):
+    def set_health(self, container_id: str, status: str) -> None:
         self.containers[container_id]["State"]["Health"] = {"Status": status}
         self.emit("container", f"health_status: {status}", container_id)
 
     # -- its API -----------------------------------------------------------------------------------------------------
 
-    def emit(self, kind, action, identifier, **attributes):
+    def emit(self, kind: str, action: str, identifier: str, **attributes: str) -> None:
         for send, filters in self._readers.items():
             if kind in filters["type"] and action.partition(":")[0] in filters["event"]:
                 send.send_nowait(
                     {"Type": kind, "Action": action, "Actor": {"ID": identifier, "Attributes": attributes}}
                 )
 
-    def kill(self):
+    def kill(self) -> None:
         self.is_up = False
         for send in list(self._readers):
             send.close()
         self._readers.clear()
 
-    def _network_json(self, network):
-        containers = {}
+    def _network_json(self, network: Json) -> Json:
+        containers: dict[str, Json] = {}
         for endpoint_id, (container_id, name, _) in network["endpoints"].items():
             started = self.containers[container_id]["State"]["Running"]
             key = container_id if started else f"ep-{endpoint_id}"
@@ -250,7 +282,7 @@ class FakeDocker:
             "Containers": containers
         }
 
-    async def answer(self, method, path, query, body):
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Any:
         await trio.sleep(0.001)
         self.requests.append((method, path))
         if not self.is_up:
@@ -264,7 +296,8 @@ class FakeDocker:
             case "GET", ["networks", one] if one in self.networks:
                 return self._network_json(self.networks[one])
             case "DELETE", ["networks", one] if one in self.networks:
-                return await self.network_remove(one)
+                await self.network_remove(one)
+                return None
             case "POST", ["networks", "create"]:
                 return {"Id": await self._create_asked(body)}
             case "GET", ["images", one, "json"] if unquote(one) in self.images:
@@ -275,7 +308,7 @@ class FakeDocker:
                 return self.containers[one]
         raise EngineError(f"Docker says: no such thing {path}", status=404)
 
-    async def _create_asked(self, body):
+    async def _create_asked(self, body: Json) -> str:
         try:
             return await self.network_create(
                 body["Name"], driver=body["Driver"], ipam=body["IPAM"]["Driver"], options=body["IPAM"]["Options"],
@@ -286,23 +319,25 @@ class FakeDocker:
             raise EngineError(f"Docker says: {error}", status=500) from None
 
 
-class FakeEngine:
-    """Stands in for netagent.integrations.docker.engine.Engine."""
+class FakeEngine(Engine):
+    """Asks the pretended dockerd."""
 
-    def __init__(self, docker):
+    def __init__(self, docker: FakeDocker) -> None:
         self.docker = docker
 
-    async def get(self, path, **query):
+    async def get(self, path: str, **query: str) -> Any:
         return await self.docker.answer("GET", path, query, None)
 
-    async def call(self, method, path, *, query=None, body=None):
+    async def call(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Any:
         return await self.docker.answer(method, path, query or {}, body)
 
     @asynccontextmanager
-    async def events(self, filters):
+    async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Events]:
         if not self.docker.is_up:
             raise EngineError("Docker can't be asked")
-        send, receive = trio.open_memory_channel(1000)
+        send, receive = trio.open_memory_channel[Json](1000)
         self.docker._readers[send] = filters
         try:
             yield _Events(receive)
@@ -312,11 +347,11 @@ class FakeEngine:
             receive.close()
 
 
-class _Events:
-    def __init__(self, receive):
+class _Events(Events):
+    def __init__(self, receive: trio.MemoryReceiveChannel[Json]) -> None:
         self._receive = receive
 
-    async def read(self):
+    async def read(self) -> list[Json]:
         try:
             return [await self._receive.receive()]
         except trio.EndOfChannel:

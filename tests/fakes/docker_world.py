@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Unpack
 
+import pytest
 import trio
 
-from fakes.agent_host import AgentHost
+from fakes.agent_host import AgentHost, Identity, Namespaces
 from fakes.docker import FakeDocker, FakeEngine
-from fakes.registry import N1, host, network
+from fakes.registry import N1, NetworkFields, host, network
 from netagent import config
 from netagent.errors import RefusedError
 from netagent.integrations.docker import integration, netns_waiter, watcher
 from netagent.integrations.docker.integration import DockerIntegration
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import NetworkId
+from netagent.model.records import EndpointRecord
 
 
 class World:
     """`in_cluster` False: in none."""
 
-    def __init__(self, namespaces, monkeypatch):
+    def __init__(self, namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
         self.docker = FakeDocker(namespaces)
         self.namespaces = namespaces
-        self._host = None
+        self._host: AgentHost | None = None
         self.in_cluster = True
-        self.ended = {}
-        self.in_use = set()
+        self.ended: dict[int, trio.Event | None] = {}
+        self.in_use: set[Identity] = set()
         monkeypatch.setattr(integration, "Engine", lambda path: FakeEngine(self.docker))
         monkeypatch.setattr(netns_waiter, "namespace_device", lambda: namespaces.folder.stat().st_dev)
         monkeypatch.setattr(watcher, "_process_ended", self._process_ended)
         monkeypatch.setattr(watcher, "_namespaces_in_use", self._namespaces_in_use)
         self.begin()
 
-    def begin(self, **keys):
+    def begin(self, **keys: str) -> None:
         """A new life of the agent, with this configuration."""
         self.docker_integration = DockerIntegration(config.load(None, keys, {}), self.member, None)
         self.docker.plugin = self.docker_integration._plugin
 
     @property
-    def host(self):
+    def host(self) -> AgentHost:
         """Made inside the test, whose end closes it."""
         if self._host is None:
             self._host = AgentHost()
         return self._host
 
-    def member(self):
+    def member(self) -> AgentHost:
         if not self.in_cluster:
             raise RefusedError("this host belongs to no cluster", code="no-cluster", hint="`netagent init`")
         return self.host
 
-    async def _namespaces_in_use(self):
+    async def _namespaces_in_use(self) -> set[Identity]:
         await trio.lowlevel.checkpoint()
         return self.in_use
 
-    async def _process_ended(self, pid, identity):
-        if pid in self.ended and self.ended[pid] is None:
+    async def _process_ended(self, pid: int, identity: Identity) -> bool:
+        ended = self.ended.setdefault(pid, trio.Event())
+        if ended is None:
             return False
-        await self.ended.setdefault(pid, trio.Event()).wait()
+        await ended.wait()
         return True
 
-    def end_process(self, container_id):
-        self.ended.setdefault(1000 + int(container_id, 16), trio.Event()).set()
+    def end_process(self, container_id: str) -> None:
+        ended = self.ended.setdefault(1000 + int(container_id, 16), trio.Event())
+        assert ended is not None, "there was no such process"
+        ended.set()
 
     @asynccontextmanager
-    async def running(self, *, mirror=True):
+    async def running(self, *, mirror: bool = True) -> AsyncIterator[DockerIntegration]:
         one = self.docker_integration
         async with trio.open_nursery() as nursery:
             for task in (one._arrivals.run, one._follower.run, one._plugin.run):
@@ -72,19 +81,21 @@ class World:
             yield one
             nursery.cancel_scope.cancel()
 
-    async def with_network(self, network_id=N1, name="app", **fields):
+    async def with_network(
+        self, network_id: NetworkId = N1, name: str = "app", **fields: Unpack[NetworkFields]
+    ) -> None:
         await self.host.publisher.put(host("h1"), network(network_id, name, **fields))
 
-    def row(self, container_id):
+    def row(self, container_id: str) -> LocalEndpointRow | None:
         (endpoint_id, *_) = self.docker.endpoints_of(container_id) or [""]
         return self.host.endpoints.with_origin(f"docker:{endpoint_id}")
 
-    def record(self, name):
+    def record(self, name: str) -> EndpointRecord | None:
         found = self.host.live.view.endpoints_named(name)
         return found[0].record if found else None
 
 
-async def until(condition, seconds=5.0):
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Virtual seconds."""
     with trio.fail_after(seconds):
         while not condition():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
@@ -22,7 +23,7 @@ from netdns import constants, rdata
 from netdns.name import from_text, to_text
 from netdns.source import Found, NoData, NoSuchName, NotOurs
 
-APP, BACK = "a" * 32, "b" * 32
+APP, BACK = NetworkId("a" * 32), NetworkId("b" * 32)
 
 
 def packed(*addresses: str) -> tuple[bytes, ...]:
@@ -42,21 +43,23 @@ def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
     return (RowKind.HOST, host_id), HostRow(label, *packed(address))
 
 
-def sandbox(name: str, *networks: str, links: tuple[str, ...] = (), forward: bool = True) -> tuple[Key, Row]:
+def sandbox(
+    name: str, *networks: NetworkId, links: tuple[str, ...] = (), forward: bool = True
+) -> tuple[Key, Row]:
     pairs = tuple(Link(*one.split(":")) for one in links)
     row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward)
     return (RowKind.SANDBOX, name), row
 
 
-def endpoint_id(number: int) -> str:
-    return f"{number:02x}" * 16
+def endpoint_id(number: int) -> EndpointId:
+    return EndpointId(f"{number:02x}" * 16)
 
 
 def endpoint(
     number: int,
     name: str,
     *addresses: str,
-    network_id: str = APP,
+    network_id: NetworkId = APP,
     on: str = "h1",
     service: str = "",
     aliases: tuple[str, ...] = (),

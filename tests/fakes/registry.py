@@ -2,50 +2,105 @@
 
 from __future__ import annotations
 
-from netagent.model.records import EndpointRecord, GrantRecord, HostRecord, NetworkRecord, Record
+import dataclasses
+from typing import TypedDict, Unpack
+
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import (
+    EndpointRecord,
+    GrantRecord,
+    Health,
+    HostRecord,
+    NetworkRecord,
+    Policy,
+    Port,
+    Record,
+)
 from netagent.registry.record_codec import encode, key_of
 from netgossip.types import EntriesChanged, Entry, Version
+
+
+class HostFields(TypedDict, total=False):
+    public_key: bytes
+    underlay: str
+    vxlan_port: int
+    probe_address: str
+    probe_mac: str
+    zone: str
+    agent_version: str
+    going_down: bool
+    routes: tuple[str, ...]
+
+
+class NetworkFields(TypedDict, total=False):
+    vni: int
+    subnets: tuple[str, ...]
+    mtu_bytes: int
+    internal: bool
+    policy: Policy
+    multicast: bool
+    host_access: bool
+    revision: int
+
+
+class EndpointFields(TypedDict, total=False):
+    name: str
+    service: str
+    addresses: tuple[str, ...]
+    mac: str
+    aliases: tuple[str, ...]
+    ports: tuple[Port, ...]
+    labels: tuple[tuple[str, str], ...]
+    health: Health
+    links: tuple[str, ...]
 
 
 def identifier(number: int) -> str:
     return f"{number:032x}"
 
 
-H1, H2, H3 = (identifier(number) for number in (1, 2, 3))
-N1, N2, N3 = (identifier(0xA0 + number) for number in (1, 2, 3))
+H1, H2, H3 = (HostId(identifier(number)) for number in (1, 2, 3))
+N1, N2, N3 = (NetworkId(identifier(0xA0 + number)) for number in (1, 2, 3))
 
 
-def host(name: str = "h1", **fields: object) -> HostRecord:
-    base = {
-        "public_key": bytes(32),
-        "underlay": "192.0.2.1",
-        "vxlan_port": 4789,
-        "probe_address": "fd00::1",
-        "probe_mac": "02:00:00:00:00:01",
-    }
-    return HostRecord(name=name, **(base | fields))
+def host(name: str = "h1", **fields: Unpack[HostFields]) -> HostRecord:
+    usual = HostRecord(
+        name=name,
+        public_key=bytes(32),
+        underlay="192.0.2.1",
+        vxlan_port=4789,
+        probe_address="fd00::1",
+        probe_mac="02:00:00:00:00:01",
+    )
+    return dataclasses.replace(usual, **fields)
 
 
-def network(network_id: str = N1, name: str = "app", **fields: object) -> NetworkRecord:
-    base = {
-        "vni": 1000 + int(network_id[-2:], 16),
-        "subnets": ("10.1.0.0/24", "fd00:1::/64"),
-        "mtu_bytes": 1450,
-    }
-    return NetworkRecord(network_id=network_id, name=name, **(base | fields))
+def network(network_id: NetworkId = N1, name: str = "app", **fields: Unpack[NetworkFields]) -> NetworkRecord:
+    usual = NetworkRecord(
+        network_id=network_id,
+        name=name,
+        vni=1000 + int(network_id[-2:], 16),
+        subnets=("10.1.0.0/24", "fd00:1::/64"),
+        mtu_bytes=1450,
+    )
+    return dataclasses.replace(usual, **fields)
 
 
-def endpoint(number: int = 1, network_id: str = N1, offset: int = 2, **fields: object) -> EndpointRecord:
-    base = {
-        "name": f"web{number}",
-        "service": "web",
-        "addresses": (f"10.1.0.{offset}", f"fd00:1::{offset:x}"),
-        "mac": f"02:00:00:00:00:{number:02x}",
-    }
-    return EndpointRecord(endpoint_id=identifier(0xE000 + number), network_id=network_id, **(base | fields))
+def endpoint(
+    number: int = 1, network_id: NetworkId = N1, offset: int = 2, **fields: Unpack[EndpointFields]
+) -> EndpointRecord:
+    usual = EndpointRecord(
+        endpoint_id=EndpointId(identifier(0xE000 + number)),
+        network_id=network_id,
+        name=f"web{number}",
+        service="web",
+        addresses=(f"10.1.0.{offset}", f"fd00:1::{offset:x}"),
+        mac=f"02:00:00:00:00:{number:02x}",
+    )
+    return dataclasses.replace(usual, **fields)
 
 
-def grant(network_id: str, first: int, last: int, to: str, hop: int = 1) -> GrantRecord:
+def grant(network_id: NetworkId, first: int, last: int, to: HostId, hop: int = 1) -> GrantRecord:
     return GrantRecord(network_id, first, last, to, hop)
 
 

@@ -7,7 +7,9 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import dns.message
 import dns.rcode
@@ -15,20 +17,24 @@ import trio
 
 from fakes import names
 from netagent.datapath.endpoint import netns
+from netagent.model.sandbox import SandboxId
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
 from netagent.resolver.launch import end_process
+from netagent.resolver.name_table import Table
 from netagent.resolver.protocol import SOCKET_NAME
 from netagent.resolver.supervisor import Supervisor
 
 BOUND_S = 15.0
 CLONE_NEWNET = 0x40000000
 
+T = TypeVar("T")
 
-def inside(netns, function):
+
+def inside(netns: str, function: Callable[[], T]) -> T:
     """Call `function` in a namespace, in a thread that ends."""
-    found = []
+    found: list[T] = []
 
-    def visit():
+    def visit() -> None:
         with Path(f"/run/netns/{netns}").open() as file:
             os.setns(file.fileno(), CLONE_NEWNET)
         found.append(function())
@@ -42,17 +48,17 @@ def inside(netns, function):
 class Container:
     """A namespace with resolver sockets in it, and somebody who asks."""
 
-    def __init__(self, netns):
+    def __init__(self, netns: str) -> None:
         self.netns = netns
 
-    def pair(self):
+    def pair(self) -> SocketPair:
         """As an agent makes them: port 53 is led to them."""
         return SocketPair(*inside(self.netns, netns._make_led_sockets))
 
-    def bound(self):
+    def bound(self) -> SocketPair:
         """As earlier releases made them: they have port 53 themselves."""
 
-        def make():
+        def make() -> SocketPair:
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             for one in (udp, tcp):
@@ -63,22 +69,22 @@ class Container:
 
         return inside(self.netns, make)
 
-    def asker(self):
+    def asker(self) -> trio.socket.SocketType:
         one = inside(self.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         one.connect(("127.0.0.11", 53))
         one.setblocking(False)
         return trio.socket.from_stdlib_socket(one)
 
-    async def ask(self, name, rtype="A"):
+    async def ask(self, name: str, rtype: str = "A") -> list[str]:
         """Ask once, with the patience of a stub; the records, sorted."""
         answer = await self.ask_whole(name, rtype)
         return sorted(str(one) for rrset in answer.answer for one in rrset)
 
-    async def ask_code(self, name, rtype="A"):
+    async def ask_code(self, name: str, rtype: str = "A") -> str:
         """The rcode's name."""
         return dns.rcode.to_text((await self.ask_whole(name, rtype)).rcode())
 
-    async def ask_whole(self, name, rtype):
+    async def ask_whole(self, name: str, rtype: str) -> dns.message.Message:
         query = dns.message.make_query(name, rtype)
         with self.asker() as sock, trio.fail_after(BOUND_S):
             await sock.send(query.to_wire())
@@ -86,7 +92,7 @@ class Container:
         assert answer.id == query.id
         return answer
 
-    async def ask_tcp(self, name):
+    async def ask_tcp(self, name: str) -> list[str]:
         query = dns.message.make_query(name, "A").to_wire()
         one = inside(self.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         one.setblocking(False)
@@ -101,14 +107,14 @@ class Container:
         return sorted(str(one) for rrset in answer.answer for one in rrset)
 
 
-def supervisor(run_dir, release="test"):
+def supervisor(run_dir: Path, release: str = "test") -> Supervisor:
     return Supervisor(run_dir, release=release, resolv_conf=run_dir / "resolv.conf")
 
 
 @contextlib.asynccontextmanager
-async def agent(run_dir, *, stop=False, **options):
+async def agent(run_dir: Path, *, stop: bool = False, release: str = "test") -> AsyncIterator[Supervisor]:
     """An agent that lives as long as the block; at its end the process is left alone, or stopped."""
-    one = supervisor(run_dir, **options)
+    one = supervisor(run_dir, release)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         try:
@@ -121,7 +127,7 @@ async def agent(run_dir, *, stop=False, **options):
 
 
 @contextlib.asynccontextmanager
-async def ended(run_dir):
+async def ended(run_dir: Path) -> AsyncIterator[None]:
     """Whatever happens, no process is left."""
     try:
         yield
@@ -132,13 +138,13 @@ async def ended(run_dir):
             await end_process(process_id)
 
 
-async def until(condition):
+async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(BOUND_S):
         while not condition():
             await trio.sleep(0.01)
 
 
-def gone(process_id):
+def gone(process_id: int) -> bool:
     try:
         state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -146,7 +152,9 @@ def gone(process_id):
     return state == "Z"
 
 
-async def serve(one, container, table=None, *, behind_runtime=False):
+async def serve(
+    one: Supervisor, container: Container, table: Table | None = None, *, behind_runtime: bool = False
+) -> None:
     """Publish and add the one container as sandbox `c`."""
-    await one.add_sandbox("c", *container.pair(), behind_runtime=behind_runtime)
+    await one.add_sandbox(SandboxId("c"), *container.pair(), behind_runtime=behind_runtime)
     assert await one.publish(names.world() if table is None else table)

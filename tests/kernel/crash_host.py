@@ -44,11 +44,12 @@ from netagent.endpoints.find import network_called
 from netagent.integrations.container_targets import HostTargets
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import Writer
-from netagent.model.ids import peer_name
+from netagent.model.ids import NetworkId, peer_name
 from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.registry.view import AgentState
 from netagent.resolver.channel import SocketChannel
+from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import PRIVATE_KEY_BYTES
 from netgossip.node import GossipNode
@@ -192,12 +193,12 @@ def _row(row: LocalEndpointRow) -> dict[str, Any]:
     }
 
 
-def _used(cluster: Cluster, network_id: Any) -> int:
+def _used(cluster: Cluster, network_id: NetworkId) -> int:
     free, usable = cluster.allocator.free_count(network_id)
     return usable - free
 
 
-async def no_drops(_asked: Any) -> tuple[str, ...]:
+async def no_drops(_asked: Drops) -> tuple[str, ...]:
     return ()
 
 

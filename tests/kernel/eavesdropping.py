@@ -29,7 +29,7 @@ def questions(sock: socket.socket) -> list[str]:
 
     At a cable between hosts that is what their tunnels carry; what the hosts ask for themselves is theirs.
     """
-    found = []
+    found: list[str] = []
     while True:
         try:
             frame, (device, _protocol, kind, *_) = sock.recvfrom(2000)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 from kernel.overlay import (
@@ -34,8 +35,8 @@ async def open_overlay(
     ends = [endpoint(number, container) for number, container in enumerate(containers, start=2)]
     async with AsyncExitStack() as stack:
         opened = []
-        for host, underlay in zip(hosts, UNDERLAYS, strict=True):
-            opened.append(await stack.enter_async_context(open_host(host, underlay)))
+        for namespace, underlay in zip(hosts, UNDERLAYS, strict=True):
+            opened.append(await stack.enter_async_context(open_host(namespace, underlay)))
         for host, own, other, far in zip(opened, ends, reversed(ends), reversed(UNDERLAYS), strict=True):
             await program(host, desired_of(host, network((own,), (seen_from_elsewhere(other, far),))))
             await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
@@ -91,4 +92,8 @@ def accepts_of(host: Namespace, program: str = "iptables") -> list[str]:
 async def wait_for_accepts(host: Namespace, count: int = 1) -> None:
     """In both families."""
     for tool in ("iptables", "ip6tables"):
-        await wait_until(lambda p=tool: len(accepts_of(host, p)) == count, f"{count} accepts in {tool}")
+        await wait_until(partial(_has_accepts, host, tool, count), f"{count} accepts in {tool}")
+
+
+def _has_accepts(host: Namespace, program: str, count: int) -> bool:
+    return len(accepts_of(host, program)) == count

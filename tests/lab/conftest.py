@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from lab.harness import Cluster
@@ -65,5 +66,5 @@ def inhabited(cluster: Cluster) -> Cluster:
         cluster.attach(f"h{number}", f"c{number}")
     everybody = ("c1", "c2", "c3")
     for container in everybody:  # a host's names follow its kernel
-        cluster.wait(lambda c=container: cluster.finds(c, *everybody), 5.0, f"{container} lacks names")
+        cluster.wait(partial(cluster.finds, container, *everybody), 5.0, f"{container} lacks names")
     return cluster

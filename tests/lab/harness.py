@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from netlab.host import Host
 from netlab.lab import Lab
 from netlab.process import wait_until
 from netlab.programs import Finished
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 STREAM = str(Path(__file__).with_name("stream.py"))
 DIG = ("dig", "+search", "+tries=1", "+time=1", "+noall", "+comments", "+answer")
@@ -89,22 +94,23 @@ class Cluster:
         for name in names:
             self.lab.remove_container(name)
         for host in self.hosts:
-            self.wait(
-                lambda h=host: not {*names} & {*self.endpoint_names(h)}, 10.0, f"{host} keeps one of {names}"
-            )
+            self.wait(partial(self._has_none_of, host, names), 10.0, f"{host} keeps one of {names}")
+
+    def _has_none_of(self, host: str, names: Sequence[str]) -> bool:
+        return not {*names} & {*self.endpoint_names(host)}
 
     def inside(self, container: str, *argv: str, timeout_s: float = 30.0) -> Finished:
         return self.lab.container(container).run(argv, timeout_s=timeout_s)
 
-    def in_background(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        return self._pool.submit(work, *arguments)
+    def in_background(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> Future[T]:
+        return self._pool.submit(work, *arguments, **options)
 
-    def all_at_once(self, work: Callable[[str], Any]) -> list[Any]:
+    def all_at_once(self, work: Callable[[str], T]) -> list[T]:
         """The same on every host at the same instant."""
         return [future.result() for future in [self._pool.submit(work, host) for host in self.hosts]]
 
     @contextmanager
-    def agent_of(self, host: str) -> Iterator[Any]:
+    def agent_of(self, host: str) -> Iterator[Host]:
         with self.lab.changing(host) as changing:
             yield changing
 

@@ -381,7 +381,7 @@ def _name_flaws(
     cluster: Cluster, one: Picture, pictures: list[Picture], expectation: Expectation
 ) -> list[str]:
     live = live_endpoints(pictures)
-    found = []
+    found: list[str] = []
     by_network = {e["network_id"]: e["target"].removeprefix("netns:") for e in one.local.values()}
     for network_id, box in by_network.items():
         if network_id not in one.networks or box not in one.sandboxes:

@@ -60,7 +60,7 @@ class Client(threading.Thread):
             try:
                 if begun >= until:
                     address = ""
-                    address = socket.getaddrinfo(self._name, PORT, type=socket.SOCK_STREAM)[0][4][0]
+                    address = str(socket.getaddrinfo(self._name, PORT, type=socket.SOCK_STREAM)[0][4][0])
                     until = time.monotonic() + self._remember_s
                 with socket.create_connection((address, PORT), TIMEOUT_S) as connection:
                     connection.sendall(self._line)
@@ -75,6 +75,11 @@ class Client(threading.Thread):
 def ask(name: str, seconds: float) -> None:
     """Run the clients and print what became of their requests."""
     stop = threading.Event()
+
+    def await_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
     clients = [
         Client(name, takes_ms=0, remember_s=0.0, stop=stop),
         Client(name, takes_ms=20, remember_s=REMEMBER_S, stop=stop),
@@ -82,7 +87,7 @@ def ask(name: str, seconds: float) -> None:
     ]
     for client in clients:
         client.start()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=await_end, daemon=True).start()
     stop.wait(seconds)
     stop.set()
     by: Counter[str] = Counter()

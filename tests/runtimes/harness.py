@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from lab.harness import OURS, Cluster
 from netlab.errors import LabError
+from netlab.host import Host
+from netlab.lab import Lab
 from netlab.programs import Finished
 
 RUNTIME = {"h1": "docker", "h2": "docker", "h3": "podman"}
@@ -82,7 +85,7 @@ class Fleet(Cluster):
     def execute(self, host: str, container: str, *argv: str) -> Finished:
         return self.try_runtime(host, "exec", container, *argv)
 
-    def remove(self, host: str, *containers: str) -> None:
+    def remove_from(self, host: str, *containers: str) -> None:
         self.runtime(host, "rm", "-f", *containers)  # the image says that SIGKILL stops it: nobody waits
 
     # ---- looking
@@ -114,7 +117,7 @@ class Fleet(Cluster):
     def inspect(self, host: str, thing: str, *options: str) -> Any:
         return json.loads(self.runtime(host, *options, "inspect", thing))[0]
 
-    def endpoint(self, name: str, seen_from: str = "h1", network: str = "app") -> dict[str, Any] | None:
+    def find_endpoint(self, name: str, seen_from: str = "h1", network: str = "app") -> dict[str, Any] | None:
         """As that host's table has it."""
         listed = self.netagent(seen_from, "endpoints", "--local", "--network", network)
         found: list[dict[str, Any]] = [one for one in listed if one["name"] == name]
@@ -124,9 +127,9 @@ class Fleet(Cluster):
     def addresses(self, name: str, seen_from: str = "h1", network: str = "app") -> list[str]:
         """Without prefix lengths, sorted; waits until that host knows the endpoint."""
         self.wait(
-            lambda: self.endpoint(name, seen_from, network) is not None, SPREAD_S, f"no endpoint {name}"
+            lambda: self.find_endpoint(name, seen_from, network) is not None, SPREAD_S, f"no endpoint {name}"
         )
-        endpoint = self.endpoint(name, seen_from, network)
+        endpoint = self.find_endpoint(name, seen_from, network)
         assert endpoint is not None
         return sorted(address.partition("/")[0] for address in endpoint["addresses"])
 
@@ -163,7 +166,7 @@ class Fleet(Cluster):
     # ---- daemons
 
     @contextmanager
-    def daemons(self, host: str) -> Iterator[Any]:
+    def daemons(self, host: str) -> Iterator[Host]:
         """The host, to start and stop its agent (`.start_agent()` …) and its dockerd (`.docker.start([])` …)."""
         with self.lab.changing(host) as changing:
             yield changing
@@ -178,18 +181,22 @@ class Fleet(Cluster):
                 self.runtime(host, "pod", "rm", "-fa")
                 containers = self.runtime(host, "ps", "-aq").split()
             if containers:
-                self.remove(host, *containers)
+                self.remove_from(host, *containers)
         self.wait_endpoints([])
         for host in self.hosts:
-            self.wait(
-                lambda host=host: not self.interfaces(host), SPREAD_S, f"{host}: {self.interfaces(host)}"
-            )
+            self.wait(partial(self._has_no_interfaces, host), SPREAD_S, f"{host}: {self.interfaces(host)}")
+
+    def _has_no_interfaces(self, host: str) -> bool:
+        return not self.interfaces(host)
+
+    def has_network(self, host: str, name: str) -> bool:
+        return name in self.networks(host)
 
 
-def fleet_of(lab: Any, pool: ThreadPoolExecutor) -> Fleet:
+def fleet_of(lab: Lab, pool: ThreadPoolExecutor) -> Fleet:
     """Make the network, wait until both runtimes have it, and be ready."""
     fleet = Fleet(lab, pool)
     fleet.netagent("h1", "network", "create", "app")
     for host in fleet.hosts:
-        fleet.wait(lambda host=host: "app" in fleet.networks(host), 10.0, f"no network app on {host}")
+        fleet.wait(partial(fleet.has_network, host, "app"), 10.0, f"no network app on {host}")
     return fleet

@@ -68,7 +68,7 @@ def test_a_removed_network_takes_its_endpoints_along(docker_hosts: Fleet) -> Non
     fleet.netagent("h1", "network", "create", "brief")
     fleet.wait(lambda: "brief" in fleet.networks("h2"), SPREAD_S, "no mirror")
     fleet.start("h2", "web", "--network", "brief")
-    fleet.remove("h2", "web")
+    fleet.remove_from("h2", "web")
     fleet.netagent("h1", "network", "rm", "brief")
     for host in fleet.hosts:
         fleet.wait(lambda host=host: "brief" not in fleet.networks(host), SPREAD_S, f"brief stays on {host}")

@@ -37,7 +37,7 @@ def test_aliases_links_and_labels_are_names(docker_hosts: Fleet) -> None:
         fleet.wait(
             lambda name=name: fleet.resolve("h2", "client", name) == expected, SPREAD_S, f"{name} is no name"
         )
-    endpoint = fleet.endpoint("web-1", seen_from="h2")
+    endpoint = fleet.find_endpoint("web-1", seen_from="h2")
     assert endpoint is not None
     given = {key: value for key, value in endpoint["labels"].items() if not key.startswith("netagent.")}
     assert given == {"tier": "1"}
@@ -54,7 +54,7 @@ def test_addresses_by_hand_are_honoured_and_never_given_twice(docker_hosts: Flee
     fleet.start("h1", "fixed", "--ip", given[0], "--ip6", given[1], "--mac-address", mac)
     fleet.start("h2", "client")
     assert fleet.addresses("fixed", seen_from="h2") == sorted(given)
-    endpoint = fleet.endpoint("fixed", seen_from="h2")
+    endpoint = fleet.find_endpoint("fixed", seen_from="h2")
     assert endpoint is not None
     assert endpoint["mac"] == mac
     shown = fleet.execute("h1", "fixed", "ip", "address").stdout
@@ -108,7 +108,7 @@ def test_a_network_by_hand_needs_our_addresses(docker_hosts: Fleet) -> None:
         fleet.start("h1", "by-hand", "--network", "mine")
         fleet.start("h2", "client")
         fleet.reach("h2", "client", "by-hand")
-        fleet.remove("h1", "by-hand")
+        fleet.remove_from("h1", "by-hand")
     finally:
         fleet.runtime("h1", "network", "rm", "mine")
     assert "app" in fleet.networks("h1")

@@ -114,7 +114,7 @@ def test_living_containers_keep_their_network(lasting: Fleet, ends: list[Any], f
     everything_works(fleet)
     after = (fleet.devices("h1"), fleet.addresses("web"), fleet.inspect("h1", "web")["State"]["StartedAt"])
     assert after == before, "nothing was made anew"
-    fleet.remove("h1", "web")
+    fleet.remove_from("h1", "web")
     fleet.wait_endpoints(["client"])
 
 
@@ -123,7 +123,7 @@ def test_without_live_restore_containers_end_with_dockerd_and_are_withdrawn(flee
     fleet.start("h2", "client")
     with fleet.daemons("h1") as h1:
         h1.docker.kill()
-        assert fleet.endpoint("web", seen_from="h2"), "it lives on"
+        assert fleet.find_endpoint("web", seen_from="h2"), "it lives on"
         h1.docker.start([])
         begun = time.monotonic()
     assert fleet.runtime("h1", "ps", "-q") == ""

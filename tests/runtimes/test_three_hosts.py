@@ -120,7 +120,7 @@ def test_an_internal_network_has_no_way_out(docker_hosts: Fleet) -> None:
         assert fleet.execute("h1", "c-h1", "ping", "-c", "1", "-W", "1", "192.0.2.3").status != 0
         assert fleet.inspect("h1", "closed", "network")["Internal"]
         for host in ("h1", "h2"):
-            fleet.remove(host, f"c-{host}")
+            fleet.remove_from(host, f"c-{host}")
     finally:
         fleet.netagent("h1", "network", "rm", "closed", "--force")
     for host in fleet.hosts:

@@ -125,7 +125,7 @@ class Generations:
 
 def whole(other):
     """All that a host has written for everybody."""
-    log = other.node.logs.get(CLUSTER_SCOPE)
+    log = other.node.own_logs.get(CLUSTER_SCOPE)
     entries = log.entries.values() if log else ()
     return event_of(other.host_id, *entries, replaced=True, scope=CLUSTER_SCOPE)
 

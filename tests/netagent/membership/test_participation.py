@@ -106,11 +106,11 @@ async def test_our_log_in_a_removed_network_is_dropped_once_its_endpoints_are_go
         nursery.start_soon(one.participation.run)
         one.hear(Writer(H2).put(RemovalRecord(N1)))
         await trio.sleep(LINGER_S)
-        assert scope_of(N1) in one.node.logs, "the endpoint is still there"
+        assert scope_of(N1) in one.node.own_logs, "the endpoint is still there"
         await one.publisher.withdraw(mine)
         one.live.drop_row("e" * 32)
         await trio.sleep(0.1)
-        assert set(one.node.logs) == one.journal.own_scopes() == {CLUSTER_SCOPE}
+        assert set(one.node.own_logs) == one.journal.own_scopes() == {CLUSTER_SCOPE}
         nursery.cancel_scope.cancel()
 
 
@@ -125,7 +125,7 @@ async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.participation.run)
         await trio.sleep(0.1)
-        assert set(one.node.logs) == one.journal.own_scopes() == {CLUSTER_SCOPE, scope_of(N2)}
+        assert set(one.node.own_logs) == one.journal.own_scopes() == {CLUSTER_SCOPE, scope_of(N2)}
         nursery.cancel_scope.cancel()
 
 
@@ -134,15 +134,15 @@ async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_b
     one = await started()
     for network_id in (N1, N2, N3):
         one.node.raise_epoch(scope_of(network_id))
-        await one.journal.transaction(statements.replace_log("own", one.node.logs[scope_of(network_id)]))
+        await one.journal.transaction(statements.replace_log("own", one.node.own_logs[scope_of(network_id)]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.participation.run)
         await trio.sleep(UNKNOWN_S / 2)
-        assert {scope_of(N1), scope_of(N2), scope_of(N3)} < set(one.node.logs)
+        assert {scope_of(N1), scope_of(N2), scope_of(N3)} < set(one.node.own_logs)
         one.hear(Writer(H2).put(network(N2, name="later")))
         await trio.sleep(UNKNOWN_S)
         kept = {CLUSTER_SCOPE, scope_of(N1), scope_of(N2)}
-        assert set(one.node.logs) == one.journal.own_scopes() == kept
+        assert set(one.node.own_logs) == one.journal.own_scopes() == kept
         nursery.cancel_scope.cancel()
 
 

@@ -29,7 +29,9 @@ class Desk:
     def flush(self):
         on_disk = {log.scope: log.head for log in self.journal.load_own_logs()}
         self.sent.append(on_disk)
-        assert all(on_disk[scope] == log.head for scope, log in self.node.logs.items()), "sent before written"
+        assert all(on_disk[scope] == log.head for scope, log in self.node.own_logs.items()), (
+            "sent before written"
+        )
 
 
 @pytest.fixture
@@ -46,10 +48,10 @@ def test_put_and_withdraw(desk):
 
     trio.run(publish)
     scope, key = key_of(endpoint())
-    assert desk.node.logs[scope].entries[key].value is None
-    assert desk.node.logs[CLUSTER_SCOPE].head == 1
+    assert desk.node.own_logs[scope].entries[key].value is None
+    assert desk.node.own_logs[CLUSTER_SCOPE].head == 1
     assert len(desk.sent) == 2
-    assert {log.scope: log for log in desk.journal.load_own_logs()} == desk.node.logs
+    assert {log.scope: log for log in desk.journal.load_own_logs()} == desk.node.own_logs
 
 
 def test_callers_take_turns(desk):
@@ -67,7 +69,7 @@ def test_callers_take_turns(desk):
 def test_a_bad_record_changes_nothing(desk):
     with pytest.raises(RecordError):
         trio.run(desk.publisher.put, endpoint(), endpoint(name="BAD"))
-    assert not desk.node.logs
+    assert not desk.node.own_logs
     assert not desk.journal.load_own_logs()
 
 
@@ -123,7 +125,7 @@ def test_a_raised_log_is_written_whole(desk):
         await desk.publisher.own_log_raised(OwnLogRaised(scope, 2))
 
     trio.run(raised)
-    assert desk.journal.load_own_logs() == [desk.node.logs[scope]]
+    assert desk.journal.load_own_logs() == [desk.node.own_logs[scope]]
 
 
 def test_tombstones_of_a_quiet_log_leave_the_disk_with_a_record_that_is_written_again(tmp_path):
