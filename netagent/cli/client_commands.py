@@ -149,14 +149,14 @@ def withdraw(session: CommandContext) -> int:
 
 
 def status(session: CommandContext) -> int:
-    """This host in one screen."""
+    """Show the state of this host on one screen."""
     answer = session.client.call("GET", "/v1/status")
     session.printer.one(answer, lambda: screen.status(answer), name=answer["host"]["name"])
     return DONE
 
 
 def members(session: CommandContext) -> int:
-    """The hosts of the cluster."""
+    """List the hosts of the cluster."""
     return _list(
         session,
         "/v1/members",
@@ -184,14 +184,14 @@ def network_create(session: CommandContext) -> int:
 
 
 def network_list(session: CommandContext) -> int:
-    """The networks of the cluster."""
+    """List the networks of the cluster."""
     return _list(
         session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` creates one"
     )
 
 
 def network_inspect(session: CommandContext) -> int:
-    """One network."""
+    """Show one network."""
     answer = session.client.call("GET", _network(session))
 
     def lines() -> Iterable[str]:
@@ -271,14 +271,14 @@ def detach(session: CommandContext) -> int:
 
 
 def link(session: CommandContext) -> int:
-    """Make a service known under an alias in one container."""
+    """Make a service resolvable under an alias in one container."""
     answer = session.client.call("POST", _endpoint(session) + "/links", body=link_of(session.arguments.link))
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
     return DONE
 
 
 def unlink(session: CommandContext) -> int:
-    """The reverse of link."""
+    """Remove a link."""
     query = {key: str(value) for key, value in link_of(session.arguments.link).items()}
     answer = session.client.call("DELETE", _endpoint(session) + "/links", query=query)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
@@ -294,7 +294,7 @@ def publish(session: CommandContext) -> int:
 
 
 def unpublish(session: CommandContext) -> int:
-    """The reverse of publish."""
+    """Stop forwarding a port."""
     query = {"port": session.arguments.port}
     answer = session.client.call("DELETE", _endpoint(session) + "/published", query=query)
     session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
@@ -302,13 +302,13 @@ def unpublish(session: CommandContext) -> int:
 
 
 def endpoints(session: CommandContext) -> int:
-    """The table of endpoints."""
+    """List the endpoints."""
     empty = "no endpoints; `netagent attach TARGET --network NAME` creates one"
     return _list(session, "/v1/endpoints", tables.ENDPOINTS, _empty(session, "endpoint", empty))
 
 
 def services(session: CommandContext) -> int:
-    """The table of services."""
+    """List the services."""
     empty = "no services: no network of the cluster has an endpoint; see `netagent attach --help`"
     return _list(session, "/v1/services", tables.SERVICES, _empty(session, "service", empty))
 

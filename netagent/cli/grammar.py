@@ -60,10 +60,10 @@ def _root(said: frozenset[str] | None) -> Parser:
     add = Adder(command_of(root), everywhere, said)
     for group in (_cluster, _hosts, _containers, _look, _ask, _this_host):
         group(add)
-    network = add.word("network", "networks: create, ls, inspect, rm, connect, disconnect")
+    network = add.word("network", "networks: create, ls, inspect, rm, prune, connect, disconnect")
     _networks(Adder(network, everywhere, said))
     for word, run in (("endpoint", client_commands.endpoints), ("service", client_commands.services)):
-        words_of = add.word(word, f"`netagent {word} ls` is `netagent {word}s`")
+        words_of = add.word(word, f"`netagent {word} ls` is the same as `netagent {word}s`")
         Adder(words_of, everywhere, said)("ls", run, arguments.filters)
     return root
 
