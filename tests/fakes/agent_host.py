@@ -258,7 +258,7 @@ class FakeProjection:
     async def wait_followed(self, revision):
         await self._steps("followed")
 
-    async def wait_standing(self, devices, revision):
+    async def wait_in_kernel(self, devices, revision):
         await self._steps("programmed")
 
     async def wait_guarded(self, revision):

@@ -47,7 +47,7 @@ class Container:
 
     def pair(self):
         """As an agent makes them: port 53 is led to them."""
-        return SocketPair(*inside(self.netns, netns._make_led_sockets))
+        return SocketPair(*inside(self.netns, netns._make_redirected_sockets))
 
     def bound(self):
         """As earlier releases made them: they have port 53 themselves."""
