@@ -41,7 +41,7 @@ from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: 
 
 HOSTS = 300
 ADDRESS = "192.0.2.1"
-TELLER = "192.0.2.2"
+SENDER_ADDRESS = "192.0.2.2"
 """The address of the node with all the records."""
 CLUSTER = "ab" * 16
 RING_KEY = bytes(32)
@@ -139,16 +139,16 @@ class Elsewhere:
 
 
 @contextmanager
-def a_teller(arguments: Sequence[str]) -> Iterator[list[str]]:
+def sender_process(arguments: Sequence[str]) -> Iterator[list[str]]:
     """Run another process with a node that holds all the records and joins the agent; yields its longest block."""
     command = [sys.executable, __file__, *arguments]
     longest: list[str] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as teller:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
         try:
             yield longest
-            longest.append(teller.communicate(timeout=10)[0].strip())
+            longest.append(sender.communicate(timeout=10)[0].strip())
         finally:
-            teller.kill()
+            sender.kill()
 
 
 async def tell(
@@ -159,11 +159,11 @@ async def tell(
     said = [*elsewhere.hosts(), *elsewhere.endpoints(numbers)]
     logs = [Log(e.scope, e.owner, e.epoch, e.head, 0, {one.key: one for one in e.entries}) for e in said]
     own = elsewhere.identities[0].node_id
-    sockets = open_sockets(TELLER, gossip_port, record_port)
+    sockets = open_sockets(SENDER_ADDRESS, gossip_port, record_port)
     node = GossipNode(
         config=GossipConfig.lan(),
         node_id=own,
-        address=(TELLER, gossip_port),
+        address=(SENDER_ADDRESS, gossip_port),
         record_port=record_port,
         meta=b"teller",
         incarnation=1,

@@ -280,7 +280,7 @@ class SocketNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ChangeCost:
     """What a change costs with sockets: all nodes together, the kernel's time for them included."""
 
     datagrams: float
@@ -289,7 +289,7 @@ class Told:
     cpu_s: float
 
 
-async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times: int = 10) -> Told:
+async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times: int = 10) -> ChangeCost:
     """Send `times` changes of 32 records to `count` other nodes; each cost is that of one change."""
     first = SocketNode(1, None, assembles)
     nodes = [first, *(SocketNode(number, first, assembles) for number in range(2, count + 2))]
@@ -316,7 +316,7 @@ async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times
         after = [sum(node.counted(name) for node in nodes) for name in ("datagrams_sent", "streams_dialled")]
         nursery.cancel_scope.cancel()
     sent, dialled = ((a - b) / times for a, b in zip(after, before, strict=True))
-    return Told(sent, dialled, waited / times, spent / times)
+    return ChangeCost(sent, dialled, waited / times, spent / times)
 
 
 @dataclass(frozen=True, slots=True)

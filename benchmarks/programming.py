@@ -37,12 +37,12 @@ from elsewhere import (  # adds the product to the module path
     CLUSTER,
     HOSTS,
     RING_KEY,
-    TELLER,
+    SENDER_ADDRESS,
     TICK_S,
     Elsewhere,
     Ticks,
-    a_teller,
     offset_of,
+    sender_process,
     underlay_of,
 )
 
@@ -234,7 +234,7 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
                 cluster.config.gossip_port,
             ]
             arguments += [cluster.config.record_port]
-            with a_teller([str(one) for one in arguments]) as longest, trio.fail_after(SYNC_BOUND_S):
+            with sender_process([str(one) for one in arguments]) as longest, trio.fail_after(SYNC_BOUND_S):
                 await ticks.taken()  # starting and ending the other process is not the agent's work
                 while len(cluster.live.view.endpoints_in(network_id)) <= 1 + numbers.start:
                     await trio.sleep(TICK_S)
@@ -356,7 +356,7 @@ def main() -> None:
     for line in (
         "link set lo up",
         f"addr add {ADDRESS}/24 dev up0",
-        f"addr add {TELLER}/24 dev up0",
+        f"addr add {SENDER_ADDRESS}/24 dev up0",
         "link set up0 up",
     ):
         run(f"ip {line}")

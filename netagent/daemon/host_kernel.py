@@ -50,7 +50,7 @@ class HostKernel:
                 bridge_nf_bypass=self.bridge_nf_bypass,
                 settings=settings,
             )
-            self.offload = OffloadKeeper(any_socket, self.reconciler.is_standing)
+            self.offload = OffloadKeeper(any_socket, self.reconciler.is_in_kernel)
             self.attacher = Attacher(self._netlink, settings=settings)
             self.send_frame = mac_announcer.sending(frames)
             self._undo = undo.pop_all()

@@ -105,7 +105,10 @@ def endpoint_lines(
 
 def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[ObjectStatus]:
     """Yield, for a network where only linked services may connect, which endpoints reach this one and vice versa."""
-    name, law = endpoint.record.name, f"in network {network.unique_name} only linked services may be reached"
+    name, reason = (
+        endpoint.record.name,
+        f"in network {network.unique_name} only linked services may be reached",
+    )
     for verb, others, command in (
         ("may be reached by", view.linked_to(endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
         ("may reach", view.linked_from(endpoint), f"netagent link {name} SERVICE"),
@@ -113,10 +116,10 @@ def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView)
         named = sorted({one.record.name for one in others})
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         if named:
-            yield ObjectStatus("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, law)
+            yield ObjectStatus("policy", f"{name} {verb} {', '.join(named[:5])}{more}", State.PRESENT, reason)
         else:
             yield ObjectStatus(
-                "policy", f"{name} {verb} no endpoint", State.NOT_NEEDED, f"{law}: `{command}` allows it"
+                "policy", f"{name} {verb} no endpoint", State.NOT_NEEDED, f"{reason}: `{command}` allows it"
             )
 
 
@@ -142,10 +145,10 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
     host = view.hosts.get(endpoint.owner)
     if host is None or host.record is None:
         return f"the address of host {host_text(view, endpoint.owner)} is not known yet"
-    return why_no_way(evidence, host)
+    return why_no_path(evidence, host)
 
 
-def why_no_way(evidence: Evidence, host: HostView) -> str:
+def why_no_path(evidence: Evidence, host: HostView) -> str:
     """Say why no packet is sent to another host, although its record is known; empty when packets are sent."""
     name, own = host.unique_name or host.name, evidence.situation.underlay
     if host.agent is AgentState.LEFT:
@@ -211,7 +214,7 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
             "record", host.name, State.MISSING, "it has not arrived yet", "wait, or see `netagent members`"
         )
         return
-    idle = why_no_way(evidence, host)
+    idle = why_no_path(evidence, host)
     yield neighbour_line(evidence, (tunnel, host.record.probe_address), host.record.probe_mac, idle)
     yield self_line(evidence, (tunnel, host.record.probe_mac), idle)
     yield from _uses(evidence, host.host_id, host.record.underlay)

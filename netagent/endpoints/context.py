@@ -60,7 +60,7 @@ class ProjectionBarrier(Protocol):
     async def wait_followed(self, revision: int) -> None:
         """Wait until the kernel and then the names are those of `revision` or later."""
 
-    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+    async def wait_in_kernel(self, devices: Collection[str], revision: int) -> None:
         """Wait until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
 
     async def wait_guarded(self, revision: int) -> str:
@@ -241,7 +241,7 @@ class EndpointContext:
         projection, name = self.parts.projection, network.unique_name
         devices = (bridge_name(network.record.vni), vxlan_name(network.record.vni))
         with trio.move_on_after(BRIDGE_S) as scope:
-            await projection.wait_standing(devices, self.live.revision)
+            await projection.wait_in_kernel(devices, self.live.revision)
             guard_trouble = await projection.wait_guarded(self.live.revision)
         if scope.cancelled_caught:
             text = f"the devices and rules of network {name} were not set up within {BRIDGE_S:.0f} s"

@@ -110,7 +110,7 @@ class Tables:
         self._noted.clear()
         return _without_elements(ruleset), generation
 
-    async def install(self, ruleset: Ruleset, standing: Ruleset | None = None, seen: int = -1) -> int | None:
+    async def install(self, ruleset: Ruleset, installed: Ruleset | None = None, seen: int = -1) -> int | None:
         """Replace the existing tables; return the generation at which the new ones are known to be whole. None when
         another program changed rules at the same moment: it may have changed what was read back, so install again.
 
@@ -119,7 +119,7 @@ class Tables:
 
         FailedError in one sentence; then the previous tables are still there.
         """
-        kept, before = self._keep(ruleset, standing, seen)
+        kept, before = self._keep(ruleset, installed, seen)
         put = frozenset(Family) - kept
         counted, silent = self._count(put), self.silent if Family.NETDEV in kept else ""
         try:
@@ -152,15 +152,15 @@ class Tables:
         self._remember(_memory_of(ruleset, (*looks.rules, *translation)))
         return generation
 
-    def _keep(self, ruleset: Ruleset, standing: Ruleset | None, seen: int) -> tuple[frozenset[Family], int]:
+    def _keep(self, ruleset: Ruleset, installed: Ruleset | None, seen: int) -> tuple[frozenset[Family], int]:
         """Change families by elements where possible; return (families that now hold `ruleset`, the generation).
 
         None of them, if another program changed the host's rules since `seen`. FailedError."""
         generation = self._generation()
-        if standing is None or generation != seen:
+        if installed is None or generation != seen:
             return frozenset(), generation
-        kept = frozenset(one for one in Family if _rules(standing, one) == _rules(ruleset, one))
-        changes = self._changes(standing, ruleset, kept)
+        kept = frozenset(one for one in Family if _rules(installed, one) == _rules(ruleset, one))
+        changes = self._changes(installed, ruleset, kept)
         if changes:
             try:
                 nftables.commit(self.sock, changes)
@@ -172,7 +172,7 @@ class Tables:
             generation = self._generation()
         if changes is None or generation != seen + bool(changes):
             return frozenset(), generation
-        self._note_elements(ruleset, kept, standing)
+        self._note_elements(ruleset, kept, installed)
         return kept, generation
 
     def _generation(self) -> int:

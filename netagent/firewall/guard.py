@@ -56,7 +56,7 @@ class Guard:
         self._programmed_generation = -1
         self._wanted: Ruleset | None = None
         """The ruleset for the latest inputs."""
-        self._standing: Ruleset | None = None
+        self._installed: Ruleset | None = None
         """The ruleset believed to be in the kernel; None: install everything."""
         self._is_tried = False
         """Whether there has been a pass with inputs: the first one may find tables of an earlier agent."""
@@ -115,7 +115,7 @@ class Guard:
         return GuardStatus(
             programmed_generation=self._programmed_generation,
             restored=self._restored,
-            dropped=self._tables.counters() if self._standing is not None else {},
+            dropped=self._tables.counters() if self._installed is not None else {},
             trouble=self._trouble or self._tables.silent,
         )
 
@@ -126,23 +126,23 @@ class Guard:
         if wanted is None:
             if self._programmed_generation < generation:
                 await self._tables.remove()
-            self._standing, self._programmed_generation = None, generation
+            self._installed, self._programmed_generation = None, generation
             return
-        before = self._standing
-        if self._standing is None and not self._is_tried:
-            self._standing, self._seen = self._tables.adopt(wanted) or (None, -1)
+        before = self._installed
+        if self._installed is None and not self._is_tried:
+            self._installed, self._seen = self._tables.adopt(wanted) or (None, -1)
         self._is_tried = True
-        is_disturbed = self._standing is not None and self._is_sure and self._is_disturbed()
+        is_disturbed = self._installed is not None and self._is_sure and self._is_disturbed()
         if is_disturbed:
-            self._standing = None
+            self._installed = None
             _log.warning("firewall: another program changed or removed netagent's tables: restoring them")
         is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
         must_put = is_due or not self._is_sure
-        if self._standing is None or must_put or not self._changed_to(self._standing, wanted):
-            standing, self._standing = None if must_put else self._standing, None
-            seen = await self._tables.install(wanted, standing, self._seen)
+        if self._installed is None or must_put or not self._changed_to(self._installed, wanted):
+            installed, self._installed = None if must_put else self._installed, None
+            seen = await self._tables.install(wanted, installed, self._seen)
             self._seen, self._is_sure = seen or -1, seen is not None
-            self._standing = wanted
+            self._installed = wanted
             self._silent_until = trio.current_time() + self._silent_s
             self._silent_s = min(2 * self._silent_s, RETRY_MAX_S) if self._tables.silent else RETRY_MIN_S
         if before is not None and before is not wanted:
@@ -150,22 +150,22 @@ class Guard:
         self._restored += is_disturbed
         self._programmed_generation = generation
 
-    def _changed_to(self, standing: Ruleset, wanted: Ruleset) -> bool:
+    def _changed_to(self, installed: Ruleset, wanted: Ruleset) -> bool:
         """Change by elements alone; False when the tables must be installed again."""
-        if standing is wanted:
+        if installed is wanted:
             return True
         try:
-            is_done = self._tables.change(standing, wanted)
+            is_done = self._tables.change(installed, wanted)
             if is_done and self._tables.generation() == self._seen + 1:
                 self._seen += 1  # only our own change: nothing to read back
         except OSError as error:
             _log.warning(
                 "firewall: netagent's tables refuse a change (%s): installing them again", error.strerror
             )
-            self._standing = None
+            self._installed = None
             return False
         if is_done:
-            self._standing = wanted
+            self._installed = wanted
         return is_done
 
     def _is_disturbed(self) -> bool:

@@ -47,30 +47,32 @@ _Element: TypeAlias = tuple[SetKind, Words, Words]
 class SetElements(dict[Words, Words]):
     """Elements of one set at one step. Immutable once it is part of a Ruleset."""
 
-    __slots__ = ("number", "trail")
+    __slots__ = ("number", "steps_log")
 
-    def __init__(self, elements: Elements, number: int, trail: deque[tuple[int, frozenset[Words]]]) -> None:
+    def __init__(
+        self, elements: Elements, number: int, steps_log: deque[tuple[int, frozenset[Words]]]
+    ) -> None:
         super().__init__(elements)
-        self.number, self.trail = number, trail
+        self.number, self.steps_log = number, steps_log
 
     def touched_since(self, earlier: object) -> set[Words] | None:
         """Return keys in which this may differ from an earlier step; None: any."""
-        if not isinstance(earlier, SetElements) or earlier.trail is not self.trail:
+        if not isinstance(earlier, SetElements) or earlier.steps_log is not self.steps_log:
             return None
-        if not self.number - len(self.trail) <= earlier.number <= self.number:
+        if not self.number - len(self.steps_log) <= earlier.number <= self.number:
             return None
-        steps = (keys for step, keys in self.trail if earlier.number < step <= self.number)
+        steps = (keys for step, keys in self.steps_log if earlier.number < step <= self.number)
         return set().union(*steps)
 
     def step(self, changes: Mapping[Words, Words | None]) -> SetElements:
         """Return the next step; None: the element is gone. Only the latest step may be extended."""
-        made = SetElements(self, self.number + 1, self.trail)
+        made = SetElements(self, self.number + 1, self.steps_log)
         for key, value in changes.items():
             if value is None:
                 made.pop(key, None)
             else:
                 made[key] = value
-        self.trail.append((made.number, frozenset(changes)))
+        self.steps_log.append((made.number, frozenset(changes)))
         return made
 
 
@@ -90,10 +92,10 @@ class RulesetBuilder:
         if before is not None and made is not None and _differ_in_endpoints_alone(before, given):
             self._made = self._followed(before, given, made)
         else:
-            self._made = self._anew(given)
+            self._made = self._rebuild(given)
         return self._made
 
-    def _anew(self, given: FirewallInput) -> Ruleset:
+    def _rebuild(self, given: FirewallInput) -> Ruleset:
         self._residents = Counter(address for one in given.endpoints for address in one.addresses)
         made = ruleset_of(given)
         followed = {kind: SetElements(made.elements[kind], 0, deque(maxlen=MAX_STEPS)) for kind in _FOLLOWED}

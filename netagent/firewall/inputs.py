@@ -37,7 +37,7 @@ class GuardedNetwork:
     """Only linked services may be reached in it (netagent.firewall.policy)."""
     multicast: bool = False
     """It carries multicast and broadcast to other hosts."""
-    has_way_out: bool = True
+    has_egress: bool = True
     """Containers may open connections to addresses outside our networks."""
     host_addresses: tuple[str, ...] = ()
     """Addresses of this host itself in a network made with `--host-access`, by which it communicates with

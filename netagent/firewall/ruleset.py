@@ -131,7 +131,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
             ENTRANCES: _keys(_entrances(given)),
             SAME: _keys((network.bridge, network.bridge) for network in given.networks),
-            WAYS: _keys((network.bridge,) for network in given.networks if network.has_way_out),
+            WAYS: _keys((network.bridge,) for network in given.networks if network.has_egress),
             **_hosted(given.networks),
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),
@@ -164,8 +164,8 @@ def _entrances(given: FirewallInput) -> Iterable[Words]:
 def _policy(given: FirewallInput) -> dict[SetKind, Elements]:
     networks = {network.bridge: network for network in given.networks if network.restricted}
     ports = {one.veth: networks[one.bridge].bridge_mac for one in given.endpoints if one.bridge in networks}
-    requests4, requests6 = _ways(given.requests)
-    answers4, answers6 = _ways(given.answers)
+    requests4, requests6 = _flows_by_version(given.requests)
+    answers4, answers6 = _flows_by_version(given.answers)
     return {
         policy.RESTRICTED: _keys((port,) for port in (*ports, *(one.tunnel for one in networks.values()))),
         policy.OWN: _keys(ports.items()),
@@ -177,11 +177,11 @@ def _policy(given: FirewallInput) -> dict[SetKind, Elements]:
     }
 
 
-def _ways(ways: Iterable[AllowedFlow]) -> tuple[list[AllowedFlow], list[AllowedFlow]]:
+def _flows_by_version(flows: Iterable[AllowedFlow]) -> tuple[list[AllowedFlow], list[AllowedFlow]]:
     four: list[AllowedFlow] = []
     six: list[AllowedFlow] = []
-    for way in ways:
-        (six if ":" in way[1] else four).append(way)
+    for flow in flows:
+        (six if ":" in flow[1] else four).append(flow)
     return four, six
 
 

@@ -63,9 +63,9 @@ class Projection:
         """Work until cancelled or cleared."""
         with self._running:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._lead_kernel)
-                nursery.start_soon(self._lead_routing)
-                nursery.start_soon(self._lead_names)
+                nursery.start_soon(self._drive_kernel)
+                nursery.start_soon(self._drive_routing)
+                nursery.start_soon(self._drive_names)
 
     async def clear(self) -> None:
         """Stop, and remove everything of ours from the kernel: this host leaves for good."""
@@ -81,7 +81,7 @@ class Projection:
         with trio.move_on_after(CLEAR_S):
             await self._guard.wait_tried(last)
 
-    async def _lead_kernel(self) -> None:
+    async def _drive_kernel(self) -> None:
         while True:
             known = self._live.now
             wanted = await piece_by_piece(self._steps.desired(known))
@@ -92,7 +92,7 @@ class Projection:
             self._note_progress()
             await self._live.wait_newer(known.revision)
 
-    async def _lead_routing(self) -> None:
+    async def _drive_routing(self) -> None:
         """Update the routing sysctls, after the bridges: a bridge's sysctls exist once it does."""
         while True:
             known = self._live.now
@@ -100,7 +100,7 @@ class Projection:
             self._forwarding.set_desired(self._steps.routed(known), known.revision)
             await self._live.wait_newer(known.revision)
 
-    async def _lead_names(self) -> None:
+    async def _drive_names(self) -> None:
         while True:
             known = self._live.now
             with trio.move_on_after(PROGRAM_GRACE_S):
@@ -132,11 +132,11 @@ class Projection:
         while self._followed < revision:
             await self._progress.wait()
 
-    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+    async def wait_in_kernel(self, devices: Collection[str], revision: int) -> None:
         """Return once these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
         while self._given < revision:
             await self._progress.wait()
-        await self._reconciler.wait_standing(devices, revision)
+        await self._reconciler.wait_in_kernel(devices, revision)
 
     def trouble_with(self, device: str) -> str | None:
         """Return why the kernel refused something about this device."""

@@ -75,14 +75,14 @@ def _network_input(
     endpoints = view.endpoints_in(network.network_id)
     for endpoint_id in sorted(endpoints):
         endpoint = endpoints[endpoint_id]
-        way = way_to(view, endpoint.owner, underlay)
+        way = underlay_towards(view, endpoint.owner, underlay)
         if way is not None:
             remotes.append(remote_endpoint(endpoint, way))
         yield
     hosts = (
         remote_host(network, host_id, one, way)
         for host_id, one in sorted(view.host_addresses(network.network_id).items())
-        if (way := way_to(view, host_id, underlay)) is not None
+        if (way := underlay_towards(view, host_id, underlay)) is not None
     )
     return replace(
         bare_network(view, network),
@@ -127,7 +127,7 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
     )
 
 
-def way_to(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
+def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str | None:
     """Return another host's underlay address to send containers' packets to; None: send none.
 
     An address of another family than our own `underlay` can't be the other end of a tunnel: the kernel would refuse
@@ -167,7 +167,7 @@ def probe_input(
         ProbePeer(host_id, host.record.probe_address, host.record.probe_mac, host.record.underlay)
         for host_id, host in sorted(view.hosts.items())
         if host.record is not None and host_id != view.local and host.agent is not AgentState.LEFT
-        if is_one_family(host.record.underlay, underlay)  # as in way_to
+        if is_one_family(host.record.underlay, underlay)  # as in underlay_towards
     ]
     return ProbeInput(
         vni=probe_vni(cluster_id),

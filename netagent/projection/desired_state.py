@@ -37,7 +37,7 @@ from netagent.projection.datapath_input import (
     probe_input,
     remote_endpoint,
     remote_host,
-    way_to,
+    underlay_towards,
 )
 from netagent.registry.changelog import ChangedKeys
 from netagent.registry.state_store import Snapshot
@@ -47,7 +47,7 @@ from netagent.slices import Pieces
 # If two claim one entry, the higher rank wins, then the higher id.
 _REMOTE, _HOST, _LOCAL, _PROBE = range(4)
 
-_ENTRIES_A_PIECE: Final = 256
+_ENTRIES_PER_SLICE: Final = 256
 
 
 @dataclass(slots=True)
@@ -88,12 +88,12 @@ class DesiredStateBuilder:
         self._vxlan_port = vxlan_port
         self._seen: tuple[Snapshot, Underlay] | None = None
         """What everything below was built from; None: nothing, or an unfinished step."""
-        self._begin_anew()
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._entry_owners = EntryOwners()
         self._built: dict[NetworkId, _Built] = {}
-        self._ways: dict[HostId, str] = {}
+        self._underlays: dict[HostId, str] = {}
         self._peers: dict[HostId, ProbePeer] = {}
         self._probe = KernelState()
         self._state = KernelState()
@@ -106,7 +106,7 @@ class DesiredStateBuilder:
         seen, self._seen = self._seen, None
         touched = _touched_since(seen, known, underlay)
         if seen is None or touched is None:
-            self._begin_anew()
+            self._reset()
             yield from self._follow_hosts(known.view, known.view.hosts, underlay)
             yield from self._follow_networks(known, underlay)
             self._follow_probe(known.view, underlay)
@@ -141,13 +141,13 @@ class DesiredStateBuilder:
 
     def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId], underlay: Underlay) -> Pieces[None]:
         for host_id in hosts:
-            way = way_to(view, host_id, underlay.address)
-            if way == self._ways.get(host_id):
+            underlay_address = underlay_towards(view, host_id, underlay.address)
+            if underlay_address == self._underlays.get(host_id):
                 continue
-            if way is None:
-                del self._ways[host_id]
+            if underlay_address is None:
+                del self._underlays[host_id]
             else:
-                self._ways[host_id] = way
+                self._underlays[host_id] = underlay_address
             for built in self._built.values():
                 for endpoint_id in tuple(built.by_owner.get(host_id, ())):
                     self._follow_endpoint(view, built, endpoint_id)
@@ -236,27 +236,30 @@ class DesiredStateBuilder:
     def _follow_endpoint(self, view: RegistryView, built: _Built, endpoint_id: EndpointId) -> None:
         endpoint = view.endpoints_in(built.bare.network_id).get(endpoint_id)
         owner = endpoint.owner if endpoint is not None and endpoint.owner != view.local else None
-        way = self._ways.get(owner) if owner is not None else None
+        underlay_address = self._underlays.get(owner) if owner is not None else None
         entries: Mapping[EntryKey, str] = {}
-        if endpoint is not None and way is not None:
-            entries = remote_entries(built.bare, remote_endpoint(endpoint, way))
+        if endpoint is not None and underlay_address is not None:
+            entries = remote_entries(built.bare, remote_endpoint(endpoint, underlay_address))
         self._entry_owners.put(built.claimant(_REMOTE, endpoint_id), entries)
         for host_id in built.move(endpoint_id, owner):
             self._follow_flood(built, host_id)
 
     def _follow_flood(self, built: _Built, host_id: HostId) -> None:
-        way = self._ways.get(host_id) if host_id in built.by_owner else None
-        entries = flood_entries(built.bare, way) if way is not None else {}
+        underlay_address = self._underlays.get(host_id) if host_id in built.by_owner else None
+        entries = flood_entries(built.bare, underlay_address) if underlay_address is not None else {}
         self._entry_owners.put(built.claimant(_REMOTE, host_id), entries)
 
     def _follow_host_inside(self, view: RegistryView, built: _Built, host_id: HostId) -> None:
         """Update the entries for another host's own address in the network. If a host's record came or went,
         everything is rebuilt (`_touched_since`)."""
-        own, way = view.host_addresses(built.bare.network_id).get(host_id), self._ways.get(host_id)
+        own, underlay_address = (
+            view.host_addresses(built.bare.network_id).get(host_id),
+            self._underlays.get(host_id),
+        )
         entries: Mapping[EntryKey, str] = {}
-        if own is not None and way is not None:
-            entries = remote_entries(built.bare, remote_host(built.network, host_id, own, way))
-            entries = {**entries, **flood_entries(built.bare, way)}
+        if own is not None and underlay_address is not None:
+            entries = remote_entries(built.bare, remote_host(built.network, host_id, own, underlay_address))
+            entries = {**entries, **flood_entries(built.bare, underlay_address)}
         self._entry_owners.put(built.claimant(_HOST, host_id), entries)
         built.hosts |= {host_id}
 
@@ -276,7 +279,7 @@ class DesiredStateBuilder:
     def _take_entries(self) -> Pieces[set[EntryKey]]:
         touched = self._entry_owners.take_touched()
         rest = iter(touched)
-        while piece := {key: self._entry_owners.value(key) for key in islice(rest, _ENTRIES_A_PIECE)}:
+        while piece := {key: self._entry_owners.value(key) for key in islice(rest, _ENTRIES_PER_SLICE)}:
             self._state = self._state.with_entries(piece)
             yield
         return touched

@@ -32,7 +32,7 @@ from netagent.projection.datapath_input import own_cidrs
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
-def ways(
+def allowed_flows(
     view: RegistryView, rows: Iterable[LocalEndpointRow], networks: Mapping[NetworkId, NetworkView]
 ) -> tuple[frozenset[AllowedFlow], frozenset[AllowedFlow]]:
     """Return the flows that may open connections, and the flows that may only reply.
@@ -130,7 +130,7 @@ def firewall_input(
     requests, answers = kept(
         "ways",
         (rows, networks, view.forgotten, *inside),
-        lambda: ways(view, rows if restricted else (), networks),
+        lambda: allowed_flows(view, rows if restricted else (), networks),
     )
     return FirewallInput(
         vxlan_port=vxlan_port,
@@ -272,6 +272,6 @@ def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetw
         tunnel=vxlan_name(network.record.vni),
         restricted=network.record.policy is Policy.LINKS,
         multicast=network.record.multicast,
-        has_way_out=not network.record.internal,
+        has_egress=not network.record.internal,
         host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),
     )

@@ -89,11 +89,11 @@ class Announcer:
             changed, self._changed = self._changed, set()
             view = self._live.view
             self._chosen.keep_only(view.networks)
-            to_tell = await piece_by_piece(self._learning(view, changed))
-            if to_tell:
+            changes = await piece_by_piece(self._learning(view, changed))
+            if changes:
                 with trio.move_on_after(GRACE_S):
                     await self._wait_programmed(self._live.revision)
-            for record, addresses in to_tell:
+            for record, addresses in changes:
                 self._tell(record, addresses)
                 await trio.lowlevel.checkpoint()
 
@@ -101,13 +101,13 @@ class Announcer:
         self, view: RegistryView, changed: Iterable[EndpointId]
     ) -> Pieces[list[tuple[EndpointRecord, list[str]]]]:
         """Yield endpoints with those of their addresses that have another MAC now."""
-        to_tell = []
+        changes = []
         for endpoint_id in changed:
             yield
             endpoint = view.endpoints.get(endpoint_id)
             if endpoint is not None and (addresses := self._chosen.learn(endpoint.record)):
-                to_tell.append((endpoint.record, addresses))
-        return to_tell
+                changes.append((endpoint.record, addresses))
+        return changes
 
     def _tell(self, record: EndpointRecord, addresses: list[str]) -> None:
         frames = [announcement(address, record.mac) for address in addresses]

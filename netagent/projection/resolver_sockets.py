@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from netagent.datapath.endpoint.dns_redirect import RedirectOutcome, lead_of, make_lead
+from netagent.datapath.endpoint.dns_redirect import RedirectOutcome, make_port_redirect, port_redirect_outcome
 from netagent.datapath.endpoint.netns import bind_resolver_sockets, make_resolver_sockets
 from netagent.errors import FailedError, RefusedError
 from netagent.log import Limited
@@ -78,7 +78,7 @@ class ResolverSockets:
         before it closes them.
         """
         known = self._supervisor.sockets().get(sandbox)
-        if known is None or known.lead is not None:
+        if known is None or known.port_redirect is not None:
             return
         before_runtime = self._supervisor.is_behind_runtime(sandbox)
         try:
@@ -95,12 +95,12 @@ class ResolverSockets:
         self._owned &= pairs.keys()
         for sandbox in [one for one in pairs if one not in self._owned]:
             pair = pairs.get(sandbox)
-            if pair is None or pair.lead is None:
+            if pair is None or pair.port_redirect is None:
                 continue
             try:
-                state = lead_of(pair.lead)
+                state = port_redirect_outcome(pair.port_redirect)
                 if state is RedirectOutcome.MISSING:
-                    make_lead(pair.lead, pair.udp.getsockname()[1])
+                    make_port_redirect(pair.port_redirect, pair.udp.getsockname()[1])
                     sentence = (
                         f"127.0.0.11 port 53 was no longer redirected to the resolver in sandbox {sandbox}"
                     )

@@ -31,15 +31,15 @@ class SocketPair(NamedTuple):
 
     udp: socket.socket
     tcp: socket.socket
-    lead: socket.socket | None = None
+    port_redirect: socket.socket | None = None
     """Owns the redirect from 127.0.0.11 port 53 to their port. None: they have port 53 themselves."""
 
     def close(self) -> None:
         """Close our copies. The sockets live as long as any process has a copy."""
         self.udp.close()
         self.tcp.close()
-        if self.lead is not None:
-            close_aside(self.lead)
+        if self.port_redirect is not None:
+            close_aside(self.port_redirect)
 
     def copy(self) -> SocketPair:
         """Return copies, which the caller closes separately.

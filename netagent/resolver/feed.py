@@ -223,15 +223,15 @@ class Feed:
         self.replies += 1
         taken: SandboxId | None = None
         if isinstance(request, Close | FetchSockets | _SentSockets):
-            taken = self._told_about(request, reply, has_sockets=has_sockets)
+            taken = self._handle_sandbox_reply(request, reply, has_sockets=has_sockets)
         else:
-            self._told(request, reply)
+            self._handle_reply(request, reply)
         if not (isinstance(reply, ProcessWelcome) and reply.more):
             self._waiting.pop(reply.sequence, None)
         self._pump()
         return taken
 
-    def _told(self, request: AgentHello | Count | _SentTable | None, reply: Reply) -> None:
+    def _handle_reply(self, request: AgentHello | Count | _SentTable | None, reply: Reply) -> None:
         match request, reply:
             case AgentHello(), ProcessWelcome():
                 self._welcome(reply)
@@ -245,7 +245,7 @@ class Feed:
             case _:
                 raise ProtocolError(f"unexpected answer {type(reply).__name__}")
 
-    def _told_about(
+    def _handle_sandbox_reply(
         self, request: Close | FetchSockets | _SentSockets, reply: Reply, *, has_sockets: bool
     ) -> SandboxId | None:
         sandbox_id = request.sandbox_id

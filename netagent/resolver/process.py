@@ -41,7 +41,12 @@ from typing import Final, TypeVar
 import trio
 
 from netagent.datapath.endpoint import netns
-from netagent.datapath.endpoint.dns_redirect import end_lead, end_redirect, open_exempt, open_redirect
+from netagent.datapath.endpoint.dns_redirect import (
+    end_port_redirect,
+    end_redirect,
+    open_exempt,
+    open_redirect,
+)
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import capabilities
 from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
@@ -134,7 +139,7 @@ class ResolverProcess:
             self._end_redirect(sandbox_id)
         elif sandbox_id not in self._redirects:  # an existing redirect stays: without it the runtime answers
             try:
-                self._redirects[sandbox_id] = _beside(pair, open_redirect)
+                self._redirects[sandbox_id] = _in_netns_of(pair, open_redirect)
             except OSError as error:
                 pair.close()
                 return session.give_back(
@@ -146,8 +151,8 @@ class ResolverProcess:
         if sandbox_id in self._server.clients():
             # The old sockets still answer the queries that they received; new queries go to the new ones already.
             self._server.replace_listener(sandbox_id, pair.udp, pair.tcp)
-            if before.lead is not None:
-                close_aside(before.lead)
+            if before.port_redirect is not None:
+                close_aside(before.port_redirect)
         else:
             before.close()
         # The servers for names that are not ours may have changed.
@@ -176,12 +181,12 @@ class ResolverProcess:
         if sandbox_id is None:
             return None
         pair = self._sockets[sandbox_id]
-        if pair.lead is None or not effect.bound:
+        if pair.port_redirect is None or not effect.bound:
             return pair
         # The agent of an earlier release is about to end this process, and with it the last copy of the redirect.
         if sandbox_id not in self._bound:
             try:
-                self._bound[sandbox_id] = SocketPair(*_beside(pair, netns.bound_resolver_sockets))
+                self._bound[sandbox_id] = SocketPair(*_in_netns_of(pair, netns.bound_resolver_sockets))
             except OSError as error:
                 _log.warning(
                     "an agent of an earlier release can't answer in sandbox %s: %s", sandbox_id, error
@@ -197,9 +202,9 @@ class ResolverProcess:
             bound.close()
         pair = self._sockets.pop(sandbox_id, None)
         if pair is not None:
-            if pair.lead is not None:
+            if pair.port_redirect is not None:
                 with capabilities.raised():
-                    end_lead(pair.lead)
+                    end_port_redirect(pair.port_redirect)
             pair.close()
 
     def _end_redirect(self, sandbox_id: SandboxId) -> None:
@@ -235,7 +240,7 @@ class ResolverProcess:
         pair = self._sockets.get(SandboxId(str(server.near)))
         if pair is None:
             raise FileNotFoundError(errno.ENOENT, "the sandbox is gone")
-        return _beside(pair, lambda: open_exempt(kind))
+        return _in_netns_of(pair, lambda: open_exempt(kind))
 
     def _follow_upstreams(self) -> None:
         servers = self._upstreams.news()
@@ -258,13 +263,13 @@ class ResolverProcess:
         return {**self._server.statistics(), **own}
 
 
-def _beside(pair: SocketPair, fn: Callable[[], T]) -> T:
+def _in_netns_of(pair: SocketPair, fn: Callable[[], T]) -> T:
     """Call `fn` in the namespace of the sockets, with the capabilities that this takes. OSError."""
     with capabilities.raised():
-        return netns.call_beside(pair.udp, fn)
+        return netns.call_in_netns_of(pair.udp, fn)
 
 
-async def _serve_until_told(process: ResolverProcess) -> None:
+async def _serve_until_terminated(process: ResolverProcess) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             nursery.start_soon(process.run)
@@ -334,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log.info("release %r answers, process %d", options.release, os.getpid())
     gc.collect()
     gc.freeze()
-    trio.run(_serve_until_told, process)
+    trio.run(_serve_until_terminated, process)
     (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
     os.close(lock)
     return 0

@@ -5,7 +5,7 @@ message is a msgpack array `[type, sequence, …]`; positions are only ever appe
 ignored. `sequence` is the agent's number for a request; an answer carries the number of its request.
 
     agent -> resolver                              resolver -> agent
-    HELLO   [1, s, version, release, leads]        WELCOME    [1, s, version, release, more, [sandbox id…]]
+    HELLO   [1, s, version, release, redirects]    WELCOME    [1, s, version, release, more, [sandbox id…]]
     BEGIN   [2, s]                                 (nothing)
     ROWS    [3, s, [row…]]                         (nothing)
     COMMIT  [4, s]                                 DONE       [2, s]
@@ -16,8 +16,8 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     anything that is not understood                REFUSED    [3, s, reason]
 
 The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is redirected to them, the one that owns
-the redirect (netagent.datapath.endpoint.dns_redirect). `leads` says that the agent knows such sockets; one that does
-not gets sockets that have port 53 themselves. `behind` is true when the resolver of a container runtime has
+the redirect (netagent.datapath.endpoint.dns_redirect). `redirects` says that the agent knows such sockets; one that
+does not gets sockets that have port 53 themselves. `behind` is true when the resolver of a container runtime has
 127.0.0.11 in the sandbox. Where either is missing it is false.
 
 BEGIN … COMMIT is a full table: rows are applied as they come, and COMMIT removes those that were not mentioned in
@@ -74,7 +74,7 @@ class AgentHello:
     sequence: int
     version: int
     release: str
-    leads: bool = True
+    redirects: bool = True
     """Accepts sockets to which 127.0.0.11 port 53 is redirected."""
 
 
@@ -207,7 +207,7 @@ def request_bytes(request: Request) -> bytes:
     head = [_REQUEST_TYPES[type(request)], request.sequence]
     match request:
         case AgentHello():
-            return _pack([*head, request.version, request.release, request.leads])
+            return _pack([*head, request.version, request.release, request.redirects])
         case Rows():
             return _pack([*head, [fields_of(change) for change in request.changes]])
         case Listen():

@@ -42,7 +42,7 @@ from netagent.resolver.name_table import EndpointRow, HostRow
 
 Labels: TypeAlias = tuple[bytes, ...]
 
-NOBODY: Final = Sandbox(sandbox_id=SandboxId(""), forward=False)
+NO_SANDBOX: Final = Sandbox(sandbox_id=SandboxId(""), forward=False)
 """A client that is not a sandbox of ours: it is in no network."""
 
 _NODE: Final = NODE_LABEL.encode()

@@ -86,7 +86,7 @@ class Session:
         self._answering = answering
         self._release = release
         self._is_agent = False
-        self._knows_leads = False
+        self._knows_redirects = False
         self._unmentioned: set[Key] | None = None
 
     def handle_request_untrusted(self, payload: bytes, *, has_sockets: bool) -> Effect:
@@ -96,7 +96,7 @@ class Session:
         except ProtocolError as error:
             return _refuse(0, str(error))
         if isinstance(request, AgentHello):
-            self._is_agent, self._knows_leads = True, request.leads
+            self._is_agent, self._knows_redirects = True, request.redirects
             replies = welcomes(request.sequence, self._release, self._answering.held)
             return Effect(is_agent=True, replies=tuple(reply_bytes(reply) for reply in replies))
         if isinstance(request, Count):
@@ -133,7 +133,7 @@ class Session:
                     return _refuse(sequence, "the process has no sockets of this sandbox")
                 sockets = FetchedSockets(sequence, sandbox_id, self._answering.held[sandbox_id])
                 return Effect(
-                    replies=(reply_bytes(sockets),), sockets_of=sandbox_id, bound=not self._knows_leads
+                    replies=(reply_bytes(sockets),), sockets_of=sandbox_id, bound=not self._knows_redirects
                 )
 
     def _rows(self, request: Rows) -> Effect:

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from netagent.datapath.endpoint.dns_redirect import end_lead
+from netagent.datapath.endpoint.dns_redirect import end_port_redirect
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
 from netagent.periodic import beat_within
@@ -90,12 +90,12 @@ class Supervisor:
         sandbox_id: SandboxId,
         udp: socket.socket,
         tcp: socket.socket,
-        lead: socket.socket | None = None,
+        port_redirect: socket.socket | None = None,
         *,
         behind_runtime: bool = False,
     ) -> None:
         """Have queries on these sockets answered on behalf of the sandbox. They belong to the supervisor from here
-        on; so does `lead`, which owns the redirect from port 53, if they do not have that port themselves.
+        on; so does `port_redirect`, which owns the redirect from port 53, if they do not have that port themselves.
 
         Other sockets of the sandbox, if there are any, are used until these are, and for some seconds more.
 
@@ -107,7 +107,7 @@ class Supervisor:
         are closed and forgotten.
         """
         self._forget_sockets(sandbox_id)
-        self._sockets[sandbox_id] = SocketPair(udp, tcp, lead)
+        self._sockets[sandbox_id] = SocketPair(udp, tcp, port_redirect)
         self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
         self._to_send.set()
         try:
@@ -308,8 +308,8 @@ class Supervisor:
         self._to_send.set()
         # At once, not with the last copy: the next attach may create its own redirect before that is closed.
         pair = self._sockets.get(sandbox_id)
-        if pair is not None and pair.lead is not None:
-            end_lead(pair.lead)
+        if pair is not None and pair.port_redirect is not None:
+            end_port_redirect(pair.port_redirect)
         self._forget_sockets(sandbox_id)
 
     def _forget_sockets(self, sandbox_id: SandboxId) -> None:

@@ -133,7 +133,7 @@ class ZoneBuilder:
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Pieces[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
-        if _standing(before, host_id) == _standing(now.view, host_id):
+        if _host_state(before, host_id) == _host_state(now.view, host_id):
             return
         for network_id in now.networks:
             for endpoint_id in now.view.endpoints_said(host_id, network_id):
@@ -172,7 +172,7 @@ def _label_of(view: RegistryView, host_id: HostId) -> str:
     return host_label(view.hosts.get(host_id) or HostView(host_id))
 
 
-def _standing(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
+def _host_state(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
     """Return everything about a host that its endpoints' rows depend on: its label, and whether it is unreached;
     None: its endpoints are hidden."""
     if view.is_host_hidden(host_id):

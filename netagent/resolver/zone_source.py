@@ -30,7 +30,7 @@ from netagent.resolver.name_table import (
     Subnet,
 )
 from netagent.resolver.reverse import ReverseName, parse_reverse
-from netagent.resolver.scope import NOBODY, Labels, Node, Scope
+from netagent.resolver.scope import NO_SANDBOX, Labels, Node, Scope
 from netdns import constants, rdata, rebinding
 from netdns.name import MAX_NAME_BYTES, ROOT, from_labels, from_text, is_within, labels
 from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOurs, RRset, Zone
@@ -100,7 +100,7 @@ class ZoneSource:
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Apply the changes, each as a whole. Changes without effect cost nothing downstream."""
-        everybody = False
+        all_clients = False
         networks: set[str] = set()
         sandboxes: set[str] = set()
         for key, row in changes:
@@ -120,15 +120,15 @@ class ZoneSource:
                     case Sandbox():
                         sandboxes.add(key[1])
                     case HostRow() | SettingsRow():
-                        everybody = True
+                        all_clients = True
             self._index(key, before, row)
-        if everybody or networks or sandboxes:
-            self._raise_versions(networks, sandboxes, everybody=everybody)
+        if all_clients or networks or sandboxes:
+            self._raise_versions(networks, sandboxes, all_clients=all_clients)
 
-    def _raise_versions(self, networks: set[str], sandboxes: set[str], *, everybody: bool) -> None:
+    def _raise_versions(self, networks: set[str], sandboxes: set[str], *, all_clients: bool) -> None:
         self._counter += 1
         for sandbox_id, sandbox in self._sandboxes.items():
-            if everybody or sandbox_id in sandboxes or not networks.isdisjoint(sandbox.networks):
+            if all_clients or sandbox_id in sandboxes or not networks.isdisjoint(sandbox.networks):
                 self._versions[sandbox_id] = self._counter
 
     def _index(self, key: Key, before: Row | None, row: Row | None) -> None:
@@ -305,9 +305,9 @@ class ZoneSource:
 
     def scope(self, client: Client) -> Scope:
         """Return everything that answers for `client` may be built from."""
-        sandbox = NOBODY
+        sandbox = NO_SANDBOX
         if isinstance(client, str):
-            sandbox = self._sandboxes.get(SandboxId(client), NOBODY)
+            sandbox = self._sandboxes.get(SandboxId(client), NO_SANDBOX)
         known = (self._networks.get(network_id) for network_id in sandbox.networks)
         networks = [index for index in known if index is not None and index.row is not None]
         return Scope(sandbox, networks, self._hosts, labels(self._domain))

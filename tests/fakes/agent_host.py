@@ -280,7 +280,7 @@ class FakeProjection:
     async def wait_followed(self, revision: int) -> None:
         await self._steps("followed")
 
-    async def wait_standing(self, devices: Collection[str], revision: int) -> None:
+    async def wait_in_kernel(self, devices: Collection[str], revision: int) -> None:
         await self._steps("programmed")
 
     async def wait_guarded(self, revision: int) -> str:

@@ -53,7 +53,7 @@ class Container:
 
     def pair(self) -> SocketPair:
         """As an agent makes them: port 53 is led to them."""
-        return SocketPair(*inside(self.netns, netns._make_led_sockets))
+        return SocketPair(*inside(self.netns, netns._make_redirected_sockets))
 
     def bound(self) -> SocketPair:
         """As earlier releases made them: they have port 53 themselves."""

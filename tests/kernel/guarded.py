@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from kernel.overlay import Namespace, await_passing
 
-from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.netlink import nftables
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
@@ -24,7 +24,7 @@ async def tables_of(namespace: Namespace, memory: Path | None = None) -> Tables:
         sock,
         nft=("nsenter", f"--net={namespace.path}", "nft"),
         memory=memory,
-        another=lambda: call_beside(sock, nftables.open_socket),
+        another=lambda: call_in_netns_of(sock, nftables.open_socket),
     )
 
 

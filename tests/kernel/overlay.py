@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from netagent.datapath.endpoint.attach import Attacher
-from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.host.sysctls import open_settings
 from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
@@ -94,7 +94,7 @@ async def open_host(
         inside = await run_in_netns(fd, open_socket)
         settings = await run_in_netns(fd, open_settings)
     drift = Drift()
-    bridge_nf_bypass = BridgeNfBypass(drift, within=lambda fn: call_beside(inside, fn))
+    bridge_nf_bypass = BridgeNfBypass(drift, within=lambda fn: call_in_netns_of(inside, fn))
     reconciler = Reconciler(
         netlink,
         notifications,

@@ -427,8 +427,8 @@ def test_resolver_sockets_are_made_in_a_new_namespace_once(namespaces: Namespace
 
     async def main() -> None:
         with opened_netns(c1.path) as fd:
-            udp, tcp, lead = await make_resolver_sockets(fd)
-            with udp, tcp, lead:
+            udp, tcp, port_redirect = await make_resolver_sockets(fd)
+            with udp, tcp, port_redirect:
                 assert udp.getsockname() == tcp.getsockname() == ("127.0.0.11", 61053)
                 assert c1.run("ss -Hlntu").count("127.0.0.11:61053") == 2
                 with pytest.raises(OSError, match="not permitted"):

@@ -18,7 +18,7 @@ from netagent.probes.path import Paths
 
 pytestmark = pytest.mark.kernel
 
-NEAR, FAR, NOBODY = (HostId(f"{number:032x}") for number in (1, 2, 3))
+NEAR, FAR, NO_SANDBOX = (HostId(f"{number:032x}") for number in (1, 2, 3))
 PEERS = {NEAR: ("2001:db8::2", False), FAR: ("2001:db8::22", False)}
 
 
@@ -48,7 +48,7 @@ async def ask_kernels(other: Namespace) -> None:
         with trio.fail_after(10):  # a starved prober counts nothing, and whoever asks it asks again
             while words != (LivenessReport.SILENT, LivenessReport.HEARD, LivenessReport.UNKNOWN):
                 began = trio.current_time()
-                words = await prober.testify((FAR, NEAR, NOBODY))
+                words = await prober.testify((FAR, NEAR, NO_SANDBOX))
                 assert trio.current_time() - began < 2 * TESTIMONY_S
         assert set(doubts) == {FAR}
         assert prober.missing.keys() == {FAR}

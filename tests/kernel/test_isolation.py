@@ -21,7 +21,7 @@ from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetw
 pytestmark = pytest.mark.kernel
 
 NET = GuardedNetwork(
-    bridge="na-8388609", bridge_mac="06:00:00:00:00:01", tunnel="nx-8388609", has_way_out=False
+    bridge="na-8388609", bridge_mac="06:00:00:00:00:01", tunnel="nx-8388609", has_egress=False
 )
 OTHER = GuardedNetwork(bridge="na-8388610", bridge_mac="06:00:00:00:00:02", tunnel="nx-8388610")
 

@@ -12,7 +12,7 @@ from kernel.eavesdropping import CABLE, carried, packets_at
 from kernel.overlay import Host, Namespace, NamespaceFactory, wait_until
 from kernel.two_hosts import ADDRESSES, answers, open_overlay
 
-from netagent.datapath.endpoint.netns import call_beside, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.host import bpf
 from netagent.datapath.host.bpf import Side
 from netagent.datapath.netlink.link import decode_link, link_dump
@@ -184,7 +184,7 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
                 sock = await run_in_netns(fd, socket.socket)
             with sock:
                 drift = Drift()
-                another = BridgeNfBypass(drift, within=lambda fn: call_beside(sock, fn))
+                another = BridgeNfBypass(drift, within=lambda fn: call_in_netns_of(sock, fn))
                 another.set_ports(await ports_of(h1))
                 another.look()
             assert (await look(h1))[1] == before

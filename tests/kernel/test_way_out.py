@@ -123,7 +123,7 @@ class Router:
             await self.host.reconciler.wait_programmed(self.generation)
             await self.follow()
             self.forwarding.set_desired(
-                [one.bridge for one in given.networks if one.has_way_out], self.generation
+                [one.bridge for one in given.networks if one.has_egress], self.generation
             )
             await self.forwarding.wait_tried(self.generation)
         assert not self.forwarding.trouble
@@ -191,7 +191,7 @@ def firewall_of(*locals_: LocalEndpoint, internal: bool = False) -> FirewallInpu
             for one in locals_
         ),
         networks=(
-            GuardedNetwork(bridge=BRIDGE, bridge_mac=device_mac(BRIDGE, UNDERLAY), has_way_out=not internal),
+            GuardedNetwork(bridge=BRIDGE, bridge_mac=device_mac(BRIDGE, UNDERLAY), has_egress=not internal),
         ),
         subnets=("10.66.0.0/20", "fd66::/64", *OTHER_SUBNETS),
     )

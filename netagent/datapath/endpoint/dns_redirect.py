@@ -60,8 +60,8 @@ EXEMPT_ADDRESS: Final = "127.0.0.53"
 
 _ADDRESS: Final = "127.0.0.11"
 _PORT: Final = 53
-_LEAD: Final = "netagent-dns"
-_LEAD_LAST, _LEAD_FIRST = 1000, -1000
+_PORT_REDIRECT: Final = "netagent-dns"
+_PRIORITY_LAST, _PRIORITY_FIRST = 1000, -1000
 """Priorities after and before every named one of nft(8), including connection tracking and NAT."""
 _TABLE: Final = "netagent"
 _CHAIN: Final = "output"
@@ -91,37 +91,37 @@ class RedirectOutcome(enum.Enum):
     MISSING = enum.auto()
 
 
-def open_lead(port: int) -> socket.socket:
+def open_port_redirect(port: int) -> socket.socket:
     """Create the first table in the calling thread's namespace and return the socket that owns it.
 
     A table without an owner is replaced. OSError when the kernel refuses; EPERM also when another process owns one.
     """
     sock = nftables.open_socket()
     try:
-        make_lead(sock, port)
+        make_port_redirect(sock, port)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def make_lead(sock: socket.socket, port: int) -> None:
+def make_port_redirect(sock: socket.socket, port: int) -> None:
     """Create the first table in the namespace of the socket, which owns it if the kernel supports owners."""
     try:
-        nftables.commit(sock, _lead_changes(port, nftables.TABLE_F_OWNER))
+        nftables.commit(sock, _redirect_changes(port, nftables.TABLE_F_OWNER))
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
             raise
-        nftables.commit(sock, _lead_changes(port, 0))
+        nftables.commit(sock, _redirect_changes(port, 0))
 
 
-def end_lead(sock: socket.socket) -> None:
+def end_port_redirect(sock: socket.socket) -> None:
     """Remove the first table at once; no error if it is gone already.
 
     Closing the socket would not do: other copies of it may stay open for a while, and closing the last one waits for
     the kernel, some 15 ms.
     """
-    _end(sock, _LEAD)
+    _end(sock, _PORT_REDIRECT)
 
 
 def end_redirect(sock: socket.socket) -> None:
@@ -134,9 +134,9 @@ def _end(sock: socket.socket, name: str) -> None:
         nftables.commit(sock, [NftMessage(nftables.DELTABLE, 0, text(1, name))])
 
 
-def lead_of(sock: socket.socket) -> RedirectOutcome:
+def port_redirect_outcome(sock: socket.socket) -> RedirectOutcome:
     """Ask for the first table in the namespace of its socket. OSError when the kernel does not answer."""
-    request = text(1, _LEAD)
+    request = text(1, _PORT_REDIRECT)
     for kind, body in nftables.exchange(
         sock, nftables.TABLES << 8 | nftables.GETTABLE, 0, socket.AF_INET, request
     ):
@@ -150,14 +150,14 @@ def lead_of(sock: socket.socket) -> RedirectOutcome:
     return RedirectOutcome.MISSING
 
 
-def led_port() -> int | None:
+def redirected_port() -> int | None:
     """Return the port to which the first table of the calling thread's namespace redirects; None if incomplete.
 
     OSError when the kernel does not answer.
     """
     with nftables.open_socket() as sock:
         try:
-            rules = nftables.dump(sock, nftables.GETRULE, socket.AF_INET, text(1, _LEAD))
+            rules = nftables.dump(sock, nftables.GETRULE, socket.AF_INET, text(1, _PORT_REDIRECT))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -203,27 +203,27 @@ def open_exempt(kind: socket.SocketKind) -> socket.socket:
     return sock
 
 
-def _lead_changes(port: int, flags: int) -> list[NftMessage]:
+def _redirect_changes(port: int, flags: int) -> list[NftMessage]:
     """Create, delete and create again, so that an existing table is replaced in one transaction."""
-    table = text(1, _LEAD) + number(2, flags)
+    table = text(1, _PORT_REDIRECT) + number(2, flags)
     return [
         NftMessage(nftables.NEWTABLE, 0, table),
-        NftMessage(nftables.DELTABLE, 0, text(1, _LEAD)),
+        NftMessage(nftables.DELTABLE, 0, text(1, _PORT_REDIRECT)),
         NftMessage(nftables.NEWTABLE, 0, table),
-        _lead_chain("input", _LOCAL_IN, _LEAD_LAST),
-        _lead_chain("output", _LOCAL_OUT, _LEAD_FIRST),
-        *(_lead_rule("input", protocol, _PORT, port) for protocol in _CHECKSUM_OFFSETS),
-        *(_lead_rule("output", protocol, port, _PORT) for protocol in _CHECKSUM_OFFSETS),
+        _redirect_chain("input", _LOCAL_IN, _PRIORITY_LAST),
+        _redirect_chain("output", _LOCAL_OUT, _PRIORITY_FIRST),
+        *(_redirect_rule("input", protocol, _PORT, port) for protocol in _CHECKSUM_OFFSETS),
+        *(_redirect_rule("output", protocol, port, _PORT) for protocol in _CHECKSUM_OFFSETS),
     ]
 
 
-def _lead_chain(name: str, hook: int, priority: int) -> NftMessage:
+def _redirect_chain(name: str, hook: int, priority: int) -> NftMessage:
     where = nest(4, number(1, hook) + number(2, priority & 0xFFFFFFFF))
-    fields = text(1, _LEAD) + text(3, name) + where + number(5, _ACCEPT) + text(7, "filter")
+    fields = text(1, _PORT_REDIRECT) + text(3, name) + where + number(5, _ACCEPT) + text(7, "filter")
     return NftMessage(nftables.NEWCHAIN, nftables.EXCLUSIVE, fields)
 
 
-def _lead_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
+def _redirect_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
     """Change our port from `old` to `new`: the destination's on input, the source's on output."""
     address = _DESTINATION_OFFSET if chain == "input" else _SOURCE_OFFSET
     offset = _DESTINATION_PORT_OFFSET if chain == "input" else _SOURCE_PORT_OFFSET
@@ -239,7 +239,7 @@ def _lead_rule(chain: str, protocol: int, old: int, new: int) -> NftMessage:
         expression("immediate", number(1, _REGISTER) + nest(2, attribute(1, new.to_bytes(2, "big")))),
         expression("payload", write + checksum),
     )
-    rule = text(1, _LEAD) + text(2, chain) + nest(4, b"".join(expressions))
+    rule = text(1, _PORT_REDIRECT) + text(2, chain) + nest(4, b"".join(expressions))
     return NftMessage(nftables.NEWRULE, nftables.APPEND, rule)
 
 

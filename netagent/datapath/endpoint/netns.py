@@ -6,7 +6,7 @@ so each call gets its own thread, which ends with the call; no thread of a pool 
 are used from the event loop afterwards.
 
 The resolver process differs: it has one thread and needs a socket in a sandbox for every query that it forwards
-there, so `call_beside` enters and leaves the namespace without yielding in between.
+there, so `call_in_netns_of` enters and leaves the namespace without yielding in between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import trio
 
-from netagent.datapath.endpoint.dns_redirect import open_lead
+from netagent.datapath.endpoint.dns_redirect import open_port_redirect
 from netagent.errors import RefusedError
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 RESOLVER_ADDRESS = ("127.0.0.11", 53)
 """The server in containers' resolv.conf; Docker's own choice, so that existing configurations keep working."""
-_LED_PORTS = range(61053, 61117)
+_REDIRECTED_PORTS = range(61053, 61117)
 """Above the kernel's default range for clients (32768 to 60999), where hardly any program listens."""
 _RESOLVER_BACKLOG = 128
 
@@ -123,7 +123,7 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def call_beside(sock: socket.socket, fn: Callable[[], T]) -> T:
+def call_in_netns_of(sock: socket.socket, fn: Callable[[], T]) -> T:
     """Call `fn` in the namespace that `sock` belongs to, in the calling thread, and return its result.
 
     `fn` must not wait for anything. OSError when the namespace can't be entered. If the thread can't return to its
@@ -162,7 +162,7 @@ async def make_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.so
     for as long as a copy of it is open (netagent.datapath.endpoint.dns_redirect). OSError when nf_tables refuses;
     then no socket is left open.
     """
-    return await run_in_netns(netns_fd, _make_led_sockets)
+    return await run_in_netns(netns_fd, _make_redirected_sockets)
 
 
 async def bind_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
@@ -178,17 +178,17 @@ def bound_resolver_sockets() -> tuple[socket.socket, socket.socket]:
     return _bind_resolver_sockets(RESOLVER_ADDRESS)
 
 
-def _make_led_sockets() -> tuple[socket.socket, socket.socket, socket.socket]:
-    for port in _LED_PORTS:
+def _make_redirected_sockets() -> tuple[socket.socket, socket.socket, socket.socket]:
+    for port in _REDIRECTED_PORTS:
         try:
             udp, tcp = _bind_resolver_sockets((RESOLVER_ADDRESS[0], port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and port != _LED_PORTS[-1]:
+            if error.errno == errno.EADDRINUSE and port != _REDIRECTED_PORTS[-1]:
                 continue
             raise
         try:
             # Last: from here on queries arrive, and the sockets queue them.
-            return udp, tcp, open_lead(port)
+            return udp, tcp, open_port_redirect(port)
         except BaseException:
             udp.close()
             tcp.close()

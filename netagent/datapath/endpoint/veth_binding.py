@@ -99,7 +99,7 @@ async def _is_own(netlink: Netlink, question: NetlinkRequest) -> bool:
     return found is not None and is_local(found.body)
 
 
-_IPV4_EVERYBODY = ("224.0.0.0/4", "255.255.255.255/32")
+_IPV4_MULTICAST = ("224.0.0.0/4", "255.255.255.255/32")
 
 
 def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
@@ -110,8 +110,8 @@ def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest
     """
     requests = [set_address(index, cidr) for cidr in endpoint.addresses if ":" in cidr]
     for one in _interfaces(endpoint):
-        everybody = str(one.network.broadcast_address) if endpoint.multicast else None
-        requests.append(set_address(index, f"{one.ip}/32", everybody))
+        broadcast = str(one.network.broadcast_address) if endpoint.multicast else None
+        requests.append(set_address(index, f"{one.ip}/32", broadcast))
     return requests
 
 
@@ -119,14 +119,14 @@ def route_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
     """Return the routes: the IPv4 subnet is on the link, and so are multicast and broadcast if the network carries
     them, because a program that names no interface follows the routes. The kernel derives IPv6's. Last, the default
     route."""
-    everybody = _IPV4_EVERYBODY if endpoint.multicast else ()
+    multicast = _IPV4_MULTICAST if endpoint.multicast else ()
     routes = [
         # Appended, never replaced: another program's route to the same destination stays.
         NetlinkRequest(
             RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, on_link_body(destination, index, str(one.ip))
         )
         for one in _interfaces(endpoint)
-        for destination in (str(one.network), *everybody)
+        for destination in (str(one.network), *multicast)
     ]
     # Never appended: the kernel would make one multipath route of two IPv6 routes, with half of the traffic for each.
     flags = NLM_F_CREATE | NLM_F_EXCL

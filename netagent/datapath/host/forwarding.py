@@ -165,8 +165,8 @@ class Forwarding:
 
     def _given_back(self, switches: Iterable[Switch]) -> Iterator[tuple[Switch, str]]:
         for switch in sorted(switches):
-            everybody = Switch(switch.family, _ALL)
-            if switch != everybody and switch.name != _RA and self._is_on(everybody):
+            all_devices = Switch(switch.family, _ALL)
+            if switch != all_devices and switch.name != _RA and self._is_on(all_devices):
                 continue  # the host routes for others by now, who need it
             if self._path(switch).exists():  # otherwise the device is gone
                 yield switch, "1" if switch.name == _RA else "0"

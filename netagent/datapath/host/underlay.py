@@ -25,7 +25,7 @@ _FLEETING = _IFA_F_TEMPORARY | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
 _LINK_LOCAL = b"\xfe\x80" + bytes(14)
 _RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 
-_INDOORS = {"bridge", "veth", "dummy"}
+_INTERNAL_KINDS = {"bridge", "veth", "dummy"}
 """Kinds of links that normally lead to this host only."""
 
 
@@ -118,8 +118,8 @@ async def _candidates(netlink: Netlink) -> tuple[list[Underlay], frozenset[str]]
             found.append(Underlay(str(address), links[index].name, links[index].mtu_bytes))
             if address.version == 6 and flags & _FLEETING:
                 fleeting.add(str(address))
-    indoors = {link.name for link in links.values() if link.kind in _INDOORS}
-    outlets = frozenset(one.device for one in found) - indoors
+    internal = {link.name for link in links.values() if link.kind in _INTERNAL_KINDS}
+    outlets = frozenset(one.device for one in found) - internal
     return sorted(found, key=lambda one: (":" in one.address, one.address in fleeting)), outlets
 
 

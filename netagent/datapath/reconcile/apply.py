@@ -71,7 +71,7 @@ _PUT = NLM_F_CREATE | NLM_F_REPLACE
 _APPEND = NLM_F_CREATE | NLM_F_APPEND
 """Adds a flood entry to the existing ones: the kernel refuses to replace the zero MAC's."""
 
-OPERATIONS_A_PIECE = 128
+OPERATIONS_PER_SLICE = 128
 """Encoded and handed to the kernel before other tasks run: some two milliseconds."""
 
 _REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
@@ -127,16 +127,16 @@ async def _run(netlink: Netlink, operations: list[Operation], indexes: Mapping[s
     unmade: set[str] = set()
     operations.reverse()
     while operations:
-        piece = [operations.pop() for _ in range(min(OPERATIONS_A_PIECE, len(operations)))]
+        piece = [operations.pop() for _ in range(min(OPERATIONS_PER_SLICE, len(operations)))]
         if unmade:
             piece = [one for one in piece if unmade.isdisjoint({device_of(one), getattr(one, "port", "")})]
-        refused = await _run_piece(netlink, piece, indexes)
+        refused = await _run_slice(netlink, piece, indexes)
         unmade |= {device_of(f.operation) for f in refused if isinstance(f.operation, CreateDevice)}
         failures += refused
     return failures
 
 
-async def _run_piece(
+async def _run_slice(
     netlink: Netlink, operations: Sequence[Operation], indexes: Mapping[str, int]
 ) -> list[Failure]:
     failures: list[Failure] = []

@@ -23,7 +23,7 @@ SHOWN = 3
 """Things named in one line of the log; the rest is counted."""
 
 _TABLES: Final[tuple[Table, ...]] = ("neighbour", "self", "flood", "master")
-_ENTRIES_A_PIECE: Final = 256
+_ENTRIES_PER_SLICE: Final = 256
 
 Entries: TypeAlias = Mapping[tuple[str, str], str]
 
@@ -118,7 +118,7 @@ def comparing(
         for number, damage in enumerate(_entry_damages(before, now, could_stand)):
             if damage is not None:
                 found.append(damage)
-            if number % _ENTRIES_A_PIECE == 0:
+            if number % _ENTRIES_PER_SLICE == 0:
                 yield
     return found
 

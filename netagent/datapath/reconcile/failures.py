@@ -106,7 +106,7 @@ def explained(failure: Failure, seen: Observation) -> Failure:
     if failure.errno != errno.EEXIST or not isinstance(operation, CreateDevice | RenameDevice):
         return failure
     name = device_of(operation)
-    if name in seen.strangers:
+    if name in seen.foreign_names:
         return replace(failure, reason=f"another program's device has the name {name}")
     tunnel = operation.device.tunnel if isinstance(operation, CreateDevice) else None
     if tunnel is not None and tunnel.vni in seen.foreign_tunnels:

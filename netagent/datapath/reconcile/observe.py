@@ -74,8 +74,8 @@ from netagent.slices import Pieces, piece_by_piece
 _NOTHING: Final = KernelState()
 _KINDS = {kind.value: kind for kind in LinkKind}
 _NONE_READ: Final[Mapping[int, ReadLink]] = MappingProxyType({})
-_ENTRIES_A_PIECE: Final = 256
-_LINKS_A_PIECE: Final = 16
+_ENTRIES_PER_SLICE: Final = 256
+_LINKS_PER_SLICE: Final = 16
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -86,7 +86,7 @@ class Observation:
     state: KernelState = field(default_factory=KernelState)
     names: Mapping[int, str] = field(default_factory=dict)
     """Index -> name, of our devices only."""
-    strangers: frozenset[str] = frozenset()
+    foreign_names: frozenset[str] = frozenset()
     """Names of devices that are not ours."""
     foreign_tunnels: Mapping[int, str] = field(default_factory=dict)
     """VNI -> name of a VXLAN device that is not ours."""
@@ -172,7 +172,10 @@ async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection
     devices = assigned(seen.state.devices, changed)
     there = {link.name for link in links}
     return replace(
-        seen, state=replace(seen.state, devices=devices), names=names, strangers=seen.strangers - there
+        seen,
+        state=replace(seen.state, devices=devices),
+        names=names,
+        foreign_names=seen.foreign_names - there,
     )
 
 
@@ -199,7 +202,7 @@ async def observe_devices(
             unrouted=frozenset((names[index], cidr) for index, cidr in unrouted),
         ),
         names=names,
-        strangers=frozenset(link.name for link in foreign),
+        foreign_names=frozenset(link.name for link in foreign),
         foreign_tunnels={link.tunnel.vni: link.name for link in foreign if link.tunnel is not None},
         links={
             one.link.index: one
@@ -215,7 +218,7 @@ def _reading_links(messages: list[NetlinkMessage], before: Mapping[int, ReadLink
         known = before.get(int.from_bytes(message.body[4:8], NATIVE))
         is_still = known is not None and known.is_still(message.body)
         read.append(known if known is not None and is_still else read_link(message.body))
-        if number % _LINKS_A_PIECE == 0:
+        if number % _LINKS_PER_SLICE == 0:
             yield
     return read
 
@@ -287,7 +290,7 @@ def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observa
     for table, places in unseen.items():
         for number, place in enumerate(believed.table(table), 1):
             places.add(place)
-            if number % _ENTRIES_A_PIECE == 0:
+            if number % _ENTRIES_PER_SLICE == 0:
                 yield
     state = seen.state.with_tables_of(believed)
     changes: dict[EntryKey, str | None] = {}
@@ -299,13 +302,13 @@ def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observa
             unseen[entry.key[0]].discard(entry.key[1])
             if entry.key in changes or state.entry(entry.key) != entry.value:
                 changes[entry.key] = entry.value
-        if len(changes) >= _ENTRIES_A_PIECE:
+        if len(changes) >= _ENTRIES_PER_SLICE:
             state, changes = state.with_entries(changes), {}
         yield
     state, changes = state.with_entries(changes), {}
     for key in ((table, place) for table, places in unseen.items() for place in places):
         changes[key] = None
-        if len(changes) >= _ENTRIES_A_PIECE:
+        if len(changes) >= _ENTRIES_PER_SLICE:
             state, changes = state.with_entries(changes), {}
             yield
     return state.with_entries(changes)

@@ -21,7 +21,7 @@ from netagent.datapath.state import (
 )
 from netagent.slices import Pieces, at_once
 
-_ENTRIES_A_PIECE: Final = 256
+_ENTRIES_PER_SLICE: Final = 256
 
 KIND_FIELDS: Final = frozenset({"tunnel", *BRIDGE_SWITCHES})
 """Fields of a Device that are options of its kind."""
@@ -190,7 +190,7 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
                 there = entries[key] if key in entries else state.entry(key)
                 if not isinstance(operation, DeleteMaster) or there == operation.port:
                     entries[key] = value
-                if len(entries) >= _ENTRIES_A_PIECE:
+                if len(entries) >= _ENTRIES_PER_SLICE:
                     state, entries = state.with_entries(entries), {}
                     yield
     return _with_addresses(state.with_entries(entries), addresses)
@@ -291,7 +291,7 @@ def _revising(
                 changes[table, place] = None
             if revised is not None and revised != (place, value):
                 changes[table, revised[0]] = revised[1]
-            if number % _ENTRIES_A_PIECE == 0:
+            if number % _ENTRIES_PER_SLICE == 0:
                 state, changes = state.with_entries(changes), {}
                 yield
         state = state.with_entries(changes)

@@ -55,7 +55,7 @@ its flags; it is opened last."""
 
 _ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
 """Order in which entries are set; they are removed in reverse order."""
-_ENTRIES_A_PIECE: Final = 256
+_ENTRIES_PER_SLICE: Final = 256
 
 
 def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
@@ -76,7 +76,7 @@ def planning(
     unfit: list[Operation] = [
         DeleteDevice(name)
         for name, device in observed.devices.items()
-        if name in desired.devices and _must_be_made_anew(desired.devices[name], device)
+        if name in desired.devices and _must_be_recreated(desired.devices[name], device)
     ]
     observed = yield from doing(observed, unfit)
     changes = _device_changes(desired.devices, observed)
@@ -143,7 +143,7 @@ def planning_within(
             additions[key[0]].append(_addition(key, wanted))
         elif wanted is None and there is not None:
             removals[key[0]].append(_removal(key, there))
-        if number % _ENTRIES_A_PIECE == 0:
+        if number % _ENTRIES_PER_SLICE == 0:
             yield
     for changes in (*additions.values(), *removals.values()):
         operations += changes
@@ -162,7 +162,7 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
         elif present != device and (
             present.master != device.master
             or present.noarp != device.noarp
-            or _must_be_made_anew(device, present)
+            or _must_be_recreated(device, present)
         ):
             return False
     return not has_other_names or not renames(desired, observed)
@@ -185,7 +185,7 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
     )
 
 
-def _must_be_made_anew(desired: Device, observed: Device) -> bool:
+def _must_be_recreated(desired: Device, observed: Device) -> bool:
     """True where the kernel refuses the change: another kind, VNI, port, or address family of the underlay.
 
     Also where it accepts the change without effect: over IPv6 each forwarding entry remembers the source with its
@@ -238,12 +238,12 @@ def _entry_changes(
         for number, (place, value) in enumerate(sorted(wanted.items()) if is_sorted else wanted.items()):
             if there.get(place) != value:
                 additions.append(_addition((table, place), value))
-            if number % _ENTRIES_A_PIECE == 0:
+            if number % _ENTRIES_PER_SLICE == 0:
                 yield
         for number, (place, value) in enumerate(sorted(there.items()) if is_sorted else there.items()):
             if place not in wanted and place[0] not in going and value not in going:
                 removals[table].append(_removal((table, place), value))
-            if number % _ENTRIES_A_PIECE == 0:
+            if number % _ENTRIES_PER_SLICE == 0:
                 yield
     return additions, [operation for table in reversed(_ORDER) for operation in removals[table]]
 

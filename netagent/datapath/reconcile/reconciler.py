@@ -133,7 +133,7 @@ class Reconciler:
         self._compared: tuple[object, object] = (None, None)
         self._lacking: frozenset[EndpointId] = frozenset()
         """Endpoints whose interface is missing, for the devices desired and believed in `_compared`."""
-        self._standing: Mapping[str, Device] = {}
+        self._in_kernel: Mapping[str, Device] = {}
         """Our devices at the end of the last pass."""
         self._at_work: KernelState | None = None
         """The desired state of the last pass, also while it is under way."""
@@ -177,22 +177,22 @@ class Reconciler:
         while self._programmed_generation < generation:
             await self._changed.wait()
 
-    async def wait_standing(self, devices: Collection[str], generation: int) -> None:
+    async def wait_in_kernel(self, devices: Collection[str], generation: int) -> None:
         """Return once these devices are in the kernel to stay, or `wait_programmed` would return.
 
         Where containers come by the hundred, the state is never the newest one, but the devices exist all the time.
         """
-        while self._programmed_generation < generation and not self._stand(devices):
+        while self._programmed_generation < generation and not self._are_in_kernel(devices):
             await self._changed.wait()
 
-    def is_standing(self, device: str) -> bool:
+    def is_in_kernel(self, device: str) -> bool:
         """Return whether a device of ours was in the kernel at the end of the last pass."""
-        return device in self._standing
+        return device in self._in_kernel
 
-    def _stand(self, devices: Collection[str]) -> bool:
+    def _are_in_kernel(self, devices: Collection[str]) -> bool:
         wanted = (self._at_work, self._desired)
         return all(
-            name in self._standing and all(one is not None and name in one.devices for one in wanted)
+            name in self._in_kernel and all(one is not None and name in one.devices for one in wanted)
             for name in devices
         ) and not any(map(self.trouble_with, devices))
 
@@ -234,9 +234,9 @@ class Reconciler:
     async def _listen(self) -> None:
         while True:
             try:
-                self._heed(await self._notifications.recv(_NOTIFICATION_BYTES))
+                self._handle_notifications(await self._notifications.recv(_NOTIFICATION_BYTES))
                 for _ in range(NOTIFICATIONS_AT_ONCE - 1):
-                    self._heed(self._plain_notifications.recv(_NOTIFICATION_BYTES))
+                    self._handle_notifications(self._plain_notifications.recv(_NOTIFICATION_BYTES))
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -244,7 +244,7 @@ class Reconciler:
                     raise
                 self._look_soon(Extent.ALL)  # some were lost
 
-    def _heed(self, datagram: bytes) -> None:
+    def _handle_notifications(self, datagram: bytes) -> None:
         for message in split_messages(datagram):
             news = news_of(message, self._belief.names, self._belief.state)
             if news is not None:
@@ -293,7 +293,7 @@ class Reconciler:
         compared = desired.devices, standing
         if not all(map(is_, compared, self._compared)):
             self._lacking, self._compared = _absent_endpoints(desired, self._belief.state), compared
-        self._standing, absent = standing, self._lacking
+        self._in_kernel, absent = standing, self._lacking
         # Without a look, an interface created a moment ago is not known yet; it must not count as one that is gone.
         self._absent = absent if is_looking else absent & self._absent
         self._changed.set()

@@ -191,7 +191,7 @@ def forward_findings(
         way = "by its policy" if chain.drops_by_policy else "by a rule"
         if chain.family != "bridge" and not on:
             if is_routing and chain.family in {"ip", "ip6", "inet"}:
-                yield _closed_way_out(chain, way)
+                yield _egress_finding(chain, way)
             continue
         dotted = " and ".join(switch.replace("/", ".") for switch in on)
         has = "have" if len(on) > 1 else "has"
@@ -222,7 +222,7 @@ def netfilter_finding(settings: Mapping[str, str]) -> Finding | None:
     return Finding(on[0], f"{what}: {' and '.join(on)} is on, and {why}", off, Severity.WARNING)
 
 
-def _closed_way_out(chain: ForeignChain, way: str) -> Finding:
+def _egress_finding(chain: ForeignChain, way: str) -> Finding:
     place = f"nft insert rule {chain.family} {chain.table} {chain.name}"
     return Finding(
         chain.text,

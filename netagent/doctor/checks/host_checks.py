@@ -60,7 +60,7 @@ class NetworkFacts:
     mtu_bytes: int
     subnets: tuple[str, ...]
     is_here: bool
-    has_way_out: bool = False
+    has_egress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def _chains(facts: HostFacts) -> tuple[ForeignChain, ...]:
 def _forward(facts: HostFacts) -> Iterator[Finding]:
     chains = _chains(facts)
     here = [network for network in facts.networks if network.is_here]
-    is_routing = any(network.has_way_out for network in here)
+    is_routing = any(network.has_egress for network in here)
     yield from forward_findings(chains, facts.settings, is_routing=is_routing, is_apart=bool(facts.is_apart))
     if here:
         yield from bridged_findings(chains)

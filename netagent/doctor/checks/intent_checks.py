@@ -116,7 +116,7 @@ def _journal(facts: IntentFacts) -> Iterable[Finding]:
     return facts.journal
 
 
-def _clashes(facts: IntentFacts) -> Iterator[Finding]:
+def _conflicts(facts: IntentFacts) -> Iterator[Finding]:
     for clash in facts.clashes:
         yield Finding(clash.loser, clash.text, clash.cure, Severity.WARNING)
 
@@ -141,6 +141,6 @@ INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("resolver-sockets", "a resolver listens at 127.0.0.11 in each container", _inside({"resolver"})),
     Check("names", "resolvers answer what the records say", _names),
     Check("journal", "the journal agrees with the agent", _journal),
-    Check("clashes", "no two records contradict each other", _clashes),
+    Check("clashes", "no two records contradict each other", _conflicts),
     Check("shared-names", "no name resolves to containers of several compose projects", _shared_names),
 )

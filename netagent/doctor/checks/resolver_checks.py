@@ -23,7 +23,7 @@ from netdns.message import message_untrusted
 from netdns.name import from_text
 from netdns.source import Answer, Found, Name, NoData
 
-_ROWS_A_PIECE: Final = 64
+_ROWS_PER_SLICE: Final = 64
 
 RCODES: Final = {
     constants.NOERROR: "NOERROR",
@@ -77,7 +77,7 @@ def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
     """Return the resolver's source over this view."""
     source = ZoneSource()
     rows = every_row(view, sandboxes, domain)
-    while piece := tuple(islice(rows, _ROWS_A_PIECE)):
+    while piece := tuple(islice(rows, _ROWS_PER_SLICE)):
         source.apply(piece)
         yield
     return source

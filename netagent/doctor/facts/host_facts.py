@@ -93,7 +93,7 @@ async def gather_host(place: FactSources, netlink: Netlink, seen: Observation | 
         features=features,
         is_apart=_is_apart(seen),
         tunnels=tunnels,
-        links=seen.strangers,
+        links=seen.foreign_names,
         routes=await host_routes(netlink),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from netagent.datapath.endpoint.dns_redirect import led_port
+from netagent.datapath.endpoint.dns_redirect import redirected_port
 from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
 from netagent.datapath.netlink.link import address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink.route import RTM_GETROUTE, decode, route_request_body
@@ -75,7 +75,7 @@ def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
 def resolver_sockets() -> tuple[frozenset[str], int]:
     """Return `udp` and `tcp`, if 127.0.0.11 port 53 leads to one in the calling thread's namespace, and its port."""
     try:
-        port = led_port() or RESOLVER_ADDRESS[1]
+        port = redirected_port() or RESOLVER_ADDRESS[1]
     except OSError:  # a kernel without nf_tables redirects nothing
         port = RESOLVER_ADDRESS[1]
     wanted = {f"{address}:{port:04X}" for address in _RESOLVERS}

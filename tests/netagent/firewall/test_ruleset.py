@@ -60,7 +60,7 @@ def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap():
     assert "daddr { }" not in text.render(ruleset_of(GIVEN))
     assert made.elements[ruleset.WAYS].keys() == {("na-1",)}
     assert made.elements[ruleset.LENT4].keys() == {("eth0",)}
-    closed = dataclasses.replace(NET, has_way_out=False)
+    closed = dataclasses.replace(NET, has_egress=False)
     assert not ruleset_of(dataclasses.replace(GIVEN, networks=(closed,))).elements[ruleset.WAYS]
 
 

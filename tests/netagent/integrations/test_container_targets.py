@@ -14,7 +14,7 @@ from netagent.errors import FailedError, InputError, NetagentError, NotFoundErro
 from netagent.integrations import container_targets
 from netagent.integrations.container_targets import HostTargets
 
-NOBODY = 2**22 + 1
+NO_SANDBOX = 2**22 + 1
 """No pid is so high: PID_MAX_LIMIT of 64-bit Linux."""
 
 Program = Callable[[str, str], None]
@@ -47,17 +47,19 @@ def refusal(text: str, kind: type[NetagentError]) -> NetagentError:
 
 
 def test_a_running_container_is_its_main_process(program: Program) -> None:
-    program("docker", f'[ "$*" = "container inspect --format {{{{.State.Pid}}}} -- Web.1" ] && echo {NOBODY}')
-    program("podman", f"echo {NOBODY}")
-    path = f"/proc/{NOBODY}/ns/net"
+    program(
+        "docker", f'[ "$*" = "container inspect --format {{{{.State.Pid}}}} -- Web.1" ] && echo {NO_SANDBOX}'
+    )
+    program("podman", f"echo {NO_SANDBOX}")
+    path = f"/proc/{NO_SANDBOX}/ns/net"
     assert ask("docker:Web.1") == Target("docker:Web.1", path, "web-1", behind_runtime=True)
     assert ask("podman:web") == Target("podman:web", path, "web")
 
 
 def test_a_unit_and_a_machine_are_their_main_process(program: Program) -> None:
-    program("systemctl", f"echo LoadState=loaded; echo MainPID={NOBODY}")
-    program("machinectl", f"echo Leader={NOBODY}")
-    path = f"/proc/{NOBODY}/ns/net"
+    program("systemctl", f"echo LoadState=loaded; echo MainPID={NO_SANDBOX}")
+    program("machinectl", f"echo Leader={NO_SANDBOX}")
+    path = f"/proc/{NO_SANDBOX}/ns/net"
     assert ask("unit:web@1.service") == Target("unit:web@1.service", path, "web-1")
     assert ask("unit:web") == Target("unit:web", path, "web")
     assert ask("machine:m1") == Target("machine:m1", path, "m1")

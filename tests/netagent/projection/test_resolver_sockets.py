@@ -31,9 +31,9 @@ class Supervisor:
     def is_behind_runtime(self, sandbox):
         return sandbox in self.before_runtime
 
-    async def add_sandbox(self, sandbox, udp, tcp, lead=None, *, behind_runtime):
+    async def add_sandbox(self, sandbox, udp, tcp, port_redirect=None, *, behind_runtime):
         await trio.sleep(0.1)
-        self.sandboxes[sandbox] = SocketPair(udp, tcp, lead)
+        self.sandboxes[sandbox] = SocketPair(udp, tcp, port_redirect)
         if behind_runtime:
             self.before_runtime.add(sandbox)
 
@@ -117,13 +117,13 @@ async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
     for _ in range(2):
         await resolvers.ensure_listening("a-1", (refused, None), behind_runtime=True)
     assert made == ["port 53"]
-    assert supervisor.sandboxes["a-1"].lead is None
+    assert supervisor.sandboxes["a-1"].port_redirect is None
     assert supervisor.before_runtime == {"a-1"}
     # As soon as it can be had, and so with what an earlier release left behind.
     for _ in range(2):
         await resolvers.ensure_listening("a-1", 7, behind_runtime=False)
     assert made == ["port 53", 7]
-    assert supervisor.sandboxes["a-1"].lead == "lead"
+    assert supervisor.sandboxes["a-1"].port_redirect == "lead"
     assert supervisor.before_runtime == {"a-1"}
 
 

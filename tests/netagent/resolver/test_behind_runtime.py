@@ -17,7 +17,7 @@ import trio
 from fakes import names
 from fakes.resolver_process import agent, ended, gone, inside, serve, until
 
-from netagent.datapath.endpoint.dns_redirect import led_port
+from netagent.datapath.endpoint.dns_redirect import redirected_port
 from netagent.datapath.endpoint.netns import opened_netns
 from netagent.errors import FailedError
 from netagent.projection.resolver_sockets import ResolverSockets
@@ -276,7 +276,7 @@ def test_the_runtime_answers_nothing_while_port_53_is_given_up(run_dir, containe
                     before = len(asked)
                     await until(lambda: len(asked) > before + 20)
                     asking.cancel_scope.cancel()
-                assert inside(container.netns, led_port) == 61053
+                assert inside(container.netns, redirected_port) == 61053
                 assert await container.ask("cache") == ["172.18.0.9"]
                 assert runtime.heard == ["cache."]
             nursery.cancel_scope.cancel()

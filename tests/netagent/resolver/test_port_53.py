@@ -203,7 +203,7 @@ def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir
                         await resolvers.ensure_listening("c", netns_fd, behind_runtime=False)
                 before = len(asked)
                 await until(lambda: len(asked) > before + 20)
-                assert inside(container.netns, dns_redirect.led_port) == 61053
+                assert inside(container.netns, dns_redirect.redirected_port) == 61053
                 # As long as a query may be under way, the old ones are there.
                 await until(lambda: "127.0.0.11:53 " not in run_inside(container, "ss -Hlntu"))
                 before = len(asked)
@@ -211,7 +211,7 @@ def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir
                 done.set()
             async with agent(run_dir, release="new", stop=True) as three:
                 assert await three.known_sandboxes() == {"c"}
-                assert three.sockets()["c"].lead is not None
+                assert three.sockets()["c"].port_redirect is not None
 
     assert server.RETIRING_S < 15
     trio.run(main)
@@ -237,7 +237,7 @@ def test_a_query_under_way_is_answered_by_the_sockets_that_it_came_to(run_dir, c
                             await resolvers.ensure_listening("c", netns_fd, behind_runtime=False)
 
                     nursery.start_soon(free)
-                    await until(lambda: inside(container.netns, dns_redirect.led_port) is not None)
+                    await until(lambda: inside(container.netns, dns_redirect.redirected_port) is not None)
                     os.kill(one.status()["process_id"], signal.SIGCONT)
                 answer = dns.message.from_wire(await waiting.recv(4096))
                 assert str(answer.answer[0][0]) == "10.160.0.11"
@@ -254,12 +254,12 @@ def test_an_agent_of_an_earlier_release_is_given_what_it_knows(run_dir, containe
             async with agent(run_dir, release="new") as one:
                 await serve(one, container)
             with trio.fail_after(10), SocketChannel(await connect(run_dir / SOCKET_NAME)) as old:
-                await old.send(request_bytes(AgentHello(1, 1, "old", leads=False)))
+                await old.send(request_bytes(AgentHello(1, 1, "old", redirects=False)))
                 await old.receive()
                 await old.send(request_bytes(FetchSockets(2, "c")))
                 reply, pair = await old.receive()
                 assert parse_reply_untrusted(reply) == FetchedSockets(2, "c", False)
-                assert pair.lead is None
+                assert pair.port_redirect is None
                 assert pair.udp.getsockname() == pair.tcp.getsockname() == ("127.0.0.11", 53)
                 pair.close()
                 await all_come_to_us(container)
@@ -299,9 +299,10 @@ def test_a_kernel_without_owners_of_tables_has_them_repaired(run_dir, container,
 
 def test_a_table_with_an_owner_is_looked_at_once(run_dir, container, monkeypatch):
     asked = []
-    whole = dns_redirect.lead_of
+    whole = dns_redirect.port_redirect_outcome
     monkeypatch.setattr(
-        "netagent.projection.resolver_sockets.lead_of", lambda sock: asked.append(1) or whole(sock)
+        "netagent.projection.resolver_sockets.port_redirect_outcome",
+        lambda sock: asked.append(1) or whole(sock),
     )
 
     async def main():

@@ -152,7 +152,7 @@ def test_a_removed_sandbox_has_no_sockets_left(run_dir, container):
             with pytest.raises(ConnectionRefusedError):
                 await container.ask("database")
             container.bound().close()  # the address is free again
-            assert inside(container.netns, dns_redirect.led_port) is None
+            assert inside(container.netns, dns_redirect.redirected_port) is None
             await one.remove_sandbox("c")
             assert await one.known_sandboxes() == frozenset()
 

@@ -109,23 +109,23 @@ def test_devices_that_stand_are_not_waited_for_but_those_that_come_or_go_are() -
     async def body(_kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         async def stands(number: int, generation: int) -> bool:
             with trio.move_on_after(0):
-                await reconciler.wait_standing({f"na-{number}"}, generation)
+                await reconciler.wait_in_kernel({f"na-{number}"}, generation)
                 return True
             return False
 
         assert not await stands(1, 1)
         reconciler.set_desired(DesiredChange(state(1)), 1)
         assert not await stands(1, 1)
-        await reconciler.wait_standing({"na-1"}, 1)
+        await reconciler.wait_in_kernel({"na-1"}, 1)
         assert await stands(1, 99), "a newer state is no reason to wait"
         assert not await stands(2, 2)
         reconciler.set_desired(DesiredChange(state(2)), 2)
         assert not await stands(1, 2), "it is about to be removed"
-        await reconciler.wait_standing({"na-2"}, 99)
+        await reconciler.wait_in_kernel({"na-2"}, 99)
         reconciler.set_desired(DesiredChange(state(1, 2)), 3)
         assert await stands(2, 3)
         assert not await stands(1, 3)
-        await reconciler.wait_standing({"na-1", "na-3"}, 3)  # tried, and there is no na-3
+        await reconciler.wait_in_kernel({"na-1", "na-3"}, 3)  # tried, and there is no na-3
 
     run(body)
 

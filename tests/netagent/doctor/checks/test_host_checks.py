@@ -191,7 +191,7 @@ def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says():
 
 
 def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
-    networks = (replace(APP, has_way_out=True),)
+    networks = (replace(APP, has_egress=True),)
     changes = {"chains": (FORWARD,), "settings": {}, "networks": networks}
     found = outcomes(**changes)["forward-rules"]
     assert found.verdict is CheckVerdict.WARNING
