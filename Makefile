@@ -42,7 +42,6 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab:benchmarks mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 	@mypy docs/generate.py
-	@MYPYPATH=tests:netns-lab mypy tests/*.py $$(find tests/{fakes,boot,interop,kernel,lab,runtimes,sim} -name "*.py" ! -name "test_*")
 	@MYPYPATH=tests:netns-lab mypy tests/*.py $$(find tests/{fakes,boot,interop,kernel,lab,runtimes,sim} -name '*.py' ! -name 'test_*')
 
 .PHONY: docs
