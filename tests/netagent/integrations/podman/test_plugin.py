@@ -196,7 +196,9 @@ async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespace
 @virtual
 async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothing_to_do(namespaces):
     plugin = NetavarkPlugin(in_no_cluster)
-    assert "belongs to no cluster; start a cluster" in await refusal(plugin, "setup", "/run/netns/x", **plugging())
+    assert "belongs to no cluster; start a cluster" in await refusal(
+        plugin, "setup", "/run/netns/x", **plugging()
+    )
     assert "belongs to no cluster; start a cluster" in await refusal(plugin, "create", name="app")
     assert await ask(plugin, "teardown", "/run/netns/x", **plugging()) == (0, None)
 
