@@ -105,7 +105,7 @@ def loses_the_cluster_s_family_and_gets_it_back(mixed: Cluster, one: dict[str, A
     mixed.wait(lambda: {"h1", "h3"} <= set(of_another_family(mixed, "h2")), 5.0, "h2 knows no cause")
     told = of_another_family(mixed, "h2")
     for name, address in (("h1", "192.0.2.1"), ("h3", "192.0.2.3")):
-        assert f"reached at {address} and this host at 2001:db8::2" in told[name]["message"]
+        assert f"has the address {address} and this host 2001:db8::2" in told[name]["message"]
         assert "`advertise`" in told[name]["cure"]
     found = mixed.try_netagent("h2", "doctor")
     assert found.status == 1
