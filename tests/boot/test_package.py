@@ -31,7 +31,7 @@ def test_the_package_comes_runs_is_upgraded_and_goes(tmp_path: Path) -> None:
         assert "netagent network prune" in machine.run("man", "--pager=cat", "netagent")
         assert "docker.mirror" in machine.run("man", "--pager=cat", "netagent.toml")
         compiled = machine.run(
-            "sh", "-c", "find /usr/lib/netagent -name '*.pyc' | grep -c netagent/__pycache__/agent[.]"
+            "sh", "-c", "find /usr/lib/netagent -name '*.pyc' | grep -c netagent/daemon/__pycache__/agent[.]"
         )
         assert compiled == "1\n"
 

@@ -237,7 +237,7 @@ def test_a_name_that_somebody_took_is_shown_until_it_is_free(
         world.box.run("ip link set eth0 name eth7")
         world.box.run("ip link add eth0 type bridge")
         await wait_until(lambda: world.interfaces.troubles, "it is shown", BOUND_S)
-        assert "has an interface named eth0 already" in world.interfaces.troubles[ENDPOINT]
+        assert "already has an interface named eth0" in world.interfaces.troubles[ENDPOINT]
         world.box.run("ip link del eth0")
         await wait_until(lambda: not world.interfaces.troubles, "it heals by itself", BOUND_S)
         assert MAC in world.box.run("ip link show eth0")

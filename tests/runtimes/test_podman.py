@@ -275,7 +275,7 @@ def test_a_network_made_by_hand_needs_one_of_ours(hosts: PodmanHosts) -> None:
     refused = hosts.try_podman(
         "network", "create", "-d", "netagent", "--opt", "netagent.network=app", *subnet, "x"
     )
-    assert "leave --subnet away" in refused.stderr
+    assert "leave out --subnet" in refused.stderr
     hosts.podman("network", "create", "-d", "netagent", "--opt", "netagent.network=app", "other")
     hosts.podman("run", "-d", "--name", "web", "--network", "other", "lab")
     hosts.until(lambda: bool(hosts.asked("web")), "no name")
