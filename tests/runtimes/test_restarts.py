@@ -138,7 +138,7 @@ def test_removed_while_the_agent_is_away(pair: Fleet) -> None:
     pid = str(fleet.inspect("h1", "web")["State"]["Pid"])
     with fleet.daemons("h1") as h1:
         h1.kill_agent()
-        removal = fleet.in_background(fleet.remove, "h1", "web")
+        removal = fleet.in_background(fleet.remove_from, "h1", "web")
         fleet.wait(lambda: h1.run(["kill", "-0", pid]).status != 0, SPREAD_S, "web is not killed")
         h1.start_agent()
     removal.result(timeout=60.0)
