@@ -37,9 +37,9 @@ def test_the_package_comes_runs_is_upgraded_and_goes(tmp_path: Path) -> None:
 
         machine.run("netagent", "init")
         machine.run("netagent", "install", "cni")
-        before = machine.show("netagent.service", "MainPID"), machine.run("pgrep", "-f", "names.process")
+        before = machine.show("netagent.service", "MainPID"), machine.run("pgrep", "-f", "resolver.process")
         machine.run("dpkg", "--install", "/root/netagent.deb")
-        after = machine.show("netagent.service", "MainPID"), machine.run("pgrep", "-f", "names.process")
+        after = machine.show("netagent.service", "MainPID"), machine.run("pgrep", "-f", "resolver.process")
         assert before[0] != after[0]
         assert before[1] == after[1]
         assert "mesh" in machine.run("netagent", "status")
