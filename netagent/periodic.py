@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from typing import Final, Generic, TypeVar
 
-BEAT_S: Final = 0.5
+TICK_S: Final = 0.5
 """The shortest pause of a periodic task, in seconds; other pauses are multiples of it."""
 MOST_A_LOOK: Final = 100
 """Objects of one kind, such as the ports of containers, that one run checks."""
@@ -24,9 +24,9 @@ _SLACK_S: Final = 0.001
 T = TypeVar("T", bound=Hashable)
 
 
-def beat_within(now: float, pause_s: float) -> float:
+def tick_within(now: float, pause_s: float) -> float:
     """Return the last tick that is no later than `pause_s` after `now`."""
-    at = (now + pause_s) // BEAT_S * BEAT_S
+    at = (now + pause_s) // TICK_S * TICK_S
     return at if at > now + _SLACK_S else now + pause_s
 
 

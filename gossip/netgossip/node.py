@@ -362,7 +362,7 @@ class GossipNode:
         return self._replication.unacknowledged(scope)
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers hold of the scope and we do not, whoever wrote it; see `ahead`."""
+        """Begin to find out what live peers hold of the scope, by any owner, and this node does not; see `ahead`."""
         self._replication.catch_up(scope, now)
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:

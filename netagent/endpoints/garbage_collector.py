@@ -26,7 +26,7 @@ from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.periodic import Turns, beat_within
+from netagent.periodic import Turns, tick_within
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -163,7 +163,7 @@ class GarbageCollector:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await trio.sleep_until(beat_within(trio.current_time(), INTERVAL_S))
+            await trio.sleep_until(tick_within(trio.current_time(), INTERVAL_S))
             await self._look_around()
 
     async def sweep(self, network_id: NetworkId) -> None:

@@ -28,7 +28,7 @@ from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.periodic import Turns, beat_within
+from netagent.periodic import Turns, tick_within
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netagent.slices import Pieces, piece_by_piece
@@ -132,7 +132,7 @@ class Interfaces:
 
     async def _heed_settings(self) -> None:
         while True:
-            await trio.sleep_until(beat_within(trio.current_time(), SETTINGS_S))
+            await trio.sleep_until(tick_within(trio.current_time(), SETTINGS_S))
             await piece_by_piece(self._reading_settings())
 
     def _reading_settings(self) -> Pieces[None]:

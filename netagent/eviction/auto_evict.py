@@ -19,7 +19,7 @@ from netagent.eviction.evict import Eviction
 from netagent.journal.journal import Journal
 from netagent.log import Limited
 from netagent.model.ids import HostId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState
 
@@ -66,7 +66,7 @@ class AutoEviction:
                     _limited.warning("forget", f"cannot yet forget hosts that are gone: {error}")
             after_s = self.forget_after_s()
             pause_s = min(LOOK_S, after_s / 4) if after_s else LOOK_S
-            await trio.sleep_until(beat_within(trio.current_time(), pause_s))
+            await trio.sleep_until(tick_within(trio.current_time(), pause_s))
 
     def due(self, now: float) -> set[HostId]:
         """The hosts that this host has to evict now."""

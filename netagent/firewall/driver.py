@@ -294,7 +294,7 @@ class Tables:
             yield from ((kind, False, key) for key in found.keys() - wanted.keys())
 
     def clamps(self) -> dict[tuple[str, str], int]:
-        """Return the clamps in the tables, whoever made them, as in FirewallInput; none if there are no tables."""
+        """Return the clamps in the tables, an earlier agent's too, as in FirewallInput; none without tables."""
         try:
             found = self._read(CLAMPS4)
         except OSError:

@@ -20,7 +20,7 @@ from netagent.firewall.driver import Tables
 from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.ruleset import Ruleset
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 
 PERIOD_S: Final = 0.5
 """One netlink message each time; a flush of the host's rules removes ours for no longer than this plus a start of
@@ -87,7 +87,7 @@ class Guard:
                     self._fail(str(error))
                     pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
                 self._ring()
-                with trio.move_on_at(beat_within(trio.current_time(), pause_s)):
+                with trio.move_on_at(tick_within(trio.current_time(), pause_s)):
                     await self._woken.wait()
                 self._woken = trio.Event()
 

@@ -11,7 +11,7 @@ from netagent.errors import NetagentError, NotFoundError
 from netagent.ipam.grants import Grants
 from netagent.ipam.space_requests import SpaceRequests
 from netagent.model.ids import HostId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 
@@ -26,7 +26,7 @@ async def keep_prefetched(live: StateStore, space_requests: SpaceRequests) -> No
         for network_id in live.view.networks:
             with suppress(NetagentError):  # removed in between, or the disk is full
                 await space_requests.top_up(network_id)
-        await trio.sleep_until(beat_within(trio.current_time(), TOP_UP_S))
+        await trio.sleep_until(tick_within(trio.current_time(), TOP_UP_S))
 
 
 async def hand_on(live: StateStore, grants: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:

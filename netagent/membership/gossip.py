@@ -22,7 +22,7 @@ from netagent.membership.participation import Participation
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.membership.restore import RestoredState
 from netagent.model.ids import HostId, NetworkId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
@@ -192,7 +192,7 @@ class Gossip:
 
     async def _release_held_evictions(self) -> None:
         while True:
-            await trio.sleep_until(beat_within(trio.current_time(), LOOK_S))
+            await trio.sleep_until(tick_within(trio.current_time(), LOOK_S))
             self.event_queue.release_held_evictions()
 
     async def _collect_tombstones(self) -> None:

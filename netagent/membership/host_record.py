@@ -16,7 +16,7 @@ from netagent.errors import NetagentError
 from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -87,7 +87,7 @@ class HostRecordKeeper:
     async def run(self) -> None:
         """Keep the record current until cancelled."""
         while True:
-            with trio.move_on_at(beat_within(trio.current_time(), LOOK_S)):
+            with trio.move_on_at(tick_within(trio.current_time(), LOOK_S)):
                 await self._due.wait()
             self._due = trio.Event()
             try:

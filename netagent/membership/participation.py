@@ -18,7 +18,7 @@ from netagent.errors import FailedError, NetagentError
 from netagent.journal.statements import Statement
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, Record
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
@@ -156,7 +156,7 @@ class Participation:
                 await self._drop_logs_of_removed()
             except NetagentError as error:
                 logger.warning("cannot journal yet which networks this host has left: %s", error)
-            with trio.move_on_at(beat_within(trio.current_time(), LINGER_S / 6)):
+            with trio.move_on_at(tick_within(trio.current_time(), LINGER_S / 6)):
                 revision = await self._live.wait_newer(revision)
 
     async def _wait_synced(self, network_id: NetworkId) -> None:

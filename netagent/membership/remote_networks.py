@@ -26,7 +26,7 @@ from typing import Final, Protocol
 import trio
 
 from netagent.model.ids import HostId, NetworkId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
@@ -176,7 +176,7 @@ class RemoteNetworks:
     async def run(self) -> None:
         """Drop networks that no command has used recently; until cancelled."""
         while True:
-            await trio.sleep_until(beat_within(trio.current_time(), LINGER_S / 6))
+            await trio.sleep_until(tick_within(trio.current_time(), LINGER_S / 6))
             async with self._asking:
                 since = trio.current_time() - LINGER_S
                 for network_id in [n for n, one in self._fetched.items() if one.used_at < since]:

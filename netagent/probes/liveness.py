@@ -23,7 +23,7 @@ import random
 from dataclasses import dataclass
 
 from netagent.model.ids import HostId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 
 CALM_REQUESTS_PER_S = 60.0
 """To all healthy hosts together: the first request without answer leaves some 17 ms after a death. It costs an agent
@@ -156,7 +156,7 @@ class Liveness:
         pause_s = KEEN_INTERVAL_S if now < peer.keen_until else self._calm_s()
         if pause_s == SHORTEST_CALM_S:
             # Few enough to test all at once: the host wakes up once for them and everything else that is due.
-            at = beat_within(now, pause_s)
+            at = tick_within(now, pause_s)
         else:
             # From the first answer on, the times spread over the interval, so that not all are tested at once.
             at = now + pause_s * (self._rng.random() if is_first else 1.0)

@@ -22,7 +22,7 @@ import trio
 from netagent.datapath.endpoint.dns_redirect import end_port_redirect
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
 from netagent.resolver.feed import Feed
 from netagent.resolver.host_servers import read_servers
@@ -290,7 +290,7 @@ class Supervisor:
             before = self._feed.replies
             self._feed.count()
             self._to_send.set()
-            await trio.sleep_until(beat_within(trio.current_time(), _SIGN_OF_LIFE_S))
+            await trio.sleep_until(tick_within(trio.current_time(), _SIGN_OF_LIFE_S))
             if self._feed.replies == before:
                 _log.warning(
                     "resolver process %d is silent for %g s: killing it", process_id, _SIGN_OF_LIFE_S

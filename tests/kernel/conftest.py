@@ -21,8 +21,10 @@ def namespaces() -> Iterator[NamespaceFactory]:
 
     def make(label: str) -> Namespace:
         name = f"nt4-{token}-{label}"
+        made.append(
+            name
+        )  # before it is there: an `ip` that is killed for its slowness leaves the name behind
         subprocess.run(["ip", "netns", "add", name], check=True, timeout=20)
-        made.append(name)
         return Namespace(name)
 
     yield make

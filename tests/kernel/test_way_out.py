@@ -448,7 +448,8 @@ def test_scenario_50_the_firewall_is_restored_while_streams_run(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:
     """Streams inside the network, and out of it in the host's name, in both families. In the moment without rules
-    nobody translates addresses, were the table for that not its owner's (netagent.firewall.source_nat)."""
+    addresses would not be translated if the table for that did not outlast the flush
+    (netagent.firewall.source_nat)."""
     namespace, outside = wire
     near, far = namespaces("c1"), namespaces("c2")
     namespace.run(f"ping -c1 -w5 {OUTSIDE6}")  # the two have found each other

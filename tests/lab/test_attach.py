@@ -85,5 +85,5 @@ def test_attach_waits_for_no_other_host(lasting: Cluster) -> None:
     app.wait(lambda: app.answers("c1", name) == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it")
     app.await_pings("c1", endpoint["addresses"][0])
     for one in app.hosts:
-        app.wait(lambda h=one: set(app.agents(h).values()) == {"alive"}, 10.0, f"{one} misses somebody")
+        app.wait(lambda h=one: set(app.agents(h).values()) == {"alive"}, 10.0, f"{one} misses a host")
     app.remove(*made)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.model.ids import HostId
-from netagent.periodic import BEAT_S, MOST_A_LOOK, Turns, beat_within
+from netagent.periodic import MOST_A_LOOK, TICK_S, Turns, tick_within
 from netagent.probes.liveness import SHORTEST_CALM_S, Liveness
 
 NOW = st.floats(min_value=0, max_value=1e6)
@@ -14,18 +14,18 @@ NOW = st.floats(min_value=0, max_value=1e6)
 
 @given(NOW, st.floats(min_value=0.01, max_value=120))
 def test_none_looks_later_than_its_pause_says_nor_at_once(now, pause_s):
-    at = beat_within(now, pause_s)
+    at = tick_within(now, pause_s)
     assert now < at <= now + pause_s
 
 
 @given(st.lists(NOW, min_size=1, max_size=5), st.sampled_from([0.5, 1.0, 1.5, 2.0, 5.0]))
 def test_whoever_looks_again_and_again_soon_looks_at_beats_and_keeps_its_period(starts, period_s):
     for start in starts:
-        first = beat_within(start, period_s)
-        assert first % BEAT_S < 1e-6 or first == start + period_s
-        second = beat_within(first + 0.002, period_s)  # the look itself takes a moment
-        assert second % BEAT_S < 1e-6
-        assert beat_within(second + 0.002, period_s) - second == period_s
+        first = tick_within(start, period_s)
+        assert first % TICK_S < 1e-6 or first == start + period_s
+        second = tick_within(first + 0.002, period_s)  # the look itself takes a moment
+        assert second % TICK_S < 1e-6
+        assert tick_within(second + 0.002, period_s) - second == period_s
 
 
 def test_a_few_hosts_are_asked_at_the_same_moments():

@@ -294,7 +294,7 @@ class Replication:
         return self._dissemination.lacking(scope, self._peers.live_in(scope), ours, held_of)
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers hold of the scope and we do not, whoever wrote it; see `ahead`."""
+        """Begin to find out what live peers hold of the scope, by any owner, and this node does not; see `ahead`."""
         self._anti_entropy.catch_up(scope, self._peers.live_in(scope), now)
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:

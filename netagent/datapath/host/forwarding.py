@@ -31,7 +31,7 @@ import trio
 
 from netagent.errors import FailedError, NetagentError
 from netagent.log import Limited
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 
 PERIOD_S: Final = 1.5
 """Interval of checks: the kernel sends no notifications about sysctls. Reading one costs some ten microseconds."""
@@ -95,7 +95,7 @@ class Forwarding:
                     self.trouble = f"cannot turn on routing for containers: {error}"
                     _limited.warning("forwarding", self.trouble)
                 self._note_tried(generation)
-            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)):
+            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)):
                 await self._woken.wait()
             self._woken = trio.Event()
 

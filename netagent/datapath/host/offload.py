@@ -20,7 +20,7 @@ from typing import Final
 
 import trio
 
-from netagent.periodic import beat_within
+from netagent.periodic import tick_within
 
 PERIOD_S: Final = 1.5
 """Repairs must happen within two seconds; a new verdict takes effect at once."""
@@ -49,7 +49,7 @@ class OffloadKeeper:
         while True:
             if self._is_on is not None:
                 self._look(is_on=self._is_on)
-            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)):
+            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)):
                 await self._woken.wait()
             self._woken = trio.Event()
 

@@ -32,7 +32,7 @@ from netagent.datapath.host import bpf
 from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
-from netagent.periodic import Turns, beat_within
+from netagent.periodic import Turns, tick_within
 from netagent.slices import Pieces, at_once
 
 _log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class BridgeNfBypass:
             self._woken = trio.Event()
             if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
                 await trio.to_thread.run_sync(self.look if is_timers else self.look_at_new)
-            with trio.move_on_at(beat_within(trio.current_time(), PERIOD_S)) as scope:
+            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)) as scope:
                 await self._woken.wait()
             is_timers = scope.cancelled_caught
 
