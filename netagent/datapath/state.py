@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from immutables import Map
 
@@ -141,7 +141,13 @@ Table: TypeAlias = Literal["neighbour", "master", "self", "flood"]
 EntryKey: TypeAlias = tuple[Table, tuple[str, str]]
 """A neighbour or an FDB entry: its table, and its key there."""
 
-TABLES: Final[tuple[Table, ...]] = ("neighbour", "master", "self", "flood")
+_FIELDS: Final[Mapping[Table, str]] = {
+    "neighbour": "neighbours",
+    "master": "masters",
+    "self": "selves",
+    "flood": "floods",
+}
+TABLES: Final[tuple[Table, ...]] = tuple(_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +172,7 @@ class KernelState:
     """-> an empty text. In the kernel this is one FDB entry of the zero MAC with many destinations."""
 
     def __post_init__(self) -> None:
-        for name in ("devices", "neighbours", "masters", "selves", "floods"):
+        for name in ("devices", *_FIELDS.values()):
             object.__setattr__(self, name, persistent(getattr(self, name)))
 
     def entry(self, key: EntryKey) -> str | None:
@@ -175,43 +181,27 @@ class KernelState:
 
     def table(self, name: Table) -> Mapping[tuple[str, str], str]:
         """One of the tables by its name."""
-        match name:
-            case "neighbour":
-                return self.neighbours
-            case "master":
-                return self.masters
-            case "self":
-                return self.selves
-            case "flood":
-                return self.floods
+        table: Mapping[tuple[str, str], str] = getattr(self, _FIELDS[name])
+        return table
 
     def with_entries(self, entries: Mapping[EntryKey, str | None]) -> KernelState:
         """Return a state with these values, without keys whose value is None. Costs as much as they are."""
         parts: dict[Table, dict[tuple[str, str], str | None]] = {}
         for (table, place), value in entries.items():
             parts.setdefault(table, {})[place] = value
-        return replace(
-            self,
-            neighbours=assigned(self.neighbours, parts.get("neighbour", {})),
-            masters=assigned(self.masters, parts.get("master", {})),
-            selves=assigned(self.selves, parts.get("self", {})),
-            floods=assigned(self.floods, parts.get("flood", {})),
-        )
+        changed: dict[str, Any] = {
+            _FIELDS[one]: assigned(self.table(one), part) for one, part in parts.items()
+        }
+        return replace(self, **changed)
 
     def with_tables_of(self, other: KernelState) -> KernelState:
         """Return a state with the neighbours and FDB entries of another."""
-        return replace(
-            self,
-            neighbours=other.neighbours,
-            masters=other.masters,
-            selves=other.selves,
-            floods=other.floods,
-        )
+        return replace(self, **{field: getattr(other, field) for field in _FIELDS.values()})
 
     @property
     def entry_count(self) -> int:
         """Neighbours and FDB entries."""
-        return len(self.neighbours) + len(self.masters) + len(self.selves) + len(self.floods)
+        return sum(len(self.table(one)) for one in TABLES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,59 +22,37 @@ from netagent.datapath.netlink.link import (
     set_noarp,
     set_port,
 )
-from netagent.datapath.netlink.neighbour import (
-    AF_BRIDGE,
-    NTF_MASTER,
-    NTF_SELF,
-    NTF_STICKY,
-    NUD_NOARP,
-    NUD_PERMANENT,
-    RTM_DELNEIGH,
-    RTM_NEWNEIGH,
-    NeighbourMessage,
-    encode,
-    family_of,
-)
+from netagent.datapath.netlink.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH, encode
 from netagent.datapath.netlink.route import RTM_NEWROUTE, subnet_body
 from netagent.datapath.netlink.route_socket import (
-    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    NLM_F_REPLACE,
     Netlink,
     NetlinkRequest,
 )
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.operations import (
     KIND_FIELDS,
-    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
     EntryOperation,
     Operation,
     RenameDevice,
     SetAddress,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
+    SetEntry,
     SetRoute,
-    SetSelf,
     device_of,
+    link_of,
 )
-from netagent.datapath.state import ZERO_MAC, Device
-
-_PUT = NLM_F_CREATE | NLM_F_REPLACE
-_APPEND = NLM_F_CREATE | NLM_F_APPEND
-"""Adds a flood entry to the existing ones: the kernel refuses to replace the zero MAC's."""
+from netagent.datapath.state import Device
 
 OPERATIONS_PER_SLICE = 128
 """Encoded and handed to the kernel before other tasks run: some two milliseconds."""
 
-_REMOVALS = (DeleteDevice, DeleteAddress, DeleteSelf, DeleteFlood, DeleteMaster, DeleteNeighbour)
+_REMOVALS = (DeleteDevice, DeleteAddress, DeleteEntry)
 # The kernel's errors for something that does not exist, by kind of object; for a removal that is success.
 _ABSENT = {errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH}
 
@@ -129,7 +107,7 @@ async def _run(netlink: Netlink, operations: list[Operation], indexes: Mapping[s
     while operations:
         piece = [operations.pop() for _ in range(min(OPERATIONS_PER_SLICE, len(operations)))]
         if unmade:
-            piece = [one for one in piece if unmade.isdisjoint({device_of(one), getattr(one, "port", "")})]
+            piece = [one for one in piece if unmade.isdisjoint({device_of(one), link_of(one)})]
         refused = await _run_slice(netlink, piece, indexes)
         unmade |= {device_of(f.operation) for f in refused if isinstance(f.operation, CreateDevice)}
         failures += refused
@@ -204,31 +182,13 @@ def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Netlin
                     RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name))
                 )
             ]
-        case _:
-            return [_entry_request(operation, indexes)]
-
-
-def _entry_request(operation: EntryOperation, indexes: Mapping[str, int]) -> NetlinkRequest:
-    match operation:
-        case SetSelf(name, mac, underlay):
-            return _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, mac, underlay)
-        case DeleteSelf(name, mac):
-            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, mac, None)
-        case AddFlood(name, underlay):
-            body = _fdb(RTM_NEWNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay).body
-            return NetlinkRequest(RTM_NEWNEIGH, _APPEND, body)
-        case DeleteFlood(name, underlay):
-            # An entry that another program created without a destination goes only with all others, which the next
-            # look restores.
-            return _fdb(RTM_DELNEIGH, _index(indexes, name), NTF_SELF, ZERO_MAC, underlay or None)
-        case SetMaster(_, mac, port):
-            return _fdb(RTM_NEWNEIGH, _index(indexes, port), NTF_MASTER | NTF_STICKY, mac, None)
-        case DeleteMaster(_, mac, port):
-            return _fdb(RTM_DELNEIGH, _index(indexes, port), NTF_MASTER, mac, None)
-        case SetNeighbour(name, address, mac):
-            return _neighbour(RTM_NEWNEIGH, _index(indexes, name), address, mac)
-        case DeleteNeighbour(name, address):
-            return _neighbour(RTM_DELNEIGH, _index(indexes, name), address, None)
+        case SetEntry((table, (_, what)), value):
+            kind = ENTRY_KINDS[table]
+            message = kind.message(_index(indexes, link_of(operation)), what, value)
+            return [NetlinkRequest(RTM_NEWNEIGH, kind.set_flags, encode(message))]
+        case DeleteEntry((table, (_, what))):
+            message = ENTRY_KINDS[table].message(_index(indexes, link_of(operation)), what, None)
+            return [NetlinkRequest(RTM_DELNEIGH, 0, encode(message))]
 
 
 def _index(indexes: Mapping[str, int], name: str) -> int:
@@ -258,15 +218,3 @@ def _changes(device: Device, fields: tuple[str, ...], indexes: Mapping[str, int]
     if "forwarding" in fields:
         requests.append(open_port(device.name))
     return requests
-
-
-def _fdb(kind: int, index: int, flags: int, mac: str, underlay: str | None) -> NetlinkRequest:
-    # At a bridge PERMANENT is the bridge's own address and static is NOARP; at a VXLAN device static is PERMANENT.
-    state = NUD_PERMANENT if flags & NTF_SELF else NUD_NOARP
-    message = NeighbourMessage(AF_BRIDGE, index, state, flags, underlay, mac, None)
-    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))
-
-
-def _neighbour(kind: int, index: int, address: str, mac: str | None) -> NetlinkRequest:
-    message = NeighbourMessage(family_of(address), index, NUD_PERMANENT, 0, address, mac, None)
-    return NetlinkRequest(kind, _PUT if kind == RTM_NEWNEIGH else 0, encode(message))

@@ -25,7 +25,6 @@ from netagent.datapath.reconcile.operations import (
     SetDevice,
     SetRoute,
     device_of,
-    entry_after,
 )
 from netagent.datapath.state import EntryKey
 
@@ -91,7 +90,7 @@ def _tell(failures: Sequence[Failure]) -> None:
 
 def _entry_of(failure: Failure) -> EntryKey | None:
     operation = failure.operation
-    return entry_after(operation)[0] if isinstance(operation, EntryOperation) else None
+    return operation.key if isinstance(operation, EntryOperation) else None
 
 
 def explained(failure: Failure, seen: Observation) -> Failure:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.operations import (
     KIND_FIELDS,
-    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
     DeviceOperation,
-    EntryOperation,
     Operation,
     RenameDevice,
     SetAddress,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
+    SetEntry,
     SetRoute,
-    SetSelf,
 )
-from netagent.datapath.state import ZERO_MAC, Device, LinkKind, PortFlags
+from netagent.datapath.state import Device, LinkKind, PortFlags
 
 
 def render(operation: Operation) -> str:
@@ -41,28 +35,10 @@ def render(operation: Operation) -> str:
             address = ip_interface(cidr)
             how = f"scope link src {address.ip}" if address.version == 4 else "metric 256"
             return f"ip route add {address.network} dev {name} proto kernel {how}"
-        case _:
-            return _render_entry(operation)
-
-
-def _render_entry(operation: EntryOperation) -> str:
-    match operation:
-        case SetSelf(name, mac, underlay):
-            return f"bridge fdb replace {mac} dev {name} dst {underlay} self permanent"
-        case DeleteSelf(name, mac):
-            return f"bridge fdb del {mac} dev {name} self"
-        case AddFlood(name, underlay):
-            return f"bridge fdb append {ZERO_MAC} dev {name} dst {underlay} self permanent"
-        case DeleteFlood(name, underlay):
-            return f"bridge fdb del {ZERO_MAC} dev {name} dst {underlay} self"
-        case SetMaster(_, mac, port):
-            return f"bridge fdb replace {mac} dev {port} master static sticky"
-        case DeleteMaster(_, mac, port):
-            return f"bridge fdb del {mac} dev {port} master"
-        case SetNeighbour(name, address, mac):
-            return f"ip neigh replace {address} lladdr {mac} dev {name} nud permanent"
-        case DeleteNeighbour(name, address):
-            return f"ip neigh del {address} dev {name}"
+        case SetEntry((table, (name, what)), value):
+            return ENTRY_KINDS[table].set_command.format(device=name, what=what, value=value)
+        case DeleteEntry((table, (name, what)), value):
+            return ENTRY_KINDS[table].delete_command.format(device=name, what=what, value=value)
 
 
 def _render_device(operation: DeviceOperation) -> str:

@@ -44,7 +44,6 @@ from netagent.datapath.netlink.neighbour import (
     NeighbourMessage,
     decode,
     encode,
-    family_of,
     head_of,
 )
 from netagent.datapath.netlink.route import (
@@ -57,6 +56,7 @@ from netagent.datapath.netlink.route import (
     request_body_of_subnets,
 )
 from netagent.datapath.netlink.route_socket import Netlink, NetlinkMessage, NetlinkRequest
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.state import (
     TABLES,
     ZERO_MAC,
@@ -263,18 +263,11 @@ async def observe_entries(
     found: dict[EntryKey, str | None] = {}
     for key in keys:
         table, (device, what) = key
-        index = indexes.get(device)
+        index, question = indexes.get(device), ENTRY_KINDS[table].question
         found[key] = None
-        if index is None:
+        if index is None or question is None:
             continue
-        match table:
-            case "neighbour":
-                question = NeighbourMessage(family_of(what), index, 0, 0, what, None, None)
-            case "master":
-                question = NeighbourMessage(AF_BRIDGE, 0, 0, 0, None, what, index)
-            case _:
-                question = NeighbourMessage(AF_BRIDGE, index, 0, NTF_SELF, None, what, None)
-        message = await netlink.find(NetlinkRequest(RTM_GETNEIGH, 0, encode(question)))
+        message = await netlink.find(NetlinkRequest(RTM_GETNEIGH, 0, encode(question(index, what))))
         entry = (
             entry_of(decode(message.body), seen.names, seen.state.devices) if message is not None else None
         )

@@ -86,77 +86,23 @@ class SetRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class SetSelf:
-    """Make a VXLAN device send frames for `mac` to the host at `underlay`."""
+class SetEntry:
+    """Give the entry at `key` this value, whatever it is now."""
 
-    device: str
-    mac: str
-    underlay: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteSelf:
-    """Make a VXLAN device forget `mac`."""
-
-    device: str
-    mac: str
+    key: EntryKey
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
-class AddFlood:
-    """Make a VXLAN device send broadcast and multicast to the host at `underlay`, in addition to others."""
+class DeleteEntry:
+    """Remove the entry at `key`, which has this value."""
 
-    device: str
-    underlay: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteFlood:
-    """Stop a VXLAN device from sending broadcast and multicast to the host at `underlay`."""
-
-    device: str
-    underlay: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetMaster:
-    """Make a bridge send frames for `mac` to `port`, and nowhere else."""
-
-    bridge: str
-    mac: str
-    port: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteMaster:
-    """Make a bridge forget `mac` behind `port`."""
-
-    bridge: str
-    mac: str
-    port: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetNeighbour:
-    """Set `mac` for `address` on this device."""
-
-    device: str
-    address: str
-    mac: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteNeighbour:
-    """Make the device forget `address`."""
-
-    device: str
-    address: str
+    key: EntryKey
+    value: str
 
 
 DeviceOperation: TypeAlias = CreateDevice | RenameDevice | SetDevice | DeleteDevice
-EntryOperation: TypeAlias = (
-    SetSelf | DeleteSelf | AddFlood | DeleteFlood | SetMaster | DeleteMaster | SetNeighbour | DeleteNeighbour
-)
+EntryOperation: TypeAlias = SetEntry | DeleteEntry
 Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | SetRoute | EntryOperation
 
 
@@ -184,37 +130,16 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelS
                 state = replace(state, unrouted=state.unrouted - {(name, cidr)})
             case SetRoute(name, cidr):
                 state = replace(state, unrouted=state.unrouted - {(name, cidr)})
-            case _:
-                key, value = entry_after(operation)
+            case SetEntry(key, value):
+                entries[key] = value
+            case DeleteEntry(key, value):
                 # An entry that leads elsewhere by now is not the one to delete.
-                there = entries[key] if key in entries else state.entry(key)
-                if not isinstance(operation, DeleteMaster) or there == operation.port:
-                    entries[key] = value
-                if len(entries) >= _ENTRIES_PER_SLICE:
-                    state, entries = state.with_entries(entries), {}
-                    yield
+                if (entries[key] if key in entries else state.entry(key)) == value:
+                    entries[key] = None
+        if len(entries) >= _ENTRIES_PER_SLICE:
+            state, entries = state.with_entries(entries), {}
+            yield
     return _with_addresses(state.with_entries(entries), addresses)
-
-
-def entry_after(operation: EntryOperation) -> tuple[EntryKey, str | None]:
-    """Return the entry that an operation concerns, and its value afterwards; None: none."""
-    match operation:
-        case SetSelf(name, mac, underlay):
-            return ("self", (name, mac)), underlay
-        case DeleteSelf(name, mac):
-            return ("self", (name, mac)), None
-        case AddFlood(name, underlay):
-            return ("flood", (name, underlay)), ""
-        case DeleteFlood(name, underlay):
-            return ("flood", (name, underlay)), None
-        case SetMaster(name, mac, port):
-            return ("master", (name, mac)), port
-        case DeleteMaster(name, mac, _):
-            return ("master", (name, mac)), None
-        case SetNeighbour(name, address, mac):
-            return ("neighbour", (name, address)), mac
-        case DeleteNeighbour(name, address):
-            return ("neighbour", (name, address)), None
 
 
 def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> KernelState:
@@ -307,16 +232,27 @@ def device_of(operation: Operation) -> str:
     match operation:
         case CreateDevice(device) | SetDevice(device, _):
             return device.name
-        case RenameDevice(_, name) | DeleteDevice(name) | SetMaster(name, _, _) | DeleteMaster(name, _, _):
+        case RenameDevice(_, name) | DeleteDevice(name):
+            return name
+        case SetEntry((_, (name, _))) | DeleteEntry((_, (name, _))):
             return name
         case _:
             return operation.device
 
 
+def link_of(operation: Operation) -> str:
+    """Return the device that must exist for an operation: the same, but of an entry in a bridge its port."""
+    match operation:
+        case SetEntry(("master", _), port) | DeleteEntry(("master", _), port):
+            return port
+        case _:
+            return device_of(operation)
+
+
 def takes_ipv6(operation: Operation) -> bool:
     """Return whether the operation gives a device something of IPv6."""
     match operation:
-        case SetAddress(_, what) | SetNeighbour(_, what, _):
+        case SetAddress(_, what) | SetEntry(("neighbour", (_, what))):
             return ":" in what
         case _:
             return False

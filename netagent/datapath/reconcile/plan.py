@@ -16,23 +16,18 @@ from dataclasses import replace
 from typing import Final
 
 from netagent.datapath.reconcile.drift import other_objects, renames
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.operations import (
-    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
     Operation,
     RenameDevice,
     SetAddress,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
+    SetEntry,
     SetRoute,
-    SetSelf,
     doing,
 )
 from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table, assigned
@@ -53,8 +48,6 @@ FIELDS: Final = (
 """Fields of a Device that are repaired, in this order: a port gets its flags before it is up, and its bridge before
 its flags; it is opened last."""
 
-_ORDER: Final[tuple[Table, ...]] = ("self", "master", "neighbour", "flood")
-"""Order in which entries are set; they are removed in reverse order."""
 _ENTRIES_PER_SLICE: Final = 256
 
 
@@ -133,16 +126,16 @@ def planning_within(
         name: desired.devices[name] for name in names if name in desired.devices and name in observed.devices
     }
     operations = _device_changes(present, observed)
-    additions: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
-    removals: dict[Table, list[Operation]] = {table: [] for table in reversed(_ORDER)}
+    additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
+    removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}
     for number, key in enumerate(keys, 1):
         wanted, there = desired.entry(key), observed.entry(key)
         if key[0] == "master" and wanted not in observed.devices:
             wanted = None  # its veth does not exist yet
         if wanted is not None and wanted != there:
-            additions[key[0]].append(_addition(key, wanted))
+            additions[key[0]].append(SetEntry(key, wanted))
         elif wanted is None and there is not None:
-            removals[key[0]].append(_removal(key, there))
+            removals[key[0]].append(DeleteEntry(key, there))
         if number % _ENTRIES_PER_SLICE == 0:
             yield
     for changes in (*additions.values(), *removals.values()):
@@ -232,43 +225,17 @@ def _entry_changes(
 ) -> Pieces[tuple[list[Operation], list[Operation]]]:
     """Return entries to set, and those to remove; entries of a device that is removed go with it."""
     additions: list[Operation] = []
-    removals: dict[Table, list[Operation]] = {table: [] for table in _ORDER}
-    for table in _ORDER:
+    removals: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
+    for table in ENTRY_KINDS:
         wanted, there = desired.table(table), observed.table(table)
         for number, (place, value) in enumerate(sorted(wanted.items()) if is_sorted else wanted.items()):
             if there.get(place) != value:
-                additions.append(_addition((table, place), value))
+                additions.append(SetEntry((table, place), value))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
         for number, (place, value) in enumerate(sorted(there.items()) if is_sorted else there.items()):
             if place not in wanted and place[0] not in going and value not in going:
-                removals[table].append(_removal((table, place), value))
+                removals[table].append(DeleteEntry((table, place), value))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
-    return additions, [operation for table in reversed(_ORDER) for operation in removals[table]]
-
-
-def _addition(key: EntryKey, value: str) -> Operation:
-    table, (device, what) = key
-    match table:
-        case "self":
-            return SetSelf(device, what, value)
-        case "master":
-            return SetMaster(device, what, value)
-        case "neighbour":
-            return SetNeighbour(device, what, value)
-        case "flood":
-            return AddFlood(device, what)
-
-
-def _removal(key: EntryKey, value: str) -> Operation:
-    table, (device, what) = key
-    match table:
-        case "self":
-            return DeleteSelf(device, what)
-        case "master":
-            return DeleteMaster(device, what, value)
-        case "neighbour":
-            return DeleteNeighbour(device, what)
-        case "flood":
-            return DeleteFlood(device, what)
+    return additions, [operation for table in reversed(ENTRY_KINDS) for operation in removals[table]]

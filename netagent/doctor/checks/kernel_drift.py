@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.operations import (
-    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
     Operation,
     RenameDevice,
     SetAddress,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
+    SetEntry,
     SetRoute,
-    SetSelf,
-    device_of,
+    link_of,
 )
 from netagent.datapath.reconcile.plan import planning
 from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
@@ -86,7 +81,7 @@ def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Diff
     """Return where the kernel differs from `desired`; empty when they agree."""
     operations = yield from planning(desired, observed)
     unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}
-    along = Counter(_place(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
+    along = Counter(link_of(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
     anew = {one.name for one in operations if isinstance(one, DeleteDevice)} & unmade
     found: list[Difference] = []
     for operation in operations:
@@ -97,16 +92,11 @@ def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Diff
             )
         elif isinstance(operation, CreateDevice) and operation.device.name not in anew:
             found.append(_missing_device(operation, along[operation.device.name]))
-        elif _place(operation) not in unmade:
+        elif link_of(operation) not in unmade:
             found += _of(operation, observed)
         yield
     found.sort(key=lambda one: (_PARTS.index(one.part), one.device, one.key))
     return [*_missing_veths(desired, observed), *found]
-
-
-def _place(operation: Operation) -> str:
-    """Return the device that an operation depends on."""
-    return operation.port if isinstance(operation, SetMaster) else device_of(operation)
 
 
 def _missing_device(operation: CreateDevice, entries: int) -> Difference:
@@ -140,42 +130,17 @@ def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
         case SetRoute(name, cidr):
             subnet = str(ip_interface(cidr).network)
             yield Difference(KernelTable.ROUTE, name, subnet, State.MISSING, "", fix)
-        case _:
-            yield _entry(operation, observed, fix)
-
-
-def _entry(operation: Operation, observed: KernelState, fix: str) -> Difference:
-    match operation:
-        case SetNeighbour(name, address, mac):
-            return _set(KernelTable.NEIGHBOUR, (name, address), mac, observed.neighbours, fix)
-        case SetMaster(name, mac, port):
-            return _set(KernelTable.BRIDGE_ENTRY, (name, mac), port, observed.masters, fix)
-        case SetSelf(name, mac, underlay):
-            return _set(KernelTable.TUNNEL_ENTRY, (name, mac), underlay, observed.selves, fix)
-        case AddFlood(name, underlay):
-            return Difference(KernelTable.FLOOD, name, underlay, State.MISSING, "", fix)
-        case DeleteNeighbour(name, address):
-            return Difference(KernelTable.NEIGHBOUR, name, address, State.LEFT_OVER, "", fix)
-        case DeleteMaster(name, mac, port):
-            return Difference(KernelTable.BRIDGE_ENTRY, name, mac, State.LEFT_OVER, f"maps to {port}", fix)
-        case DeleteSelf(name, mac):
-            underlay = observed.selves.get((name, mac), "")
-            return Difference(
-                KernelTable.TUNNEL_ENTRY, name, mac, State.LEFT_OVER, f"maps to {underlay}", fix
-            )
-        case DeleteFlood(name, underlay):
-            return Difference(KernelTable.FLOOD, name, underlay, State.LEFT_OVER, "", fix)
-        case _:
-            return Difference(KernelTable.DEVICE, device_of(operation), "", State.ALTERED, "", fix)
-
-
-def _set(
-    part: KernelTable, key: tuple[str, str], wanted: str, there: Mapping[tuple[str, str], str], fix: str
-) -> Difference:
-    found = there.get(key)
-    if found is None:
-        return Difference(part, *key, State.MISSING, f"should map to {wanted}", fix)
-    return Difference(part, *key, State.ALTERED, f"maps to {found} instead of {wanted}", fix)
+        case SetEntry(key, wanted):
+            part, found = KernelTable(ENTRY_KINDS[key[0]].words), observed.entry(key)
+            if found is None:
+                detail = f"should map to {wanted}" if wanted else ""
+                yield Difference(part, *key[1], State.MISSING, detail, fix)
+            else:
+                detail = f"maps to {found} instead of {wanted}"
+                yield Difference(part, *key[1], State.ALTERED, detail, fix)
+        case DeleteEntry(key, value):
+            part, detail = KernelTable(ENTRY_KINDS[key[0]].words), f"maps to {value}" if value else ""
+            yield Difference(part, *key[1], State.LEFT_OVER, detail, fix)
 
 
 def _altered_device(device: Device, fields: Iterable[str], present: Device | None) -> Iterator[Difference]:

@@ -7,17 +7,11 @@ from dataclasses import dataclass, field
 
 from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.operations import (
-    AddFlood,
     CreateDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
     Operation,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
-    SetSelf,
+    SetEntry,
 )
 from netagent.datapath.reconcile.plan import FIELDS
 from netagent.datapath.state import Device, KernelState, LinkKind
@@ -76,7 +70,7 @@ def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str
     """Judge the neighbour entry with which a bridge or the probe device answers for an address."""
     wanted, found = evidence.desired.neighbours.get(key), evidence.observed.neighbours.get(key)
     thing = f"{key[1]} is {wanted or mac} on {key[0]}"
-    ways = SetNeighbour(*key, wanted or mac), DeleteNeighbour(*key)
+    ways = SetEntry(("neighbour", key), wanted or mac), DeleteEntry(("neighbour", key), found or "")
     return _state_of(evidence, _KernelEntry("neighbour", thing, wanted, found, idle, *ways))
 
 
@@ -84,7 +78,7 @@ def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) 
     """Judge the forwarding entry that maps a MAC to a bridge port."""
     wanted, found = evidence.desired.masters.get(key), evidence.observed.masters.get(key)
     thing = f"{key[1]} behind {wanted or port} of {key[0]}"
-    ways = SetMaster(*key, wanted or port), DeleteMaster(*key, found or port)
+    ways = SetEntry(("master", key), wanted or port), DeleteEntry(("master", key), found or port)
     return _state_of(evidence, _KernelEntry("bridge entry", thing, wanted, found, idle, *ways))
 
 
@@ -92,17 +86,16 @@ def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStat
     """Judge the forwarding entry that maps a MAC to the host that a VXLAN device sends its frames to."""
     wanted, found = evidence.desired.selves.get(key), evidence.observed.selves.get(key)
     thing = f"{key[1]} at {wanted or found or 'its host'} by {key[0]}"
-    ways = SetSelf(*key, wanted or ""), DeleteSelf(*key)
+    ways = SetEntry(("self", key), wanted or ""), DeleteEntry(("self", key), found or "")
     return _state_of(evidence, _KernelEntry("tunnel entry", thing, wanted, found, idle, *ways))
 
 
 def flood_line(evidence: Evidence, key: tuple[str, str]) -> ObjectStatus:
     """Judge the entry for a host that a VXLAN device sends multicast and broadcast to."""
-    wanted, found = (key[1] if key in one.floods else None for one in (evidence.desired, evidence.observed))
+    wanted, found = evidence.desired.floods.get(key), evidence.observed.floods.get(key)
     thing = f"multicast of {key[0]} to {key[1]}"
-    return _state_of(
-        evidence, _KernelEntry("flood entry", thing, wanted, found, "", AddFlood(*key), DeleteFlood(*key))
-    )
+    ways = SetEntry(("flood", key), ""), DeleteEntry(("flood", key), "")
+    return _state_of(evidence, _KernelEntry("flood entry", thing, wanted, found, "", *ways))
 
 
 @dataclass(frozen=True, slots=True)

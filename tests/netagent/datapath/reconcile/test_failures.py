@@ -9,15 +9,16 @@ import pytest
 
 from netagent.datapath.reconcile.apply import Failure
 from netagent.datapath.reconcile.failures import SHOWN, Failures, RetryPlan
-from netagent.datapath.reconcile.operations import DeleteDevice, SetSelf
+from netagent.datapath.reconcile.operations import DeleteDevice, SetEntry
+from netagent.datapath.state import EntryKey
 
 MAC = "02:0a:00:00:00:03"
-ENTRY = Failure(SetSelf("nx-1", MAC, "192.0.2.2"), errno.EINVAL, "not this one")
-KEY = ("self", ("nx-1", MAC))
-OTHER = Failure(SetSelf("nx-2", MAC, "192.0.2.2"), errno.EINVAL, "nor this one")
-OTHER_KEY = ("self", ("nx-2", MAC))
+KEY: EntryKey = ("self", ("nx-1", MAC))
+ENTRY = Failure(SetEntry(KEY, "192.0.2.2"), errno.EINVAL, "not this one")
+OTHER_KEY: EntryKey = ("self", ("nx-2", MAC))
+OTHER = Failure(SetEntry(OTHER_KEY, "192.0.2.2"), errno.EINVAL, "nor this one")
 DEVICE = Failure(DeleteDevice("na-1"), errno.EBUSY, "not today")
-GONE = Failure(SetSelf("nx-3", MAC, "192.0.2.2"), errno.ENODEV, "the device nx-3 does not exist")
+GONE = Failure(SetEntry(("self", ("nx-3", MAC)), "192.0.2.2"), errno.ENODEV, "the device nx-3 does not exist")
 
 
 def test_a_refused_entry_is_known_and_nothing_else_is_looked_at() -> None:
@@ -61,7 +62,10 @@ def test_what_fails_for_want_of_a_device_is_a_failure_only_the_second_time(
 
 def test_the_first_failures_are_shown() -> None:
     failing = Failures()
-    many = [Failure(SetSelf("nx-1", f"{n}", "192.0.2.2"), errno.EINVAL, "no") for n in range(2 * SHOWN)]
+    many = [
+        Failure(SetEntry(("self", ("nx-1", f"{n}")), "192.0.2.2"), errno.EINVAL, "no")
+        for n in range(2 * SHOWN)
+    ]
     failing.note(many, None)
     assert len(failing.shown()) == SHOWN
     assert failing.shown()[0][1] == "no"
@@ -72,7 +76,7 @@ def test_many_failures_cost_no_more_than_they_are(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each entry of ten thousand endpoints may be refused, pass after pass, while the agent has other work."""
-    many = [Failure(SetSelf("nx-1", f"{n}", "192.0.2.2"), number, "no") for n in range(1_000)]
+    many = [Failure(SetEntry(("self", ("nx-1", f"{n}")), "192.0.2.2"), number, "no") for n in range(1_000)]
     comparisons = 0
 
     def counted(one: Failure, other: object) -> bool:

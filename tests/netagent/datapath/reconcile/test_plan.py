@@ -11,19 +11,14 @@ from hypothesis import strategies as st
 
 from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.operations import (
-    AddFlood,
     CreateDevice,
     DeleteAddress,
     DeleteDevice,
-    DeleteFlood,
-    DeleteMaster,
-    DeleteNeighbour,
-    DeleteSelf,
+    DeleteEntry,
+    Operation,
     RenameDevice,
     SetDevice,
-    SetMaster,
-    SetNeighbour,
-    SetSelf,
+    SetEntry,
     after,
     device_of,
 )
@@ -162,11 +157,12 @@ def test_veths_are_neither_made_nor_deleted(desired: KernelState, observed: Kern
 
 @given(DESIRED, OBSERVED)
 def test_additions_come_before_removals(desired: KernelState, observed: KernelState) -> None:
-    removals = DeleteMaster | DeleteSelf | DeleteFlood | DeleteNeighbour | DeleteAddress
     operations = plan(desired, observed)
     while operations and isinstance(operations[0], RenameDevice | DeleteDevice):
         operations.pop(0)  # what stands in the way of the same name
-    is_removal = [isinstance(operation, removals | DeleteDevice) for operation in operations]
+    is_removal = [
+        isinstance(operation, DeleteEntry | DeleteAddress | DeleteDevice) for operation in operations
+    ]
     assert is_removal == sorted(is_removal)
 
 
@@ -188,24 +184,20 @@ def test_no_prefix_leaves_two_paths_or_a_path_of_neither_state(
 @given(DESIRED)
 def test_arp_is_answered_only_once_the_way_is_laid(desired: KernelState) -> None:
     operations = plan(desired, KernelState())
-    order = [SetSelf, SetMaster, SetNeighbour]
-    kinds = [order.index(type(o)) for o in operations if type(o) in order]
-    assert kinds == sorted(kinds)
-    removals = [
-        type(o)
-        for o in plan(KernelState(devices=desired.devices), desired)
-        if not isinstance(o, DeleteAddress | DeleteFlood)
-    ]
-    order = [DeleteNeighbour, DeleteMaster, DeleteSelf]
-    assert removals == sorted(removals, key=order.index)
+    order = ["self", "master", "neighbour"]
+    tables = [o.key[0] for o in operations if isinstance(o, SetEntry) and o.key[0] in order]
+    assert tables == sorted(tables, key=order.index)
+    operations = plan(KernelState(devices=desired.devices), desired)
+    tables = [o.key[0] for o in operations if isinstance(o, DeleteEntry) and o.key[0] in order]
+    assert tables == sorted(tables, key=order.index, reverse=True)
 
 
 @given(DESIRED, OBSERVED)
 def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observed: KernelState) -> None:
     """Where a stream of multicast runs, hosts that come and go beside it cost it nothing."""
     operations = plan(desired, observed)
-    removed = {(o.device, o.underlay) for o in operations if isinstance(o, DeleteFlood)}
-    added = {(o.device, o.underlay) for o in operations if isinstance(o, AddFlood)}
+    removed = {o.key[1] for o in operations if isinstance(o, DeleteEntry) and o.key[0] == "flood"}
+    added = {o.key[1] for o in operations if isinstance(o, SetEntry) and o.key[0] == "flood"}
     assert not removed & ({*desired.floods} | added)
     rebuilt = {device_of(o) for o in operations if isinstance(o, DeleteDevice)}
     assert {key for key in added & {*observed.floods} if key[0] not in rebuilt} == set()
@@ -213,6 +205,10 @@ def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observe
 
 def entry_keys(*states: KernelState) -> set[EntryKey]:
     return {(table, place) for table in TABLES for state in states for place in state.table(table)}
+
+
+def kind_of(operation: Operation) -> tuple[type[Operation], str]:
+    return type(operation), operation.key[0] if isinstance(operation, SetEntry | DeleteEntry) else ""
 
 
 @given(DESIRED, OBSERVED, st.sets(st.sampled_from([*BRIDGES, *TUNNELS, *VETHS])))
@@ -236,8 +232,7 @@ def test_a_plan_for_the_entries_that_differ_is_the_plan(
             within = plan_within(desired, standing, asked, are_devices_settled=is_settled)
             assert within is not None
             assert Counter(within) == Counter(whole)
-            order = [type(operation) for operation in whole]
-            assert [type(operation) for operation in within] == order
+            assert [kind_of(operation) for operation in within] == [kind_of(operation) for operation in whole]
     assert plan_within(desired, standing, ()) == []
 
 
@@ -278,8 +273,8 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
         DeleteDevice("nx-1"),
         CreateDevice(new),
         SetDevice(new, ("master", "port", "up")),
-        SetSelf("nx-1", MACS[1], "192.0.2.2"),
-        SetMaster("na-1", MACS[1], "nx-1"),
+        SetEntry(("self", ("nx-1", MACS[1])), "192.0.2.2"),
+        SetEntry(("master", ("na-1", MACS[1])), "nx-1"),
     ]
     moved = replace(old, tunnel=replace(tunnel, local="192.0.2.9"))
     assert plan(KernelState(devices={"na-1": bridge, "nx-1": moved}, **entries), before) == [
@@ -299,7 +294,7 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
         DeleteDevice("nx-1"),
         CreateDevice(new),
         SetDevice(new, ("up",)),
-        SetSelf("nx-1", MACS[1], "2001:db8::2"),
+        SetEntry(("self", ("nx-1", MACS[1])), "2001:db8::2"),
     ]
     assert plan_within(wanted, before, [("self", ("nx-1", MACS[1]))]) is None
 
