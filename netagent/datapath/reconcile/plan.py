@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
-from netagent.datapath.reconcile.drift import other_objects, renames
 from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.operations import (
     CreateDevice,
@@ -61,10 +61,15 @@ def planning(
 ) -> Pieces[list[Operation]]:
     """Do the same in slices, sorted or not. Costs as much as both states hold."""
     operations: list[Operation] = [
-        RenameDevice(stray, name) for stray, name in sorted(renames(desired, observed).items())
+        RenameDevice(stray, name) for stray, name in sorted(_renames(desired, observed).items())
     ]
     observed = yield from doing(observed, operations)
-    desired = reachable(desired, observed)
+    missing = {
+        name: None
+        for name, device in desired.devices.items()
+        if device.kind is LinkKind.VETH and name not in observed.devices
+    }
+    desired = replace(desired, devices=assigned(desired.devices, missing))
     yield
     unfit: list[Operation] = [
         DeleteDevice(name)
@@ -80,11 +85,10 @@ def planning(
         for name, device in observed.devices.items()
         if name not in desired.devices and device.kind is not LinkKind.VETH
     }
-    additions, removals = yield from _entry_changes(desired, observed, superfluous, is_sorted=is_sorted)
+    keys = yield from _differing_keys(desired, observed, superfluous)
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
     operations += [SetRoute(*key) for key in sorted(desired.addresses & observed.unrouted)]
-    operations += additions
-    operations += removals
+    operations += yield from _entry_operations(desired, observed, sorted(keys) if is_sorted else keys)
     operations += [
         DeleteAddress(*key)
         for key in sorted(observed.addresses - desired.addresses)
@@ -126,21 +130,7 @@ def planning_within(
         name: desired.devices[name] for name in names if name in desired.devices and name in observed.devices
     }
     operations = _device_changes(present, observed)
-    additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
-    removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}
-    for number, key in enumerate(keys, 1):
-        wanted, there = desired.entry(key), observed.entry(key)
-        if key[0] == "master" and wanted not in observed.devices:
-            wanted = None  # its veth does not exist yet
-        if wanted is not None and wanted != there:
-            additions[key[0]].append(SetEntry(key, wanted))
-        elif wanted is None and there is not None:
-            removals[key[0]].append(DeleteEntry(key, there))
-        if number % _ENTRIES_PER_SLICE == 0:
-            yield
-    for changes in (*additions.values(), *removals.values()):
-        operations += changes
-    return operations
+    return operations + (yield from _entry_operations(desired, observed, keys))
 
 
 def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterable[str]) -> bool:
@@ -158,24 +148,7 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
             or _must_be_recreated(device, present)
         ):
             return False
-    return not has_other_names or not renames(desired, observed)
-
-
-def reachable(desired: KernelState, observed: KernelState) -> KernelState:
-    """Return `desired` without the veths that do not exist, and without the entries on them."""
-    missing = {
-        name
-        for name, device in desired.devices.items()
-        if device.kind is LinkKind.VETH and name not in observed.devices
-    }
-    if not missing:
-        return desired
-    unreached = dict.fromkeys(key for key, port in desired.masters.items() if port in missing)
-    return replace(
-        desired,
-        devices=assigned(desired.devices, dict.fromkeys(missing)),
-        masters=assigned(desired.masters, unreached),
-    )
+    return not has_other_names or not _renames(desired, observed)
 
 
 def _must_be_recreated(desired: Device, observed: Device) -> bool:
@@ -220,22 +193,81 @@ def _differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
     return tuple(field for field in FIELDS if field in fields)
 
 
-def _entry_changes(
-    desired: KernelState, observed: KernelState, going: set[str], *, is_sorted: bool
-) -> Pieces[tuple[list[Operation], list[Operation]]]:
-    """Return entries to set, and those to remove; entries of a device that is removed go with it."""
-    additions: list[Operation] = []
-    removals: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
+def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]) -> Pieces[list[EntryKey]]:
+    """Return the entries that differ, without those that go with the devices `going`."""
+    keys: list[EntryKey] = []
     for table in ENTRY_KINDS:
         wanted, there = desired.table(table), observed.table(table)
-        for number, (place, value) in enumerate(sorted(wanted.items()) if is_sorted else wanted.items()):
+        if wanted is there:
+            continue
+        for number, (place, value) in enumerate(wanted.items()):
             if there.get(place) != value:
-                additions.append(SetEntry((table, place), value))
+                keys.append((table, place))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
-        for number, (place, value) in enumerate(sorted(there.items()) if is_sorted else there.items()):
+        for number, (place, value) in enumerate(there.items()):
             if place not in wanted and place[0] not in going and value not in going:
-                removals[table].append(DeleteEntry((table, place), value))
+                keys.append((table, place))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
-    return additions, [operation for table in reversed(ENTRY_KINDS) for operation in removals[table]]
+    return keys
+
+
+def _entry_operations(
+    desired: KernelState, observed: KernelState, keys: Iterable[EntryKey]
+) -> Pieces[list[Operation]]:
+    """Return what makes these entries as desired: first those to set, then those to remove, by table."""
+    additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
+    removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}
+    for number, key in enumerate(keys, 1):
+        wanted, there = desired.entry(key), observed.entry(key)
+        if key[0] == "master" and wanted not in observed.devices:
+            wanted = None  # its veth does not exist yet
+        if wanted is not None and wanted != there:
+            additions[key[0]].append(SetEntry(key, wanted))
+        elif wanted is None and there is not None:
+            removals[key[0]].append(DeleteEntry(key, there))
+        if number % _ENTRIES_PER_SLICE == 0:
+            yield
+    return [*chain.from_iterable(additions.values()), *chain.from_iterable(removals.values())]
+
+
+def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> list[str]:
+    """Return names that do not mean the same object in both: only these need a comparison."""
+    if before is after:
+        return []
+    changed = [name for name, device in before.items() if after.get(name) is not device]
+    return changed + [name for name in after if name not in before]
+
+
+def _renames(wanted: KernelState, seen: KernelState) -> dict[str, str]:
+    """Map present names to wanted ones, for devices that their alias shows to be wanted."""
+    absent = [name for name in wanted.devices if name not in seen.devices]
+    if not absent:
+        return {}
+    missing = {(wanted.devices[name].kind, wanted.devices[name].alias): name for name in absent}
+    extra = [name for name in seen.devices if name not in wanted.devices]
+    strays = {(seen.devices[name].kind, seen.devices[name].alias): name for name in extra}
+    return {strays[mark]: name for mark, name in missing.items() if mark in strays}
+
+
+def may_cost_entries(before: KernelState, after: KernelState) -> bool:
+    """Return whether changes of devices may have removed entries, apart from the one entry of each veth's guest."""
+    if before.addresses != after.addresses:
+        return True
+    names = other_objects(before.devices, after.devices)
+    pairs = ((before.devices.get(name), after.devices.get(name)) for name in names)
+    return any(old != new and LinkKind.VETH not in {d.kind for d in (old, new) if d} for old, new in pairs)
+
+
+def guest_keys(
+    desired: KernelState, before: Mapping[str, Device], after: Mapping[str, Device]
+) -> set[EntryKey]:
+    """Return the keys of entries that vanish with the veths that changed."""
+    names = other_objects(before, after)
+    changed = (desired.devices.get(n) for n in names if before.get(n) != after.get(n))
+    return {
+        ("master", (veth.master, veth.guest_mac))
+        for veth in changed
+        if veth and veth.master and veth.guest_mac
+    }

@@ -30,8 +30,6 @@ from netagent.datapath.reconcile.drift import (
     Drift,
     comparing,
     damages_within,
-    guest_keys,
-    may_cost_entries,
 )
 from netagent.datapath.reconcile.failures import Failures, RetryPlan, explained
 from netagent.datapath.reconcile.observe import (
@@ -47,7 +45,7 @@ from netagent.datapath.reconcile.observe import (
     ports_of,
 )
 from netagent.datapath.reconcile.operations import Operation, device_of, doing, takes_ipv6
-from netagent.datapath.reconcile.plan import planning, planning_within
+from netagent.datapath.reconcile.plan import guest_keys, may_cost_entries, planning, planning_within
 from netagent.datapath.reconcile.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
 from netagent.log import Limited

@@ -57,6 +57,10 @@ def with_device(device: Device) -> KernelState:
         (with_device(replace(TUNNEL, port=CONTAINER_PORT)), ["port-altered nx-1"]),
         (with_device(replace(BRIDGE, mac=OTHER, mtu_bytes=1)), ["mac-changed na-1", "mtu-changed na-1"]),
         (with_device(replace(BRIDGE, alias="")), ["device-altered na-1"]),
+        (
+            with_device(replace(TUNNEL, tunnel=Tunnel(vni=2, port=4799, local="192.0.2.1"))),
+            ["device-altered nx-1"],
+        ),
         (replace(WHOLE, unrouted=WHOLE.addresses), ["route-deleted to 10.0.0.0/24 by na-1"]),
         (
             replace(with_device(replace(VETH, master=None, port=None)), masters={("na-1", OTHER): "nx-1"}),

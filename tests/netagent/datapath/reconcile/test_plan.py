@@ -22,7 +22,7 @@ from netagent.datapath.reconcile.operations import (
     after,
     device_of,
 )
-from netagent.datapath.reconcile.plan import plan, plan_within, reachable
+from netagent.datapath.reconcile.plan import plan, plan_within
 from netagent.datapath.state import (
     CONTAINER_PORT,
     FLOODED_TUNNEL_PORT,
@@ -135,6 +135,16 @@ def without_spare_veths(state: KernelState, desired: KernelState) -> KernelState
     """`state` less the veths that `desired` does not have: a plan leaves these where they are."""
     spare = {n for n, d in state.devices.items() if d.kind is LinkKind.VETH and n not in desired.devices}
     return replace(state, devices={n: d for n, d in state.devices.items() if n not in spare})
+
+
+def reachable(desired: KernelState, observed: KernelState) -> KernelState:
+    """`desired` without the veths that do not exist, and without the entries that lead to them."""
+    missing = {n for n, d in desired.devices.items() if d.kind is LinkKind.VETH and n not in observed.devices}
+    return replace(
+        desired,
+        devices={n: d for n, d in desired.devices.items() if n not in missing},
+        masters={key: port for key, port in desired.masters.items() if port not in missing},
+    )
 
 
 @given(DESIRED)
