@@ -36,7 +36,7 @@ from netagent.endpoints import resolv_conf
 from netagent.endpoints.drain import DRAIN_S
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called, target_shown
 from netagent.endpoints.network_defaults import shortcoming
-from netagent.endpoints.targets import netns_name_of
+from netagent.endpoints.targets import named_netns
 from netagent.endpoints.validation import noted_endpoint
 from netagent.errors import FailedError, InputError, NotFoundError
 from netagent.journal.rows import LocalEndpointRow
@@ -202,10 +202,10 @@ class AgentCommands:
         is_id = any(row.endpoint_id.startswith(target) for row in self._rows())
         if named or is_id or cluster.live.view.endpoints_named(target):
             # The same container in several networks is one container.
-            is_one = len({row.netns_path for row in named}) == 1
+            is_one = len({row.netns and row.netns.path for row in named}) == 1
             row = named[0] if is_one else local_endpoint_called(cluster.live, target)
             # The runtime's name of a container is not a target.
-            target = row.netns_path if row.origin else row.target
+            target = row.netns.path if row.origin and row.netns else row.target
         return await self.attach(AttachRequest(target=target, network=network))
 
     async def network_disconnect(self, network: str, target: str) -> schema.Detached:
@@ -232,7 +232,7 @@ class AgentCommands:
     async def attach(self, request: AttachRequest) -> schema.Endpoint:
         """Attach a sandbox to a network."""
         row, created = await self._cluster().endpoints.attach(request)
-        netns_name = "" if row.origin else netns_name_of(row.netns_path)  # a runtime writes its own files
+        netns_name = named_netns(row)
         found = resolv_conf.shortcoming(netns_name) if netns_name else None
         warnings: list[schema.Notice] = (
             [] if found is None else [{"code": "resolv-conf", "message": found[0], "cure": found[1]}]
@@ -402,7 +402,8 @@ class AgentCommands:
         cluster = self._cluster()
         rows = [*cluster.live.fenced.values(), *self._rows()]
         facts = {
-            row.endpoint_id: LocalFacts(target_shown(row), row.ifname, row.links, row.publish) for row in rows
+            row.endpoint_id: LocalFacts(target_shown(row), row.ifname or "", row.links, row.publish)
+            for row in rows
         }
         known = overview or cluster.gossip.remote_networks.local_overview
         unknown = {gap.network_id for gap in known.gaps if not gap.is_old}

@@ -42,13 +42,13 @@ from netagent.doctor.checks.resolver_checks import (
 from netagent.doctor.facts.host_facts import FactSources, gather_host
 from netagent.doctor.facts.netns_inspect import visit_all
 from netagent.doctor.facts.resolver_query import ask_inside
-from netagent.endpoints.validation import sandbox_of, sandboxes
+from netagent.endpoints.validation import sandboxes
 from netagent.errors import NetagentError
 from netagent.firewall.driver import Tables
 from netagent.firewall.element import Family
 from netagent.firewall.ruleset import ruleset_of
 from netagent.journal.reader import read_apart
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
 from netagent.model.sandbox import Sandbox
 from netagent.registry.shared_names import shared_names
@@ -140,7 +140,7 @@ async def _gather_intent(
     state = seen.state
     counts = {
         "networks": len({row.network_id for row in known.rows.values()}),
-        "containers": len({(row.netns_dev, row.netns_inode) for row in known.rows.values()}) - unseen,
+        "containers": len({row.netns_identity for row in known.rows.values()}) - unseen,
         "devices": len(state.devices),
         "entries": state.entry_count,
         "questions": asked,
@@ -218,14 +218,14 @@ def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable
 async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
     """Return the status of objects inside the containers of this host, and the number of containers for which no
     time was left."""
-    rows = [row for row in known.rows.values() if row.stage is Stage.PUBLISHED and row.netns_inode]
+    rows = [row for row in known.rows.values() if row.is_published]
     seen = await visit_all(rows, patience_s=VISITS_S)
     lines: list[ObjectStatus] = []
     for row in rows:
-        facts = seen.get((row.netns_dev, row.netns_inode))
+        facts = seen.get(row.netns.identity) if row.netns else None
         if facts is not None:
             lines += inside_lines(row, known.rows.values(), known.view, facts)
-    wanted = {(row.netns_dev, row.netns_inode) for row in rows}
+    wanted = {row.netns_identity for row in rows}
     return list(dict.fromkeys(lines)), len(wanted - seen.keys())
 
 
@@ -256,11 +256,7 @@ async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
 
 def _askers(known: Snapshot) -> list[LocalEndpointRow]:
     """Choose some sandboxes, and one endpoint of each."""
-    by_box = {
-        sandbox_of(row): row
-        for row in known.rows.values()
-        if row.stage is Stage.PUBLISHED and row.netns_inode
-    }
+    by_box = {row.sandbox_id: row for row in known.rows.values() if row.is_published}
     rows = list(by_box.values())
     return rows if len(rows) <= MAX_ASKED_SANDBOXES else random.sample(rows, MAX_ASKED_SANDBOXES)
 
@@ -303,8 +299,9 @@ def _names(view: RegistryView, endpoint: EndpointView, network: str, domain: str
 async def _faults(
     source: ZoneSource, row: LocalEndpointRow, questions: list[ResolverQuestion]
 ) -> list[NameFault]:
+    if (box := row.sandbox_id) is None:
+        return []
     said = await ask_inside(row, questions)
-    box = sandbox_of(row)
     texts = [(question, fault(expected(source, question, box), said[question])) for question in questions]
     return [NameFault(question.name, row.target, text) for question, text in texts if text]
 

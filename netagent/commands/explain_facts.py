@@ -110,9 +110,7 @@ async def _replies(
     """Return DNS replies as the endpoint's own container gets them, else as the first container of this host in its
     network does."""
     rows = evidence.rows.values()
-    asker = own or next(
-        (row for row in rows if row.network_id == endpoint.network_id and row.netns_inode), None
-    )
+    asker = own or next((row for row in rows if row.network_id == endpoint.network_id and row.netns), None)
     if asker is None:
         return None
     return await ask_inside(asker, [question for question, _ in questions_about(endpoint, names)])

@@ -15,7 +15,7 @@ from netagent.control.present import Presenter
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.endpoints.find import local_endpoint_called
-from netagent.endpoints.validation import sandbox_of, sandboxes
+from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
@@ -36,7 +36,7 @@ _MAX_MEANT: Final = 3
 async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:
     """Ask a zone source like the resolver's, over the present table. Raises InputError, NotFoundError."""
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
-    sandbox_id = sandbox_of(asker) if asker else HOST_VIEW
+    sandbox_id = (asker.sandbox_id if asker else None) or HOST_VIEW
     view = cluster.live.view
     explained = await _explained(cluster, view, (name, rtype), sandbox_id)
     found = _lookup(explained, asker.endpoint_id if asker else "")
@@ -128,7 +128,7 @@ async def _explained(
             hint="use one of " + ", ".join(TYPES),
         )
     rows = cluster.live.rows
-    beside = [row for row in rows.values() if sandbox_of(row) == sandbox_id]
+    beside = [row for row in rows.values() if row.sandbox_id == sandbox_id]
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
     try:
         return await piece_by_piece(
@@ -140,7 +140,7 @@ async def _explained(
                 rtype=rtype,
                 sandbox_id=sandbox_id,
                 beyond=beyond,
-                behind_runtime=any(row.behind_runtime for row in beside),
+                behind_runtime=any(row.netns is not None and row.netns.behind_runtime for row in beside),
             )
         )
     except DnsError as error:

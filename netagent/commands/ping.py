@@ -24,7 +24,6 @@ from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.ping_probe import connect, echo, no_route
 from netagent.endpoints.find import local_endpoint_called
-from netagent.endpoints.validation import sandbox_of
 from netagent.errors import InputError, NotFoundError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import HostId
@@ -90,7 +89,7 @@ async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: Forei
 def _asker(cluster: Cluster, text: str) -> LocalEndpointRow:
     """Find a container by the name of an endpoint. Endpoints of one container that share a name count as one."""
     named = [row for row in cluster.live.rows.values() if row.name == text]
-    is_one = len({sandbox_of(row) for row in named if row.netns_inode}) == 1
+    is_one = len({row.sandbox_id for row in named if row.netns}) == 1
     return named[0] if is_one else local_endpoint_called(cluster.live, text)
 
 
@@ -327,7 +326,7 @@ def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
 
 def _within(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -> LocalEndpointRow:
     """Return the container's endpoint in the network of `endpoint`, if it has one, else `row`."""
-    mates = (one for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row))
+    mates = (one for one in evidence.rows.values() if one.sandbox_id == row.sandbox_id)
     return next((mate for mate in mates if mate.network_id == endpoint.network_id), row)
 
 
@@ -343,7 +342,7 @@ def _way_out(evidence: Evidence, row: LocalEndpointRow) -> Hop:
     networks = [
         evidence.view.networks.get(one.network_id)
         for one in evidence.rows.values()
-        if sandbox_of(one) == sandbox_of(row)
+        if one.sandbox_id == row.sandbox_id
     ]
     open_ones = [one.unique_name for one in networks if one is not None and not one.record.internal]
     if not open_ones:
@@ -371,7 +370,7 @@ def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -
     network, own = view.networks.get(endpoint.network_id), view.endpoints.get(row.endpoint_id)
     name = network.unique_name if network is not None else endpoint.network_id[:8]
     thing = f"network {name}"
-    beside = {one.network_id for one in evidence.rows.values() if sandbox_of(one) == sandbox_of(row)}
+    beside = {one.network_id for one in evidence.rows.values() if one.sandbox_id == row.sandbox_id}
     if endpoint.network_id not in beside:
         says, fix = (
             f"{row.name} is not in it, and networks are isolated from each other",

@@ -154,7 +154,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     }
     status["dns"] = {
         "running": bool(resolver["running"]),
-        "sandboxes": len({(row.netns_dev, row.netns_inode) for row in cluster.live.rows.values()}),
+        "sandboxes": len({row.netns_identity for row in cluster.live.rows.values()}),
         "queries": counters.get("queries", 0),
     }
     status["drift"] = {

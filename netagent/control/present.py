@@ -164,7 +164,7 @@ class Presenter:
             "compose_project": label_of(record.labels, COMPOSE_PROJECT),
             "compose_service": label_of(record.labels, COMPOSE_SERVICE),
             "target": local.target if local else "",
-            "ifname": local.ifname if local else "",
+            "ifname": (local.ifname or "") if local else "",
             "links": [{"service": link.service, "alias": link.alias} for link in local.links]
             if local
             else [],

@@ -48,7 +48,6 @@ from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
-from netagent.journal.rows import Stage
 from netagent.membership.gossip import Gossip, open_ports
 from netagent.membership.host_record import HostRecordKeeper, host_record
 from netagent.membership.restore import RestoredState, restore
@@ -257,7 +256,9 @@ class Cluster:
         to containers that ended with an earlier boot."""
         host = self.live.view.hosts.get(self._local)
         withdrawn = host is not None and host.record is not None and host.record.going_down
-        lost = (row.stage is Stage.PUBLISHED and row.boot_id != boot for row in self.live.rows.values())
+        lost = (
+            row.is_published and row.netns and row.netns.boot_id != boot for row in self.live.rows.values()
+        )
         return withdrawn or any(lost)
 
     # -- running -----------------------------------------------------------------------------------------------

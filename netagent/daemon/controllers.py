@@ -17,7 +17,7 @@ from netagent.daemon.host_kernel import HostKernel
 from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import DesiredChange
-from netagent.endpoints.validation import has_default_route, sandbox_of, sandboxes
+from netagent.endpoints.validation import has_default_route, sandboxes
 from netagent.firewall.inputs import FirewallInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
@@ -154,13 +154,14 @@ class SandboxBuilder:
             self._boxes = Map(sandboxes(rows.values(), internal))
             return self._boxes
         versions = (known.get(one) for one in touched for known in (rows, seen[0]))
-        for row in {sandbox_of(row): row for row in versions if row is not None and row.netns_inode}.values():
-            found = sandboxes(rows.mates_of(row), internal)
-            box, known = found.get(sandbox_of(row)), self._boxes.get(sandbox_of(row))
+        for netns in {row.netns for row in versions if row is not None and row.netns is not None}:
+            sandbox_id = netns.sandbox_id
+            box = sandboxes(rows.in_sandbox(netns), internal).get(sandbox_id)
+            known = self._boxes.get(sandbox_id)
             if box is None and known is not None:
-                self._boxes = self._boxes.delete(sandbox_of(row))
+                self._boxes = self._boxes.delete(sandbox_id)
             elif box is not None and box != known:
-                self._boxes = self._boxes.set(sandbox_of(row), box)
+                self._boxes = self._boxes.set(sandbox_id, box)
         return self._boxes
 
 

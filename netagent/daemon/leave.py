@@ -16,7 +16,6 @@ from netagent.endpoints.lifecycle import Endpoints
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import hand_on
 from netagent.journal.journal import Journal
-from netagent.journal.rows import Stage
 from netagent.membership.gossip import Gossip
 from netagent.membership.host_record import HostRecordKeeper
 from netagent.registry.state_store import StateStore
@@ -74,7 +73,7 @@ class Leave:
     async def _withdrawal(self, drain_s: float) -> None:
         """Wait until no client is led here any more and those that were are done. Returns at once when there are
         none."""
-        rows = [row for row in self.live.rows.values() if row.stage is Stage.PUBLISHED]
+        rows = [row for row in self.live.rows.values() if row.is_published]
         if rows and self.withdrawal.others():
             await self.withdrawal.wait_host_hidden()
             await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)

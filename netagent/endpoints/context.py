@@ -29,18 +29,17 @@ from netagent.endpoints.validation import (
     is_told,
     links_told,
     record_of,
-    sandbox_of,
     without_names,
 )
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.ipam.allocator import Allocator
 from netagent.journal import statements
 from netagent.journal.journal import Journal
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.membership.participation import Participation, RecordPublisher
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
-from netagent.model.sandbox import SandboxId
+from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 from netagent.projection.datapath_input import local_endpoint
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView
@@ -131,22 +130,19 @@ class EndpointContext:
 
     # -- locks -------------------------------------------------------------------------------------------------
 
-    def origin_lock(self, origin: str) -> contextlib.AbstractAsyncContextManager[None]:
-        """Lock the endpoint of a runtime's origin; endpoints attached by hand have none to lock."""
-        return self.locks.held(origin) if origin else contextlib.nullcontext()
-
-    def sandbox_lock(self, identity: tuple[int, int]) -> contextlib.AbstractAsyncContextManager[None]:
-        """Lock a namespace; there is nothing to lock before it is known."""
-        return self.locks.held(identity) if identity != (0, 0) else contextlib.nullcontext()
+    def locked(self, key: str | NetnsIdentity | None) -> contextlib.AbstractAsyncContextManager[None]:
+        """Lock the endpoint of a runtime's origin, or a namespace. There is nothing to lock where an endpoint was
+        attached by hand, or before its namespace is known."""
+        return contextlib.nullcontext() if key is None else self.locks.held(key)
 
     @asynccontextmanager
     async def held(self, row: LocalEndpointRow) -> AsyncIterator[LocalEndpointRow | None]:
         """Yield the endpoint as it is now (None: gone) while the caller holds the locks of origin and sandbox."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.origin_lock(row.origin))
+            await stack.enter_async_context(self.locked(row.origin))
             # The previous holder of the origin's lock may have bound the endpoint to a namespace.
             row = self.live.rows.get(row.endpoint_id, row)
-            await stack.enter_async_context(self.sandbox_lock((row.netns_dev, row.netns_inode)))
+            await stack.enter_async_context(self.locked(row.netns_identity))
             yield self.live.rows.get(row.endpoint_id)
 
     def record(self, row: LocalEndpointRow) -> EndpointRecord:
@@ -162,7 +158,7 @@ class EndpointContext:
         news = [
             record
             for mate in self.live.rows.mates_of(row)
-            if mate.stage is Stage.PUBLISHED
+            if mate.is_published
             and mate.endpoint_id != row.endpoint_id
             and not is_told(self.live.view, record := self.record(mate))
         ]
@@ -202,14 +198,17 @@ class EndpointContext:
             other.endpoint_id != except_for for other in self.live.rows.called(network_id, name)
         )
 
-    def free_name(self, row: LocalEndpointRow, wanted: str) -> str:
-        """Return `wanted`, with a part of the endpoint's id appended if another endpoint has that name.
+    def free_name(
+        self, network_id: NetworkId, wanted: str, endpoint_id: EndpointId, *, now: str | None = None
+    ) -> str:
+        """Return `wanted`, with a part of the endpoint's id appended if another endpoint has that name. `now`: its
+        name until now.
 
         For names from a runtime: a name that is in use must not prevent its container from starting."""
-        if not self.is_name_taken(row.network_id, wanted, except_for=row.endpoint_id):
+        if not self.is_name_taken(network_id, wanted, except_for=endpoint_id):
             return wanted
-        other = f"{wanted[: MAX_NAME - 5]}-{row.endpoint_id[:4]}"
-        if other != row.name:
+        other = f"{wanted[: MAX_NAME - 5]}-{endpoint_id[:4]}"
+        if other != now:
             logger.warning(
                 "the name %s is already used on this host in that network: using %s", wanted, other
             )
@@ -219,10 +218,8 @@ class EndpointContext:
         """True if the namespace has further endpoints."""
         return any(other.endpoint_id != row.endpoint_id for other in self.live.rows.mates_of(row))
 
-    def endpoint(self, row: LocalEndpointRow) -> LocalEndpoint:
-        """Return the row in the datapath's form, with the gateways if it carries the sandbox's default route.
-        RefusedError as for `network`."""
-        network = self.network(row.network_id)
+    def endpoint(self, row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
+        """Return the row in the datapath's form, with the gateways if it carries the sandbox's default route."""
         endpoint = local_endpoint(row, network)
         networks = self.live.view.networks
         internal = frozenset(one for one, known in networks.items() if known.record.internal)
@@ -262,16 +259,16 @@ class EndpointContext:
                 thing=name,
             )
 
-    async def open_resolver(self, row: LocalEndpointRow, fd: int, undo: Rollback) -> None:
-        """Start the resolver in the row's sandbox, whose namespace is `fd`."""
-        parts, sandbox = self.parts, sandbox_of(row)
+    async def open_resolver(self, row: LocalEndpointRow, netns: Netns, fd: int, undo: Rollback) -> None:
+        """Start the resolver in the row's namespace, which is open as `fd`."""
+        resolvers = self.parts.resolvers
         if not self.others_in_sandbox(row):
-            undo.push("resolver", lambda: parts.resolvers.remove_sandbox(sandbox))
-        await parts.resolvers.ensure_listening(sandbox, fd, behind_runtime=row.behind_runtime)
+            undo.push("resolver", lambda: resolvers.remove_sandbox(netns.sandbox_id))
+        await resolvers.ensure_listening(netns.sandbox_id, fd, behind_runtime=netns.behind_runtime)
 
-    async def publish(self, row: LocalEndpointRow) -> LocalEndpointRow:
+    async def publish(self, row: LocalEndpointRow, stage: Published) -> LocalEndpointRow:
         """Publish the record, and mark the row as published in the same write: the last step, with no undo."""
-        row = dataclasses.replace(row, stage=Stage.PUBLISHED)
+        row = dataclasses.replace(row, stage=stage)
         replaced = fenced_by(self.live.fenced, row)
         also = [*statements.save_endpoint(row), *(statements.unfence(one) for one in replaced)]
         await self.parts.publisher.change(put=[self.record(row)], also=also)
@@ -288,14 +285,15 @@ class EndpointContext:
 
         The write that withdraws the name also marks the endpoint as only reserved, so that a restart does not
         complete it again."""
-        row = dataclasses.replace(row, stage=Stage.RESERVED)
+        if isinstance(row.stage, Published):
+            row = dataclasses.replace(row, stage=Bound(row.stage.netns, row.stage.ifname))
         # Not `save`, which is refused on a full disk: detaching frees space.
         await self.parts.publisher.change(withdraw=[record_of(row)], also=statements.save_endpoint(row))
         self.live.set_row(row)
         self.half_removed.add(row.endpoint_id)
         await self.settle()
-        if row.netns_inode and not self.others_in_sandbox(row):
-            await self.parts.resolvers.remove_sandbox(sandbox_of(row))
+        if row.netns is not None and not self.others_in_sandbox(row):
+            await self.parts.resolvers.remove_sandbox(row.netns.sandbox_id)
         await self.parts.attacher.unbind(row.endpoint_id)
         await self._hand_way_out_on(row)
         return row
@@ -303,10 +301,11 @@ class EndpointContext:
     async def _hand_way_out_on(self, row: LocalEndpointRow) -> None:
         """Move the default route to the sandbox's next endpoint."""
         for mate in self.live.rows.mates_of(row):
-            if mate.stage is not Stage.PUBLISHED or not netns_is(mate):
+            if not mate.is_published or not is_at_its_path(mate):
                 continue
             try:
-                endpoint, record = self.endpoint(mate), self.network(mate.network_id).record
+                network = self.network(mate.network_id)
+                endpoint, record = self.endpoint(mate, network), network.record
                 if endpoint.gateways:
                     await self.parts.attacher.bind(endpoint, vni=record.vni, mtu_bytes=record.mtu_bytes)
             except NetagentError as error:  # netagent.endpoints.interfaces repairs it later
@@ -335,20 +334,12 @@ class EndpointContext:
     def refresh_resolv_conf(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
         """Rewrite the resolv.conf of the row's namespace for the networks that it is in; `gone`: without the
         endpoint."""
-        if not row.origin:  # a runtime writes its containers' files itself
-            self._refresh_file(
-                targets.netns_name_of(row.netns_path), except_for=row.endpoint_id if gone else None
-            )
-
-    def leave_netns_name(self, row: LocalEndpointRow) -> None:
-        """The row's namespace lost its name but still exists: rewrite the name's file for its present holder."""
-        if not row.origin:
-            self._refresh_file(targets.netns_name_of(row.netns_path))
+        self._refresh_file(targets.named_netns(row), except_for=row.endpoint_id if gone else None)
 
     def remove_stale_resolv_confs(self) -> None:
         """Remove the files of names that no endpoint of this host uses: the journal was lost, or restored from a
         backup."""
-        used = {targets.netns_name_of(row.netns_path) for row in self.live.rows.values() if not row.origin}
+        used = {targets.named_netns(row) for row in self.live.rows.values()}
         for netns_name in resolv_conf.written_names():
             if netns_name not in used:
                 logger.info("removing the resolv.conf of %s, which no endpoint uses", netns_name)
@@ -365,11 +356,9 @@ class EndpointContext:
             row
             for row in (self.live.rows.in_namespace(identity) if identity is not None else ())
             # An inode number means nothing in another boot.
-            if row.boot_id == self.parts.boot_id and row.endpoint_id != except_for
+            if row.netns and row.netns.boot_id == self.parts.boot_id and row.endpoint_id != except_for
         ]
-        is_named = any(
-            targets.netns_name_of(mate.netns_path) == netns_name and not mate.origin for mate in mates
-        )
+        is_named = any(targets.named_netns(mate) == netns_name for mate in mates)
         networks = [
             self.live.view.networks[mate.network_id].unique_name
             for mate in mates
@@ -395,7 +384,7 @@ class EndpointContext:
         with trio.move_on_after(SETTLED_S):
             await self.parts.projection.wait_followed(self.live.revision)
 
-    def name_in(self, identity: tuple[int, int]) -> str:
+    def name_in(self, identity: NetnsIdentity) -> str:
         """Return the name of the first endpoint of a namespace; '' when it has none."""
         return next((row.name for row in self.live.rows.in_namespace(identity)), "")
 
@@ -416,7 +405,7 @@ def drawn_id() -> EndpointId:
     return EndpointId(os.urandom(16).hex())
 
 
-def identity_at(path: str) -> tuple[int, int] | None:
+def identity_at(path: str) -> NetnsIdentity | None:
     """Return device and inode of the namespace at this path now; None when there is none."""
     try:
         status = Path(path).stat()
@@ -425,9 +414,9 @@ def identity_at(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def netns_is(row: LocalEndpointRow) -> bool:
+def is_at_its_path(row: LocalEndpointRow) -> bool:
     """True while the path still leads to the namespace that the endpoint was attached to."""
-    return identity_at(row.netns_path) == (row.netns_dev, row.netns_inode)
+    return row.netns is not None and identity_at(row.netns.path) == row.netns.identity
 
 
 async def as_async(step: Callable[[], object]) -> None:

@@ -36,6 +36,5 @@ async def drain(rows: Iterable[LocalEndpointRow], *, at_least_s: float, at_most_
 
 
 async def _is_talked_to(row: LocalEndpointRow) -> bool:
-    return bool(row.netns_inode) and await has_connection(
-        row.netns_path, (row.netns_dev, row.netns_inode), row.addresses
-    )
+    netns = row.netns
+    return netns is not None and await has_connection(netns.path, netns.identity, row.addresses)

@@ -11,10 +11,9 @@ import logging
 from collections.abc import Collection
 from typing import Protocol
 
-from netagent.endpoints.context import netns_is
+from netagent.endpoints.context import is_at_its_path
 from netagent.journal import statements
 from netagent.journal.journal import Journal
-from netagent.journal.rows import Stage
 from netagent.model.ids import EndpointId
 from netagent.registry.state_store import StateStore
 
@@ -30,7 +29,7 @@ class DetachesEndpoints(Protocol):
 
 async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpoints) -> int:
     """Note all endpoints, then take them down; return their number. May be called again after a failure."""
-    rows = [row for row in live.rows.values() if row.stage is Stage.PUBLISHED]
+    rows = [row for row in live.rows.values() if row.is_published]
     await journal.transaction([statements.fence(row) for row in rows])
     live.set_fenced({**live.fenced, **{row.endpoint_id: row for row in rows}})
     await endpoints.remove_all()
@@ -46,5 +45,9 @@ async def unfence(live: StateStore, journal: Journal, endpoint_ids: Collection[E
 
 async def sweep_fenced(live: StateStore, journal: Journal, boot_id: str) -> None:
     """Drop the notes of containers that are gone."""
-    gone = [key for key, row in live.fenced.items() if row.boot_id != boot_id or not netns_is(row)]
+    gone = [
+        key
+        for key, row in live.fenced.items()
+        if row.netns is None or row.netns.boot_id != boot_id or not is_at_its_path(row)
+    ]
     await unfence(live, journal, gone)

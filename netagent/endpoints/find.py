@@ -35,7 +35,7 @@ def host_called(view: RegistryView, host_id: HostId) -> str:
 def target_shown(row: LocalEndpointRow) -> str:
     """Return the target as users know it: for Docker's endpoints the container, once Docker has reported it."""
     container_id = label_of(row.labels, CONTAINER_ID)
-    if container_id and row.origin.startswith("docker:"):
+    if container_id and row.origin is not None and row.origin.startswith("docker:"):
         return f"docker:{container_id[:12]}"
     return row.target
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import trio
 
-from netagent.datapath.endpoint import netns
-from netagent.endpoints.context import EndpointParts, netns_is
+from netagent.datapath.endpoint.netns import reopened_netns
+from netagent.endpoints.context import EndpointParts, is_at_its_path
 from netagent.endpoints.fencing import sweep_fenced
 from netagent.endpoints.lifecycle import Endpoints
-from netagent.endpoints.validation import is_told, record_of, sandbox_of
+from netagent.endpoints.validation import is_told, record_of
 from netagent.errors import NetagentError
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.periodic import Turns, tick_within
@@ -90,7 +90,7 @@ class _Watch:
             del self._folders[gone]
         for folder, inhabitants in rows.folders.items():
             if folder.startswith("/proc/") or are_mounts_changed:
-                yield from (one for one, row in inhabitants.items() if not netns_is(row))
+                yield from (one for one, row in inhabitants.items() if not is_at_its_path(row))
             if not folder.startswith("/proc/"):
                 for name in self._folders.setdefault(folder, _Folder(folder)).changed():
                     yield from (row.endpoint_id for row in rows.with_path(f"{folder}/{name}"))
@@ -158,7 +158,7 @@ class GarbageCollector:
         self._unresumed.update(self.parts.live.rows)
         with trio.move_on_after(RECOVER_S):
             await self._look_around()
-        await self.parts.resolvers.keep_only({sandbox_of(row) for row in self._rows()})
+        await self.parts.resolvers.keep_only({row.sandbox_id for row in self._rows() if row.sandbox_id})
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -195,7 +195,7 @@ class GarbageCollector:
         is_old = row.endpoint_id in self._unresumed
         if row.endpoint_id in self.endpoints.steps.half_removed:
             await self._remove(row, "it was being detached")
-        elif row.stage is not Stage.PUBLISHED and not is_old:
+        elif not row.is_published and not is_old:
             return  # an attach is in progress
         elif is_old and self.endpoints.staged.adopt(row):
             if _is_known(
@@ -203,7 +203,7 @@ class GarbageCollector:
             ):  # the agent died between publishing it and marking it as published
                 await self.parts.publisher.withdraw(record_of(row))
             self._unresumed.discard(row.endpoint_id)
-        elif is_old and (row.stage is Stage.RESERVED or row.boot_id != self.parts.boot_id):
+        elif is_old and not (row.is_published and row.netns and row.netns.boot_id == self.parts.boot_id):
             await self._remove(row, "its attach was interrupted by the last stop")
         elif self.parts.live.view.is_removed(row.network_id):
             await self._remove(row, "its network was removed")
@@ -237,26 +237,31 @@ class GarbageCollector:
             await parts.publisher.withdraw(*orphans)
 
     async def _still_there(self, row: LocalEndpointRow) -> bool:
-        if netns_is(row):
-            return True
+        if row.netns is None or is_at_its_path(row):
+            return row.netns is not None
         # The process of the path may have ended while others still run in the namespace.
-        path = await trio.to_thread.run_sync(_path_of_namespace, (row.netns_dev, row.netns_inode))
+        path = await trio.to_thread.run_sync(_path_of_namespace, row.netns.identity)
         if path is None:
             return False
         async with self.endpoints.steps.held(row) as now:
-            if now is not None and sandbox_of(now) == sandbox_of(row):
-                self.endpoints.steps.leave_netns_name(now)
-                await self._save(replace(now, netns_path=path))
+            if now is not None and now.netns == row.netns and isinstance(now.stage, Bound | Published):
+                # The namespace has lost its name but still exists: the file is for the name's present holder.
+                self.endpoints.steps.refresh_resolv_conf(now)
+                await self._save(
+                    replace(now, stage=replace(now.stage, netns=replace(now.stage.netns, path=path)))
+                )
         return True
 
     async def _resume(self, row: LocalEndpointRow) -> None:
         """Start the resolver in its sandbox, and publish its record if others do not have it."""
         parts = self.parts
         async with self.endpoints.steps.held(row) as now:
-            if now is None:
+            if now is None or now.netns is None:
                 return
-            with netns.opened_netns(now.netns_path, (now.netns_dev, now.netns_inode)) as fd:
-                await parts.resolvers.ensure_listening(sandbox_of(now), fd, behind_runtime=now.behind_runtime)
+            with reopened_netns(now.netns) as fd:
+                await parts.resolvers.ensure_listening(
+                    now.netns.sandbox_id, fd, behind_runtime=now.netns.behind_runtime
+                )
             self.endpoints.steps.refresh_resolv_conf(now)
             await parts.participation.take_part(now.network_id)
             await self._tell(now)
@@ -266,7 +271,7 @@ class GarbageCollector:
         """Publish changes that could not be published when they happened, such as a link that an endpoint has
         through its sandbox."""
         async with self.endpoints.steps.held(row) as now:
-            if now is not None and now.stage is Stage.PUBLISHED:
+            if now is not None and now.is_published:
                 await self._tell(now)
 
     async def _tell(self, row: LocalEndpointRow) -> None:

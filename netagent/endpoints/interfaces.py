@@ -23,11 +23,12 @@ from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.guest_watch import GuestNews
 from netagent.datapath.host.sysctls import Setting, ipv6_settings
 from netagent.datapath.reconcile.drift import Drift
-from netagent.endpoints.context import EndpointContext, netns_is
+from netagent.endpoints.context import EndpointContext, is_at_its_path
 from netagent.errors import NetagentError
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
+from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic import Turns, tick_within
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
@@ -53,7 +54,6 @@ RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 
 WaitAbsentChanged: TypeAlias = Callable[[frozenset[EndpointId]], Awaitable[frozenset[EndpointId]]]
 """`Reconciler.wait_absent_changed`."""
-Identity: TypeAlias = tuple[int, int]
 
 logger = logging.getLogger("netagent.endpoints.interfaces")
 _limited = Limited(logger, period_s=10.0)
@@ -67,9 +67,9 @@ class Interfaces:
         self._attacher = attacher
         self._steps = steps
         self._drift = drift
-        self._sandboxes: dict[Identity, _Sandbox] = {}
+        self._sandboxes: dict[NetnsIdentity, _Sandbox] = {}
         self._troubles: dict[EndpointId, str] = {}
-        self._turns: Turns[Identity] = Turns()
+        self._turns: Turns[NetnsIdentity] = Turns()
 
     async def run(self, wait_absent_changed: WaitAbsentChanged) -> None:
         """Until cancelled."""
@@ -95,15 +95,15 @@ class Interfaces:
     ) -> None:
         touched = rows.touched_since(before) if before is not None else None
         if touched is None:
-            found = {(row.netns_dev, row.netns_inode) for row in rows.values()} | self._sandboxes.keys()
+            found = {row.netns.identity for row in rows.values() if row.netns} | self._sandboxes.keys()
             self._troubles = {one: why for one, why in self._troubles.items() if one in rows}
         else:
             versions = (known.get(one) for one in touched for known in (rows, before) if known is not None)
-            found = {(row.netns_dev, row.netns_inode) for row in versions if row is not None}
+            found = {row.netns.identity for row in versions if row is not None and row.netns}
             for gone in touched - rows.keys():
                 self._troubles.pop(gone, None)
         for identity in found:
-            is_wanted = any(row.stage is Stage.PUBLISHED for row in rows.in_namespace(identity))
+            is_wanted = any(row.is_published for row in rows.in_namespace(identity))
             sandbox = self._sandboxes.get(identity)
             if sandbox is not None:
                 sandbox.settings.clear()
@@ -125,7 +125,7 @@ class Interfaces:
                 absent, pause_s = await wait_absent_changed(absent), RETRY_MIN_S / 2
             for endpoint_id in absent:
                 row = self._live.rows.get(endpoint_id)
-                sandbox = self._sandboxes.get((row.netns_dev, row.netns_inode)) if row else None
+                sandbox = self._sandboxes.get(row.netns_identity) if row and row.netns_identity else None
                 if sandbox is not None:
                     sandbox.look.set()
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -149,14 +149,17 @@ class Interfaces:
                     sandbox.look.set()
                     self._turns.hurry()
 
-    def _settings_of(self, identity: Identity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
+    def _settings_of(self, identity: NetnsIdentity) -> Iterator[tuple[EndpointId, Sequence[Setting]]]:
         for row in self._rows_of(identity):
             # Read once: a network's MTU and subnets never change.
             network = self._live.view.networks.get(row.network_id)
-            if network is not None and row.stage is Stage.PUBLISHED:
-                yield row.endpoint_id, ipv6_settings(row.ifname, row.addresses, network.record.mtu_bytes)
+            if network is not None and isinstance(row.stage, Published):
+                yield (
+                    row.endpoint_id,
+                    ipv6_settings(row.stage.ifname, row.addresses, network.record.mtu_bytes),
+                )
 
-    async def _keep(self, identity: Identity, sandbox: _Sandbox) -> None:
+    async def _keep(self, identity: NetnsIdentity, sandbox: _Sandbox) -> None:
         """Watch one sandbox while it has endpoints. The subscription keeps the namespace alive only that long."""
         with sandbox.scope:
             news = await self._open_news(identity)
@@ -168,15 +171,18 @@ class Interfaces:
                     nursery.start_soon(sandbox.pass_on, news)
                     await self._look_again_and_again(identity, sandbox, news)
 
-    async def _open_news(self, identity: Identity) -> GuestNews | None:
+    async def _open_news(self, identity: NetnsIdentity) -> GuestNews | None:
         for row in self._rows_of(identity):
+            path = row.netns.path if row.netns is not None else ""
             try:
-                return await self._attacher.open_news(row.netns_path, identity)
+                return await self._attacher.open_news(path, identity)
             except (NetagentError, OSError) as error:
-                _limited.warning(row.netns_path, f"cannot watch {row.netns_path}: {error}")
+                _limited.warning(path, f"cannot watch {path}: {error}")
         return None
 
-    async def _look_again_and_again(self, identity: Identity, sandbox: _Sandbox, news: GuestNews) -> None:
+    async def _look_again_and_again(
+        self, identity: NetnsIdentity, sandbox: _Sandbox, news: GuestNews
+    ) -> None:
         retry_s, look_within_s = RETRY_MIN_S, UNHEARD_S
         while True:
             with trio.move_on_after(look_within_s):
@@ -190,7 +196,7 @@ class Interfaces:
                 retry_s, look_within_s = min(2 * retry_s, RETRY_MAX_S), retry_s
             await trio.sleep(PAUSE_S)
 
-    async def _look(self, identity: Identity) -> bool:
+    async def _look(self, identity: NetnsIdentity) -> bool:
         """Check all endpoints of a sandbox; False when one could not be repaired."""
         is_well = True
         for row in self._rows_of(identity):
@@ -198,7 +204,7 @@ class Interfaces:
                 await self._mend(row)
                 self._troubles.pop(row.endpoint_id, None)
             except (NetagentError, OSError) as error:
-                if self._live.rows.get(row.endpoint_id) is not None and netns_is(row):
+                if self._live.rows.get(row.endpoint_id) is not None and is_at_its_path(row):
                     is_well = False
                     self._troubles[row.endpoint_id] = str(error)
                     _limited.warning(row.endpoint_id, f"the interface of {row.name}: {error}")
@@ -207,10 +213,10 @@ class Interfaces:
     async def _mend(self, row: LocalEndpointRow) -> None:
         async with self._steps.held(row) as now:
             network = self._live.view.networks.get(row.network_id)
-            if now is None or network is None or now.stage is not Stage.PUBLISHED or not netns_is(now):
+            if now is None or network is None or not now.is_published or not is_at_its_path(now):
                 return
             damages = await self._attacher.mend(
-                self._steps.endpoint(now), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+                self._steps.endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
             for sentence in self._drift.note(damages):
                 _limited.warning(
@@ -218,7 +224,7 @@ class Interfaces:
                     f"repaired a change of the interface of {now.name} by another program: {sentence}",
                 )
 
-    def _rows_of(self, identity: Identity) -> list[LocalEndpointRow]:
+    def _rows_of(self, identity: NetnsIdentity) -> list[LocalEndpointRow]:
         return self._live.rows.in_namespace(identity)
 
 

@@ -19,9 +19,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
-from netagent.datapath.endpoint import netns
+from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import targets
-from netagent.endpoints.context import EndpointContext, EndpointParts, as_async, closed, drawn_id, netns_is
+from netagent.endpoints.context import (
+    EndpointContext,
+    EndpointParts,
+    as_async,
+    closed,
+    drawn_id,
+    is_at_its_path,
+)
 from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
 from netagent.endpoints.fencing import unfence
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
@@ -29,22 +36,22 @@ from netagent.endpoints.published_ports import refuse_if_listening, refuse_unrea
 from netagent.endpoints.rollback import Rollback, all_or_nothing
 from netagent.endpoints.two_phase import TwoPhaseAttach
 from netagent.endpoints.validation import (
+    NewEndpoint,
     asked_offset,
     existing_endpoint,
-    new_row,
     record_of,
     refuse_alias_in_use,
     refuse_mac_in_use,
     repeated,
-    sandbox_of,
     without_names,
 )
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
+from netagent.model.sandbox import Netns
 from netagent.registry.view import NetworkView
 
 logger = logging.getLogger("netagent.endpoints.lifecycle")
@@ -71,7 +78,7 @@ class Endpoints:
         self,
         request: AttachRequest,
         *,
-        origin: str = "",
+        origin: str | None = None,
         target: targets.Target | None = None,
         holds_ports: bool = False,
         health: Health = Health.UNKNOWN,
@@ -88,9 +95,9 @@ class Endpoints:
         target = target or await targets.resolve(request.target, self._parts.runtimes)
         network = network_called(self._live.view, request.network)
         await self._sweep_rivals(request, network, request.name or target.default_name)
-        with netns.opened_netns(target.path) as fd:
-            identity = netns.netns_identity(fd)
-            async with self.steps.origin_lock(origin), self.steps.sandbox_lock(identity):
+        with opened_netns(target.path) as fd:
+            identity = netns_identity(fd)
+            async with self.steps.locked(origin), self.steps.locked(identity):
                 name = request.name or self.steps.name_in(identity) or target.default_name
                 if not name:
                     raise InputError(
@@ -98,30 +105,33 @@ class Endpoints:
                         thing=request.target,
                         hint="add --name NAME",
                     )
-                wanted = dataclasses.replace(
-                    new_row(drawn_id(), request, network, name, origin),
-                    netns_path=target.path,
-                    netns_dev=identity[0],
-                    netns_inode=identity[1],
-                    boot_id=self._parts.boot_id,
-                    behind_runtime=target.behind_runtime,
+                netns = Netns(target.path, identity, self._parts.boot_id, target.behind_runtime)
+                new = NewEndpoint.named(
+                    name,
+                    request=request,
+                    endpoint_id=drawn_id(),
+                    network=network,
+                    netns=netns,
+                    origin=origin,
                     health=health,
                 )
-                if origin:
+                if origin is not None:
                     known = self.steps.with_origin(origin)
                     if known is not None:
-                        return repeated(known, wanted), False
-                    wanted = dataclasses.replace(wanted, name=self.steps.free_name(wanted, name))
-                existing = existing_endpoint(self._live.rows.mates_of(wanted), wanted, request)
+                        return repeated(known, new), False
+                    name = self.steps.free_name(network.network_id, name, new.endpoint_id)
+                    new = dataclasses.replace(new, request=dataclasses.replace(new.request, name=name))
+                mates = self._live.rows.in_sandbox(netns)
+                existing = existing_endpoint(mates, new)
                 if existing is not None:
                     return existing, False
                 for link in request.links:
-                    refuse_alias_in_use(self._live.rows.mates_of(wanted), sandbox_of(wanted), link)
-                refuse_unreachable(wanted.publish, network)
+                    refuse_alias_in_use(mates, link)
+                refuse_unreachable(request.publish, network)
                 if not holds_ports:
-                    await refuse_if_listening(wanted.publish)
-                with self._claimed_name(wanted), self._claimed_ports(wanted, wanted.publish):
-                    return await self._attach_new(wanted, request, fd), True
+                    await refuse_if_listening(request.publish)
+                with self._claimed_name(new), self._claimed_ports(new.endpoint_id, request.publish):
+                    return await self._attach_new(new, netns, fd), True
 
     async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
         """Withdraw endpoints of ended containers that have what a new one requests: the end of a container is not
@@ -139,48 +149,49 @@ class Endpoints:
                 if row.mac == request.mac or not set(request.addresses).isdisjoint(row.addresses)
             ]
         for row in {row.endpoint_id: row for row in rivals}.values():
-            if not netns_is(row):
+            if not is_at_its_path(row):
                 await self.look_after(row)
 
-    async def _attach_new(self, row: LocalEndpointRow, request: AttachRequest, fd: int) -> LocalEndpointRow:
-        parts, steps = self._parts, self.steps
-        await parts.participation.take_part(row.network_id)
-        steps.refuse_if_closed(row.target)  # it may have taken seconds
-        offset = asked_offset(self._live.view, request.addresses, steps.network(row.network_id))
-        refuse_mac_in_use(self._live.view, self._live.rows.in_network(row.network_id).values(), row, offset)
+    async def _attach_new(self, new: NewEndpoint, netns: Netns, fd: int) -> LocalEndpointRow:
+        parts, steps, request = self._parts, self.steps, new.request
+        await parts.participation.take_part(new.network.network_id)
+        steps.refuse_if_closed(request.target)  # it may have taken seconds
+        network = steps.network(new.network.network_id)
+        offset = asked_offset(self._live.view, request.addresses, network)
+        refuse_mac_in_use(self._live, new, offset)
         async with all_or_nothing() as undo:
-            row = await parts.allocator.reserve(row, offset)
+            row = new.at(await parts.allocator.hold(network.network_id, offset))
+            await parts.allocator.keep(row)
             undo.push("address", lambda: parts.allocator.release(row))
             # Containers that talked to the previous holder of the address still have its MAC in their neighbour
             # tables and answer the first packet at once: by then their bridges must know where that MAC is now.
             undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
             await parts.publisher.put(without_names(steps.record(row)))
-            row = dataclasses.replace(row, ifname=await self._bind(row, undo))
-            await steps.open_resolver(row, fd, undo)
+            ifname = await self._bind(row, network, undo)
+            await steps.open_resolver(row, netns, fd, undo)
             undo.push("resolv.conf", lambda: as_async(lambda: steps.refresh_resolv_conf(row, gone=True)))
             steps.refresh_resolv_conf(row)
-            row = await steps.publish(row)
+            row = await steps.publish(row, Published(netns, ifname))
         await steps.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
-    async def _bind(self, row: LocalEndpointRow, undo: Rollback) -> str:
+    async def _bind(self, row: LocalEndpointRow, network: NetworkView, undo: Rollback) -> str:
         """Bind the interface; return its name."""
-        parts, network = self._parts, self.steps.network(row.network_id)
+        parts = self._parts
         self._live.set_row(row)
         undo.push("row", lambda: as_async(lambda: self._live.drop_row(row.endpoint_id)))
         await self.steps.wait_built(network)
         undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
         try:
             ifname = await parts.attacher.bind(
-                self.steps.endpoint(row), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
+                self.steps.endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
             )
         except FailedError:
-            self.steps.network(
-                row.network_id
-            )  # if the network was removed and its bridge with it, raise that error instead
+            # If the network was removed, and its bridge with it, say so instead.
+            self.steps.network(row.network_id)
             raise
-        if not netns_is(row):
+        if not is_at_its_path(row):
             raise RefusedError(
                 f"the network namespace of {row.target} vanished", code="namespace-gone", thing=row.target
             )
@@ -210,7 +221,7 @@ class Endpoints:
     async def _withdrawal(self, row: LocalEndpointRow, drain_s: float | None) -> None:
         """Withdraw the endpoint's names, and let open requests finish. The endpoint keeps working meanwhile."""
         async with self.steps.held(row) as now:
-            if now is None or now.stage is not Stage.PUBLISHED:
+            if now is None or not now.is_published:
                 return
             before = self.steps.record(now)
             self.steps.retreating.add(now.endpoint_id)
@@ -225,14 +236,14 @@ class Endpoints:
         """Restore the names after a failed detach, unless the removal has begun."""
         self.steps.retreating.discard(row.endpoint_id)
         async with self.steps.held(row) as now:
-            if now is not None and now.stage is Stage.PUBLISHED:
+            if now is not None and now.is_published:
                 self.steps.untold.add(now.endpoint_id)
                 with suppress(NetagentError):
                     await self._parts.publisher.put(self.steps.record(now))
 
     async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
         """Detach the endpoint of a runtime's origin, at any stage; None when there is none."""
-        async with self.steps.origin_lock(origin):
+        async with self.steps.locked(origin):
             row = self.steps.with_origin(origin)  # read it again: an attach in progress has ended
         if row is not None:
             await self.remove(row)
@@ -257,14 +268,14 @@ class Endpoints:
 
     def gateways_of(self, row: LocalEndpointRow) -> tuple[str, ...]:
         """Return the gateways of the sandbox's default route, if this endpoint carries it; without prefix length."""
-        return self.steps.endpoint(row).gateways
+        return self.steps.endpoint(row, self.steps.network(row.network_id)).gateways
 
     # -- change ----------------------------------------------------------------------------------------------
 
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
         """Make the alias resolve to the service in the endpoint's sandbox; repeating it changes nothing."""
         async with self._called(text) as row:
-            refuse_alias_in_use(self._live.rows.mates_of(row), sandbox_of(row), link)
+            refuse_alias_in_use(self._live.rows.mates_of(row), link)
             if link in row.links:
                 return row
             return await self._set_links(row, (*row.links, link))
@@ -292,7 +303,7 @@ class Endpoints:
                     hint=f"`netagent unpublish {row.name} PORT` first",
                 )
             await refuse_if_listening([publication])
-            with self._claimed_ports(row, (publication,)):
+            with self._claimed_ports(row.endpoint_id, (publication,)):
                 published = tuple(sorted((*row.publish, publication)))
                 changed = await self.steps.save(dataclasses.replace(row, publish=published))
         await self.steps.settle()
@@ -334,7 +345,9 @@ class Endpoints:
                 "labels": labels,
                 "links": links,
                 "health": health,
-                "name": self.steps.free_name(now, name) if name else None,
+                "name": self.steps.free_name(now.network_id, name, now.endpoint_id, now=now.name)
+                if name
+                else None,
             }
             changed = dataclasses.replace(
                 now, **{k: value for k, value in given.items() if value is not None}
@@ -351,20 +364,21 @@ class Endpoints:
             # It was removed while we waited for the lock: raise the same error as for one that never existed.
             yield row if row is not None else local_endpoint_called(self._live, text)
 
-    def _claimed_name(self, row: LocalEndpointRow) -> AbstractContextManager[None]:
-        if self.steps.is_name_taken(row.network_id, row.name):
+    def _claimed_name(self, new: NewEndpoint) -> AbstractContextManager[None]:
+        network_id, name = new.network.network_id, new.request.name
+        if self.steps.is_name_taken(network_id, name):
             raise RefusedError(
-                f"the name {row.name!r} is already used on this host in that network",
+                f"the name {name!r} is already used on this host in that network",
                 code="name-in-use",
-                thing=row.name,
+                thing=name,
                 hint="use another --name; give both the same --service to make them replicas",
             )
-        return self.steps.names_in_work.held((row.network_id, row.name))
+        return self.steps.names_in_work.held((network_id, name))
 
     def _claimed_ports(
-        self, row: LocalEndpointRow, wanted: tuple[Publication, ...]
+        self, endpoint_id: EndpointId, wanted: tuple[Publication, ...]
     ) -> AbstractContextManager[None]:
-        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), row)
+        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), endpoint_id)
 
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
         row = await self._save(row, dataclasses.replace(row, links=links))
@@ -373,7 +387,7 @@ class Endpoints:
 
     async def _save(self, row: LocalEndpointRow, changed: LocalEndpointRow) -> LocalEndpointRow:
         # Publish before saving: if publishing fails, the next attempt still sees a change.
-        if changed.stage is Stage.PUBLISHED and self.steps.record(changed) != self.steps.record(row):
+        if changed.is_published and self.steps.record(changed) != self.steps.record(row):
             await self._parts.publisher.put(self.steps.record(changed))
         changed = await self.steps.save(changed)
         if changed.links != row.links:

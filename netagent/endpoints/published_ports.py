@@ -11,6 +11,7 @@ import trio
 from netagent.datapath.host.port_owner import is_here, listeners, owner_of
 from netagent.errors import RefusedError
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.registry.view import NetworkView
 
@@ -23,13 +24,13 @@ class Ports:
 
     @contextmanager
     def held(
-        self, wanted: tuple[Publication, ...], rows: Iterable[LocalEndpointRow], but: LocalEndpointRow
+        self, wanted: tuple[Publication, ...], rows: Iterable[LocalEndpointRow], but: EndpointId
     ) -> Iterator[None]:
         """Claim ports during a block. RefusedError when an endpoint other than `but` has one."""
         for one in wanted:
             for row in rows:
                 known = next((other for other in row.publish if other.meets(one)), None)
-                if known is not None and row.endpoint_id != but.endpoint_id:
+                if known is not None and row.endpoint_id != but:
                     raise _in_use(one, f"published by {row.name} ({known.text})")
             if any(other.meets(one) for other in self._in_work):
                 raise _in_use(one, "just being published by another endpoint")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netagent.errors import InputError
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import nearest_name
 from netagent.model.number import MAX_PID, whole_number
 
@@ -86,6 +87,12 @@ async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
 def netns_name_of(path: str) -> str:
     """Return the name of a named namespace, '' for any other path."""
     return Path(path).name if path and Path(path).parent == NETNS_FOLDER else ""
+
+
+def named_netns(row: LocalEndpointRow) -> str:
+    """Return the name of the named namespace whose resolv.conf is for this endpoint; '' if there is none, or if a
+    runtime writes its containers' files itself."""
+    return netns_name_of(row.netns.path) if row.origin is None and row.netns is not None else ""
 
 
 def netns_of_pid(pid: int) -> str:

@@ -18,15 +18,22 @@ from typing import Any
 
 import trio
 
-from netagent.datapath.endpoint import netns
+from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.find import network_called
 from netagent.endpoints.rollback import all_or_nothing
-from netagent.endpoints.validation import asked_offset, new_row, offset_in, refuse_mac_in_use, without_names
+from netagent.endpoints.validation import (
+    NewEndpoint,
+    asked_offset,
+    offset_in,
+    refuse_mac_in_use,
+    without_names,
+)
 from netagent.errors import FailedError, NotFoundError
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Published, Reserved
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.request import AttachRequest
+from netagent.model.sandbox import Netns
 from netagent.model.subnet import addresses_of
 from netagent.projection.datapath_input import local_endpoint
 
@@ -73,31 +80,32 @@ class TwoPhaseAttach:
         """Reserve an endpoint at the held address (any, if none is given). The same origin again is the same
         endpoint."""
         self._steps.refuse_if_closed(request.target)
-        async with self._steps.origin_lock(origin):
+        async with self._steps.locked(origin):
             known = self._steps.with_origin(origin)
             if known is not None:
                 return known
             network = network_called(self._live.view, request.network)
             endpoint_id = drawn_id()
-            row = new_row(endpoint_id, request, network, request.name or endpoint_id[:12], origin)
+            new = NewEndpoint.named(
+                endpoint_id[:12], request=request, endpoint_id=endpoint_id, network=network, origin=origin
+            )
             places = {offset_in(network, address) for address in request.addresses}
             asked = next(iter(places), None)
-            refuse_mac_in_use(
-                self._live.view, self._live.rows.in_network(row.network_id).values(), row, asked
-            )
+            refuse_mac_in_use(self._live, new, asked)
             if len(places) != 1 or (network.network_id, *places) not in self._held:
                 held = await self.hold(network.network_id, request.addresses)
                 places = {offset_in(network, held[0])}
             (offset,) = places
             del self._held[network.network_id, offset]
-            row = await self._parts.allocator.keep(row, offset)
+            row = new.at(offset)
+            await self._parts.allocator.keep(row)
             self._live.set_row(row)
             self._wait_for(row)
             return row
 
     async def plug(self, origin: str) -> str:
         """Create the interface; return the name of the end that the runtime moves."""
-        async with self._steps.origin_lock(origin):
+        async with self._steps.locked(origin):
             row = self._called(origin)
             network = self._steps.network(row.network_id)
             await self._steps.wait_built(network)
@@ -115,21 +123,20 @@ class TwoPhaseAttach:
 
         After a failure the endpoint is reserved as before, and the caller may try again.
         """
-        with netns.opened_netns(netns_path) as fd:
-            identity = netns.netns_identity(fd)
-            async with self._steps.origin_lock(origin), self._steps.sandbox_lock(identity):
+        with opened_netns(netns_path) as fd:
+            identity = netns_identity(fd)
+            async with self._steps.locked(origin), self._steps.locked(identity):
                 reserved = self._called(origin)
-                if reserved.stage is Stage.PUBLISHED:
+                if reserved.is_published:
                     return reserved
                 self._wait_for(reserved)  # a caller that tries has not given it up: extend the deadline
+                netns = Netns(netns_path, identity, self._parts.boot_id, behind_runtime)
                 row = dataclasses.replace(
                     reserved,
-                    name=self._steps.free_name(reserved, name),
-                    netns_path=netns_path,
-                    netns_dev=identity[0],
-                    netns_inode=identity[1],
-                    boot_id=self._parts.boot_id,
-                    behind_runtime=behind_runtime,
+                    name=self._steps.free_name(
+                        reserved.network_id, name, reserved.endpoint_id, now=reserved.name
+                    ),
+                    stage=Bound(netns),
                     **{"service": name, **fields},
                 )
                 async with all_or_nothing() as undo:
@@ -137,9 +144,8 @@ class TwoPhaseAttach:
                     # The resolver first: the container's first program may send queries before its interface is
                     # configured.
                     self._live.set_row(row)
-                    await self._steps.open_resolver(row, fd, undo)
-                    row = await self._dress(row)
-                    row = await self._steps.publish(row)
+                    await self._steps.open_resolver(row, netns, fd, undo)
+                    row = await self._steps.publish(row, Published(netns, await self._dress(row)))
                 self._waiting.pop(row.endpoint_id, None)
         await self._steps.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
@@ -154,14 +160,14 @@ class TwoPhaseAttach:
             if now is None:
                 return
             row = await self._steps.take_down(now)
-            row = dataclasses.replace(row, netns_path="", netns_dev=0, netns_inode=0, ifname="")
+            row = dataclasses.replace(row, stage=Reserved())
             await self._steps.save(row)
             self._steps.half_removed.discard(row.endpoint_id)
             self._wait_for(row)
 
     def adopt(self, row: LocalEndpointRow) -> bool:
         """After a start of the agent: True when a runtime may still continue with this row."""
-        if not row.origin or row.netns_inode or row.stage is not Stage.RESERVED:
+        if row.origin is None or not isinstance(row.stage, Reserved):
             return False
         self._wait_for(row)
         return True
@@ -174,7 +180,7 @@ class TwoPhaseAttach:
                 self._let_go(place)
         for endpoint_id, until in list(self._waiting.items()):
             row = self._live.rows.get(endpoint_id)
-            if row is None or row.stage is Stage.PUBLISHED:
+            if row is None or row.is_published:
                 del self._waiting[endpoint_id]
             elif until < now:
                 logger.warning("removed %s: its runtime began to attach it and did not finish", row.target)
@@ -193,11 +199,11 @@ class TwoPhaseAttach:
             )
         return row
 
-    async def _dress(self, row: LocalEndpointRow) -> LocalEndpointRow:
-        """Configure what the runtime leaves to us once it has moved the interface (routes, IPv6), and return the row
-        with the interface's name there."""
+    async def _dress(self, row: LocalEndpointRow) -> str:
+        """Configure what the runtime leaves to us once it has moved the interface (routes, IPv6); return the
+        interface's name there."""
         network = self._steps.network(row.network_id)
-        endpoint = self._steps.endpoint(row)
+        endpoint = self._steps.endpoint(row, network)
         with trio.move_on_after(ENTER_S) as scope:
             while not await self._parts.attacher.has_entered(endpoint):
                 await trio.sleep(ENTER_POLL_S)
@@ -207,10 +213,9 @@ class TwoPhaseAttach:
                 code="bind-failed",
                 thing=row.target,
             )
-        ifname = await self._parts.attacher.bind(
+        return await self._parts.attacher.bind(
             endpoint, vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
         )
-        return dataclasses.replace(row, ifname=ifname)
 
     def _wait_for(self, row: LocalEndpointRow) -> None:
         self._waiting[row.endpoint_id] = trio.current_time() + HOLD_S

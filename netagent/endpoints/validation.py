@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from netagent.endpoints.find import host_called
 from netagent.errors import RefusedError
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
 from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
 from netagent.model.records import EndpointRecord, Health, Link, Policy
 from netagent.model.request import AttachRequest
-from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
-from netagent.model.subnet import offset_of, parse_subnet
+from netagent.model.sandbox import Netns, Sandbox, SandboxId
+from netagent.model.subnet import addresses_of, offset_of, parse_subnet
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
 from netgossip.types import Version
-
-
-def sandbox_of(row: LocalEndpointRow) -> SandboxId:
-    """Return the sandbox of an endpoint."""
-    return sandbox_id(row.boot_id, row.netns_inode)
 
 
 def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
     """Return the sandboxes of this host's endpoints, given in attach order. `internal` networks have no egress."""
     by_sandbox: dict[SandboxId, list[LocalEndpointRow]] = {}
-    for row in (row for row in rows if row.netns_inode):
-        by_sandbox.setdefault(sandbox_of(row), []).append(row)
+    for row in rows:
+        if row.sandbox_id is not None:
+            by_sandbox.setdefault(row.sandbox_id, []).append(row)
     return {
         one: Sandbox(
             sandbox_id=one,
@@ -44,9 +41,9 @@ def has_default_route(
 ) -> bool:
     """True if this endpoint carries the sandbox's default route: the first attached one whose network is not
     internal. A runtime that puts its own resolver into the sandbox sets the default route there itself."""
-    if not row.netns_inode or row.behind_runtime:
+    if row.netns is None or row.netns.behind_runtime:
         return False
-    mates = [one for one in rows if sandbox_of(one) == sandbox_of(row) and one.network_id not in internal]
+    mates = [one for one in rows if one.sandbox_id == row.sandbox_id and one.network_id not in internal]
     return bool(mates) and mates[0].endpoint_id == row.endpoint_id
 
 
@@ -74,7 +71,7 @@ def links_told(
     is open. A link's service without a network refers to each network that the sandbox is in."""
     if network is None or network.record.policy is not Policy.LINKS:
         return ()
-    mates = [row, *(other for other in rows if row.netns_inode and sandbox_of(other) == sandbox_of(row))]
+    mates = [row, *(other for other in rows if row.netns and other.sandbox_id == row.sandbox_id)]
     found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
     return tuple(sorted(found - {""}))
 
@@ -97,6 +94,49 @@ def without_names(record: EndpointRecord) -> EndpointRecord:
     return dataclasses.replace(record, health=Health.UNHEALTHY)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewEndpoint:
+    """An endpoint that is to be attached: what was asked for, completed, and where. It has no address yet."""
+
+    endpoint_id: EndpointId
+    network: NetworkView
+    request: AttachRequest
+    netns: Netns | None = None
+    """None: a runtime names it later."""
+    origin: str | None = None
+    health: Health = Health.UNKNOWN
+
+    @classmethod
+    def named(cls, name: str, *, request: AttachRequest, **others: Any) -> NewEndpoint:
+        """Complete the request with `name`, unless it has a name."""
+        name = request.name or name
+        aliases = tuple(sorted(set(request.aliases)))
+        request = dataclasses.replace(request, name=name, service=request.service or name, aliases=aliases)
+        return cls(request=request, **others)
+
+    def at(self, offset: int) -> LocalEndpointRow:
+        """Return its row with the address at this offset."""
+        request, network_id = self.request, self.network.network_id
+        return LocalEndpointRow(
+            endpoint_id=self.endpoint_id,
+            network_id=network_id,
+            name=request.name,
+            service=request.service,
+            offset=offset,
+            addresses=addresses_of(self.network.record.subnets, offset),
+            mac=request.mac or mac_of(network_id, offset),
+            target=request.target,
+            stage=Reserved() if self.netns is None else Bound(self.netns, request.ifname or None),
+            links=request.links,
+            aliases=request.aliases,
+            ports=request.ports,
+            labels=request.labels,
+            publish=request.publish,
+            health=self.health,
+            origin=self.origin,
+        )
+
+
 _OPTIONS: Final = {
     "--name": "name",
     "--service": "service",
@@ -108,15 +148,15 @@ _OPTIONS: Final = {
 """Option -> field of an endpoint. A request without the option means the default, not the value of an earlier one."""
 
 
-def existing_endpoint(
-    rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, request: AttachRequest
-) -> LocalEndpointRow | None:
-    """Return the endpoint that the request would make, if it exists. RefusedError if it exists with other options."""
-    for row in rows:
-        if row.network_id != wanted.network_id or sandbox_of(row) != sandbox_of(wanted):
+def existing_endpoint(mates: Iterable[LocalEndpointRow], new: NewEndpoint) -> LocalEndpointRow | None:
+    """Return the endpoint that the request would make, if its sandbox has it. RefusedError if it has it with other
+    options."""
+    request = new.request
+    for row in mates:
+        if row.network_id != new.network.network_id:
             continue
-        others = _other_options(row, wanted, request)
-        if not others and row.stage is Stage.PUBLISHED:
+        others = _other_options(row, request)
+        if not others and row.is_published:
             return row
         otherwise = f", with another {' and '.join(others)}" if others else ""
         raise RefusedError(
@@ -129,10 +169,10 @@ def existing_endpoint(
     return None
 
 
-def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: AttachRequest) -> list[str]:
+def _other_options(row: LocalEndpointRow, request: AttachRequest) -> list[str]:
     """Return the options of `attach` whose result would differ from the existing endpoint."""
-    others = [option for option, one in _OPTIONS.items() if getattr(row, one) != getattr(wanted, one)]
-    if not set(wanted.links) <= set(row.links):
+    others = [option for option, one in _OPTIONS.items() if getattr(row, one) != getattr(request, one)]
+    if not set(request.links) <= set(row.links):
         others.append("--link")
     if not set(request.addresses) <= set(row.addresses):
         others.append("--ip")
@@ -143,28 +183,25 @@ def _other_options(row: LocalEndpointRow, wanted: LocalEndpointRow, request: Att
     return others
 
 
-def repeated(known: LocalEndpointRow, wanted: LocalEndpointRow) -> LocalEndpointRow:
+def repeated(known: LocalEndpointRow, new: NewEndpoint) -> LocalEndpointRow:
     """Return the endpoint that the same call of a runtime made before. RefusedError when it has another place, or is
     half removed."""
-    if (known.network_id, sandbox_of(known), known.stage) == (
-        wanted.network_id,
-        sandbox_of(wanted),
-        Stage.PUBLISHED,
-    ):
+    is_here = known.netns is not None and known.netns.is_same_as(new.netns)
+    if is_here and known.network_id == new.network.network_id and known.is_published:
         return known
     raise RefusedError(
-        f"{wanted.target} was attached before, as {known.name}, and has not been detached",
+        f"{new.request.target} was attached before, as {known.name}, and has not been detached",
         code="already-attached",
-        thing=wanted.target,
+        thing=new.request.target,
         hint=f"`netagent detach {known.name}` first",
     )
 
 
-def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], sandbox: SandboxId, link: Link) -> None:
-    """Raise RefusedError when the alias already means another service in the sandbox."""
+def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], link: Link) -> None:
+    """Raise RefusedError when the alias already means another service in the sandbox, whose endpoints these are."""
     for row in rows:
         for known in row.links:
-            if sandbox_of(row) == sandbox and known.alias == link.alias and known != link:
+            if known.alias == link.alias and known != link:
                 raise RefusedError(
                     f"in the container of {row.name} the alias {link.alias!r} already means {known.service}",
                     code="alias-in-use",
@@ -199,24 +236,20 @@ def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: Networ
     return found.pop()
 
 
-def refuse_mac_in_use(
-    view: RegistryView, rows: Iterable[LocalEndpointRow], wanted: LocalEndpointRow, offset: int | None
-) -> None:
+def refuse_mac_in_use(live: StateStore, new: NewEndpoint, offset: int | None) -> None:
     """Raise RefusedError when an endpoint of the network has the requested MAC, or when an address other than
-    `offset` would derive it. A row without a MAC requests none."""
-    if not wanted.mac:
+    `offset` would derive it."""
+    view, mac, network_id = live.view, new.request.mac, new.network.network_id
+    if not mac:
         return
-    known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(wanted.network_id).values()]
-    known += [(row.name, row.mac, view.local) for row in rows if row.network_id == wanted.network_id]
-    for name, mac, owner in known:
-        if mac == wanted.mac:
+    known = [(e.record.name, e.record.mac, e.owner) for e in view.endpoints_in(network_id).values()]
+    known += [(row.name, row.mac, view.local) for row in live.rows.in_network(network_id).values()]
+    for name, theirs, owner in known:
+        if theirs == mac:
             raise _mac_in_use(mac, f"{name} on host {host_called(view, owner)}")
-    network_id, is_own = (
-        wanted.network_id,
-        offset is not None and wanted.mac == mac_of(wanted.network_id, offset),
-    )
-    if is_derived_mac(network_id, wanted.mac) and not is_own:
-        raise _mac_in_use(wanted.mac, "an address of this network")
+    is_own = offset is not None and mac == mac_of(network_id, offset)
+    if is_derived_mac(network_id, mac) and not is_own:
+        raise _mac_in_use(mac, "an address of this network")
 
 
 def _mac_in_use(mac: str, whose: str) -> RefusedError:
@@ -242,27 +275,6 @@ def offset_in(network: NetworkView, address: str) -> int:
     )
 
 
-def new_row(
-    endpoint_id: EndpointId, request: AttachRequest, network: NetworkView, name: str, origin: str
-) -> LocalEndpointRow:
-    """Return the row of an endpoint before it has an address or a namespace."""
-    return LocalEndpointRow(
-        endpoint_id=endpoint_id,
-        network_id=network.network_id,
-        name=name,
-        service=request.service or name,
-        mac=request.mac,
-        target=request.target,
-        ifname=request.ifname,
-        links=request.links,
-        aliases=tuple(sorted(set(request.aliases))),
-        ports=request.ports,
-        labels=request.labels,
-        publish=request.publish,
-        origin=origin,
-    )
-
-
 def is_told(view: RegistryView, record: EndpointRecord) -> bool:
     """True when others have exactly this record; after an interrupted detach theirs has no names."""
     known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
@@ -276,10 +288,9 @@ def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
 
 def fenced_by(fenced: Mapping[EndpointId, LocalEndpointRow], row: LocalEndpointRow) -> list[EndpointId]:
     """Return the notes that an endpoint replaces: those of its sandbox, or of its name, in its network."""
-    sandbox = (row.netns_dev, row.netns_inode)
     return [
         key
         for key, known in fenced.items()
         if known.network_id == row.network_id
-        and ((known.netns_dev, known.netns_inode) == sandbox or known.name == row.name)
+        and (known.netns_identity == row.netns_identity or known.name == row.name)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.integrations.cluster_access import ClusterAccess
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import NetworkId
 
 
@@ -23,8 +23,8 @@ async def earlier_endpoint(
     if row is None:
         return None
     with opened_netns(netns_path) as fd:
-        is_here = netns_identity(fd) == (row.netns_dev, row.netns_inode)
-    if is_here and row.stage is Stage.PUBLISHED and row.network_id == network_id:
+        is_here = netns_identity(fd) == row.netns_identity
+    if is_here and row.is_published and row.network_id == network_id:
         return row
     await member.endpoints.detach_origin(origin)
     return None

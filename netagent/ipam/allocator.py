@@ -9,7 +9,6 @@ can one be chosen that is just being given away. The journal is written afterwar
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
 import trio
@@ -22,10 +21,10 @@ from netagent.ipam.space import AddressSpace
 from netagent.ipam.space_requests import SILENT, Ask, SpaceRequests
 from netagent.journal import statements
 from netagent.journal.journal import Journal
-from netagent.journal.rows import LocalEndpointRow, Stage
-from netagent.model.ids import HostId, NetworkId, mac_of
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import HostAddressRecord
-from netagent.model.subnet import addresses_of, is_reserved
+from netagent.model.subnet import is_reserved
 from netagent.registry.publish import Publisher
 from netagent.registry.view import RegistryView
 
@@ -58,13 +57,6 @@ class Allocator:
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
-    async def reserve(self, row: LocalEndpointRow, offset: int | None = None) -> LocalEndpointRow:
-        """Return the row with its offset, addresses and MAC (unless it has one), on disk as RESERVED.
-
-        Raises what `hold` and `keep` raise; nothing is kept then.
-        """
-        return await self.keep(row, await self.hold(row.network_id, offset))
-
     async def hold(self, network_id: NetworkId, offset: int | None = None) -> int:
         """Reserve an offset (this one, if given) until `let_go`; in memory only.
 
@@ -87,25 +79,13 @@ class Allocator:
         """Free an offset of `hold` that was never used: it does not cool."""
         self.allocations.unmark(network_id, offset)
 
-    async def keep(self, row: LocalEndpointRow, offset: int) -> LocalEndpointRow:
-        """Journal the owner of a held offset: the complete row, as RESERVED.
-
-        Raises DiskFullError, JournalError, NotFoundError; the offset is free then.
-        """
-        allocation = self.allocations[row.network_id]
-        complete = dataclasses.replace(
-            row,
-            offset=offset,
-            addresses=addresses_of(allocation.subnets, offset),
-            mac=row.mac or mac_of(row.network_id, offset),
-            stage=Stage.RESERVED,
-        )
+    async def keep(self, row: LocalEndpointRow) -> None:
+        """Journal the owner of a held offset. Raises DiskFullError, JournalError; the offset is free then."""
         try:
-            await self._journal.save_endpoint(complete)
+            await self._journal.save_endpoint(row)
         except BaseException:  # also a cancellation before the write began; a begun write is not cancelled
-            allocation.pool.unmark(offset)
+            self.let_go(row.network_id, row.offset)
             raise
-        return complete
 
     async def release(self, row: LocalEndpointRow) -> None:
         """Delete the row; its address cools down, unless its network was removed. Raises DiskFullError, JournalError:

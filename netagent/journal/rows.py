@@ -7,46 +7,59 @@ agent finds either a finished endpoint or one whose half-made parts it takes dow
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
+from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 
 
-class Stage(enum.Enum):
-    """How far an attach came."""
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The address is ours; the runtime has not said yet which namespace it is for."""
 
-    RESERVED = "reserved"
-    """The address is ours; a kernel object may not exist yet."""
-    PUBLISHED = "published"
-    """Other hosts may know it."""
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The namespace is known. What the endpoint has in kernel, resolver and records is incomplete: it is being
+    attached or detached."""
+
+    netns: Netns
+    ifname: str | None = None
+    """The name that its interface is to get in the namespace; None: the first free `eth<N>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Complete; other hosts may know it."""
+
+    netns: Netns
+    ifname: str
+    """The name of its interface in the namespace."""
+
+
+Stage: TypeAlias = Reserved | Bound | Published
+"""How far an attach came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEndpointRow:
-    """An endpoint of this host. The allocator fills in `offset`, `addresses` and `mac` of the row it is given."""
+    """An endpoint of this host."""
 
     endpoint_id: EndpointId
     network_id: NetworkId
     name: str
     service: str
-    offset: int = 0
-    addresses: tuple[str, ...] = ()
+    offset: int
+    addresses: tuple[str, ...]
     """Without prefix length, one for each subnet of the network."""
-    mac: str = ""
+    mac: str
     target: str = ""
     """What the user typed: `netns:web1`, a path, `docker:web`."""
-    netns_path: str = ""
-    netns_dev: int = 0
-    netns_inode: int = 0
-    """Device and inode of the namespace file: with `boot_id` they identify the namespace."""
-    boot_id: str = ""
-    ifname: str = ""
-    stage: Stage = Stage.RESERVED
+    stage: Stage = Reserved()
     links: tuple[Link, ...] = ()
     aliases: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
@@ -54,17 +67,51 @@ class LocalEndpointRow:
     publish: tuple[Publication, ...] = ()
     """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
-    origin: str = ""
+    origin: str | None = None
     """The runtime that created it and the runtime's name for it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
-    `cni:CONTAINER/IFNAME`. Empty: attached by hand."""
-    behind_runtime: bool = False
-    """The runtime's own resolver holds 127.0.0.11 in the namespace (netagent.endpoints.targets.Target)."""
+    `cni:CONTAINER/IFNAME`. None: attached by hand."""
+
+    @property
+    def netns(self) -> Netns | None:
+        """The namespace that it is in, or is about to be in."""
+        return None if isinstance(self.stage, Reserved) else self.stage.netns
+
+    @property
+    def netns_identity(self) -> NetnsIdentity | None:
+        """What its namespace is known by in this boot."""
+        return None if self.netns is None else self.netns.identity
+
+    @property
+    def sandbox_id(self) -> SandboxId | None:
+        """The sandbox that it is in."""
+        return None if self.netns is None else self.netns.sandbox_id
+
+    @property
+    def ifname(self) -> str | None:
+        """The name of its interface in the namespace, if it has one already, or was asked for."""
+        return None if isinstance(self.stage, Reserved) else self.stage.ifname
+
+    @property
+    def is_published(self) -> bool:
+        """True if it is complete."""
+        return isinstance(self.stage, Published)
 
 
 def endpoint_to_json(row: LocalEndpointRow) -> str:
-    """The row as JSON text, readable with any sqlite shell."""
+    """The row as JSON text, readable with any sqlite shell. "" and 0 stand for what is missing."""
     fields = dataclasses.asdict(row)
-    fields["stage"], fields["health"] = row.stage.value, row.health.value
+    netns = row.netns or Netns("", (0, 0), "")
+    fields |= {
+        "stage": "published" if row.is_published else "reserved",
+        "netns_path": netns.path,
+        "netns_dev": netns.identity[0],
+        "netns_inode": netns.identity[1],
+        "boot_id": netns.boot_id,
+        "behind_runtime": netns.behind_runtime,
+        "ifname": row.ifname or "",
+        "origin": row.origin or "",
+        "health": row.health.value,
+    }
     if row.health is Health.STARTING:  # the previous release does not know this word, but must find the row
         fields["health"], fields["starting"] = Health.UNHEALTHY.value, True
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
@@ -75,9 +122,10 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
     try:
         fields: dict[str, Any] = json.loads(text)
         is_starting = fields.get("starting") is True
+        stage = _stage_from_json(fields)
         known = {one.name for one in dataclasses.fields(LocalEndpointRow)}
         fields = {name: value for name, value in fields.items() if name in known}
-        fields["stage"] = Stage(fields["stage"])
+        fields["stage"], fields["origin"] = stage, fields.get("origin") or None
         fields["health"] = Health.STARTING if is_starting else Health(fields.get("health", Health.UNKNOWN))
         fields["addresses"] = tuple(fields["addresses"])
         fields["aliases"] = tuple(fields["aliases"])
@@ -88,3 +136,13 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         return LocalEndpointRow(**fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not an endpoint row: {error}") from None
+
+
+def _stage_from_json(fields: dict[str, Any]) -> Stage:
+    is_published = {"reserved": False, "published": True}[fields["stage"]]
+    if not fields["netns_inode"]:
+        return Reserved()
+    identity, is_behind = (fields["netns_dev"], fields["netns_inode"]), fields.get("behind_runtime", False)
+    netns = Netns(fields["netns_path"], identity, fields["boot_id"], behind_runtime=is_behind)
+    ifname = fields["ifname"]
+    return Published(netns, ifname) if is_published else Bound(netns, ifname or None)

@@ -7,7 +7,7 @@ sandbox and not to an endpoint. A sandbox is local to its host and never replica
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, TypeAlias
 
 from netagent.model.ids import NetworkId
 from netagent.model.records import Link
@@ -17,9 +17,30 @@ SandboxId = NewType("SandboxId", str)
 namespace is gone, and the boot id differs after a reboot; together they name one namespace while it exists."""
 
 
-def sandbox_id(boot_id: str, inode: int) -> SandboxId:
-    """Return the id of the namespace with this inode in this boot (`/proc/sys/kernel/random/boot_id`)."""
-    return SandboxId(f"{boot_id.replace('-', '')[:8]}-{inode}")
+NetnsIdentity: TypeAlias = tuple[int, int]
+"""Device and inode of a namespace's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Netns:
+    """A network namespace with an endpoint in it. Path and identity are from when the endpoint was attached: the path
+    may lead to another namespace since."""
+
+    path: str
+    identity: NetnsIdentity
+    boot_id: str
+    """The boot (`/proc/sys/kernel/random/boot_id`) in which the identity holds."""
+    behind_runtime: bool = False
+    """The runtime's own resolver holds 127.0.0.11 there (netagent.endpoints.targets.Target)."""
+
+    def is_same_as(self, other: Netns | None) -> bool:
+        """True if both are one namespace, even under another path."""
+        return other is not None and (self.identity, self.boot_id) == (other.identity, other.boot_id)
+
+    @property
+    def sandbox_id(self) -> SandboxId:
+        """The sandbox that the namespace is."""
+        return SandboxId(f"{self.boot_id.replace('-', '')[:8]}-{self.identity[1]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,9 +120,9 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
         network_id=row.network_id,
         mac=row.mac,
         addresses=tuple(f"{one}/{prefix_length(network.record.subnets, one)}" for one in row.addresses),
-        netns_path=row.netns_path,
-        netns_identity=(row.netns_dev, row.netns_inode),
-        ifname=row.ifname,
+        netns_path=row.netns.path if row.netns is not None else "",
+        netns_identity=row.netns_identity or (0, 0),
+        ifname=row.ifname or "",
         multicast=network.record.multicast,
     )
 

@@ -24,7 +24,7 @@ from netagent.firewall.inputs import (
     GuardedNetwork,
     PortForward,
 )
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
@@ -180,7 +180,7 @@ def _subnets(view: RegistryView) -> tuple[str, ...]:
 
 def port_forwards_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
     """Yield the published ports of a complete endpoint; before that, connections would reach nothing."""
-    if row.stage is not Stage.PUBLISHED:
+    if not row.is_published:
         return
     for one in row.publish:
         for address in filter(one.serves, row.addresses):

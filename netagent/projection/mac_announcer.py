@@ -20,7 +20,6 @@ from typing import Final, TypeAlias
 import trio
 
 from netagent.datapath.endpoint.gratuitous_arp import announcement
-from netagent.journal.rows import Stage
 from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, veth_name
 from netagent.model.records import EndpointRecord
 from netagent.registry.record_codec import endpoint_of_key
@@ -113,7 +112,7 @@ class Announcer:
         frames = [announcement(address, record.mac) for address in addresses]
         for row in self._live.rows.values():
             is_other = row.network_id == record.network_id and row.endpoint_id != record.endpoint_id
-            if is_other and row.stage is Stage.PUBLISHED:
+            if is_other and row.is_published:
                 for frame in frames:
                     self._send(veth_name(row.endpoint_id), frame)
 

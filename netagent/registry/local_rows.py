@@ -16,10 +16,9 @@ from immutables import Map
 
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.registry.changelog import Changelog, ChangelogStep, extended, touched_between
 
-Identity: TypeAlias = tuple[int, int]
-"""Device and inode of a namespace."""
 _Order: TypeAlias = tuple[int, EndpointId]
 
 
@@ -70,15 +69,18 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
 
     # -- looked up ---------------------------------------------------------------------------------------------
 
-    def in_namespace(self, identity: Identity) -> list[LocalEndpointRow]:
-        """The rows in this namespace, in the order of attaching."""
+    def in_namespace(self, identity: NetnsIdentity | None) -> list[LocalEndpointRow]:
+        """The rows in this namespace, in the order of attaching; none for None."""
         return self._found(("namespace", identity))
+
+    def in_sandbox(self, netns: Netns) -> list[LocalEndpointRow]:
+        """The rows in this namespace in the same boot, in the order of attaching."""
+        return [one for one in self.in_namespace(netns.identity) if netns.is_same_as(one.netns)]
 
     def mates_of(self, row: LocalEndpointRow) -> list[LocalEndpointRow]:
         """All rows in the sandbox of a row, itself included if it is one of these; none before it is in a
         namespace."""
-        mates = self.in_namespace((row.netns_dev, row.netns_inode))
-        return [one for one in mates if one.boot_id == row.boot_id]
+        return [] if row.netns is None else self.in_sandbox(row.netns)
 
     def in_network(self, network_id: NetworkId) -> Mapping[EndpointId, LocalEndpointRow]:
         """The rows in a network, in no order."""
@@ -96,7 +98,7 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
 
     def with_origin(self, origin: str) -> LocalEndpointRow | None:
         """The row that a runtime calls `origin`."""
-        return next(iter(self._found(("origin", origin))), None) if origin else None
+        return next(iter(self._found(("origin", origin))), None)
 
     def called(self, network_id: NetworkId, name: str) -> list[LocalEndpointRow]:
         """The rows with a name in a network."""
@@ -168,8 +170,8 @@ class _Tables:
         self.rows = self.rows.set(endpoint_id, row)
         own = self.networks.get(row.network_id, Map())
         self.networks = self.networks.set(row.network_id, own.set(endpoint_id, row))
-        if row.netns_path:
-            folder = folder_of(row.netns_path)
+        if row.netns is not None:
+            folder = folder_of(row.netns.path)
             self.folders = self.folders.set(folder, self.folders.get(folder, Map()).set(endpoint_id, row))
         if row.publish:
             self.publishing = self.publishing.set(endpoint_id, row)
@@ -185,8 +187,8 @@ class _Tables:
         self.rows = self.rows.delete(endpoint_id)
         own = self.networks[row.network_id].delete(endpoint_id)
         self.networks = _with(self.networks, row.network_id, own)
-        if row.netns_path:
-            folder = folder_of(row.netns_path)
+        if row.netns is not None:
+            folder = folder_of(row.netns.path)
             self.folders = _with(self.folders, folder, self.folders[folder].delete(endpoint_id))
         if row.publish:
             self.publishing = self.publishing.delete(endpoint_id)
@@ -208,11 +210,10 @@ def _with(index: Map[Any, Any], key: Hashable, value: Any) -> Map[Any, Any]:
 
 def _keys(row: LocalEndpointRow) -> Iterator[tuple[str, Hashable]]:
     yield "name", (row.network_id, row.name)
-    if row.netns_inode:
-        yield "namespace", (row.netns_dev, row.netns_inode)
-    if row.netns_path:
-        yield "path", row.netns_path
-    if row.origin:
+    if row.netns is not None:
+        yield "namespace", row.netns.identity
+        yield "path", row.netns.path
+    if row.origin is not None:
         yield "origin", row.origin
 
 

@@ -14,10 +14,11 @@ import trio.testing
 from fakes.memory_journal import MemoryJournal
 from fakes.record_node import FakeNode
 from fakes.registry import N1, event, host, identifier, network
+from fakes.rows import reserve
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import EndpointId, HostId
+from netagent.model.ids import HostId
 from netagent.registry.publish import Publisher
 from netagent.registry.view import RegistryView
 from netgossip.types import EntriesChanged, Log, Scope, Version
@@ -98,13 +99,7 @@ class Host:
 
     async def attach(self, offset: int | None = None) -> LocalEndpointRow:
         self.cluster.count += 1
-        row = LocalEndpointRow(
-            endpoint_id=EndpointId(identifier(0xE000 + self.cluster.count)),
-            network_id=N1,
-            name="web",
-            service="web",
-        )
-        return await self.allocator.reserve(row, offset)
+        return await reserve(self.allocator, identifier(0xE000 + self.cluster.count), N1, offset)
 
 
 def raised(log: Log, lost: Log) -> Log:

@@ -185,7 +185,7 @@ def _row(row: LocalEndpointRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "network": row.network_id,
-        "stage": row.stage.value,
+        "stage": "published" if row.is_published else "reserved",
         "addresses": row.addresses,
         "origin": row.origin,
         "ports": [one.host_port for one in row.publish],

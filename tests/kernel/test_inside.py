@@ -27,8 +27,9 @@ from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.guest_watch import GuestNews
 from netagent.datapath.endpoint.netns import boot_id
 from netagent.endpoints.interfaces import Interfaces
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import EndpointId, veth_name
+from netagent.model.sandbox import Netns
 from netagent.projection.datapath_input import local_endpoint, network_inputs
 from netagent.slices import at_once
 
@@ -78,10 +79,7 @@ def with_world(
             offset=2,
             addresses=("10.1.0.2", "fd00:1::2"),
             mac=MAC,
-            netns_path=box.path,
-            netns_dev=box.identity[0],
-            netns_inode=box.identity[1],
-            boot_id=boot_id(),
+            stage=Bound(Netns(box.path, box.identity, boot_id())),
         )
         async with open_host(wire[0], "192.0.2.1") as host:
             inputs = at_once(network_inputs(agent.live.view, [row], "192.0.2.1"))
@@ -107,7 +105,8 @@ def with_world(
 
 
 def published(row: LocalEndpointRow, ifname: str) -> LocalEndpointRow:
-    return replace(row, ifname=ifname, stage=Stage.PUBLISHED)
+    assert row.netns is not None
+    return replace(row, stage=Published(row.netns, ifname))
 
 
 INSIDE = [

@@ -27,6 +27,7 @@ import trio
 
 from netagent.datapath.endpoint.dns_redirect import open_port_redirect
 from netagent.errors import RefusedError
+from netagent.model.sandbox import Netns
 
 T = TypeVar("T")
 
@@ -92,6 +93,16 @@ def opened_netns(path: str, identity: tuple[int, int] | None = None) -> Iterator
         yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def reopened_netns(netns: Netns | None) -> Iterator[int]:
+    """Open the namespace that an endpoint was attached to, for the length of a block. RefusedError `namespace-gone`
+    when there is none, or another one by now."""
+    if netns is None:
+        raise RefusedError("it is in no network namespace", code="namespace-gone")
+    with opened_netns(netns.path, netns.identity) as fd:
+        yield fd
 
 
 async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:

@@ -58,7 +58,7 @@ def inside_lines(
                 "interface", f"{row.ifname or 'interface'} in {row.target}", State.NOT_KNOWN, facts.problem
             )
         ]
-    network, link = view.networks.get(row.network_id), facts.links.get(row.ifname)
+    network, link = view.networks.get(row.network_id), facts.links.get(row.ifname or "")
     lines = [_interface(row, network, link)]
     if link is not None:
         lines += _addresses(row, facts)
@@ -151,4 +151,4 @@ def _sockets(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]
 
 
 def _inside(row: LocalEndpointRow, command: str) -> str:
-    return f"nsenter --net={shlex.quote(row.netns_path)} {command}"
+    return f"nsenter --net={shlex.quote(row.netns.path if row.netns else '')} {command}"

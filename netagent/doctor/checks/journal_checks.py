@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from netagent.doctor.checks.finding import Finding
 from netagent.endpoints.validation import links_told, record_of
 from netagent.journal.reader import StoredState
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import EndpointRecord, Record
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of, scope_of
@@ -83,7 +83,7 @@ def _published_findings(
         if isinstance(record, EndpointRecord)
     }
     for endpoint_id, row in rows.items():
-        if row.stage is not Stage.PUBLISHED or row.network_id not in view.networks:
+        if not row.is_published or row.network_id not in view.networks:
             continue
         if endpoint_id not in told:
             yield Finding(endpoint_id, f"the endpoint {row.name} is not published to other hosts", _RESTART)

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from netagent.datapath.endpoint.dns_redirect import redirected_port
-from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, reopened_netns, run_in_netns
 from netagent.datapath.netlink.link import address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink.route import RTM_GETROUTE, decode, route_request_body
 from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open_socket
@@ -35,7 +35,7 @@ async def visit_all(
     rows: Iterable[LocalEndpointRow], *, patience_s: float
 ) -> dict[tuple[int, int], GuestFacts]:
     """Inspect the rows' namespaces; the result is by (device, inode), without those that time ran out for."""
-    wanted = {(row.netns_dev, row.netns_inode): row for row in rows if row.netns_inode}
+    wanted = {row.netns.identity: row for row in rows if row.netns}
     seen: dict[tuple[int, int], GuestFacts] = {}
     left = iter(wanted.items())
 
@@ -53,7 +53,7 @@ async def visit_all(
 async def visit(row: LocalEndpointRow) -> GuestFacts:
     """Inspect one namespace; `problem` says why it could not be."""
     try:
-        with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
+        with reopened_netns(row.netns) as netns_fd:
             sock, resolver = await run_in_netns(netns_fd, _open_inside)
         with closing(Netlink(sock)) as inside:
             return await _look(inside, resolver)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import reopened_netns, run_in_netns
 from netagent.datapath.host.uplink import version_of
 from netagent.doctor.checks.echo_checks import EchoError, PacketCounts, echo_request, reply_untrusted
 from netagent.journal.rows import LocalEndpointRow
@@ -76,7 +76,7 @@ def no_route(target: str) -> str:
 async def _inside(row: LocalEndpointRow | None, make: Callable[[], T]) -> T:
     if row is None:
         return make()
-    with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
+    with reopened_netns(row.netns) as netns_fd:
         return await run_in_netns(netns_fd, make)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import trio
 
-from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, reopened_netns, run_in_netns
 from netagent.doctor.checks.resolver_checks import ResolverAnswer, ResolverQuestion, said_untrusted
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
@@ -28,7 +28,7 @@ async def ask_inside(
     """Ask in the endpoint's namespace; None for questions without an answer in time."""
     answers: dict[ResolverQuestion, ResolverAnswer | None] = dict.fromkeys(questions)
     try:
-        with opened_netns(row.netns_path, (row.netns_dev, row.netns_inode)) as netns_fd:
+        with reopened_netns(row.netns) as netns_fd:
             plain = await run_in_netns(netns_fd, _open_inside)
     except (NetagentError, OSError):
         return answers

@@ -16,7 +16,6 @@ from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
 from netagent.endpoints.targets import Target
-from netagent.endpoints.validation import sandbox_of
 from netagent.errors import NetagentError, NotFoundError, RefusedError
 from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.cni import answer, netns_check, protocol
@@ -31,7 +30,7 @@ from netagent.integrations.cni.protocol import (
 )
 from netagent.integrations.idempotency import earlier_endpoint
 from netagent.integrations.shim_call import Answer, Call
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.ids import veth_name
 from netagent.model.subnet import parse_subnet, prefix_length
 from netagent.registry.view import NetworkView
@@ -95,14 +94,14 @@ class CniPlugin:
                 hint="delete the container and add it again",
             )
         with opened_netns(check.netns) as fd:
-            if netns_identity(fd) != (row.netns_dev, row.netns_inode):
+            if netns_identity(fd) != row.netns_identity:
                 wrong = f"{check.netns} is not the namespace of the ADD"
-            elif row.stage is not Stage.PUBLISHED:
+            elif not isinstance(row.stage, Published):
                 wrong = f"the endpoint {row.name} is incomplete"
             elif not set(row.addresses) <= check.addresses:
                 wrong = f"prevResult does not name {' and '.join(row.addresses)}"
             else:
-                wrong = await netns_check.missing_in(fd, row.ifname, row.addresses)
+                wrong = await netns_check.missing_in(fd, row.stage.ifname, row.addresses)
                 wrong = wrong and f"{wrong} is missing in {check.netns}"
         if wrong:
             raise RefusedError(wrong, code="not-as-it-was", hint="delete the container and add it again")
@@ -114,7 +113,7 @@ class CniPlugin:
             rows = self._membership().live.rows.values()
         except RefusedError:
             return
-        origins = {row.origin for row in rows if row.origin.startswith(prefix)}
+        origins = {row.origin for row in rows if row.origin and row.origin.startswith(prefix)}
         await self._collect_all(sorted(origins - collect.valid))
 
     async def _collect_all(self, origins: list[str]) -> None:
@@ -150,11 +149,11 @@ def _plugged(member: ClusterAccess, row: LocalEndpointRow, network: NetworkView)
     """Describe the interface that the datapath made: IPv4 without its subnet, which has a route, and IPv6 with it."""
     view = member.live.view
     subnets = [parse_subnet(text) for text in network.record.subnets]
-    mates = [mate for mate in member.live.rows.values() if sandbox_of(mate) == sandbox_of(row)]
+    mates = member.live.rows.mates_of(row)
     names = [view.networks[mate.network_id].unique_name for mate in mates if mate.network_id in view.networks]
     return answer.AttachedInterface(
         host_ifname=veth_name(row.endpoint_id),
-        ifname=row.ifname,
+        ifname=row.ifname or "",
         mac=row.mac,
         mtu_bytes=network.record.mtu_bytes,
         addresses=[

@@ -26,7 +26,7 @@ from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWai
 from netagent.integrations.docker.plugin import Plugin
 from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.docker.watcher import DockerWatcher
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.records import Health
@@ -99,7 +99,7 @@ class DockerIntegration:
     async def _enter(self, arrival: AwaitedNamespace) -> None:
         member, origin = self._membership(), origin_of(arrival.endpoint)
         row = member.endpoints.with_origin(origin)
-        if row is None or row.stage is Stage.PUBLISHED:
+        if row is None or row.is_published:
             return
         name, container_id, network = await self._who(arrival, row)
         known = self._follower.known(container_id, name)

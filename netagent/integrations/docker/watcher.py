@@ -33,10 +33,11 @@ from netagent.integrations.docker.engine import Engine, EngineError
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import origin_of
 from netagent.integrations.labels import has_ours, without_image
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health
+from netagent.model.sandbox import NetnsIdentity
 
 RECONNECT_S = 0.5
 LOOK_S = 0.5
@@ -59,9 +60,8 @@ _FILTERS = {
 
 logger = logging.getLogger("netagent.integrations.docker")
 _limited = Limited(logger)
-_Identity = tuple[int, int]
-_Life = tuple[EndpointId, int]
-"""An endpoint in one namespace, by inode: after a restart, in the next namespace, Docker may report other facts."""
+_Life = tuple[EndpointId, NetnsIdentity | None]
+"""An endpoint in one namespace: after a restart, in the next one, Docker may report other facts."""
 
 
 class DockerWatcher:
@@ -86,7 +86,7 @@ class DockerWatcher:
         self._wake = trio.Event()
         self._look_wanted = trio.Event()
         self._sweep_wanted = trio.Event()
-        self._watched: dict[_Identity, int] = {}
+        self._watched: dict[NetnsIdentity, int] = {}
         """Namespace -> the process that is watched for it."""
         self._unread_since: dict[_Life, float] = {}
         """Published endpoints without names that Docker has not described yet, since when, on trio's clock."""
@@ -298,7 +298,7 @@ class DockerWatcher:
                 continue
             if row is None:
                 said.append(_unknown(container, interface))
-            elif row.stage is Stage.PUBLISHED:
+            elif row.is_published:
                 # Mark it as read before changing the row: changes that _show_unread has begun come first, and it
                 # begins no further ones.
                 self._lives_read.add(_life_of(row))
@@ -340,19 +340,19 @@ class DockerWatcher:
         try:
             await member.endpoints.change(row.endpoint_id, health=Health.UNKNOWN)
         except (NetagentError, OSError) as error:
-            _limited.warning(row.origin, f"cannot publish the names of {row.name} yet: {error}")
+            _limited.warning(row.endpoint_id, f"cannot publish the names of {row.name} yet: {error}")
         else:
             logger.warning("published the names of %s, although Docker does not report its health", row.name)
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
     def _watch(self, container: DockerContainer, row: LocalEndpointRow) -> None:
-        identity = (row.netns_dev, row.netns_inode)
-        if container.pid and self._watched.get(identity) != container.pid:
+        identity = row.netns_identity
+        if container.pid and identity and self._watched.get(identity) != container.pid:
             self._watched[identity] = container.pid
             self._nursery.start_soon(self._wait_for_end, container.pid, identity)
 
-    async def _wait_for_end(self, pid: int, identity: _Identity) -> None:
+    async def _wait_for_end(self, pid: int, identity: NetnsIdentity) -> None:
         """Wait until the process ends, then withdraw the names: no process is left to answer for them."""
         try:
             seen = await _process_ended(pid, identity)
@@ -369,21 +369,21 @@ class DockerWatcher:
         """While Docker is down, find containers whose end no event reports."""
         while True:
             await trio.sleep(LOOK_S)
-            unwatched = {(r.netns_dev, r.netns_inode) for r in self._rows()} - self._watched.keys()
+            unwatched = {row.netns.identity for row in self._rows() if row.netns} - self._watched.keys()
             if self.connected or not unwatched:
                 continue
             for identity in unwatched - await _namespaces_in_use():
                 await self._take_down(identity, "no process is left in it")
 
-    async def _take_down(self, identity: _Identity, why: str) -> None:
+    async def _take_down(self, identity: NetnsIdentity, why: str) -> None:
         member = self._member()
-        for row in self._rows():
-            if member is not None and (row.netns_dev, row.netns_inode) == identity:
+        for origin, row in self._by_origin().items():
+            if member is not None and row.netns_identity == identity:
                 logger.info("withdrawing %s (%s): %s", row.name, row.target, why)
                 try:
-                    await member.endpoints.staged.unplug(row.origin)
+                    await member.endpoints.staged.unplug(origin)
                 except (NetagentError, OSError) as error:
-                    _limited.warning(row.origin, f"cannot withdraw {row.name} yet: {error}")
+                    _limited.warning(origin, f"cannot withdraw {row.name} yet: {error}")
 
     async def _sweep_when_wanted(self) -> None:
         while True:
@@ -399,8 +399,8 @@ class DockerWatcher:
 
     async def _sweep(self) -> None:
         """Detach endpoints that Docker has removed."""
-        rows = list(
-            self._rows()
+        rows = (
+            self._by_origin()
         )  # before asking Docker: an older answer must not decide about later endpoints
         if not rows:
             return
@@ -409,9 +409,10 @@ class DockerWatcher:
         for network in facts.networks_untrusted(await self._engine.get("/networks", filters=filters)):
             present |= (await self.endpoints_of(network.docker_id)).endpoints.keys()
         member = self._member()
-        gone = [row for row in rows if row.origin.removeprefix(ORIGIN_PREFIX) not in present]
-        for row in gone:
-            if member is not None and await member.endpoints.detach_origin(row.origin) is not None:
+        gone = [origin for origin in rows if origin.removeprefix(ORIGIN_PREFIX) not in present]
+        for origin in gone:
+            row = None if member is None else await member.endpoints.detach_origin(origin)
+            if row is not None:
                 logger.info("withdrew %s (%s): Docker has removed it", row.name, row.target)
 
     async def endpoints_of(self, docker_network: str) -> DockerNetwork:
@@ -432,14 +433,21 @@ class DockerWatcher:
             return None
 
     def _rows(self) -> Iterable[LocalEndpointRow]:
+        return self._by_origin().values()
+
+    def _by_origin(self) -> dict[str, LocalEndpointRow]:
         """Return Docker's endpoints that are in their containers."""
         member = self._member()
         rows = [] if member is None else list(member.live.rows.values())
-        return [row for row in rows if row.origin.startswith(ORIGIN_PREFIX) and row.stage is Stage.PUBLISHED]
+        return {
+            row.origin: row
+            for row in rows
+            if row.origin is not None and row.origin.startswith(ORIGIN_PREFIX) and row.is_published
+        }
 
 
 def _life_of(row: LocalEndpointRow) -> _Life:
-    return row.endpoint_id, row.netns_inode
+    return row.endpoint_id, row.netns_identity
 
 
 def _unknown(container: DockerContainer, interface: Interface) -> str:
@@ -447,7 +455,7 @@ def _unknown(container: DockerContainer, interface: Interface) -> str:
     return f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"
 
 
-async def _process_ended(pid: int, identity: _Identity) -> bool:
+async def _process_ended(pid: int, identity: NetnsIdentity) -> bool:
     """Wait for the end of the process; False at once if the namespace has no such process."""
     try:
         fd = os.pidfd_open(pid)
@@ -462,7 +470,7 @@ async def _process_ended(pid: int, identity: _Identity) -> bool:
     return True
 
 
-def _namespace_of(pid: str) -> _Identity | None:
+def _namespace_of(pid: str) -> NetnsIdentity | None:
     try:
         status = Path("/proc", pid, "ns", "net").stat()
     except OSError:
@@ -470,11 +478,11 @@ def _namespace_of(pid: str) -> _Identity | None:
     return status.st_dev, status.st_ino
 
 
-async def _namespaces_in_use() -> set[_Identity]:
+async def _namespaces_in_use() -> set[NetnsIdentity]:
     """Return the namespaces of all readable processes. In a thread: a host may have ten thousand of them."""
     return await trio.to_thread.run_sync(_read_namespaces_in_use)
 
 
-def _read_namespaces_in_use() -> set[_Identity]:
+def _read_namespaces_in_use() -> set[NetnsIdentity]:
     found = (_namespace_of(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
     return {identity for identity in found if identity is not None}

@@ -88,9 +88,9 @@ TARGET = "podman:"
 """`podman:<container name>` is its target, in Podman's spelling."""
 
 
-def container_of(origin: str) -> str:
+def container_of(origin: str | None) -> str:
     """Return the container id in a Podman origin, "" for other origins."""
-    return origin.removeprefix(ORIGIN).partition("/")[0] if origin.startswith(ORIGIN) else ""
+    return origin.removeprefix(ORIGIN).partition("/")[0] if origin and origin.startswith(ORIGIN) else ""
 
 
 def creation_untrusted(body: bytes) -> Creation:

@@ -179,13 +179,16 @@ def _answer_of(row: LocalEndpointRow, network: NetworkView, member: ClusterAcces
     # The plug-in's search list replaces the host's, so it has to include it.
     search = resolv_conf.search([network.unique_name], member.keys.domain, resolv_conf.host_search())
     servers = [] if _has_server(row, member) else [resolv_conf.RESOLVER_ADDRESS]
-    return plugged(row.ifname, row.mac, addresses, servers=servers, search=search)
+    return plugged(row.ifname or "", row.mac, addresses, servers=servers, search=search)
 
 
 def _has_server(row: LocalEndpointRow, member: ClusterAccess) -> bool:
     """True if the answer for an earlier network of the container named the server: Podman would write it twice."""
     for other in member.live.rows.values():  # in attach order
-        if container_of(other.origin) == container_of(row.origin) and other.netns_inode == row.netns_inode:
+        if (
+            container_of(other.origin) == container_of(row.origin)
+            and other.netns_identity == row.netns_identity
+        ):
             return other.endpoint_id != row.endpoint_id
     return False
 

@@ -36,7 +36,7 @@ from netagent.integrations.podman.netns_processes import (
     read_health,
 )
 from netagent.integrations.podman.report import PodmanContainer
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, nearest_name
 from netagent.model.records import Health
@@ -172,7 +172,8 @@ class PodmanWatcher:
                     await _withdraw(member, row)
 
     def _followed_as(self, container_id: str, row: LocalEndpointRow) -> WatchedContainer:
-        namespace = (row.netns_dev, row.netns_inode)
+        assert row.netns is not None, "published endpoints are in a namespace"
+        namespace = row.netns.identity
         one = self._followed.get(container_id)
         if one is None or one.namespace != namespace:
             is_new = row.health is Health.STARTING
@@ -270,7 +271,7 @@ def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpo
     found: dict[str, list[LocalEndpointRow]] = {}
     for row in rows:
         container_id = container_of(row.origin)
-        if container_id and row.stage is Stage.PUBLISHED:
+        if container_id and row.is_published:
             found.setdefault(container_id, []).append(row)
     return found
 
@@ -300,7 +301,7 @@ async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
     try:
         await member.endpoints.remove(row)
     except NetagentError as error:
-        _limited.warning(row.origin, f"cannot yet withdraw {row.name}, which has ended: {error}")
+        _limited.warning(row.endpoint_id, f"cannot yet withdraw {row.name}, which has ended: {error}")
     else:
         logger.info("withdrew %s (%s): it has ended without a teardown by Podman", row.name, row.target)
 
@@ -314,7 +315,7 @@ async def _tell_health(
         try:
             await member.endpoints.change(row.endpoint_id, health=health)
         except NetagentError as error:
-            _limited.warning(row.origin, f"cannot publish the health of {row.name} yet: {error}")
+            _limited.warning(row.endpoint_id, f"cannot publish the health of {row.name} yet: {error}")
         else:
             logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
@@ -333,7 +334,7 @@ async def _tell_labels(member: ClusterAccess, row: LocalEndpointRow, container: 
             labels=said.labels,
         )
     except NetagentError as error:
-        _limited.warning(row.origin, f"cannot apply the labels of {row.name} yet: {error}")
+        _limited.warning(row.endpoint_id, f"cannot apply the labels of {row.name} yet: {error}")
 
 
 def _unpublished(container: PodmanContainer, ours: int) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import trio
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.rows import NETNS, local_row
 
 from netagent.commands.ping import _aim_host, _far, _host_of, _policy, _split
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import Situation
 from netagent.doctor.checks.object_checks import Evidence
 from netagent.errors import FailedError, InputError, NotFoundError
-from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.rows import Bound, LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import Policy
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
@@ -23,9 +24,7 @@ from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
 WEB, DB = endpoint(1, offset=2, name="web"), endpoint(2, offset=3, name="db", service="db")
-ROW = LocalEndpointRow(
-    endpoint_id=WEB.endpoint_id, network_id=N1, name="web", service="web", netns_dev=4, netns_inode=7
-)
+ROW = local_row(WEB.endpoint_id, N1, stage=Bound(NETNS))
 
 
 def known(policy: Policy = Policy.OPEN, linked: tuple[str, ...] = ()) -> RegistryView:

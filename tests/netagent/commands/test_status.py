@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.rows import NETNS, local_row
 from fakes.virtual import virtual
 
 from netagent.commands.lookup import look_up
@@ -16,7 +17,7 @@ from netagent.doctor.checks.finding import Finding
 from netagent.doctor.facts.agent_ports import PortState
 from netagent.doctor.facts.name_servers import NameServerReply
 from netagent.errors import InputError, NotFoundError
-from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
 from netagent.model.records import AttachmentRecord, Link
 from netagent.registry.state_store import StateStore
@@ -99,13 +100,11 @@ def cluster_of():
     writer = Writer(H1)
     for record in (host("h1"), network(), AttachmentRecord(N1), endpoint()):
         view = view.with_entries(writer.put(record))
-    row = LocalEndpointRow(
-        endpoint_id=endpoint().endpoint_id,
-        network_id=N1,
+    row = local_row(
+        endpoint().endpoint_id,
+        N1,
         name="web1",
-        service="web",
-        boot_id="b" * 32,
-        netns_inode=7,
+        stage=Bound(NETNS),
         links=(Link("web", "shop"),),
     )
     datapath = SimpleNamespace(failures=0, looks=0, looked_at=0.0, drift={}, dirty=())

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import trio
 import trio.testing
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
+from fakes.rows import local_row
 
 from netagent.daemon.probing import ProbeResults
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.probes.reach import STEADY_S
@@ -87,7 +87,7 @@ def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
         assert heard(theirs, AttachmentRecord(N1)) == 2
         assert heard(theirs, endpoint()) == 0
         assert heard(theirs, endpoint(2, offset=3)) == 0
-        live.set_row(LocalEndpointRow(endpoint_id="e" * 32, network_id=N1, name="web", service="web"))
+        live.set_row(local_row("e" * 32, N1))
         assert follows() == 2
         assert devices[-1] == ["nx-" + str(network().vni)]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.rows import PUBLISHED
 
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import Situation, intended_state
 from netagent.doctor.checks.object_checks import Evidence
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.registry.view import RegistryView
@@ -82,12 +83,7 @@ def world() -> World:
         addresses=record.addresses,
         mac=record.mac,
         target="netns:web1",
-        netns_path="/run/netns/web1",
-        netns_dev=4,
-        netns_inode=7,
-        boot_id="b" * 32,
-        ifname="eth0",
-        stage=Stage.PUBLISHED,
+        stage=PUBLISHED,
     )
     return made
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H2, Writer
+from fakes.rows import local_row
 from fakes.virtual import virtual
 
 from netagent.endpoints.fencing import fence_all, sweep_fenced
@@ -16,7 +17,6 @@ from netagent.errors import NotFoundError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.journal import statements
 from netagent.journal.journal import Journal
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import ForgetRecord
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.projection.datapath_input import network_inputs
@@ -95,7 +95,7 @@ async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
 
 
 async def forget_and_look(file):
-    row = LocalEndpointRow(endpoint_id="e1" * 16, network_id="a1" * 16, name="web", service="web", offset=5)
+    row = local_row("e1" * 16, "a1" * 16, offset=5)
     with contextlib.closing(Journal.open(file)) as journal:
         await journal.save_endpoint(row)
         await journal.transaction([statements.fence(row), statements.cool("a1" * 16, 7)])

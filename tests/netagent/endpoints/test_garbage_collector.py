@@ -19,7 +19,7 @@ from netagent.endpoints.validation import record_of
 from netagent.errors import FailedError, RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Stage
+from netagent.journal.rows import Bound, Published
 from netagent.model.publication import Publication
 from netagent.model.records import RemovalRecord
 from netagent.model.request import AttachRequest
@@ -61,12 +61,11 @@ async def attached(world, name="web"):
 async def crashed(world, stage):
     """A host whose agent died when an attach had come to a stage; the stage's kernel objects are there."""
     one, row = await attached(world)
-    row = dataclasses.replace(row, stage=stage)
-    await one.journal.transaction(statements.save_endpoint(row))
-    if stage is not Stage.PUBLISHED:
+    if stage is Bound:
+        row = dataclasses.replace(row, stage=Bound(row.netns))
+        await one.journal.transaction(statements.save_endpoint(row))
         await one.publisher.withdraw(record_of(row))
         resolv_conf.remove("web")
-    if stage is Stage.RESERVED:
         one.attacher.devices.clear()
         one.resolvers.sandboxes.clear()
     return one, row
@@ -81,7 +80,7 @@ async def started_again(one, **options):
 
 @virtual
 async def test_a_restart_changes_nothing_that_is_whole(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     heard, before = len(one.node.heard), one.traces()
     await started_again(one)
     assert one.steps.done == ["list", "listen"]
@@ -92,21 +91,21 @@ async def test_a_restart_changes_nothing_that_is_whole(world):
 
 @virtual
 async def test_an_endpoint_that_was_forgotten_is_published_and_a_reserved_one_taken_back(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     await one.publisher.withdraw(record_of(row))
     resolv_conf.remove("web")
     await started_again(one)
-    assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
+    assert one.live.rows[row.endpoint_id].is_published
     assert one.own_endpoints() == {row.endpoint_id}
-    assert one.journal.load_endpoints()[0].stage is Stage.PUBLISHED
+    assert one.journal.load_endpoints()[0].is_published
     assert one.traces()["resolv.conf"] != []
 
-    one, row = await crashed(world, Stage.RESERVED)
+    one, row = await crashed(world, Bound)
     await started_again(one)
     assert one.traces() == {}
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
 async def test_what_went_with_its_namespace_is_gone_everywhere(world, stage):
     one, _ = await crashed(world, stage)
@@ -115,7 +114,7 @@ async def test_what_went_with_its_namespace_is_gone_everywhere(world, stage):
     assert one.traces() == {}
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
 async def test_another_namespace_under_the_same_name_is_another_sandbox(world, stage):
     one, _ = await crashed(world, stage)
@@ -124,7 +123,7 @@ async def test_another_namespace_under_the_same_name_is_another_sandbox(world, s
     assert one.traces() == {}
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
 async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world, stage):
     one, _ = await crashed(world, stage)
@@ -132,7 +131,7 @@ async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world, sta
     assert one.traces() == {}
 
 
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
 async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world, stage):
     one, _ = await crashed(world, stage)
@@ -143,21 +142,21 @@ async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world, stag
 
 @virtual
 async def test_a_namespace_that_processes_live_on_in_stays(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     (world.folder / "elsewhere").hardlink_to(world.folder / "web")
     world.remove("web")
     elsewhere = str(world.folder / "elsewhere")
-    world.processes[row.netns_dev, row.netns_inode] = elsewhere
+    world.processes[row.netns_identity] = elsewhere
     await started_again(one)
-    assert one.live.rows[row.endpoint_id].netns_path == elsewhere
+    assert one.live.rows[row.endpoint_id].netns.path == elsewhere
     assert not (resolv_conf.NETNS_ETC / "web").exists(), "nobody enters it by this name any more"
-    assert one.journal.load_endpoints()[0].netns_path == elsewhere
+    assert one.journal.load_endpoints()[0].netns.path == elsewhere
     assert one.own_endpoints() == {row.endpoint_id}
 
 
 @virtual
 async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_go(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     await one.journal.transaction([statements.delete_endpoint(row.endpoint_id)])
     await started_again(one)
     assert one.traces() == {}
@@ -190,7 +189,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 @pytest.mark.parametrize("step", ["list", "unbind", "listen", "journal", "silence"])
-@pytest.mark.parametrize("stage", list(Stage))
+@pytest.mark.parametrize("stage", [Bound, Published])
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "there"])
 @virtual
 async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, stage, is_gone, step, fault):
@@ -203,7 +202,7 @@ async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, st
     one.steps.fault = None
     await one.garbage_collector._look_around()
     one.attacher.devices.pop("0" * 32, None)  # a leftover interface is the next start's, and the reconciler's
-    expected = set() if is_gone or stage is Stage.RESERVED else {row.endpoint_id}
+    expected = set() if is_gone or stage is Bound else {row.endpoint_id}
     assert one.own_endpoints() == expected
     assert set(one.live.rows) == set(one.attacher.devices) == expected
     assert {found.endpoint_id for found in one.journal.load_endpoints()} == expected
@@ -211,7 +210,7 @@ async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, st
 
 @virtual
 async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     await one.publisher.withdraw(record_of(row))
     own = one.node.heard
     networks = [event for event in own if any(entry.key.startswith(b"n") for entry in event.entries)]
@@ -224,13 +223,13 @@ async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(
         one.hear(event)
     await one.garbage_collector._look_around()
     assert one.own_endpoints() == {row.endpoint_id}
-    assert one.live.rows[row.endpoint_id].stage is Stage.PUBLISHED
+    assert one.live.rows[row.endpoint_id].is_published
     assert one.resolvers.sandboxes
 
 
 @virtual
 async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world):
-    one, row = await crashed(world, Stage.PUBLISHED)
+    one, row = await crashed(world, Published)
     one.steps.delay_s["listen"] = lambda: 1000.0
     begun = trio.current_time()
     await started_again(one)
@@ -272,7 +271,7 @@ async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_
     assert path.read_text() == given
     await one.endpoints.detach(new.name)
     assert one.traces() == {}
-    assert old.netns_path == new.netns_path
+    assert old.netns.path == new.netns.path
 
 
 @virtual
@@ -292,7 +291,7 @@ async def test_a_container_that_was_started_again_has_its_name_address_and_port_
 async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world):
     one, old = await attached(world)
     (world.folder / "elsewhere").hardlink_to(world.folder / "web")
-    world.processes[old.netns_dev, old.netns_inode] = str(world.folder / "elsewhere")
+    world.processes[old.netns_identity] = str(world.folder / "elsewhere")
     world.replace("web")
     with pytest.raises(RefusedError, match="'web' is already used on this host"):
         await one.endpoints.attach(AttachRequest(target="netns:web", network="app"))
@@ -327,7 +326,7 @@ async def test_a_namespace_that_is_unmounted_and_keeps_its_name_is_withdrawn_wit
     for _ in range(3):
         await one.garbage_collector._look_around()
     # Its folder is as it was; only the kernel tells.
-    monkeypatch.setattr(module, "netns_is", lambda other: other.endpoint_id != row.endpoint_id)
+    monkeypatch.setattr(module, "is_at_its_path", lambda other: other.endpoint_id != row.endpoint_id)
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     await one.garbage_collector._look_around()
     assert one.own_endpoints()
@@ -351,8 +350,8 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
         looked_at.append(row.name)
         return is_there(row)
 
-    is_there = module.netns_is
-    monkeypatch.setattr(module, "netns_is", counting)
+    is_there = module.is_at_its_path
+    monkeypatch.setattr(module, "is_at_its_path", counting)
     # What others on this machine mount is no matter of this test.
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for _ in range(5):
@@ -383,8 +382,8 @@ async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_i
     for _ in range(3):
         await one.garbage_collector._look_around()
     looked_at = []
-    is_there = module.netns_is
-    monkeypatch.setattr(module, "netns_is", lambda row: looked_at.append(row.name) or is_there(row))
+    is_there = module.is_at_its_path
+    monkeypatch.setattr(module, "is_at_its_path", lambda row: looked_at.append(row.name) or is_there(row))
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for turns in (1, 2, 3):
         await trio.sleep(module.WHOLE_S)
@@ -417,14 +416,14 @@ async def test_an_attach_at_work_is_left_alone(world):
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
     (row,) = one.live.rows.values()
-    assert row.stage is Stage.PUBLISHED
+    assert row.is_published
 
 
 @virtual
 async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoint_back(world):
     one, row = await attached(world)
     world.remove("web")
-    world.processes[row.netns_dev, row.netns_inode] = "/proc/7/ns/net"
+    world.processes[row.netns_identity] = "/proc/7/ns/net"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
         nursery.start_soon(one.garbage_collector._look_around)

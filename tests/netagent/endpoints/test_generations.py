@@ -13,6 +13,7 @@ import trio
 from fakes.agent_host import AgentHost, Fabric
 from fakes.registry import event as event_of
 from fakes.registry import host as host_record
+from fakes.rows import reserve
 from fakes.virtual import virtual
 
 from netagent.daemon.own_records import OwnRecords
@@ -21,7 +22,6 @@ from netagent.eviction.auto_evict import RETRY_S, AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import ForgetRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.record_codec import encode
@@ -117,10 +117,7 @@ class Generations:
     async def attach(self, one):
         self.count += 1
         (network_id,) = one.live.view.networks
-        row = LocalEndpointRow(
-            endpoint_id=f"{self.count:032x}", network_id=network_id, name=f"c{self.count}", service="web"
-        )
-        return await one.allocator.reserve(row)
+        return await reserve(one.allocator, f"{self.count:032x}", network_id, name=f"c{self.count}")
 
 
 def whole(other):

@@ -57,7 +57,7 @@ async def attached(one, namespaces, name):
 
 
 def news_of(one, row):
-    return one.attacher.news[row.netns_dev, row.netns_inode]
+    return one.attacher.news[row.netns_identity]
 
 
 @virtual

@@ -18,7 +18,6 @@ from netagent.endpoints.context import BRIDGE_S
 from netagent.endpoints.drain import REMEMBERED_S, UNDER_WAY_S
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Stage
 from netagent.model.ids import mac_of
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, RemovalRecord
@@ -88,7 +87,7 @@ async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces)
     row, created = await one.endpoints.attach(request(service="shop", links=(Link("db", "database"),)))
     assert created
     assert one.steps.done == ATTACH_STEPS
-    assert (row.name, row.service, row.stage, row.ifname) == ("web", "shop", Stage.PUBLISHED, "eth0")
+    assert (row.name, row.service, row.is_published, row.ifname) == ("web", "shop", True, "eth0")
     assert one.journal.load_endpoints() == [row] == list(one.live.rows.values())
     assert one.own_endpoints() == {row.endpoint_id}
     assert one.live.view.endpoints[row.endpoint_id].record.addresses == row.addresses
@@ -151,7 +150,7 @@ async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(name
     one.allocator.allocations[N1].pool.check_invariants()
     row, created = await one.endpoints.attach(request())
     assert created
-    assert row.stage is Stage.PUBLISHED
+    assert row.is_published
 
 
 @virtual
@@ -182,7 +181,7 @@ async def test_cancelled_while_the_names_follow_the_endpoint_is_attached(namespa
             await one.steps.reached.wait()
             scope.cancel()
     (row,) = one.live.rows.values()
-    assert row.stage is Stage.PUBLISHED
+    assert row.is_published
     assert one.own_endpoints() == {row.endpoint_id}
 
 

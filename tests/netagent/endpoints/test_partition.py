@@ -9,9 +9,9 @@ import trio
 from fakes.agent_host import Fabric
 from fakes.registry import endpoint
 from fakes.registry import host as host_record
+from fakes.rows import reserve
 from fakes.virtual import virtual
 
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import AttachmentRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.views import ConflictKind
@@ -29,13 +29,10 @@ class World:
     async def attach(self, one, network_id):
         """A container with an address and a record, as far as other hosts see."""
         self.count += 1
-        row = LocalEndpointRow(
-            endpoint_id=f"{self.count:032x}", network_id=network_id, name=f"c{self.count}", service="web"
-        )
-        done = await one.allocator.reserve(row)
+        done = await reserve(one.allocator, f"{self.count:032x}", network_id, name=f"c{self.count}")
         await one.publisher.put(
             AttachmentRecord(network_id),
-            endpoint(self.count, network_id, addresses=done.addresses, mac=done.mac, name=row.name),
+            endpoint(self.count, network_id, addresses=done.addresses, mac=done.mac, name=done.name),
         )
         return done
 

@@ -11,7 +11,7 @@ from fakes.virtual import virtual
 from netagent.endpoints.two_phase import ENTER_S, HOLD_S
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Stage
+from netagent.journal.rows import Reserved
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 
@@ -52,14 +52,14 @@ async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
     held = await staged.hold(N1)
     assert one.journal.load_endpoints() == []
     row = await staged.reserve(request(addresses=held), origin=ORIGIN)
-    assert (row.addresses, row.stage) == (held, Stage.RESERVED)
+    assert (row.addresses, row.stage) == (held, Reserved())
     assert one.journal.load_endpoints() == [row]
     assert one.own_endpoints() == set()
     assert await staged.plug(ORIGIN) == f"nc{row.endpoint_id[:8]}"
     assert one.own_endpoints() == {row.endpoint_id}, "others know the way to it"
     assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id]), "and no name"
     row = await staged.enter(ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True)
-    assert (row.name, row.service, row.stage, row.behind_runtime) == ("web", "web", Stage.PUBLISHED, True)
+    assert (row.name, row.service, row.is_published, row.netns.behind_runtime) == ("web", "web", True, True)
     assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
     assert one.resolvers.sandboxes
     await staged.unplug(ORIGIN)
@@ -156,7 +156,7 @@ async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namesp
     assert "docker:web did not get its interface" in str(error.value)
     assert trio.current_time() - before == pytest.approx(ENTER_S, abs=0.1)
     (row,) = one.live.rows.values()
-    assert (row.stage, row.netns_inode) == (Stage.RESERVED, 0)
+    assert row.stage == Reserved()
     assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
     assert not one.resolvers.sandboxes
 
@@ -239,5 +239,5 @@ async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wa
             nursery.start_soon(entered, one, namespaces, f"docker:e{n}", f"c{n}", f"c{n}")
     rows = list(one.live.rows.values())
     assert len({address for row in rows for address in row.addresses}) == 40
-    assert {row.stage for row in rows} == {Stage.PUBLISHED}
+    assert all(row.is_published for row in rows)
     assert not len(one.endpoints.steps.locks)

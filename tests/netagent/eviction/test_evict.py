@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from fakes.agent_host import Fabric
+from fakes.rows import reserve
 from fakes.virtual import virtual
 
 from netagent.daemon.own_records import OwnRecords
@@ -12,7 +13,6 @@ from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.auto_evict import LEFT_S, AutoEviction
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netgossip.types import CLUSTER_SCOPE, MemberState
@@ -319,10 +319,7 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
     await h1.eviction.forget(["h2", "h3"], dead_for_s=0, force=False)
     taken = set()
     for number in range(13):
-        row = LocalEndpointRow(
-            endpoint_id=f"{number:032x}", network_id=made.network_id, name="web", service="web"
-        )
-        taken.add((await h1.allocator.reserve(row)).offset)
+        taken.add((await reserve(h1.allocator, f"{number:032x}", made.network_id)).offset)
     assert taken == set(range(2, 15))
 
 

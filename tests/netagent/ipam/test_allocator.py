@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from fakes.allocators import Cluster, virtual
-from fakes.registry import N1, identifier
+from fakes.registry import N1
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.messages import SpaceRequest
 from netagent.ipam.pool import COOL_DOWN_S
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.records import HostAddressRecord, RemovalRecord
 
 
@@ -27,19 +26,9 @@ async def test_a_row_is_filled_in_and_on_disk(make):
     cluster = make(1)
     await cluster.create()
     row = await cluster.hosts[0].attach()
-    assert (row.offset, row.addresses, row.stage) == (2, ("10.1.0.2", "fd00:1::2"), Stage.RESERVED)
+    assert (row.offset, row.addresses) == (2, ("10.1.0.2", "fd00:1::2"))
     assert row.mac == "02:00:00:00:00:02"
     assert cluster.hosts[0].journal.load_endpoints() == [row]
-
-
-@virtual
-async def test_a_mac_that_the_user_gave_stays(make):
-    cluster = make(1)
-    await cluster.create()
-    row = LocalEndpointRow(
-        endpoint_id=identifier(1), network_id=N1, name="w", service="w", mac="02:11:22:33:44:55"
-    )
-    assert (await cluster.hosts[0].allocator.reserve(row)).mac == "02:11:22:33:44:55"
 
 
 @virtual

@@ -16,6 +16,7 @@ import trio.testing
 from fakes.memory_journal import MemoryJournal
 from fakes.record_node import FakeNode
 from fakes.registry import N1, endpoint, event, host, identifier, network
+from fakes.rows import reserve
 from hypothesis import reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,7 +27,6 @@ from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import share_out
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import ForgetRecord, NetworkRecord
 from netagent.model.subnet import offset_count
 from netagent.registry.publish import Publisher
@@ -237,15 +237,12 @@ class World(RuleBasedStateMachine):
         one = self.working(who)
         self.is_answer_lost, self.is_reachable = lost, reach
         self.count += 1
-        row = LocalEndpointRow(
-            endpoint_id=identifier(0xE000 + self.count), network_id=N1, name=f"c{self.count}", service="web"
-        )
 
-        async def reserve():
-            done = await one.allocator.reserve(row, offset)
+        async def attach():
+            done = await reserve(one.allocator, identifier(0xE000 + self.count), N1, offset)
             await one.publisher.put(endpoint(self.count, N1, done.offset, addresses=done.addresses))
 
-        self.run(reserve)
+        self.run(attach)
 
     @rule(who=names, number=st.integers(0, 50))
     def detach(self, who, number):

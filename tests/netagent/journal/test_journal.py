@@ -11,14 +11,16 @@ import time
 import pytest
 import trio
 import trio.testing
+from fakes.rows import local_row
 
 from netagent.errors import RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal, JournalError
-from netagent.journal.rows import LocalEndpointRow, Stage, endpoint_from_json, endpoint_to_json
+from netagent.journal.rows import Published, Reserved, endpoint_from_json, endpoint_to_json
 from netagent.journal.statements import MAX_DEPARTED, Statement
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
+from netagent.model.sandbox import Netns
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
@@ -30,20 +32,14 @@ def entry(key, sequence, value=b"v", *, owner=OWN, scope=SCOPE, epoch=1):
 
 
 def row(number=1, **fields):
-    base = {"endpoint_id": f"{number:032x}", "network_id": "c" * 32, "name": f"web{number}", "service": "web"}
-    return LocalEndpointRow(**(base | {"offset": number} | fields))
+    return local_row(f"{number:032x}", "c" * 32, **({"name": f"web{number}", "offset": number} | fields))
 
 
 FULL_ROW = row(
     addresses=("10.0.0.2", "fd00::2"),
     mac="02:00:00:00:00:01",
     target="netns:web1",
-    netns_path="/run/netns/web1",
-    netns_dev=4,
-    netns_inode=4026532000,
-    boot_id="boot",
-    ifname="eth0",
-    stage=Stage.PUBLISHED,
+    stage=Published(Netns("/run/netns/web1", (4, 4026532000), "boot"), "eth0"),
     links=(Link("db", "database"),),
     aliases=("www",),
     ports=(Port("http", 80),),
@@ -149,11 +145,11 @@ def test_endpoints_come_back_in_the_order_of_attaching(reopen):
     async def attach(journal):
         for one in (FULL_ROW, row(3), row(2)):
             await journal.save_endpoint(one)
-        await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Stage.RESERVED))
+        await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Reserved()))
         await journal.delete_endpoint(row(3).endpoint_id)
 
     run(attach, reopen())
-    assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Stage.RESERVED), row(2)]
+    assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Reserved()), row(2)]
 
 
 def test_two_endpoints_never_have_one_address(reopen):

@@ -6,12 +6,12 @@ import pytest
 import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H2, H3, N1, N2, N3, Writer, endpoint, host, network
+from fakes.rows import local_row
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import LocalEndpointRow
 from netagent.membership.participation import LINGER_S, SYNC_S, UNKNOWN_S
 from netagent.model.records import AttachmentRecord, RemovalRecord
 from netagent.registry.record_codec import scope_of
@@ -31,7 +31,7 @@ def is_attached(one):
 
 
 def add_row(one):
-    one.live.set_row(LocalEndpointRow(endpoint_id="e" * 32, network_id=N1, name="web", service="web"))
+    one.live.set_row(local_row("e" * 32, N1))
 
 
 @virtual

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, network
+from fakes.rows import local_row
 
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord, HostAddressRecord
 from netagent.projection.datapath_input import network_inputs, path_targets, probe_input, probe_targets
@@ -12,14 +12,7 @@ from netagent.registry.view import RegistryView
 from netagent.slices import at_once
 from netgossip.types import Member, MemberState
 
-ROW = LocalEndpointRow(
-    endpoint_id="e" * 32,
-    network_id=N1,
-    name="web",
-    service="web",
-    addresses=("10.1.0.2", "fd00:1::2"),
-    mac="02::1",
-)
+ROW = local_row("e" * 32, N1, addresses=("10.1.0.2", "fd00:1::2"), mac="02::1")
 CLUSTER = ClusterId("c1" * 16)
 HERE = "192.0.2.1"
 
@@ -100,9 +93,7 @@ def test_of_two_networks_with_one_vni_only_the_holder_is_built():
     world = World()
     world.put(H2, network(N2, "back", vni=world.view.networks[N1].record.vni, subnets=("10.2.0.0/24",)))
     world.put(H2, grant(N2, 4, 7, H1))
-    other = LocalEndpointRow(
-        endpoint_id="f" * 32, network_id=N2, name="b", service="b", addresses=("10.2.0.2",)
-    )
+    other = local_row("f" * 32, N2, addresses=("10.2.0.2",))
     assert [one.network_id for one in at_once(network_inputs(world.view, [ROW, other], HERE))] == [N1]
 
 

@@ -15,10 +15,11 @@ from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.reconcile.desired import desired_state
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.endpoints.validation import sandboxes
-from netagent.journal.rows import LocalEndpointRow
+from netagent.journal.rows import Bound, LocalEndpointRow
 from netagent.membership.participation import LeftHosts
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
 from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, Policy, RemovalRecord
+from netagent.model.sandbox import Netns
 from netagent.projection.datapath_input import network_inputs, probe_input
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import InputCache, firewall_input
@@ -63,10 +64,7 @@ def row(number: int, network_id: str) -> LocalEndpointRow:
         offset=100 + number,
         addresses=(f"10.1.0.{100 + number}", f"fd00:1::{100 + number:x}"),
         mac=f"02:00:00:00:00:{number:02x}",  # as remote ones have it: a clash
-        netns_path="/run/netns/x",
-        netns_dev=4,
-        netns_inode=100 + number,
-        boot_id="b",
+        stage=Bound(Netns("/run/netns/x", (4, 100 + number), "b")),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.rows import PUBLISHED, local_row
 
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, DOORS4, DOORS6, elements
-from netagent.journal.rows import LocalEndpointRow, Stage
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
@@ -16,14 +16,7 @@ from netagent.projection.firewall_input import InputCache, firewall_input, limit
 from netagent.registry.view import RegistryView
 
 ROWS = [
-    LocalEndpointRow(
-        endpoint_id="e" * 32,
-        network_id=N1,
-        name="web",
-        service="web",
-        addresses=("10.1.0.2", "fd00:1::2"),
-        mac="02::1",
-    )
+    local_row("e" * 32, N1, addresses=("10.1.0.2", "fd00:1::2"), mac="02::1"),
 ]
 
 
@@ -91,7 +84,7 @@ def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_
     publish = (Publication(53, 5353, "udp", 2), Publication(8080, 80, address="192.0.2.1"))
     row = dataclasses.replace(ROWS[0], publish=publish)
     assert firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards == ()
-    row = dataclasses.replace(row, stage=Stage.PUBLISHED)
+    row = dataclasses.replace(row, stage=PUBLISHED)
     given = firewall_input(known(), [row], vxlan_port=4799, limits={}, leading_out=[row.endpoint_id])
     assert [
         (one.protocol, one.address, one.host_port, one.container, one.port) for one in given.port_forwards
@@ -116,7 +109,7 @@ def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_othe
         assert (four.meets(other), six.meets(other)) == (is_four, not is_four)
         assert (other.meets(four), other.meets(six)) == (is_four, not is_four)
     for publish in ((four,), (six,), (four, six)):
-        row = dataclasses.replace(ROWS[0], stage=Stage.PUBLISHED, publish=publish)
+        row = dataclasses.replace(ROWS[0], stage=PUBLISHED, publish=publish)
         sets = elements(firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards, [])
         assert sets[ANYWHERE4] == ({("tcp", "80"): ("10.1.0.2", "8080")} if four in publish else {})
         assert sets[ANYWHERE6] == ({("tcp", "80"): ("fd00:1::2", "8080")} if six in publish else {})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fakes.registry import H1, H2, N2, Writer, endpoint, host, network
+from fakes.rows import local_row
 
 from netagent.firewall.inputs import FirewallInput
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import veth_name, vxlan_name
 from netagent.model.records import ForgetRecord, Policy
 from netagent.projection.firewall_input import firewall_input
@@ -27,14 +27,7 @@ def view_of(local: str, *told: tuple[str, object]) -> RegistryView:
 def guarded(view: RegistryView) -> FirewallInput:
     own = [one.record for one in view.endpoints.values() if one.owner == view.local]
     rows = [
-        LocalEndpointRow(
-            endpoint_id=record.endpoint_id,
-            network_id=record.network_id,
-            name=record.name,
-            service=record.service,
-            addresses=record.addresses,
-            mac=record.mac,
-        )
+        local_row(record.endpoint_id, record.network_id, addresses=record.addresses, mac=record.mac)
         for record in own
     ]
     return firewall_input(view, rows, vxlan_port=4799, limits={})

@@ -6,15 +6,12 @@ import dataclasses
 
 import pytest
 import trio
-from fakes.agent_host import BOOT
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+from fakes.rows import PUBLISHED, local_row
 from fakes.virtual import virtual
 
 from netagent.datapath.endpoint.gratuitous_arp import announcement
-from netagent.endpoints.validation import new_row
-from netagent.journal.rows import Stage
 from netagent.model.ids import EndpointId, mac_of, veth_name
-from netagent.model.request import AttachRequest
 from netagent.projection.mac_announcer import GRACE_S, Announcer, ChosenMacs
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -34,9 +31,7 @@ class World:
         rows = {}
         for number, network_id in enumerate((N1, N2), 1):
             endpoint_id = EndpointId(f"{number:08x}" * 4)
-            request = AttachRequest(target="netns:x", network=network_id)
-            row = new_row(endpoint_id, request, view.networks[network_id], f"mine{number}", "")
-            rows[endpoint_id] = dataclasses.replace(row, stage=Stage.PUBLISHED, boot_id=BOOT)
+            rows[endpoint_id] = local_row(endpoint_id, network_id, name=f"mine{number}", stage=PUBLISHED)
         self.mine = {network_id: veth_name(i) for network_id, i in zip((N1, N2), rows, strict=True)}
         self.live = StateStore(view, rows)
         self.sent = []

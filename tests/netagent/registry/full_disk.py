@@ -28,7 +28,13 @@ def fill(leave_bytes: int) -> None:
 
 def row(number: int) -> LocalEndpointRow:
     return LocalEndpointRow(
-        endpoint_id=f"{number:032x}", network_id="c" * 32, name="n", service="n", offset=number
+        endpoint_id=f"{number:032x}",
+        network_id="c" * 32,
+        name="n",
+        service="n",
+        offset=number,
+        addresses=(),
+        mac="",
     )
 
 

@@ -29,6 +29,8 @@ async def main() -> None:
             name="n",
             service=str(number),
             offset=number % 40,
+            addresses=(),
+            mac="",
         )
         both = [*statements.append_entries("own", [entry]), *statements.save_endpoint(row)]
         await journal.transaction(both)

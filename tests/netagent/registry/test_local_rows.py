@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fakes.rows import PUBLISHED, local_row
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
+from netagent.model.sandbox import Netns
 from netagent.registry.changelog import MAX_STEPS
 from netagent.registry.local_rows import LocalRows, folder_of, local_rows
 
@@ -20,8 +22,7 @@ PUBLICATION = Publication(8080, 80, "tcp")
 
 
 def row(endpoint_id: EndpointId = IDS[0], **fields: object) -> LocalEndpointRow:
-    own = {"network_id": NETWORKS[0], "name": "web", "service": "web", "boot_id": "b"} | fields
-    return LocalEndpointRow(endpoint_id=endpoint_id, **own)
+    return local_row(endpoint_id, **({"network_id": NETWORKS[0]} | fields))
 
 
 class Rows(RuleBasedStateMachine):
@@ -37,14 +38,18 @@ class Rows(RuleBasedStateMachine):
         endpoint_id=st.sampled_from(IDS),
         network_id=st.sampled_from(NETWORKS),
         name=st.sampled_from(["web", "db"]),
-        inode=st.integers(0, 2),
-        boot_id=st.sampled_from(["b", "c"]),
-        path=st.sampled_from(["", "/run/netns/a", "/run/netns/b", "/proc/7/ns/net"]),
-        origin=st.sampled_from(["", "docker:1", "docker:2"]),
+        netns=st.none()
+        | st.builds(
+            Netns,
+            st.sampled_from(["/run/netns/a", "/run/netns/b", "/proc/7/ns/net"]),
+            st.sampled_from([(4, 1), (4, 2)]),
+            st.sampled_from(["b", "c"]),
+        ),
+        origin=st.sampled_from([None, "docker:1", "docker:2"]),
         publish=st.sampled_from([(), (PUBLICATION,)]),
     )
-    def put(self, endpoint_id: EndpointId, inode: int, path: str, **fields: object) -> None:
-        one = row(endpoint_id, netns_dev=4 if inode else 0, netns_inode=inode, netns_path=path, **fields)
+    def put(self, endpoint_id: EndpointId, netns: Netns | None, **fields: object) -> None:
+        one = row(endpoint_id, stage=Reserved() if netns is None else Bound(netns), **fields)
         self.rows, self.oracle = self.rows.with_row(one), {**self.oracle, endpoint_id: one}
 
     @rule(endpoint_id=st.sampled_from(IDS))
@@ -72,23 +77,18 @@ class Rows(RuleBasedStateMachine):
                 same = [one for one in every if (one.network_id, one.name) == (network_id, name)]
                 assert rows.called(network_id, name) == same
         for identity in ((4, 1), (4, 2)):
-            assert rows.in_namespace(identity) == [
-                one for one in every if (one.netns_dev, one.netns_inode) == identity
-            ]
+            assert rows.in_namespace(identity) == [one for one in every if one.netns_identity == identity]
         for one in every:
-            mates = [
-                other
-                for other in every
-                if one.netns_inode and (other.netns_inode, other.boot_id) == (one.netns_inode, one.boot_id)
-            ]
+            mates = [other for other in every if one.netns is not None and other.sandbox_id == one.sandbox_id]
             assert rows.mates_of(one) == mates
-            if one.netns_path:
-                assert rows.folders[folder_of(one.netns_path)][one.endpoint_id] == one
-                assert one in rows.with_path(one.netns_path)
-            found = rows.with_origin(one.origin)
-            assert (found is None) == (not one.origin)
-            assert found is None or found.origin == one.origin
-        assert sum(map(len, rows.folders.values())) == sum(bool(one.netns_path) for one in every)
+            if one.netns is not None:
+                assert rows.folders[folder_of(one.netns.path)][one.endpoint_id] == one
+                assert one in rows.with_path(one.netns.path)
+            if one.origin is not None:
+                found = rows.with_origin(one.origin)
+                assert found is not None
+                assert found.origin == one.origin
+        assert sum(map(len, rows.folders.values())) == sum(one.netns is not None for one in every)
 
     @invariant()
     def what_was_not_touched_is_as_it_was(self) -> None:
@@ -116,6 +116,6 @@ def test_who_comes_too_late_or_from_elsewhere_looks_everywhere() -> None:
 def test_networks_are_the_same_object_as_long_as_they_are_the_same() -> None:
     rows = LocalRows([row(IDS[0]), row(IDS[1])])
     networks = rows.networks
-    changed = rows.with_row(replace(row(IDS[0]), stage=Stage.PUBLISHED)).without_row(IDS[1])
+    changed = rows.with_row(replace(row(IDS[0]), stage=PUBLISHED)).without_row(IDS[1])
     assert changed.networks is networks
     assert changed.without_row(IDS[0]).networks == frozenset()

@@ -6,10 +6,10 @@ import pytest
 import trio
 from fakes.record_node import FakeNode
 from fakes.registry import H1, N1, endpoint, host, network
+from fakes.rows import local_row
 
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.registry.publish import Publisher, may_rewrite
 from netagent.registry.record_codec import RecordError, key_of
@@ -87,9 +87,7 @@ def test_what_can_not_be_written_is_not_sent(desk, monkeypatch):
 
 
 def test_what_belongs_together_is_written_together(desk):
-    row = LocalEndpointRow(
-        endpoint_id=endpoint().endpoint_id, network_id=N1, name="web1", service="web", offset=2
-    )
+    row = local_row(endpoint().endpoint_id, N1, name="web1")
 
     async def publish():
         await desk.publisher.change(put=[endpoint()], also=statements.save_endpoint(row))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import trio
 from fakes.registry import H1, Writer, network
+from fakes.rows import local_row
 from fakes.virtual import virtual
 
-from netagent.journal.rows import LocalEndpointRow
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 
 def row(number):
-    return LocalEndpointRow(endpoint_id=f"{number:032x}", network_id="a" * 32, name=f"w{number}", service="w")
+    return local_row(f"{number:032x}", "a" * 32, name=f"w{number}")
 
 
 @virtual

@@ -7,7 +7,7 @@ from fakes.names import ask, source_of
 from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
 
 from netagent.model.records import AttachmentRecord, Health, Link
-from netagent.model.sandbox import Sandbox, SandboxId, sandbox_id
+from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import explain
 from netagent.resolver.name_table import RowKind
@@ -62,7 +62,10 @@ def world():
 
 
 def test_a_sandbox_has_an_id_that_tells_boots_apart():
-    assert sandbox_id("0123abcd-9f00-1111-2222-333344445555", 4026532000) == "0123abcd-4026532000"
+    assert (
+        Netns("/x", (4, 4026532000), "0123abcd-9f00-1111-2222-333344445555").sandbox_id
+        == "0123abcd-4026532000"
+    )
 
 
 def test_the_table_holds_what_its_sandboxes_may_ask(world):

@@ -9,12 +9,12 @@ import pytest
 import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H2, N1, Writer, endpoint, host, identifier, network
+from fakes.rows import local_row
 from fakes.virtual import virtual
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.daemon.withdraw import ENDPOINT_S, HOST_S, Withdrawal
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.liveness import LivenessReport
 from netagent.probes.liveness_votes import MAX_HOSTS
@@ -182,9 +182,7 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
     assert sorted(asked) == [ids[0], ids[1], ids[3]]
     assert trio.current_time() == pytest.approx(HOST_S)
     asked.clear()
-    row = LocalEndpointRow(
-        endpoint_id=E1, network_id=N1, name="web", service="web", mac="", target="netns:web"
-    )
+    row = local_row(E1, N1, target="netns:web")
     await withdrawal.wait_endpoint_hidden(row)
     assert sorted(asked) == ids[:2], "those that take part in its network"
     assert trio.current_time() == pytest.approx(HOST_S + ENDPOINT_S)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.registry import endpoint
+from fakes.rows import PUBLISHED, local_row
 
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import owners
@@ -23,7 +24,7 @@ from netagent.firewall.element import Family, encode
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6
 from netagent.firewall.ruleset import MEMBERS4, SENDERS, ruleset_of
-from netagent.journal.rows import LocalEndpointRow, Stage
+from netagent.journal.rows import Reserved
 from netagent.model.publication import Publication
 from netagent.projection.firewall_input import port_forwards_of
 from netagent.registry.views import Conflict
@@ -173,14 +174,12 @@ def test_elements_that_are_missing_or_left_over():
 
 
 def test_a_published_port_is_there_when_all_its_elements_are():
-    row = LocalEndpointRow(
-        endpoint_id="e" * 32,
-        network_id="a1" * 16,
-        name="web",
-        service="web",
+    row = local_row(
+        "e" * 32,
+        "a1" * 16,
         addresses=("10.1.0.2", "fd00:1::2"),
         mac="02::1",
-        stage=Stage.PUBLISHED,
+        stage=PUBLISHED,
         publish=(Publication(53, 5353, "udp", 2), Publication(8080, 80, address="0.0.0.0")),
     )
     rules = ruleset_of(FirewallInput(vxlan_port=4799, port_forwards=tuple(port_forwards_of(row, ()))))
@@ -197,5 +196,5 @@ def test_a_published_port_is_there_when_all_its_elements_are():
     assert "two seconds" in first.fix
     nothing = ruleset_of(FirewallInput(vxlan_port=4799))
     assert {one.state for one in published_lines(row, nothing, [])} == {State.NOT_NEEDED}
-    half = replace(row, stage=Stage.RESERVED)
+    half = replace(row, stage=Reserved())
     assert {one.state for one in published_lines(half, rules, [])} == {State.NOT_NEEDED}

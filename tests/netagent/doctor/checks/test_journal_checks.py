@@ -12,7 +12,7 @@ from fakes.registry import H1, N1, endpoint, host, network
 from netagent.doctor.checks.journal_checks import journal_findings
 from netagent.journal.journal import Journal
 from netagent.journal.reader import StoredState, read_apart
-from netagent.journal.rows import Stage
+from netagent.journal.rows import Reserved
 from netagent.journal.writer import JournalError
 from netagent.model.records import AttachmentRecord
 from netagent.registry.record_codec import encode, key_of
@@ -57,7 +57,7 @@ def test_an_endpoint_that_only_one_of_them_has(world, written):
     assert texts(world, replace(written, rows=(row, other))) == [
         "the journal has an endpoint ghost that the agent does not know"
     ]
-    assert texts(world, replace(written, rows=(replace(row, ifname="eth7"),))) == [
+    assert texts(world, replace(written, rows=(replace(row, target="netns:other"),))) == [
         "the journal has a different state of the endpoint web1"
     ]
 
@@ -86,7 +86,7 @@ def test_what_others_are_told_of_an_endpoint(world, written):
     world.rows.clear()
     (found,) = texts(world, replace(written, rows=()))
     assert found == "this host publishes an endpoint web1 that it does not have"
-    world.rows[row.endpoint_id] = replace(row, endpoint_id="e" * 32, stage=Stage.RESERVED)
+    world.rows[row.endpoint_id] = replace(row, endpoint_id="e" * 32, stage=Reserved())
     assert not any("not told" in text for text in texts(world, written)), "an attach is at work"
 
 

@@ -17,7 +17,7 @@ from netagent.errors import FailedError, RefusedError
 from netagent.integrations.cni import netns_check
 from netagent.integrations.cni.plugin import CniPlugin
 from netagent.integrations.shim_call import Call
-from netagent.journal.rows import Stage
+from netagent.journal.rows import Bound
 
 
 class Runtime:
@@ -119,11 +119,11 @@ async def test_an_endpoint_that_is_half_done_is_made_anew(namespaces: Namespaces
     runtime = await started(namespaces, "web")
     await runtime.call("ADD")
     (before,) = runtime.host.live.rows.values()
-    runtime.host.live.set_row(replace(before, stage=Stage.RESERVED))
+    runtime.host.live.set_row(replace(before, stage=Bound(before.netns, before.ifname)))
     assert "ips" in await runtime.call("ADD")
     (after,) = runtime.host.live.rows.values()
     assert after.endpoint_id != before.endpoint_id
-    assert after.stage is Stage.PUBLISHED
+    assert after.is_published
 
 
 @virtual

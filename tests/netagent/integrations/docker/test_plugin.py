@@ -14,7 +14,6 @@ from fakes.virtual import virtual
 
 from netagent.integrations.docker import plugin
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Stage
 
 OPTIONS = {"netagent.network": "app"}
 EID = "e" * 64
@@ -32,7 +31,7 @@ async def test_a_container_comes_and_goes(world):
     container_id = await world.docker.create("web", "app")
     joined = await world.docker.join(container_id, "app")
     row = world.row(container_id)
-    assert row.stage is Stage.RESERVED
+    assert not row.is_published
     assert joined["InterfaceName"] == {"SrcName": f"nc{row.endpoint_id[:8]}", "DstPrefix": "eth"}
     assert not joined["DisableGatewayService"]
     await world.docker.remove(container_id)

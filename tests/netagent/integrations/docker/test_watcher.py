@@ -16,7 +16,6 @@ from netagent.errors import FailedError
 from netagent.integrations.docker import netns_waiter, watcher
 from netagent.integrations.docker.engine import EngineError
 from netagent.integrations.docker.integration import NAMED_S
-from netagent.journal.rows import Stage
 from netagent.model.records import Health, Link, Port
 
 
@@ -48,7 +47,7 @@ async def test_a_container_has_its_names_before_its_first_program_runs(world):
         )
         row = world.row(container_id)
         assert row.links == (Link("db", "database"),)
-        assert row.behind_runtime
+        assert row.netns.behind_runtime
 
 
 @virtual
@@ -314,7 +313,7 @@ async def test_names_go_when_the_first_process_ends_whether_or_not_docker_lives(
         world.docker.kill()
         world.end_process(container_id)
         await until(lambda: world.record("web") is None, 2.0)
-        assert world.row(container_id).stage is Stage.RESERVED  # Docker's last word is still to come
+        assert not world.row(container_id).is_published  # Docker's last word is still to come
 
 
 @virtual
@@ -326,7 +325,7 @@ async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(
         await until(lambda: len(world.ended) == 2)
     world.docker.kill()
     rows = {row.name: row for row in world.host.live.rows.values()}
-    world.in_use = {(rows["db"].netns_dev, rows["db"].netns_inode)}
+    world.in_use = {rows["db"].netns_identity}
     world.begin()
     async with world.running():
         await until(lambda: world.record("web") is None, 2.0)
@@ -436,7 +435,7 @@ async def test_a_container_stays_while_anybody_lives_in_its_namespace(world):
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
     row = world.row(container_id)
-    world.in_use = {(row.netns_dev, row.netns_inode)}
+    world.in_use = {row.netns_identity}
     world.ended[1000 + int(container_id, 16)] = None  # not with the number that Docker names
     world.begin()
     async with world.running():
@@ -471,7 +470,7 @@ async def test_docker_restarts_and_its_living_containers_stay(world):
         container_id = await world.docker.run("web", "app")
         await until(lambda: bool(world.ended))
         row = world.host.live.rows[world.row(container_id).endpoint_id]
-        world.in_use = {(row.netns_dev, row.netns_inode)}
+        world.in_use = {row.netns_identity}
         world.docker.kill()
         await trio.sleep(30)
         assert "not applied" in one.troubles()[0]
@@ -501,10 +500,10 @@ async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world
         await world.docker.join(container_id, "app")
         world.docker.kill()
         world.namespaces.make("web")
-        await until(lambda: world.row(container_id).stage is Stage.PUBLISHED, NAMED_S + 1)
+        await until(lambda: world.row(container_id).is_published, NAMED_S + 1)
         row = world.row(container_id)
         assert world.record(row.endpoint_id[:12]) is not None
-        world.in_use = {(row.netns_dev, row.netns_inode)}
+        world.in_use = {row.netns_identity}
         world.docker.is_up = True
         await world.docker.start_joined(container_id)
         await until(lambda: world.record("web") is not None)
@@ -520,7 +519,7 @@ async def test_a_docker_that_hangs_keeps_no_container_from_its_network(world, mo
         answering_late(world, monkeypatch, f"/networks/{network_id}", 60.0)
         await world.docker.join(container_id, "app")
         world.namespaces.make("web")
-        await until(lambda: world.row(container_id).stage is Stage.PUBLISHED, NAMED_S + 1)
+        await until(lambda: world.row(container_id).is_published, NAMED_S + 1)
 
 
 @virtual
@@ -534,7 +533,7 @@ async def test_an_entry_that_fails_is_tried_again_and_shown(world):
         world.host.attacher.has_moved = True
         await until(lambda: world.record("web") is not None, netns_waiter.RETRY_S + 11)
         assert one.troubles() == ()
-        assert world.row(container_id).stage is Stage.PUBLISHED
+        assert world.row(container_id).is_published
 
 
 @virtual

@@ -90,7 +90,7 @@ async def test_a_container_that_was_never_torn_down_starts_again_in_another_name
     await ask(plugin, "setup", one.path("ns1"), **plugging())
     status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging())
     (row,) = one.live.rows.values()
-    assert (status, row.netns_path) == (0, one.path("ns2"))
+    assert (status, row.netns.path) == (0, one.path("ns2"))
 
 
 MAPPINGS = [

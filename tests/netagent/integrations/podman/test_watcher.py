@@ -224,7 +224,7 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
         this.podman.container_list[C1] = container(pid=0)  # set up, but it takes its time to start
         await this.set_up("ns2")
         await trio.sleep(8)
-        assert [row.netns_path for row in this.rows] == [this.one.path("ns2")]
+        assert [row.netns.path for row in this.rows] == [this.one.path("ns2")]
         nursery.cancel_scope.cancel()
 
 
@@ -242,7 +242,7 @@ async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(names
     for _ in range(3):
         await follower.look(one)
         await trio.sleep(1)
-    assert [row.netns_path for row in this.rows] == [one.path("ns2")]
+    assert [row.netns.path for row in this.rows] == [one.path("ns2")]
 
 
 @virtual
