@@ -305,9 +305,9 @@ class EndpointContext:
                 continue
             try:
                 network = self.network(mate.network_id)
-                endpoint, record = self.endpoint(mate, network), network.record
+                endpoint = self.endpoint(mate, network)
                 if endpoint.gateways:
-                    await self.parts.attacher.bind(endpoint, vni=record.vni, mtu_bytes=record.mtu_bytes)
+                    await self.parts.attacher.bind(endpoint)
             except NetagentError as error:  # netagent.endpoints.interfaces repairs it later
                 logger.warning(
                     "cannot move the default route of %s to %s: %s", mate.target, mate.ifname, error

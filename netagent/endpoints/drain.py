@@ -36,5 +36,4 @@ async def drain(rows: Iterable[LocalEndpointRow], *, at_least_s: float, at_most_
 
 
 async def _is_talked_to(row: LocalEndpointRow) -> bool:
-    netns = row.netns
-    return netns is not None and await has_connection(netns.path, netns.identity, row.addresses)
+    return row.netns is not None and await has_connection(row.netns, row.addresses)

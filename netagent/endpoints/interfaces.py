@@ -173,11 +173,10 @@ class Interfaces:
 
     async def _open_news(self, identity: NetnsIdentity) -> GuestNews | None:
         for row in self._rows_of(identity):
-            path = row.netns.path if row.netns is not None else ""
             try:
-                return await self._attacher.open_news(path, identity)
+                return await self._attacher.open_news(row.netns) if row.netns else None
             except (NetagentError, OSError) as error:
-                _limited.warning(path, f"cannot watch {path}: {error}")
+                _limited.warning(row.endpoint_id, f"cannot watch the namespace of {row.name}: {error}")
         return None
 
     async def _look_again_and_again(
@@ -201,7 +200,7 @@ class Interfaces:
         is_well = True
         for row in self._rows_of(identity):
             try:
-                await self._mend(row)
+                await self._repair(row)
                 self._troubles.pop(row.endpoint_id, None)
             except (NetagentError, OSError) as error:
                 if self._live.rows.get(row.endpoint_id) is not None and is_at_its_path(row):
@@ -210,14 +209,12 @@ class Interfaces:
                     _limited.warning(row.endpoint_id, f"the interface of {row.name}: {error}")
         return is_well
 
-    async def _mend(self, row: LocalEndpointRow) -> None:
+    async def _repair(self, row: LocalEndpointRow) -> None:
         async with self._steps.held(row) as now:
             network = self._live.view.networks.get(row.network_id)
             if now is None or network is None or not now.is_published or not is_at_its_path(now):
                 return
-            damages = await self._attacher.mend(
-                self._steps.endpoint(now, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-            )
+            damages = await self._attacher.repair(self._steps.endpoint(now, network))
             for sentence in self._drift.note(damages):
                 _limited.warning(
                     f"{row.endpoint_id} {sentence}",

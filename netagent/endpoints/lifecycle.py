@@ -184,9 +184,7 @@ class Endpoints:
         await self.steps.wait_built(network)
         undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
         try:
-            ifname = await parts.attacher.bind(
-                self.steps.endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-            )
+            ifname = await parts.attacher.bind(self.steps.endpoint(row, network))
         except FailedError:
             # If the network was removed, and its bridge with it, say so instead.
             self.steps.network(row.network_id)

@@ -2,9 +2,9 @@
 
     hold      an address, before its endpoint is known                        in memory
     reserve   the endpoint: its address, its origin                           journalled; no namespace yet
-    plug      its interface, with both ends in the host's namespace           published without names
-    enter     the runtime has moved it: resolver, names, record               published
-    unplug    back to reserved: name first, then the interface
+    create    its interface, with both ends in the host's namespace           published without names
+    bind      the runtime has moved it: resolver, names, record               published
+    unbind    back to reserved: name first, then the interface
     (Endpoints.detach_origin ends it at any stage)
 
 Each stage has a deadline: a runtime that dies between two calls leaves nothing behind for long.
@@ -40,9 +40,9 @@ from netagent.projection.datapath_input import local_endpoint
 HOLD_S = 300.0
 """Deadline for the runtime's next call. If two hundred containers start at once on two cores, each waits minutes for
 its turn; an address that stays reserved for so long without a call costs nothing."""
-ENTER_S = 10.0
+BIND_S = 10.0
 """Deadline for the runtime to move the interface once the namespace exists: libnetwork takes some 10 ms."""
-ENTER_POLL_S = 0.005
+BIND_POLL_S = 0.005
 
 logger = logging.getLogger("netagent.endpoints.two_phase")
 
@@ -103,20 +103,18 @@ class TwoPhaseAttach:
             self._wait_for(row)
             return row
 
-    async def plug(self, origin: str) -> str:
+    async def create(self, origin: str) -> str:
         """Create the interface; return the name of the end that the runtime moves."""
         async with self._steps.locked(origin):
             row = self._called(origin)
             network = self._steps.network(row.network_id)
             await self._steps.wait_built(network)
             self._wait_for(row)
-            ifname = await self._parts.attacher.plug(
-                local_endpoint(row, network), vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-            )
+            ifname = await self._parts.attacher.create(local_endpoint(row, network))
             await self._parts.publisher.put(without_names(self._steps.record(row)))
             return ifname
 
-    async def enter(
+    async def bind(
         self, origin: str, netns_path: str, *, name: str, behind_runtime: bool, **fields: Any
     ) -> LocalEndpointRow:
         """The container's namespace exists: start the resolver in it and publish the endpoint. `fields`: of the row.
@@ -145,13 +143,13 @@ class TwoPhaseAttach:
                     # configured.
                     self._live.set_row(row)
                     await self._steps.open_resolver(row, netns, fd, undo)
-                    row = await self._steps.publish(row, Published(netns, await self._dress(row)))
+                    row = await self._steps.publish(row, Published(netns, await self._configure(row)))
                 self._waiting.pop(row.endpoint_id, None)
         await self._steps.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
-    async def unplug(self, origin: str) -> None:
+    async def unbind(self, origin: str) -> None:
         """The container leaves its network; the endpoint stays reserved until the runtime deletes it."""
         row = self._steps.with_origin(origin)
         if row is None:
@@ -199,23 +197,20 @@ class TwoPhaseAttach:
             )
         return row
 
-    async def _dress(self, row: LocalEndpointRow) -> str:
+    async def _configure(self, row: LocalEndpointRow) -> str:
         """Configure what the runtime leaves to us once it has moved the interface (routes, IPv6); return the
         interface's name there."""
-        network = self._steps.network(row.network_id)
-        endpoint = self._steps.endpoint(row, network)
-        with trio.move_on_after(ENTER_S) as scope:
+        endpoint = self._steps.endpoint(row, self._steps.network(row.network_id))
+        with trio.move_on_after(BIND_S) as scope:
             while not await self._parts.attacher.has_entered(endpoint):
-                await trio.sleep(ENTER_POLL_S)
+                await trio.sleep(BIND_POLL_S)
         if scope.cancelled_caught:
             raise FailedError(
-                f"{row.target} did not get its interface within {ENTER_S:.0f} s",
+                f"{row.target} did not get its interface within {BIND_S:.0f} s",
                 code="bind-failed",
                 thing=row.target,
             )
-        return await self._parts.attacher.bind(
-            endpoint, vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-        )
+        return await self._parts.attacher.bind(endpoint)
 
     def _wait_for(self, row: LocalEndpointRow) -> None:
         self._waiting[row.endpoint_id] = trio.current_time() + HOLD_S

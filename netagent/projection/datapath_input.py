@@ -118,11 +118,12 @@ def local_endpoint(row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint
     return LocalEndpoint(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
+        vni=network.record.vni,
+        mtu_bytes=network.record.mtu_bytes,
         mac=row.mac,
         addresses=tuple(f"{one}/{prefix_length(network.record.subnets, one)}" for one in row.addresses),
-        netns_path=row.netns.path if row.netns is not None else "",
-        netns_identity=row.netns_identity or (0, 0),
-        ifname=row.ifname or "",
+        netns=row.netns,
+        ifname=row.ifname,
         multicast=network.record.multicast,
     )
 

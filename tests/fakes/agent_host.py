@@ -41,7 +41,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.statements import Statement
 from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
-from netagent.model.sandbox import SandboxId
+from netagent.model.sandbox import Netns, SandboxId
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
@@ -166,27 +166,28 @@ class FakeAttacher(Attacher):
         """By namespace, those that are open."""
         self.has_moved = True
 
-    async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+    async def bind(self, endpoint: LocalEndpoint) -> str:
         await self._steps("bind")
         self.devices[endpoint.endpoint_id] = endpoint.ifname or f"eth{len(self.devices)}"
         self.bound.append(endpoint)
         return self.devices[endpoint.endpoint_id]
 
-    async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
-        await self._steps("mend")
+    async def repair(self, endpoint: LocalEndpoint) -> list[Damage]:
+        await self._steps("repair")
         damages, self.damages = self.damages, []
         if endpoint.endpoint_id not in self.devices:
-            damages.append(Damage(DamageKind.DEVICE_DELETED, endpoint.ifname))
-            self.devices[endpoint.endpoint_id] = endpoint.ifname
+            ifname = endpoint.ifname or "eth0"
+            damages.append(Damage(DamageKind.DEVICE_DELETED, ifname))
+            self.devices[endpoint.endpoint_id] = ifname
         return damages
 
-    async def open_news(self, netns_path: str, identity: Identity) -> FakeNews:
+    async def open_news(self, netns: Netns) -> FakeNews:
         await self._steps("news")
-        self.news[identity] = FakeNews(self.news, identity)
-        return self.news[identity]
+        self.news[netns.identity] = FakeNews(self.news, netns.identity)
+        return self.news[netns.identity]
 
-    async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
-        await self._steps("plug")
+    async def create(self, endpoint: LocalEndpoint) -> str:
+        await self._steps("create")
         self.devices[endpoint.endpoint_id] = f"nc{endpoint.endpoint_id[:8]}"
         return self.devices[endpoint.endpoint_id]
 

@@ -129,7 +129,7 @@ async def plug(cluster: Cluster, network: str, origin: str) -> str:
     address = (await cluster.endpoints.staged.hold(found.network_id))[0]
     request = AttachRequest(target=origin, network=network, addresses=(address,))
     await cluster.endpoints.staged.reserve(request, origin=origin)
-    return await cluster.endpoints.staged.plug(origin)
+    return await cluster.endpoints.staged.create(origin)
 
 
 async def enter(cluster: Cluster, origin: str, box: str, name: str) -> list[str]:
@@ -141,13 +141,13 @@ async def enter(cluster: Cluster, origin: str, box: str, name: str) -> list[str]
     commands += [f"ip -n {box} address replace {row.addresses[0]} dev eth0", f"ip -n {box} link set eth0 up"]
     for command in commands:  # the agent may be killed beside any of them, which is not to stop the runtime
         await trio.run_process(command.split())
-    row = await cluster.endpoints.staged.enter(origin, f"/run/netns/{box}", name=name, behind_runtime=False)
+    row = await cluster.endpoints.staged.bind(origin, f"/run/netns/{box}", name=name, behind_runtime=False)
     return [row.endpoint_id, *row.addresses]
 
 
 async def unplug(cluster: Cluster, origin: str) -> bool:
     """A runtime's last calls; whether there was anything to end."""
-    await cluster.endpoints.staged.unplug(origin)
+    await cluster.endpoints.staged.unbind(origin)
     return await cluster.endpoints.detach_origin(origin) is not None
 
 

@@ -30,6 +30,7 @@ from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.reconcile.schedule import INTERVAL_S
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
+from netagent.model.sandbox import Netns
 
 CLUSTER = ClusterId("c1" * 16)
 NETWORK = NetworkId("0a" * 16)
@@ -128,16 +129,21 @@ async def program(host: Host, state: KernelState) -> None:
     assert host.reconciler.status().dirty == ()
 
 
-def endpoint(number: int, container: Namespace, ifname: str = "") -> LocalEndpoint:
+def endpoint(number: int, container: Namespace, ifname: str | None = None) -> LocalEndpoint:
     return LocalEndpoint(
         endpoint_id=EndpointId(f"{number:08x}" * 4),
         network_id=NETWORK,
+        vni=VNI,
+        mtu_bytes=MTU_BYTES,
         mac=f"02:0a:00:00:00:{number:02x}",
         addresses=(f"10.66.0.{number}/20", f"fd66::{number:x}/64"),
-        netns_path=container.path,
-        netns_identity=container.identity,
+        netns=netns_of(container),
         ifname=ifname,
     )
+
+
+def netns_of(container: Namespace) -> Netns:
+    return Netns(container.path, container.identity, "")
 
 
 def seen_from_elsewhere(local: LocalEndpoint, underlay: str) -> RemoteEndpoint:

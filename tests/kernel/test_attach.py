@@ -22,6 +22,7 @@ from kernel.overlay import (
     NamespaceFactory,
     desired_of,
     endpoint,
+    netns_of,
     network,
     open_host,
     program,
@@ -36,6 +37,7 @@ from netagent.datapath.endpoint.netns import (
     make_resolver_sockets,
     open_netns,
     opened_netns,
+    reopened_netns,
     run_in_netns,
 )
 from netagent.datapath.endpoint.veth_pair import MAX_PORTS
@@ -44,6 +46,7 @@ from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.endpoints.garbage_collector import _Mounts
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
+from netagent.model.sandbox import Netns
 
 pytestmark = pytest.mark.kernel
 
@@ -63,9 +66,9 @@ def with_host(
     trio.run(main)
 
 
-async def refusal_of(host: Host, local: LocalEndpoint, vni: int = VNI) -> NetagentError:
+async def refusal_of(host: Host, local: LocalEndpoint) -> NetagentError:
     with pytest.raises(NetagentError) as caught:
-        await host.attacher.bind(local, vni=vni, mtu_bytes=MTU_BYTES)
+        await host.attacher.bind(local)
     assert caught.value.code != "bind-failed", caught.value
     assert veth_name(local.endpoint_id) not in host.namespace.run("ip link")
     return caught.value
@@ -79,11 +82,11 @@ def test_the_interface_is_as_it_was_asked_for(
     local = endpoint(2, c1)
 
     async def body(host: Host) -> None:
-        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert await host.attacher.bind(local) == "eth0"
         second = replace(endpoint(4, c1), addresses=("10.66.0.4/20",))
-        assert await host.attacher.bind(second, vni=VNI, mtu_bytes=MTU_BYTES) == "eth1"
+        assert await host.attacher.bind(second) == "eth1"
         third = replace(endpoint(5, c1, "db0"), addresses=("10.66.0.5/20",))
-        assert await host.attacher.bind(third, vni=VNI, mtu_bytes=MTU_BYTES) == "db0"
+        assert await host.attacher.bind(third) == "db0"
         shown = c1.run("ip addr show eth0")
         assert local.mac in shown
         assert f"mtu {MTU_BYTES}" in shown
@@ -110,14 +113,14 @@ def test_scenario_01_what_a_container_sends_at_once_leaves_the_host(
         async with open_host(wire[0], "192.0.2.1") as host:
             await program(host, desired_of(host, network(ends, (far,))))
             for number, end in enumerate(ends, start=1):
-                with opened_netns(end.netns_path) as fd, ExitStack() as stack:
+                with reopened_netns(end.netns) as fd, ExitStack() as stack:
                     four, six = [
                         stack.enter_context(
                             await run_in_netns(fd, partial(socket.socket, family, socket.SOCK_DGRAM))
                         )
                         for family in (socket.AF_INET, socket.AF_INET6)
                     ]
-                    await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+                    await host.attacher.bind(end)
                     four.sendto(b"first", (far.addresses[0], 9))
                     six.sendto(b"first", (far.addresses[1], 9))
                 # What was lost is sent after another question for the way, a second later.
@@ -139,18 +142,18 @@ def test_bind_again_finishes_what_is_there(
 
     async def body(host: Host) -> None:
         bind = host.attacher.bind
-        await bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        await bind(local)
         index = c1.run("cat /sys/class/net/eth0/ifindex")
         c1.run("ip addr flush dev eth0")
         c1.run("ip link set eth0 down")
-        assert await bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert await bind(local) == "eth0"
         assert c1.run("cat /sys/class/net/eth0/ifindex") == index
         assert "10.66.0.2/32" in c1.run("ip addr show eth0")
         assert "10.66.0.0/20" in c1.run("ip route")
         # A pair that leads to another namespace is not what was asked for.
         c2 = namespaces("c2")
-        moved = replace(local, netns_path=c2.path, netns_identity=c2.identity)
-        assert await bind(moved, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        moved = replace(local, netns=netns_of(c2))
+        assert await bind(moved) == "eth0"
         assert "eth0" not in c1.run("ip link")
         host_end = int(host.namespace.run(f"cat /sys/class/net/{veth_name(local.endpoint_id)}/ifindex"))
         assert host.netlink.has_link(host_end)
@@ -159,7 +162,7 @@ def test_bind_again_finishes_what_is_there(
         await host.attacher.unbind(local.endpoint_id)
         assert "eth0" not in c2.run("ip link")
         # In the moment in which the kernel is still busy with the one before, under the same names.
-        assert await bind(moved, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert await bind(moved) == "eth0"
         assert "10.66.0.2/32" in c2.run("ip addr show eth0")
         assert host.netlink.has_link(
             int(host.namespace.run(f"cat /sys/class/net/{veth_name(local.endpoint_id)}/ifindex"))
@@ -178,7 +181,7 @@ def test_many_unbound_at_once_leave_the_others_alone(
     async def body(host: Host) -> None:
         for local in locals_:
             if local.endpoint_id != never_bound:
-                await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+                await host.attacher.bind(local)
         async with trio.open_nursery() as nursery:
             for endpoint_id in [never_bound, *others]:
                 nursery.start_soon(host.attacher.unbind, endpoint_id)
@@ -235,16 +238,18 @@ def test_refusals_leave_no_trace(wire: tuple[Namespace, Namespace], namespaces: 
 
     async def body(host: Host) -> None:
         assert (await refusal_of(host, replace(local, ifname="taken"))).code == "interface-taken"
-        assert (
-            await refusal_of(host, replace(local, netns_path="/run/netns/nt4-none"))
-        ).code == "namespace-gone"
-        assert (await refusal_of(host, replace(local, netns_path="/etc/passwd"))).code == "not-a-namespace"
-        assert (await refusal_of(host, replace(local, netns_identity=(1, 1)))).code == "namespace-gone"
-        itself = replace(local, netns_path=wire[0].path, netns_identity=wire[0].identity)
+        for path, identity, code in (
+            ("/run/netns/nt4-none", c1.identity, "namespace-gone"),
+            ("/etc/passwd", c1.identity, "not-a-namespace"),
+            (c1.path, (1, 1), "namespace-gone"),
+        ):
+            elsewhere = replace(local, netns=Netns(path, identity, ""))
+            assert (await refusal_of(host, elsewhere)).code == code
+        itself = replace(local, netns=netns_of(wire[0]))
         assert (await refusal_of(host, itself)).code == "host-namespace"
         for ifname in ("a/b", "eth%d", "..", "all", "lo", "a b", "x" * 16):
             assert (await refusal_of(host, replace(local, ifname=ifname))).code == "bad-ifname"
-        assert (await refusal_of(host, local, vni=VNI + 1)).code == "network-not-programmed"
+        assert (await refusal_of(host, replace(local, vni=VNI + 1))).code == "network-not-programmed"
 
     with_host(wire, (local,), body)
 
@@ -260,7 +265,7 @@ def test_an_index_that_another_link_has_is_not_taken_for_free(
         taken = int(host.namespace.run("cat /sys/class/net/another/ifindex"))
         chosen = iter([taken, taken, 1 << 24])
         monkeypatch.setattr("netagent.datapath.endpoint.veth_pair.choose_index", lambda: next(chosen))
-        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert await host.attacher.bind(local) == "eth0"
         links = host.namespace.run("ip -o link")
         assert " another:" in links
         assert f"{1 << 24}: " in links
@@ -275,7 +280,7 @@ def test_a_bridge_without_a_free_port_is_named(
     first, beyond = endpoint(2, namespaces("c1")), endpoint(3, namespaces("c2"))
 
     async def body(host: Host) -> None:
-        await host.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES)
+        await host.attacher.bind(first)
         bridge = bridge_name(VNI)
         others = MAX_PORTS - 2  # the first one's and the VXLAN device
         batch.write_text(
@@ -287,7 +292,7 @@ def test_a_bridge_without_a_free_port_is_named(
         assert "1,023 ports" in refused.message
         assert refused.hint
         host.namespace.run("ip link del p0")
-        await host.attacher.bind(beyond, vni=VNI, mtu_bytes=MTU_BYTES)
+        await host.attacher.bind(beyond)
 
     with_host(wire, (first, beyond), body)
 
@@ -301,7 +306,7 @@ def test_a_foreign_device_with_our_name_is_not_taken_over(
     async def body(host: Host) -> None:
         host.namespace.run(f"ip link add {name} type bridge")
         with pytest.raises(RefusedError, match="has the interface name"):
-            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await host.attacher.bind(local)
         assert "alias" not in host.namespace.run(f"ip link show {name}")
 
     with_host(wire, (local,), body)
@@ -314,7 +319,7 @@ def test_an_address_the_kernel_refuses_undoes_the_bind(
 
     async def body(host: Host) -> None:
         with pytest.raises(FailedError):
-            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await host.attacher.bind(local)
         assert veth_name(local.endpoint_id) not in host.namespace.run("ip link")
 
     with_host(wire, (local,), body)
@@ -356,7 +361,7 @@ async def cancelled_at(checkpoint: int, host: Host, local: LocalEndpoint) -> boo
     with trio.CancelScope() as scope:
         trio.lowlevel.add_instrument(instrument)
         try:
-            await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await host.attacher.bind(local)
         finally:
             trio.lowlevel.remove_instrument(instrument)
     return not scope.cancelled_caught
@@ -370,7 +375,7 @@ def test_a_container_that_goes_is_noticed(
 
     async def body(host: Host) -> None:
         assert host.reconciler.absent_endpoints == {local.endpoint_id}
-        await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        await host.attacher.bind(local)
         with trio.fail_after(5):
             absent = await host.reconciler.wait_absent_changed(frozenset({local.endpoint_id}))
             assert absent == frozenset()
@@ -400,7 +405,7 @@ def test_the_event_loop_s_thread_never_changes_namespace(namespaces: NamespaceFa
     own = current_netns()
 
     async def main() -> None:
-        with opened_netns(c1.path, c1.identity) as fd:
+        with reopened_netns(netns_of(c1)) as fd:
             seen, ident = await run_in_netns(fd, lambda: (current_netns(), threading.get_ident()))
             assert seen == f"net:[{c1.identity[1]}]"
             assert ident not in {thread.ident for thread in threading.enumerate()}
@@ -452,8 +457,8 @@ def test_a_runtime_moves_the_interface_itself(
     local = endpoint(1, box)
 
     async def body(host: Host) -> None:
-        peer = await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
-        assert peer == await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        peer = await host.attacher.create(local)
+        assert peer == await host.attacher.create(local)
         assert f"master {bridge_name(VNI)}" in host.namespace.run(
             f"ip link show {veth_name(local.endpoint_id)}"
         )
@@ -463,9 +468,9 @@ def test_a_runtime_moves_the_interface_itself(
         assert not await host.attacher.has_entered(local), "the runtime is still at work on it"
         box.run("ip link set eth0 up")
         assert await host.attacher.has_entered(local)
-        assert await host.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+        assert await host.attacher.bind(local) == "eth0"
         assert local.addresses[0].partition("/")[0] in box.run("ip addr show eth0")
-        await host.attacher.plug(local, vni=VNI, mtu_bytes=MTU_BYTES)
+        await host.attacher.create(local)
         assert "eth0" not in box.run("ip link"), "the one that the container had leads nowhere"
         await host.attacher.unbind(local.endpoint_id)
         assert peer not in host.namespace.run("ip link")

@@ -85,8 +85,8 @@ def test_first_packet_crosses_the_overlay(
             net2 = network((second,), (seen_from_elsewhere(first, underlays[0]),))
             await program(h1, desired_of(h1, net1, probe=probe_of(H1, H2, underlays[1])))
             await program(h2, desired_of(h2, net2, probe=probe_of(H2, H1, underlays[0])))
-            assert await h1.attacher.bind(first, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
-            assert await h2.attacher.bind(second, vni=VNI, mtu_bytes=MTU_BYTES) == "eth0"
+            assert await h1.attacher.bind(first) == "eth0"
+            assert await h2.attacher.bind(second) == "eth0"
             # One packet each and no second try: no duplicate detection, no lost first packet.
             c1.run("ping -c1 -W1 10.66.0.3")
             c1.run("ping -c1 -W1 fd66::3")
@@ -159,7 +159,7 @@ def test_scenario_37_whatever_is_changed_by_hand_is_put_right(
         async with open_host(wire[0], "192.0.2.1") as h1:
             state = desired_of(h1, network((local,), (remote,)), probe=probe_of(H1, H2, "192.0.2.2"))
             await program(h1, state)
-            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await h1.attacher.bind(local)
             await wait_equal(h1, state, "bind")
             for command, kind in TAMPERING:
                 looks, before = h1.reconciler.status().looks, Counter(h1.reconciler.status().drift)
@@ -204,7 +204,7 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
             h1.namespace.run("sysctl -qw net.ipv6.conf.wire.accept_ra=0")
             state = desired_of(h1, network((local,), gateways=GATEWAYS), probe=probe_of(H1, H2, "192.0.2.2"))
             await program(h1, state)
-            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await h1.attacher.bind(local)
             await wait_equal(h1, state, "bind")
             # Of copies, as hosts with several uplinks have, few packets know.
             h1.namespace.run(f"ip route add 10.66.0.0/20 dev {BRIDGE} table 99")
@@ -279,7 +279,7 @@ def test_a_restart_changes_nothing_and_removes_what_is_no_longer_wanted(
         async with open_host(wire[0], "192.0.2.1") as h1:
             state = desired_of(h1, network((local,), remotes))
             await program(h1, state)
-            await h1.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await h1.attacher.bind(local)
             await wait_equal(h1, state, "bind")
         before = inventory(h1.namespace)
         async with open_host(wire[0], "192.0.2.1") as again:
@@ -287,7 +287,7 @@ def test_a_restart_changes_nothing_and_removes_what_is_no_longer_wanted(
             after = inventory(h1.namespace)
             assert after == before
             assert again.reconciler.absent_endpoints == frozenset()
-            await again.attacher.bind(local, vni=VNI, mtu_bytes=MTU_BYTES)
+            await again.attacher.bind(local)
             assert await again.attacher.list_endpoint_devices() == {local.endpoint_id: VETH}
             await again.attacher.unbind(local.endpoint_id)
             await program(again, desired_of(again))

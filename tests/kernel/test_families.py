@@ -11,7 +11,6 @@ import trio
 from kernel.eavesdropping import CABLE, packets_at, questions
 from kernel.guarded import guarding
 from kernel.overlay import (
-    MTU_BYTES,
     PORT,
     VNI,
     Namespace,
@@ -78,7 +77,7 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
                 await stack.enter_async_context(guarding(host.namespace, given))
             cable = stack.enter_context(closing(await packets_at(hosts[0].namespace, CABLE)))
             for own, host in zip(ends, hosts, strict=True):
-                await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
+                await host.attacher.bind(own)
             for address in ("10.66.0.3", "fd66::3"):
                 spaces[0].run(f"ping -c1 -W1 {address}")
                 assert ends[1].mac in spaces[0].run(f"ip neigh show {address} dev eth0")
@@ -103,7 +102,10 @@ def test_a_network_too_small_for_ipv6_carries_ipv4(
 ) -> None:
     mtu_bytes = 1000
     spaces = [namespaces("c1"), namespaces("c2")]
-    ends = [replace(endpoint(n, space), addresses=(f"10.66.0.{n}/20",)) for n, space in enumerate(spaces, 2)]
+    ends = [
+        replace(endpoint(n, space), addresses=(f"10.66.0.{n}/20",), mtu_bytes=mtu_bytes)
+        for n, space in enumerate(spaces, 2)
+    ]
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
@@ -113,15 +115,15 @@ def test_a_network_too_small_for_ipv6_carries_ipv4(
             for own, other, host, far in zip(ends, reversed(ends), hosts, reversed(UNDERLAYS), strict=True):
                 wanted = network((own,), (seen_from_elsewhere(other, far),))
                 await program(host, desired_of(host, replace(wanted, mtu_bytes=mtu_bytes)))
-                await host.attacher.bind(own, vni=VNI, mtu_bytes=mtu_bytes)
+                await host.attacher.bind(own)
             spaces[0].run(f"ping -c1 -W1 -M do -s {mtu_bytes - 28} 10.66.0.3")
             assert "inet6" not in spaces[0].run("ip address show dev eth0")
             assert hosts[0].reconciler.status().failures == 0
             # As a runtime has it that moves the interface itself.
             await hosts[0].attacher.unbind(ends[0].endpoint_id)
-            peer = await hosts[0].attacher.plug(ends[0], vni=VNI, mtu_bytes=mtu_bytes)
+            peer = await hosts[0].attacher.create(ends[0])
             hosts[0].namespace.run(f"ip link set {peer} netns {spaces[0].name} name eth0")
-            await hosts[0].attacher.bind(ends[0], vni=VNI, mtu_bytes=mtu_bytes)
+            await hosts[0].attacher.bind(ends[0])
             spaces[0].run("ping -c1 -W1 10.66.0.3")
 
     trio.run(main)

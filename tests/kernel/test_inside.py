@@ -52,12 +52,10 @@ class World:
     def row(self) -> LocalEndpointRow:
         return self.agent.live.rows[ENDPOINT]
 
-    async def mend(self) -> list[str]:
+    async def repair(self) -> list[str]:
         network = self.agent.live.view.networks[N1]
         endpoint = local_endpoint(self.row(), network)
-        damages = await self.host.attacher.mend(
-            endpoint, vni=network.record.vni, mtu_bytes=network.record.mtu_bytes
-        )
+        damages = await self.host.attacher.repair(endpoint)
         return [f"{one.kind} {one.thing}" for one in damages]
 
 
@@ -87,8 +85,6 @@ def with_world(
             gateways = tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
             ifname = await host.attacher.bind(
                 replace(local_endpoint(row, network), gateways=gateways),
-                vni=network.record.vni,
-                mtu_bytes=network.record.mtu_bytes,
             )
             interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.steps, host.reconciler.drift)
             async with trio.open_nursery() as nursery:
@@ -175,11 +171,11 @@ def test_damage_done_before_news_of_a_new_container_are_heard_is_put_right(
         namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
         return namespace
 
-    async def late(attacher: Attacher, path: str, identity: tuple[int, int]) -> GuestNews:
-        box = Namespace(path.rpartition("/")[2])
+    async def late(attacher: Attacher, netns: Netns) -> GuestNews:
+        box = Namespace(netns.path.rpartition("/")[2])
         right.append(shown(box))
         box.run("ip addr flush dev eth0 scope global")
-        return await real(attacher, path, identity)
+        return await real(attacher, netns)
 
     async def body(world: World) -> None:
         assert len(right) == 1
@@ -215,12 +211,12 @@ def test_a_container_keeps_what_it_gives_itself(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     async def body(world: World) -> None:
-        assert await world.mend() == []
+        assert await world.repair() == []
         world.box.run("ip addr add 10.99.0.1/24 dev eth0")
         world.box.run("ip route add 10.98.0.0/24 dev eth0")
         world.box.run("ip link add own type bridge")
         await trio.sleep(0.5)
-        assert await world.mend() == []
+        assert await world.repair() == []
         assert world.host.reconciler.drift.total == 0
         assert "10.99.0.1/24" in world.box.run("ip addr show eth0")
         assert "10.98.0.0/24" in world.box.run("ip route")

@@ -176,7 +176,7 @@ def test_the_hosts_end_of_a_veth_says_nothing_by_which_its_mac_is_learnt(
     namespaces: NamespaceFactory,
 ) -> None:
     """A router reports its groups by every interface that has IPv6, also by one without an address."""
-    from kernel.overlay import MTU_BYTES, VNI, desired_of, endpoint, network, open_host, program
+    from kernel.overlay import desired_of, endpoint, network, open_host, program
 
     async def main() -> None:
         host, container = namespaces("h"), namespaces("c")
@@ -184,11 +184,11 @@ def test_the_hosts_end_of_a_veth_says_nothing_by_which_its_mac_is_learnt(
         async with open_host(host, "192.0.2.1") as opened:
             own = endpoint(2, container)
             await program(opened, desired_of(opened, network((own,), ())))
-            await opened.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
+            await opened.attacher.bind(own)
             veth = next(iter((await opened.attacher.list_endpoint_devices()).values()))
             assert host.run(f"sysctl -n net.ipv6.conf.{veth}.disable_ipv6") == "1\n"
             host.run(f"sysctl -qw net.ipv6.conf.{veth}.disable_ipv6=0")  # as an earlier release left it
-            await opened.attacher.mend(own, vni=VNI, mtu_bytes=MTU_BYTES)
+            await opened.attacher.repair(own)
             assert host.run(f"sysctl -n net.ipv6.conf.{veth}.disable_ipv6") == "1\n"
             await opened.attacher.unbind(own.endpoint_id)
             await program(opened, desired_of(opened))

@@ -12,7 +12,6 @@ import trio
 from kernel.eavesdropping import packets_at, questions
 from kernel.guarded import guarding
 from kernel.overlay import (
-    MTU_BYTES,
     NETWORK,
     PORT,
     VNI,
@@ -98,12 +97,20 @@ async def send(container: Namespace, text: bytes) -> None:
         six.sendto(text + b" group6", (GROUP6, UDP_PORT))
 
 
+def container_of(end: LocalEndpoint) -> Namespace:
+    assert end.netns is not None
+    return Namespace(end.netns.path.rpartition("/")[2])
+
+
 def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     loud = [replace(endpoint(number, namespaces(f"loud{number}")), multicast=True) for number in (2, 3)]
-    quiet = [replace(endpoint(number, namespaces(f"quiet{number}")), network_id=QUIET) for number in (4, 5)]
-    spaces = {one.endpoint_id: Namespace(one.netns_path.rpartition("/")[2]) for one in (*loud, *quiet)}
+    quiet = [
+        replace(endpoint(number, namespaces(f"quiet{number}")), network_id=QUIET, vni=vni_of(QUIET))
+        for number in (4, 5)
+    ]
+    spaces = {one.endpoint_id: container_of(one) for one in (*loud, *quiet)}
 
     def networks(at: int, *, multicast: bool) -> tuple[NetworkInput, NetworkInput]:
         far = UNDERLAYS[1 - at]
@@ -134,8 +141,8 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
             ]
             for at, host in enumerate(hosts):
                 await program(host, desired_of(host, *networks(at, multicast=True)))
-                await host.attacher.bind(loud[at], vni=VNI, mtu_bytes=MTU_BYTES)
-                await host.attacher.bind(quiet[at], vni=vni_of(QUIET), mtu_bytes=MTU_BYTES)
+                await host.attacher.bind(loud[at])
+                await host.attacher.bind(quiet[at])
                 for destination in ("224.0.0.0/4", "255.255.255.255/32", "10.66.15.255/32"):
                     # Nobody laid these, and it must not be for want of them that nothing arrives.
                     spaces[quiet[at].endpoint_id].run(f"ip route add {destination} dev eth0")
@@ -204,10 +211,10 @@ def test_floods_are_bounded_and_ask_for_nobody(
     """One network's storm leaves another network its own budget, and single packets alone."""
     names = (NETWORK, QUIET)
     ends = [
-        replace(endpoint(number, namespaces(f"c{number}")), network_id=name, multicast=True)
+        replace(endpoint(number, namespaces(f"c{number}")), network_id=name, vni=vni_of(name), multicast=True)
         for number, name in enumerate(names, 2)
     ]
-    spaces = [Namespace(one.netns_path.rpartition("/")[2]) for one in ends]
+    spaces = [container_of(one) for one in ends]
     remotes = [
         RemoteEndpoint(
             EndpointId(f"{n:08x}" * 4), f"02:0a:00:00:00:{n:02x}", (f"10.66.0.{n}", f"fd66::{n}"), far
@@ -222,8 +229,8 @@ def test_floods_are_bounded_and_ask_for_nobody(
                 for one, name in zip(ends, names, strict=True)
             ]
             await program(host, desired_of(host, *networks))
-            for one, name in zip(ends, names, strict=True):
-                await host.attacher.bind(one, vni=vni_of(name), mtu_bytes=MTU_BYTES)
+            for one in ends:
+                await host.attacher.bind(one)
             guarded = FirewallInput(
                 vxlan_port=PORT,
                 endpoints=tuple(

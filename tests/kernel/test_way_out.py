@@ -17,7 +17,6 @@ import trio
 from kernel.guarded import give, guarding, tables_of
 from kernel.overlay import (
     CLUSTER,
-    MTU_BYTES,
     PORT,
     VNI,
     Host,
@@ -215,8 +214,8 @@ def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
             members = frozenset({OUTSIDE4, OUTSIDE6})
             await router.program(state_of(*ends), replace(firewall_of(*ends), members=members))
             bind = router.host.attacher.bind
-            await bind(with_way_out(ends[0]), vni=VNI, mtu_bytes=MTU_BYTES)
-            await bind(ends[1], vni=VNI, mtu_bytes=MTU_BYTES)
+            await bind(with_way_out(ends[0]))
+            await bind(ends[1])
             with serving(outside), serving(container), serving(namespace):
                 await in_thread(check_traffic)
             dropped = router.guard.status().dropped
@@ -270,7 +269,7 @@ def test_scenario_03_an_internal_network_has_no_way_out(
         end = endpoint(2, container)
         async with routing(namespace, tmp_path / "notes") as router:
             await router.program(state_of(end, internal=True), firewall_of(end, internal=True))
-            await router.host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            await router.host.attacher.bind(end)
             with serving(outside):
                 await in_thread(lambda: check(router))
 
@@ -308,7 +307,7 @@ def test_switches_are_turned_back_with_the_last_network(
         given = firewall_of(end)
         async with routing(namespace, notes) as router:
             await router.program(state_of(end), given)
-            await router.host.attacher.bind(with_way_out(end), vni=VNI, mtu_bytes=MTU_BYTES)
+            await router.host.attacher.bind(with_way_out(end))
             assert [setting(namespace, one) for one in switches] == ["0", "1", "0", "1", "0"]
             with serving(outside):
                 assert await trio.to_thread.run_sync(ask, container, OUTSIDE4) == UNDERLAY
@@ -358,14 +357,14 @@ def test_a_default_route_of_somebody_else_comes_first(
         end = with_way_out(endpoint(2, container))
         async with open_host(wire[0], UNDERLAY) as host:
             await program(host, state_of(end))
-            await host.attacher.bind(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            await host.attacher.bind(end)
             assert "via 10.9.0.1" in container.run("ip route get 203.0.113.1")
-            assert await host.attacher.mend(end, vni=VNI, mtu_bytes=MTU_BYTES) == []
+            assert await host.attacher.repair(end) == []
             container.run("ip route del default via 10.9.0.1")
             assert "via 10.66.0.1" in container.run("ip route get 203.0.113.1")
             container.run("ip route del default")
             container.run("ip -6 route del default")
-            damages = await host.attacher.mend(end, vni=VNI, mtu_bytes=MTU_BYTES)
+            damages = await host.attacher.repair(end)
             assert {one.kind.value for one in damages} == {"route-deleted"}
             assert "via fd66::1" in container.run("ip -6 route get 2001:db8:9::1")
 
@@ -400,7 +399,7 @@ def test_dockers_drop_lets_the_way_out_pass_and_keeps_its_own_containers_closed(
         async with routing(namespace, tmp_path / "notes") as router:
             await router.program(state_of(end), firewall_of(end))
             assert router.forwarding.lent(IPV4) == frozenset(), "the host routes already"
-            await router.host.attacher.bind(with_way_out(end), vni=VNI, mtu_bytes=MTU_BYTES)
+            await router.host.attacher.bind(with_way_out(end))
             with serving(outside), serving(dockers), serving(container):
                 await in_thread(check)
 
@@ -458,8 +457,8 @@ def test_scenario_50_the_firewall_is_restored_while_streams_run(
         ends = [endpoint(2, near), endpoint(3, far)]
         async with routing(namespace, tmp_path / "notes") as router:
             await router.program(state_of(*ends), firewall_of(*ends))
-            await router.host.attacher.bind(with_way_out(ends[0]), vni=VNI, mtu_bytes=MTU_BYTES)
-            await router.host.attacher.bind(ends[1], vni=VNI, mtu_bytes=MTU_BYTES)
+            await router.host.attacher.bind(with_way_out(ends[0]))
+            await router.host.attacher.bind(ends[1])
             with echoing(far), echoing(outside):
                 for one in (far, outside):
                     await wait_until(lambda one=one: one.run("ss -Hltn sport = :7000") != "", "it serves", 10)
@@ -548,7 +547,7 @@ def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
             for number in (0, 1):
                 host = await stack.enter_async_context(open_host(wire[number], underlays[number]))
                 await program(host, state(number))
-                await host.attacher.bind(with_way_out(ends[number]), vni=VNI, mtu_bytes=MTU_BYTES)
+                await host.attacher.bind(with_way_out(ends[number]))
                 await stack.enter_async_context(guarding(wire[number], given(number)))
             for one in (*wire, *containers):
                 stack.enter_context(serving(one))

@@ -10,8 +10,6 @@ from functools import partial
 
 import trio
 from kernel.overlay import (
-    MTU_BYTES,
-    VNI,
     Host,
     Namespace,
     desired_of,
@@ -39,7 +37,7 @@ async def open_overlay(
             opened.append(await stack.enter_async_context(open_host(namespace, underlay)))
         for host, own, other, far in zip(opened, ends, reversed(ends), reversed(UNDERLAYS), strict=True):
             await program(host, desired_of(host, network((own,), (seen_from_elsewhere(other, far),))))
-            await host.attacher.bind(own, vni=VNI, mtu_bytes=MTU_BYTES)
+            await host.attacher.bind(own)
         try:
             yield opened
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from netagent.datapath.endpoint.guest_watch import GuestNews, open_inside, open_news
 from netagent.datapath.endpoint.link_delete import LinkDeletion
-from netagent.datapath.endpoint.netns import netns_identity, opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import netns_identity, reopened_netns, run_in_netns
 from netagent.datapath.endpoint.veth_binding import VethBinding
 from netagent.datapath.endpoint.veth_pair import (
     all_links,
@@ -26,6 +26,7 @@ from netagent.datapath.endpoint.veth_pair import (
     free_index,
     host_side,
     link_called,
+    netns_path,
     peer_of,
     raise_if_full,
     turn_ipv6_off,
@@ -38,6 +39,7 @@ from netagent.datapath.reconcile.drift import Damage
 from netagent.datapath.state import endpoint_alias
 from netagent.errors import FailedError, InputError, RefusedError
 from netagent.model.ids import EndpointId, peer_name, veth_name
+from netagent.model.sandbox import Netns
 
 _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _RESERVED_IFNAMES = {"all", "default", "lo"}
@@ -64,7 +66,7 @@ class Attacher:
         self._removal = LinkDeletion(netlink)
         self._host_netns = host_netns or _own_netns()
 
-    async def bind(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+    async def bind(self, endpoint: LocalEndpoint) -> str:
         """Create the interface, or complete an existing one; return its name inside the namespace.
 
         InputError for a bad interface name; RefusedError `namespace-gone`, `host-namespace`, `interface-taken`;
@@ -73,47 +75,48 @@ class Attacher:
         """
         if endpoint.ifname:
             _check_ifname(endpoint.ifname)
-        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+        with reopened_netns(endpoint.netns) as netns_fd:
             if netns_identity(netns_fd) == self._host_netns:
+                path = netns_path(endpoint)
                 raise RefusedError(
-                    f"{endpoint.netns_path} is the host's own network namespace",
+                    f"{path} is the host's own network namespace",
                     code="host-namespace",
-                    thing=endpoint.netns_path,
+                    thing=path,
                     hint="attach a container's namespace",
                 )
             with _failing("create", endpoint), closing(await open_inside(netns_fd)) as inside:
-                binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
-                return await binding.complete(vni)
+                binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
+                return await binding.complete()
 
-    async def mend(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> list[Damage]:
+    async def repair(self, endpoint: LocalEndpoint) -> list[Damage]:
         """Check whether a bound endpoint's interface is as `bind` left it, and repair it; return what was repaired.
 
         Costs about a millisecond if nothing changed. RefusedError and FailedError as `bind`; then the interface is
         unchanged or partly repaired.
         """
         with (
-            opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd,
+            reopened_netns(endpoint.netns) as netns_fd,
             _failing("repair", endpoint),
             closing(await open_inside(netns_fd)) as inside,
         ):
-            binding = VethBinding(self._netlink, inside, netns_fd, endpoint, mtu_bytes, self._settings)
+            binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
             await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
             damages = await binding.damages()
             if damages:
-                await binding.complete(vni)
+                await binding.complete()
             return damages
 
-    async def open_news(self, netns_path: str, identity: tuple[int, int]) -> GuestNews:
+    async def open_news(self, netns: Netns) -> GuestNews:
         """Open a netlink subscription in the namespace, which reports all changes there. The socket keeps the
         namespace alive until the caller closes it. RefusedError `namespace-gone`; OSError."""
-        return await open_news(netns_path, identity)
+        return await open_news(netns)
 
-    async def plug(self, endpoint: LocalEndpoint, *, vni: int, mtu_bytes: int) -> str:
+    async def create(self, endpoint: LocalEndpoint) -> str:
         """Create the pair with both ends in the host's namespace, for a runtime that moves the container's end
         itself; return that end's name. An existing pair is kept. FailedError as `bind`; then nothing is left."""
         peer = peer_name(endpoint.endpoint_id)
         host_end = veth_name(endpoint.endpoint_id)
-        bridge = await bridge_of(endpoint, self._netlink, vni)
+        bridge = await bridge_of(endpoint, self._netlink)
         if await link_called(self._netlink, host_end) is not None:
             if await link_called(self._netlink, peer) is not None:
                 return peer
@@ -123,7 +126,7 @@ class Attacher:
         pair = VethPair(
             name=host_end,
             alias=endpoint_alias(endpoint.endpoint_id),
-            mtu_bytes=mtu_bytes,
+            mtu_bytes=endpoint.mtu_bytes,
             peer_name=peer,
             peer_mac=endpoint.mac,
             peer_netns_fd=None,
@@ -132,7 +135,7 @@ class Attacher:
         errors = [error for error in await self._netlink.execute(create_veth(pair, index)) if error]
         if not errors:
             await turn_ipv6_off(self._settings, host_end)
-            requests = host_side(host_end, mtu_bytes, bridge.index)
+            requests = host_side(host_end, endpoint.mtu_bytes, bridge.index)
             errors = [error for error in await self._netlink.execute(requests) if error]
         if errors:
             await self._netlink.execute([delete_link_index(index)])
@@ -150,7 +153,7 @@ class Attacher:
         Bringing the end up is the last thing that libnetwork does. If our addresses came before its own, it would
         fail with "file exists", and the container with it. RefusedError `namespace-gone`.
         """
-        with opened_netns(endpoint.netns_path, endpoint.netns_identity) as netns_fd:
+        with reopened_netns(endpoint.netns) as netns_fd:
             existing = await link_called(self._netlink, veth_name(endpoint.endpoint_id))
             if existing is None or not existing.has_carrier:
                 return False  # the usual case while a caller polls every few milliseconds: no look inside
@@ -206,7 +209,7 @@ def _failing(do: str, endpoint: LocalEndpoint) -> Iterator[None]:
         yield
     except OSError as error:
         raise FailedError(
-            f"cannot {do} the interface of {endpoint.endpoint_id} in {endpoint.netns_path}: {error.strerror}",
+            f"cannot {do} the interface of {endpoint.endpoint_id} in {netns_path(endpoint)}: {error.strerror}",
             code="bind-failed",
             thing=endpoint.endpoint_id,
         ) from error

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import trio
 
-from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import reopened_netns, run_in_netns
 from netagent.datapath.host.sysctls import Setting, Settings, WatchedSettings, open_settings
 from netagent.datapath.netlink import route
 from netagent.datapath.netlink.link import (
@@ -32,6 +32,7 @@ from netagent.datapath.netlink.link import (
 )
 from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open_socket
 from netagent.datapath.reconcile.drift import Damage, DamageKind
+from netagent.model.sandbox import Netns
 
 _MARK = "netagent-inside "
 """Alias prefix of the container's end, before the endpoint's id. It differs from the host side's: a runtime may move
@@ -176,9 +177,9 @@ class GuestNews:
             self._watched.popitem()[1].close()
 
 
-async def open_news(netns_path: str, identity: tuple[int, int]) -> GuestNews:
-    """Subscribe to the namespace at `netns_path`. RefusedError when it is another one than before; OSError."""
-    with opened_netns(netns_path, identity) as fd:
+async def open_news(netns: Netns) -> GuestNews:
+    """Subscribe to the namespace. RefusedError when another one is at its path; OSError."""
+    with reopened_netns(netns) as fd:
         return GuestNews(*await run_in_netns(fd, _open_news))
 
 

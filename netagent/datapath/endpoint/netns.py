@@ -79,17 +79,10 @@ def netns_identity(fd: int) -> tuple[int, int]:
 
 
 @contextmanager
-def opened_netns(path: str, identity: tuple[int, int] | None = None) -> Iterator[int]:
-    """Open a namespace for the length of a block; refuse one that is not the one that `identity` names."""
+def opened_netns(path: str) -> Iterator[int]:
+    """Open the namespace at a path for the length of a block."""
     fd = open_netns(path)
     try:
-        if identity is not None and netns_identity(fd) != identity:
-            raise RefusedError(
-                f"the network namespace at {path} was replaced by another one",
-                code="namespace-gone",
-                thing=path,
-                hint="the container was restarted; attach it again",
-            )
         yield fd
     finally:
         os.close(fd)
@@ -98,10 +91,17 @@ def opened_netns(path: str, identity: tuple[int, int] | None = None) -> Iterator
 @contextmanager
 def reopened_netns(netns: Netns | None) -> Iterator[int]:
     """Open the namespace that an endpoint was attached to, for the length of a block. RefusedError `namespace-gone`
-    when there is none, or another one by now."""
+    when it is in none, or when another one is at the path by now."""
     if netns is None:
         raise RefusedError("it is in no network namespace", code="namespace-gone")
-    with opened_netns(netns.path, netns.identity) as fd:
+    with opened_netns(netns.path) as fd:
+        if netns_identity(fd) != netns.identity:
+            raise RefusedError(
+                f"the network namespace at {netns.path} was replaced by another one",
+                code="namespace-gone",
+                thing=netns.path,
+                hint="the container was restarted; attach it again",
+            )
         yield fd
 
 

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import reopened_netns, run_in_netns
 from netagent.errors import RefusedError
+from netagent.model.sandbox import Netns
 
 _FILES = ("tcp", "tcp6")
 
@@ -21,7 +22,7 @@ _UNDER_WAY = {0x01, 0x03, 0x04, 0x08, 0x09, 0x0B}
 flight. In FIN_WAIT2 and TIME_WAIT the peer has everything."""
 
 
-async def has_connection(netns_path: str, identity: tuple[int, int], addresses: Collection[str]) -> bool:
+async def has_connection(netns: Netns, addresses: Collection[str]) -> bool:
     """Return whether a TCP connection from or to one of `addresses` is open in the namespace.
 
     False when the namespace is gone, or can't be inspected.
@@ -36,7 +37,7 @@ async def has_connection(netns_path: str, identity: tuple[int, int], addresses: 
         return False
 
     try:
-        with opened_netns(netns_path, identity) as fd:
+        with reopened_netns(netns) as fd:
             return await run_in_netns(fd, look)
     except (OSError, RefusedError):
         return False

@@ -29,6 +29,7 @@ from netagent.datapath.endpoint.veth_pair import (
     free_index,
     host_side,
     link_called,
+    netns_path,
     peer_of,
     raise_if_full,
     turn_ipv6_off,
@@ -147,18 +148,17 @@ _ETH_LIMIT = 256
 
 @dataclass(frozen=True, slots=True)
 class VethBinding:
-    """One call of `bind` or `mend`: both namespaces, the target and its desired state."""
+    """One call of `bind` or `repair`: both namespaces, the target and its desired state."""
 
     outside: Netlink
     inside: GuestNamespace
     netns_fd: int
     endpoint: LocalEndpoint
-    mtu_bytes: int
     outside_settings: Settings | None = None
 
-    async def complete(self, vni: int) -> str:
+    async def complete(self) -> str:
         """Do everything; return the name inside the namespace."""
-        bridge = await bridge_of(self.endpoint, self.outside, vni)
+        bridge = await bridge_of(self.endpoint, self.outside)
         existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
         if ifname is not None:
@@ -186,12 +186,12 @@ class VethBinding:
             # One end of the pair is elsewhere; without a host's end the pair may be gone altogether.
             is_moved = existing is not None or await self._orphan() is not None
             kind = DamageKind.DEVICE_MOVED if is_moved else DamageKind.DEVICE_DELETED
-            return [Damage(kind, self.endpoint.ifname)]
+            return [Damage(kind, self.endpoint.ifname or "")]
         ifname = self.endpoint.ifname or peer.name
         wanted = DesiredGuest(
             ifname=ifname,
             mac=self.endpoint.mac,
-            mtu_bytes=self.mtu_bytes,
+            mtu_bytes=self.endpoint.mtu_bytes,
             writes=[*address_requests(self.endpoint, peer.index), *route_requests(self.endpoint, peer.index)],
             settings=self._settings(ifname),
         )
@@ -243,7 +243,7 @@ class VethBinding:
             pair = VethPair(
                 name=veth_name(self.endpoint.endpoint_id),
                 alias=endpoint_alias(self.endpoint.endpoint_id),
-                mtu_bytes=self.mtu_bytes,
+                mtu_bytes=self.endpoint.mtu_bytes,
                 peer_name=ifname,
                 peer_mac=self.endpoint.mac,
                 peer_netns_fd=self.netns_fd,
@@ -260,7 +260,7 @@ class VethBinding:
 
     def _name_taken(self, ifname: str) -> RefusedError:
         return RefusedError(
-            f"{self.endpoint.netns_path} already has an interface named {ifname}",
+            f"{netns_path(self.endpoint)} already has an interface named {ifname}",
             code="interface-taken",
             thing=ifname,
             hint="choose another name with --ifname, or omit it to use the next free eth<N>",
@@ -272,10 +272,10 @@ class VethBinding:
         if link is None:
             raise OSError(errno.ENODEV, f"{ifname} was removed in the meantime")
         await turn_ipv6_off(self.outside_settings, veth_name(self.endpoint.endpoint_id))
-        outside = host_side(veth_name(self.endpoint.endpoint_id), self.mtu_bytes, bridge_index)
+        outside = host_side(veth_name(self.endpoint.endpoint_id), self.endpoint.mtu_bytes, bridge_index)
         inside = [
             set_link("lo", up=True),
-            set_link(ifname, mtu_bytes=self.mtu_bytes),
+            set_link(ifname, mtu_bytes=self.endpoint.mtu_bytes),
             label_link(link.index, inside_alias(self.endpoint.endpoint_id)),
         ]
         refused = await self.outside.execute(outside)
@@ -293,7 +293,7 @@ class VethBinding:
         await wait_ready(ends, self.inside.netlink, six)
 
     def _settings(self, ifname: str) -> Sequence[Setting]:
-        return ipv6_settings(ifname, self.endpoint.addresses, self.mtu_bytes)
+        return ipv6_settings(ifname, self.endpoint.addresses, self.endpoint.mtu_bytes)
 
 
 def _raise_first(errors: Sequence[OSError | None]) -> None:

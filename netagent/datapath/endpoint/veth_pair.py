@@ -29,12 +29,18 @@ MAX_PORTS: Final = 1023
 """Per bridge (BR_PORT_BITS of net/bridge/br_private.h). One of them is the network's VXLAN device."""
 
 
-async def bridge_of(endpoint: LocalEndpoint, netlink: Netlink, vni: int) -> LinkMessage:
+def netns_path(endpoint: LocalEndpoint) -> str:
+    """Return the path of the endpoint's namespace, for messages."""
+    return "" if endpoint.netns is None else endpoint.netns.path
+
+
+async def bridge_of(endpoint: LocalEndpoint, netlink: Netlink) -> LinkMessage:
     """Return the bridge for the host's end. FailedError `network-not-programmed`."""
-    bridge = await link_called(netlink, bridge_name(vni))
+    name = bridge_name(endpoint.vni)
+    bridge = await link_called(netlink, name)
     if bridge is None:
         raise FailedError(
-            f"the network's bridge {bridge_name(vni)} does not exist",
+            f"the network's bridge {name} does not exist",
             code="network-not-programmed",
             thing=endpoint.network_id,
             hint="`netagent status` says why the datapath could not create it",

@@ -25,6 +25,7 @@ from netagent.datapath.state import (
     network_alias,
 )
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.model.sandbox import Netns
 from netagent.slices import Pieces, at_once
 
 __all__ = ["LocalEndpoint", "NetworkInput", "ProbeInput", "ProbePeer", "RemoteEndpoint", "desired_state"]
@@ -36,14 +37,16 @@ class LocalEndpoint:
 
     endpoint_id: EndpointId
     network_id: NetworkId
+    vni: int
+    """Names the bridge."""
+    mtu_bytes: int
     mac: str
     addresses: tuple[str, ...]
     """"address/prefix length", IPv4 first."""
-    netns_path: str
-    netns_identity: tuple[int, int]
-    """(device, inode) of the namespace; the path may come to mean another one."""
-    ifname: str = ""
-    """Name inside the namespace; empty: the first free `eth<N>`."""
+    netns: Netns | None = None
+    """None while a runtime is about to name it."""
+    ifname: str | None = None
+    """Name inside the namespace; None: the first free `eth<N>`."""
     multicast: bool = False
     """Whether the network carries them: multicast and broadcast from the sandbox go there."""
     gateways: tuple[str, ...] = ()

@@ -111,7 +111,7 @@ class DockerIntegration:
         # gets no names until it has been read, which happens as soon as Docker has started it.
         was_read = self._follower.known(container_id, name) is not None
         fields["health"] = Health.STARTING if known.has_check or not was_read else Health.UNKNOWN
-        await member.endpoints.staged.enter(origin, arrival.sandbox_key, behind_runtime=True, **fields)
+        await member.endpoints.staged.bind(origin, arrival.sandbox_key, behind_runtime=True, **fields)
         self._failures.pop(arrival.endpoint, None)
         # Read it again: what was read before the endpoint was published could not be applied.
         seen = self._follower.known(container_id, name)

@@ -278,7 +278,7 @@ class Plugin:
     async def _join(self, value: Mapping[str, Any]) -> dict[str, Any]:
         request = protocol.join_untrusted(value)
         member, origin = self._membership(), origin_of(request.endpoint)
-        ifname = await member.endpoints.staged.plug(origin)
+        ifname = await member.endpoints.staged.create(origin)
         row = member.endpoints.with_origin(origin)
         network = None if row is None else member.live.view.networks.get(row.network_id)
         if network is None:
@@ -301,7 +301,7 @@ class Plugin:
         member = self._membership_or_none()
         if member is not None:
             with trio.move_on_after(DEPARTURE_S):
-                await member.endpoints.staged.unplug(origin_of(endpoint))
+                await member.endpoints.staged.unbind(origin_of(endpoint))
         return {}
 
     async def _delete_endpoint(self, value: Mapping[str, Any]) -> dict[str, Any]:

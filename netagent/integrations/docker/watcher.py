@@ -381,7 +381,7 @@ class DockerWatcher:
             if member is not None and row.netns_identity == identity:
                 logger.info("withdrawing %s (%s): %s", row.name, row.target, why)
                 try:
-                    await member.endpoints.staged.unplug(origin)
+                    await member.endpoints.staged.unbind(origin)
                 except (NetagentError, OSError) as error:
                     _limited.warning(origin, f"cannot withdraw {row.name} yet: {error}")
 

@@ -64,7 +64,7 @@ def news_of(one, row):
 async def test_at_rest_only_a_slow_timer_looks(namespaces):
     async with kept(namespaces, "web", "db") as (one, _looks, _rows):
         await trio.sleep(VERIFY_S * 3 + 2)
-        assert one.steps.done == ["mend"] * 2 * 3
+        assert one.steps.done == ["repair"] * 2 * 3
 
 
 @virtual
@@ -73,10 +73,10 @@ async def test_a_new_sandbox_is_looked_into_once_as_nobody_told_of_its_first_mom
         await attached(one, namespaces, "web")
         one.steps.done.clear()
         await trio.sleep(UNHEARD_S - 0.1)
-        assert "mend" not in one.steps.done
+        assert "repair" not in one.steps.done
         one.attacher.damages.append(Damage(DamageKind.ADDRESS_DELETED, "eth0"))
         await trio.sleep(VERIFY_S / 2)
-        assert one.steps.done.count("mend") == 1
+        assert one.steps.done.count("repair") == 1
         assert one.drift.kinds == {"address-deleted": 1}
 
 
@@ -86,7 +86,7 @@ async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespace
         one.attacher.damages.append(Damage(DamageKind.MTU_CHANGED, "eth0"))
         news_of(one, web).tell()
         await trio.sleep(0.1)
-        assert one.steps.done == ["mend"]
+        assert one.steps.done == ["repair"]
         assert one.drift.kinds == {"mtu-changed": 1}
 
 
@@ -95,7 +95,7 @@ async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(
     async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
         news_of(one, web).alterations = 1
         await trio.sleep(SETTINGS_S + 0.1)
-        assert one.steps.done == ["mend"]
+        assert one.steps.done == ["repair"]
 
 
 @virtual
@@ -114,7 +114,7 @@ async def test_settings_of_many_are_read_in_turn_and_of_all_after_one_that_was_a
         for row in rows:
             news_of(one, row).alterations = 1
         await trio.sleep(2 * SETTINGS_S + 0.1)
-        assert one.steps.done.count("mend") == len(rows)
+        assert one.steps.done.count("repair") == len(rows)
 
 
 def noting(read, are_altered, name):
@@ -154,7 +154,7 @@ async def test_what_an_earlier_agent_made_is_looked_at_once_at_the_start(namespa
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.interfaces.run, Looks().wait)
         await trio.sleep(VERIFY_S - 1)
-        assert one.steps.done == ["news", "mend"]
+        assert one.steps.done == ["news", "repair"]
         nursery.cancel_scope.cancel()
 
 
@@ -185,12 +185,12 @@ async def test_what_can_not_be_put_right_is_shown_and_tried_again_with_growing_p
     async with kept(namespaces, "web") as (one, _looks, (web,)):
         begun, tried_at = trio.current_time(), []
 
-        async def mend(*_args, **_kwargs):
+        async def repair(*_args, **_kwargs):
             tried_at.append(trio.current_time() - begun)
             raise fault
 
         with monkeypatch.context() as patched:
-            patched.setattr(one.attacher, "mend", mend)
+            patched.setattr(one.attacher, "repair", repair)
             news_of(one, web).tell()
             news_of(one, web).alterations = 100  # no reason to try more often
             await trio.sleep(30)

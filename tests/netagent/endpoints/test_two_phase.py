@@ -37,8 +37,8 @@ async def reserved(one, origin=ORIGIN):
 async def entered(one, namespaces, origin=ORIGIN, name="web", netns="web"):
     staged = one.endpoints.staged
     await reserved(one, origin)
-    await staged.plug(origin)
-    return await staged.enter(origin, str(namespaces.folder / netns), name=name, behind_runtime=True)
+    await staged.create(origin)
+    return await staged.bind(origin, str(namespaces.folder / netns), name=name, behind_runtime=True)
 
 
 def is_free(one, count=253):
@@ -55,14 +55,14 @@ async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
     assert (row.addresses, row.stage) == (held, Reserved())
     assert one.journal.load_endpoints() == [row]
     assert one.own_endpoints() == set()
-    assert await staged.plug(ORIGIN) == f"nc{row.endpoint_id[:8]}"
+    assert await staged.create(ORIGIN) == f"nc{row.endpoint_id[:8]}"
     assert one.own_endpoints() == {row.endpoint_id}, "others know the way to it"
     assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id]), "and no name"
-    row = await staged.enter(ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True)
+    row = await staged.bind(ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True)
     assert (row.name, row.service, row.is_published, row.netns.behind_runtime) == ("web", "web", True, True)
     assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
     assert one.resolvers.sandboxes
-    await staged.unplug(ORIGIN)
+    await staged.unbind(ORIGIN)
     assert one.own_endpoints() == set()
     assert not one.attacher.devices
     assert not one.resolvers.sandboxes
@@ -75,15 +75,15 @@ async def test_every_stage_may_be_asked_for_twice(namespaces):
     one = await started(namespaces, "web")
     staged = one.endpoints.staged
     assert await reserved(one) == await reserved(one)
-    assert await staged.plug(ORIGIN) == await staged.plug(ORIGIN)
+    assert await staged.create(ORIGIN) == await staged.create(ORIGIN)
     path = str(namespaces.folder / "web")
-    row = await staged.enter(ORIGIN, path, name="web", behind_runtime=True)
-    assert await staged.enter(ORIGIN, path, name="web", behind_runtime=True) == row
-    await staged.unplug(ORIGIN)
-    await staged.unplug(ORIGIN)
+    row = await staged.bind(ORIGIN, path, name="web", behind_runtime=True)
+    assert await staged.bind(ORIGIN, path, name="web", behind_runtime=True) == row
+    await staged.unbind(ORIGIN)
+    await staged.unbind(ORIGIN)
     assert await one.endpoints.detach_origin(ORIGIN) is not None
     assert await one.endpoints.detach_origin(ORIGIN) is None
-    await staged.unplug(ORIGIN)
+    await staged.unbind(ORIGIN)
     assert one.traces() == {}
 
 
@@ -118,7 +118,7 @@ async def test_what_nobody_comes_back_for_is_removed_after_its_time(namespaces):
     await staged.hold(N1)
     await reserved(one)
     await trio.sleep(HOLD_S - 1)
-    await staged.plug(ORIGIN)  # a sign of life
+    await staged.create(ORIGIN)  # a sign of life
     await trio.sleep(2)
     await staged.sweep()
     assert is_free(one, 252)
@@ -138,9 +138,9 @@ async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finish
     one.restart()
     await one.garbage_collector.recover()
     assert one.journal.load_endpoints() == [row]
-    await one.endpoints.staged.plug(ORIGIN)
+    await one.endpoints.staged.create(ORIGIN)
     assert (
-        await one.endpoints.staged.enter(
+        await one.endpoints.staged.bind(
             ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True
         )
     ).name
@@ -232,7 +232,7 @@ async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(na
 async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(namespaces):
     one = await started(namespaces, *(f"c{n}" for n in range(20)))
     with pytest.raises(NotFoundError) as error:
-        await one.endpoints.staged.plug("docker:nobody")
+        await one.endpoints.staged.create("docker:nobody")
     assert error.value.code == "no-such-endpoint"
     async with trio.open_nursery() as nursery:
         for n in range(20):

@@ -17,10 +17,10 @@ NETWORK = NetworkId("0a" * 16)
 LOCAL = LocalEndpoint(
     endpoint_id=EndpointId("00000002" * 4),
     network_id=NETWORK,
+    vni=90,
+    mtu_bytes=1400,
     mac="02:0a:00:00:00:02",
     addresses=("10.66.0.2/20", "fd66::2/64"),
-    netns_path="/run/netns/c1",
-    netns_identity=(4, 4026532000),
 )
 REMOTE = RemoteEndpoint(
     EndpointId("00000003" * 4), "02:0a:00:00:00:03", ("10.66.0.3", "fd66::3"), "192.0.2.2"

@@ -137,10 +137,10 @@ def test_an_interface_counts_as_absent_only_after_a_look() -> None:
         local = LocalEndpoint(
             endpoint_id=EndpointId("00000002" * 4),
             network_id=NetworkId("0a" * 16),
+            vni=90,
+            mtu_bytes=1400,
             mac="02:0a:00:00:00:02",
             addresses=("10.66.0.2/20",),
-            netns_path="/run/netns/c1",
-            netns_identity=(4, 5),
         )
         reconciler.set_desired(DesiredChange(state(1, local=local)), 2)
         await reconciler.wait_programmed(2)
