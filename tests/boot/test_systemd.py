@@ -323,10 +323,14 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
     units = tmp_path / "etc/systemd/system"
     for unit in units.iterdir():
         unit.write_text(unit.read_text().replace("/usr/bin/netagent", "/usr/bin/true"))
-    analyze = ["systemd-analyze", "verify", "--man=no", *units.iterdir()]
-    done = subprocess.run(analyze, capture_output=True, text=True, check=False, timeout=60)
+    analyze = ["systemd-analyze", "verify", "--man=no"]
+    done = subprocess.run(
+        [*analyze, *units.iterdir()], capture_output=True, text=True, check=False, timeout=60
+    )
     assert [line for line in done.stderr.splitlines() if "netagent" in line] == []
     # 0 is a program that may do nothing, 100 one that may do all. A network agent can't be far below 40.
-    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=40", units / "netagent.service"]
-    done = subprocess.run(analyze, capture_output=True, text=True, check=False, timeout=60)
+    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=40"]
+    done = subprocess.run(
+        [*analyze, units / "netagent.service"], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stdout[-300:]

@@ -13,6 +13,7 @@ from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
 from netgossip.records import record_log, transport
+from netgossip.records.frames import Sealer
 from netgossip.records.record_log import RecordLog
 from netgossip.records.replication import Replication
 from netgossip.records.wire import Delta, Fetch, Message, Row, Vector, decoding_untrusted, encode, encoding
@@ -147,18 +148,18 @@ class Work:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.put = self.sealed = 0
-        put, seal = RecordLog.put, transport.Sealer.seal
+        put, seal = RecordLog.put, Sealer.seal
 
         def counting_put(log: RecordLog, entry: Entry) -> None:
             self.put += 1
             put(log, entry)
 
-        def counting_seal(sealer: transport.Sealer, recipient: str, body: bytes, *, flags: int = 0) -> bytes:
+        def counting_seal(sealer: Sealer, recipient: str, body: bytes, *, flags: int = 0) -> bytes:
             self.sealed += 1
             return seal(sealer, recipient, body, flags=flags)
 
         monkeypatch.setattr(record_log.RecordLog, "put", counting_put)
-        monkeypatch.setattr(transport.Sealer, "seal", counting_seal)
+        monkeypatch.setattr(Sealer, "seal", counting_seal)
 
     def taken(self) -> tuple[int, int]:
         found = self.put, self.sealed

@@ -125,7 +125,7 @@ def test_scenario_01_what_a_container_sends_at_once_leaves_the_host(
                     six.sendto(b"first", (far.addresses[1], 9))
                 # What was lost is sent after another question for the way, a second later.
                 await wait_until(
-                    lambda sent=2 * number: sent_by(host) == sent, f"number {number} left by the tunnel", 0.5
+                    lambda: sent_by(host) == 2 * number, f"number {number} left by the tunnel", 0.5
                 )
 
     def sent_by(host: Host) -> int:

@@ -227,12 +227,13 @@ def world(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_p
             hosts.append(Host(namespace, folder, process))
             stack.callback(_end, hosts[-1])
         boxes = {name: namespaces(name) for name in ("kept", "web")}
-        world = World(*hosts, boxes=boxes, far={network: namespaces(network) for network in ("app", "other")})
+        far = {network: namespaces(network) for network in ("app", "other")}
+        world = World(hosts[0], hosts[1], boxes=boxes, far=far)
         for host in hosts:
             assert host.start()
         for network, box in world.far.items():
             world.h1.do("create", network)
-            _wait(lambda network=network: network in world.h2.report()["networks"].values())
+            _wait(lambda: network in world.h2.report()["networks"].values())
             world.h2.do("attach", network, box.name, network)
         world.kept = world.h1.do("attach", "other", boxes["kept"].name, "kept")
         world.rest(set())

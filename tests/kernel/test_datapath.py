@@ -165,7 +165,7 @@ def test_scenario_37_whatever_is_changed_by_hand_is_put_right(
                 looks, before = h1.reconciler.status().looks, Counter(h1.reconciler.status().drift)
                 h1.namespace.run(command)
                 await wait_until(
-                    lambda n=looks: h1.reconciler.status().looks > n, f"a look after {command}", bound_s=1.0
+                    lambda: h1.reconciler.status().looks > looks, f"a look after {command}", bound_s=1.0
                 )
                 await wait_equal(h1, state, command, bound_s=1.0)
                 counted = Counter(h1.reconciler.status().drift) - before
@@ -215,7 +215,7 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
                 before = Counter(h1.reconciler.status().drift)
                 h1.namespace.run(command)
                 await wait_until(
-                    lambda k=kind, n=before: h1.reconciler.status().drift.get(k, 0) > n[k], command, 2.0
+                    lambda: h1.reconciler.status().drift.get(kind, 0) > before[kind], command, 2.0
                 )
                 await wait_equal(h1, state, command, bound_s=2.0)
                 counted = Counter(h1.reconciler.status().drift) - before
@@ -408,7 +408,7 @@ def test_ten_thousand_endpoints_are_programmed_in_pieces(
                 repaired = h1.reconciler.status().drift.get("entry-deleted", 0) + 1
                 h1.namespace.run(command)
                 await wait_until(
-                    lambda n=repaired: h1.reconciler.status().drift.get("entry-deleted") == n, command, 5.0
+                    lambda: h1.reconciler.status().drift.get("entry-deleted") == repaired, command, 5.0
                 )
                 since_s = h1.reconciler.status().looked_at - whole
                 assert since_s == 0 or since_s >= interval_s, (

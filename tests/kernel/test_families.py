@@ -86,9 +86,7 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
             for unknown in ("10.66.0.77", "fd66::77"):
                 assert spaces[0].try_run(f"ping -c1 -W0.3 {unknown}").returncode != 0
             for space in spaces:
-                await wait_until(
-                    lambda s=space: not s.run("ip address show tentative"), "an address of its own"
-                )
+                await wait_until(lambda: not space.run("ip address show tentative"), "an address of its own")
             assert [question for question in questions(cable) if "fe80:" not in question] == []
             # Link-local addresses are in no record: they work where the network carries multicast.
             assert (spaces[0].try_run(f"ping -c1 -W1 {link_local}").returncode == 0) is multicast

@@ -145,7 +145,7 @@ def test_scenario_38_damage_to_a_containers_interface_is_put_right(
                 where.run(command.format(elsewhere=world.elsewhere.name))
                 done_at = trio.current_time()
                 await wait_until(
-                    lambda counted=counted, kind=kind: drift.kinds.get(kind, 0) > counted[kind],
+                    lambda: drift.kinds.get(kind, 0) > counted[kind],
                     f"{command} is counted as {kind}: {Counter(drift.kinds) - counted}",
                     BOUND_S,
                 )

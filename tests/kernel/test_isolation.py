@@ -141,14 +141,14 @@ def test_no_frame_of_a_container_is_routed_anywhere_it_may_not_go(
             before = [tap.count() for tap in taps]
             send(web, *whither(mac), *whither(mac, "Dot1Q(vlan=0)/"))
             for tap, count in zip(taps, before, strict=True):
-                await wait_until(lambda t=tap, c=count: t.count() >= c + 2, f"without rules {mac} leads on")
+                await wait_until(lambda: tap.count() >= count + 2, f"without rules {mac} leads on")
         before = [tap.count() for tap in taps]
         send(web, *[frame(NET.bridge_mac, source_route.format("LSRR", FAR.addresses[0]))])
         await wait_until(lambda: taps[0].count() > before[0], "without rules a source route leads on")
         for mac in reserved:
             count = taps[2].count()
             send(web, frame(mac, four.format("192.0.2.1")))
-            await wait_until(lambda c=count: taps[2].count() > c, "without rules it leads to the host")
+            await wait_until(lambda: taps[2].count() > count, "without rules it leads to the host")
         async with guarding(host, GIVEN) as guard:
             before = [tap.count() for tap in taps]
             macs = [NET.bridge_mac, own, *others, OTHER.bridge_mac, *reserved, "ff:ff:ff:ff:ff:ff"]
@@ -264,14 +264,14 @@ def test_no_program_of_a_host_sends_vxlan_and_the_kernel_does(
             USER.format(uid=uid, own=own, member=member, send=send.format(frame=FRAME.hex(), **words))
         )
 
-    attacks = [(BY_UDP, uid, {"port": 4799}) for uid in (0, 1000)]
+    attacks: list[tuple[str, int, dict[str, object]]] = [(BY_UDP, uid, {"port": 4799}) for uid in (0, 1000)]
     attacks += [(BY_RAW, 0, {"source": source}) for source in (own, third)]
     attacks += [(BY_SOURCE_ROUTE, 0, {})] if ":" not in own else []
 
     async def main() -> None:
         for number, (send, uid, words) in enumerate(attacks[:4], start=1):
             program(send, uid, **words)
-            await wait_until(lambda n=number: arrived.count() >= n, f"without rules {send} arrives")
+            await wait_until(lambda: arrived.count() >= number, f"without rules {send} arrives")
         # ARP and neighbour discovery pass no tunnel under our rules; the agents know each other's addresses.
         given = FirewallInput(
             vxlan_port=4799,
@@ -293,9 +293,7 @@ def test_no_program_of_a_host_sends_vxlan_and_the_kernel_does(
             before = arrived.count()
             for number, (send, uid, words) in enumerate(attacks, start=1):
                 program(send, uid, **words)
-                await wait_until(
-                    lambda n=number: guard.status().dropped["strangers"] >= n, f"{send} is dropped"
-                )
+                await wait_until(lambda: guard.status().dropped["strangers"] >= number, f"{send} is dropped")
             assert arrived.count() == before
             program(BY_UDP, 1000, port=4789)
             await wait_until(lambda: elsewhere.count() == 1, "other overlays are not touched")
@@ -306,7 +304,7 @@ def test_no_program_of_a_host_sends_vxlan_and_the_kernel_does(
                 ((0, "fd77::2"), (1000, "fd77::2"), (1000, "fd67::9")), start=1
             ):
                 program(BY_UDP.replace("member", repr(to)).replace("family", "socket.AF_INET6"), uid, port=9)
-                await wait_until(lambda n=number: inside.count() >= n, f"{to}: the host's own, by the tunnel")
+                await wait_until(lambda: inside.count() >= number, f"{to}: the host's own, by the tunnel")
             assert guard.status().dropped["strangers"] == len(attacks)
 
     trio.run(main)
@@ -366,7 +364,7 @@ def test_no_container_reaches_another_hosts_agent_or_tunnel_in_its_own_hosts_nam
         for container in (web, box):
             before = named.count()
             container.run_code(AGENTS.format(to=member, ports=ports))
-            await wait_until(lambda c=before: named.count() >= c + 5, "without rules they are reached")
+            await wait_until(lambda: named.count() >= before + 5, "without rules they are reached")
         given = FirewallInput(
             vxlan_port=4799,
             endpoints=(FAR,),

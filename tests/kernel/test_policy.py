@@ -165,8 +165,8 @@ def test_only_linked_services_are_reached_one_way_and_they_answer(
             assert DB.mac in other.run("ip neigh show fd66::2")
             # Nor is there a way around by what is in no record, or goes to everybody.
             assert "prohibited" in other.try_run("ping -c1 -W5 fe80::a:ff:fe00:2%eth0").stdout
-            said = other.try_run("ping -c2 -i0.2 -W1 ff02::1%eth0").stdout
-            assert "fe80::a:ff:fe00:2" not in said
+            answered = other.try_run("ping -c2 -i0.2 -W1 ff02::1%eth0").stdout
+            assert "fe80::a:ff:fe00:2" not in answered
 
     trio.run(main)
 
@@ -259,7 +259,7 @@ def test_both_hosts_of_a_pair_judge(namespaces: NamespaceFactory) -> None:
     async def main() -> None:
         for host in hosts:
             await wait_until(
-                lambda host=host: "disabled" not in host.run("bridge link show"), "the bridges' ports are up"
+                lambda: "disabled" not in host.run("bridge link show"), "the bridges' ports are up"
             )
         async with guarding(hosts[0], there) as far_guard, guarding(hosts[1], here) as near_guard:
             for source, destination in zip(WEB.addresses, DB.addresses, strict=True):

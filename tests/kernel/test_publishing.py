@@ -116,8 +116,8 @@ def test_a_published_port_is_reached_from_everywhere(
                     gateway = inner[:-1] + "1"
                     for number in range(COUNT):
                         found = await seen_by(outside, outer, HOST_PORT + number, kind)
-                        client = "192.0.2.2" if ":" not in outer else "2001:db8::2"
-                        assert found == (PORT + number, client), "strangers are seen as who they are"
+                        source = "192.0.2.2" if ":" not in outer else "2001:db8::2"
+                        assert found == (PORT + number, source), "strangers are seen as who they are"
                     assert await seen_by(host, outer, HOST_PORT, kind) == (PORT, gateway)
                     # Translated on its way over the bridge, a packet does not go back by the port it came from.
                     for client in (cli, far) if bridge_netfilter is Netfilter.ON else (cli, far, web):

@@ -220,9 +220,9 @@ def test_without_the_means_all_is_as_without_it_and_told(
             assert "Linux 6.6" in h1.bridge_nf_bypass.trouble
             await wait_bare(h1)
             assert pass_both_ways(c1, c2) == [False] * 4
-            for host in hosts:
-                host.run("iptables -P FORWARD ACCEPT")
-                host.run("ip6tables -P FORWARD ACCEPT")
+            for namespace in hosts:
+                namespace.run("iptables -P FORWARD ACCEPT")
+                namespace.run("ip6tables -P FORWARD ACCEPT")
             assert pass_both_ways(c1, c2) == [True] * 4
             monkeypatch.undo()
             await wait_until(lambda: not h1.bridge_nf_bypass.trouble, "it can again")

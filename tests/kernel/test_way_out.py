@@ -129,9 +129,9 @@ class Router:
 
     async def follow(self) -> str:
         """The firewall knows what is lent."""
-        lent = {"lent4": self.forwarding.lent(IPV4), "lent6": self.forwarding.lent(IPV6)}
+        lent4, lent6 = self.forwarding.lent(IPV4), self.forwarding.lent(IPV6)
         self.generation += 1
-        self.guard.set_desired(replace(self.given, **lent), self.generation)
+        self.guard.set_desired(replace(self.given, lent4=lent4, lent6=lent6), self.generation)
         await self.guard.wait_tried(self.generation)
         return self.guard.trouble
 
@@ -323,7 +323,7 @@ def test_switches_are_turned_back_with_the_last_network(
             for name, switch in (("ipv4.conf.wire.forwarding", 1), ("ipv6.conf.wire.force_forwarding", 3)):
                 namespace.run(f"sysctl -qw net.{name}=0")
                 await wait_until(
-                    lambda n=switch: setting(namespace, switches[n]) == "1", f"{name} is on again", 2.0
+                    lambda: setting(namespace, switches[switch]) == "1", f"{name} is on again", 2.0
                 )
         assert notes.exists(), "an agent that stops leaves all as it is"
         async with routing(namespace, notes) as router:
@@ -461,7 +461,7 @@ def test_scenario_50_the_firewall_is_restored_while_streams_run(
             await router.host.attacher.bind(ends[1])
             with echoing(far), echoing(outside):
                 for one in (far, outside):
-                    await wait_until(lambda one=one: one.run("ss -Hltn sport = :7000") != "", "it serves", 10)
+                    await wait_until(lambda: one.run("ss -Hltn sport = :7000") != "", "it serves", 10)
                 reports: dict[str, dict[str, float]] = {}
                 async with trio.open_nursery() as nursery:
                     for there in ("10.66.0.3", "fd66::3", OUTSIDE4, OUTSIDE6):

@@ -239,6 +239,8 @@ class Cluster:
             for host in self.hosts
         }
 
-    def wait(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> float:
+    def wait(
+        self, condition: Callable[[], bool], within_s: float, otherwise: str | Callable[[], str]
+    ) -> float:
         """Seconds it took; LabError with `otherwise` when the time is up."""
         return wait_until(condition, within_s, otherwise)

@@ -32,7 +32,7 @@ def test_scenario_01_a_new_container_is_reached_from_every_host_on_the_first_pac
     assert len(addresses) == 2, "an IPv4 and an IPv6 address"
     for container in ("c1", "c2", "c3"):
         app.wait(
-            lambda container=container: app.answers(container, fresh) == sorted(addresses),
+            lambda: app.answers(container, fresh) == sorted(addresses),
             attached_at + REACHABLE_S - time.monotonic(),
             f"{container} does not find the name",
         )
@@ -55,7 +55,7 @@ def test_a_detached_container_is_gone_everywhere(lasting: Cluster) -> None:
     app.lab.remove_container("fresh")
     for container in ("c1", "c2", "c3"):
         app.wait(
-            lambda container=container: app.ask(container, "fresh").status == "NXDOMAIN",
+            lambda: app.ask(container, "fresh").status == "NXDOMAIN",
             1.0,
             "still answered",
         )
@@ -85,5 +85,5 @@ def test_attach_waits_for_no_other_host(lasting: Cluster) -> None:
     app.wait(lambda: app.answers("c1", name) == sorted(endpoint["addresses"]), 10.0, "h1 never learns of it")
     app.await_pings("c1", endpoint["addresses"][0])
     for one in app.hosts:
-        app.wait(lambda h=one: set(app.agents(h).values()) == {"alive"}, 10.0, f"{one} misses a host")
+        app.wait(lambda: set(app.agents(one).values()) == {"alive"}, 10.0, f"{one} misses a host")
     app.remove(*made)

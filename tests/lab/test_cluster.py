@@ -117,7 +117,7 @@ def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(unknow
         ("h1", "192.0.2.3", "other-label"),
         ("h2", "192.0.2.1", "wrong-key"),
     ):
-        unknown_sources.wait(lambda say=(at, address, reason): shows(*say), 15.0, f"{at} shows no {reason}")
+        unknown_sources.wait(lambda: shows(at, address, reason), 15.0, f"{at} shows no {reason}")
     for host in unknown_sources.hosts:
         assert unknown_sources.agents(host) == {host: "alive"}, "none is a member of the others'"
 

@@ -60,9 +60,9 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
     assert app.netagent("h1", "forget", "h3")["hosts"][0]["id"] == former
     app.wait(lambda: set(app.agents("h2")) == {"h1", "h2"}, 5.0, "h2 still knows h3")
     for host in ("h1", "h2"):
-        app.wait(lambda host=host: app.endpoint_names(host) == ["c1", "c2"], 5.0, f"{host} still shows c3")
+        app.wait(lambda: app.endpoint_names(host) == ["c1", "c2"], 5.0, f"{host} still shows c3")
         app.wait(
-            lambda host=host: not any(ipv4 in entry for entry in app.paths(host)),
+            lambda: not any(ipv4 in entry for entry in app.paths(host)),
             5.0,
             f"{host} keeps its kernel entries",
         )
@@ -110,4 +110,4 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
         return owners == {"h1", "h2"} and (network["use"]["away"], network["use"]["unowned"]) == (0, 0)
 
     for host in ("h1", "h2"):
-        app.wait(lambda host=host: is_shared_out(host), 10.0, f"{host} counts its space as another's")
+        app.wait(lambda: is_shared_out(host), 10.0, f"{host} counts its space as another's")

@@ -38,7 +38,7 @@ def test_scenario_19_a_host_without_power_is_hidden_and_comes_back_by_itself(app
     app.lab.power_off("h3")
     for container in ("c1", "c2"):
         app.wait(
-            lambda c=container: app.ask(c, "web").data == survivor,
+            lambda: app.ask(container, "web").data == survivor,
             off_at + HIDDEN_S - time.monotonic(),
             f"{container} still gets h3's",
         )
@@ -53,7 +53,7 @@ def test_scenario_19_a_host_without_power_is_hidden_and_comes_back_by_itself(app
     app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, BACK_S, "h3 is not back")
     for container in ("c1", "c2", "c3"):
         app.wait(
-            lambda c=container: len(app.ask(c, "web").data) == 2,
+            lambda: len(app.ask(container, "web").data) == 2,
             back_by - time.monotonic(),
             f"{container} lacks h3's replica",
         )
@@ -71,7 +71,7 @@ def test_blocked_gossip_ports_hide_nobody(app: Cluster, blocked_s: float) -> Non
         f"echo-{number}": app.netagent(f"h{number}", "inspect", f"echo-{number}") for number in (1, 2, 3)
     }
     for container in ("c1", "c2", "c3"):
-        app.wait(lambda c=container: app.finds(c, *known), 2.0, f"{container} lacks names")
+        app.wait(lambda: app.finds(container, *known), 2.0, f"{container} lacks names")
     for host in app.hosts:
         for port in (7956, 7957):
             app.lab.block(host, port)

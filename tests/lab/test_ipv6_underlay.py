@@ -82,7 +82,7 @@ def join_by_invitation(six: Cluster) -> None:
         six.lab.host(host).must(["netagent", "join", "--token-file", "-"], stdin=token)
     alive = dict.fromkeys(six.hosts, "alive")
     for host in six.hosts:
-        six.wait(lambda host=host: six.agents(host) == alive, 10.0, f"{host} does not see the others")
+        six.wait(lambda: six.agents(host) == alive, 10.0, f"{host} does not see the others")
     # The probe network: the others' kernels answer, whatever their agents do.
     six.wait(
         lambda: (
@@ -142,7 +142,7 @@ def status_tells_of_ipv6(six: Cluster) -> None:
 
     for address in six.answers("one", "two"):
         fitting = 1450 - 70 - (60 if ":" in address else 40) - 12
-        six.wait(lambda a=address, f=fitting: agreed_bytes(a) == f, 15.0, "TCP does not fit in")
+        six.wait(lambda: agreed_bytes(address) == fitting, 15.0, "TCP does not fit in")
     six.lab.heal()
     six.wait(lambda: member(six, "h2")["path"] == "ok", 30.0, "the whole cable goes unnoticed")
 

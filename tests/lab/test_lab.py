@@ -181,7 +181,7 @@ def test_cuts_are_one_way_or_both_and_heal(bare_lab: Lab) -> None:
 def test_a_blocked_port_is_silent_and_others_are_not(bare_lab: Lab) -> None:
     for port in (7956, 7957):
         bare_lab.host("h2").start(["python3", "-m", "http.server", str(port)], Path(os.devnull))
-        wait_until(lambda port=port: listening(bare_lab, "h2", port), 10.0, "no server")
+        wait_until(lambda: listening(bare_lab, "h2", port), 10.0, "no server")
     bare_lab.block("h2", 7956)
 
     def fetch(port: int) -> int:

@@ -52,8 +52,9 @@ def test_scenario_43_the_underlay_address_of_a_host_changes(talking: Cluster) ->
         app.lab.readdress("h3", "192.0.2.33")
         for host in ("h1", "h2"):
             app.wait(
-                lambda h=host: (
-                    [m["address"] for m in app.netagent(h, "members") if m["name"] == "h3"] == ["192.0.2.33"]
+                lambda: (
+                    [m["address"] for m in app.netagent(host, "members") if m["name"] == "h3"]
+                    == ["192.0.2.33"]
                 ),
                 AGAIN_S,
                 f"{host} has not heard of it",

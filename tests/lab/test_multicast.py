@@ -36,9 +36,7 @@ def test_scenario_07_multicast_reaches_joined_receivers_and_no_other_network(clu
         lambda: floods(cluster, "h1") == ["192.0.2.2", "192.0.2.3"], 2.0, "h1 does not know both hosts"
     )
     for host in ("h2", "h3"):
-        cluster.wait(
-            lambda host=host: len(floods(cluster, host)) == 3, 2.0, f"{host} knows not one of each elsewhere"
-        )
+        cluster.wait(lambda: len(floods(cluster, host)) == 3, 2.0, f"{host} knows not one of each elsewhere")
 
     with ExitStack() as stack:
         processes = {name: stack.enter_context(listening(cluster, name)) for name in listeners}

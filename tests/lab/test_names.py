@@ -30,7 +30,7 @@ def test_every_form_of_the_name_works(lasting: Cluster) -> None:
         "db-2.h2.app.mesh.internal",
         "DB.App.Mesh.Internal",
     ):
-        app.wait(lambda name=name: app.answers("client", name) == addresses, 1.0, f"{name} is not answered")
+        app.wait(lambda: app.answers("client", name) == addresses, 1.0, f"{name} is not answered")
     assert app.ask("c1", "database").status == "NXDOMAIN", "an alias belongs to one container only"
     assert app.ask("client", "db.app.mesh.internal", "TXT").status == "NOERROR"
     assert app.ask("client", "nothing.app.mesh.internal").status == "NXDOMAIN"
@@ -122,7 +122,7 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
     for container in ("c1", "c2", "c3"):
         for address, rtype in zip(addresses, ("A", "AAAA"), strict=True):
             app.wait(
-                lambda c=container, r=rtype, a=address: app.ask(c, "both", r).data == [str(a)],
+                lambda: app.ask(container, "both", rtype).data == [str(address)],
                 1.0,
                 f"{container} gets another {rtype}",
             )
@@ -138,7 +138,7 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
     )
     app.lab.remove_container("both")
     for rtype in ("A", "AAAA"):
-        app.wait(lambda r=rtype: app.ask("c1", "both", r).status == "NXDOMAIN", 1.0, "one family stays")
+        app.wait(lambda: app.ask("c1", "both", rtype).status == "NXDOMAIN", 1.0, "one family stays")
 
 
 def test_other_names_are_forwarded_to_the_hosts_servers(lasting: Cluster) -> None:

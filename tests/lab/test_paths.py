@@ -59,11 +59,11 @@ def app(shared: Cluster) -> Cluster:
     shared.lab.heal()
     for host, box, other in (("h1", "c1", "c2"), ("h2", "c2", "c1")):
         shared.wait(
-            lambda h=host: set(shared.agents(h).values()) == {"alive"} and path(shared, h)["path"] == "ok",
+            lambda: set(shared.agents(host).values()) == {"alive"} and path(shared, host)["path"] == "ok",
             30.0,
             f"{host} is not well",
         )
-        shared.wait(lambda b=box, o=other: shared.ask(b, o).status == "NOERROR", 5.0, "unknown names")
+        shared.wait(lambda: shared.ask(box, other).status == "NOERROR", 5.0, "unknown names")
     return shared
 
 
@@ -85,7 +85,7 @@ def shrink(app: Cluster, wire_bytes: int) -> int:
     size = wire_bytes - OVERHEAD_BYTES
     for host in app.hosts:
         app.wait(
-            lambda h=host: path(app, h)["path"] == "degraded" and path(app, h)["path_mtu_bytes"] == size,
+            lambda: path(app, host)["path"] == "degraded" and path(app, host)["path_mtu_bytes"] == size,
             FOUND_S,
             f"{host} does not find the path's size",
         )
@@ -241,7 +241,7 @@ def test_checksums_that_the_card_breaks_are_made_by_the_kernel(app: Cluster) -> 
         assert app.inside("c1", "python3", "-c", connect).status != 0, "TCP hangs"
         assert app.pings("c1", address), "and pings pass"
         for host in app.hosts:
-            took_s = app.wait(lambda h=host: not uses_the_card(app, h), OFFLOAD_S, f"{host} still uses it")
+            took_s = app.wait(lambda: not uses_the_card(app, host), OFFLOAD_S, f"{host} still uses it")
             print(f"{host}: off {took_s:.1f} s later")
         for one in app.answers("c1", "c2"):
             assert move(app, "c1", one, 2_000_000)["moved"] == 2_000_000
@@ -261,7 +261,7 @@ def test_checksums_that_the_card_breaks_are_made_by_the_kernel(app: Cluster) -> 
         app.wait(is_known_again, OFFLOAD_S, "the new agent does not find out")
         assert seen == {False}
     for host in app.hosts:
-        app.wait(lambda h=host: uses_the_card(app, h), OFFLOAD_S, f"{host} does not use it again")
+        app.wait(lambda: uses_the_card(app, host), OFFLOAD_S, f"{host} does not use it again")
     assert "checksum-offload" not in codes(app, "h1")
 
 

@@ -23,12 +23,12 @@ def web(app: Cluster) -> Cluster:
     for host in ("h2", "h3"):
         app.attach(host, f"web-{host}", "--service", "web", command=("python3", REQUESTS, "serve"))
         app.wait(
-            lambda name=f"web-{host}": app.inside(name, "ss", "-Hltn", "sport = :7001").stdout != "",
+            lambda: app.inside(f"web-{host}", "ss", "-Hltn", "sport = :7001").stdout != "",
             10.0,
             "no server",
         )
     for container in ("c1", "c3"):
-        app.wait(lambda c=container: len(app.ask(c, "web").data) == 2, 2.0, f"{container} lacks a replica")
+        app.wait(lambda: len(app.ask(container, "web").data) == 2, 2.0, f"{container} lacks a replica")
     return app
 
 
@@ -47,7 +47,7 @@ def requests_from(
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as asking:
         try:
             for replica in replicas:
-                web.wait(lambda r=replica: is_asked(web, r), 10.0, f"nobody asks {replica}")
+                web.wait(lambda: is_asked(web, replica), 10.0, f"nobody asks {replica}")
             yield report
         finally:
             output, _ = asking.communicate(timeout=30)

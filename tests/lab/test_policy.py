@@ -64,7 +64,7 @@ def test_only_linked_services_are_reached_from_the_link_s_making_to_its_end(clus
     cluster.attach("h2", "other", command=serve)
     for client, name in (("near", "db"), ("far", "base"), ("far", "db")):
         cluster.wait(
-            lambda client=client, name=name: asked(cluster, client, name, 0.5)[0] == {"answer"},
+            lambda: asked(cluster, client, name, 0.5)[0] == {"answer"},
             10.0,
             f"{client} does not reach {name}",
         )

@@ -170,7 +170,7 @@ def test_scenario_34_static_address_and_mac(lasting: Cluster, refused: Callable[
         shown = {one["name"]: one for one in app.netagent(host, "endpoints")}["moved"]
         assert (shown["addresses"][0], shown["mac"], shown["state"]) == (ipv4, mac, "up")
         for client in ("c1", "c2", "c3"):
-            app.wait(lambda c=client: app.ask(c, name).data == [ipv4], REACHED_S, f"{client} lacks it")
+            app.wait(lambda: app.ask(client, name).data == [ipv4], REACHED_S, f"{client} lacks it")
             assert app.pings(client, ipv4), f"{client} does not reach it on {host}"
 
     app.netagent("h1", *attach("netns:moved", *fixed))

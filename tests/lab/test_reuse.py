@@ -54,7 +54,7 @@ def test_scenario_45_the_hardware_address_of_a_host_changes(lasting: Cluster) ->
     app = lasting
     address = app.attach("h3", "echo", command=("python3", STREAM, "serve"))["addresses"][0]
     for container in ("c1", "c2"):
-        app.wait(lambda c=container: app.finds(c, "echo"), REACHED_S, f"{container} does not find it")
+        app.wait(lambda: app.finds(container, "echo"), REACHED_S, f"{container} does not find it")
     streams = [
         app.in_background(app.ping_stream, "c1", address, 8.0),
         app.in_background(app.ping_stream, "c2", address, 8.0),

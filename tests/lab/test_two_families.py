@@ -43,7 +43,7 @@ def test_hosts_of_two_families(mixed: Cluster) -> None:
     mixed.netagent("h1", "network", "create", "app")
     one, two, three = (mixed.attach(host, f"c{host[1]}") for host in ("h1", "h2", "h3"))
     for other in (two, three):
-        mixed.wait(lambda other=other: pings_all(mixed, "c1", other), 5.0, "the first host does not reach it")
+        mixed.wait(lambda: pings_all(mixed, "c1", other), 5.0, "the first host does not reach it")
 
     stream = mixed.in_background(mixed.ping_stream, "c1", three["addresses"][0], 20.0)
     is_refused_and_stays_as_it_was(mixed)
@@ -58,7 +58,7 @@ def test_hosts_of_two_families(mixed: Cluster) -> None:
     assert mixed.netagent("h2", "status")["host"]["address"] == "2001:db8::2"
     sees = {"h2": "alive", ONLY_6: "alive"}
     for host in ("h2", ONLY_6):
-        mixed.wait(lambda host=host: mixed.agents(host) == sees, 10.0, f"{host} does not see the other")
+        mixed.wait(lambda: mixed.agents(host) == sees, 10.0, f"{host} does not see the other")
     mixed.wait(lambda: member(mixed, "h2", ONLY_6)["host"] == "answers", 10.0, "no way by the probe network")
 
 
@@ -112,15 +112,13 @@ def loses_the_cluster_s_family_and_gets_it_back(mixed: Cluster, one: dict[str, A
     assert "h1 has the address 192.0.2.1 and this host 2001:db8::2" in found.stdout
     # To the others it is as without power: for good, and not by turns.
     for name in ("h1", "h3"):
-        mixed.wait(
-            lambda name=name: mixed.agents(name)["h2"] == "dead", 10.0, f"{name} believes that h2 is there"
-        )
+        mixed.wait(lambda: mixed.agents(name)["h2"] == "dead", 10.0, f"{name} believes that h2 is there")
     mixed.wait(lambda: mixed.answers("c1", "c2") == [], 5.0, "its names stay")
 
     host.must(["ip", "address", "add", "192.0.2.2/24", "dev", "eth0"])
     alive = dict.fromkeys(("h1", "h2", "h3"), "alive")
     for name in alive:
-        mixed.wait(lambda name=name: mixed.agents(name) == alive, 15.0, f"{name} does not see all again")
+        mixed.wait(lambda: mixed.agents(name) == alive, 15.0, f"{name} does not see all again")
     mixed.wait(lambda: pings_all(mixed, "c2", one), 5.0, "nothing passes again")
-    told = [one["code"] for one in mixed.netagent("h2", "status")["warnings"]]
-    assert not {"underlay-family", "agent-dead"} & set(told)
+    codes = {one["code"] for one in mixed.netagent("h2", "status")["warnings"]}
+    assert not {"underlay-family", "agent-dead"} & codes

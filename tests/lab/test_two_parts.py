@@ -75,20 +75,20 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
     before: dict[str, Any] = {}
     for container, (host, address) in fixed.items():
         name = "web" if container in ("c1", "c3") else "cli"
-        server = ("python3", "-c", SERVER, container)
-        before[container] = parts.attach(host, container, "--name", name, "--ip", address, command=server)
+        serve = ("python3", "-c", SERVER, container)
+        before[container] = parts.attach(host, container, "--name", name, "--ip", address, command=serve)
     for client, server in (("c2", "c1"), ("c4", "c3")):
         parts.wait(
-            lambda c=client, s=server: served_by(parts, c, fixed[s][1]) == s, 10.0, f"{client} lacks {server}"
+            lambda: served_by(parts, client, fixed[server][1]) == server, 10.0, f"{client} lacks {server}"
         )
     stream = parts.in_background(parts.ping_stream, "c2", fixed["c1"][1], 8.0)
     parts.lab.heal()
     for host in parts.hosts:
         parts.wait(
-            lambda h=host: list(parts.agents(h).values()) == ["alive"] * 3, 20.0, f"{host} does not see all"
+            lambda: list(parts.agents(host).values()) == ["alive"] * 3, 20.0, f"{host} does not see all"
         )
         parts.wait(
-            lambda h=host: {one["id"] for one in parts.netagent(h, "network", "ls")} == set(ids.values()),
+            lambda: {one["id"] for one in parts.netagent(host, "network", "ls")} == set(ids.values()),
             10.0,
             f"{host} does not know both networks",
         )
@@ -140,9 +140,9 @@ def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
     stream = cluster.in_background(cluster.ping_stream, "c1", "d1", 8.0)
     for host, other in (("h2", "192.0.2.3"), ("h3", "192.0.2.2")):
         cluster.wait(
-            lambda h=host, o=other: (
-                warnings(cluster, h, "identity")
-                == [f"the machine at {o} uses this host's identity: it was cloned"]
+            lambda: (
+                warnings(cluster, host, "identity")
+                == [f"the machine at {other} uses this host's identity: it was cloned"]
             ),
             30.0,
             f"{host} does not name {other}",
@@ -168,7 +168,7 @@ def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
         third.start_agent()
     cluster.netagent("h3", "join", "--token-file", "-", stdin=token)
     for host in ("h1", "h2"):
-        cluster.wait(lambda h=host: not warnings(cluster, h, "identity"), 90.0, f"{host} still sees a clone")
+        cluster.wait(lambda: not warnings(cluster, host, "identity"), 90.0, f"{host} still sees a clone")
     cluster.wait(lambda: set(cluster.agents("h1").values()) <= {"alive", "left"}, 20.0, "somebody is dead")
     cluster.attach("h2", "c2")
     cluster.attach("h3", "c3")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab.harness import Cluster
@@ -66,9 +67,9 @@ def test_scenario_03_networks_are_apart_and_each_host_is_the_way_out(cluster: Cl
     cluster.wait(lambda: seen_as(cluster, "store", "127.0.0.1") != "", 10.0, "store does not serve")
 
     with outside_web(cluster):
-        for container, host in (("web", 1), ("cli", 2), ("store", 2)):
+        for container, number in (("web", 1), ("cli", 2), ("store", 2)):
             found = [seen_as(cluster, container, address) for address in OUTSIDE]
-            assert found == [f"192.0.2.{host}", f"2001:db8::{host}"], "in the name of its own host"
+            assert found == [f"192.0.2.{number}", f"2001:db8::{number}"], "in the name of its own host"
         assert [seen_as(cluster, "hermit", address) for address in OUTSIDE] == ["", ""]
     assert [seen_as(cluster, "cli", address) for address in web["addresses"]] == sorted(
         endpoint_of(cluster, "cli")["addresses"], key=lambda address: ":" in address
@@ -116,8 +117,8 @@ def served(cluster: Cluster, host: str) -> Iterator[None]:
             process.kill()
 
 
-def endpoint_of(cluster: Cluster, name: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = json.loads(
+def endpoint_of(cluster: Cluster, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(
         cluster.lab.host("h1").must(["netagent", "endpoints", "--json"])
     )["items"]
     return next(one for one in found if one["name"] == name)
@@ -130,9 +131,7 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
     cluster.netagent("h1", "network", "create", "app", "--host-access")
     web = cluster.attach("h2", "web", command=("python3", WHOAMI, "80"))
     for host in cluster.hosts:
-        cluster.wait(
-            lambda host=host: len(own_addresses(cluster, host)) == 3, 5.0, "not every host has an address"
-        )
+        cluster.wait(lambda: len(own_addresses(cluster, host)) == 3, 5.0, "not every host has an address")
     own = own_addresses(cluster, "h3")
     cluster.wait(lambda: cluster.endpoint_names("h1") == ["web"], 5.0, "h1 does not know the container")
     (listed,) = cluster.netagent("h1", "network", "ls")
@@ -146,7 +145,7 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
             mine = next(one for one in own[host] if (":" in one) is family)
             curl = ["curl", "-s", "--max-time", "2", f"http://{f'[{address}]' if family else address}/"]
             cluster.wait(
-                lambda host=host, curl=curl, mine=mine: cluster.lab.host(host).run(curl).stdout == mine,
+                lambda: cluster.lab.host(host).run(curl).stdout == mine,
                 5.0,
                 f"{host} does not reach {address} as {mine}",
             )
@@ -158,9 +157,9 @@ def test_host_access_lets_hosts_and_containers_reach_each_other(cluster: Cluster
         assert seen_as(cluster, "web", "192.0.2.2") == "", "not by another address of its host"
     assert cluster.endpoint_names("h1") == ["web"], "hosts are no endpoints"
 
-    with cluster.agent_of("h3") as host:
-        host.stop_agent()
-        host.start_agent()
+    with cluster.agent_of("h3") as third:
+        third.stop_agent()
+        third.start_agent()
     cluster.wait(lambda: own_addresses(cluster, "h3") == own, 5.0, "it does not keep the same one")
     cluster.netagent("h3", "leave", "--drain", "0s")
     cluster.wait(lambda: set(own_addresses(cluster, "h1")) == {"h1", "h2"}, 5.0, "h3 keeps its address")

@@ -71,7 +71,7 @@ def test_a_removed_network_takes_its_endpoints_along(docker_hosts: Fleet) -> Non
     fleet.remove_from("h2", "web")
     fleet.netagent("h1", "network", "rm", "brief")
     for host in fleet.hosts:
-        fleet.wait(lambda host=host: "brief" not in fleet.networks(host), SPREAD_S, f"brief stays on {host}")
+        fleet.wait(lambda: "brief" not in fleet.networks(host), SPREAD_S, f"brief stays on {host}")
 
 
 def test_a_docker_run_that_is_interrupted_leaves_one_endpoint_or_none(docker_hosts: Fleet) -> None:

@@ -65,12 +65,13 @@ class CniHosts:
 
     def clear(self) -> None:
         """After a test, also one that failed in the middle."""
+        nothing: dict[str, Any] = {"cni.dev/valid-attachments": []}
         for host, name in self._made:
             self.lab.host(host).run(["ip", "netns", "del", name])
         self._made.clear()
         for host in ("h1", "h2"):
             for network in ("app", "app-net"):
-                assert self.call(host, "GC", name=network, **{"cni.dev/valid-attachments": []}) is None
+                assert self.call(host, "GC", **nothing, name=network) is None
 
     def wait_endpoints(self, host: str, names: list[str]) -> None:
         wait_until(
@@ -195,7 +196,8 @@ def test_by_hand_two_containers_on_two_hosts_find_each_other(hosts: CniHosts) ->
     )
     assert hosts.call("h1", "DEL", "web", "/run/netns/web") is None
     assert hosts.inside("h1", "web", "ip", "link", "show", "eth0").status != 0
-    assert hosts.call("h2", "GC", **{"cni.dev/valid-attachments": []}) is None
+    nothing: dict[str, Any] = {"cni.dev/valid-attachments": []}
+    assert hosts.call("h2", "GC", **nothing) is None
     hosts.wait_endpoints("h1", [])
 
 

@@ -18,9 +18,11 @@ from fakes.resolver_process import agent, ended, gone, until
 from runtimes.lone_docker import LoneDocker
 
 from netagent.datapath.endpoint.netns import make_resolver_sockets, opened_netns, run_in_netns
+from netagent.model.sandbox import SandboxId
 
 pytestmark = pytest.mark.runtimes
 
+BOX = SandboxId("c")
 NAME_SERVER = """
 import random, socket, time, trio
 from netdns import constants, rdata
@@ -127,13 +129,13 @@ def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(
                 with own:
                     own.bind(("::", 53))
                     own.setblocking(False)
-                    await one.add_sandbox("c", *await make_resolver_sockets(netns_fd), behind_runtime=True)
+                    await one.add_sandbox(BOX, *await make_resolver_sockets(netns_fd), behind_runtime=True)
                     assert await one.publish(names.world())
                     await all_are_answered(asker)
                     assert (await one.statistics())["redirects"] == 1
                     with pytest.raises(BlockingIOError):
                         own.recv(4096)
-                    await one.remove_sandbox("c")
+                    await one.remove_sandbox(BOX)
                     assert await asker.ask("cache") == asker.cache, "Docker answers again"
 
     trio.run(main)
@@ -149,9 +151,10 @@ def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -
         async with ended(run_dir):
             async with agent(run_dir) as one:
                 with opened_netns(f"/proc/{asker.pid}/ns/net") as netns_fd:
-                    await one.add_sandbox("c", *await make_resolver_sockets(netns_fd), behind_runtime=True)
+                    await one.add_sandbox(BOX, *await make_resolver_sockets(netns_fd), behind_runtime=True)
                 assert await one.publish(names.world())
                 process_id = one.status()["process_id"]
+                assert isinstance(process_id, int)
                 await all_are_answered(asker)
 
                 docker.stop(signal.SIGKILL)

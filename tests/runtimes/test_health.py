@@ -27,15 +27,15 @@ def test_an_unhealthy_container_of_docker_leaves_its_service_and_returns(docker_
     both = sorted([first, second])
 
     def healthy(state: str) -> bool:
-        return fleet.inspect("h1", "web-1")["State"]["Health"]["Status"] == state
+        return str(fleet.inspect("h1", "web-1")["State"]["Health"]["Status"]) == state
 
     fleet.wait(lambda: healthy("healthy"), 30.0, "Docker does not find it healthy")
     fleet.wait(lambda: fleet.replicas("h2", "client", "web") == both, SPREAD_S, "not both replicas")
     for state, expected in (("unhealthy", [second]), ("healthy", both)):
         fleet.execute("h1", "web-1", *(["touch"] if state == "unhealthy" else ["rm"]), "/tmp/sick")
-        fleet.wait(lambda state=state: healthy(state), 30.0, f"Docker does not find it {state}")
+        fleet.wait(lambda: healthy(state), 30.0, f"Docker does not find it {state}")
         wait_promised(
-            lambda expected=expected: fleet.replicas("h2", "client", "web") == expected,
+            lambda: fleet.replicas("h2", "client", "web") == expected,
             f"{state}, and yet web is not {expected}",
             time.monotonic(),
         )
@@ -61,7 +61,7 @@ def test_no_name_leads_to_a_container_of_docker_before_its_check_succeeds(docker
         both = sorted([second, *only_ipv4(fleet.addresses("web-1", seen_from="h2"))])
         fleet.execute("h1", "web-1", "touch", "/tmp/ready")
         fleet.wait(
-            lambda both=both: fleet.replicas("h2", "client", "web") == both,
+            lambda: fleet.replicas("h2", "client", "web") == both,
             10.0,
             f"it is well, {life}, and has no name",
         )
@@ -84,7 +84,7 @@ def test_an_unhealthy_container_of_podman_leaves_its_service_and_returns(docker_
         fleet.execute("h3", "web-3", *(["touch"] if sick else ["rm", "-f"]), "/tmp/sick")
         assert (fleet.try_runtime("h3", "healthcheck", "run", "web-3").status != 0) == sick
         wait_promised(
-            lambda expected=expected: fleet.replicas("h1", "client", "web") == expected,
+            lambda: fleet.replicas("h1", "client", "web") == expected,
             f"sick: {sick}, and yet web is not {expected}",
             time.monotonic(),
         )

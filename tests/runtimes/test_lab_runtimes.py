@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ def machine_mounts(lab: Lab) -> list[str]:
 
 
 @pytest.fixture
-def lab(new_lab: Callable[[], Lab]) -> Iterator[Lab]:
+def lab(new_lab: Callable[[], Lab]) -> Lab:
     lab = new_lab()
     lab.up(of_hosts(2), agents=False)
     return lab

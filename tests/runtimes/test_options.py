@@ -34,9 +34,7 @@ def test_aliases_links_and_labels_are_names(docker_hosts: Fleet) -> None:
     fleet.start("h2", "client", "--link", "web-1:backend")
     expected = fleet.addresses("web-1", seen_from="h2")
     for name in ("web-1", "www", "shop", "backend", "shop.app.mesh.internal"):
-        fleet.wait(
-            lambda name=name: fleet.resolve("h2", "client", name) == expected, SPREAD_S, f"{name} is no name"
-        )
+        fleet.wait(lambda: fleet.resolve("h2", "client", name) == expected, SPREAD_S, f"{name} is no name")
     endpoint = fleet.find_endpoint("web-1", seen_from="h2")
     assert endpoint is not None
     given = {key: value for key, value in endpoint["labels"].items() if not key.startswith("netagent.")}
@@ -122,13 +120,13 @@ def test_a_foreign_network_of_that_name_is_left_alone_and_reported(docker_hosts:
         fleet.netagent("h2", "network", "create", "shared")
         fleet.wait(lambda: "shared" in fleet.networks("h2"), SPREAD_S, "h2 has no mirror")
         for host in ("h1", "h3"):
-            fleet.wait(lambda host=host: "shared" in status(fleet, host), SPREAD_S, f"{host} says nothing")
+            fleet.wait(lambda: "shared" in status(fleet, host), SPREAD_S, f"{host} says nothing")
             shown = fleet.inspect(host, "shared", "network")
             assert shown.get("Driver", shown.get("driver")) == "bridge"
         fleet.netagent("h2", "network", "rm", "shared")
         fleet.wait(lambda: "shared" not in fleet.networks("h2"), SPREAD_S, "the mirror stays on h2")
         for host in ("h1", "h3"):
-            fleet.wait(lambda host=host: "shared" not in status(fleet, host), SPREAD_S, f"{host} still warns")
+            fleet.wait(lambda: "shared" not in status(fleet, host), SPREAD_S, f"{host} still warns")
             assert "shared" in fleet.networks(host)
     finally:
         for host in ("h1", "h3"):
@@ -139,7 +137,7 @@ def test_a_mirror_that_was_removed_by_hand_is_made_again(docker_hosts: Fleet) ->
     fleet = docker_hosts
     for host in ("h1", "h3"):
         fleet.runtime(host, "network", "rm", "app")
-        fleet.wait(lambda host=host: "app" in fleet.networks(host), SPREAD_S, f"no mirror on {host}")
+        fleet.wait(lambda: "app" in fleet.networks(host), SPREAD_S, f"no mirror on {host}")
         fleet.start(host, f"c-{host}")
     fleet.reach("h1", "c-h1", "c-h3")
 

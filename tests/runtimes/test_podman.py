@@ -74,8 +74,8 @@ def two_hosts() -> Iterator[PodmanHosts]:
         with ThreadPoolExecutor(4) as pool:
             hosts = PodmanHosts(lab, pool)
             hosts.netagent("h1", "network", "create", "app")
-            for host in ("h1", "h2"):
-                hosts.until(lambda host=host: "app" in hosts.networks(host), f"no network app on {host}")
+            for name in ("h1", "h2"):
+                hosts.until(lambda: "app" in hosts.networks(name), f"no network app on {name}")
             hosts.start("cli", host="h2")
             yield hosts
     finally:
@@ -95,7 +95,7 @@ def test_a_container_has_its_names_on_both_hosts_as_soon_as_podman_run_returns(h
     address = hosts.podman("inspect", "web", "--format", "{{.NetworkSettings.Networks.app.IPAddress}}")
     for name in ("web", "front"):
         assert hosts.asked(name, container="web", host="h1") == {address}
-        hosts.until(lambda name=name: hosts.asked(name) == {address}, f"h2 lacks the name {name}")
+        hosts.until(lambda: hosts.asked(name) == {address}, f"h2 lacks the name {name}")
     hosts.until(lambda: hosts.asked("shop") == {address}, "the label netagent.service is not followed")
     conf = hosts.podman("exec", "web", "cat", "/etc/resolv.conf").splitlines()
     assert conf == ["search app.mesh.internal mesh.internal", "nameserver 127.0.0.11"]
@@ -185,7 +185,7 @@ def test_a_pod_is_one_endpoint_and_as_well_as_its_containers(hosts: PodmanHosts)
         hosts.podman("exec", "member", *(["touch"] if is_well else ["rm"]), "/tmp/ok")
         hosts.try_podman("healthcheck", "run", "member")
         wait_promised(
-            lambda is_well=is_well: bool(hosts.asked("front")) is is_well,
+            lambda: bool(hosts.asked("front")) is is_well,
             f"the pod is well: {is_well}, and its service's name says otherwise",
             time.monotonic(),
         )

@@ -71,7 +71,7 @@ class Site:
         ]
         self.wait(lambda: h2.run(settled).status == 0, "the swarm does not settle")
         for host in HOSTS:  # what `docker swarm join` does not wait for
-            self.wait(lambda host=host: self.has_ingress(host), f"{host} lacks the swarm's own network")
+            self.wait(lambda: self.has_ingress(host), f"{host} lacks the swarm's own network")
         self.docker("h2", "run", "-d", "--network", "theirs", "--name", "loop", "lab", "sh", "-c", ASK)
 
     def docker(self, host: str, *arguments: str) -> str:
@@ -145,7 +145,7 @@ def test_a_swarm_notices_nothing_of_install_use_and_uninstall(new_lab: Callable[
 
         lab.host("h1").must(["netagent", "network", "create", "app"])
         for host in HOSTS:
-            site.wait(lambda host=host: site.networks(host) == ["app"], f"no network app on {host}")
+            site.wait(lambda: site.networks(host) == ["app"], f"no network app on {host}")
         site.docker(
             "h1", "run", "-d", "--network", "app", "--name", "web", "lab", "httpd", "-f", "-h", "/etc"
         )
@@ -169,7 +169,7 @@ def test_a_swarm_notices_nothing_of_install_use_and_uninstall(new_lab: Callable[
         site.docker("h1", "rm", "-f", "web")
         lab.host("h1").must(["netagent", "network", "rm", "app"])
         for host in HOSTS:
-            site.wait(lambda host=host: site.networks(host) == [], f"the network app stays on {host}")
+            site.wait(lambda: site.networks(host) == [], f"the network app stays on {host}")
         site.swarm_goes_on()
 
         for host in HOSTS:

@@ -114,7 +114,7 @@ def test_an_internal_network_has_no_way_out(docker_hosts: Fleet) -> None:
     try:
         fleet.wait(lambda: "closed" in fleet.networks("h2"), SPREAD_S, "no network on h2")
         for host in ("h1", "h2"):
-            fleet.wait(lambda host=host: "closed" in fleet.networks(host), SPREAD_S, f"no network on {host}")
+            fleet.wait(lambda: "closed" in fleet.networks(host), SPREAD_S, f"no network on {host}")
             fleet.start(host, f"c-{host}", "--network", "closed")
         fleet.reach("h1", "c-h1", "c-h2")
         assert fleet.execute("h1", "c-h1", "ping", "-c", "1", "-W", "1", "192.0.2.3").status != 0
@@ -124,9 +124,7 @@ def test_an_internal_network_has_no_way_out(docker_hosts: Fleet) -> None:
     finally:
         fleet.netagent("h1", "network", "rm", "closed", "--force")
     for host in fleet.hosts:
-        fleet.wait(
-            lambda host=host: "closed" not in fleet.networks(host), SPREAD_S, f"closed stays on {host}"
-        )
+        fleet.wait(lambda: "closed" not in fleet.networks(host), SPREAD_S, f"closed stays on {host}")
 
 
 def test_a_pod_is_one_place(docker_hosts: Fleet) -> None:

@@ -458,7 +458,7 @@ def test_who_catches_up_knows_what_only_one_of_the_others_knew(loss: float) -> N
     with cluster["n1"].commanding() as node:
         node.catch_up(CLUSTER_SCOPE, cluster.now)
         assert len(node.ahead(CLUSTER_SCOPE)) == 5
-    cluster.run_until(lambda: cluster["n1"].node.ahead(CLUSTER_SCOPE) <= {gone}, timeout_s=5)
+    cluster.run_until(lambda: cluster["n1"].running.ahead(CLUSTER_SCOPE) <= {gone}, timeout_s=5)
     assert has(cluster["n1"], cluster["n6"], b"last")
     assert loss or cluster.now - began < 0.1, "a comparison with each, and nothing else"
     with cluster["n1"].commanding() as node:

@@ -17,6 +17,7 @@ from sim.fleet import Fleet
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import AgentState, RegistryView
+from netagent.resolver.name_table import Key, Row
 from netagent.resolver.zone import whole_table
 from netdns.resolver import Resolver, Transport
 
@@ -27,7 +28,7 @@ EXPECTED = {"web1": {"10.1.0.11"}, "web2": {"10.1.0.12"}, "web3": {"10.1.0.13"}}
 EXPECTED |= {"web": set().union(*EXPECTED.values())}
 
 
-def table(view: RegistryView) -> dict[object, object]:
+def table(view: RegistryView) -> dict[Key, Row]:
     return dict(whole_table(view, (BOX,), "mesh.internal"))
 
 

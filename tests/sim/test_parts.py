@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_hosts_of_a_release_that_knows_no_parts_get_streams(
     names = {id(host.running._replication._transport._assembly): host.name for host in cluster.running()}
     add = Assembly.add
 
-    def noted(self: Assembly, *arguments: object) -> bytes | None:
+    def noted(self: Assembly, *arguments: Any) -> bytes | None:
         heard.add(names[id(self)])
         return add(self, *arguments)
 

@@ -163,7 +163,8 @@ def test_damaged_messages_are_a_message_or_a_wire_error(message: Message, data: 
 
 
 def packed(kind: int, **fields: object) -> bytes:
-    return bytes([kind]) + msgpack.packb(fields, use_bin_type=False)
+    body: bytes = msgpack.packb(fields, use_bin_type=False)
+    return bytes([kind]) + body
 
 
 GOOD_ALIVE = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
+from typing import Any, Self, TypeVar
 
 import pytest
 import trio
@@ -21,12 +23,20 @@ from netgossip.join.discovery import (
     Discovery,
     neighbour_untrusted,
 )
+from netgossip.types import NodeId
 
 ME = DiscoveredPeer("0" * 32, "h1", "", "", ("192.0.2.1", 7956), ("192.0.2.1", 7957))
+T = TypeVar("T")
 ADDED, REMOVED = ServiceStateChange.Added, ServiceStateChange.Removed
 
 
-def info(number=2, *, address="192.0.2.2", port=7956, **properties):
+def info(
+    number: int = 2,
+    *,
+    address: str | None = "192.0.2.2",
+    port: int | None = 7956,
+    **properties: str | bytes | None,
+) -> Any:
     texts = {
         "v": "1",
         "id": f"{number:032x}",
@@ -43,12 +53,14 @@ def info(number=2, *, address="192.0.2.2", port=7956, **properties):
     )
 
 
-def test_an_announcement_of_ours_is_understood():
+def test_an_announcement_of_ours_is_understood() -> None:
     assert neighbour_untrusted(module._info_of(ME)) == ME
     assert neighbour_untrusted(info()) == DiscoveredPeer(
         f"{2:032x}", "h2", "mesh", "c1" * 16, ("192.0.2.2", 7956), ("192.0.2.2", 7957)
     )
-    assert neighbour_untrusted(info(address="fe80::1%eth0")).gossip == ("fe80::1", 7956)
+    linked = neighbour_untrusted(info(address="fe80::1%eth0"))
+    assert linked is not None
+    assert linked.gossip == ("fe80::1", 7956)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +86,13 @@ def test_an_announcement_of_ours_is_understood():
     ],
     ids=repr,
 )
-def test_an_announcement_that_makes_no_sense_is_dropped(bad):
+def test_an_announcement_that_makes_no_sense_is_dropped(bad: dict[str, Any]) -> None:
     assert neighbour_untrusted(info(**bad)) is None
 
 
-def test_names_are_bounded_and_printable():
+def test_names_are_bounded_and_printable() -> None:
     found = neighbour_untrusted(info(name="a\x1b[31m b\n" + "x" * 300, cluster=""))
+    assert found is not None
     assert found.name.startswith("a[31mb")
     assert len(found.name) <= 63
 
@@ -87,12 +100,14 @@ def test_names_are_bounded_and_printable():
 # -- the table of neighbours ----------------------------------------------------------------------------------------
 
 
-def announce(heard, instance, number, **fields):
-    heard._set(f"{instance}.{SERVICE_TYPE}", neighbour_untrusted(info(number, **fields)) if number else None)
+def announce(heard: Discovery, instance: str, number: int, *, address: str = "192.0.2.2") -> None:
+    heard._set(
+        f"{instance}.{SERVICE_TYPE}", neighbour_untrusted(info(number, address=address)) if number else None
+    )
 
 
-def test_neighbours_come_change_and_go():
-    changes = []
+def test_neighbours_come_change_and_go() -> None:
+    changes: list[Mapping[NodeId, DiscoveredPeer]] = []
     heard = Discovery(changes.append)
     announce(heard, "a", 2)
     announce(heard, "a", 2)
@@ -102,14 +117,14 @@ def test_neighbours_come_change_and_go():
     assert [[n.gossip[0] for n in one.values()] for one in changes] == [["192.0.2.2"], ["192.0.2.9"], []]
 
 
-def test_an_instance_that_changes_its_identity_leaves_no_ghost():
+def test_an_instance_that_changes_its_identity_leaves_no_ghost() -> None:
     heard = Discovery(lambda _: None)
     announce(heard, "a", 2)
     announce(heard, "a", 3)
     assert list(heard.neighbours) == [f"{3:032x}"]
 
 
-def test_a_flood_of_names_is_bounded_and_known_ones_are_still_heard():
+def test_a_flood_of_names_is_bounded_and_known_ones_are_still_heard() -> None:
     heard = Discovery(lambda _: None)
     for number in range(2, 3 * MAX_NEIGHBOURS):
         announce(heard, f"i{number}", number)
@@ -126,43 +141,48 @@ def test_a_flood_of_names_is_bounded_and_known_ones_are_still_heard():
 class Library:
     """In place of Zeroconf and ServiceBrowser; `heard` is the browser's handler once it listens."""
 
-    def __init__(self):
-        self.infos, self.opened, self.closed = {}, 0, 0
-        self.open_error = self.register_error = None
-        self.heard = None
+    def __init__(self) -> None:
+        self.infos: dict[str, Any] = {}
+        self.opened = self.closed = 0
+        self.open_error: Exception | None = None
+        self.register_error: Exception | None = None
+        self.heard: Callable[..., None]
 
-    def open(self, address):
+    def open(self, address: str) -> Self:
         if self.open_error is not None:
             raise self.open_error
         self.opened += 1
         return self
 
-    def browse(self, zeroconf, service_type, handlers):
+    def browse(self, zeroconf: Self, service_type: str, handlers: list[Callable[..., None]]) -> None:
         (self.heard,) = handlers
 
-    def register_service(self, info, *, allow_name_change):
+    def register_service(self, info: object, *, allow_name_change: bool) -> None:
         if self.register_error is not None:
             raise self.register_error
 
-    def get_service_info(self, service_type, instance, timeout):
+    def get_service_info(self, service_type: str, instance: str, timeout: int) -> Any:
         found = self.infos.get(instance)
         if isinstance(found, Exception):
             raise found
         return found
 
-    def close(self):
+    def close(self) -> None:
         self.closed += 1
 
-    async def say(self, instance, change=ADDED):
+    async def say(self, instance: str, change: ServiceStateChange = ADDED) -> None:
         self.heard(name=instance, state_change=change)
         await trio.testing.wait_all_tasks_blocked(0)
 
 
-def running(monkeypatch):
+Beside = Callable[[Library, Discovery, Callable[[], None]], Awaitable[None]]
+
+
+def running(monkeypatch: pytest.MonkeyPatch) -> Library:
     """Run the test beside a Discovery; threads are run inline, so that virtual time is exact."""
     library = Library()
 
-    async def run_sync(function, **_):
+    async def run_sync(function: Callable[[], T], **_: object) -> T:
         await trio.lowlevel.checkpoint()
         return function()
 
@@ -173,10 +193,10 @@ def running(monkeypatch):
     return library
 
 
-def beside(test):
+def beside(test: Beside) -> Callable[[pytest.MonkeyPatch], None]:
     @functools.wraps(test)
-    def function(monkeypatch):
-        async def main():
+    def function(monkeypatch: pytest.MonkeyPatch) -> None:
+        async def main() -> None:
             library, heard = running(monkeypatch), Discovery(lambda _: None)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(test, library, heard, functools.partial(nursery.start_soon, heard.run, ME))
@@ -191,12 +211,14 @@ def beside(test):
     return function
 
 
-async def settle():
+async def settle() -> None:
     await trio.sleep(0.01)
 
 
 @beside
-async def test_neighbours_are_heard_and_ourselves_are_not(library, heard, start):
+async def test_neighbours_are_heard_and_ourselves_are_not(
+    library: Library, heard: Discovery, start: Callable[[], None]
+) -> None:
     start()
     await settle()
     library.infos = {"a": info(2), "me": module._info_of(ME), "bad": info(3, id="x"), "gone": None}
@@ -212,7 +234,9 @@ async def test_neighbours_are_heard_and_ourselves_are_not(library, heard, start)
 
 
 @beside
-async def test_a_name_that_breaks_the_rules_ends_nothing(library, heard, start):
+async def test_a_name_that_breaks_the_rules_ends_nothing(
+    library: Library, heard: Discovery, start: Callable[[], None]
+) -> None:
     start()
     await settle()
     library.infos = {"\x00": BadTypeInNameException("no"), "a": info(2)}
@@ -223,7 +247,9 @@ async def test_a_name_that_breaks_the_rules_ends_nothing(library, heard, start):
 
 
 @beside
-async def test_a_network_without_multicast_is_said_and_tried_again(library, heard, start):
+async def test_a_network_without_multicast_is_said_and_tried_again(
+    library: Library, heard: Discovery, start: Callable[[], None]
+) -> None:
     library.open_error = OSError(errno.ENODEV, "No such device")
     start()
     await settle()
@@ -234,8 +260,10 @@ async def test_a_network_without_multicast_is_said_and_tried_again(library, hear
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENETUNREACH, "unreachable"), ZeroconfError("odd")])
-def test_trouble_while_announcing_is_trouble_like_any_other(monkeypatch, error):
-    async def main():
+def test_trouble_while_announcing_is_trouble_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def main() -> None:
         library, heard = running(monkeypatch), Discovery(lambda _: None)
         library.register_error = error
         async with trio.open_nursery() as nursery:

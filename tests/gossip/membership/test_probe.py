@@ -45,8 +45,8 @@ def test_a_preferred_member_comes_next_but_not_twice_in_a_row() -> None:
         order.prefer(name)
     taken = [order.take(lambda: names, lambda name: name in names) for _ in range(4)]
     assert (taken[0], taken[2]) == ("7", "3")
-    for name in range(2 * PREFERRED_LIMIT):
-        order.prefer(str(name))
+    for number in range(2 * PREFERRED_LIMIT):
+        order.prefer(str(number))
     assert (
         sum(order.take(list, lambda _: True) is not None for _ in range(3 * PREFERRED_LIMIT))
         <= 20 + PREFERRED_LIMIT

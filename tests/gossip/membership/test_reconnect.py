@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any
 
 from netgossip.config import GossipConfig
 from netgossip.membership.members import MemberTable
 from netgossip.membership.reconnect import Reconnect
+from netgossip.membership.state_updates import StateUpdates
 from netgossip.types import Address, Member, MemberState
 
 NEVER = float("inf")
@@ -22,19 +22,23 @@ def member(number: int, state: MemberState = MemberState.ALIVE) -> Member:
     return Member(f"n{number}", address(number), state, 1)
 
 
-class Beliefs:
-    """The claims, as far as they are asked."""
+class Beliefs(StateUpdates):
+    """Only what `Reconnect` reads of them."""
 
     def __init__(self) -> None:
         self.unconfirmed: set[str] = set()
-        self.is_leaving = False
+        self.leaves = False
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.leaves
 
 
 class World:
     def __init__(self, *seeds: int) -> None:
         self.now = 100.0
         self.table = MemberTable(member(1))
-        self.state_updates: Any = Beliefs()
+        self.state_updates = Beliefs()
         self.dialled: list[Address] = []
         self.reconnect = Reconnect(
             config=GossipConfig.lan(),
@@ -91,6 +95,6 @@ def test_a_node_that_is_left_alone_dials_the_dead() -> None:
 
 def test_a_leaving_node_dials_no_one() -> None:
     world = World(2)
-    world.state_updates.is_leaving = True
+    world.state_updates.leaves = True
     assert world.dials(60) == []
     assert world.reconnect.next_deadline() == NEVER

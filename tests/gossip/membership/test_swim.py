@@ -32,6 +32,7 @@ from netgossip.membership.state_updates import CONFLICT_ANSWERS, CONFLICTS_LIMIT
 from netgossip.membership.streams import Purpose
 from netgossip.types import (
     Address,
+    Event,
     IdentityConflict,
     Member,
     MemberChanged,
@@ -279,7 +280,7 @@ def test_each_of_several_clones_is_reported_and_answered() -> None:
 def test_a_clone_of_us_is_reported_and_does_not_make_us_flap() -> None:
     machine = Machine()
     machine.hear(alive(2))
-    events = []
+    events: list[Event] = []
     for _ in range(50):
         claim = alive(1, machine.swim.incarnation + 1, address=address_of(99))
         events += machine.hear(claim).events
@@ -697,7 +698,7 @@ def test_packets_of_an_hour_ago_change_nothing() -> None:
         recorded.append(datagram.payload)  # type: ignore[attr-defined]
         carry(host, datagram)  # type: ignore[arg-type]
 
-    net._carry = record  # type: ignore[method-assign,assignment]
+    net._carry = record  # type: ignore[method-assign]
     hosts[1].swim.set_meta(b"old", net.now)
     net.settle(hosts[1])
     net.run_for(20)

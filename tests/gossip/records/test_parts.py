@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from netgossip.records.parts import (
     Cutter,
 )
 from netgossip.records.wire import ASSEMBLED_BYTES, COUNTER_LIMIT, PARTS_LIMIT, Part, encode
-from tests.fakes.work import instructions_of
 
 A, B = "aa" * 16, "bb" * 16
 ROOM = 1143

@@ -14,7 +14,8 @@ NET = bytes(range(16))
 def test_live_peers_are_those_that_are_live_and_take_part() -> None:
     rng = random.Random(1)
     peers = [f"{number:032x}" for number in range(8)]
-    presence, live, members = Peers(OWN), {}, frozenset[str]()
+    presence, members = Peers(OWN), frozenset[str]()
+    live: dict[str, bool] = {}
     for _ in range(2000):
         peer = rng.choice(peers)
         match rng.randrange(6):

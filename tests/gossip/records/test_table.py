@@ -259,7 +259,9 @@ def test_the_owner_goes_above_any_forged_version_of_its_log(epoch: int) -> None:
     put(owner, b"truth", b"1")
     bring(owner, reader)
     put(liar, b"lie", b"1")
-    delta = replace(liar.delta(CLUSTER_SCOPE, OWNER, NO_VERSION), epoch=epoch)  # type: ignore[type-var]
+    delta = liar.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
+    assert delta is not None
+    delta = replace(delta, epoch=epoch)
     reader.merge(delta, from_owner=False)
     owner.raise_above(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
     if reader.version(CLUSTER_SCOPE, OWNER) < owner.own_version(CLUSTER_SCOPE):
