@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import Any
 
 import dns.message
 
@@ -36,11 +37,12 @@ class Bench:
     loops and checks of silent servers are apart.
     """
 
-    def __init__(self, servers, **options) -> None:
+    def __init__(self, servers: list[tuple[str, int]], **options: Any) -> None:
         self.now = 1000.0
+        self.speaks_edns = False
         config = ResolverConfig(**options)
-        source = TableSource("mesh.test")
-        self.resolver = Resolver(source=source, rng=random.Random(1), now=self.now, config=config)
+        self.source = TableSource("mesh.test")
+        self.resolver = Resolver(source=self.source, rng=random.Random(1), now=self.now, config=config)
         self.resolver.set_default_upstreams(servers)
         self.sent: list[tuple[float, UpstreamQuery]] = []
         self.heard: list[tuple[float, str]] = []
@@ -75,6 +77,8 @@ class Bench:
         self, qname: str = "a.test", rtype: str = "A", transport: Transport = Transport.UDP
     ) -> dns.message.Message | None:
         query = dns.message.make_query(qname, rtype)
+        if self.speaks_edns:
+            query.use_edns(0)
         reply = self.resolver.handle_query(query.to_wire(), "client", transport, "token", self.now)
         self.drain()
         return None if reply is None else dns.message.from_wire(reply)
@@ -86,13 +90,13 @@ class Bench:
             self.drain()
         self.now = 1000 + at
 
-    def wire_answer(self, *records, index: int = -1, **options) -> bytes:
+    def wire_answer(self, *records: tuple[str, int, str, str], index: int = -1, **options: Any) -> bytes:
         """Return what a server says to a query that was sent to it."""
         return respond_to(
             ReceivedQuery(self.sent[index][1].payload, 0, Transport.UDP), *records, **options
         ).to_wire()
 
-    def answer(self, *records, index: int = -1, **options) -> None:
+    def answer(self, *records: tuple[str, int, str, str], index: int = -1, **options: Any) -> None:
         query = self.sent[index][1]
         reply = self.wire_answer(*records, index=index, **options)
         self.resolver.handle_upstream_datagram(query.exchange_id, reply, self.now)

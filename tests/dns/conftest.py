@@ -12,10 +12,12 @@ from netdns.resolver import ResolverConfig
 from tests.dns.world import World
 
 Scenario = Callable[[World], Awaitable[None]]
+Play = Callable[..., None]
+"""The fixture `play`: a scenario, and options of ResolverConfig."""
 
 
 @pytest.fixture
-def play() -> Callable[..., None]:
+def play() -> Play:
     """Run a scenario against a running server with one listener, `ask`."""
 
     def run(scenario: Scenario, **options: Any) -> None:

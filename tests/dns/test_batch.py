@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
+from array import array
 from collections.abc import Iterator
 
 import dns.message
@@ -13,7 +14,7 @@ import trio
 
 from netdns import server as driver
 from netdns.batch import DATAGRAM_BYTES, SIZE, Batch, open_batch
-from netdns.resolver import Resolver
+from netdns.resolver import Resolver, Transport
 from netdns.server import Server
 from netdns.testing import listening_pair
 from tests.dns.world import make_source
@@ -40,7 +41,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield server, client
 
 
-def test_each_datagram_is_taken_whole_and_answered_to_where_it_came_from(batch, pair):
+def test_each_datagram_is_taken_whole_and_answered_to_where_it_came_from(
+    batch: Batch, pair: tuple[socket.socket, ...]
+) -> None:
     server, client = pair
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.3", 0))
@@ -63,7 +66,7 @@ def test_each_datagram_is_taken_whole_and_answered_to_where_it_came_from(batch, 
     assert batch.receive(server.fileno()) == []
 
 
-def test_no_more_is_taken_than_fits(batch, pair):
+def test_no_more_is_taken_than_fits(batch: Batch, pair: tuple[socket.socket, ...]) -> None:
     server, client = pair
     for number in range(SIZE + 3):
         client.send(b"%d" % number)
@@ -71,7 +74,9 @@ def test_no_more_is_taken_than_fits(batch, pair):
     assert [bytes(batch.slots[n][:1]) for n in range(len(batch.receive(server.fileno())))] == [b"6"] * 3
 
 
-def test_one_that_can_not_be_sent_costs_the_others_nothing(batch, pair):
+def test_one_that_can_not_be_sent_costs_the_others_nothing(
+    batch: Batch, pair: tuple[socket.socket, ...]
+) -> None:
     server, client = pair
     for text in (b"a", b"b", b"c"):
         client.send(text)
@@ -82,31 +87,29 @@ def test_one_that_can_not_be_sent_costs_the_others_nothing(batch, pair):
     assert [client.recv(9), client.recv(9)] == [b"a", b"c"]
 
 
-def test_a_socket_that_is_closed_is_an_error(batch):
+def test_a_socket_that_is_closed_is_an_error(batch: Batch) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         batch.receive(-1)
 
 
-def test_where_there_are_no_such_calls_there_is_no_batch(monkeypatch):
+def test_where_there_are_no_such_calls_there_is_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda *args, **options: object())
     assert open_batch() is None
 
 
-class Counting:
+class Counting(Batch):
     """A batch that counts its calls."""
 
     def __init__(self, batch: Batch) -> None:
+        self.__dict__.update(vars(batch))
         self._batch = batch
         self.calls: list[str] = []
 
-    def __getattr__(self, name):
-        return getattr(self._batch, name)
-
-    def receive(self, descriptor):
+    def receive(self, descriptor: int) -> list[int]:
         self.calls.append("receive")
         return self._batch.receive(descriptor)
 
-    def send(self, descriptor, first, end):
+    def send(self, descriptor: int, first: int, end: int) -> int:
         self.calls.append(f"send {end - first}")
         return self._batch.send(descriptor, first, end)
 
@@ -143,7 +146,7 @@ def replies(
 
 
 @pytest.mark.parametrize("way", ["batch", "singly"])
-def test_all_are_answered_and_alike_however_they_are_taken(monkeypatch, way):
+def test_all_are_answered_and_alike_however_they_are_taken(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """First none has a finished answer and most are left for later turns; then all have."""
     if way == "singly":
         monkeypatch.setattr(driver, "open_batch", lambda: None)
@@ -174,7 +177,9 @@ def test_all_are_answered_and_alike_however_they_are_taken(monkeypatch, way):
     [((), ["receive", "send 50"]), ((20,), ["receive", "send 20", "send 29"])],
     ids=["all finished", "one that is not"],
 )
-def test_what_is_finished_costs_one_call_to_take_and_one_to_send(new, calls):
+def test_what_is_finished_costs_one_call_to_take_and_one_to_send(
+    new: tuple[int, ...], calls: list[str]
+) -> None:
     """A query without a finished answer between the others parts them; none of them waits for it."""
     resolver = Resolver(source=make_source(), rng=random.Random(1), now=time.monotonic())
     server = Server(resolver)
@@ -182,7 +187,7 @@ def test_what_is_finished_costs_one_call_to_take_and_one_to_send(new, calls):
     address = udp.getsockname()
     server.add_listener("ask", udp, tcp)
     for payload in questions(len(NAMES)):
-        resolver.handle_query(payload, "ask", driver.Transport.UDP, None, time.monotonic())
+        resolver.handle_query(payload, "ask", Transport.UDP, None, time.monotonic())
     payloads = questions(50)
     for number in new:
         payloads[number] = dns.message.make_query("new.mesh.internal", "A", id=number).to_wire()
@@ -194,12 +199,12 @@ def test_what_is_finished_costs_one_call_to_take_and_one_to_send(new, calls):
     assert counting.calls == calls
 
 
-def test_an_answer_that_is_longer_than_a_slot_has_another_way():
+def test_an_answer_that_is_longer_than_a_slot_has_another_way() -> None:
     resolver = Resolver(source=make_source(), rng=random.Random(1), now=time.monotonic())
     payload = questions(1)[0]
-    resolver.handle_query(payload, "ask", driver.Transport.UDP, None, time.monotonic())
+    resolver.handle_query(payload, "ask", Transport.UDP, None, time.monotonic())
     table = resolver.hot_table("ask")
-    sizes = memoryview(bytearray(16)).cast("N")
+    sizes = memoryview(array("L", [0, 0]))
     for room, done in ((4096, 1), (len(payload), 0)):
         slot = memoryview(bytearray(room))
         slot[: len(payload)] = payload

@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 
 from netdns.cache import FAILURE_BYTES, Cache, CacheKey
 from netdns.opaque import OpaqueAnswer
+from netdns.servers import UpstreamServer
 
 
 def key(number: int) -> CacheKey:
-    return CacheKey((("192.0.2.1", 53),), bytes([1, number, 0]), 1, False, False)
+    return CacheKey((UpstreamServer("192.0.2.1", 53),), bytes([1, number, 0]), 1, False, False)
 
 
 def answer(size: int) -> OpaqueAnswer:
     return OpaqueAnswer(rcode=0, body=bytes(size), ends=(), ttls=(), question_bytes=7, keep_s=60)
 
 
-def test_gone_when_the_ttl_is_over():
+def test_gone_when_the_ttl_is_over() -> None:
     cache = Cache(max_entries=10, max_bytes=10_000)
     cache.put(key(1), answer(10), 5, 100.0)
     assert cache.get(key(1), 104.99) is not None
@@ -26,14 +27,14 @@ def test_gone_when_the_ttl_is_over():
     cache.check_invariants()
 
 
-def test_zero_is_not_kept_and_replaces_what_was():
+def test_zero_is_not_kept_and_replaces_what_was() -> None:
     cache = Cache(max_entries=10, max_bytes=10_000)
     cache.put(key(1), answer(10), 5, 0.0)
     cache.put(key(1), answer(10), 0, 1.0)
     assert cache.get(key(1), 1.0) is None
 
 
-def test_least_recently_used_goes_first():
+def test_least_recently_used_goes_first() -> None:
     cache = Cache(max_entries=2, max_bytes=10_000)
     cache.put(key(1), None, 60, 0.0)
     cache.put(key(2), None, 60, 0.0)
@@ -48,7 +49,7 @@ steps = st.tuples(st.integers(0, 12), st.integers(0, 400), st.integers(0, 20), s
 
 
 @given(st.lists(steps, max_size=60))
-def test_bounds_hold_whatever_is_put(rows):
+def test_bounds_hold_whatever_is_put(rows: list[tuple[int, int, int, float]]) -> None:
     cache, now = Cache(max_entries=5, max_bytes=1500), 0.0
     model: dict[CacheKey, float] = {}
     for number, size, keep_s, wait_s in rows:

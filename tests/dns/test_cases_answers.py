@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections import Counter
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -16,9 +17,22 @@ import dns.rrset
 import pytest
 import trio
 
-from tests.dns.world import WEB_A, WEB_AAAA, World, receive_message, respond, send_message, silence, texts
+from tests.dns.conftest import Play
+from tests.dns.world import (
+    WEB_A,
+    WEB_AAAA,
+    World,
+    option,
+    receive_message,
+    respond,
+    send_message,
+    silence,
+    texts,
+)
 
 SOA_MINIMUM_S = 5
+EDNS: list[dict[str, Any]] = [{}, {"use_edns": 0}]
+"""Without, and with."""
 
 
 def header(message_id: int, flags: int, *counts: int) -> bytes:
@@ -34,7 +48,7 @@ def is_negative(message: dns.message.Message, rcode: str, zone: str = "mesh.inte
     return dns.rcode.to_text(message.rcode()) == rcode and not message.answer
 
 
-def test_t01_t02_header_of_own_and_foreign_answers(play):
+def test_t01_t02_header_of_own_and_foreign_answers(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(("example.test.", 60, "A", "192.0.2.1"), flags=dns.flags.AA | dns.flags.AD))
         own = await world.ask("web")
@@ -46,7 +60,7 @@ def test_t01_t02_header_of_own_and_foreign_answers(play):
     play(scenario)
 
 
-def test_t03_t04_without_recursion_desired(play):
+def test_t03_t04_without_recursion_desired(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         own = await world.ask("web", flags=0)
@@ -58,7 +72,7 @@ def test_t03_t04_without_recursion_desired(play):
     play(scenario)
 
 
-def test_t05_t06_case_is_kept_and_ignored(play):
+def test_t05_t06_case_is_kept_and_ignored(play: Play) -> None:
     async def scenario(world: World) -> None:
         mixed = await world.ask("WeB.MeSh.InTeRnAl")
         assert mixed.question[0].name.to_text() == "WeB.MeSh.InTeRnAl."
@@ -71,7 +85,7 @@ def test_t05_t06_case_is_kept_and_ignored(play):
     play(scenario)
 
 
-def test_t07_only_ascii_is_folded(play):
+def test_t07_only_ascii_is_folded(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.ask(r"\195\132.mesh.internal")
         assert (await world.ask(r"\195\164.mesh.internal")).rcode() == dns.rcode.NXDOMAIN
@@ -113,7 +127,7 @@ QUESTION_WEB = b"\x03web\x00\x00\x01\x00\x01"
         ),
     ],
 )
-def test_malformed_queries_get_formerr(play, payload):
+def test_malformed_queries_get_formerr(play: Play, payload: bytes) -> None:
     async def scenario(world: World) -> None:
         reply = await world.raw(payload)
         assert reply is not None
@@ -126,13 +140,13 @@ def test_malformed_queries_get_formerr(play, payload):
     play(scenario)
 
 
-def test_t12_octets_behind_the_message_are_no_part_of_it(play):
+def test_t12_octets_behind_the_message_are_no_part_of_it(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(respond(("a.test.", 60, "A", "192.0.2.1")))
         behave = upstream.behave
         upstream.behave = lambda heard: [(delay_s, wire + b"rubbish") for delay_s, wire in behave(heard)]
         for qname, data in (("web", set(WEB_A)), ("a.test", {"192.0.2.1"})):
-            for opt in ({}, {"use_edns": 0}):
+            for opt in EDNS:
                 query = dns.message.make_query(qname, "A", **opt)
                 payload = await world.raw(query.to_wire() + b"rubbish")
                 assert payload is not None
@@ -162,7 +176,9 @@ OPT = BAD_COOKIE[:9] + b"\x00\x00"
         pytest.param(header(7, 0x7900, 0, 0, 0, 0), "NOTIMP", False, -1),
     ],
 )
-def test_a_refusal_repeats_the_question_and_answers_the_opt(play, payload, rcode, question, edns):
+def test_a_refusal_repeats_the_question_and_answers_the_opt(
+    play: Play, payload: bytes, rcode: str, question: bool, edns: int
+) -> None:
     """An answer without OPT tells a resolver in a container that we know no EDNS (RFC 6891 7)."""
 
     async def scenario(world: World) -> None:
@@ -182,7 +198,7 @@ def test_a_refusal_repeats_the_question_and_answers_the_opt(play, payload, rcode
 @pytest.mark.parametrize(
     "payload", [b"", b"\x00", header(7, 0x0100, 1, 0, 0)[:11], header(7, 0x8100, 1, 0, 0, 0) + QUESTION_WEB]
 )
-def test_t10_what_is_no_query_gets_silence(play, payload):
+def test_t10_what_is_no_query_gets_silence(play: Play, payload: bytes) -> None:
     async def scenario(world: World) -> None:
         assert await world.raw(payload, wait_s=0.1) is None
         await world.is_alive()
@@ -191,7 +207,7 @@ def test_t10_what_is_no_query_gets_silence(play, payload):
     play(scenario)
 
 
-def test_random_octets_change_nothing_and_are_counted(play):
+def test_random_octets_change_nothing_and_are_counted(play: Play) -> None:
     rng = random.Random(11)
 
     async def scenario(world: World) -> None:
@@ -213,7 +229,7 @@ def test_random_octets_change_nothing_and_are_counted(play):
     play(scenario)
 
 
-def test_t13_t14_other_operations(play):
+def test_t13_t14_other_operations(play: Play) -> None:
     async def scenario(world: World) -> None:
         for opcode in (1, 2, 4, 5, 15):
             reply = await world.raw(header(7, opcode << 11, 0, 0, 0, 0))
@@ -224,7 +240,7 @@ def test_t13_t14_other_operations(play):
     play(scenario)
 
 
-def test_t15_ad_cd_and_z_bits(play):
+def test_t15_ad_cd_and_z_bits(play: Play) -> None:
     async def scenario(world: World) -> None:
         reply = await world.ask("web", flags=dns.flags.RD | dns.flags.AD | dns.flags.CD | 0x0040)
         assert texts(reply) == set(WEB_A)
@@ -234,7 +250,7 @@ def test_t15_ad_cd_and_z_bits(play):
     play(scenario)
 
 
-def test_t16_t17_t18_classes_and_transfers(play):
+def test_t16_t17_t18_classes_and_transfers(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         for qname, rtype, rclass in (
@@ -257,7 +273,7 @@ def test_t16_t17_t18_classes_and_transfers(play):
     play(scenario)
 
 
-def test_t20_one_ttl(play):
+def test_t20_one_ttl(play: Play) -> None:
     async def scenario(world: World) -> None:
         for qname in ("web", "six"):
             reply = await world.ask(qname, "AAAA")
@@ -267,7 +283,7 @@ def test_t20_one_ttl(play):
 
 
 @pytest.mark.parametrize("qname", ["nosuch.mesh.internal", "a.b.web.mesh.internal", "secret.mesh.internal"])
-def test_t30_t37_t40_t47_t92_no_such_name(play, qname):
+def test_t30_t37_t40_t47_t92_no_such_name(play: Play, qname: str) -> None:
     async def scenario(world: World) -> None:
         reply = await world.ask(qname)
         assert is_negative(reply, "NXDOMAIN")
@@ -277,7 +293,7 @@ def test_t30_t37_t40_t47_t92_no_such_name(play, qname):
     play(scenario)
 
 
-def test_t47_a_hidden_name_is_as_absent_as_any_other(play):
+def test_t47_a_hidden_name_is_as_absent_as_any_other(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.listen("other")
         assert texts(await world.ask("secret.mesh.internal", client="other")) == {"10.9.0.9"}
@@ -289,7 +305,7 @@ def test_t47_a_hidden_name_is_as_absent_as_any_other(play):
     play(scenario)
 
 
-def test_t31_t32_t34_missing_family(play):
+def test_t31_t32_t34_missing_family(play: Play) -> None:
     async def scenario(world: World) -> None:
         assert is_negative(await world.ask("db.mesh.internal", "AAAA"), "NOERROR")
         assert is_negative(await world.ask("six.mesh.internal", "A"), "NOERROR")
@@ -311,7 +327,7 @@ def test_t31_t32_t34_missing_family(play):
     "rtype",
     ["MX", "TXT", "HTTPS", "SVCB", "NAPTR", "CAA", "DS", "DNSKEY", "TLSA", "SRV", "NS", "CNAME", "TYPE65280"],
 )
-def test_t33_t84_t87_t106_other_types_of_own_names_stay_here(play, rtype):
+def test_t33_t84_t87_t106_other_types_of_own_names_stay_here(play: Play, rtype: str) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         assert is_negative(await world.ask("db.mesh.internal", rtype), "NOERROR")
@@ -323,7 +339,7 @@ def test_t33_t84_t87_t106_other_types_of_own_names_stay_here(play, rtype):
 
 
 @pytest.mark.parametrize("rtype", ["A", "AAAA", "HTTPS", "SVCB", "ANY"])
-def test_t36_addresses_of_single_labels_are_never_asked_outside(play, rtype):
+def test_t36_addresses_of_single_labels_are_never_asked_outside(play: Play, rtype: str) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         reply = await world.ask("nosuch", rtype)
@@ -338,7 +354,7 @@ def test_t36_addresses_of_single_labels_are_never_asked_outside(play, rtype):
 
 
 @pytest.mark.parametrize("rtype", ["DS", "DNSKEY", "NS", "SOA", "TXT", "RRSIG"])
-def test_a_top_level_domain_is_the_worlds(play, rtype):
+def test_a_top_level_domain_is_the_worlds(play: Play, rtype: str) -> None:
     """A resolver in a container that validates asks for it, and "no such name" would undo all below."""
     soa = (".", 60, "SOA", "ns.test. who.test. 1 2 3 4 30")
 
@@ -351,7 +367,7 @@ def test_a_top_level_domain_is_the_worlds(play, rtype):
 
 
 @pytest.mark.parametrize("qname", ["home.arpa", "10.in-addr.arpa", "local", "8.e.f.ip6.arpa"])
-def test_the_zone_above_says_whether_an_empty_one_is_signed(play, qname):
+def test_the_zone_above_says_whether_an_empty_one_is_signed(play: Play, qname: str) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(respond(rcode=dns.rcode.NXDOMAIN))
         await world.ask(qname, "DS")
@@ -366,14 +382,14 @@ def test_the_zone_above_says_whether_an_empty_one_is_signed(play, qname):
 @pytest.mark.parametrize(
     "qname", ["_tcp.web.mesh.internal", "front.mesh.internal", "mesh.internal", "apps.mesh.internal"]
 )
-def test_t38_t39_empty_non_terminals_and_apex(play, qname):
+def test_t38_t39_empty_non_terminals_and_apex(play: Play, qname: str) -> None:
     async def scenario(world: World) -> None:
         assert is_negative(await world.ask(qname), "NOERROR")
 
     play(scenario)
 
 
-def test_t39_soa_of_the_apex(play):
+def test_t39_soa_of_the_apex(play: Play) -> None:
     async def scenario(world: World) -> None:
         reply = await world.ask("Mesh.internal", "SOA")
         assert reply.answer[0][0].serial == 77
@@ -382,7 +398,7 @@ def test_t39_soa_of_the_apex(play):
     play(scenario)
 
 
-def test_t46_wildcards(play):
+def test_t46_wildcards(play: Play) -> None:
     async def scenario(world: World) -> None:
         assert texts(await world.ask("q.apps.mesh.internal")) == {"10.1.0.50"}
         assert is_negative(await world.ask("apps.mesh.internal"), "NOERROR")
@@ -392,7 +408,7 @@ def test_t46_wildcards(play):
     play(scenario)
 
 
-def test_t70_t71_a_change_is_seen_by_the_next_query(play):
+def test_t70_t71_a_change_is_seen_by_the_next_query(play: Play) -> None:
     async def scenario(world: World) -> None:
         for number in range(50):
             world.source.put("new.mesh.internal", 1, [bytes([10, 0, 0, number])], client="ask")
@@ -403,7 +419,7 @@ def test_t70_t71_a_change_is_seen_by_the_next_query(play):
     play(scenario)
 
 
-def test_t74_t75_addresses_and_pointers(play):
+def test_t74_t75_addresses_and_pointers(play: Play) -> None:
     async def scenario(world: World) -> None:
         assert texts(await world.ask("web", "AAAA")) == set(WEB_AAAA)
         ip6 = ipaddress.ip_address(WEB_AAAA[0]).reverse_pointer
@@ -413,7 +429,7 @@ def test_t74_t75_addresses_and_pointers(play):
     play(scenario)
 
 
-def test_t76_t77_t78_reverse_names_without_an_owner(play):
+def test_t76_t77_t78_reverse_names_without_an_owner(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         zone = "0.1.10.in-addr.arpa."
@@ -426,7 +442,7 @@ def test_t76_t77_t78_reverse_names_without_an_owner(play):
     play(scenario)
 
 
-def test_t79_t80_srv(play):
+def test_t79_t80_srv(play: Play) -> None:
     async def scenario(world: World) -> None:
         query = dns.message.make_query("_http._tcp.web.mesh.internal", "SRV")
         payload = await world.raw(query.to_wire())
@@ -437,7 +453,7 @@ def test_t79_t80_srv(play):
     play(scenario)
 
 
-def test_t83_any_is_minimal(play):
+def test_t83_any_is_minimal(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         reply = await world.ask("web", "ANY")
@@ -448,7 +464,7 @@ def test_t83_any_is_minimal(play):
     play(scenario)
 
 
-def test_t86_long_txt(play):
+def test_t86_long_txt(play: Play) -> None:
     async def scenario(world: World) -> None:
         (rdata,) = (await world.ask("web.mesh.internal", "TXT")).answer[0]
         assert rdata.strings == (b"v" * 255, b"v" * 45, b"version=3")
@@ -457,13 +473,13 @@ def test_t86_long_txt(play):
 
 
 @pytest.mark.parametrize("fresh_octets", [False, True])
-def test_t91_rotation(play, fresh_octets):
+def test_t91_rotation(play: Play, fresh_octets: bool) -> None:
     """Once from finished answers, once with an option that makes every query's octets new."""
 
     async def scenario(world: World) -> None:
         firsts: Counter[str] = Counter()
         for number in range(300):
-            options = [dns.edns.GenericOption(65001, number.to_bytes(2, "big"))] if fresh_octets else None
+            options = [option(65001, number.to_bytes(2, "big"))] if fresh_octets else None
             reply = await world.ask("web", "A", use_edns=0, options=options)
             await world.ask("web", "AAAA")  # the pair that stubs send must not freeze the order
             firsts[reply.answer[0][0].to_text()] += 1
@@ -495,7 +511,9 @@ def test_t91_rotation(play, fresh_octets):
         ("1" + ".0" * 28 + ".8.e.f.ip6.arpa", "PTR", "NXDOMAIN", set()),
     ],
 )
-def test_t100_to_t105_special_names_stay_here(play, qname, rtype, rcode, answer):
+def test_t100_to_t105_special_names_stay_here(
+    play: Play, qname: str, rtype: str, rcode: str, answer: set[str]
+) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         reply = await world.ask(qname, rtype)
@@ -507,7 +525,7 @@ def test_t100_to_t105_special_names_stay_here(play, qname, rtype, rcode, answer)
     play(scenario)
 
 
-def test_neighbours_of_special_names_are_forwarded(play):
+def test_neighbours_of_special_names_are_forwarded(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(respond(rcode=dns.rcode.NXDOMAIN))
         for qname in (

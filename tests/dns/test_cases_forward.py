@@ -11,10 +11,12 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 import trio
+from dns.rcode import Rcode
 
 from netdns.resolver import Transport
 from netdns.testing import ReceivedQuery, UpstreamDouble, listening_pair
-from tests.dns.world import World, receive_message, respond, respond_to, send_message, silence, texts
+from tests.dns.conftest import Play
+from tests.dns.world import World, option, receive_message, respond, respond_to, send_message, silence, texts
 
 SOA = ("test.", 60, "SOA", "ns.test. who.test. 1 2 3 4 30")
 GOOD = respond(("a.test.", 60, "A", "192.0.2.1"))
@@ -26,7 +28,7 @@ def echo(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
     return [(0.0, respond_to(heard, (qname, 60, "A", "192.0.2.1")).to_wire())]
 
 
-def test_t85_unknown_types_pass_untouched(play):
+def test_t85_unknown_types_pass_untouched(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(("x.test.", 60, "TYPE65280", r"\# 4 0a0b0c0d")))
         assert texts(await world.ask("x.test", "TYPE65280")) == {r"\# 4 0a0b0c0d"}
@@ -34,7 +36,7 @@ def test_t85_unknown_types_pass_untouched(play):
     play(scenario)
 
 
-def test_spelling_of_the_question_is_the_clients(play):
+def test_spelling_of_the_question_is_the_clients(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(GOOD)
         for spelled in ("A.tEst.", "a.TEST."):
@@ -46,7 +48,7 @@ def test_spelling_of_the_question_is_the_clients(play):
     play(scenario)
 
 
-def test_t110_t111_random_port_and_id(play):
+def test_t110_t111_random_port_and_id(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(echo)
         for number in range(200):
@@ -60,7 +62,7 @@ def test_t110_t111_random_port_and_id(play):
     play(scenario)
 
 
-def test_t113_t114_forged_answers_are_dropped_and_the_wait_goes_on(play):
+def test_t113_t114_forged_answers_are_dropped_and_the_wait_goes_on(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             good = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire()
@@ -79,7 +81,7 @@ def test_t113_t114_forged_answers_are_dropped_and_the_wait_goes_on(play):
     play(scenario)
 
 
-def test_many_forged_answers_make_the_flight_go_on_by_tcp(play):
+def test_many_forged_answers_make_the_flight_go_on_by_tcp(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             good = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire()
@@ -94,7 +96,7 @@ def test_many_forged_answers_make_the_flight_go_on_by_tcp(play):
     play(scenario)
 
 
-def test_t23_t115_equal_questions_fly_once(play):
+def test_t23_t115_equal_questions_fly_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             return [(0.1, respond_to(heard, ("a.test.", 60, "A", "192.0.2.1")).to_wire())]
@@ -116,7 +118,7 @@ def test_t23_t115_equal_questions_fly_once(play):
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP])
-def test_t117_a_server_that_cannot_is_followed_by_the_next(play, rcode):
+def test_t117_a_server_that_cannot_is_followed_by_the_next(play: Play, rcode: Rcode) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(rcode=rcode))
         world.upstream(GOOD)
@@ -127,7 +129,7 @@ def test_t117_a_server_that_cannot_is_followed_by_the_next(play, rcode):
     play(scenario)
 
 
-def test_t118_no_such_name_is_an_answer(play):
+def test_t118_no_such_name_is_an_answer(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(rcode=dns.rcode.NXDOMAIN, authority=[SOA]))
         second = world.upstream(GOOD)
@@ -137,7 +139,7 @@ def test_t118_no_such_name_is_an_answer(play):
     play(scenario)
 
 
-def test_t119_a_server_without_edns(play):
+def test_t119_a_server_without_edns(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             if dns.message.from_wire(heard.payload).edns >= 0:
@@ -153,7 +155,7 @@ def test_t119_a_server_without_edns(play):
     play(scenario)
 
 
-def test_t120_a_lost_query_is_sent_again_soon(play):
+def test_t120_a_lost_query_is_sent_again_soon(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(lambda heard: echo(heard) if len(upstream.heard) > 1 else [])
         started = time.monotonic()
@@ -163,7 +165,7 @@ def test_t120_a_lost_query_is_sent_again_soon(play):
     play(scenario)
 
 
-def test_t121_a_silent_first_server_costs_once(play):
+def test_t121_a_silent_first_server_costs_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         silent = world.upstream(silence)
         world.upstream(echo)
@@ -175,7 +177,7 @@ def test_t121_a_silent_first_server_costs_once(play):
     play(scenario)
 
 
-def test_a_first_server_that_is_not_there_costs_nothing(play):
+def test_a_first_server_that_is_not_there_costs_nothing(play: Play) -> None:
     async def scenario(world: World) -> None:
         udp, tcp = listening_pair()
         absent = udp.getsockname()
@@ -189,7 +191,9 @@ def test_a_first_server_that_is_not_there_costs_nothing(play):
     play(scenario)
 
 
-def test_t122_t123_all_silent_ends_before_the_client_gives_up_and_is_remembered(play):
+def test_t122_t123_all_silent_ends_before_the_client_gives_up_and_is_remembered(
+    play: Play,
+) -> None:
     async def scenario(world: World) -> None:
         first, second = world.upstream(silence), world.upstream(silence)
         started = time.monotonic()
@@ -206,14 +210,14 @@ def test_t122_t123_all_silent_ends_before_the_client_gives_up_and_is_remembered(
     play(scenario)
 
 
-def test_no_upstream_at_all(play):
+def test_no_upstream_at_all(play: Play) -> None:
     async def scenario(world: World) -> None:
         assert (await world.ask("a.test")).rcode() == dns.rcode.SERVFAIL
 
     play(scenario)
 
 
-def test_t124_truncated_upstream_is_asked_by_tcp(play):
+def test_t124_truncated_upstream_is_asked_by_tcp(play: Play) -> None:
     async def scenario(world: World) -> None:
         rows = [("a.test.", 60, "A", f"192.0.2.{number}") for number in range(100)]
 
@@ -234,7 +238,9 @@ def test_t124_truncated_upstream_is_asked_by_tcp(play):
 
 
 @pytest.mark.parametrize("cut_bytes", [0, 1, 5, 13, 15])
-def test_t124_an_answer_that_is_cut_inside_a_record_is_truncated_and_no_rubbish(play, cut_bytes):
+def test_t124_an_answer_that_is_cut_inside_a_record_is_truncated_and_no_rubbish(
+    play: Play, cut_bytes: int
+) -> None:
     """As Docker's resolver and others cut it: to 512 octets, wherever that is."""
 
     async def scenario(world: World) -> None:
@@ -255,7 +261,7 @@ def test_t124_an_answer_that_is_cut_inside_a_record_is_truncated_and_no_rubbish(
     play(scenario)
 
 
-def test_what_stays_truncated_by_tcp_is_handed_on_as_that(play):
+def test_what_stays_truncated_by_tcp_is_handed_on_as_that(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(("a.test.", 60, "A", "192.0.2.1"), flags=dns.flags.TC))
         reply = await world.ask("a.test")
@@ -265,7 +271,7 @@ def test_what_stays_truncated_by_tcp_is_handed_on_as_that(play):
     play(scenario)
 
 
-def test_t125_truncated_and_no_tcp_is_a_failure_that_caches_nothing_else(play):
+def test_t125_truncated_and_no_tcp_is_a_failure_that_caches_nothing_else(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             if heard.transport is Transport.TCP:
@@ -279,7 +285,7 @@ def test_t125_truncated_and_no_tcp_is_a_failure_that_caches_nothing_else(play):
     play(scenario, budget_s=0.6)
 
 
-def test_t126_a_large_answer_is_cut_to_the_clients_size(play):
+def test_t126_a_large_answer_is_cut_to_the_clients_size(play: Play) -> None:
     async def scenario(world: World) -> None:
         rows = [("a.test.", 60, "A", f"192.0.2.{number}") for number in range(55)]
         world.upstream(respond(*rows))
@@ -291,11 +297,11 @@ def test_t126_a_large_answer_is_cut_to_the_clients_size(play):
     play(scenario)
 
 
-def test_t127_t128_options_stay_on_their_hop(play):
+def test_t127_t128_options_stay_on_their_hop(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             reply = respond_to(heard, ("a.test.", 60, "A", "192.0.2.1"))
-            reply.use_edns(0, payload=4000, options=[dns.edns.GenericOption(10, b"c" * 16)])
+            reply.use_edns(0, payload=4000, options=[option(10, b"c" * 16)])
             return [(0.0, reply.to_wire())]
 
         upstream = world.upstream(behave)
@@ -307,7 +313,7 @@ def test_t127_t128_options_stay_on_their_hop(play):
     play(scenario)
 
 
-def test_t129_signatures_only_for_those_who_asked(play):
+def test_t129_signatures_only_for_those_who_asked(play: Play) -> None:
     async def scenario(world: World) -> None:
         def behave(heard: ReceivedQuery) -> list[tuple[float, bytes]]:
             query = dns.message.from_wire(heard.payload)
@@ -325,7 +331,7 @@ def test_t129_signatures_only_for_those_who_asked(play):
     play(scenario)
 
 
-def test_t137_t142_views_do_not_share(play):
+def test_t137_t142_views_do_not_share(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.listen("corp")
         world.upstream(respond(("a.test.", 60, "A", "192.0.2.1")))
@@ -339,7 +345,7 @@ def test_t137_t142_views_do_not_share(play):
     play(scenario)
 
 
-def test_t138_an_upstream_that_is_ourselves(play):
+def test_t138_an_upstream_that_is_ourselves(play: Play) -> None:
     async def scenario(world: World) -> None:
         good = world.upstream(echo)
         world.resolver.set_default_upstreams([world.addresses["ask"], good.address])
@@ -355,7 +361,7 @@ def test_t138_an_upstream_that_is_ourselves(play):
     play(scenario)
 
 
-def test_t140_a_loop_of_aliases_is_the_clients_business(play):
+def test_t140_a_loop_of_aliases_is_the_clients_business(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(("a.test.", 60, "CNAME", "b.test."), ("b.test.", 60, "CNAME", "a.test.")))
         reply = await world.ask("a.test")
@@ -364,7 +370,7 @@ def test_t140_a_loop_of_aliases_is_the_clients_business(play):
     play(scenario)
 
 
-def test_t143_new_upstream_servers_are_used_at_once(play):
+def test_t143_new_upstream_servers_are_used_at_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.upstream(respond(("a.test.", 60, "A", "192.0.2.1")))
         assert texts(await world.ask("a.test")) == {"192.0.2.1"}
@@ -375,7 +381,7 @@ def test_t143_new_upstream_servers_are_used_at_once(play):
     play(scenario)
 
 
-def test_too_many_waiting_queries_fail_at_once_and_harm_nobody_else(play):
+def test_too_many_waiting_queries_fail_at_once_and_harm_nobody_else(play: Play) -> None:
     async def scenario(world: World) -> None:
         world.listen("other")
         world.upstream(lambda heard: echo(heard) if b"quick" in heard.payload else [])

@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Hashable
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -16,11 +18,16 @@ import trio
 
 from netdns import server
 from netdns.errors import UsageError
+from netdns.source import Found, NoData, NoSuchName, NotOurs
 from netdns.testing import ReceivedQuery, listening_pair
-from tests.dns.world import WEB_A, World, receive_message, respond_to, send_message, silence, texts
+from tests.dns.conftest import Play
+from tests.dns.world import WEB_A, World, option, receive_message, respond_to, send_message, silence, texts
+
+EDNS: list[dict[str, Any]] = [{}, {"use_edns": 0, "payload": 512}]
+"""Without, and with."""
 
 
-def test_t50_t51_opt_only_for_those_who_sent_one(play):
+def test_t50_t51_opt_only_for_those_who_sent_one(play: Play) -> None:
     async def scenario(world: World) -> None:
         assert (await world.ask("web")).edns == -1
         for qname in ("web", "nosuch.mesh.internal"):
@@ -30,7 +37,7 @@ def test_t50_t51_opt_only_for_those_who_sent_one(play):
     play(scenario)
 
 
-def test_t52_badvers(play):
+def test_t52_badvers(play: Play) -> None:
     async def scenario(world: World) -> None:
         reply = await world.ask("web", use_edns=1)
         assert reply.rcode() == dns.rcode.BADVERS
@@ -39,10 +46,10 @@ def test_t52_badvers(play):
     play(scenario)
 
 
-def test_t53_t54_t69_t69c_options_and_flags_are_not_echoed(play):
+def test_t53_t54_t69_t69c_options_and_flags_are_not_echoed(play: Play) -> None:
     async def scenario(world: World) -> None:
-        options = [dns.edns.GenericOption(65001, b"\xab\xcd"), dns.edns.GenericOption(10, b"12345678")]
-        options.append(dns.edns.GenericOption(11, b""))  # keepalive: has no meaning by UDP
+        # The last is keepalive, which has no meaning by UDP.
+        options = [option(65001, b"\xab\xcd"), option(10, b"12345678"), option(11, b"")]
         reply = await world.ask("web", use_edns=0, ednsflags=0x8080, options=options)
         assert texts(reply) == set(WEB_A)
         assert reply.options == ()
@@ -52,7 +59,7 @@ def test_t53_t54_t69_t69c_options_and_flags_are_not_echoed(play):
 
 
 @pytest.mark.timeout(30)
-def test_a_copy_of_a_socket_that_waits_holds_nobody_up(play):
+def test_a_copy_of_a_socket_that_waits_holds_nobody_up(play: Play) -> None:
     """All copies of a socket wait, or none: the agent's copies are of the process's sockets."""
 
     async def scenario(world: World) -> None:
@@ -77,7 +84,7 @@ def test_a_copy_of_a_socket_that_waits_holds_nobody_up(play):
         pytest.param({"use_edns": 0, "payload": 4096}, 1232, id="T58"),
     ],
 )
-def test_truncation_keeps_whole_records(play, edns, limit_bytes):
+def test_truncation_keeps_whole_records(play: Play, edns: dict[str, Any], limit_bytes: int) -> None:
     async def scenario(world: World) -> None:
         query = dns.message.make_query("huge", "A", **edns)
         payload = await world.raw(query.to_wire())
@@ -90,10 +97,10 @@ def test_truncation_keeps_whole_records(play, edns, limit_bytes):
     play(scenario)
 
 
-def test_t61_t62_tcp_gives_all(play):
+def test_t61_t62_tcp_gives_all(play: Play) -> None:
     async def scenario(world: World) -> None:
         stream = await world.stream()
-        for edns in ({}, {"use_edns": 0, "payload": 512}):
+        for edns in EDNS:
             await send_message(stream, dns.message.make_query("big", "A", **edns))
             reply = await receive_message(stream)
             assert len(texts(reply)) == 60
@@ -102,7 +109,7 @@ def test_t61_t62_tcp_gives_all(play):
     play(scenario)
 
 
-def test_t63_t65_one_connection_many_queries_in_any_cut(play):
+def test_t63_t65_one_connection_many_queries_in_any_cut(play: Play) -> None:
     async def scenario(world: World) -> None:
         stream = await world.stream()
         wires = [dns.message.make_query(qname, "A").to_wire() for qname in ("web", "db", "six")]
@@ -114,7 +121,7 @@ def test_t63_t65_one_connection_many_queries_in_any_cut(play):
     play(scenario)
 
 
-def test_t64_an_answer_does_not_wait_for_an_earlier_query(play):
+def test_t64_an_answer_does_not_wait_for_an_earlier_query(play: Play) -> None:
     async def scenario(world: World) -> None:
         release = trio.Event()
 
@@ -135,7 +142,9 @@ def test_t64_an_answer_does_not_wait_for_an_earlier_query(play):
     play(scenario)
 
 
-def test_t66_half_messages_hold_a_connection_for_a_bounded_time_only(play, monkeypatch):
+def test_t66_half_messages_hold_a_connection_for_a_bounded_time_only(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "IDLE_S", 0.5)
 
     async def scenario(world: World) -> None:
@@ -151,7 +160,7 @@ def test_t66_half_messages_hold_a_connection_for_a_bounded_time_only(play, monke
     play(scenario)
 
 
-def test_t66_trickled_octets_do_not_keep_a_connection(play, monkeypatch):
+def test_t66_trickled_octets_do_not_keep_a_connection(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "IDLE_S", 0.2)
 
     async def scenario(world: World) -> None:
@@ -169,7 +178,7 @@ def test_t66_trickled_octets_do_not_keep_a_connection(play, monkeypatch):
 @pytest.mark.parametrize(
     "message", [b"", b"\x00\x07\x01\x00", b"\x00\x07\x81\x00" + bytes(8)], ids=["empty", "short", "an answer"]
 )
-def test_what_is_no_query_ends_a_connection_at_once(play, message):
+def test_what_is_no_query_ends_a_connection_at_once(play: Play, message: bytes) -> None:
     """Also one that comes again and again: it used to count as a sign of life, and then as a query under way."""
 
     async def scenario(world: World) -> None:
@@ -198,7 +207,7 @@ def test_what_is_no_query_ends_a_connection_at_once(play, message):
     play(scenario)
 
 
-def test_t67_the_longest_idle_connection_makes_room(play):
+def test_t67_the_longest_idle_connection_makes_room(play: Play) -> None:
     async def scenario(world: World) -> None:
         streams = [await world.stream() for _ in range(server.MAX_CONNECTIONS)]
         for stream in streams[1:]:
@@ -213,7 +222,7 @@ def test_t67_the_longest_idle_connection_makes_room(play):
     play(scenario)
 
 
-def test_a_client_that_does_not_read_is_cut_off(play):
+def test_a_client_that_does_not_read_is_cut_off(play: Play) -> None:
     async def scenario(world: World) -> None:
         stream = await world.stream()
         wire = dns.message.make_query("huge", "A").to_wire()
@@ -225,7 +234,7 @@ def test_a_client_that_does_not_read_is_cut_off(play):
     play(scenario)
 
 
-def test_t69d_a_client_that_may_not_look_outside(play):
+def test_t69d_a_client_that_may_not_look_outside(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         world.resolver.set_upstreams("ask", forwarding=False)
@@ -241,7 +250,7 @@ def test_t69d_a_client_that_may_not_look_outside(play):
     play(scenario)
 
 
-def test_t145_removing_a_listener_frees_its_sockets_at_once(play):
+def test_t145_removing_a_listener_frees_its_sockets_at_once(play: Play) -> None:
     async def scenario(world: World) -> None:
         upstream = world.upstream(silence)
         udp, tcp = listening_pair()
@@ -268,7 +277,9 @@ def test_t145_removing_a_listener_frees_its_sockets_at_once(play):
     play(scenario)
 
 
-def test_a_query_under_way_is_answered_by_a_listener_that_was_replaced(play, monkeypatch):
+def test_a_query_under_way_is_answered_by_a_listener_that_was_replaced(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "RETIRING_S", 1.0)
 
     async def scenario(world: World) -> None:
@@ -300,7 +311,7 @@ def test_a_query_under_way_is_answered_by_a_listener_that_was_replaced(play, mon
     play(scenario)
 
 
-def test_a_second_listener_for_a_client_is_refused(play):
+def test_a_second_listener_for_a_client_is_refused(play: Play) -> None:
     async def scenario(world: World) -> None:
         udp, tcp = listening_pair()
         with pytest.raises(UsageError, match="'ask'"):
@@ -312,16 +323,18 @@ def test_a_second_listener_for_a_client_is_refused(play):
     play(scenario)
 
 
-def test_a_fault_in_the_source_costs_one_answer(play, caplog):
+def test_a_fault_in_the_source_costs_one_answer(
+    play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(world: World) -> None:
         lookup = world.source.lookup
 
-        def faulty(wire, rtype, client):
+        def faulty(wire: bytes, rtype: int, client: Hashable) -> Found | NoData | NoSuchName | NotOurs:
             if wire.startswith(b"\x04boom"):
                 raise RuntimeError("boom")
             return lookup(wire, rtype, client)
 
-        world.source.lookup = faulty
+        monkeypatch.setattr(world.source, "lookup", faulty)
         query = dns.message.make_query("boom", "A").to_wire()
         assert await world.raw(query, wait_s=0.1) is None
         await world.is_alive()
@@ -331,7 +344,7 @@ def test_a_fault_in_the_source_costs_one_answer(play, caplog):
     play(scenario)
 
 
-def test_at_the_end_of_run_all_sockets_are_closed(play):
+def test_at_the_end_of_run_all_sockets_are_closed(play: Play) -> None:
     sockets: list[socket.socket] = []
 
     async def scenario(world: World) -> None:
@@ -345,21 +358,21 @@ def test_at_the_end_of_run_all_sockets_are_closed(play):
     assert [sock.fileno() for sock in sockets] == [-1, -1]
 
 
-def test_out_of_descriptors_the_server_waits_and_goes_on(play, monkeypatch):
+def test_out_of_descriptors_the_server_waits_and_goes_on(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World) -> None:
         tcp = world.server._listeners["ask"].tcp
         failures = iter([OSError(24, "Too many open files")] * 2)
 
         class Failing:
-            def __getattr__(self, attribute):
+            def __getattr__(self, attribute: str) -> Any:
                 return getattr(tcp, attribute)
 
-            def accept(self):
+            def accept(self) -> tuple[socket.socket, tuple[str, int]]:
                 for failure in failures:
                     raise failure
                 return tcp.accept()
 
-        world.server._listeners["ask"].tcp = Failing()
+        monkeypatch.setattr(world.server._listeners["ask"], "tcp", Failing())
         await world.is_alive()
         streams = [await world.stream() for _ in range(2)]
         for stream in streams:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -19,7 +21,7 @@ from tests.dns.world import respond_to
 SOA = ("test.", 86400, "SOA", "ns.test. who.test. 1 2 3 4 86400")
 
 
-def test_schedule_with_one_server():
+def test_schedule_with_one_server() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.run_until(10)
@@ -32,7 +34,7 @@ def test_schedule_with_one_server():
     assert bench.resolver.next_deadline() == float("inf")
 
 
-def test_schedule_with_two_servers_hedges_first():
+def test_schedule_with_two_servers_hedges_first() -> None:
     bench = Bench(TWO)
     bench.ask()
     bench.run_until(10)
@@ -40,7 +42,7 @@ def test_schedule_with_two_servers_hedges_first():
     assert len(bench.replies) == 1
 
 
-def test_never_more_than_four_sockets_a_flight():
+def test_never_more_than_four_sockets_a_flight() -> None:
     bench = Bench([(f"192.0.2.{number}", 53) for number in range(1, 7)])
     bench.ask()
     bench.run_until(4.4)
@@ -49,7 +51,7 @@ def test_never_more_than_four_sockets_a_flight():
     assert [command.server.address[-1] for _, command in bench.sent] == ["1", "2", "3", "4", "5"]
 
 
-def test_a_name_that_takes_upstream_four_seconds():
+def test_a_name_that_takes_upstream_four_seconds() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.run_until(4)
@@ -58,7 +60,7 @@ def test_a_name_that_takes_upstream_four_seconds():
     assert reply.rcode() == dns.rcode.NOERROR
 
 
-def test_early_and_repeated_deadlines_do_nothing():
+def test_early_and_repeated_deadlines_do_nothing() -> None:
     bench = Bench(ONE)
     bench.ask()
     for _ in range(3):
@@ -68,7 +70,7 @@ def test_early_and_repeated_deadlines_do_nothing():
 
 
 @pytest.mark.parametrize("ttl", [30, 604800])
-def test_t131_t132_ttl_counts_down_from_the_cap(ttl):
+def test_t131_t132_ttl_counts_down_from_the_cap(ttl: int) -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(("a.test.", ttl, "A", "192.0.2.9"))
@@ -84,7 +86,7 @@ def test_t131_t132_ttl_counts_down_from_the_cap(ttl):
 
 
 @pytest.mark.parametrize("ttl", [0, 0x80000001])
-def test_t21_t132_zero_and_negative_ttl_are_not_kept(ttl):
+def test_t21_t132_zero_and_negative_ttl_are_not_kept(ttl: int) -> None:
     bench = Bench(ONE)
     bench.ask()
     query = bench.sent[0][1]
@@ -98,7 +100,7 @@ def test_t21_t132_zero_and_negative_ttl_are_not_kept(ttl):
     assert bench.ask() is None
 
 
-def test_t42_t44_negative_answers_keep_their_soa_and_count_down():
+def test_t42_t44_negative_answers_keep_their_soa_and_count_down() -> None:
     bench = Bench(ONE)
     bench.ask(rtype="AAAA")
     bench.answer(authority=[SOA])
@@ -109,7 +111,7 @@ def test_t42_t44_negative_answers_keep_their_soa_and_count_down():
     assert reply.authority[0].ttl == 897
 
 
-def test_t43_a_negative_answer_without_soa_is_not_kept():
+def test_t43_a_negative_answer_without_soa_is_not_kept() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(rcode=dns.rcode.NXDOMAIN)
@@ -117,7 +119,7 @@ def test_t43_a_negative_answer_without_soa_is_not_kept():
     assert bench.ask() is None
 
 
-def test_t45_alias_then_nothing():
+def test_t45_alias_then_nothing() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(("a.test.", 60, "CNAME", "gone.test."), rcode=dns.rcode.NXDOMAIN, authority=[SOA])
@@ -125,7 +127,7 @@ def test_t45_alias_then_nothing():
     assert bench.replies[0].answer[0][0].to_text() == "gone.test."
 
 
-def test_t116_records_beside_the_answer_are_not_used_for_other_questions():
+def test_t116_records_beside_the_answer_are_not_used_for_other_questions() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(("a.test.", 60, "A", "192.0.2.9"), ("www.bank.test.", 60, "A", "203.0.113.66"))
@@ -133,7 +135,7 @@ def test_t116_records_beside_the_answer_are_not_used_for_other_questions():
     assert len(bench.sent) == 2
 
 
-def test_t123_a_failure_is_remembered_for_a_while():
+def test_t123_a_failure_is_remembered_for_a_while() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(rcode=dns.rcode.SERVFAIL)
@@ -146,7 +148,7 @@ def test_t123_a_failure_is_remembered_for_a_while():
     assert bench.ask() is None
 
 
-def test_too_many_flights_fail_at_once():
+def test_too_many_flights_fail_at_once() -> None:
     bench = Bench(ONE, max_flights=3)
     assert [bench.ask(f"n{number}.test") for number in range(3)] == [None] * 3
     reply = bench.ask("n4.test")
@@ -155,7 +157,7 @@ def test_too_many_flights_fail_at_once():
     assert bench.ask("n0.test") is None  # joining is free
 
 
-def test_a_forgotten_client_gets_nothing_any_more():
+def test_a_forgotten_client_gets_nothing_any_more() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.resolver.forget_client("client")
@@ -163,7 +165,7 @@ def test_a_forgotten_client_gets_nothing_any_more():
     assert bench.replies == []
 
 
-def test_messages_by_tcp_in_any_cut():
+def test_messages_by_tcp_in_any_cut() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(flags=dns.flags.TC)
@@ -179,7 +181,7 @@ def test_messages_by_tcp_in_any_cut():
 
 
 @pytest.mark.parametrize("server", [("localhost", 53), ("192.0.2.1", 0), ("192.0.2.1", 65536), ("", 53)])
-def test_upstream_servers_must_be_addresses(server):
+def test_upstream_servers_must_be_addresses(server: tuple[str, int]) -> None:
     bench = Bench(ONE)
     with pytest.raises(UsageError):
         bench.resolver.set_default_upstreams([server])
@@ -206,7 +208,9 @@ THREE = [*TWO, ("192.0.2.3", 53)]
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(actions, max_size=40), st.sampled_from([None, NEAR]))
-def test_every_query_gets_one_reply_in_time_whatever_happens(rows, near):
+def test_every_query_gets_one_reply_in_time_whatever_happens(
+    rows: list[tuple[str, Any, Any]], near: tuple[str, int] | None
+) -> None:
     bench, asked = Bench(THREE, failure_ttl_s=0.0), 0
     bench.resolver.set_upstreams("client", near=near)
     direct = 0
@@ -241,7 +245,7 @@ def test_every_query_gets_one_reply_in_time_whatever_happens(rows, near):
 
 
 @pytest.mark.parametrize("rtype", ["HTTPS", "TYPE90", "TYPE97", "TYPE16640", "TYPE65345"])
-def test_types_whose_octets_are_letters_are_forwarded_as_all_others(rtype):
+def test_types_whose_octets_are_letters_are_forwarded_as_all_others(rtype: str) -> None:
     """HTTPS is 65, an A: only the name of a question is the same in both cases."""
     bench = Bench(ONE)
     data = "1 . alpn=h2" if rtype == "HTTPS" else r"\# 4 01020304"
@@ -250,7 +254,7 @@ def test_types_whose_octets_are_letters_are_forwarded_as_all_others(rtype):
     assert [rrset.rdtype for rrset in bench.replies[-1].answer] == [dns.rdatatype.from_text(rtype)]
 
 
-def test_an_answer_to_another_type_is_none_though_lower_case_makes_them_the_same():
+def test_an_answer_to_another_type_is_none_though_lower_case_makes_them_the_same() -> None:
     bench = Bench(ONE)
     bench.ask("a.test", "HTTPS")
     reply = bytearray(bench.wire_answer())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -15,20 +17,21 @@ from netdns.hot import OVERHEAD_BYTES, HotTable
 from netdns.resolver import Transport
 from netdns.testing import TableSource
 from tests.dns.bench import ONE, Bench
+from tests.dns.world import wire_of
 
 SOA = ("test.", 60, "SOA", "ns.test. who.test. 1 2 3 4 30")
 
 
-def a_query(text: str = "a.test", rtype: str = "A", number: int = 7, cd: bool = False, **edns) -> bytes:
+def a_query(text: str = "a.test", rtype: str = "A", number: int = 7, cd: bool = False, **edns: Any) -> bytes:
     query = dns.message.make_query("a.test", rtype, id=number, **edns)
     query.flags |= dns.flags.CD if cd else 0
-    name = dns.name.from_text(text).to_wire()
+    name = wire_of(dns.name.from_text(text))
     return query.to_wire().replace(
         b"\x01a\x04test\x00", name
     )  # as spelled: make_query is for any spelling the same
 
 
-def known(ttl: int = 30, **options) -> Bench:
+def known(ttl: int = 30, **options: Any) -> Bench:
     """A resolver that has an answer of upstream's in its cache."""
     bench = Bench(ONE, **options)
     bench.ask()
@@ -47,7 +50,7 @@ def hits(bench: Bench) -> int:
     return bench.resolver.statistics()["hot_hits"]
 
 
-def test_a_forwarded_answer_is_finished_once_a_second():
+def test_a_forwarded_answer_is_finished_once_a_second() -> None:
     bench = known()
     for tenths in range(0, 300, 4):
         bench.now = 1000.0 + tenths / 10
@@ -64,7 +67,7 @@ def test_a_forwarded_answer_is_finished_once_a_second():
     assert bench.ask() is None, "the TTL is over"
 
 
-def test_it_ends_with_the_answer_and_not_with_the_second():
+def test_it_ends_with_the_answer_and_not_with_the_second() -> None:
     bench = known(ttl=1)
     bench.now += 0.75
     ask(bench, a_query())
@@ -72,7 +75,7 @@ def test_it_ends_with_the_answer_and_not_with_the_second():
     assert bench.ask() is None
 
 
-VARIANTS = [
+VARIANTS: list[dict[str, Any]] = [
     {},
     {"text": "A.tesT"},
     {"cd": True},
@@ -84,7 +87,7 @@ VARIANTS = [
 ]
 
 
-def test_whoever_asks_otherwise_gets_an_answer_of_its_own():
+def test_whoever_asks_otherwise_gets_an_answer_of_its_own() -> None:
     bench = Bench(ONE)
     for variant in VARIANTS:  # DO and CD are other questions to upstream
         if bench.resolver.handle_query(a_query(**variant), "client", Transport.UDP, "x", bench.now) is None:
@@ -106,7 +109,7 @@ def test_whoever_asks_otherwise_gets_an_answer_of_its_own():
 
 
 @pytest.mark.parametrize("change", ["default", "own", "near", "none"])
-def test_when_servers_change_what_they_said_is_gone(change):
+def test_when_servers_change_what_they_said_is_gone(change: str) -> None:
     bench = known()
     for _ in range(2):
         ask(bench, a_query())
@@ -115,7 +118,7 @@ def test_when_servers_change_what_they_said_is_gone(change):
     if change == "default":
         bench.resolver.set_default_upstreams([other])
     else:
-        options = {
+        options: dict[str, Any] = {
             "own": {"servers": [other]},
             "near": {"near": ("127.0.0.11", 53)},
             "none": {"forwarding": False},
@@ -129,7 +132,7 @@ def test_when_servers_change_what_they_said_is_gone(change):
     assert hits(bench) == 1
 
 
-def test_when_the_source_takes_a_name_upstream_has_it_no_more():
+def test_when_the_source_takes_a_name_upstream_has_it_no_more() -> None:
     bench = Bench(ONE)
     source = bench.resolver._source
     assert isinstance(source, TableSource)
@@ -143,7 +146,7 @@ def test_when_the_source_takes_a_name_upstream_has_it_no_more():
     assert b"ours" in ask(bench, payload)
 
 
-def test_failures_and_what_comes_by_tcp_are_not_kept():
+def test_failures_and_what_comes_by_tcp_are_not_kept() -> None:
     bench = Bench(ONE)
     bench.ask()
     bench.answer(rcode=dns.rcode.SERVFAIL)
@@ -155,7 +158,7 @@ def test_failures_and_what_comes_by_tcp_are_not_kept():
     assert hits(bench) == hits(other) == 0
 
 
-def test_what_is_said_nearby_is_never_finished():
+def test_what_is_said_nearby_is_never_finished() -> None:
     bench = Bench(ONE)
     bench.resolver.set_upstreams("client", near=("127.0.0.11", 53))
     for number in range(3):
@@ -165,7 +168,7 @@ def test_what_is_said_nearby_is_never_finished():
     assert hits(bench) == 0
 
 
-def test_many_forwarded_names_stay_within_the_bounds():
+def test_many_forwarded_names_stay_within_the_bounds() -> None:
     bench = Bench(ONE, hot_entries_per_client=8, hot_bytes_per_client=9000)
     for round_ in range(2):
         for number in range(40):
@@ -177,7 +180,7 @@ def test_many_forwarded_names_stay_within_the_bounds():
         assert hits(bench) > 0, round_
 
 
-def test_counts_outlive_a_client():
+def test_counts_outlive_a_client() -> None:
     bench = known()
     for _ in range(3):
         ask(bench, a_query())
@@ -188,7 +191,7 @@ def test_counts_outlive_a_client():
     assert before["queries"] == after["queries"]
 
 
-def test_a_driver_may_ask_the_table_itself():
+def test_a_driver_may_ask_the_table_itself() -> None:
     bench = known()
     assert bench.resolver.hot_table("client").answer(a_query(), bench.now) is None
     reply = ask(bench, a_query())
@@ -198,7 +201,7 @@ def test_a_driver_may_ask_the_table_itself():
     assert table.answer(a_query(), bench.now + 1) is None
 
 
-actions = st.one_of(
+actions: st.SearchStrategy[tuple[str, Any, dict[str, Any]]] = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, 2), st.sampled_from(VARIANTS)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 2.5, 9.0]), st.just({})),
     st.tuples(st.just("servers"), st.integers(0, 1), st.just({})),
@@ -209,14 +212,16 @@ actions = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(actions, max_size=40), st.integers(0, 3))
-def test_with_and_without_finished_answers_a_client_hears_the_same(rows, ttl):
+def test_with_and_without_finished_answers_a_client_hears_the_same(
+    rows: list[tuple[str, Any, dict[str, Any]]], ttl: int
+) -> None:
     """One resolver keeps finished answers, the other has no room for any; the same happens to both."""
     hot, cold = (Bench(ONE, hot_bytes_per_client=size) for size in (3000, 0))
     names = [f"{letter}.mesh.test" for letter in "ab"] + ["a.test"]
     for number, (action, value, variant) in enumerate(rows):
         heard = []
         for bench in (hot, cold):
-            source = bench.resolver._source
+            source = bench.source
             if action == "wait":
                 bench.run_until(bench.now - 1000 + value)
             elif action == "servers":
@@ -238,7 +243,7 @@ def test_with_and_without_finished_answers_a_client_hears_the_same(rows, ttl):
     assert hits(cold) == 0
 
 
-def test_a_table_replaces_and_never_holds_more_than_it_may():
+def test_a_table_replaces_and_never_holds_more_than_it_may() -> None:
     table = HotTable(max_entries=2, max_bytes=2 * (OVERHEAD_BYTES + 20))
     table.keep(b"idq1", b"idone", 10.0)
     table.keep(b"idq1", b"idtwo", 10.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
+from typing import Any
 
 import dns.edns
 import dns.message
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from netdns import rebinding, special
 from netdns.resolver import Resolver, Transport
-from netdns.source import NotOurs
+from netdns.source import Found, NoData, NoSuchName, NotOurs
 from netdns.testing import TableSource
 from tests.dns.bench import ONE, Bench, question_of
 from tests.dns.world import texts
@@ -27,17 +29,10 @@ def code_and_errors(bench: Bench) -> tuple[str, list[int]]:
     return dns.rcode.to_text(reply.rcode()), [int(option.code) for option in reply.options]
 
 
-def edns_bench(**options) -> Bench:
+def edns_bench(**options: Any) -> Bench:
     """One whose client speaks EDNS, so that it hears of extended errors."""
     bench = Bench(ONE, **options)
-    real = bench.resolver.handle_query
-
-    def handle_query(payload, *rest):
-        query = dns.message.from_wire(payload)
-        query.use_edns(0)
-        return real(query.to_wire(), *rest)
-
-    bench.resolver.handle_query = handle_query
+    bench.speaks_edns = True
     return bench
 
 
@@ -51,7 +46,7 @@ def edns_bench(**options) -> Bench:
         ("AAAA", "::ffff:127.0.0.1"),
     ],
 )
-def test_t139_a_name_outside_does_not_lead_to_the_containers_own_ports(rtype, address):
+def test_t139_a_name_outside_does_not_lead_to_the_containers_own_ports(rtype: str, address: str) -> None:
     bench = edns_bench()
     bench.ask("evil.test", rtype)
     bench.answer(("evil.test.", 60, rtype, address))
@@ -64,7 +59,7 @@ def test_t139_a_name_outside_does_not_lead_to_the_containers_own_ports(rtype, ad
     assert bench.resolver.statistics()["answers_that_lead_inside"] == 1
 
 
-def test_one_such_address_among_others_spoils_the_answer():
+def test_one_such_address_among_others_spoils_the_answer() -> None:
     bench = edns_bench()
     bench.ask("evil.test")
     bench.answer(
@@ -77,14 +72,14 @@ def test_one_such_address_among_others_spoils_the_answer():
 
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "192.168.1.1", "10.9.9.9", "172.16.0.1", "169.254.169.254"])
-def test_block_lists_of_mail_servers_and_private_servers_outside_are_left_alone(address):
+def test_block_lists_of_mail_servers_and_private_servers_outside_are_left_alone(address: str) -> None:
     bench = edns_bench()
     bench.ask("2.0.0.127.zen.test")
     bench.answer(("2.0.0.127.zen.test.", 60, "A", address))
     assert texts(bench.replies[-1]) == {address}
 
 
-def test_the_users_subnets_are_the_sources_alone_to_give():
+def test_the_users_subnets_are_the_sources_alone_to_give() -> None:
     bench = edns_bench()
     bench.resolver._is_inside = lambda address: address.startswith(OURS)
     for address, code in (("10.0.0.9", [15]), ("10.0.1.9", [])):
@@ -93,7 +88,7 @@ def test_the_users_subnets_are_the_sources_alone_to_give():
         assert code_and_errors(bench) == ("NOERROR", code)
 
 
-def test_an_answer_from_before_a_network_was_made_does_not_lead_into_it():
+def test_an_answer_from_before_a_network_was_made_does_not_lead_into_it() -> None:
     """Who knows which subnet comes next could have an answer kept for an hour before."""
     bench = edns_bench()
     bench.ask("evil.test")
@@ -109,7 +104,7 @@ def test_an_answer_from_before_a_network_was_made_does_not_lead_into_it():
     assert [int(option.code) for option in reply.options] == [dns.edns.EDECode.BLOCKED]
 
 
-def test_what_is_hidden_from_a_client_stays_absent_when_it_comes_from_near():
+def test_what_is_hidden_from_a_client_stays_absent_when_it_comes_from_near() -> None:
     """The runtime's resolver gives an address of ours: NXDOMAIN as before, for the name is one of ours."""
     bench = Bench(ONE)
     bench.resolver._is_inside = lambda address: address.startswith(OURS)
@@ -121,7 +116,7 @@ def test_what_is_hidden_from_a_client_stays_absent_when_it_comes_from_near():
         assert bench.replies[-1].answer == []
 
 
-def test_a_late_answer_is_looked_at_as_well():
+def test_a_late_answer_is_looked_at_as_well() -> None:
     bench = Bench([*ONE, ("192.0.2.2", 53)])
     bench.ask()
     bench.run_until(0.2)
@@ -146,7 +141,7 @@ def test_a_late_answer_is_looked_at_as_well():
         ("ipv6hint=::ffff:198.51.100.1", False),
     ],
 )
-def test_hints_are_addresses_as_well(rtype, parameters, leads_inside):
+def test_hints_are_addresses_as_well(rtype: str, parameters: str, leads_inside: bool) -> None:
     bench = edns_bench()
     bench.resolver._is_inside = lambda address: (
         rebinding.is_loopback(address) or rebinding.unmapped(address).startswith(OURS)
@@ -155,11 +150,12 @@ def test_hints_are_addresses_as_well(rtype, parameters, leads_inside):
     bench.answer(("evil.test.", 60, rtype, f"1 www.evil.test. {parameters}"))
     kept = bench.ask("evil.test", rtype)
     for reply in (bench.replies[-1], kept):
+        assert reply is not None
         assert bool(reply.answer) is not leads_inside
         assert [int(option.code) for option in reply.options] == [15] * leads_inside
 
 
-def test_an_alias_of_a_service_has_no_hints():
+def test_an_alias_of_a_service_has_no_hints() -> None:
     bench = edns_bench()
     bench.ask("evil.test", "HTTPS")
     bench.answer(("evil.test.", 60, "HTTPS", "0 www.evil.test."))
@@ -176,25 +172,25 @@ def test_an_alias_of_a_service_has_no_hints():
         b"\0\1\0" + b"\0\4\0\6" + bytes([10, 0, 0, 9]) + b"\0\0",  # an address and a half
     ],
 )
-def test_hints_that_only_a_careless_client_reads_count_too(data):
+def test_hints_that_only_a_careless_client_reads_count_too(data: bytes) -> None:
     assert bytes([10, 0, 0, 9]) in rebinding.hints_untrusted(data)
 
 
 @given(st.binary(max_size=300))
-def test_any_octets_may_stand_in_a_service_record(data):
+def test_any_octets_may_stand_in_a_service_record(data: bytes) -> None:
     assert all(len(address) in {4, 16} for address in rebinding.hints_untrusted(data))
 
 
 class Lookalike(TableSource):
     """Names below `app` look like its own."""
 
-    def lookup(self, wire, rtype, client):
+    def lookup(self, wire: bytes, rtype: int, client: Hashable) -> Found | NoData | NoSuchName | NotOurs:
         if wire.endswith(b"\x03app\x00"):
             return NotOurs(special.empty_zone(b"\x00"))
         return super().lookup(wire, rtype, client)
 
 
-def test_a_name_that_looks_like_the_sources_does_not_leave_the_host():
+def test_a_name_that_looks_like_the_sources_does_not_leave_the_host() -> None:
     bench = Bench(ONE)
     bench.resolver = Resolver(source=Lookalike("mesh.test"), rng=random.Random(1), now=bench.now)
     bench.resolver.set_default_upstreams(ONE)

@@ -17,7 +17,7 @@ def hear(bench: Bench, payload: bytes, client: str = "pihole") -> bytes | None:
     return reply
 
 
-def test_a_loop_is_found_with_the_first_question_that_comes_back():
+def test_a_loop_is_found_with_the_first_question_that_comes_back() -> None:
     bench = Bench(TWO)
     bench.ask("a.test")
     forwarded = dns.message.make_query("a.test", "A").to_wire()  # by a forwarder, with an id of its own
@@ -38,7 +38,7 @@ def test_a_loop_is_found_with_the_first_question_that_comes_back():
     assert bench.resolver.statistics()["upstream_loops"] == 1
 
 
-def test_all_flights_leave_a_server_that_is_proven_to_loop():
+def test_all_flights_leave_a_server_that_is_proven_to_loop() -> None:
     bench = Bench(ONE)
     for number in range(20):
         bench.ask(f"n{number}.test")
@@ -47,7 +47,7 @@ def test_all_flights_leave_a_server_that_is_proven_to_loop():
     assert [reply.rcode() for reply in bench.replies] == [dns.rcode.SERVFAIL] * 20
 
 
-def test_guessing_what_we_ask_proves_nothing():
+def test_guessing_what_we_ask_proves_nothing() -> None:
     """All 2**16 ids of a question under way, with and without EDNS: what proved a loop before."""
     bench = Bench(ONE, max_waiting_per_client=10)
     bench.ask("a.test")
@@ -63,8 +63,8 @@ def test_guessing_what_we_ask_proves_nothing():
     assert texts(bench.replies[0]) == {"192.0.2.9"}
 
 
-def test_a_probes_name_has_64_bits_that_are_drawn_anew_and_go_to_one_server():
-    labels = set()
+def test_a_probes_name_has_64_bits_that_are_drawn_anew_and_go_to_one_server() -> None:
+    labels: set[int] = set()
     for _ in range(20):
         bench = Bench(TWO)
         bench.resolver._forwarder._rng.seed(len(labels))
@@ -78,7 +78,7 @@ def test_a_probes_name_has_64_bits_that_are_drawn_anew_and_go_to_one_server():
     assert max(labels).bit_length() > 60
 
 
-def test_a_probe_is_over_in_two_seconds_and_one_a_minute_is_sent():
+def test_a_probe_is_over_in_two_seconds_and_one_a_minute_is_sent() -> None:
     bench = Bench(ONE)
     for _ in range(50):
         bench.ask("a.test")
@@ -98,7 +98,7 @@ def test_a_probe_is_over_in_two_seconds_and_one_a_minute_is_sent():
     assert "upstream_loops" not in bench.resolver.statistics(), "what comes too late is a stranger's question"
 
 
-def test_a_server_that_answers_the_probe_is_no_loop_and_the_answer_is_nobodys():
+def test_a_server_that_answers_the_probe_is_no_loop_and_the_answer_is_nobodys() -> None:
     bench = Bench(ONE)
     for _ in range(2):
         bench.ask("a.test")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Callable
 
 import dns.edns
 import dns.flags
@@ -12,6 +13,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import pytest
+from dns.message import QueryMessage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from netdns import message, name, rdata
 from netdns.errors import DnsError, FormatError, UsageError
 from netdns.message import Query, Reply
 from netdns.source import RRset
+from tests.dns.world import option, wire_of
 
 label = st.text("abcXYZ019-_", min_size=1, max_size=12).map(str.encode)
 names = st.lists(label, min_size=1, max_size=5).map(name.from_labels)
@@ -40,22 +43,25 @@ address_sets = st.lists(st.binary(min_size=4, max_size=4), min_size=1, max_size=
 sections = st.lists(st.tuples(names, st.one_of(rrsets, address_sets)), max_size=4).map(tuple)
 
 
+rtypes = st.integers(1, 60).filter(lambda rtype: rtype != c.OPT)
+
+
 @st.composite
-def queries(draw) -> tuple[dns.message.Message, Query]:
+def queries(draw: st.DrawFn) -> tuple[dns.message.Message, Query]:
     qname = dns.name.from_wire(draw(names), 0)[0]
-    theirs = dns.message.make_query(qname, draw(st.integers(1, 60).filter(lambda rtype: rtype != c.OPT)))
+    theirs = dns.message.make_query(qname, dns.rdatatype.RdataType.make(draw(rtypes)))
     if draw(st.booleans()):
-        options = [dns.edns.GenericOption(65001, draw(st.binary(max_size=8)))]
+        options = [option(65001, draw(st.binary(max_size=8)))]
         flags = draw(st.sampled_from([0, 0x8000]))
         theirs.use_edns(0, flags, draw(st.integers(0, 65535)), options=options)
     return theirs, message.query_untrusted(theirs.to_wire())
 
 
 @given(queries())
-def test_queries_are_read_as_dnspython_writes_them(pair):
+def test_queries_are_read_as_dnspython_writes_them(pair: tuple[QueryMessage, Query]) -> None:
     theirs, ours = pair
     assert ours.query_id == theirs.id
-    assert ours.name == theirs.question[0].name.to_wire().lower()
+    assert ours.name == wire_of(theirs.question[0].name).lower()
     assert (ours.rtype, ours.rclass) == (theirs.question[0].rdtype, theirs.question[0].rdclass)
     assert (ours.opt is not None) == (theirs.edns >= 0)
     if ours.opt is not None:
@@ -64,7 +70,13 @@ def test_queries_are_read_as_dnspython_writes_them(pair):
 
 
 @given(queries(), sections, sections, st.integers(0, 4095), st.data())
-def test_replies_are_read_back_and_never_too_long(pair, answers, additional, rcode, data):
+def test_replies_are_read_back_and_never_too_long(
+    pair: tuple[QueryMessage, Query],
+    answers: tuple[tuple[bytes, RRset], ...],
+    additional: tuple[tuple[bytes, RRset], ...],
+    rcode: int,
+    data: st.DataObject,
+) -> None:
     query, limit_bytes, turn = pair[1], data.draw(st.integers(512, 1500)), data.draw(st.integers(0, 100))
     rcode = rcode if query.opt else rcode & 0xF
     reply = Reply(rcode, authoritative=True, answers=answers, additional=additional, ede=(18, "no"))
@@ -88,7 +100,9 @@ def test_replies_are_read_back_and_never_too_long(pair, answers, additional, rco
 
 
 @given(queries(), sections)
-def test_what_is_rendered_is_parsed_to_the_same(pair, answers):
+def test_what_is_rendered_is_parsed_to_the_same(
+    pair: tuple[QueryMessage, Query], answers: tuple[tuple[bytes, RRset], ...]
+) -> None:
     query = pair[1]
     reply = Reply(c.NOERROR, answers=answers)
     wire = message.render(query, reply, limit_bytes=65535, our_size_bytes=1232)
@@ -107,7 +121,7 @@ def test_what_is_rendered_is_parsed_to_the_same(pair, answers):
 @given(st.binary(max_size=400))
 @example(bytes(12))
 @example(b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01")
-def test_any_octets_are_a_message_or_a_format_error(payload):
+def test_any_octets_are_a_message_or_a_format_error(payload: bytes) -> None:
     for parse in (message.query_untrusted, message.message_untrusted):
         try:
             parse(payload)
@@ -116,7 +130,9 @@ def test_any_octets_are_a_message_or_a_format_error(payload):
 
 
 @given(queries(), st.data())
-def test_damaged_messages_are_a_message_or_a_format_error(pair, data):
+def test_damaged_messages_are_a_message_or_a_format_error(
+    pair: tuple[QueryMessage, Query], data: st.DataObject
+) -> None:
     query = pair[1]
     reply = Reply(c.NOERROR, answers=data.draw(sections))
     wire = bytearray(message.render(query, reply, limit_bytes=65535, our_size_bytes=1232))
@@ -126,13 +142,13 @@ def test_damaged_messages_are_a_message_or_a_format_error(pair, data):
         message.message_untrusted(bytes(wire))
 
 
-def test_the_question_of_a_query_may_not_be_compressed():
+def test_the_question_of_a_query_may_not_be_compressed() -> None:
     head = struct.pack("!HHHHHH", 1, 0x0100, 1, 0, 0, 0)
     with pytest.raises(FormatError):
         message.query_untrusted(head + b"\x01a\xc0\x04\x00\x01\x00\x01")
 
 
-def test_rotation_turns_the_last_set_only():
+def test_rotation_turns_the_last_set_only() -> None:
     query = message.query_untrusted(dns.message.make_query("a.test", "A").to_wire())
     first = name.from_text("b.test")
     reply = Reply(
@@ -147,7 +163,7 @@ def test_rotation_turns_the_last_set_only():
     assert [rrset[0].to_text() for rrset in theirs.answer] == ["b.test.", "2.0.0.2", "3.0.0.3", "1.0.0.1"]
 
 
-def test_additional_is_dropped_without_a_word():
+def test_additional_is_dropped_without_a_word() -> None:
     query = message.query_untrusted(dns.message.make_query("a.test", "A").to_wire())
     address = RRset(c.A, 5, (b"\x01\0\0\1",))
     glue = tuple((name.from_text(f"{'g' * 40}{number}.test"), address) for number in range(20))
@@ -158,7 +174,7 @@ def test_additional_is_dropped_without_a_word():
     assert 0 < len(theirs.additional) < 20
 
 
-def test_refusal_copies_id_operation_and_recursion_desired():
+def test_refusal_copies_id_operation_and_recursion_desired() -> None:
     payload = struct.pack("!HHHHHH", 77, 0x2900 | 0x0040, 9, 9, 9, 9)
     refusal = message.render_refusal(payload, c.NOTIMP, our_size_bytes=1232)
     assert refusal == struct.pack("!HHHHHH", 77, 0xA984, 0, 0, 0, 0)
@@ -166,7 +182,9 @@ def test_refusal_copies_id_operation_and_recursion_desired():
 
 @given(st.binary(min_size=12, max_size=400), st.sampled_from([c.NOTIMP, c.FORMERR]))
 @example(bytes(4) + b"\x00\x01" + bytes(6) + b"\x01a\x00\x00\x01\x00\x01", c.FORMERR)
-def test_any_octets_can_be_refused_and_no_refusal_is_longer_than_512_octets(payload, rcode):
+def test_any_octets_can_be_refused_and_no_refusal_is_longer_than_512_octets(
+    payload: bytes, rcode: int
+) -> None:
     refusal = message.render_refusal(payload, rcode, our_size_bytes=1232)
     assert len(refusal) <= 12 + 255 + 4 + 11
     theirs = dns.message.from_wire(refusal)
@@ -174,7 +192,12 @@ def test_any_octets_can_be_refused_and_no_refusal_is_longer_than_512_octets(payl
 
 
 @given(queries(), sections, sections, st.data())
-def test_a_truncated_message_may_end_anywhere(pair, answers, authority, data):
+def test_a_truncated_message_may_end_anywhere(
+    pair: tuple[QueryMessage, Query],
+    answers: tuple[tuple[bytes, RRset], ...],
+    authority: tuple[tuple[bytes, RRset], ...],
+    data: st.DataObject,
+) -> None:
     reply = Reply(c.NOERROR, answers=answers, authority=authority)
     wire = bytearray(message.render(pair[1], reply, limit_bytes=65535, our_size_bytes=1232))
     whole = message.message_untrusted(bytes(wire))
@@ -205,7 +228,7 @@ def test_a_truncated_message_may_end_anywhere(pair, answers, authority, data):
         (rdata.hinfo(b"x", b"y"), "HINFO", '"x" "y"'),
     ],
 )
-def test_rdata_agrees_with_dnspython(made, rtype, text):
+def test_rdata_agrees_with_dnspython(made: bytes, rtype: str, text: str) -> None:
     theirs = dns.rdata.from_text("IN", rtype, text)
     assert made == theirs.to_wire()
     assert rdata.soa_minimum_s(rdata.soa(b"\0", b"\0", serial=1, minimum_s=9)) == 9
@@ -214,17 +237,17 @@ def test_rdata_agrees_with_dnspython(made, rtype, text):
 @pytest.mark.parametrize(
     "make", [lambda: rdata.a("::1"), lambda: rdata.aaaa("1.2.3.4"), lambda: rdata.a("x"), rdata.txt]
 )
-def test_rdata_refuses_values_that_do_not_fit(make):
+def test_rdata_refuses_values_that_do_not_fit(make: Callable[[], object]) -> None:
     with pytest.raises(UsageError):
         make()
 
 
-def test_usage_errors_are_value_errors_too():
+def test_usage_errors_are_value_errors_too() -> None:
     assert issubclass(UsageError, ValueError)
     assert issubclass(FormatError, DnsError)
 
 
-def test_extended_error_as_dnspython_reads_it():
+def test_extended_error_as_dnspython_reads_it() -> None:
     query = dns.message.make_query("a.test", "A", use_edns=0)
     reply = Reply(c.REFUSED, ede=(18, "because"))
     wire = message.render(

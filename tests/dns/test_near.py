@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dns.rcode
 import pytest
+from dns.rcode import Rcode
 
 from netdns.resolver import Transport
 from tests.dns.bench import TWO, Bench
@@ -11,7 +14,7 @@ from tests.dns.bench import TWO, Bench
 NEAR = ("127.0.0.11", 53)
 
 
-def near_bench(servers=TWO, **options) -> Bench:
+def near_bench(servers: list[tuple[str, int]] = TWO, **options: Any) -> Bench:
     bench = Bench(servers)
     bench.resolver.set_upstreams("client", near=NEAR, **options)
     return bench
@@ -21,7 +24,7 @@ def asked(bench: Bench) -> list[tuple[float, str]]:
     return [(at, command.server.address) for at, command in bench.sent]
 
 
-def test_a_near_server_is_alone_for_half_of_the_time():
+def test_a_near_server_is_alone_for_half_of_the_time() -> None:
     bench = near_bench()
     bench.ask()
     bench.run_until(10)
@@ -31,7 +34,7 @@ def test_a_near_server_is_alone_for_half_of_the_time():
     assert [reply.rcode() for reply in bench.replies] == [dns.rcode.SERVFAIL]
 
 
-def test_when_nobody_is_near_the_others_are_asked_at_once():
+def test_when_nobody_is_near_the_others_are_asked_at_once() -> None:
     bench = near_bench()
     for _ in range(2):  # and near again first for the next question
         bench.ask()
@@ -50,7 +53,7 @@ def test_when_nobody_is_near_the_others_are_asked_at_once():
         ("printer.local", "A", dns.rcode.NXDOMAIN),
     ],
 )
-def test_names_that_never_leave_are_asked_for_nearby_alone(qname, rtype, rcode):
+def test_names_that_never_leave_are_asked_for_nearby_alone(qname: str, rtype: str, rcode: Rcode) -> None:
     bench = near_bench()
     bench.ask(qname, rtype)
     bench.answer((f"{qname}.", 600, "TXT", "near"))
@@ -61,7 +64,7 @@ def test_names_that_never_leave_are_asked_for_nearby_alone(qname, rtype, rcode):
     assert bench.replies[1].rcode() == rcode
 
 
-def test_a_client_that_may_not_look_outside_may_look_near():
+def test_a_client_that_may_not_look_outside_may_look_near() -> None:
     bench = near_bench(forwarding=False)
     bench.ask()
     bench.answer(("a.test.", 600, "A", "192.0.2.9"))
@@ -72,7 +75,7 @@ def test_a_client_that_may_not_look_outside_may_look_near():
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED])
-def test_a_near_server_without_an_answer_has_the_last_word(rcode):
+def test_a_near_server_without_an_answer_has_the_last_word(rcode: Rcode) -> None:
     bench = near_bench()
     bench.ask()
     bench.answer(rcode=rcode)
@@ -80,7 +83,7 @@ def test_a_near_server_without_an_answer_has_the_last_word(rcode):
     assert len(bench.sent) == 1
 
 
-def test_what_is_said_nearby_is_asked_for_each_time():
+def test_what_is_said_nearby_is_asked_for_each_time() -> None:
     bench = near_bench()
     for number in range(3):
         bench.ask()
@@ -89,7 +92,7 @@ def test_what_is_said_nearby_is_asked_for_each_time():
     assert len(bench.replies) == 3
 
 
-def test_a_near_server_cannot_give_what_the_source_hides():
+def test_a_near_server_cannot_give_what_the_source_hides() -> None:
     bench = near_bench(veiled=lambda address: address.startswith(b"\x0a"))
     for address, rcode in (("192.0.2.9", dns.rcode.NOERROR), ("10.0.0.9", dns.rcode.NXDOMAIN)):
         bench.ask()
@@ -97,12 +100,12 @@ def test_a_near_server_cannot_give_what_the_source_hides():
         assert bench.replies[-1].rcode() == rcode
 
 
-def test_a_near_server_that_is_ourselves_is_tried_again_with_the_next_question():
+def test_a_near_server_that_is_ourselves_is_tried_again_with_the_next_question() -> None:
     bench = near_bench()
     for _ in range(2):
         bench.ask()
-        for own in (bench.sent, bench.probes):
-            payload = own[-1].payload if own is bench.probes else own[-1][1].payload
+        for is_probe in (False, True):
+            payload = (bench.probes[-1] if is_probe else bench.sent[-1][1]).payload
             assert bench.resolver.handle_query(payload, "client", Transport.UDP, "loop", bench.now) is None
             bench.drain()
         bench.answer(("a.test.", 60, "A", "192.0.2.9"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
+from typing import Any
 
 import dns.message
 import dns.rcode
@@ -10,27 +12,33 @@ import dns.rcode
 from netdns import constants as c
 from netdns import name, rdata, special
 from netdns.resolver import Resolver, ResolverConfig, Transport
-from netdns.source import Found, NoData, NotOurs, RRset
+from netdns.source import Found, NoData, NoSuchName, NotOurs, RRset
 from netdns.testing import TableSource
 
 
 class CountingSource(TableSource):
     lookups = 0
 
-    def lookup(self, wire, rtype, client):
+    def lookup(self, wire: bytes, rtype: int, client: Hashable) -> Found | NoData | NoSuchName | NotOurs:
         self.lookups += 1
         return super().lookup(wire, rtype, client)
 
 
-def make(source=None, **options) -> tuple[CountingSource, Resolver]:
+def make(source: CountingSource | None = None, **options: Any) -> tuple[CountingSource, Resolver]:
     source = source or CountingSource("mesh.test")
     source.put("web.mesh.test", c.A, [rdata.a(f"10.0.0.{number}") for number in range(1, 4)])
     return source, Resolver(source=source, rng=random.Random(3), now=0.0, config=ResolverConfig(**options))
 
 
 def ask(
-    resolver: Resolver, qname: str, rtype: str = "A", *, client: str = "c", transport=Transport.UDP, **edns
-):
+    resolver: Resolver,
+    qname: str,
+    rtype: str = "A",
+    *,
+    client: str = "c",
+    transport: Transport = Transport.UDP,
+    **edns: Any,
+) -> dns.message.Message:
     query = dns.message.make_query(qname, rtype, **edns)
     payload = resolver.handle_query(query.to_wire(), client, transport, "t", 1.0)
     resolver.check_invariants()
@@ -40,7 +48,7 @@ def ask(
     return reply
 
 
-def test_the_same_octets_are_answered_without_a_lookup_until_the_version_moves():
+def test_the_same_octets_are_answered_without_a_lookup_until_the_version_moves() -> None:
     source, resolver = make()
     for _ in range(10):
         ask(resolver, "web.mesh.test")
@@ -51,14 +59,14 @@ def test_the_same_octets_are_answered_without_a_lookup_until_the_version_moves()
     assert resolver.statistics()["hot_hits"] == 18
 
 
-def test_clients_do_not_share_finished_answers():
+def test_clients_do_not_share_finished_answers() -> None:
     source, resolver = make()
     source.put("mine.mesh.test", c.A, [rdata.a("10.0.0.8")], client="a")
     assert ask(resolver, "mine.mesh.test", client="a").rcode() == dns.rcode.NOERROR
     assert ask(resolver, "mine.mesh.test", client="b").rcode() == dns.rcode.NXDOMAIN
 
 
-def test_finished_answers_are_bounded_in_number_and_octets():
+def test_finished_answers_are_bounded_in_number_and_octets() -> None:
     source, resolver = make(hot_entries_per_client=8, hot_bytes_per_client=3000)
     source.put("big.mesh.test", c.A, [rdata.a(f"10.0.1.{number}") for number in range(60)])
     for number in range(100):
@@ -67,7 +75,7 @@ def test_finished_answers_are_bounded_in_number_and_octets():
     ask(resolver, "web.mesh.test")
 
 
-def test_a_large_set_by_tcp_is_turned_too():
+def test_a_large_set_by_tcp_is_turned_too() -> None:
     _, resolver = make()
     firsts = {
         ask(resolver, "web.mesh.test", transport=Transport.TCP).answer[0][0].to_text() for _ in range(40)
@@ -75,12 +83,12 @@ def test_a_large_set_by_tcp_is_turned_too():
     assert firsts == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
 
 
-def test_canonical_name_and_glue():
+def test_canonical_name_and_glue() -> None:
     class Aliases:
-        def version(self, client):
+        def version(self, client: Hashable) -> int:
             return 1
 
-        def lookup(self, wire, rtype, client):
+        def lookup(self, wire: bytes, rtype: int, client: Hashable) -> Found:
             target = name.from_text("web.mesh.test")
             if rtype == c.SRV:
                 srv = RRset(c.SRV, 5, (rdata.srv(0, 0, 80, target),))
@@ -97,7 +105,7 @@ def test_canonical_name_and_glue():
     assert [rrset.to_text() for rrset in reply.additional] == ["web.mesh.test. 5 IN A 10.0.0.1"]
 
 
-def test_reverse_zones_cut_inside_a_label():
+def test_reverse_zones_cut_inside_a_label() -> None:
     inside = (
         "0.0.16.172.in-addr.arpa",
         "1.1.31.172.in-addr.arpa",

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import dns.message
 import dns.rcode
 import pytest
+from dns.rcode import Rcode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netdns.forward import UpstreamQuery
 from netdns.resolver import Transport
 from netdns.testing import ReceivedQuery
 from tests.dns.bench import TWO, Bench, question_of
+from tests.dns.conftest import Play
 from tests.dns.world import World, respond, respond_to, texts
 
 SOA = ("test.", 900, "SOA", "ns.test. who.test. 1 2 3 4 900")
 THREE = [*TWO, ("192.0.2.3", 53)]
+T = TypeVar("T")
 DEAD = None
 """In place of a server's delay."""
 
 
-def found(query):
+def found(query: UpstreamQuery) -> list[tuple[str, int, str, str]]:
     return [(question_of(query), 300, "A", "10.0.0.1")]
 
 
 class Network:
     """Plays a scenario: each server answers after its delay, with a record or a denial."""
 
-    def __init__(self, servers=TWO, **options) -> None:
+    def __init__(self, servers: list[tuple[str, int]] = TWO, **options: float) -> None:
         self.bench = Bench(servers, **options)
         self.delays: dict[str, float | None] = {}
         self.says: dict[str, str] = {}
@@ -83,7 +89,7 @@ class Network:
             case "failed":
                 self.bench.answer(rcode=dns.rcode.SERVFAIL, index=index)
 
-    def ask(self, qname: str = "a.test"):
+    def ask(self, qname: str = "a.test") -> tuple[dns.message.Message, float]:
         """Return the reply and how long it took."""
         before, started = len(self.bench.replies), self.bench.now
         direct = self.bench.ask(qname)
@@ -96,7 +102,9 @@ class Network:
         return self.bench.replies[-1], round(self.bench.now - started, 3)
 
 
-def inside_and_outside(first_delay, second_delay=0.001, says="denied") -> Network:
+def inside_and_outside(
+    first_delay: float | None, second_delay: float | None = 0.001, says: str = "denied"
+) -> Network:
     network = Network()
     network.delays = {"1": first_delay, "2": second_delay}
     network.says = {"1": "found", "2": says}
@@ -105,7 +113,7 @@ def inside_and_outside(first_delay, second_delay=0.001, says="denied") -> Networ
 
 @pytest.mark.parametrize("denial", ["denied", "empty"])
 @pytest.mark.parametrize("delay", [0.06, 0.12, 0.3, 1.0, 2.9, 4.2])
-def test_a_slow_first_server_that_knows_wins_over_one_that_denies(delay, denial):
+def test_a_slow_first_server_that_knows_wins_over_one_that_denies(delay: float, denial: str) -> None:
     network = inside_and_outside(delay, says=denial)
     for number in range(8):
         reply, took = network.ask(f"n{number}.test")
@@ -114,7 +122,7 @@ def test_a_slow_first_server_that_knows_wins_over_one_that_denies(delay, denial)
         assert took == delay
 
 
-def test_a_first_server_that_was_slow_is_believed_when_it_is_fast_again():
+def test_a_first_server_that_was_slow_is_believed_when_it_is_fast_again() -> None:
     network = inside_and_outside(0.1)
     for number in range(10):
         network.ask(f"s{number}.test")
@@ -124,7 +132,7 @@ def test_a_first_server_that_was_slow_is_believed_when_it_is_fast_again():
         assert texts(reply) == {"10.0.0.1"}, number
 
 
-def test_lost_packets_of_the_first_server_lose_no_names():
+def test_lost_packets_of_the_first_server_lose_no_names() -> None:
     network = inside_and_outside(0.002)
     for number in range(50):
         network.delays["1"] = DEAD if number % 3 == 0 else 0.002
@@ -135,7 +143,7 @@ def test_lost_packets_of_the_first_server_lose_no_names():
     assert [texts(reply) for reply in network.bench.replies] == [{"10.0.0.1"}] * 50
 
 
-def test_a_later_servers_record_is_brought_forward_and_gives_way():
+def test_a_later_servers_record_is_brought_forward_and_gives_way() -> None:
     network = inside_and_outside(0.4)
     network.says = {"1": "denied", "2": "found"}
     reply, took = network.ask()
@@ -146,7 +154,7 @@ def test_a_later_servers_record_is_brought_forward_and_gives_way():
     assert len(network.bench.sent) == 2
 
 
-def test_a_denial_covers_for_a_server_that_fails_and_is_not_kept_for_long():
+def test_a_denial_covers_for_a_server_that_fails_and_is_not_kept_for_long() -> None:
     network = inside_and_outside(0.15)
     network.says["1"] = "failed"
     reply, took = network.ask()
@@ -157,7 +165,7 @@ def test_a_denial_covers_for_a_server_that_fails_and_is_not_kept_for_long():
     assert texts(network.ask()[0]) == {"10.0.0.1"}
 
 
-def test_a_denial_of_the_first_server_counts_at_once_and_fully():
+def test_a_denial_of_the_first_server_counts_at_once_and_fully() -> None:
     network = inside_and_outside(0.002, says="found")
     network.says["1"] = "denied"
     reply, took = network.ask()
@@ -166,7 +174,7 @@ def test_a_denial_of_the_first_server_counts_at_once_and_fully():
     assert len(network.bench.sent) == 1
 
 
-def test_a_dead_first_server_costs_denials_once_and_records_one_hedge():
+def test_a_dead_first_server_costs_denials_once_and_records_one_hedge() -> None:
     network = inside_and_outside(DEAD, says="found")
     assert network.ask("r0.test")[1] == 0.101
     for number in range(1, 20):
@@ -181,7 +189,7 @@ def test_a_dead_first_server_costs_denials_once_and_records_one_hedge():
     assert len([one for one in network.bench.sent if one[1].server.address[-1] == "1"]) == 1
 
 
-def test_questions_that_no_server_answers_do_not_make_a_server_count_as_dead():
+def test_questions_that_no_server_answers_do_not_make_a_server_count_as_dead() -> None:
     """One container asks for a zone whose own servers are dead, and nothing else is asked meanwhile."""
     network = inside_and_outside(7.0)  # the first is alive: it answers checks, and this zone's names too late
     for number in range(10):
@@ -193,7 +201,7 @@ def test_questions_that_no_server_answers_do_not_make_a_server_count_as_dead():
     assert network.bench.checks
 
 
-def test_a_dead_first_server_is_found_back_and_its_names_with_it():
+def test_a_dead_first_server_is_found_back_and_its_names_with_it() -> None:
     network = inside_and_outside(DEAD)
     network.ask("n.test")
     network.run(9.0)
@@ -205,7 +213,7 @@ def test_a_dead_first_server_is_found_back_and_its_names_with_it():
         assert texts(reply) == {"10.0.0.1"}, "the question that learns that it is back has its answer already"
 
 
-def test_a_dead_first_server_delays_one_denial_in_five_seconds_by_half_a_second():
+def test_a_dead_first_server_delays_one_denial_in_five_seconds_by_half_a_second() -> None:
     network = inside_and_outside(DEAD)
     network.ask("n.test")
     taken = []
@@ -215,7 +223,7 @@ def test_a_dead_first_server_delays_one_denial_in_five_seconds_by_half_a_second(
     assert sorted(taken)[-3:] == [0.001, 0.5, 0.5]
 
 
-def test_when_all_servers_come_back_at_once_the_first_is_believed():
+def test_when_all_servers_come_back_at_once_the_first_is_believed() -> None:
     network = inside_and_outside(DEAD, DEAD)
     for number in range(4):
         assert network.ask(f"n{number}.test")[0].rcode() == dns.rcode.SERVFAIL
@@ -223,7 +231,7 @@ def test_when_all_servers_come_back_at_once_the_first_is_believed():
     assert texts(network.ask("back.test")[0]) == {"10.0.0.1"}
 
 
-def test_a_late_answer_is_there_for_the_next_try():
+def test_a_late_answer_is_there_for_the_next_try() -> None:
     network = inside_and_outside(6.0, DEAD)
     assert network.ask()[0].rcode() == dns.rcode.SERVFAIL
     network.run(6.1)
@@ -233,7 +241,7 @@ def test_a_late_answer_is_there_for_the_next_try():
 
 @pytest.mark.parametrize("code", [dns.rcode.FORMERR, dns.rcode.NOTIMP])
 @pytest.mark.parametrize("bare", [True, False])
-def test_a_server_without_edns_is_asked_again_without(code, bare):
+def test_a_server_without_edns_is_asked_again_without(code: Rcode, bare: bool) -> None:
     bench = Bench(TWO)
     bench.ask("a.test")
     query = bench.sent[-1][1]
@@ -250,7 +258,7 @@ def test_a_server_without_edns_is_asked_again_without(code, bare):
     assert bench.sent[-1][1].payload[11] == 0, "remembered"
 
 
-def test_a_server_that_refuses_with_and_without_edns_is_not_remembered_as_one_without():
+def test_a_server_that_refuses_with_and_without_edns_is_not_remembered_as_one_without() -> None:
     bench = Bench(TWO)
     bench.ask("a.test")
     bench.answer(rcode=dns.rcode.NOTIMP)
@@ -265,16 +273,20 @@ delays = st.sampled_from([0.001, 0.03, 0.11, 0.4, 1.3, DEAD])
 words = st.sampled_from(["found", "denied", "empty", "failed"])
 
 
+def three_of(one: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
+    return st.lists(one, min_size=3, max_size=3)
+
+
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(delays, delays, delays, words, words, words, st.floats(0, 7)), min_size=1, max_size=8)
-)
-def test_a_denial_never_wins_over_an_earlier_server_that_has_not_failed(rows):
+@given(st.lists(st.tuples(three_of(delays), three_of(words), st.floats(0, 7)), min_size=1, max_size=8))
+def test_a_denial_never_wins_over_an_earlier_server_that_has_not_failed(
+    rows: list[tuple[list[float | None], list[str], float]],
+) -> None:
     """Whatever the servers did before: what the first one knows that answers at all, no later one denies."""
     network = Network(THREE, failure_ttl_s=0.0)
-    for number, (*row, pause) in enumerate(rows):
-        network.delays = dict(zip("123", row[:3], strict=True))
-        network.says = dict(zip("123", row[3:], strict=True))
+    for number, (delays_s, says, pause) in enumerate(rows):
+        network.delays = dict(zip("123", delays_s, strict=True))
+        network.says = dict(zip("123", says, strict=True))
         alive = [one for one in "123" if network.delays[one] is not DEAD and network.says[one] != "failed"]
         was_down = network.bench.is_down(alive[0]) if alive else True
         reply, took = network.ask(f"n{number}.test")
@@ -284,7 +296,7 @@ def test_a_denial_never_wins_over_an_earlier_server_that_has_not_failed(rows):
         network.run(network.bench.now - 1000 + pause)
 
 
-def test_a_slow_first_server_wins_with_real_sockets(play):
+def test_a_slow_first_server_wins_with_real_sockets(play: Play) -> None:
     """First a look-up as a libc with the same two servers does it: the first alone. Then ours."""
 
     async def scenario(world: World) -> None:

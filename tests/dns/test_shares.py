@@ -7,7 +7,7 @@ from collections import Counter
 import dns.message
 import dns.rcode
 
-from netdns.resolver import Resolver, Transport
+from netdns.resolver import Resolver, Transport, UpstreamQuery
 from tests.dns.bench import ONE, Bench, question_of
 from tests.dns.world import texts
 
@@ -17,7 +17,7 @@ FLIGHTS = 512
 class Crowd:
     """Many clients of one resolver whose one server is silent but for what is answered by hand."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, **options: int) -> None:
         self.bench = Bench(ONE, **options)
         self.resolver: Resolver = self.bench.resolver
         self.replies: dict[str, Counter[str]] = {}
@@ -38,7 +38,7 @@ class Crowd:
             message = dns.message.from_wire(reply.payload)
             code = dns.rcode.to_text(message.rcode())
             self.replies.setdefault(str(reply.client), Counter())[code] += 1
-        self.bench.sent += [(0.0, one) for one in output.upstream if type(one).__name__ == "UpstreamQuery"]
+        self.bench.sent += [(0.0, one) for one in output.upstream if isinstance(one, UpstreamQuery)]
 
     def answer(self, qname: str) -> None:
         """The server answers a question at last, and all turns are taken."""
@@ -57,7 +57,7 @@ class Crowd:
         return self.resolver.statistics()["flights"]
 
 
-def test_a_client_that_asks_for_a_silent_zone_leaves_the_others_their_flights():
+def test_a_client_that_asks_for_a_silent_zone_leaves_the_others_their_flights() -> None:
     crowd = Crowd()
     for second in range(4):
         for number in range(50):
@@ -77,13 +77,13 @@ def test_a_client_that_asks_for_a_silent_zone_leaves_the_others_their_flights():
     assert crowd.resolver.statistics()["cache_entries"] == 1, "what was crowded out has not failed"
 
 
-def test_one_client_does_not_take_all_flights_even_when_it_is_alone():
+def test_one_client_does_not_take_all_flights_even_when_it_is_alone() -> None:
     crowd = Crowd()
     codes = Counter(crowd.ask("hog", f"x{number}.test") for number in range(300))
     assert codes == {None: 128, "SERVFAIL": 172}
 
 
-def test_a_flight_that_others_joined_goes_on_for_them():
+def test_a_flight_that_others_joined_goes_on_for_them() -> None:
     crowd = Crowd(max_flights=4, max_flights_per_client=4)
     for number in range(4):
         crowd.ask("hog", f"x{number}.test")
@@ -97,7 +97,7 @@ def test_a_flight_that_others_joined_goes_on_for_them():
     assert crowd.replies["victim"] == {"NOERROR": 1}
 
 
-def test_two_hundred_askers_of_one_question_are_all_answered():
+def test_two_hundred_askers_of_one_question_are_all_answered() -> None:
     for clients in (["one"] * 200, [f"c{number}" for number in range(200)]):
         crowd = Crowd()
         assert [crowd.ask(client, "a.test") for client in clients] == [None] * 200
@@ -106,7 +106,7 @@ def test_two_hundred_askers_of_one_question_are_all_answered():
         assert sum(counter["NOERROR"] for counter in crowd.replies.values()) == 200
 
 
-def test_those_who_joined_are_answered_a_few_at_a_time():
+def test_those_who_joined_are_answered_a_few_at_a_time() -> None:
     crowd = Crowd(answers_a_turn=10)
     for _ in range(25):
         crowd.ask("one", "a.test")
@@ -121,7 +121,7 @@ def test_those_who_joined_are_answered_a_few_at_a_time():
     crowd.resolver.check_invariants()
 
 
-def test_waiting_is_bounded_and_the_bound_is_shared():
+def test_waiting_is_bounded_and_the_bound_is_shared() -> None:
     crowd = Crowd(max_waiting=100, max_waiting_per_client=80)
     codes = Counter(crowd.ask("hog", "a.test") for _ in range(90))
     assert codes == {None: 80, "SERVFAIL": 10}
@@ -133,7 +133,7 @@ def test_waiting_is_bounded_and_the_bound_is_shared():
     assert crowd.ask("hog", "b.test") is None, "all of it is free again"
 
 
-def test_a_forgotten_client_holds_no_place_when_its_flights_have_ended():
+def test_a_forgotten_client_holds_no_place_when_its_flights_have_ended() -> None:
     crowd = Crowd(max_waiting=4, max_waiting_per_client=4)
     for _ in range(4):
         crowd.ask("gone", "a.test")
@@ -143,7 +143,7 @@ def test_a_forgotten_client_holds_no_place_when_its_flights_have_ended():
     assert [crowd.ask("next", "b.test") for _ in range(4)] == [None] * 4
 
 
-def test_the_answer_to_a_shared_question_is_the_same_for_all_who_asked_differently():
+def test_the_answer_to_a_shared_question_is_the_same_for_all_who_asked_differently() -> None:
     crowd = Crowd()
     assert crowd.ask("one", "A.test") is None
     assert crowd.ask("two", "a.TEST") is None

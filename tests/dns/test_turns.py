@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import dns.message
 import pytest
 import trio
 import trio.testing
 
+from netdns.config import Transport
 from netdns.resolver import Resolver
 from netdns.server import Server
 from netdns.testing import listening_pair
@@ -44,10 +47,17 @@ class Watched(Resolver):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(source=make_source(), rng=random.Random(1), now=clock.now)
-        self.order: list[str] = []
-        self.hook = lambda client: None
+        self.order: list[Hashable] = []
+        self.hook: Callable[[Hashable], None] = lambda client: None
 
-    def handle_query(self, payload, client, transport, reply_token, now):
+    def handle_query(
+        self,
+        payload: bytes,
+        client: Hashable,
+        transport: Transport,
+        reply_token: Hashable,
+        now: float,
+    ) -> bytes | None:
         self.order.append(client)
         self.hook(client)
         return super().handle_query(payload, client, transport, reply_token, now)
@@ -58,7 +68,7 @@ class Stage:
         clock = Clock()
         self.resolver = Watched(clock)
         self.server = Server(self.resolver, clock=clock)
-        self.addresses = {}
+        self.addresses: dict[str, tuple[str, int]] = {}
 
     def listen(self, client: str) -> tuple[str, int]:
         udp, tcp = listening_pair()
@@ -66,13 +76,13 @@ class Stage:
         self.addresses[client] = udp.getsockname()
         return self.addresses[client]
 
-    async def between(self, floods, after: int) -> int:
+    async def between(self, floods: Callable[..., Any], after: int) -> int:
         """How many queries are answered between the moment when `victim` asks, after so many, and its answer."""
         self.listen("victim")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as victim:
             victim.connect(self.addresses["victim"])
 
-            def hook(client: str) -> None:
+            def hook(client: Hashable) -> None:
                 if len(self.resolver.order) == after:
                     victim.send(QUERY)
 
@@ -88,7 +98,7 @@ class Stage:
 
 
 @pytest.mark.parametrize("clients", [1, 5])
-def test_a_flood_of_datagrams_waits_for_its_turn(clients):
+def test_a_flood_of_datagrams_waits_for_its_turn(clients: int) -> None:
     stage = Stage()
     senders = []
     for number in range(clients):
@@ -108,7 +118,7 @@ def test_a_flood_of_datagrams_waits_for_its_turn(clients):
 
 
 @pytest.mark.parametrize("connections", [1, 10])
-def test_a_flood_by_streams_waits_for_its_turn(connections):
+def test_a_flood_by_streams_waits_for_its_turn(connections: int) -> None:
     stage = Stage()
     address = stage.listen("hog")
 
@@ -124,7 +134,7 @@ def test_a_flood_by_streams_waits_for_its_turn(connections):
     assert trio.run(stage.between, floods, 3) <= 8
 
 
-def test_turns_share_one_round():
+def test_turns_share_one_round() -> None:
     now = [0.0]
     turns = Turns(lambda: now[0])
     assert turns.begin() == TURN_S
@@ -136,16 +146,18 @@ def test_turns_share_one_round():
     assert turns.length_s() == TURN_S / 2
 
 
-def test_a_listener_that_is_closed_while_its_socket_is_readable_leaves_nothing_behind(monkeypatch):
+def test_a_listener_that_is_closed_while_its_socket_is_readable_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its task has been woken already, so cancelling it comes too late."""
     stage = Stage()
     real = trio.lowlevel.wait_readable
 
-    async def wait_readable(sock):
+    async def wait_readable(sock: socket.socket) -> None:
         await real(sock)
         stage.server.remove_listener("gone")
 
-    async def main():
+    async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.server.run)
             await trio.testing.wait_all_tasks_blocked()

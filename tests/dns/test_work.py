@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from fakes.work import TooMuchWorkError, instructions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from netdns import message, name, opaque, rebinding
 from netdns.errors import FormatError
 from netdns.resolver import Resolver, Transport
 from netdns.testing import TableSource
+from tests.fakes.work import TooMuchWorkError, instructions_of
 
 PER_OCTET = 50
 """A record of 11 octets takes 230 instructions, a label of two octets 50."""
@@ -120,7 +120,9 @@ def read_as_the_doctors(payload: bytes) -> None:
         (read_as_the_doctors, UDP_BYTES, RESPONSE),
     ],
 )
-def test_an_answer_costs_what_its_octets_cost_however_they_point(case, read, size, flags):
+def test_an_answer_costs_what_its_octets_cost_however_they_point(
+    case: str, read: Callable[[bytes], None], size: int, flags: int
+) -> None:
     owners, store = WORST[case]
     if len(store) > size - 200:
         store = store[: size - 200]
@@ -157,11 +159,11 @@ def woven(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=60, deadline=None)
 @given(woven())
-def test_names_that_point_anywhere_cost_what_their_octets_cost(payload):
+def test_names_that_point_anywhere_cost_what_their_octets_cost(payload: bytes) -> None:
     instructions_of(parse, message.message_untrusted, payload, most=2000 + PER_OCTET * len(payload))
 
 
-def test_many_questions_cost_what_their_octets_cost():
+def test_many_questions_cost_what_their_octets_cost() -> None:
     count = (TCP_BYTES - 12) // 6
     body = LONGEST + b"\x00\x01\x00\x01" + (pointer(12) + b"\x00\x01\x00\x01") * count
     payload = struct.pack("!HHHHHH", 1, RESPONSE, count, 0, 0, 0) + body[: TCP_BYTES - 12]
@@ -185,7 +187,7 @@ def opt(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("case", WORST)
 @pytest.mark.parametrize("size", [UDP_BYTES, TCP_BYTES])
-def test_a_query_costs_the_same_whatever_its_length(case, size):
+def test_a_query_costs_the_same_whatever_its_length(case: str, size: int) -> None:
     """Refused ones too, and those of other operations."""
     owners, store = WORST[case]
     for section in (1, 2, 3):
@@ -193,7 +195,7 @@ def test_a_query_costs_the_same_whatever_its_length(case, size):
             asked(filled(size, flags, owners, store[: size - 200], section))
 
 
-def test_the_worst_query_that_is_not_refused():
+def test_the_worst_query_that_is_not_refused() -> None:
     options = struct.pack("!HHH", 65001, 2, 0) * 64
     far = TCP_BYTES - 1000
     signature = record(b"\x01b" * 60 + pointer(12 + 126), bytes(far), c.TSIG)
@@ -203,7 +205,7 @@ def test_the_worst_query_that_is_not_refused():
         asked(payload)
 
 
-def test_options_of_one_opt_are_bounded():
+def test_options_of_one_opt_are_bounded() -> None:
     within = query(QUESTION + opt(bytes(4) * 64), 1, 0, 0, 1)
     beyond = query(QUESTION + opt(bytes(4) * 16_000), 1, 0, 0, 1)
     assert message.query_untrusted(within).opt is not None
@@ -215,20 +217,20 @@ def test_options_of_one_opt_are_bounded():
 @pytest.mark.parametrize(
     "counts", [(1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 3), (1, 65535, 65535, 65535)], ids=str
 )
-def test_a_query_with_records_that_no_query_has_is_refused(counts):
+def test_a_query_with_records_that_no_query_has_is_refused(counts: tuple[int, ...]) -> None:
     payload = query(QUESTION + record(b"\x00") * 3, *counts)
     with pytest.raises(FormatError, match="queries do not have"):
         message.query_untrusted(payload)
 
 
-def test_a_question_about_a_difference_of_zones_may_name_the_one_that_is_there():
+def test_a_question_about_a_difference_of_zones_may_name_the_one_that_is_there() -> None:
     body = b"\x01a\x00\x00\xfb\x00\x01" + record(pointer(12), b"\x00" * 22, c.SOA)
     assert message.query_untrusted(query(body, 1, 0, 1, 0)).rtype == c.IXFR
     with pytest.raises(FormatError):
         message.query_untrusted(query(body + record(b"\x00"), 1, 0, 2, 0))
 
 
-def test_a_client_that_takes_little_of_a_large_answer_costs_little():
+def test_a_client_that_takes_little_of_a_large_answer_costs_little() -> None:
     rows = bytes(range(4)) * 1
     payload = filled(TCP_BYTES, RESPONSE, same(12), rows, section=1)
     answer, _ = opaque.answer_untrusted(payload, QUESTION, max_ttl_s=3600, max_negative_ttl_s=900)
@@ -241,7 +243,7 @@ def test_a_client_that_takes_little_of_a_large_answer_costs_little():
     instructions_of(relay, most=5000)
 
 
-def test_hints_cost_what_their_octets_cost_and_their_number_is_bounded():
+def test_hints_cost_what_their_octets_cost_and_their_number_is_bounded() -> None:
     """In one record and in many, and with parameters of no octets at all."""
     different = b"".join(struct.pack("!I", number) for number in range(15_000))
     same_again = bytes([192, 0, 2, 1]) * 15_000
@@ -278,7 +280,7 @@ def test_hints_cost_what_their_octets_cost_and_their_number_is_bounded():
     assert len(fits.addresses) == rebinding.MAX_HINTS
 
 
-def test_the_counting_counts():
+def test_the_counting_counts() -> None:
     def loop(times: int) -> None:
         for _ in range(times):
             pass
@@ -289,7 +291,7 @@ def test_the_counting_counts():
         instructions_of(loop, 1000, most=500)
 
 
-def test_a_name_has_at_most_sixteen_pointers():
+def test_a_name_has_at_most_sixteen_pointers() -> None:
     for links, fits in ((16, True), (17, False)):
         wire = bytes(STORE_AT) + chain(links)
         at = len(wire) - 2

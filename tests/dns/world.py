@@ -153,6 +153,16 @@ async def receive_message(stream: trio.SocketStream) -> dns.message.Message:
     return dns.message.from_wire(data[2:])
 
 
+def option(code: int, data: bytes) -> dns.edns.Option:
+    return dns.edns.GenericOption(dns.edns.OptionType.make(code), data)
+
+
+def wire_of(name: dns.name.Name) -> bytes:
+    wire = name.to_wire()
+    assert wire is not None
+    return wire
+
+
 def texts(message: dns.message.Message) -> set[str]:
     """The data of the ANSWER section."""
     return {item.to_text() for rrset in message.answer for item in rrset}
@@ -183,7 +193,7 @@ def respond_to(
     query = dns.message.from_wire(heard.payload)
     message = dns.message.make_response(query, recursion_available=True)
     message.flags |= flags
-    message.set_rcode(rcode)
+    message.set_rcode(dns.rcode.Rcode.make(rcode))
     for section, rows in ((message.answer, records), (message.authority, authority)):
         for owner, ttl, rtype, data in rows:
             section.append(dns.rrset.from_text(owner, ttl, "IN", rtype, data))
