@@ -9,6 +9,7 @@ Each lab has a folder of its own, so tests of two checkouts can run side by side
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -18,10 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness.namespaces import Namespace, NamespaceFactory, join_by_cable, throwaway_namespaces
 from hypothesis import HealthCheck, settings
 from netlab.lab import Lab
 
 _numbers = itertools.count(1)
+GROUP_MARKS = ("lab", "boot", "runtimes", "kernel", "interop")
 
 EXPLORING, SAME = "exploring", "same"
 """`--hypothesis-profile`: other examples each time, or, ordinarily, the same ones, so that a change answers for
@@ -48,6 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(restore)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For a group of tests, `.ci/tests` collects only the files that name one of its marks: no test may be missed."""
+    text_of = functools.cache(lambda path: path.read_text(encoding="utf-8"))
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name in GROUP_MARKS and f"mark.{mark.name}" not in text_of(item.path):
+                raise pytest.UsageError(f"{item.path} does not name the mark {mark.name!r} of {item.name}")
+
+
 def _interrupt(*_: object) -> None:
     # Once: a second one must not interrupt the fixtures. A handler, not SIG_IGN, which children would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -62,6 +74,20 @@ def churn_seed(pytestconfig: pytest.Config) -> str:
     seed = os.environ.get("NETAGENT_CHURN_SEED", ordinary)
     print(f"NETAGENT_CHURN_SEED={seed} does the same again")
     return seed
+
+
+@pytest.fixture
+def namespaces() -> Iterator[NamespaceFactory]:
+    with throwaway_namespaces() as make:
+        yield make
+
+
+@pytest.fixture
+def wire(namespaces: NamespaceFactory) -> tuple[Namespace, Namespace]:
+    """Two namespaces joined by a cable: 192.0.2.1 and 192.0.2.2."""
+    first, second = namespaces("h1"), namespaces("h2")
+    join_by_cable(first, second)
+    return first, second
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from kernel.overlay import PORT, Namespace
+from harness.datapath import PORT
+from harness.namespaces import Namespace
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 

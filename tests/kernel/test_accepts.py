@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
-from kernel.overlay import Namespace, NamespaceFactory
-from kernel.two_hosts import (
-    ADDRESSES,
+from harness.datapath import ADDRESSES, answers, open_overlay
+from harness.docker_user_chain import (
     accepts_of,
-    answers,
     ensure_accepts,
     keeping_accepts,
-    open_overlay,
     remove_accepts,
     wait_for_accepts,
 )
+from harness.namespaces import Namespace, NamespaceFactory, make_bridge, make_veth
 
 from netagent.integrations.docker import docker_user_chain
 
@@ -71,13 +69,8 @@ def test_what_the_host_routes_is_not_let_through(namespaces: NamespaceFactory) -
     host, left, right = namespaces("h"), namespaces("c1"), namespaces("c2")
     host.run("sysctl -qw net.ipv4.ip_forward=1")
     for number, container in enumerate((left, right), start=1):
-        host.run(f"ip link add na-00000{number} type bridge")
-        host.run(f"ip link set na-00000{number} up")
-        host.run(f"ip addr add 10.7.{number}.1/24 dev na-00000{number}")
-        host.run(f"ip link add nv{number} type veth peer name eth0 netns {container.name}")
-        host.run(f"ip link set nv{number} master na-00000{number} up")
-        container.run(f"ip addr add 10.7.{number}.2/24 dev eth0")
-        container.run("ip link set eth0 up")
+        make_bridge(host, f"na-00000{number}", f"10.7.{number}.1/24")
+        make_veth(host, f"nv{number}", container, f"10.7.{number}.2/24", bridge=f"na-00000{number}")
         container.run(f"ip route add default via 10.7.{number}.1")
     left.run("ping -c1 -w5 10.7.2.2")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 import trio
-from kernel.overlay import Namespace, NamespaceFactory, await_passing, wait_until
+from harness.namespaces import Namespace, NamespaceFactory, make_veth, wait_until
 
 from netagent.datapath.endpoint.gratuitous_arp import announcement
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
@@ -26,16 +26,9 @@ def neighbours(namespace: Namespace) -> dict[str, str]:
 @pytest.mark.parametrize("state", ["reachable", "stale"])
 def test_an_entry_is_changed_and_none_is_made(namespaces: NamespaceFactory, state: str) -> None:
     host, box = namespaces("h"), namespaces("c")
-    host.run(f"ip link add nv00000001 type veth peer name eth0 netns {box.name}")
-    for namespace, device in ((host, "nv00000001"), (box, "eth0")):
-        namespace.run(f"sysctl -qw net.ipv6.conf.{device}.accept_dad=0")
-        namespace.run(f"ip link set {device} up")
-    for address in ("10.66.0.1/24", "fd66::1/64"):
-        box.run(f"ip address add {address} dev eth0 nodad")
+    make_veth(host, "nv00000001", box, "10.66.0.1/24", "fd66::1/64")
     for address in ("10.66.0.9", "fd66::9"):
         box.run(f"ip neigh add {address} lladdr {OLD} nud {state} dev eth0")
-    await_passing(host, "nv00000001")
-    await_passing(box, "eth0", "fd66::1")
 
     async def main() -> None:
         with opened_netns(host.path) as fd:

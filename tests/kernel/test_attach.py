@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.overlay import (
+from harness.datapath import (
     MTU_BYTES,
     VNI,
     Host,
-    Namespace,
-    NamespaceFactory,
     desired_of,
     endpoint,
     netns_of,
@@ -27,8 +25,8 @@ from kernel.overlay import (
     open_host,
     program,
     seen_from_elsewhere,
-    wait_until,
 )
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.endpoint.link_delete import LinkDeletion
 from netagent.datapath.endpoint.netns import (

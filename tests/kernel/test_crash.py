@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel.overlay import Namespace, NamespaceFactory
+from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, peer_name, veth_name, vni_of, vxlan_name
 

@@ -9,23 +9,21 @@ from dataclasses import replace
 
 import pytest
 import trio
-from kernel.overlay import (
+from harness.datapath import (
     CLUSTER,
     MTU_BYTES,
     NETWORK,
     PORT,
     VNI,
     Host,
-    Namespace,
-    NamespaceFactory,
     desired_of,
     endpoint,
     network,
     open_host,
     program,
     seen_from_elsewhere,
-    wait_until,
 )
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.daemon.memory import keep_collections_short
 from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import trio
-from kernel.overlay import Namespace, wait_until
+from harness.namespaces import Namespace, wait_until
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.model.ids import HostId

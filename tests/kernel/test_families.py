@@ -8,21 +8,20 @@ from dataclasses import replace
 
 import pytest
 import trio
-from kernel.eavesdropping import CABLE, packets_at, questions
-from kernel.guarded import guarding
-from kernel.overlay import (
+from harness.datapath import (
+    MTU_BYTES,
     PORT,
     VNI,
-    Namespace,
-    NamespaceFactory,
     desired_of,
     endpoint,
     network,
     open_host,
     program,
     seen_from_elsewhere,
-    wait_until,
 )
+from harness.firewall import guarding
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
+from kernel.eavesdropping import CABLE, packets_at, questions
 
 from netagent.datapath.reconcile.desired import device_mac
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
-from kernel.overlay import Namespace, NamespaceFactory, wait_until
+from harness.firewall import Netfilter, bridge, give, guarding, plug, tables_of
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork

@@ -13,15 +13,8 @@ from fakes.agent_host import AgentHost
 from fakes.registry import N1
 from fakes.registry import network as network_record
 from fakes.virtual import ending
-from kernel.overlay import (
-    Host,
-    Namespace,
-    NamespaceFactory,
-    desired_of,
-    open_host,
-    program,
-    wait_until,
-)
+from harness.datapath import Host, desired_of, open_host, program
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.guest_watch import GuestNews

@@ -13,8 +13,15 @@ import sys
 
 import pytest
 import trio
-from kernel.guarded import Netfilter, bridge, guarding, plug
-from kernel.overlay import Namespace, NamespaceFactory, await_passing, wait_until
+from harness.datapath import MTU_BYTES, VNI, desired_of, endpoint, network, open_host, program
+from harness.firewall import Netfilter, bridge, guarding, plug
+from harness.namespaces import (
+    Namespace,
+    NamespaceFactory,
+    add_addresses,
+    make_veth,
+    wait_until,
+)
 
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 
@@ -85,12 +92,10 @@ class Tap:
 
 def two_networks(host: Namespace, web: Namespace, cli: Namespace, far: Namespace) -> None:
     """On a host that routes, by gateways that it has on each bridge."""
-    for network, number in ((NET, 66), (OTHER, 67)):
-        bridge(host, network)
-        host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")
-        host.run(f"ip addr add fd{number}::1/64 dev {network.bridge} nodad")
-        host.run(f"ip link add {network.tunnel} type vxlan id {network.tunnel[3:]} dstport 4799 nolearning")
-        host.run(f"ip link set {network.tunnel} master {network.bridge} up")
+    for one, number in ((NET, 66), (OTHER, 67)):
+        bridge(host, one, f"10.{number}.0.1/24", f"fd{number}::1/64")
+        host.run(f"ip link add {one.tunnel} type vxlan id {one.tunnel[3:]} dstport 4799 nolearning")
+        host.run(f"ip link set {one.tunnel} master {one.bridge} up")
     plug(host, web, WEB, NET)
     plug(host, cli, CLI, NET)
     plug(host, far, FAR, OTHER)
@@ -176,7 +181,6 @@ def test_the_hosts_end_of_a_veth_says_nothing_by_which_its_mac_is_learnt(
     namespaces: NamespaceFactory,
 ) -> None:
     """A router reports its groups by every interface that has IPv6, also by one without an address."""
-    from kernel.overlay import desired_of, endpoint, network, open_host, program
 
     async def main() -> None:
         host, container = namespaces("h"), namespaces("c")
@@ -336,18 +340,12 @@ def test_no_container_reaches_another_hosts_agent_or_tunnel_in_its_own_hosts_nam
     """Ours, and those of another runtime that translates to the host's address, as Docker does."""
     host, other = wire
     web, box = namespaces("c1"), namespaces("c2")
-    bridge(host, OTHER)
+    bridge(host, OTHER, "10.67.0.1/24", "fd67::1/64")
     plug(host, web, FAR, OTHER)
-    host.run(f"ip addr add 10.67.0.1/24 dev {OTHER.bridge}")
-    host.run(f"ip addr add fd67::1/64 dev {OTHER.bridge} nodad")
     for gateway in ("10.67.0.1", "fd67::1"):
         web.run(f"ip route add default via {gateway}")
-    host.run(f"ip link add docker0 type veth peer name eth0 netns {box.name}")
-    for namespace, device, number in ((host, "docker0", 1), (box, "eth0", 2)):
-        namespace.run(f"sysctl -qw net.ipv6.conf.{device}.accept_dad=0")
-        namespace.run(f"ip addr add {own_subnet.format(number)} dev {device}")
-        namespace.run(f"ip link set {device} up")
-    await_passing(box, "eth0")
+    make_veth(host, "docker0", box, own_subnet.format(2))
+    add_addresses(host, "docker0", own_subnet.format(1))
     box.run(f"ip route add default via {own_subnet.format(1).partition('/')[0]}")
     host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
     host.run("nft add table inet docker")

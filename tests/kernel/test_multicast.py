@@ -9,15 +9,12 @@ from dataclasses import replace
 
 import pytest
 import trio
-from kernel.eavesdropping import packets_at, questions
-from kernel.guarded import guarding
-from kernel.overlay import (
+from harness.datapath import (
+    MTU_BYTES,
     NETWORK,
     PORT,
     VNI,
     Host,
-    Namespace,
-    NamespaceFactory,
     desired_of,
     endpoint,
     network,
@@ -25,6 +22,9 @@ from kernel.overlay import (
     program,
     seen_from_elsewhere,
 )
+from harness.firewall import guarding
+from harness.namespaces import Namespace, NamespaceFactory
+from kernel.eavesdropping import packets_at, questions
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint

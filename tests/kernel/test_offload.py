@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 import trio
-from kernel.overlay import Namespace, NamespaceFactory, wait_until
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.datapath.host.offload import OffloadKeeper, set_tx_checksum, tx_checksum

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Iterable
 
 import pytest
 import trio
-from kernel.guarded import Netfilter, bridge, give, guarding, plug, tables_of
-from kernel.overlay import Namespace, NamespaceFactory, wait_until
+from harness.firewall import Netfilter, bridge, give, guarding, plug, tables_of
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.firewall.inputs import AllowedFlow, FirewallInput, GuardedEndpoint, GuardedNetwork

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
-from kernel.guarded import Netfilter, bridge, give, guarding, plug
-from kernel.overlay import Namespace, NamespaceFactory
+from harness.firewall import Netfilter, bridge, give, guarding, plug
+from harness.namespaces import Namespace, NamespaceFactory
 from kernel.test_policy import sock_in
 
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, PortForward
@@ -86,10 +86,8 @@ def place(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory) -> li
     host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")
     containers = []
     for network, number, residents in ((NET, 66, (WEB, CLI)), (BACK, 67, (FAR,))):
-        bridge(host, network)
+        bridge(host, network, f"10.{number}.0.1/24", f"fd{number}::1/64")
         host.run(f"sysctl -qw net.ipv4.conf.{network.bridge}.route_localnet=1")
-        host.run(f"ip addr add 10.{number}.0.1/24 dev {network.bridge}")
-        host.run(f"ip -6 addr add fd{number}::1/64 dev {network.bridge} nodad")
         for one in residents:
             container = namespaces(f"c{one.veth[-1]}")
             plug(host, container, one, network)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from harness.datapath import ADDRESSES, Host, answers, open_overlay
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 from kernel.eavesdropping import CABLE, carried, packets_at
-from kernel.overlay import Host, Namespace, NamespaceFactory, wait_until
-from kernel.two_hosts import ADDRESSES, answers, open_overlay
 
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.host import bpf

@@ -7,15 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from kernel.overlay import (
-    MTU_BYTES,
-    Namespace,
-    NamespaceFactory,
-    desired_of,
-    network,
-    open_host,
-    program,
-)
+from harness.datapath import MTU_BYTES, desired_of, network, open_host, program
+from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.datapath.host.underlay import find_underlay, host_routes

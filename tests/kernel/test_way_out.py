@@ -14,23 +14,20 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.guarded import give, guarding, tables_of
-from kernel.overlay import (
+from harness.datapath import (
     CLUSTER,
     PORT,
     VNI,
     Host,
-    Namespace,
-    NamespaceFactory,
-    await_passing,
     endpoint,
     network,
     open_host,
     program,
     seen_from_elsewhere,
-    wait_until,
 )
-from kernel.two_hosts import accepts_of, keeping_accepts, remove_accepts
+from harness.docker_user_chain import accepts_of, keeping_accepts, remove_accepts
+from harness.firewall import give, guarding, tables_of
+from harness.namespaces import Namespace, NamespaceFactory, await_passing, make_bridge, make_veth, wait_until
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
@@ -377,16 +374,10 @@ def test_dockers_drop_lets_the_way_out_pass_and_keeps_its_own_containers_closed(
     namespace, outside = wire
     container, dockers = namespaces("c1"), namespaces("c2")
     namespace.run("sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1")
-    namespace.run("ip link add docker0 type bridge")
-    namespace.run("ip addr add 172.17.0.1/16 dev docker0")
-    namespace.run(f"ip link add veth1 type veth peer name eth0 netns {dockers.name}")
-    namespace.run("ip link set veth1 master docker0 up")
-    namespace.run("ip link set docker0 up")
-    dockers.run("ip addr add 172.17.0.2/16 dev eth0")
-    dockers.run("ip link set eth0 up")
+    make_bridge(namespace, "docker0", "172.17.0.1/16")
+    make_veth(namespace, "veth1", dockers, "172.17.0.2/16", bridge="docker0")
     dockers.run("ip route add default via 172.17.0.1")
     await_passing(namespace, "docker0")
-    await_passing(dockers, "eth0")
     namespace.run("iptables -N DOCKER-USER")
     namespace.run("iptables -A DOCKER-USER -j RETURN")
     namespace.run("iptables -A FORWARD -j DOCKER-USER")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import trio
 from fakes import names
 from fakes.resolver_process import agent, ended, gone, until
+from harness.namespaces import NamespaceFactory
 from runtimes.lone_docker import LoneDocker
 
 from netagent.datapath.endpoint.netns import make_resolver_sockets, opened_netns, run_in_netns
@@ -43,10 +43,8 @@ trio.run(server.run)
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[LoneDocker]:
-    netns = f"dns-{secrets.token_hex(3)}"
-    subprocess.run(["ip", "netns", "add", netns], check=True)
-    one = LoneDocker(netns, tmp_path, "--live-restore")
+def docker(namespaces: NamespaceFactory, tmp_path: Path) -> Iterator[LoneDocker]:
+    one = LoneDocker(namespaces("docker").name, tmp_path, "--live-restore")
     server = None
     try:
         one.run("ip link set lo up")
@@ -66,7 +64,6 @@ def docker(tmp_path: Path) -> Iterator[LoneDocker]:
         if server is not None:
             server.kill()
             server.wait()
-        subprocess.run(["ip", "netns", "del", netns], check=True)
 
 
 class Asker:

@@ -5,7 +5,6 @@ Our part is the datapath and the accepts, which are all that touches a host's ke
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,15 +13,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from kernel.overlay import Namespace, wait_until
-from kernel.two_hosts import (
-    ADDRESSES,
-    UNDERLAYS,
-    answers,
-    keeping_accepts,
-    open_overlay,
-    remove_accepts,
-)
+from harness.datapath import ADDRESSES, UNDERLAYS, answers, open_overlay
+from harness.docker_user_chain import keeping_accepts, remove_accepts
+from harness.namespaces import Namespace, NamespaceFactory, wait_until
 from runtimes.lone_docker import LoneDocker
 
 pytestmark = pytest.mark.runtimes
@@ -78,19 +71,11 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    token = secrets.token_hex(2)
-    h1, h2, c1, c2 = (Namespace(f"dns-{token}-{label}") for label in ("h1", "h2", "c1", "c2"))
+def site(wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path) -> Iterator[Site]:
+    h1, h2 = wire
+    dockers = []
     with ExitStack() as cleanup:
-        for one in (h1, h2, c1, c2):
-            subprocess.run(["ip", "netns", "add", one.name], check=True, timeout=20)
-            cleanup.callback(one.remove)
-        h1.run(f"ip link add wire type veth peer name wire netns {h2.name}")
-        dockers = []
-        for host, underlay in zip((h1, h2), UNDERLAYS, strict=True):
-            host.run("ip link set lo up")
-            host.run(f"ip addr add {underlay}/24 dev wire")
-            host.run("ip link set wire up")
+        for host in wire:
             folder = tmp_path / host.name
             folder.mkdir()
             dockers.append(LoneDocker(host.name, folder))
@@ -102,7 +87,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
                 ["nsenter", f"--net={host.path}", "nft", "-f", "-"], input=FIREWALL.encode(), check=True
             )
         make_swarm(*dockers)
-        yield Site((h1, h2), (c1, c2), (dockers[0], dockers[1]))
+        yield Site(wire, (namespaces("c1"), namespaces("c2")), (dockers[0], dockers[1]))
 
 
 def make_flannel(*hosts: Namespace) -> None:

@@ -1,24 +1,22 @@
 """Containers for the real resolver process."""
 
-import subprocess
-import uuid
+from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from fakes.resolver_process import Container
+from harness.namespaces import NamespaceFactory
 
 
 @pytest.fixture
-def container():
-    netns = f"nt8-{uuid.uuid4().hex[:8]}"
-    subprocess.run(["ip", "netns", "add", netns], check=True)
-    try:
-        subprocess.run(["ip", "-n", netns, "link", "set", "lo", "up"], check=True)
-        yield Container(netns)
-    finally:
-        subprocess.run(["ip", "netns", "del", netns], check=True)
+def container(namespaces: NamespaceFactory) -> Container:
+    made = namespaces("box")
+    made.run("ip link set lo up")
+    return Container(made.name)
 
 
 @pytest.fixture
-def run_dir(tmp_path):
+def run_dir(tmp_path: Path) -> Path:
     (tmp_path / "resolv.conf").write_text("")
     return tmp_path

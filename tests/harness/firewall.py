@@ -1,4 +1,4 @@
-"""What tests of the firewall are made of: our tables in a throw-away namespace, kept as the agent keeps them."""
+"""Our tables in a namespace, kept as the agent keeps them, and bridges and containers for them to guard."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
-from kernel.overlay import Namespace, await_passing
 
+from harness.namespaces import Namespace, make_bridge, make_veth
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.netlink import nftables
 from netagent.firewall.driver import Tables
@@ -51,22 +51,14 @@ async def give(guard: Guard, given: FirewallInput | None, generation: int) -> No
     assert not guard.trouble
 
 
-def bridge(host: Namespace, network: GuardedNetwork) -> None:
-    host.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
-    host.run(f"ip link add {network.bridge} address {network.bridge_mac} type bridge mcast_snooping 0")
-    host.run(f"ip link set {network.bridge} up")
+def bridge(host: Namespace, network: GuardedNetwork, *addresses: str) -> None:
+    """The network's bridge, with these addresses of the host."""
+    make_bridge(host, network.bridge, *addresses, mac=network.bridge_mac)
 
 
 def plug(host: Namespace, container: Namespace, one: GuardedEndpoint, network: GuardedNetwork) -> None:
-    container.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")
-    peer = f"address {one.mac} name eth0 netns {container.name}"
-    host.run(f"ip link add {one.veth} type veth peer {peer}")
-    host.run(f"ip link set {one.veth} master {network.bridge} up")
-    for address in one.addresses:
-        container.run(f"ip addr add {address}/{64 if ':' in address else 24} dev eth0")
-    container.run("ip link set eth0 up")
-    await_passing(host, one.veth)
-    await_passing(container, "eth0", *one.addresses)
+    addresses = [f"{address}/{64 if ':' in address else 24}" for address in one.addresses]
+    make_veth(host, one.veth, container, *addresses, mac=one.mac, bridge=network.bridge)
 
 
 class Netfilter(enum.Enum):

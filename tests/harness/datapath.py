@@ -1,18 +1,14 @@
-"""What kernel tests are made of: a namespace, a host's datapath in one, and the values of one small network."""
+"""A host's datapath in a namespace, as the agent keeps it, and one small network on one or two such hosts."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from pathlib import Path
 
-import pytest
 import trio
 
+from harness.namespaces import Namespace
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.host.sysctls import open_settings
@@ -37,40 +33,9 @@ NETWORK = NetworkId("0a" * 16)
 VNI = vni_of(NETWORK)
 PORT = 4799
 MTU_BYTES = 1400
-
-
-@dataclass(frozen=True)
-class Namespace:
-    name: str
-
-    @property
-    def path(self) -> str:
-        return f"/run/netns/{self.name}"
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        status = Path(self.path).stat()
-        return status.st_dev, status.st_ino
-
-    def try_run(self, command: str) -> subprocess.CompletedProcess[str]:
-        words = ["ip", "netns", "exec", self.name, *command.split()]
-        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
-
-    def run(self, command: str) -> str:
-        done = self.try_run(command)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def run_code(self, code: str) -> None:
-        """A few lines of Python in there."""
-        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code]
-        subprocess.run(words, capture_output=True, timeout=20, check=True)
-
-    def remove(self) -> None:
-        subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=20)
-
-
-NamespaceFactory = Callable[[str], Namespace]
+UNDERLAYS = ("192.0.2.1", "192.0.2.2")
+ADDRESSES = ("10.66.0.2", "10.66.0.3", "fd66::2", "fd66::3")
+"""Of the containers of `open_overlay`."""
 
 
 @dataclass(frozen=True)
@@ -169,27 +134,28 @@ def network(
     )
 
 
-async def wait_until(condition: Callable[[], object], what: str, bound_s: float = 5.0) -> None:
-    """A look that runs programs holds up what is tested, in the same event loop, which gets half of the time at
-    least; and one that was begun within the bound and ended beyond it says nothing: there is a last one."""
-    end = trio.current_time() + bound_s
-    while True:
-        began = trio.current_time()
-        if condition():
-            return
-        if began > end:
-            pytest.fail(f"not within {bound_s} s: {what}")
-        await trio.sleep(max(0.02, trio.current_time() - began))
+@asynccontextmanager
+async def open_overlay(
+    hosts: Sequence[Namespace], containers: Sequence[Namespace]
+) -> AsyncIterator[list[Host]]:
+    """The network is there within the block; afterwards no host has anything of it."""
+    ends = [endpoint(number, container) for number, container in enumerate(containers, start=2)]
+    async with AsyncExitStack() as stack:
+        opened = []
+        for namespace, underlay in zip(hosts, UNDERLAYS, strict=True):
+            opened.append(await stack.enter_async_context(open_host(namespace, underlay)))
+        for host, own, other, far in zip(opened, ends, reversed(ends), reversed(UNDERLAYS), strict=True):
+            await program(host, desired_of(host, network((own,), (seen_from_elsewhere(other, far),))))
+            await host.attacher.bind(own)
+        try:
+            yield opened
+        finally:
+            with trio.CancelScope(shield=True):
+                for host, own in zip(opened, ends, strict=True):
+                    await host.attacher.unbind(own.endpoint_id)
+                    await program(host, desired_of(host))
 
 
-def await_passing(namespace: Namespace, device: str, *addresses: str) -> None:
-    """Until the link takes packets, and the namespace answers for its addresses of IPv6: the kernel sees to both in
-    tasks of its own after the last command, and till then drops what comes
-    (netagent.datapath.endpoint.veth_binding)."""
-    lines = [(f"ip link show dev {device}", "state UP")]
-    lines += [(f"ip -6 route get {address}", f"local {address} ") for address in addresses if ":" in address]
-    end = time.monotonic() + 10.0
-    for command, words in lines:
-        while words not in namespace.try_run(command).stdout:
-            assert time.monotonic() < end, f"{command}: not {words}"
-            time.sleep(0.01)
+def answers(container: Namespace, address: str) -> bool:
+    """Whether one packet comes back."""
+    return container.try_run(f"ping -c1 -W1 {address}").returncode == 0
