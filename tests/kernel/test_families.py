@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import trio
 from harness.datapath import (
-    MTU_BYTES,
     PORT,
     VNI,
     desired_of,

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 import trio
-from harness.datapath import MTU_BYTES, VNI, desired_of, endpoint, network, open_host, program
+from harness.datapath import desired_of, endpoint, network, open_host, program
 from harness.firewall import Netfilter, bridge, guarding, plug
 from harness.namespaces import (
     Namespace,

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import trio
 from harness.datapath import (
-    MTU_BYTES,
     NETWORK,
     PORT,
     VNI,

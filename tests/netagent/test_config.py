@@ -73,7 +73,7 @@ def test_bad_values_are_refused_by_name(tmp_path: Path, text: str, words: list[s
 def test_the_default_name_is_a_name_whatever_the_host_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, name: str
 ) -> None:
-    monkeypatch.setattr(config.socket, "gethostname", lambda: host)
+    monkeypatch.setattr("socket.gethostname", lambda: host)
     assert config.load(write(tmp_path, ""), {}, {}).name == name
     assert config.KEYS[0].parse(name) == name
 

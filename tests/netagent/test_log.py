@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from logging import RootLogger
 
 import pytest
 
@@ -10,7 +12,7 @@ from netagent import log
 
 
 @pytest.fixture
-def root():
+def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
     before = (logger.handlers[:], logger.level)
     yield logger
@@ -18,7 +20,9 @@ def root():
     logger.setLevel(level)
 
 
-def test_a_line_goes_to_standard_error_with_its_level(root, capsys, monkeypatch):
+def test_a_line_goes_to_standard_error_with_its_level(
+    root: RootLogger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     log.configure("info")
     log.configure("warning")
@@ -30,7 +34,9 @@ def test_a_line_goes_to_standard_error_with_its_level(root, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("library", ["zeroconf", "asyncio"])
-def test_what_a_library_meets_is_one_line(root, capsys, monkeypatch, library):
+def test_what_a_library_meets_is_one_line(
+    root: RootLogger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     log.configure("info")
     try:
@@ -43,7 +49,9 @@ def test_what_a_library_meets_is_one_line(root, capsys, monkeypatch, library):
     assert "Traceback" in others[1]
 
 
-def test_what_a_stranger_said_begins_no_line_and_commands_no_terminal(root, capsys, monkeypatch):
+def test_what_a_stranger_said_begins_no_line_and_commands_no_terminal(
+    root: RootLogger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     log.configure("info")
     name = "h2\n2026-01-01 ERROR netagent: forged\x1b[2J\x07\u202e\x9b"
@@ -61,14 +69,16 @@ def test_what_a_stranger_said_begins_no_line_and_commands_no_terminal(root, caps
     assert len(capsys.readouterr().err.splitlines()) > 2, "a traceback has lines"
 
 
-def test_under_systemd_the_priority_goes_in_front(root, capsys, monkeypatch):
+def test_under_systemd_the_priority_goes_in_front(
+    root: RootLogger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     log.configure("debug")
     logging.getLogger("netagent.x").error("trouble")
     assert capsys.readouterr().err == "<3>netagent.x: trouble\n"
 
 
-def test_the_same_is_said_once_a_period(caplog):
+def test_the_same_is_said_once_a_period(caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
     limited = log.Limited(logging.getLogger("netagent.x"), period_s=60, clock=lambda: now[0])
     for _ in range(5):

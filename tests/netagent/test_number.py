@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import trio
@@ -34,7 +36,7 @@ DIGITS = [digit * length for length in LENGTHS for digit in "19"]
 
 
 @pytest.mark.parametrize("digits", DIGITS, ids=lambda text: f"{text[0]}x{len(text)}")
-def test_long_numbers_are_refused_as_what_they_stand_for(digits):
+def test_long_numbers_are_refused_as_what_they_stand_for(digits: str) -> None:
     mappings = [
         {"host_port": int(digits[:MOST]), "container_port": 80, "range": 2},
         {"host_port": 80, "container_port": 80, "range": int(digits[:MOST])},
@@ -42,13 +44,13 @@ def test_long_numbers_are_refused_as_what_they_stand_for(digits):
     bodies = [json.dumps({"port_mappings": [one]}).encode() for one in mappings]
     plugging = b'{"container_id": "%s", "network_options": {"interface_name": "eth0"}, ' % (b"ab" * 32)
     ports = b'{"target": "netns:x", "network": "app", "ports": [{"number": %s}]}' % digits.encode()
-    refused = [
-        *(lambda body=body: plugging_untrusted(plugging + body[1:]) for body in bodies),
+    refused: list[Callable[[], object]] = [
+        *(partial(plugging_untrusted, plugging + body[1:]) for body in bodies),
         lambda: plugging_untrusted(plugging + b'"port_mappings": [{"host_port": %s}]}' % digits.encode()),
         lambda: count_untrusted(digits),
         lambda: count_untrusted("0" * len(digits) + "1"),
         lambda: _split(f"web:{digits}"),
-        lambda: trio.run(resolve, f"pid:{digits}", None),
+        lambda: trio.run(resolve, f"pid:{digits}", None),  # type: ignore[arg-type]  # asks no runtime
         lambda: publications_untrusted([f"{digits}:80"]),
         lambda: duration_of(f"{digits}s"),
         lambda: address_untrusted({"PoolID": digits}),
@@ -73,7 +75,7 @@ def test_long_numbers_are_refused_as_what_they_stand_for(digits):
             port_of(digits)
 
 
-def test_numbers_of_ordinary_length_are_read():
+def test_numbers_of_ordinary_length_are_read() -> None:
     assert whole_number("0080", 1, 65535) == 80
     assert whole_number("65536", 1, 65535) is None
     assert whole_number("٣", 0, 9) is None

@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,18 +19,18 @@ KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (b"k" * 32, b"o" * 16))
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path: Path) -> tuple[Path, ...]:
     return tmp_path / "state", tmp_path / "run", tmp_path / "state" / "keyring"
 
 
 @pytest.fixture
-def state(folders):
+def state(folders: tuple[Path, ...]) -> Iterator[StateDir]:
     opened = StateDir(*folders)
     yield opened
     opened.close()
 
 
-def test_an_identity_is_made_once_and_readable_by_nobody_else(state):
+def test_an_identity_is_made_once_and_readable_by_nobody_else(state: StateDir) -> None:
     first = state.identity(b"a" * 32)
     assert state.identity(b"b" * 32).node_id == first.node_id
     path = state.state_dir / "identity"
@@ -37,7 +39,7 @@ def test_an_identity_is_made_once_and_readable_by_nobody_else(state):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"not base64!", b"YWJj\n", b"\x00" * 4096])
-def test_a_damaged_identity_is_named_and_left_as_it_is(state, content):
+def test_a_damaged_identity_is_named_and_left_as_it_is(state: StateDir, content: bytes) -> None:
     path = state.state_dir / "identity"
     path.write_bytes(content)
     with pytest.raises(FailedError, match=r"identity.*damaged.*backup"):
@@ -45,7 +47,7 @@ def test_a_damaged_identity_is_named_and_left_as_it_is(state, content):
     assert path.read_bytes() == content
 
 
-def test_cluster_keys_come_back_and_go(state):
+def test_cluster_keys_come_back_and_go(state: StateDir) -> None:
     assert state.cluster_keys() is None
     state.save_cluster_keys(KEYS)
     assert state.cluster_keys() == KEYS
@@ -77,16 +79,17 @@ def test_cluster_keys_come_back_and_go(state):
     ],
     ids=repr,
 )
-def test_a_damaged_key_ring_is_named(state, folders, change):
+def test_a_damaged_key_ring_is_named(state: StateDir, folders: tuple[Path, ...], change: object) -> None:
     state.save_cluster_keys(KEYS)
     if isinstance(change, dict):
         change = json.dumps(json.loads(folders[2].read_text()) | change).encode()
+    assert isinstance(change, bytes)
     folders[2].write_bytes(change)
     with pytest.raises(FailedError, match=r"key ring in .*keyring is damaged \(.+\).*join again"):
         state.cluster_keys()
 
 
-def test_a_second_agent_is_refused_with_the_holder(state, folders):
+def test_a_second_agent_is_refused_with_the_holder(state: StateDir, folders: tuple[Path, ...]) -> None:
     with pytest.raises(RefusedError, match=f"process {os.getpid()} holds") as caught:
         StateDir(*folders)
     assert (caught.value.code, caught.value.exit_status) == ("already-running", 4)
@@ -95,7 +98,9 @@ def test_a_second_agent_is_refused_with_the_holder(state, folders):
     state._lock_fd = again._lock_fd
 
 
-def test_what_a_killed_agent_held_is_waited_for(folders, monkeypatch):
+def test_what_a_killed_agent_held_is_waited_for(
+    folders: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A child of it may be between fork and exec, and have the lock until then."""
     dead = StateDir(*folders)
     with subprocess.Popen(["true"]) as gone:
@@ -103,12 +108,12 @@ def test_what_a_killed_agent_held_is_waited_for(folders, monkeypatch):
     os.pwrite(dead._lock_fd, f"{gone.pid}       ".encode(), 0)
     waits = []
 
-    def wait(seconds):
+    def wait(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 3:
             dead.close()
 
-    monkeypatch.setattr(module.time, "sleep", wait)
+    monkeypatch.setattr("time.sleep", wait)
     again = StateDir(*folders)
     assert len(waits) == 3
     os.pwrite(again._lock_fd, f"{gone.pid}       ".encode(), 0)
@@ -118,7 +123,7 @@ def test_what_a_killed_agent_held_is_waited_for(folders, monkeypatch):
     again.close()
 
 
-def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     write_private(path, "one")
     beside = tmp_path / "secret.new"
@@ -130,7 +135,7 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     assert not beside.exists()
 
 
-def test_what_cannot_be_written_or_read_is_named(tmp_path):
+def test_what_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(FailedError, match=r"cannot write .*missing/keyring"):
         write_private(tmp_path / "missing" / "keyring", "x")
     (tmp_path / "file").touch()

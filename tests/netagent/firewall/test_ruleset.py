@@ -20,7 +20,7 @@ GIVEN = FirewallInput(
 )
 
 
-def test_an_endpoint_speaks_for_its_addresses_and_its_link_local_one():
+def test_an_endpoint_speaks_for_its_addresses_and_its_link_local_one() -> None:
     elements = ruleset_of(GIVEN).elements
     assert elements[ruleset.SENDERS].keys() == {("nv1", WEB.mac)}
     assert elements[ruleset.SENDERS4].keys() == {("nv1", WEB.mac, "10.66.0.2")}
@@ -31,7 +31,7 @@ def test_an_endpoint_speaks_for_its_addresses_and_its_link_local_one():
     assert link_local("52:54:00:12:34:56") == "fe80::5054:ff:fe12:3456"
 
 
-def test_members_and_clamps_are_sorted_by_family():
+def test_members_and_clamps_are_sorted_by_family() -> None:
     elements = ruleset_of(GIVEN).elements
     assert elements[ruleset.MEMBERS4].keys() == {("192.0.2.2",)}
     assert elements[ruleset.MEMBERS6].keys() == {("2001:db8::2",)}
@@ -41,7 +41,7 @@ def test_members_and_clamps_are_sorted_by_family():
     assert set(elements) == set(ruleset.KINDS)
 
 
-def test_the_text_is_one_transaction_and_matches_our_port_only():
+def test_the_text_is_one_transaction_and_matches_our_port_only() -> None:
     written = text.render(ruleset_of(dataclasses.replace(GIVEN, vxlan_port=4800)))
     assert written.startswith("add table bridge netagent\ndelete table bridge netagent\n")
     assert "4799" not in written
@@ -50,7 +50,7 @@ def test_the_text_is_one_transaction_and_matches_our_port_only():
     assert 'elements = { "nx-1" . 02:0a:00:00:00:03 : 1310, "nx-1" . 02:0a:00:00:00:04 : 48 }' in written
 
 
-def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap():
+def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap() -> None:
     overlapping = ("10.66.0.0/16", "10.66.0.0/20", "10.67.0.0/20", "fd66::/64")
     made = ruleset_of(dataclasses.replace(GIVEN, subnets=overlapping, lent4=frozenset({"eth0"})))
     assert made.subnets == ("10.66.0.0/16", "10.67.0.0/20", "fd66::/64")
@@ -64,7 +64,7 @@ def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap():
     assert not ruleset_of(dataclasses.replace(GIVEN, networks=(closed,))).elements[ruleset.WAYS]
 
 
-def test_the_kernel_fills_the_fields_of_a_concatenation_up():
+def test_the_kernel_fills_the_fields_of_a_concatenation_up() -> None:
     assert encode((Field.ETHER,), (WEB.mac,)) == bytes.fromhex("020a00000002")
     assert encode((Field.ETHER, Field.PORT), (WEB.mac, "80")) == bytes.fromhex("020a00000002 0000 0050 0000")
     assert encode((Field.IFNAME,), ("nv1",)) == b"nv1" + bytes(13)

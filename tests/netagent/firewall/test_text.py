@@ -34,9 +34,11 @@ def chains(given: FirewallInput, family: str) -> Iterator[tuple[str, list[str]]]
         yield name, [line.strip() for line in body.splitlines()]
 
 
-def at_the_bridge(*networks: GuardedNetwork, **more: Mapping[tuple[str, str], int]) -> dict[str, list[str]]:
+def at_the_bridge(
+    *networks: GuardedNetwork, clamps: Mapping[tuple[str, str], int] | None = None
+) -> dict[str, list[str]]:
     """Hook -> the rules that every packet meets that a bridge of the host passes."""
-    given = FirewallInput(vxlan_port=4799, endpoints=(WEB,), networks=networks, **more)
+    given = FirewallInput(vxlan_port=4799, endpoints=(WEB,), networks=networks, clamps=clamps or {})
     return {
         hook[1]: rules
         for _, (first, *rules) in chains(given, "bridge")
@@ -44,7 +46,7 @@ def at_the_bridge(*networks: GuardedNetwork, **more: Mapping[tuple[str, str], in
     }
 
 
-def test_between_two_containers_a_packet_is_asked_for_its_sender_and_for_nothing_else():
+def test_between_two_containers_a_packet_is_asked_for_its_sender_and_for_nothing_else() -> None:
     assert at_the_bridge() == at_the_bridge(NETWORK) == {"prerouting": [SENDER]}
 
 
@@ -53,18 +55,20 @@ def test_between_two_containers_a_packet_is_asked_for_its_sender_and_for_nothing
     [(LOUD, [SENDER], [FLOOD]), (LINKED, [SENDER, LINKS], [CLAMP, FLOOD])],
     ids=["multicast", "links"],
 )
-def test_what_a_network_needs_is_there_with_it(network, prerouting, forward):
+def test_what_a_network_needs_is_there_with_it(
+    network: GuardedNetwork, prerouting: list[str], forward: list[str]
+) -> None:
     """Tables with links have everything at once: to be put anew would make them forget who asked whom."""
     assert at_the_bridge(NETWORK, network) == {"prerouting": prerouting, "forward": forward}
 
 
-def test_what_a_small_path_needs_is_there_with_it():
+def test_what_a_small_path_needs_is_there_with_it() -> None:
     clamps = {("nx-1", "02:0a:00:00:00:03"): 1350}
     assert at_the_bridge(NETWORK, clamps=clamps) == {"prerouting": [SENDER], "forward": [CLAMP]}
     assert at_the_bridge(NETWORK, LOUD, clamps=clamps)["forward"] == [CLAMP, FLOOD]
 
 
-def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pass():
+def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pass() -> None:
     found = dict(chains(FirewallInput(vxlan_port=4799, endpoints=(WEB,)), "bridge"))
     assert found["sender"][0] == "ether type ip iifname . ether saddr . ip saddr @senders4 return"
     assert found["sender6"][0] == (
@@ -74,7 +78,7 @@ def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pa
         assert found[chain][-1] == "counter name spoofed drop", "whoever is not let pass"
 
 
-def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none():
+def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none() -> None:
     found = dict(chains(FirewallInput(vxlan_port=4799), "inet"))
     assert found["input"][1] == "udp dport 4799 goto tunnel"
     *proven, four, six, last = found["tunnel"]

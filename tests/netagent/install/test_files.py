@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from netagent.cli import arguments, grammar
+from netagent.cli import grammar
 from netagent.errors import InputError
 from netagent.install import files
 from netagent.install.files import (
@@ -40,7 +40,6 @@ def test_the_command_line_knows_the_parts() -> None:
         assert grammar.parse(["uninstall", part]).part == part
     with pytest.raises(InputError, match="did you mean 'docker'"):
         grammar.parse(["install", "dokcer"])
-    assert arguments.installation
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_file_that_was_edited_is_neither_replaced_nor_removed(installer: Insta
     installer.install(PART)
     (installer.root / "etc/a/one").write_text("edited\n")
     before = tree(installer.root)
-    for attempt in (lambda: installer.install(NEWER), lambda: installer.uninstall("docker")):
+    for attempt in (partial(installer.install, NEWER), partial(installer.uninstall, "docker")):
         with pytest.raises(RefusedError, match="/etc/a/one"):
             attempt()
         assert tree(installer.root) == before

@@ -7,6 +7,9 @@ import json
 import sqlite3
 import stat
 import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import pytest
 import trio
@@ -16,8 +19,9 @@ from fakes.rows import local_row
 from netagent.errors import RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal, JournalError
-from netagent.journal.rows import Published, Reserved, endpoint_from_json, endpoint_to_json
+from netagent.journal.rows import LocalEndpointRow, Published, Reserved, endpoint_from_json, endpoint_to_json
 from netagent.journal.statements import MAX_DEPARTED, Statement
+from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Netns
@@ -27,11 +31,19 @@ OWN, OTHER = "a" * 32, "b" * 32
 SCOPE = bytes(range(16))
 
 
-def entry(key, sequence, value=b"v", *, owner=OWN, scope=SCOPE, epoch=1):
+def entry(
+    key: bytes,
+    sequence: int,
+    value: bytes | None = b"v",
+    *,
+    owner: str = OWN,
+    scope: bytes = SCOPE,
+    epoch: int = 1,
+) -> Entry:
     return Entry(scope, owner, key, value, Version(epoch, sequence))
 
 
-def row(number=1, **fields):
+def row(number: int = 1, **fields: Any) -> LocalEndpointRow:
     return local_row(f"{number:032x}", "c" * 32, **({"name": f"web{number}", "offset": number} | fields))
 
 
@@ -48,46 +60,56 @@ FULL_ROW = row(
 )
 
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "state.db"
 
 
+class Reopen:
+    """A journal that a call closes and opens again, as a restart of the agent does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: Journal | None = None
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
+
+    def __call__(self) -> Journal:
+        self.close()
+        self._opened = Journal.open(self._path)
+        return self._opened
+
+
 @pytest.fixture
-def reopen(path):
-    """A journal that `reopen()` closes and opens again, as a restart of the agent does."""
-    opened = []
-
-    def close():
-        while opened:
-            opened.pop().close()
-
-    def again():
-        close()
-        opened.append(Journal.open(path))
-        return opened[0]
-
-    again.close = close
-    yield again
-    close()
+def reopen(path: Path) -> Iterator[Reopen]:
+    one = Reopen(path)
+    yield one
+    one.close()
 
 
-def run(function, *args):
+def run(function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
     return trio.run(function, *args)
 
 
-def wait_until(condition):
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "did not come true in 10 s"
         time.sleep(0.02)
 
 
-def test_the_boot_epoch_rises_with_every_opening(reopen):
+def test_the_boot_epoch_rises_with_every_opening(reopen: Reopen) -> None:
     assert [reopen().boot_epoch for _ in range(3)] == [1, 2, 3]
 
 
-def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
+def test_what_is_no_file_at_the_journals_place_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.mkdir()
     with pytest.raises(JournalError, match=r"cannot open the journal .*state\.db: Is a directory; repair"):
@@ -96,14 +118,14 @@ def test_what_is_no_file_at_the_journals_place_is_named(tmp_path):
     Journal.open(path).close()  # the lock was let go
 
 
-def test_own_entries_come_back_with_heads_and_tombstones(reopen):
+def test_own_entries_come_back_with_heads_and_tombstones(reopen: Reopen) -> None:
     run(reopen().append_own, [entry(b"k", 1), entry(b"l", 2), entry(b"k", 3, None)])
     (log,) = reopen().load_own_logs()
     assert (log.scope, log.owner, log.epoch, log.head, log.collected) == (SCOPE, OWN, 1, 3, 0)
     assert log.entries == {b"k": entry(b"k", 3, None), b"l": entry(b"l", 2)}
 
 
-def test_a_journal_of_another_host_is_refused(reopen):
+def test_a_journal_of_another_host_is_refused(reopen: Reopen) -> None:
     journal = reopen()
     journal.require_owner(OTHER)  # an empty one fits any host
     trio.run(journal.append_own, [entry(b"one", 1)])
@@ -114,7 +136,7 @@ def test_a_journal_of_another_host_is_refused(reopen):
         journal.require_owner(OTHER)
 
 
-def test_collected_tombstones_leave_the_disk(reopen):
+def test_collected_tombstones_leave_the_disk(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.append_own, [entry(b"k", 1), entry(b"l", 2, None)])
     run(journal.append_own, [entry(b"m", 3)], {SCOPE: 2})
@@ -122,7 +144,7 @@ def test_collected_tombstones_leave_the_disk(reopen):
     assert (log.head, log.collected, set(log.entries)) == (3, 2, {b"k", b"m"})
 
 
-def test_heads_never_fall_and_a_new_epoch_counts_anew(reopen):
+def test_heads_never_fall_and_a_new_epoch_counts_anew(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.append_own, [entry(b"k", 5)])
     run(journal.append_own, [entry(b"l", 4)])
@@ -131,7 +153,7 @@ def test_heads_never_fall_and_a_new_epoch_counts_anew(reopen):
     assert (journal.load_own_logs()[0].epoch, journal.load_own_logs()[0].head) == (2, 2)
 
 
-def test_an_own_log_can_be_replaced_and_dropped(reopen):
+def test_an_own_log_can_be_replaced_and_dropped(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.append_own, [entry(b"k", 5), entry(b"l", 6)])
     log = Log(SCOPE, OWN, 2, 1, 0, {b"k": entry(b"k", 1, epoch=2)})
@@ -141,8 +163,8 @@ def test_an_own_log_can_be_replaced_and_dropped(reopen):
     assert reopen().load_own_logs() == []
 
 
-def test_endpoints_come_back_in_the_order_of_attaching(reopen):
-    async def attach(journal):
+def test_endpoints_come_back_in_the_order_of_attaching(reopen: Reopen) -> None:
+    async def attach(journal: Journal) -> None:
         for one in (FULL_ROW, row(3), row(2)):
             await journal.save_endpoint(one)
         await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Reserved()))
@@ -152,7 +174,7 @@ def test_endpoints_come_back_in_the_order_of_attaching(reopen):
     assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Reserved()), row(2)]
 
 
-def test_two_endpoints_never_have_one_address(reopen):
+def test_two_endpoints_never_have_one_address(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.save_endpoint, row(1))
     with pytest.raises(RefusedError) as refused:
@@ -161,14 +183,14 @@ def test_two_endpoints_never_have_one_address(reopen):
     assert journal.load_endpoints() == [row(1)]
 
 
-def test_rows_of_a_later_release_lose_only_what_is_new():
+def test_rows_of_a_later_release_lose_only_what_is_new() -> None:
     text = endpoint_to_json(FULL_ROW).replace('"mac"', '"colour":"red","mac"')
     assert endpoint_from_json(text) == FULL_ROW
     with pytest.raises(ValueError, match="not an endpoint row"):
         endpoint_from_json("[]")
 
 
-def test_a_row_of_the_release_before_published_ports_has_none(reopen):
+def test_a_row_of_the_release_before_published_ports_has_none(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.save_endpoint, row(1))
     fields = json.loads(endpoint_to_json(row(1)))
@@ -179,10 +201,10 @@ def test_a_row_of_the_release_before_published_ports_has_none(reopen):
     assert found.publish == ()
 
 
-def test_cooling_addresses(reopen):
-    network = "c" * 32
+def test_cooling_addresses(reopen: Reopen) -> None:
+    network = NetworkId("c" * 32)
 
-    async def detach(journal):
+    async def detach(journal: Journal) -> None:
         await journal.transaction(
             [statements.cool(network, 5), statements.cool(network, 6), statements.cool(network, 7)]
         )
@@ -197,7 +219,7 @@ def test_cooling_addresses(reopen):
     assert reopen().load_cooling() == []
 
 
-def test_members_and_incarnation(reopen):
+def test_members_and_incarnation(reopen: Reopen) -> None:
     one = Member(OTHER, ("192.0.2.2", 7956), MemberState.DEAD, 7, b"meta")
     gone = Member(OWN, ("192.0.2.1", 7956), MemberState.ALIVE, 1)
     journal = reopen()
@@ -212,7 +234,9 @@ def test_members_and_incarnation(reopen):
     assert reopen().load_incarnation() == 9
 
 
-def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_back(reopen):
+def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_back(
+    reopen: Reopen,
+) -> None:
     one = Member(OTHER, ("192.0.2.2", 7956), MemberState.LEFT, 7, b"meta")
     journal = reopen()
     journal.note_member(one)
@@ -229,7 +253,7 @@ def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_ba
     assert journal.load_incarnation() == 0
 
 
-def test_departures_that_are_kept_are_bounded(reopen):
+def test_departures_that_are_kept_are_bounded(reopen: Reopen) -> None:
     journal = reopen()
     gone = [f"{number:032x}" for number in range(MAX_DEPARTED + 10)]
     for node_id in gone:
@@ -242,11 +266,13 @@ def test_departures_that_are_kept_are_bounded(reopen):
     assert journal.load_members() == []
 
 
-def changed(*entries, head, collected=0, replaced=False, epoch=1):
+def changed(
+    *entries: Entry, head: int, collected: int = 0, replaced: bool = False, epoch: int = 1
+) -> EntriesChanged:
     return EntriesChanged(SCOPE, OTHER, epoch, head, collected, entries, replaced=replaced)
 
 
-def test_replicas_are_written_behind_and_follow_deltas(reopen):
+def test_replicas_are_written_behind_and_follow_deltas(reopen: Reopen) -> None:
     journal = reopen()
     journal.note_replica(changed(entry(b"k", 1, owner=OTHER), entry(b"l", 2, owner=OTHER), head=2))
     journal.note_replica(changed(entry(b"k", 3, None, owner=OTHER), head=3))
@@ -265,23 +291,23 @@ def test_replicas_are_written_behind_and_follow_deltas(reopen):
     assert reopen().load_replicas() == []
 
 
-def test_replicas_reach_the_disk_without_closing(reopen):
+def test_replicas_reach_the_disk_without_closing(reopen: Reopen) -> None:
     journal = reopen()
     journal.note_replica(changed(entry(b"k", 1, owner=OTHER), head=1))
     wait_until(journal.load_replicas)
 
 
-def test_many_callers_share_commits_and_fail_alone(reopen):
+def test_many_callers_share_commits_and_fail_alone(reopen: Reopen) -> None:
     journal = reopen()
     refused = []
 
-    async def save(number):
+    async def save(number: int) -> None:
         try:
             await journal.save_endpoint(row(number, offset=1 if number == 7 else number))
         except RefusedError:
             refused.append(number)
 
-    async def all_at_once():
+    async def all_at_once() -> None:
         await journal.save_endpoint(row(1))
         async with trio.open_nursery() as nursery:
             for number in range(2, 60):
@@ -292,7 +318,7 @@ def test_many_callers_share_commits_and_fail_alone(reopen):
     assert len(reopen().load_endpoints()) == 58
 
 
-def test_a_transaction_is_all_or_nothing(reopen):
+def test_a_transaction_is_all_or_nothing(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.save_endpoint, row(1))
     both = [*statements.append_entries("own", [entry(b"k", 1)]), *statements.save_endpoint(row(2, offset=1))]
@@ -301,7 +327,7 @@ def test_a_transaction_is_all_or_nothing(reopen):
     assert journal.load_own_logs() == []
 
 
-def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen):
+def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen: Reopen) -> None:
     journal = reopen()
     with pytest.raises(JournalError):
         run(journal.append_own, [entry(b"k", 2**70)])
@@ -312,14 +338,16 @@ def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen):
     assert reopen().load_replicas() == []
 
 
-def test_a_caller_that_is_cancelled_while_writing_still_learns_the_outcome(reopen):
+def test_a_caller_that_is_cancelled_while_writing_still_learns_the_outcome(
+    reopen: Reopen,
+) -> None:
     journal = reopen()
 
-    async def cancelled():
+    async def cancelled() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
-                async def save():
+                async def save() -> None:
                     await journal.save_endpoint(row(1))
                     outcomes.append("saved")
 
@@ -327,31 +355,31 @@ def test_a_caller_that_is_cancelled_while_writing_still_learns_the_outcome(reope
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
 
-    outcomes = []
+    outcomes: list[str] = []
     run(cancelled)
     assert bool(outcomes) == bool(journal.load_endpoints())
 
 
-def test_after_closing_writing_is_refused(reopen):
+def test_after_closing_writing_is_refused(reopen: Reopen) -> None:
     journal = reopen()
     reopen()
     with pytest.raises(JournalError, match="closed"):
         run(journal.append_own, [entry(b"k", 1)])
 
 
-def test_only_one_agent_at_a_time(path, reopen):
+def test_only_one_agent_at_a_time(path: Path, reopen: Reopen) -> None:
     reopen()
     with pytest.raises(RefusedError, match="another agent"):
         Journal.open(path)
 
 
-def test_the_file_is_private(path, reopen):
+def test_the_file_is_private(path: Path, reopen: Reopen) -> None:
     reopen()
     assert {stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {0o600}
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all" * 400, b"SQLite format 3\0" + b"\xff" * 8000])
-def test_a_damaged_file_is_named(path, damage):
+def test_a_damaged_file_is_named(path: Path, damage: bytes) -> None:
     path.write_bytes(damage)
     with pytest.raises(JournalError, match=r"state\.db.*damaged"):
         Journal.open(path)
@@ -360,7 +388,7 @@ def test_a_damaged_file_is_named(path, damage):
         Journal.open(path)  # the lock was let go
 
 
-def test_a_damaged_page_is_noticed_when_opening(path, reopen):
+def test_a_damaged_page_is_noticed_when_opening(path: Path, reopen: Reopen) -> None:
     journal = reopen()
     run(journal.append_own, [entry(b"%d" % number, number + 1, bytes(500)) for number in range(200)])
     reopen.close()
@@ -372,7 +400,7 @@ def test_a_damaged_page_is_noticed_when_opening(path, reopen):
         Journal.open(path)
 
 
-def test_a_later_releases_file_is_refused(path, reopen):
+def test_a_later_releases_file_is_refused(path: Path, reopen: Reopen) -> None:
     reopen()
     reopen.close()
     with sqlite3.connect(path) as connection:
@@ -382,12 +410,12 @@ def test_a_later_releases_file_is_refused(path, reopen):
         Journal.open(path)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="No such file"):
         Journal.open(tmp_path / "missing" / "state.db")
 
 
-def test_a_full_database_refuses_and_recovers(path, reopen):
+def test_a_full_database_refuses_and_recovers(path: Path, reopen: Reopen) -> None:
     journal = reopen()
     writing = journal._writer._connection
     (pages,) = writing.execute("PRAGMA page_count").fetchone()

@@ -4,46 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
+from sqlite3 import Connection
+from typing import Any
 
 import pytest
 
 from netagent.journal import statements, write_behind
+from netagent.journal.statements import Statement
 from netagent.journal.write_behind import WriteBehind
 from netgossip.types import EntriesChanged, Entry, Version
 
 OWNER, SCOPE = "b" * 32, bytes(range(16))
 
 
-def changed(*sequences, replaced=False):
+def changed(*sequences: int, replaced: bool = False) -> EntriesChanged:
     entries = tuple(Entry(SCOPE, OWNER, b"%d" % one, b"v", Version(1, one)) for one in sequences)
     return EntriesChanged(SCOPE, OWNER, 1, max(sequences), 0, entries, replaced=replaced)
 
 
 class Disk:
-    def __init__(self, db):
+    def __init__(self, db: Connection) -> None:
         self.db = db
         self.db.executescript(statements.SCHEMA)
 
-    def write(self, waiting, *, works=True):
+    def write(self, waiting: WriteBehind, *, works: bool = True) -> None:
         taken = waiting.take()
         if works:
             for one in taken or ():
                 self.db.execute(*one)
         waiting.settle(written=works)
 
-    def content(self):
+    def content(self) -> tuple[list[Any], ...] | tuple[list[int], ...]:
         heads = self.db.execute("SELECT head FROM replica_log").fetchall()
         keys = self.db.execute("SELECT key FROM replica_entry ORDER BY sequence").fetchall()
         return [head for (head,) in heads], [int(key) for (key,) in keys]
 
 
 @pytest.fixture
-def disk():
+def disk() -> Iterator[Disk]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         yield Disk(db)
 
 
-def test_deltas_add_up(disk):
+def test_deltas_add_up(disk: Disk) -> None:
     waiting = WriteBehind()
     waiting.note_log(changed(1, 2))
     waiting.note_log(changed(3))
@@ -54,7 +58,7 @@ def test_deltas_add_up(disk):
     assert waiting.take() is None
 
 
-def test_a_log_with_a_gap_is_dropped_until_the_whole_log_arrives(disk):
+def test_a_log_with_a_gap_is_dropped_until_the_whole_log_arrives(disk: Disk) -> None:
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)
@@ -69,7 +73,7 @@ def test_a_log_with_a_gap_is_dropped_until_the_whole_log_arrives(disk):
     assert disk.content() == ([5], [1, 2, 3, 4, 5])
 
 
-def test_a_whole_log_that_arrives_while_an_older_delta_failed_is_written(disk):
+def test_a_whole_log_that_arrives_while_an_older_delta_failed_is_written(disk: Disk) -> None:
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     waiting.take()
@@ -79,7 +83,7 @@ def test_a_whole_log_that_arrives_while_an_older_delta_failed_is_written(disk):
     assert disk.content() == ([2], [1, 2])
 
 
-def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_again(disk):
+def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_again(disk: Disk) -> None:
     waiting = WriteBehind()
     waiting.note_log(changed(1))
     disk.write(waiting)
@@ -89,7 +93,9 @@ def test_a_log_that_is_no_longer_held_leaves_the_disk_and_may_begin_again(disk):
     assert disk.content() == ([2], [1, 2])
 
 
-def test_too_much_that_waits_costs_the_cache_and_not_the_memory(monkeypatch, disk):
+def test_too_much_that_waits_costs_the_cache_and_not_the_memory(
+    monkeypatch: pytest.MonkeyPatch, disk: Disk
+) -> None:
     monkeypatch.setattr(write_behind, "MAX_ENTRIES", 10)
     waiting = WriteBehind()
     waiting.note_log(changed(*range(1, 9)))
@@ -99,24 +105,30 @@ def test_too_much_that_waits_costs_the_cache_and_not_the_memory(monkeypatch, dis
     assert disk.content() == ([], [])
 
 
-def test_single_facts_survive_a_failure_unless_there_are_newer_ones():
+def test_single_facts_survive_a_failure_unless_there_are_newer_ones() -> None:
     waiting = WriteBehind()
     waiting.note_latest("a", (statements.raise_counter("incarnation", 1),))
     waiting.note_latest("b", (statements.raise_counter("incarnation", 2),))
     waiting.take()
     waiting.note_latest("b", (statements.raise_counter("incarnation", 3),))
     waiting.settle(written=False)
-    assert [one.parameters[0] for one in waiting.take()] == [1, 3]
+    assert [one.parameters[0] for one in waiting.take() or ()] == [1, 3]
 
 
-def test_a_statement_is_made_when_it_is_asked_for_one_for_each_entry(monkeypatch):
+def test_a_statement_is_made_when_it_is_asked_for_one_for_each_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop does not get the interpreter back while thousands are made in one go."""
     made = []
     put_entry = statements.put_entry
-    monkeypatch.setattr(write_behind, "put_entry", lambda *args: made.append(args) or put_entry(*args))
+
+    def counted(*arguments: Any) -> Statement:
+        made.append(arguments)
+        return put_entry(*arguments)
+
+    monkeypatch.setattr(write_behind, "put_entry", counted)
     waiting = WriteBehind()
     waiting.note_log(changed(*range(1, 1001)))
     taken = waiting.take()
+    assert taken is not None
     assert len(made) == 0
     next(taken)
     assert len(made) == 1

@@ -9,34 +9,42 @@ from fakes.virtual import virtual
 
 from netagent.rpc.client import ANSWER_S, MAX_OPEN, MAX_OPEN_OF_PEER, RpcClient
 from netgossip.errors import GossipUsageError
+from netgossip.node import GossipNode
 from netgossip.types import RequestReceived, ResponseReceived
 
 
-class Node:
-    def __init__(self):
-        self.asked, self.answered = [], []
+class Node(GossipNode):
+    """Only what `RpcClient` calls."""
 
-    def request(self, peer, payload, now, timeout_s):
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes, float]] = []
+        self.answered: list[tuple[int, bytes]] = []
+        self.is_full = False
+
+    def request(self, peer: str, payload: bytes, now: float, timeout_s: float) -> int:
+        if self.is_full:
+            raise GossipUsageError("1024 requests are waiting for answers")
         self.asked.append((peer, payload, timeout_s))
         return len(self.asked)
 
-    def respond(self, event, payload, now):
+    def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
         if payload == b"LONG":
             raise GossipUsageError("a response has at most 1000 bytes")
         self.answered.append((event.request_id, payload))
 
 
-def asking():
-    node, flushes = Node(), []
+def asking() -> tuple[Node, list[int], RpcClient]:
+    node = Node()
+    flushes: list[int] = []
     return node, flushes, RpcClient(node, lambda: flushes.append(1))
 
 
 @virtual
-async def test_an_answer_comes_back_to_its_caller():
+async def test_an_answer_comes_back_to_its_caller() -> None:
     node, flushes, desk = asking()
     got = {}
 
-    async def ask(text):
+    async def ask(text: bytes) -> None:
         got[text] = await desk.ask(H2, text)
 
     async with trio.open_nursery() as nursery:
@@ -52,7 +60,7 @@ async def test_an_answer_comes_back_to_its_caller():
 
 
 @virtual
-async def test_no_answer_is_none_after_a_bound_even_if_the_gossip_says_nothing():
+async def test_no_answer_is_none_after_a_bound_even_if_the_gossip_says_nothing() -> None:
     _, _, desk = asking()
     assert await desk.ask(H2, b"a") is None
     assert trio.current_time() == pytest.approx(2 * ANSWER_S)
@@ -61,7 +69,7 @@ async def test_no_answer_is_none_after_a_bound_even_if_the_gossip_says_nothing()
 
 
 @virtual
-async def test_a_cancelled_request_is_dropped():
+async def test_a_cancelled_request_is_dropped() -> None:
     _, _, desk = asking()
     with trio.move_on_after(0.1):
         await desk.ask(H2, b"a")
@@ -69,10 +77,12 @@ async def test_a_cancelled_request_is_dropped():
 
 
 @virtual
-async def test_questions_of_others_are_answered_a_bounded_number_at_once(caplog):
+async def test_questions_of_others_are_answered_a_bounded_number_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     node, _, desk = asking()
 
-    async def answer(peer, payload):
+    async def answer(peer: str, payload: bytes) -> bytes:
         await trio.sleep(1)
         if payload == b"bad":
             raise ValueError("malformed")
@@ -91,10 +101,10 @@ async def test_questions_of_others_are_answered_a_bounded_number_at_once(caplog)
 
 
 @virtual
-async def test_one_member_leaves_places_to_the_others():
+async def test_one_member_leaves_places_to_the_others() -> None:
     node, _, desk = asking()
 
-    async def answer(peer, payload):
+    async def answer(peer: str, payload: bytes) -> bytes:
         await trio.sleep(1)
         return payload
 
@@ -107,13 +117,11 @@ async def test_one_member_leaves_places_to_the_others():
 
 
 @virtual
-async def test_when_too_many_questions_wait_there_is_no_answer_no_error_and_one_line_in_the_log(caplog):
+async def test_when_too_many_questions_wait_there_is_no_answer_no_error_and_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     node, flushes, desk = asking()
-
-    def refuse(*_):
-        raise GossipUsageError("1024 requests are waiting for answers")
-
-    node.request = refuse
+    node.is_full = True
     for _ in range(3):
         assert await desk.ask(H2, b"a") is None
     assert len(caplog.records) == 1

@@ -15,32 +15,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.daemon.withdraw import ENDPOINT_S, HOST_S, Withdrawal
+from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.liveness import LivenessReport
 from netagent.probes.liveness_votes import MAX_HOSTS
 from netagent.rpc import messages
 from netagent.rpc.handlers import FOLLOW_S, RpcHandlers
-from netagent.rpc.messages import IsWithdrawn, QuestionError
+from netagent.rpc.messages import Drops, IsWithdrawn, QuestionError
 from netgossip.records.wire import PAYLOAD_LIMIT_BYTES
 from netgossip.types import MemberState
 
-E1 = identifier(0xE001)
+E1 = EndpointId(identifier(0xE001))
 
 
 @pytest.mark.parametrize("asked", [IsWithdrawn(H2), IsWithdrawn(H2, E1)])
-def test_a_question_comes_back_as_it_was(asked):
+def test_a_question_comes_back_as_it_was(asked: IsWithdrawn) -> None:
     payload = asked.encode()
     assert messages.kind_of(payload) == messages.WITHDRAWN
     assert messages.parse_withdrawn_untrusted(payload, H2) == asked
 
 
-def test_a_host_may_not_ask_about_another_host():
+def test_a_host_may_not_ask_about_another_host() -> None:
     with pytest.raises(QuestionError):
         messages.parse_withdrawn_untrusted(IsWithdrawn(H2).encode(), identifier(3))
 
 
-def test_a_question_about_hosts_and_its_answer_come_back_as_they_were():
-    hosts = tuple(identifier(number) for number in range(MAX_HOSTS))
+def test_a_question_about_hosts_and_its_answer_come_back_as_they_were() -> None:
+    hosts = tuple(HostId(identifier(number)) for number in range(MAX_HOSTS))
     payload = messages.encode_silent(hosts)
     assert messages.kind_of(payload) == messages.SILENT
     assert messages.parse_silent_untrusted(payload) == hosts
@@ -67,7 +68,7 @@ QUESTIONS = st.sampled_from(
 
 
 @given(st.binary(max_size=900) | st.builds(lambda one, b: one + b, QUESTIONS, st.binary(max_size=9)))
-def test_any_bytes_are_a_question_or_refused(payload):
+def test_any_bytes_are_a_question_or_refused(payload: bytes) -> None:
     for parse in PARSERS:
         with suppress(QuestionError):
             parse(payload)
@@ -77,26 +78,26 @@ def test_any_bytes_are_a_question_or_refused(payload):
 class Following:
     """A resolver that follows a while after the view."""
 
-    def __init__(self, delay_s=0.1):
+    def __init__(self, delay_s: float = 0.1) -> None:
         self.delay_s = delay_s
 
-    async def wait_followed(self, revision):
+    async def wait_followed(self, revision: int) -> None:
         await trio.sleep(self.delay_s)
 
 
-async def space(peer, payload):
+async def space(peer: str, payload: bytes) -> bytes:
     return b"space"
 
 
-async def say(hosts):
+async def say(hosts: tuple[str, ...]) -> tuple[LivenessReport, ...]:
     return tuple(LivenessReport.SILENT if one == H2 else LivenessReport.HEARD for one in hosts)
 
 
-async def find_drops(asked):
+async def find_drops(asked: Drops) -> tuple[str, ...]:
     return (f"a rule drops {asked.protocol} {asked.port} to {asked.target}", "x" * 300, "ü" * 150, "a fourth")
 
 
-def desk(delay_s=0.1):
+def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
         one.hear(other.put(record))
@@ -106,16 +107,16 @@ def desk(delay_s=0.1):
     return one, other, answering
 
 
-async def ask(answering, asked):
+async def ask(answering: RpcHandlers, asked: IsWithdrawn) -> bool:
     answer = await answering.answer(H2, asked.encode())
     return messages.parse_answer_untrusted(answer, messages.WITHDRAWN)
 
 
 @virtual
-async def test_the_answer_is_yes_once_the_resolver_has_followed():
+async def test_the_answer_is_yes_once_the_resolver_has_followed() -> None:
     one, other, answering = desk()
 
-    async def change():
+    async def change() -> None:
         await trio.sleep(1.0)
         one.hear(other.put(endpoint(1, health=Health.UNHEALTHY)))
 
@@ -131,7 +132,7 @@ async def test_the_answer_is_yes_once_the_resolver_has_followed():
 
 
 @virtual
-async def test_the_answer_is_no_when_nothing_changes_or_the_resolver_hangs():
+async def test_the_answer_is_no_when_nothing_changes_or_the_resolver_hangs() -> None:
     _, _, answering = desk()
     assert await ask(answering, IsWithdrawn(H2)) is False
     assert trio.current_time() == pytest.approx(FOLLOW_S)
@@ -141,9 +142,9 @@ async def test_the_answer_is_no_when_nothing_changes_or_the_resolver_hangs():
 
 
 @virtual
-async def test_who_asks_about_hosts_hears_what_the_probes_say():
+async def test_who_asks_about_hosts_hears_what_the_probes_say() -> None:
     _, _, answering = desk()
-    hosts = (identifier(3), H2)
+    hosts = (HostId(identifier(3)), H2)
     answer = await answering.answer(H2, messages.encode_silent(hosts))
     assert messages.parse_testimony_untrusted(answer, hosts) == {
         hosts[0]: LivenessReport.HEARD,
@@ -152,15 +153,15 @@ async def test_who_asks_about_hosts_hears_what_the_probes_say():
 
 
 @virtual
-async def test_other_questions_go_to_the_room_of_space():
+async def test_other_questions_go_to_the_room_of_space() -> None:
     _, _, answering = desk()
     assert await answering.answer(H2, b"anything else") == b"space"
 
 
 @virtual
-async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
+async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long() -> None:
     one = AgentHost()
-    ids = [identifier(number) for number in (2, 3, 4, 5)]
+    ids = [HostId(identifier(number)) for number in (2, 3, 4, 5)]
     states = (MemberState.ALIVE, MemberState.SUSPECT, MemberState.DEAD, MemberState.ALIVE)
     for host_id, state in zip(ids, states, strict=True):
         one.meet(host_id, state)
@@ -168,7 +169,7 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
         one.hear(Writer(host_id).put(AttachmentRecord(N1)))
     asked = []
 
-    async def asking(host_id, payload, within_s):
+    async def asking(host_id: HostId, payload: bytes, within_s: float) -> bytes | None:
         asked.append(host_id)
         if host_id == ids[0]:
             return messages.encode_answer(messages.WITHDRAWN, answer=True)
@@ -189,7 +190,7 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long():
 
 
 @virtual
-async def test_a_host_names_the_rules_that_drop_a_packet_in_few_bytes():
+async def test_a_host_names_the_rules_that_drop_a_packet_in_few_bytes() -> None:
     _, _, answering = desk()
     asked = messages.Drops("tcp", 80, "10.1.0.2", "10.1.0.3")
     answer = await answering.answer(H2, asked.encode())
@@ -211,6 +212,6 @@ async def test_a_host_names_the_rules_that_drop_a_packet_in_few_bytes():
         ["drops", "tcp", 1, b"123", 7],
     ],
 )
-def test_what_is_no_packet_is_no_question(payload):
+def test_what_is_no_packet_is_no_question(payload: list[bytes | int | str]) -> None:
     with pytest.raises(messages.QuestionError):
         messages.parse_drops_untrusted(msgpack.packb(payload))
