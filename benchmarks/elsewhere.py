@@ -37,7 +37,7 @@ from netgossip.config import GossipConfig  # noqa: E402
 from netgossip.driver import Driver, open_sockets  # noqa: E402
 from netgossip.join.identity import Identity  # noqa: E402
 from netgossip.node import GossipNode  # noqa: E402
-from netgossip.types import EntriesChanged, Entry, Log, Scope, Version  # noqa: E402
+from netgossip.types import EntriesChanged, Entry, History, Log, Scope, Version  # noqa: E402
 
 HOSTS = 300
 ADDRESS = "192.0.2.1"
@@ -166,24 +166,23 @@ async def tell(
         address=(SENDER_ADDRESS, gossip_port),
         record_port=record_port,
         meta=b"teller",
-        incarnation=1,
-        boot_epoch=1,
+        history=History(
+            own_logs=[log for log in logs if log.owner == own],
+            replicas=[log for log in logs if log.owner != own],
+        ),
         keyring=Keyring([RING_KEY]),
         label=bytes.fromhex(CLUSTER),
         rng=random.SystemRandom(),
         now=trio.current_time(),
         seeds=[(ADDRESS, gossip_port)],
-        own_logs=[log for log in logs if log.owner == own],
-        replicas=[log for log in logs if log.owner != own],
     )
-    node.set_scope_members(scope, frozenset(one.node_id for one in elsewhere.identities), trio.current_time())
-    node.enter_scope(scope, trio.current_time())
+    node.records.set_scope_members(
+        scope, frozenset(one.node_id for one in elsewhere.identities), trio.current_time()
+    )
+    node.records.enter_scope(scope, trio.current_time())
     driver = Driver(
         node,
-        gossip_udp=sockets.gossip_udp,
-        gossip_tcp=sockets.gossip_tcp,
-        record_udp=sockets.record_udp,
-        record_tcp=sockets.record_tcp,
+        sockets,
         clock=trio.current_time,
         on_events=lambda _: None,
         turn=turn(),

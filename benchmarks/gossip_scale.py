@@ -249,29 +249,24 @@ class SocketNode:
             address=self.address,
             record_port=PORTS[Channel.RECORD],
             meta=b"",
-            incarnation=1,
-            boot_epoch=1,
             keyring=Keyring([bytes(32)]),
             label=LABEL,
             rng=random.SystemRandom(),
             now=trio.current_time(),
             seeds=seeds,
         )
-        self.node._replication._transport._assembles = assembles
+        self.node.records._transport._assembles = assembles
         self.driver = Driver(
             self.node,
-            gossip_udp=self.sockets.gossip_udp,
-            gossip_tcp=self.sockets.gossip_tcp,
-            record_udp=self.sockets.record_udp,
-            record_tcp=self.sockets.record_tcp,
+            self.sockets,
             clock=trio.current_time,
             on_events=lambda _: None,
         )
 
     def commit(self, changes: list[tuple[bytes, bytes]]) -> None:
         """Make one change of the node's own records."""
-        entries = self.node.prepare([(CLUSTER_SCOPE, key, value) for key, value in changes])
-        self.node.commit(entries, trio.current_time())
+        entries = self.node.records.prepare([(CLUSTER_SCOPE, key, value) for key, value in changes])
+        self.node.records.commit(entries, trio.current_time())
         self.driver.flush_nowait()
 
     def counted(self, name: str) -> int:
@@ -300,7 +295,7 @@ async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times
             while any(len(node.node.members()) <= count for node in nodes):
                 await trio.sleep(0.1)
             first.commit([(b"first", b"1")])
-            while first.node.unacknowledged(CLUSTER_SCOPE):
+            while first.node.records.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(0.01)
         await trio.sleep(3)  # for broadcasts and anti-entropy of the start
         before = [sum(node.counted(name) for node in nodes) for name in ("datagrams_sent", "streams_dialled")]
@@ -308,7 +303,7 @@ async def by_sockets(count: int = 20, *, assembles: int = ASSEMBLED_BYTES, times
         for _ in range(times):
             cpu, began = time.process_time(), trio.current_time()
             first.commit(_endpoints(32))
-            while first.node.unacknowledged(CLUSTER_SCOPE):
+            while first.node.records.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(0.001)
             waited += trio.current_time() - began
             await trio.sleep(0.05)  # until streams have ended
@@ -348,12 +343,12 @@ def _together(count: int) -> SimCluster:
         host.disk.members, host.disk.logs = dict(members), dict(logs)
         cluster.restart(host.name)
         node = host.running
-        node._swim._state_updates.unconfirmed.clear()
-        exchange = node._replication._anti_entropy
+        node.membership._state_updates.unconfirmed.clear()
+        exchange = node.records._anti_entropy
         exchange.synced(CLUSTER_SCOPE)
         for one in members:
             exchange.answered(CLUSTER_SCOPE, one)
-        node._replication._transport._handshakes._waiting.clear()
+        node.records._transport._handshakes._waiting.clear()
     cluster.run_for(1.0)
     return cluster
 
@@ -405,7 +400,7 @@ def start(count: int = 100) -> Arrival:
         host.put(CLUSTER_SCOPE, b"host", host.name.encode())
 
     def has_all(host: SimHost) -> bool:
-        return len(host.running._replication._table._logs[CLUSTER_SCOPE]) == count
+        return len(host.running.records._table._logs[CLUSTER_SCOPE]) == count
 
     seconds = cluster.run_until(lambda: all(map(has_all, cluster.running())), timeout_s=120)
     cluster.run_for(5)

@@ -22,7 +22,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.config": {"netagent.config_values"},
     "netagent.state_dir": {"netgossip.join.identity"},
     "netagent.journal": {"netgossip.types"},
-    "netagent.registry": {"netagent.journal", "netgossip.join.identity", "netgossip.types"},
+    "netagent.registry": {
+        "netagent.journal", "netgossip.join.identity", "netgossip.records.replication", "netgossip.types",
+    },
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},
@@ -47,11 +49,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.endpoints": {
         "netagent.datapath", "netagent.ipam", "netagent.journal", "netagent.membership.participation",
-        "netagent.projection.datapath_input", "netagent.registry", "netgossip.types",
+        "netagent.projection.datapath_input", "netagent.registry", "netgossip.records.replication",
+        "netgossip.types",
     },
     "netagent.eviction": {
-        "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.probes",
-        "netagent.registry", "netagent.rpc", "netgossip.types",
+        "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry", "netagent.rpc",
+        "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.doctor": {
         "netagent.datapath", "netagent.endpoints.validation", "netagent.firewall", "netagent.journal",

@@ -30,7 +30,7 @@ longer."""
 
 
 class Steppable(Protocol):
-    """A machine that may have pending work."""
+    """A machine that may have pending work: a GossipNode, or one that the application runs in the same way."""
 
     @property
     def has_pending_work(self) -> bool:
@@ -42,37 +42,40 @@ class Steppable(Protocol):
 
 class TaskRunner:
     """Runs a machine's pending work in steps. Call `note` after every input; `run` is a task of its own. Everything
-    in the event loop that takes long holds `turn` meanwhile."""
+    in the event loop that takes long holds `turn` meanwhile. `flush` carries out what a step led to."""
 
-    def __init__(self, node: Steppable, turn: trio.Lock) -> None:
-        self._node = node
+    def __init__(
+        self, machine: Steppable, turn: trio.Lock, flush: Callable[[], object] = lambda: None
+    ) -> None:
+        self._machine = machine
+        self._flush = flush
         self._came = trio.Event()
         self._done = trio.Event()
         self.turn = turn
 
     def note(self) -> None:
-        """Wake the runner if the node has pending work."""
-        if self._node.has_pending_work:
+        """Wake the runner if the machine has pending work."""
+        if self._machine.has_pending_work:
             self._came.set()
 
     async def wait_done(self) -> None:
-        """Wait until the node has no pending work. A task that would bring it more long work should wait for that
+        """Wait until the machine has no pending work. A task that would bring it more long work should wait for that
         first."""
-        while self._node.has_pending_work:
+        while self._machine.has_pending_work:
             await self._done.wait()
 
-    async def run(self, flush: Callable[[], None]) -> None:
-        """Run until cancelled; `flush` carries out what a step led to."""
+    async def run(self) -> None:
+        """Run until cancelled."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
-            while self._node.has_pending_work:
+            while self._machine.has_pending_work:
                 async with self.turn:
                     began = time.perf_counter()
-                    self._node.run_step()
-                    while self._node.has_pending_work and time.perf_counter() - began < SLICE_S:
-                        self._node.run_step()
-                    flush()
+                    self._machine.run_step()
+                    while self._machine.has_pending_work and time.perf_counter() - began < SLICE_S:
+                        self._machine.run_step()
+                    self._flush()
             self._done.set()
             self._done = trio.Event()
 
@@ -130,18 +133,14 @@ class Driver:
     def __init__(
         self,
         node: GossipNode,
+        sockets: NodeSockets,
         *,
-        gossip_udp: socket.socket,
-        gossip_tcp: socket.socket,
-        record_udp: socket.socket,
-        record_tcp: socket.socket,
         clock: Callable[[], float],
         on_events: Callable[[tuple[Event, ...]], None],
         turn: trio.Lock | None = None,
     ) -> None:
         self._node = node
-        self._sockets = NodeSockets(gossip_udp, gossip_tcp, record_udp, record_tcp)
-        self._udp = self._sockets.udp
+        self._sockets = sockets
         self._listening = trio.CancelScope()
         self._clock = clock
         self._on_events = on_events
@@ -151,7 +150,7 @@ class Driver:
         """Ends at the node's next deadline."""
         self._planned_at = 0.0
         self._flushing = False
-        self._task_runner = TaskRunner(node, trio.Lock() if turn is None else turn)
+        self._task_runner = TaskRunner(node, trio.Lock() if turn is None else turn, self.flush_nowait)
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -161,7 +160,7 @@ class Driver:
                 self._nursery = nursery
                 nursery.start_soon(self._listen, self._sockets, self._listening, nursery)
                 nursery.start_soon(self._keep_time)
-                nursery.start_soon(self._task_runner.run, self.flush_nowait)
+                nursery.start_soon(self._task_runner.run)
                 self.flush_nowait()
         finally:
             self._nursery = None
@@ -172,7 +171,7 @@ class Driver:
 
         The former sockets are closed; streams continue or break by themselves. Tell the node as well (`set_address`).
         """
-        former, self._sockets, self._udp = self._sockets, sockets, sockets.udp
+        former, self._sockets = self._sockets, sockets
         self._listening.cancel()
         self._listening = trio.CancelScope()
         if self._nursery is None:
@@ -203,7 +202,7 @@ class Driver:
                 if not (output.datagrams or output.streams or output.events):
                     break
                 for datagram in output.datagrams:
-                    self._send(self._udp[datagram.channel], datagram.payload, datagram.destination)
+                    self._send(self._sockets.udp[datagram.channel], datagram.payload, datagram.destination)
                 for command in output.streams:
                     self._obey(command, self._nursery)
                 if output.events:
@@ -258,7 +257,7 @@ class Driver:
                 self._set_timer()
                 await trio.sleep_forever()
             now = self._clock()
-            self._node.note_lag(max(now - self._planned_at, 0.0), now)
+            self._node.membership.note_lag(max(now - self._planned_at, 0.0), now)
             self._node.handle_deadline(now)
             self.flush_nowait()
 

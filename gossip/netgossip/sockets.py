@@ -24,39 +24,26 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 class NodeSockets:
     """Bound and non-blocking; the TCP ones listen."""
 
-    gossip_udp: socket.socket
-    gossip_tcp: socket.socket
-    record_udp: socket.socket
-    record_tcp: socket.socket
-
-    @property
-    def udp(self) -> dict[Channel, socket.socket]:
-        """By channel."""
-        return {Channel.GOSSIP: self.gossip_udp, Channel.RECORD: self.record_udp}
-
-    @property
-    def tcp(self) -> dict[Channel, socket.socket]:
-        """By channel."""
-        return {Channel.GOSSIP: self.gossip_tcp, Channel.RECORD: self.record_tcp}
+    udp: dict[Channel, socket.socket]
+    tcp: dict[Channel, socket.socket]
 
     def close(self) -> None:
         """Close all four."""
-        for opened in (self.gossip_udp, self.gossip_tcp, self.record_udp, self.record_tcp):
+        for opened in (*self.udp.values(), *self.tcp.values()):
             opened.close()
 
 
 def open_sockets(address: str, gossip_port: int, record_port: int) -> NodeSockets:
     """Bind both ports for UDP and TCP. Raises GossipUsageError that names the address, the port and the cause."""
-    opened: list[socket.socket] = []
+    opened = NodeSockets({}, {})
     try:
-        for port in (gossip_port, record_port):
-            opened.append(_bind(address, port, socket.SOCK_DGRAM))
-            opened.append(_bind(address, port, socket.SOCK_STREAM))
+        for channel, port in ((Channel.GOSSIP, gossip_port), (Channel.RECORD, record_port)):
+            opened.udp[channel] = _bind(address, port, socket.SOCK_DGRAM)
+            opened.tcp[channel] = _bind(address, port, socket.SOCK_STREAM)
     except GossipUsageError:
-        for one in opened:
-            one.close()
+        opened.close()
         raise
-    return NodeSockets(*opened)
+    return opened
 
 
 async def dial(destination: Address, own: NodeSockets) -> trio.SocketStream:
@@ -66,11 +53,11 @@ async def dial(destination: Address, own: NodeSockets) -> trio.SocketStream:
     alternate between alive and dead.
     """
     family = socket.AF_INET6 if ":" in destination[0] else socket.AF_INET
-    if family != own.gossip_udp.family:
+    if family != own.udp[Channel.GOSSIP].family:
         raise OSError(errno.EAFNOSUPPORT, "its address is of the other IP version")
     dialled = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
-        source = own.gossip_udp.getsockname()[0]
+        source = own.udp[Channel.GOSSIP].getsockname()[0]
         if not ipaddress.ip_address(source).is_unspecified:
             # The kernel then chooses the port together with the destination, so that binding does not use up a port.
             dialled.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)

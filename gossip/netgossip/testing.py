@@ -38,6 +38,7 @@ from netgossip.types import (
     EntriesChanged,
     Entry,
     Event,
+    History,
     Log,
     Member,
     MemberChanged,
@@ -167,20 +168,22 @@ class SimHost:
             address=(self.ip, PORTS[Channel.GOSSIP]),
             record_port=PORTS[Channel.RECORD],
             meta=self.name.encode(),
-            incarnation=self.disk.incarnation,
-            boot_epoch=self.disk.boot_epoch,
+            history=History(
+                incarnation=self.disk.incarnation,
+                boot_epoch=self.disk.boot_epoch,
+                members=[m for m in self.disk.members.values() if m.node_id != self.node_id],
+                own_logs=[log for log in logs if log.owner == self.node_id],
+                replicas=[log for log in logs if log.owner != self.node_id],
+            ),
             keyring=Keyring([cluster.ring_key]),
             label=cluster.label,
             rng=random.Random(f"{cluster.seed} {self.name} {self._starts}"),
             now=cluster.now,
-            remembered=[m for m in self.disk.members.values() if m.node_id != self.node_id],
             seeds=self.seeds,
-            own_logs=[log for log in logs if log.owner == self.node_id],
-            replicas=[log for log in logs if log.owner != self.node_id],
             join_handler=self.join_handler,
         )
         for scope in sorted(self.scopes):
-            self.node.enter_scope(scope, cluster.now)
+            self.node.records.enter_scope(scope, cluster.now)
         self.flush()
 
     @contextmanager
@@ -192,28 +195,28 @@ class SimHost:
     def put(self, scope: Scope, key: bytes, value: bytes | None) -> tuple[Entry, ...]:
         """Change (None: delete) one of the host's own records: prepare, journal, commit."""
         with self.commanding() as node:
-            entries = node.prepare([(scope, key, value)])
-            node.commit(entries, self._cluster.now)
+            entries = node.records.prepare([(scope, key, value)])
+            node.records.commit(entries, self._cluster.now)
         return entries
 
     def enter(self, scope: Scope) -> None:
         """Take part in a scope from now on, also after restarts."""
         self.scopes.add(scope)
         with self.commanding() as node:
-            node.enter_scope(scope, self._cluster.now)
+            node.records.enter_scope(scope, self._cluster.now)
 
     def records(self, scope: Scope = CLUSTER_SCOPE) -> dict[tuple[NodeId, bytes], bytes]:
         """(owner, key) -> value of everything that the node holds in a scope and is not deleted."""
         return {
             (log.owner, key): entry.value
-            for log in self.running.logs(scope)
+            for log in self.running.records.logs(scope)
             for key, entry in log.entries.items()
             if entry.value is not None
         }
 
     def state_of(self, other: SimHost) -> MemberState | None:
         """The state in which this host holds another; None when it does not know it."""
-        member = self.running.member(other.node_id)
+        member = self.running.membership.members().get(other.node_id)
         return None if member is None else member.state
 
     def flush(self) -> None:
@@ -229,7 +232,7 @@ class SimHost:
                 cluster.obey(self, command)
             for event in output.events:
                 self._take(event)
-        self.disk.incarnation = node.incarnation
+        self.disk.incarnation = node.membership.incarnation
         self._inputs += 1
         if self._inputs % CHECK_EVERY == 0:
             node.check_invariants()

@@ -5,7 +5,7 @@ A machine never touches a socket. The driver feeds it bytes with the time at whi
     machine.handle_datagram(channel, payload, source, now)
     machine.handle_deadline(now)            # early or repeated calls do nothing
     output = machine.drain()                # datagrams may be lost, events and stream commands may not
-    machine.next_deadline()                 # ask again after every call above
+    machine.next_deadline()                 # drain, then ask again, after every input and command
     while machine.has_pending_work:         # work of the node or its records that was too long for one input
         machine.run_step()                  # a millisecond of it; drain, and let other tasks run in between
 
@@ -22,7 +22,7 @@ A stream that a peer opened gets its number from `accept_stream(channel, peer, n
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -194,7 +194,7 @@ class ScopeSynced:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """A peer sent a request. Answer with `node.respond(event, payload, now)`; each request is reported only once."""
+    """A peer sent a request; each is reported only once. Answer with `records.respond(event, payload, now)`."""
 
     peer: NodeId
     request_id: int
@@ -203,7 +203,7 @@ class RequestReceived:
 
 @dataclass(frozen=True, slots=True)
 class ResponseReceived:
-    """The answer to `node.request(...)`; `payload` is None when the deadline passed without one."""
+    """The answer to `records.request(...)`; `payload` is None when the deadline passed without one."""
 
     peer: NodeId
     request_id: int
@@ -257,6 +257,24 @@ Event: TypeAlias = (
     | IdentityContested
     | OwnLogRaised
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What the application persisted of a node's earlier runs, as events reported it; the defaults are those of a new
+    node."""
+
+    incarnation: int = 0
+    """The highest that the node used."""
+    boot_epoch: int = 1
+    """Raise it at each start."""
+    members: Sequence[Member] = ()
+    """The other members."""
+    departed: Sequence[tuple[NodeId, int]] = ()
+    """Members that were reaped, each with its last incarnation, above which it may come back."""
+    own_logs: Sequence[Log] = ()
+    replicas: Sequence[Log] = ()
+    """The logs of other owners."""
 
 
 @dataclass(frozen=True, slots=True)

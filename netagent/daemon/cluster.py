@@ -121,7 +121,7 @@ class Cluster:
             sockets=sockets,
             host=self.underlay.address,
             journal=self.journal,
-            remembered=remembered,
+            history=remembered.history,
             live=self.live,
             note=self._note_events,
             answer=self._answer,
@@ -189,7 +189,7 @@ class Cluster:
         self.networks = Networks(
             self.live,
             gossip.publisher,
-            gossip.node,
+            gossip.node.records,
             gossip.participation,
             surroundings=self._surroundings,
             sweep=self._garbage_collector.sweep,
@@ -208,7 +208,7 @@ class Cluster:
         gossip = self.gossip
         downtime = Downtime(self.journal.load_silences())
         self.eviction = Eviction(
-            self.live, gossip.publisher, gossip.node, self.allocator, downtime, gossip.flush
+            self.live, gossip.publisher, gossip.node.records, self.allocator, downtime, gossip.flush
         )
         self._auto_eviction = AutoEviction(
             live=self.live,
@@ -217,7 +217,9 @@ class Cluster:
             downtime=downtime,
             forget_after_s=lambda: self.config.forget_after_s,
         )
-        self._cleanup = Cleanup(self.live, gossip.node, self.journal, gossip.flush)
+        self._cleanup = Cleanup(
+            self.live, gossip.node.membership, gossip.node.records, self.journal, gossip.flush
+        )
         self._own_records = OwnRecords(
             live=self.live,
             publisher=gossip.publisher,

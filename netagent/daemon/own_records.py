@@ -17,9 +17,9 @@ from netagent.eviction.succession import amended_evictions
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import superseded
 from netagent.log import Limited
-from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
+from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -33,7 +33,7 @@ class OwnRecords:
     """Runs beside everything else."""
 
     live: StateStore
-    publisher: RecordPublisher
+    publisher: Publisher
     allocator: Allocator
     undecided: Callable[[], Collection[NetworkId]]
     """Networks that are being created right now: only their creation may withdraw them."""

@@ -36,11 +36,12 @@ from netagent.ipam.allocator import Allocator
 from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.journal.rows import Bound, LocalEndpointRow, Published
-from netagent.membership.participation import Participation, RecordPublisher
+from netagent.membership.participation import Participation
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 from netagent.projection.datapath_input import local_endpoint
+from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView
 
@@ -98,7 +99,7 @@ class EndpointParts:
 
     live: StateStore
     journal: Journal
-    publisher: RecordPublisher
+    publisher: Publisher
     allocator: Allocator
     participation: Participation
     attacher: Attacher

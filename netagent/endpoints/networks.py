@@ -14,7 +14,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
-from typing import Protocol
 
 import trio
 
@@ -22,14 +21,16 @@ from netagent.endpoints.find import host_called, network_called
 from netagent.endpoints.network_defaults import NetworkConstraints, differences, plan_network, shortcoming
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.space import share_out
-from netagent.membership.participation import Participation, RecordPublisher
+from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import NetworkRecord, Policy, RemovalRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
+from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
-from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
+from netgossip.records.replication import Replication
+from netgossip.types import CLUSTER_SCOPE
 
 SETTLE_S = 1.0
 """How long a new network waits for the other hosts. A host that is silent for longer gets it by anti-entropy."""
@@ -42,13 +43,6 @@ MAX_SHARED_OUT = 256
 logger = logging.getLogger("netagent.endpoints.networks")
 
 
-class NetworkNode(Protocol):
-    """The part of GossipNode that this module uses."""
-
-    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """Return live peers that have not acknowledged our head, or whose own head we do not have yet."""
-
-
 class Networks:
     """Create and remove networks. One creation at a time per host.
 
@@ -58,8 +52,8 @@ class Networks:
     def __init__(
         self,
         live: StateStore,
-        publisher: RecordPublisher,
-        node: NetworkNode,
+        publisher: Publisher,
+        records: Replication,
         participation: Participation,
         *,
         surroundings: Callable[[RegistryView], NetworkConstraints],
@@ -67,7 +61,7 @@ class Networks:
     ) -> None:
         self._live = live
         self._publisher = publisher
-        self._node = node
+        self._records = records
         self._participation = participation
         self._surroundings = surroundings
         self._sweep = sweep
@@ -198,7 +192,7 @@ class Networks:
 
     async def _settle(self) -> None:
         with trio.move_on_after(SETTLE_S):
-            while self._node.unacknowledged(CLUSTER_SCOPE):
+            while self._records.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(SETTLE_POLL_S)
 
     # -- remove ----------------------------------------------------------------------------------------------

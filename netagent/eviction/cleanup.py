@@ -8,45 +8,33 @@ writes. The logs of a host that turns out to live, because its eviction was cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
 
 import trio
 
 from netagent.journal.journal import Journal
 from netagent.model.ids import HostId
 from netagent.registry.state_store import StateStore
-from netgossip.types import Member, MemberState, NodeId, Scope
-
-
-class CleanupNode(Protocol):
-    """The part of GossipNode that is used here."""
-
-    def member(self, node_id: NodeId) -> Member | None:
-        """What the membership holds of a node."""
-
-    def forget(self, node_id: NodeId, now: float) -> None:
-        """Remove a member that is not live."""
-
-    def scopes_of(self, node_id: NodeId) -> frozenset[Scope]:
-        """Scopes in which a log of the node is held."""
-
-    def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Drop its logs."""
-
-    def readmit_owner(self, node_id: NodeId) -> None:
-        """Let them come back."""
+from netgossip.membership.swim import Swim
+from netgossip.records.replication import Replication
+from netgossip.types import MemberState
 
 
 class Cleanup:
     """Follows the view."""
 
     def __init__(
-        self, live: StateStore, node: CleanupNode, journal: Journal, flush: Callable[[], object]
+        self,
+        live: StateStore,
+        membership: Swim,
+        records: Replication,
+        journal: Journal,
+        flush: Callable[[], object],
     ) -> None:
         self._live = live
         self._flush = flush
-        self._node = node
+        self._membership = membership
+        self._records = records
         self._journal = journal
         self._cleaned_up: set[HostId] = set()
         self._seen: tuple[object, object] = (None, None)
@@ -69,7 +57,7 @@ class Cleanup:
         self._seen = seen
         forgotten = set(view.forgotten) - {view.local}
         for host_id in self._cleaned_up - forgotten:
-            self._node.readmit_owner(host_id)
+            self._records.readmit_owner(host_id)
         back = {host_id for host_id in view.remembered if host_id in self._cleaned_up}
         self._cleaned_up &= forgotten
         for host_id in sorted((forgotten - self._cleaned_up) | (back & forgotten)):
@@ -77,15 +65,15 @@ class Cleanup:
                 self._clean_up(host_id)
 
     def _is_live(self, host_id: HostId) -> bool:
-        member = self._node.member(host_id)
+        member = self._membership.members().get(host_id)
         return member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
     def _clean_up(self, host_id: HostId) -> None:
         now = trio.current_time()
-        for scope in self._node.scopes_of(host_id):
+        for scope in self._records.scopes_of(host_id):
             self._journal.note_replica_dropped(scope, host_id)
-        self._node.drop_owner(host_id, None, now)
-        self._node.forget(host_id, now)
+        self._records.drop_owner(host_id, None, now)
+        self._membership.forget(host_id, now)
         self._journal.note_member_gone(host_id)
         self._live.update_view(lambda view: view.without_host(host_id))
         self._cleaned_up.add(host_id)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import trio
 
@@ -26,12 +25,13 @@ from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.succession import eviction_records
 from netagent.ipam.allocator import Allocator
-from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
+from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, HostView
-from netgossip.types import CLUSTER_SCOPE, NodeId, Scope
+from netgossip.records.replication import Replication
+from netgossip.types import CLUSTER_SCOPE
 
 SETTLE_S = 5.0
 """Time for every live host to acknowledge: as long as an attach waits for peers, and longer than it takes to suspect
@@ -43,22 +43,6 @@ apart, the one that lived longer has told: what a host writes is everywhere with
 within a few."""
 
 logger = logging.getLogger("netagent.eviction.evict")
-
-
-class EvictionNode(Protocol):
-    """The part of GossipNode that is used here."""
-
-    def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers that have not acknowledged our head, or whose own head we do not hold yet."""
-
-    def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers hold of the scope and we do not."""
-
-    def ahead(self, scope: Scope) -> frozenset[NodeId]:
-        """Live peers that may know more than we do."""
-
-    def caught_up(self, scope: Scope) -> None:
-        """Stop tracking `ahead`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +62,8 @@ class Eviction:
     """Evicts hosts, one run at a time."""
 
     live: StateStore
-    publisher: RecordPublisher
-    node: EvictionNode
+    publisher: Publisher
+    records: Replication
     allocator: Allocator
     downtime: Downtime
     flush: Callable[[], object]
@@ -277,20 +261,20 @@ class Eviction:
         return tuple(names)
 
     def _unheard(self, gone: Collection[HostId]) -> set[HostId]:
-        return set(map(HostId, self.node.unacknowledged(CLUSTER_SCOPE))).difference(gone)
+        return set(map(HostId, self.records.unacknowledged(CLUSTER_SCOPE))).difference(gone)
 
     async def _catch_up(self, without: Collection[HostId]) -> set[HostId]:
         """Wait until we hold all that the live hosts hold, except those in `without`; return the hosts that did not
         send it."""
-        self.node.catch_up(CLUSTER_SCOPE, trio.current_time())
+        self.records.catch_up(CLUSTER_SCOPE, trio.current_time())
         self.flush()
         try:
             with trio.move_on_after(SETTLE_S):
-                while self.node.ahead(CLUSTER_SCOPE) - set(without):
+                while self.records.ahead(CLUSTER_SCOPE) - set(without):
                     await trio.sleep(POLL_S)
-            return set(map(HostId, self.node.ahead(CLUSTER_SCOPE))).difference(without)
+            return set(map(HostId, self.records.ahead(CLUSTER_SCOPE))).difference(without)
         finally:
-            self.node.caught_up(CLUSTER_SCOPE)
+            self.records.caught_up(CLUSTER_SCOPE)
 
     async def _agree(self, gone: set[HostId], *, force: bool) -> set[HostId]:
         """Return the hosts that are ours to evict; another host evicts the others. RefusedError when that is

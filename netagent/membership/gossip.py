@@ -1,8 +1,8 @@
 """The gossip of one run: its node, its driver, and the parts that work on them.
 
 `Gossip` builds the node from what the journal holds, under its raised counters, and connects publishing,
-participation in networks, the rpc client and invitations to it. The gossip's events go through `EventIntake` into the
-event queue; its task takes in, slice by slice, what waits there, so that other tasks run in between.
+participation in networks, the rpc client and invitations to it. The gossip's events go into the event
+queue; a task takes in, slice by slice, what waits there, so that other tasks run in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from netagent.journal.journal import DiskFullError, Journal, JournalError
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
 from netagent.membership.remote_networks import RemoteNetworks
-from netagent.membership.restore import RestoredState
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic import tick_within
 from netagent.registry.publish import Publisher
@@ -30,44 +29,12 @@ from netagent.slices import turn
 from netagent.state_dir import ClusterKeys
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, NodeSockets, open_sockets
+from netgossip.driver import Driver, NodeSockets, TaskRunner, open_sockets
 from netgossip.errors import GossipUsageError
 from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
-from netgossip.types import CLUSTER_SCOPE, Address, Event, OwnLogRaised, RequestReceived, Scope
-
-
-class EventIntake:
-    """Feeds the event queue, one for each. Called by the gossip's driver."""
-
-    def __init__(self, event_queue: EventQueue) -> None:
-        self._event_queue = event_queue
-        self._came = trio.Event()
-
-    def handle(self, events: tuple[Event, ...]) -> None:
-        """Take in the events of one step; see EventQueue."""
-        self._event_queue.handle(events)
-        self._note()
-
-    def forget_scope(self, scope: Scope) -> None:
-        """Drop a network that this host has left; see EventQueue."""
-        self._event_queue.forget_scope(scope)
-        self._note()
-
-    def _note(self) -> None:
-        if self._event_queue.has_pending_work:
-            self._came.set()
-
-    async def run(self) -> None:
-        """Take in what waits, until cancelled."""
-        while True:
-            await self._came.wait()
-            self._came = trio.Event()
-            while self._event_queue.has_pending_work:
-                async with turn():
-                    self._event_queue.run_step()
-
+from netgossip.types import CLUSTER_SCOPE, Address, Event, History, OwnLogRaised, RequestReceived, Scope
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}
 MAX_INTRODUCED = 16
@@ -96,7 +63,7 @@ class Gossip:
         sockets: NodeSockets,
         host: str,
         journal: Journal,
-        remembered: RestoredState,
+        history: History,
         live: StateStore,
         note: Callable[[tuple[Event, ...]], None],
         answer: Callable[[HostId, bytes], Awaitable[bytes]],
@@ -113,36 +80,33 @@ class Gossip:
         self._incarnation = 0
         self._nursery: trio.Nursery
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
-        self.node = self._node(keys, journal, remembered)
+        self.node = self._node(keys, history)
         self._driver = Driver(
             self.node,
-            gossip_udp=sockets.gossip_udp,
-            gossip_tcp=sockets.gossip_tcp,
-            record_udp=sockets.record_udp,
-            record_tcp=sockets.record_tcp,
+            sockets,
             clock=trio.current_time,
             on_events=self._note_events,
             turn=turn(),
         )
         self.flush = self._driver.flush_nowait
         """Sends what the node has to send now."""
-        self.publisher = Publisher(self.node, journal, self.flush)
+        self.publisher = Publisher(self.node.records, journal, self.flush)
         self.remote_networks = RemoteNetworks(
-            self.node,
+            self.node.records,
             live,
             self.flush,
             is_entered=self._has_entered,
             rng=random.SystemRandom(),
         )
         self.participation = Participation(
-            self.node,
+            self.node.records,
             self.publisher,
             live,
             self.flush,
             forget=self._forget_replicas,
             release=self.remote_networks.release,
         )
-        self.rpc = RpcClient(self.node, self.flush)
+        self.rpc = RpcClient(self.node.records, self.flush)
         self.event_queue = EventQueue(
             live=live,
             journal=journal,
@@ -151,13 +115,13 @@ class Gossip:
             on_request=self._note_request,
             on_raised=self._note_raised,
             on_taken=note,
-            is_held=lambda scope, owner: scope in self.node.scopes_of(owner),
+            is_held=lambda scope, owner: scope in self.node.records.scopes_of(owner),
             is_for_answers=self.remote_networks.holds,
             clock=trio.current_time,
         )
-        self._event_intake = EventIntake(self.event_queue)
+        self._intake = TaskRunner(self.event_queue, turn())
 
-    def _node(self, keys: ClusterKeys, journal: Journal, remembered: RestoredState) -> GossipNode:
+    def _node(self, keys: ClusterKeys, history: History) -> GossipNode:
         """Build the node as it was when the journal was last written, with counters above all that it used then."""
         return GossipNode(
             config=_PROFILES[self._config.timing](),
@@ -165,23 +129,18 @@ class Gossip:
             address=(self._host, self._config.gossip_port),
             record_port=self._config.record_port,
             meta=self._config.name.encode(),
-            incarnation=journal.load_incarnation(),
-            boot_epoch=journal.boot_epoch,
+            history=history,
             keyring=Keyring(keys.keys),
             label=bytes.fromhex(keys.cluster_id),
             rng=random.SystemRandom(),
             now=trio.current_time(),
-            remembered=remembered.members,
-            departed=remembered.departed,
-            own_logs=remembered.own_logs,
-            replicas=remembered.replicas,
             join_handler=self.invitations.converse,
         )
 
     async def run(self) -> None:
         """Run until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._event_intake.run)
+            self._nursery.start_soon(self._intake.run)
             self._nursery.start_soon(self._driver.run)
             self._nursery.start_soon(self.participation.run)
             self._nursery.start_soon(self.remote_networks.run)
@@ -207,20 +166,20 @@ class Gossip:
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
         """Set the gossip addresses to dial for ever."""
-        self.node.set_seeds(seeds, trio.current_time())
+        self.node.membership.set_seeds(seeds, trio.current_time())
         self.flush()
 
     def move(self, host: str, sockets: NodeSockets | None) -> None:
         """Change the address at which others reach us; `sockets` if it needs other ones than before."""
         if sockets is not None:
             self._driver.rebind(sockets)
-        self.node.set_address((host, self._config.gossip_port), trio.current_time())
+        self.node.membership.set_address((host, self._config.gossip_port), trio.current_time())
         self.flush()
         self._host = host
 
     def probe_soon(self, host_id: HostId) -> None:
         """Probe this host's agent soon, because its kernel does not answer."""
-        self.node.probe_soon(host_id, trio.current_time())
+        self.node.membership.probe_soon(host_id, trio.current_time())
         self.flush()
 
     async def wait_synced(self) -> None:
@@ -232,15 +191,15 @@ class Gossip:
         """Wait until every live host has what we wrote in the cluster's scope, at most HEARD_S. Return those that
         lack it."""
         with trio.move_on_after(HEARD_S):
-            while self.node.unacknowledged(CLUSTER_SCOPE):
+            while self.node.records.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(0.01)
-        return self.node.unacknowledged(CLUSTER_SCOPE)
+        return self.node.records.unacknowledged(CLUSTER_SCOPE)
 
     async def leave(self) -> None:
         """Leave the membership, and wait until the others know."""
-        self.node.leave(trio.current_time())
+        self.node.membership.leave(trio.current_time())
         self.flush()
-        while not self.node.has_left(trio.current_time()):
+        while not self.node.membership.has_left(trio.current_time()):
             await trio.sleep(0.02)
 
     # -- what the gossip asks for ------------------------------------------------------------------------------
@@ -252,20 +211,24 @@ class Gossip:
         introduced = (own, *members[: MAX_INTRODUCED - 1])
         return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
 
-    def _has_entered(self, network_id: NetworkId) -> bool:
+    def _has_entered(
+        self, network_id: NetworkId
+    ) -> bool:  # the participation is built after what asks for this
         return self.participation.has_entered(network_id)
 
     def _forget_replicas(self, scope: Scope) -> None:
-        self._event_intake.forget_scope(scope)
-        for log in self.node.logs(scope):
+        self.event_queue.forget_scope(scope)
+        self._intake.note()
+        for log in self.node.records.logs(scope):
             if log.owner != self._local:
                 self._journal.note_replica_dropped(scope, log.owner)
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
-        self._event_intake.handle(events)
+        self.event_queue.handle(events)
+        self._intake.note()
         # A refutation raises it, and the next start must begin above.
-        if self.node.incarnation != self._incarnation:
-            self._incarnation = self.node.incarnation
+        if self.node.membership.incarnation != self._incarnation:
+            self._incarnation = self.node.membership.incarnation
             self._journal.note_incarnation(self._incarnation)
 
     def _note_request(self, event: RequestReceived) -> None:

@@ -13,10 +13,10 @@ from netagent import __version__
 from netagent.datapath.host.probe_device import probe_address, probe_mac
 from netagent.datapath.host.uplink import common_version
 from netagent.errors import NetagentError
-from netagent.membership.participation import RecordPublisher
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
 from netagent.periodic import tick_within
+from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -37,7 +37,7 @@ class HostRecordKeeper:
     """Writes this host's record, and writes it again when it is no longer true."""
 
     live: StateStore
-    publisher: RecordPublisher
+    publisher: Publisher
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
     is_away: bool = False

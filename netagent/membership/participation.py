@@ -8,22 +8,21 @@ last endpoint has gone, because containers come back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 import trio
 
 from netagent.errors import FailedError, NetagentError
-from netagent.journal.statements import Statement
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import AttachmentRecord, Record
+from netagent.model.records import AttachmentRecord
 from netagent.periodic import tick_within
+from netagent.registry.publish import Publisher
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.errors import GossipUsageError
-from netgossip.node import GossipNode
+from netgossip.records.replication import Replication
 from netgossip.types import CLUSTER_SCOPE, Scope
 
 SYNC_S = 5.0
@@ -37,24 +36,6 @@ the existing networks within a few seconds."""
 logger = logging.getLogger("netagent.membership.participation")
 
 
-class RecordPublisher(Protocol):
-    """The part of Publisher that is used here."""
-
-    async def put(self, *records: Record) -> None:
-        """Write records of ours."""
-
-    async def withdraw(self, *records: Record) -> None:
-        """Delete records of ours."""
-
-    async def change(
-        self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
-    ) -> None:
-        """Do both, with `also` in the journal: all or nothing."""
-
-    async def drop_own_log(self, scope: Scope) -> None:
-        """Drop all that we ever wrote in a scope."""
-
-
 class Participation:
     """Enters and leaves networks' scopes. `forget` makes view and journal drop what they keep of a scope: others'
     records in slices. `release` is called before a network is entered: what was fetched of it for command answers
@@ -62,15 +43,15 @@ class Participation:
 
     def __init__(
         self,
-        node: GossipNode,
-        publisher: RecordPublisher,
+        records: Replication,
+        publisher: Publisher,
         live: StateStore,
         flush: Callable[[], None],
         *,
         forget: Callable[[Scope], None],
         release: Callable[[NetworkId], None] = lambda _network_id: None,
     ) -> None:
-        self._node = node
+        self._records = records
         self._publisher = publisher
         self._live = live
         self._flush = flush
@@ -182,8 +163,10 @@ class Participation:
         if network_id not in self._synced:
             self._release(network_id)
             self._synced[network_id] = trio.Event()
-            self._node.set_scope_members(scope_of(network_id), self._members(network_id), trio.current_time())
-            self._node.enter_scope(scope_of(network_id), trio.current_time())
+            self._records.set_scope_members(
+                scope_of(network_id), self._members(network_id), trio.current_time()
+            )
+            self._records.enter_scope(scope_of(network_id), trio.current_time())
             self._flush()
         return self._synced[network_id]
 
@@ -192,7 +175,7 @@ class Participation:
         self._followed.pop(network_id, None)
         self._unused_since.pop(network_id, None)
         self._forget(scope_of(network_id))
-        self._node.exit_scope(scope_of(network_id), trio.current_time())
+        self._records.exit_scope(scope_of(network_id), trio.current_time())
 
     def _members(self, network_id: NetworkId) -> frozenset[HostId]:
         view = self._live.view
@@ -212,7 +195,7 @@ class Participation:
             if is_same and self._synced[network_id].is_set():  # until then each view may be what it waits for
                 continue
             self._followed[network_id] = attached, left
-            self._node.set_scope_members(scope_of(network_id), attached - left, trio.current_time())
+            self._records.set_scope_members(scope_of(network_id), attached - left, trio.current_time())
             is_changed = True
         if is_changed:
             self._flush()
@@ -239,12 +222,12 @@ class Participation:
         view = self._live.view
         used = self._live.rows.networks | self._synced.keys()
         unknown_since, self._unknown_since = self._unknown_since, {}
-        for scope in self._node.own_scopes() - {CLUSTER_SCOPE}:
+        for scope in self._records.own_scopes() - {CLUSTER_SCOPE}:
             network_id = NetworkId(scope.hex())
             if network_id in used:
                 continue
             is_over = view.is_removed(network_id)
-            if network_id not in view.networks and self._node.is_only_reported(scope):
+            if network_id not in view.networks and self._records.is_only_reported(scope):
                 now = trio.current_time()
                 since = self._unknown_since[scope] = unknown_since.get(scope, now)
                 is_over |= now - since >= UNKNOWN_S

@@ -21,7 +21,7 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -32,7 +32,8 @@ from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RECORDS_IN_A_PIECE, AgentState, RegistryView
 from netagent.slices import Pieces, piece_by_piece
-from netgossip.types import EntriesChanged, Log, NodeId, Scope, Version
+from netgossip.records.replication import Replication
+from netgossip.types import EntriesChanged, Log, Scope, Version
 
 PEERS: Final = 3
 """Members asked about one network. Each has all records of it, so more would only cost more."""
@@ -53,34 +54,6 @@ MAX_ENTRIES: Final = 50_000
 _LOOK_S: Final = 0.01
 
 logger = logging.getLogger("netagent.membership.remote_networks")
-
-
-class FetchNode(Protocol):
-    """The part of GossipNode that is used here."""
-
-    def set_scope_members(self, scope: Scope, node_ids: frozenset[NodeId], now: float) -> None:
-        """Set which nodes are asked about the scope."""
-
-    def enter_scope(self, scope: Scope, now: float) -> None:
-        """Hold others' logs of the scope."""
-
-    def exit_scope(self, scope: Scope, now: float) -> None:
-        """Drop others' logs of the scope."""
-
-    def catch_up(self, scope: Scope, now: float) -> None:
-        """Begin to find out what live peers hold of the scope."""
-
-    def ahead(self, scope: Scope) -> frozenset[NodeId]:
-        """Peers that have not confirmed yet that we hold all that they held."""
-
-    def caught_up(self, scope: Scope) -> None:
-        """Stop tracking `ahead`."""
-
-    def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
-        """Owner -> the version of its log, and its number of entries."""
-
-    def log(self, scope: Scope, owner: NodeId) -> Log | None:
-        """A copy of one log."""
 
 
 @dataclass(slots=True)
@@ -104,14 +77,14 @@ class RemoteNetworks:
 
     def __init__(
         self,
-        node: FetchNode,
+        records: Replication,
         live: StateStore,
         flush: Callable[[], object],
         *,
         is_entered: Callable[[NetworkId], bool],
         rng: random.Random,
     ) -> None:
-        self._node = node
+        self._records = records
         self._live = live
         self._flush = flush
         self._is_entered = is_entered
@@ -135,7 +108,7 @@ class RemoteNetworks:
         if network_id in self._fetched:
             self._flush()  # what has come is still ours, and must not reach the registry as a beginning
             del self._fetched[network_id]
-            self._node.exit_scope(scope_of(network_id), trio.current_time())
+            self._records.exit_scope(scope_of(network_id), trio.current_time())
 
     @property
     def is_used(self) -> bool:
@@ -169,7 +142,7 @@ class RemoteNetworks:
         return any(
             self._versions.get((scope, HostId(owner))) != version
             for scope in map(scope_of, self._fetched)
-            for owner, (version, _) in self._node.outline(scope).items()
+            for owner, (version, _) in self._records.outline(scope).items()
             if owner != self._live.view.local
         )
 
@@ -217,7 +190,7 @@ class RemoteNetworks:
         for network_id in filter(self._is_entered, networks):
             attached = self._attached(network_id)
             if attached and not any(self._live.view.hosts[one].is_live for one in attached):
-                held = self._node.outline(scope_of(network_id))
+                held = self._records.outline(scope_of(network_id))
                 if missing := tuple(one for one in attached if one not in held):
                     gaps.append(Gap(network_id, GapReason.MISSING, missing))
         return tuple(gaps)
@@ -259,9 +232,9 @@ class RemoteNetworks:
         one.peers = kept | set(self._rng.sample(others, min(len(others), PEERS - len(kept))))
         one.tried_at = now
         one.heard = ()
-        self._node.set_scope_members(scope, frozenset(one.peers), now)
-        self._node.enter_scope(scope, now)
-        self._node.catch_up(scope, now)
+        self._records.set_scope_members(scope, frozenset(one.peers), now)
+        self._records.enter_scope(scope, now)
+        self._records.catch_up(scope, now)
         return True
 
     async def _wait(self, group: Sequence[NetworkId]) -> None:
@@ -277,7 +250,7 @@ class RemoteNetworks:
     def _lacking(self, network_id: NetworkId) -> tuple[frozenset[HostId], bool]:
         """The members that have not answered yet, and whether any has."""
         peers = self._fetched[network_id].peers
-        missing = peers & self._node.ahead(scope_of(network_id))
+        missing = peers & self._records.ahead(scope_of(network_id))
         # A peer that is not live any more counts as missing, although the gossip no longer waits for it.
         missing |= peers.difference(self._live_peers(network_id))
         return missing, missing != peers
@@ -288,12 +261,12 @@ class RemoteNetworks:
             if one is None:
                 continue  # really entered meanwhile
             missing, is_heard = self._lacking(network_id)
-            self._node.caught_up(scope_of(network_id))
+            self._records.caught_up(scope_of(network_id))
             if is_heard:
                 one.heard = one.told_by = tuple(sorted(one.peers - missing))
 
     def _entries(self) -> int:
-        return sum(count for n in self._fetched for _, count in self._node.outline(scope_of(n)).values())
+        return sum(count for n in self._fetched for _, count in self._records.outline(scope_of(n)).values())
 
     # -- the overview ------------------------------------------------------------------------------------------
 
@@ -313,14 +286,14 @@ class RemoteNetworks:
         for where in [where for where in self._versions if where[0] not in scopes]:
             del self._versions[where]
         for scope in scopes:
-            outline = self._node.outline(scope)
+            outline = self._records.outline(scope)
             for gone in view.owners_in(scope).difference(outline, {view.local}):
                 view = yield from _without_log(view, scope, gone)
                 self._versions.pop((scope, gone), None)
             for owner, (version, _) in outline.items():
                 if owner == view.local or self._versions.get((scope, HostId(owner))) == version:
                     continue
-                log = self._node.log(scope, owner)
+                log = self._records.log(scope, owner)
                 if log is not None:
                     view = yield from _with_log(view, log)
                     self._versions[scope, HostId(owner)] = Version(log.epoch, log.head)

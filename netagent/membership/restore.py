@@ -11,20 +11,15 @@ from netagent.membership.participation import own_networks
 from netagent.model.ids import HostId
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import RegistryView
-from netgossip.types import CLUSTER_SCOPE, Log, Member, NodeId
+from netgossip.types import CLUSTER_SCOPE, History, Log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredState:
     """The state with which a run of this host begins."""
 
-    own_logs: list[Log]
-    replicas: list[Log]
-    """Other hosts' logs, in networks that this host is in."""
-    members: list[Member]
-    """The other members."""
-    departed: list[tuple[NodeId, int]]
-    """Members that the membership had removed, each with its last incarnation."""
+    history: History
+    """For the gossip: its counters, the members, and the logs of the networks that this host is in."""
     rows: list[LocalEndpointRow]
     """This host's endpoints, in the order of their attaching."""
     fenced: list[LocalEndpointRow]
@@ -38,10 +33,14 @@ def restore(journal: Journal, local: HostId) -> RestoredState:
     own_logs, replicas = _load_logs(journal, local)
     members = [m for m in journal.load_members() if m.node_id != local]
     return RestoredState(
-        own_logs=own_logs,
-        replicas=replicas,
-        members=members,
-        departed=journal.load_departed(),
+        history=History(
+            incarnation=journal.load_incarnation(),
+            boot_epoch=journal.boot_epoch,
+            members=members,
+            departed=journal.load_departed(),
+            own_logs=own_logs,
+            replicas=replicas,
+        ),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),
         view=first_view(local, [*own_logs, *replicas], members),

@@ -11,7 +11,6 @@ void; they are prepared and journalled again until they are still valid right be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import trio
 
@@ -20,7 +19,8 @@ from netagent.journal.journal import Journal
 from netagent.journal.statements import Statement
 from netagent.model.records import Record
 from netagent.registry.record_codec import HOST_KEY, encode, endpoint_of_key, key_of
-from netgossip.types import CLUSTER_SCOPE, Entry, Log, OwnLogRaised, Scope
+from netgossip.records.replication import Replication
+from netgossip.types import CLUSTER_SCOPE, Entry, OwnLogRaised, Scope
 
 
 def may_rewrite(scope: Scope, key: bytes) -> bool:
@@ -29,38 +29,17 @@ def may_rewrite(scope: Scope, key: bytes) -> bool:
     return key == HOST_KEY if scope == CLUSTER_SCOPE else endpoint_of_key(key) is not None
 
 
-class RecordNode(Protocol):
-    """What publishing needs of netgossip.node.GossipNode."""
-
-    def prepare(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
-        """Return entries for changes (None deletes), with the versions that they would get now."""
-
-    def commit(self, entries: tuple[Entry, ...], now: float) -> None:
-        """Take the entries over and send them."""
-
-    def rewrites(
-        self, now: float, may_rewrite: Callable[[Scope, bytes], bool]
-    ) -> tuple[tuple[Scope, bytes, bytes], ...]:
-        """Return rewrites that only let tombstones be dropped from quiet logs."""
-
-    def own_log(self, scope: Scope) -> Log | None:
-        """Our log of a scope."""
-
-    def drop_own_log(self, scope: Scope) -> None:
-        """Drop our log of a scope."""
-
-
 class Publisher:
     """The only way to change this host's records. `flush` makes the driver send what the node wants sent."""
 
     def __init__(
         self,
-        node: RecordNode,
+        records: Replication,
         journal: Journal,
         flush: Callable[[], object],
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._node = node
+        self._records = records
         self._journal = journal
         self._flush = flush
         self._clock = clock
@@ -90,25 +69,25 @@ class Publisher:
     ) -> None:
         written: tuple[Entry, ...] | None = None
         # The epoch may be raised while the journal writes: then the versions differ, and are written once more.
-        while (prepared := self._node.prepare(changes)) != written:
+        while (prepared := self._records.prepare(changes)) != written:
             await self._journal.transaction([*self._entries(prepared), *also])
             written = prepared
         # No await since the last `prepare`, so these versions are still valid.
-        self._node.commit(prepared, self._clock())
+        self._records.commit(prepared, self._clock())
         self._flush()
 
     async def collect_tombstones(self) -> None:
         """Where many tombstones are overdue in a log of ours, write one of its records again unchanged: this drops
         them here, on disk and on all other hosts. Raises DiskFullError or JournalError."""
         async with self._turn:  # chosen and written in one turn: no newer value of the record is overwritten
-            changes = self._node.rewrites(self._clock(), may_rewrite)
+            changes = self._records.rewrites(self._clock(), may_rewrite)
             if not changes:
                 return
             await self._change(changes)
             # The next change would do this as well, but a quiet log has none.
             gone: list[Statement] = []
             for scope, _, _ in changes:
-                log = self._node.own_log(scope)
+                log = self._records.own_log(scope)
                 if log is not None and log.collected:
                     gone += statements.collect("own", scope, log.owner, log.collected)
             await self._journal.transaction(gone)
@@ -116,23 +95,23 @@ class Publisher:
     async def own_log_raised(self, event: OwnLogRaised) -> None:
         """Journal our log with its new epoch."""
         async with self._turn:
-            log = self._node.own_log(event.scope)
+            log = self._records.own_log(event.scope)
             if log is not None:
                 await self._journal.replace_own_log(log)
 
     async def drop_own_log(self, scope: Scope) -> None:
         """Drop our log of a scope that this host has left and that no host enters again; first on disk, as always."""
         async with self._turn:
-            log = self._node.own_log(scope)
+            log = self._records.own_log(scope)
             if log is not None:
                 await self._journal.drop_own_log(scope, log.owner)
-                self._node.drop_own_log(scope)
+                self._records.drop_own_log(scope)
 
     def _entries(self, entries: tuple[Entry, ...]) -> list[Statement]:
         """The statements for the entries, and for dropping from disk the tombstones that the node has dropped."""
         collected = {}
         for scope in {entry.scope for entry in entries}:
-            log = self._node.own_log(scope)
+            log = self._records.own_log(scope)
             if log is not None and log.collected:
                 collected[scope] = log.collected
         return statements.append_entries("own", entries, collected)

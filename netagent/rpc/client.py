@@ -11,7 +11,7 @@ import trio
 from netagent.log import Limited
 from netagent.model.ids import HostId
 from netgossip.errors import GossipUsageError
-from netgossip.node import GossipNode
+from netgossip.records.replication import Replication
 from netgossip.types import RequestReceived, ResponseReceived
 
 ANSWER_S = 1.5
@@ -27,8 +27,8 @@ logger = logging.getLogger("netagent.rpc.client")
 class RpcClient:
     """Turns request and response events into awaitable calls."""
 
-    def __init__(self, node: GossipNode, flush: Callable[[], object]) -> None:
-        self._node = node
+    def __init__(self, records: Replication, flush: Callable[[], object]) -> None:
+        self._records = records
         self._flush = flush
         self._waiting: dict[int, tuple[trio.Event, list[bytes | None]]] = {}
         self._open: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class RpcClient:
         """Return the peer's answer; None when none comes in time, or when too many requests of ours wait for
         answers."""
         try:
-            request_id = self._node.request(peer, payload, trio.current_time(), within_s)
+            request_id = self._records.request(peer, payload, trio.current_time(), within_s)
         except GossipUsageError as error:
             self._limited.warning("ask", f"a request was not sent: {error}")
             return None
@@ -76,7 +76,7 @@ class RpcClient:
     ) -> None:
         try:
             payload = await answer(HostId(event.peer), event.payload)
-            self._node.respond(event, payload, trio.current_time())
+            self._records.respond(event, payload, trio.current_time())
         except Exception:
             # A peer's request must not end the agent. The peer gets no answer and asks another host.
             logger.exception("could not answer %s", event.peer[:8])

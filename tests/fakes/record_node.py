@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-from netgossip.node import GossipNode
+from netgossip.records.replication import Replication
 from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope, Version
 
 
-class FakeNode(GossipNode):
+class FakeNode(Replication):
     """`heard` collects the committed changes, oldest first."""
 
     def __init__(self, owner: NodeId, logs: Iterable[Log] = ()) -> None:

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from netgossip import driver
+from netgossip.codec.meta import record_address
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.driver import READ_BYTES, Driver, open_sockets
@@ -19,7 +20,7 @@ from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.records.record_log import RecordLog
 from netgossip.slices import ENTRIES_PER_SLICE
-from netgossip.types import CLUSTER_SCOPE, Address, EntriesChanged, Entry, Event, MemberState
+from netgossip.types import CLUSTER_SCOPE, Address, Channel, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0
 
@@ -29,16 +30,14 @@ class Host:
 
     def __init__(self, number: int, *, seeds: tuple[Address, ...] = (), ip: str = "127.0.0.1") -> None:
         sockets = open_sockets(ip, *free_ports())
-        self.address: Address = sockets.gossip_udp.getsockname()[:2]
+        self.address: Address = sockets.udp[Channel.GOSSIP].getsockname()[:2]
         self.events: list[Event] = []
         self.node = GossipNode(
             config=GossipConfig.local(),
             node_id=f"{number:032x}",
             address=self.address,
-            record_port=sockets.record_udp.getsockname()[1],
+            record_port=sockets.udp[Channel.RECORD].getsockname()[1],
             meta=b"meta",
-            incarnation=1,
-            boot_epoch=1,
             keyring=Keyring([bytes(32)]),
             label=b"label",
             rng=random.Random(number),
@@ -47,17 +46,14 @@ class Host:
         )
         self.driver = Driver(
             self.node,
-            gossip_udp=sockets.gossip_udp,
-            gossip_tcp=sockets.gossip_tcp,
-            record_udp=sockets.record_udp,
-            record_tcp=sockets.record_tcp,
+            sockets,
             clock=trio.current_time,
             on_events=self.events.extend,
         )
 
     def put(self, key: bytes, value: bytes) -> None:
-        entries = self.node.prepare([(CLUSTER_SCOPE, key, value)])
-        self.node.commit(entries, trio.current_time())
+        entries = self.node.records.prepare([(CLUSTER_SCOPE, key, value)])
+        self.node.records.commit(entries, trio.current_time())
         self.driver.flush_nowait()
 
 
@@ -90,7 +86,7 @@ def test_two_nodes_meet_share_records_and_notice_a_death() -> None:
             await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
             one.put(b"small", b"1")
             one.put(b"large", bytes(60_000))
-            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            await wait_until(lambda: not one.node.records.unacknowledged(CLUSTER_SCOPE))
             got = {e.key for c in two.events if isinstance(c, EntriesChanged) for e in c.entries}
             assert got == {b"small", b"large"}
             assert one.node.statistics()["record_streams_dialled"] >= 1
@@ -161,16 +157,18 @@ def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch)
         two = Host(2, seeds=(one.address,))
         for start in range(0, 4000, 250):
             changes = [(CLUSTER_SCOPE, b"%d" % at, bytes(100)) for at in range(start, start + 250)]
-            two.node.commit(two.node.prepare(changes), trio.current_time())
+            two.node.records.commit(two.node.records.prepare(changes), trio.current_time())
         puts = Puts(monkeypatch)
         trio.lowlevel.add_instrument(puts)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.driver.run)
             nursery.start_soon(two.driver.run)
-            await wait_until(lambda: any(map(len, (log.entries for log in one.node.logs(CLUSTER_SCOPE)))))
-            await wait_until(lambda: not two.node.unacknowledged(CLUSTER_SCOPE))
+            await wait_until(
+                lambda: any(map(len, (log.entries for log in one.node.records.logs(CLUSTER_SCOPE))))
+            )
+            await wait_until(lambda: not two.node.records.unacknowledged(CLUSTER_SCOPE))
             nursery.cancel_scope.cancel()
-        (log,) = one.node.logs(CLUSTER_SCOPE)
+        (log,) = one.node.records.logs(CLUSTER_SCOPE)
         assert len(log.entries) == 4000
         assert max(puts.sizes) <= ENTRIES_PER_SLICE
 
@@ -190,7 +188,7 @@ def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
         node = Behind()
         work = driver.TaskRunner(node, trio.Lock())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(work.run, lambda: None)
+            nursery.start_soon(work.run)
             await trio.testing.wait_all_tasks_blocked()
             assert node.pieces == 0, "nobody has said that there is something to do"
             work.note()
@@ -208,13 +206,13 @@ def test_many_streams_at_once_are_taken_in_turn() -> None:
         hosts += [Host(number, seeds=(hosts[0].address,)) for number in range(2, 7)]
         for host in hosts[1:]:
             changes = [(CLUSTER_SCOPE, b"%d" % at, bytes(40_000)) for at in range(20)]
-            host.node.commit(host.node.prepare(changes), trio.current_time())
+            host.node.records.commit(host.node.records.prepare(changes), trio.current_time())
         batches = Batches(hosts[0].node)
         trio.lowlevel.add_instrument(batches)
         async with trio.open_nursery() as nursery:
             for host in hosts:
                 nursery.start_soon(host.driver.run)
-            await wait_until(lambda: len(hosts[0].node.logs(CLUSTER_SCOPE)) == 5)
+            await wait_until(lambda: len(hosts[0].node.records.logs(CLUSTER_SCOPE)) == 5)
             nursery.cancel_scope.cancel()
         assert sum(batches.sizes) >= 5 * 20 * 40_000
         assert max(batches.sizes) <= READ_BYTES
@@ -231,7 +229,7 @@ def test_ipv6() -> None:
             nursery.start_soon(two.driver.run)
             await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
             one.put(b"large", bytes(60_000))
-            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            await wait_until(lambda: not one.node.records.unacknowledged(CLUSTER_SCOPE))
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -347,15 +345,15 @@ def test_a_node_that_moves_to_another_address_is_found_there() -> None:
             nursery.start_soon(one.driver.run)
             nursery.start_soon(two.driver.run)
             await wait_until(lambda: sees(one, two, MemberState.ALIVE) and sees(two, one, MemberState.ALIVE))
-            ports = two.address[1], two.node.record_address(two.node.node_id)
+            ports = two.address[1], record_address(two.node.membership.members()[two.node.node_id])
             assert ports[1] is not None
             two.driver.rebind(open_sockets("127.0.0.2", ports[0], ports[1][1]))
-            two.node.set_address(("127.0.0.2", ports[0]), trio.current_time())
+            two.node.membership.set_address(("127.0.0.2", ports[0]), trio.current_time())
             two.driver.flush_nowait()
             two.put(b"first", b"word")
             await wait_until(lambda: one.node.members()[two.node.node_id].address[0] == "127.0.0.2")
             one.put(b"large", bytes(60_000))
-            await wait_until(lambda: not one.node.unacknowledged(CLUSTER_SCOPE))
+            await wait_until(lambda: not one.node.records.unacknowledged(CLUSTER_SCOPE))
             got = {(e.owner, e.key) for c in one.events if isinstance(c, EntriesChanged) for e in c.entries}
             assert (two.node.node_id, b"first") in got
             assert sees(one, two, MemberState.ALIVE)

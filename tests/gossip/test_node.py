@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.codec.meta import META_LIMIT_BYTES, unwrap_meta_untrusted, wrap_meta
+from netgossip.codec.meta import META_LIMIT_BYTES, record_address, unwrap_meta_untrusted, wrap_meta
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError, WireError
 from netgossip.node import GossipNode
-from netgossip.testing import SimCluster
-from netgossip.types import CLUSTER_SCOPE, Channel, MemberChanged, MemberState, NodeOutput, ScopeSynced
+from netgossip.testing import SimCluster, SimHost
+from netgossip.types import (
+    CLUSTER_SCOPE,
+    Address,
+    Channel,
+    MemberChanged,
+    MemberState,
+    NodeOutput,
+    ScopeSynced,
+)
 
 
 def node(**changes: object) -> GossipNode:
@@ -25,14 +33,16 @@ def node(**changes: object) -> GossipNode:
         "address": ("192.0.2.1", 7956),
         "record_port": 7957,
         "meta": b"me",
-        "incarnation": 1,
-        "boot_epoch": 1,
         "keyring": Keyring([bytes(32)]),
         "label": b"label",
         "rng": random.Random(1),
         "now": 0.0,
     }
     return GossipNode(**(arguments | changes))  # type: ignore[arg-type]
+
+
+def address_seen(by: SimHost, other: SimHost) -> Address | None:
+    return record_address(by.running.membership.members()[other.node_id])
 
 
 def test_meta_there_and_back() -> None:
@@ -54,8 +64,7 @@ def test_any_meta_is_ours_or_wire_error(meta: bytes) -> None:
 def test_the_application_sees_its_own_part_of_the_meta() -> None:
     one = node()
     assert one.members()[one.node_id].meta == b"me"
-    assert one.record_address(one.node_id) == ("192.0.2.1", 7957)
-    assert one.record_address("ee" * 16) is None
+    assert record_address(one.membership.members()[one.node_id]) == ("192.0.2.1", 7957)
     one.set_meta(b"other", 1.0)
     assert one.members()[one.node_id].meta == b"other"
 
@@ -67,12 +76,12 @@ def test_members_come_back_as_they_were_shown() -> None:
     n1.put(CLUSTER_SCOPE, b"k", b"v")
     cluster.run_for(1)
     cluster.restart("n2")
-    assert n2.running.record_address(n1.node_id) == (n1.ip, 7957)
+    assert address_seen(n2, n1) == (n1.ip, 7957)
     n2.events.clear()
     took = cluster.run_until(lambda: ScopeSynced(CLUSTER_SCOPE) in n2.events, timeout_s=5)
     assert took < 0.05, "remembered peers are asked at once"
     cluster.run_for(2)
-    assert n2.running._swim.members()[n1.node_id] == n1.running._swim.members()[n1.node_id]
+    assert n2.running.membership.members()[n1.node_id] == n1.running.membership.members()[n1.node_id]
 
 
 def test_meta_travels_and_gives_the_record_address() -> None:
@@ -81,7 +90,7 @@ def test_meta_travels_and_gives_the_record_address() -> None:
     n1, n2 = cluster["n1"], cluster["n2"]
     told = [e.member.meta for e in n1.events if isinstance(e, MemberChanged)]
     assert told == [b"n2"]
-    assert n1.running.record_address(n2.node_id) == (n2.ip, 7957)
+    assert address_seen(n1, n2) == (n2.ip, 7957)
     with n2.commanding() as running:
         running.set_meta(b"renamed", cluster.now)
     cluster.run_until(lambda: n1.running.members()[n2.node_id].meta == b"renamed", timeout_s=5)
@@ -116,7 +125,7 @@ def test_any_bytes_on_any_port_change_nothing(inputs: list[tuple[Channel, bytes]
         stream_id = one.accept_stream(channel, ("203.0.113.1", 5), 1.0)
         one.handle_stream_data(stream_id, data, 1.0)
     assert dict(one.members()) == before
-    assert one.logs(CLUSTER_SCOPE) == ()
+    assert one.records.logs(CLUSTER_SCOPE) == ()
     one.check_invariants()
 
 
@@ -127,12 +136,12 @@ def test_leaving_is_seen_as_left_and_keeps_the_records_until_dropped() -> None:
     n3.put(CLUSTER_SCOPE, b"k", b"v")
     cluster.run_for(1)
     with n3.commanding() as running:
-        running.leave(cluster.now)
-    cluster.run_until(lambda: n3.running.has_left(cluster.now), timeout_s=10)
+        running.membership.leave(cluster.now)
+    cluster.run_until(lambda: n3.running.membership.has_left(cluster.now), timeout_s=10)
     cluster.run_until(lambda: n1.state_of(n3) is MemberState.LEFT, timeout_s=10)
     assert (n3.node_id, b"k") in n1.records()
     with n1.commanding() as running:
-        running.drop_owner(n3.node_id, None, cluster.now)
+        running.records.drop_owner(n3.node_id, None, cluster.now)
     assert (n3.node_id, b"k") not in n1.records()
 
 
@@ -144,7 +153,10 @@ def test_an_address_that_changes_is_followed() -> None:
     del cluster._by_ip[n3.ip]
     n3.ip = "203.0.113.9"
     with n3.commanding() as running:
-        running.set_address(("203.0.113.9", 7956), cluster.now)
-    cluster.run_until(lambda: n1.running.record_address(n3.node_id) == ("203.0.113.9", 7957), timeout_s=30)
+        running.membership.set_address(("203.0.113.9", 7956), cluster.now)
+    cluster.run_until(
+        lambda: address_seen(n1, n3) == ("203.0.113.9", 7957),
+        timeout_s=30,
+    )
     n1.put(CLUSTER_SCOPE, b"k", b"v")
     cluster.run_until(lambda: (n1.node_id, b"k") in n3.records(), timeout_s=10)

@@ -301,8 +301,6 @@ def test_a_node_alternates_slices_of_members_and_of_records() -> None:
         address=address_of(A),
         record_port=7957,
         meta=b"",
-        incarnation=0,
-        boot_epoch=1,
         keyring=Keyring([bytes(32)]),
         label=LABEL,
         rng=random.Random(1),
@@ -315,7 +313,7 @@ def test_a_node_alternates_slices_of_members_and_of_records() -> None:
             done.append(name)
             yield
 
-    for machine, name in ((a._swim, "members"), (a._replication, "records")):
+    for machine, name in ((a.membership, "members"), (a.records, "records")):
         machine._works.begin(work(name))
     while a.has_pending_work:
         a.run_step()

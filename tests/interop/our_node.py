@@ -44,8 +44,6 @@ class OurNode:
             address=address,
             record_port=record_port,
             meta=meta,
-            incarnation=0,
-            boot_epoch=1,
             keyring=Keyring([key]),
             label=label,
             rng=random.SystemRandom(),
@@ -55,10 +53,7 @@ class OurNode:
         self.events: list[Event] = []
         self.driver = Driver(
             self.node,
-            gossip_udp=sockets.gossip_udp,
-            gossip_tcp=sockets.gossip_tcp,
-            record_udp=sockets.record_udp,
-            record_tcp=sockets.record_tcp,
+            sockets,
             clock=trio.current_time,
             on_events=self.events.extend,
         )

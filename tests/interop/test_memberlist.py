@@ -155,10 +155,10 @@ def test_we_join_and_leave(memberlist_binary: Path, tmp_path: Path) -> None:
         ours.driver.flush_nowait()
         await wait_until(lambda: go.saw_meta(id_of(2), "changed"), 5)
 
-        await wait_until(lambda: ours.node.rtt_s("go1") is not None, 5)
-        ours.node.leave(trio.current_time())
+        await wait_until(lambda: ours.node.membership.rtt_s("go1") is not None, 5)
+        ours.node.membership.leave(trio.current_time())
         ours.driver.flush_nowait()
-        await wait_until(lambda: ours.node.has_left(trio.current_time()), 4)
+        await wait_until(lambda: ours.node.membership.has_left(trio.current_time()), 4)
         await wait_until(lambda: go.saw("leave", node=id_of(2)), 5)
         # The Go node's report does not say whether it holds us for left or for dead. A newcomer that asks it does.
         newcomer = cluster.ours(3, seeds=(1,))

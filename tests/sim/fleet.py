@@ -75,10 +75,10 @@ def _settle(node: GossipNode) -> None:
     They do not greet each other on the record channel either, as hosts of a cluster have; who asks a witness for the
     first time does so then, which costs a round trip more than it would. 300 hosts meeting at once take minutes here.
     """
-    node._swim._state_updates.unconfirmed.clear()
-    node._replication._anti_entropy.synced(CLUSTER_SCOPE)
-    node._replication._anti_entropy._comparisons.clear()
-    node._replication._transport._handshakes._waiting.clear()
+    node.membership._state_updates.unconfirmed.clear()
+    node.records._anti_entropy.synced(CLUSTER_SCOPE)
+    node.records._anti_entropy._comparisons.clear()
+    node.records._transport._handshakes._waiting.clear()
 
 
 class Fleet:
@@ -154,7 +154,7 @@ class Fleet:
         for one in self.hosts.values():
             one.sim.enter(scope)
             with one.sim.commanding() as node:
-                node.set_scope_members(scope, everybody, self.cluster.now)
+                node.records.set_scope_members(scope, everybody, self.cluster.now)
 
     # -- one host's work ---------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Fleet:
                 return
             for host_id in doubts:
                 with one.sim.commanding() as node:
-                    node.probe_soon(host_id, self.cluster.now)
+                    node.membership.probe_soon(host_id, self.cluster.now)
             for change in changes:
                 one.view = one.view.with_host_answer(change.host_id, change.answers)
             one.echoes += len(requests)
@@ -245,7 +245,7 @@ class Fleet:
             if LivenessReport.UNKNOWN not in words or now >= held.since + TESTIMONY_S:
                 one.held.remove(held)
                 with one.sim.commanding() as node:
-                    node.respond(held.event, messages.encode_testimony(words), now)
+                    node.records.respond(held.event, messages.encode_testimony(words), now)
 
     def _judge(self, one: Whole) -> None:
         now = self.cluster.now
@@ -253,7 +253,9 @@ class Fleet:
         for asked in one.inquiry.drain():
             one.questions += 1
             with one.sim.commanding() as node:
-                number = node.request(asked.witness, messages.encode_silent(asked.hosts), now, PATIENCE_S)
+                number = node.records.request(
+                    asked.witness, messages.encode_silent(asked.hosts), now, PATIENCE_S
+                )
                 one.asked[number] = asked
         one.view = one.view.with_silent(one.inquiry.agreed)
         self._note_hidden(one)

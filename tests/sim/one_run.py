@@ -18,7 +18,7 @@ def run(seed: int) -> SimCluster:
     for host in cluster.running():
         for scope in NETS:
             with host.commanding() as node:
-                node.set_scope_members(scope, members, cluster.now)
+                node.records.set_scope_members(scope, members, cluster.now)
             host.enter(scope)
         for scope in (CLUSTER_SCOPE, *NETS):
             host.put(scope, b"h", host.name.encode())

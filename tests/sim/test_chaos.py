@@ -33,7 +33,7 @@ class Chaos:
         host = self.cluster[name]
         host.on_event = self.refuse_raises
         with host.commanding() as node:
-            node.set_scope_members(NET, self.everybody, self.cluster.now)
+            node.records.set_scope_members(NET, self.everybody, self.cluster.now)
         host.enter(NET)
 
     def refuse_raises(self, event: Event) -> None:
@@ -51,7 +51,7 @@ class Chaos:
             scope = self.rng.choice([CLUSTER_SCOPE, NET])
             key = b"k%d" % self.rng.randrange(5)
             host.put(scope, key, self.rng.choice([None, b"%d" % self.rng.randrange(100)]))
-            log = host.running.own_log(scope)
+            log = host.running.records.own_log(scope)
             assert log is not None
             live = {k: e.value for k, e in log.entries.items() if e.value is not None}
             self.truth[scope, host.node_id, Version(log.epoch, log.head)] = live
@@ -69,7 +69,7 @@ class Chaos:
     def look(self) -> None:
         for host in self.cluster.running():
             for scope in (CLUSTER_SCOPE, NET):
-                for log in host.running.logs(scope):
+                for log in host.running.records.logs(scope):
                     live = {k: e.value for k, e in log.entries.items() if e.value is not None}
                     known = self.truth[scope, log.owner, Version(log.epoch, log.head)]
                     assert live == known, f"{host.name} holds something else of {log.owner}"

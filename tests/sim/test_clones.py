@@ -30,7 +30,7 @@ def test_both_copies_name_each_other(seed: int) -> None:
     cluster.run_until(cluster.converged, 30)
     witness, original, copy = cluster["n1"], cluster["n2"], cluster["n3"]
     with copy.commanding() as node:
-        node.leave(cluster.now)
+        node.membership.leave(cluster.now)
     cluster.run_for(1)
     for host in (original, copy):
         cluster.crash(host.name)
@@ -43,7 +43,7 @@ def test_both_copies_name_each_other(seed: int) -> None:
     witness.events.clear()
     cluster.run_until(lambda: _names(original, copy) and _names(copy, original), WITHIN_S)
     cluster.run_for(60)
-    assert original.running.incarnation < 40, "they do not outbid each other for ever"
+    assert original.running.membership.incarnation < 40, "they do not outbid each other for ever"
     told = [e.member for e in witness.events if isinstance(e, MemberChanged)]
     assert len(told) < 10, told
     assert not _has_found_out(witness)
@@ -60,7 +60,7 @@ def test_none_of_three_copies_is_left_out(seed: int) -> None:
     copies = [cluster[f"n{number}"] for number in (2, 3, 4)]
     for one in copies[1:]:
         with one.commanding() as node:
-            node.leave(cluster.now)
+            node.membership.leave(cluster.now)
     cluster.run_for(1)
     for one in copies:
         cluster.crash(one.name)
@@ -73,5 +73,7 @@ def test_none_of_three_copies_is_left_out(seed: int) -> None:
     told = [event for event in cluster["n1"].events if isinstance(event, MemberChanged)]
     cluster.run_until(lambda: all(map(_has_found_out, copies)), WITHIN_S)
     cluster.run_for(60)
-    assert max(one.running.incarnation for one in copies) < 80, "they do not outbid each other for ever"
+    assert max(one.running.membership.incarnation for one in copies) < 80, (
+        "they do not outbid each other for ever"
+    )
     assert len([e for e in cluster["n1"].events if isinstance(e, MemberChanged)]) < len(told) + 10

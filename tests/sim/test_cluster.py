@@ -54,7 +54,7 @@ def take_part(cluster: SimCluster, *names: str) -> None:
     members = frozenset(cluster[name].node_id for name in names)
     for host in cluster.running():
         with host.commanding() as node:
-            node.set_scope_members(NET, members, cluster.now)
+            node.records.set_scope_members(NET, members, cluster.now)
     for host in cluster.running():
         if host.node_id in members:
             host.enter(NET)
@@ -101,7 +101,7 @@ def test_a_change_reaches_everybody_in_one_way_and_is_acknowledged_in_two() -> N
     n1.put(CLUSTER_SCOPE, b"k", b"v")
     took = cluster.run_until(lambda: all(has(h, n1, b"k") for h in cluster.running()), timeout_s=1)
     assert took <= cluster.latency_s[1]
-    took = cluster.run_until(lambda: not n1.running.unacknowledged(CLUSTER_SCOPE), timeout_s=1)
+    took = cluster.run_until(lambda: not n1.running.records.unacknowledged(CLUSTER_SCOPE), timeout_s=1)
     assert took <= 2 * cluster.latency_s[1]
 
 
@@ -213,7 +213,7 @@ def test_a_restart_changes_nothing_and_is_not_told_as_a_change(seed: int) -> Non
         fresh = host.events[told[host.name] :]
         assert not any(isinstance(event, EntriesChanged | OwnLogRaised) for event in fresh)
     cluster["n2"].put(CLUSTER_SCOPE, b"after", b"1")
-    cluster.run_until(lambda: not cluster["n2"].running.unacknowledged(CLUSTER_SCOPE), timeout_s=2)
+    cluster.run_until(lambda: not cluster["n2"].running.records.unacknowledged(CLUSTER_SCOPE), timeout_s=2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -308,7 +308,7 @@ def test_those_who_enter_together_do_not_confirm_each_other_s_emptiness(seed: in
     everybody = frozenset(host.node_id for host in cluster.hosts.values())
     for host in cluster.running():
         with host.commanding() as node:
-            node.set_scope_members(NET, everybody, cluster.now)
+            node.records.set_scope_members(NET, everybody, cluster.now)
 
     def look(host: SimHost, event: Event) -> None:
         if event == ScopeSynced(NET):
@@ -362,7 +362,7 @@ def test_entering_a_scope_pulls_it_and_leaving_forgets_it(seed: int) -> None:
     n3.put(NET, b"mine", b"3")
     cluster.run_until(lambda: cluster.same_records(NET), timeout_s=5)
     with n3.commanding() as node:
-        node.exit_scope(NET, cluster.now)
+        node.records.exit_scope(NET, cluster.now)
     assert set(n3.records(NET)) == {(n3.node_id, b"mine")}
 
 
@@ -375,10 +375,10 @@ def test_an_own_log_that_was_dropped_stays_so_whoever_still_holds_a_copy(seed: i
     cluster.run_until(lambda: has(n2, n1, b"e", NET), timeout_s=5)
     n1.put(NET, b"e", None)
     with n1.commanding() as node:  # acknowledgements of the tombstone are still to come
-        node.exit_scope(NET, cluster.now)
-        node.drop_own_log(NET)
+        node.records.exit_scope(NET, cluster.now)
+        node.records.drop_own_log(NET)
     cluster.run_for(60)
-    assert n1.running.own_log(NET) is None
+    assert n1.running.records.own_log(NET) is None
     assert n1.running.statistics()["record_standings"] == 2, "only those of the cluster's scope"
     assert not any(isinstance(event, OwnLogRaised) for event in n1.events)
     assert not has(n2, n1, b"e", NET)
@@ -400,7 +400,7 @@ def test_a_scope_whose_others_are_dead_is_synced_from_the_disk() -> None:
     n2 = cluster["n2"]
     n2.events.clear()
     with n2.commanding() as node:
-        node.set_scope_members(NET, frozenset({n2.node_id, cluster["n1"].node_id}), cluster.now)
+        node.records.set_scope_members(NET, frozenset({n2.node_id, cluster["n1"].node_id}), cluster.now)
     cluster.run_until(lambda: ScopeSynced(NET) in n2.events, timeout_s=5)
     assert has(n2, cluster["n1"], b"e", NET)
 
@@ -412,11 +412,14 @@ def test_a_request_is_reported_once_and_answered(loss: float) -> None:
 
     def answer(event: object) -> None:
         if isinstance(event, RequestReceived):
-            n2.running.respond(event, b"re:" + event.payload, cluster.now)
+            n2.running.records.respond(event, b"re:" + event.payload, cluster.now)
 
     n2.on_event = answer
     with n1.commanding() as node:
-        ids = [node.request(n2.node_id, b"%d" % number, cluster.now, timeout_s=10) for number in range(20)]
+        ids = [
+            node.records.request(n2.node_id, b"%d" % number, cluster.now, timeout_s=10)
+            for number in range(20)
+        ]
     cluster.run_until(lambda: len(responses(n1)) == 20, timeout_s=10)
     assert {e.request_id: e.payload for e in responses(n1)} == {i: b"re:%d" % n for n, i in enumerate(ids)}
     assert sum(isinstance(e, RequestReceived) for e in n2.events) == 20
@@ -427,8 +430,8 @@ def test_a_request_to_the_dead_or_unknown_ends_without_an_answer() -> None:
     n1 = cluster["n1"]
     cluster.crash("n2")
     with n1.commanding() as node:
-        node.request(cluster["n2"].node_id, b"?", cluster.now, timeout_s=1)
-        node.request("ee" * 16, b"?", cluster.now, timeout_s=1)
+        node.records.request(cluster["n2"].node_id, b"?", cluster.now, timeout_s=1)
+        node.records.request("ee" * 16, b"?", cluster.now, timeout_s=1)
     cluster.run_for(1.1)
     assert [e.payload for e in responses(n1)] == [None, None]
 
@@ -438,9 +441,9 @@ def test_large_logs_travel_over_streams() -> None:
     n1 = cluster["n1"]
     with n1.commanding() as node:
         changes = [(CLUSTER_SCOPE, b"k%d" % number, bytes(300)) for number in range(2000)]
-        node.commit(node.prepare(changes), cluster.now)
+        node.records.commit(node.records.prepare(changes), cluster.now)
     cluster.run_until(cluster.same_records, timeout_s=10)
-    cluster.run_until(lambda: not n1.running.unacknowledged(CLUSTER_SCOPE), timeout_s=5)
+    cluster.run_until(lambda: not n1.running.records.unacknowledged(CLUSTER_SCOPE), timeout_s=5)
     newcomer = cluster.add("n4")
     cluster.run_until(lambda: ScopeSynced(CLUSTER_SCOPE) in newcomer.events, timeout_s=10)
     assert len(newcomer.records()) == 2003
@@ -456,13 +459,13 @@ def test_who_catches_up_knows_what_only_one_of_the_others_knew(loss: float) -> N
     assert not has(cluster["n1"], cluster["n6"], b"last")
     gone, began = cluster["n6"].node_id, cluster.now
     with cluster["n1"].commanding() as node:
-        node.catch_up(CLUSTER_SCOPE, cluster.now)
-        assert len(node.ahead(CLUSTER_SCOPE)) == 5
-    cluster.run_until(lambda: cluster["n1"].running.ahead(CLUSTER_SCOPE) <= {gone}, timeout_s=5)
+        node.records.catch_up(CLUSTER_SCOPE, cluster.now)
+        assert len(node.records.ahead(CLUSTER_SCOPE)) == 5
+    cluster.run_until(lambda: cluster["n1"].running.records.ahead(CLUSTER_SCOPE) <= {gone}, timeout_s=5)
     assert has(cluster["n1"], cluster["n6"], b"last")
     assert loss or cluster.now - began < 0.1, "a comparison with each, and nothing else"
     with cluster["n1"].commanding() as node:
-        node.caught_up(CLUSTER_SCOPE)
+        node.records.caught_up(CLUSTER_SCOPE)
     cluster.run_for(1)
 
 
@@ -472,7 +475,7 @@ def test_a_dropped_owner_does_not_come_back() -> None:
     cluster.run_until(lambda: cluster["n1"].state_of(cluster["n4"]) is MemberState.DEAD, timeout_s=60)
     gone = cluster["n4"].node_id
     with cluster["n1"].commanding() as node:
-        node.drop_owner(gone, None, cluster.now)
+        node.records.drop_owner(gone, None, cluster.now)
     cluster.run_for(30)
     assert not has(cluster["n1"], cluster["n4"], b"h")
 
@@ -484,7 +487,7 @@ def test_a_dropped_owner_that_goes_on_is_known_whole_again() -> None:
     cluster.run_until(cluster.same_records, timeout_s=10)
     for name in ("n1", "n2"):
         with cluster[name].commanding() as node:
-            node.drop_owner(gone.node_id, None, cluster.now)
+            node.records.drop_owner(gone.node_id, None, cluster.now)
     assert not has(cluster["n1"], gone, b"a")
     gone.put(CLUSTER_SCOPE, b"b", b"2")  # n3 is sent what it lacks, the others need all of it
     cluster.run_until(cluster.same_records, timeout_s=10)
@@ -496,11 +499,11 @@ def test_a_dropped_owner_comes_back_when_it_is_readmitted() -> None:
     cluster = started(1, 4)
     gone = cluster["n4"]
     with cluster["n1"].commanding() as node:
-        node.drop_owner(gone.node_id, None, cluster.now)
+        node.records.drop_owner(gone.node_id, None, cluster.now)
     cluster.run_for(30)
     assert not has(cluster["n1"], gone, b"h")
     with cluster["n1"].commanding() as node:
-        node.readmit_owner(gone.node_id)
+        node.records.readmit_owner(gone.node_id)
     cluster.run_until(cluster.same_records, timeout_s=120)
     assert has(cluster["n1"], gone, b"h")
 
@@ -509,14 +512,14 @@ def test_a_forgotten_member_leaves_nothing_and_may_return() -> None:
     cluster = started(1, 4)
     gone = cluster["n4"]
     with cluster["n1"].commanding() as node:
-        node.forget(gone.node_id, cluster.now)
+        node.membership.forget(gone.node_id, cluster.now)
     assert cluster["n1"].state_of(gone) is MemberState.ALIVE, "a live one stays"
     cluster.crash("n4")
     others = [cluster[name] for name in ("n1", "n2", "n3")]
     cluster.run_until(lambda: all(one.state_of(gone) is MemberState.DEAD for one in others), timeout_s=60)
     for one in others:
         with one.commanding() as node:
-            node.forget(gone.node_id, cluster.now)
+            node.membership.forget(gone.node_id, cluster.now)
     cluster.run_for(120)
     assert not any(gone.node_id in one.running.members() for one in others)
     cluster.restart("n4")
@@ -539,7 +542,7 @@ def test_nothing_that_was_recorded_changes_anything_when_replayed() -> None:
     n1, n2 = cluster["n1"], cluster["n2"]
     n1.put(CLUSTER_SCOPE, b"k", b"1")
     with n1.commanding() as node:
-        node.request(n2.node_id, b"once", cluster.now, timeout_s=1)
+        node.records.request(n2.node_id, b"once", cluster.now, timeout_s=1)
     cluster.run_for(2)
     n1.put(CLUSTER_SCOPE, b"k", None)
     cluster.run_for(300)
@@ -597,7 +600,7 @@ def test_another_key_or_label_never_mixes() -> None:
         stranger.ip = "203.0.113.1"
         for name in ("n1", "n2"):
             with one[name].commanding() as node:
-                node.set_seeds([("203.0.113.1", 7956)], one.now)
+                node.membership.set_seeds([("203.0.113.1", 7956)], one.now)
         stranger._cluster = one
         one.run_for(10)
         assert one["n1"].state_of(stranger) is None
@@ -628,7 +631,7 @@ def test_a_paused_host_answers_nothing_and_reads_what_came_once_it_goes_on() -> 
     counts = dict(cluster["n3"].running.statistics())
     cluster["n1"].put(CLUSTER_SCOPE, b"long", bytes(20_000))
     with cluster["n1"].commanding() as node:
-        node.request(cluster["n3"].node_id, b"heard?", cluster.now, 3.0)
+        node.records.request(cluster["n3"].node_id, b"heard?", cluster.now, 3.0)
     # Others dial it as well: full exchanges, and probes of a member whose datagrams are not answered.
     cluster.run_for(20)
     assert cluster["n3"].running.statistics() == counts

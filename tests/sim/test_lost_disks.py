@@ -36,7 +36,7 @@ class LostDisks:
     def settle_in(self, name: str) -> None:
         host = self.cluster[name]
         with host.commanding() as node:
-            node.set_scope_members(NET, self.everybody, self.cluster.now)
+            node.records.set_scope_members(NET, self.everybody, self.cluster.now)
         host.enter(NET)
 
     def restart(self, name: str) -> None:
@@ -49,7 +49,7 @@ class LostDisks:
     def leave_and_enter(self, name: str) -> None:
         host = self.cluster[name]
         with host.commanding() as node:
-            node.exit_scope(NET, self.cluster.now)
+            node.records.exit_scope(NET, self.cluster.now)
         for scope, owner in [key for key in host.disk.logs if key[0] == NET and key[1] != host.node_id]:
             del host.disk.logs[scope, owner]
         self.settle_in(name)
@@ -86,7 +86,7 @@ def live(log: Log | None) -> dict[bytes, bytes]:
 
 
 def by_owner(cluster: SimCluster, scope: Scope) -> dict[NodeId, dict[bytes, bytes]]:
-    return {host.node_id: live(host.running.own_log(scope)) for host in cluster.running()}
+    return {host.node_id: live(host.running.records.own_log(scope)) for host in cluster.running()}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -107,9 +107,9 @@ def test_in_the_end_all_hold_what_each_holds_of_itself(seed: int) -> None:
     for scope in (CLUSTER_SCOPE, NET):
         truth = by_owner(cluster, scope)
         for host in cluster.running():
-            held = {log.owner: live(log) for log in host.running.logs(scope)}
+            held = {log.owner: live(log) for log in host.running.records.logs(scope)}
             kept = {owner: live(log) for (where, owner), log in host.disk.logs.items() if where == scope}
             assert {owner: held.get(owner, {}) for owner in truth} == truth
             assert kept == held
-            assert not host.running.unacknowledged(scope)
+            assert not host.running.records.unacknowledged(scope)
             assert ScopeSynced(scope) in host.events

@@ -47,7 +47,7 @@ def test_scenario_43_what_is_said_while_a_host_moves_is_known_within_two_seconds
     cluster.move("n2", "198.18.9.9")
     cluster.run_for(rng.uniform(0, 0.5))
     with moving.commanding() as node:
-        node.set_address((moving.ip, PORTS[Channel.GOSSIP]), cluster.now)
+        node.membership.set_address((moving.ip, PORTS[Channel.GOSSIP]), cluster.now)
     for host in cluster.running():
         host.put(CLUSTER_SCOPE, b"said", b"meanwhile")
     cluster.run_until(cluster.converged, 2.0)
@@ -66,7 +66,7 @@ def test_two_hosts_that_exchange_their_addresses_are_found_within_two_seconds(se
         cluster.move(host.name, ip)
     for host in (one, other):
         with host.commanding() as node:
-            node.set_address((host.ip, PORTS[Channel.GOSSIP]), cluster.now)
+            node.membership.set_address((host.ip, PORTS[Channel.GOSSIP]), cluster.now)
         cluster.run_for(rng.uniform(0, 2))
     cluster.run_until(cluster.converged, 2.0)
 

@@ -28,12 +28,12 @@ def change(cluster: SimCluster, host: SimHost, value: bytes) -> None:
         records = [
             (CLUSTER_SCOPE, b"%d" % number, value + chance.randbytes(150)) for number in range(RECORDS)
         ]
-        node.commit(node.prepare(records), cluster.now)
+        node.records.commit(node.records.prepare(records), cluster.now)
 
 
 def have_all(cluster: SimCluster) -> bool:
     return cluster.same_records() and not any(
-        host.running.unacknowledged(CLUSTER_SCOPE) for host in cluster.running()
+        host.running.records.unacknowledged(CLUSTER_SCOPE) for host in cluster.running()
     )
 
 
@@ -42,7 +42,7 @@ def started(seed: int, nodes: int, *, loss: float = 0.0, old: Iterable[str] = ()
     print(f"seed {seed}")
     cluster = SimCluster(seed=seed, nodes=nodes, loss=loss)
     for name in old:
-        cluster[name].running._replication._transport._assembles = 0
+        cluster[name].running.records._transport._assembles = 0
     cluster.run_until(cluster.converged, timeout_s=60)
     for host in cluster.running():
         host.put(CLUSTER_SCOPE, b"h", host.name.encode())
@@ -75,7 +75,7 @@ def test_lost_parts_are_made_up_for(seed: int, loss: float) -> None:
     hosts = cluster.running()
     assert counted(hosts, "messages_assembled") < counted(hosts, "messages_in_parts")
     cluster.run_for(5)
-    assert all(len(host.running._replication._transport._assembly) == 0 for host in hosts)
+    assert all(len(host.running.records._transport._assembly) == 0 for host in hosts)
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
@@ -86,7 +86,7 @@ def test_hosts_of_a_release_that_knows_no_parts_get_streams(
     cluster = started(seed, 6, loss=0.05, old=old)
     others = [host for host in cluster.running() if host.name not in old]
     heard: set[str] = set()
-    names = {id(host.running._replication._transport._assembly): host.name for host in cluster.running()}
+    names = {id(host.running.records._transport._assembly): host.name for host in cluster.running()}
     add = Assembly.add
 
     def noted(self: Assembly, *arguments: Any) -> bytes | None:
@@ -108,10 +108,10 @@ def test_a_host_that_goes_back_to_a_release_without_parts_is_told_by_streams(see
     change(cluster, cluster["n1"], b"before")
     cluster.run_until(lambda: have_all(cluster), timeout_s=3.0)
     cluster.restart("n2")
-    cluster["n2"].running._replication._transport._assembles = 0
+    cluster["n2"].running.records._transport._assembles = 0
     change(cluster, cluster["n1"], b"after")
     cluster.run_until(lambda: cluster.converged() and have_all(cluster), timeout_s=20.0)
-    assert cluster["n1"].running._replication._transport._peers[cluster["n2"].node_id].cutter.limit_bytes == 0
+    assert cluster["n1"].running.records._transport._peers[cluster["n2"].node_id].cutter.limit_bytes == 0
     change(cluster, cluster["n1"], b"last")
     cluster.run_until(lambda: have_all(cluster), timeout_s=3.0)
     assert counted([cluster["n2"]], "messages_assembled") == 0

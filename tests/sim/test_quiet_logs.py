@@ -17,19 +17,19 @@ def cluster_of_three() -> tuple[SimCluster, list[SimHost]]:
     everybody = frozenset(host.node_id for host in hosts)
     for host in hosts:
         with host.commanding() as node:
-            node.set_scope_members(NET, everybody, cluster.now)
+            node.records.set_scope_members(NET, everybody, cluster.now)
         host.enter(NET)
     return cluster, hosts
 
 
 def tombstones(host: SimHost, owner: NodeId) -> int:
-    log = host.running.log(NET, owner)
+    log = host.running.records.log(NET, owner)
     return 0 if log is None else sum(entry.value is None for entry in log.entries.values())
 
 
 def collect(cluster: SimCluster, host: SimHost) -> int:
     """What the application does now and then. How many logs it rewrote."""
-    changes = host.running.rewrites(cluster.now, lambda _scope, key: key != b"never")
+    changes = host.running.records.rewrites(cluster.now, lambda _scope, key: key != b"never")
     for scope, key, value in changes:
         host.put(scope, key, value)
     return len(changes)
@@ -62,7 +62,7 @@ def test_tombstones_of_a_quiet_log_go_from_all_hosts_and_nothing_comes_back() ->
     sleeper.start()
     everybody = frozenset(host.node_id for host in (owner, reader, sleeper))
     with sleeper.commanding() as node:
-        node.set_scope_members(NET, everybody, cluster.now)
+        node.records.set_scope_members(NET, everybody, cluster.now)
     cluster.run_for(15)
     assert [host.records(NET) for host in (owner, reader, sleeper)] == 3 * [{(owner.node_id, b"stays"): b"v"}]
     cluster.run_for(3600)
@@ -86,6 +86,6 @@ def test_where_only_tombstones_or_what_must_not_be_rewritten_are_left_nothing_is
     owner.put(NET, b"never", b"v")
     withdraw(reader, MANY)
     cluster.run_for(3600)
-    heads = [host.running.head(NET) for host in (owner, reader)]
+    heads = [host.running.records.head(NET) for host in (owner, reader)]
     assert [collect(cluster, host) for host in (owner, reader)] == [0, 0]
-    assert [host.running.head(NET) for host in (owner, reader)] == heads
+    assert [host.running.records.head(NET) for host in (owner, reader)] == heads

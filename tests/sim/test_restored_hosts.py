@@ -34,13 +34,13 @@ class Application:
     def follow(self) -> None:
         members = {owner for owner, key in self.host.records() if key == TAKES_PART}
         with self.host.commanding() as node:
-            node.set_scope_members(NET, frozenset(members), self.cluster.now)
+            node.records.set_scope_members(NET, frozenset(members), self.cluster.now)
             if self.host.node_id in members:
                 self.is_in = True
-                node.enter_scope(NET, self.cluster.now)
+                node.records.enter_scope(NET, self.cluster.now)
             elif self.is_in:
                 self.is_in = False
-                node.exit_scope(NET, self.cluster.now)
+                node.records.exit_scope(NET, self.cluster.now)
                 disk = self.host.disk.logs
                 for scope, owner in [k for k in disk if k[0] == NET and k[1] != self.host.node_id]:
                     del disk[scope, owner]
@@ -93,7 +93,7 @@ def test_nothing_is_left_of_what_a_restored_host_does_not_know(saved: int, loss:
         cluster.run_until(cluster.converged, timeout_s=60)
         cluster.run_for(20)
         for other in cluster.running():
-            if NET in {log.scope for log in other.running.logs(NET)}:
+            if NET in {log.scope for log in other.running.records.logs(NET)}:
                 assert _held(other, NET, host.node_id) == _held(host, NET, host.node_id), other.name
             kept = other.disk.logs.get((NET, host.node_id))
             live = {k for k, e in kept.entries.items() if e.value is not None} if kept else set()

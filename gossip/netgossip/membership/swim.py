@@ -137,7 +137,7 @@ class Swim:
         )
         self._unknown_sources = UnknownSources()
         self._works = WorkQueue()
-        self._now = now
+        self.now = now
         """The latest time given: work in slices runs at the time of its last input."""
         self._streams = StreamTable(
             config=config,
@@ -201,7 +201,7 @@ class Swim:
 
     def handle_datagram(self, payload: bytes, source: Address, now: float) -> None:
         """Handle one UDP payload. What does not belong to the cluster is refused and counted."""
-        self._now = now
+        self.now = now
         try:
             messages = parse_datagram_untrusted(
                 open_datagram_untrusted(payload, keyring=self._keyring, label=self._label)
@@ -223,7 +223,7 @@ class Swim:
         stream = self._streams.get(stream_id)
         if stream is None or stream.is_whole:
             return
-        self._now = now
+        self.now = now
         try:
             frame = stream.reader.feed_untrusted(data)
         except WireError as error:
@@ -245,7 +245,7 @@ class Swim:
         """Handle the end of a stream before its message was complete: half-closed (`error` None) or broken."""
         if (stream := self._streams.get(stream_id)) is None:
             return
-        self._now = now
+        self.now = now
         if stream.is_whole:
             # Its message counts all the same. A half-closed stream still takes our answer.
             if error is not None:
@@ -257,7 +257,7 @@ class Swim:
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Early and repeated calls do nothing."""
-        self._now = now
+        self.now = now
         # Of all timers only the probe's is never set into the past, so its lateness is that of the event loop.
         self._local_stall.make_up(now - self._probe_at, now)
         self._failure_detector.handle_deadline(now)
@@ -362,7 +362,8 @@ class Swim:
     # Views.
 
     def members(self) -> Mapping[NodeId, Member]:
-        """All members that are remembered, ourselves among them. Read-only; changes with the machine."""
+        """All members that are remembered, ourselves among them, with their meta as it is on the wire
+        (codec/meta.py). Read-only; changes with the machine."""
         return self._table.view
 
     @property
@@ -428,11 +429,11 @@ class Swim:
                 frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
             )
         except WireError as error:
-            self._refuse(error, stream.peer, self._now)
+            self._refuse(error, stream.peer, self.now)
         else:
             yield from self._handling_stream_message(stream, message)
-        self._close(stream, self._now)
-        self._settle(self._now)
+        self._close(stream, self.now)
+        self._settle(self.now)
 
     def _handling_stream_message(self, stream: GossipStream, message: StreamMessage) -> Slices[None]:
         is_ours = stream.purpose is Purpose.ACCEPTED
@@ -441,13 +442,13 @@ class Swim:
                 if is_ours:
                     yield from self._timers.writing_members(stream, join=message.join)
                 self._counts["push_pulls"] += 1
-                for _ in self._state_updates.merging(message.nodes, lambda: self._now, peer=stream.peer):
-                    self._apply_claims(self._now)
+                for _ in self._state_updates.merging(message.nodes, lambda: self.now, peer=stream.peer):
+                    self._apply_claims(self.now)
                     yield
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
-                self._failure_detector.handle_ack(message.sequence, self._now)
+                self._failure_detector.handle_ack(message.sequence, self.now)
             case UserMessage():
                 self._counts["user_messages"] += 1
             case ErrorReply():

@@ -74,7 +74,9 @@ class Generations:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.upkeep_of(one).run)
-                nursery.start_soon(Cleanup(one.live, Undertaker(), Undertaker(), one.flush).run)
+                nursery.start_soon(
+                    Cleanup(one.live, NothingHeld(), NothingHeld(), NothingHeld(), one.flush).run
+                )
                 nursery.start_soon(self.vigil_of(one).run)
                 while True:
                     for network_id in one.live.view.networks:
@@ -137,11 +139,11 @@ def copies(other):
             yield event_of(owner, *entries, replaced=True, scope=scope)
 
 
-class Undertaker:
-    """The node and the journal of somebody who buries; the view is what is looked at here."""
+class NothingHeld:
+    """The membership, the records and the journal of a host that cleans up; only the view is looked at here."""
 
-    def member(self, node_id):
-        return None
+    def members(self):
+        return {}
 
     def scopes_of(self, node_id):
         return frozenset()

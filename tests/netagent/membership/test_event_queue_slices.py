@@ -11,10 +11,11 @@ from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, net
 
 from netagent.membership import event_queue as module
 from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
-from netagent.membership.gossip import EventIntake
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
+from netagent.slices import turn
+from netgossip.driver import TaskRunner
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -83,9 +84,8 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     count = 5000
     whole = log_of(H2, range(2, count + 2), replaced=True)
     question, answer = RequestReceived(H3, 1, b"q"), ResponseReceived(H3, 2, b"a")
-    event_intake = EventIntake(one.event_queue)
-    event_intake.handle((whole, ScopeSynced(SCOPE), question))
-    event_intake.handle((answer,))
+    one.event_queue.handle((whole, ScopeSynced(SCOPE), question))
+    one.event_queue.handle((answer,))
     assert one.noted == [whole], "the journal gets it whole, and once"
     assert not one.heard
     sizes = sizes_of_views(one.live)
@@ -93,7 +93,9 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(event_intake.run)
+                intake = TaskRunner(one.event_queue, turn())
+                intake.note()
+                nursery.start_soon(intake.run)
                 while len(one.heard) < 3:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
@@ -205,18 +207,19 @@ def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_
         one.event_queue.run_step()
     assert len(one.live.view.endpoints) == count + 1
     sizes = sizes_of_views(one.live)
-    event_intake = EventIntake(one.event_queue)
-    event_intake.forget_scope(SCOPE)
+    one.event_queue.forget_scope(SCOPE)
     assert len(one.live.view.endpoints) == count, "our own go at once"
-    event_intake.handle((RequestReceived(H3, 1, b"q"),))
+    one.event_queue.handle((RequestReceived(H3, 1, b"q"),))
     assert [name for name, _ in one.heard] == ["request"], "who asks has no part in what we left"
     ours = event(H1, entry(H1, box(9002, "10.1.99.2"), 2))
-    event_intake.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
+    one.event_queue.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
 
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(event_intake.run)
+                intake = TaskRunner(one.event_queue, turn())
+                intake.note()
+                nursery.start_soon(intake.run)
                 while len(one.heard) < 2:
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()

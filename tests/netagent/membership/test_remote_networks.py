@@ -44,7 +44,7 @@ class _OnClock:
                     arguments = (*arguments[:-1], self._sim.now)
                 if name == "catch_up":
                     self.compared.append(arguments[0])
-                return getattr(node, name)(*arguments)
+                return getattr(node.records, name)(*arguments)
 
         return call
 
@@ -95,7 +95,7 @@ class World:
         members = frozenset(self.sim[name].node_id for name in names)
         for name in names:
             with self.sim[name].commanding() as node:
-                node.set_scope_members(scope_of(network_id), members, self.sim.now)
+                node.records.set_scope_members(scope_of(network_id), members, self.sim.now)
 
     def step(self, duration_s=STEP_S):
         self.sim.run_for(duration_s)

@@ -24,6 +24,11 @@ def logs_of(owner, *records):
 class Remembers:
     """A journal, as far as a start reads it."""
 
+    boot_epoch = 3
+
+    def load_incarnation(self):
+        return 7
+
     def __init__(self):
         self.owner = self.rows = None
         self.dropped = []
@@ -60,7 +65,7 @@ def test_a_start_drops_what_others_said_in_networks_that_were_left():
     journal = Remembers()
     known = restore(journal, HostId(H1))
     assert journal.owner == H1
-    assert {log.scope for log in known.replicas} == {CLUSTER_SCOPE, scope_of(N1)}
+    assert {log.scope for log in known.history.replicas} == {CLUSTER_SCOPE, scope_of(N1)}
     assert journal.dropped == [(scope_of(LEFT), H2)]
 
 
@@ -69,5 +74,5 @@ def test_the_first_view_is_made_of_ours_and_of_others():
     assert list(known.view.networks) == [N1]
     assert known.view.attachments(N1) == {H1}
     assert len(known.view.endpoints) == 1
-    assert [one.node_id for one in known.members] == [H2], "ourselves the gossip adds"
+    assert [one.node_id for one in known.history.members] == [H2], "ourselves the gossip adds"
     assert known.rows == ["row"]
