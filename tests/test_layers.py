@@ -100,12 +100,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netgossip.codec": {"netgossip.errors", "netgossip.slices", "netgossip.types"},
     "netgossip.join": {"netgossip.codec", "netgossip.errors", "netgossip.types"},
     "netgossip.membership": {
-        "netgossip.codec", "netgossip.config", "netgossip.errors", "netgossip.slices", "netgossip.membership.swim",
-        "netgossip.stream_slots", "netgossip.types",
+        "netgossip.codec", "netgossip.config", "netgossip.deadlines", "netgossip.errors",
+        "netgossip.membership.swim", "netgossip.slices", "netgossip.stream_slots", "netgossip.types",
     },
     "netgossip.records": {
-        "netgossip.codec.sealing", "netgossip.config", "netgossip.errors", "netgossip.join", "netgossip.slices",
-        "netgossip.stream_slots", "netgossip.types",
+        "netgossip.codec.sealing", "netgossip.config", "netgossip.deadlines", "netgossip.errors",
+        "netgossip.join", "netgossip.slices", "netgossip.stream_slots", "netgossip.types",
     },
     "netdns": {"netdns"},
 }  # fmt: skip

@@ -29,6 +29,7 @@ from typing import Final
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.node import GossipNode
 from netgossip.records.accepted_streams import JoinHandler
 from netgossip.types import (
@@ -111,7 +112,7 @@ class SimHost:
         self._cluster = cluster
         self._starts = 0
         """Starts, also from a backup, which does not restore this count: each start has its own random numbers."""
-        self._wake_at = float("inf")
+        self._wake_at = NEVER
         self._inputs = 0
         self._is_planned = False
         """Another slice of the node's pending work is scheduled."""
@@ -240,7 +241,7 @@ class SimHost:
             self._is_planned = True
             cluster.at(cluster.now + SLICE_S, lambda: self._run_step(node))
         deadline = max(node.next_deadline(), cluster.now)
-        if deadline != self._wake_at and deadline != float("inf"):
+        if deadline not in (self._wake_at, NEVER):
             self._wake_at = deadline
             cluster.at(deadline, lambda: self._wake(deadline, node))
 
@@ -256,7 +257,7 @@ class SimHost:
 
     def _wake(self, deadline: float, node: GossipNode) -> None:
         if self.node is node and self._wake_at == deadline:
-            self._wake_at = float("inf")
+            self._wake_at = NEVER
             if self.paused:
                 self._wake_at = self._cluster.now + PAUSED_S
                 again = self._wake_at

@@ -14,6 +14,7 @@ from typing import Final
 
 from netgossip.codec.messages import Alive, Ping
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.members import MemberTable, is_live
 from netgossip.membership.outgoing import Outgoing
 from netgossip.types import Address, IdentityContested, Member, NodeId
@@ -117,7 +118,7 @@ class AddressChanges:
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        return min((change.deadline for change in self._address_changes.values()), default=float("inf"))
+        return min((change.deadline for change in self._address_changes.values()), default=NEVER)
 
     def postpone(self, delay_s: float) -> None:
         """Give every check `delay_s` more, because we did not listen for that long."""

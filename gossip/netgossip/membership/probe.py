@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.types import Address, NodeId, StreamId
 
 NACK_GRACE_S = 0.05
@@ -198,7 +199,7 @@ class Prober:
 
     def next_deadline(self) -> float:
         """When the probe in flight or a relay needs attention."""
-        deadline = float("inf")
+        deadline = NEVER
         if self.current is not None:
             deadline = self.current.deadline if self.current.escalated else self.current.escalate_at
         for relay in self.relays.values():

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.members import MemberTable, is_live
 from netgossip.membership.redial import WANTED_LIMIT, Redial
 from netgossip.membership.state_updates import StateUpdates
@@ -59,7 +60,7 @@ class Reconnect:
 
     def next_deadline(self) -> float:
         """When `dial_due` has something to do."""
-        return float("inf") if self._state_updates.is_leaving else self._redial.next_deadline()
+        return NEVER if self._state_updates.is_leaving else self._redial.next_deadline()
 
     def _wanted(self) -> Iterable[Address]:
         unconfirmed = self._state_updates.unconfirmed

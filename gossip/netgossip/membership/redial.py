@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from netgossip.deadlines import NEVER
 from netgossip.types import Address
 
 DIALS_LIMIT: Final = 4
@@ -68,6 +69,6 @@ class Redial:
     def next_deadline(self) -> float:
         """When the next address is due, those in flight excepted."""
         if sum(attempt.in_flight for attempt in self._attempts.values()) >= DIALS_LIMIT:
-            return float("inf")
+            return NEVER
         waiting = (attempt.due_at for attempt in self._attempts.values() if not attempt.in_flight)
-        return min(waiting, default=float("inf"))
+        return min(waiting, default=NEVER)

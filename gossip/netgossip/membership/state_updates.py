@@ -25,6 +25,7 @@ from typing import Final
 
 from netgossip.codec.messages import VSN, Alive, Dead, StateClaim, Suspect, encode
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.address_changes import AddressChanges, alive
 from netgossip.membership.awareness import Awareness
 from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Departures, is_far_below
@@ -316,7 +317,7 @@ class StateUpdates:
     def next_deadline(self) -> float:
         """When the next suspicion or check of an address ends."""
         suspicions = (suspicion.deadline for suspicion in self.suspicions.values())
-        return min(self.address_changes.next_deadline(), min(suspicions, default=float("inf")))
+        return min(self.address_changes.next_deadline(), min(suspicions, default=NEVER))
 
     def postpone(self, delay_s: float) -> None:
         """Extend all deadlines by `delay_s`, because we did not listen for that long and missed refutations."""

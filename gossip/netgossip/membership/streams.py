@@ -14,6 +14,7 @@ from typing import Final
 
 from netgossip.codec.sealing import Keyring, SeenNonces, StreamReader, seal_stream
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.outgoing import Outgoing
 from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
@@ -132,7 +133,7 @@ class StreamTable:
     def note_whole(self, stream: GossipStream) -> None:
         """Mark the peer's message as complete. From now on only our own work takes time, and that ends by itself."""
         stream.is_whole = True
-        stream.deadline = float("inf")
+        stream.deadline = NEVER
 
     def get(self, stream_id: StreamId) -> GossipStream | None:
         """The stream, while it is open."""
@@ -148,4 +149,4 @@ class StreamTable:
 
     def next_deadline(self) -> float:
         """When the next stream times out."""
-        return min((stream.deadline for stream in self._streams.values()), default=float("inf"))
+        return min((stream.deadline for stream in self._streams.values()), default=NEVER)

@@ -39,6 +39,7 @@ from netgossip.codec.messages import (
 from netgossip.codec.parse import parse_datagram_untrusted, parsing_stream_untrusted
 from netgossip.codec.sealing import Keyring, check_label, open_datagram_untrusted
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.errors import SealError, WireError
 from netgossip.membership.awareness import Awareness
 from netgossip.membership.failure_detector import FailureDetector
@@ -195,7 +196,7 @@ class Swim:
             seeds=seeds,
         )
         self._reap_at = now + _REAP_INTERVAL_S
-        self._leave_by = float("inf")
+        self._leave_by = NEVER
 
     # Input.
 
@@ -273,7 +274,7 @@ class Swim:
             self._reap_at = now + _REAP_INTERVAL_S
             self._reap(now)
         if now >= self._leave_by:
-            self._leave_by = float("inf")
+            self._leave_by = NEVER
             self._outgoing.broadcasts.discard(self._table.own_id)
         self._settle(now)
         # Last, so that broadcasts that the steps above have queued go out now.

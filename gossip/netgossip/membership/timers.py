@@ -13,6 +13,7 @@ from typing import Final
 
 from netgossip.codec.messages import Ping, encode_node, encode_push_pull
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.members import MemberTable, is_live
 from netgossip.membership.outgoing import Outgoing
 from netgossip.membership.probe import RoundRobin
@@ -25,7 +26,6 @@ _SCALE_FROM_MEMBERS: Final = 32
 """memberlist's pushPullScaleThreshold."""
 _BELIEVED: Final = 2.0
 """Probe timeouts until others believe a new address: one to check the old one, and one for the claim to spread."""
-NEVER: Final = float("inf")
 
 
 class Timers:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.errors import EarlyError, SealError, WireError
 from netgossip.records.frames import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
 from netgossip.stream_slots import SlotLimits, StreamSlots
@@ -38,7 +39,6 @@ PROVEN_STREAMS: Final = 256
 """Proven streams at once, each of another member."""
 REASONS_LIMIT: Final = 200
 """There are about 60 reasons."""
-NEVER: Final = float("inf")
 
 
 class JoinConversation(Protocol):

@@ -21,20 +21,17 @@ An application that must know all that the live peers know at some later moment 
 A node that lacks many logs *pulls* them from one peer. While they come it starts no other comparison, and does not
 answer the comparisons of others, which repeat them: otherwise each would send its vector, and each would be asked
 for, or send, the same logs.
-
-When hundreds of peers meet, hundreds of comparisons are planned. Their deadlines lie in a heap and are never
-cancelled: one that does not equal its comparison's is stale.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER, DeadlineHeap
 from netgossip.types import NodeId, Scope, Version
 
 TRIES: Final = 4
@@ -46,7 +43,6 @@ PULL_PATIENCE_S: Final = 1.0
 PACE_S: Final = 0.02
 """How long a comparison waits that found AT_ONCE others waiting."""
 JITTER: Final = 0.2
-NEVER: Final = float("inf")
 
 
 class _Scope:
@@ -78,14 +74,6 @@ class _Pull:
         self.deadline = deadline
 
 
-class _Comparison:
-    __slots__ = ("due_at", "tries")
-
-    def __init__(self) -> None:
-        self.due_at = NEVER
-        self.tries = 0
-
-
 class AntiEntropy:
     """Plans comparisons. Holds no content and sends nothing itself."""
 
@@ -93,8 +81,10 @@ class AntiEntropy:
         self._config = config
         self._rng = rng
         self._scopes: dict[Scope, _Scope] = {}
-        self._comparisons: dict[tuple[Scope, NodeId], _Comparison] = {}
-        self._deadlines: list[tuple[float, Scope, NodeId]] = []
+        self._tries: dict[tuple[Scope, NodeId], int] = {}
+        """How often each comparison under way was started."""
+        self._deadlines: DeadlineHeap[tuple[Scope, NodeId]] = DeadlineHeap()
+        """When each of them is started next: hundreds are planned when hundreds of peers meet."""
         self._pulls: dict[Scope, _Pull] = {}
         self._asked: Counter[Scope] = Counter()
         """First comparisons that wait for an answer."""
@@ -107,21 +97,21 @@ class AntiEntropy:
         """Stop comparing the scope."""
         self._scopes.pop(scope, None)
         self._pulls.pop(scope, None)
-        for key in [key for key in self._comparisons if key[0] == scope]:
+        for key in [key for key in self._tries if key[0] == scope]:
             self._end(key)
         del self._asked[scope]
 
     def compare(self, scope: Scope, peer: NodeId, at: float) -> None:
         """Compare the scope with this peer at the given time, and again until it answers."""
-        comparison = self._comparisons.get((scope, peer))
-        if comparison is None or comparison.due_at > at:
-            self._end((scope, peer))
-            self._comparisons[scope, peer] = comparison = _Comparison()
-            self._plan(scope, peer, comparison, at)
+        key = (scope, peer)
+        if self._deadlines.at(key) > at:
+            self._end(key)
+            self._tries[key] = 0
+            self._deadlines.set(key, at)
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop all comparisons with a peer that can't answer any more."""
-        for key in [key for key in self._comparisons if key[1] == peer]:
+        for key in [key for key in self._tries if key[1] == peer]:
             self._end(key)
         for state in self._scopes.values():
             state.confirmed.discard(peer)
@@ -136,24 +126,20 @@ class AntiEntropy:
     def answered_with_news(self, scope: Scope, peer: NodeId) -> None:
         """Note that the peer has answered, and that datagrams with what either side lacks are under way. They may be
         lost without their senders noticing, so the comparison is repeated as if there had been no answer."""
-        comparison = self._comparisons.get((scope, peer))
-        if comparison is not None and comparison.tries == 1:
-            comparison.tries = 2
-            self._asked[scope] -= 1
+        self.ask_again(scope, peer)
 
     def is_repeated(self, scope: Scope, peer: NodeId) -> bool:
         """True when an answer of the peer is not the first, after which no further comparison follows if there is
         news."""
-        comparison = self._comparisons.get((scope, peer))
-        return comparison is None or comparison.tries > 1
+        tries = self._tries.get((scope, peer))
+        return tries is None or tries > 1
 
     def ask_again(self, scope: Scope, peer: NodeId) -> bool:
         """True, once, if a peer that was asked and has not answered should be asked again, because it knows
         us now."""
-        comparison = self._comparisons.get((scope, peer))
-        if comparison is None or comparison.tries != 1:
+        if self._tries.get((scope, peer)) != 1:
             return False
-        comparison.tries = 2
+        self._tries[scope, peer] = 2
         self._asked[scope] -= 1
         return True
 
@@ -186,32 +172,25 @@ class AntiEntropy:
             if state.next_at <= now:
                 self._plan_round(scope, state, peers_in(scope), now)
         due = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            due_at, scope, peer = heapq.heappop(self._deadlines)
-            comparison = self._comparisons.get((scope, peer))
-            if comparison is None or comparison.due_at != due_at:
-                continue
+        while (key := self._deadlines.pop_due(now)) is not None:
+            scope, peer = key
             waits = self._asked[scope] >= AT_ONCE or self.pull_of(scope, now) is not None
-            if comparison.tries == 0 and waits:
-                self._plan(scope, peer, comparison, now + PACE_S)
+            if self._tries[key] == 0 and waits:
+                self._deadlines.set(key, now + PACE_S)
                 continue
             due.append((peer, scope))
-            self._asked[scope] += {0: 1, 1: -1}.get(comparison.tries, 0)
-            comparison.tries += 1
-            if comparison.tries >= TRIES and not self.is_awaited(scope):
-                self._end((scope, peer))
+            self._asked[scope] += {0: 1, 1: -1}.get(self._tries[key], 0)
+            self._tries[key] = tries = self._tries[key] + 1
+            if tries >= TRIES and not self.is_awaited(scope):
+                self._end(key)
             else:
                 wait = max(self._config.sync_retry_s, wait_s(peer))
-                self._plan(scope, peer, comparison, now + wait * 2 ** min(comparison.tries - 1, TRIES - 2))
+                self._deadlines.set(key, now + wait * 2 ** min(tries - 1, TRIES - 2))
         return due
 
-    def _plan(self, scope: Scope, peer: NodeId, comparison: _Comparison, due_at: float) -> None:
-        comparison.due_at = due_at
-        heapq.heappush(self._deadlines, (due_at, scope, peer))
-
     def _end(self, key: tuple[Scope, NodeId]) -> None:
-        comparison = self._comparisons.pop(key, None)
-        if comparison is not None and comparison.tries == 1:
+        self._deadlines.discard(key)
+        if self._tries.pop(key, None) == 1:
             self._asked[key[0]] -= 1
 
     def _plan_round(self, scope: Scope, state: _Scope, peers: Sequence[NodeId], now: float) -> None:
@@ -293,18 +272,13 @@ class AntiEntropy:
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        while self._deadlines:
-            due_at, scope, peer = self._deadlines[0]
-            comparison = self._comparisons.get((scope, peer))
-            if comparison is not None and comparison.due_at == due_at:
-                break
-            heapq.heappop(self._deadlines)
         rounds = min((state.next_at for state in self._scopes.values()), default=NEVER)
-        return min(rounds, self._deadlines[0][0] if self._deadlines else NEVER)
+        return min(rounds, self._deadlines.next())
 
     def check_invariants(self) -> None:
         """Assert that the incrementally kept state matches the comparisons."""
-        asked = Counter(scope for (scope, _), one in self._comparisons.items() if one.tries == 1)
+        asked = Counter(scope for (scope, _), tries in self._tries.items() if tries == 1)
         assert +self._asked == asked
-        planned = {(at, scope, peer) for at, scope, peer in self._deadlines}
-        assert all((one.due_at, *key) in planned for key, one in self._comparisons.items())
+        self._deadlines.check_invariants()
+        assert len(self._deadlines) == len(self._tries)
+        assert all(key in self._deadlines for key in self._tries)

@@ -7,17 +7,15 @@ times, and then once per digest interval as long as it is live: anti-entropy is 
 
 An ack says what the peer holds, not what it received. So an ack that lags is a request at the same time, and loss,
 reordering and restarts need no special handling.
-
-Deadlines lie in a heap and are never cancelled: one that does not equal the progress's own is stale.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import DeadlineHeap
 from netgossip.records.wire import NO_VERSION, DeltaAck
 from netgossip.types import NodeId, Scope, Version
 
@@ -32,11 +30,9 @@ LONGEST_RTT_S: Final = 0.2
 three times as long, so the next change measures a path of up to 600 ms. A larger bound makes repairs under loss slow:
 16 s at 40 %."""
 
-NEVER: Final = float("inf")
-
 
 class _PeerProgress:
-    __slots__ = ("began_at", "due_at", "held", "holding", "own", "sent", "sent_at", "tries")
+    __slots__ = ("began_at", "held", "holding", "own", "sent", "sent_at", "tries")
 
     def __init__(self) -> None:
         self.held: Version | None = None
@@ -50,7 +46,6 @@ class _PeerProgress:
         self.sent_at = 0.0
         self.began_at = 0.0
         """When it was sent for the first time."""
-        self.due_at = NEVER
 
 
 class Dissemination:
@@ -59,7 +54,7 @@ class Dissemination:
     def __init__(self, *, config: GossipConfig) -> None:
         self._config = config
         self._progress_of: dict[Scope, dict[NodeId, _PeerProgress]] = {}
-        self._deadlines: list[tuple[float, Scope, NodeId]] = []
+        self._deadlines: DeadlineHeap[tuple[Scope, NodeId]] = DeadlineHeap()
         self._rtts: dict[NodeId, float] = {}
 
     def resend_s(self, peer: NodeId) -> float:
@@ -69,27 +64,23 @@ class Dissemination:
     def changed(self, scope: Scope, peers: Iterable[NodeId], now: float) -> None:
         """Note that our log of the scope has advanced: push to these peers."""
         for peer in peers:
-            progress = self._progress(scope, peer)
-            progress.tries = 0
-            self._plan(scope, peer, progress, now)
+            self._progress(scope, peer).tries = 0
+            self._deadlines.set((scope, peer), now)
 
     def take_due(self, now: float, most: int) -> list[tuple[NodeId, Scope, Version | None]]:
         """Return the peers to push to now, and what each holds of our log (None: unknown). Each is planned again, so
         take no more than can be sent now: what is planned before it was sent is sent twice. The others stay due."""
         due: list[tuple[NodeId, Scope, Version | None]] = []
-        while len(due) < most and self._deadlines and self._deadlines[0][0] <= now:
-            due_at, scope, peer = heapq.heappop(self._deadlines)
-            progress = self._progress_of.get(scope, {}).get(peer)
-            if progress is not None and progress.due_at == due_at:
-                due.append((peer, scope, progress.held))
-                progress.tries += 1
-                quick = progress.tries < QUICK_TRIES
-                wait = (
-                    self.resend_s(peer) * 2 ** (progress.tries - 1)
-                    if quick
-                    else self._config.digest_interval_s
-                )
-                self._plan(scope, peer, progress, now + wait)
+        while len(due) < most and (place := self._deadlines.pop_due(now)) is not None:
+            scope, peer = place
+            progress = self._progress_of[scope][peer]
+            due.append((peer, scope, progress.held))
+            progress.tries += 1
+            if progress.tries < QUICK_TRIES:
+                wait_s = self.resend_s(peer) * 2 ** (progress.tries - 1)
+            else:
+                wait_s = self._config.digest_interval_s
+            self._deadlines.set(place, now + wait_s)
         return due
 
     def sent(self, peer: NodeId, scope: Scope, since: Version, to: Version, now: float) -> None:
@@ -117,7 +108,7 @@ class Dissemination:
         self.note(peer, ack.scope, held=ack.held, own=ack.own)
         progress.holding = ack.holding
         if not ack.holding:
-            progress.due_at = NEVER
+            self._deadlines.discard((ack.scope, peer))
         # The same answer to the same push would repeat as fast as the network allows, so that one waits for its
         # deadline.
         return ack.holding and ack.held < ours and progress.sent != (ack.held, ours)
@@ -136,13 +127,13 @@ class Dissemination:
 
     def settled(self, peer: NodeId, scope: Scope) -> None:
         """Note that the peer holds our head: nothing is due."""
-        self._progress(scope, peer).due_at = NEVER
+        self._deadlines.discard((scope, peer))
 
     def note_absent(self, peer: NodeId, scope: Scope, *, own: Version) -> None:
         """Note that the peer says that it takes no part in the scope, and how far its own log goes."""
         self.note(peer, scope, own=own)
-        progress = self._progress(scope, peer)
-        progress.holding, progress.due_at = False, NEVER
+        self._progress(scope, peer).holding = False
+        self._deadlines.discard((scope, peer))
 
     def own_of(self, peer: NodeId, scope: Scope) -> Version:
         """How far the peer's own log goes, as far as it said."""
@@ -156,8 +147,8 @@ class Dissemination:
 
     def reset_peer(self, peer: NodeId) -> None:
         """Drop the progress of a peer that went away or restarted."""
-        for by_peer in self._progress_of.values():
-            by_peer.pop(peer, None)
+        for scope in self._progress_of:
+            self.forget_scope(scope, (peer,))
 
     def forget_peer(self, peer: NodeId) -> None:
         """Drop a peer that is no longer known."""
@@ -168,9 +159,11 @@ class Dissemination:
         """Drop the progress of peers that left the scope."""
         for peer in peers:
             self._progress_of.get(scope, {}).pop(peer, None)
+            self._deadlines.discard((scope, peer))
 
     def drop_scope(self, scope: Scope) -> None:
         """Drop a scope in which we have nothing to push any more."""
+        self.forget_scope(scope, tuple(self._progress_of.get(scope, ())))
         self._progress_of.pop(scope, None)
 
     def lacking(
@@ -191,25 +184,20 @@ class Dissemination:
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        while self._deadlines:
-            due_at, scope, peer = self._deadlines[0]
-            progress = self._progress_of.get(scope, {}).get(peer)
-            if progress is not None and progress.due_at == due_at:
-                return due_at
-            heapq.heappop(self._deadlines)
-        return NEVER
+        return self._deadlines.next()
 
     def __len__(self) -> int:
         return sum(map(len, self._progress_of.values()))
 
     def pending(self) -> int:
         """Number of peers and scopes with a deadline."""
-        return sum(s.due_at != NEVER for by_peer in self._progress_of.values() for s in by_peer.values())
+        return len(self._deadlines)
 
     def _progress(self, scope: Scope, peer: NodeId) -> _PeerProgress:
         return self._progress_of.setdefault(scope, {}).setdefault(peer, _PeerProgress())
 
-    def _plan(self, scope: Scope, peer: NodeId, progress: _PeerProgress, due_at: float) -> None:
-        if progress.due_at != due_at:
-            progress.due_at = due_at
-            heapq.heappush(self._deadlines, (due_at, scope, peer))
+    def check_invariants(self) -> None:
+        """Assert that only known peers have deadlines."""
+        self._deadlines.check_invariants()
+        known = ((scope, peer) for scope, by_peer in self._progress_of.items() for peer in by_peer)
+        assert sum(place in self._deadlines for place in known) == len(self._deadlines)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.records.accepted_streams import Arrived
 from netgossip.records.anti_entropy import AntiEntropy
 from netgossip.records.dissemination import Dissemination
@@ -41,7 +42,6 @@ from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scop
 
 PUSHES_PER_SLICE: Final = 32
 """Peers that are pushed to in one slice: up to 1 ms."""
-NEVER: Final = float("inf")
 LOGS_AT_ONCE: Final = 32
 """A node that lacks more logs than this pulls them from one peer."""
 NEWS_IN_DATAGRAMS: Final = 32

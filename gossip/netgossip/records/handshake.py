@@ -15,6 +15,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
+from netgossip.deadlines import NEVER
 from netgossip.records.wire import NONCE_BYTES
 from netgossip.types import NodeId
 
@@ -99,4 +100,4 @@ class Handshakes:
 
     def next_deadline(self) -> float:
         """When `take_due` has something to return."""
-        return min((handshake.due_at for handshake in self._waiting.values()), default=float("inf"))
+        return min((handshake.due_at for handshake in self._waiting.values()), default=NEVER)

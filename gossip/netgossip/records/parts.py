@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from netgossip.deadlines import NEVER
 from netgossip.errors import WireError
 from netgossip.records.wire import ASSEMBLED_BYTES, PARTS_LIMIT, Part
 from netgossip.types import NodeId
@@ -35,7 +36,6 @@ REMEMBERED: Final = 8
 """Messages remembered per peer that went in parts, and go over a stream if they must be sent again."""
 REPEATED_S: Final = 10.0
 """How long they are remembered after the last time: two rounds of comparisons."""
-NEVER: Final = float("inf")
 
 
 class Cutter:

@@ -360,6 +360,7 @@ class Replication:
         self._table.check_invariants()
         self._transport.check_invariants()
         self._anti_entropy.check_invariants()
+        self._dissemination.check_invariants()
         known = self._peers.members_of(CLUSTER_SCOPE) or frozenset()
         assert self._node_id not in known
         assert all(map(self._transport.knows, known))

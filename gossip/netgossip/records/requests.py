@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from netgossip.deadlines import NEVER
 from netgossip.errors import GossipUsageError
 from netgossip.records.wire import PAYLOAD_LIMIT_BYTES, Message, Request, Response
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
@@ -23,7 +24,6 @@ ANSWERS_KEPT: Final = 64
 ASKED_LIMIT: Final = 1024
 """Own requests without an answer, over all peers."""
 FIRST_WAIT_S: Final = 0.1
-NEVER: Final = float("inf")
 
 
 class _PendingRequest:

@@ -18,6 +18,7 @@ from typing import Final
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.errors import WireError
 from netgossip.records.accepted_streams import AcceptedStreams, Arrived, JoinHandler, count_refusal
 from netgossip.records.frames import (
@@ -74,7 +75,6 @@ UNKNOWN_LIMIT: Final = 64
 """Senders that are not members yet: no more join within the second that this news takes to spread."""
 FRAMES_PER_SLICE: Final = 8
 """Frames sealed in one slice: 512 KiB, up to 1 ms."""
-NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)

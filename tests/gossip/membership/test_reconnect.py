@@ -6,12 +6,11 @@ import random
 from dataclasses import replace
 
 from netgossip.config import GossipConfig
+from netgossip.deadlines import NEVER
 from netgossip.membership.members import MemberTable
 from netgossip.membership.reconnect import Reconnect
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.types import Address, Member, MemberState
-
-NEVER = float("inf")
 
 
 def address(number: int) -> Address:

@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 from netgossip.config import GossipConfig
-from netgossip.records.anti_entropy import AT_ONCE, NEVER, TRIES, AntiEntropy
+from netgossip.deadlines import NEVER
+from netgossip.records.anti_entropy import AT_ONCE, TRIES, AntiEntropy
 from netgossip.types import CLUSTER_SCOPE, NodeId, Scope, Version
 
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from netgossip.config import GossipConfig
-from netgossip.records.dissemination import LONGEST_RTT_S, NEVER, QUICK_TRIES, Dissemination
+from netgossip.deadlines import NEVER
+from netgossip.records.dissemination import LONGEST_RTT_S, QUICK_TRIES, Dissemination
 from netgossip.records.wire import NO_VERSION, DeltaAck
 from netgossip.types import CLUSTER_SCOPE, NodeId, Version
 

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from netgossip.deadlines import NEVER
 from netgossip.errors import GossipUsageError
-from netgossip.records.requests import ANSWERS_KEPT, ASKED_LIMIT, NEVER, Requests
+from netgossip.records.requests import ANSWERS_KEPT, ASKED_LIMIT, Requests
 from netgossip.records.wire import Message, Request, Response
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
 
