@@ -59,7 +59,6 @@ from netagent.datapath.reconcile.operations import EntryOperation
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, KernelState
-from netagent.integrations.container_targets import HostTargets
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.slices import turn
@@ -173,7 +172,6 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         underlay=Underlay(ADDRESS, "up0", 1500),
         egress_interfaces=lambda: frozenset({"up0"}),
         find_drops=no_drops,
-        runtimes=HostTargets(),
     )
     ticks = Ticks()
     async with trio.open_nursery() as nursery:

@@ -49,7 +49,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.endpoints": {
         "netagent.datapath", "netagent.ipam", "netagent.journal", "netagent.membership.participation",
-        "netagent.projection.datapath_input", "netagent.registry", "netgossip.records.replication",
+        "netagent.projection", "netagent.registry", "netgossip.records.replication",
         "netgossip.types",
     },
     "netagent.eviction": {

@@ -39,7 +39,6 @@ from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import NetagentError, RefusedError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
-from netagent.integrations.container_targets import HostTargets
 from netagent.membership.host_record import version_of_others
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
@@ -332,7 +331,6 @@ class Agent:
             identity=self.identity,
             state=self._state,
             underlay=self.underlay,
-            runtimes=HostTargets(),
             egress_interfaces=self._ways_out,
             find_drops=self._find_drops,
             introduced=seeds,

@@ -39,12 +39,12 @@ from netagent.endpoints.interfaces import Interfaces
 from netagent.endpoints.lifecycle import Endpoints
 from netagent.endpoints.network_defaults import NetworkConstraints
 from netagent.endpoints.networks import Networks
-from netagent.endpoints.targets import RuntimeTargets
 from netagent.errors import NetagentError
 from netagent.eviction.auto_evict import AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
+from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
@@ -79,7 +79,6 @@ class Cluster:
         identity: Identity,
         state: StateDir,
         underlay: Underlay,
-        runtimes: RuntimeTargets,
         egress_interfaces: Callable[[], frozenset[str]],
         find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
         introduced: Sequence[Address] = (),
@@ -106,7 +105,7 @@ class Cluster:
             self._build_exchange(identity, sockets, remembered)
             self._build_host(state)
             boot = boot_id()
-            self._build_endpoints(runtimes, boot)
+            self._build_endpoints(boot)
             self._build_records(identity, boot)
             self._undo = undo.pop_all()
 
@@ -156,16 +155,16 @@ class Cluster:
             egress_interfaces=self.egress_interfaces,
             probe=self.probing.follow,
         )
-        self._withdrawal = Withdrawal(self.live, self.following.projection, ask)
+        self._withdrawal = Withdrawal(self.live, self.following.projection.wait_followed, ask)
         self._answering = RpcHandlers(
             live=self.live,
-            projection=self.following.projection,
+            wait_followed=self.following.projection.wait_followed,
             space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
             find_drops=self._find_drops,
         )
 
-    def _build_endpoints(self, runtimes: RuntimeTargets, boot: str) -> None:
+    def _build_endpoints(self, boot: str) -> None:
         """Build the parts that serve users."""
         gossip = self.gossip
         parts = EndpointParts(
@@ -177,8 +176,8 @@ class Cluster:
             attacher=self.kernel.attacher,
             resolvers=self.following.resolvers,
             projection=self.following.projection,
-            withdrawal=self._withdrawal,
-            runtimes=runtimes,
+            wait_hidden=self._withdrawal.wait_endpoint_hidden,
+            runtimes=HOST_TARGETS,
             domain=self.keys.domain,
             boot_id=boot,
         )

@@ -56,7 +56,7 @@ class Leave:
     async def fence(self) -> int:
         """Take everything down after an eviction, except a note of each endpoint; return their number."""
         with self.endpoints.closed():
-            count = await fence_all(self.live, self.journal, self.endpoints)
+            count = await fence_all(self.live, self.journal, self.endpoints.remove_all)
         await self._end()
         return count
 

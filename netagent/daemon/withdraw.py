@@ -16,7 +16,6 @@ from netagent.model.ids import HostId
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState
 from netagent.rpc import messages
-from netagent.rpc.handlers import Follows
 
 HOST_S = 2.5
 """For a whole host that goes: rare, and mostly with time for it."""
@@ -27,11 +26,11 @@ Ask = Callable[[HostId, bytes, float], Awaitable[bytes | None]]
 
 
 class Withdrawal:
-    """`ask(host, question, within_s)` is RpcClient.ask."""
+    """`ask(host, question, within_s)` is RpcClient.ask, `wait_followed` is Projection.wait_followed."""
 
-    def __init__(self, live: StateStore, projection: Follows, ask: Ask) -> None:
+    def __init__(self, live: StateStore, wait_followed: Callable[[int], Awaitable[None]], ask: Ask) -> None:
         self._live = live
-        self._projection = projection
+        self._wait_followed = wait_followed
         self._ask = ask
 
     def others(self) -> frozenset[HostId]:
@@ -66,5 +65,5 @@ class Withdrawal:
             async with trio.open_nursery() as nursery:
                 for host_id in hosts:
                     nursery.start_soon(ask, host_id)
-                await self._projection.wait_followed(self._live.revision)
+                await self._wait_followed(self._live.revision)
         return frozenset(said)

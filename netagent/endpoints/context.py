@@ -10,10 +10,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -40,7 +39,9 @@ from netagent.membership.participation import Participation
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
+from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import local_endpoint
+from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView
@@ -54,45 +55,6 @@ BRIDGE_S = 5.0
 logger = logging.getLogger("netagent.endpoints.context")
 
 
-class ProjectionBarrier(Protocol):
-    """The controller that applies the records to kernel and resolver (netagent.projection.controller)."""
-
-    async def wait_followed(self, revision: int) -> None:
-        """Wait until the kernel and then the names are those of `revision` or later."""
-
-    async def wait_in_kernel(self, devices: Collection[str], revision: int) -> None:
-        """Wait until these devices are in the kernel to stay, or the kernel state of `revision` has been tried."""
-
-    async def wait_guarded(self, revision: int) -> str:
-        """Wait until the firewall is that of `revision` or a later one; return why it cannot be, or ""."""
-
-    def trouble_with(self, device: str) -> str | None:
-        """Return why the kernel refused an operation on this device, or None."""
-
-
-class SandboxResolvers(Protocol):
-    """The part of the resolver's supervisor that this module uses."""
-
-    async def ensure_listening(self, sandbox: SandboxId, netns_fd: int, *, behind_runtime: bool) -> None:
-        """Create the sockets in the namespace, unless the resolver has them."""
-
-    async def remove_sandbox(self, sandbox: SandboxId) -> None:
-        """Close the sockets of a sandbox."""
-
-    async def keep_only(self, wanted: Set[SandboxId]) -> None:
-        """Close the sockets of all other sandboxes."""
-
-    async def repair(self) -> None:
-        """Restore the redirection of queries to the sockets, if it is gone."""
-
-
-class NameWithdrawal(Protocol):
-    """Waits for other hosts to drop names (netagent.daemon.withdraw)."""
-
-    async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
-        """Wait, for a bounded time, until other hosts have the endpoint's record without names."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointParts:
     """The parts that attaching needs."""
@@ -103,9 +65,10 @@ class EndpointParts:
     allocator: Allocator
     participation: Participation
     attacher: Attacher
-    resolvers: SandboxResolvers
-    projection: ProjectionBarrier
-    withdrawal: NameWithdrawal
+    resolvers: ResolverSockets
+    projection: Projection
+    wait_hidden: Callable[[LocalEndpointRow], Awaitable[None]]
+    """Waits, for a bounded time, until other hosts have the endpoint's record without names."""
     runtimes: targets.RuntimeTargets
     domain: str
     boot_id: str

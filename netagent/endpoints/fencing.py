@@ -8,8 +8,7 @@ attached again (netagent.endpoints.context), when a user detaches it, or when it
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection
 
 from netagent.endpoints.context import is_at_its_path
 from netagent.journal import statements
@@ -20,19 +19,12 @@ from netagent.registry.state_store import StateStore
 logger = logging.getLogger("netagent.endpoints.fencing")
 
 
-class DetachesEndpoints(Protocol):
-    """The part of Endpoints that this module uses."""
-
-    async def remove_all(self) -> int:
-        """Remove all endpoints."""
-
-
-async def fence_all(live: StateStore, journal: Journal, endpoints: DetachesEndpoints) -> int:
-    """Note all endpoints, then take them down; return their number. May be called again after a failure."""
+async def fence_all(live: StateStore, journal: Journal, remove_all: Callable[[], Awaitable[int]]) -> int:
+    """Note all endpoints, then `remove_all`; return their number. May be called again after a failure."""
     rows = [row for row in live.rows.values() if row.is_published]
     await journal.transaction([statements.fence(row) for row in rows])
     live.set_fenced({**live.fenced, **{row.endpoint_id: row for row in rows}})
-    await endpoints.remove_all()
+    await remove_all()
     return len(rows)
 
 

@@ -226,7 +226,7 @@ class Endpoints:
             if self.steps.record(now) != before:
                 with suppress(NetagentError):  # on a full disk, continue: the removal frees space
                     await self._parts.publisher.put(self.steps.record(now))
-        await self._parts.withdrawal.wait_endpoint_hidden(now)
+        await self._parts.wait_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
         await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
 

@@ -6,9 +6,10 @@ docker: podman: unit: machine:NAME          their runtime knows the path: Runtim
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from netagent.errors import InputError
 from netagent.journal.rows import LocalEndpointRow
@@ -29,21 +30,9 @@ class Target:
     """True if the runtime's own resolver listens on 127.0.0.11 there, so that queries must be redirected to ours."""
 
 
-class RuntimeTargets(Protocol):
-    """Runtimes that find their containers by name. Each raises NotFoundError, RefusedError or FailedError with a
-    hint."""
-
-    async def docker(self, name: str) -> Target:
-        """A running Docker container."""
-
-    async def podman(self, name: str) -> Target:
-        """A running container of rootful Podman."""
-
-    async def unit(self, name: str) -> Target:
-        """The main process of a systemd unit that has a namespace of its own."""
-
-    async def machine(self, name: str) -> Target:
-        """A machine that systemd-machined knows, such as one of systemd-nspawn."""
+RuntimeTargets: TypeAlias = Mapping[str, Callable[[str], Awaitable[Target]]]
+"""By kind, what finds a container, unit or machine by its name. It raises NotFoundError, RefusedError or FailedError,
+with a hint."""
 
 
 async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
@@ -72,14 +61,8 @@ async def resolve(text: str, runtimes: RuntimeTargets) -> Target:
             if pid is None:
                 raise InputError(f"{rest[:80]!r} is not a process id", thing=text[:80], hint="use a number")
             return Target(text, netns_of_pid(pid), "")
-        case "docker":
-            return await runtimes.docker(rest)
-        case "podman":
-            return await runtimes.podman(rest)
-        case "unit":
-            return await runtimes.unit(rest)
-        case "machine":
-            return await runtimes.machine(rest)
+        case _ if kind in runtimes:
+            return await runtimes[kind](rest)
     hint = "use netns:NAME, a path, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
     raise InputError(f"{kind!r} is not a kind of target", thing=text, hint=hint)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import trio
 
-from netagent.endpoints.targets import Target, netns_of_pid
+from netagent.endpoints.targets import RuntimeTargets, Target, netns_of_pid
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.model.ids import nearest_name
 from netagent.model.number import MAX_PID, whole_number
@@ -31,52 +32,60 @@ _NOTHING_OF_THAT_NAME = re.compile(
 for instance because the daemon's socket or its unit does not exist."""
 
 
-class HostTargets:
-    """The RuntimeTargets of this host (netagent.endpoints.targets)."""
+async def _docker(name: str) -> Target:
+    """Find a running Docker container."""
+    hint = "see `docker ps`"
+    pid = await _inspected("docker", name, hint)
+    return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
 
-    async def docker(self, name: str) -> Target:
-        """Find a running Docker container."""
-        hint = "see `docker ps`"
-        pid = await _inspected("docker", name, hint)
-        return _target("docker", name, pid, hint=f"`docker start {name}` first", behind_runtime=True)
 
-    async def podman(self, name: str) -> Target:
-        """Find a running container of rootful Podman."""
-        hint = "see `sudo podman ps`; containers of rootless Podman can be attached with pid:PID only"
-        pid = await _inspected("podman", name, hint)
-        return _target("podman", name, pid, hint=f"`podman start {name}` first")
+async def _podman(name: str) -> Target:
+    """Find a running container of rootful Podman."""
+    hint = "see `sudo podman ps`; containers of rootless Podman can be attached with pid:PID only"
+    pid = await _inspected("podman", name, hint)
+    return _target("podman", name, pid, hint=f"`podman start {name}` first")
 
-    async def unit(self, name: str) -> Target:
-        """Find the main process of a systemd unit that has its own network namespace."""
-        said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
-        shown = _properties(said.output)
-        if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
-            raise said.no_answer or NotFoundError(
-                f"systemd has no unit {name!r}",
-                code="no-such-unit",
-                thing=name,
-                hint="see `systemctl list-units`",
-            )
-        hint = f"`systemctl start {name}` first; only a unit with a main process, a service, can be attached"
-        return _own(
-            _target("unit", name, _pid(shown.get("MainPID", "")), hint=hint),
-            "give the unit PrivateNetwork=yes, or NetworkNamespacePath= of a named namespace, and restart it",
+
+async def _unit(name: str) -> Target:
+    """Find the main process of a systemd unit that has its own network namespace."""
+    said = await _run("systemctl", "show", "--property=MainPID,LoadState", "--", name)
+    shown = _properties(said.output)
+    if said.status or shown.get("LoadState") in {"not-found", "bad-setting"}:
+        raise said.no_answer or NotFoundError(
+            f"systemd has no unit {name!r}",
+            code="no-such-unit",
+            thing=name,
+            hint="see `systemctl list-units`",
         )
+    hint = f"`systemctl start {name}` first; only a unit with a main process, a service, can be attached"
+    return _own(
+        _target("unit", name, _pid(shown.get("MainPID", "")), hint=hint),
+        "give the unit PrivateNetwork=yes, or NetworkNamespacePath= of a named namespace, and restart it",
+    )
 
-    async def machine(self, name: str) -> Target:
-        """Find a machine of systemd-machined."""
-        said = await _run("machinectl", "show", "--property=Leader", "--", name)
-        if said.status:
-            raise said.no_answer or NotFoundError(
-                f"systemd knows no machine {name!r}",
-                code="no-such-machine",
-                thing=name,
-                hint="see `machinectl list`",
-            )
-        return _own(
-            _target("machine", name, _pid(_properties(said.output).get("Leader", "")), hint="start it first"),
-            "start it with --private-network or --network-veth",
+
+async def _machine(name: str) -> Target:
+    """Find a machine of systemd-machined."""
+    said = await _run("machinectl", "show", "--property=Leader", "--", name)
+    if said.status:
+        raise said.no_answer or NotFoundError(
+            f"systemd knows no machine {name!r}",
+            code="no-such-machine",
+            thing=name,
+            hint="see `machinectl list`",
         )
+    return _own(
+        _target("machine", name, _pid(_properties(said.output).get("Leader", "")), hint="start it first"),
+        "start it with --private-network or --network-veth",
+    )
+
+
+HOST_TARGETS: Final[RuntimeTargets] = {
+    "docker": _docker,
+    "podman": _podman,
+    "unit": _unit,
+    "machine": _machine,
+}
 
 
 async def _inspected(program: str, name: str, hint: str) -> int:

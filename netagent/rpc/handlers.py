@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import trio
 
@@ -19,19 +18,13 @@ FOLLOW_S = 2.0
 hangs holds names back for 2 s."""
 
 
-class Follows(Protocol):
-    """The part of netagent.projection.controller.Projection that is used here."""
-
-    async def wait_followed(self, revision: int) -> None:
-        """Wait until kernel and names are at `revision` or a later one."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcHandlers:
     """Answers one request at a time, any number concurrently."""
 
     live: StateStore
-    projection: Follows
+    wait_followed: Callable[[int], Awaitable[None]]
+    """Waits until kernel and names are at a revision, or a later one."""
     space: Callable[[HostId, bytes], Awaitable[bytes]]
     testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[LivenessReport, ...]]]
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
@@ -56,7 +49,7 @@ class RpcHandlers:
             revision = self.live.revision
             while not is_withdrawn(self.live.view, asked):
                 revision = await self.live.wait_newer(revision)
-            await self.projection.wait_followed(revision)
+            await self.wait_followed(revision)
         return messages.encode_answer(messages.WITHDRAWN, answer=not scope.cancelled_caught)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -42,6 +42,8 @@ from netagent.journal.statements import Statement
 from netagent.membership.participation import Participation
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.sandbox import Netns, SandboxId
+from netagent.projection.controller import Projection
+from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
@@ -232,7 +234,7 @@ class FakeNews(GuestNews):
         self._every.pop(self._identity, None)
 
 
-class FakeResolvers:
+class FakeResolvers(ResolverSockets):
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self.sandboxes: set[SandboxId] = set()
@@ -253,51 +255,35 @@ class FakeResolvers:
         await trio.lowlevel.checkpoint()
 
 
-class FakeRuntimes:
-    """Every container runs, in the namespace of its name."""
-
-    async def _target(self, kind: str, name: str) -> targets.Target:
+def _running(kind: str) -> Callable[[str], Awaitable[targets.Target]]:
+    async def find(name: str) -> targets.Target:
         return targets.Target(f"{kind}:{name}", str(targets.NETNS_FOLDER / name), name)
 
-    async def docker(self, name: str) -> targets.Target:
-        return await self._target("docker", name)
-
-    async def podman(self, name: str) -> targets.Target:
-        return await self._target("podman", name)
-
-    async def unit(self, name: str) -> targets.Target:
-        return await self._target("unit", name)
-
-    async def machine(self, name: str) -> targets.Target:
-        return await self._target("machine", name)
+    return find
 
 
-class FakeProjection:
+RUNNING = {kind: _running(kind) for kind in ("docker", "podman", "unit", "machine")}
+"""Every container runs, in the namespace of its name."""
+
+
+class FakeProjection(Projection):
     def __init__(self, steps: Steps) -> None:
-        self._steps = steps
+        self._taken = steps
         self.trouble: dict[str, str] = {}
         self.guard_trouble = ""
 
     async def wait_followed(self, revision: int) -> None:
-        await self._steps("followed")
+        await self._taken("followed")
 
     async def wait_in_kernel(self, devices: Collection[str], revision: int) -> None:
-        await self._steps("programmed")
+        await self._taken("programmed")
 
     async def wait_guarded(self, revision: int) -> str:
-        await self._steps("guarded")
+        await self._taken("guarded")
         return self.guard_trouble
 
     def trouble_with(self, device: str) -> str | None:
         return self.trouble.get(device)
-
-
-class FakeRetreat:
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-
-    async def wait_endpoint_hidden(self, row: LocalEndpointRow) -> None:
-        await self._steps("hidden")
 
 
 class AgentHost:
@@ -318,6 +304,9 @@ class AgentHost:
         self.keys = ClusterKeys(CLUSTER_ID, "mesh", DOMAIN, (bytes(32),))
         self.egress_interfaces: Callable[[], frozenset[str]] = frozenset
         self.restart()
+
+    async def _wait_hidden(self, row: LocalEndpointRow) -> None:
+        await self.steps("hidden")
 
     def restart(self, *, boot_id: str = BOOT) -> None:
         view = RegistryView(self.host_id)
@@ -346,8 +335,8 @@ class AgentHost:
             attacher=self.attacher,
             resolvers=self.resolvers,
             projection=self.projection,
-            withdrawal=FakeRetreat(self.steps),
-            runtimes=FakeRuntimes(),
+            wait_hidden=self._wait_hidden,
+            runtimes=RUNNING,
             domain=DOMAIN,
             boot_id=boot_id,
         )

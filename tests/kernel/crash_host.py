@@ -41,7 +41,6 @@ from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
-from netagent.integrations.container_targets import HostTargets
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import Writer
 from netagent.model.ids import NetworkId, peer_name
@@ -222,7 +221,6 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         identity=identity,
         state=state,
         underlay=await find_underlay(address),
-        runtimes=HostTargets(),
         egress_interfaces=lambda: frozenset({"wire"}),
         find_drops=no_drops,
         introduced=[(peer, config.gossip_port)],

@@ -77,7 +77,8 @@ def _settle(node: GossipNode) -> None:
     """
     node.membership._state_updates.unconfirmed.clear()
     node.records._anti_entropy.synced(CLUSTER_SCOPE)
-    node.records._anti_entropy._comparisons.clear()
+    for key in list(node.records._anti_entropy._tries):
+        node.records._anti_entropy._end(key)
     node.records._transport._handshakes._waiting.clear()
 
 

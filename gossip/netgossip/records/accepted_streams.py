@@ -12,11 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
 from netgossip.errors import EarlyError, SealError, WireError
+from netgossip.join.admission import InviterConversation
 from netgossip.records.frames import JOIN_MAGIC, LAST, MORE, FrameReader, Opened, Opener
 from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
@@ -41,14 +42,8 @@ REASONS_LIMIT: Final = 200
 """There are about 60 reasons."""
 
 
-class JoinConversation(Protocol):
-    """One join conversation, written by the application; `receive` may raise WireError, which ends it."""
-
-    def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
-        """Return the bytes to send, and whether to close then. The first data begins with the byte 'J'."""
-
-
-JoinHandler: TypeAlias = Callable[[StreamId, Address], JoinConversation]
+JoinHandler: TypeAlias = Callable[[StreamId, Address], InviterConversation]
+"""Opens the conversation with a host that wants to join (Invitations.converse)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ class _Accepted:
     address: Address
     deadline: float
     reader: FrameReader | None = None
-    join: JoinConversation | None = None
+    join: InviterConversation | None = None
     partial: bytearray = field(default_factory=bytearray)
     speaker: tuple[NodeId, int] | None = None
     """Sender and epoch of its frames."""
@@ -154,7 +149,7 @@ class AcceptedStreams:
         else:
             stream.reader = FrameReader()
 
-    def _converse(self, stream_id: StreamId, join: JoinConversation, data: bytes, now: float) -> None:
+    def _converse(self, stream_id: StreamId, join: InviterConversation, data: bytes, now: float) -> None:
         answer, close = join.receive(data, now)
         if answer:
             self._commands.append(StreamSend(stream_id, answer))

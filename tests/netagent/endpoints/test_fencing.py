@@ -42,17 +42,17 @@ def noted(host):
 @virtual
 async def test_everything_is_taken_down_but_for_a_note(namespaces):
     host = await attached(namespaces, "web", "db")
-    assert await fence_all(host.live, host.journal, host.endpoints) == 2
+    assert await fence_all(host.live, host.journal, host.endpoints.remove_all) == 2
     assert not host.traces()
     assert noted(host) == ["db", "web"]
-    assert await fence_all(host.live, host.journal, host.endpoints) == 0
+    assert await fence_all(host.live, host.journal, host.endpoints.remove_all) == 0
     assert noted(host) == ["db", "web"], "again, after a failure: the notes stay"
 
 
 @virtual
 async def test_an_attach_of_the_same_sandbox_or_name_replaces_the_note(namespaces):
     host = await attached(namespaces, "web", "db")
-    await fence_all(host.live, host.journal, host.endpoints)
+    await fence_all(host.live, host.journal, host.endpoints.remove_all)
     await host.endpoints.attach(dataclasses.replace(WEB, name="other"))
     assert noted(host) == ["db"]
     namespaces.replace("db")
@@ -63,7 +63,7 @@ async def test_an_attach_of_the_same_sandbox_or_name_replaces_the_note(namespace
 @virtual
 async def test_a_detach_drops_the_note_and_then_knows_nothing_of_it(namespaces):
     host = await attached(namespaces, "web")
-    await fence_all(host.live, host.journal, host.endpoints)
+    await fence_all(host.live, host.journal, host.endpoints.remove_all)
     assert (await host.endpoints.detach("web")).name == "web"
     assert noted(host) == []
     with pytest.raises(NotFoundError):
@@ -73,7 +73,7 @@ async def test_a_detach_drops_the_note_and_then_knows_nothing_of_it(namespaces):
 @virtual
 async def test_the_note_of_a_container_that_is_gone_goes_too(namespaces):
     host = await attached(namespaces, "web", "db")
-    await fence_all(host.live, host.journal, host.endpoints)
+    await fence_all(host.live, host.journal, host.endpoints.remove_all)
     namespaces.remove("web")
     await sweep_fenced(host.live, host.journal, host.parts.boot_id)
     assert noted(host) == ["db"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.agent_host import FakeRuntimes
+from fakes.agent_host import RUNNING
 from fakes.virtual import virtual
 
 from netagent.endpoints import resolv_conf, targets
@@ -31,7 +31,7 @@ from netagent.errors import InputError
 )
 @virtual
 async def test_a_target_is_a_path_and_a_default_name(text: str, path: str, name: str) -> None:
-    target = await targets.resolve(text, FakeRuntimes())
+    target = await targets.resolve(text, RUNNING)
     assert (target.text, target.path, target.default_name) == (text, path, name)
 
 
@@ -42,7 +42,7 @@ async def test_a_target_is_a_path_and_a_default_name(text: str, path: str, name:
 @virtual
 async def test_other_targets_are_refused_with_a_way_out(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        await targets.resolve(text, FakeRuntimes())
+        await targets.resolve(text, RUNNING)
     assert caught.value.hint
 
 

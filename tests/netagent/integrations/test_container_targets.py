@@ -12,7 +12,7 @@ import trio
 from netagent.endpoints.targets import Target, resolve
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations import container_targets
-from netagent.integrations.container_targets import HostTargets
+from netagent.integrations.container_targets import HOST_TARGETS
 
 NO_SANDBOX = 2**22 + 1
 """No pid is so high: PID_MAX_LIMIT of 64-bit Linux."""
@@ -34,7 +34,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 def ask(text: str) -> Target:
     async def main() -> Target:
-        return await resolve(text, HostTargets())
+        return await resolve(text, HOST_TARGETS)
 
     return trio.run(main)
 

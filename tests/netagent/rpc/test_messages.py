@@ -102,7 +102,11 @@ def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
     for record in (host("h2"), network(N1), endpoint(1)):
         one.hear(other.put(record))
     answering = RpcHandlers(
-        live=one.live, projection=Following(delay_s), space=space, testify=say, find_drops=find_drops
+        live=one.live,
+        wait_followed=Following(delay_s).wait_followed,
+        space=space,
+        testify=say,
+        find_drops=find_drops,
     )
     return one, other, answering
 
@@ -178,7 +182,7 @@ async def test_all_live_hosts_are_asked_and_the_silent_not_waited_for_long() -> 
         await trio.sleep(within_s)
         return None
 
-    withdrawal = Withdrawal(one.live, Following(), asking)
+    withdrawal = Withdrawal(one.live, Following().wait_followed, asking)
     assert await withdrawal.wait_host_hidden() == {ids[0]}
     assert sorted(asked) == [ids[0], ids[1], ids[3]]
     assert trio.current_time() == pytest.approx(HOST_S)
