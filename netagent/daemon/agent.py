@@ -28,7 +28,7 @@ from netagent.daemon.cluster import Cluster
 from netagent.daemon.join import Admission, addresses_given, be_admitted
 from netagent.daemon.journal_recovery import require_journal
 from netagent.daemon.memory import keep_collections_short
-from netagent.daemon.peer_discovery import PeerDiscovery
+from netagent.daemon.peer_discovery import HostContext, PeerDiscovery
 from netagent.daemon.runtimes import Runtimes
 from netagent.daemon.systemd import ServiceManager
 from netagent.datapath.host.underlay import find_underlay
@@ -77,7 +77,7 @@ class Agent:
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = PeerDiscovery()
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
-        self.runtimes = Runtimes(self.config, self.member, plugin)
+        self.runtimes = Runtimes(self.config, lambda: self.member().access, plugin)
         self.foreign_rules = ForeignRules()
         self._changing = trio.Lock()
         self._shutdown = trio.Event()
@@ -188,7 +188,9 @@ class Agent:
 
     async def _run_neighbours(self) -> None:
         self.neighbours.set_seeds(self.config.seeds)
-        await self.neighbours.run(self)
+        await self.neighbours.run(
+            lambda: HostContext(self.config, self.identity, self.underlay, self.uplinks, self.cluster)
+        )
 
     # -- membership --------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from netagent.eviction.auto_evict import AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
+from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import keep_prefetched
@@ -86,16 +87,15 @@ class Cluster:
         self.config = config
         self.keys = keys
         self.underlay = underlay
-        self.egress_interfaces = egress_interfaces
-        self._find_drops = find_drops
         self._introduced = introduced
-        self._local = HostId(identity.node_id)
         self._cluster_id = ClusterId(keys.cluster_id)
+        self._background: list[Callable[[], Awaitable[None]]] = []
+        """Tasks that begin once this host's endpoints are recovered."""
         with ExitStack() as undo:
             self.journal = undo.enter_context(closing(Journal.open(state.journal_file)))
             sockets = undo.enter_context(closing(open_ports(config, underlay.address)))
             self.kernel = undo.enter_context(closing(HostKernel(state.run_dir / "firewall")))
-            remembered = restore(self.journal, self._local)
+            remembered = restore(self.journal, HostId(identity.node_id))
             self.live = StateStore(
                 remembered.view,
                 {row.endpoint_id: row for row in remembered.rows},
@@ -103,10 +103,11 @@ class Cluster:
                 limits_of(remembered.view, self.kernel.clamps_found),
             )
             self._build_exchange(identity, sockets, remembered)
-            self._build_host(state)
+            self._build_host(state, egress_interfaces, find_drops)
             boot = boot_id()
-            self._build_endpoints(boot)
             self._build_records(identity, boot)
+            self._build_endpoints(boot)
+            self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()
 
     # -- building --------------------------------------------------------------------------------------------
@@ -123,7 +124,6 @@ class Cluster:
             history=remembered.history,
             live=self.live,
             note=self._note_events,
-            answer=self._answer,
         )
         self.allocator = Allocator(
             view=lambda: self.live.view,
@@ -132,15 +132,20 @@ class Cluster:
             ask=self.gossip.rpc.ask,
             rows=remembered.rows,
         )
+        self._background.append(partial(keep_prefetched, self.live, self.allocator.space_requests))
 
-    def _build_host(self, state: StateDir) -> None:
+    def _build_host(
+        self,
+        state: StateDir,
+        egress_interfaces: Callable[[], frozenset[str]],
+        find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
+    ) -> None:
         """Build the parts that observe this host, and those that keep its kernel and names."""
-        ask = self.gossip.rpc.ask
         self.probing = ProbeResults(
             self.live,
             self.kernel.offload,
             self._cluster_id,
-            ask=ask,
+            ask=self.gossip.rpc.ask,
             doubt=self.gossip.probe_soon,
             notes=state.run_dir / "unreached.json",
         )
@@ -152,74 +157,31 @@ class Cluster:
             vxlan_port=self.config.vxlan_port,
             agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,
-            egress_interfaces=self.egress_interfaces,
+            egress_interfaces=egress_interfaces,
             probe=self.probing.follow,
         )
-        self._withdrawal = Withdrawal(self.live, self.following.projection.wait_followed, ask)
-        self._answering = RpcHandlers(
+        self._handlers = RpcHandlers(
             live=self.live,
             wait_followed=self.following.projection.wait_followed,
             space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
-            find_drops=self._find_drops,
-        )
-
-    def _build_endpoints(self, boot: str) -> None:
-        """Build the parts that serve users."""
-        gossip = self.gossip
-        parts = EndpointParts(
-            live=self.live,
-            journal=self.journal,
-            publisher=gossip.publisher,
-            allocator=self.allocator,
-            participation=gossip.participation,
-            attacher=self.kernel.attacher,
-            resolvers=self.following.resolvers,
-            projection=self.following.projection,
-            wait_hidden=self._withdrawal.wait_endpoint_hidden,
-            runtimes=HOST_TARGETS,
-            domain=self.keys.domain,
-            boot_id=boot,
-        )
-        self.endpoints = Endpoints(parts)
-        self._garbage_collector = GarbageCollector(parts, self.endpoints)
-        steps = self.endpoints.steps
-        self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
-        self.networks = Networks(
-            self.live,
-            gossip.publisher,
-            gossip.node.records,
-            gossip.participation,
-            surroundings=self._surroundings,
-            sweep=self._garbage_collector.sweep,
-        )
-        self._host_access = HostAccess(
-            live=self.live,
-            participation=gossip.participation,
-            allocator=self.allocator,
-            undecided=lambda: self.networks.in_work,
-            is_closed=lambda: steps.is_closed,
-            mac_in=lambda network: device_mac(bridge_name(network.record.vni), probe_mac(self._local)),
+            find_drops=find_drops,
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:
         """Build the parts that keep records of hosts: of this one, and of those that are gone."""
-        gossip = self.gossip
+        gossip, records = self.gossip, self.gossip.node.records
         downtime = Downtime(self.journal.load_silences())
-        self.eviction = Eviction(
-            self.live, gossip.publisher, gossip.node.records, self.allocator, downtime, gossip.flush
-        )
-        self._auto_eviction = AutoEviction(
+        self.eviction = Eviction(self.live, gossip.publisher, records, self.allocator, downtime, gossip.flush)
+        auto_eviction = AutoEviction(
             live=self.live,
             journal=self.journal,
             eviction=self.eviction,
             downtime=downtime,
             forget_after_s=lambda: self.config.forget_after_s,
         )
-        self._cleanup = Cleanup(
-            self.live, gossip.node.membership, gossip.node.records, self.journal, gossip.flush
-        )
-        self._own_records = OwnRecords(
+        cleanup = Cleanup(self.live, gossip.node.membership, records, self.journal, gossip.flush)
+        own_records = OwnRecords(
             live=self.live,
             publisher=gossip.publisher,
             allocator=self.allocator,
@@ -235,10 +197,53 @@ class Cluster:
                 underlay=self.underlay.address,
                 vxlan_port=self.config.vxlan_port,
                 zone=self.config.zone,
-                ids=(self._cluster_id, self._local),
+                ids=(self._cluster_id, self.live.view.local),
             ),
             routes=self.kernel.routes,
             is_away=self._was_away(boot),
+        )
+        self._background += [self._own_host.run, own_records.run, cleanup.run, auto_eviction.run]
+
+    def _build_endpoints(self, boot: str) -> None:
+        """Build the parts that serve users."""
+        gossip, projection = self.gossip, self.following.projection
+        withdrawal = Withdrawal(self.live, projection.wait_followed, gossip.rpc.ask)
+        parts = EndpointParts(
+            live=self.live,
+            journal=self.journal,
+            publisher=gossip.publisher,
+            allocator=self.allocator,
+            participation=gossip.participation,
+            attacher=self.kernel.attacher,
+            resolvers=self.following.resolvers,
+            projection=projection,
+            wait_hidden=withdrawal.wait_endpoint_hidden,
+            runtimes=HOST_TARGETS,
+            domain=self.keys.domain,
+            boot_id=boot,
+        )
+        self.endpoints = Endpoints(parts)
+        steps = self.endpoints.steps
+        collector = GarbageCollector(parts, self.endpoints)
+        self._recover = collector.recover
+        self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
+        self.networks = Networks(
+            self.live,
+            gossip.publisher,
+            gossip.node.records,
+            gossip.participation,
+            surroundings=self._surroundings,
+            sweep=collector.sweep,
+        )
+        host_access = HostAccess(
+            live=self.live,
+            participation=gossip.participation,
+            allocator=self.allocator,
+            undecided=lambda: self.networks.in_work,
+            is_closed=lambda: steps.is_closed,
+            mac_in=lambda network: device_mac(
+                bridge_name(network.record.vni), probe_mac(self.live.view.local)
+            ),
         )
         self.leaving = Leave(
             live=self.live,
@@ -247,15 +252,17 @@ class Cluster:
             following=self.following,
             allocator=self.allocator,
             endpoints=self.endpoints,
-            host_access=self._host_access,
+            host_access=host_access,
             own_host=self._own_host,
-            withdrawal=self._withdrawal,
+            withdrawal=withdrawal,
         )
+        mend = partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed)
+        self._background += [collector.run, host_access.run, mend]
 
     def _was_away(self, boot: str) -> bool:
         """True if names must not lead here before recovery: they did not when the last run ended, or they would lead
         to containers that ended with an earlier boot."""
-        host = self.live.view.hosts.get(self._local)
+        host = self.live.view.hosts.get(self.live.view.local)
         withdrawn = host is not None and host.record is not None and host.record.going_down
         lost = (
             row.is_published and row.netns and row.netns.boot_id != boot for row in self.live.rows.values()
@@ -271,26 +278,18 @@ class Cluster:
             # not there yet.
             await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
-                for task in (self.gossip.run, self.kernel.run, self.probing.run, self.following.run):
+                nursery.start_soon(self.gossip.run, self._handlers.answer)
+                for task in (self.kernel.run, self.probing.run, self.following.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()
                 # Recovery acts on the records: wait a moment for the cluster's, rather than trust the journal alone.
                 with trio.move_on_after(FIRST_SYNC_S):
                     await self.gossip.wait_synced()
-                await self._garbage_collector.recover()
+                await self._recover()
                 # Only now: names must not lead here before the endpoints are recovered.
                 await self._tell_of_this_host(self._own_host.arrive)
-                for task in (
-                    self._garbage_collector.run,
-                    self._own_host.run,
-                    partial(keep_prefetched, self.live, self.allocator.space_requests),
-                    self._own_records.run,
-                    self._host_access.run,
-                    self._cleanup.run,
-                    self._auto_eviction.run,
-                    partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed),
-                ):
-                    nursery.start_soon(task)
+                for background in self._background:
+                    nursery.start_soon(background)
                 task_status.started()
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
@@ -321,9 +320,6 @@ class Cluster:
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.following.announcer.note(events)
-
-    async def _answer(self, peer: HostId, payload: bytes) -> bytes:
-        return await self._answering.answer(peer, payload)
 
     def _surroundings(self, view: RegistryView) -> NetworkConstraints:
         return NetworkConstraints(

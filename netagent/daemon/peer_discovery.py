@@ -7,8 +7,8 @@ announcement, and anyone on the link can make any: so few are dialled, only wher
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -71,19 +71,15 @@ def _can_be_a_host(address: Address) -> bool:
     return not underlay_flaw(address[0]) and address[1] >= FIRST_PORT
 
 
-class LocalHost(Protocol):
-    """The part of the agent that is read here: the agent imports this module."""
+@dataclass(frozen=True, slots=True)
+class HostContext:
+    """What this host is at one moment: what it announces, and where it looks for others."""
 
-    @property
-    def config(self) -> Config: ...  # noqa: D102
-    @property
-    def identity(self) -> Identity: ...  # noqa: D102
-    @property
-    def underlay(self) -> Underlay: ...  # noqa: D102
-    @property
-    def uplinks(self) -> UnderlayWatch: ...  # noqa: D102
-    @property
-    def cluster(self) -> Cluster | None: ...  # noqa: D102
+    config: Config
+    identity: Identity
+    underlay: Underlay
+    uplinks: UnderlayWatch
+    cluster: Cluster | None
 
 
 class PeerDiscovery:
@@ -115,63 +111,63 @@ class PeerDiscovery:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def run(self, host: LocalHost) -> None:
-        """Run until cancelled. InputError when a device of `interfaces` does not exist."""
+    async def run(self, look: Callable[[], HostContext]) -> None:
+        """Run until cancelled; `look` returns the host as it is now. InputError when a device of `interfaces` does
+        not exist."""
+        host = look()
         if host.config.mdns:
             require_devices(host.uplinks.uplinks, host.config.interfaces)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._offer_seeds, host)
+            nursery.start_soon(self._offer_seeds, look)
             if host.config.mdns:
-                nursery.start_soon(self._announce, host)
+                nursery.start_soon(self._announce, look)
 
-    async def _announce(self, host: LocalHost) -> None:
+    async def _announce(self, look: Callable[[], HostContext]) -> None:
         """Announce this host; anew when it joins or leaves a cluster, and when an address changes."""
         links: tuple[str, ...] = ()
         while True:
-            links = self._links(host) or links  # devices without any address now may get one back
-            said = (self._me(host), links)
+            links = _links(look()) or links  # devices without any address now may get one back
+            said = (_announcement(look()), links)
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._discovery.run, *said)
-                    while (self._me(host), self._links(host) or links) == said:
+                    while (_announcement(look()), _links(look()) or links) == said:
                         await self._changed.wait()
                     scope.cancel()
 
-    def _links(self, host: LocalHost) -> tuple[str, ...]:
-        """Addresses of the devices on which mDNS runs; empty: on that of the advertised address."""
-        return tuple(addresses_of(host.uplinks.uplinks, host.config.interfaces).values())
-
-    def _me(self, host: LocalHost) -> DiscoveredPeer:
-        keys = host.cluster.keys if host.cluster else None
-        return DiscoveredPeer(
-            node_id=host.identity.node_id,
-            name=host.config.name,
-            cluster=keys.cluster if keys else "",
-            cluster_id=keys.cluster_id if keys else "",
-            gossip=(host.underlay.address, host.config.gossip_port),
-            record=(host.underlay.address, host.config.record_port),
-        )
-
-    async def _offer_seeds(self, host: LocalHost) -> None:
+    async def _offer_seeds(self, look: Callable[[], HostContext]) -> None:
         """Pass every address that may lead to our cluster to the gossip."""
         while True:
             changed = self._changed  # taken first: a change during the look-ups must start the next round
-            cluster = host.cluster
+            cluster, port = look().cluster, look().config.gossip_port
             if cluster is not None:
-                found = [
-                    address
-                    for text in self._seeds
-                    for address in await _resolved(text, host.config.gossip_port)
-                ]
+                found = [address for text in self._seeds for address in await _resolved(text, port)]
                 hosts = cluster.live.view.hosts
                 ours = [n for n in self.heard.values() if n.cluster_id == cluster.keys.cluster_id]
                 live = {n.node_id for n in ours if (known := hosts.get(HostId(n.node_id))) and known.is_live}
                 found += self._heard_seeds.wanted(ours, live, trio.current_time())
-                own = (host.underlay.address, host.config.gossip_port)
-                if host.cluster is cluster:  # not left while the names were resolved
+                own = (look().underlay.address, port)
+                if look().cluster is cluster:  # not left while the names were resolved
                     cluster.set_seeds([address for address in dict.fromkeys(found) if address != own])
             with trio.move_on_after(RESOLVE_S):
                 await changed.wait()
+
+
+def _links(host: HostContext) -> tuple[str, ...]:
+    """Addresses of the devices on which mDNS runs; empty: on that of the advertised address."""
+    return tuple(addresses_of(host.uplinks.uplinks, host.config.interfaces).values())
+
+
+def _announcement(host: HostContext) -> DiscoveredPeer:
+    keys = host.cluster.keys if host.cluster else None
+    return DiscoveredPeer(
+        node_id=host.identity.node_id,
+        name=host.config.name,
+        cluster=keys.cluster if keys else "",
+        cluster_id=keys.cluster_id if keys else "",
+        gossip=(host.underlay.address, host.config.gossip_port),
+        record=(host.underlay.address, host.config.record_port),
+    )
 
 
 async def _resolved(text: str, default_port: int) -> list[Address]:

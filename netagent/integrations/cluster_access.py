@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from netagent.endpoints.lifecycle import Endpoints
 from netagent.endpoints.networks import Networks
@@ -11,8 +12,9 @@ from netagent.registry.state_store import StateStore
 from netagent.state_dir import ClusterKeys
 
 
-class ClusterAccess(Protocol):
-    """A host's membership in a cluster (netagent.daemon.cluster)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterAccess:
+    """A host's membership in a cluster: one object for each run of netagent.daemon.cluster."""
 
     live: StateStore
     endpoints: Endpoints

@@ -66,19 +66,17 @@ class Gossip:
         history: History,
         live: StateStore,
         note: Callable[[tuple[Event, ...]], None],
-        answer: Callable[[HostId, bytes], Awaitable[bytes]],
     ) -> None:
-        """`host`: the address at which others reach us. `note` gets all events once the view has them, `answer`
-        returns the response to a peer's request."""
+        """`host`: the address at which others reach us. `note` gets all events once the view has them."""
         self._config = config
         self._keys = keys
         self._host = host
         self._journal = journal
         self._live = live
-        self._answer = answer
         self._local = HostId(identity.node_id)
         self._incarnation = 0
         self._nursery: trio.Nursery
+        self._answer: Callable[[HostId, bytes], Awaitable[bytes]]
         self.invitations = Invitations(identity, os.urandom, self._credentials, _note_admitted)
         self.node = self._node(keys, history)
         self._driver = Driver(
@@ -137,8 +135,9 @@ class Gossip:
             join_handler=self.invitations.converse,
         )
 
-    async def run(self) -> None:
-        """Run until cancelled."""
+    async def run(self, answer: Callable[[HostId, bytes], Awaitable[bytes]]) -> None:
+        """Run until cancelled. `answer` returns the response to a peer's request."""
+        self._answer = answer
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._intake.run)
             self._nursery.start_soon(self._driver.run)

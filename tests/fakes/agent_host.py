@@ -36,6 +36,7 @@ from netagent.endpoints.lifecycle import Endpoints
 from netagent.endpoints.network_defaults import NetworkConstraints
 from netagent.endpoints.networks import Networks
 from netagent.errors import RefusedError
+from netagent.integrations.cluster_access import ClusterAccess
 from netagent.ipam.allocator import Allocator
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.statements import Statement
@@ -351,6 +352,9 @@ class AgentHost:
             self.participation,
             surroundings=self._surroundings,
             sweep=self.garbage_collector.sweep,
+        )
+        self.access = ClusterAccess(
+            self.live, self.endpoints, self.networks, self.keys, self.egress_interfaces
         )
 
     def _note_entered(self, scope: Scope) -> None:

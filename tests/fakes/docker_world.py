@@ -14,6 +14,7 @@ from fakes.docker import FakeDocker, FakeEngine
 from fakes.registry import N1, NetworkFields, host, network
 from netagent import config
 from netagent.errors import RefusedError
+from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.docker import integration, netns_waiter, watcher
 from netagent.integrations.docker.integration import DockerIntegration
 from netagent.journal.rows import LocalEndpointRow
@@ -49,10 +50,10 @@ class World:
             self._host = AgentHost()
         return self._host
 
-    def member(self) -> AgentHost:
+    def member(self) -> ClusterAccess:
         if not self.in_cluster:
             raise RefusedError("this host belongs to no cluster", code="no-cluster", hint="`netagent init`")
-        return self.host
+        return self.host.access
 
     async def _namespaces_in_use(self) -> set[Identity]:
         await trio.lowlevel.checkpoint()

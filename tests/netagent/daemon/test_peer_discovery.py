@@ -89,7 +89,7 @@ async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourse
     agent.cluster = Member()
     neighbours.set_seeds(["ü" * 63, "192.0.2.2", "192.0.2.3:9000", "[2001:db8::4]:9001", "192.0.2.1"])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.sleep(1)
         seeds = [("192.0.2.2", 7956), ("192.0.2.3", 9000), ("2001:db8::4", 9001)]
         assert agent.cluster.seeds[-1] == seeds
@@ -151,7 +151,7 @@ async def test_a_seed_s_name_is_looked_up_again_and_again(neighbours, agent):
     agent.cluster = Member()
     neighbours.set_seeds(["first.example", "second.example:9000"])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.sleep(1)
         assert agent.cluster.seeds == [[]], "a name that is not known stops nothing"
         resolver.hosts = {"second.example": "192.0.2.7"}
@@ -174,7 +174,7 @@ async def test_a_cluster_that_was_left_while_a_name_was_resolved_gets_no_seeds(n
     agent.cluster = member = Member()
     neighbours.set_seeds(["seed"])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.sleep(1)
         assert member.seeds == []
         nursery.cancel_scope.cancel()
@@ -185,7 +185,7 @@ async def test_what_is_announced_follows_the_cluster(neighbours, agent):
     agent.config.interfaces = ("eth1",)
     agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.testing.wait_all_tasks_blocked()
         neighbours._discovery.hear("192.0.2.5")
         await trio.testing.wait_all_tasks_blocked()
@@ -211,7 +211,7 @@ async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbou
     agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
     announced = neighbours._discovery.announced
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.testing.wait_all_tasks_blocked()
         neighbours.note_change()
         await trio.testing.wait_all_tasks_blocked()
@@ -235,7 +235,7 @@ async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbou
 async def test_a_device_that_is_not_there_at_the_start_is_named(neighbours, agent):
     agent.config.interfaces = ("eth9",)
     with pytest.raises(InputError, match=r"eth9 is down or has no address.*eth0"):
-        await neighbours.run(agent)
+        await neighbours.run(lambda: agent)
 
 
 @virtual
@@ -244,7 +244,7 @@ async def test_without_mdns_nothing_is_announced_and_seeds_work(neighbours, agen
     agent.cluster = Member()
     neighbours.set_seeds(["192.0.2.2"])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(neighbours.run, agent)
+        nursery.start_soon(neighbours.run, lambda: agent)
         await trio.sleep(1)
         assert neighbours._discovery.announced == []
         assert agent.cluster.seeds == [[("192.0.2.2", 7956)]]
