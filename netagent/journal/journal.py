@@ -21,18 +21,19 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from netagent.errors import RefusedError
 from netagent.journal import statements
+from netagent.journal.reader import stored_endpoints, stored_logs, stored_members
 from netagent.journal.rows import LocalEndpointRow, endpoint_from_json
-from netagent.journal.statements import Family, Statement
+from netagent.journal.statements import Statement
 from netagent.journal.write_behind import WriteBehind
 from netagent.journal.writer import DiskFullError, JournalError, Writer, translate
-from netagent.model.ids import EndpointId, HostId, NetworkId
-from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, NodeId, Scope, Version
+from netagent.model.ids import HostId, NetworkId
+from netgossip.types import EntriesChanged, Log, Member, NodeId, Scope
 
 __all__ = ["DiskFullError", "Journal", "JournalError"]
 
@@ -113,23 +114,9 @@ class Journal:
 
     # -- own records -------------------------------------------------------------------------------------------
 
-    async def append_own(
-        self, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
-    ) -> None:
-        """Write what this host is about to publish."""
-        await self.transaction(statements.append_entries("own", entries, collected))
-
-    async def replace_own_log(self, log: Log) -> None:
-        """Replace our own log of one scope, under a raised epoch."""
-        await self.transaction(statements.replace_log("own", log))
-
-    async def drop_own_log(self, scope: Scope, owner: NodeId) -> None:
-        """Delete our own log of a scope."""
-        await self.transaction(statements.drop_log("own", scope, owner))
-
     def load_own_logs(self) -> list[Log]:
         """Our own logs, tombstones included."""
-        return self._load_logs("own")
+        return stored_logs(self._read, "own")
 
     # -- endpoints and addresses -------------------------------------------------------------------------------
 
@@ -137,16 +124,10 @@ class Journal:
         """Write a new row, or a row's new state. RefusedError (`taken`) if another row has the address."""
         await self.transaction(statements.save_endpoint(row), grows=True)
 
-    async def delete_endpoint(self, endpoint_id: EndpointId) -> None:
-        """Delete the row, if it exists."""
-        await self.transaction([statements.delete_endpoint(endpoint_id)])
-
     def load_endpoints(self) -> list[LocalEndpointRow]:
-        """This host's endpoints in the order in which they were attached, which is the order of networks within a
-        sandbox."""
-        rows = self._read("SELECT row FROM endpoint ORDER BY attach_order")
+        """This host's endpoints in the order in which they were attached."""
         try:
-            return [endpoint_from_json(text) for (text,) in rows]
+            return stored_endpoints(self._read)
         except ValueError as error:
             raise JournalError(
                 f"{self.path}: the journal is damaged ({error})", thing=str(self.path)
@@ -178,7 +159,7 @@ class Journal:
 
     def load_replicas(self) -> list[Log]:
         """Other hosts' logs, as far as they had been written."""
-        return self._load_logs("replica")
+        return stored_logs(self._read, "replica")
 
     def note_member(self, member: Member) -> None:
         """Note a node as the membership sees it now."""
@@ -194,11 +175,7 @@ class Journal:
 
     def load_members(self) -> list[Member]:
         """The nodes to dial first after a restart, by id."""
-        sql = "SELECT node_id, host, port, state, incarnation, meta, vsn FROM member ORDER BY 1"
-        return [
-            Member(node_id, (host, port), MemberState(state), incarnation, meta, vsn)
-            for node_id, host, port, state, incarnation, meta, vsn in self._read(sql)
-        ]
+        return stored_members(self._read)
 
     def load_departed(self) -> list[tuple[NodeId, int]]:
         """Nodes that the membership removed, and the last incarnation of each."""
@@ -228,10 +205,6 @@ class Journal:
         ((value,),) = self._read("SELECT value FROM counter WHERE name = 'incarnation'")
         return int(value)
 
-    def statistics(self) -> dict[str, int]:
-        """Counts for `status` and metrics."""
-        return {"journal_behind_failures": self._writer.behind_failures}
-
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _note(self, key: Hashable, *statements: Statement) -> None:
@@ -243,20 +216,6 @@ class Journal:
             return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
-
-    def _load_logs(self, family: Family) -> list[Log]:
-        entries: dict[tuple[Scope, NodeId], dict[bytes, Entry]] = {}
-        columns = "scope, owner, key, value, epoch, sequence"
-        for scope, owner, key, value, epoch, sequence in self._read(f"SELECT {columns} FROM {family}_entry"):
-            entry = Entry(scope, owner, key, value, Version(epoch, sequence))
-            entries.setdefault((scope, owner), {})[key] = entry
-        logs = self._read(
-            f"SELECT scope, owner, epoch, head, collected FROM {family}_log ORDER BY scope, owner"
-        )
-        return [
-            Log(scope, owner, epoch, head, collected, entries.get((scope, owner), {}))
-            for scope, owner, epoch, head, collected in logs
-        ]
 
 
 def _lock(path: Path) -> int:

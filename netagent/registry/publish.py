@@ -97,14 +97,14 @@ class Publisher:
         async with self._turn:
             log = self._records.own_log(event.scope)
             if log is not None:
-                await self._journal.replace_own_log(log)
+                await self._journal.transaction(statements.replace_log("own", log))
 
     async def drop_own_log(self, scope: Scope) -> None:
         """Drop our log of a scope that this host has left and that no host enters again; first on disk, as always."""
         async with self._turn:
             log = self._records.own_log(scope)
             if log is not None:
-                await self._journal.drop_own_log(scope, log.owner)
+                await self._journal.transaction(statements.drop_log("own", scope, log.owner))
                 self._records.drop_own_log(scope)
 
     def _entries(self, entries: tuple[Entry, ...]) -> list[Statement]:

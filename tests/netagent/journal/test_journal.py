@@ -25,7 +25,7 @@ from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
 from netagent.model.sandbox import Netns
-from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Version
+from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Scope, Version
 
 OWN, OTHER = "a" * 32, "b" * 32
 SCOPE = bytes(range(16))
@@ -62,6 +62,12 @@ FULL_ROW = row(
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+async def append_own(
+    journal: Journal, entries: list[Entry], collected: dict[Scope, int] | None = None
+) -> None:
+    await journal.transaction(statements.append_entries("own", entries, collected))
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def test_what_is_no_file_at_the_journals_place_is_named(tmp_path: Path) -> None:
 
 
 def test_own_entries_come_back_with_heads_and_tombstones(reopen: Reopen) -> None:
-    run(reopen().append_own, [entry(b"k", 1), entry(b"l", 2), entry(b"k", 3, None)])
+    run(append_own, reopen(), [entry(b"k", 1), entry(b"l", 2), entry(b"k", 3, None)])
     (log,) = reopen().load_own_logs()
     assert (log.scope, log.owner, log.epoch, log.head, log.collected) == (SCOPE, OWN, 1, 3, 0)
     assert log.entries == {b"k": entry(b"k", 3, None), b"l": entry(b"l", 2)}
@@ -128,7 +134,7 @@ def test_own_entries_come_back_with_heads_and_tombstones(reopen: Reopen) -> None
 def test_a_journal_of_another_host_is_refused(reopen: Reopen) -> None:
     journal = reopen()
     journal.require_owner(OTHER)  # an empty one fits any host
-    trio.run(journal.append_own, [entry(b"one", 1)])
+    trio.run(append_own, journal, [entry(b"one", 1)])
     journal.require_owner(OWN)
     with pytest.raises(
         JournalError, match=f"belongs to host {OWN[:8]}, the identity beside it to {OTHER[:8]}"
@@ -138,28 +144,28 @@ def test_a_journal_of_another_host_is_refused(reopen: Reopen) -> None:
 
 def test_collected_tombstones_leave_the_disk(reopen: Reopen) -> None:
     journal = reopen()
-    run(journal.append_own, [entry(b"k", 1), entry(b"l", 2, None)])
-    run(journal.append_own, [entry(b"m", 3)], {SCOPE: 2})
+    run(append_own, journal, [entry(b"k", 1), entry(b"l", 2, None)])
+    run(append_own, journal, [entry(b"m", 3)], {SCOPE: 2})
     (log,) = reopen().load_own_logs()
     assert (log.head, log.collected, set(log.entries)) == (3, 2, {b"k", b"m"})
 
 
 def test_heads_never_fall_and_a_new_epoch_counts_anew(reopen: Reopen) -> None:
     journal = reopen()
-    run(journal.append_own, [entry(b"k", 5)])
-    run(journal.append_own, [entry(b"l", 4)])
+    run(append_own, journal, [entry(b"k", 5)])
+    run(append_own, journal, [entry(b"l", 4)])
     assert journal.load_own_logs()[0].head == 5
-    run(journal.append_own, [entry(b"k", 2, epoch=2)])
+    run(append_own, journal, [entry(b"k", 2, epoch=2)])
     assert (journal.load_own_logs()[0].epoch, journal.load_own_logs()[0].head) == (2, 2)
 
 
 def test_an_own_log_can_be_replaced_and_dropped(reopen: Reopen) -> None:
     journal = reopen()
-    run(journal.append_own, [entry(b"k", 5), entry(b"l", 6)])
+    run(append_own, journal, [entry(b"k", 5), entry(b"l", 6)])
     log = Log(SCOPE, OWN, 2, 1, 0, {b"k": entry(b"k", 1, epoch=2)})
-    run(journal.replace_own_log, log)
+    run(journal.transaction, statements.replace_log("own", log))
     assert reopen().load_own_logs() == [log]
-    run(reopen().drop_own_log, SCOPE, OWN)
+    run(reopen().transaction, statements.drop_log("own", SCOPE, OWN))
     assert reopen().load_own_logs() == []
 
 
@@ -168,7 +174,7 @@ def test_endpoints_come_back_in_the_order_of_attaching(reopen: Reopen) -> None:
         for one in (FULL_ROW, row(3), row(2)):
             await journal.save_endpoint(one)
         await journal.save_endpoint(dataclasses.replace(FULL_ROW, stage=Reserved()))
-        await journal.delete_endpoint(row(3).endpoint_id)
+        await journal.transaction([statements.delete_endpoint(row(3).endpoint_id)])
 
     run(attach, reopen())
     assert reopen().load_endpoints() == [dataclasses.replace(FULL_ROW, stage=Reserved()), row(2)]
@@ -330,10 +336,10 @@ def test_a_transaction_is_all_or_nothing(reopen: Reopen) -> None:
 def test_a_number_that_sqlite_cannot_hold_is_an_error_and_not_the_end(reopen: Reopen) -> None:
     journal = reopen()
     with pytest.raises(JournalError):
-        run(journal.append_own, [entry(b"k", 2**70)])
+        run(append_own, journal, [entry(b"k", 2**70)])
     journal.note_replica(changed(entry(b"k", 2**70, owner=OTHER), head=2**70))
-    wait_until(lambda: journal.statistics()["journal_behind_failures"])
-    run(journal.append_own, [entry(b"k", 1)])
+    wait_until(lambda: journal._writer.behind_failures)
+    run(append_own, journal, [entry(b"k", 1)])
     assert [log.head for log in reopen().load_own_logs()] == [1]
     assert reopen().load_replicas() == []
 
@@ -364,7 +370,7 @@ def test_after_closing_writing_is_refused(reopen: Reopen) -> None:
     journal = reopen()
     reopen()
     with pytest.raises(JournalError, match="closed"):
-        run(journal.append_own, [entry(b"k", 1)])
+        run(append_own, journal, [entry(b"k", 1)])
 
 
 def test_only_one_agent_at_a_time(path: Path, reopen: Reopen) -> None:
@@ -390,7 +396,7 @@ def test_a_damaged_file_is_named(path: Path, damage: bytes) -> None:
 
 def test_a_damaged_page_is_noticed_when_opening(path: Path, reopen: Reopen) -> None:
     journal = reopen()
-    run(journal.append_own, [entry(b"%d" % number, number + 1, bytes(500)) for number in range(200)])
+    run(append_own, journal, [entry(b"%d" % number, number + 1, bytes(500)) for number in range(200)])
     reopen.close()
     data = bytearray(path.read_bytes())
     for page in range(8192, len(data), 4096):
@@ -421,9 +427,9 @@ def test_a_full_database_refuses_and_recovers(path: Path, reopen: Reopen) -> Non
     (pages,) = writing.execute("PRAGMA page_count").fetchone()
     writing.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFullError) as full:
-        run(journal.append_own, [entry(b"%d" % number, number + 1, bytes(4000)) for number in range(10)])
+        run(append_own, journal, [entry(b"%d" % number, number + 1, bytes(4000)) for number in range(10)])
     assert full.value.exit_status == 4
     assert journal.load_own_logs() == []
     writing.execute("PRAGMA max_page_count = 100000")
-    run(journal.append_own, [entry(b"k", 1, bytes(4000))])
+    run(append_own, journal, [entry(b"k", 1, bytes(4000))])
     assert journal.load_own_logs()[0].head == 1

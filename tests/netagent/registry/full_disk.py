@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import HEADROOM_BYTES
@@ -38,6 +39,12 @@ def row(number: int) -> LocalEndpointRow:
     )
 
 
+def appended(value: bytes, sequence: int) -> list[statements.Statement]:
+    return statements.append_entries(
+        "own", [Entry(CLUSTER_SCOPE, "a" * 32, b"k", value, Version(1, sequence))]
+    )
+
+
 async def is_refused(operation, *args) -> bool:  # type: ignore[no-untyped-def]
     try:
         await operation(*args)
@@ -55,15 +62,13 @@ async def main() -> None:
     assert not journal.has_room
     assert await is_refused(journal.save_endpoint, row(2))
     assert journal.load_endpoints() == [row(1)]
-    await journal.delete_endpoint(row(1).endpoint_id)
+    await journal.transaction([statements.delete_endpoint(row(1).endpoint_id)])
     assert journal.load_endpoints() == []
     print("nearly-full")
 
     fill(0)
     number = 0
-    while not await is_refused(
-        journal.append_own, [Entry(CLUSTER_SCOPE, "a" * 32, b"k", bytes(9000), Version(1, number + 1))]
-    ):
+    while not await is_refused(journal.transaction, appended(bytes(9000), number + 1)):
         number += 1
         assert number < 5000, "a full disk took everything"
     assert [log.head for log in journal.load_own_logs()] == ([number] if number else [])
@@ -72,7 +77,7 @@ async def main() -> None:
     FILLER.unlink()
     assert journal.has_room
     await journal.save_endpoint(row(3))
-    await journal.append_own([Entry(CLUSTER_SCOPE, "a" * 32, b"k", b"v", Version(1, number + 1))])
+    await journal.transaction(appended(b"v", number + 1))
     journal.close()
     journal = Journal.open(FOLDER / "state.db")
     assert journal.load_endpoints() == [row(3)]

@@ -13,6 +13,7 @@ from netagent.doctor.checks.journal_checks import journal_findings
 from netagent.journal.journal import Journal
 from netagent.journal.reader import StoredState, read_apart
 from netagent.journal.rows import Reserved
+from netagent.journal.statements import append_entries
 from netagent.journal.writer import JournalError
 from netagent.model.records import AttachmentRecord
 from netagent.registry.record_codec import encode, key_of
@@ -97,10 +98,12 @@ def test_a_journal_is_read_beside_the_agent_that_writes_it(tmp_path, world):
     async def write():
         with contextlib.closing(Journal.open(path)) as journal:
             await journal.save_endpoint(row)
-            await journal.append_own([one for log in logs(*RECORDS) for one in log.entries.values()])
+            await journal.transaction(
+                append_entries("own", [one for log in logs(*RECORDS) for one in log.entries.values()])
+            )
             journal.note_member(Member(H1, ("192.0.2.1", 7956), MemberState.ALIVE, 3))
             found = await trio.to_thread.run_sync(read_apart, path)
-            assert found.rows == (row,)
+            assert found.rows == [row]
             assert len(found.own_entries) == len(RECORDS)
 
     trio.run(write)
