@@ -194,7 +194,7 @@ class ScopeSynced:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """A peer sent a request; each is reported only once. Answer with `records.respond(event, payload, now)`."""
+    """A peer sent a request; each is reported only once. Answer with `records.respond(event, payload)`."""
 
     peer: NodeId
     request_id: int

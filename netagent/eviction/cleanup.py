@@ -69,11 +69,10 @@ class Cleanup:
         return member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
     def _clean_up(self, host_id: HostId) -> None:
-        now = trio.current_time()
         for scope in self._records.scopes_of(host_id):
             self._journal.note_replica_dropped(scope, host_id)
-        self._records.drop_owner(host_id, None, now)
-        self._membership.forget(host_id, now)
+        self._records.drop_owner(host_id)
+        self._membership.forget(host_id, trio.current_time())
         self._journal.note_member_gone(host_id)
         self._live.update_view(lambda view: view.without_host(host_id))
         self._cleaned_up.add(host_id)

@@ -72,8 +72,8 @@ class HeardOutside:
 
     unknown_sources: dict[str, tuple[str, float]] = field(default_factory=dict)
     """IP address -> why its packets are refused, and when that was reported; the latest MAX_UNKNOWN_SOURCES."""
-    clash: str = ""
-    """Address of another machine that uses our identity."""
+    clash: str | None = None
+    """Address of another machine that uses our identity, if there is one."""
     contested: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Another host's id -> the address of a second machine that uses it, and when that was reported; the latest
     MAX_CONTESTED."""
@@ -330,7 +330,7 @@ class EventQueue:
         if member.state is MemberState.ALIVE:
             self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
             if member.node_id != view.local and member.address[0] == self.heard.clash:
-                self.heard.clash = ""  # it has an identity of its own since
+                self.heard.clash = None  # it has an identity of its own since
             for host_id, (address, _) in tuple(self.heard.contested.items()):
                 if address == member.address[0] and host_id != member.node_id:
                     del self.heard.contested[host_id]

@@ -175,7 +175,7 @@ class Participation:
         self._followed.pop(network_id, None)
         self._unused_since.pop(network_id, None)
         self._forget(scope_of(network_id))
-        self._records.exit_scope(scope_of(network_id), trio.current_time())
+        self._records.exit_scope(scope_of(network_id))
 
     def _members(self, network_id: NetworkId) -> frozenset[HostId]:
         view = self._live.view

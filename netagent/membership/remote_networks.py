@@ -108,7 +108,7 @@ class RemoteNetworks:
         if network_id in self._fetched:
             self._flush()  # what has come is still ours, and must not reach the registry as a beginning
             del self._fetched[network_id]
-            self._records.exit_scope(scope_of(network_id), trio.current_time())
+            self._records.exit_scope(scope_of(network_id))
 
     @property
     def is_used(self) -> bool:

@@ -76,7 +76,7 @@ class RpcClient:
     ) -> None:
         try:
             payload = await answer(HostId(event.peer), event.payload)
-            self._records.respond(event, payload, trio.current_time())
+            self._records.respond(event, payload)
         except Exception:
             # A peer's request must not end the agent. The peer gets no answer and asks another host.
             logger.exception("could not answer %s", event.peer[:8])

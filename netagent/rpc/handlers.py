@@ -55,7 +55,7 @@ class RpcHandlers:
 
 def is_withdrawn(view: RegistryView, asked: messages.IsWithdrawn) -> bool:
     """True when no name of this view leads to the thing."""
-    if not asked.endpoint_id:
+    if asked.endpoint_id is None:
         return view.is_host_hidden(HostId(asked.host_id))
     endpoint = view.endpoints.get(EndpointId(asked.endpoint_id))
     return endpoint is None or endpoint.owner != asked.host_id or not view.is_visible(endpoint)

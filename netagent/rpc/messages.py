@@ -16,7 +16,8 @@ A release that does not know a kind gives no answer, so the asking host must wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -50,10 +51,10 @@ class QuestionError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class IsWithdrawn:
-    """Ask whether the asking host (`endpoint_id` empty), or that endpoint of it, has left the receiver's names."""
+    """Ask whether the asking host, or (if given) that endpoint of it, has left the receiver's names."""
 
     host_id: str
-    endpoint_id: str = ""
+    endpoint_id: str | None = None
 
     def encode(self) -> bytes:
         """Return the question's bytes."""
@@ -90,13 +91,9 @@ def kind_of(payload: bytes) -> str:
 
 def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
     """Parse a peer's question. It may only ask about what it owns. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (WITHDRAWN,))
+    with _parsing(payload, WITHDRAWN) as fields:
         what = fields.word("thing", (_HOST, _ENDPOINT))
         identifier = fields.identifier("id")
-    except RecordError as error:
-        raise QuestionError(error.message) from None
     if what == _ENDPOINT:
         return IsWithdrawn(peer, identifier)
     if identifier != peer:
@@ -112,12 +109,8 @@ def encode_silent(hosts: tuple[HostId, ...]) -> bytes:
 
 def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
     """Parse a peer's question about hosts, which may be unknown here. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (SILENT,))
+    with _parsing(payload, SILENT) as fields:
         return tuple(HostId(one) for one in fields.items("hosts", MAX_HOSTS, RecordFields.identifier))
-    except RecordError as error:
-        raise QuestionError(error.message) from None
 
 
 def encode_testimony(words: tuple[LivenessReport, ...]) -> bytes:
@@ -128,16 +121,12 @@ def encode_testimony(words: tuple[LivenessReport, ...]) -> bytes:
 
 def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, LivenessReport]:
     """Parse a peer's answer to a question about `hosts`. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (SILENT,))
+    with _parsing(payload, SILENT) as fields:
         words = fields.items(
             "words",
             MAX_HOSTS,
             lambda inner, what: LivenessReport(inner.integer(what, 0, max(LivenessReport))),
         )
-    except RecordError as error:
-        raise QuestionError(error.message) from None
     if len(words) != len(hosts):
         raise QuestionError(f"words: {len(words)} about {len(hosts)} hosts")
     return dict(zip(hosts, words, strict=True))
@@ -145,14 +134,10 @@ def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict
 
 def parse_drops_untrusted(payload: bytes) -> Drops:
     """Parse a peer's question. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (DROPS,))
+    with _parsing(payload, DROPS) as fields:
         protocol = fields.word("protocol", _PROTOCOLS)
         port = fields.integer("port", 0, 65_535)
         return Drops(protocol, port or None, fields.address("source"), fields.address("target"))
-    except RecordError as error:
-        raise QuestionError(error.message) from None
 
 
 def encode_sentences(sentences: Iterable[str]) -> bytes:
@@ -167,14 +152,10 @@ def encode_sentences(sentences: Iterable[str]) -> bytes:
 
 def parse_sentences_untrusted(payload: bytes) -> tuple[str, ...]:
     """Parse a peer's answer. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (DROPS,))
+    with _parsing(payload, DROPS) as fields:
         return fields.items(
             "sentences", MAX_SENTENCES, lambda inner, what: inner.text(what, max_chars=_MAX_SENTENCE_BYTES)
         )
-    except RecordError as error:
-        raise QuestionError(error.message) from None
 
 
 def encode_answer(kind: str, *, answer: bool) -> bytes:
@@ -185,15 +166,13 @@ def encode_answer(kind: str, *, answer: bool) -> bytes:
 
 def parse_answer_untrusted(payload: bytes, kind: str) -> bool:
     """Parse a peer's answer to a question of `kind`. Raises QuestionError."""
-    fields = _fields(payload)
-    try:
-        fields.word("kind", (kind,))
+    with _parsing(payload, kind) as fields:
         return fields.boolean("answer")
-    except RecordError as error:
-        raise QuestionError(error.message) from None
 
 
-def _fields(payload: bytes) -> RecordFields:
+@contextmanager
+def _parsing(payload: bytes, kind: str) -> Iterator[RecordFields]:
+    """Yield the fields after the kind. Raises QuestionError, also for a field that the block finds wrong."""
     if len(payload) > _MAX_BYTES:
         raise QuestionError(f"{len(payload)} bytes, the limit is {_MAX_BYTES}")
     try:
@@ -202,4 +181,9 @@ def _fields(payload: bytes) -> RecordFields:
         raise QuestionError("not msgpack") from None
     if not isinstance(items, list):
         raise QuestionError("not an array")
-    return RecordFields(items)
+    fields = RecordFields(items)
+    try:
+        fields.word("kind", (kind,))
+        yield fields
+    except RecordError as error:
+        raise QuestionError(error.message) from None

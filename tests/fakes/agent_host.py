@@ -126,7 +126,7 @@ class LinkedNode(FakeNode):
     def enter_scope(self, scope: Scope, now: float) -> None:
         self.on_enter(scope)
 
-    def exit_scope(self, scope: Scope, now: float) -> None:
+    def exit_scope(self, scope: Scope) -> None:
         del self.scopes[scope]
 
     def head(self, scope: Scope = CLUSTER_SCOPE) -> int:

@@ -141,7 +141,7 @@ def test_leaving_is_seen_as_left_and_keeps_the_records_until_dropped() -> None:
     cluster.run_until(lambda: n1.state_of(n3) is MemberState.LEFT, timeout_s=10)
     assert (n3.node_id, b"k") in n1.records()
     with n1.commanding() as running:
-        running.records.drop_owner(n3.node_id, None, cluster.now)
+        running.records.drop_owner(n3.node_id)
     assert (n3.node_id, b"k") not in n1.records()
 
 

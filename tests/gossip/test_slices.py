@@ -299,7 +299,7 @@ def test_a_scope_that_is_left_in_between_stays_empty(monkeypatch: pytest.MonkeyP
     for _ in range(30):
         pair.a.run_step()
     assert pair.a.has_pending_work
-    pair.a.exit_scope(NET, 2.0)
+    pair.a.exit_scope(NET)
     while pair.a.has_pending_work:
         pair.a.run_step()
         assert not any(isinstance(one, EntriesChanged) for one in pair.a.drain().events)

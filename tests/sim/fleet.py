@@ -246,7 +246,7 @@ class Fleet:
             if LivenessReport.UNKNOWN not in words or now >= held.since + TESTIMONY_S:
                 one.held.remove(held)
                 with one.sim.commanding() as node:
-                    node.records.respond(held.event, messages.encode_testimony(words), now)
+                    node.records.respond(held.event, messages.encode_testimony(words))
 
     def _judge(self, one: Whole) -> None:
         now = self.cluster.now

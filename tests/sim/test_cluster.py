@@ -362,7 +362,7 @@ def test_entering_a_scope_pulls_it_and_leaving_forgets_it(seed: int) -> None:
     n3.put(NET, b"mine", b"3")
     cluster.run_until(lambda: cluster.same_records(NET), timeout_s=5)
     with n3.commanding() as node:
-        node.records.exit_scope(NET, cluster.now)
+        node.records.exit_scope(NET)
     assert set(n3.records(NET)) == {(n3.node_id, b"mine")}
 
 
@@ -375,7 +375,7 @@ def test_an_own_log_that_was_dropped_stays_so_whoever_still_holds_a_copy(seed: i
     cluster.run_until(lambda: has(n2, n1, b"e", NET), timeout_s=5)
     n1.put(NET, b"e", None)
     with n1.commanding() as node:  # acknowledgements of the tombstone are still to come
-        node.records.exit_scope(NET, cluster.now)
+        node.records.exit_scope(NET)
         node.records.drop_own_log(NET)
     cluster.run_for(60)
     assert n1.running.records.own_log(NET) is None
@@ -412,7 +412,7 @@ def test_a_request_is_reported_once_and_answered(loss: float) -> None:
 
     def answer(event: object) -> None:
         if isinstance(event, RequestReceived):
-            n2.running.records.respond(event, b"re:" + event.payload, cluster.now)
+            n2.running.records.respond(event, b"re:" + event.payload)
 
     n2.on_event = answer
     with n1.commanding() as node:
@@ -475,7 +475,7 @@ def test_a_dropped_owner_does_not_come_back() -> None:
     cluster.run_until(lambda: cluster["n1"].state_of(cluster["n4"]) is MemberState.DEAD, timeout_s=60)
     gone = cluster["n4"].node_id
     with cluster["n1"].commanding() as node:
-        node.records.drop_owner(gone, None, cluster.now)
+        node.records.drop_owner(gone)
     cluster.run_for(30)
     assert not has(cluster["n1"], cluster["n4"], b"h")
 
@@ -487,7 +487,7 @@ def test_a_dropped_owner_that_goes_on_is_known_whole_again() -> None:
     cluster.run_until(cluster.same_records, timeout_s=10)
     for name in ("n1", "n2"):
         with cluster[name].commanding() as node:
-            node.records.drop_owner(gone.node_id, None, cluster.now)
+            node.records.drop_owner(gone.node_id)
     assert not has(cluster["n1"], gone, b"a")
     gone.put(CLUSTER_SCOPE, b"b", b"2")  # n3 is sent what it lacks, the others need all of it
     cluster.run_until(cluster.same_records, timeout_s=10)
@@ -499,7 +499,7 @@ def test_a_dropped_owner_comes_back_when_it_is_readmitted() -> None:
     cluster = started(1, 4)
     gone = cluster["n4"]
     with cluster["n1"].commanding() as node:
-        node.records.drop_owner(gone.node_id, None, cluster.now)
+        node.records.drop_owner(gone.node_id)
     cluster.run_for(30)
     assert not has(cluster["n1"], gone, b"h")
     with cluster["n1"].commanding() as node:

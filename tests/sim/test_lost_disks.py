@@ -49,7 +49,7 @@ class LostDisks:
     def leave_and_enter(self, name: str) -> None:
         host = self.cluster[name]
         with host.commanding() as node:
-            node.records.exit_scope(NET, self.cluster.now)
+            node.records.exit_scope(NET)
         for scope, owner in [key for key in host.disk.logs if key[0] == NET and key[1] != host.node_id]:
             del host.disk.logs[scope, owner]
         self.settle_in(name)

@@ -40,7 +40,7 @@ class Application:
                 node.records.enter_scope(NET, self.cluster.now)
             elif self.is_in:
                 self.is_in = False
-                node.records.exit_scope(NET, self.cluster.now)
+                node.records.exit_scope(NET)
                 disk = self.host.disk.logs
                 for scope, owner in [k for k in disk if k[0] == NET and k[1] != self.host.node_id]:
                     del disk[scope, owner]

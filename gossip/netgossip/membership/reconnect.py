@@ -1,7 +1,8 @@
-"""Members to reconnect: nodes that should be members and are not, dialled until they are.
+"""Members to reconnect: nodes that should be members and are not, dialled for ever, with growing, jittered pauses.
 
 These are the seeds, members from before our restart that no peer has confirmed since, and, when no live member is
-left, all dead members.
+left, all dead members. memberlist tries to join once and forgets dead members after 30 s, so that clusters which were
+cut in two stay two.
 """
 
 from __future__ import annotations
@@ -9,13 +10,26 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
 from netgossip.membership.members import MemberTable, is_live
-from netgossip.membership.redial import WANTED_LIMIT, Redial
 from netgossip.membership.state_updates import StateUpdates
 from netgossip.types import Address, MemberState
+
+DIALS_LIMIT: Final = 4
+"""Dials at once: an address that swallows packets holds its slot for a whole stream timeout."""
+WANTED_LIMIT: Final = 4096
+"""Addresses kept; those beyond wait until others are reached."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    pause_s: float
+    due_at: float
+    in_flight: bool = False
 
 
 class Reconnect:
@@ -31,13 +45,16 @@ class Reconnect:
         dial: Callable[[Address, float], None],
         seeds: Sequence[Address] = (),
     ) -> None:
+        self._min_s, self._max_s = config.seed_retry_min_s, config.seed_retry_max_s
+        self._rng = rng
         self._table = table
         self._state_updates = state_updates
         self._dial = dial
-        self._redial = Redial(min_s=config.seed_retry_min_s, max_s=config.seed_retry_max_s, rng=rng)
         self._seeds = tuple(seeds)
         self._looked_for: tuple[object, ...] = ()
         """The inputs of the list of wanted addresses; the list is rebuilt only when they differ."""
+        self._attempts: dict[Address, _Attempt] = {}
+        """Each wanted address, with its own pause."""
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
         """Dial these addresses for ever, while no live member has them."""
@@ -50,17 +67,33 @@ class Reconnect:
         looked_for = (self._table.revision, len(self._state_updates.unconfirmed), self._seeds)
         if looked_for != self._looked_for:
             self._looked_for = looked_for
-            self._redial.want(self._wanted(), now)
-        for address in self._redial.take_due(now):
+            # New addresses are dialled at once, the others keep their pauses and their order.
+            wanted = dict.fromkeys(self._wanted())
+            known = {address: one for address, one in self._attempts.items() if address in wanted}
+            self._attempts = known | {a: _Attempt(self._min_s, now) for a in wanted if a not in known}
+        free = DIALS_LIMIT - sum(attempt.in_flight for attempt in self._attempts.values())
+        due = [a for a, attempt in self._attempts.items() if not attempt.in_flight and attempt.due_at <= now]
+        for address in due[: max(free, 0)]:
+            self._attempts[address].in_flight = True
             self._dial(address, now)
 
     def ended(self, address: Address, now: float) -> None:
-        """Note that the stream is closed, whatever its outcome."""
-        self._redial.ended(address, now)
+        """Note that the stream is closed, whatever its outcome: an address that answered and is still wanted (it is
+        not what the member there calls its own) pauses like one that did not answer."""
+        if (attempt := self._attempts.pop(address, None)) is None:
+            return
+        attempt.in_flight = False
+        attempt.due_at = now + attempt.pause_s * self._rng.uniform(0.5, 1.0)
+        attempt.pause_s = min(attempt.pause_s * 2, self._max_s)
+        self._attempts[address] = attempt  # to the end: those that wait longest go first
 
     def next_deadline(self) -> float:
         """When `dial_due` has something to do."""
-        return NEVER if self._state_updates.is_leaving else self._redial.next_deadline()
+        in_flight = sum(attempt.in_flight for attempt in self._attempts.values())
+        if self._state_updates.is_leaving or in_flight >= DIALS_LIMIT:
+            return NEVER
+        waiting = (attempt.due_at for attempt in self._attempts.values() if not attempt.in_flight)
+        return min(waiting, default=NEVER)
 
     def _wanted(self) -> Iterable[Address]:
         unconfirmed = self._state_updates.unconfirmed

@@ -5,7 +5,7 @@ Five activities run side by side, each with its own timer, on one table of membe
     probe       one member per interval: ping, then ask helpers, then suspect    failure_detector.py, probe.py
     gossip      while broadcasts wait: to a few random members per interval      timers.py, broadcasts.py
     push/pull   everything, with one random live member, over a stream           timers.py
-    reconnect   dial what should be a member and is not, for ever                timers.py, reconnect.py, redial.py
+    reconnect   dial what should be a member and is not, for ever                timers.py, reconnect.py
     expiry      suspicions that time out, new addresses, removal                 state_updates.py, address_changes.py
 
 Every counter of the membership is in COUNTERS, so that each is shown from the start. Sources that do not belong to

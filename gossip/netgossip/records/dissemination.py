@@ -32,7 +32,7 @@ three times as long, so the next change measures a path of up to 600 ms. A large
 
 
 class _PeerProgress:
-    __slots__ = ("began_at", "held", "holding", "own", "sent", "sent_at", "tries")
+    __slots__ = ("began_at", "held", "holding", "own", "sent", "tries")
 
     def __init__(self) -> None:
         self.held: Version | None = None
@@ -43,7 +43,6 @@ class _PeerProgress:
         self.tries = 0
         self.sent: tuple[Version, Version] | None = None
         """(from, to) of the last push."""
-        self.sent_at = 0.0
         self.began_at = 0.0
         """When it was sent for the first time."""
 
@@ -86,7 +85,7 @@ class Dissemination:
     def sent(self, peer: NodeId, scope: Scope, since: Version, to: Version, now: float) -> None:
         """Note that a delta of our log was sent to `peer`."""
         progress = self._progress(scope, peer)
-        progress.sent, progress.sent_at = (since, to), now
+        progress.sent = (since, to)
         if progress.tries <= 1:
             progress.began_at = now
 

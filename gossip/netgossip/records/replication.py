@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from netgossip.codec.sealing import Keyring
@@ -223,18 +223,16 @@ class Replication:
                 self._anti_entropy.compare(scope, node_id, now)
             self._handlers.look_for_synced(now)
 
-    def exit_scope(self, scope: Scope, now: float) -> None:
+    def exit_scope(self, scope: Scope) -> None:
         """Drop others' logs of the scope; our own stays and is replicated as before."""
-        del now
         if scope == CLUSTER_SCOPE:
             raise GossipUsageError("the cluster's scope can't be left")
         self._table.release(scope)
         self._anti_entropy.leave(scope)
 
-    def drop_owner(self, node_id: NodeId, scopes: Iterable[Scope] | None, now: float) -> None:
-        """Drop an owner's logs, in some scopes or all. Copies that others hold don't come back, newer versions do."""
-        del now
-        self._table.drop(node_id, scopes)
+    def drop_owner(self, node_id: NodeId) -> None:
+        """Drop an owner's logs. Copies that others hold don't come back, newer versions do."""
+        self._table.drop(node_id)
 
     def readmit_owner(self, node_id: NodeId) -> None:
         """Let copies of an owner's dropped logs come back."""
@@ -331,9 +329,8 @@ class Replication:
             timeout_s = 0.0
         return self._requests.ask(peer, payload, now, timeout_s)
 
-    def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
+    def respond(self, event: RequestReceived, payload: bytes) -> None:
         """Answer a request, at most 1,000 bytes. Raises GossipUsageError."""
-        del now
         self._requests.respond(event, payload)
 
     # Peers.

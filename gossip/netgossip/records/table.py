@@ -378,13 +378,12 @@ class Table:
         for key in [key for key in self._dropped if key[1] == owner]:
             del self._dropped[key]
 
-    def drop(self, owner: NodeId, scopes: Iterable[Scope] | None = None) -> None:
-        """Drop an owner's logs (of some scopes, or all), and refuse copies of what was dropped."""
-        for scope in tuple(self._logs) if scopes is None else scopes:
-            log = self._logs.get(scope, {}).get(owner)
-            if log is not None and owner != self._node_id:
+    def drop(self, owner: NodeId) -> None:
+        """Drop another owner's logs, and refuse copies of what was dropped."""
+        for scope, logs in self._logs.items():
+            if owner in logs and owner != self._node_id:
+                log = logs.pop(owner)
                 self._subtract(scope, owner, log)
-                del self._logs[scope][owner]
                 self._dropped[scope, owner] = log.version
                 if len(self._dropped) > DROPPED_LIMIT:
                     del self._dropped[next(iter(self._dropped))]

@@ -269,7 +269,7 @@ def test_all_members_are_in_the_clusters_scope() -> None:
     with pytest.raises(GossipUsageError):
         target.set_scope_members(CLUSTER_SCOPE, frozenset({A}), 0.0)
     with pytest.raises(GossipUsageError):
-        target.exit_scope(CLUSTER_SCOPE, 0.0)
+        target.exit_scope(CLUSTER_SCOPE)
 
 
 def test_a_peer_that_invents_scopes_makes_nothing_grow() -> None:

@@ -148,7 +148,7 @@ class NothingHeld:
     def scopes_of(self, node_id):
         return frozenset()
 
-    def drop_owner(self, node_id, scopes, now):
+    def drop_owner(self, node_id):
         pass
 
     def forget(self, node_id, now):

@@ -40,7 +40,7 @@ class _OnClock:
     def __getattr__(self, name):
         def call(*arguments):
             with self._host.commanding() as node:
-                if name in {"set_scope_members", "enter_scope", "exit_scope", "catch_up"}:
+                if name in {"set_scope_members", "enter_scope", "catch_up"}:
                     arguments = (*arguments[:-1], self._sim.now)
                 if name == "catch_up":
                     self.compared.append(arguments[0])

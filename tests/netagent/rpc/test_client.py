@@ -9,11 +9,11 @@ from fakes.virtual import virtual
 
 from netagent.rpc.client import ANSWER_S, MAX_OPEN, MAX_OPEN_OF_PEER, RpcClient
 from netgossip.errors import GossipUsageError
-from netgossip.node import GossipNode
+from netgossip.records.replication import Replication
 from netgossip.types import RequestReceived, ResponseReceived
 
 
-class Node(GossipNode):
+class Node(Replication):
     """Only what `RpcClient` calls."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Node(GossipNode):
         self.asked.append((peer, payload, timeout_s))
         return len(self.asked)
 
-    def respond(self, event: RequestReceived, payload: bytes, now: float) -> None:
+    def respond(self, event: RequestReceived, payload: bytes) -> None:
         if payload == b"LONG":
             raise GossipUsageError("a response has at most 1000 bytes")
         self.answered.append((event.request_id, payload))
