@@ -34,9 +34,10 @@ from netagent.registry.record_codec import encode, key_of, scope_of  # noqa: E40
 from netagent.slices import turn  # noqa: E402
 from netgossip.codec.sealing import Keyring  # noqa: E402
 from netgossip.config import GossipConfig  # noqa: E402
-from netgossip.driver import Driver, open_sockets  # noqa: E402
+from netgossip.driver import Driver  # noqa: E402
 from netgossip.join.identity import Identity  # noqa: E402
 from netgossip.node import GossipNode  # noqa: E402
+from netgossip.sockets import open_sockets  # noqa: E402
 from netgossip.types import EntriesChanged, Entry, History, Log, Scope, Version  # noqa: E402
 
 HOSTS = 300

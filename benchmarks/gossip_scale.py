@@ -28,7 +28,7 @@ import trio
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, open_sockets
+from netgossip.driver import Driver
 from netgossip.node import GossipNode
 from netgossip.records.frames import LAST, MORE, Opener, ReplayWindow, Sealer, parse_header_untrusted
 from netgossip.records.parts import Assembly
@@ -44,6 +44,7 @@ from netgossip.records.wire import (
     decode_untrusted,
     encode,
 )
+from netgossip.sockets import open_sockets
 from netgossip.testing import PORTS, SimCluster, SimHost
 from netgossip.types import (
     CLUSTER_SCOPE,

@@ -13,11 +13,18 @@ from netgossip.codec.messages import Alive, Message, encode, encode_compound
 from netgossip.codec.parse import parse_datagram_untrusted
 from netgossip.codec.sealing import Keyring, open_datagram_untrusted, seal_datagram
 from netgossip.config import GossipConfig
+from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.swim import Swim
+from netgossip.slices import at_once
 from netgossip.types import Address, Member, MemberState, NodeId, NodeOutput
 
 OWN, PEER, THIRD = id_of(1), id_of(2), id_of(3)
 NOW = 1000.0
+
+
+def merge(state_updates: StateUpdates, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
+    """Take in a push/pull of the node at `peer`, all of it now."""
+    at_once(state_updates.merging(nodes, lambda: now, peer=peer))
 
 
 class AliveFields(TypedDict, total=False):

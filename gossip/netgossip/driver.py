@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import trio
 
 from netgossip.node import GossipNode
-from netgossip.sockets import NodeSockets, dial, open_sockets
+from netgossip.sockets import NodeSockets, dial
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
 SLICE_S: Final = 0.001
@@ -106,8 +106,6 @@ class SendBuffer:
             await self.wake.wait()
             self.wake = trio.Event()
 
-
-__all__ = ["Driver", "NodeSockets", "open_sockets"]
 
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64

@@ -59,8 +59,8 @@ from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
-from netgossip.driver import NodeSockets
 from netgossip.join.identity import Identity
+from netgossip.sockets import NodeSockets
 from netgossip.types import Address, Event
 
 FIRST_SYNC_S = 2.0

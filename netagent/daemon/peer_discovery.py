@@ -86,7 +86,7 @@ class PeerDiscovery:
     """Runs beside the agent in all its states."""
 
     def __init__(self) -> None:
-        self._discovery = Discovery(lambda _: self.note_change())
+        self._discovery = Discovery(self.note_change)
         self._changed = trio.Event()
         self._seeds: Sequence[str] = ()
         self._heard_seeds = HeardSeeds()

@@ -38,7 +38,7 @@ from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.membership.participation import Participation
 from netagent.model.ids import MAX_NAME, EndpointId, NetworkId, bridge_name, vxlan_name
 from netagent.model.records import EndpointRecord
-from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
+from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import local_endpoint
 from netagent.projection.resolver_sockets import ResolverSockets

@@ -29,11 +29,12 @@ from netagent.slices import turn
 from netagent.state_dir import ClusterKeys
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, NodeSockets, TaskRunner, open_sockets
+from netgossip.driver import Driver, TaskRunner
 from netgossip.errors import GossipUsageError
 from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
+from netgossip.sockets import NodeSockets, open_sockets
 from netgossip.types import CLUSTER_SCOPE, Address, Event, History, OwnLogRaised, RequestReceived, Scope
 
 _PROFILES = {"lan": GossipConfig.lan, "wan": GossipConfig.wan, "local": GossipConfig.local}

@@ -15,11 +15,12 @@ from netgossip import driver
 from netgossip.codec.meta import record_address
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import READ_BYTES, Driver, open_sockets
+from netgossip.driver import READ_BYTES, Driver
 from netgossip.errors import GossipUsageError
 from netgossip.node import GossipNode
 from netgossip.records.record_log import RecordLog
 from netgossip.slices import ENTRIES_PER_SLICE
+from netgossip.sockets import open_sockets
 from netgossip.types import CLUSTER_SCOPE, Address, Channel, EntriesChanged, Entry, Event, MemberState
 
 BOUND_S = 10.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from netgossip.codec import parse
-from netgossip.codec.lzw import BYTES_PER_SLICE, decode_untrusted, decoding_untrusted
+from netgossip.codec.lzw import BYTES_PER_SLICE, decoding_untrusted
 from netgossip.codec.messages import VSN, encode_node, encode_push_pull
 from netgossip.codec.parse import parsing_stream_untrusted
 from netgossip.codec.sealing import Keyring
@@ -26,7 +26,7 @@ from netgossip.membership.swim import SHORT_BYTES, WORKS_LIMIT, Swim
 from netgossip.node import GossipNode
 from netgossip.records import handlers, table
 from netgossip.records.replication import Replication
-from netgossip.slices import MEMBERS_PER_SLICE, ROWS_PER_SLICE
+from netgossip.slices import MEMBERS_PER_SLICE, ROWS_PER_SLICE, at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -216,7 +216,7 @@ def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
         nonlocal told
         if not told and len(b.members()) > 2:
             told = True
-            b._state_updates.merge((newer,), NOW, peer=address_of(9))
+            at_once(b._state_updates.merging((newer,), lambda: NOW, peer=address_of(9)))
             b._settle(NOW)
 
     Exchanging(counted, a=a, b=b).run(between=broadcast)
@@ -290,7 +290,7 @@ def test_compressed_bytes_are_read_in_slices() -> None:
         next(pieces)
     with pytest.raises(StopIteration) as end:
         next(pieces)
-    assert end.value.value == decode_untrusted(bytes(packed), limit_bytes=1 << 20) == b"A" * 8000
+    assert end.value.value == at_once(decoding_untrusted(bytes(packed), limit_bytes=1 << 20)) == b"A" * 8000
     assert len(packed) > BYTES_PER_SLICE
 
 

@@ -8,8 +8,9 @@ import trio
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, open_sockets
+from netgossip.driver import Driver
 from netgossip.node import GossipNode
+from netgossip.sockets import open_sockets
 from netgossip.types import Address, Channel, Event, Member, MemberState
 
 

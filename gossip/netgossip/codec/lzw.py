@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from netgossip.errors import WireError
-from netgossip.slices import Slices, at_once
+from netgossip.slices import Slices
 
 _CLEAR: Final = 256
 _END: Final = 257
@@ -23,13 +23,8 @@ BYTES_PER_SLICE: Final = 4096
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
 
-def decode_untrusted(data: bytes, *, limit_bytes: int) -> bytes:
-    """Decompress `data`. Raises WireError when it is damaged or longer than `limit_bytes`."""
-    return at_once(decoding_untrusted(data, limit_bytes=limit_bytes))
-
-
 def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Slices[bytes]:
-    """Decompress in slices; see `decode_untrusted`."""
+    """Decompress `data` in slices. Raises WireError when it is damaged or longer than `limit_bytes`."""
     output = bytearray()
     table = list(_LITERALS)
     width = 9

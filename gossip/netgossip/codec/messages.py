@@ -239,8 +239,3 @@ def encode_compound(parts: Sequence[bytes]) -> bytes:
         return parts[0]
     lengths = b"".join(len(part).to_bytes(2, "big") for part in parts)
     return bytes((COMPOUND, len(parts))) + lengths + b"".join(parts)
-
-
-def encode_user_stream(payload: bytes) -> bytes:
-    """Encode a user message as it looks on a stream."""
-    return b"\x08" + _packed({"UserMsgLen": len(payload)}) + payload

@@ -111,13 +111,8 @@ def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Slices[bytes]:
     return expanded
 
 
-def parse_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> StreamMessage:
-    """Return the one message of a decrypted stream frame. Raises WireError."""
-    return at_once(parsing_stream_untrusted(data, limit_bytes=limit_bytes, max_nodes=max_nodes))
-
-
 def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Slices[StreamMessage]:
-    """Parse a stream frame in slices; see `parse_stream_untrusted`."""
+    """Parse the one message of a decrypted stream frame, in slices. Raises WireError."""
     if data[:1] == bytes((COMPRESS,)):
         data = yield from _decompressing_untrusted(data, limit_bytes)
     kind, body = (data[0], data[1:]) if data else (-1, b"")

@@ -49,7 +49,7 @@ from netgossip.join.wire import (
     typed,
     unpack_untrusted,
 )
-from netgossip.types import Address, NodeId, StreamId
+from netgossip.types import Address, NodeId
 
 STREAM_MAGIC = b"J"
 MAX_INVITATIONS = 256
@@ -111,9 +111,8 @@ class Invitations:
             secret,
         )
 
-    def converse(self, stream_id: StreamId, peer: Address) -> InviterConversation:
+    def converse(self) -> InviterConversation:
         """Begin a join conversation on a new stream; GossipNode's `join_handler`."""
-        del stream_id, peer
         return InviterConversation(self, self._identity, self._random_bytes)
 
     def _forget_old(self, now: float) -> None:
@@ -161,7 +160,7 @@ class InviterConversation:
             if self._secrets is None:
                 reply, done = self._answer_hello(frame, now)
             else:
-                reply, done = self._answer_proof(frame, now), True
+                reply, done = self._answer_proof(frame), True
         return reply, done
 
     def _answer_hello(self, frame: bytes, now: float) -> tuple[bytes, bool]:
@@ -188,7 +187,7 @@ class InviterConversation:
         body = [VERSION, mine, self._identity.public_key, self._identity.sign(b"inviter" + transcript)]
         return frame_of(msgpack.packb(body)), False
 
-    def _answer_proof(self, frame: bytes, now: float) -> bytes:
+    def _answer_proof(self, frame: bytes) -> bytes:
         assert self._secrets is not None
         body = self._secrets.open_from_newcomer(frame)
         if body is None:
@@ -203,7 +202,6 @@ class InviterConversation:
                 raise ValueError("the signature is wrong")
         except ValueError as error:
             raise WireError(f"malformed proof: {error}") from None
-        del now
         credentials = self._invitations.redeem(self._invitation_id, public_key, name)
         if credentials is None:
             return refusal_frame("the invitation has been redeemed already")

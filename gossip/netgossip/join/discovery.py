@@ -60,7 +60,7 @@ class DiscoveredPeer:
 class Discovery:
     """Announces this node and listens for others until cancelled."""
 
-    def __init__(self, on_change: Callable[[Mapping[NodeId, DiscoveredPeer]], None]) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._neighbours: dict[NodeId, DiscoveredPeer] = {}
         self._instances: dict[str, NodeId] = {}
@@ -146,13 +146,13 @@ class Discovery:
             self._instances[instance] = neighbour.node_id
             self._neighbours[neighbour.node_id] = neighbour
         if self._neighbours != before:
-            self._on_change(dict(self._neighbours))
+            self._on_change()
 
     def _forget_all(self) -> None:
         self._instances.clear()
         if self._neighbours:
             self._neighbours.clear()
-            self._on_change({})
+            self._on_change()
 
 
 def _open(links: Sequence[str]) -> Zeroconf:

@@ -32,7 +32,7 @@ from netgossip.membership.incarnation import INCARNATION_LIMIT, Ceilings, Depart
 from netgossip.membership.members import MemberTable, UpdateVerdict, is_live, judge
 from netgossip.membership.outgoing import Outgoing
 from netgossip.membership.suspicion import Suspicion
-from netgossip.slices import MEMBERS_PER_SLICE, Slices, at_once
+from netgossip.slices import MEMBERS_PER_SLICE, Slices
 from netgossip.types import (
     Address,
     IdentityConflict,
@@ -179,17 +179,16 @@ class StateUpdates:
         elif verdict is UpdateVerdict.RAISE:
             self._table.raise_incarnation(held, claim.incarnation)
 
-    def merge(self, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
-        """Merge the push/pull of the node at `peer`. Members that it holds dead become suspects here, so that they
-        get a chance to refute; but what we only remember from before a restart counts less than what another node saw
-        since."""
-        at_once(self.merging(nodes, lambda: now, peer=peer))
-
     def merging(
         self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
     ) -> Slices[None]:
-        """Merge in slices, each at the time that it runs. Each member is a claim of its own, so a claim between two
-        slices finds nothing half done. Look at `newcomers` after each slice."""
+        """Merge the push/pull of the node at `peer`. Members that it holds dead become suspects here, so that they
+        get a chance to refute; but what we only remember from before a restart counts less than what another node saw
+        since.
+
+        Each slice runs at its own time. Each member is a claim of its own, so a claim between two slices finds
+        nothing half done. Look at `newcomers` after each slice.
+        """
         is_first, self._merged = not self._merged, True
         for number, node in enumerate(nodes, 1):
             self._merge_one(node, clock(), peer, is_first=is_first)

@@ -42,7 +42,7 @@ REASONS_LIMIT: Final = 200
 """There are about 60 reasons."""
 
 
-JoinHandler: TypeAlias = Callable[[StreamId, Address], InviterConversation]
+JoinHandler: TypeAlias = Callable[[], InviterConversation]
 """Opens the conversation with a host that wants to join (Invitations.converse)."""
 
 
@@ -60,7 +60,6 @@ class Arrived:
 
 @dataclass(slots=True)
 class _Accepted:
-    address: Address
     deadline: float
     reader: FrameReader | None = None
     join: InviterConversation | None = None
@@ -111,7 +110,7 @@ class AcceptedStreams:
     def accept(self, stream_id: StreamId, address: Address, now: float) -> None:
         """Register a stream that a peer opened. With too many open an unproven one is closed."""
         self._displace(self._places.enter(stream_id, address[0]))
-        self._streams[stream_id] = _Accepted(address, now + self._timeout_s)
+        self._streams[stream_id] = _Accepted(now + self._timeout_s)
 
     def _displace(self, victim: StreamId | None) -> None:
         if victim is not None:
@@ -126,7 +125,7 @@ class AcceptedStreams:
             return []
         try:
             if stream.reader is None and stream.join is None:
-                self._begin(stream_id, stream, data[0])
+                self._begin(stream, data[0])
             if stream.join is not None:
                 self._converse(stream_id, stream.join, data, now)
                 return []
@@ -140,12 +139,12 @@ class AcceptedStreams:
         count_refusal(self._counts, error)
         self.end(stream_id)
 
-    def _begin(self, stream_id: StreamId, stream: _Accepted, first: int) -> None:
+    def _begin(self, stream: _Accepted, first: int) -> None:
         """Decide by the first byte what a stream carries."""
         if first == JOIN_MAGIC:
             if self._join_handler is None:
                 raise WireError("nobody joins here")
-            stream.join = self._join_handler(stream_id, stream.address)
+            stream.join = self._join_handler()
         else:
             stream.reader = FrameReader()
 

@@ -46,7 +46,7 @@ class World:
         name: str = "h2",
     ) -> object:
         newcomer = NewcomerConversation(token, who or self.newcomer, name, self.random_bytes)
-        inviter = self.invitations.converse(1, ("192.0.2.9", 5))
+        inviter = self.invitations.converse()
         to_inviter, closed = newcomer.open(), False
         while to_inviter and not closed:
             to_newcomer = b""
@@ -136,7 +136,7 @@ def test_a_token_survives_its_text_and_hides_its_secret_from_logs() -> None:
 @given(st.binary(max_size=300), st.integers(0, 2000))
 def test_garbage_in_a_conversation_is_a_wire_error_or_a_refusal(junk: bytes, position: int) -> None:
     world = World()
-    inviter = world.invitations.converse(1, ("192.0.2.9", 5))
+    inviter = world.invitations.converse()
     hello = NewcomerConversation(world.invite(), world.newcomer, "h2", world.random_bytes).open()
     with contextlib.suppress(WireError):
         inviter.receive(hello[:position] + junk + hello[position:], 1.0)

@@ -48,7 +48,7 @@ class Inviter:
         self.token = self.invitations.create(at, trio.current_time(), ttl_s=60.0, uses=1)
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        conversation = self.invitations.converse(1, ("127.0.0.1", 1))
+        conversation = self.invitations.converse()
         async for data in stream:
             for number in range(len(data)):  # byte by byte: cuts mean nothing
                 reply, done = conversation.receive(bytes(data[number : number + 1]), trio.current_time())

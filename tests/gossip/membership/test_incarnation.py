@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, said
+from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, merge, said
 from swim_net import KEY, LABEL, SwimNet, address_of, id_of
 
 from netgossip.codec.messages import Alive, Dead, Message, Suspect, encode, encode_compound
@@ -91,14 +91,14 @@ def test_a_forged_claim_to_a_newcomer_ends_with_the_members_own_statement() -> N
     machine = Machine()
     state_updates = machine.swim._state_updates
     lie = Member(PEER, address_of(2), MemberState.DEAD, WORST)
-    state_updates.merge((lie, Member(THIRD, address_of(3), MemberState.ALIVE, 1)), NOW, peer=address_of(3))
+    merge(state_updates, (lie, Member(THIRD, address_of(3), MemberState.ALIVE, 1)), NOW, peer=address_of(3))
     truth = Member(PEER, address_of(2), MemberState.ALIVE, 4)
     machine.hear(alive(2, 4))
-    state_updates.merge((truth,), NOW, peer=address_of(3))
+    merge(state_updates, (truth,), NOW, peer=address_of(3))
     assert machine.state_of(PEER) is MemberState.DEAD, "others' word does not lower it"
-    state_updates.merge((truth,), NOW, peer=address_of(2))
+    merge(state_updates, (truth,), NOW, peer=address_of(2))
     assert machine.swim.members()[PEER] == truth
-    state_updates.merge((lie,), NOW, peer=address_of(3))
+    merge(state_updates, (lie,), NOW, peer=address_of(3))
     machine.run_until(NOW + 0.1)
     assert machine.swim.members()[PEER] == truth, "and the lie does not come back"
 
@@ -108,10 +108,10 @@ def test_a_node_that_was_away_for_a_year_believes_the_members_own_statement() ->
     machine = Machine(remembered=(remembered,))
     state_updates = machine.swim._state_updates
     truth = replace(remembered, incarnation=5_000_000)
-    state_updates.merge((truth,), NOW, peer=address_of(3))
-    state_updates.merge((replace(truth, address=address_of(9)),), NOW, peer=address_of(9))
+    merge(state_updates, (truth,), NOW, peer=address_of(3))
+    merge(state_updates, (replace(truth, address=address_of(9)),), NOW, peer=address_of(9))
     assert machine.swim.members()[PEER] == remembered
-    state_updates.merge((truth,), NOW, peer=address_of(2))
+    merge(state_updates, (truth,), NOW, peer=address_of(2))
     assert machine.swim.members()[PEER] == truth
     machine.hear(alive(2, 5_000_001))
     assert machine.swim.members()[PEER].incarnation == 5_000_001
@@ -186,7 +186,7 @@ def test_a_recording_does_not_bring_back_a_member_that_left_and_was_removed() ->
     machine.swim.forget(PEER, machine.now)
     answers = [machine.hear(old, source=9) for _ in range(20)]
     state_updates = machine.swim._state_updates
-    state_updates.merge((Member(PEER, old.address, MemberState.ALIVE, 3),), NOW, peer=address_of(9))
+    merge(state_updates, (Member(PEER, old.address, MemberState.ALIVE, 3),), NOW, peer=address_of(9))
     assert machine.state_of(PEER) is None
     assert sum(Dead(PEER, 3, OWN) in said(answer, to=2) for answer in answers) == 1, "once an interval"
     machine.hear(alive(2, 4))

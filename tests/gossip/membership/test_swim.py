@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, said
+from swim_machine import NOW, OWN, PEER, THIRD, Machine, alive, merge, said
 from swim_net import KEY, LABEL, Host, SwimNet, address_of, id_of
 
 from netgossip.codec.messages import (
@@ -243,11 +243,14 @@ def test_a_host_that_starts_believes_at_once_which_members_died_while_it_was_awa
     peers = [Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in (2, 3, 4)]
     machine = Machine(remembered=peers)
     state_updates = machine.swim._state_updates
-    state_updates.merge(
-        (peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]), NOW, peer=address_of(9)
+    merge(
+        state_updates,
+        (peers[0], replace(peers[1], state=MemberState.DEAD), peers[2]),
+        NOW,
+        peer=address_of(9),
     )
     assert machine.state_of(THIRD) is MemberState.DEAD
-    state_updates.merge((peers[0], replace(peers[2], state=MemberState.DEAD)), NOW, peer=address_of(9))
+    merge(state_updates, (peers[0], replace(peers[2], state=MemberState.DEAD)), NOW, peer=address_of(9))
     assert machine.state_of(id_of(4)) is MemberState.SUSPECT
     machine.hear(alive(3, 2))
     assert machine.state_of(THIRD) is MemberState.ALIVE, "it may refute that as ever"
@@ -528,12 +531,18 @@ def test_dead_and_left_members_are_removed_in_the_end() -> None:
     ]
     assert reaped == [PEER]
     # Another node remembers it longer; that does not bring it back, except in the first push/pull after a start.
-    machine.swim._state_updates.merge((), machine.now, peer=address_of(9))
-    machine.swim._state_updates.merge(
-        (Member(THIRD, address_of(3), MemberState.LEFT, 1),), machine.now, peer=address_of(9)
+    merge(machine.swim._state_updates, (), machine.now, peer=address_of(9))
+    merge(
+        machine.swim._state_updates,
+        (Member(THIRD, address_of(3), MemberState.LEFT, 1),),
+        machine.now,
+        peer=address_of(9),
     )
-    machine.swim._state_updates.merge(
-        (Member(PEER, address_of(2), MemberState.DEAD, 1),), machine.now, peer=address_of(9)
+    merge(
+        machine.swim._state_updates,
+        (Member(PEER, address_of(2), MemberState.DEAD, 1),),
+        machine.now,
+        peer=address_of(9),
     )
     assert set(machine.swim.members()) == {OWN}
 
@@ -716,7 +725,9 @@ def test_packets_of_an_hour_ago_change_nothing() -> None:
 def test_a_push_pull_of_many_nodes_is_taken_in_one_go() -> None:
     machine = Machine()
     nodes = tuple(Member(id_of(n), address_of(n), MemberState.ALIVE, 1) for n in range(2, 2000))
-    machine.swim._state_updates.merge(PushPull(join=True, nodes=nodes).nodes, machine.now, peer=address_of(9))
+    merge(
+        machine.swim._state_updates, PushPull(join=True, nodes=nodes).nodes, machine.now, peer=address_of(9)
+    )
     machine.swim._settle(machine.now)
     assert len(machine.drain().events) == 1998
     assert len(machine.swim.members()) == 1999

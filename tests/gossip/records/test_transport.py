@@ -13,7 +13,7 @@ import pytest
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
-from netgossip.join.admission import Invitations
+from netgossip.join.admission import Invitations, InviterConversation
 from netgossip.join.identity import Identity
 from netgossip.records.accepted_streams import (
     PARTIAL_LIMIT_BYTES,
@@ -412,8 +412,11 @@ def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:
     assert b.counts["refused_two_senders_on_one_stream"] == 1
 
 
-class Echo:
+class Echo(InviterConversation):
     """A join conversation that answers all, and ends on an exclamation mark."""
+
+    def __init__(self) -> None:
+        """Without an invitation."""
 
     def receive(self, data: bytes, now: float) -> tuple[bytes, bool]:
         if b"?" in data:
@@ -422,7 +425,7 @@ class Echo:
 
 
 def test_a_stream_that_opens_with_j_is_a_join() -> None:
-    b = transport(B, join=lambda stream_id, peer: Echo())
+    b = transport(B, join=Echo)
     b.accept_stream(1, ("203.0.113.1", 5), 0.0)
     assert b.handle_stream_data(1, b"Join", 0.0) == []
     b.handle_stream_data(1, b"me!", 0.0)
@@ -430,7 +433,7 @@ def test_a_stream_that_opens_with_j_is_a_join() -> None:
 
 
 def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None:
-    asking, unwanted = transport(B, join=lambda stream_id, peer: Echo()), transport(B)
+    asking, unwanted = transport(B, join=Echo), transport(B)
     for machine, counted in ((asking, "refused_no_questions"), (unwanted, "refused_nobody_joins_here")):
         machine.accept_stream(1, ("203.0.113.1", 5), 0.0)
         machine.handle_stream_data(1, b"J?", 0.0)
