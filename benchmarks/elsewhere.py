@@ -31,7 +31,6 @@ from netagent.model.records import (  # noqa: E402
     RemovalRecord,
 )
 from netagent.registry.record_codec import encode, key_of, scope_of  # noqa: E402
-from netagent.slices import turn  # noqa: E402
 from netgossip.codec.sealing import Keyring  # noqa: E402
 from netgossip.config import GossipConfig  # noqa: E402
 from netgossip.driver import Driver  # noqa: E402
@@ -186,7 +185,6 @@ async def tell(
         sockets,
         clock=trio.current_time,
         on_events=lambda _: None,
-        turn=turn(),
     )
     ticks = Ticks()
     async with trio.open_nursery() as nursery:

@@ -61,9 +61,9 @@ from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
-from netagent.slices import turn
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import Identity
+from netgossip.slice_runner import turn
 from netgossip.types import EntriesChanged
 
 if TYPE_CHECKING:

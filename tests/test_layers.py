@@ -8,9 +8,11 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 
-# What every folder of netagent may use: errors, log lines, values, and two small helpers of tasks.
+# What every folder of netagent may use: errors, log lines, values, periodic tasks, and the one form of long work,
+# which is in netgossip because its machines use it as well.
 EVERYWHERE = {
-    "netagent.errors", "netagent.log", "netagent.model", "netagent.periodic", "netagent.slices",
+    "netagent.errors", "netagent.log", "netagent.model", "netagent.periodic",
+    "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 
 BASE = EVERYWHERE | {"netagent.config_values"}

@@ -16,6 +16,7 @@ PERFORMS = {
     # netgossip
     "netgossip.join.discovery",  # mDNS
     "netgossip.driver",  # sockets and the timer
+    "netgossip.slice_runner",  # lets others run between two slices of what a pure function does
     "netgossip.join.driver",  # dials the inviter
     "netgossip.sockets",
     # netdns
@@ -30,7 +31,6 @@ PERFORMS = {
     "netagent.daemon.memory",
     "netagent.main",
     "netagent.config",  # reads files
-    "netagent.slices",  # lets others run between two pieces of what a pure function does
     "netagent.log",
     "netagent.state_dir",
     "netagent.daemon.systemd",

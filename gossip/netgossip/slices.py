@@ -1,19 +1,22 @@
-"""Long work of a machine, in slices: reading, merging or encoding thousands of entries of a log, or of members, a few
-hundred at a time. The driver lets other tasks run between two slices.
+"""Long computations, and long work of a machine, in slices: the one form of both. Pure.
 
-A work is a generator that yields wherever it could stop. Its first slice runs at once, so short work is done before
-the call returns; the rest waits in the queue, first in, first out. While anything waits, the machine has pending
-work, and its driver calls `run_step` until none is left.
+The function is a generator that yields wherever it may pause, several times per millisecond, and returns its result.
+It does not look at the clock; its runner does (netgossip.slice_runner, or `at_once` where nothing else is to run). A
+worker thread would be a second form, and no simpler: docs/design/0031.
 
-Between two slices anything may happen to the state that a work is about. So a work leaves nothing half done that
-others can see: it prepares, and checks again what it relies on when it applies the outcome, within one slice.
+A machine's work begins at once, with its first slice, so short work is done before the call returns; the rest waits
+in its `WorkQueue`, first in, first out. While anything waits, the machine has pending work, and its driver calls
+`run_step` until none is left. Between two slices anything may happen to the state that such a work is about. So it
+leaves nothing half done that others can see: it prepares, and checks again what it relies on when it applies the
+outcome, within one slice.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Generator
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -27,14 +30,31 @@ MEMBERS_PER_SLICE: Final = 128
 """Members that are read, merged or encoded in one slice: up to 1 ms; 2 ms where all of them are new."""
 
 
-def at_once(pieces: Slices[T]) -> T:
+SORTED_PER_SLICE: Final = 256
+"""Items sorted in one go."""
+
+
+def at_once(slices: Slices[T]) -> T:
     """Run all slices now and return the result."""
     while True:
         try:
-            next(pieces)
+            next(slices)
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def merge_sort(items: Sequence[T], key: Callable[[T], Any]) -> Slices[list[T]]:
+    """Sort runs, then merge them."""
+    runs = []
+    for start in range(0, len(items), SORTED_PER_SLICE):
+        runs.append(sorted(items[start : start + SORTED_PER_SLICE], key=key))
+        yield
+    merged = []
+    for item in heapq.merge(*runs, key=key):
+        merged.append(item)
+        yield
+    return merged
 
 
 class WorkQueue:

@@ -41,7 +41,7 @@ from netagent.registry.local_rows import local_rows
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 SILENT = "no agent answers"
 

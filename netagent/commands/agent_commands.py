@@ -46,9 +46,10 @@ from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
 from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
-from netagent.slices import Pieces, piece_by_piece
 from netgossip.errors import WireError
 from netgossip.join.invitation import parse_token_untrusted
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -271,15 +272,15 @@ class AgentCommands:
         rows = self._cluster().live.fenced.values()
         fenced = [noted_endpoint(row, view.local) for row in rows]
         is_wanted = self._filter(view, only)
-        found = await piece_by_piece(_each(present.endpoint, _known(view), is_wanted))
-        return found + await piece_by_piece(_each(present.noted, fenced, is_wanted))
+        found = await in_slices(_each(present.endpoint, _known(view), is_wanted))
+        return found + await in_slices(_each(present.noted, fenced, is_wanted))
 
     async def services(self, only: ListFilter) -> list[schema.Service]:
         """Return the services of the cluster."""
         overview = await self._overview_for(only)
         present, view = self._presenter(overview), overview.view
-        keys = await piece_by_piece(_each(_service_key, _known(view), self._filter(view, only)))
-        return await piece_by_piece(_services(present, view, dict.fromkeys(keys)))
+        keys = await in_slices(_each(_service_key, _known(view), self._filter(view, only)))
+        return await in_slices(_services(present, view, dict.fromkeys(keys)))
 
     async def gaps(self, only: ListFilter) -> list[schema.Notice]:
         """Return a notice for each network that such a list lacks."""
@@ -291,7 +292,7 @@ class AgentCommands:
         overview = await self._overview(local=local)
         present = self._presenter(overview)
         try:
-            found = await piece_by_piece(inspecting(present, thing, self._sight))
+            found = await in_slices(inspecting(present, thing, self._sight))
         except NotFoundError as error:
             row = fenced_called(self._cluster().live, thing)
             if row is not None:
@@ -456,7 +457,7 @@ class AgentCommands:
 
 def _each(
     show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], bool] | None = None
-) -> Pieces[list[S]]:
+) -> Slices[list[S]]:
     """Render each as a list, in slices: there may be ten thousand."""
     shown = []
     for thing in things:
@@ -468,7 +469,7 @@ def _each(
 
 def _services(
     present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, str]]
-) -> Pieces[list[schema.Service]]:
+) -> Slices[list[schema.Service]]:
     shown = []
     for key in keys:
         shown.append((yield from present.presenting_service(view.service(*key))))

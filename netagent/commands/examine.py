@@ -55,7 +55,8 @@ from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.zone_source import ZoneSource
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 SETTLE_S: Final = 2.0
 VISITS_S: Final = 5.0
@@ -132,7 +133,7 @@ async def _gather_intent(
     behind = await _wait_settled(cluster, known)
     seen = await observe(netlink)
     found = await _differences(cluster, known, seen)
-    whose = await piece_by_piece(owners(known.view))
+    whose = await in_slices(owners(known.view))
     firewall = _firewall_findings(cluster, known.view, whose)
     lines, unseen = await look_inside(known)
     faults, asked = await _ask_names(cluster)
@@ -158,7 +159,7 @@ async def _gather_intent(
         asked=asked,
         journal=journal,
         clashes=known.view.clashes,
-        shared_names=await piece_by_piece(shared_names(known.view)),
+        shared_names=await in_slices(shared_names(known.view)),
     )
     return facts, seen, counts
 
@@ -174,15 +175,15 @@ async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> 
     """Return the differences both from the snapshot `known` before the reading and from the present one."""
     situation = situation_of(cluster)
 
-    def compare(snapshot: Snapshot) -> Pieces[list[Difference]]:
+    def compare(snapshot: Snapshot) -> Slices[list[Difference]]:
         desired = yield from intended_state(snapshot.view, snapshot.rows.values(), situation)
         return (yield from differences(desired, seen.state))
 
-    found = await piece_by_piece(compare(known))
+    found = await in_slices(compare(known))
     later = cluster.live.now
     if not found or later.revision == known.revision:
         return found
-    still = set(await piece_by_piece(compare(later)))
+    still = set(await in_slices(compare(later)))
     return [one for one in found if one in still]
 
 
@@ -269,7 +270,7 @@ def _boxes(known: Snapshot) -> dict[str, Sandbox]:
 async def _source(cluster: Cluster) -> ZoneSource:
     known = cluster.live.now
     boxes = tuple(_boxes(known).values())
-    return await piece_by_piece(source_of(known.view, boxes, cluster.keys.domain))
+    return await in_slices(source_of(known.view, boxes, cluster.keys.domain))
 
 
 def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[ResolverQuestion]:

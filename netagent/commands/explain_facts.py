@@ -26,7 +26,7 @@ from netagent.firewall.ruleset import ruleset_of
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.registry.view import EndpointView, RegistryView
-from netagent.slices import piece_by_piece
+from netgossip.slice_runner import in_slices
 
 SETTLE_S = 2.0
 """How long the kernel and the resolver may take to catch up with the records as of the request."""
@@ -55,7 +55,7 @@ async def gather(cluster: Cluster) -> Evidence:
     with closing(Netlink(open_socket())) as netlink:
         seen = await observe(netlink)
     rows = tuple(known.rows.values())
-    desired = await piece_by_piece(intended_state(known.view, rows, situation))
+    desired = await in_slices(intended_state(known.view, rows, situation))
     dirty = cluster.kernel.reconciler.status().dirty
     return Evidence(
         view=known.view,

@@ -13,14 +13,14 @@ from netagent.model.ids import HostId
 from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
-from netagent.slices import Pieces, sorting
+from netgossip.slices import Slices, merge_sort
 
 T = TypeVar("T")
 SightOf = Callable[[HostId], ProbeView]
-_LOOKED_AT_A_PIECE: Final = 512
+_LOOKED_AT_PER_SLICE: Final = 512
 
 
-def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
+def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
     """Return everything known of `thing`, in slices, as there may be ten thousand endpoints. A name shared by several
     kinds means the service first, then endpoint, network, host. Raises NotFoundError, InputError."""
     view = present.view
@@ -48,14 +48,14 @@ def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[sche
     return (yield from _by_id(present, thing, sight_of))
 
 
-def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Pieces[schema.Inspection]:
+def _by_id(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
     view = present.view
     found: list[EndpointView | NetworkView | HostView] = []
     for number, endpoint in enumerate([*view.endpoints.values(), *view.fenced.values()]):
         is_id = len(thing) >= MIN_ID_DIGITS and endpoint.endpoint_id.startswith(thing)
         if is_id or is_container(endpoint.record.labels, thing):
             found.append(endpoint)
-        if number % _LOOKED_AT_A_PIECE == 0:
+        if number % _LOOKED_AT_PER_SLICE == 0:
             yield
     if len(thing) >= MIN_ID_DIGITS:
         found += [n for i, n in view.networks.items() if i.startswith(thing)]
@@ -112,14 +112,14 @@ def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspecti
     return {"kind": "endpoint", **present.noted(endpoint)}
 
 
-def _endpoint_by_address(present: Presenter, thing: str) -> Pieces[EndpointView | None]:
+def _endpoint_by_address(present: Presenter, thing: str) -> Slices[EndpointView | None]:
     if address := _address(thing):
         return present.view.endpoint_by_address(address)
     mac = thing.lower()
     for number, endpoint in enumerate(present.view.endpoints.values()):
         if endpoint.record.mac == mac:
             return endpoint
-        if number % _LOOKED_AT_A_PIECE == 0:
+        if number % _LOOKED_AT_PER_SLICE == 0:
             yield
     return None
 
@@ -185,7 +185,7 @@ def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInsp
 
 def _service(
     present: Presenter, service: ServiceView, *, is_alias: bool = False
-) -> Pieces[schema.ServiceInspection]:
+) -> Slices[schema.ServiceInspection]:
     endpoints = yield from _endpoints(present, service.endpoints)
     found: schema.ServiceInspection = {
         **(yield from present.presenting_service(service)),
@@ -198,12 +198,12 @@ def _service(
     return found
 
 
-def _network(present: Presenter, network: NetworkView) -> Pieces[schema.NetworkInspection]:
+def _network(present: Presenter, network: NetworkView) -> Slices[schema.NetworkInspection]:
     endpoints = yield from _endpoints(present, present.view.endpoints_in(network.network_id).values())
     return {**present.network(network), "kind": "network", "endpoints": endpoints}
 
 
-def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schema.HostInspection]:
+def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Slices[schema.HostInspection]:
     view = present.view
     networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
     own = [endpoint for endpoint in view.endpoints.values() if endpoint.owner == host.host_id]
@@ -218,10 +218,10 @@ def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Pieces[schem
     }
 
 
-def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> Pieces[list[schema.Endpoint]]:
+def _endpoints(present: Presenter, endpoints: Iterable[EndpointView]) -> Slices[list[schema.Endpoint]]:
     """Render the endpoints in the order of `netagent endpoints`."""
     every = []
     for endpoint in endpoints:
         every.append(present.endpoint(endpoint))
         yield
-    return (yield from sorting(every, lambda one: (one["network"], one["name"], one["host"], one["id"])))
+    return (yield from merge_sort(every, lambda one: (one["network"], one["name"], one["host"], one["id"])))

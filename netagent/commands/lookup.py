@@ -23,10 +23,11 @@ from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.shared_names import shared_name
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.resolver.explain_name import FORWARDED, HOST_VIEW, TYPES, NameExplanation, explaining
-from netagent.slices import Pieces, piece_by_piece
 from netdns import rebinding
 from netdns.errors import DnsError
 from netdns.name import from_text
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 _DECIDED: Final = {"NOERROR", "NXDOMAIN"}
 _MAX_MEANT: Final = 3
@@ -65,7 +66,7 @@ async def look_up_elsewhere(
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
         reason = f"{found['reason']}; reported by {', '.join(hosts)}, as this host is not in that network"
         return {**found, "reason": reason}
-    if found["status"] != "NOERROR" and (meant := await piece_by_piece(_meant(present, name))):
+    if found["status"] != "NOERROR" and (meant := await in_slices(_meant(present, name))):
         return {**found, "reason": f"{found['reason']}; {'; '.join(meant)}"}
     networks = overview.view.networks
     gaps = [gap for gap in overview.gaps if _may_be_in(name, networks[gap.network_id], cluster.keys.domain)]
@@ -95,7 +96,7 @@ def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
     return {"warnings": name_notices([one])} if one is not None else {}
 
 
-def _meant(present: Presenter, name: str) -> Pieces[list[str]]:
+def _meant(present: Presenter, name: str) -> Slices[list[str]]:
     """Yield a sentence for each container with this name in another network, or in its runtime or compose."""
     found: list[str] = []
     for endpoint in present.view.endpoints.values():
@@ -131,7 +132,7 @@ async def _explained(
     beside = [row for row in rows.values() if row.sandbox_id == sandbox_id]
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
     try:
-        return await piece_by_piece(
+        return await in_slices(
             explaining(
                 view,
                 sandboxes(rows.values(), internal),

@@ -33,7 +33,8 @@ from netagent.model.ids import HostId
 from netagent.probes.quality import Quality
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import AgentState, RegistryView
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 DATA_PLANE = "not encrypted"
 STATISTICS_S = 0.5
@@ -150,7 +151,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["endpoints"] = {
         "local": len(cluster.live.rows),
         "total": len(view.endpoints),
-        "hidden": await piece_by_piece(_counting_hidden(view)),
+        "hidden": await in_slices(_counting_hidden(view)),
     }
     status["dns"] = {
         "running": bool(resolver["running"]),
@@ -170,7 +171,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
-    status["warnings"] += name_notices(await piece_by_piece(shared_names(view)))
+    status["warnings"] += name_notices(await in_slices(shared_names(view)))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)
@@ -179,7 +180,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         status["warnings"].append(_SLOW_RESOLVER)
 
 
-def _counting_hidden(view: RegistryView) -> Pieces[int]:
+def _counting_hidden(view: RegistryView) -> Slices[int]:
     hidden = 0
     for endpoint in view.endpoints.values():
         hidden += not view.is_visible(endpoint)

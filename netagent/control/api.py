@@ -46,7 +46,8 @@ from netagent.control.streaming import PartsResponse, Watch, WatchResponse
 from netagent.control.watch import Items, watch, writing, writing_one
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
 from netagent.model.request import ListFilter
-from netagent.slices import piece_by_piece, sorting
+from netgossip.slice_runner import in_slices
+from netgossip.slices import merge_sort
 
 MAX_BODY_BYTES = 64 * 1024
 """The largest honest request, an attach with every list full, stays below a quarter of this."""
@@ -219,7 +220,7 @@ class _Face:
         fields = JsonFields(_without(query, "why", "local"), "thing")
         thing = fields.text("thing", required=True)
         found = await self._service.inspect(thing, why=_flag(query, "why"), local=_flag(query, "local"))
-        return PartsResponse(await piece_by_piece(writing_one(found, long="endpoints")))
+        return PartsResponse(await in_slices(writing_one(found, long="endpoints")))
 
     async def doctor(self, request: Request) -> Response:
         _query(request)
@@ -257,12 +258,12 @@ class _Face:
 
         async def ordered() -> list[Mapping[str, object]]:
             items: Items = await read()
-            return await piece_by_piece(sorting(items, lambda item: [item[field] for field in fields]))
+            return await in_slices(merge_sort(items, lambda item: [item[field] for field in fields]))
 
         items = await ordered()
         if not _flag(query, "watch"):
             warnings = await gaps() if gaps is not None else []
-            return PartsResponse(await piece_by_piece(writing(items, warnings)))
+            return PartsResponse(await in_slices(writing(items, warnings)))
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
                 f"{MAX_WATCHERS} clients are already watching this agent",

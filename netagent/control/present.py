@@ -19,7 +19,7 @@ from netagent.model.records import Health, Link, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
-from netagent.slices import Pieces, at_once, sorting
+from netgossip.slices import Slices, at_once, merge_sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class Presenter:
         """Render a service: all endpoints that share its name in one network."""
         return at_once(self.presenting_service(service))
 
-    def presenting_service(self, service: ServiceView) -> Pieces[schema.Service]:
+    def presenting_service(self, service: ServiceView) -> Slices[schema.Service]:
         """Render it in slices: it may have ten thousand endpoints."""
         network_name = self.network_name(service.network_id)
         visible = unreached = 0
@@ -252,7 +252,7 @@ class Presenter:
             "endpoint_count": len(service.endpoints),
             "answering": visible - unreached or visible,
             "unreached": unreached,
-            "addresses": (yield from sorting(tuple(addresses), addresses.__getitem__)),
+            "addresses": (yield from merge_sort(tuple(addresses), addresses.__getitem__)),
             "hosts": sorted(map(self.host_name, owners)),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
             "aliases": sorted(aliases),

@@ -18,7 +18,8 @@ from netagent.control.agent_service import AgentService
 from netagent.control.problem import problem_of
 from netagent.control.schema import SCHEMA
 from netagent.errors import FailedError, NetagentError
-from netagent.slices import Pieces, at_once, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices, at_once
 
 ITEMS_A_PART: Final = 100
 """Items sent at once: some 60 kB."""
@@ -35,8 +36,8 @@ def changes(before: Mapping[object, Mapping[str, object]], after: Items) -> list
     return at_once(changing(dict(before), after))
 
 
-def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces[list[Event]]:
-    """The same in slices. Empties `before` on the way, because freeing ten thousand items at once also takes long."""
+def changing(before: dict[object, Mapping[str, object]], after: Items) -> Slices[list[Event]]:
+    """Return events. Empties `before` on the way, because freeing ten thousand items at once also takes long."""
     events: list[Event] = []
     for item in after:
         known = before.pop(item["id"], None)
@@ -51,7 +52,7 @@ def changing(before: dict[object, Mapping[str, object]], after: Items) -> Pieces
 
 def writing(
     items: list[Mapping[str, object]], warnings: Sequence[Mapping[str, object]] = ()
-) -> Pieces[list[bytes]]:
+) -> Slices[list[bytes]]:
     """Encode a list that is not watched, in slices, as parts of a body: ten thousand items are 6 MB, and joining
     them also takes long. Empties the list on the way."""
     said = f'"warnings": {json.dumps(warnings)}, ' if warnings else ""
@@ -60,7 +61,7 @@ def writing(
     return [*parts, b"]}"]
 
 
-def writing_one(thing: Mapping[str, object], long: str) -> Pieces[list[bytes]]:
+def writing_one(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]:
     """Encode one object that may contain a long list, in the field `long`, in the same way. Empties that list."""
     parts: list[bytes] = []
     before = "{"
@@ -76,7 +77,7 @@ def writing_one(thing: Mapping[str, object], long: str) -> Pieces[list[bytes]]:
     return [*parts, b"}"]
 
 
-def _writing_items(items: list[Any], parts: list[bytes]) -> Pieces[None]:
+def _writing_items(items: list[Any], parts: list[bytes]) -> Slices[None]:
     texts: list[str] = []
     items.reverse()
     while items:
@@ -103,12 +104,12 @@ async def watch(
             # Read the generation before the list: a change during the reading makes the next wait return at once.
             seen = await service.wait_changed(seen)
             items = await read()
-            events = await piece_by_piece(changing(known, items))
+            events = await in_slices(changing(known, items))
             if is_first:
                 warnings = list(await gaps()) if gaps is not None else []
                 events.append({"event": "synced", **({"warnings": warnings} if warnings else {})})
                 is_first = False
-            for part in await piece_by_piece(_writing_lines(events)):
+            for part in await in_slices(_writing_lines(events)):
                 await emit(part)
             known = {item["id"]: item for item in items}
             await trio.sleep(PAUSE_S)
@@ -120,7 +121,7 @@ async def watch(
         await emit(_line({"event": "ended", "problem": problem_of(failed)}))
 
 
-def _writing_lines(events: list[Event]) -> Pieces[list[bytes]]:
+def _writing_lines(events: list[Event]) -> Slices[list[bytes]]:
     """Encode events as parts of a body. Empties the list on the way."""
     parts: list[bytes] = []
     lines: list[bytes] = []

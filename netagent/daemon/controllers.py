@@ -33,8 +33,9 @@ from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
 from netagent.resolver.supervisor import Supervisor
 from netagent.resolver.zone import ZoneBuilder
-from netagent.slices import Pieces, piece_by_piece
 from netagent.state_dir import ClusterKeys
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 FORWARDING_FILE = "forwarding.json"
 
@@ -100,7 +101,7 @@ class Controllers:
         """The input that the firewall should follow now."""
         return self._guarded(self._live.now)
 
-    def _desired(self, known: Snapshot) -> Pieces[DesiredChange]:
+    def _desired(self, known: Snapshot) -> Slices[DesiredChange]:
         return self._maker.make(known, self._underlay())
 
     def _guarded(self, known: Snapshot) -> FirewallInput:
@@ -132,7 +133,7 @@ class Controllers:
         return await self.projection.wait_guarded(self._live.revision)
 
     async def _publish_names(self, known: Snapshot) -> None:
-        made = await piece_by_piece(
+        made = await in_slices(
             self._zones.making(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
         )
         await self.resolvers.publish(made.table, made.touched)

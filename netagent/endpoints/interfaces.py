@@ -32,7 +32,8 @@ from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic import Turns, tick_within
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 SETTLE_S = 0.05
 """Seconds from the first event to the check: changes come in bursts."""
@@ -133,9 +134,9 @@ class Interfaces:
     async def _heed_settings(self) -> None:
         while True:
             await trio.sleep_until(tick_within(trio.current_time(), SETTINGS_S))
-            await piece_by_piece(self._reading_settings())
+            await in_slices(self._reading_settings())
 
-    def _reading_settings(self) -> Pieces[None]:
+    def _reading_settings(self) -> Slices[None]:
         for identity in self._turns.take(self._sandboxes.keys()):
             yield
             sandbox = self._sandboxes.get(identity)

@@ -20,7 +20,8 @@ from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput
 from netagent.registry.state_store import Snapshot, StateStore
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 PROGRAM_GRACE_S = 2.0
 CLEAR_S = 2.0
@@ -31,7 +32,7 @@ CLEAR_S = 2.0
 class ProjectionSteps:
     """The steps of the loop, as functions of a snapshot."""
 
-    desired: Callable[[Snapshot], Pieces[DesiredChange]]
+    desired: Callable[[Snapshot], Slices[DesiredChange]]
     guarded: Callable[[Snapshot], FirewallInput]
     routed: Callable[[Snapshot], Collection[str]]
     publish_names: Callable[[Snapshot], Awaitable[None]]
@@ -84,7 +85,7 @@ class Projection:
     async def _drive_kernel(self) -> None:
         while True:
             known = self._live.now
-            wanted = await piece_by_piece(self._steps.desired(known))
+            wanted = await in_slices(self._steps.desired(known))
             self._reconciler.set_desired(wanted, known.revision)
             self._guard.set_desired(self._steps.guarded(known), known.revision)
             self._steps.probe(known)

@@ -23,12 +23,12 @@ from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count, prefix_length
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 
 def network_inputs(
     view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str
-) -> Pieces[list[NetworkInput]]:
+) -> Slices[list[NetworkInput]]:
     """Return the networks in which this host has endpoints or an address itself, with all endpoints that its address
     `underlay` can reach."""
     by_network = rows_by_network(rows)
@@ -70,7 +70,7 @@ def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[
 
 def _network_input(
     view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow], underlay: str
-) -> Pieces[NetworkInput]:
+) -> Slices[NetworkInput]:
     remotes: list[RemoteEndpoint] = []
     endpoints = view.endpoints_in(network.network_id)
     for endpoint_id in sorted(endpoints):

@@ -42,7 +42,7 @@ from netagent.projection.datapath_input import (
 from netagent.registry.changelog import ChangedKeys
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import NetworkView, RegistryView
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 # If two claim one entry, the higher rank wins, then the higher id.
 _REMOTE, _HOST, _LOCAL, _PROBE = range(4)
@@ -98,7 +98,7 @@ class DesiredStateBuilder:
         self._probe = KernelState()
         self._state = KernelState()
 
-    def make(self, known: Snapshot, underlay: Underlay) -> Pieces[DesiredChange]:
+    def make(self, known: Snapshot, underlay: Underlay) -> Slices[DesiredChange]:
         """Build the state that follows from `known` for a host with the address `underlay`.
 
         If the generator is not run to its end, the next call rebuilds everything.
@@ -139,7 +139,7 @@ class DesiredStateBuilder:
 
     # -- hosts -------------------------------------------------------------------------------------------------
 
-    def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId], underlay: Underlay) -> Pieces[None]:
+    def _follow_hosts(self, view: RegistryView, hosts: Iterable[HostId], underlay: Underlay) -> Slices[None]:
         for host_id in hosts:
             underlay_address = underlay_towards(view, host_id, underlay.address)
             if underlay_address == self._underlays.get(host_id):
@@ -171,7 +171,7 @@ class DesiredStateBuilder:
 
     # -- networks and endpoints --------------------------------------------------------------------------------
 
-    def _follow_networks(self, known: Snapshot, underlay: Underlay) -> Pieces[None]:
+    def _follow_networks(self, known: Snapshot, underlay: Underlay) -> Slices[None]:
         here = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))
         wanted = {network.network_id: network for network in here}
         for network_id, built in tuple(self._built.items()):
@@ -197,7 +197,7 @@ class DesiredStateBuilder:
                     self._follow_local(row, None)
                     yield
 
-    def _clear(self, built: _Built) -> Pieces[None]:
+    def _clear(self, built: _Built) -> Slices[None]:
         for endpoint_id in built.owners:
             self._entry_owners.put(built.claimant(_REMOTE, endpoint_id), {})
             yield
@@ -276,7 +276,7 @@ class DesiredStateBuilder:
             addresses=self._probe.addresses.union(*own),
         )
 
-    def _take_entries(self) -> Pieces[set[EntryKey]]:
+    def _take_entries(self) -> Slices[set[EntryKey]]:
         touched = self._entry_owners.take_touched()
         rest = iter(touched)
         while piece := {key: self._entry_owners.value(key) for key in islice(rest, _ENTRIES_PER_SLICE)}:

@@ -25,7 +25,8 @@ from netagent.model.records import EndpointRecord
 from netagent.registry.record_codec import endpoint_of_key
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 from netgossip.types import EntriesChanged, Event
 
 
@@ -88,7 +89,7 @@ class Announcer:
             changed, self._changed = self._changed, set()
             view = self._live.view
             self._chosen.keep_only(view.networks)
-            changes = await piece_by_piece(self._learning(view, changed))
+            changes = await in_slices(self._learning(view, changed))
             if changes:
                 with trio.move_on_after(GRACE_S):
                     await self._wait_programmed(self._live.revision)
@@ -98,7 +99,7 @@ class Announcer:
 
     def _learning(
         self, view: RegistryView, changed: Iterable[EndpointId]
-    ) -> Pieces[list[tuple[EndpointRecord, list[str]]]]:
+    ) -> Slices[list[tuple[EndpointRecord, list[str]]]]:
         """Yield endpoints with those of their addresses that have another MAC now."""
         changes = []
         for endpoint_id in changed:

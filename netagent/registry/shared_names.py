@@ -20,9 +20,9 @@ from typing import Final
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, label_of
 from netagent.registry.view import EndpointView, RegistryView
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
-_LOOKED_AT_IN_A_PIECE: Final = 64
+_LOOKED_AT_PER_SLICE: Final = 64
 CURE: Final = (
     "give each project a network of its own (`netagent network create`), or name its services so that no other "
     "project uses them; see docs/how-to/runtimes/docker.md"
@@ -68,7 +68,7 @@ class SharedName:
         return f"{where} leads to {takers}, which takes it from the alias of {losers}"
 
 
-def shared_names(view: RegistryView) -> Pieces[tuple[SharedName, ...]]:
+def shared_names(view: RegistryView) -> Slices[tuple[SharedName, ...]]:
     """Return all shared names of the view's networks, sorted. Costs the aliases, and the services of several
     endpoints."""
     found = []
@@ -76,7 +76,7 @@ def shared_names(view: RegistryView) -> Pieces[tuple[SharedName, ...]]:
         one = shared_name(view, network_id, label)
         if one is not None:
             found.append(one)
-        if number % _LOOKED_AT_IN_A_PIECE == 0:
+        if number % _LOOKED_AT_PER_SLICE == 0:
             yield
     return tuple(sorted(set(found)))
 

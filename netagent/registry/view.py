@@ -40,7 +40,7 @@ from netagent.registry.views import (
     NetworkView,
     ServiceView,
 )
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
 __all__ = [
@@ -58,9 +58,9 @@ __all__ = [
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-RECORDS_IN_A_PIECE: Final = 20
+RECORDS_PER_SLICE: Final = 20
 """About 2 ms."""
-COMPARED_IN_A_PIECE: Final = 512
+COMPARED_PER_SLICE: Final = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ class RegistryView:
         draft.set_unreached(self.unreached - {host_id})
         return self._next(draft)
 
-    def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Pieces[RegistryView]:
+    def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Slices[RegistryView]:
         """Approach `base` in slices: this view with the truth of `base`, except what others wrote in the scopes
         `kept`.
 
@@ -145,11 +145,11 @@ class RegistryView:
             is_same = is_same and mine.refused.get(where) is theirs.refused.get(where)
             if not is_same and (where[0] not in kept or where[1] == self.local):
                 keys = _keys_that_differ(*(one.records.get(where, _NO_RECORDS) for one in (mine, theirs)))
-                for start in range(0, len(keys), RECORDS_IN_A_PIECE):
-                    view = view.with_records_of(base, where, keys[start : start + RECORDS_IN_A_PIECE])
+                for start in range(0, len(keys), RECORDS_PER_SLICE):
+                    view = view.with_records_of(base, where, keys[start : start + RECORDS_PER_SLICE])
                     yield
                 view = view.with_log_of(base, where)
-            if number % COMPARED_IN_A_PIECE == 0:
+            if number % COMPARED_PER_SLICE == 0:
                 yield
         yield
         return view.with_sight_of(base)

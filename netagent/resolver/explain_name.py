@@ -22,10 +22,10 @@ from netagent.resolver.name_table import EndpointRow
 from netagent.resolver.scope import Scope
 from netagent.resolver.zone import every_row, host_label
 from netagent.resolver.zone_source import ZoneSource
-from netagent.slices import Pieces, at_once
 from netdns import constants, special
 from netdns.name import from_text, is_within, labels, to_text
 from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
+from netgossip.slices import Slices, at_once
 
 TYPES: Final[Mapping[str, int]] = {
     "A": constants.A,
@@ -92,7 +92,7 @@ def explaining(
     sandbox_id: SandboxId = HOST_VIEW,
     beyond: Sequence[NetworkId] = (),
     behind_runtime: bool = False,
-) -> Pieces[NameExplanation]:
+) -> Slices[NameExplanation]:
     """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
     `beyond`: networks that HOST_VIEW gets in addition to this host's.
 
@@ -323,7 +323,7 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     return f"no visible endpoint has the name {text} in {', '.join(networks)}{hint}"
 
 
-def _left_out(view: RegistryView, scope: Scope, text: str) -> Pieces[list[str]]:
+def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
     """Return hidden endpoints with this name or address, each with the reason."""
     found: set[str] = set()
     for endpoint in _endpoints(view, scope):

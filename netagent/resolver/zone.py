@@ -30,7 +30,7 @@ from netagent.resolver.name_table import (
     Subnet,
     Table,
 )
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 _MAX_LABEL = 63
 
@@ -84,7 +84,7 @@ class ZoneBuilder:
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
 
-    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Pieces[BuiltTable]:
+    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Slices[BuiltTable]:
         """Build the table for these sandboxes. They must not change any more; the same object again is the least
         work.
 
@@ -113,7 +113,7 @@ class ZoneBuilder:
         keys, self._touched = self._touched, set()
         return BuiltTable(self._rows, keys)
 
-    def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Pieces[None]:
+    def _follow_sandboxes(self, seen: _Seen, now: _Seen) -> Slices[None]:
         """Update the sandboxes and their networks. All rows of a network come with its first sandbox and go with its
         last."""
         for sandbox_id, box in seen.sandboxes.items():
@@ -131,7 +131,7 @@ class ZoneBuilder:
                     self._follow_endpoint(now, endpoint_id)
                     yield
 
-    def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Pieces[None]:
+    def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Slices[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
         if _host_state(before, host_id) == _host_state(now.view, host_id):
             return

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
@@ -17,7 +19,7 @@ from netgossip.records.frames import Sealer
 from netgossip.records.record_log import RecordLog
 from netgossip.records.replication import Replication
 from netgossip.records.wire import Delta, Fetch, Message, Row, Vector, decoding_untrusted, encode, encoding
-from netgossip.slices import ENTRIES_PER_SLICE, Slices, WorkQueue
+from netgossip.slices import ENTRIES_PER_SLICE, SORTED_PER_SLICE, Slices, WorkQueue, at_once, merge_sort
 from netgossip.types import (
     Address,
     EntriesChanged,
@@ -57,6 +59,18 @@ def test_a_work_begins_at_once_and_continues_after_the_works_that_wait() -> None
     assert log == ["a0", "b0", "d0", "b1", "b2", "c0", "c1", "d1"]
     works.queue(steps("e", 1, log))
     assert (log[-1], len(works)) == ("e0", 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers())), st.integers(0, 3))
+def test_sorted_in_slices_is_sorted(items: list[tuple[int, int]], times: int) -> None:
+    items *= times * SORTED_PER_SLICE // max(len(items), 1) + 1
+    assert at_once(merge_sort(items, lambda one: one[0])) == sorted(items, key=lambda one: one[0])
+
+
+def test_sorting_stops_at_each_run_and_at_each_item_that_is_merged() -> None:
+    count = 10 * SORTED_PER_SLICE
+    stops, _ = counted(merge_sort(range(count, 0, -1), lambda one: one))
+    assert stops == 10 + count
 
 
 def counted(pieces: Slices[object]) -> tuple[int, object]:

@@ -24,7 +24,7 @@ from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import EndpointId, veth_name
 from netagent.model.sandbox import Netns
 from netagent.projection.datapath_input import local_endpoint, network_inputs
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 pytestmark = pytest.mark.kernel
 

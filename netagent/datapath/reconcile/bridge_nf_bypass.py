@@ -33,7 +33,7 @@ from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
 from netagent.periodic import Turns, tick_within
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
@@ -177,7 +177,7 @@ class BridgeNfBypass:
         """Do the same only for ports that were not handled yet: a host may have thousands of others."""
         at_once(self._looking(only_new=True))
 
-    def _looking(self, *, only_new: bool = False) -> Pieces[None]:
+    def _looking(self, *, only_new: bool = False) -> Slices[None]:
         was_wanted = self._is_wanted
         if self._within(self._ask) is not was_wanted:
             self._done.clear()
@@ -199,7 +199,7 @@ class BridgeNfBypass:
         self._is_wanted = is_wanted()
         return self._is_wanted
 
-    def _seeing_to(self, ports: Ports) -> Pieces[None]:
+    def _seeing_to(self, ports: Ports) -> Slices[None]:
         lost: list[Damage] = []
         try:
             yield from self._bringing(ports, lost) if self._is_wanted else self._removing(ports)
@@ -227,7 +227,7 @@ class BridgeNfBypass:
             _log.warning("datapath: bridge netfilter can't be kept away from our bridges: %s", reason)
         self._trouble = reason
 
-    def _bringing(self, ports: Ports, lost: list[Damage]) -> Pieces[None]:
+    def _bringing(self, ports: Ports, lost: list[Damage]) -> Slices[None]:
         """Attach the programs that remove the tag to all ports, then those that add it."""
         for name in _PROGRAMS:
             for index, port in ports.items():
@@ -235,7 +235,7 @@ class BridgeNfBypass:
                     lost.append(Damage(DamageKind.TAG_REMOVED, port))
                 yield
 
-    def _removing(self, ports: Ports) -> Pieces[None]:
+    def _removing(self, ports: Ports) -> Slices[None]:
         for name in reversed(_PROGRAMS):
             for index in ports:
                 self._within(partial(self._remove, name, index, ()))

@@ -19,7 +19,7 @@ from netagent.datapath.state import (
     Table,
     assigned,
 )
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 
 _ENTRIES_PER_SLICE: Final = 256
 
@@ -111,7 +111,7 @@ def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
     return at_once(doing(state, operations))
 
 
-def doing(state: KernelState, operations: Iterable[Operation]) -> Pieces[KernelState]:
+def doing(state: KernelState, operations: Iterable[Operation]) -> Slices[KernelState]:
     """Do the same in slices. Costs as much as there are operations; a device that goes, is renamed or changes its
     master costs as much as there are entries."""
     entries: dict[EntryKey, str | None] = {}
@@ -146,7 +146,7 @@ def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> Ke
     return state if addresses is None else replace(state, addresses=frozenset(addresses))
 
 
-def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[KernelState]:
+def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Slices[KernelState]:
     match operation:
         case CreateDevice(device):
             bare = replace(device, master=None, port=None, up=False)
@@ -173,7 +173,7 @@ def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Pieces[K
             return (yield from _deleting(state, name))
 
 
-def _deleting(state: KernelState, name: str) -> Pieces[KernelState]:
+def _deleting(state: KernelState, name: str) -> Slices[KernelState]:
     devices = {key: _released(device, name) for key, device in state.devices.items() if key != name}
     addresses = frozenset(key for key in state.addresses if key[0] != name)
 
@@ -185,7 +185,7 @@ def _deleting(state: KernelState, name: str) -> Pieces[KernelState]:
     return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
 
 
-def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]:
+def _renaming(state: KernelState, name: str, wanted: str) -> Slices[KernelState]:
     new = {name: wanted}
     devices = {
         new.get(key, key): replace(
@@ -205,7 +205,7 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Pieces[KernelState]
 
 def _revising(
     before: KernelState, revise: _Revise, *, tables: Iterable[Table] = TABLES
-) -> Pieces[KernelState]:
+) -> Slices[KernelState]:
     """Apply `revise` to every entry of these tables."""
     state = before
     for table in tables:

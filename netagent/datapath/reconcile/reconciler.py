@@ -50,7 +50,8 @@ from netagent.datapath.reconcile.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.slices import Pieces, piece_by_piece
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)  # a program that keeps changing one thing must not fill the log
@@ -317,7 +318,7 @@ class Reconciler:
         was_sound, self._is_sound = self._is_sound, True
         if was_sound:
             self._tell(
-                await piece_by_piece(comparing(before, self._belief.state, self._failing.doubtful_devices()))
+                await in_slices(comparing(before, self._belief.state, self._failing.doubtful_devices()))
             )
 
     async def _look_closely(self, news: set[News], desired: KernelState) -> set[EntryKey] | None:
@@ -359,7 +360,7 @@ class Reconciler:
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief
         before = seen.state
-        operations, after, keys = await piece_by_piece(self._planning(desired, before, keys))
+        operations, after, keys = await in_slices(self._planning(desired, before, keys))
         if operations:
             # Believed before it is done, so that the notifications of our own writes are no news.
             self._belief = replace(seen, state=after, names=names_after(operations, seen.names))
@@ -373,7 +374,7 @@ class Reconciler:
 
     def _planning(
         self, desired: KernelState, believed: KernelState, keys: set[EntryKey] | None
-    ) -> Pieces[tuple[list[Operation], KernelState, set[EntryKey] | None]]:
+    ) -> Slices[tuple[list[Operation], KernelState, set[EntryKey] | None]]:
         """Return what to do, the state afterwards, and the entries in which the two could differ; None: any."""
         operations = None
         if keys is not None:

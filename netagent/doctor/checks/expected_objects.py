@@ -15,7 +15,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
 from netagent.projection.datapath_input import network_inputs, probe_input
 from netagent.registry.view import AgentState, EndpointView, RegistryView
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Situation:
 
 def intended_state(
     view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation
-) -> Pieces[KernelState]:
+) -> Slices[KernelState]:
     """Return everything that the records and this host's endpoints require of the kernel."""
     return (
         yield from desiring(
@@ -55,7 +55,7 @@ def endpoint_text(view: RegistryView, endpoint: EndpointView) -> str:
     return f"{endpoint.record.name} on {host_text(view, endpoint.owner)}"
 
 
-def owners(view: RegistryView) -> Pieces[Mapping[tuple[str, str], str]]:
+def owners(view: RegistryView) -> Slices[Mapping[tuple[str, str], str]]:
     """Describe what objects of the kernel belong to, by (device, address or MAC); a device itself by (device, "")."""
     found: dict[tuple[str, str], str] = {}
     for network_id, network in view.networks.items():

@@ -30,7 +30,7 @@ from netagent.datapath.reconcile.operations import (
 )
 from netagent.datapath.reconcile.plan import planning
 from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 _PORT_FIELDS = ("master", "port")
 
@@ -77,7 +77,7 @@ class Difference:
     """The command that does the repair by hand, several separated by `; `."""
 
 
-def differences(desired: KernelState, observed: KernelState) -> Pieces[list[Difference]]:
+def differences(desired: KernelState, observed: KernelState) -> Slices[list[Difference]]:
     """Return where the kernel differs from `desired`; empty when they agree."""
     operations = yield from planning(desired, observed)
     unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}

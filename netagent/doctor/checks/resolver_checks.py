@@ -16,12 +16,12 @@ from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.zone import every_row
 from netagent.resolver.zone_source import ZoneSource
-from netagent.slices import Pieces
 from netdns import constants
 from netdns.errors import FormatError
 from netdns.message import message_untrusted
 from netdns.name import from_text
 from netdns.source import Answer, Found, Name, NoData
+from netgossip.slices import Slices
 
 _ROWS_PER_SLICE: Final = 64
 
@@ -73,7 +73,7 @@ def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer
     return ResolverAnswer(message.flags & 0xF, data, bool(message.flags & constants.TC))
 
 
-def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Pieces[ZoneSource]:
+def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Slices[ZoneSource]:
     """Return the resolver's source over this view."""
     source = ZoneSource()
     rows = every_row(view, sandboxes, domain)

@@ -24,7 +24,7 @@ from netagent.model.records import (
 )
 from netagent.registry.cluster_overview import Gap, GapReason
 from netagent.registry.view import RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from netagent.control.schema import SCHEMA
 from netagent.control.watch import ITEMS_A_PART, changes, writing, writing_one
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 ITEMS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(
     lambda values: [{"id": key, "value": value} for key, value in values.items()]

@@ -40,7 +40,7 @@ from netagent.datapath.state import (
     LinkKind,
     Tunnel,
 )
-from netagent.slices import Pieces
+from netgossip.slices import Slices
 
 ENDPOINTS = 5_000
 MOST_A_PIECE = 256
@@ -73,7 +73,7 @@ def state_of(bridge: str = "na-1", tunnel: str = "nx-1") -> KernelState:
     )
 
 
-def counted(pieces: Pieces[object]) -> tuple[int, object]:
+def counted(pieces: Slices[object]) -> tuple[int, object]:
     """How often it could stop, and the result."""
     stops = 0
     while True:

@@ -15,7 +15,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.registry.view import RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 CLUSTER = ClusterId("c1" * 16)

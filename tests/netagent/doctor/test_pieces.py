@@ -13,23 +13,23 @@ from netagent.doctor.checks.expected_objects import intended_state, owners
 from netagent.doctor.checks.kernel_drift import KernelTable, State, differences
 from netagent.doctor.checks.resolver_checks import source_of
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.slices import Pieces, T
+from netgossip.slices import Slices, T
 
 SUBNETS = ("10.2.0.0/16", "fd00:2::/64")
 ENDPOINTS = 10_000
 LOST = 2_000
 """Neighbours. With a whole table goes its device, which is one difference."""
-PIECE_S = 0.02
+LONGEST_S = 0.02
 """Of CPU, so that a busy machine makes no difference; collections of garbage are netagent.memory's affair."""
 
 
-def timed(make: Callable[[], Pieces[T]]) -> tuple[T, float]:
+def timed(make: Callable[[], Slices[T]]) -> tuple[T, float]:
     """The result, and the seconds of CPU of the longest piece: of three times the best, as what comes from elsewhere
     (a page that is fetched, a virtual machine that waits) only adds."""
     return min((timed_once(make()) for _ in range(3)), key=lambda found: found[1])
 
 
-def timed_once(pieces: Pieces[T]) -> tuple[T, float]:
+def timed_once(pieces: Slices[T]) -> tuple[T, float]:
     longest = 0.0
     gc.collect()
     gc.disable()
@@ -55,7 +55,7 @@ def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
         world.put(H2, endpoint(number, N2, addresses=addresses, mac=f"02:00:00:01:{high:02x}:{low:02x}"))
     desired, longest_s = timed(lambda: intended_state(world.view, world.rows.values(), situation))
     assert len(desired.selves) > ENDPOINTS
-    assert longest_s < PIECE_S
+    assert longest_s < LONGEST_S
     lost = set(list(desired.neighbours)[:LOST])
     observed = replace(
         desired,
@@ -64,11 +64,11 @@ def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
     found, longest_s = timed(lambda: differences(desired, observed))
     assert [one.state for one in found if one.part is KernelTable.NEIGHBOUR] == [State.MISSING] * LOST
     assert len(found) == LOST
-    assert longest_s < PIECE_S
+    assert longest_s < LONGEST_S
     whose, longest_s = timed(lambda: owners(world.view))
     assert len(whose) > ENDPOINTS
-    assert longest_s < PIECE_S
+    assert longest_s < LONGEST_S
     box = Sandbox(sandbox_id=SandboxId("4:7"), networks=tuple(world.view.networks))
     source, longest_s = timed(lambda: source_of(world.view, [box], "mesh.internal"))
     assert len(source.rows) > ENDPOINTS
-    assert longest_s < PIECE_S
+    assert longest_s < LONGEST_S

@@ -20,7 +20,7 @@ from netagent.journal.journal import Journal
 from netagent.model.records import ForgetRecord
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.projection.datapath_input import network_inputs
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 WEB = AttachRequest(target="netns:web", network="app")
 

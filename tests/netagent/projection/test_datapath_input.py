@@ -9,7 +9,7 @@ from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord, HostAddressRecord
 from netagent.projection.datapath_input import network_inputs, path_targets, probe_input, probe_targets
 from netagent.registry.view import RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 ROW = local_row("e" * 32, N1, addresses=("10.1.0.2", "fd00:1::2"), mac="02::1")

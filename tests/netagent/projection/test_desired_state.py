@@ -26,7 +26,7 @@ from netagent.projection.firewall_input import InputCache, firewall_input
 from netagent.registry.changelog import MAX_STEPS
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import AgentState, RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 CLUSTER = ClusterId("c1" * 16)

@@ -34,7 +34,7 @@ from netagent.registry.record_codec import RecordError, Unknown, decode_untruste
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netagent.resolver.zone import ZoneBuilder, whole_table
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Version
 
 CLUSTER = ClusterId("c1" * 16)

@@ -7,7 +7,7 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 
 def made_by(project, **labels):

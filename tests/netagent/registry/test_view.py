@@ -26,7 +26,7 @@ from fakes.registry import (
 from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
 
 

@@ -12,7 +12,7 @@ from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import explain
 from netagent.resolver.name_table import RowKind
 from netagent.resolver.zone import ZoneBuilder, whole_table
-from netagent.slices import at_once
+from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 C = Sandbox(sandbox_id=SandboxId("c"), networks=(N1,), links=(Link("web", "site"),))

@@ -17,7 +17,7 @@ from netagent.resolver.index import NetworkIndex
 from netagent.resolver.name_table import RowKind, changes_between
 from netagent.resolver.zone import BuiltTable, ZoneBuilder, whole_table
 from netagent.resolver.zone_source import ZoneSource
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 from netgossip.types import Member, MemberState
 
 DOMAIN = "mesh.internal"
@@ -181,7 +181,7 @@ def numbered(number: int, **fields: object) -> object:
     return endpoint(number, addresses=addresses, mac=mac, **fields)
 
 
-def counted(making: Pieces[BuiltTable]) -> tuple[int, BuiltTable]:
+def counted(making: Slices[BuiltTable]) -> tuple[int, BuiltTable]:
     """How many pieces it was made in: the measure of the work."""
     pieces = 0
     while True:

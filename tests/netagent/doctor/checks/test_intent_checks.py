@@ -28,7 +28,7 @@ from netagent.journal.rows import Reserved
 from netagent.model.publication import Publication
 from netagent.projection.firewall_input import port_forwards_of
 from netagent.registry.views import Conflict
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 SOUND = IntentFacts(
     behind="",

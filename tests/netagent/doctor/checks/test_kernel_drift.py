@@ -11,7 +11,7 @@ from fakes.registry import H1, endpoint, network
 from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, LinkKind
 from netagent.doctor.checks.kernel_drift import KernelTable, State, differences
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
-from netagent.slices import at_once
+from netgossip.slices import at_once
 
 WEB2 = endpoint(2, offset=3)
 

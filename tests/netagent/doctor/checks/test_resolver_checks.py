@@ -21,11 +21,11 @@ from netagent.doctor.checks.resolver_checks import (
 )
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.slices import at_once
 from netdns import constants
 from netdns.errors import FormatError
 from netdns.message import Reply, query_untrusted, render, render_query
 from netdns.source import Found, NoData, NoSuchName
+from netgossip.slices import at_once
 
 WEB = ResolverQuestion("web.app.mesh.internal", constants.A)
 BOX = SandboxId("box")
