@@ -64,6 +64,7 @@ from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import Identity
 from netgossip.slice_runner import turn
+from netgossip.slices import at_once
 from netgossip.types import EntriesChanged
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def state_of(count: int) -> KernelState:
         for four, six, mac in [offset_of(number)]
     )
     network = NetworkInput(network_id=NetworkId("0a" * 16), vni=90, mtu_bytes=1400, remotes=remotes)
-    return desired_state([network], None, underlay=ADDRESS, vxlan_port=4798, cluster_id=ClusterId("c1" * 16))
+    return at_once(
+        desired_state([network], None, underlay=ADDRESS, vxlan_port=4798, cluster_id=ClusterId("c1" * 16))
+    )
 
 
 async def measure_reconciler(count: int) -> float:
@@ -132,7 +135,7 @@ def measure_batches(count: int, folder: Path) -> float:
     run("ip link set nx-90 master na-90")
     run("ip link set na-90 up")
     run("ip link set nx-90 up")
-    operations = plan(state, KernelState(devices=state.devices))
+    operations = at_once(plan(state, KernelState(devices=state.devices)))
     lines = [render(one) for one in operations if isinstance(one, EntryOperation)]
     took_s = 0.0
     for program in ("bridge", "ip"):

@@ -17,7 +17,7 @@ import trio
 from netagent import __version__
 from netagent.commands.examine import diagnose
 from netagent.commands.explain_facts import endpoint_with, explain_endpoints, explain_host, explain_network
-from netagent.commands.inspect import inspect_noted, inspecting, is_called
+from netagent.commands.inspect import inspect_noted, inspect_thing, is_called
 from netagent.commands.lookup import look_up, look_up_elsewhere, with_name_servers
 from netagent.commands.missing_networks import not_known, notices
 from netagent.commands.ping import ping
@@ -292,7 +292,7 @@ class AgentCommands:
         overview = await self._overview(local=local)
         present = self._presenter(overview)
         try:
-            found = await in_slices(inspecting(present, thing, self._sight))
+            found = await in_slices(inspect_thing(present, thing, self._sight))
         except NotFoundError as error:
             row = fenced_called(self._cluster().live, thing)
             if row is not None:
@@ -472,7 +472,7 @@ def _services(
 ) -> Slices[list[schema.Service]]:
     shown = []
     for key in keys:
-        shown.append((yield from present.presenting_service(view.service(*key))))
+        shown.append((yield from present.service(view.service(*key))))
         yield
     return shown
 

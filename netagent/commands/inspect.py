@@ -20,7 +20,7 @@ SightOf = Callable[[HostId], ProbeView]
 _LOOKED_AT_PER_SLICE: Final = 512
 
 
-def inspecting(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
+def inspect_thing(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
     """Return everything known of `thing`, in slices, as there may be ten thousand endpoints. A name shared by several
     kinds means the service first, then endpoint, network, host. Raises NotFoundError, InputError."""
     view = present.view
@@ -188,7 +188,7 @@ def _service(
 ) -> Slices[schema.ServiceInspection]:
     endpoints = yield from _endpoints(present, service.endpoints)
     found: schema.ServiceInspection = {
-        **(yield from present.presenting_service(service)),
+        **(yield from present.service(service)),
         "kind": "service",
         "endpoints": endpoints,
         "warnings": [],

@@ -22,7 +22,7 @@ from netagent.model.sandbox import SandboxId
 from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.shared_names import shared_name
 from netagent.registry.view import NetworkView, RegistryView
-from netagent.resolver.explain_name import FORWARDED, HOST_VIEW, TYPES, NameExplanation, explaining
+from netagent.resolver.explain_name import FORWARDED, HOST_VIEW, TYPES, NameExplanation, explain
 from netdns import rebinding
 from netdns.errors import DnsError
 from netdns.name import from_text
@@ -133,7 +133,7 @@ async def _explained(
     internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
     try:
         return await in_slices(
-            explaining(
+            explain(
                 view,
                 sandboxes(rows.values(), internal),
                 domain=cluster.keys.domain,

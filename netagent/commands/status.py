@@ -151,7 +151,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["endpoints"] = {
         "local": len(cluster.live.rows),
         "total": len(view.endpoints),
-        "hidden": await in_slices(_counting_hidden(view)),
+        "hidden": await in_slices(_count_hidden(view)),
     }
     status["dns"] = {
         "running": bool(resolver["running"]),
@@ -180,7 +180,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         status["warnings"].append(_SLOW_RESOLVER)
 
 
-def _counting_hidden(view: RegistryView) -> Slices[int]:
+def _count_hidden(view: RegistryView) -> Slices[int]:
     hidden = 0
     for endpoint in view.endpoints.values():
         hidden += not view.is_visible(endpoint)

@@ -43,7 +43,7 @@ from netagent.control.json_fields import JsonFields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.streaming import PartsResponse, Watch, WatchResponse
-from netagent.control.watch import Items, watch, writing, writing_one
+from netagent.control.watch import Items, encode_list, encode_object, watch
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
 from netagent.model.request import ListFilter
 from netgossip.slice_runner import in_slices
@@ -220,7 +220,7 @@ class _Face:
         fields = JsonFields(_without(query, "why", "local"), "thing")
         thing = fields.text("thing", required=True)
         found = await self._service.inspect(thing, why=_flag(query, "why"), local=_flag(query, "local"))
-        return PartsResponse(await in_slices(writing_one(found, long="endpoints")))
+        return PartsResponse(await in_slices(encode_object(found, long="endpoints")))
 
     async def doctor(self, request: Request) -> Response:
         _query(request)
@@ -263,7 +263,7 @@ class _Face:
         items = await ordered()
         if not _flag(query, "watch"):
             warnings = await gaps() if gaps is not None else []
-            return PartsResponse(await in_slices(writing(items, warnings)))
+            return PartsResponse(await in_slices(encode_list(items, warnings)))
         if self._watchers >= MAX_WATCHERS:
             raise RefusedError(
                 f"{MAX_WATCHERS} clients are already watching this agent",

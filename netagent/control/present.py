@@ -19,7 +19,7 @@ from netagent.model.records import Health, Link, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
-from netgossip.slices import Slices, at_once, merge_sort
+from netgossip.slices import Slices, merge_sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +212,8 @@ class Presenter:
             return f"host {name} is going down"
         return f"neither the agent nor the kernel of host {name} answers"
 
-    def service(self, service: ServiceView) -> schema.Service:
-        """Render a service: all endpoints that share its name in one network."""
-        return at_once(self.presenting_service(service))
-
-    def presenting_service(self, service: ServiceView) -> Slices[schema.Service]:
-        """Render it in slices: it may have ten thousand endpoints."""
+    def service(self, service: ServiceView) -> Slices[schema.Service]:
+        """Render a service: all endpoints that share its name in one network. There may be ten thousand."""
         network_name = self.network_name(service.network_id)
         visible = unreached = 0
         reached_addresses: dict[str, tuple[int, int]] = {}

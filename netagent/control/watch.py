@@ -19,7 +19,7 @@ from netagent.control.problem import problem_of
 from netagent.control.schema import SCHEMA
 from netagent.errors import FailedError, NetagentError
 from netgossip.slice_runner import in_slices
-from netgossip.slices import Slices, at_once
+from netgossip.slices import Slices
 
 ITEMS_A_PART: Final = 100
 """Items sent at once: some 60 kB."""
@@ -31,13 +31,9 @@ Event: TypeAlias = dict[str, object]
 _log = logging.getLogger("netagent.control")
 
 
-def changes(before: Mapping[object, Mapping[str, object]], after: Items) -> list[Event]:
-    """Return the events that turn one list into the other, by the `id` of items: additions and changes first."""
-    return at_once(changing(dict(before), after))
-
-
-def changing(before: dict[object, Mapping[str, object]], after: Items) -> Slices[list[Event]]:
-    """Return events. Empties `before` on the way, because freeing ten thousand items at once also takes long."""
+def changes(before: dict[object, Mapping[str, object]], after: Items) -> Slices[list[Event]]:
+    """Return the events that turn one list into the other, by the `id` of items: additions and changes first. Empties
+    `before` on the way, because freeing ten thousand items at once also takes long."""
     events: list[Event] = []
     for item in after:
         known = before.pop(item["id"], None)
@@ -50,18 +46,18 @@ def changing(before: dict[object, Mapping[str, object]], after: Items) -> Slices
     return events
 
 
-def writing(
+def encode_list(
     items: list[Mapping[str, object]], warnings: Sequence[Mapping[str, object]] = ()
 ) -> Slices[list[bytes]]:
-    """Encode a list that is not watched, in slices, as parts of a body: ten thousand items are 6 MB, and joining
+    """Encode a list that is not watched as parts of a body: ten thousand items are 6 MB, and joining
     them also takes long. Empties the list on the way."""
     said = f'"warnings": {json.dumps(warnings)}, ' if warnings else ""
     parts = [f'{{"schema": {SCHEMA}, {said}"items": ['.encode()]
-    yield from _writing_items(items, parts)
+    yield from _encode_items(items, parts)
     return [*parts, b"]}"]
 
 
-def writing_one(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]:
+def encode_object(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]:
     """Encode one object that may contain a long list, in the field `long`, in the same way. Empties that list."""
     parts: list[bytes] = []
     before = "{"
@@ -70,14 +66,14 @@ def writing_one(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]:
         before = ", "
         if key == long and isinstance(value, list):
             parts.append(b"[")
-            yield from _writing_items(value, parts)
+            yield from _encode_items(value, parts)
             parts.append(b"]")
         else:
             parts.append(json.dumps(value).encode())
     return [*parts, b"}"]
 
 
-def _writing_items(items: list[Any], parts: list[bytes]) -> Slices[None]:
+def _encode_items(items: list[Any], parts: list[bytes]) -> Slices[None]:
     texts: list[str] = []
     items.reverse()
     while items:
@@ -104,12 +100,12 @@ async def watch(
             # Read the generation before the list: a change during the reading makes the next wait return at once.
             seen = await service.wait_changed(seen)
             items = await read()
-            events = await in_slices(changing(known, items))
+            events = await in_slices(changes(known, items))
             if is_first:
                 warnings = list(await gaps()) if gaps is not None else []
                 events.append({"event": "synced", **({"warnings": warnings} if warnings else {})})
                 is_first = False
-            for part in await in_slices(_writing_lines(events)):
+            for part in await in_slices(_encode_lines(events)):
                 await emit(part)
             known = {item["id"]: item for item in items}
             await trio.sleep(PAUSE_S)
@@ -121,7 +117,7 @@ async def watch(
         await emit(_line({"event": "ended", "problem": problem_of(failed)}))
 
 
-def _writing_lines(events: list[Event]) -> Slices[list[bytes]]:
+def _encode_lines(events: list[Event]) -> Slices[list[bytes]]:
     """Encode events as parts of a body. Empties the list on the way."""
     parts: list[bytes] = []
     lines: list[bytes] = []

@@ -134,7 +134,7 @@ class Controllers:
 
     async def _publish_names(self, known: Snapshot) -> None:
         made = await in_slices(
-            self._zones.making(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
+            self._zones.build(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
         )
         await self.resolvers.publish(made.table, made.touched)
 

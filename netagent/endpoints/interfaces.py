@@ -134,9 +134,9 @@ class Interfaces:
     async def _heed_settings(self) -> None:
         while True:
             await trio.sleep_until(tick_within(trio.current_time(), SETTINGS_S))
-            await in_slices(self._reading_settings())
+            await in_slices(self._read_settings())
 
-    def _reading_settings(self) -> Slices[None]:
+    def _read_settings(self) -> Slices[None]:
         for identity in self._turns.take(self._sandboxes.keys()):
             yield
             sandbox = self._sandboxes.get(identity)

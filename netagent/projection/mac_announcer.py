@@ -89,7 +89,7 @@ class Announcer:
             changed, self._changed = self._changed, set()
             view = self._live.view
             self._chosen.keep_only(view.networks)
-            changes = await in_slices(self._learning(view, changed))
+            changes = await in_slices(self._learn(view, changed))
             if changes:
                 with trio.move_on_after(GRACE_S):
                     await self._wait_programmed(self._live.revision)
@@ -97,7 +97,7 @@ class Announcer:
                 self._tell(record, addresses)
                 await trio.lowlevel.checkpoint()
 
-    def _learning(
+    def _learn(
         self, view: RegistryView, changed: Iterable[EndpointId]
     ) -> Slices[list[tuple[EndpointRecord, list[str]]]]:
         """Yield endpoints with those of their addresses that have another MAC now."""

@@ -130,7 +130,7 @@ class RegistryView:
         draft.set_unreached(self.unreached - {host_id})
         return self._next(draft)
 
-    def approaching(self, base: RegistryView, kept: frozenset[Scope]) -> Slices[RegistryView]:
+    def approach(self, base: RegistryView, kept: frozenset[Scope]) -> Slices[RegistryView]:
         """Approach `base` in slices: this view with the truth of `base`, except what others wrote in the scopes
         `kept`.
 

@@ -25,7 +25,7 @@ from netagent.resolver.zone_source import ZoneSource
 from netdns import constants, special
 from netdns.name import from_text, is_within, labels, to_text
 from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
-from netgossip.slices import Slices, at_once
+from netgossip.slices import Slices
 
 TYPES: Final[Mapping[str, int]] = {
     "A": constants.A,
@@ -82,7 +82,7 @@ class _NameQuestion:
     """Types of address that the name has, where it has none of `rtype`."""
 
 
-def explaining(
+def explain(
     view: RegistryView,
     sandboxes: Mapping[SandboxId, Sandbox],
     *,
@@ -135,30 +135,6 @@ def explaining(
             hidden,
             behind_runtime=behind_runtime,
         ),
-    )
-
-
-def explain(
-    view: RegistryView,
-    sandboxes: Mapping[SandboxId, Sandbox],
-    *,
-    domain: str,
-    name: str,
-    rtype: str,
-    sandbox_id: SandboxId = HOST_VIEW,
-    behind_runtime: bool = False,
-) -> NameExplanation:
-    """Do the same in one go."""
-    return at_once(
-        explaining(
-            view,
-            sandboxes,
-            domain=domain,
-            name=name,
-            rtype=rtype,
-            sandbox_id=sandbox_id,
-            behind_runtime=behind_runtime,
-        )
     )
 
 

@@ -84,7 +84,7 @@ class ZoneBuilder:
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
 
-    def making(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Slices[BuiltTable]:
+    def build(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Slices[BuiltTable]:
         """Build the table for these sandboxes. They must not change any more; the same object again is the least
         work.
 

@@ -18,7 +18,7 @@ from netgossip.records import record_log, transport
 from netgossip.records.frames import Sealer
 from netgossip.records.record_log import RecordLog
 from netgossip.records.replication import Replication
-from netgossip.records.wire import Delta, Fetch, Message, Row, Vector, decoding_untrusted, encode, encoding
+from netgossip.records.wire import Delta, Fetch, Message, Row, Vector, decode_untrusted, encode
 from netgossip.slices import ENTRIES_PER_SLICE, SORTED_PER_SLICE, Slices, WorkQueue, at_once, merge_sort
 from netgossip.types import (
     Address,
@@ -127,11 +127,11 @@ def test_encoding_and_parsing_in_slices_equals_doing_it_at_once(count: int) -> N
     ]
     for message in messages:
         assert isinstance(message, Delta | Vector | Fetch)
-        stops, body = counted(encoding(message))
+        stops, body = counted(encode(message))
         assert body == msgpack.packb(plainly(message))
         assert stops == count // ENTRIES_PER_SLICE
         assert isinstance(body, bytes)
-        stops, read = counted(decoding_untrusted(body))
+        stops, read = counted(decode_untrusted(body))
         assert read == [message]
         assert stops == count // ENTRIES_PER_SLICE
 
@@ -321,7 +321,7 @@ def test_a_scope_that_is_left_in_between_stays_empty(monkeypatch: pytest.MonkeyP
 
 
 def test_a_body_that_ends_in_nonsense_counts_for_nothing_and_stops_in_between() -> None:
-    pieces = decoding_untrusted(encode(delta_of(MANY)) + b"\xc1")
+    pieces = decode_untrusted(at_once(encode(delta_of(MANY))) + b"\xc1")
     for _ in range(MANY // ENTRIES_PER_SLICE):
         next(pieces)
     with pytest.raises(WireError, match="malformed"):

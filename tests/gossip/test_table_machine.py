@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from netgossip.records.merge import Merge
 from netgossip.records.table import Table
 from netgossip.records.wire import Delta
+from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, Log, OwnLogRaised, Version
 
 OWNER = "0a" * 16
@@ -89,7 +90,7 @@ class TableMachine(RuleBasedStateMachine):
         if delta is not None:
             reader = self.readers[receiver]
             before = live(reader)
-            result, event = reader.merge(delta, from_owner=from_owner)
+            result, event = at_once(reader.merge(delta, from_owner=from_owner))
             if result is Merge.APPLIED:
                 assert event is not None
                 told = {} if event.replaced else before
@@ -103,7 +104,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(receiver=readers)
     def tell_owner(self, receiver: str) -> None:
-        for row in self.readers[receiver].vector(CLUSTER_SCOPE):
+        for row in at_once(self.readers[receiver].vector(CLUSTER_SCOPE)):
             events = self.owner.raise_above(CLUSTER_SCOPE, row.version, row.digest)
             if events:
                 assert self.lost_a_disk, "an owner with its own past is never outrun"
@@ -134,7 +135,7 @@ class TableMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, a report to the owner and a copy from it make all equal."""
         for reader in self.readers.values():
-            for row in reader.vector(CLUSTER_SCOPE):
+            for row in at_once(reader.vector(CLUSTER_SCOPE)):
                 self.owner.raise_above(CLUSTER_SCOPE, row.version, row.digest)
         for reader in self.readers.values():
             bring_up(self.owner, reader)
@@ -153,10 +154,10 @@ def bring_up(owner: Table, reader: Table) -> None:
     """What owner and reader do about one log: a delta, and the whole log if that does not fit."""
     have = reader.version(CLUSTER_SCOPE, OWNER)
     delta = owner.delta(CLUSTER_SCOPE, OWNER, have)
-    if delta is not None and reader.merge(delta, from_owner=True)[0] is Merge.DIVERGED:
+    if delta is not None and at_once(reader.merge(delta, from_owner=True))[0] is Merge.DIVERGED:
         whole = owner.delta(CLUSTER_SCOPE, OWNER, Version(0, 0))
         assert whole is not None
-        assert reader.merge(whole, from_owner=True)[0] is Merge.APPLIED
+        assert at_once(reader.merge(whole, from_owner=True))[0] is Merge.APPLIED
 
 
 TableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -32,6 +32,7 @@ from netagent.datapath.reconcile.observe import observe
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import EndpointId, HostId, bridge_name, veth_name, vxlan_name
+from netgossip.slices import at_once
 
 pytestmark = pytest.mark.kernel
 
@@ -94,7 +95,7 @@ def test_first_packet_crosses_the_overlay(
             await wait_until(lambda: not h1.reconciler.absent_endpoints, "the endpoint is seen")
             # The kernel holds what was asked for, entry by entry.
             want = desired_of(h1, net1, probe=probe_of(H1, H2, underlays[1]))
-            assert plan(want, (await observe(h1.netlink)).state) == []
+            assert at_once(plan(want, (await observe(h1.netlink)).state)) == []
 
     trio.run(main)
 
@@ -250,7 +251,7 @@ async def wait_equal(host: Host, state: KernelState, what: str, bound_s: float =
     """The kernel holds `state` within the bound, and then still when the notifications have died down."""
 
     async def difference() -> list[object]:
-        return list(plan(state, (await observe(host.netlink)).state))
+        return list(at_once(plan(state, (await observe(host.netlink)).state)))
 
     found: list[object] = ["a look takes too long"]
     with trio.move_on_after(bound_s):
@@ -351,7 +352,9 @@ def test_a_thousand_endpoints_in_one_change(
         async with open_host(wire[0], "192.0.2.1") as h1:
             await program(h1, desired_of(h1, network((), remotes)))
             assert h1.reconciler.status().entries == 3000
-            assert plan(desired_of(h1, network((), remotes)), (await observe(h1.netlink)).state) == []
+            assert (
+                at_once(plan(desired_of(h1, network((), remotes)), (await observe(h1.netlink)).state)) == []
+            )
             await program(h1, desired_of(h1, network((), remotes[:10])))
             assert len((await observe(h1.netlink)).state.selves) == 10
 

@@ -32,6 +32,7 @@ from netagent.datapath.reconcile.plan import plan
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.firewall.text import FLOODS_BURST, FLOODS_PER_S
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, veth_name, vni_of, vxlan_name
+from netgossip.slices import at_once
 
 pytestmark = pytest.mark.kernel
 
@@ -198,7 +199,7 @@ def test_hosts_come_and_go_one_by_one(
                 with trio.fail_after(2):
                     while sum(host.reconciler.status().drift.values()) == drift:
                         await trio.sleep(0.02)
-                    while plan(desired_of(host, wanted), (await observe(host.netlink)).state):
+                    while at_once(plan(desired_of(host, wanted), (await observe(host.netlink)).state)):
                         await trio.sleep(0.02)
 
     trio.run(main)

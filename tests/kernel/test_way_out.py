@@ -36,6 +36,7 @@ from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
+from netgossip.slices import at_once
 
 pytestmark = pytest.mark.kernel
 
@@ -171,7 +172,7 @@ async def settings_of(namespace: Namespace) -> AsyncIterator[dict[str, Path]]:
 
 def state_of(*locals_: LocalEndpoint, internal: bool = False) -> KernelState:
     one = network(locals_, gateways=() if internal else GATEWAYS)
-    return desired_state([one], None, underlay=UNDERLAY, vxlan_port=PORT, cluster_id=CLUSTER)
+    return at_once(desired_state([one], None, underlay=UNDERLAY, vxlan_port=PORT, cluster_id=CLUSTER))
 
 
 def firewall_of(*locals_: LocalEndpoint, internal: bool = False) -> FirewallInput:
@@ -524,7 +525,9 @@ def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
         four, six = own[number]
         cidrs = ("10.66.0.1/32", "fd66::1/128", f"{four}/20", f"{six}/64")
         one = network((ends[number],), remotes, gateways=cidrs)
-        return desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
+        return at_once(
+            desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
+        )
 
     def given(number: int) -> FirewallInput:
         hosted = GuardedNetwork(

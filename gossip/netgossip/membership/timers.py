@@ -160,9 +160,9 @@ class Timers:
     def dial(self, address: Address, purpose: Purpose, now: float) -> None:
         """Begin a push/pull."""
         stream = self._streams.open(address, purpose, timeout_s=self._config.stream_timeout_s, now=now)
-        self._works.begin(self.writing_members(stream, join=purpose is Purpose.JOIN))
+        self._works.begin(self.write_members(stream, join=purpose is Purpose.JOIN))
 
-    def writing_members(self, stream: GossipStream, *, join: bool) -> Slices[None]:
+    def write_members(self, stream: GossipStream, *, join: bool) -> Slices[None]:
         """Write every member on a stream, in slices; each as it is when its turn comes. The encodings are cached:
         encoding 10,000 members anew each time would take 10 ms."""
         nodes = []

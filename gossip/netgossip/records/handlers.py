@@ -37,7 +37,7 @@ from netgossip.records.wire import (
     Same,
     Vector,
 )
-from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueue
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueue, at_once
 from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
 
 PUSHES_PER_SLICE: Final = 32
@@ -123,7 +123,7 @@ class MessageHandlers:
 
     def _handling_stream(self, arrived: list[Arrived], now: float) -> Slices[None]:
         for one in arrived:
-            received = yield from self._transport.reading(one, now)
+            received = yield from self._transport.parse(one, now)
             yield from self._handling(received, now)
             self._transport.finish(one)
             yield
@@ -162,7 +162,7 @@ class MessageHandlers:
             return
         # A frame that is not of the owner's present start may be a recording, and does not correct what we hold.
         from_owner = sender == delta.owner and item.fresh
-        result, event = yield from self._table.merging(delta, from_owner=from_owner)
+        result, event = yield from self._table.merge(delta, from_owner=from_owner)
         self._counts[f"deltas_{result.value}"] += 1
         if event is not None:
             self._events.append(event)
@@ -188,13 +188,15 @@ class MessageHandlers:
             held = NO_VERSION
         if sender == delta.owner:
             holding = self._table.holds(delta.scope)
-            self._transport.send(
-                sender, DeltaAck(delta.scope, holding, held, self._table.own_version(delta.scope))
+            at_once(
+                self._transport.send(
+                    sender, DeltaAck(delta.scope, holding, held, self._table.own_version(delta.scope))
+                )
             )
             if self._table.concerns(delta.scope) and self._transport.knows(sender):
                 self._dissemination.note(sender, delta.scope, own=delta.version)
         elif result in (Merge.GAP, Merge.DIVERGED):
-            self._transport.send(sender, Fetch(delta.scope, ((delta.owner, held),)))
+            at_once(self._transport.send(sender, Fetch(delta.scope, ((delta.owner, held),))))
 
     def _taking_ack(self, sender: NodeId, ack: DeltaAck, now: float) -> Slices[None]:
         # Also for a scope that we know nothing of: we may have been in it after the backup that we were restored
@@ -223,13 +225,13 @@ class MessageHandlers:
         if self._anti_entropy.pull_of(scope, now) is not None:
             return  # the peer asks again; by then we may have what it has, and it need not send us its logs
         if holding and digest.fingerprint == self._table.fingerprint(scope):
-            self._transport.send(sender, Same(scope, digest.fingerprint))
+            yield from self._transport.send(sender, Same(scope, digest.fingerprint))
         else:
-            rows = yield from self._table.listing(scope)
-            yield from self._transport.sending(sender, Vector(scope, self._table.holds(scope), rows))
+            rows = yield from self._table.vector(scope)
+            yield from self._transport.send(sender, Vector(scope, self._table.holds(scope), rows))
             if self._anti_entropy.is_awaited(scope) and self._anti_entropy.ask_again(scope, sender):
                 # When we asked the peer, it may not have known us yet.
-                self._transport.send(sender, Digest(scope, self._table.fingerprint(scope)))
+                yield from self._transport.send(sender, Digest(scope, self._table.fingerprint(scope)))
 
     def _on_same(self, sender: NodeId, same: Same, now: float) -> None:
         scope = same.scope
@@ -352,7 +354,7 @@ class MessageHandlers:
         elif len(wanted) > LOGS_AT_ONCE:
             self._anti_entropy.begin_pull(scope, peer, found.targets, now)
         if wanted:
-            yield from self._transport.sending(peer, Fetch(scope, tuple(wanted.items())))
+            yield from self._transport.send(peer, Fetch(scope, tuple(wanted.items())))
 
     def _remind(self, sender: NodeId, scope: Scope, own: Version) -> bool:
         """If a peer that takes no part holds less of its own log than we do, it was restored from a backup: send it
@@ -361,7 +363,7 @@ class MessageHandlers:
         if held <= own:
             return False
         ours = self._table.own_version(scope)
-        self._transport.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours))
+        at_once(self._transport.send(sender, DeltaAck(scope, self._table.holds(scope), held, ours)))
         return True
 
     def _relaying(
@@ -431,7 +433,7 @@ class MessageHandlers:
             if delta is not None:
                 if owner == self._node_id:
                     self._dissemination.sent(peer, scope, since, delta.version, now)
-                yield from self._transport.sending(peer, delta)
+                yield from self._transport.send(peer, delta)
                 self._counts["deltas_sent"] += 1
                 written = max(len(delta.entries), 1)
         self._written += written

@@ -87,8 +87,8 @@ class RecordLog:
         if entry.value is None:
             self._tombstones[entry.key] = entry.version.sequence
 
-    def putting(self, entries: Sequence[Entry]) -> Slices[None]:
-        """Put many entries, in slices."""
+    def put_all(self, entries: Sequence[Entry]) -> Slices[None]:
+        """Put many entries."""
         for number, entry in enumerate(entries, 1):
             self.put(entry)
             if number % ENTRIES_PER_SLICE == 0:

@@ -28,7 +28,7 @@ from netgossip.records.requests import Requests
 from netgossip.records.table import Table
 from netgossip.records.transport import RecordTransport
 from netgossip.records.wire import Digest
-from netgossip.slices import WorkQueue
+from netgossip.slices import WorkQueue, at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -96,7 +96,9 @@ class Replication:
         )
         self._dissemination = Dissemination(config=config)
         self._anti_entropy = AntiEntropy(config=config, rng=rng)
-        self._requests = Requests(rng=rng, send=self._transport.send)
+        self._requests = Requests(
+            rng=rng, send=lambda peer, message: at_once(self._transport.send(peer, message))
+        )
         self._peers = Peers(node_id)
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
@@ -143,7 +145,7 @@ class Replication:
         for peer, scope in self._anti_entropy.take_due(
             now, self._peers.live_in, self._dissemination.resend_s
         ):
-            self._transport.send(peer, Digest(scope, self._table.fingerprint(scope)))
+            at_once(self._transport.send(peer, Digest(scope, self._table.fingerprint(scope))))
         self._events += self._requests.handle_deadline(now, self._dissemination.resend_s)
         self._handlers.look_for_synced(now)
 

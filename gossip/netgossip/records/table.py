@@ -43,7 +43,7 @@ from netgossip.records.merge import (
 )
 from netgossip.records.record_log import ENTRY_BYTES, MODULUS, RecordLog
 from netgossip.records.wire import ENTRIES_LIMIT, KEY_LIMIT_BYTES, NO_VERSION, VALUE_LIMIT_BYTES, Delta, Row
-from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -145,13 +145,9 @@ class Table:
         """Equal on two nodes exactly when their vectors are."""
         return self._fingerprints.get(scope, 0)
 
-    def vector(self, scope: Scope) -> tuple[Row, ...]:
-        """Version and digest of every log of the scope."""
-        return at_once(self.listing(scope))
-
-    def listing(self, scope: Scope) -> Slices[tuple[Row, ...]]:
-        """Build the vector in slices, each row as its log is when its turn comes: what we hold never becomes less
-        than that, except for logs that are dropped."""
+    def vector(self, scope: Scope) -> Slices[tuple[Row, ...]]:
+        """Version and digest of every log of the scope, each as its log is when its turn comes: what we hold never
+        becomes less than that, except for logs that are dropped."""
         rows = []
         for number, owner in enumerate(self.owners(scope), 1):
             log = self._logs.get(scope, {}).get(owner)
@@ -388,17 +384,14 @@ class Table:
                 if len(self._dropped) > DROPPED_LIMIT:
                     del self._dropped[next(iter(self._dropped))]
 
-    def merge(self, delta: Delta, *, from_owner: bool) -> tuple[Merge, EntriesChanged | None]:
-        """Apply a delta of another owner's log, if it advances ours (merge.py)."""
-        return at_once(self.merging(delta, from_owner=from_owner))
-
-    def merging(self, delta: Delta, *, from_owner: bool) -> Slices[tuple[Merge, EntriesChanged | None]]:
-        """Merge in slices. Readers never see a part: a long delta is prepared beside the table, and put there as a
-        whole if it still fits by then. So it has the effect that `merge` would have at its last slice."""
+    def merge(self, delta: Delta, *, from_owner: bool) -> Slices[tuple[Merge, EntriesChanged | None]]:
+        """Apply a delta of another owner's log, if it advances ours (merge.py). Readers never see a part: a long
+        delta is prepared beside the table, and put there as a whole if it still fits by then. So its effect is that
+        of a merge in one go at the time of the last slice."""
         if delta.base == 0:
             log = RecordLog(delta.epoch, self._hash_key)
             if (useless := self._useless(delta, from_owner=from_owner)) is None:
-                yield from log.putting(delta.entries)
+                yield from log.put_all(delta.entries)
                 log.head, log.collected = delta.head, delta.collected
                 useless = self._useless(delta, from_owner=from_owner)
             return (useless, None) if useless is not None else self._replace(delta, log)
@@ -411,7 +404,7 @@ class Table:
             if len(fresh) <= ENTRIES_PER_SLICE:
                 return self._extend(held, delta, fresh)
             log = held.copy()
-            yield from log.putting(fresh)
+            yield from log.put_all(fresh)
             if self._logs.get(delta.scope, {}).get(delta.owner) is held and held.head == head:
                 return self._supersede(log, delta, fresh)
         return useless, None

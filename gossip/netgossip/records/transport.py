@@ -46,9 +46,7 @@ from netgossip.records.wire import (
     Vector,
     Welcome,
     decode_untrusted,
-    decoding_untrusted,
     encode,
-    encoding,
 )
 from netgossip.slices import Slices, WorkQueue, at_once
 from netgossip.types import (
@@ -211,18 +209,14 @@ class RecordTransport:
         peer = self._peers.get(node_id)
         return peer is not None and (peer.stream is not None or peer.being_written > 0)
 
-    def send(self, node_id: NodeId, message: Message) -> None:
+    def send(self, node_id: NodeId, message: Message) -> Slices[None]:
         """Queue a message; nothing is sent to unknown peers."""
-        at_once(self.sending(node_id, message))
-
-    def sending(self, node_id: NodeId, message: Message) -> Slices[None]:
-        """Queue a message, encoding it in slices."""
         peer = self._peers.get(node_id)
         if peer is None:
             return
         peer.being_written += 1
         try:
-            encoded = yield from encoding(message)
+            encoded = yield from encode(message)
         finally:
             peer.being_written -= 1
         if self._peers.get(node_id) is peer:
@@ -257,7 +251,7 @@ class RecordTransport:
             if header.sender not in self._peers:
                 self._note_unknown(header.sender)
             opened = self._opener.open_untrusted(header, payload)
-            messages = decode_untrusted(opened.body)
+            messages = at_once(decode_untrusted(opened.body))
         except WireError as error:
             count_refusal(self.counts, error)
             return []
@@ -280,7 +274,7 @@ class RecordTransport:
             match message:
                 case Hello(nonce):
                     if fresh or self._handshakes.may_answer(opened.sender, now, is_hello=True):
-                        self.send(opened.sender, Welcome(nonce, self._assembles))
+                        at_once(self.send(opened.sender, Welcome(nonce, self._assembles)))
                     else:
                         self.counts["unanswered"] += 1
                 case Welcome(nonce, assembles):
@@ -309,7 +303,7 @@ class RecordTransport:
             whole = self._assembly.add(opened.sender, opened.epoch, part, now)
             if whole is None:
                 return []
-            messages = decode_untrusted(whole)
+            messages = at_once(decode_untrusted(whole))
             if not all(isinstance(message, IN_PARTS) for message in messages):
                 raise WireError("in parts what never is")
         except WireError as error:
@@ -324,15 +318,15 @@ class RecordTransport:
         self._accepted.accept(stream_id, address, now)
 
     def handle_stream_data(self, stream_id: StreamId, data: bytes, now: float) -> list[Arrived]:
-        """Return what these bytes complete: parse each with `reading`, and call `finish` when it was processed. A
+        """Return what these bytes complete: parse each with `parse`, and call `finish` when it was processed. A
         stream that is refused is closed and counted."""
         self._now = now
         return self._accepted.receive(stream_id, data, now)
 
-    def reading(self, arrived: Arrived, now: float) -> Slices[list[Received]]:
+    def parse(self, arrived: Arrived, now: float) -> Slices[list[Received]]:
         """Parse the messages in it. If they are invalid, the stream is refused."""
         try:
-            messages = yield from decoding_untrusted(arrived.body)
+            messages = yield from decode_untrusted(arrived.body)
         except WireError as error:
             self._accepted.refuse(arrived.stream_id, error)
             return []
@@ -359,7 +353,7 @@ class RecordTransport:
         """Repeat Hellos, and end streams that are silent for too long."""
         self._now = now
         for node_id, nonce in self._handshakes.take_due(now):
-            self._peers[node_id].outbox.insert(0, (encode(Hello(nonce)), False))
+            self._peers[node_id].outbox.insert(0, (at_once(encode(Hello(nonce))), False))
             self._ready[node_id] = None
         self._accepted.handle_deadline(now)
         self._assembly.handle_deadline(now)
@@ -422,7 +416,7 @@ class RecordTransport:
         if parts:
             self._messages_cut += 1
             self.counts["messages_in_parts"] += 1
-        return [encode(part) for part in parts]
+        return [at_once(encode(part)) for part in parts]
 
     def _datagram(self, node_id: NodeId, peer: _PeerChannel, body: bytes) -> Datagram:
         return Datagram(Channel.RECORD, peer.address, self._sealer.seal(node_id, body))
@@ -442,10 +436,10 @@ class RecordTransport:
         self._dialled[stream_id] = _Dialled(node_id, self._now + patience_s)
         self._commands.append(StreamOpen(stream_id, Channel.RECORD, peer.address))
         backlog, peer.backlog, peer.backlog_bytes = peer.backlog, [], 0
-        self._works.begin(self._sealing(stream_id, node_id, backlog))
+        self._works.begin(self._seal_all(stream_id, node_id, backlog))
         self.counts["streams_dialled"] += 1
 
-    def _sealing(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Slices[None]:
+    def _seal_all(self, stream_id: StreamId, node_id: NodeId, backlog: list[bytes]) -> Slices[None]:
         """Seal all that one stream carries, as long as it is open."""
         frames = 0
         for number, message in enumerate(backlog, 1):

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from netgossip.errors import WireError
-from netgossip.slices import ENTRIES_PER_SLICE, Slices, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, Slices
 from netgossip.types import Entry, NodeId, Scope, Version
 
 COUNTER_LIMIT: Final = 1 << 63
@@ -180,13 +180,8 @@ TIMELESS: Final = (Hello, Delta, Digest)
 _Field: TypeAlias = int | bytes | bool | None
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message) -> Slices[bytes]:
     """Encode one message."""
-    return at_once(encoding(message))
-
-
-def encoding(message: Message) -> Slices[bytes]:
-    """Encode one message in slices."""
     head = _head(message)
     if not isinstance(message, Delta | Vector | Fetch):
         return bytes(msgpack.packb(head))
@@ -248,13 +243,8 @@ def _digest(value: int) -> bytes:
     return value.to_bytes(DIGEST_BYTES, "big")
 
 
-def decode_untrusted(body: bytes | bytearray) -> list[Message]:
+def decode_untrusted(body: bytes | bytearray) -> Slices[list[Message]]:
     """Return all known messages of a body, in order. Raises WireError; then nothing of the body counts."""
-    return at_once(decoding_untrusted(body))
-
-
-def decoding_untrusted(body: bytes | bytearray) -> Slices[list[Message]]:
-    """Decode a body in slices."""
     reader = _Reader(body)
     messages: list[Message] = []
     try:
@@ -264,7 +254,7 @@ def decoding_untrusted(body: bytes | bytearray) -> Slices[list[Message]]:
                 messages.append(_PARSERS[kind](reader))
             elif kind in _LONG_PARSERS:
                 messages.append((yield from _LONG_PARSERS[kind](reader)))
-            yield from reader.finishing()
+            yield from reader.finish()
     except (msgpack.UnpackException, ValueError, TypeError, OverflowError) as error:
         raise WireError(f"malformed message: {error}") from None
     return messages
@@ -296,7 +286,7 @@ class _Reader:
         self._left = self._unpacker.read_array_header()
         return True
 
-    def finishing(self) -> Slices[None]:
+    def finish(self) -> Slices[None]:
         """Skip the positions that we do not know."""
         if self._left > self._size:
             raise WireError("more positions than bytes")

@@ -33,7 +33,6 @@ from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
 from netagent.periodic import Turns, tick_within
-from netgossip.slices import Slices, at_once
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
@@ -157,7 +156,7 @@ class BridgeNfBypass:
         while True:
             self._woken = trio.Event()
             if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
-                await trio.to_thread.run_sync(self.look if is_timers else self.look_at_new)
+                await trio.to_thread.run_sync(partial(self.look, only_new=not is_timers))
             with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)) as scope:
                 await self._woken.wait()
             is_timers = scope.cancelled_caught
@@ -168,20 +167,13 @@ class BridgeNfBypass:
             self._woken.set()
         self._ports = ports
 
-    def look(self) -> None:
+    def look(self, *, only_new: bool = False) -> None:
         """Read the settings, and check the ports whose turn it is, once; blocks. Checks all ports if the settings
-        have changed, or the last look found damage."""
-        at_once(self._looking())
-
-    def look_at_new(self) -> None:
-        """Do the same only for ports that were not handled yet: a host may have thousands of others."""
-        at_once(self._looking(only_new=True))
-
-    def _looking(self, *, only_new: bool = False) -> Slices[None]:
+        have changed, or the last look found damage. `only_new`: check only ports that were not handled yet, because a
+        host may have thousands of others."""
         was_wanted = self._is_wanted
         if self._within(self._ask) is not was_wanted:
             self._done.clear()
-        yield
         ports = dict(self._ports)
         self._done &= ports.keys()
         if self._is_wanted and not only_new:
@@ -193,22 +185,25 @@ class BridgeNfBypass:
             self._trouble = ""
             # While it is off, ports that were handled need no check: only this agent attaches these programs.
             ports = {index: name for index, name in ports.items() if index not in self._done}
-        yield from self._seeing_to(ports)
+        self._handle(ports)
 
     def _ask(self) -> bool:
         self._is_wanted = is_wanted()
         return self._is_wanted
 
-    def _seeing_to(self, ports: Ports) -> Slices[None]:
+    def _handle(self, ports: Ports) -> None:
         lost: list[Damage] = []
         try:
-            yield from self._bringing(ports, lost) if self._is_wanted else self._removing(ports)
+            if self._is_wanted:
+                lost = self._bring_all(ports)
+            else:
+                self._remove_all(ports)
         except OSError as error:
             if not self._is_wanted:  # where attaching is not possible, nothing can be attached
                 self._done |= ports.keys()
                 return
             with suppress(OSError):
-                yield from self._removing({**ports, **self._ports})
+                self._remove_all({**ports, **self._ports})
             self._done.clear()
             self._complain(error)
             return
@@ -227,19 +222,19 @@ class BridgeNfBypass:
             _log.warning("datapath: bridge netfilter can't be kept away from our bridges: %s", reason)
         self._trouble = reason
 
-    def _bringing(self, ports: Ports, lost: list[Damage]) -> Slices[None]:
-        """Attach the programs that remove the tag to all ports, then those that add it."""
+    def _bring_all(self, ports: Ports) -> list[Damage]:
+        """Attach the programs that remove the tag to all ports, then those that add it; return what was missing."""
+        lost = []
         for name in _PROGRAMS:
             for index, port in ports.items():
                 if self._within(partial(self._bring, name, index)) and index in self._done:
                     lost.append(Damage(DamageKind.TAG_REMOVED, port))
-                yield
+        return lost
 
-    def _removing(self, ports: Ports) -> Slices[None]:
+    def _remove_all(self, ports: Ports) -> None:
         for name in reversed(_PROGRAMS):
             for index in ports:
                 self._within(partial(self._remove, name, index, ()))
-                yield
 
     def _bring(self, name: str, index: int) -> bool:
         """Attach it; return whether it was missing. A program of another release is replaced."""

@@ -140,7 +140,7 @@ async def observe(
     for family in (0, AF_BRIDGE):
         request = NetlinkRequest(RTM_GETNEIGH, 0, encode(NeighbourMessage(family, 0, 0, 0, None, None, None)))
         messages += await netlink.dump(request)
-    return replace(seen, state=await in_slices(reading(messages, believed, seen)))
+    return replace(seen, state=await in_slices(read_entries(messages, believed, seen)))
 
 
 async def observe_veths(netlink: Netlink, seen: Observation, indexes: Collection[int]) -> Observation | None:
@@ -184,7 +184,7 @@ async def observe_devices(
     netlink: Netlink, known: Collection[int] = (), links: Mapping[int, ReadLink] = _NONE_READ
 ) -> Observation:
     """Read devices only, without neighbours and FDB."""
-    read = await in_slices(_reading_links(await netlink.dump(link_dump()), links))
+    read = await in_slices(_read_links(await netlink.dump(link_dump()), links))
     ours = [
         one.link
         for one in read
@@ -213,7 +213,7 @@ async def observe_devices(
     )
 
 
-def _reading_links(messages: list[NetlinkMessage], before: Mapping[int, ReadLink]) -> Slices[list[ReadLink]]:
+def _read_links(messages: list[NetlinkMessage], before: Mapping[int, ReadLink]) -> Slices[list[ReadLink]]:
     read: list[ReadLink] = []
     for number, message in enumerate(messages):
         known = before.get(int.from_bytes(message.body[4:8], NATIVE))
@@ -277,7 +277,9 @@ async def observe_entries(
     return found
 
 
-def reading(messages: list[NetlinkMessage], believed: KernelState, seen: Observation) -> Slices[KernelState]:
+def read_entries(
+    messages: list[NetlinkMessage], believed: KernelState, seen: Observation
+) -> Slices[KernelState]:
     """Return the devices in `seen` with the entries in the messages. Empties the list as it goes: freeing tens of
     thousands at once takes long."""
     unseen: dict[Table, set[tuple[str, str]]] = {table: set() for table in TABLES}

@@ -19,7 +19,7 @@ from netagent.datapath.state import (
     Table,
     assigned,
 )
-from netgossip.slices import Slices, at_once
+from netgossip.slices import Slices
 
 _ENTRIES_PER_SLICE: Final = 256
 
@@ -106,14 +106,9 @@ EntryOperation: TypeAlias = SetEntry | DeleteEntry
 Operation: TypeAlias = DeviceOperation | SetAddress | DeleteAddress | SetRoute | EntryOperation
 
 
-def after(state: KernelState, operations: Iterable[Operation]) -> KernelState:
-    """Return the state once all operations are done, as the kernel does them."""
-    return at_once(doing(state, operations))
-
-
-def doing(state: KernelState, operations: Iterable[Operation]) -> Slices[KernelState]:
-    """Do the same in slices. Costs as much as there are operations; a device that goes, is renamed or changes its
-    master costs as much as there are entries."""
+def after(state: KernelState, operations: Iterable[Operation]) -> Slices[KernelState]:
+    """Return the state once all operations are done, as the kernel does them. Costs as much as there are operations;
+    a device that goes, is renamed or changes its master costs as much as there are entries."""
     entries: dict[EntryKey, str | None] = {}
     addresses: set[AddressKey] | None = None
     for operation in operations:
@@ -121,7 +116,7 @@ def doing(state: KernelState, operations: Iterable[Operation]) -> Slices[KernelS
             case CreateDevice() | RenameDevice() | SetDevice() | DeleteDevice():
                 state = _with_addresses(state.with_entries(entries), addresses)
                 entries, addresses = {}, None
-                state = yield from _doing_to_device(state, operation)
+                state = yield from _after_device(state, operation)
                 yield
             case SetAddress(name, cidr):
                 addresses = {*(state.addresses if addresses is None else addresses), (name, cidr)}
@@ -146,46 +141,46 @@ def _with_addresses(state: KernelState, addresses: set[AddressKey] | None) -> Ke
     return state if addresses is None else replace(state, addresses=frozenset(addresses))
 
 
-def _doing_to_device(state: KernelState, operation: DeviceOperation) -> Slices[KernelState]:
+def _after_device(state: KernelState, operation: DeviceOperation) -> Slices[KernelState]:
     match operation:
         case CreateDevice(device):
             bare = replace(device, master=None, port=None, up=False)
             return replace(state, devices=assigned(state.devices, {device.name: bare}))
         case RenameDevice(name, wanted):
-            return (yield from _renaming(state, name, wanted))
+            return (yield from _after_renaming(state, name, wanted))
         case SetDevice(device, fields):
             changed = {field: getattr(device, field) for field in fields}
             present = replace(state.devices[device.name], **changed)
             if "noarp" in fields:
-                state = yield from _revising(
+                state = yield from _revised(
                     state,
                     lambda _, place, mac: None if place[0] == device.name else (place, mac),
                     tables=("neighbour",),
                 )
             if "master" in fields:  # the bridge that it leaves drops the entries behind it
-                state = yield from _revising(
+                state = yield from _revised(
                     state,
                     lambda _, place, port: None if port == device.name else (place, port),
                     tables=("master",),
                 )
             return replace(state, devices=assigned(state.devices, {device.name: present}))
         case DeleteDevice(name):
-            return (yield from _deleting(state, name))
+            return (yield from _after_deletion(state, name))
 
 
-def _deleting(state: KernelState, name: str) -> Slices[KernelState]:
+def _after_deletion(state: KernelState, name: str) -> Slices[KernelState]:
     devices = {key: _released(device, name) for key, device in state.devices.items() if key != name}
     addresses = frozenset(key for key in state.addresses if key[0] != name)
 
     def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str] | None:
         return None if place[0] == name or (table == "master" and value == name) else (place, value)
 
-    state = yield from _revising(state, revised)
+    state = yield from _revised(state, revised)
     unrouted = frozenset(key for key in state.unrouted if key[0] != name)
     return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
 
 
-def _renaming(state: KernelState, name: str, wanted: str) -> Slices[KernelState]:
+def _after_renaming(state: KernelState, name: str, wanted: str) -> Slices[KernelState]:
     new = {name: wanted}
     devices = {
         new.get(key, key): replace(
@@ -199,11 +194,11 @@ def _renaming(state: KernelState, name: str, wanted: str) -> Slices[KernelState]
     def revised(table: Table, place: _Place, value: str) -> tuple[_Place, str]:
         return (new.get(place[0], place[0]), place[1]), new.get(value, value) if table == "master" else value
 
-    state = yield from _revising(state, revised)
+    state = yield from _revised(state, revised)
     return replace(state, devices=devices, addresses=addresses, unrouted=unrouted)
 
 
-def _revising(
+def _revised(
     before: KernelState, revise: _Revise, *, tables: Iterable[Table] = TABLES
 ) -> Slices[KernelState]:
     """Apply `revise` to every entry of these tables."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from netagent.datapath.reconcile.desired import desiring
+from netagent.datapath.reconcile.desired import desired_state
 from netagent.datapath.state import KernelState
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
@@ -34,7 +34,7 @@ def intended_state(
 ) -> Slices[KernelState]:
     """Return everything that the records and this host's endpoints require of the kernel."""
     return (
-        yield from desiring(
+        yield from desired_state(
             (yield from network_inputs(view, rows, situation.underlay)),
             probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
             underlay=situation.underlay,

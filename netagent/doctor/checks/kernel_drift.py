@@ -28,7 +28,7 @@ from netagent.datapath.reconcile.operations import (
     SetRoute,
     link_of,
 )
-from netagent.datapath.reconcile.plan import planning
+from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
 from netgossip.slices import Slices
 
@@ -79,7 +79,7 @@ class Difference:
 
 def differences(desired: KernelState, observed: KernelState) -> Slices[list[Difference]]:
     """Return where the kernel differs from `desired`; empty when they agree."""
-    operations = yield from planning(desired, observed)
+    operations = yield from plan(desired, observed)
     unmade = {operation.device.name for operation in operations if isinstance(operation, CreateDevice)}
     along = Counter(link_of(one) for one in operations if not isinstance(one, CreateDevice | SetDevice))
     anew = {one.name for one in operations if isinstance(one, DeleteDevice)} & unmade

@@ -42,6 +42,7 @@ from netagent.doctor.checks.host_checks import (
 )
 from netagent.doctor.facts.foreign_rules_reader import SEARCH_PATH, foreign_chains, settings_of
 from netagent.resolver.protocol import SOCKET_NAME
+from netgossip.slices import at_once
 
 _PROGRAMS: Final = ("nft", "ip", "bridge", "nsenter")
 _SETTINGS: Final = (
@@ -284,7 +285,7 @@ _TRIAL: Final = KernelState(
 
 
 async def _try_datapath(netlink: Netlink) -> dict[str, str]:
-    operations = plan(_TRIAL, KernelState())
+    operations = at_once(plan(_TRIAL, KernelState()))
     tried = dict.fromkeys(("bridge", "vxlan", "veth"), "")
     for failure in await apply(netlink, operations, names_after(operations, {})):
         feature = "vxlan" if device_of(failure.operation) == "nx-1" else "bridge"

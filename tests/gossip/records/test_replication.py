@@ -31,6 +31,7 @@ from netgossip.records.wire import (
     decode_untrusted,
     encode,
 )
+from netgossip.slices import at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -131,7 +132,7 @@ class Insider:
         self.sealer = Sealer(node_id=node_id, epoch=1, keyring=Keyring([bytes(32)]), label=LABEL)
 
     def tell(self, target: Replication, *messages: Message, recipient: str = A) -> None:
-        frame = self.sealer.seal(recipient, b"".join(map(encode, messages)))
+        frame = self.sealer.seal(recipient, b"".join(at_once(encode(one)) for one in messages))
         target.handle_datagram(frame, ADDRESSES[self.node_id], 0.0)
 
     def enter(self, target: Replication) -> None:
@@ -150,7 +151,7 @@ class Insider:
         for datagram in target.drain().datagrams:
             if datagram.destination == ADDRESSES[self.node_id]:
                 header = parse_header_untrusted(datagram.payload)
-                messages += decode_untrusted(opener.open_untrusted(header, datagram.payload).body)
+                messages += at_once(decode_untrusted(opener.open_untrusted(header, datagram.payload).body))
         return messages
 
 
@@ -172,7 +173,7 @@ def test_answers_go_to_the_member_never_to_where_a_datagram_came_from() -> None:
     target = replication(A, B)
     target.handle_deadline(0.0)
     target.drain()
-    frame = Insider().sealer.seal(A, encode(Digest(CLUSTER_SCOPE, 5)))
+    frame = Insider().sealer.seal(A, at_once(encode(Digest(CLUSTER_SCOPE, 5))))
     target.handle_datagram(frame, ("203.0.113.66", 53), 0.0)
     assert {d.destination for d in target.drain().datagrams} == {ADDRESSES[B]}
 
@@ -458,7 +459,7 @@ def test_recordings_of_a_former_start_are_answered_once_a_second() -> None:
     delta = a._table.delta(CLUSTER_SCOPE, A, NO_VERSION)
     assert delta is not None
     kinds: list[Message] = [Digest(CLUSTER_SCOPE, 1), Hello(bytes(NONCE_BYTES)), delta]
-    recordings = [old.seal(B, encode(message)) for message in kinds]
+    recordings = [old.seal(B, at_once(encode(message))) for message in kinds]
     b.drain()
     answers: list[int] = []
     for number in range(1000):

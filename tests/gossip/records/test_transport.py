@@ -82,7 +82,7 @@ class Carrying(RecordTransport):
     def hear_stream(self, stream_id: StreamId, data: bytes) -> list[Message]:
         heard = []
         for arrived in self.handle_stream_data(stream_id, data, 0.0):
-            heard += [item.message for item in at_once(self.reading(arrived, 0.0))]
+            heard += [item.message for item in at_once(self.parse(arrived, 0.0))]
             self.finish(arrived)
         return heard
 
@@ -134,15 +134,15 @@ def test_the_first_contact_proves_both_starts() -> None:
     pump(a, b)
     assert a.take_admitted() == [B]
     assert b.take_admitted() == [A]
-    a.send(B, Request(1, b"?"))
+    at_once(a.send(B, Request(1, b"?")))
     assert pump(a, b) == [Request(1, b"?")]
 
 
 def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not() -> None:
     a, b = transport(A), transport(B)
     digest = Digest(CLUSTER_SCOPE, 1)
-    a.send(B, digest)
-    a.send(B, Request(1, b"?"))
+    at_once(a.send(B, digest))
+    at_once(a.send(B, Request(1, b"?")))
     (datagram,) = a.drain()[0]
     received = b.handle_datagram(datagram.payload, 0.0)
     assert [item.message for item in received] == [digest]
@@ -153,12 +153,12 @@ def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
     a, b, old = transport(A, epoch=2), transport(B), transport(A, epoch=1)
     b.begin_handshake(A, 0.0)
     pump(a, b)
-    old.send(B, Request(1, b"?"))
+    at_once(old.send(B, Request(1, b"?")))
     (datagram,) = old.drain()[0]
     assert b.handle_datagram(datagram.payload, 0.0) == []
     assert (b.counts["early"], b.counts["refused_unproven"]) == (0, 1)
     a = transport(A, epoch=3)
-    a.send(B, Request(1, b"?"))
+    at_once(a.send(B, Request(1, b"?")))
     (datagram,) = a.drain()[0]
     assert b.handle_datagram(datagram.payload, 0.0) == []
     assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 1), "a newer start may prove itself yet"
@@ -184,7 +184,7 @@ def test_a_new_start_gets_a_hello_and_is_admitted_by_itself() -> None:
     pump(a, b)
     b.take_admitted()
     a = transport(A, epoch=2)
-    a.send(B, Digest(CLUSTER_SCOPE, 1))
+    at_once(a.send(B, Digest(CLUSTER_SCOPE, 1)))
     pump(a, b)
     pump(a, b, HELLO_HEARD_S)
     assert b.take_admitted() == [A]
@@ -194,7 +194,7 @@ def test_a_replayed_request_is_refused_before_and_after_a_restart_of_the_receive
     a, b = transport(A), transport(B)
     b.begin_handshake(A, 0.0)
     pump(a, b)
-    a.send(B, Request(1, b"grant me"))
+    at_once(a.send(B, Request(1, b"grant me")))
     (recorded,) = a.drain()[0]
     assert len(b.handle_datagram(recorded.payload, 0.0)) == 1
     assert b.handle_datagram(recorded.payload, 0.0) == []
@@ -209,7 +209,7 @@ def test_a_replayed_request_is_refused_before_and_after_a_restart_of_the_receive
 def test_messages_to_one_peer_share_datagrams_and_none_is_too_large() -> None:
     a = transport(A)
     for number in range(100):
-        a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, number), Version(1, 1)))
+        at_once(a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, number), Version(1, 1))))
     datagrams, streams = a.drain()
     assert streams == []
     assert 2 <= len(datagrams) <= 5
@@ -231,7 +231,7 @@ def carry(commands: Sequence[StreamCommand], target: Carrying, stream_id: Stream
 @pytest.mark.parametrize("count", [12, 5000])
 def test_what_is_larger_than_a_datagram_takes_a_stream(count: int) -> None:
     a, b = transport(A), transport(B)
-    a.send(B, delta(count))
+    at_once(a.send(B, delta(count)))
     datagrams, commands = a.drain()
     assert datagrams == []
     assert commands[0] == StreamOpen(1, Channel.RECORD, address(B))
@@ -244,8 +244,8 @@ def test_what_is_larger_than_a_datagram_takes_a_stream(count: int) -> None:
 def test_much_at_once_takes_a_stream_and_acks_never_do() -> None:
     a = transport(A)
     for _ in range(200):
-        a.send(B, delta(1))
-    a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, 1), Version(1, 1)))
+        at_once(a.send(B, delta(1)))
+    at_once(a.send(B, DeltaAck(CLUSTER_SCOPE, True, Version(1, 1), Version(1, 1))))
     datagrams, commands = a.drain()
     assert len(datagrams) == 1
     assert isinstance(commands[0], StreamOpen)
@@ -254,7 +254,7 @@ def test_much_at_once_takes_a_stream_and_acks_never_do() -> None:
 def test_one_stream_to_a_peer_at_a_time_and_a_bounded_backlog() -> None:
     a = transport(A)
     for _ in range(30):
-        a.send(B, delta(20, 60_000))
+        at_once(a.send(B, delta(20, 60_000)))
         a.drain()
     assert a.counts["streams_dialled"] == 1
     assert a.counts["dropped_backlog"] > 0
@@ -266,7 +266,7 @@ def test_one_stream_to_a_peer_at_a_time_and_a_bounded_backlog() -> None:
 
 def test_streams_that_stand_still_end() -> None:
     a, b = transport(A), transport(B)
-    a.send(B, delta(100))
+    at_once(a.send(B, delta(100)))
     a.drain()
     b.accept_stream(7, address(A), 0.0)
     for machine, stream_id in ((a, 1), (b, 7)):
@@ -306,7 +306,7 @@ def test_any_number_of_unknown_sources_keeps_no_member_out() -> None:
     for number in range(1000):
         b.accept_stream(next(unknown_sources), (f"2001:db8::{number // 2:x}", 5), 0.0)
     b.drain()
-    a.send(B, delta(5000))
+    at_once(a.send(B, delta(5000)))
     opened, *sent = a.drain()[1]
     assert isinstance(opened, StreamOpen)
     b.accept_stream(1, address(A), 0.0)
@@ -331,7 +331,7 @@ def test_a_recorded_stream_proves_nothing_and_is_read_once() -> None:
         Fetch(CLUSTER_SCOPE, tuple((f"{n:032x}", NO_VERSION) for n in range(i, i + 400))) for i in range(9)
     ]
     for want in wants:
-        a.send(B, want)
+        at_once(a.send(B, want))
     recorded = a.drain()[1]
     assert carry(recorded, b) == wants
     b.drain()
@@ -341,7 +341,7 @@ def test_a_recorded_stream_proves_nothing_and_is_read_once() -> None:
 
 def test_a_stream_that_is_not_proven_fills_no_memory() -> None:
     a, b = transport(A), transport(B)
-    a.send(B, delta(2 * UNPROVEN_MESSAGE_BYTES // 1000, 1000))
+    at_once(a.send(B, delta(2 * UNPROVEN_MESSAGE_BYTES // 1000, 1000)))
     assert carry(a.drain()[1], b) == []
     assert b.counts["refused_message_too_large"] == 1
 
@@ -357,7 +357,7 @@ def test_messages_that_never_end_are_bounded_together(monkeypatch: pytest.Monkey
         b.set_peer(member, address(member), 0.0)
         b.begin_handshake(member, 0.0)
         pump(one, b)
-        one.send(B, delta(2000))
+        at_once(one.send(B, delta(2000)))
         opened, first, *_ = one.drain()[1]
         assert isinstance(opened, StreamOpen)
         assert isinstance(first, StreamSend)
@@ -390,8 +390,8 @@ def test_recorded_fetches_and_vectors_count_for_nothing_after_a_restart() -> Non
     b.begin_handshake(A, 0.0)
     pump(a, b)
     want, vector = Fetch(CLUSTER_SCOPE, ((A, NO_VERSION),)), Vector(CLUSTER_SCOPE, True, ())
-    a.send(B, want)
-    a.send(B, vector)
+    at_once(a.send(B, want))
+    at_once(a.send(B, vector))
     (recorded,) = a.drain()[0]
     assert [item.message for item in b.handle_datagram(recorded.payload, 0.0)] == [want, vector]
     b = transport(B, epoch=2)
@@ -405,8 +405,8 @@ def test_a_recorded_stream_of_another_sender_does_not_mix_in() -> None:
     a, b, c = transport(A), transport(B), transport(C)
     c.set_peer(B, address(B), 0.0)
     b.set_peer(C, address(C), 0.0)
-    a.send(B, delta(5000))
-    c.send(B, delta(5000))
+    at_once(a.send(B, delta(5000)))
+    at_once(c.send(B, delta(5000)))
     mixed = [*a.drain()[1][:3], *c.drain()[1][3:]]
     assert carry(list(mixed), b) == []
     assert b.counts["refused_two_senders_on_one_stream"] == 1
@@ -465,7 +465,7 @@ def test_a_peer_that_is_heard_gets_a_hello_soon_however_long_it_was_silent() -> 
         a.handle_deadline(now)
         a.drain()  # lost
     for after_s in (0.1, 0.4, 0.9):
-        b.send(A, Digest(CLUSTER_SCOPE, 1))
+        at_once(b.send(A, Digest(CLUSTER_SCOPE, 1)))
         (datagram,) = b.drain()[0]
         a.handle_datagram(datagram.payload, now + after_s)
         assert a.next_deadline() == now + 0.1 + HELLO_HEARD_S, "others do not put it off, nor hurry it"
@@ -485,7 +485,7 @@ def acquainted() -> tuple[Carrying, Carrying]:
 def test_a_message_of_a_few_datagrams_comes_whole_and_without_a_stream() -> None:
     a, b = acquainted()
     long = delta(32, 150)
-    a.send(B, long)
+    at_once(a.send(B, long))
     datagrams, commands = a.drain()
     assert commands == []
     assert 2 <= len(datagrams) <= PARTS_LIMIT
@@ -502,10 +502,10 @@ def test_a_message_of_a_few_datagrams_comes_whole_and_without_a_stream() -> None
 def test_when_a_part_is_lost_the_same_goes_over_a_stream() -> None:
     a, b = acquainted()
     long = delta(32, 150)
-    a.send(B, long)
+    at_once(a.send(B, long))
     for datagram in a.drain()[0][1:]:
         assert b.handle_datagram(datagram.payload, 0.0) == []
-    a.send(B, long)
+    at_once(a.send(B, long))
     datagrams, commands = a.drain()
     assert datagrams == []
     assert isinstance(commands[0], StreamOpen)
@@ -523,7 +523,7 @@ def test_a_release_that_knows_no_parts_gets_a_stream_and_announces_nothing() -> 
     old.begin_handshake(A, 0.0)
     pump(a, old)
     assert (a.take_admitted(), old.take_admitted()) == ([B], [A])
-    a.send(B, delta(32, 150))
+    at_once(a.send(B, delta(32, 150)))
     datagrams, commands = a.drain()
     assert datagrams == []
     assert isinstance(commands[0], StreamOpen)
@@ -531,16 +531,16 @@ def test_a_release_that_knows_no_parts_gets_a_stream_and_announces_nothing() -> 
 
 def test_nothing_goes_in_parts_while_a_stream_is_under_way() -> None:
     a, _ = acquainted()
-    a.send(B, delta(200, 150))
+    at_once(a.send(B, delta(200, 150)))
     assert isinstance(a.drain()[1][0], StreamOpen)
-    a.send(B, delta(32, 150))
+    at_once(a.send(B, delta(32, 150)))
     assert a.drain() == ([], [])
 
 
 def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
     a, b = transport(A), transport(B)
     a._peers[B].cutter.limit_bytes = ASSEMBLED_BYTES  # B's Welcome has come, and not yet A's to B
-    a.send(B, delta(32, 150))
+    at_once(a.send(B, delta(32, 150)))
     datagrams, _ = a.drain()
     assert len(datagrams) > 1
     assert [b.handle_datagram(datagram.payload, 0.0) for datagram in datagrams] == [[]] * len(datagrams)
@@ -552,7 +552,7 @@ def test_parts_of_a_start_that_has_proven_nothing_are_refused() -> None:
 def test_one_datagram_holds_one_part_that_counts() -> None:
     """Else one of 64 KiB could end thousands of messages."""
     a, b = acquainted()
-    body = b"".join(encode(Part(n, i, 2, b"\x91\x63")) for n in range(100) for i in range(2))
+    body = b"".join(at_once(encode(Part(n, i, 2, b"\x91\x63"))) for n in range(100) for i in range(2))
     frame = a._sealer.seal(B, body)
     assert b.handle_datagram(frame, 0.0) == []
     assert len(b._assembly) == 1
@@ -563,8 +563,8 @@ def test_one_datagram_holds_one_part_that_counts() -> None:
 )
 def test_only_what_may_be_long_counts_in_parts(inner: Message) -> None:
     a, b = acquainted()
-    whole = encode(inner) + encode(delta(1))
+    whole = at_once(encode(inner)) + at_once(encode(delta(1)))
     for index, data in enumerate((whole[:3], whole[3:])):
-        assert b.handle_datagram(a._sealer.seal(B, encode(Part(1, index, 2, data))), 0.0) == []
+        assert b.handle_datagram(a._sealer.seal(B, at_once(encode(Part(1, index, 2, data)))), 0.0) == []
     assert b.counts["refused_in_parts_what_never_is"] == 1
     assert b.drain() == ([], [])

@@ -9,13 +9,13 @@ import time
 import pytest
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
 
-from netagent.commands.inspect import inspecting
+from netagent.commands.inspect import inspect_thing
 from netagent.control.present import Presenter, ProbeView
 from netagent.membership.remote_networks import _with_log
 from netagent.registry.record_codec import scope_of
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
-from netagent.resolver.explain_name import explaining
+from netagent.resolver.explain_name import explain
 from netgossip.types import Log
 
 ENDPOINTS = 10_000
@@ -74,10 +74,10 @@ def test_what_was_fetched_is_put_in_place_piece_by_piece(base, told):
     view, worst_s = told
     assert len(view.endpoints) == ENDPOINTS
     assert worst_s < LONGEST_S
-    same, worst_s = longest(view.approaching(base, frozenset({scope_of(N1)})))
+    same, worst_s = longest(view.approach(base, frozenset({scope_of(N1)})))
     assert same is view
     assert worst_s < LONGEST_S
-    less, worst_s = longest(view.approaching(base, frozenset()))
+    less, worst_s = longest(view.approach(base, frozenset()))
     assert not less.endpoints
     assert worst_s < LONGEST_S
 
@@ -88,7 +88,7 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
 
     def looking():
         try:
-            return (yield from inspecting(present, thing, lambda _: ProbeView()))
+            return (yield from inspect_thing(present, thing, lambda _: ProbeView()))
         except Exception as error:
             return type(error).__name__
 
@@ -99,9 +99,7 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
 
 @pytest.mark.parametrize("name", ["web-77", "wep"])
 def test_lookup_holds_the_loop_up_for_no_long_piece(told, name):
-    found, worst_s = longest(
-        explaining(told[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1])
-    )
+    found, worst_s = longest(explain(told[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1]))
     assert found.reason
     assert worst_s < LONGEST_S
 

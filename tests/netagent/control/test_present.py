@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 
-from netagent.commands.inspect import inspecting, is_called
+from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
 from netagent.commands.missing_networks import notices
 from netagent.control.present import LocalFacts, Presenter, ProbeView
@@ -106,7 +106,7 @@ def test_each_row_says_where_it_comes_from():
     (asked,) = (e for e in world.view.endpoints.values() if e.record.name == "web2")
     shown = present.endpoint(asked)
     assert (shown["source"], shown["told_by"]) == ("asked", ["h2"])
-    service = present.service(world.view.service(N1, "web"))
+    service = at_once(present.service(world.view.service(N1, "web")))
     assert (service["source"], service["told_by"]) == ("asked", ["h2"])
 
 
@@ -165,11 +165,11 @@ def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere():
         "up",
         "h2 does not answer this host through the overlay: names lead to it only if there is no other replica",
     )
-    service = world.present().service(world.view.service(N1, "web"))
+    service = at_once(world.present().service(world.view.service(N1, "web")))
     assert (service["answering"], service["unreached"], service["endpoint_count"]) == (1, 1, 2)
     assert service["addresses"] == ["10.1.0.2", "fd00:1::2"]
     world.view = world.view.with_unreached(frozenset({H1, H2}))
-    service = world.present().service(world.view.service(N1, "web"))
+    service = at_once(world.present().service(world.view.service(N1, "web")))
     assert (service["answering"], service["unreached"]) == (2, 2)
 
 
@@ -178,7 +178,7 @@ def test_each_reason_for_being_hidden_is_told_apart():
     world.member(H2, MemberState.DEAD)
     world.view = world.view.with_host_answer(H2, False)
     assert why(world.endpoint()) == ("hidden", "neither the agent nor the kernel of host h2 answers")
-    service = world.present().service(world.view.service(N1, "web"))
+    service = at_once(world.present().service(world.view.service(N1, "web")))
     assert (service["endpoint_count"], service["answering"], service["hosts"]) == (2, 1, ["h1", "h2"])
     assert service["addresses"] == ["10.1.0.2", "fd00:1::2"]
 
@@ -248,7 +248,7 @@ def test_addresses_of_a_service_are_sorted_by_value():
     world = World()
     for number, offset in ((5, 16), (6, 10), (7, 9)):
         world.put(H2, endpoint(number, offset=offset, service="many"))
-    assert world.present().service(world.view.service(N1, "many"))["addresses"] == [
+    assert at_once(world.present().service(world.view.service(N1, "many")))["addresses"] == [
         "10.1.0.9", "10.1.0.10", "10.1.0.16", "fd00:1::9", "fd00:1::a", "fd00:1::10",
     ]  # fmt: skip
 
@@ -257,7 +257,7 @@ def test_addresses_of_a_service_are_sorted_by_value():
 
 
 def look(world, thing):
-    return at_once(inspecting(world.present(), thing, lambda host_id: ProbeView(0.25)))
+    return at_once(inspect_thing(world.present(), thing, lambda host_id: ProbeView(0.25)))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing):
     world, count = World(), 100
     for number in range(100, 100 + count):
         world.put(H2, endpoint(number, offset=number))
-    pieces, stops = inspecting(world.present(), thing, lambda host_id: ProbeView()), 0
+    pieces, stops = inspect_thing(world.present(), thing, lambda host_id: ProbeView()), 0
     while True:
         try:
             next(pieces)

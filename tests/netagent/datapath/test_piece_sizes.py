@@ -19,17 +19,17 @@ from netagent.datapath.netlink.neighbour import (
 )
 from netagent.datapath.netlink.route_socket import NetlinkMessage
 from netagent.datapath.reconcile.apply import names_after
-from netagent.datapath.reconcile.drift import Damage, DamageKind, comparing
-from netagent.datapath.reconcile.observe import Observation, reading
+from netagent.datapath.reconcile.drift import Damage, DamageKind, damages_between
+from netagent.datapath.reconcile.observe import Observation, read_entries
 from netagent.datapath.reconcile.operations import (
     DeleteDevice,
     DeviceOperation,
     Operation,
     RenameDevice,
     SetDevice,
-    doing,
+    after,
 )
-from netagent.datapath.reconcile.plan import plan, planning, planning_within
+from netagent.datapath.reconcile.plan import plan, plan_within
 from netagent.datapath.state import (
     TABLES,
     TUNNEL_PORT,
@@ -40,7 +40,7 @@ from netagent.datapath.state import (
     LinkKind,
     Tunnel,
 )
-from netgossip.slices import Slices
+from netgossip.slices import Slices, at_once
 
 ENDPOINTS = 5_000
 MOST_A_PIECE = 256
@@ -113,7 +113,7 @@ TUNNEL = WHOLE.devices["nx-1"]
     ids=["bridge deleted", "tunnel deleted", "tunnel leaves its bridge"],
 )
 def test_a_device_that_takes_its_entries_along(operation: DeviceOperation, expected: KernelState) -> None:
-    stops, result = counted(doing(WHOLE, [operation]))
+    stops, result = counted(after(WHOLE, [operation]))
     assert result == expected
     # Who leaves a bridge costs what the bridge knew, and nothing else.
     tables = 1 if isinstance(operation, SetDevice) else 3
@@ -121,7 +121,7 @@ def test_a_device_that_takes_its_entries_along(operation: DeviceOperation, expec
 
 
 def test_a_device_that_is_renamed() -> None:
-    stops, result = counted(doing(WHOLE, [RenameDevice("na-1", "na-2"), RenameDevice("nx-1", "nx-2")]))
+    stops, result = counted(after(WHOLE, [RenameDevice("na-1", "na-2"), RenameDevice("nx-1", "nx-2")]))
     expected = state_of("na-2", "nx-2")
     aliases = {name: replace(one, alias=f"{name[:2]}-1") for name, one in expected.devices.items()}
     assert result == replace(expected, devices=aliases)
@@ -129,21 +129,21 @@ def test_a_device_that_is_renamed() -> None:
 
 
 def test_a_look_that_finds_all_as_it_was() -> None:
-    stops, result = counted(comparing(WHOLE, state_of()))
+    stops, result = counted(damages_between(WHOLE, state_of()))
     assert result == []
     assert stops >= 3 * (ENDPOINTS // MOST_A_PIECE)
 
 
 def test_a_look_that_finds_one_entry_gone() -> None:
     lacking = state_of().with_entries({("self", ("nx-1", mac(7))): None})
-    stops, result = counted(comparing(WHOLE, lacking))
+    stops, result = counted(damages_between(WHOLE, lacking))
     assert result == [Damage(DamageKind.ENTRY_DELETED, f"{mac(7)} on nx-1")]
     assert stops >= 3 * (ENDPOINTS // MOST_A_PIECE)
 
 
 @pytest.mark.parametrize(("desired", "observed"), [(WHOLE, KernelState()), (KernelState(), WHOLE)])
 def test_a_plan_for_a_whole_network(desired: KernelState, observed: KernelState) -> None:
-    stops, _ = counted(planning(desired, observed))
+    stops, _ = counted(plan(desired, observed))
     assert stops >= 3 * (ENDPOINTS // MOST_A_PIECE)
 
 
@@ -184,7 +184,7 @@ SEEN = Observation(state=KernelState(devices=WHOLE.devices), names={1: "na-1", 2
 def test_a_look_that_finds_all_as_it_should_be_hands_back_the_very_tables() -> None:
     messages = messages_of(MACS, SEEN)
     count = len(messages)
-    stops, result = counted(reading(messages, MACS, SEEN))
+    stops, result = counted(read_entries(messages, MACS, SEEN))
     assert isinstance(result, KernelState)
     for table in TABLES:
         assert result.table(table) is MACS.table(table)
@@ -203,7 +203,7 @@ def test_a_look_finds_what_is_there_whatever_was_believed(believed: KernelState)
             ("flood", ("nx-1", "192.0.2.9")): "",
         }
     )
-    _, result = counted(reading(messages_of(there, SEEN), believed, SEEN))
+    _, result = counted(read_entries(messages_of(there, SEEN), believed, SEEN))
     assert result == there
 
 
@@ -211,14 +211,14 @@ def test_of_two_messages_about_one_entry_the_last_counts() -> None:
     one = KernelState(selves={("nx-1", mac(7)): "192.0.2.8"})
     other = KernelState(selves={("nx-1", mac(7)): UNDERLAY})
     for believed in (one, other, KernelState()):
-        _, result = counted(reading(messages_of(one, SEEN) + messages_of(other, SEEN), believed, SEEN))
+        _, result = counted(read_entries(messages_of(one, SEEN) + messages_of(other, SEEN), believed, SEEN))
         assert result == replace(other, devices=WHOLE.devices)
 
 
 def test_a_plan_for_many_entries_among_others() -> None:
     keys: list[EntryKey] = [("self", place) for place in WHOLE.selves]
     lacking = replace(WHOLE, selves={})
-    stops, result = counted(planning_within(WHOLE, lacking, keys))
+    stops, result = counted(plan_within(WHOLE, lacking, keys))
     assert isinstance(result, list)
     assert len(result) == ENDPOINTS
     assert stops >= ENDPOINTS // MOST_A_PIECE
@@ -233,7 +233,7 @@ def test_the_names_of_devices_cost_no_look_at_the_entries_of_a_plan() -> None:
                 self.looked_at += 1
                 yield one
 
-    operations = Watched(plan(WHOLE, KernelState()))
+    operations = Watched(at_once(plan(WHOLE, KernelState())))
     assert len(operations) > 3 * ENDPOINTS
     assert sorted(names_after(operations, {}).values()) == ["na-1", "nx-1"]
     assert operations.looked_at < 20

@@ -41,12 +41,14 @@ TABLES = ("neighbour", "master", "self", "flood")
 
 def scratch(known: Snapshot, underlay: Underlay) -> KernelState:
     """The oracle: everything from all records, by other code."""
-    return desired_state(
-        at_once(network_inputs(known.view, known.rows.values(), underlay.address)),
-        probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
-        underlay=underlay.address,
-        vxlan_port=PORT,
-        cluster_id=CLUSTER,
+    return at_once(
+        desired_state(
+            at_once(network_inputs(known.view, known.rows.values(), underlay.address)),
+            probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
+            underlay=underlay.address,
+            vxlan_port=PORT,
+            cluster_id=CLUSTER,
+        )
     )
 
 

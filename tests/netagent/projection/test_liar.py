@@ -183,18 +183,20 @@ def project(view: RegistryView) -> KernelState:
     """All that this host makes of it."""
     known = StateStore(view, {ROW.endpoint_id: ROW}).now
     made = at_once(DesiredStateBuilder(CLUSTER, vxlan_port=4799).make(known, HOME))
-    scratch = desired_state(
-        at_once(network_inputs(view, [ROW], HOME.address)),
-        probe_input(view, CLUSTER, HOME.mtu_bytes, HOME.address),
-        underlay=HOME.address,
-        vxlan_port=4799,
-        cluster_id=CLUSTER,
+    scratch = at_once(
+        desired_state(
+            at_once(network_inputs(view, [ROW], HOME.address)),
+            probe_input(view, CLUSTER, HOME.mtu_bytes, HOME.address),
+            underlay=HOME.address,
+            vxlan_port=4799,
+            cluster_id=CLUSTER,
+        )
     )
-    assert plan(made.state, scratch) == []
+    assert at_once(plan(made.state, scratch)) == []
     rules = ruleset_of(firewall_input(view, [ROW], vxlan_port=4799, limits={H2: 1300, H3: 600}))
     assert text.render(rules)
     table = whole_table(view, [BOX], "mesh.internal")
-    assert dict(at_once(ZoneBuilder("mesh.internal").making(view, {BOX.sandbox_id: BOX})).table) == table
+    assert dict(at_once(ZoneBuilder("mesh.internal").build(view, {BOX.sandbox_id: BOX})).table) == table
     for network_id, one in view.networks.items():
         space_of(one.creator, offset_count(one.record.subnets), view.grants(network_id)).check_invariants()
     path_targets(view)

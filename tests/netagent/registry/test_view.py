@@ -566,14 +566,14 @@ def test_approaching_another_view_leads_to_what_that_has(seed):
         fetched = Writer(H2)
         fetched.sequence = 1000
         mine = mine.with_entries(fetched.put(endpoint(99, N2, offset=7)))
-        mine = at_once(mine.approaching(base, frozenset({scope_of(N2)})))
+        mine = at_once(mine.approach(base, frozenset({scope_of(N2)})))
         mine.check_invariants()
         assert mine.endpoints_in(N1) == base.endpoints_in(N1)
         assert mine.endpoints_in(N3) == base.endpoints_in(N3)
         assert (mine.hosts, mine.networks, mine.refused) == (base.hosts, base.networks, base.refused)
         assert len(mine.endpoints_in(N2)) == 1
-    again = at_once(mine.approaching(base, frozenset({scope_of(N2)})))
+    again = at_once(mine.approach(base, frozenset({scope_of(N2)})))
     assert again is mine, "nothing differs"
-    alone = at_once(mine.approaching(base, frozenset()))
+    alone = at_once(mine.approach(base, frozenset()))
     assert alone.endpoints == base.endpoints
     alone.check_invariants()

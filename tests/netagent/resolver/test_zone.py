@@ -42,7 +42,7 @@ class World:
 
     def table(self, *sandboxes):
         boxes = {one.sandbox_id: one for one in sandboxes or (C,)}
-        made = at_once(self.maker.making(self.view, boxes)).table
+        made = at_once(self.maker.build(self.view, boxes)).table
         assert dict(made) == whole_table(self.view, boxes.values(), "mesh.internal")
         return made
 
@@ -51,8 +51,16 @@ class World:
 
     def explain(self, name, rtype="A", sandbox=C.sandbox_id, **options):
         asker = SandboxId(sandbox)
-        return explain(
-            self.view, {"c": C}, domain="mesh.internal", name=name, rtype=rtype, sandbox_id=asker, **options
+        return at_once(
+            explain(
+                self.view,
+                {"c": C},
+                domain="mesh.internal",
+                name=name,
+                rtype=rtype,
+                sandbox_id=asker,
+                **options,
+            )
         )
 
 

@@ -127,7 +127,7 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule(pieces=st.integers(0, 12))
     def made_in_part(self, pieces: int) -> None:
-        making = self.maker.making(self.view, self.boxes)
+        making = self.maker.build(self.view, self.boxes)
         for _ in range(pieces):
             try:
                 next(making)
@@ -138,7 +138,7 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule()
     def made(self) -> None:
-        self.check(at_once(self.maker.making(self.view, self.boxes)))
+        self.check(at_once(self.maker.build(self.view, self.boxes)))
 
     def check(self, made: BuiltTable) -> None:
         expected = whole_table(self.view, self.boxes.values(), DOMAIN)
@@ -202,7 +202,7 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = world_of(count)
-    pieces, made = counted(world.maker.making(world.view, BOX))
+    pieces, made = counted(world.maker.build(world.view, BOX))
     assert pieces >= count
     world.check(made)
     indexed = []
@@ -214,7 +214,7 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
     for record in (numbered(count), numbered(count, service="api"), numbered(count, health=Health.UNHEALTHY)):
         indexed.clear()
         world.put(f"{10:032x}", record)
-        pieces, made = counted(world.maker.making(world.view, BOX))
+        pieces, made = counted(world.maker.build(world.view, BOX))
         assert pieces == 1
         assert kinds(made) == [RowKind.ENDPOINT]
         looked_at = LookedAt(made.table)
@@ -248,14 +248,14 @@ class LookedAt(dict):
 @pytest.mark.parametrize("count", [20, 400])
 def test_a_host_that_is_hidden_costs_its_own_rows(count: int) -> None:
     world = world_of(count)
-    at_once(world.maker.making(world.view, BOX))
+    at_once(world.maker.build(world.view, BOX))
     one = f"{10:032x}"
     world.view = world.view.with_member(Member(one, ("192.0.2.10", 1), MemberState.ALIVE, 1))
-    pieces, made = counted(world.maker.making(world.view, BOX))
+    pieces, made = counted(world.maker.build(world.view, BOX))
     assert (pieces, kinds(made)) == (0, []), "its names are the same"
     for state in (MemberState.LEFT, MemberState.ALIVE):
         world.view = world.view.with_member(Member(one, ("192.0.2.10", 1), state, 2))
-        pieces, made = counted(world.maker.making(world.view, BOX))
+        pieces, made = counted(world.maker.build(world.view, BOX))
         assert pieces == count // 10
         assert kinds(made) == [RowKind.HOST, *[RowKind.ENDPOINT] * (count // 10)]
         assert dict(made.table) == whole_table(world.view, BOX.values(), DOMAIN)
@@ -263,9 +263,9 @@ def test_a_host_that_is_hidden_costs_its_own_rows(count: int) -> None:
 
 def test_who_comes_too_late_gets_the_whole_truth() -> None:
     world = world_of(5)
-    at_once(world.maker.making(world.view, BOX))
+    at_once(world.maker.build(world.view, BOX))
     for number in range(MAX_STEPS + 5):
         world.put(f"{11:032x}", numbered(1, name=f"x{number}"))
-    made = at_once(world.maker.making(world.view, BOX))
+    made = at_once(world.maker.build(world.view, BOX))
     assert made.touched is None
     assert dict(made.table) == whole_table(world.view, BOX.values(), DOMAIN)

@@ -10,6 +10,7 @@ from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import TUNNEL_PORT, KernelState, LinkKind, endpoint_of, is_ours
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId, vni_of
+from netgossip.slices import at_once
 
 CLUSTER = ClusterId("c1" * 16)
 NETWORK = NetworkId("0a" * 16)
@@ -36,7 +37,7 @@ PROBE = ProbeInput(
 
 
 def state(*networks: NetworkInput, probe: ProbeInput | None = None) -> KernelState:
-    return desired_state(networks, probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER)
+    return at_once(desired_state(networks, probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER))
 
 
 FLAGS = (
@@ -48,7 +49,7 @@ FLAGS = (
 def test_a_network_from_nothing() -> None:
     alias = f"netagent network {NETWORK} cluster {CLUSTER}"
     assert (
-        "\n".join(render(operation) for operation in plan(state(NET), KernelState()))
+        "\n".join(render(operation) for operation in at_once(plan(state(NET), KernelState(), is_sorted=True)))
         == f"""\
 ip link add na-90 address 06:d5:6c:5f:db:e8 mtu 1400 type bridge mcast_snooping 0 stp_state 0
 ip link set na-90 alias '{alias}' addrgenmode none
@@ -72,12 +73,12 @@ def test_a_network_with_multicast_floods_once_to_each_host() -> None:
     )
     quiet = replace(NET, remotes=(REMOTE, neighbour, far))
     loud = replace(quiet, multicast=True)
-    assert [render(operation) for operation in plan(state(loud), state(quiet))] == [
+    assert [render(operation) for operation in at_once(plan(state(loud), state(quiet), is_sorted=True))] == [
         FLAGS.format(flood="on"),
         "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.2 self permanent",
         "bridge fdb append 00:00:00:00:00:00 dev nx-90 dst 192.0.2.3 self permanent",
     ]
-    left = [render(o) for o in plan(state(replace(loud, remotes=(REMOTE, neighbour))), state(loud))]
+    left = [render(o) for o in at_once(plan(state(replace(loud, remotes=(REMOTE, neighbour))), state(loud)))]
     assert left[0] == "bridge fdb del 00:00:00:00:00:00 dev nx-90 dst 192.0.2.3 self"
 
 
@@ -89,7 +90,10 @@ def test_a_network_without_multicast_floods_to_nobody() -> None:
 def test_the_probe_network_from_nothing() -> None:
     alias = f"netagent probe cluster {CLUSTER}"
     assert (
-        "\n".join(render(operation) for operation in plan(state(probe=PROBE), KernelState()))
+        "\n".join(
+            render(operation)
+            for operation in at_once(plan(state(probe=PROBE), KernelState(), is_sorted=True))
+        )
         == f"""\
 ip link add nx-77 address 02:11:11:11:11:11 mtu 1450 type vxlan id 77 dstport 4799 local 192.0.2.1 nolearning \
 df set ttl auto
@@ -123,7 +127,7 @@ def test_every_device_is_marked() -> None:
 
 def test_the_same_records_give_the_same_devices_and_hosts_differ() -> None:
     assert state(NET) == state(NET)
-    other = desired_state([NET], None, underlay="192.0.2.2", vxlan_port=4799, cluster_id=CLUSTER)
+    other = at_once(desired_state([NET], None, underlay="192.0.2.2", vxlan_port=4799, cluster_id=CLUSTER))
     assert other.devices["nx-90"].mac != state(NET).devices["nx-90"].mac
 
 

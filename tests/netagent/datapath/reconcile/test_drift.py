@@ -10,6 +10,7 @@ import pytest
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift, damages_between
 from netagent.datapath.reconcile.operations import DeleteDevice, RenameDevice, after
 from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, KernelState, LinkKind, Tunnel
+from netgossip.slices import at_once
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 BRIDGE = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent network 1", mtu_bytes=1400, mac=MAC)
@@ -48,11 +49,11 @@ def with_device(device: Device) -> KernelState:
     ("seen", "expected"),
     [
         (WHOLE, []),
-        (after(WHOLE, [DeleteDevice("na-1")]), ["device-deleted na-1"]),
-        (after(WHOLE, [DeleteDevice("nx-1")]), ["device-deleted nx-1"]),
-        (after(WHOLE, [DeleteDevice("nv1")]), []),  # as when a container ends
-        (after(WHOLE, [RenameDevice("nx-1", "x")]), ["device-renamed nx-1 is now x"]),
-        (after(WHOLE, [RenameDevice("nv1", "x")]), ["device-renamed nv1 is now x"]),
+        (at_once(after(WHOLE, [DeleteDevice("na-1")])), ["device-deleted na-1"]),
+        (at_once(after(WHOLE, [DeleteDevice("nx-1")])), ["device-deleted nx-1"]),
+        (at_once(after(WHOLE, [DeleteDevice("nv1")])), []),  # as when a container ends
+        (at_once(after(WHOLE, [RenameDevice("nx-1", "x")])), ["device-renamed nx-1 is now x"]),
+        (at_once(after(WHOLE, [RenameDevice("nv1", "x")])), ["device-renamed nv1 is now x"]),
         (with_device(replace(TUNNEL, up=False)), ["device-down nx-1"]),
         (with_device(replace(TUNNEL, port=CONTAINER_PORT)), ["port-altered nx-1"]),
         (with_device(replace(BRIDGE, mac=OTHER, mtu_bytes=1)), ["mac-changed na-1", "mtu-changed na-1"]),
@@ -73,12 +74,12 @@ def with_device(device: Device) -> KernelState:
     ],
 )
 def test_what_was_done_is_told_and_not_what_followed_from_it(seen: KernelState, expected: list[str]) -> None:
-    assert [f"{one.kind} {one.thing}" for one in damages_between(WHOLE, seen)] == expected
+    assert [f"{one.kind} {one.thing}" for one in at_once(damages_between(WHOLE, seen))] == expected
 
 
 def test_nothing_is_said_of_devices_in_doubt() -> None:
-    seen = after(WHOLE, [DeleteDevice("na-1"), DeleteDevice("nx-1")])
-    assert [one.thing for one in damages_between(WHOLE, seen, {"na-1"})] == ["nx-1"]
+    seen = at_once(after(WHOLE, [DeleteDevice("na-1"), DeleteDevice("nx-1")]))
+    assert [one.thing for one in at_once(damages_between(WHOLE, seen, {"na-1"}))] == ["nx-1"]
 
 
 def test_many_are_counted_and_some_are_named() -> None:

@@ -22,6 +22,7 @@ from netagent.datapath.reconcile.reconciler import NOTIFICATIONS_AT_ONCE, Reconc
 from netagent.datapath.reconcile.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
+from netgossip.slices import at_once
 
 
 class StandIn:
@@ -59,8 +60,8 @@ def state(*vnis: int, local: LocalEndpoint | None = None) -> KernelState:
     networks = [
         NetworkInput(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400, locals=locals_) for vni in vnis
     ]
-    return desired_state(
-        networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
+    return at_once(
+        desired_state(networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16))
     )
 
 
@@ -176,8 +177,10 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
 
     def with_remotes(*remotes: RemoteEndpoint) -> KernelState:
         network = NetworkInput(network_id=NetworkId("0a" * 16), vni=1, mtu_bytes=1400, remotes=remotes)
-        return desired_state(
-            [network], None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
+        return at_once(
+            desired_state(
+                [network], None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
+            )
         )
 
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
