@@ -87,13 +87,17 @@ class World:
     ) -> None:
         await self.host.publisher.put(host("h1"), network(network_id, name, **fields))
 
-    def row(self, container_id: str) -> LocalEndpointRow | None:
-        (endpoint_id, *_) = self.docker.endpoints_of(container_id) or [""]
-        return self.host.endpoints.with_origin(f"docker:{endpoint_id}")
+    def row(self, container_id: str) -> LocalEndpointRow:
+        (endpoint_id, *_) = self.docker.endpoints_of(container_id)
+        found = self.host.endpoints.with_origin(f"docker:{endpoint_id}")
+        assert found is not None
+        return found
 
-    def record(self, name: str) -> EndpointRecord | None:
-        found = self.host.live.view.endpoints_named(name)
-        return found[0].record if found else None
+    def knows(self, name: str) -> bool:
+        return bool(self.host.live.view.endpoints_named(name))
+
+    def record(self, name: str) -> EndpointRecord:
+        return self.host.live.view.endpoints_named(name)[0].record
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:

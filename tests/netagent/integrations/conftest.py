@@ -1,5 +1,9 @@
 """Pretended network namespaces, and Hypothesis without deadlines: a busy machine must not fail a test."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 from fakes.agent_host import Namespaces
 from hypothesis import settings
@@ -9,5 +13,5 @@ settings.load_profile("netagent")
 
 
 @pytest.fixture
-def namespaces(tmp_path, monkeypatch):
+def namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespaces:
     return Namespaces(tmp_path, monkeypatch)

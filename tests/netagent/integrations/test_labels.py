@@ -11,11 +11,11 @@ from netagent.integrations.docker.container import DockerContainer, Interface
 from netagent.integrations.labels import (
     MAX_LABELS,
     MAX_LABELS_BYTES,
-    ORIGINAL_NAME,
     described,
     names_from,
 )
 from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
+from netagent.model.origin_labels import ORIGINAL_NAME
 from netagent.model.records import EndpointRecord, Port
 from netagent.registry.record_codec import decode_untrusted, encode
 
@@ -33,21 +33,21 @@ from netagent.registry.record_codec import decode_untrusted, encode
         ("é", ""),
     ],
 )
-def test_names_are_mapped_to_one_dns_label(given_name, ours):
+def test_names_are_mapped_to_one_dns_label(given_name: str, ours: str) -> None:
     assert nearest_name(given_name) == ours
 
 
 @given(st.text())
-def test_any_name_gives_one_of_ours_or_none(text):
+def test_any_name_gives_one_of_ours_or_none(text: str) -> None:
     found = nearest_name(text)
     assert found == "" or is_name(found)
 
 
-def test_aliases_come_sorted_once():
+def test_aliases_come_sorted_once() -> None:
     assert names_from(["www", "WWW", "a.b", "-"]) == ("a-b", "www")
 
 
-def test_what_labels_say():
+def test_what_labels_say() -> None:
     found = described(
         {"netagent.service": "web", "netagent.expose": "http=80/tcp, 53/udp,443", "color": "red"}, "w1"
     )
@@ -59,20 +59,20 @@ def test_what_labels_say():
 @pytest.mark.parametrize(
     "text", ["http", "0", "70000", "http=80/xyz", "Bad Name=80", "=80", "http=80=90", "80 81"]
 )
-def test_a_label_with_a_flaw_is_passed_over_and_named(text):
+def test_a_label_with_a_flaw_is_passed_over_and_named(text: str) -> None:
     found = described({"netagent.expose": f"{text},90"}, "web")
     assert found.ports == (Port("90", 90),)
     (flaw,) = found.flaws
     assert text in flaw
 
 
-def test_a_service_that_is_no_name_is_mapped_and_said():
+def test_a_service_that_is_no_name_is_mapped_and_said() -> None:
     found = described({"netagent.service": "My Web"}, "web")
     assert found.service == "my-web"
     assert "'My Web' is not a name" in found.flaws[0]
 
 
-def test_the_original_name_is_kept_and_labels_of_runtimes_are_not():
+def test_the_original_name_is_kept_and_labels_of_runtimes_are_not() -> None:
     labels = {
         "com.docker.compose.project": "shop",
         "desktop.docker.io/wsl-distro": "x",
@@ -88,7 +88,7 @@ def test_the_original_name_is_kept_and_labels_of_runtimes_are_not():
 
 
 @given(st.dictionaries(st.text(), st.text()), st.text())
-def test_any_labels_give_a_record_of_bounded_size(labels, name):
+def test_any_labels_give_a_record_of_bounded_size(labels: dict[str, str], name: str) -> None:
     found = described(labels, name)
     assert len(found.labels) <= MAX_LABELS + 1
     assert sum(len((k + v).encode()) for k, v in found.labels if k != ORIGINAL_NAME) <= MAX_LABELS_BYTES
@@ -96,7 +96,7 @@ def test_any_labels_give_a_record_of_bounded_size(labels, name):
     assert not found.service or is_name(found.service)
 
 
-def test_too_many_labels_are_left_out():
+def test_too_many_labels_are_left_out() -> None:
     assert len(described({f"k{n:03}": "v" for n in range(200)}, "web").labels) == MAX_LABELS
     assert described({"a": "x" * 4000, "b": "x" * 4000, "c": "x" * 4000, "z": "1"}, "web").labels == (
         ("a", "x" * 4000),
@@ -116,8 +116,8 @@ EXPOSED = st.lists(st.from_regex(r"(a{1,60}=)?[0-9]{1,5}(/udp)?", fullmatch=True
     st.lists(st.from_regex("[a-z]{1,63}", fullmatch=True), max_size=90),
 )
 def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
-    labels, exposed, name, aliases
-):
+    labels: dict[str, str], exposed: str, name: str, aliases: list[str]
+) -> None:
     container = DockerContainer(
         container_id="c" * 64, name=name, labels={**labels, "netagent.expose": exposed}
     )

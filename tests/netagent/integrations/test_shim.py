@@ -145,7 +145,7 @@ def test_a_handler_that_fails_or_hangs_gives_a_sentence(
             assert "failed unexpectedly (RuntimeError)" in json.loads(output)["msg"]
             assert "boom" in caplog.text
         monkeypatch.setattr(shim_call, "ANSWER_S", 0.05)
-        runtimes.netavark = hang  # type: ignore[method-assign]
+        monkeypatch.setattr(runtimes, "netavark", hang)
         async with serving(tmp_path / "s", runtimes):
             status, output = await run(tmp_path / "s", "setup", "/run/netns/x")
             assert status == 1

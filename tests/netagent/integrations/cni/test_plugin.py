@@ -71,6 +71,10 @@ async def started(namespaces: Namespaces, *names: str) -> Runtime:
     return Runtime(one, namespaces)
 
 
+def attachments(valid: list[dict[str, str]]) -> dict[str, Any]:
+    return {"cni.dev/valid-attachments": valid}
+
+
 @virtual
 async def test_add_gives_a_result_and_the_same_again(namespaces: Namespaces) -> None:
     runtime = await started(namespaces, "web")
@@ -154,12 +158,12 @@ async def test_gc_takes_what_the_runtime_does_not_know_and_leaves_others(namespa
     await runtime.call("ADD", "other", name="back")
     await runtime.call("ADD", "a", name="app2", network="back", ifname="net1")
     valid = [{"containerID": "b", "ifname": "eth0"}]
-    assert await runtime.call("GC", **{"cni.dev/valid-attachments": valid}) is None
+    assert await runtime.call("GC", **attachments(valid)) is None
     assert runtime.origins() == ["cni:app/b/eth0", "cni:app2/a/net1", "cni:back/other/eth0"]
-    assert await runtime.call("GC", **{"cni.dev/valid-attachments": []}) is None
+    assert await runtime.call("GC", **attachments([])) is None
     assert runtime.origins() == ["cni:app2/a/net1", "cni:back/other/eth0"]
     runtime.in_a_cluster = False
-    assert await runtime.call("GC", **{"cni.dev/valid-attachments": []}) is None
+    assert await runtime.call("GC", **attachments([])) is None
 
 
 @virtual
@@ -177,7 +181,7 @@ async def test_one_that_fails_does_not_keep_gc_from_the_others(
         return await detach(origin)
 
     monkeypatch.setattr(runtime.host.endpoints, "detach_origin", failing)
-    answer = await runtime.call("GC", **{"cni.dev/valid-attachments": []})
+    answer = await runtime.call("GC", **attachments([]))
     assert (answer["code"], answer["msg"]) == (11, "netagent: the kernel says no")
     assert runtime.origins() == ["cni:app/a/eth0"]
 

@@ -115,7 +115,7 @@ def test_a_verb_of_a_later_version_is_refused(verb: str, version: str) -> None:
     ],
 )
 def test_wrong_variables_have_a_code_of_their_own(verb: str, variables: dict[str, str]) -> None:
-    assert code(verb, **variables)[0] == 4
+    assert code(verb, None, **variables)[0] == 4
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,8 @@ def test_a_wrong_configuration_says_what_to_write(
 
 def test_check_and_gc_do_not_guess() -> None:
     assert code("CHECK") == (7, "CHECK needs prevResult; pass the result of ADD")
-    for value in (None, {}, [5], [{"containerID": "c1"}]):
+    values: list[Any] = [None, {}, [5], [{"containerID": "c1"}]]
+    for value in values:
         assert code("GC", {"cniVersion": "1.1.0", VALID_ATTACHMENTS: value})[0] == 7
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from subprocess import CompletedProcess
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ class Chain:
         self.rules = list(rules)
         self.refusal = ""
 
-    async def run(self, program: str, order: str, _chain: str, *words: str):
+    async def run(self, program: str, order: str, _chain: str, *words: str) -> CompletedProcess[bytes] | None:
         if program == "ip6tables":
             return None  # not there
         if order == "-S":
@@ -31,7 +32,7 @@ class Chain:
         return subprocess.CompletedProcess([], 0, b"", b"")
 
 
-def play(monkeypatch, chain, *steps):
+def play(monkeypatch: pytest.MonkeyPatch, chain: Chain, *steps: str) -> DockerUserChain:
     kept = DockerUserChain()
     monkeypatch.setattr(docker_user_chain, "_run", chain.run)
     for step in steps:
@@ -48,7 +49,7 @@ def play(monkeypatch, chain, *steps):
         ("-i na-+ -m comment --comment netagent -j ACCEPT", "-j RETURN"),
     ],
 )
-def test_one_rule_is_there_and_then_none(monkeypatch, before):
+def test_one_rule_is_there_and_then_none(monkeypatch: pytest.MonkeyPatch, before: tuple[str, ...]) -> None:
     chain = Chain(*before)
     play(monkeypatch, chain, "ensure")
     assert chain.rules == [RULE, "-j RETURN"]
@@ -56,7 +57,7 @@ def test_one_rule_is_there_and_then_none(monkeypatch, before):
     assert chain.rules == ["-j RETURN"]
 
 
-def test_each_way_out_has_its_pair_of_rules(monkeypatch):
+def test_each_way_out_has_its_pair_of_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = Chain("-j RETURN")
     monkeypatch.setattr(docker_user_chain, "_run", chain.run)
     ways = {"eth0", "wg1", "bad name"}
@@ -72,7 +73,7 @@ def test_each_way_out_has_its_pair_of_rules(monkeypatch):
     assert chain.rules == ["-j RETURN"]
 
 
-def test_a_refusal_is_told_until_it_is_over(monkeypatch):
+def test_a_refusal_is_told_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = Chain("-j RETURN")
     chain.refusal = "iptables: Permission denied"
     kept = play(monkeypatch, chain, "ensure", "ensure")
@@ -84,7 +85,7 @@ def test_a_refusal_is_told_until_it_is_over(monkeypatch):
     assert kept.troubles() == ()
 
 
-def test_only_rules_with_our_comment_are_ours():
+def test_only_rules_with_our_comment_are_ours() -> None:
     foreign = [
         "-N DOCKER-USER",
         "-A DOCKER-USER -i na-+ -j ACCEPT",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 from fakes.virtual import virtual
+from trio import SocketStream
 
 from netagent.errors import InputError, NetagentError
 from netagent.integrations.docker import engine as module
@@ -16,27 +20,29 @@ from netagent.integrations.docker.engine import Engine, EngineError
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
-def whole(body, head=OK):
+def whole(body: bytes, head: bytes = OK) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def chunked(*chunks):
+def chunked(*chunks: bytes) -> bytes:
     return (
         OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks)
     )
 
 
 @asynccontextmanager
-async def docker(tmp_path, *answer, hang=False):
+async def docker(
+    tmp_path: Path, *answer: bytes, hang: bool = False
+) -> AsyncIterator[tuple[Engine, list[bytes]]]:
     """An Engine whose Docker gives these bytes, in pieces, and then closes, or hangs."""
-    asked = []
+    asked: list[bytes] = []
     path = tmp_path / "d.sock"
     path.unlink(missing_ok=True)
     listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     await listener.bind(str(path))
     listener.listen()
 
-    async def serve(stream):
+    async def serve(stream: SocketStream) -> None:
         async with stream:
             asked.append(await stream.receive_some(65536))
             for piece in answer:
@@ -52,17 +58,17 @@ async def docker(tmp_path, *answer, hang=False):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Callable[..., Any]:
     """Ask once, on the real clock: sockets are the machine's. Gives the answer and what Docker was asked."""
 
-    async def ask(answer, method, path, call):
+    async def ask(answer: tuple[bytes, ...], method: str, path: str, call: dict[str, Any]) -> Any:
         async with docker(tmp_path, *answer) as (engine, asked):
             try:
                 return await engine.call(method, path, **call), asked[0]
             except NetagentError as error:
                 return error, asked
 
-    def once(*answer, method="GET", path="/networks", **call):
+    def once(*answer: bytes, method: str = "GET", path: str = "/networks", **call: dict[str, str]) -> Any:
         value, asked = trio.run(ask, answer, method, path, call)
         if isinstance(value, NetagentError):
             raise value
@@ -71,13 +77,13 @@ def run(tmp_path):
     return once
 
 
-def test_an_answer_may_come_in_pieces(run):
+def test_an_answer_may_come_in_pieces(run: Callable[..., Any]) -> None:
     assert run(OK, b"Content-Length: 8\r\n\r\n", b'{"a"', b":12}")[0] == {"a": 12}
     assert run(chunked(b"[1,", b"2]", b""))[0] == [1, 2]
     assert run(b"HTTP/1.1 204 No Content\r\n\r\n", method="DELETE")[0] is None
 
 
-def test_what_is_asked(run):
+def test_what_is_asked(run: Callable[..., Any]) -> None:
     _, asked = run(
         whole(b"{}"), path="/networks/create", method="POST", body={"Name": "app"}, query={"a": "b c"}
     )
@@ -86,7 +92,7 @@ def test_what_is_asked(run):
     assert body == b'{"Name": "app"}'
 
 
-def test_a_refusal_has_docker_s_words_and_status(run):
+def test_a_refusal_has_docker_s_words_and_status(run: Callable[..., Any]) -> None:
     with pytest.raises(EngineError, match="Docker says: no such network") as error:
         run(whole(b'{"message":"no such network"}', b"HTTP/1.1 404 Not Found\r\n"))
     assert error.value.status == 404
@@ -96,31 +102,31 @@ def test_a_refusal_has_docker_s_words_and_status(run):
     "answer",
     [b"", b"garbage\r\n\r\n", OK, whole(b"x" * 100)[:-5], b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9000],
 )
-def test_a_broken_answer_is_an_error_with_a_sentence(run, answer):
+def test_a_broken_answer_is_an_error_with_a_sentence(run: Callable[..., Any], answer: bytes) -> None:
     with pytest.raises(EngineError) as error:
         run(answer)
     assert "Docker" in str(error.value)
 
 
-def test_what_is_not_json_is_an_input_error(run):
+def test_what_is_not_json_is_an_input_error(run: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="is not JSON"):
         run(whole(b"<html>"))
 
 
-def test_an_answer_without_end_is_bounded(run, monkeypatch):
+def test_an_answer_without_end_is_bounded(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 100)
     with pytest.raises(EngineError, match="longer than 100 bytes"):
         run(whole(b"x" * 101))
 
 
-def test_no_docker_is_an_error_that_names_the_socket(tmp_path):
+def test_no_docker_is_an_error_that_names_the_socket(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"missing\.sock"):
         trio.run(Engine(tmp_path / "missing.sock").get, "/networks")
 
 
 @pytest.mark.parametrize("begun", [(), (OK + b"Content-Length: 8\r\n\r\n{",)])
 @virtual
-async def test_a_docker_that_hangs_is_given_up(tmp_path, begun):
+async def test_a_docker_that_hangs_is_given_up(tmp_path: Path, begun: tuple[bytes, ...]) -> None:
     before = trio.current_time()
     async with docker(tmp_path, *begun, hang=True) as (engine, _):
         with pytest.raises(EngineError, match="within 10 s"):
@@ -129,7 +135,7 @@ async def test_a_docker_that_hangs_is_given_up(tmp_path, begun):
 
 
 @virtual
-async def test_docker_is_asked_a_bounded_number_of_things_at_once(tmp_path):
+async def test_docker_is_asked_a_bounded_number_of_things_at_once(tmp_path: Path) -> None:
     async with docker(tmp_path, hang=True) as (engine, asked), trio.open_nursery() as nursery:
         for _ in range(module.MAX_REQUESTS + 10):
             nursery.start_soon(engine.get, "/networks")
@@ -139,10 +145,12 @@ async def test_docker_is_asked_a_bounded_number_of_things_at_once(tmp_path):
 
 
 @pytest.fixture
-def follow_events(tmp_path):
+def follow_events(tmp_path: Path) -> Callable[..., Any]:
     """All events until Docker ends them, and the error that did; and what Docker was asked."""
 
-    async def read(pieces):
+    async def read(
+        pieces: bytes,
+    ) -> tuple[list[Any], EngineError, bytes] | tuple[list[dict[str, str]], EngineError, bytes]:
         found = []
         async with docker(tmp_path, pieces) as (engine, asked):
             try:
@@ -155,17 +163,19 @@ def follow_events(tmp_path):
     return lambda pieces: trio.run(read, pieces)
 
 
-def test_events_come_one_a_line_however_they_are_cut(follow_events):
+def test_events_come_one_a_line_however_they_are_cut(follow_events: Callable[..., Any]) -> None:
     pieces = chunked(b'{"Action":"a"}\n{"Act', b'ion":"b"}\n', b"no json\n[]\n", b'{"Action":"c"}\n')
     found, _, asked = follow_events(pieces)
     assert [event["Action"] for event in found] == ["a", "b", "c"]
     assert b"/events?filters=%7B%22type%22" in asked
 
 
-def test_an_event_without_end_is_bounded(follow_events, monkeypatch):
+def test_an_event_without_end_is_bounded(
+    follow_events: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_EVENT_BYTES", 100)
     assert "longer than 100 bytes" in str(follow_events(chunked(b"x" * 101))[1])
 
 
-def test_events_that_are_refused(follow_events):
+def test_events_that_are_refused(follow_events: Callable[..., Any]) -> None:
     assert "status 500" in str(follow_events(whole(b"{}", b"HTTP/1.1 500 Oops\r\n"))[1])

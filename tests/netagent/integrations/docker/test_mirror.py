@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import trio
-from fakes.docker_world import until
-from fakes.registry import N1, N2, Writer, network
+from fakes.docker_world import World, until
+from fakes.registry import H1, N1, N2, Writer, network
 from fakes.virtual import virtual
 
 from netagent.integrations.docker.container import DockerNetwork
 from netagent.integrations.docker.mirror import creation, plan_mirror
 from netagent.model.ids import NetworkId
-from netagent.model.records import RemovalRecord
+from netagent.model.records import NetworkRecord, RemovalRecord
 from netagent.registry.view import RegistryView
+from netagent.registry.views import NetworkView
 
 ID = "d" * 64
 
 
-def view_of(*records):
-    writer, view = Writer("1".zfill(32)), RegistryView("1".zfill(32))
+def view_of(*records: Any) -> RegistryView:
+    writer, view = Writer(H1), RegistryView(H1)
     for record in records:
         view = view.with_entries(writer.put(record))
     return view
 
 
-def docker(name="app", **fields):
-    return DockerNetwork(**{"docker_id": ID, "name": name, "driver": "netagent", "mirror_of": N1, **fields})
+def docker(name: str = "app", **fields: Any) -> DockerNetwork:
+    return replace(DockerNetwork(docker_id=ID, name=name, driver="netagent", mirror_of=N1), **fields)
 
 
-def names(networks):
+def names(networks: tuple[DockerNetwork, ...] | tuple[NetworkView, ...]) -> list[str]:
     return [getattr(one, "unique_name", None) or one.name for one in networks]
 
 
@@ -55,14 +59,20 @@ def names(networks):
         ([network(), RemovalRecord(N1)], [docker(driver="overlay")], [], [], ""),
     ],
 )
-def test_the_plan(records, observed, create, remove, trouble):
+def test_the_plan(
+    records: list[NetworkRecord] | list[NetworkRecord | RemovalRecord],
+    observed: list[DockerNetwork],
+    create: list[str],
+    remove: list[str],
+    trouble: str,
+) -> None:
     plan = plan_mirror(view_of(*records), observed, "netagent")
     assert (names(plan.create), names(plan.remove)) == (create, remove)
     assert trouble in "".join(plan.troubles.values())
     assert bool(trouble) == bool(plan.troubles)
 
 
-def test_a_mirror_has_all_that_docker_needs_for_addresses_typed_by_users():
+def test_a_mirror_has_all_that_docker_needs_for_addresses_typed_by_users() -> None:
     view = view_of(network(internal=True))
     body = creation(view.networks[NetworkId(N1)], "netagent")
     assert body["IPAM"]["Config"] == [{"Subnet": "10.1.0.0/24"}, {"Subnet": "fd00:1::/64"}]
@@ -73,12 +83,12 @@ def test_a_mirror_has_all_that_docker_needs_for_addresses_typed_by_users():
     assert not only4["EnableIPv6"]
 
 
-def docker_names(world):
+def docker_names(world: World) -> list[str]:
     return sorted(one["Name"] for one in world.docker.networks.values())
 
 
 @virtual
-async def test_a_mirror_comes_with_the_network_is_made_again_and_goes_with_it(world):
+async def test_a_mirror_comes_with_the_network_is_made_again_and_goes_with_it(world: World) -> None:
     async with world.running() as one:
         await world.with_network()
         with trio.fail_after(1):
@@ -93,7 +103,7 @@ async def test_a_mirror_comes_with_the_network_is_made_again_and_goes_with_it(wo
 
 
 @virtual
-async def test_a_foreign_network_is_left_alone_reported_and_replaced_once_it_is_gone(world):
+async def test_a_foreign_network_is_left_alone_reported_and_replaced_once_it_is_gone(world: World) -> None:
     foreign = await world.docker.network_create("app", driver="bridge", ipam="default")
     async with world.running() as one:
         await world.with_network()
@@ -110,7 +120,7 @@ async def test_a_foreign_network_is_left_alone_reported_and_replaced_once_it_is_
 
 
 @virtual
-async def test_a_mirror_with_containers_goes_when_the_last_one_has_left(world):
+async def test_a_mirror_with_containers_goes_when_the_last_one_has_left(world: World) -> None:
     async with world.running() as one:
         await world.with_network()
         await until(lambda: docker_names(world) == ["app"])
@@ -123,7 +133,7 @@ async def test_a_mirror_with_containers_goes_when_the_last_one_has_left(world):
 
 
 @virtual
-async def test_leaving_the_cluster_removes_the_mirrors_and_a_start_in_none_does_not(world):
+async def test_leaving_the_cluster_removes_the_mirrors_and_a_start_in_none_does_not(world: World) -> None:
     async with world.running():
         await world.with_network()
         await until(lambda: docker_names(world) == ["app"])
@@ -139,7 +149,7 @@ async def test_leaving_the_cluster_removes_the_mirrors_and_a_start_in_none_does_
 
 
 @virtual
-async def test_docker_that_comes_late_gets_its_mirrors(world):
+async def test_docker_that_comes_late_gets_its_mirrors(world: World) -> None:
     world.docker.is_up = False
     async with world.running():
         await world.with_network()
@@ -149,7 +159,7 @@ async def test_docker_that_comes_late_gets_its_mirrors(world):
 
 
 @virtual
-async def test_without_the_key_nothing_is_mirrored(world):
+async def test_without_the_key_nothing_is_mirrored(world: World) -> None:
     async with world.running(mirror=False):
         await world.with_network()
         await trio.sleep(5)

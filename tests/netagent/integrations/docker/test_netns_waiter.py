@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 import trio.lowlevel
@@ -13,18 +15,20 @@ from netagent.integrations.docker import netns_waiter
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 
 
-def arrival(number, folder):
+def arrival(number: int, folder: Path) -> AwaitedNamespace:
     return AwaitedNamespace(
         endpoint=f"{number:064x}", docker_network="d" * 64, sandbox_key=str(folder / str(number))
     )
 
 
 @virtual
-async def test_each_is_entered_once_when_its_file_is_there(tmp_path, monkeypatch):
+async def test_each_is_entered_once_when_its_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(netns_waiter, "namespace_device", lambda: tmp_path.stat().st_dev)
     entered, failed = [], []
 
-    async def enter(one):
+    async def enter(one: AwaitedNamespace) -> None:
         await trio.sleep(1)
         entered.append(one.endpoint)
         if len(entered) == 1:
@@ -52,10 +56,10 @@ async def test_each_is_entered_once_when_its_file_is_there(tmp_path, monkeypatch
 
 
 @virtual
-async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
+async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path: Path) -> None:
     entered = []
 
-    async def enter(one):
+    async def enter(one: AwaitedNamespace) -> None:
         entered.append(one)
 
     waiting = NetnsWaiter(enter, lambda one, sentence: None)
@@ -69,9 +73,13 @@ async def test_a_file_that_is_no_namespace_yet_is_not_entered(tmp_path):
         nursery.cancel_scope.cancel()
 
 
+async def never(_one: AwaitedNamespace) -> None:
+    raise AssertionError
+
+
 @virtual
-async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path):
-    waiting = NetnsWaiter(None, lambda one, sentence: None)
+async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path: Path) -> None:
+    waiting = NetnsWaiter(never, lambda one, sentence: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waiting.run)
         one = arrival(1, tmp_path)
@@ -84,9 +92,9 @@ async def test_one_that_never_comes_is_given_up_with_its_endpoint(tmp_path):
 
 
 @virtual
-async def test_their_number_is_bounded(tmp_path, monkeypatch):
+async def test_their_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns_waiter, "MAX_EXPECTED", 1)
-    waiting = NetnsWaiter(None, lambda one, sentence: None)
+    waiting = NetnsWaiter(never, lambda one, sentence: None)
     waiting.expect(arrival(1, tmp_path))
     waiting.expect(arrival(1, tmp_path))
     with pytest.raises(RefusedError, match="1 containers are already being started"):

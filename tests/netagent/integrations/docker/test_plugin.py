@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 import pytest
 import trio
 from fakes.agent_host import HANG
 from fakes.docker import RefusedByPluginError
-from fakes.docker_world import until
+from fakes.docker_world import World, until
 from fakes.registry import N1, N2
 from fakes.virtual import virtual
 
@@ -19,15 +21,14 @@ OPTIONS = {"netagent.network": "app"}
 EID = "e" * 64
 
 
-async def docker_network(world, name="app", **options):
+async def docker_network(world: World, name: str = "app", **options: Any) -> str:
     return await world.docker.network_create(name, options=OPTIONS, **options)
 
 
 @virtual
-async def test_a_container_comes_and_goes(world):
+async def test_a_container_comes_and_goes(world: World) -> None:
     await world.with_network()
     await docker_network(world)
-    joined = []
     container_id = await world.docker.create("web", "app")
     joined = await world.docker.join(container_id, "app")
     row = world.row(container_id)
@@ -39,7 +40,7 @@ async def test_a_container_comes_and_goes(world):
 
 
 @virtual
-async def test_address_and_mac_that_the_user_typed_are_taken(world):
+async def test_address_and_mac_that_the_user_typed_are_taken(world: World) -> None:
     await world.with_network()
     await docker_network(world)
     container_id = await world.docker.create("web", "app")
@@ -59,7 +60,9 @@ async def test_address_and_mac_that_the_user_typed_are_taken(world):
     ],
 )
 @virtual
-async def test_what_cannot_be_had_is_refused_and_nothing_is_left(world, asked, sentence):
+async def test_what_cannot_be_had_is_refused_and_nothing_is_left(
+    world: World, asked: dict[str, str], sentence: str
+) -> None:
     await world.with_network()
     await docker_network(world)
     first = await world.docker.create("first", "app")
@@ -87,14 +90,16 @@ async def test_what_cannot_be_had_is_refused_and_nothing_is_left(world, asked, s
     ],
 )
 @virtual
-async def test_a_network_made_by_hand_is_refused_with_the_line_to_type(world, options, sentence):
+async def test_a_network_made_by_hand_is_refused_with_the_line_to_type(
+    world: World, options: Any, sentence: str
+) -> None:
     await world.with_network()
     with pytest.raises(RefusedByPluginError, match=sentence):
         await world.docker.network_create("app", **{"options": OPTIONS, **options})
 
 
 @virtual
-async def test_a_network_made_by_hand_takes_no_range(world):
+async def test_a_network_made_by_hand_takes_no_range(world: World) -> None:
     await world.with_network()
     pool = {"AddressSpace": "netagent", "Pool": "", "Options": OPTIONS, "V6": False}
     whole = await world.docker.ask("IpamDriver.RequestPool", **pool, SubPool="")
@@ -104,7 +109,7 @@ async def test_a_network_made_by_hand_takes_no_range(world):
 
 
 @virtual
-async def test_an_internal_network_gives_no_way_out(world):
+async def test_an_internal_network_gives_no_way_out(world: World) -> None:
     await world.with_network(internal=True)
     await docker_network(world)
     container_id = await world.docker.create("web", "app")
@@ -112,7 +117,7 @@ async def test_an_internal_network_gives_no_way_out(world):
 
 
 @virtual
-async def test_a_network_without_ipv6_and_one_without_ipv4(world):
+async def test_a_network_without_ipv6_and_one_without_ipv4(world: World) -> None:
     await world.with_network(subnets=("10.1.0.0/24",))
     await world.with_network(N2, "six", subnets=("fd00:2::/64",))
     with pytest.raises(RefusedByPluginError, match="leave out --ipv6"):
@@ -126,7 +131,7 @@ async def test_a_network_without_ipv6_and_one_without_ipv4(world):
 
 
 @virtual
-async def test_the_same_calls_again_change_nothing(world):
+async def test_the_same_calls_again_change_nothing(world: World) -> None:
     await world.with_network()
     network_id = await docker_network(world)
     container_id = await world.docker.create("web", "app")
@@ -145,7 +150,7 @@ async def test_the_same_calls_again_change_nothing(world):
 
 
 @virtual
-async def test_in_no_cluster_starting_is_refused_and_ending_is_not(world):
+async def test_in_no_cluster_starting_is_refused_and_ending_is_not(world: World) -> None:
     await world.with_network()
     await docker_network(world)
     world.in_cluster = False
@@ -161,7 +166,7 @@ async def test_in_no_cluster_starting_is_refused_and_ending_is_not(world):
     "body", [b"", b"{", b"[]", b"null", b'{"EndpointID": 7}', b'{"PoolID": {}}', b"\xff" * 100]
 )
 @virtual
-async def test_any_body_is_answered_in_the_protocols_own_way(world, body):
+async def test_any_body_is_answered_in_the_protocols_own_way(world: World, body: bytes) -> None:
     one = world.docker_integration._plugin
     for method in one._handlers:
         status, answer = await one.answer(method, body)
@@ -170,21 +175,24 @@ async def test_any_body_is_answered_in_the_protocols_own_way(world, body):
 
 
 @virtual
-async def test_an_unknown_method_is_not_implemented(world):
+async def test_an_unknown_method_is_not_implemented(world: World) -> None:
     status, answer = await world.docker_integration._plugin.answer("NetworkDriver.AllocateNetwork", b"{}")
     assert status == 404
     assert "AllocateNetwork" in answer["Err"]
 
 
 @virtual
-async def test_a_handler_that_hangs_or_breaks_is_answered_with_a_sentence(world, caplog):
+async def test_a_handler_that_hangs_or_breaks_is_answered_with_a_sentence(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     await world.with_network()
     one = world.docker_integration._plugin
 
-    async def hang(_):
+    async def hang(_: Mapping[str, Any]) -> dict[str, Any]:
         await trio.sleep_forever()
+        raise AssertionError
 
-    async def break_down(_):
+    async def break_down(_: Mapping[str, Any]) -> dict[str, Any]:
         raise ZeroDivisionError
 
     one._handlers = {"IpamDriver.A": hang, "NetworkDriver.B": break_down}
@@ -196,14 +204,14 @@ async def test_a_handler_that_hangs_or_breaks_is_answered_with_a_sentence(world,
 
 
 @virtual
-async def test_many_at_once_get_an_address_each(world):
+async def test_many_at_once_get_an_address_each(world: World) -> None:
     await world.with_network()
     await docker_network(world)
     made = [await world.docker.create(f"w{n}", "app") for n in range(200)]
     # dockerd holds its network's lock over the two addresses and the endpoint, not over Join.
     lock = trio.Lock()
 
-    async def join(container_id):
+    async def join(container_id: str) -> None:
         async with lock:
             await world.docker.join(container_id, "app")
 
@@ -218,7 +226,7 @@ async def test_many_at_once_get_an_address_each(world):
 
 
 @virtual
-async def test_a_removal_that_takes_long_or_fails_is_finished_without_docker_waiting(world):
+async def test_a_removal_that_takes_long_or_fails_is_finished_without_docker_waiting(world: World) -> None:
     async with world.running(mirror=False):
         await world.with_network()
         network_id = await docker_network(world)
@@ -235,14 +243,14 @@ async def test_a_removal_that_takes_long_or_fails_is_finished_without_docker_wai
 
 
 @virtual
-async def test_the_application_serves_the_calls(world):
+async def test_the_application_serves_the_calls(world: World) -> None:
     app = world.docker_integration._plugin.app()
     sent = []
 
-    async def receive():
+    async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(message):
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/Plugin.Activate", "headers": [], "query_string": b""}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +17,7 @@ from netagent.errors import InputError
 from netagent.integrations.docker import container, engine, netns_waiter, protocol
 from netagent.integrations.docker.engine import EngineError
 from netagent.integrations.docker.watcher import DockerWatcher
-from netagent.model.ids import is_name
+from netagent.model.ids import NetworkId, is_name
 
 EID = "e" * 64
 JSON = st.recursive(
@@ -69,7 +71,7 @@ PARSERS = [
 
 @pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
 @given(value=OBJECTS)
-def test_anything_gives_a_value_or_an_input_error(parse, value):
+def test_anything_gives_a_value_or_an_input_error(parse: Callable[..., Any], value: Any) -> None:
     with suppress(InputError):
         parse(value)
 
@@ -88,7 +90,7 @@ CONTAINERS = st.fixed_dictionaries(
 
 
 @given(value=CONTAINERS)
-def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value):
+def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value: Any) -> None:
     with suppress(InputError):
         found = container.container_untrusted(value)
         netns_waiter._is_on(found.sandbox_key, 0)
@@ -107,21 +109,22 @@ def test_what_is_read_of_a_container_can_be_used_without_a_further_look(value):
     )
     | JSON,
 )
-def test_any_event_is_followed_or_passed_over(kind, action, actor):
-    follower = DockerWatcher(None, None, None, "netagent", "container")
+def test_any_event_is_followed_or_passed_over(kind: Any, action: Any, actor: Any) -> None:
+    nothing: Any = None  # it is not run
+    follower = DockerWatcher(nothing, nothing, nothing, "netagent", "container")
     follower._note_untrusted({"Type": kind, "Action": action, "Actor": actor})
     assert all(quote(one) == one for one in follower._dirty)
 
 
 @given(body=st.binary(max_size=60) | st.sampled_from([b"[" * 100_000, b"1" * 10_000, b'"\\ud800"']))
-def test_any_bytes_from_docker_are_a_value_or_an_error(body):
+def test_any_bytes_from_docker_are_a_value_or_an_error(body: bytes) -> None:
     engine._event_untrusted(body)
     with suppress(InputError, EngineError):
         engine._json_untrusted("GET", "/x", 200, body)
 
 
-def test_a_pool_is_found_again_from_its_id():
-    pool = protocol.PoolId("a1" * 16, 6)
+def test_a_pool_is_found_again_from_its_id() -> None:
+    pool = protocol.PoolId(NetworkId("a1" * 16), 6)
     request = protocol.address_untrusted({"PoolID": str(pool), "Address": "fd00::0:7", "Options": None})
     assert (request.pool, request.address, request.gateway) == (pool, "fd00::7", False)
 
@@ -136,15 +139,15 @@ def test_a_pool_is_found_again_from_its_id():
         ({"PoolID": "a1" * 16 + "/4", "Options": []}, "Options"),
     ],
 )
-def test_a_malformed_request_is_named(value, flaw):
+def test_a_malformed_request_is_named(value: dict[str, Any] | dict[str, str], flaw: str) -> None:
     with pytest.raises(InputError, match=flaw):
         protocol.address_untrusted(value)
 
 
-def test_the_answers_are_those_that_docker_was_seen_to_take():
+def test_the_answers_are_those_that_docker_was_seen_to_take() -> None:
     assert protocol.address_answer("10.1.0.7", "10.1.0.0/24")["Address"] == "10.1.0.7/32"
     assert protocol.address_answer("fd00::7", "fd00::/64")["Address"] == "fd00::7/64"
-    pool = protocol.pool_answer(protocol.PoolId("a1" * 16, 4), "10.1.0.0/24", "10.1.0.1")
+    pool = protocol.pool_answer(protocol.PoolId(NetworkId("a1" * 16), 4), "10.1.0.0/24", "10.1.0.1")
     assert pool["Data"] == {"com.docker.network.gateway": "10.1.0.1/24"}
     joined = protocol.join_answer("nc1", internal=True)
     assert "StaticRoutes" not in joined
@@ -152,6 +155,6 @@ def test_the_answers_are_those_that_docker_was_seen_to_take():
     assert "Gateway" not in joined
 
 
-def test_each_driver_reads_errors_under_its_own_key():
+def test_each_driver_reads_errors_under_its_own_key() -> None:
     assert protocol.failure("IpamDriver.RequestPool", "no") == {"Error": "no"}
     assert protocol.failure("NetworkDriver.Join", "no") == {"Err": "no"}

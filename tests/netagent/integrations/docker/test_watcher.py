@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from fakes.docker_world import until
+from fakes.docker_world import World, until
 from fakes.registry import N1
 from fakes.virtual import virtual
 
@@ -19,14 +21,14 @@ from netagent.integrations.docker.integration import NAMED_S
 from netagent.model.records import Health, Link, Port
 
 
-async def with_docker_network(world, **fields):
+async def with_docker_network(world: World, **fields: Any) -> None:
     """A cluster with a network, and its mirror."""
     await world.with_network(**fields)
     await until(lambda: any(one["Name"] == "app" for one in world.docker.networks.values()))
 
 
 @virtual
-async def test_a_container_has_its_names_before_its_first_program_runs(world):
+async def test_a_container_has_its_names_before_its_first_program_runs(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         labels = {"netagent.service": "site", "netagent.expose": "http=80/tcp", "team": "a"}
@@ -35,9 +37,9 @@ async def test_a_container_has_its_names_before_its_first_program_runs(world):
         )
         await trio.sleep(0.1)
         await world.docker.join(container_id, "app")
-        assert world.record("web-1") is None
+        assert not world.knows("web-1")
         world.namespaces.make("Web.1")
-        await until(lambda: world.record("web-1") is not None, 0.1)
+        await until(lambda: world.knows("web-1"), 0.1)
         record = world.record("web-1")
         assert (record.service, record.aliases, record.ports) == ("site", ("www",), (Port("http", 80),))
         assert record.labels == (
@@ -51,7 +53,7 @@ async def test_a_container_has_its_names_before_its_first_program_runs(world):
 
 
 @virtual
-async def test_what_was_not_known_at_the_start_is_learnt_from_events(world):
+async def test_what_was_not_known_at_the_start_is_learnt_from_events(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
@@ -61,12 +63,12 @@ async def test_what_was_not_known_at_the_start_is_learnt_from_events(world):
         place["Aliases"] = ["www", container_id[:12]]
         world.docker.containers[container_id]["Name"] = "/front"
         world.docker.emit("container", "rename", container_id)
-        await until(lambda: world.record("front") is not None)
+        await until(lambda: world.knows("front"))
         assert world.record("front").aliases == ("www",)
 
 
 @virtual
-async def test_an_alias_given_by_connect_arrives(world):
+async def test_an_alias_given_by_connect_arrives(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web")
@@ -74,28 +76,30 @@ async def test_an_alias_given_by_connect_arrives(world):
             "NetworkID": "", "EndpointID": "", "Aliases": ["al"], "Links": None,
         }  # fmt: skip
         await world.docker.join(container_id, "app")
-        await until(lambda: world.record("web") is not None and world.record("web").aliases == ("al",))
+        await until(lambda: world.knows("web") and world.record("web").aliases == ("al",))
 
 
 @virtual
-async def test_health_goes_through_within_two_seconds(world):
+async def test_health_goes_through_within_two_seconds(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
         steps = {"unhealthy": Health.UNHEALTHY, "healthy": Health.HEALTHY, "starting": Health.STARTING}
         for status, health in steps.items():
             world.docker.set_health(container_id, status)
-            await until(lambda health=health: world.record("web").health is health, 2.0)
+            await until(lambda: world.record("web").health is health, 2.0)
 
 
-def is_shown(world, name):
+def is_shown(world: World, name: str) -> bool:
     """Whether names lead to it."""
     view = world.host.live.view
     return any(one.record.name == name and view.is_visible(one) for one in view.endpoints.values())
 
 
 @virtual
-async def test_no_name_leads_to_a_container_before_its_check_succeeds_also_when_it_is_started_again(world):
+async def test_no_name_leads_to_a_container_before_its_check_succeeds_also_when_it_is_started_again(
+    world: World,
+) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.create("web", "app", check=["CMD", "true"])
@@ -116,23 +120,25 @@ async def test_no_name_leads_to_a_container_before_its_check_succeeds_also_when_
 
 
 @virtual
-async def test_a_container_of_which_nothing_was_read_yet_has_no_names_until_it_is(world, monkeypatch):
+async def test_a_container_of_which_nothing_was_read_yet_has_no_names_until_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.create("web", "app")
         answering_late(world, monkeypatch, f"/containers/{container_id}/json", 3.0)
         world.docker.emit("container", "create", container_id)
         await world.docker.start(container_id)
-        assert world.record("web") is not None
+        assert world.knows("web")
         assert not is_shown(world, "web")
         await until(lambda: is_shown(world, "web"), 5.0)
 
 
-def refusing(world, monkeypatch, refused):
+def refusing(world: World, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., Any]) -> None:
     """Docker's API fails where `refused` says so of the path; its plug-in works."""
     answer = world.docker.answer
 
-    async def failing(method, asked, query, body):
+    async def failing(method: str, asked: str, query: dict[str, str], body: dict[str, Any] | None) -> Any:
         if refused(asked):
             raise EngineError("Docker's API is broken", status=500)
         return await answer(method, asked, query, body)
@@ -141,7 +147,9 @@ def refusing(world, monkeypatch, refused):
 
 
 @virtual
-async def test_a_docker_that_tells_nothing_for_good_keeps_names_back_for_a_bounded_time(world, monkeypatch):
+async def test_a_docker_that_tells_nothing_for_good_keeps_names_back_for_a_bounded_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         refusing(world, monkeypatch, lambda path: path.endswith("/json"))
@@ -154,9 +162,11 @@ async def test_a_docker_that_tells_nothing_for_good_keeps_names_back_for_a_bound
 
 
 @virtual
-async def test_that_bound_counts_for_a_container_that_comes_again_too(world, monkeypatch):
+async def test_that_bound_counts_for_a_container_that_comes_again_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was read before it was started again is of an earlier start."""
-    broken = []
+    broken: list[bool] = []
     refusing(world, monkeypatch, lambda path: broken and path.endswith("/json"))
     async with world.running():
         await with_docker_network(world)
@@ -169,13 +179,15 @@ async def test_that_bound_counts_for_a_container_that_comes_again_too(world, mon
             await world.docker.leave(endpoint_id)
         await until(lambda: not is_shown(world, "web"))
         await world.docker.start(container_id)
-        await until(lambda: world.record("web") is not None)
+        await until(lambda: world.knows("web"))
         assert not is_shown(world, "web")
         await until(lambda: is_shown(world, "web"), watcher.NOT_READ_S + 3 * watcher.LOOK_S)
 
 
 @virtual
-async def test_a_docker_that_tells_again_has_the_last_word(world, monkeypatch):
+async def test_a_docker_that_tells_again_has_the_last_word(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = [True]
     refusing(world, monkeypatch, lambda path: broken and path.endswith("/json"))
     async with world.running():
@@ -193,7 +205,7 @@ async def test_a_docker_that_tells_again_has_the_last_word(world, monkeypatch):
 
 
 @virtual
-async def test_labels_of_the_image_choose_nothing(world):
+async def test_labels_of_the_image_choose_nothing(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         labels = {"netagent.service": "database", "netagent.expose": "http=80/tcp", "maker": "m"}
@@ -210,7 +222,7 @@ async def test_labels_of_the_image_choose_nothing(world):
 
 @pytest.mark.parametrize(("which", "service"), [("all", "database"), ("off", "web"), ("container", "web")])
 @virtual
-async def test_the_operator_chooses_whose_labels_count(world, which, service):
+async def test_the_operator_chooses_whose_labels_count(world: World, which: str, service: str) -> None:
     world.begin(**{"docker.labels": which})
     async with world.running():
         await with_docker_network(world)
@@ -225,7 +237,7 @@ async def test_the_operator_chooses_whose_labels_count(world, which, service):
 
 
 @virtual
-async def test_compose_and_published_ports_reach_the_record(world):
+async def test_compose_and_published_ports_reach_the_record(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         labels = {
@@ -252,11 +264,11 @@ async def test_compose_and_published_ports_reach_the_record(world):
         assert found["netagent.container-id"] == container_id
 
 
-def answering_late(world, monkeypatch, path, seconds):
+def answering_late(world: World, monkeypatch: pytest.MonkeyPatch, path: str, seconds: float) -> None:
     """The first answer at this path says what was so when Docker was asked, and comes so much later."""
     answer, late = world.docker.answer, [seconds]
 
-    async def delayed(method, asked, query, body):
+    async def delayed(method: str, asked: str, query: dict[str, str], body: dict[str, Any] | None) -> Any:
         read = copy.deepcopy(await answer(method, asked, query, body))
         if asked == path and late:
             await trio.sleep(late.pop())
@@ -266,7 +278,9 @@ def answering_late(world, monkeypatch, path, seconds):
 
 
 @virtual
-async def test_a_container_whose_start_takes_long_holds_no_other_up(world, monkeypatch):
+async def test_a_container_whose_start_takes_long_holds_no_other_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Docker answers an inspection when the container has started."""
     async with world.running():
         await with_docker_network(world)
@@ -280,7 +294,9 @@ async def test_a_container_whose_start_takes_long_holds_no_other_up(world, monke
 
 
 @virtual
-async def test_an_older_answer_does_not_undo_a_newer_one(world, monkeypatch):
+async def test_an_older_answer_does_not_undo_a_newer_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         web = await world.docker.run("web", "app")
@@ -294,30 +310,32 @@ async def test_an_older_answer_does_not_undo_a_newer_one(world, monkeypatch):
 
 
 @virtual
-async def test_a_container_that_comes_while_docker_lists_the_others_is_followed(world, monkeypatch):
+async def test_a_container_that_comes_while_docker_lists_the_others_is_followed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await trio.sleep(1)
         answering_late(world, monkeypatch, "/containers/json", 2.0)
         await world.with_network()
         await until(lambda: bool(world.docker.networks))
         await world.docker.run("web", "app", labels={"netagent.service": "site"})
-        await until(lambda: world.record("web") is not None and world.record("web").service == "site", 10.0)
+        await until(lambda: world.knows("web") and world.record("web").service == "site", 10.0)
 
 
 @virtual
-async def test_names_go_when_the_first_process_ends_whether_or_not_docker_lives(world):
+async def test_names_go_when_the_first_process_ends_whether_or_not_docker_lives(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
         await until(lambda: bool(world.ended))
         world.docker.kill()
         world.end_process(container_id)
-        await until(lambda: world.record("web") is None, 2.0)
+        await until(lambda: not world.knows("web"), 2.0)
         assert not world.row(container_id).is_published  # Docker's last word is still to come
 
 
 @virtual
-async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(world):
+async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         await world.docker.run("web", "app")
@@ -328,13 +346,13 @@ async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(
     world.in_use = {rows["db"].netns_identity}
     world.begin()
     async with world.running():
-        await until(lambda: world.record("web") is None, 2.0)
+        await until(lambda: not world.knows("web"), 2.0)
         await trio.sleep(5)
-        assert world.record("db") is not None
+        assert world.knows("db")
 
 
 @virtual
-async def test_what_docker_removed_while_the_agent_was_away_is_detached(world):
+async def test_what_docker_removed_while_the_agent_was_away_is_detached(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         gone = await world.docker.run("gone", "app")
@@ -342,14 +360,14 @@ async def test_what_docker_removed_while_the_agent_was_away_is_detached(world):
     await world.docker.remove(gone, tell=False)
     world.begin()
     async with world.running():
-        await until(lambda: world.record("gone") is None, 2.0)
-        assert world.record("stays") is not None
+        await until(lambda: not world.knows("gone"), 2.0)
+        assert world.knows("stays")
         assert len(world.host.live.rows) == 1
 
 
 @pytest.mark.parametrize("how", ["die", "remove", "disconnect"])
 @virtual
-async def test_what_docker_could_not_tell_the_plug_in_is_detached(world, how):
+async def test_what_docker_could_not_tell_the_plug_in_is_detached(world: World, how: str) -> None:
     """Docker gives up a call that fails, and has no endpoint any more."""
     async with world.running():
         await with_docker_network(world)
@@ -363,12 +381,14 @@ async def test_what_docker_could_not_tell_the_plug_in_is_detached(world, how):
             await world.docker.remove(gone, tell=False)
         else:
             await world.docker.disconnect(gone, "app", tell=False)
-        await until(lambda: world.record("gone") is None, 2.0)
-        assert world.record("stays") is not None
+        await until(lambda: not world.knows("gone"), 2.0)
+        assert world.knows("stays")
 
 
 @virtual
-async def test_a_container_that_comes_while_docker_is_asked_who_is_there_stays(world, monkeypatch):
+async def test_a_container_that_comes_while_docker_is_asked_who_is_there_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         first = await world.docker.run("first", "app")
@@ -379,16 +399,18 @@ async def test_a_container_that_comes_while_docker_is_asked_who_is_there_stays(w
         await world.docker.disconnect(first, "app")
         await trio.sleep(0.1)
         await world.docker.run("second", "app")
-        await until(lambda: world.record("second") is not None)
+        await until(lambda: world.knows("second"))
         await trio.sleep(3)
-        assert world.record("second") is not None
+        assert world.knows("second")
 
 
 @virtual
-async def test_a_container_that_could_not_be_inspected_is_inspected_again(world, monkeypatch):
+async def test_a_container_that_could_not_be_inspected_is_inspected_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer, refusals = world.docker.answer, [1, 2]
 
-    async def busy(method, path, query, body):
+    async def busy(method: str, path: str, query: dict[Any, Any], body: None) -> Any:
         if path.startswith("/containers/") and path != "/containers/json" and refusals:
             refusals.pop()
             raise EngineError("Docker did not answer")
@@ -404,11 +426,11 @@ async def test_a_container_that_could_not_be_inspected_is_inspected_again(world,
 
 
 @virtual
-async def test_containers_are_looked_at_again_when_the_agent_enters_its_cluster_late(world):
+async def test_containers_are_looked_at_again_when_the_agent_enters_its_cluster_late(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
-        await until(lambda: world.record("web") is not None)
+        await until(lambda: world.knows("web"))
     world.docker.containers[container_id]["State"]["Health"] = {"Status": "unhealthy"}
     world.begin()
     world.in_cluster = False
@@ -419,18 +441,20 @@ async def test_containers_are_looked_at_again_when_the_agent_enters_its_cluster_
 
 
 @virtual
-async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_docker_lists_it(world):
+async def test_a_container_that_ended_while_the_agent_was_away_is_found_though_docker_lists_it(
+    world: World,
+) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
     world.ended[1000 + int(container_id, 16)] = None  # no such process
     world.begin()
     async with world.running():
-        await until(lambda: world.record("web") is None, 2.0)
+        await until(lambda: not world.knows("web"), 2.0)
 
 
 @virtual
-async def test_a_container_stays_while_anybody_lives_in_its_namespace(world):
+async def test_a_container_stays_while_anybody_lives_in_its_namespace(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
@@ -440,17 +464,19 @@ async def test_a_container_stays_while_anybody_lives_in_its_namespace(world):
     world.begin()
     async with world.running():
         await trio.sleep(5)
-        assert world.record("web") is not None
+        assert world.knows("web")
 
 
 @virtual
-async def test_a_docker_too_busy_to_list_its_containers_is_asked_again(world, monkeypatch):
+async def test_a_docker_too_busy_to_list_its_containers_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
     answer, refusals = world.docker.answer, [1, 2, 3]
 
-    async def busy(method, path, query, body):
+    async def busy(method: str, path: str, query: dict[str, str], body: None) -> Any:
         if path == "/containers/json" and refusals:
             refusals.pop()
             raise EngineError("Docker did not answer")
@@ -464,7 +490,7 @@ async def test_a_docker_too_busy_to_list_its_containers_is_asked_again(world, mo
 
 
 @virtual
-async def test_docker_restarts_and_its_living_containers_stay(world):
+async def test_docker_restarts_and_its_living_containers_stay(world: World) -> None:
     async with world.running() as one:
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
@@ -481,7 +507,7 @@ async def test_docker_restarts_and_its_living_containers_stay(world):
 
 
 @virtual
-async def test_an_agent_that_restarts_between_join_and_start_finishes_the_endpoint(world):
+async def test_an_agent_that_restarts_between_join_and_start_finishes_the_endpoint(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.create("web", "app")
@@ -489,11 +515,11 @@ async def test_an_agent_that_restarts_between_join_and_start_finishes_the_endpoi
     world.begin()
     async with world.running():
         await world.docker.start_joined(container_id)
-        await until(lambda: world.record("web") is not None)
+        await until(lambda: world.knows("web"))
 
 
 @virtual
-async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world):
+async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         container_id = await world.docker.create("web", "app")
@@ -502,15 +528,17 @@ async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world
         world.namespaces.make("web")
         await until(lambda: world.row(container_id).is_published, NAMED_S + 1)
         row = world.row(container_id)
-        assert world.record(row.endpoint_id[:12]) is not None
+        assert world.knows(row.endpoint_id[:12])
         world.in_use = {row.netns_identity}
         world.docker.is_up = True
         await world.docker.start_joined(container_id)
-        await until(lambda: world.record("web") is not None)
+        await until(lambda: world.knows("web"))
 
 
 @virtual
-async def test_a_docker_that_hangs_keeps_no_container_from_its_network(world, monkeypatch):
+async def test_a_docker_that_hangs_keeps_no_container_from_its_network(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world.running():
         await with_docker_network(world)
         await trio.sleep(1)
@@ -523,7 +551,7 @@ async def test_a_docker_that_hangs_keeps_no_container_from_its_network(world, mo
 
 
 @virtual
-async def test_an_entry_that_fails_is_tried_again_and_shown(world):
+async def test_an_entry_that_fails_is_tried_again_and_shown(world: World) -> None:
     async with world.running() as one:
         await with_docker_network(world)
         world.host.attacher.has_moved = False
@@ -531,13 +559,13 @@ async def test_an_entry_that_fails_is_tried_again_and_shown(world):
         await until(lambda: bool(one.troubles()), 20.0)
         assert "has no names yet" in one.troubles()[0]
         world.host.attacher.has_moved = True
-        await until(lambda: world.record("web") is not None, netns_waiter.RETRY_S + 11)
+        await until(lambda: world.knows("web"), netns_waiter.RETRY_S + 11)
         assert one.troubles() == ()
         assert world.row(container_id).is_published
 
 
 @virtual
-async def test_a_container_that_leaves_before_its_namespace_appears_is_forgotten(world):
+async def test_a_container_that_leaves_before_its_namespace_appears_is_forgotten(world: World) -> None:
     async with world.running() as one:
         await with_docker_network(world)
         container_id = await world.docker.create("web", "app")
@@ -545,13 +573,13 @@ async def test_a_container_that_leaves_before_its_namespace_appears_is_forgotten
         await world.docker.remove(container_id)
         world.namespaces.make("web")
         await trio.sleep(3)
-        assert world.record("web") is None
+        assert not world.knows("web")
         assert one.troubles() == ()
         assert world.host.live.rows == {}
 
 
 @virtual
-async def test_an_endpoint_without_a_record_is_shown(world):
+async def test_an_endpoint_without_a_record_is_shown(world: World) -> None:
     async with world.running() as one:
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
@@ -564,13 +592,13 @@ async def test_an_endpoint_without_a_record_is_shown(world):
 
 
 @virtual
-async def test_two_hundred_containers_at_once_cost_few_questions(world):
+async def test_two_hundred_containers_at_once_cost_few_questions(world: World) -> None:
     async with world.running():
         await with_docker_network(world)
         made = [await world.docker.create(f"w{n}", "app") for n in range(200)]
         lock = trio.Lock()
 
-        async def start(container_id):
+        async def start(container_id: str) -> None:
             async with lock:
                 await world.docker.join(container_id, "app")
             await world.docker.start_joined(container_id)
@@ -589,7 +617,7 @@ async def test_two_hundred_containers_at_once_cost_few_questions(world):
 
 
 @virtual
-async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
+async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world: World) -> None:
     async with world.running() as one:
         world.in_cluster = False
         await trio.sleep(2)
@@ -603,14 +631,16 @@ async def test_a_cluster_that_is_entered_later_hears_of_the_labels(world):
         assert service.startswith("container web: the label netagent.service='My Web' is not a name; use ")
 
 
-def test_the_end_of_a_process_is_seen_and_of_another_one_with_its_number_is_not():
-    async def main():
+def test_the_end_of_a_process_is_seen_and_of_another_one_with_its_number_is_not() -> None:
+    async def main() -> None:
         pid = process.pid
-        dev, inode = watcher._namespace_of(str(pid))
+        identity = watcher._namespace_of(str(pid))
+        assert identity is not None
+        dev, inode = identity
         assert not await watcher._process_ended(pid, (dev, inode + 1))
         seen = []
 
-        async def watch():
+        async def watch() -> None:
             seen.append(await watcher._process_ended(pid, (dev, inode)))
 
         with trio.fail_after(10):
@@ -627,13 +657,15 @@ def test_the_end_of_a_process_is_seen_and_of_another_one_with_its_number_is_not(
         trio.run(main)
 
 
-def test_the_look_for_processes_finds_this_one():
+def test_the_look_for_processes_finds_this_one() -> None:
     assert watcher._namespace_of("self") in watcher._read_namespaces_in_use()
 
 
 @virtual
-async def test_a_container_that_could_not_be_entered_is_no_trouble_once_it_is_gone(world, monkeypatch):
-    async def refuse(*arguments, **fields):
+async def test_a_container_that_could_not_be_entered_is_no_trouble_once_it_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*arguments: str, **fields: Any) -> None:
         raise FailedError("the resolver process is away")
 
     async with world.running() as one:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 import trio
@@ -13,15 +16,16 @@ from fakes.podman import C1, C2
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.podman import command
 from netagent.integrations.podman.command import Podman
+from netagent.model.ids import NetworkId
 
 
 @pytest.fixture
-def podman(tmp_path, monkeypatch):
+def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Gives `play(output, error, status)`, and the file in which the script notes how it was called."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
 
-    def play(output="", error="", status=0, *, last="exit"):
+    def play(output: str = "", error: str = "", status: int = 0, *, last: str = "exit") -> Path:
         for name, text in (("out", output), ("err", error)):
             (tmp_path / name).write_text(text)
         script = tmp_path / "podman"
@@ -33,11 +37,15 @@ def podman(tmp_path, monkeypatch):
     return play
 
 
-def run(function, *arguments):
-    return trio.run(functools.partial(function, *arguments))
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def test_networks_are_listed_made_and_removed(podman):
+def run(function: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
+    return trio.run(functools.partial(function, *arguments, **options))
+
+
+def test_networks_are_listed_made_and_removed(podman: Callable[..., Any]) -> None:
     calls = podman(
         json.dumps([{"name": "app", "driver": "bridge", "labels": {"a": "b"}}]), "time=… level=warning"
     )
@@ -48,7 +56,7 @@ def test_networks_are_listed_made_and_removed(podman):
         {"a": "b"},
         {},
     )
-    run(Podman().create_network, "app", "e" * 32)
+    run(Podman().create_network, "app", NetworkId("e" * 32))
     run(Podman().remove_network, "app")
     mark = f"netagent.network={'e' * 32}"
     assert calls.read_text().splitlines() == [
@@ -58,7 +66,7 @@ def test_networks_are_listed_made_and_removed(podman):
     ]
 
 
-def test_containers_that_do_not_exist_are_left_out(podman):
+def test_containers_that_do_not_exist_are_left_out(podman: Callable[..., Any]) -> None:
     podman(
         json.dumps([{"Id": C1, "Name": "web", "State": {"Pid": 5}}]), f"Error: no such container {C2}\n", 125
     )
@@ -74,26 +82,30 @@ def test_containers_that_do_not_exist_are_left_out(podman):
         (("nonsense", "", 0), "unknown form"),
     ],
 )
-def test_anything_else_that_goes_wrong_is_one_sentence(podman, played, says):
+def test_anything_else_that_goes_wrong_is_one_sentence(
+    podman: Callable[..., Any], played: tuple[str, str, int], says: str
+) -> None:
     podman(*played)
     with pytest.raises(NetagentError, match=says):
         run(Podman().containers, [C1])
 
 
-def test_a_podman_that_hangs_is_given_up_and_ended(podman, monkeypatch):
+def test_a_podman_that_hangs_is_given_up_and_ended(
+    podman: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(command, "DEADLINE_S", 0.2)
     podman(status=60, last="exec /bin/sleep")
     with pytest.raises(FailedError, match="`podman network ls` did not end within"):
         run(Podman().networks)
 
 
-def test_a_host_without_podman_says_so(tmp_path, monkeypatch):
+def test_a_host_without_podman_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FailedError, match=r"no program `podman` on this host; install it"):
         run(Podman().networks)
 
 
-def test_the_members_of_a_pod_are_ids(podman):
+def test_the_members_of_a_pod_are_ids(podman: Callable[..., Any]) -> None:
     podman(f"{C1}\n{C2}\n")
     assert run(Podman().members, "d" * 64) == (C1, C2)
 
@@ -104,13 +116,15 @@ OURS = {"netagent.service": "shop"}
 class Images(Podman):
     """Answers `inspect` of containers and images; `broken` images are refused."""
 
-    def __init__(self, images, containers):
+    def __init__(
+        self, images: dict[str, Any], containers: dict[str, tuple[str, str, dict[str, str]]]
+    ) -> None:
         super().__init__()
         self.images, self.listed = images, containers
         self.broken: dict[str, str] = {}
         self.asked: list[str] = []
 
-    async def _run(self, *words, harmless=""):
+    async def _run(self, *words: str, harmless: str = "") -> bytes:
         if words[0] == "container":
             return json.dumps(
                 [
@@ -130,7 +144,7 @@ class Images(Podman):
         return json.dumps([{"Id": words[-1], "Labels": self.images[words[-1]]}]).encode()
 
 
-def test_an_image_is_asked_about_once():
+def test_an_image_is_asked_about_once() -> None:
     podman = Images({"i1": OURS, "i2": {}}, {C1: ("web", "i1", OURS), C2: ("db", "i2", OURS)})
     for _ in range(3):
         found = run(podman.containers, [C1, C2])
@@ -139,7 +153,7 @@ def test_an_image_is_asked_about_once():
     assert podman.asked == ["i1", "i2"]
 
 
-def test_the_number_of_images_that_are_remembered_is_bounded(monkeypatch):
+def test_the_number_of_images_that_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MAX_IMAGES", 3)
     podman = Images({f"i{n}": OURS for n in range(8)}, {})
     for number in (*range(8), 7):
@@ -149,7 +163,7 @@ def test_the_number_of_images_that_are_remembered_is_bounded(monkeypatch):
     assert podman.asked == [f"i{n}" for n in range(8)]
 
 
-def test_an_image_that_can_not_be_asked_about_concerns_its_own_containers_only():
+def test_an_image_that_can_not_be_asked_about_concerns_its_own_containers_only() -> None:
     c3 = "c" * 64
     podman = Images(
         {"i1": {}, "i2": {}},
@@ -169,12 +183,12 @@ def test_an_image_that_can_not_be_asked_about_concerns_its_own_containers_only()
     assert podman.asked == ["i1", "i2", "i1"]
 
 
-def test_images_that_hang_do_not_add_up(monkeypatch):
+def test_images_that_hang_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty of them would keep all other containers waiting for minutes."""
     ids = [f"{number:064x}" for number in range(command.MAX_AT_ONCE)]
     podman = Images({}, {one: (f"n{one[-2:]}", f"i{one}", OURS) for one in ids})
 
-    async def hang(*words, harmless=""):
+    async def hang(*words: str, harmless: str = "") -> bytes:
         if words[0] == "container":
             return await Images._run(podman, *words)
         podman.asked.append(words[-1])
@@ -183,7 +197,7 @@ def test_images_that_hang_do_not_add_up(monkeypatch):
 
     monkeypatch.setattr(podman, "_run", hang)
 
-    async def main():
+    async def main() -> None:
         found = await podman.containers(ids)
         assert all(one.flaw for one in found.values())
         assert trio.current_time() - started <= 2 * command.DEADLINE_S

@@ -3,44 +3,47 @@
 from __future__ import annotations
 
 import json
+from typing import Any, NoReturn
 
 import pytest
-from fakes.podman import C1, C2, N1, N2, PodmanHost, netavark_call, plugging
-from fakes.registry import H2, N3, Writer, endpoint, host, network
+from fakes.agent_host import Namespaces
+from fakes.podman import C1, C2, PodmanHost, netavark_call, plugging
+from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
 from netagent.endpoints import resolv_conf
 from netagent.errors import RefusedError
 from netagent.integrations.podman.plugin import NetavarkPlugin
+from netagent.model.ids import NetworkId
 from netagent.model.records import RemovalRecord
 
 
 @pytest.fixture(autouse=True)
-def _host_search(monkeypatch):
+def _host_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolv_conf, "host_search", lambda: ("corp.example",))
 
 
-async def ask(plugin, command, *words, **given):
+async def ask(plugin: NetavarkPlugin, command: str, *words: str, **given: Any) -> Any:
     """(exit status, what is printed as JSON or None)."""
     answer = await plugin.answer(netavark_call(command, *words, **given))
     return answer.exit_status, json.loads(answer.output) if answer.output else None
 
 
-async def refusal(plugin, command, *words, **given):
+async def refusal(plugin: NetavarkPlugin, command: str, *words: str, **given: Any) -> str:
     status, output = await ask(plugin, command, *words, **given)
     assert status == 1, output
     assert set(output) == {"error"}
-    return output["error"]
+    return str(output["error"])
 
 
-def in_no_cluster():
+def in_no_cluster() -> NoReturn:
     raise RefusedError(
         "this host belongs to no cluster", code="no-cluster", hint="start a cluster with `netagent init`"
     )
 
 
 @virtual
-async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces):
+async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
     plugin = NetavarkPlugin(lambda: one)
     given = plugging(aliases=["Shop.Front", C1[:12], "web"])
@@ -73,7 +76,9 @@ async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces)
 
 
 @virtual
-async def test_the_same_setup_again_gives_the_same_answer_also_after_labels_were_read(namespaces):
+async def test_the_same_setup_again_gives_the_same_answer_also_after_labels_were_read(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
     plugin = NetavarkPlugin(lambda: one)
     first = await ask(plugin, "setup", one.path("ns1"), **plugging())
@@ -84,7 +89,9 @@ async def test_the_same_setup_again_gives_the_same_answer_also_after_labels_were
 
 
 @virtual
-async def test_a_container_that_was_never_torn_down_starts_again_in_another_namespace(namespaces):
+async def test_a_container_that_was_never_torn_down_starts_again_in_another_namespace(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     plugin = NetavarkPlugin(lambda: one)
     await ask(plugin, "setup", one.path("ns1"), **plugging())
@@ -101,7 +108,9 @@ MAPPINGS = [
 
 
 @virtual
-async def test_what_podman_publishes_its_first_network_that_may_be_reached_publishes(namespaces):
+async def test_what_podman_publishes_its_first_network_that_may_be_reached_publishes(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     await one.publisher.put(network(N3, "deep", subnets=("10.3.0.0/24",), internal=True))
     plugin = NetavarkPlugin(lambda: one)
@@ -123,7 +132,7 @@ async def test_what_podman_publishes_its_first_network_that_may_be_reached_publi
 
 
 @virtual
-async def test_a_container_in_two_networks_is_told_its_server_once(namespaces):
+async def test_a_container_in_two_networks_is_told_its_server_once(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     plugin = NetavarkPlugin(lambda: one)
     path = one.path("ns1")
@@ -137,7 +146,7 @@ async def test_a_container_in_two_networks_is_told_its_server_once(namespaces):
 
 
 @virtual
-async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces):
+async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     plugin = NetavarkPlugin(lambda: one)
     await ask(plugin, "setup", one.path("ns1"), **plugging(name="web"))
@@ -149,7 +158,7 @@ async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces)
 
 
 @virtual
-async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
+async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
     given = plugging(
         name="Web.1",
@@ -174,7 +183,7 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces):
 
 
 @virtual
-async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespaces):
+async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
     plugin, writer = NetavarkPlugin(lambda: one), Writer(H2)
     one.meet(H2)
@@ -186,7 +195,7 @@ async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespace
     outside = await refusal(plugin, "setup", path, **plugging(static_ips=["10.9.0.9"]))
     assert "not a usable address of network app" in outside
     assert "no network namespace" in await refusal(plugin, "setup", one.path("ns9"), **plugging())
-    unknown = await refusal(plugin, "setup", path, **plugging(network_id="e" * 32))
+    unknown = await refusal(plugin, "setup", path, **plugging(network_id=NetworkId("e" * 32)))
     assert "not in this cluster any more" in unknown
     await one.publisher.put(RemovalRecord(N1))
     assert "`podman network rm app`" in await refusal(plugin, "setup", path, **plugging())
@@ -194,7 +203,9 @@ async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespace
 
 
 @virtual
-async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothing_to_do(namespaces):
+async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothing_to_do(
+    namespaces: Namespaces,
+) -> None:
     plugin = NetavarkPlugin(in_no_cluster)
     assert "belongs to no cluster; start a cluster" in await refusal(
         plugin, "setup", "/run/netns/x", **plugging()
@@ -204,7 +215,9 @@ async def test_outside_of_a_cluster_a_setup_is_refused_and_a_teardown_has_nothin
 
 
 @virtual
-async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_teardown(namespaces):
+async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_teardown(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces)
     plugin = NetavarkPlugin(lambda: one)
     misspelt = plugging(options={"speed": "9"})
@@ -213,7 +226,7 @@ async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_t
 
 
 @virtual
-async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces):
+async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces)
     plugin = NetavarkPlugin(lambda: one)
     given = {"name": "other", "id": "f" * 64, "driver": "netagent", "internal": False, "new_field": 1}
@@ -233,7 +246,9 @@ async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces
 
 
 @virtual
-async def test_a_network_that_the_cluster_does_not_have_is_refused_with_the_lines_to_type(namespaces):
+async def test_a_network_that_the_cluster_does_not_have_is_refused_with_the_lines_to_type(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces)
     text = await refusal(NetavarkPlugin(lambda: one), "create", name="mine", driver="netagent")
     assert "there is no network 'mine'" in text
@@ -242,7 +257,9 @@ async def test_a_network_that_the_cluster_does_not_have_is_refused_with_the_line
 
 
 @virtual
-async def test_flags_that_a_network_of_ours_decides_itself_are_refused_by_name(namespaces):
+async def test_flags_that_a_network_of_ours_decides_itself_are_refused_by_name(
+    namespaces: Namespaces,
+) -> None:
     one = await PodmanHost.started(namespaces)
     text = await refusal(
         NetavarkPlugin(lambda: one),
@@ -268,7 +285,7 @@ async def test_flags_that_a_network_of_ours_decides_itself_are_refused_by_name(n
 
 
 @virtual
-async def test_info_needs_no_cluster_and_an_unknown_command_is_named(namespaces):
+async def test_info_needs_no_cluster_and_an_unknown_command_is_named(namespaces: Namespaces) -> None:
     plugin = NetavarkPlugin(in_no_cluster)
     status, output = await ask(plugin, "info")
     assert (status, output["api_version"]) == (0, "1.0.0")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import pytest
 import trio
+from fakes.agent_host import Namespaces
 from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plugging
 from fakes.virtual import virtual
+from trio import Nursery
 
 from netagent.integrations.podman import netns_processes
 from netagent.integrations.podman.plugin import NetavarkPlugin
@@ -24,36 +28,37 @@ from netagent.integrations.podman.watcher import (
     UNSTARTED_S,
     PodmanWatcher,
 )
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.records import Health, Port
 
 WITHDRAWN_S = 2.0
 """What is promised."""
 
 
-def count_descriptors():
+def count_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Proc:
     """Processes as /proc shows them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         (folder / "meminfo").touch()
 
-    def start(self, pid, namespace, cmdline="sleep"):
+    def start(self, pid: int, namespace: str, cmdline: str = "sleep") -> None:
         """In the namespace with this file; pid 7 is any other process of the host."""
         (self.folder / str(pid) / "ns").mkdir(parents=True)
         os.link(namespace, self.folder / str(pid) / "ns" / "net")
         (self.folder / str(pid) / "cmdline").write_text(cmdline)
 
-    def end(self, pid):
+    def end(self, pid: int) -> None:
         shutil.rmtree(self.folder / str(pid))
 
 
 @pytest.fixture
-def proc(tmp_path, monkeypatch):
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proc:
     made = Proc(tmp_path / "proc")
     monkeypatch.setattr(netns_processes, "PROC", made.folder)
     (tmp_path / "systemd").mkdir()
@@ -63,7 +68,11 @@ def proc(tmp_path, monkeypatch):
     return made
 
 
-async def _at_once(function, *arguments):
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+async def _at_once(function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
     await trio.lowlevel.checkpoint()
     return function(*arguments)
 
@@ -71,18 +80,18 @@ async def _at_once(function, *arguments):
 class Followed:
     """One host with a follower at work."""
 
-    def __init__(self, one, podman, follower):
+    def __init__(self, one: PodmanHost, podman: FakePodman, follower: PodmanWatcher) -> None:
         self.one, self.podman, self.follower = one, podman, follower
 
-    async def set_up(self, namespace="ns1", **fields):
+    async def set_up(self, namespace: str = "ns1", **fields: Any) -> None:
         call = netavark_call("setup", self.one.path(namespace), **plugging(**fields))
         assert (await NetavarkPlugin(lambda: self.one).answer(call)).exit_status == 0
 
     @property
-    def rows(self):
+    def rows(self) -> list[LocalEndpointRow]:
         return list(self.one.live.rows.values())
 
-    async def until(self, condition, within_s=WITHDRAWN_S):
+    async def until(self, condition: Callable[..., Any], within_s: float = WITHDRAWN_S) -> float:
         """How long it took, in s."""
         began = trio.current_time()
         with trio.fail_after(within_s):
@@ -91,14 +100,14 @@ class Followed:
         return trio.current_time() - began
 
 
-async def following(nursery, namespaces, *names):
+async def following(nursery: Nursery, namespaces: Namespaces, *names: str) -> Followed:
     one, podman = await PodmanHost.started(namespaces, "host", *names), FakePodman()
     follower = PodmanWatcher(podman, lambda: one)
     nursery.start_soon(follower.run)
     return Followed(one, podman, follower)
 
 
-def container(container_id=C1, pid=100, **fields):
+def container(container_id: str = C1, pid: int = 100, **fields: Any) -> PodmanContainer:
     return PodmanContainer(
         container_id=container_id,
         name="web",
@@ -107,13 +116,13 @@ def container(container_id=C1, pid=100, **fields):
     )
 
 
-def write_health(path, status, at_s):
+def write_health(path: Path, status: str, at_s: int) -> None:
     path.write_text(json.dumps({"Status": status, "FailingStreak": 0, "Log": []}))
     os.utime(path, (at_s, at_s))
 
 
 @virtual
-async def test_labels_are_followed_as_soon_as_the_container_runs(namespaces, proc):
+async def test_labels_are_followed_as_soon_as_the_container_runs(namespaces: Namespaces, proc: Proc) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -134,7 +143,9 @@ async def test_labels_are_followed_as_soon_as_the_container_runs(namespaces, pro
 
 
 @virtual
-async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_seconds(namespaces, proc):
+async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_seconds(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(7, this.one.path("host"))
@@ -150,7 +161,7 @@ async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_sec
 
 
 @virtual
-async def test_looks_in_quick_succession_withdraw_nobody(namespaces, proc):
+async def test_looks_in_quick_succession_withdraw_nobody(namespaces: Namespaces, proc: Proc) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -167,7 +178,9 @@ async def test_looks_in_quick_succession_withdraw_nobody(namespaces, proc):
 
 @pytest.mark.parametrize("who", ["ns1", "host"])
 @virtual
-async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(namespaces, proc, who):
+async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(
+    namespaces: Namespaces, proc: Proc, who: str
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -195,7 +208,9 @@ async def test_it_stays_while_others_live_in_it_or_podman_is_at_work_on_it(names
 
 
 @virtual
-async def test_one_whose_cleanup_died_is_withdrawn_though_podman_knows_of_its_end(namespaces, proc):
+async def test_one_whose_cleanup_died_is_withdrawn_though_podman_knows_of_its_end(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -213,7 +228,9 @@ async def test_one_whose_cleanup_died_is_withdrawn_though_podman_knows_of_its_en
 
 
 @virtual
-async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_old_one(namespaces, proc):
+async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_old_one(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
         proc.start(100, this.one.path("ns1"))
@@ -229,7 +246,9 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
 
 
 @virtual
-async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(namespaces, proc):
+async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     one, podman = await PodmanHost.started(namespaces, "host", "ns1", "ns2"), FakePodman()
     follower = PodmanWatcher(podman, lambda: one)
     this = Followed(one, podman, follower)
@@ -246,18 +265,20 @@ async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(names
 
 
 @virtual
-async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(namespaces, proc, monkeypatch):
+async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(
+    namespaces: Namespaces, proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Podman is asked about several at once, and waits for the lock of each."""
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
         answer, started = this.podman.containers, trio.Event()
 
-        async def late(ids):
+        async def late(ids: list[str]) -> dict[str, PodmanContainer]:
             found = await answer(ids)
             await trio.sleep(1)
             return found
 
-        async def once_started(ids):
+        async def once_started(ids: list[str]) -> dict[str, PodmanContainer]:
             await started.wait()
             return await answer(ids)
 
@@ -278,7 +299,9 @@ async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(name
 
 
 @virtual
-async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_it(namespaces, proc):
+async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_it(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
         proc.start(100, this.one.path("ns1"))
@@ -294,7 +317,9 @@ async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_
 
 
 @virtual
-async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_path):
+async def test_health_follows_the_log_within_two_seconds(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path
+) -> None:
     log = tmp_path / "healthcheck.log"
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
@@ -305,16 +330,16 @@ async def test_health_follows_the_log_within_two_seconds(namespaces, proc, tmp_p
         assert this.rows[0].health is Health.STARTING, "Podman has not written the log yet"
         for at_s, health in enumerate((Health.STARTING, Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY), 1):
             write_health(log, health.value, at_s)
-            await this.until(lambda health=health: this.rows[0].health is health, LOOK_S + 0.1)
+            await this.until(lambda: this.rows[0].health is health, LOOK_S + 0.1)
         log.write_text('{"Status": "unhea')  # Podman is writing
         await trio.sleep(2)
-        assert this.rows[0].health is Health.HEALTHY
+        assert [row.health for row in this.rows] == [Health.HEALTHY]
         log.unlink()
         await this.until(lambda: this.rows[0].health is Health.UNKNOWN)
         nursery.cancel_scope.cancel()
 
 
-def shown(this):
+def shown(this: Followed) -> bool:
     """Whether names lead to it."""
     (row,) = this.rows
     view = this.one.live.view
@@ -322,13 +347,15 @@ def shown(this):
 
 
 @virtual
-async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(namespaces, proc, tmp_path):
+async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path
+) -> None:
     log = tmp_path / "healthcheck.log"
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1", "ns2")
-        seen = []
+        seen: list[bool] = []
 
-        async def watch():
+        async def watch() -> None:
             revision = 0
             while True:
                 revision = await this.one.live.wait_newer(revision)
@@ -349,7 +376,9 @@ async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(namesp
 
 @pytest.mark.parametrize("cause", ["no interval", "no systemd"])
 @virtual
-async def test_a_check_that_nobody_runs_keeps_no_names_back(namespaces, proc, tmp_path, monkeypatch, cause):
+async def test_a_check_that_nobody_runs_keeps_no_names_back(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
     log = tmp_path / "healthcheck.log"
     if cause == "no systemd":
         monkeypatch.setattr(netns_processes, "SYSTEMD", tmp_path / "nothing")
@@ -367,7 +396,9 @@ async def test_a_check_that_nobody_runs_keeps_no_names_back(namespaces, proc, tm
 
 
 @virtual
-async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_so(namespaces, proc):
+async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_so(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -378,7 +409,9 @@ async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_
 
 
 @virtual
-async def test_a_podman_that_does_not_answer_keeps_names_back_for_a_bounded_time(namespaces, proc):
+async def test_a_podman_that_does_not_answer_keeps_names_back_for_a_bounded_time(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -390,7 +423,9 @@ async def test_a_podman_that_does_not_answer_keeps_names_back_for_a_bounded_time
 
 
 @virtual
-async def test_a_restarted_agent_makes_no_unhealthy_container_well(namespaces, proc, tmp_path):
+async def test_a_restarted_agent_makes_no_unhealthy_container_well(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path
+) -> None:
     log = tmp_path / "healthcheck.log"
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
@@ -408,7 +443,9 @@ async def test_a_restarted_agent_makes_no_unhealthy_container_well(namespaces, p
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @virtual
-async def test_a_health_log_that_is_none_stops_nobody(namespaces, proc, tmp_path, make):
+async def test_a_health_log_that_is_none_stops_nobody(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path, make: Callable[..., Any]
+) -> None:
     log = tmp_path / "healthcheck.log"
     make(log)  # in a folder of a user's choice, such as /tmp, anybody may have made one
     async with trio.open_nursery() as nursery:
@@ -428,7 +465,9 @@ async def test_a_health_log_that_is_none_stops_nobody(namespaces, proc, tmp_path
 
 
 @virtual
-async def test_a_pod_is_as_well_as_its_containers_also_those_that_come_later(namespaces, proc, tmp_path):
+async def test_a_pod_is_as_well_as_its_containers_also_those_that_come_later(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path
+) -> None:
     log, folder = tmp_path / "healthcheck.log", tmp_path / "overlay-containers"
     folder.mkdir()
     async with trio.open_nursery() as nursery:
@@ -453,7 +492,9 @@ async def test_a_pod_is_as_well_as_its_containers_also_those_that_come_later(nam
 
 
 @virtual
-async def test_ports_that_nobody_publishes_are_a_trouble_until_podmans_network_does(namespaces, proc):
+async def test_ports_that_nobody_publishes_are_a_trouble_until_podmans_network_does(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -471,7 +512,9 @@ async def test_ports_that_nobody_publishes_are_a_trouble_until_podmans_network_d
     "text", ["search app.mesh.internal\noptions ndots:1\n", "search app.mesh.internal", ""]
 )
 @virtual
-async def test_a_resolv_conf_without_any_server_gets_ours_again(namespaces, proc, tmp_path, text):
+async def test_a_resolv_conf_without_any_server_gets_ours_again(
+    namespaces: Namespaces, proc: Proc, tmp_path: Path, text: str
+) -> None:
     conf = tmp_path / "resolv.conf"
     conf.write_text("nameserver 10.0.0.1\n")
     async with trio.open_nursery() as nursery:
@@ -492,7 +535,9 @@ async def test_a_resolv_conf_without_any_server_gets_ours_again(namespaces, proc
 
 
 @virtual
-async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(namespaces, proc):
+async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(
+    namespaces: Namespaces, proc: Proc
+) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         this.podman.refusals = {C1: "`podman container inspect` did not end within 10 s"}
@@ -508,8 +553,8 @@ async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(namespaces
 
 @virtual
 async def test_labels_that_can_not_be_told_from_the_images_are_learnt_later_and_all_else_at_once(
-    namespaces, proc, tmp_path
-):
+    namespaces: Namespaces, proc: Proc, tmp_path: Path
+) -> None:
     log = tmp_path / "healthcheck.log"
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
