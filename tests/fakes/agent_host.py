@@ -287,6 +287,12 @@ class FakeProjection(Projection):
         return self.trouble.get(device)
 
 
+def netns_of(row: LocalEndpointRow) -> Netns:
+    """Of an endpoint that is no reservation."""
+    assert row.netns is not None
+    return row.netns
+
+
 class AgentHost:
     """One host. `restart` begins a new life with the same disk, kernel and resolver."""
 

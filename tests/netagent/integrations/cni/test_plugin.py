@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from fakes.agent_host import AgentHost, Namespaces
+from fakes.agent_host import AgentHost, Namespaces, netns_of
 from fakes.registry import N1, N2, host, network
 from fakes.virtual import virtual
 
@@ -60,7 +60,7 @@ class Runtime:
         return value
 
     def origins(self) -> list[str]:
-        return sorted(row.origin for row in self.host.live.rows.values())
+        return sorted(str(row.origin) for row in self.host.live.rows.values())
 
 
 async def started(namespaces: Namespaces, *names: str) -> Runtime:
@@ -123,7 +123,7 @@ async def test_an_endpoint_that_is_half_done_is_made_anew(namespaces: Namespaces
     runtime = await started(namespaces, "web")
     await runtime.call("ADD")
     (before,) = runtime.host.live.rows.values()
-    runtime.host.live.set_row(replace(before, stage=Bound(before.netns, before.ifname)))
+    runtime.host.live.set_row(replace(before, stage=Bound(netns_of(before), before.ifname)))
     assert "ips" in await runtime.call("ADD")
     (after,) = runtime.host.live.rows.values()
     assert after.endpoint_id != before.endpoint_id

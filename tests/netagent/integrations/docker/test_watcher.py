@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from fakes.agent_host import netns_of
 from fakes.docker_world import World, until
 from fakes.registry import N1
 from fakes.virtual import virtual
@@ -49,7 +50,7 @@ async def test_a_container_has_its_names_before_its_first_program_runs(world: Wo
         )
         row = world.row(container_id)
         assert row.links == (Link("db", "database"),)
-        assert row.netns.behind_runtime
+        assert netns_of(row).behind_runtime
 
 
 @virtual
@@ -343,7 +344,7 @@ async def test_after_a_start_without_docker_only_empty_namespaces_are_withdrawn(
         await until(lambda: len(world.ended) == 2)
     world.docker.kill()
     rows = {row.name: row for row in world.host.live.rows.values()}
-    world.in_use = {rows["db"].netns_identity}
+    world.in_use = {netns_of(rows["db"]).identity}
     world.begin()
     async with world.running():
         await until(lambda: not world.knows("web"), 2.0)
@@ -459,7 +460,7 @@ async def test_a_container_stays_while_anybody_lives_in_its_namespace(world: Wor
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
     row = world.row(container_id)
-    world.in_use = {row.netns_identity}
+    world.in_use = {netns_of(row).identity}
     world.ended[1000 + int(container_id, 16)] = None  # not with the number that Docker names
     world.begin()
     async with world.running():
@@ -496,7 +497,7 @@ async def test_docker_restarts_and_its_living_containers_stay(world: World) -> N
         container_id = await world.docker.run("web", "app")
         await until(lambda: bool(world.ended))
         row = world.host.live.rows[world.row(container_id).endpoint_id]
-        world.in_use = {row.netns_identity}
+        world.in_use = {netns_of(row).identity}
         world.docker.kill()
         await trio.sleep(30)
         assert "not applied" in one.troubles()[0]
@@ -529,7 +530,7 @@ async def test_a_name_that_docker_does_not_tell_in_time_is_corrected_later(world
         await until(lambda: world.row(container_id).is_published, NAMED_S + 1)
         row = world.row(container_id)
         assert world.knows(row.endpoint_id[:12])
-        world.in_use = {row.netns_identity}
+        world.in_use = {netns_of(row).identity}
         world.docker.is_up = True
         await world.docker.start_joined(container_id)
         await until(lambda: world.knows("web"))
@@ -583,7 +584,7 @@ async def test_an_endpoint_without_a_record_is_shown(world: World) -> None:
     async with world.running() as one:
         await with_docker_network(world)
         container_id = await world.docker.run("web", "app")
-        await world.host.endpoints.detach_origin(world.row(container_id).origin)
+        await world.host.endpoints.detach_origin(str(world.row(container_id).origin))
         world.docker.emit("container", "start", container_id)
         await until(lambda: bool(one.troubles()))
         assert "`docker restart web`" in one.troubles()[0]
@@ -670,7 +671,7 @@ async def test_a_container_that_could_not_be_entered_is_no_trouble_once_it_is_go
 
     async with world.running() as one:
         await with_docker_network(world)
-        monkeypatch.setattr(world.host.endpoints.staged, "enter", refuse)
+        monkeypatch.setattr(world.host.endpoints.staged, "bind", refuse)
         container_id = await world.docker.create("web", "app")
         await world.docker.join(container_id, "app")
         world.namespaces.make("web")

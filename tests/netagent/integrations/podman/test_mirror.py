@@ -12,6 +12,7 @@ from fakes.registry import N1, N2, network
 from fakes.virtual import virtual
 
 from netagent.errors import RefusedError
+from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.podman.mirror import LOOK_S, RESYNC_S, PodmanMirror
 from netagent.integrations.podman.mirror_plan import plan_mirror
 from netagent.integrations.podman.report import PodmanNetwork
@@ -66,7 +67,7 @@ async def test_networks_come_and_go_with_ours_and_come_back_after_a_prune(
     namespaces: Namespaces, tmp_path: Path
 ) -> None:
     one, podman = await PodmanHost.started(namespaces), FakePodman()
-    mirror = PodmanMirror(podman, lambda: one, tmp_path)
+    mirror = PodmanMirror(podman, lambda: one.access, tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.run)
         await names_are(podman, "app", "back")
@@ -90,7 +91,7 @@ async def test_what_podman_refuses_is_a_trouble_until_it_does_not(
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     podman.network_list["gone"] = of_podman("gone", label=N9)
     podman.refusals = {"gone": "`podman network rm` refuses: in use by web", "back": "no plug-in"}
-    mirror = PodmanMirror(podman, lambda: one, tmp_path)
+    mirror = PodmanMirror(podman, lambda: one.access, tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mirror.run)
         await names_are(podman, "app", "gone")
@@ -118,10 +119,10 @@ async def test_a_host_in_no_cluster_leaves_podman_alone_until_it_joins(
     podman.network_list["old"] = of_podman("old", label=N9)
     joined = trio.Event()
 
-    def membership() -> PodmanHost:
+    def membership() -> ClusterAccess:
         if not joined.is_set():
             raise RefusedError("in no cluster", code="no-cluster")
-        return one
+        return one.access
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(PodmanMirror(podman, membership, tmp_path).run)
@@ -139,10 +140,10 @@ async def test_a_host_that_leaves_takes_along_what_no_container_refers_to(
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     has_left = trio.Event()
 
-    def membership() -> PodmanHost:
+    def membership() -> ClusterAccess:
         if has_left.is_set():
             raise RefusedError("in no cluster", code="no-cluster")
-        return one
+        return one.access
 
     async with trio.open_nursery() as nursery:
         mirror = PodmanMirror(podman, membership, tmp_path)
@@ -161,7 +162,7 @@ async def test_a_network_that_is_made_anew_under_its_name_is_made_anew_in_podman
 ) -> None:
     one, podman = await PodmanHost.started(namespaces), FakePodman()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(PodmanMirror(podman, lambda: one, tmp_path).run)
+        nursery.start_soon(PodmanMirror(podman, lambda: one.access, tmp_path).run)
         await names_are(podman, "app", "back")
         await one.publisher.put(RemovalRecord(N1), network(N9, "app"))
         with trio.fail_after(2 * LOOK_S):

@@ -6,7 +6,7 @@ import json
 from typing import Any, NoReturn
 
 import pytest
-from fakes.agent_host import Namespaces
+from fakes.agent_host import Namespaces, netns_of
 from fakes.podman import C1, C2, PodmanHost, netavark_call, plugging
 from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
@@ -45,7 +45,7 @@ def in_no_cluster() -> NoReturn:
 @virtual
 async def test_a_container_is_attached_torn_down_and_torn_down_again(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     given = plugging(aliases=["Shop.Front", C1[:12], "web"])
     status, output = await ask(plugin, "setup", one.path("ns1"), **given)
     (row,) = one.live.rows.values()
@@ -80,7 +80,7 @@ async def test_the_same_setup_again_gives_the_same_answer_also_after_labels_were
     namespaces: Namespaces,
 ) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     first = await ask(plugin, "setup", one.path("ns1"), **plugging())
     (row,) = one.live.rows.values()
     await one.endpoints.change(row.endpoint_id, service="shop")
@@ -93,11 +93,11 @@ async def test_a_container_that_was_never_torn_down_starts_again_in_another_name
     namespaces: Namespaces,
 ) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     await ask(plugin, "setup", one.path("ns1"), **plugging())
     status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging())
     (row,) = one.live.rows.values()
-    assert (status, row.netns.path) == (0, one.path("ns2"))
+    assert (status, netns_of(row).path) == (0, one.path("ns2"))
 
 
 MAPPINGS = [
@@ -113,7 +113,7 @@ async def test_what_podman_publishes_its_first_network_that_may_be_reached_publi
 ) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     await one.publisher.put(network(N3, "deep", subnets=("10.3.0.0/24",), internal=True))
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     for network_id, ifname in ((N3, "eth0"), (N1, "eth1"), (N2, "eth2")):
         given = {**plugging(network_id=network_id, ifname=ifname), "port_mappings": MAPPINGS}
         assert (await ask(plugin, "setup", one.path("ns1"), **given))[0] == 0
@@ -134,7 +134,7 @@ async def test_what_podman_publishes_its_first_network_that_may_be_reached_publi
 @virtual
 async def test_a_container_in_two_networks_is_told_its_server_once(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     path = one.path("ns1")
     _, first = await ask(plugin, "setup", path, **plugging())
     _, second = await ask(plugin, "setup", path, **plugging(network_id=N2, ifname="eth1"))
@@ -148,7 +148,7 @@ async def test_a_container_in_two_networks_is_told_its_server_once(namespaces: N
 @virtual
 async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     await ask(plugin, "setup", one.path("ns1"), **plugging(name="web"))
     status, _ = await ask(plugin, "setup", one.path("ns2"), **plugging(container_id=C2, name="Web"))
     rows = list(one.live.rows.values())
@@ -166,7 +166,7 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces: Na
         static_ips=["10.1.0.9", "fd00:1::0009"],
         static_mac="06:00:00:00:00:AA",
     )
-    status, output = await ask(NetavarkPlugin(lambda: one), "setup", one.path("ns1"), **given)
+    status, output = await ask(NetavarkPlugin(lambda: one.access), "setup", one.path("ns1"), **given)
     assert status == 0, output
     assert output["interfaces"] == {
         "ov0": {
@@ -185,7 +185,7 @@ async def test_what_the_user_asked_for_is_what_the_container_gets(namespaces: Na
 @virtual
 async def test_a_setup_that_cannot_be_done_says_why_and_leaves_nothing(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1")
-    plugin, writer = NetavarkPlugin(lambda: one), Writer(H2)
+    plugin, writer = NetavarkPlugin(lambda: one.access), Writer(H2)
     one.meet(H2)
     for record in (host("h2"), endpoint(1, N1, 9)):
         one.hear(writer.put(record))
@@ -219,7 +219,7 @@ async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_t
     namespaces: Namespaces,
 ) -> None:
     one = await PodmanHost.started(namespaces)
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     misspelt = plugging(options={"speed": "9"})
     assert "no option 'speed'" in await refusal(plugin, "setup", "/run/netns/x", **misspelt)
     assert await ask(plugin, "teardown", "/run/netns/x", **misspelt) == (0, None)
@@ -228,7 +228,7 @@ async def test_an_option_that_we_do_not_know_is_refused_by_name_and_hinders_no_t
 @virtual
 async def test_a_network_is_made_for_one_of_ours_by_option_or_by_name(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces)
-    plugin = NetavarkPlugin(lambda: one)
+    plugin = NetavarkPlugin(lambda: one.access)
     given = {"name": "other", "id": "f" * 64, "driver": "netagent", "internal": False, "new_field": 1}
     for asked in ("back", N2):
         options = {"netagent.network": asked}
@@ -250,7 +250,7 @@ async def test_a_network_that_the_cluster_does_not_have_is_refused_with_the_line
     namespaces: Namespaces,
 ) -> None:
     one = await PodmanHost.started(namespaces)
-    text = await refusal(NetavarkPlugin(lambda: one), "create", name="mine", driver="netagent")
+    text = await refusal(NetavarkPlugin(lambda: one.access), "create", name="mine", driver="netagent")
     assert "there is no network 'mine'" in text
     assert "netagent network create mine" in text
     assert "--opt netagent.network=NETWORK mine" in text
@@ -262,7 +262,7 @@ async def test_flags_that_a_network_of_ours_decides_itself_are_refused_by_name(
 ) -> None:
     one = await PodmanHost.started(namespaces)
     text = await refusal(
-        NetavarkPlugin(lambda: one),
+        NetavarkPlugin(lambda: one.access),
         "create",
         name="app",
         internal=True,

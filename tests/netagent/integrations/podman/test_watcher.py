@@ -11,7 +11,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import pytest
 import trio
-from fakes.agent_host import Namespaces
+from fakes.agent_host import Namespaces, netns_of
 from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plugging
 from fakes.virtual import virtual
 from trio import Nursery
@@ -85,7 +85,7 @@ class Followed:
 
     async def set_up(self, namespace: str = "ns1", **fields: Any) -> None:
         call = netavark_call("setup", self.one.path(namespace), **plugging(**fields))
-        assert (await NetavarkPlugin(lambda: self.one).answer(call)).exit_status == 0
+        assert (await NetavarkPlugin(lambda: self.one.access).answer(call)).exit_status == 0
 
     @property
     def rows(self) -> list[LocalEndpointRow]:
@@ -102,7 +102,7 @@ class Followed:
 
 async def following(nursery: Nursery, namespaces: Namespaces, *names: str) -> Followed:
     one, podman = await PodmanHost.started(namespaces, "host", *names), FakePodman()
-    follower = PodmanWatcher(podman, lambda: one)
+    follower = PodmanWatcher(podman, lambda: one.access)
     nursery.start_soon(follower.run)
     return Followed(one, podman, follower)
 
@@ -170,7 +170,7 @@ async def test_looks_in_quick_succession_withdraw_nobody(namespaces: Namespaces,
         await trio.sleep(1.1)
         proc.end(100)
         for _ in range(10):
-            await this.follower.look(this.one)
+            await this.follower.look(this.one.access)
         assert len(this.rows) == 1
         await this.until(lambda: not this.rows)
         nursery.cancel_scope.cancel()
@@ -241,7 +241,7 @@ async def test_one_that_starts_again_in_another_namespace_is_not_taken_for_the_o
         this.podman.container_list[C1] = container(pid=0)  # set up, but it takes its time to start
         await this.set_up("ns2")
         await trio.sleep(8)
-        assert [row.netns.path for row in this.rows] == [this.one.path("ns2")]
+        assert [netns_of(row).path for row in this.rows] == [this.one.path("ns2")]
         nursery.cancel_scope.cancel()
 
 
@@ -250,18 +250,18 @@ async def test_one_that_was_started_again_between_two_looks_is_learnt_anew(
     namespaces: Namespaces, proc: Proc
 ) -> None:
     one, podman = await PodmanHost.started(namespaces, "host", "ns1", "ns2"), FakePodman()
-    follower = PodmanWatcher(podman, lambda: one)
+    follower = PodmanWatcher(podman, lambda: one.access)
     this = Followed(one, podman, follower)
     proc.start(100, one.path("ns1"))
     await this.set_up("ns1")
-    await follower.look(one)
+    await follower.look(one.access)
     follower._followed[C1].container = container(pid=100)
     proc.end(100)
     await this.set_up("ns2")
     for _ in range(3):
-        await follower.look(one)
+        await follower.look(one.access)
         await trio.sleep(1)
-    assert [row.netns.path for row in this.rows] == [one.path("ns2")]
+    assert [netns_of(row).path for row in this.rows] == [one.path("ns2")]
 
 
 @virtual
@@ -435,7 +435,7 @@ async def test_a_restarted_agent_makes_no_unhealthy_container_well(
         write_health(log, "unhealthy", 1)
         await this.until(lambda: this.rows[0].health is Health.UNHEALTHY)
         this.podman.refusals[C1] = "Podman is silent"
-        nursery.start_soon(PodmanWatcher(this.podman, lambda: this.one).run)
+        nursery.start_soon(PodmanWatcher(this.podman, lambda: this.one.access).run)
         await trio.sleep(5)
         assert this.rows[0].health is Health.UNHEALTHY
         nursery.cancel_scope.cancel()
