@@ -1,14 +1,17 @@
 """Generate the parts of the documents that list the code.
 
-These are the folders in ARCHITECTURE.md, every file in reference/modules.md, and the keys in
+These are the folders and the bounds in ARCHITECTURE.md, every file in reference/modules.md, and the keys in
 reference/configuration.md. The texts are the docstrings' first sentences and the help texts of netagent.config.KEYS.
+A bound is a constant, or the default of a field, whose docstring begins "Bound of WHAT; beyond it: POLICY."
 `make docs` runs this; a test checks that the documents are current.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("gossip/netgossip", "dns/netdns", "netagent")
 BEGIN: Final = "<!-- folders: written by `make docs` -->"
 END: Final = "<!-- folders end -->"
+BEGIN_BOUNDS: Final = "<!-- bounds: written by `make docs` -->"
+END_BOUNDS: Final = "<!-- bounds end -->"
 BEGIN_KEYS: Final = "<!-- keys: written by `make docs` -->"
 END_KEYS: Final = "<!-- keys end -->"
 VALUES: Final[dict[Callable[[Any], Any], str]] = {
@@ -37,6 +42,7 @@ VALUES: Final[dict[Callable[[Any], Any], str]] = {
     kind.texts: "a list of texts",
 }
 """What each kind of value may be. Kinds with bounds or choices are not here: `_values` reads those from the code."""
+_BOUND: Final = re.compile(r"Bound of (.+?); beyond it: (.+?)\.(?: |$)")
 _DEFAULT_IN_HELP: Final = re.compile(r" \((default|without PORT): (.*)\)$")
 """A default that is no constant stands at the end of a key's help text."""
 
@@ -51,17 +57,65 @@ def pages() -> dict[Path, str]:
     """Return the files with the text that they should hold."""
     architecture, configuration = ROOT / "ARCHITECTURE.md", ROOT / "docs/reference/configuration.md"
     table = "\n".join(["| folder | holds |", "|---|---|", *(_folder_row(folder) for folder in folders())])
+    text = _replaced(architecture.read_text(encoding="utf-8"), BEGIN, table, END)
     return {
-        architecture: _replaced(architecture, BEGIN, table, END),
-        configuration: _replaced(configuration, BEGIN_KEYS, "\n".join(_keys()), END_KEYS),
+        architecture: _replaced(text, BEGIN_BOUNDS, "\n".join(_bounds()), END_BOUNDS),
+        configuration: _replaced(
+            configuration.read_text(encoding="utf-8"), BEGIN_KEYS, "\n".join(_keys()), END_KEYS
+        ),
         ROOT / "docs/reference/modules.md": _modules(),
     }
 
 
-def _replaced(file: Path, begin: str, text: str, end: str) -> str:
-    """Return the file's text with `text` between the two markers."""
-    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+def _replaced(page: str, begin: str, text: str, end: str) -> str:
+    """Return the page with `text` between the two markers."""
+    before, _, rest = page.partition(begin)
     return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+
+
+def _bounds() -> Iterator[str]:
+    """The table of bounds, line by line, in the order of the files."""
+    yield "| file | what waits | bound | when full |"
+    yield "|---|---|---|---|"
+    for folder in folders():
+        for path in sorted(folder.glob("*.py")):
+            for owner, name, doc in _documented(ast.parse(path.read_text(encoding="utf-8"))):
+                if doc.startswith("Bound of "):
+                    found = _BOUND.match(doc)
+                    assert found is not None, f"{path}: {name} has no policy"
+                    value = _amount(name, _value(path, owner, name))
+                    yield f"| {path.relative_to(ROOT).as_posix()} | {found[1]} | `{name}` = {value} | {found[2]} |"
+
+
+def _documented(module: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Each constant and each field of a class that has a docstring: its class or "", its name, the docstring."""
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    for owner, body in [("", module.body), *((node.name, node.body) for node in classes)]:
+        for node, below in itertools.pairwise(body):
+            match node, below:
+                case (
+                    (ast.Assign(targets=[ast.Name(name)]) | ast.AnnAssign(target=ast.Name(name))),
+                    ast.Expr(ast.Constant(str(doc))),
+                ):
+                    yield owner, name, " ".join(doc.split())
+
+
+def _value(path: Path, owner: str, name: str) -> float:
+    package = next(ROOT / package for package in PACKAGES if path.is_relative_to(ROOT / package))
+    module = importlib.import_module(".".join(path.relative_to(package.parent).with_suffix("").parts))
+    if not owner:
+        return float(getattr(module, name))
+    return float(getattr(module, owner).__dataclass_fields__[name].default)
+
+
+def _amount(name: str, value: float) -> str:
+    """With thousands separated; octets in units of 1,024 where that is exact."""
+    if "bytes" in name.lower():
+        for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if value % size == 0:
+                return f"{value / size:,.0f} {unit}"
+        return f"{value:,.0f} bytes"
+    return f"{value:,g}" if value % 1 else f"{value:,.0f}"
 
 
 def _keys() -> Iterator[str]:

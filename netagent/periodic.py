@@ -17,7 +17,8 @@ from typing import Final, Generic, TypeVar
 TICK_S: Final = 0.5
 """The shortest pause of a periodic task, in seconds; other pauses are multiples of it."""
 MOST_A_LOOK: Final = 100
-"""Objects of one kind, such as the ports of containers, that one run checks."""
+"""Bound of objects of one kind examined in one periodic look; beyond it: a round takes several looks; each object has
+its turn once per round."""
 _SLACK_S: Final = 0.001
 """A timer that fires a moment before a tick must not make the next pause end at that same tick."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib
 import importlib.util
 import re
 import shlex
@@ -40,7 +39,6 @@ DOCUMENTS = sorted(
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
 BY_NAME = {path.relative_to(ROOT).as_posix(): path for path in DOCUMENTS}
-PACKAGES = {"gossip/netgossip": ROOT / "gossip", "dns/netdns": ROOT / "dns", "netagent": ROOT}
 
 
 def text_of(name: str) -> str:
@@ -379,35 +377,6 @@ def test_other_files_that_the_architecture_names_exist() -> None:
             if not name.startswith("tests/"):
                 places = [ROOT / "netagent", ROOT / "gossip", ROOT / "dns"]
                 assert any((place / name).exists() for place in places), name
-
-
-UNITS = {"KiB": 2**10, "MiB": 2**20, "": 1}
-
-
-def bounds() -> list[tuple[str, str]]:
-    return [(row[0], row[2]) for row in rows(section("ARCHITECTURE.md", "## Queues and bounds"))]
-
-
-@pytest.mark.parametrize(("file", "bound"), bounds())
-def test_bounds_are_as_the_table_says(file: str, bound: str) -> None:
-    assert (ROOT / file).is_file()
-    said = re.fullmatch(r"`(\w+)` = ([\d,]+)(?: (KiB|MiB))?", bound)
-    if said is None:  # a bound that is no number: the row says why
-        assert "`" not in bound
-        return
-    name, number, unit = said.groups(default="")
-    folder = next(folder for folder in PACKAGES if file.startswith(folder + "/"))
-    module = importlib.import_module(
-        file.removesuffix(".py").removeprefix(folder.rpartition("/")[0]).strip("/").replace("/", ".")
-    )
-    assert value_of(module, name) == int(number.replace(",", "")) * UNITS[unit]
-
-
-def value_of(module: Any, name: str) -> object:
-    if hasattr(module, name):
-        return getattr(module, name)
-    (owner,) = [kind for kind in vars(module).values() if name in getattr(kind, "__dataclass_fields__", {})]
-    return owner.__dataclass_fields__[name].default
 
 
 # -- tests/SCENARIOS.md --------------------------------------------------------------------------------------------

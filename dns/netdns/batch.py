@@ -17,7 +17,8 @@ import socket
 from typing import Final
 
 SIZE: Final = 64
-"""Datagrams per call at most."""
+"""Bound of queries read from a socket at once; those that do not fit into the client's turn wait for its next one;
+beyond it: the rest waits in the kernel's buffer, which drops."""
 DATAGRAM_BYTES: Final = 4096
 """No query is longer: the rest is cut off, and the query is then malformed."""
 _STRIDE_BYTES: Final = DATAGRAM_BYTES + 128

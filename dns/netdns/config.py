@@ -29,16 +29,19 @@ class ResolverConfig:
     hedge_s: float = 0.05
     """Least wait before a second server is asked too: above the jitter of a near server."""
     max_flights: int = 512
-    """Questions in flight upstream; each holds at most four sockets. When all are taken, a client that has fewer than
-    the one with most gets a place of that one's."""
+    """Bound of queries on their way upstream; beyond it: the client with the most loses its oldest to a client with
+    fewer; otherwise SERVFAIL. Each holds at most four sockets."""
     max_flights_per_client: int = 128
-    """Questions in flight for one client: as many as an upstream server accepts from one host."""
+    """Bound of queries on their way upstream, started by one client; beyond it: SERVFAIL. As many as an upstream
+    server accepts from one host."""
     max_waiting: int = 8192
-    """Unanswered queries, about 5 MiB. Beyond it each client may still have an equal share of this number."""
+    """Bound of unanswered queries of all clients; beyond it: SERVFAIL for a client that holds more than its equal
+    share. About 5 MiB."""
     max_waiting_per_client: int = 2048
-    """Unanswered queries of one client, including those that joined another's question. More get SERVFAIL."""
+    """Bound of unanswered queries of one client; beyond it: SERVFAIL. Those that joined another's question count."""
     answers_a_turn: int = 32
-    """Waiting queries answered in one go: about 0.3 ms of work, after which new queries have their turn."""
+    """Bound of waiting queries answered in one turn; beyond it: the others wait in order. About 0.3 ms of work, after
+    which new queries have their turn."""
     max_ttl_s: int = 3600
     """Cap on upstream TTLs: a mistake there is over within the hour."""
     max_negative_ttl_s: int = 900
@@ -46,12 +49,16 @@ class ResolverConfig:
     failure_ttl_s: float = 5.0
     """How long a failure is remembered: RFC 9520 3.2 wants 1 s to 5 min, a user who repairs wants little."""
     cache_entries: int = 20_000
-    """Both bounds hold; most answers take some hundred octets."""
+    """Bound of cached answers of upstream; beyond it: the least recently used is dropped. Most answers take some
+    hundred octets."""
     cache_bytes: int = 16 * 2**20
-    """The most memory that a host spends on it."""
+    """Bound of bytes of cached answers of upstream; beyond it: the least recently used is dropped. The most memory
+    that a host spends on it."""
     hot_entries_per_client: int = 256
-    """Rendered answers. A container asks for a handful of names; a scan empties its own table only."""
+    """Bound of finished answers of one client; beyond it: that client's table is emptied and filled again. A
+    container asks for a handful of names; a scan empties its own table only."""
     hot_bytes_per_client: int = 128 * 2**10
-    """Of rendered answers: room for a hundred large ones."""
+    """Bound of bytes of finished answers of one client; beyond it: that client's table is emptied and filled again.
+    Room for a hundred large ones."""
     max_rotations: int = 8
     """Rendered orders of one RRset: enough to spread, few enough to keep."""

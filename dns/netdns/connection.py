@@ -19,7 +19,8 @@ from netdns.message import is_query_untrusted
 from netdns.turns import Turns
 
 MAX_UNSENT_BYTES: Final = 256 * 2**10
-"""Answers waiting for a client that does not read: four of the longest possible."""
+"""Bound of unsent answers of one connection; beyond it: closed. Four of the longest possible, for a client that does
+not read."""
 LINGER_S: Final = 4.0
 """Waits for pending answers after the client closed its side: a little more than the upstream budget."""
 _CHUNK_BYTES: Final = 4096

@@ -17,7 +17,8 @@ from netdns.wire import Reader
 _FIXED: Final = struct.Struct("!BHHBBHH")
 """Root name, type, class, TTL in three parts, length of the options."""
 _MAX_OPTIONS: Final = 64
-"""Per OPT: clients send one to five, and 64 KiB by TCP have room for sixteen thousand empty ones."""
+"""Bound of options of a query; beyond it: FORMERR. Clients send one to five, and 64 KiB by TCP have room for sixteen
+thousand empty ones."""
 
 
 @dataclass(frozen=True, slots=True)

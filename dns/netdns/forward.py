@@ -61,9 +61,11 @@ from netdns.source import Name
 from netdns.upstream import Upstreams
 
 _MAX_OPEN: Final = 4
-"""Servers that one flight waits for; a fifth is asked when one of them has failed. Each holds a socket."""
+"""Bound of servers that one such query waits for; beyond it: a fifth is asked when one of them has failed. Each holds
+a socket."""
 _MAX_LATE: Final = 128
-"""Exchanges of flights that have ended, probes and checks; further ones are not started."""
+"""Bound of servers listened to after their query was answered, probes for loops, checks of silent servers; beyond it:
+no further ones."""
 _MAX_WRONG: Final = 8
 """Messages with a wrong id or question before UDP is given up. Blind guessing needs 2**15 for each port."""
 _SECOND_CHANCE_S: Final = 0.5

@@ -33,7 +33,8 @@ _RECORD: Final = struct.Struct("!HHIH")
 _U16: Final = struct.Struct("!H")
 _MIN_RECORD_BYTES: Final = 11
 _MAX_ADDITIONAL: Final = 2
-"""Of a query: an OPT and a signature (RFC 8945, RFC 2931). Nothing else is meaningful there."""
+"""Bound of additional records of a query; answers and authorities: none; beyond it: FORMERR. An OPT and a signature
+(RFC 8945, RFC 2931). Nothing else is meaningful there."""
 _MAX_RECORDS_IN_REFUSED: Final = 3
 """Records searched for an OPT in a refused message: enough for a NOTIFY, or a query with one OPT too many."""
 

@@ -26,7 +26,8 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_NAME_BYTES: Final = 255
 MAX_LABEL_BYTES: Final = 63
 MAX_POINTERS: Final = 16
-"""Per name. Encoders make one, or two where a name ends like one that was compressed itself."""
+"""Bound of pointers in one name; beyond it: the message is refused. Encoders make one, or two where a name ends like
+one that was compressed itself."""
 POINTER_LIMIT: Final = 0x4000
 """A pointer has 14 bits: it can't lead to places from here on."""
 ROOT: Final[Name] = b"\x00"

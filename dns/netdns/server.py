@@ -34,14 +34,15 @@ from netdns.turns import LATER_S, Turns
 _log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
-"""TCP connections per client; for one more the longest idle is closed."""
+"""Bound of TCP connections of one client; beyond it: the one idle for longest is closed."""
 IDLE_S: Final = 10.0
 IDLE_CROWDED_S: Final = 2.0
 """From the last whole message to the close; the second when three quarters of the connections are taken."""
 RETIRING_S: Final = 10.0
 """Longer than a query is forwarded; a stub resolver usually waits 5 s at most."""
 _BACKLOG: Final = 128
-"""Connections waiting to be accepted: twice what a client may have."""
+"""Bound of TCP connections of one client waiting to be accepted; beyond it: the kernel refuses. Twice what a client
+may have."""
 _ACCEPT_PAUSE_S: Final = 0.1
 """While the process lacks descriptors or memory: the socket stays readable, and the loop would spin."""
 

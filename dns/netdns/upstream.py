@@ -33,6 +33,7 @@ _SILENT_CHECKS: Final = 2
 _TRY_AGAIN_S: Final = 5.0
 """How often a server that is down is asked, to find out whether it is back."""
 _MAX_SERVERS: Final = 256
+"""Bound of servers whose health is remembered; beyond it: the least recently used is dropped."""
 
 
 class _Health:

@@ -45,13 +45,13 @@ class GossipConfig:
     stream_timeout_s: float = 10.0
     """One push/pull, from dialling to the last byte."""
     stream_limit_bytes: int = 4 * 1024 * 1024
-    """Largest message on a stream, compressed or not: 40,000 members at 104 bytes. A peer can make us buffer this
-    much before it has proven that it holds the key."""
+    """Bound of bytes of one membership stream; beyond it: refused, stream closed. Compressed or not: 40,000 members
+    at 104 bytes. A peer can make us buffer this much before it has proven that it holds the key."""
     accepted_streams: int = 16
-    """Open at once, half of them for addresses that are not members'. Together with the limit above: at most 64 MiB
-    for streams of unknown sources."""
+    """Bound of membership streams accepted at once, half of them reserved for members; beyond it: one from an unknown
+    source is closed for a new one. Together with the limit above: at most 64 MiB for streams of unknown sources."""
     max_members: int = 32_768
-    """Further nodes are refused and counted."""
+    """Bound of members; beyond it: further nodes refused, counted."""
 
     # Reconnecting after a partition (ours).
     reconnect_interval_s: float = 5.0

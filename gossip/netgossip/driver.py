@@ -109,12 +109,14 @@ class SendBuffer:
 
 DATAGRAM_LIMIT_BYTES: Final = 65_535
 BURST: Final = 64
-"""Datagrams taken from a socket before other tasks get their turn: about 3 ms of work."""
+"""Bound of datagrams read from a socket before other tasks run; beyond it: the rest waits in the kernel's buffer,
+which drops. About 3 ms of work."""
 READ_BYTES: Final = 64 * 1024
-"""Taken from a stream before other tasks get their turn: one frame. TaskRunner processes its content in steps."""
+"""Bound of bytes read from a stream before other tasks run; beyond it: the rest waits in the kernel's buffers, and
+the peers wait with it. One frame. TaskRunner processes its content in steps."""
 QUEUE_LIMIT_BYTES: Final = 32 * 1024 * 1024
-"""Limit of unsent bytes of one stream: twice the most that the machines queue at once. Beyond it the stream
-breaks."""
+"""Bound of unsent bytes of one stream; beyond it: the stream breaks; repair opens another. Twice the most that the
+machines queue at once."""
 DIAL_TIMEOUT_S: Final = 10.0
 LINGER_S: Final = 10.0
 """How long queued bytes may still be sent after the machine, or the peer, has closed."""

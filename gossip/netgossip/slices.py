@@ -23,11 +23,14 @@ T = TypeVar("T")
 Slices: TypeAlias = Generator[None, None, T]
 
 ENTRIES_PER_SLICE: Final = 256
-"""Entries of a log that are read, merged or encoded in one slice: up to 1 ms."""
+"""Bound of entries read, merged or written in one slice; beyond it: the rest waits in order; no stream brings more
+meanwhile. Up to 1 ms."""
 ROWS_PER_SLICE: Final = 512
-"""Rows of a vector that are encoded, or compared with our logs, in one slice: up to 1 ms."""
+"""Bound of rows of a vector made or compared in one slice; beyond it: the rest waits in order; no stream brings more
+meanwhile. Up to 1 ms."""
 MEMBERS_PER_SLICE: Final = 128
-"""Members that are read, merged or encoded in one slice: up to 1 ms; 2 ms where all of them are new."""
+"""Bound of members of a push/pull read, merged or written in one slice; beyond it: the rest waits in order; no stream
+brings more meanwhile. Up to 1 ms; 2 ms where all of them are new."""
 
 
 SORTED_PER_SLICE: Final = 256

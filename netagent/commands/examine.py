@@ -62,7 +62,7 @@ SETTLE_S: Final = 2.0
 VISITS_S: Final = 5.0
 QUESTIONS_S: Final = 5.0
 MAX_ASKED_SANDBOXES: Final = 100
-"""Sandboxes asked per run, chosen at random."""
+"""Bound of containers whose resolver `doctor` asks; beyond it: a random choice of them is asked."""
 MAX_QUESTIONS: Final = 12
 """Names asked for in one sandbox: its own, and some of other endpoints."""
 JOURNAL_TRIES: Final = 3

@@ -50,11 +50,13 @@ from netgossip.slice_runner import in_slices
 from netgossip.slices import merge_sort
 
 MAX_BODY_BYTES = 64 * 1024
-"""The largest honest request, an attach with every list full, stays below a quarter of this."""
+"""Bound of one request's body; beyond it: refused. The largest honest request, an attach with every list full, stays
+below a quarter of this."""
 BODY_DEADLINE_S = 5.0
 """Within this many seconds a body must arrive on the local socket."""
 MAX_WATCHERS = 64
-"""Each costs at most ten lists per second; a host has a handful of users and scripts."""
+"""Bound of clients that watch; beyond it: refused; a slow one skips steps, none is queued. Each costs at most ten
+lists per second; a host has a handful of users and scripts."""
 
 _TRUE = {"1": True, "true": True, "0": False, "false": False}
 _log = logging.getLogger("netagent.control")

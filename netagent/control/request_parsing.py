@@ -28,7 +28,8 @@ MAX_INVITE_USES = 1000
 MAX_DRAIN_S = 300.0
 """Longer than any request for which a client waits."""
 MAX_PINGS = 100
-"""Packets of each size: a reply may take a second, and the client waits."""
+"""Bound of echoes of one size that `ping` sends; beyond it: refused. A reply may take a second, and the client
+waits."""
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -28,6 +28,7 @@ from netagent.errors import FailedError, RefusedError
 
 SOCKET_MODE = 0o660
 BACKLOG_CONNECTIONS = 128
+"""Bound of connections waiting to be accepted; beyond it: the kernel refuses."""
 GRACE_S = 6.0
 """Grace period in seconds for open requests when the agent stops: an attach that waits for other hosts times out
 after 5 s."""

@@ -22,7 +22,8 @@ from netgossip.join.invitation import Token
 from netgossip.types import Address
 
 MEMBERS_AT_ONCE: Final = 16
-"""Dialled at a time: all that a token names, and some neighbours."""
+"""Bound of members that `join` asks at the same time; beyond it: further ones wait; none is asked after 20 s. All
+that a token names, and some neighbours."""
 ALL_S: Final = 20.0
 """For all together. Each that does not answer takes half of it."""
 REFUSED_S: Final = 3.0

@@ -30,7 +30,8 @@ RESOLVE_S = 10.0
 FIRST_PORT = 1024
 """Ports below belong to other services."""
 MAX_HEARD = 16
-"""Neighbours that are dialled at once; one that answers leads to all others."""
+"""Bound of neighbours of our cluster, heard by mDNS, dialled at the same time; beyond it: others follow when one has
+been tried without success for ten minutes. One that answers leads to all others."""
 GIVE_UP_S = 600.0
 """A neighbour that has not become a live member by then is not dialled until it announces another address, and makes
 room for others if there are more than MAX_HEARD."""

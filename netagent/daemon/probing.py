@@ -27,7 +27,8 @@ from netagent.projection.datapath_input import path_targets, probe_targets
 from netagent.registry.state_store import Snapshot, StateStore
 
 _MAX_NOTE_BYTES: Final = 1 << 20
-"""Limit of the file of unreached hosts: 25,000 of them."""
+"""Bound of size of the file of unreached hosts, read at a start; beyond it: a larger file is ignored. 25,000
+hosts."""
 
 _log = logging.getLogger(__name__)
 

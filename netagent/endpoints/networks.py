@@ -38,7 +38,7 @@ SETTLE_POLL_S = 0.005
 """A round trip in a site takes a fraction of this."""
 CHOICE_ATTEMPTS = 5
 MAX_SHARED_OUT = 256
-"""At most this many hosts get space at creation; later ones request it ahead of need."""
+"""Bound of hosts that get space when a network is made; beyond it: others ask, ahead of need."""
 
 logger = logging.getLogger("netagent.endpoints.networks")
 

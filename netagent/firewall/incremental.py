@@ -28,7 +28,8 @@ from netagent.firewall.ruleset import (
 )
 
 MAX_STEPS: Final = 64
-"""Steps that each set remembers; a holder of an older one compares everything."""
+"""Bound of steps of one set of the firewall that are remembered; beyond it: a reader that is further behind compares
+everything."""
 _FOLLOWED: Final = (
     SENDERS,
     SENDERS4,

@@ -50,7 +50,8 @@ FLOW_S: Final = 180
 """How long an answer to a datagram may take; each datagram of a flow extends it. The kernel's own connection tracking
 allows 120 s for a flow that has been answered, and 180 s in earlier releases."""
 MAX_FLOWS: Final = 65_536
-"""Flows of datagrams noted at once, per family. With more, answers of further flows are refused."""
+"""Bound of datagram flows whose answers may pass for 180 s, of each family; beyond it: answers to further ones are
+refused."""
 
 BRIDGE_CHAINS: Final = """
 	set flows4 {

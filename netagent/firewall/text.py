@@ -98,15 +98,16 @@ not from a member, between networks, out of an internal network, new connections
 containers."""
 
 FLOODS_PER_S: Final = 2000
-"""Multicast and broadcast frames that leave a host for other hosts, per network: a video of 20 Mbit/s, which for ten
-hosts is 20,000 packets per second."""
+"""Bound of multicast and broadcast frames of a network that leave a host, per second; beyond it: dropped, counted. A
+video of 20 Mbit/s, which for ten hosts is 20,000 packets per second."""
 FLOODS_BURST: Final = 500
 MAX_BUDGETS: Final = 4096
-"""Networks with multicast on one host that have a budget of their own; further ones go without."""
+"""Bound of networks with such a budget of their own; beyond it: further ones have none."""
 PROVEN_S: Final = 1
 """How long a positive check of a member is valid. A host that leaves is accepted for so much longer."""
 MAX_PROVEN: Final = 16_384
-"""Members at once, per family; packets of further ones are checked one by one."""
+"""Bound of source addresses noted as members' for a second, of each family; beyond it: others are looked up for each
+packet."""
 
 OWN_MARK: Final = 0x6E610002
 """Marks packets that this host itself sends into a network or by the probe device, until the tunnel has sent them. It

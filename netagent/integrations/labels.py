@@ -40,9 +40,8 @@ MAX_OWN_CHARS = 2048
 MAX_PUBLISHED = 32
 """Most ports of the host that are shown, each of at most 60 characters."""
 MAX_LABELS_BYTES = 8 * 1024
-"""Bytes of labels in an endpoint's record, which may have 32 KiB in all (netagent.registry.record_codec); further
-labels are left out.
-"""
+"""Bound of labels of one container in its record; beyond it: further ones are left out. A record may have 32 KiB in
+all (netagent.registry.record_codec)."""
 
 _OURS = "netagent."
 _OF_RUNTIMES = (

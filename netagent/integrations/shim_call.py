@@ -23,7 +23,8 @@ from netagent.errors import InputError
 
 PATH = "/v1/shim"
 MAX_CALL_BYTES = (1 << 20) + (1 << 18)
-"""The shim's own limit of its input, plus arguments and variables."""
+"""Bound of one call of Podman or CNI; beyond it: refused. The shim's own limit of its input, plus arguments and
+variables."""
 BODY_DEADLINE_S = 5.0
 """Within this many seconds a body must arrive on the local socket."""
 ANSWER_S = 10.0

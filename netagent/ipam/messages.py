@@ -21,6 +21,7 @@ from netagent.registry.record_fields import RecordError, RecordFields, pack_id
 
 KIND: Final = "space"
 _MAX_BYTES: Final = 1000
+"""Bound of one request or response about address space; beyond it: refused."""
 
 
 class RequestError(InputError):

@@ -44,7 +44,8 @@ CREATE TABLE {0}_entry (
 DEPARTED: Final = "departed "
 """Prefix of counters that hold the last incarnation of a node which the membership removed."""
 MAX_DEPARTED: Final = 4096
-"""Rows of such counters. The recordings that they protect from are of hosts that a cluster really had."""
+"""Bound of members evicted or reaped, and other counters, that are kept on disk; beyond it: further ones are lost at
+a restart. The recordings that they protect from are of hosts that a cluster really had."""
 
 SCHEMA: Final = (
     _LOG_TABLES.format("own")

@@ -19,7 +19,8 @@ from netagent.journal.statements import Statement, collect, drop_log, put_entry,
 from netgossip.types import EntriesChanged, Entry, Log, NodeId, Scope
 
 MAX_ENTRIES: Final = 50_000
-"""Entries that may wait: 10,000 endpoints of a first sync and as many changes again, about 20 MB."""
+"""Bound of other hosts' entries to be written; beyond it: that log's copy on disk is dropped and fetched again.
+10,000 endpoints of a first sync and as many changes again, about 20 MB."""
 
 _LogKey: TypeAlias = tuple[Scope, NodeId]
 

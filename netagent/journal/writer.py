@@ -33,7 +33,8 @@ HEADROOM_BYTES: Final = 1 << 20
 """Enough for some hundred detaches through the write-ahead log (4 kB pages, two or three for each)."""
 
 MAX_WAITING: Final = 1024
-"""Callers whose writes wait in memory; more wait before they enter. Far above what one host attaches at once."""
+"""Bound of callers whose writes wait; beyond it: further callers wait before the queue. Far above what one host
+attaches at once."""
 
 BEHIND_DELAY_S: Final = 1.0
 """How long notes that may be lost in a crash wait for others to be written with them."""

@@ -51,18 +51,21 @@ from netgossip.types import (
 )
 
 MAX_UNKNOWN_SOURCES = 64
+"""Bound of unknown sources shown; beyond it: the oldest is dropped."""
 UNKNOWN_SOURCE_KEPT_S: Final = 300.0
 """How long `status` shows an unknown source. The gossip reports one that continues every two minutes at least,
 however rarely it dials (60 s)."""
 SLICE_ENTRIES: Final = 40
-"""Entries taken into the view in one slice: about 1.5 ms. Slices of names, of the kernel and of other work may run in
-the same round of the event loop."""
+"""Bound of records taken into the view in one slice; beyond it: other hosts' endpoints wait for the next slice. About
+1.5 ms. Slices of names, of the kernel and of other work may run in the same round of the event loop."""
 MAX_CONTESTED: Final = 64
+"""Bound of hosts whose identity a second machine uses; beyond it: the oldest is dropped."""
 CONTESTED_KEPT_S: Final = 150.0
 """How long `status` shows such a machine. Gossip reports it once a minute, after a push/pull with it or with a host
 that believes it."""
 MAX_WAITING: Final = 50_000
-"""Entries that wait for the view: five first syncs of 10,000 endpoints. The gossip holds the records themselves."""
+"""Bound of records that wait for a slice; beyond it: the excess is taken in without a pause: the event loop stands
+still. Five first syncs of 10,000 endpoints. The gossip holds the records themselves."""
 logger = logging.getLogger("netagent.gossip")
 
 

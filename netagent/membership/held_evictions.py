@@ -30,7 +30,8 @@ refutes it within a second or two."""
 HOLD_S: Final = 300.0
 """Time for an operator to contest it."""
 MAX_HELD: Final = 1024
-"""A further one takes effect at once: an attacker that writes so many controls the cluster already."""
+"""Bound of evictions of hosts that are alive, held back for 300 s; beyond it: a further one counts at once. An
+attacker that writes so many controls the cluster already."""
 
 _LIVE: Final = (MemberState.ALIVE, MemberState.SUSPECT)
 _Place = tuple[HostId, bytes]

@@ -26,8 +26,8 @@ LOOK_S = 10.0
 RETRY_S = 2.0
 """After the record could not be written."""
 MAX_ROUTES = 256
-"""More than any host but a BGP router has; the prefixes of such a host do not matter for a network's choice
-anyway."""
+"""Bound of routes in a host's record; beyond it: further ones are not published. More than any host but a BGP router
+has; the prefixes of such a host do not matter for a network's choice anyway."""
 
 logger = logging.getLogger("netagent.host")
 

@@ -36,7 +36,8 @@ from netgossip.records.replication import Replication
 from netgossip.types import EntriesChanged, Log, Scope, Version
 
 PEERS: Final = 3
-"""Members asked about one network. Each has all records of it, so more would only cost more."""
+"""Bound of members asked about one network; beyond it: others are not asked. Each has all records of it, so more
+would only cost more."""
 ASK_S: Final = 2.0
 """For all networks together, from the query to the answer."""
 PATIENCE_S: Final = 0.3
@@ -46,11 +47,14 @@ FRESH_S: Final = 1.0
 LINGER_S: Final = 30.0
 """From the last query until what was fetched is dropped."""
 MAX_NETWORKS: Final = 256
-"""Networks held at once; further ones are not asked about, and the answer says so."""
+"""Bound of other hosts' networks that are held for answers; beyond it: further ones are not fetched, and the answer
+says so."""
 AT_ONCE: Final = 16
-"""Networks that are entered together; the entries are counted between two such groups."""
+"""Bound of networks fetched at the same time; beyond it: others wait; 2 s bound all of them. The entries are counted
+between two such groups."""
 MAX_ENTRIES: Final = 50_000
-"""Fetched records beyond which no further network is asked about; the gossip limits what one log may hold."""
+"""Bound of records of other hosts' networks, beyond which no further network is fetched; beyond it: further ones are
+not fetched, and the answer says so. The gossip limits what one log may hold."""
 _LOOK_S: Final = 0.01
 
 logger = logging.getLogger("netagent.membership.remote_networks")

@@ -35,7 +35,8 @@ CLEAR = 3
 SETTLE_S = 10.0
 """How long a verdict waits for the result of a new host."""
 PAIRS_PER_S = 10.0
-"""For all calm paths together: with more than a hundred of them each is tested less often."""
+"""Bound of pairs of datagrams per second, of all calm paths together; beyond it: each path is probed less often. With
+more than a hundred paths each is tested less often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ LATE_S = 0.2
 """If our own process is later than this, pending judgements get GRACE_S more."""
 GRACE_S = 0.1
 BURST = 64
-"""Requests in one go; further ones follow BURST_PAUSE_S later. A socket's buffer takes some hundred."""
+"""Bound of echo requests sent at once; beyond it: further ones follow 20 ms later. A socket's buffer takes some
+hundred."""
 BURST_PAUSE_S = 0.02
 _MISSES_KEPT = 1000
 

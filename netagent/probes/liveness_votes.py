@@ -42,9 +42,10 @@ FRESH_S: Final = 10.0
 hosts together probe an agent once a second, so a suspicion follows within some five seconds; a loaded cluster may
 take twice as long."""
 MAX_HOSTS: Final = 32
-"""Hosts in one question. If there are more, the first ones to fall silent come first."""
+"""Bound of hosts in one request to a witness; beyond it: the others go into the next one. The first ones to fall
+silent come first."""
 MAX_OPEN: Final = 12
-"""Questions without an answer; as long as there are so many, no further ones are asked."""
+"""Bound of requests to witnesses without a response; beyond it: no further request is sent until one ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,11 @@ from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarge
 
 CALM_INTERVAL_S = 5.0
 REST_PACKETS_PER_S = 100.0
-"""1 Mbit/s at full size: with more than 500 paths each is tested less often than once in CALM_INTERVAL_S."""
+"""Bound of probe packets per second to paths without a check or search under way; beyond it: each path is probed less
+often. 1 Mbit/s at full size: with more than 500 paths each is tested less often than once in CALM_INTERVAL_S."""
 PACKETS_PER_S = 400.0
-"""5 Mbit/s at full size, when every path of a large cluster is in trouble at once."""
+"""Bound of probe packets per second, of all paths together; beyond it: a round waits for its turn. 5 Mbit/s at full
+size, when every path of a large cluster is in trouble at once."""
 BURST_PACKETS = 50.0
 
 

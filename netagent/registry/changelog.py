@@ -15,8 +15,11 @@ from typing import Final, TypeAlias
 from netagent.model.ids import EndpointId, HostId, NetworkId
 
 MAX_STEPS: Final = 1024
+"""Bound of steps of the registry that are remembered; beyond it: a reader that is further behind derives everything
+anew."""
 MAX_KEYS: Final = 50_000
-"""Limit of all steps together: the first sync of a large network, in any number of steps."""
+"""Bound of keys of all steps that are remembered; beyond it: a reader that is further behind derives everything anew.
+The first sync of a large network, in any number of steps."""
 
 Place: TypeAlias = tuple[NetworkId, EndpointId]
 

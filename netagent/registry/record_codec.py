@@ -54,8 +54,8 @@ from netgossip.types import CLUSTER_SCOPE, Scope
 __all__ = ["MAX_RECORD_BYTES", "RecordError", "Unknown", "decode_untrusted", "encode", "key_of", "scope_of"]
 
 MAX_RECORD_BYTES: Final = 32 * 1024
-"""Room for 1,024 routes or for all labels Docker Compose sets, and small enough that 10,000 of them can't exhaust a
-host by being stored twice."""
+"""Bound of one record; beyond it: refused, counted. Room for 1,024 routes or for all labels Docker Compose sets, and
+small enough that 10,000 of them can't exhaust a host by being stored twice."""
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"

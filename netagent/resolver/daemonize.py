@@ -17,7 +17,7 @@ LOCKED_STATUS: Final = 3
 """Exit status: another process does the work already."""
 
 _MAX_LOG_BYTES: Final = 1 << 20
-"""Of the log file; one older file is kept. It is in memory (/run)."""
+"""Bound of the resolver's log file; one older one is kept; beyond it: a new file is begun. It is in memory (/run)."""
 
 
 class Ready:

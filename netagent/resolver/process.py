@@ -66,7 +66,8 @@ _RESOLV_CONF_PERIOD_S: Final = 2.0
 """How often the file is checked without a query, so that the log reports a change."""
 
 _MAX_CONNECTIONS: Final = 8
-"""One agent, its successor, and some programs that read counters."""
+"""Bound of agents connected to the resolver process; beyond it: further ones are closed. One agent, its successor,
+and some programs that read counters."""
 
 T = TypeVar("T")
 

@@ -56,8 +56,9 @@ VERSION: Final = 1
 """Raised when two releases can no longer communicate: the agent then replaces the resolver process."""
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024
-"""Well under the smallest send buffer in use (net.core.wmem_default, 212,992 bytes), of which a message must take
-only a part, and small enough to be applied in about a millisecond between two queries."""
+"""Bound of one message to the resolver process; beyond it: refused. Well under the smallest send buffer in use
+(net.core.wmem_default, 212,992 bytes), of which a message must take only a part, and small enough to be applied in
+about a millisecond between two queries."""
 
 _ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 64
 _IDS_IN_WELCOME: Final = 500

@@ -35,7 +35,8 @@ from netagent.resolver.protocol import (
 from netagent.resolver.zone_source import ZoneSource
 
 MAX_ROWS = 1_000_000
-"""A row takes about 1 kB with its index entries: a table beyond this is a mistake, not a cluster."""
+"""Bound of rows in the resolver's table; beyond it: refused. A row takes about 1 kB with its index entries: a table
+beyond this is a mistake, not a cluster."""
 
 
 _AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets

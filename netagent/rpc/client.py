@@ -17,9 +17,10 @@ from netgossip.types import RequestReceived, ResponseReceived
 ANSWER_S = 1.5
 """Timeout for one peer: a round trip and a commit to its disk, with a resend in between."""
 MAX_OPEN = 64
-"""Requests of others worked on at once; further ones are dropped, and come again by the peer's resend."""
+"""Bound of requests of other agents worked on; beyond it: dropped; the requester repeats."""
 MAX_OPEN_OF_PEER = 32
-"""Of these, from one peer: a member that sends requests without end leaves the other half to the others."""
+"""Bound of requests of one peer worked on; beyond it: dropped; the requester repeats. A member that sends requests
+without end leaves the other half to the others."""
 
 logger = logging.getLogger("netagent.rpc.client")
 

@@ -35,10 +35,12 @@ SILENT: Final = "silent"
 DROPS: Final = "drops"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
-"""A question about MAX_HOSTS hosts takes 586."""
+"""Bound of one request or response between agents, except about address space; beyond it: refused. A question about
+MAX_HOSTS hosts takes 586."""
 
 
 MAX_SENTENCES: Final = 3
+"""Bound of sentences in a response about firewall rules; beyond it: further ones are left out."""
 _MAX_SENTENCE_BYTES: Final = 200
 _PROTOCOLS: Final = ("tcp", "udp", "icmp", "ipv6-icmp")
 

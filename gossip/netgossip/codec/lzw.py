@@ -19,7 +19,8 @@ _CLEAR: Final = 256
 _END: Final = 257
 _MAX_WIDTH: Final = 12
 BYTES_PER_SLICE: Final = 4096
-"""Bytes of input per slice: up to 1 ms."""
+"""Bound of compressed bytes of one stream read in one slice; beyond it: the rest waits in order; no stream brings
+more meanwhile. Up to 1 ms."""
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
 

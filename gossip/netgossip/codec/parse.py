@@ -55,7 +55,7 @@ from netgossip.types import Address, Member, MemberState
 _Fields: TypeAlias = dict[bytes, Any]
 
 _EXPANDED_LIMIT_BYTES: Final = 64 * 1024
-"""All that one datagram may decompress to. A datagram holds at most 64 kB uncompressed."""
+"""Bound of what one datagram decompresses to; beyond it: refused. A datagram holds at most 64 kB uncompressed."""
 _PARTS_LIMIT: Final = 512
 _DEPTH_LIMIT: Final = 4
 """compress(compound(message)) is the deepest nesting that Go sends."""

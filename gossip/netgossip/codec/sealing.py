@@ -32,7 +32,8 @@ TAG_BYTES: Final = 16
 KEY_BYTES: Final = (16, 24, 32)
 
 SEEN_LIMIT: Final = 4096
-"""Accepted streams that are remembered: some hours of push/pulls, in 0.5 MB."""
+"""Bound of accepted membership streams of which a replay is recognised; beyond it: the oldest is dropped: its replay
+is answered. Some hours of push/pulls, in 0.5 MB."""
 
 LAST_MESSAGE_TYPE: Final = 13
 """memberlist's highest message type: a first byte above it, except the label's, is not memberlist at all."""

@@ -53,6 +53,7 @@ from netgossip.types import Address, NodeId
 
 STREAM_MAGIC = b"J"
 MAX_INVITATIONS = 256
+"""Bound of open invitations; beyond it: a further one is refused."""
 
 RandomBytes: TypeAlias = Callable[[int], bytes]
 

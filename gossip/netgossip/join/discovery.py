@@ -33,7 +33,8 @@ from netgossip.types import Address, NodeId
 
 SERVICE_TYPE = "_netagent._udp.local."
 MAX_NEIGHBOURS = 512
-"""More than one link holds; announcements beyond that are dropped, so that a flood of names costs nothing."""
+"""Bound of neighbours heard by mDNS; beyond it: further ones are ignored. More than one link holds; a flood of names
+costs nothing."""
 QUERY_MS = 3000
 """Timeout for the SRV and TXT records of an announced name; the library's own default."""
 RETRY_S = 30.0

@@ -13,7 +13,8 @@ from netgossip.errors import WireError
 from netgossip.types import Address
 
 MAX_FRAME_BYTES = 32 * 1024
-"""A ring of 16 keys and 64 members is under 8 kB."""
+"""Bound of one frame of a join conversation; beyond it: refused, stream closed. A ring of 16 keys and 64 members is
+under 8 kB."""
 MAX_ITEMS = 64
 """Elements of one array. At each level of nesting the unpacker may allocate this many before it sees them."""
 _LENGTH = struct.Struct("!H")

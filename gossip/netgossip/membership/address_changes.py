@@ -20,7 +20,8 @@ from netgossip.membership.outgoing import Outgoing
 from netgossip.types import Address, IdentityContested, Member, NodeId
 
 ADDRESS_CHANGES_LIMIT: Final = 64
-"""Address changes being checked at once; further ones wait for the next broadcast."""
+"""Bound of members that claim a new address; machines that were refused one; beyond it: further claims are not
+examined; further machines learn of the member by push/pull."""
 RIVAL_NOTIFIED_S: Final = 60.0
 """How long a refused machine gets what the member at the old address announces."""
 

@@ -35,7 +35,8 @@ FAR: Final = 64
 """A node's own statement this far below what is held is not an old one that was delayed. Within it, the node's own
 ceiling reaches what is held in 16 seconds, and it refutes."""
 DEPARTED_LIMIT: Final = 32_768
-"""As many as there may be members: 5 MB. Beyond it the oldest departure is dropped."""
+"""Bound of members that were evicted or reaped, each with its last incarnation; beyond it: the oldest is dropped. As
+many as there may be members: 5 MB."""
 
 
 class Ceilings:

@@ -24,8 +24,8 @@ from netgossip.membership.broadcasts import BroadcastQueue
 from netgossip.types import Address, Channel, Datagram, Event, NodeOutput, StreamCommand
 
 DATAGRAMS_LIMIT: Final = 4096
-"""Datagrams between two drains. The driver drains after each input, so this is never reached; beyond it the oldest
-stay and new ones are dropped, as the network might have done."""
+"""Bound of membership datagrams between two drains; beyond it: new ones are dropped, counted. The driver drains after
+each input, so this is never reached."""
 
 
 class Outgoing:

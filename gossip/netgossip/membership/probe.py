@@ -28,9 +28,10 @@ NACK_GRACE_S = 0.05
 NACK_PART = 0.8
 """A helper reports silence after this part of the probe timeout, so that its nack arrives in time."""
 RELAYS_LIMIT = 256
-"""Probes on behalf of others in flight at once; further requests are refused and count as a silent helper."""
+"""Bound of pings in flight on behalf of other members; beyond it: further ones are not sent; the requester has other
+helpers."""
 PREFERRED_LIMIT = 256
-"""Members waiting to be probed out of turn; further ones wait for their turn."""
+"""Bound of members to probe out of turn; beyond it: further ones are probed in their turn."""
 
 
 @dataclass(slots=True)

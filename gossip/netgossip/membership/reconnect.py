@@ -20,9 +20,10 @@ from netgossip.membership.state_updates import StateUpdates
 from netgossip.types import Address, MemberState
 
 DIALS_LIMIT: Final = 4
-"""Dials at once: an address that swallows packets holds its slot for a whole stream timeout."""
+"""Bound of dials at the same time; beyond it: others wait their turn. An address that swallows packets holds its slot
+for a whole stream timeout."""
 WANTED_LIMIT: Final = 4096
-"""Addresses kept; those beyond wait until others are reached."""
+"""Bound of addresses to dial; beyond it: further ones wait until others are reached."""
 
 
 @dataclass(slots=True)

@@ -49,7 +49,8 @@ CONFLICT_ANSWERS: Final = 4
 """Refutations of such a machine per pause: so often each of the two hears of the other, although an incarnation
 raised for another reason looks like an answer. Without a limit they would outbid each other for ever."""
 CONFLICTS_LIMIT: Final = 8
-"""Machines with our id that are tracked, each with its own pause, so that several copies are all reported."""
+"""Bound of machines that use our id; beyond it: further ones are neither reported nor answered until a minute has
+passed. Each is tracked with its own pause, so that several copies are all reported."""
 
 
 @dataclass(slots=True)

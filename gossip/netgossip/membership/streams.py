@@ -20,7 +20,8 @@ from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, Channel, StreamClose, StreamId, StreamOpen, StreamSend
 
 PER_HOST_LIMIT: Final = 4
-"""Of the accepted streams, so that one host cannot take all slots."""
+"""Bound of membership streams accepted from one address; beyond it: one of that address is closed. One host cannot
+take all slots."""
 UNKNOWN_SOURCES_SHARE: Final = 0.5
 """Of the accepted streams, for addresses that are not members': the others are kept for members."""
 

@@ -66,7 +66,8 @@ COUNTERS: Final = (*_PROBING, *_STREAMS, *_CLAIMS, *(f"refused_{reason}" for rea
 
 PAUSE_S: Final = 60.0
 SOURCES_LIMIT: Final = 1024
-"""Source addresses are not proven: once the table is full, forged ones are only counted."""
+"""Bound of unknown sources that were reported; beyond it: further ones are only counted. Source addresses are not
+proven: forged ones fill the table first."""
 
 
 class UnknownSources:
@@ -91,8 +92,8 @@ _REAP_INTERVAL_S: Final = 60.0
 SHORT_BYTES: Final = 16 * 1024
 """A stream's message up to this length takes few slices, and is always processed."""
 WORKS_LIMIT: Final = 32
-"""Push/pulls that are encoded, parsed or merged at the same time. A longer one beyond that is refused, and the peer's
-next push/pull is with another member."""
+"""Bound of push/pulls worked on in slices at the same time; beyond it: longer ones than `SHORT_BYTES` are refused,
+counted; the next push/pull makes up for it."""
 
 
 class Swim:

@@ -23,23 +23,29 @@ from netgossip.stream_slots import SlotLimits, StreamSlots
 from netgossip.types import Address, NodeId, StreamClose, StreamCommand, StreamId, StreamSend
 
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""Limit of one message on a stream, buffered only after each of its frames was found authentic."""
+"""Bound of one message on a record stream; beyond it: refused, stream closed. Buffered only after each of its frames
+was found authentic."""
 UNPROVEN_MESSAGE_BYTES: Final = 1024 * 1024
-"""The same limit before the stream is proven: an authentic frame may be a recording. The sender repeats the message
-once the stream is proven."""
+"""Bound of one message on a record stream that has not authenticated; beyond it: refused, stream closed. An authentic
+frame may be a recording. The sender repeats the message once the stream is proven."""
 PARTIAL_LIMIT_BYTES: Final = 128 * 1024 * 1024
-"""Limit of incomplete messages on all streams together: eight of the largest."""
+"""Bound of incomplete messages on all streams; beyond it: the stream that brings more is closed. Eight of the
+largest."""
 UNPROVEN_STREAMS: Final = 64
-"""Peers' streams and joins at once. With one unauthenticated frame each: at most 4 MiB for unknown sources."""
+"""Bound of record and join streams that have not authenticated yet; beyond it: one from an unknown source is closed
+for a new one. With one unauthenticated frame each: at most 4 MiB for unknown sources."""
 UNKNOWN_SOURCES_LIMIT: Final = 48
-"""Of these, from addresses that are not members': the others are kept for members."""
+"""Bound of streams that have not authenticated, from addresses that are not members'; beyond it: one of the host with
+the most is closed. The others are kept for members."""
 PER_HOST_LIMIT: Final = 8
-"""Of these, from one address. A member opens one at a time; the rest is for joins, and for old streams whose end we
-have not seen."""
+"""Bound of streams that have not authenticated, from one host; beyond it: one of that host is closed. A member opens
+one at a time; the rest is for joins, and for old streams whose end we have not seen."""
 PROVEN_STREAMS: Final = 256
-"""Proven streams at once, each of another member."""
+"""Bound of authenticated record streams of members, one per member; beyond it: the member's former one, or the one
+idle for longest, is closed."""
 REASONS_LIMIT: Final = 200
-"""There are about 60 reasons."""
+"""Bound of reasons of refusals with a counter each; beyond it: further ones share one counter. There are about 60
+reasons."""
 
 
 JoinHandler: TypeAlias = Callable[[], InviterConversation]

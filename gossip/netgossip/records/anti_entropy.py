@@ -36,8 +36,8 @@ from netgossip.types import NodeId, Scope, Version
 
 TRIES: Final = 4
 AT_ONCE: Final = 8
-"""First comparisons of one scope that wait for an answer at once. A node that enters a large cluster would otherwise
-get every peer's vector; after the first few the fingerprints are equal."""
+"""Bound of first comparisons of one scope at the same time; beyond it: others wait their turn. A node that enters a
+large cluster would otherwise get every peer's vector; after the first few the fingerprints are equal."""
 PULL_PATIENCE_S: Final = 1.0
 """How long the peer that sends many logs may be silent before others are asked. Each log restarts this time."""
 PACE_S: Final = 0.02

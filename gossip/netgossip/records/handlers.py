@@ -41,9 +41,11 @@ from netgossip.slices import ENTRIES_PER_SLICE, ROWS_PER_SLICE, Slices, WorkQueu
 from netgossip.types import CLUSTER_SCOPE, Event, NodeId, ResponseReceived, Scope, ScopeSynced, Version
 
 PUSHES_PER_SLICE: Final = 32
-"""Peers that are pushed to in one slice: up to 1 ms."""
+"""Bound of peers that a change of ours is sent to in one slice; beyond it: the others wait in the same order. Up to 1
+ms."""
 LOGS_AT_ONCE: Final = 32
-"""A node that lacks more logs than this pulls them from one peer."""
+"""Bound of logs of others sent unasked to a peer that lacks them; beyond it: the peer pulls them, from one peer of a
+scope at a time."""
 NEWS_IN_DATAGRAMS: Final = 32
 """Changes that go in datagrams, which may be lost. More than these may go over a stream, and would be sent twice if
 asked for again."""

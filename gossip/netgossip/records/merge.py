@@ -10,12 +10,12 @@ from netgossip.records.wire import ENTRIES_LIMIT, Delta
 from netgossip.types import Version
 
 LOG_LIMIT_BYTES: Final = 8 * 1024 * 1024
-"""Limit of keys and values of one owner in one scope. 20,000 endpoint records of 400 bytes: twenty times the most
-that one host is planned to carry. There are at most ENTRIES_LIMIT of them, however small: with their overhead, a log
-takes at most 18 MiB."""
+"""Bound of one log; beyond it: own change refused; another's log refused. 20,000 endpoint records of 400 bytes:
+twenty times the most that one host is planned to carry. There are at most ENTRIES_LIMIT of them, however small: with
+their overhead, a log takes at most 18 MiB."""
 TABLE_LIMIT_BYTES: Final = 512 * 1024 * 1024
-"""Limit of all logs together, with the overhead of entries: 500,000 endpoint records. A delta of another's log that
-would exceed it is refused, and what is held stays; our own changes are never refused for it."""
+"""Bound of all logs together, including the overhead per entry; beyond it: additions to another's log are refused;
+what is held stays; own changes are accepted. 500,000 endpoint records."""
 EPOCH_LIMIT: Final = 1 << 62
 """Epochs from here on are believed only of the owner itself: it can go above any version that others claim of its
 log."""

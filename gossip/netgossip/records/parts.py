@@ -27,13 +27,16 @@ from netgossip.types import NodeId
 PART_OVERHEAD_BYTES: Final = 16
 """Overhead of a part in its frame's body: array, kind, number, index, count, length."""
 PER_PEER_LIMIT: Final = 4
-"""Incomplete messages of one peer: 64 KiB."""
+"""Bound of messages of one peer of which parts are missing; beyond it: the peer's oldest is dropped; it comes again
+over a stream. 64 KiB."""
 PARTIAL_LIMIT: Final = 1024
-"""Incomplete messages of all peers together: 16 MiB. Their parts come within a few milliseconds of each other."""
+"""Bound of messages of all peers of which parts are missing, for a second; beyond it: the oldest is dropped; it comes
+again over a stream. 16 MiB. Their parts come within a few milliseconds of each other."""
 PATIENCE_S: Final = 1.0
 """Time for all parts, from the first one on. The message is sent again long before that."""
 REMEMBERED: Final = 8
-"""Messages remembered per peer that went in parts, and go over a stream if they must be sent again."""
+"""Bound of messages to one peer that are not sent in parts again for ten seconds; beyond it: the oldest is sent in
+parts once more."""
 REPEATED_S: Final = 10.0
 """How long they are remembered after the last time: two rounds of comparisons."""
 

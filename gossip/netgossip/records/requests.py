@@ -20,9 +20,10 @@ from netgossip.records.wire import PAYLOAD_LIMIT_BYTES, Message, Request, Respon
 from netgossip.types import NodeId, RequestReceived, ResponseReceived
 
 ANSWERS_KEPT: Final = 64
-"""Kept per peer: a host asks for address space, a few networks at a time."""
+"""Bound of responses kept per peer; beyond it: the oldest is dropped. A host asks for address space, a few networks
+at a time."""
 ASKED_LIMIT: Final = 1024
-"""Own requests without an answer, over all peers."""
+"""Bound of own requests without a response; beyond it: the caller is refused."""
 FIRST_WAIT_S: Final = 0.1
 
 

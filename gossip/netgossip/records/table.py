@@ -57,17 +57,20 @@ from netgossip.types import (
 )
 
 OWN_SCOPES_LIMIT: Final = 4096
-"""Scopes in which we never wrote, with a log of ours that we began because peers reported that they hold one: four
-times the networks that one host is planned to be in during its life. Scopes that we use do not count."""
+"""Bound of own logs without an entry, of networks that other members say we were in; beyond it: further ones are not
+believed; those of no known network are dropped after a minute. Four times the networks that one host is planned to be
+in during its life. Scopes that we use do not count."""
 REPORTED_LIMIT: Final = 1024
-"""Of these, begun by the report of one peer: a peer that invents scopes shuts out none that another reports."""
+"""Bound of own logs without an entry that one member's statement brings; beyond it: further ones from that member are
+not believed. A peer that invents scopes shuts out none that another reports."""
 OWN_DROPPED_LIMIT: Final = 4096
-"""Versions of dropped logs of our own; the oldest is removed first: a late report may then bring an empty log
-back."""
+"""Bound of own logs that were dropped, each with its last version; those known only from other members apart; beyond
+it: the oldest is dropped: a late statement brings an empty log back."""
 TOMBSTONES_LIMIT: Final = 64
 """Overdue tombstones of one of our logs that justify a change which only drops them: 32 KiB on each holder."""
 DROPPED_LIMIT = 65_536
-"""Versions of logs that were dropped; the oldest is removed first, and a copy of that log may then come back."""
+"""Bound of logs that were dropped, each with its last version; beyond it: the oldest is dropped: a copy of that log
+may come back."""
 
 
 class Table:

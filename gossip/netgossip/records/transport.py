@@ -66,13 +66,16 @@ DATAGRAMS_AT_ONCE: Final = PARTS_LIMIT
 IN_PARTS: Final = (Delta, Vector, Fetch)
 """The messages that may be longer than a datagram. No other message is accepted from parts."""
 BACKLOG_BYTES: Final = 16 * 1024 * 1024
-"""Bytes waiting for the stream to one peer: two logs of the largest size."""
+"""Bound of messages for one peer beyond a few datagrams; beyond it: dropped, counted; repair by digest. Two logs of
+the largest size."""
 SLOWEST_BYTES_S: Final = 1_000_000
 """Streams get time for this rate beside the timeout: 8 Mbit/s, below any network on which overlays make sense."""
 UNKNOWN_LIMIT: Final = 64
-"""Senders that are not members yet: no more join within the second that this news takes to spread."""
+"""Bound of senders heard before they are members; beyond it: the oldest remains counted as refused. No more join
+within the second that this news takes to spread."""
 FRAMES_PER_SLICE: Final = 8
-"""Frames sealed in one slice: 512 KiB, up to 1 ms."""
+"""Bound of frames sealed for one stream in one slice; beyond it: the others wait in the same order. 512 KiB, up to 1
+ms."""
 
 
 @dataclass(frozen=True, slots=True)

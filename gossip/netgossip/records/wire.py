@@ -33,21 +33,22 @@ COUNTER_LIMIT: Final = 1 << 63
 """Epochs and sequences stay below this. At a million changes per second: 292,000 years."""
 KEY_LIMIT_BYTES: Final = 255
 VALUE_LIMIT_BYTES: Final = 64 * 1024
-"""Limit of one entry. An endpoint record has about 100 to 400 bytes."""
+"""Bound of one record's value; beyond it: refused. An endpoint record has about 100 to 400 bytes."""
 ENTRIES_LIMIT: Final = 20_000
-"""Limit of one log, and so of one delta, deletions included: twenty times the most that one host is planned
-to carry."""
+"""Bound of entries of one log, and of one delta; beyond it: own change refused; another's log refused. Deletions
+included: twenty times the most that one host is planned to carry."""
 ROWS_LIMIT: Final = 65_536
-"""Entries and rows in one body: twice as many logs as there may be members. Each takes about 300 bytes of memory, and
-may take as few as five on the wire."""
+"""Bound of rows and entries in one message; beyond it: refused before they are read. Twice as many logs as there may
+be members. Each takes about 300 bytes of memory, and may take as few as five on the wire."""
 PAYLOAD_LIMIT_BYTES: Final = 1000
 """Limit of a request or response: with all wrapping it stays one datagram."""
 SIGNATURE_LIMIT_BYTES: Final = 128
 NONCE_BYTES: Final = 8
 PARTS_LIMIT: Final = 8
-"""Parts of one message. A longer message goes over a stream, which has flow control."""
+"""Bound of parts of one message, each a datagram; beyond it: it goes over a stream. A stream has flow control."""
 ASSEMBLED_BYTES: Final = 16 * 1024
-"""The longest message that is assembled from parts. PARTS_LIMIT datagrams of the usual size have 9 KiB."""
+"""Bound of one message in parts; beyond it: refused; it comes again over a stream. PARTS_LIMIT datagrams of the usual
+size have 9 KiB."""
 DIGEST_BYTES: Final = 16
 NO_VERSION: Final = Version(0, 0)
 """The version of a log that a node does not hold."""

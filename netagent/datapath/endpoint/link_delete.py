@@ -23,7 +23,8 @@ from netagent.datapath.netlink.link import delete_link_group, delete_link_index,
 from netagent.datapath.netlink.route_socket import BATCH_MESSAGES, Netlink
 
 _AT_ONCE = BATCH_MESSAGES - 1
-"""Together with the request that removes the group they go out in one send, made outside the event loop."""
+"""Bound of interfaces removed together; beyond it: the others are removed with the next ones. Together with the
+request that removes the group they go out in one send, made outside the event loop."""
 _LOOK_S = 0.001
 """Interval of checks whether a link can still be found, some microseconds each: the kernel does not signal it."""
 

@@ -32,9 +32,11 @@ _SIOCGIFNAME = 0x8910  # netdevice(7)
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x100 | 0x40 | 0x400
 
 BATCH_MESSAGES = 64
+"""Bound of netlink requests in one send; beyond it: the rest goes into the next batch."""
 _RECEIVE_BYTES = 1 << 17
 _DUMP_ATTEMPTS = 5
 _NOTIFICATION_BUFFER_BYTES = 1 << 21
+"""Bound of notifications unread; beyond it: the kernel drops them, which makes the reconciler read everything."""
 
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _INTERFACE = struct.Struct("=16si20x")  # struct ifreq: name, index

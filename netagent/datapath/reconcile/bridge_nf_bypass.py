@@ -79,7 +79,8 @@ _PROGRAMS: Final = {
 """By name, in the order in which they are attached; they are detached in reverse order."""
 
 _MOST_MARKS: Final = 1000
-"""Limit of remembered tags: other programs may attach any number of programs at our ports."""
+"""Bound of other programs' BPF programs at our ports that are remembered; beyond it: all are read again. Other
+programs may attach any number of programs at our ports."""
 
 Ports: TypeAlias = Mapping[int, str]
 """Index -> name of our devices that are in a bridge."""

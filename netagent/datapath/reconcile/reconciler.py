@@ -56,13 +56,15 @@ from netgossip.slices import Slices
 _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)  # a program that keeps changing one thing must not fill the log
 MOST_NEWS = 500
-"""With more pending notifications, looking at everything is less work than looking at each."""
+"""Bound of notifications about single entries; beyond it: everything is read instead. Looking at everything is then
+less work than looking at each."""
 MOST_VETHS = 16
 """Veths that are read one by one; with more of them all links are read."""
 MOST_OPEN = 2_000
-"""With more open entries, all are compared, which is done in slices."""
+"""Bound of entries compared one by one; beyond it: all are compared, in slices."""
 NOTIFICATIONS_AT_ONCE = 64
-"""Read before other tasks run: each is a separate datagram, and each entry that we write is echoed as one."""
+"""Bound of notifications read at once; beyond it: other tasks run before the rest is read. Each is a separate
+datagram, and each entry that we write is echoed as one."""
 _NOTIFICATION_BYTES = 1 << 16
 
 

@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 Facts = TypeVar("Facts")
 
 MAX_FINDINGS = 50
-"""Shown for one check; the rest is counted. A bridge that is missing takes thousands of entries along."""
+"""Bound of findings shown per check; beyond it: the number of the others is shown. A bridge that is missing takes
+thousands of entries along."""
 
 
 class Severity(enum.Enum):

@@ -22,11 +22,14 @@ from itertools import islice
 from typing import Any, Final
 
 MAX_RULES: Final = 10_000
-"""Rules per table, where each element of a verdict map counts as one; further rules are not read."""
+"""Bound of foreign firewall rules read from one table; beyond it: further ones are not read. Each element of a
+verdict map counts as one."""
 MAX_ELEMENTS: Final = 10_000
-"""Elements per named set. A larger one, such as a blocklist, is not kept, and conditions on it are opaque."""
+"""Bound of elements of a named set that a foreign rule refers to; beyond it: a larger set is not kept; the rule
+counts as not understood. A blocklist may be larger."""
 MAX_COMPARISONS: Final = 200_000
-"""Comparisons of a packet with elements of sets, for all rules of one walk. Beyond this, conditions are opaque."""
+"""Bound of comparisons with single elements of sets, to judge one packet; beyond it: the rest counts as not
+understood."""
 _FEW: Final = 8
 """Elements of a set that are compared one by one. Larger sets of addresses or ports are sorted once and searched."""
 _MAX_DEPTH: Final = 16

@@ -19,6 +19,8 @@ PATIENCE_S: Final = 0.5
 LIVE_PATIENCE_S: Final = 1.5
 """The same for live agents, for which a silent port is a finding: a lost packet is sent again after 1 s."""
 MAX_HOSTS: Final = 16
+"""Bound of hosts whose agents are dead, tried for `status`, or alive, for `doctor`; beyond it: others are not
+tried."""
 
 
 class PortState(Enum):

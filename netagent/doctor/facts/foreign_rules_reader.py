@@ -40,6 +40,7 @@ from netagent.doctor.checks.rule_match import Packet
 PROGRAM_S: Final = 3.0
 """Limit for one call of `nft`."""
 MAX_OUTPUT_BYTES: Final = 16 << 20
+"""Bound of output of `nft` about other programs' rules; beyond it: not examined."""
 MAX_CHAINS: Final = 32
 SEEN_S: Final = 10.0
 """Age at which rules are read again: the rules of iptables-legacy change no generation."""

@@ -24,7 +24,8 @@ from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
 
 AT_ONCE = 4
-"""Each inspection uses a thread; the kernel serialises most of their work."""
+"""Bound of containers that `doctor` examines at the same time; beyond it: others wait their turn. Each inspection
+uses a thread; the kernel serialises most of their work."""
 _RESOLVERS = {"0B00007F", "7F00000B"}
 """127.0.0.11 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
 _MAX_TABLE_BYTES = 1 << 20

@@ -36,7 +36,8 @@ from netagent.model.subnet import parse_subnet, prefix_length
 from netagent.registry.view import NetworkView
 
 COLLECTED_AT_ONCE = 8
-"""Concurrent detaches of one GC: each waits for kernel and journal, and 8 keep both busy."""
+"""Bound of detaches of one GC at the same time; beyond it: others wait their turn. Each waits for kernel and journal,
+and 8 keep both busy."""
 
 
 class CniPlugin:

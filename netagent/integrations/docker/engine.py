@@ -21,11 +21,14 @@ from netagent.errors import FailedError, InputError
 
 DEADLINE_S = 10.0
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""`inspect` of a network with 10,000 containers takes 3 MB."""
+"""Bound of one response of Docker; beyond it: given up and requested again. `inspect` of a network with 10,000
+containers takes 3 MB."""
 MAX_EVENT_BYTES = 1024 * 1024
-"""An event contains all labels of its container."""
+"""Bound of one event of Docker; beyond it: the agent reconnects and examines all containers. An event contains all
+labels of its container."""
 MAX_REQUESTS = 32
-"""Concurrent requests; further ones wait. Requests about containers that are being started take longer."""
+"""Bound of requests to Docker at the same time; beyond it: further ones wait. Requests about containers that are
+being started take longer."""
 _CHUNK_BYTES = 65536
 
 

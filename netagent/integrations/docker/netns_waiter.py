@@ -23,7 +23,7 @@ from netagent.errors import NetagentError, RefusedError
 POLL_S = 0.01
 RETRY_S = 1.0
 MAX_EXPECTED = 4096
-"""Most joined containers without a namespace at a time; further ones are refused."""
+"""Bound of joined containers that have no namespace yet; beyond it: refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

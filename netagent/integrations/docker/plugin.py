@@ -44,13 +44,15 @@ from netagent.registry.view import NetworkView
 HANDLER_S = 10.0
 """Longest time for one call, in seconds. An attach that waits for other hosts' records takes up to 5 s."""
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""The description of a container that publishes a range of 10,000 ports takes 1 MB."""
+"""Bound of one call of dockerd; beyond it: refused. The description of a container that publishes a range of 10,000
+ports takes 1 MB."""
 DEPARTURE_S = 5.0
 """Longest time for which the end of a container waits for the plug-in. Interfaces are removed one after the other,
 each in 20 ms of a quiet kernel; if many containers end at once, `run` removes the rest without dockerd waiting."""
 RETRY_S = 1.0
 MAX_PAIRS = 1024
-"""Most IPv4 addresses whose IPv6 request is expected: at most one for each network."""
+"""Bound of IPv4 addresses whose IPv6 request is awaited; beyond it: all are dropped; those containers are refused. At
+most one for each network."""
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 

@@ -50,6 +50,7 @@ SWEEP_APART_S = 0.3
 INSPECTORS = 16
 """Containers inspected concurrently. Inspecting one that is being started waits for the start."""
 MAX_CONTAINERS = 10_000
+"""Bound of containers to be examined, and known; beyond it: further ones keep the names they started with."""
 MAX_IMAGES = 256
 """Images whose labels are cached."""
 ORIGIN_PREFIX = "docker:"

@@ -29,9 +29,10 @@ from netagent.model.ids import NetworkId
 DEADLINE_S = 10.0
 """Timeout of one run, in seconds. A start without an image pull takes 2 s, and holds a lock no longer than that."""
 MAX_AT_ONCE = 50
-"""Most containers that one run inspects; the answer has some 15 kB for each."""
+"""Bound of containers that one run of `podman` inspects; beyond it: the next run inspects the others. The answer has
+some 15 kB for each."""
 MAX_IMAGES = 256
-"""Images whose labels are cached."""
+"""Bound of images whose labels are remembered; beyond it: the oldest is inspected again."""
 NO_SUCH = "no such container"
 _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 """Variables that systemd set for the agent, and that Podman would take as its own."""
