@@ -15,9 +15,8 @@ from netagent.datapath.reconcile.observe import observe
 from netagent.doctor import explain
 from netagent.doctor.checks.expected_objects import Situation, intended_state
 from netagent.doctor.checks.firewall_checks import RESTORE, published_lines
-from netagent.doctor.checks.kernel_drift import State
 from netagent.doctor.checks.object_checks import Evidence
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, questions_about
 from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.resolver_query import ask_inside

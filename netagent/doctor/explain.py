@@ -7,23 +7,19 @@ endpoint is fenced, or this host does not take part in the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netagent.datapath.host.probe_device import probe_vni
 from netagent.datapath.host.uplink import is_one_family
+from netagent.datapath.reconcile.plan import entry_operation
+from netagent.datapath.state import Table
 from netagent.doctor.checks.expected_objects import host_text
 from netagent.doctor.checks.guest_checks import GuestFacts, inside_lines
-from netagent.doctor.checks.kernel_drift import State
-from netagent.doctor.checks.object_checks import (
-    Evidence,
-    device_line,
-    flood_line,
-    master_line,
-    neighbour_line,
-    self_line,
-)
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.kernel_drift import state_of
+from netagent.doctor.checks.object_checks import Evidence, address_line, device_line, entry_line
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, leads_to, questions_about
 from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.records import Policy
@@ -86,15 +82,17 @@ def endpoint_lines(
         if endpoint.owner == view.local:
             veth = veth_name(endpoint.endpoint_id)
             yield device_line(evidence, veth, idle)
-            yield master_line(evidence, (bridge, record.mac), veth, idle)
+            yield entry_line(evidence, ("master", (bridge, record.mac)), veth, idle)
         else:
             for address in record.addresses:
-                yield neighbour_line(evidence, (bridge, address), record.mac, idle)
-            yield master_line(evidence, (bridge, record.mac), tunnel, idle)
-            yield self_line(evidence, (tunnel, record.mac), idle)
-            underlay = evidence.desired.selves.get((tunnel, record.mac))
+                yield entry_line(evidence, ("neighbour", (bridge, address)), record.mac, idle)
+            yield entry_line(evidence, ("master", (bridge, record.mac)), tunnel, idle)
+            place = tunnel, record.mac
+            underlay = evidence.desired.selves.get(place)
+            present = evidence.observed.selves.get(place)
+            yield entry_line(evidence, ("self", place), present or "its host", idle)
             if network.record.multicast and underlay is not None:
-                yield flood_line(evidence, (tunnel, underlay))
+                yield entry_line(evidence, ("flood", (tunnel, underlay)), "", "")
         if network.record.policy is Policy.LINKS:
             yield from link_lines(view, endpoint, network)
     row = evidence.rows.get(endpoint.endpoint_id)
@@ -178,18 +176,22 @@ def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
     """Yield the entries of all its endpoints, counted."""
     bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
     desired, observed = evidence.desired, evidence.observed
-    tables: tuple[tuple[str, str, Mapping[tuple[str, str], str], Mapping[tuple[str, str], str]], ...] = (
-        ("neighbours", bridge, desired.neighbours, observed.neighbours),
-        ("bridge entries", bridge, desired.masters, observed.masters),
-        ("tunnel entries", tunnel, desired.selves, observed.selves),
+    tables: tuple[tuple[str, Table, str], ...] = (
+        ("neighbours", "neighbour", bridge),
+        ("bridge entries", "master", bridge),
+        ("tunnel entries", "self", tunnel),
     )
-    for kind, device, wanted_table, found_table in tables:
-        wanted = {key: value for key, value in wanted_table.items() if key[0] == device}
-        found = {key: value for key, value in found_table.items() if key[0] == device}
-        missing = len(wanted.keys() - found.keys())
-        altered = sum(1 for key, value in wanted.items() if found.get(key, value) != value)
-        extra = len(found.keys() - wanted.keys())
-        counts = ((missing, State.MISSING), (altered, State.ALTERED), (extra, State.LEFT_OVER))
+    for kind, table, device in tables:
+        wanted, there = (
+            {key: value for key, value in state.table(table).items() if key[0] == device}
+            for state in (desired, observed)
+        )
+        operations = (
+            entry_operation((table, place), wanted.get(place), there.get(place))
+            for place in wanted.keys() | there.keys()
+        )
+        found = Counter(state_of(one, observed) for one in operations if one is not None)
+        counts = [(found[state], state) for state in (State.MISSING, State.ALTERED, State.LEFT_OVER)]
         worst = next((state for number, state in counts if number), State.PRESENT)
         text = ", ".join(f"{number} {state.value}" for number, state in counts if number)
         fix = "`netagent doctor` lists each, with its fix" if text else ""
@@ -201,13 +203,8 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
     tunnel = vxlan_name(probe_vni(evidence.situation.cluster_id))
     if host.host_id == evidence.view.local:
         yield device_line(evidence, tunnel, "")
-        for name, cidr in sorted(evidence.desired.addresses):
-            if name == tunnel:
-                there = (name, cidr) in evidence.observed.addresses
-                fix = "" if there else f"ip addr replace {cidr} dev {name} nodad"
-                yield ObjectStatus(
-                    "address", f"{cidr} on {name}", State.PRESENT if there else State.MISSING, "", fix
-                )
+        own = sorted(key for key in evidence.desired.addresses if key[0] == tunnel)
+        yield from (address_line(evidence, key) for key in own)
         return
     if host.record is None:
         yield ObjectStatus(
@@ -215,8 +212,9 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
         )
         return
     idle = why_no_path(evidence, host)
-    yield neighbour_line(evidence, (tunnel, host.record.probe_address), host.record.probe_mac, idle)
-    yield self_line(evidence, (tunnel, host.record.probe_mac), idle)
+    mac = host.record.probe_mac
+    yield entry_line(evidence, ("neighbour", (tunnel, host.record.probe_address)), mac, idle)
+    yield entry_line(evidence, ("self", (tunnel, mac)), host.record.underlay, idle)
     yield from _uses(evidence, host.host_id, host.record.underlay)
 
 

@@ -22,6 +22,7 @@ from netagent.datapath.reconcile.operations import (
     DeleteAddress,
     DeleteDevice,
     DeleteEntry,
+    EntryOperation,
     Operation,
     RenameDevice,
     SetAddress,
@@ -33,7 +34,7 @@ from netagent.datapath.reconcile.operations import (
 from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table, assigned
 from netagent.slices import Pieces, at_once
 
-FIELDS: Final = (
+_FIELDS: Final = (
     "alias",
     "mac",
     "mtu_bytes",
@@ -74,7 +75,7 @@ def planning(
     unfit: list[Operation] = [
         DeleteDevice(name)
         for name, device in observed.devices.items()
-        if name in desired.devices and _must_be_recreated(desired.devices[name], device)
+        if name in desired.devices and must_be_recreated(desired.devices[name], device)
     ]
     observed = yield from doing(observed, unfit)
     changes = _device_changes(desired.devices, observed)
@@ -145,13 +146,13 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
         elif present != device and (
             present.master != device.master
             or present.noarp != device.noarp
-            or _must_be_recreated(device, present)
+            or must_be_recreated(device, present)
         ):
             return False
     return not has_other_names or not _renames(desired, observed)
 
 
-def _must_be_recreated(desired: Device, observed: Device) -> bool:
+def must_be_recreated(desired: Device, observed: Device) -> bool:
     """True where the kernel refuses the change: another kind, VNI, port, or address family of the underlay.
 
     Also where it accepts the change without effect: over IPv6 each forwarding entry remembers the source with its
@@ -180,17 +181,18 @@ def _device_changes(desired: Mapping[str, Device], observed: KernelState) -> lis
         if present is None:
             creations.append(CreateDevice(device))
             present = replace(device, master=None, port=None, up=False)
-        fields = _differing_fields(device, present)
+        fields = differing_fields(device, present)
         if fields:
             settings.append(SetDevice(device, fields))
     return creations + settings
 
 
-def _differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
-    fields = {field for field in FIELDS if getattr(desired, field) != getattr(present, field)}
+def differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
+    """Return the fields to set, in the order of their repair."""
+    fields = {field for field in _FIELDS if getattr(desired, field) != getattr(present, field)}
     if "master" in fields:
         fields.add("port")  # joining a bridge gives a port the kernel's defaults
-    return tuple(field for field in FIELDS if field in fields)
+    return tuple(field for field in _FIELDS if field in fields)
 
 
 def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]) -> Pieces[list[EntryKey]]:
@@ -220,16 +222,24 @@ def _entry_operations(
     additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
     removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}
     for number, key in enumerate(keys, 1):
-        wanted, there = desired.entry(key), observed.entry(key)
+        wanted = desired.entry(key)
         if key[0] == "master" and wanted not in observed.devices:
             wanted = None  # its veth does not exist yet
-        if wanted is not None and wanted != there:
-            additions[key[0]].append(SetEntry(key, wanted))
-        elif wanted is None and there is not None:
-            removals[key[0]].append(DeleteEntry(key, there))
+        match entry_operation(key, wanted, observed.entry(key)):
+            case SetEntry() as operation:
+                additions[key[0]].append(operation)
+            case DeleteEntry() as operation:
+                removals[key[0]].append(operation)
         if number % _ENTRIES_PER_SLICE == 0:
             yield
     return [*chain.from_iterable(additions.values()), *chain.from_iterable(removals.values())]
+
+
+def entry_operation(key: EntryKey, wanted: str | None, there: str | None) -> EntryOperation | None:
+    """Return what makes an entry as it is wanted; None: it is."""
+    if wanted is not None:
+        return SetEntry(key, wanted) if wanted != there else None
+    return DeleteEntry(key, there) if there is not None else None
 
 
 def other_objects(before: Mapping[str, Device], after: Mapping[str, Device]) -> list[str]:

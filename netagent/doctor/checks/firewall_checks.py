@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from netagent.doctor.checks.finding import Finding
-from netagent.doctor.checks.kernel_drift import State
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.firewall import element
 from netagent.firewall.element import Family, SetKind
 from netagent.firewall.publishing import elements

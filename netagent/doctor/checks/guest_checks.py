@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from netagent.doctor.checks.kernel_drift import State
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.endpoints.validation import has_default_route
 from netagent.journal.rows import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView

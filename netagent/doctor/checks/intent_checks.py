@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from netagent.doctor.checks.finding import Check, Finding, NotKnownError, Severity
-from netagent.doctor.checks.kernel_drift import Difference, KernelTable, State
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.kernel_drift import Difference, KernelTable
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.registry.shared_names import CURE, SharedName
 from netagent.registry.views import Conflict
 

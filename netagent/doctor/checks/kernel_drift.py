@@ -20,6 +20,7 @@ from netagent.datapath.reconcile.operations import (
     DeleteAddress,
     DeleteDevice,
     DeleteEntry,
+    EntryOperation,
     Operation,
     RenameDevice,
     SetAddress,
@@ -30,8 +31,10 @@ from netagent.datapath.reconcile.operations import (
 )
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import Device, KernelState, LinkKind, PortFlags, Tunnel
+from netagent.doctor.checks.object_status import State
 from netgossip.slices import Slices
 
+RECREATED = "its kind, VNI or port is different"
 _PORT_FIELDS = ("master", "port")
 
 
@@ -49,17 +52,6 @@ class KernelTable(enum.Enum):
 
 
 _PARTS = tuple(KernelTable)
-
-
-class State(enum.Enum):
-    """How an object in the kernel compares with the records."""
-
-    PRESENT = "present"
-    MISSING = "missing"
-    ALTERED = "altered"
-    LEFT_OVER = "left over"
-    NOT_NEEDED = "not needed"
-    NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +78,10 @@ def differences(desired: KernelState, observed: KernelState) -> Slices[list[Diff
     found: list[Difference] = []
     for operation in operations:
         if isinstance(operation, DeleteDevice) and operation.name in anew:
-            detail = "its kind, VNI or port is different"
             found.append(
-                Difference(KernelTable.DEVICE, operation.name, "", State.ALTERED, detail, _command(operation))
+                Difference(
+                    KernelTable.DEVICE, operation.name, "", State.ALTERED, RECREATED, command(operation)
+                )
             )
         elif isinstance(operation, CreateDevice) and operation.device.name not in anew:
             found.append(_missing_device(operation, along[operation.device.name]))
@@ -102,7 +95,7 @@ def differences(desired: KernelState, observed: KernelState) -> Slices[list[Diff
 def _missing_device(operation: CreateDevice, entries: int) -> Difference:
     detail = f"with its {entries} entries" if entries else ""
     return Difference(
-        KernelTable.DEVICE, operation.device.name, "", State.MISSING, detail, _command(operation)
+        KernelTable.DEVICE, operation.device.name, "", State.MISSING, detail, command(operation)
     )
 
 
@@ -115,7 +108,7 @@ def _missing_veths(desired: KernelState, observed: KernelState) -> Iterator[Diff
 
 
 def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
-    fix = _command(operation)
+    fix = command(operation)
     match operation:
         case RenameDevice(name, wanted):
             yield Difference(KernelTable.DEVICE, wanted, "", State.ALTERED, f"it was renamed to {name}", fix)
@@ -130,17 +123,29 @@ def _of(operation: Operation, observed: KernelState) -> Iterator[Difference]:
         case SetRoute(name, cidr):
             subnet = str(ip_interface(cidr).network)
             yield Difference(KernelTable.ROUTE, name, subnet, State.MISSING, "", fix)
-        case SetEntry(key, wanted):
-            part, found = KernelTable(ENTRY_KINDS[key[0]].words), observed.entry(key)
-            if found is None:
-                detail = f"should map to {wanted}" if wanted else ""
-                yield Difference(part, *key[1], State.MISSING, detail, fix)
-            else:
-                detail = f"maps to {found} instead of {wanted}"
-                yield Difference(part, *key[1], State.ALTERED, detail, fix)
-        case DeleteEntry(key, value):
-            part, detail = KernelTable(ENTRY_KINDS[key[0]].words), f"maps to {value}" if value else ""
-            yield Difference(part, *key[1], State.LEFT_OVER, detail, fix)
+        case SetEntry(key) | DeleteEntry(key):
+            part, state = KernelTable(ENTRY_KINDS[key[0]].words), state_of(operation, observed)
+            yield Difference(part, *key[1], state, entry_text(operation, observed), fix)
+
+
+def state_of(operation: EntryOperation, observed: KernelState) -> State:
+    """Say how an entry differs that the operation would repair."""
+    if isinstance(operation, DeleteEntry):
+        return State.LEFT_OVER
+    return State.MISSING if observed.entry(operation.key) is None else State.ALTERED
+
+
+def entry_text(operation: EntryOperation, observed: KernelState) -> str:
+    """Say what the entry is and should be; nothing of an entry that consists of its key."""
+    match state_of(operation, observed):
+        case _ if not operation.value:
+            return ""
+        case State.LEFT_OVER:
+            return f"maps to {operation.value}"
+        case State.MISSING:
+            return f"should map to {operation.value}"
+        case _:
+            return f"maps to {observed.entry(operation.key)} instead of {operation.value}"
 
 
 def _altered_device(device: Device, fields: Iterable[str], present: Device | None) -> Iterator[Difference]:
@@ -154,7 +159,7 @@ def _altered_device(device: Device, fields: Iterable[str], present: Device | Non
             of_part = (*of_part, "port")
         if of_part:
             details = "; ".join(field_text(field, device, present) for field in of_part)
-            fix = _command(SetDevice(device, of_part))
+            fix = command(SetDevice(device, of_part))
             yield Difference(part, device.name, "", State.ALTERED, details, fix)
 
 
@@ -196,5 +201,6 @@ def _tunnel_text(wanted: Tunnel | None, present: Tunnel | None) -> str:
     return ", ".join(said)
 
 
-def _command(operation: Operation) -> str:
+def command(operation: Operation) -> str:
+    """Return the commands that do the operation, in one line."""
     return render(operation).replace("\n", "; ")

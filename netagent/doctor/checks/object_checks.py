@@ -1,23 +1,21 @@
-"""Compare single objects in the kernel with the records, as lines of `inspect --why`. Pure."""
+"""Compare single objects in the kernel with the records, as lines of `inspect --why`. Pure.
+
+What differs, and the command that repairs it, are those of the reconciler's plan.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from netagent.datapath.reconcile.ip_commands import render
-from netagent.datapath.reconcile.operations import (
-    CreateDevice,
-    DeleteEntry,
-    Operation,
-    SetDevice,
-    SetEntry,
-)
-from netagent.datapath.reconcile.plan import FIELDS
-from netagent.datapath.state import Device, KernelState, LinkKind
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
+from netagent.datapath.reconcile.operations import CreateDevice, DeleteDevice, SetAddress, SetDevice
+from netagent.datapath.reconcile.plan import differing_fields, entry_operation, must_be_recreated
+from netagent.datapath.state import AddressKey, EntryKey, KernelState, LinkKind, Table
 from netagent.doctor.checks.expected_objects import Situation
-from netagent.doctor.checks.kernel_drift import State, field_text
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.kernel_drift import RECREATED, command, entry_text, field_text, state_of
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
 from netagent.registry.view import RegistryView
@@ -43,90 +41,57 @@ def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:
     thing = f"{either.kind.value} {name}" if either is not None else name
     if wanted is None:
         state = State.NOT_NEEDED if found is None else State.LEFT_OVER
-        return ObjectStatus("device", thing, state, idle, "" if found is None else f"ip link del {name}")
-    if found is None:
-        if wanted.kind is LinkKind.VETH:
-            fix = "netagent creates it again; if it stays missing, `netagent detach` and attach the container again"
-            return ObjectStatus("device", thing, State.MISSING, "the container has no interface", fix)
-        return _explained(
-            evidence, ObjectStatus("device", thing, State.MISSING, "", _typed(CreateDevice(wanted)))
+        fix = "" if found is None else command(DeleteDevice(name))
+        return ObjectStatus("device", thing, state, idle, fix)
+    if found is None and wanted.kind is LinkKind.VETH:
+        fix = (
+            "netagent creates it again; if it stays missing, `netagent detach` and attach the container again"
         )
-    fields = tuple(one for one in FIELDS if getattr(wanted, one) != getattr(found, one))
-    if not fields:
-        return ObjectStatus("device", thing, State.PRESENT, _place(wanted))
-    if wanted.master is not None and "master" in fields and "port" not in fields:
-        fields = (*fields, "port")
-    details = "; ".join(field_text(one, wanted, found) for one in fields)
-    return _explained(
-        evidence, ObjectStatus("device", thing, State.ALTERED, details, _typed(SetDevice(wanted, fields)))
-    )
+        return ObjectStatus("device", thing, State.MISSING, "the container has no interface", fix)
+    if found is None:
+        line = ObjectStatus("device", thing, State.MISSING, "", command(CreateDevice(wanted)))
+    elif must_be_recreated(wanted, found):
+        line = ObjectStatus("device", thing, State.ALTERED, RECREATED, command(DeleteDevice(name)))
+    elif fields := differing_fields(wanted, found):
+        details = "; ".join(field_text(one, wanted, found) for one in fields)
+        line = ObjectStatus("device", thing, State.ALTERED, details, command(SetDevice(wanted, fields)))
+    else:
+        place = f"a port of {wanted.master}" if wanted.master else ""
+        return ObjectStatus("device", thing, State.PRESENT, place)
+    return _explained(evidence, line)
 
 
-def _place(device: Device) -> str:
-    return f"a port of {device.master}" if device.master else ""
+_THINGS: Final[Mapping[Table, str]] = {
+    "neighbour": "{what} is {value} on {device}",
+    "master": "{what} behind {value} of {device}",
+    "self": "{what} at {value} by {device}",
+    "flood": "multicast of {device} to {what}",
+}
 
 
-def neighbour_line(evidence: Evidence, key: tuple[str, str], mac: str, idle: str) -> ObjectStatus:
-    """Judge the neighbour entry with which a bridge or the probe device answers for an address."""
-    wanted, found = evidence.desired.neighbours.get(key), evidence.observed.neighbours.get(key)
-    thing = f"{key[1]} is {wanted or mac} on {key[0]}"
-    ways = SetEntry(("neighbour", key), wanted or mac), DeleteEntry(("neighbour", key), found or "")
-    return _state_of(evidence, _KernelEntry("neighbour", thing, wanted, found, idle, *ways))
+def entry_line(evidence: Evidence, key: EntryKey, value: str, idle: str) -> ObjectStatus:
+    """Judge a neighbour or a forwarding entry. `value`: what the records would give it, if they want none now, and
+    `idle`: why they do not."""
+    table, (device, what) = key
+    wanted, found = evidence.desired.entry(key), evidence.observed.entry(key)
+    kind = ENTRY_KINDS[table].words
+    thing = _THINGS[table].format(device=device, what=what, value=wanted or value)
+    operation = entry_operation(key, wanted, found)
+    if operation is None and wanted is not None:
+        return ObjectStatus(kind, thing, State.PRESENT)
+    if operation is None:
+        return ObjectStatus(kind, thing, State.NOT_NEEDED, idle)
+    state = state_of(operation, evidence.observed)
+    reasons = {State.LEFT_OVER: idle, State.ALTERED: entry_text(operation, evidence.observed)}
+    return _explained(evidence, ObjectStatus(kind, thing, state, reasons.get(state, ""), command(operation)))
 
 
-def master_line(evidence: Evidence, key: tuple[str, str], port: str, idle: str) -> ObjectStatus:
-    """Judge the forwarding entry that maps a MAC to a bridge port."""
-    wanted, found = evidence.desired.masters.get(key), evidence.observed.masters.get(key)
-    thing = f"{key[1]} behind {wanted or port} of {key[0]}"
-    ways = SetEntry(("master", key), wanted or port), DeleteEntry(("master", key), found or port)
-    return _state_of(evidence, _KernelEntry("bridge entry", thing, wanted, found, idle, *ways))
-
-
-def self_line(evidence: Evidence, key: tuple[str, str], idle: str) -> ObjectStatus:
-    """Judge the forwarding entry that maps a MAC to the host that a VXLAN device sends its frames to."""
-    wanted, found = evidence.desired.selves.get(key), evidence.observed.selves.get(key)
-    thing = f"{key[1]} at {wanted or found or 'its host'} by {key[0]}"
-    ways = SetEntry(("self", key), wanted or ""), DeleteEntry(("self", key), found or "")
-    return _state_of(evidence, _KernelEntry("tunnel entry", thing, wanted, found, idle, *ways))
-
-
-def flood_line(evidence: Evidence, key: tuple[str, str]) -> ObjectStatus:
-    """Judge the entry for a host that a VXLAN device sends multicast and broadcast to."""
-    wanted, found = evidence.desired.floods.get(key), evidence.observed.floods.get(key)
-    thing = f"multicast of {key[0]} to {key[1]}"
-    ways = SetEntry(("flood", key), ""), DeleteEntry(("flood", key), "")
-    return _state_of(evidence, _KernelEntry("flood entry", thing, wanted, found, "", *ways))
-
-
-@dataclass(frozen=True, slots=True)
-class _KernelEntry:
-    """One key of a table in the kernel."""
-
-    kind: str
-    thing: str
-    wanted: str | None
-    found: str | None
-    idle: str
-    """Why no entry is wanted."""
-    set: Operation
-    remove: Operation
-
-
-def _state_of(evidence: Evidence, entry: _KernelEntry) -> ObjectStatus:
-    if entry.wanted is None and entry.found is None:
-        return ObjectStatus(entry.kind, entry.thing, State.NOT_NEEDED, entry.idle)
-    if entry.wanted is None:
-        return ObjectStatus(entry.kind, entry.thing, State.LEFT_OVER, entry.idle, _typed(entry.remove))
-    if entry.wanted == entry.found:
-        return ObjectStatus(entry.kind, entry.thing, State.PRESENT)
-    state, reason = State.MISSING, ""
-    if entry.found is not None:
-        state, reason = State.ALTERED, f"it is {entry.found} instead"
-    return _explained(evidence, ObjectStatus(entry.kind, entry.thing, state, reason, _typed(entry.set)))
-
-
-def _typed(operation: Operation) -> str:
-    return render(operation).replace("\n", "; ")
+def address_line(evidence: Evidence, key: AddressKey) -> ObjectStatus:
+    """Judge an address that a device of this host should have."""
+    thing = f"{key[1]} on {key[0]}"
+    if key in evidence.observed.addresses:
+        return ObjectStatus("address", thing, State.PRESENT)
+    return ObjectStatus("address", thing, State.MISSING, "", command(SetAddress(*key)))
 
 
 def _explained(evidence: Evidence, line: ObjectStatus) -> ObjectStatus:

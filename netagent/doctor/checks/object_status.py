@@ -1,10 +1,20 @@
-"""One object that a record makes, and whether it is present: the lines of `inspect --why`. Pure."""
+"""One object that a record makes, and how it compares with the record: the lines of `inspect --why`. Pure."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
-from netagent.doctor.checks.kernel_drift import State
+
+class State(enum.Enum):
+    """How an object in the kernel compares with the records."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    ALTERED = "altered"
+    LEFT_OVER = "left over"
+    NOT_NEEDED = "not needed"
+    NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
 
 from netagent.doctor import explain
 from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
-from netagent.doctor.checks.kernel_drift import State
+from netagent.doctor.checks.object_status import State
 from netagent.doctor.checks.resolver_checks import ResolverAnswer, questions_about
 from netagent.model.ids import bridge_name, vxlan_name
 from netagent.model.records import ForgetRecord, Health, Policy
@@ -101,12 +101,12 @@ def test_an_altered_entry_says_what_it_is_and_why_it_stays_so(world):
     assert (wrong.kind, wrong.state, wrong.reason) == (
         "tunnel entry",
         State.ALTERED,
-        "it is 203.0.113.9 instead",
+        "maps to 203.0.113.9 instead of 192.0.2.2",
     )
     (refused,) = [
         one for one in lines_of(world, observed=observed, refusals={wrong.fix: "no"}) if one.is_wrong
     ]
-    assert refused.reason == "it is 203.0.113.9 instead; the kernel refuses it: no"
+    assert refused.reason == "maps to 203.0.113.9 instead of 192.0.2.2; the kernel refuses it: no"
 
 
 def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world):

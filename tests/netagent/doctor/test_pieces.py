@@ -10,7 +10,8 @@ from dataclasses import replace
 from fakes.registry import H2, N2, endpoint, network
 
 from netagent.doctor.checks.expected_objects import intended_state, owners
-from netagent.doctor.checks.kernel_drift import KernelTable, State, differences
+from netagent.doctor.checks.kernel_drift import KernelTable, differences
+from netagent.doctor.checks.object_status import State
 from netagent.doctor.checks.resolver_checks import source_of
 from netagent.model.sandbox import Sandbox, SandboxId
 from netgossip.slices import Slices, T

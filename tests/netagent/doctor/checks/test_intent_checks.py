@@ -18,8 +18,8 @@ from netagent.doctor.checks.firewall_checks import (
     rule_counts,
 )
 from netagent.doctor.checks.intent_checks import INTENT_CHECKS, IntentFacts, NameFault
-from netagent.doctor.checks.kernel_drift import Difference, KernelTable, State, differences
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.kernel_drift import Difference, KernelTable, differences
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.firewall.element import Family, encode
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6

@@ -9,7 +9,8 @@ import pytest
 from fakes.registry import H1, endpoint, network
 
 from netagent.datapath.state import CONTAINER_PORT, TUNNEL_PORT, Device, LinkKind
-from netagent.doctor.checks.kernel_drift import KernelTable, State, differences
+from netagent.doctor.checks.kernel_drift import KernelTable, differences
+from netagent.doctor.checks.object_status import State
 from netagent.model.ids import bridge_name, veth_name, vxlan_name
 from netgossip.slices import at_once
 
