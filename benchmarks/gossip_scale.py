@@ -44,6 +44,7 @@ from netgossip.records.wire import (
     decode_untrusted,
     encode,
 )
+from netgossip.slices import at_once
 from netgossip.sockets import open_sockets
 from netgossip.testing import PORTS, SimCluster, SimHost
 from netgossip.types import (
@@ -192,10 +193,10 @@ class Peers:
 
     def _take(self, node_id: NodeId, body: bytes) -> None:
         answers = []
-        for message in decode_untrusted(body):
+        for message in at_once(decode_untrusted(body)):
             answers += self._answer(node_id, message)
         if answers:
-            frame = self.sealers[node_id].seal(OWNER, b"".join(map(encode, answers)))
+            frame = self.sealers[node_id].seal(OWNER, b"".join(at_once(encode(one)) for one in answers))
             self.waiting.append((self.now + self.rtt_s, node_id, frame))
 
     def _answer(self, node_id: NodeId, message: Message) -> list[Message]:
@@ -204,7 +205,7 @@ class Peers:
                 return [Welcome(nonce, self.assembles)]
             case Part():
                 whole = self.assembly.add(node_id, 1, message, self.now)
-                return [] if whole is None else self._answer(node_id, *decode_untrusted(whole))
+                return [] if whole is None else self._answer(node_id, *at_once(decode_untrusted(whole)))
             case Delta(scope=scope, epoch=epoch, head=head, entries=entries):
                 self.deltas += 1
                 self.entries += len(entries)

@@ -24,7 +24,7 @@ NOW = 1000.0
 
 def merge(state_updates: StateUpdates, nodes: tuple[Member, ...], now: float, *, peer: Address) -> None:
     """Take in a push/pull of the node at `peer`, all of it now."""
-    at_once(state_updates.merging(nodes, lambda: now, peer=peer))
+    at_once(state_updates.merge(nodes, lambda: now, peer=peer))
 
 
 class AliveFields(TypedDict, total=False):

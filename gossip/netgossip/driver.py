@@ -4,80 +4,25 @@ An input runs through these steps in order: node, `flush_nowait`, then datagrams
 application's callback for events may command the node; what that causes is flushed in the same call. The driver drops
 and counts a datagram that the kernel has no room for: the node repeats what matters.
 
-Three parts, from bottom to top: `TaskRunner` continues, in steps, the work that was too long for one input, and holds
-back the streams' next data until it is done; `SendBuffer` holds the unsent bytes of one stream; `Driver` owns the
-sockets, the timer and the tasks.
+A `TaskRunner` (slice_runner.py) continues the work that was too long for one input, and holds back the streams' next
+data until it is done; `SendBuffer` holds the unsent bytes of one stream; `Driver` owns the sockets, the timer and the
+tasks.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from netgossip.node import GossipNode
+from netgossip.slice_runner import TaskRunner, turn
 from netgossip.sockets import NodeSockets, dial
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
-
-SLICE_S: Final = 0.001
-"""How long the task runner works before it lets others run. What the application does with the outcome takes
-longer."""
-
-
-class Steppable(Protocol):
-    """A machine that may have pending work: a GossipNode, or one that the application runs in the same way."""
-
-    @property
-    def has_pending_work(self) -> bool:
-        """True while `run_step` has something to do."""
-
-    def run_step(self) -> None:
-        """Do a millisecond of it."""
-
-
-class TaskRunner:
-    """Runs a machine's pending work in steps. Call `note` after every input; `run` is a task of its own. Everything
-    in the event loop that takes long holds `turn` meanwhile. `flush` carries out what a step led to."""
-
-    def __init__(
-        self, machine: Steppable, turn: trio.Lock, flush: Callable[[], object] = lambda: None
-    ) -> None:
-        self._machine = machine
-        self._flush = flush
-        self._came = trio.Event()
-        self._done = trio.Event()
-        self.turn = turn
-
-    def note(self) -> None:
-        """Wake the runner if the machine has pending work."""
-        if self._machine.has_pending_work:
-            self._came.set()
-
-    async def wait_done(self) -> None:
-        """Wait until the machine has no pending work. A task that would bring it more long work should wait for that
-        first."""
-        while self._machine.has_pending_work:
-            await self._done.wait()
-
-    async def run(self) -> None:
-        """Run until cancelled."""
-        while True:
-            await self._came.wait()
-            self._came = trio.Event()
-            while self._machine.has_pending_work:
-                async with self.turn:
-                    began = time.perf_counter()
-                    self._machine.run_step()
-                    while self._machine.has_pending_work and time.perf_counter() - began < SLICE_S:
-                        self._machine.run_step()
-                    self._flush()
-            self._done.set()
-            self._done = trio.Event()
 
 
 class SendBuffer:
@@ -126,8 +71,7 @@ class Driver:
     """Runs a node on its sockets. `on_events` is called in the event loop and must not block.
 
     The sockets belong to the driver from now on; `run` closes them when it ends. `clock` is the monotonic clock of
-    every `now` given to the node, ordinarily `trio.current_time`. Pass `turn` if the application has a lock that
-    every long task in this event loop holds; the driver then takes it as well.
+    every `now` given to the node, ordinarily `trio.current_time`.
     """
 
     def __init__(
@@ -137,7 +81,6 @@ class Driver:
         *,
         clock: Callable[[], float],
         on_events: Callable[[tuple[Event, ...]], None],
-        turn: trio.Lock | None = None,
     ) -> None:
         self._node = node
         self._sockets = sockets
@@ -150,7 +93,7 @@ class Driver:
         """Ends at the node's next deadline."""
         self._planned_at = 0.0
         self._flushing = False
-        self._task_runner = TaskRunner(node, trio.Lock() if turn is None else turn, self.flush_nowait)
+        self._task_runner = TaskRunner(node, self.flush_nowait)
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -327,7 +270,7 @@ class Driver:
                 return str(broken.__cause__ or broken)
             if not data:
                 return None
-            async with self._task_runner.turn:  # all peers send a newcomer what they hold, at the same time
+            async with turn():  # all peers send a newcomer what they hold, at the same time
                 self._node.handle_stream_data(stream_id, data, self._clock())
                 self.flush_nowait()
             await self._task_runner.wait_done()

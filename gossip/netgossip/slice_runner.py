@@ -1,7 +1,7 @@
 """Run long work in slices under trio, so that it never blocks the event loop for long: other tasks run between two
 slices.
 
-`in_slices` runs a generator (netgossip.slices) and returns its result. `StepRunner` runs the steps that a machine has
+`in_slices` runs a generator (netgossip.slices) and returns its result. `TaskRunner` runs the steps that a machine has
 pending. All long work of an event loop takes turns, whoever does it.
 """
 
@@ -64,11 +64,13 @@ class Steppable(Protocol):
         """Do a millisecond of it."""
 
 
-class StepRunner:
-    """Runs a machine's pending work in steps. Call `note` after every input; `run` is a task of its own."""
+class TaskRunner:
+    """Runs a machine's pending work in steps. Call `note` after every input; `run` is a task of its own. `flush`
+    carries out what a step led to."""
 
-    def __init__(self, machine: Steppable) -> None:
+    def __init__(self, machine: Steppable, flush: Callable[[], object] = lambda: None) -> None:
         self._machine = machine
+        self._flush = flush
         self._came = trio.Event()
         self._done = trio.Event()
 
@@ -83,8 +85,8 @@ class StepRunner:
         while self._machine.has_pending_work:
             await self._done.wait()
 
-    async def run(self, flush: Callable[[], None] = lambda: None) -> None:
-        """Run until cancelled; `flush` carries out what a step led to."""
+    async def run(self) -> None:
+        """Run until cancelled."""
         while True:
             await self._came.wait()
             self._came = trio.Event()
@@ -94,6 +96,6 @@ class StepRunner:
                     self._machine.run_step()
                     while self._machine.has_pending_work and time.perf_counter() - began < STEPS_S:
                         self._machine.run_step()
-                    flush()
+                    self._flush()
             self._done.set()
             self._done = trio.Event()

@@ -25,15 +25,15 @@ from netagent.periodic import tick_within
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
-from netagent.slices import turn
 from netagent.state_dir import ClusterKeys
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
-from netgossip.driver import Driver, TaskRunner
+from netgossip.driver import Driver
 from netgossip.errors import GossipUsageError
 from netgossip.join.admission import Credentials, Invitations
 from netgossip.join.identity import Identity
 from netgossip.node import GossipNode
+from netgossip.slice_runner import TaskRunner
 from netgossip.sockets import NodeSockets, open_sockets
 from netgossip.types import CLUSTER_SCOPE, Address, Event, History, OwnLogRaised, RequestReceived, Scope
 
@@ -85,7 +85,6 @@ class Gossip:
             sockets,
             clock=trio.current_time,
             on_events=self._note_events,
-            turn=turn(),
         )
         self.flush = self._driver.flush_nowait
         """Sends what the node has to send now."""
@@ -118,7 +117,7 @@ class Gossip:
             is_for_answers=self.remote_networks.holds,
             clock=trio.current_time,
         )
-        self._intake = TaskRunner(self.event_queue, turn())
+        self._intake = TaskRunner(self.event_queue)
 
     def _node(self, keys: ClusterKeys, history: History) -> GossipNode:
         """Build the node as it was when the journal was last written, with counters above all that it used then."""

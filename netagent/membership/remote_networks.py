@@ -30,9 +30,10 @@ from netagent.periodic import tick_within
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import RECORDS_IN_A_PIECE, AgentState, RegistryView
-from netagent.slices import Pieces, piece_by_piece
+from netagent.registry.view import RECORDS_PER_SLICE, AgentState, RegistryView
 from netgossip.records.replication import Replication
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 from netgossip.types import EntriesChanged, Log, Scope, Version
 
 PEERS: Final = 3
@@ -277,16 +278,16 @@ class RemoteNetworks:
     async def _bring_up(self) -> RegistryView:
         """Return the overview's view, as of now."""
         async with self._building:
-            view = await piece_by_piece(self._building_view())
+            view = await in_slices(self._build_view())
             self._view = view if self._fetched else None
             if self._view is None:
                 self._versions.clear()
             return view
 
-    def _building_view(self) -> Pieces[RegistryView]:
+    def _build_view(self) -> Slices[RegistryView]:
         base = self._live.view
         scopes = [scope_of(network_id) for network_id in self._fetched]
-        view = yield from (self._view or base).approaching(base, frozenset(scopes))
+        view = yield from (self._view or base).approach(base, frozenset(scopes))
         for where in [where for where in self._versions if where[0] not in scopes]:
             del self._versions[where]
         for scope in scopes:
@@ -306,14 +307,14 @@ class RemoteNetworks:
         return view
 
 
-def _with_log(view: RegistryView, log: Log) -> Pieces[RegistryView]:
+def _with_log(view: RegistryView, log: Log) -> Slices[RegistryView]:
     owner = HostId(log.owner)
     for key in view.keys_of(owner, log.scope) - log.entries.keys():
         view = view.without_record(owner, log.scope, key)
         yield
     entries = tuple(log.entries.values())
-    for start in range(0, len(entries), RECORDS_IN_A_PIECE):
-        piece = entries[start : start + RECORDS_IN_A_PIECE]
+    for start in range(0, len(entries), RECORDS_PER_SLICE):
+        piece = entries[start : start + RECORDS_PER_SLICE]
         event = EntriesChanged(
             log.scope, log.owner, log.epoch, log.head, log.collected, piece, replaced=False
         )
@@ -322,7 +323,7 @@ def _with_log(view: RegistryView, log: Log) -> Pieces[RegistryView]:
     return view
 
 
-def _without_log(view: RegistryView, scope: Scope, owner: HostId) -> Pieces[RegistryView]:
+def _without_log(view: RegistryView, scope: Scope, owner: HostId) -> Slices[RegistryView]:
     for key in view.keys_of(owner, scope):
         view = view.without_record(owner, scope, key)
         yield

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from netgossip import driver
+from netgossip import slice_runner
 from netgossip.codec.meta import record_address
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
@@ -151,7 +151,7 @@ class Puts(trio.abc.Instrument):
 
 
 def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "SLICE_S", 0.0)
+    monkeypatch.setattr(slice_runner, "STEPS_S", 0.0)
 
     async def main() -> None:
         one = Host(1)
@@ -172,31 +172,6 @@ def test_others_run_while_a_large_log_is_merged(monkeypatch: pytest.MonkeyPatch)
         (log,) = one.node.records.logs(CLUSTER_SCOPE)
         assert len(log.entries) == 4000
         assert max(puts.sizes) <= ENTRIES_PER_SLICE
-
-    trio.run(main)
-
-
-def test_a_stream_brings_no_more_until_what_it_brought_is_done() -> None:
-    class Behind:
-        has_pending_work = True
-        pieces = 0
-
-        def run_step(self) -> None:
-            self.pieces += 1
-            self.has_pending_work = self.pieces < 3
-
-    async def main() -> None:
-        node = Behind()
-        work = driver.TaskRunner(node, trio.Lock())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work.run)
-            await trio.testing.wait_all_tasks_blocked()
-            assert node.pieces == 0, "nobody has said that there is something to do"
-            work.note()
-            with trio.fail_after(BOUND_S):
-                await work.wait_done()
-            assert node.pieces == 3
-            nursery.cancel_scope.cancel()
 
     trio.run(main)
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from netgossip import slice_runner
-from netgossip.slice_runner import StepRunner, in_slices
+from netgossip.slice_runner import TaskRunner, in_slices
 from netgossip.slices import Slices
 
 BOUND_S = 30
@@ -84,7 +84,7 @@ def test_pending_steps_run_when_noted_and_end_the_wait() -> None:
 
     async def main() -> None:
         node = Behind()
-        work = StepRunner(node)
+        work = TaskRunner(node)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work.run)
             await trio.testing.wait_all_tasks_blocked()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from netgossip.codec import parse
-from netgossip.codec.lzw import BYTES_PER_SLICE, decoding_untrusted
+from netgossip.codec.lzw import BYTES_PER_SLICE, decode_untrusted
 from netgossip.codec.messages import VSN, encode_node, encode_push_pull
-from netgossip.codec.parse import parsing_stream_untrusted
+from netgossip.codec.parse import parse_stream_untrusted
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import WireError
@@ -216,7 +216,7 @@ def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
         nonlocal told
         if not told and len(b.members()) > 2:
             told = True
-            at_once(b._state_updates.merging((newer,), lambda: NOW, peer=address_of(9)))
+            at_once(b._state_updates.merge((newer,), lambda: NOW, peer=address_of(9)))
             b._settle(NOW)
 
     Exchanging(counted, a=a, b=b).run(between=broadcast)
@@ -272,7 +272,7 @@ def test_a_stream_that_breaks_while_it_is_read_leaves_nothing_and_counts_all_the
 
 def test_a_malformed_message_read_in_slices_counts_for_nothing() -> None:
     body = encode_push_pull([encode_node(one) for one in OTHERS[:1000]], join=True) + b"x"
-    pieces = parsing_stream_untrusted(body, limit_bytes=1 << 22, max_nodes=MANY)
+    pieces = parse_stream_untrusted(body, limit_bytes=1 << 22, max_nodes=MANY)
     for _ in range(1000 // MEMBERS_PER_SLICE):
         next(pieces)
     with pytest.raises(WireError, match="wrong length"):
@@ -285,12 +285,12 @@ def test_compressed_bytes_are_read_in_slices() -> None:
     for number, code in enumerate([*codes, 257]):
         bits |= code << 9 * number
     packed += bits.to_bytes((9 * (len(codes) + 1) + 7) // 8, "little")
-    pieces = decoding_untrusted(bytes(packed), limit_bytes=1 << 20)
+    pieces = decode_untrusted(bytes(packed), limit_bytes=1 << 20)
     for _ in range(len(packed) // BYTES_PER_SLICE):
         next(pieces)
     with pytest.raises(StopIteration) as end:
         next(pieces)
-    assert end.value.value == at_once(decoding_untrusted(bytes(packed), limit_bytes=1 << 20)) == b"A" * 8000
+    assert end.value.value == at_once(decode_untrusted(bytes(packed), limit_bytes=1 << 20)) == b"A" * 8000
     assert len(packed) > BYTES_PER_SLICE
 
 

@@ -27,6 +27,7 @@ from netagent.datapath.reconcile.schedule import INTERVAL_S
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 from netagent.model.sandbox import Netns
+from netgossip.slices import at_once
 
 CLUSTER = ClusterId("c1" * 16)
 NETWORK = NetworkId("0a" * 16)
@@ -82,7 +83,9 @@ def desired_of(
     host: Host, *networks: NetworkInput, probe: ProbeInput | None = None, port: int = PORT
 ) -> KernelState:
     """What a host with these networks should have in its kernel."""
-    return desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
+    return at_once(
+        desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
+    )
 
 
 async def program(host: Host, state: KernelState) -> None:

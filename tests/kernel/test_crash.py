@@ -26,7 +26,6 @@ import pytest
 from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.model.ids import EndpointId, NetworkId, bridge_name, peer_name, veth_name, vni_of, vxlan_name
-from netgossip.slices import at_once
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
 
@@ -269,7 +268,7 @@ def kill_everywhere(
         survived = host.do(*operation, fuse=number) is not None
         if not survived:
             assert host.start()
-        at_once(after())
+        after()
         if survived:
             print(f"{operation[0]}: killed before each of {number - 1} effects")
             assert number > least

@@ -24,7 +24,7 @@ more meanwhile. Up to 1 ms."""
 _LITERALS: Final = [bytes((value,)) for value in range(256)] + [b"", b""]
 
 
-def decoding_untrusted(data: bytes, *, limit_bytes: int) -> Slices[bytes]:
+def decode_untrusted(data: bytes, *, limit_bytes: int) -> Slices[bytes]:
     """Decompress `data` in slices. Raises WireError when it is damaged or longer than `limit_bytes`."""
     output = bytearray()
     table = list(_LITERALS)

@@ -80,7 +80,7 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
         raise WireError("messages nested too deeply, or too many")
     kind = data[0] if data else -1
     if kind == COMPRESS:
-        expanded = at_once(_decompressing_untrusted(data, budget_bytes))
+        expanded = at_once(_decompress_untrusted(data, budget_bytes))
         return _unfold_untrusted(expanded, parts, budget_bytes - len(expanded), depth - 1)
     if kind != COMPOUND:
         parts.append(data)
@@ -101,23 +101,23 @@ def _unfold_untrusted(data: bytes, parts: list[bytes], budget_bytes: int, depth:
     return budget_bytes
 
 
-def _decompressing_untrusted(data: bytes, limit_bytes: int) -> Slices[bytes]:
+def _decompress_untrusted(data: bytes, limit_bytes: int) -> Slices[bytes]:
     fields = _unpack_untrusted(data[1:], limit_bytes=len(data))
     if fields.get(b"Algo") != 0:
         raise WireError("unknown compression")
-    expanded = yield from lzw.decoding_untrusted(_bytes(fields, b"Buf"), limit_bytes=limit_bytes)
+    expanded = yield from lzw.decode_untrusted(_bytes(fields, b"Buf"), limit_bytes=limit_bytes)
     if not expanded:
         raise WireError("an empty compressed message")
     return expanded
 
 
-def parsing_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Slices[StreamMessage]:
+def parse_stream_untrusted(data: bytes, *, limit_bytes: int, max_nodes: int) -> Slices[StreamMessage]:
     """Parse the one message of a decrypted stream frame, in slices. Raises WireError."""
     if data[:1] == bytes((COMPRESS,)):
-        data = yield from _decompressing_untrusted(data, limit_bytes)
+        data = yield from _decompress_untrusted(data, limit_bytes)
     kind, body = (data[0], data[1:]) if data else (-1, b"")
     if kind == PUSH_PULL:
-        return (yield from _parsing_push_pull_untrusted(body, max_nodes))
+        return (yield from _parse_push_pull_untrusted(body, max_nodes))
     if kind == USER:
         return _user_stream_untrusted(body)
     if kind == ERROR:
@@ -176,7 +176,7 @@ def _checked_map(fields: Any) -> _Fields:
     return fields
 
 
-def _parsing_push_pull_untrusted(body: bytes, max_nodes: int) -> Slices[PushPull]:
+def _parse_push_pull_untrusted(body: bytes, max_nodes: int) -> Slices[PushPull]:
     unpacker = msgpack.Unpacker(max_buffer_size=max(len(body), 1), **_unpack_options(META_LIMIT_BYTES))
     unpacker.feed(body)
     try:

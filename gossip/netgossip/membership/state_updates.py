@@ -180,9 +180,7 @@ class StateUpdates:
         elif verdict is UpdateVerdict.RAISE:
             self._table.raise_incarnation(held, claim.incarnation)
 
-    def merging(
-        self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address
-    ) -> Slices[None]:
+    def merge(self, nodes: tuple[Member, ...], clock: Callable[[], float], *, peer: Address) -> Slices[None]:
         """Merge the push/pull of the node at `peer`. Members that it holds dead become suspects here, so that they
         get a chance to refute; but what we only remember from before a restart counts less than what another node saw
         since.

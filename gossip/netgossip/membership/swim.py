@@ -36,7 +36,7 @@ from netgossip.codec.messages import (
     check_meta,
     encode,
 )
-from netgossip.codec.parse import parse_datagram_untrusted, parsing_stream_untrusted
+from netgossip.codec.parse import parse_datagram_untrusted, parse_stream_untrusted
 from netgossip.codec.sealing import Keyring, check_label, open_datagram_untrusted
 from netgossip.config import GossipConfig
 from netgossip.deadlines import NEVER
@@ -427,7 +427,7 @@ class Swim:
     def _handling_frame(self, stream: GossipStream, frame: bytes) -> Slices[None]:
         """Process the whole message of a stream; then close the stream."""
         try:
-            message = yield from parsing_stream_untrusted(
+            message = yield from parse_stream_untrusted(
                 frame, limit_bytes=self._config.stream_limit_bytes, max_nodes=self._config.max_members
             )
         except WireError as error:
@@ -442,9 +442,9 @@ class Swim:
         match message:
             case PushPull():
                 if is_ours:
-                    yield from self._timers.writing_members(stream, join=message.join)
+                    yield from self._timers.write_members(stream, join=message.join)
                 self._counts["push_pulls"] += 1
-                for _ in self._state_updates.merging(message.nodes, lambda: self.now, peer=stream.peer):
+                for _ in self._state_updates.merge(message.nodes, lambda: self.now, peer=stream.peer):
                     self._apply_claims(self.now)
                     yield
             case Ping() if is_ours and message.node == self._table.own_id:

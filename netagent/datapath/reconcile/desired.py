@@ -26,7 +26,7 @@ from netagent.datapath.state import (
 )
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.sandbox import Netns
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices
 
 __all__ = ["LocalEndpoint", "NetworkInput", "ProbeInput", "ProbePeer", "RemoteEndpoint", "desired_state"]
 
@@ -87,19 +87,7 @@ def desired_state(
     underlay: str,
     vxlan_port: int,
     cluster_id: ClusterId,
-) -> KernelState:
-    """Do the same as `desiring`, in one go."""
-    return at_once(desiring(networks, probe, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id))
-
-
-def desiring(
-    networks: Iterable[NetworkInput],
-    probe: ProbeInput | None,
-    *,
-    underlay: str,
-    vxlan_port: int,
-    cluster_id: ClusterId,
-) -> Pieces[KernelState]:
+) -> Slices[KernelState]:
     """Build everything that this host's kernel should hold; netagent.projection.desired_state keeps it up to date.
 
     A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this

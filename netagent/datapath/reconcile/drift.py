@@ -27,9 +27,9 @@ from netagent.datapath.reconcile.operations import (
     SetRoute,
     device_of,
 )
-from netagent.datapath.reconcile.plan import planning
+from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices, at_once
 
 SHOWN = 3
 """Things named in one line of the log; the rest is counted."""
@@ -100,17 +100,13 @@ def _enumerated(things: list[str]) -> str:
     return ", ".join(things[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def damages_between(believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()) -> list[Damage]:
-    """Return what changed `believed` into `seen`, except for `doubtful` devices."""
-    return at_once(comparing(believed, seen, doubtful))
-
-
-def comparing(
+def damages_between(
     believed: KernelState, seen: KernelState, doubtful: Collection[str] = ()
-) -> Pieces[list[Damage]]:
-    """Do the same in slices: plan how to undo the changes, and describe each operation."""
+) -> Slices[list[Damage]]:
+    """Return what changed `believed` into `seen`, except for `doubtful` devices: plan how to undo the changes, and
+    describe each operation."""
     found: list[Damage] = []
-    for number, operation in enumerate((yield from planning(believed, seen)), 1):
+    for number, operation in enumerate((yield from plan(believed, seen)), 1):
         if device_of(operation) not in doubtful:
             found += _damages_undone_by(operation, believed, seen)
         if number % _OPERATIONS_PER_SLICE == 0:
@@ -127,7 +123,7 @@ def damages_within(
     before = none.with_entries({key: believed.entry(key) for key in keys})
     now = none.with_entries({key: seen.entry(key) for key in keys})
     now = replace(now, devices=seen.devices, addresses=seen.addresses, unrouted=seen.unrouted)
-    return damages_between(before, now, doubtful)
+    return at_once(damages_between(before, now, doubtful))
 
 
 def _damages_undone_by(operation: Operation, believed: KernelState, seen: KernelState) -> Iterator[Damage]:

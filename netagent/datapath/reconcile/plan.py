@@ -29,10 +29,10 @@ from netagent.datapath.reconcile.operations import (
     SetDevice,
     SetEntry,
     SetRoute,
-    doing,
+    after,
 )
 from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table, assigned
-from netagent.slices import Pieces, at_once
+from netgossip.slices import Slices
 
 _FIELDS: Final = (
     "alias",
@@ -52,19 +52,13 @@ its flags; it is opened last."""
 _ENTRIES_PER_SLICE: Final = 256
 
 
-def plan(desired: KernelState, observed: KernelState) -> list[Operation]:
-    """Return operations that turn `observed` into `desired`; empty when they agree. Sorted, for people."""
-    return at_once(planning(desired, observed, is_sorted=True))
-
-
-def planning(
-    desired: KernelState, observed: KernelState, *, is_sorted: bool = False
-) -> Pieces[list[Operation]]:
-    """Do the same in slices, sorted or not. Costs as much as both states hold."""
+def plan(desired: KernelState, observed: KernelState) -> Slices[list[Operation]]:
+    """Return operations that turn `observed` into `desired`; empty when they agree. Costs as much as both states
+    hold."""
     operations: list[Operation] = [
         RenameDevice(stray, name) for stray, name in sorted(_renames(desired, observed).items())
     ]
-    observed = yield from doing(observed, operations)
+    observed = yield from after(observed, operations)
     missing = {
         name: None
         for name, device in desired.devices.items()
@@ -77,9 +71,9 @@ def planning(
         for name, device in observed.devices.items()
         if name in desired.devices and must_be_recreated(desired.devices[name], device)
     ]
-    observed = yield from doing(observed, unfit)
+    observed = yield from after(observed, unfit)
     changes = _device_changes(desired.devices, observed)
-    observed = yield from doing(observed, changes)
+    observed = yield from after(observed, changes)
     operations += [*unfit, *changes]
     superfluous = {
         name
@@ -89,7 +83,7 @@ def planning(
     keys = yield from _differing_keys(desired, observed, superfluous)
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
     operations += [SetRoute(*key) for key in sorted(desired.addresses & observed.unrouted)]
-    operations += yield from _entry_operations(desired, observed, sorted(keys) if is_sorted else keys)
+    operations += yield from _entry_operations(desired, observed, keys)
     operations += [
         DeleteAddress(*key)
         for key in sorted(observed.addresses - desired.addresses)
@@ -105,23 +99,12 @@ def plan_within(
     keys: Iterable[EntryKey],
     *,
     are_devices_settled: bool = False,
-) -> list[Operation] | None:
+) -> Slices[list[Operation] | None]:
     """Plan when devices agree or nearly so, and only these entries can differ; costs as much as these and the
     devices. None: a whole plan is needed.
 
     `are_devices_settled`: it is known that there is nothing to do for devices.
     """
-    return at_once(planning_within(desired, observed, keys, are_devices_settled=are_devices_settled))
-
-
-def planning_within(
-    desired: KernelState,
-    observed: KernelState,
-    keys: Iterable[EntryKey],
-    *,
-    are_devices_settled: bool = False,
-) -> Pieces[list[Operation] | None]:
-    """Do the same in slices."""
     if desired.addresses != observed.addresses or observed.unrouted:
         return None
     names = () if are_devices_settled else other_objects(desired.devices, observed.devices)
@@ -195,7 +178,7 @@ def differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
     return tuple(field for field in _FIELDS if field in fields)
 
 
-def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]) -> Pieces[list[EntryKey]]:
+def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]) -> Slices[list[EntryKey]]:
     """Return the entries that differ, without those that go with the devices `going`."""
     keys: list[EntryKey] = []
     for table in ENTRY_KINDS:
@@ -217,7 +200,7 @@ def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]
 
 def _entry_operations(
     desired: KernelState, observed: KernelState, keys: Iterable[EntryKey]
-) -> Pieces[list[Operation]]:
+) -> Slices[list[Operation]]:
     """Return what makes these entries as desired: first those to set, then those to remove, by table."""
     additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
     removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}

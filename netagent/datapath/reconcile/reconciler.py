@@ -28,7 +28,7 @@ from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
 from netagent.datapath.reconcile.drift import (
     Damage,
     Drift,
-    comparing,
+    damages_between,
     damages_within,
 )
 from netagent.datapath.reconcile.failures import Failures, RetryPlan, explained
@@ -44,8 +44,8 @@ from netagent.datapath.reconcile.observe import (
     observe_veths,
     ports_of,
 )
-from netagent.datapath.reconcile.operations import Operation, device_of, doing, takes_ipv6
-from netagent.datapath.reconcile.plan import guest_keys, may_cost_entries, planning, planning_within
+from netagent.datapath.reconcile.operations import Operation, after, device_of, takes_ipv6
+from netagent.datapath.reconcile.plan import guest_keys, may_cost_entries, plan, plan_within
 from netagent.datapath.reconcile.schedule import INTERVAL_S, Schedule
 from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
 from netagent.log import Limited
@@ -320,7 +320,7 @@ class Reconciler:
         was_sound, self._is_sound = self._is_sound, True
         if was_sound:
             self._tell(
-                await in_slices(comparing(before, self._belief.state, self._failing.doubtful_devices()))
+                await in_slices(damages_between(before, self._belief.state, self._failing.doubtful_devices()))
             )
 
     async def _look_closely(self, news: set[News], desired: KernelState) -> set[EntryKey] | None:
@@ -362,10 +362,10 @@ class Reconciler:
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief
         before = seen.state
-        operations, after, keys = await in_slices(self._planning(desired, before, keys))
+        operations, outcome, keys = await in_slices(self._plan(desired, before, keys))
         if operations:
             # Believed before it is done, so that the notifications of our own writes are no news.
-            self._belief = replace(seen, state=after, names=names_after(operations, seen.names))
+            self._belief = replace(seen, state=outcome, names=names_after(operations, seen.names))
         failures = await self._apply(operations)
         if any(failure.errno == errno.EEXIST for failure in failures):
             # The conflicting object may have appeared since the last look.
@@ -374,17 +374,17 @@ class Reconciler:
         self._settled = desired.devices, self._belief.state.devices
         self._follow(self._failing.note(failures, keys), before)
 
-    def _planning(
+    def _plan(
         self, desired: KernelState, believed: KernelState, keys: set[EntryKey] | None
     ) -> Slices[tuple[list[Operation], KernelState, set[EntryKey] | None]]:
         """Return what to do, the state afterwards, and the entries in which the two could differ; None: any."""
         operations = None
         if keys is not None:
             is_settled = all(map(is_, self._settled, (desired.devices, believed.devices)))
-            operations = yield from planning_within(desired, believed, keys, are_devices_settled=is_settled)
+            operations = yield from plan_within(desired, believed, keys, are_devices_settled=is_settled)
         if operations is None:
-            keys, operations = None, (yield from planning(desired, believed))
-        return operations, (yield from doing(believed, operations)), keys
+            keys, operations = None, (yield from plan(desired, believed))
+        return operations, (yield from after(believed, operations)), keys
 
     async def _apply(self, operations: list[Operation]) -> list[Failure]:
         """Apply operations; repeat those refused because IPv6 was off on a device of ours, after turning it on."""

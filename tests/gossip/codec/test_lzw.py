@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netgossip.codec.lzw import decoding_untrusted
+from netgossip.codec.lzw import decode_untrusted
 from netgossip.errors import WireError
 from netgossip.slices import at_once
 
@@ -59,22 +59,22 @@ def encode(data: bytes) -> bytes:
     st.binary(max_size=2000) | st.lists(st.sampled_from([b"ab", b"abc", b"a"]), max_size=3000).map(b"".join)
 )
 def test_round_trip(data: bytes) -> None:
-    assert at_once(decoding_untrusted(encode(data), limit_bytes=len(data))) == data
+    assert at_once(decode_untrusted(encode(data), limit_bytes=len(data))) == data
 
 
 def test_round_trip_over_several_tables() -> None:
     data = b"".join(f"member-{n:05} alive ".encode() * (n % 3 + 1) for n in range(3000))
-    assert at_once(decoding_untrusted(encode(data), limit_bytes=len(data))) == data
+    assert at_once(decode_untrusted(encode(data), limit_bytes=len(data))) == data
 
 
 @given(st.binary(max_size=500))
 def test_any_bytes_give_data_or_a_wire_error(data: bytes) -> None:
     with contextlib.suppress(WireError):
-        assert len(at_once(decoding_untrusted(data, limit_bytes=1000))) <= 1000
+        assert len(at_once(decode_untrusted(data, limit_bytes=1000))) <= 1000
 
 
 def test_a_bomb_stops_at_the_limit() -> None:
     bomb = encode(bytes(1_000_000))
     assert len(bomb) < 5000
     with pytest.raises(WireError):
-        at_once(decoding_untrusted(bomb, limit_bytes=65_536))
+        at_once(decode_untrusted(bomb, limit_bytes=65_536))

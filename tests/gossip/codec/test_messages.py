@@ -29,7 +29,7 @@ from netgossip.codec.messages import (
     encode,
     encode_compound,
 )
-from netgossip.codec.parse import parse_datagram_untrusted, parsing_stream_untrusted
+from netgossip.codec.parse import parse_datagram_untrusted, parse_stream_untrusted
 from netgossip.codec.sealing import Keyring, StreamReader, open_datagram_untrusted
 from netgossip.errors import WireError
 from netgossip.slices import at_once
@@ -59,7 +59,7 @@ def samples() -> list[Sample]:
 
 
 def stream_message(data: bytes) -> Message:
-    return at_once(parsing_stream_untrusted(data, limit_bytes=1 << 20, max_nodes=1000))
+    return at_once(parse_stream_untrusted(data, limit_bytes=1 << 20, max_nodes=1000))
 
 
 def opened(sample: Sample) -> bytes:

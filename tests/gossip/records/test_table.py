@@ -12,6 +12,7 @@ from netgossip.records.merge import EPOCH_LEAP, EPOCH_LIMIT, LOG_LIMIT_BYTES, Me
 from netgossip.records.record_log import ENTRY_BYTES, LOG_BYTES, RecordLog
 from netgossip.records.table import Table
 from netgossip.records.wire import COUNTER_LIMIT, ENTRIES_LIMIT, NO_VERSION, Delta
+from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
 
 OWNER, READER, THIRD = "0a" * 16, "0b" * 16, "0c" * 16
@@ -31,7 +32,7 @@ def put(
 def bring(source: Table, target: Table, owner: str = OWNER, *, from_owner: bool = True) -> Merge:
     delta = source.delta(CLUSTER_SCOPE, owner, target.version(CLUSTER_SCOPE, owner))
     assert delta is not None
-    return target.merge(delta, from_owner=from_owner)[0]
+    return at_once(target.merge(delta, from_owner=from_owner))[0]
 
 
 def content(holder: Table, owner: str = OWNER) -> dict[bytes, bytes | None]:
@@ -79,8 +80,8 @@ def test_a_delta_carries_only_what_is_new() -> None:
     delta = owner.delta(CLUSTER_SCOPE, OWNER, reader.version(CLUSTER_SCOPE, OWNER))
     assert delta is not None
     assert [entry.key for entry in delta.entries] == [b"b"]
-    assert reader.merge(delta, from_owner=True)[0] is Merge.APPLIED
-    assert reader.merge(delta, from_owner=True)[0] is Merge.KNOWN
+    assert at_once(reader.merge(delta, from_owner=True))[0] is Merge.APPLIED
+    assert at_once(reader.merge(delta, from_owner=True))[0] is Merge.KNOWN
     assert owner.fingerprint(CLUSTER_SCOPE) == reader.fingerprint(CLUSTER_SCOPE)
 
 
@@ -90,7 +91,7 @@ def test_a_delta_that_starts_too_late_is_a_gap() -> None:
         put(owner, b"%d" % number, b"v")
     delta = owner.delta(CLUSTER_SCOPE, OWNER, Version(1, 2))
     assert delta is not None
-    assert reader.merge(delta, from_owner=True) == (Merge.GAP, None)
+    assert at_once(reader.merge(delta, from_owner=True)) == (Merge.GAP, None)
 
 
 def test_a_holder_that_missed_a_collected_tombstone_gets_the_whole_log() -> None:
@@ -103,7 +104,7 @@ def test_a_holder_that_missed_a_collected_tombstone_gets_the_whole_log() -> None
     delta = owner.delta(CLUSTER_SCOPE, OWNER, reader.version(CLUSTER_SCOPE, OWNER))
     assert delta is not None
     assert (delta.base, delta.collected) == (0, 3)
-    result, event = reader.merge(delta, from_owner=False)
+    result, event = at_once(reader.merge(delta, from_owner=False))
     assert result is Merge.APPLIED
     assert event is not None
     assert event.replaced
@@ -154,12 +155,12 @@ def test_no_other_node_writes_our_log_and_scopes_are_held_on_purpose() -> None:
     put(owner, b"n", b"1", scope=NET)
     copy = owner.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
     assert copy is not None
-    assert owner.merge(copy, from_owner=False)[0] is Merge.REFUSED
+    assert at_once(owner.merge(copy, from_owner=False))[0] is Merge.REFUSED
     of_net = owner.delta(NET, OWNER, NO_VERSION)
     assert of_net is not None
-    assert reader.merge(of_net, from_owner=True)[0] is Merge.REFUSED
+    assert at_once(reader.merge(of_net, from_owner=True))[0] is Merge.REFUSED
     reader.hold(NET)
-    assert reader.merge(of_net, from_owner=True)[0] is Merge.APPLIED
+    assert at_once(reader.merge(of_net, from_owner=True))[0] is Merge.APPLIED
     reader.release(NET)
     assert reader.logs(NET) == ()
     assert reader.fingerprint(NET) == 0
@@ -173,7 +174,7 @@ def test_a_content_that_is_not_what_was_announced_is_found_out() -> None:
     good = owner.delta(CLUSTER_SCOPE, OWNER, Version(1, 1))
     assert good is not None
     bad = Delta(good.scope, good.owner, 1, 1, 2, 0, good.digest + 1, good.entries)
-    assert reader.merge(bad, from_owner=True) == (Merge.DIVERGED, None)
+    assert at_once(reader.merge(bad, from_owner=True)) == (Merge.DIVERGED, None)
     assert content(reader) == {b"a": b"1"}
 
 
@@ -204,7 +205,7 @@ def test_a_past_that_grew_beside_the_lost_one_is_found_by_its_digest() -> None:
     bring(owner, reader)
     restored = table(OWNER)
     put(restored, b"a", b"new")
-    row = reader.vector(CLUSTER_SCOPE)[0]
+    row = at_once(reader.vector(CLUSTER_SCOPE))[0]
     assert restored.raise_above(CLUSTER_SCOPE, row.version, row.digest)
     assert bring(restored, reader) is Merge.APPLIED
     assert content(reader) == {b"a": b"new"}
@@ -228,11 +229,11 @@ def test_dropped_logs_do_not_come_back_but_newer_ones_do() -> None:
     reader.drop(OWNER)
     copy = third.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
     assert copy is not None
-    assert reader.merge(copy, from_owner=False)[0] is Merge.KNOWN
+    assert at_once(reader.merge(copy, from_owner=False))[0] is Merge.KNOWN
     put(owner, b"b", b"2")
     whole = owner.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
     assert whole is not None
-    assert reader.merge(whole, from_owner=True)[0] is Merge.APPLIED
+    assert at_once(reader.merge(whole, from_owner=True))[0] is Merge.APPLIED
 
 
 def test_a_saved_log_continues_where_it_was() -> None:
@@ -262,7 +263,7 @@ def test_the_owner_goes_above_any_forged_version_of_its_log(epoch: int) -> None:
     delta = liar.delta(CLUSTER_SCOPE, OWNER, NO_VERSION)
     assert delta is not None
     delta = replace(delta, epoch=epoch)
-    reader.merge(delta, from_owner=False)
+    at_once(reader.merge(delta, from_owner=False))
     owner.raise_above(CLUSTER_SCOPE, reader.version(CLUSTER_SCOPE, OWNER))
     if reader.version(CLUSTER_SCOPE, OWNER) < owner.own_version(CLUSTER_SCOPE):
         bring(owner, reader)
@@ -296,8 +297,8 @@ def many(owner: str, count: int, size: int = 0) -> Delta:
 def test_small_entries_are_bounded_by_their_number() -> None:
     """Eight MiB of the smallest would be a million objects."""
     owner, reader = table(OWNER), table(READER)
-    assert reader.merge(many(OWNER, ENTRIES_LIMIT + 1), from_owner=True)[0] is Merge.REFUSED
-    assert reader.merge(many(OWNER, ENTRIES_LIMIT), from_owner=True)[0] is Merge.APPLIED
+    assert at_once(reader.merge(many(OWNER, ENTRIES_LIMIT + 1), from_owner=True))[0] is Merge.REFUSED
+    assert at_once(reader.merge(many(OWNER, ENTRIES_LIMIT), from_owner=True))[0] is Merge.APPLIED
     changes: list[tuple[Scope, bytes, bytes | None]] = [
         (NET, n.to_bytes(3, "big"), b"") for n in range(ENTRIES_LIMIT)
     ]
@@ -311,12 +312,12 @@ def test_small_entries_are_bounded_by_their_number() -> None:
 def test_all_logs_together_are_bounded_and_what_is_held_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netgossip.records.table.TABLE_LIMIT_BYTES", 10 * (LOG_BYTES + 5 * (ENTRY_BYTES + 3)))
     reader = table(READER)
-    results = [reader.merge(many(f"{n:032x}", 5), from_owner=False)[0] for n in range(100)]
+    results = [at_once(reader.merge(many(f"{n:032x}", 5), from_owner=False))[0] for n in range(100)]
     assert results == [Merge.APPLIED] * 10 + [Merge.REFUSED] * 90
-    assert reader.merge(many(f"{3:032x}", 6), from_owner=False)[0] is Merge.REFUSED
+    assert at_once(reader.merge(many(f"{3:032x}", 6), from_owner=False))[0] is Merge.REFUSED
     put(reader, b"ours", bytes(5000))
     reader.drop(f"{3:032x}")
     reader.drop(f"{4:032x}")
     reader.drop(f"{5:032x}")
-    assert reader.merge(many(f"{50:032x}", 5), from_owner=False)[0] is Merge.APPLIED
+    assert at_once(reader.merge(many(f"{50:032x}", 5), from_owner=False))[0] is Merge.APPLIED
     reader.check_invariants()

@@ -14,8 +14,7 @@ from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.slices import turn
-from netgossip.driver import TaskRunner
+from netgossip.slice_runner import TaskRunner
 from netgossip.types import (
     CLUSTER_SCOPE,
     EntriesChanged,
@@ -93,7 +92,7 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                intake = TaskRunner(one.event_queue, turn())
+                intake = TaskRunner(one.event_queue)
                 intake.note()
                 nursery.start_soon(intake.run)
                 while len(one.heard) < 3:
@@ -217,7 +216,7 @@ def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_
     async def main():
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                intake = TaskRunner(one.event_queue, turn())
+                intake = TaskRunner(one.event_queue)
                 intake.note()
                 nursery.start_soon(intake.run)
                 while len(one.heard) < 2:

@@ -35,6 +35,7 @@ from netagent.datapath.state import (
     Table,
     Tunnel,
 )
+from netgossip.slices import at_once
 
 TABLES: tuple[Table, ...] = ("neighbour", "master", "self", "flood")
 
@@ -81,7 +82,7 @@ def kernel_states(draw: st.DrawFn, *, is_desired: bool = False) -> KernelState:
         },
     )
     astray = draw(st.sets(st.sampled_from(sorted(devices)))) if devices and not is_desired else ()
-    return after(state, [RenameDevice(name, f"x{name}") for name in astray])
+    return at_once(after(state, [RenameDevice(name, f"x{name}") for name in astray]))
 
 
 def _bridge(draw: st.DrawFn, name: str, *, is_desired: bool) -> Device:
@@ -124,7 +125,9 @@ def _port(draw: st.DrawFn, name: str, bridges: list[str], *, is_desired: bool) -
 
 def with_names_back(desired: KernelState, observed: KernelState) -> KernelState:
     """`observed` once devices of ours that were renamed have their names again."""
-    return after(observed, [o for o in plan(desired, observed) if isinstance(o, RenameDevice)])
+    return at_once(
+        after(observed, [o for o in at_once(plan(desired, observed)) if isinstance(o, RenameDevice)])
+    )
 
 
 DESIRED = kernel_states(is_desired=True)
@@ -149,25 +152,25 @@ def reachable(desired: KernelState, observed: KernelState) -> KernelState:
 
 @given(DESIRED)
 def test_nothing_to_do_when_they_agree(desired: KernelState) -> None:
-    assert plan(desired, desired) == []
+    assert at_once(plan(desired, desired)) == []
 
 
 @given(DESIRED, OBSERVED)
 def test_the_plan_leads_to_the_desired_state(desired: KernelState, observed: KernelState) -> None:
-    reached = after(observed, plan(desired, observed))
+    reached = at_once(after(observed, at_once(plan(desired, observed))))
     assert without_spare_veths(reached, desired) == reachable(desired, with_names_back(desired, observed))
-    assert plan(desired, reached) == []
+    assert at_once(plan(desired, reached)) == []
 
 
 @given(DESIRED, OBSERVED)
 def test_veths_are_neither_made_nor_deleted(desired: KernelState, observed: KernelState) -> None:
-    operations = plan(desired, observed)
+    operations = at_once(plan(desired, observed))
     assert not {device_of(o) for o in operations if isinstance(o, CreateDevice | DeleteDevice)} & set(VETHS)
 
 
 @given(DESIRED, OBSERVED)
 def test_additions_come_before_removals(desired: KernelState, observed: KernelState) -> None:
-    operations = plan(desired, observed)
+    operations = at_once(plan(desired, observed))
     while operations and isinstance(operations[0], RenameDevice | DeleteDevice):
         operations.pop(0)  # what stands in the way of the same name
     is_removal = [
@@ -183,9 +186,9 @@ def test_no_prefix_leaves_two_paths_or_a_path_of_neither_state(
     """At every step an address leads where one of the two states leads it, and only there."""
     observed = with_names_back(desired, observed)
     desired = reachable(desired, observed)
-    operations = plan(desired, observed)
+    operations = at_once(plan(desired, observed))
     for length in range(len(operations) + 1):
-        between = after(observed, operations[:length])
+        between = at_once(after(observed, operations[:length]))
         for table in ("neighbours", "masters", "selves"):
             for key, value in getattr(between, table).items():
                 assert value in {getattr(desired, table).get(key), getattr(observed, table).get(key)}
@@ -193,11 +196,11 @@ def test_no_prefix_leaves_two_paths_or_a_path_of_neither_state(
 
 @given(DESIRED)
 def test_arp_is_answered_only_once_the_way_is_laid(desired: KernelState) -> None:
-    operations = plan(desired, KernelState())
+    operations = at_once(plan(desired, KernelState()))
     order = ["self", "master", "neighbour"]
     tables = [o.key[0] for o in operations if isinstance(o, SetEntry) and o.key[0] in order]
     assert tables == sorted(tables, key=order.index)
-    operations = plan(KernelState(devices=desired.devices), desired)
+    operations = at_once(plan(KernelState(devices=desired.devices), desired))
     tables = [o.key[0] for o in operations if isinstance(o, DeleteEntry) and o.key[0] in order]
     assert tables == sorted(tables, key=order.index, reverse=True)
 
@@ -205,7 +208,7 @@ def test_arp_is_answered_only_once_the_way_is_laid(desired: KernelState) -> None
 @given(DESIRED, OBSERVED)
 def test_a_host_that_stays_is_flooded_all_the_time(desired: KernelState, observed: KernelState) -> None:
     """Where a stream of multicast runs, hosts that come and go beside it cost it nothing."""
-    operations = plan(desired, observed)
+    operations = at_once(plan(desired, observed))
     removed = {o.key[1] for o in operations if isinstance(o, DeleteEntry) and o.key[0] == "flood"}
     added = {o.key[1] for o in operations if isinstance(o, SetEntry) and o.key[0] == "flood"}
     assert not removed & ({*desired.floods} | added)
@@ -236,14 +239,14 @@ def test_a_plan_for_the_entries_that_differ_is_the_plan(
     standing = standing.with_entries(on_nothing)
     keys = entry_keys(desired, standing)
     differing = {key for key in keys if desired.entry(key) != standing.entry(key)}
-    whole = plan(desired, standing)
+    whole = at_once(plan(desired, standing))
     for asked in (keys, differing):
         for is_settled in (True, False):
-            within = plan_within(desired, standing, asked, are_devices_settled=is_settled)
+            within = at_once(plan_within(desired, standing, asked, are_devices_settled=is_settled))
             assert within is not None
             assert Counter(within) == Counter(whole)
             assert [kind_of(operation) for operation in within] == [kind_of(operation) for operation in whole]
-    assert plan_within(desired, standing, ()) == []
+    assert at_once(plan_within(desired, standing, ())) == []
 
 
 @given(DESIRED, OBSERVED)
@@ -251,14 +254,14 @@ def test_a_plan_for_some_entries_never_leaves_a_device_wrong(
     desired: KernelState, observed: KernelState
 ) -> None:
     """It is refused, or does all that there is to do."""
-    within = plan_within(desired, observed, entry_keys(desired, observed))
+    within = at_once(plan_within(desired, observed, entry_keys(desired, observed)))
     if within is not None:
-        assert plan(desired, after(observed, within)) == []
+        assert at_once(plan(desired, at_once(after(observed, within)))) == []
 
 
 @given(DESIRED, OBSERVED)
 def test_every_operation_can_be_shown(desired: KernelState, observed: KernelState) -> None:
-    for operation in plan(desired, observed):
+    for operation in at_once(plan(desired, observed)):
         assert render(operation).startswith(("ip ", "bridge "))
 
 
@@ -279,7 +282,7 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
     entries = {"masters": {("na-1", MACS[1]): "nx-1"}, "selves": {("nx-1", MACS[1]): "192.0.2.2"}}
     before = KernelState(devices={"na-1": bridge, "nx-1": old}, **entries)
     wanted = KernelState(devices={"na-1": bridge, "nx-1": new}, **entries)
-    assert plan(wanted, before) == [
+    assert at_once(plan(wanted, before)) == [
         DeleteDevice("nx-1"),
         CreateDevice(new),
         SetDevice(new, ("master", "port", "up")),
@@ -287,7 +290,7 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
         SetEntry(("master", ("na-1", MACS[1])), "nx-1"),
     ]
     moved = replace(old, tunnel=replace(tunnel, local="192.0.2.9"))
-    assert plan(KernelState(devices={"na-1": bridge, "nx-1": moved}, **entries), before) == [
+    assert at_once(plan(KernelState(devices={"na-1": bridge, "nx-1": moved}, **entries), before)) == [
         SetDevice(moved, ("tunnel",))
     ]
 
@@ -300,13 +303,13 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
     new = replace(old, tunnel=replace(tunnel, local="2001:db8::9"))
     entries = {"selves": {("nx-1", MACS[1]): "2001:db8::2"}}
     before, wanted = (KernelState(devices={"nx-1": one}, **entries) for one in (old, new))
-    assert plan(wanted, before) == [
+    assert at_once(plan(wanted, before)) == [
         DeleteDevice("nx-1"),
         CreateDevice(new),
         SetDevice(new, ("up",)),
         SetEntry(("self", ("nx-1", MACS[1])), "2001:db8::2"),
     ]
-    assert plan_within(wanted, before, [("self", ("nx-1", MACS[1]))]) is None
+    assert at_once(plan_within(wanted, before, [("self", ("nx-1", MACS[1]))])) is None
 
 
 def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
@@ -315,8 +318,8 @@ def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
     entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
     wanted = KernelState(devices={"na-1": bridge}, **entries)
     before = KernelState(devices={"na-1": replace(bridge, noarp=True)}, **entries)
-    assert plan_within(wanted, before, [("neighbour", ("na-1", ADDRESSES[0]))]) is None
-    assert after(before, plan(wanted, before)) == wanted
+    assert at_once(plan_within(wanted, before, [("neighbour", ("na-1", ADDRESSES[0]))])) is None
+    assert at_once(after(before, at_once(plan(wanted, before)))) == wanted
 
 
 def test_the_world_is_in_canonical_text() -> None:
