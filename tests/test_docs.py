@@ -277,10 +277,10 @@ def test_the_reference_has_every_command_and_option() -> None:
 
 
 def test_the_api_is_documented() -> None:
-    nobody: Any = None  # only the paths are looked at
+    unused: Any = None  # only the paths are looked at
     paths = {
         f"{method} {route.path}".replace("{network:path}", "NAME").replace("{endpoint:path}", "ENDPOINT")
-        for route in build_app(nobody).routes
+        for route in build_app(unused).routes
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }

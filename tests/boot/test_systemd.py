@@ -222,7 +222,7 @@ def test_a_shutdown_withdraws_the_names_before_anything_stops(cluster: tuple[Mac
     far.wait(lambda: far.answers("web222", "client.app.mesh.internal") != [], KNOWN_S, "client is not found")
     machine.run("systemctl", "poweroff", "--no-wall")
     far.wait((seen / "container-stops").exists, 30, "the machine does not go down")
-    # The container has just begun to stop, and the agent still runs: nobody is led there any more.
+    # The container has just begun to stop, and the agent still runs: no name leads there any more.
     assert far.answers("web222", "client.app.mesh.internal") == []
     assert machine.try_run("systemctl", "is-active", "netagent.service").stdout == "active\n"
     machine.write("/var/go-on", "")

@@ -138,7 +138,7 @@ class LinkedNode(FakeNode):
         super().drop_own_log(scope)
 
     def catch_up(self, scope: Scope, now: float) -> None:
-        """All that is sent arrives: nobody knows what others will not."""
+        """All that is sent arrives: no host knows what others do not."""
 
     def ahead(self, scope: Scope) -> frozenset[NodeId]:
         return frozenset()
@@ -224,7 +224,7 @@ class FakeNews(GuestNews):
         self._news = trio.Event()
 
     def clear(self) -> None:
-        if self._news.is_set():  # else somebody may wait for it
+        if self._news.is_set():  # else a task may wait for it
             self._news = trio.Event()
 
     def are_altered(self, settings: Sequence[Setting]) -> bool:
@@ -437,7 +437,7 @@ class Fabric:
             one.node.is_waited_for = functools.partial(_sees_alive, one)
 
     async def tell_hosts(self) -> None:
-        """Everybody's host record is everywhere."""
+        """Every host's record is on every host."""
         for one in self.hosts:
             await one.publisher.put(host_record(one.name))
         while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts):

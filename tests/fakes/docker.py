@@ -1,7 +1,7 @@
 """A dockerd as far as a network driver and a client of its API can see, in memory.
 
 It calls the plug-in in the order and with the fields that dockerd 26.1 was seen to use, and answers the API's
-questions with what it holds. `is_up = False` is a dockerd that was killed: nobody answers, and its events end.
+questions with what it holds. `is_up = False` is a dockerd that was killed: it does not answer, and its events end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ContainerOptions(TypedDict, total=False):
 
 
 class FakeDocker:
-    """`plugin` is set by whoever builds it."""
+    """Its builder sets `plugin`."""
 
     plugin: Plugin
 

@@ -46,7 +46,7 @@ def inside(netns: str, function: Callable[[], T]) -> T:
 
 
 class Container:
-    """A namespace with resolver sockets in it, and somebody who asks."""
+    """A namespace with resolver sockets in it, and a client."""
 
     def __init__(self, netns: str) -> None:
         self.netns = netns

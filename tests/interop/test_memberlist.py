@@ -209,7 +209,7 @@ def test_the_killed_are_declared_dead_on_both_sides_and_come_back(
         await wait_until(lambda: newcomer.state_of(id_of(4)) is MemberState.DEAD, 5)
         await newcomer.kill()
 
-        # It has lost its incarnation: 1 again, which everybody holds for dead.
+        # It has lost its incarnation: 1 again, which all members hold for dead.
         joins = sum(e["event"] == "join" and e.get("node") == id_of(4) for e in go1.events)
         cluster.ours(4, seeds=(3,), meta=b"second life")
         await wait_until(

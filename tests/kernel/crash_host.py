@@ -14,7 +14,7 @@ With an N above 0 the agent kills itself (SIGKILL) before the N-th effect that i
 Only SIGKILL ends a life: {"ended": -9}. An effect is what outlives the process: a write to the journal, a request
 that changes links, addresses, routes or entries, a transaction of nftables, a setting under /proc/sys, a message to
 the resolver process, a file, and the hand-over of records to the network. Between two effects nothing happens that a
-next life, or another host, could see: whoever dies before each of them has died everywhere.
+next life, or another host, could see: an agent that dies before each of them has died everywhere.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (bytes(32),))
 
 
 class Fuse:
-    """Counts effects down; 0: nobody is to be killed."""
+    """Counts effects down; 0: no kill."""
 
     left = 0
 

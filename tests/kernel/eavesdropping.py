@@ -26,7 +26,7 @@ async def packets_at(namespace: Namespace, device: str) -> socket.socket:
 
 
 def questions(sock: socket.socket) -> list[str]:
-    """What left since the last call to find somebody out: ARP, and neighbour discovery's two words.
+    """What left since the last call to find a neighbour: ARP, and neighbour discovery's two words.
 
     At a cable between hosts that is what their tunnels carry; what the hosts ask for themselves is theirs.
     """

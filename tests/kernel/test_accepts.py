@@ -100,7 +100,7 @@ def test_the_rules_follow_docker(namespaces: NamespaceFactory) -> None:
             drop_as_docker_does(host, program="iptables")
             await wait_for_one(host)
             assert accepts_of(host, "ip6tables") == [], "that Docker has no rules for IPv6"
-            # Somebody writes all rules anew, as a firewall's reload does.
+            # Another program writes all rules anew, as a firewall's reload does.
             host.run("iptables -F")
             await wait_for_one(host)
             # Twice, and one of another form: one is left.

@@ -346,7 +346,7 @@ def test_scenario_42_killed_anywhere_while_a_network_is_made_and_removed(world: 
         return "new" in world.h1.report()["networks"].values()
 
     def after_create() -> None:
-        """It is there as a whole, with space for everybody, or can be made again."""
+        """It is there as a whole, with space for every host, or can be made again."""
         world.rest(set())
         world.h1.do(*create)
         world.rest(set())

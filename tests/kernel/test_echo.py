@@ -1,4 +1,4 @@
-"""Echo requests to real kernels: who answers, who fell silent, and what somebody is told who asks."""
+"""Echo requests to real kernels: which hosts answer, which fell silent, and what the prober reports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def ask_kernels(other: Namespace) -> None:
 
         await trio.to_thread.run_sync(other.run, "ip -6 addr del 2001:db8::22/64 dev wire")
         words: tuple[LivenessReport, ...] = ()
-        with trio.fail_after(10):  # a starved prober counts nothing, and whoever asks it asks again
+        with trio.fail_after(10):  # a starved prober counts nothing, and its client asks again
             while words != (LivenessReport.SILENT, LivenessReport.HEARD, LivenessReport.UNKNOWN):
                 began = trio.current_time()
                 words = await prober.testify((FAR, NEAR, NO_SANDBOX))

@@ -47,7 +47,7 @@ def test_the_bridge_answers_for_those_behind_the_tunnel(
     *,
     multicast: bool,
 ) -> None:
-    """Nobody is asked on the cable between the hosts; of those in no record nobody is there, and it stays quiet."""
+    """No question passes the cable between the hosts, for addresses in no record either: it stays quiet."""
     spaces = [namespaces("c1"), namespaces("c2")]
     ends = [replace(endpoint(n, space), multicast=multicast) for n, space in enumerate(spaces, 2)]
     link_local = "fe80::a:ff:fe00:3%eth0"

@@ -1,4 +1,4 @@
-"""Our tables in a kernel: nobody uses another's address, VXLAN comes from members, and a flush does not last."""
+"""Our tables in a kernel: no container uses another's address, VXLAN comes from members, a flush does not last."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pings(container: Namespace, address: str, *options: str) -> bool:
 
 
 def claim_by_arp(container: Namespace, address: str, mac: str) -> None:
-    """Tell everybody that the address has this MAC."""
+    """Announce to all neighbours that the address has this MAC."""
     mac, sender = mac.replace(":", ""), "".join(f"{int(part):02x}" for part in address.split("."))
     send_frame(
         container, f"ffffffffffff{mac}0806" + "0001080006040002" + mac + sender + "ffffffffffff" + sender
@@ -53,7 +53,7 @@ def send_frame(container: Namespace, frame: str) -> None:
 
 
 async def until_dropped(guard: Guard, reason: str, count: int) -> None:
-    """And no more. Whoever sends goes on when the packet is on its way; the rules may judge it a little later."""
+    """And no more. The sender goes on when the packet is on its way; the rules may judge it a little later."""
     await wait_until(lambda: guard.status().dropped[reason] >= count, f"{count} {reason}")
     assert guard.status().dropped[reason] == count
 
@@ -83,7 +83,7 @@ def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory, netfi
             claim_by_arp(cli, "10.66.0.2", CLI.mac)
             await until_dropped(guard, "spoofed", before + 1)
             cli.run("ip link set eth0 address 02:0a:00:00:00:77")
-            assert not pings(cli, "10.66.0.2"), "another's MAC, or one that nobody was given"
+            assert not pings(cli, "10.66.0.2"), "another's MAC, or one that belongs to no endpoint"
             cli.run(f"ip link set eth0 address {CLI.mac}")
             assert pings(cli, "10.66.0.2")
             # A VLAN tag carries nothing past the rules: not one's own words, nor in VLAN 0 those of others.
@@ -284,7 +284,7 @@ def agreed_segments(client: Namespace, server: Namespace, address: str) -> tuple
 def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
     """In both directions, in both families, whether or not bridge netfilter takes part."""
     host, far, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
-    tunnel = dataclasses.replace(WEB, veth="nx-8388609")  # whoever is behind it is on another host
+    tunnel = dataclasses.replace(WEB, veth="nx-8388609")  # what is behind it is on another host
     bridge(host, NET)
     plug(host, far, tunnel, NET)
     plug(host, cli, CLI, NET)
@@ -333,7 +333,7 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
     host = namespaces("h")
 
     async def main() -> None:
-        host.run("nft add table ip somebody")
+        host.run("nft add table ip foreign")
         async with guarding(host, GIVEN) as guard:
             whole = tables(host)
             host.run(f"nft {damage}")
@@ -446,7 +446,7 @@ def test_vxlan_comes_from_members_and_by_their_device(
     async def main() -> None:
         given = FirewallInput(vxlan_port=4799, members=frozenset({member, elsewhere}))
         send(stranger)
-        await wait_until(lambda: received() == 1, "without rules anybody is heard")
+        await wait_until(lambda: received() == 1, "without rules any sender is heard")
         async with guarding(host, given) as guard:
             send(stranger)
             send(elsewhere)  # a member's, but no way leads back there by that device

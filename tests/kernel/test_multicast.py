@@ -1,4 +1,4 @@
-"""Broadcast and multicast between hosts: to those of the network that carries them, and to nobody else."""
+"""Broadcast and multicast between hosts: to those of the network that carries them, and to no others."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def received(socks: Sequence[socket.socket], wanted: set[bytes]) -> set[by
 
 
 async def send(container: Namespace, text: bytes) -> None:
-    """To both groups and to everybody."""
+    """To both groups and to all hosts."""
     with closing(await socket_in(container, socket.AF_INET, socket.SOCK_DGRAM)) as four:
         four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         four.sendto(text + b" group", (GROUP, UDP_PORT))
@@ -144,14 +144,14 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
                 await host.attacher.bind(loud[at])
                 await host.attacher.bind(quiet[at])
                 for destination in ("224.0.0.0/4", "255.255.255.255/32", "10.66.15.255/32"):
-                    # Nobody laid these, and it must not be for want of them that nothing arrives.
+                    # Nothing made these, and it must not be for want of them that nothing arrives.
                     spaces[quiet[at].endpoint_id].run(f"ip route add {destination} dev eth0")
             all_of_it = {b"one group", b"one everybody", b"one subnet", b"one group6"}
             there = await heard(loud[0], b"one", all_of_it)
             assert there == {loud[1].endpoint_id: all_of_it, quiet[1].endpoint_id: set()}
             there = await heard(quiet[0], b"two", set())
             assert set().union(*there.values()) == set()
-            # What a network once carried it carries no longer when nobody else is there.
+            # What a network once carried it carries no longer when no other host is there.
             await program(hosts[0], desired_of(hosts[0], networks(0, multicast=False)[0]))
             there = await heard(loud[0], b"three", set())
             assert set().union(*there.values()) == set()
@@ -263,7 +263,7 @@ def test_floods_are_bounded_and_ask_for_nobody(
                 dropped = STORM_FRAMES - passed
                 drops = {cause: count for cause, count in guard.status().dropped.items() if count}
                 assert drops == {"floods": dropped}
-                # Nobody is asked for an address that is in no record.
+                # No host is asked for an address that is in no record.
                 with closing(await packets_at(host.namespace, TUNNEL)) as tunnel:
                     for unknown in ("10.66.0.77", "fd66::77"):
                         assert spaces[0].try_run(f"ping -c1 -W1 {unknown}").returncode != 0

@@ -1,4 +1,4 @@
-"""Our VXLAN devices leave checksums to the card, or do not, whoever changes it; others' devices are not touched."""
+"""Our VXLAN devices leave checksums to the card or do not, whatever changes it; others' are not touched."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_checksums_are_left_to_the_card_as_told(namespaces: NamespaceFactory) ->
                 keeper.set_wanted(False)
                 await wait_until(lambda: not tx_checksum(sock, OURS), "it is turned off")
                 set_tx_checksum(sock, OURS, is_on=True)
-                await wait_until(lambda: not tx_checksum(sock, OURS), "again, whoever turned it on", 2.0)
+                await wait_until(lambda: not tx_checksum(sock, OURS), "again, whatever turned it on", 2.0)
                 host.run(f"ip link del {OURS}")
                 make(host, OURS)
                 assert tx_checksum(sock, OURS), "a new device has the kernel's default"

@@ -163,7 +163,7 @@ def test_only_linked_services_are_reached_one_way_and_they_answer(
             # Whom they may not reach they still know: neighbours are found.
             assert DB.mac in other.run("ip neigh show 10.66.0.2")
             assert DB.mac in other.run("ip neigh show fd66::2")
-            # Nor is there a way around by what is in no record, or goes to everybody.
+            # Nor is there a way around by what is in no record, or goes to all.
             assert "prohibited" in other.try_run("ping -c1 -W5 fe80::a:ff:fe00:2%eth0").stdout
             answered = other.try_run("ping -c2 -i0.2 -W1 ff02::1%eth0").stdout
             assert "fe80::a:ff:fe00:2" not in answered
@@ -215,7 +215,7 @@ def test_nobody_answers_what_was_not_asked(namespaces: NamespaceFactory) -> None
                 await far.sendto(b"answer", ("10.66.0.3", PORT))
                 with trio.fail_after(PROMPT_S):
                     assert await near.recv(100) == b"answer"
-                # Somebody makes a network, on whatever host: rules of the host change, not who may speak here.
+                # A user makes a network, on any host: rules of the host change, not the allowed flows here.
                 await give(guard, dataclasses.replace(given, subnets=("10.77.0.0/16",)), 2)
                 await far.sendto(b"more", ("10.66.0.3", PORT))
                 with trio.fail_after(PROMPT_S):
@@ -239,7 +239,7 @@ def test_both_hosts_of_a_pair_judge(namespaces: NamespaceFactory) -> None:
         for one in residents:
             plug(host, containers[one.veth], one, NET)
     db, web, other = (containers[one.veth] for one in (DB, WEB, OTHER))
-    for one, peer in ((DB, WEB), (WEB, DB), (OTHER, DB)):  # nobody asks through a tunnel
+    for one, peer in ((DB, WEB), (WEB, DB), (OTHER, DB)):  # no container asks through a tunnel
         for address in peer.addresses:
             containers[one.veth].run(f"ip neigh add {address} lladdr {peer.mac} dev eth0")
     empty = FirewallInput(vxlan_port=4799, networks=(NET,))

@@ -42,7 +42,7 @@ SOON_S = 2.0
 
 @asynccontextmanager
 async def serving(where: Namespace, ports: range, addresses: tuple[str, ...]) -> AsyncIterator[None]:
-    """Everybody is told by whom it was seen."""
+    """Each client gets the address from which the server saw it."""
     async with trio.open_nursery() as nursery:
         for address in addresses:
             for port in ports:
@@ -132,7 +132,7 @@ def test_a_published_port_is_reached_from_everywhere(
                         await seen_by(outside, outer, HOST_PORT + COUNT, socket.SOCK_STREAM)
                     with pytest.raises(trio.TooSlowError):
                         await seen_by(far, inner, PORT, socket.SOCK_STREAM)
-            # The same port of others is theirs, whoever asks.
+            # The same port of others is theirs, whatever client asks.
             async with serving(outside, range(HOST_PORT, HOST_PORT + 1), ("192.0.2.2", "2001:db8::2")):
                 for client in (host, cli):
                     for there, here in (("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")):

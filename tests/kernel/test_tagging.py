@@ -1,4 +1,4 @@
-"""Bridge netfilter on, and FORWARD chains that drop: our bridges pass what they should, and nobody sees a tag."""
+"""Bridge netfilter on, FORWARD chains that drop: our bridges pass what they should; no packet leaves with a tag."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
             await wait_tagged(h1, is_tagged=True)
             await wait_until(lambda: h1.reconciler.status().drift == {"tag-removed": 1}, "it is counted once")
             before = (await look(h1))[1]
-            assert foreign[0] in before[index, side], "somebody else's program is left alone"
+            assert foreign[0] in before[index, side], "another program's BPF program is left alone"
 
             # Another agent, with programs of its own in hand, finds that these do the same.
             with opened_netns(hosts[0].path) as fd:

@@ -225,13 +225,15 @@ def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
     def check_traffic() -> None:
         assert ask(container, OUTSIDE4) == UNDERLAY
         assert ask(container, OUTSIDE6) == "2001:db8::1"
-        assert ask(second, "10.66.0.2") == "10.66.0.3", "inside the network everybody is himself"
+        assert ask(second, "10.66.0.2") == "10.66.0.3", (
+            "inside the network each container keeps its own address"
+        )
         assert ask(second, "fd66::2") == "fd66::3"
-        assert ask(second, OUTSIDE4) == "", "nobody gave it a default route"
+        assert ask(second, OUTSIDE4) == "", "it has no default route"
         # In the host's name it could put packets into any network.
         for member in (OUTSIDE4, OUTSIDE6):
             container.run_code(TO_TUNNEL.format(address=member))
-        # From outside, by a route that somebody made; and between host and container, either way.
+        # From outside, by a route that a user made; and between host and container, either way.
         for there, address in (
             (outside, "10.66.0.2"),
             (outside, "fd66::2"),
@@ -274,7 +276,7 @@ def test_scenario_03_an_internal_network_has_no_way_out(
     def check(router: Router) -> None:
         assert container.run("ip route show default") == ""
         assert ask(container, OUTSIDE4) == ""
-        # Whoever is root inside makes himself a route, and even somebody on the host may help.
+        # Root inside can make a route, and even a user on the host may help.
         namespace.run("ip addr add 10.66.0.1/32 dev lo")
         namespace.run(f"ip route add 10.66.0.0/20 dev {BRIDGE}")
         container.run("ip route add default via 10.66.0.1")
@@ -317,7 +319,7 @@ def test_switches_are_turned_back_with_the_last_network(
                 namespace.run(f"ip route add {beyond} dev wire")
                 assert outside.try_run(f"ping -c1 -W1 {beyond}").returncode != 0
                 assert router.guard.status().dropped["uninvited"] == number
-            # Somebody turns one off.
+            # Another program turns one off.
             for name, switch in (("ipv4.conf.wire.forwarding", 1), ("ipv6.conf.wire.force_forwarding", 3)):
                 namespace.run(f"sysctl -qw net.{name}=0")
                 await wait_until(
@@ -329,7 +331,7 @@ def test_switches_are_turned_back_with_the_last_network(
             await router.program(KernelState(), replace(given, endpoints=(), networks=()))
             assert [setting(namespace, one) for one in switches] == before
             assert not notes.exists()
-            # Docker comes: from now on the host routes for everybody, and what we had lent is not ours to end.
+            # Docker comes: from now on the host routes for all, and what we had lent is not ours to end.
             await router.program(state_of(end), given)
             namespace.run("sysctl -qw net.ipv4.ip_forward=1")
             await wait_until(lambda: not router.forwarding.lent(IPV4), "it is let go", 2.0)
@@ -494,7 +496,7 @@ def test_the_table_for_nat_outlasts_flushes_and_agents(namespaces: NamespaceFact
             assert "owner,persist" in first
             assert namespace.try_run("nft delete table inet netagent-nat").returncode != 0
             namespace.run("nft flush ruleset")
-            assert nat() == first, "nobody else can"
+            assert nat() == first, "no other program can"
         assert "persist" in nat(), "an agent that stops leaves it"
         async with guarding(namespace, given) as guard:
             assert "owner" in nat(), "the next one has it"

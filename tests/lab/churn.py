@@ -1,4 +1,4 @@
-"""Somebody who does at random, but from a seed, what users, runtimes and accidents do to one host.
+"""An actor that does at random, but from a seed, what users, runtimes and accidents do to one host.
 
 Commands run beside each other on all hosts, so a seed gives the same wishes, not the same interleaving. What a
 command's outcome proves is kept: attached, gone, or (the agent died meanwhile) unknown. Unknown is no excuse for

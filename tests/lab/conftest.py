@@ -64,7 +64,7 @@ def inhabited(cluster: Cluster) -> Cluster:
     cluster.netagent("h1", "network", "create", "app")
     for number in (1, 2, 3):
         cluster.attach(f"h{number}", f"c{number}")
-    everybody = ("c1", "c2", "c3")
-    for container in everybody:  # a host's names follow its kernel
-        cluster.wait(partial(cluster.finds, container, *everybody), 5.0, f"{container} lacks names")
+    containers = ("c1", "c2", "c3")
+    for container in containers:  # a host's names follow its kernel
+        cluster.wait(partial(cluster.finds, container, *containers), 5.0, f"{container} lacks names")
     return cluster

@@ -1,7 +1,7 @@
 """Members of multicast groups. Runs inside the containers; needs only Python.
 
 `listen` joins GROUP and GROUP6 on eth0, says `joined`, and prints a line for each text that comes until standard
-input ends: how it was addressed, and the text. `send TEXT` sends the text to both groups and to everybody, by
+input ends: how it was addressed, and the text. `send TEXT` sends the text to both groups and to all hosts, by
 whatever interface the routes say.
 """
 

@@ -293,7 +293,7 @@ def _kernel_flaws(
             if endpoint["network_id"] != network_id:
                 continue
             mac = endpoint["mac"]
-            # A bridge that leads out asks nobody, so it knows its own as well.
+            # A bridge that leads out asks no container, so it knows its own as well.
             if i not in one.local or not one.networks[network_id]["internal"]:
                 neighbours |= {(bridge, address): mac for address in endpoint["addresses"]}
             if i in one.local:

@@ -1,4 +1,4 @@
-"""An agent that is away cuts nobody off, and coming back it adopts what is there."""
+"""While an agent is away, connections last; on its return it adopts what is there."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def begin(app: Cluster, hosts: Sequence[str], *, code: str = "") -> None:
                 host.start_agent(wait=False)
     for name in hosts:
         app.lab.host(name).wait_agent()
-    everybody = dict.fromkeys(app.hosts, "alive")
+    all_alive = dict.fromkeys(app.hosts, "alive")
     for name in app.hosts:
-        app.wait(lambda: app.agents(name) == everybody, 15.0, f"{name} does not see all alive")
+        app.wait(lambda: app.agents(name) == all_alive, 15.0, f"{name} does not see all alive")
 
 
 def versions(app: Cluster, host: str) -> dict[str, str]:

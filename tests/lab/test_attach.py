@@ -1,4 +1,4 @@
-"""An attached container is reachable from every host at once, and attaching asks nobody."""
+"""An attached container is reachable from every host at once, and attaching asks no other host."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_attach_waits_for_no_other_host(lasting: Cluster) -> None:
         took = time.monotonic() - begun
         made.append(name)
         if took_s and "dead" in app.agents("h2").values():
-            break  # nobody waits for the dead
+            break  # no host waits for dead ones
         took_s.append(took)
     print(f"attached within {', '.join(f'{one:.2f}' for one in took_s)} s")
     assert min(took_s) < 1.0

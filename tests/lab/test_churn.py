@@ -54,34 +54,34 @@ def actors(cluster: Cluster, seed: str) -> list[Actor]:
     return [Actor(cluster, host, seed, main_id) for host in cluster.hosts]
 
 
-def assert_at_rest(cluster: Cluster, *everybody: Actor, names: bool = True) -> None:
+def assert_at_rest(cluster: Cluster, *all_actors: Actor, names: bool = True) -> None:
     """Within REST_S and LOOKS; the message has all that is wrong, and what was done."""
     expected = Expectation()
-    main_id = everybody[0].main_id
+    main_id = all_actors[0].main_id
     expected.present |= {(f"w{number}", main_id) for number in range(1, len(cluster.hosts) + 1)}
-    for one in everybody:
+    for one in all_actors:
         expected.present |= one.expectation.present
         expected.absent |= one.expectation.absent
     until = time.monotonic() + REST_S
     looks = 1
     while (found := flaws(cluster, expected, names=names)) and (looks < LOOKS or time.monotonic() < until):
         looks += 1
-    found += [failure for one in everybody for failure in one.failures]
+    found += [failure for one in all_actors for failure in one.failures]
     if found:
         logs = "\n".join(f"--- {host}\n{cluster.lab.host(host).log_tail(60)}" for host in cluster.hosts)
-        did = "\n".join(f"{a.host} did {dict(a.done)}" for a in everybody)
+        did = "\n".join(f"{a.host} did {dict(a.done)}" for a in all_actors)
         pytest.fail("\n".join([logs, did, *found]), pytrace=False)
     assert not log_flaws(cluster), log_flaws(cluster)[0]
 
 
 @pytest.mark.timeout(150)
 def test_after_any_churn_all_hosts_agree_and_nothing_is_left(witnessed: Cluster, churn_seed: str) -> None:
-    everybody = actors(witnessed, churn_seed)
-    for future in [witnessed.in_background(actor.run_for, CHURN_S) for actor in everybody]:
+    all_actors = actors(witnessed, churn_seed)
+    for future in [witnessed.in_background(actor.run_for, CHURN_S) for actor in all_actors]:
         future.result()
-    for actor in everybody:
+    for actor in all_actors:
         print(actor.host, dict(actor.done), dict(actor.refusals), sep="\n  ")
-    assert_at_rest(witnessed, *everybody)
+    assert_at_rest(witnessed, *all_actors)
 
 
 @pytest.mark.long
@@ -102,18 +102,18 @@ def test_an_agent_killed_anywhere_in_attach_and_detach_leaves_all_or_nothing(
 def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(
     witnessed: Cluster, churn_seed: str
 ) -> None:
-    everybody = actors(witnessed, churn_seed)
-    for actor in everybody:
+    all_actors = actors(witnessed, churn_seed)
+    for actor in all_actors:
         actor.accidents = False
     sizes = []
     for _ in range(SOAK_PARTS):
         part_s = SOAK_S / SOAK_PARTS
-        for future in [witnessed.in_background(actor.run_for, part_s) for actor in everybody]:
+        for future in [witnessed.in_background(actor.run_for, part_s) for actor in all_actors]:
             future.result()
-        assert_at_rest(witnessed, *everybody, names=False)
+        assert_at_rest(witnessed, *all_actors, names=False)
         sizes.append(memory(witnessed))
         print(sizes[-1])
-    assert_at_rest(witnessed, *everybody)
+    assert_at_rest(witnessed, *all_actors)
     first, last = sizes[SOAK_PARTS // 3], sizes[-1]
     grown = {one: last[one] - first[one] for one in first if last[one] - first[one] > MAX_GROWTH_BYTES}
     assert not grown, f"bytes gained by {grown} since {SOAK_S * (SOAK_PARTS // 3 + 1) / SOAK_PARTS:.0f} s"
@@ -123,14 +123,14 @@ def test_ten_minutes_of_coming_and_going_cost_no_memory_and_no_files(
 @pytest.mark.timeout(1800)
 def test_a_hundred_requests_a_second_cost_no_memory(witnessed: Cluster, churn_seed: str) -> None:
     """Asked of the agent of h1, while containers come and go on the others."""
-    everybody = actors(witnessed, churn_seed)[1:]
+    all_actors = actors(witnessed, churn_seed)[1:]
     sizes = []
-    for actor in everybody:
+    for actor in all_actors:
         actor.accidents = False
     for count in (ASKED // 2, ASKED):
         stop = threading.Event()
         begun = time.monotonic()
-        churning = [witnessed.in_background(_churn, actor, stop) for actor in everybody]
+        churning = [witnessed.in_background(_churn, actor, stop) for actor in all_actors]
         asking = [witnessed.in_background(_ask, witnessed, count // ASKERS) for _ in range(ASKERS)]
         try:
             for future in asking:

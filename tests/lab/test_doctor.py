@@ -149,7 +149,7 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     assert not app.pings("c1", far["addresses"][0])
     before = app.devices("h1")
     h1.must(["iptables", "-P", "FORWARD", "ACCEPT"])
-    assert app.pings("c1", far["addresses"][0]), "at once, and nobody had to do anything"
+    assert app.pings("c1", far["addresses"][0]), "at once, without any action"
     assert "foreign-firewall" not in warnings(app, "h1")
     assert app.devices("h1") == before, "nothing was made anew for it"
     h1.must(["sysctl", "-qw", "net.bridge.bridge-nf-filter-vlan-tagged=0"])

@@ -46,7 +46,7 @@ def journal_rows(cluster: Cluster, host: str, sql: str) -> int:
 
 
 def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
-    """It learns of it, what it holds is fenced and not used until it is attached again; nobody else notices."""
+    """It learns of it, what it holds is fenced and not used until it is attached again; no other host notices."""
     before = own(app, "h3")["c3"]
     ipv4 = before["addresses"][0]  # type: ignore[index]
     former = app.netagent("h3", "status")["host"]["id"]
@@ -68,7 +68,7 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
         )
     app.wait(lambda: app.ask("c1", "c3").status == "NXDOMAIN", 5.0, "its name stays")
 
-    # Its address is somebody else's from now on, while its container still has it on the other side of the cut.
+    # Another container has its address from now on, while its own still has it on the other side of the cut.
     assert app.attach("h1", "c4", "--ip", str(ipv4))["addresses"][0] == ipv4
     assert own(app, "h3")["c3"]["state"] == "up"
     app.lab.heal()
@@ -94,7 +94,7 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
     app.wait(lambda: journal_rows(app, "h2", members) == 0, 20.0, "h2 keeps its place")
     assert sorted(app.agents("h2")) == ["h1", "h2", "h3"]
 
-    # Now it goes for good, and nobody types anything.
+    # Now it goes for good, without any command.
     for host in ("h1", "h2"):
         with app.agent_of(host) as changing:
             with changing.path("/etc/netagent/netagent.toml").open("a") as configuration:

@@ -1,4 +1,4 @@
-"""A host without power is hidden and comes back; a firewall on the gossip ports hides nobody."""
+"""A host without power is hidden and comes back; a firewall on the gossip ports hides no host."""
 
 from __future__ import annotations
 

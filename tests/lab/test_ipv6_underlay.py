@@ -75,7 +75,7 @@ def join_by_invitation(six: Cluster) -> None:
     six.wait(
         lambda: "2001:db8::1" in {heard["address"] for heard in six.netagent("h3", "status")["heard"]},
         10.0,
-        "h3 hears nobody by multicast DNS",
+        "h3 hears no host by multicast DNS",
     )
     token = six.lab.host("h1").must(["netagent", "invite", "--uses", "2"])
     for host in ("h2", "h3"):
@@ -226,10 +226,10 @@ def other_uplink_takes_over(six: Cluster) -> None:
     print(f"to the other uplink: nothing passed for at most {silent_s:.1f} s")
     assert silent_s < 5.0
     watch(six, "h2", "ip6")
-    six.wait(lambda: six.pings("one", there) and all(seen(six).values()), 5.0, "nobody speaks")
+    six.wait(lambda: six.pings("one", there) and all(seen(six).values()), 5.0, "no traffic passes")
     assert seen(six) == {"tunnels": [second], "agents": [second]}
 
-    # IPv6 addresses go with their link; whoever configures the first one gives it back.
+    # IPv6 addresses go with their link; the program that configured the first one restores it.
     h2.must(["ip", "link", "set", "eth0", "up"])
     h2.must(["ip", "address", "add", "2001:db8::22/64", "dev", "eth0", "nodad"])
     h2.must(["ip", "link", "set", "eth1", "down"])

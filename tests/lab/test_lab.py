@@ -313,13 +313,13 @@ def test_the_command_line(new_lab: Callable[[], Lab]) -> None:
 
 
 def test_the_lab_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # The capability lets nobody read a checkout below a home folder, which Debian closes to others.
+    # The capability lets no user read a checkout below a home folder, which Debian closes to others.
     reading = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
-    nobody = programs.run(
+    refused = programs.run(
         ["setpriv", "--reuid", "65534", "--clear-groups", *reading, "/usr/bin/python3", LAB, "status"]
     )
-    assert nobody.status == 4
-    assert "sudo" in nobody.stderr
+    assert refused.status == 4
+    assert "sudo" in refused.stderr
     monkeypatch.setattr(programs, "environment", lambda: {"PATH": str(tmp_path)})
     with pytest.raises(LabError, match=r"missing nft, no-such: .*apt-get install nftables no-such"):
         programs.require(["nft", "no-such"])

@@ -87,14 +87,14 @@ def test_scenario_44_a_secondary_address_and_a_second_uplink_change_no_source(ta
     app.lab.plug_in_second("h1")
     with stream_through(app, 8.0) as report:
         h3.must(["ip", "address", "add", "192.0.2.77/24", "dev", "eth0"])
-        # The kernel would now send from the other address, and by the other uplink, if nobody told it otherwise.
+        # The kernel would now send from the other address and by the other uplink, unless configured otherwise.
         h3.must(["ip", "route", "replace", "192.0.2.0/24", "dev", "eth0", "src", "192.0.2.77"])
         watch(app, "h3")
         time.sleep(1.0)  # seen at least for so long
         app.wait(lambda: all(seen(app).values()), AGAIN_S, "h3 is silent")
         found = seen(app)
         app.netagent("h3", "network", "create", "other")
-    assert report["ping_s"] < 0.1, "nobody noticed"
+    assert report["ping_s"] < 0.1, "the move was noticed"
     assert found == {"tunnels": ["192.0.2.3"], "agents": ["192.0.2.3"]}
     assert second == "198.51.100.3"
     assert app.netagent("h3", "status")["host"]["address"] == "192.0.2.3"
@@ -107,7 +107,7 @@ def test_scenario_44_a_secondary_address_and_a_second_uplink_change_no_source(ta
     there = app.endpoint("echo")["addresses"][0]
     app.wait(lambda: app.pings("c1", there), AGAIN_S, "nothing passes by the other uplink")
     watch(app, "h3")
-    app.wait(lambda: seen(app)["agents"] != [] and app.pings("c1", there), AGAIN_S, "nobody speaks")
+    app.wait(lambda: seen(app)["agents"] != [] and app.pings("c1", there), AGAIN_S, "no traffic passes")
     assert seen(app) == {"tunnels": [second], "agents": [second]}
     h3.must(["ip", "link", "set", "eth0", "up"])
     h3.must(["ip", "route", "del", "default"])

@@ -146,7 +146,7 @@ def test_other_names_are_forwarded_to_the_hosts_servers(lasting: Cluster) -> Non
     fabric = ["ip", "netns", "exec", f"{app.lab.folder.name}-fabric"]
     server = [sys.executable, str(Path(__file__).with_name("upstream.py")), "192.0.2.254"]
     with programs.started([*fabric, *server]):
-        # That nobody answers would be remembered for five seconds.
+        # A failure to get an answer would be remembered for five seconds.
         app.wait(lambda: programs.must([*fabric, "ss", "-Hlun", "sport = :53"]) != "", 10.0, "no server")
         app.wait(lambda: app.ask("c1", "www.example.com.").data == ["198.51.100.7"], 10.0, "not forwarded")
         assert app.ask("c1", "missing.example.com.").status == "NXDOMAIN"

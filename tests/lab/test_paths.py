@@ -36,7 +36,7 @@ FOUND_S = 20.0
 answers finds too little, and goes on two seconds later."""
 CLEARED_S = 10.0
 HEALED_S = 10.0
-"""What is promised: so long after a cut everybody knows everything."""
+"""The promised time after a cut until all hosts know everything."""
 TRANSFER_BYTES = 20_000_000
 
 

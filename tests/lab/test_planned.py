@@ -47,7 +47,7 @@ def requests_from(
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as asking:
         try:
             for replica in replicas:
-                web.wait(lambda: is_asked(web, replica), 10.0, f"nobody asks {replica}")
+                web.wait(lambda: is_asked(web, replica), 10.0, f"no client asks {replica}")
             yield report
         finally:
             output, _ = asking.communicate(timeout=30)
@@ -74,7 +74,7 @@ def test_a_reboot_fails_no_request(web: Cluster) -> None:
     with requests_from(web, "c1") as going:
         assert web.netagent("h3", "withdraw")["told"] == 2
         web.lab.power_off("h3")
-        web.wait(lambda: web.agents("h1")["h3"] == "dead", 20.0, "nobody noticed")
+        web.wait(lambda: web.agents("h1")["h3"] == "dead", 20.0, "h1 did not notice")
     assert going["failed"] == []
     assert going["done"] > 50
     with requests_from(web, "c1", ["web-h2"]) as coming:

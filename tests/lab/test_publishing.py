@@ -14,7 +14,7 @@ H1, H2 = "192.0.2.1", "192.0.2.2"
 
 
 def from_host(cluster: Cluster, host: str, address: str, port: int) -> str:
-    """As whom the web server behind a port sees a host; "" when nobody answers."""
+    """As whom the web server behind a port sees a host; "" without an answer."""
     url = f"http://{address}:{port}/"
     return cluster.lab.host(host).run(["curl", "-s", "--max-time", "2", url]).stdout
 
@@ -31,7 +31,7 @@ def test_scenario_47_ports_are_published_and_taken_back_however_often(cluster: C
     cluster.attach("h1", "near")
     cluster.attach("h2", "far")
     gateway = cluster.netagent("h1", "network", "inspect", "app")["gateways"][0]
-    cluster.wait(lambda: from_host(cluster, "h2", H1, 8080) == H2, 5.0, "nobody answers for the host")
+    cluster.wait(lambda: from_host(cluster, "h2", H1, 8080) == H2, 5.0, "no answer for the host")
     assert cluster.netagent("h1", "network", "inspect", "app")["published"] == ["8080:80/tcp to web"]
     assert from_host(cluster, "h1", H1, 8080) == gateway
     assert from_host(cluster, "h1", "127.0.0.1", 8080) == gateway

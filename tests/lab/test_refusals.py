@@ -109,7 +109,7 @@ def test_scenario_35_a_subnet_that_overlaps_a_route_of_any_host(
 
 
 def test_scenario_30_a_full_subnet(app: Cluster) -> None:
-    """Refused at once with the counts of everybody who was asked; one release is enough, wherever it is."""
+    """Refused at once with the counts of all hosts that were asked; one release is enough, wherever it is."""
     app.netagent("h1", "network", "create", "small", "--subnet", SMALL)
     for number in range(SMALL_ADDRESSES):
         app.attach(app.hosts[number % 3], f"s{number}", "--network", "small")
@@ -117,7 +117,7 @@ def test_scenario_30_a_full_subnet(app: Cluster) -> None:
     late = ("attach", "netns:late", "--network", "small", "--name", "late")
     before, began = settled(app), time.monotonic()
     done = app.try_netagent("h2", *late)
-    assert time.monotonic() - began < 5.0, "nobody is silent, so nobody is waited for"
+    assert time.monotonic() - began < 5.0, "no host is silent, so there is no wait"
     assert done.status == 4
     assert "network small has no free address" in done.stderr
     assert re.search(r"all \d+ addresses of this host are in use", done.stderr)

@@ -64,7 +64,7 @@ def test_scenario_45_the_hardware_address_of_a_host_changes(lasting: Cluster) ->
     lost_s = max(stream.result().silent_s for stream in streams)
     print(f"nothing passed for at most {lost_s:.2f} s")
     assert lost_s < AGAIN_S
-    app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, AGAIN_S, "somebody is not alive")
+    app.wait(lambda: set(app.agents("h1").values()) == {"alive"}, AGAIN_S, "a host is not alive")
     app.lab.remove_container("echo")
 
 
@@ -78,7 +78,7 @@ def test_scenario_46_a_network_is_removed_when_no_living_endpoint_is_in_it(lasti
         refused = app.try_netagent(host, "network", "rm", "old")
         assert refused.status == 4
         assert re.search(r"far on h2, near on h1", refused.stderr), refused.stderr
-    # A container that has just ended without a word is nobody's any more.
+    # A container that has just ended without a word belongs to no endpoint any more.
     app.lab.remove_container("near", kill=True)
     refused = app.try_netagent("h1", "network", "rm", "old")
     assert refused.status == 4

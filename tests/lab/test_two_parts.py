@@ -118,7 +118,7 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
     assert newcomer["network_id"] == winner
     client, server = ("c5", "c1") if owner == "h1" else ("c5", "c3")
     assert served_by(parts, client, fixed[server][1]) == server
-    parts.wait(lambda: parts.finds(client, "web"), 5.0, "the newcomer finds nobody")
+    parts.wait(lambda: parts.finds(client, "web"), 5.0, "the newcomer does not find web")
     assert parts.answers(client, "web") == [fixed[server][1], before[server]["addresses"][1]]
 
 
@@ -169,7 +169,7 @@ def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
     cluster.netagent("h3", "join", "--token-file", "-", stdin=token)
     for host in ("h1", "h2"):
         cluster.wait(lambda: not warnings(cluster, host, "identity"), 90.0, f"{host} still sees a clone")
-    cluster.wait(lambda: set(cluster.agents("h1").values()) <= {"alive", "left"}, 20.0, "somebody is dead")
+    cluster.wait(lambda: set(cluster.agents("h1").values()) <= {"alive", "left"}, 20.0, "a host is dead")
     cluster.attach("h2", "c2")
     cluster.attach("h3", "c3")
     cluster.wait(lambda: cluster.pings("c2", "c3"), 5.0, "the two do not reach each other")

@@ -73,9 +73,9 @@ def test_scenario_03_networks_are_apart_and_each_host_is_the_way_out(cluster: Cl
         assert [seen_as(cluster, "hermit", address) for address in OUTSIDE] == ["", ""]
     assert [seen_as(cluster, "cli", address) for address in web["addresses"]] == sorted(
         endpoint_of(cluster, "cli")["addresses"], key=lambda address: ":" in address
-    ), "on the overlay everybody is himself"
+    ), "on the overlay each container keeps its own address"
 
-    # Two networks: no name, no way, whether both are on the host or not, and whatever routes somebody makes.
+    # Two networks: no name, no way, whether both are on the host or not, and whatever routes a user makes.
     assert cluster.ask("cli", "store.back.mesh.internal").status == "NXDOMAIN"
     gateways = cluster.netagent("h1", "network", "inspect", "app")["gateways"]
     for container in ("cli", "web"):

@@ -86,7 +86,7 @@ class Fleet(Cluster):
         return self.try_runtime(host, "exec", container, *argv)
 
     def remove_from(self, host: str, *containers: str) -> None:
-        self.runtime(host, "rm", "-f", *containers)  # the image says that SIGKILL stops it: nobody waits
+        self.runtime(host, "rm", "-f", *containers)  # the image says that SIGKILL stops it: no wait
 
     # ---- looking
 

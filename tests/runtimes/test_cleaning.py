@@ -50,7 +50,7 @@ def test_a_container_that_died_while_dockerd_was_dead_is_withdrawn(fleet: Fleet)
 
 
 def test_a_podman_container_whose_monitor_died_too_is_withdrawn(docker_hosts: Fleet) -> None:
-    """Then nobody runs `podman container cleanup`."""
+    """Then no program runs `podman container cleanup`."""
     fleet = docker_hosts
     fleet.start("h3", "web")
     fleet.start("h2", "client")

@@ -153,7 +153,7 @@ def hosts(two_hosts: CniHosts) -> Iterator[CniHosts]:
 
 
 def web_server_sees(hosts: CniHosts, host: str, address: str) -> str:
-    """As whom the web server behind port 8080 sees a host; "" when nobody answers."""
+    """As whom the web server behind port 8080 sees a host; "" without an answer."""
     command = ["curl", "-s", "--max-time", "2", f"http://{address}:8080/"]
     return hosts.lab.host(host).run(command).stdout
 
@@ -271,7 +271,7 @@ def test_without_portmap_our_own_network_publishes_a_port(hosts: CniHosts) -> No
     added = hosts.client("h1", "add", PUBLISHING, "shown", netns, PUBLISHED)
     assert added.status == 0, added.stderr
     hosts.serve("h1", "shown")
-    wait_until(lambda: web_server_sees(hosts, "h2", H1) == H2, SPREAD_S, "nobody answers for the host")
+    wait_until(lambda: web_server_sees(hosts, "h2", H1) == H2, SPREAD_S, "no answer for the host")
     network = json.loads(hosts.lab.host("h1").must(["netagent", "network", "inspect", "app", "--json"]))
     assert web_server_sees(hosts, "h1", "127.0.0.1") == network["gateways"][0]
     assert hosts.client("h1", "check", PUBLISHING, "shown", netns, PUBLISHED).status == 0

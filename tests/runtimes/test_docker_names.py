@@ -157,11 +157,11 @@ def test_ours_dockers_and_the_worlds_names(docker: LoneDocker, tmp_path: Path) -
                 docker.stop(signal.SIGKILL)
                 assert await asker.ask("database") == "10.170.0.21"
                 assert await asker.ask("example.com") == "192.0.2.80", "by the host's servers"
-                assert "NXDOMAIN" in await asker.ask("cache"), "nobody knows it now"
+                assert "NXDOMAIN" in await asker.ask("cache"), "no server knows it now"
                 docker.start()  # its resolver has another port now
                 await all_are_answered(asker)
 
-            # The agent is away, so that nobody starts another process.
+            # The agent is away, so that nothing starts another process.
             os.kill(process_id, signal.SIGKILL)
             await until(lambda: gone(process_id))
             assert await asker.ask("cache") == asker.cache

@@ -1,4 +1,4 @@
-"""Two hosts with a real Docker swarm, a VXLAN as Flannel makes it and a firewall: we come and go, and nobody notices.
+"""Two hosts with a real Docker swarm, a VXLAN as Flannel makes it and a firewall: we come and go unnoticed.
 
 Our part is the datapath and the accepts, which are all that touches a host's kernel beside names in containers.
 """
@@ -137,7 +137,7 @@ async def settled_states(site: Site) -> list[str]:
 
 
 def state_of(host: Namespace) -> str:
-    """Everybody's ruleset, without its counters, and all settings of the network that are no measurement."""
+    """The ruleset of all programs, without its counters, and all settings of the network that are no measurement."""
     settings = host.run("sysctl -a --pattern ^net")
     measured = ("nf_conntrack_count", "random", "file-nr")
     kept = [line for line in settings.splitlines() if not any(word in line for word in measured)]

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.runtimes, pytest.mark.timeout(240)]
 
 LIVE = "--live-restore"
 ABSENT_S = 15.0
-"""So long does dockerd, when it starts, wait for a plug-in whose socket nobody listens at."""
+"""How long dockerd, when it starts, waits for a plug-in at whose socket no program listens."""
 
 HOLD_SOCKET = """
 import os, socket, sys, time

@@ -97,7 +97,7 @@ class Site:
         assert "bad" not in done, f"{done.count('bad')} of {len(done)} requests failed"
 
     def traces(self, host: str) -> list[str]:
-        """The ruleset of everybody, without its counters, and all settings of the network."""
+        """The ruleset of all programs, without its counters, and all settings of the network."""
         # Its status is no matter: a device may go while it reads.
         settings = self.lab.host(host).run(["sysctl", "-a", "--pattern", "^net"]).stdout.splitlines()
         kept = [line for line in settings if not any(word in line for word in (*MEASURED, *OUR_DEVICES))]
@@ -175,7 +175,7 @@ def test_a_swarm_notices_nothing_of_install_use_and_uninstall(new_lab: Callable[
         for host in HOSTS:
             lab.host(host).must(["netagent", "uninstall", "docker"])
             site.restart_agent(host)
-            lab.host(host).must(["netagent", "uninstall", "docker"])  # now nobody puts its rules back
+            lab.host(host).must(["netagent", "uninstall", "docker"])  # now no agent puts its rules back
             lab.host(host).must(["netagent", "leave"])
         site.swarm_goes_on()
         for host in HOSTS:

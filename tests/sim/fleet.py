@@ -151,11 +151,11 @@ class Fleet:
 
     def take_part(self, network_id: NetworkId) -> None:
         """Every host receives the network's records."""
-        scope, everybody = scope_of(network_id), frozenset(self.by_id)
+        scope, all_ids = scope_of(network_id), frozenset(self.by_id)
         for one in self.hosts.values():
             one.sim.enter(scope)
             with one.sim.commanding() as node:
-                node.records.set_scope_members(scope, everybody, self.cluster.now)
+                node.records.set_scope_members(scope, all_ids, self.cluster.now)
 
     # -- one host's work ---------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Random lives of a cluster: everything happens at once, and an oracle looks on at every step.
 
-The oracle knows what each host had at each version that it ever gave out. At any moment, what anybody holds of a host
+The oracle knows what each host had at each version that it ever gave out. What any host holds of another
 must be what that host had at the version held: nothing lost in between, nothing resurrected. In the end all agree.
 """
 
@@ -25,7 +25,7 @@ class Chaos:
         self.rng = random.Random(f"{seed} chaos")
         self.cluster = SimCluster(seed=seed, nodes=6, loss=0.1)
         self.truth: dict[tuple[Scope, NodeId, Version], dict[bytes, bytes]] = {}
-        self.everybody = frozenset(host.node_id for host in self.cluster.hosts.values())
+        self.all_ids = frozenset(host.node_id for host in self.cluster.hosts.values())
         for name in NAMES:
             self.settle_in(name)
 
@@ -33,11 +33,11 @@ class Chaos:
         host = self.cluster[name]
         host.on_event = self.refuse_raises
         with host.commanding() as node:
-            node.records.set_scope_members(NET, self.everybody, self.cluster.now)
+            node.records.set_scope_members(NET, self.all_ids, self.cluster.now)
         host.enter(NET)
 
     def refuse_raises(self, event: Event) -> None:
-        assert not isinstance(event, OwnLogRaised), "nobody lost a disk"
+        assert not isinstance(event, OwnLogRaised), "no host lost a disk"
 
     def act(self) -> None:
         name = self.rng.choice(NAMES)

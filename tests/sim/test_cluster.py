@@ -95,7 +95,7 @@ def test_one_seed_is_one_run_in_every_process() -> None:
     assert len(told) == 1
 
 
-def test_a_change_reaches_everybody_in_one_way_and_is_acknowledged_in_two() -> None:
+def test_a_change_reaches_all_ids_in_one_way_and_is_acknowledged_in_two() -> None:
     cluster = started(1, 10)
     n1 = cluster["n1"]
     n1.put(CLUSTER_SCOPE, b"k", b"v")
@@ -217,7 +217,7 @@ def test_a_restart_changes_nothing_and_is_not_told_as_a_change(seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_everybody_restarts_at_once(seed: int) -> None:
+def test_all_ids_restarts_at_once(seed: int) -> None:
     cluster = started(seed, 8)
     before = cluster["n1"].records()
     for name in list(cluster.hosts):
@@ -305,10 +305,10 @@ def test_those_who_enter_together_do_not_confirm_each_other_s_emptiness(seed: in
     take_part(cluster, "n1")
     n1.put(NET, b"web", b"here")
     cluster.run_for(2)
-    everybody = frozenset(host.node_id for host in cluster.hosts.values())
+    all_ids = frozenset(host.node_id for host in cluster.hosts.values())
     for host in cluster.running():
         with host.commanding() as node:
-            node.records.set_scope_members(NET, everybody, cluster.now)
+            node.records.set_scope_members(NET, all_ids, cluster.now)
 
     def look(host: SimHost, event: Event) -> None:
         if event == ScopeSynced(NET):

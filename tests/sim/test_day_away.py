@@ -1,4 +1,4 @@
-"""A day without the others: an agent that hears nobody forgets nothing, and a resolver without an agent either.
+"""A day without the others: an agent that hears no peer forgets nothing, and a resolver without an agent either.
 
 The lab proves ten minutes with real kernels (tests/lab/test_agent_away.py, test_host_away.py); here a day passes in
 virtual time, with every timer that runs in production: membership, records, liveness, inquiry, view, names.

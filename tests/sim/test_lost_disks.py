@@ -1,7 +1,7 @@
 """Random lives in which disks are restored from backups, scopes are left and entered, and tombstones go at once.
 
-Nothing can be said of each step then: what a lost disk knew is taken back in the end. But in the end everybody holds
-of each host exactly what that host holds of itself, in memory and on disk; and everybody knows so.
+Nothing can be said of each step then: what a lost disk knew is taken back in the end. But in the end every host holds
+of each host exactly what that host holds of itself, in memory and on disk; and every host knows so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LostDisks:
         self.rng = random.Random(f"{seed} lost disks")
         config = replace(GossipConfig.local(), tombstone_s=1.0)
         self.cluster = SimCluster(seed=seed, nodes=5, loss=0.1, config=config)
-        self.everybody = frozenset(host.node_id for host in self.cluster.hosts.values())
+        self.all_ids = frozenset(host.node_id for host in self.cluster.hosts.values())
         self.backups: dict[str, Disk] = {}
         for name in NAMES:
             self.settle_in(name)
@@ -36,7 +36,7 @@ class LostDisks:
     def settle_in(self, name: str) -> None:
         host = self.cluster[name]
         with host.commanding() as node:
-            node.records.set_scope_members(NET, self.everybody, self.cluster.now)
+            node.records.set_scope_members(NET, self.all_ids, self.cluster.now)
         host.enter(NET)
 
     def restart(self, name: str) -> None:

@@ -12,7 +12,7 @@ from netgossip.testing import PORTS, SimCluster
 from netgossip.types import CLUSTER_SCOPE, Channel
 
 WITHIN_S = 10.0
-"""After the last start. It took up to 38 s: whoever had an answer to a ping dialled no more, though nobody there had
+"""After the last start. It took up to 38 s: a host that had an answer to a ping dialled no more, though no peer had
 heard of its new address."""
 
 
@@ -72,8 +72,8 @@ def test_two_hosts_that_exchange_their_addresses_are_found_within_two_seconds(se
 
 
 def test_a_member_that_pings_us_unknown_is_met_at_once() -> None:
-    """The second host of all has entered, and the first loses power before it has written that down: nobody tells it,
-    and it answers pings."""
+    """The second host of all has entered, and the first loses power before it has written that down: no peer
+    announces it, and it answers pings."""
     cluster = SimCluster(seed=1, nodes=1, config=GossipConfig.lan())
     first = cluster["n1"]
     cluster.run_for(1)

@@ -14,10 +14,10 @@ def cluster_of_three() -> tuple[SimCluster, list[SimHost]]:
     cluster = SimCluster(seed=30)
     hosts = [cluster.add(name) for name in ("h1", "h2", "h3")]
     cluster.run_for(5)
-    everybody = frozenset(host.node_id for host in hosts)
+    all_ids = frozenset(host.node_id for host in hosts)
     for host in hosts:
         with host.commanding() as node:
-            node.records.set_scope_members(NET, everybody, cluster.now)
+            node.records.set_scope_members(NET, all_ids, cluster.now)
         host.enter(NET)
     return cluster, hosts
 
@@ -60,9 +60,9 @@ def test_tombstones_of_a_quiet_log_go_from_all_hosts_and_nothing_comes_back() ->
     assert [tombstones(host, owner.node_id) for host in (owner, reader)] == [0, 0]
     assert reader.records(NET) == {(owner.node_id, b"stays"): b"v"}
     sleeper.start()
-    everybody = frozenset(host.node_id for host in (owner, reader, sleeper))
+    all_ids = frozenset(host.node_id for host in (owner, reader, sleeper))
     with sleeper.commanding() as node:
-        node.records.set_scope_members(NET, everybody, cluster.now)
+        node.records.set_scope_members(NET, all_ids, cluster.now)
     cluster.run_for(15)
     assert [host.records(NET) for host in (owner, reader, sleeper)] == 3 * [{(owner.node_id, b"stays"): b"v"}]
     cluster.run_for(3600)

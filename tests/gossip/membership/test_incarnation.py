@@ -120,12 +120,12 @@ def test_a_node_that_was_away_for_a_year_believes_the_members_own_statement() ->
 def test_a_host_with_a_restored_disk_comes_back_however_far_behind() -> None:
     net = SwimNet(3, GossipConfig.local())
     hosts = [net.add(1, incarnation=100_000), *(net.add(n, seeds=(1,)) for n in (2, 3, 4))]
-    everybody = {host.node_id for host in hosts}
-    net.run_until(lambda: all(net.seen(host, MemberState.ALIVE) == everybody for host in hosts), 10)
+    all_ids = {host.node_id for host in hosts}
+    net.run_until(lambda: all(net.seen(host, MemberState.ALIVE) == all_ids for host in hosts), 10)
     net.crash(hosts[0])
     net.run_until(lambda: all(net.seen(host, MemberState.DEAD) == {id_of(1)} for host in hosts[1:]), 30)
     hosts[0] = net.add(1, seeds=(2,), incarnation=0)
-    net.run_until(lambda: all(net.seen(host, MemberState.ALIVE) == everybody for host in hosts), 60)
+    net.run_until(lambda: all(net.seen(host, MemberState.ALIVE) == all_ids for host in hosts), 60)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -378,7 +378,7 @@ def test_members_in_doubt_are_probed_at_once_and_on_end_only_while_the_hints_are
     machine.swim.probe_soon(id_of(9), machine.now)
     assert pinged(machine.run_until(NOW + 0.9)) == [], "a wrong hint costs no further probe"
     (other,) = pinged(machine.run_until(NOW + 1.0))
-    assert other not in {id_of(7), id_of(9)}, "nor anybody's turn"
+    assert other not in {id_of(7), id_of(9)}, "nor any member's turn"
 
 
 def test_noted_lag_lowers_health() -> None:
@@ -387,7 +387,9 @@ def test_noted_lag_lowers_health() -> None:
     assert machine.swim.statistics()["health_score"] == 0
     machine.swim.note_lag(0.3, machine.now)
     machine.swim.note_lag(0.3, machine.now)
-    assert machine.swim.statistics()["health_score"] == 1, "one lateness counts once, whoever notices it"
+    assert machine.swim.statistics()["health_score"] == 1, (
+        "one local stall counts once, whichever part notices it"
+    )
 
 
 def test_early_and_repeated_deadlines_do_nothing() -> None:

@@ -22,7 +22,7 @@ def abc(scope: Scope) -> list[NodeId]:
     return [A, B, C]
 
 
-def nobody(scope: Scope) -> list[NodeId]:
+def no_peers(scope: Scope) -> list[NodeId]:
     return []
 
 
@@ -60,7 +60,7 @@ def test_without_an_answer_a_comparison_is_repeated_and_then_given_up() -> None:
     times = []
     while machine.next_deadline() < NEVER:
         times.append(machine.next_deadline())
-        assert machine.take_due(times[-1], nobody, at_once) == [(A, CLUSTER_SCOPE)]
+        assert machine.take_due(times[-1], no_peers, at_once) == [(A, CLUSTER_SCOPE)]
     assert len(times) == TRIES
     assert times[0] == 1.0
 
@@ -68,7 +68,7 @@ def test_without_an_answer_a_comparison_is_repeated_and_then_given_up() -> None:
 def test_an_answer_ends_it() -> None:
     machine = exchange()
     machine.compare(CLUSTER_SCOPE, A, 0.0)
-    machine.take_due(0.0, nobody, at_once)
+    machine.take_due(0.0, no_peers, at_once)
     machine.answered(CLUSTER_SCOPE, A)
     assert machine.next_deadline() == NEVER
 
@@ -102,10 +102,10 @@ def test_a_large_scope_is_compared_with_a_few_at_a_time() -> None:
     peers = [f"{number:032x}" for number in range(100)]
     for peer in peers:
         machine.compare(CLUSTER_SCOPE, peer, 0.0)
-    assert len(machine.take_due(0.0, nobody, at_once)) == AT_ONCE
+    assert len(machine.take_due(0.0, no_peers, at_once)) == AT_ONCE
     asked = 0
     while machine.next_deadline() < NEVER:
-        due = machine.take_due(machine.next_deadline(), nobody, at_once)
+        due = machine.take_due(machine.next_deadline(), no_peers, at_once)
         assert len(due) <= 2 * AT_ONCE
         asked += len(due)
         for peer, scope in due:

@@ -102,7 +102,7 @@ def synced(machine: Replication, scope: Scope = CLUSTER_SCOPE) -> bool:
 
 
 def test_what_is_lost_after_a_comparison_was_answered_is_asked_for_again() -> None:
-    """Nobody resends what a third host wrote: it used to come with the next round, five seconds later."""
+    """No host resends what a third host wrote, so it used to come with the next round, five seconds later."""
     machines = {node_id: replication(node_id, *sorted({A, B, C} - {node_id})) for node_id in (A, B, C)}
     for now in (0.0, 1.0, 10.0):
         pump(machines, now)  # the next rounds are at 14 at the earliest

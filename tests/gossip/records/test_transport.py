@@ -146,7 +146,7 @@ def test_what_may_be_repeated_is_believed_before_any_proof_and_the_rest_is_not()
     (datagram,) = a.drain()[0]
     received = b.handle_datagram(datagram.payload, 0.0)
     assert [item.message for item in received] == [digest]
-    assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 0), "nobody has met before"
+    assert (b.counts["early"], b.counts["refused_unproven"]) == (1, 0), "the peers have not met before"
 
 
 def test_what_a_start_that_is_over_says_is_refused_and_counted() -> None:
