@@ -1,4 +1,4 @@
-"""One Swim that is fed by hand, and what it says when it is told something."""
+"""One Swim that is fed by hand, and what it answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AliveFields(TypedDict, total=False):
 
 
 class Machine:
-    """One Swim, and what it says when it is told something."""
+    """One Swim, and what it answers to an input."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A suite that is told to end takes down what its fixtures made."""
+"""A suite that gets SIGTERM takes down what its fixtures made."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class LinkedNode(FakeNode):
         pass
 
     def unacknowledged(self, scope: Scope) -> frozenset[NodeId]:
-        """As GossipNode: who lacks our head, or whose own head, told with its acknowledgement, we lack."""
+        """As GossipNode: who lacks our head, or whose own head, sent with its acknowledgement, we lack."""
         return frozenset(
             peer
             for peer in self.acknowledged
@@ -487,11 +487,11 @@ class Fabric:
         target.hear(event)
         if event.scope == CLUSTER_SCOPE:
             target.node.received[sender.host_id] = event.head
-            told = target.node.head()
+            reported = target.node.head()
             await trio.sleep_until(self._arrival(target, sender))
             node = sender.node
             node.acknowledged[target.host_id] = max(node.acknowledged[target.host_id], event.head)
-            node.peer_heads[target.host_id] = max(node.peer_heads.get(target.host_id, 0), told)
+            node.peer_heads[target.host_id] = max(node.peer_heads.get(target.host_id, 0), reported)
 
     def _arrival(self, source: AgentHost, target: AgentHost) -> float:
         at = trio.current_time() + self.latency_s()

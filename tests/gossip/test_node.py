@@ -88,8 +88,8 @@ def test_meta_travels_and_gives_the_record_address() -> None:
     cluster = SimCluster(seed=1, nodes=2)
     cluster.run_until(cluster.converged, timeout_s=10)
     n1, n2 = cluster["n1"], cluster["n2"]
-    told = [e.member.meta for e in n1.events if isinstance(e, MemberChanged)]
-    assert told == [b"n2"]
+    reported = [e.member.meta for e in n1.events if isinstance(e, MemberChanged)]
+    assert reported == [b"n2"]
     assert address_seen(n1, n2) == (n2.ip, 7957)
     with n2.commanding() as running:
         running.set_meta(b"renamed", cluster.now)

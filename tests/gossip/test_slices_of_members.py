@@ -210,7 +210,7 @@ def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
     """A broadcast that comes while an older claim of the same member waits to be merged."""
     a, b = swim(A, remembered=OTHERS), swim(B, seeds=(A,))
     newer = member(100 + MANY - 1, incarnation=7)
-    told = False
+    reported = False
 
     def broadcast() -> None:
         nonlocal told
@@ -220,7 +220,7 @@ def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
             b._settle(NOW)
 
     Exchanging(counted, a=a, b=b).run(between=broadcast)
-    assert told
+    assert reported
     assert b.members()[newer.node_id].incarnation == 7
 
 

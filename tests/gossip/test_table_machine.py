@@ -93,12 +93,12 @@ class TableMachine(RuleBasedStateMachine):
             result, event = at_once(reader.merge(delta, from_owner=from_owner))
             if result is Merge.APPLIED:
                 assert event is not None
-                told = {} if event.replaced else before
+                reported = {} if event.replaced else before
                 for entry in event.entries:
-                    told.pop(entry.key, None)
+                    reported.pop(entry.key, None)
                     if entry.value is not None:
-                        told[entry.key] = entry.value
-                assert told == live(reader), "the event tells the whole change"
+                        reported[entry.key] = entry.value
+                assert reported == live(reader), "the event tells the whole change"
             else:
                 assert live(reader) == before
 

@@ -316,7 +316,7 @@ def test_scenario_42_killed_anywhere_while_a_runtime_starts_and_ends_a_container
         world.rest(set())
 
     def after_enter() -> None:
-        """The container is about to start, so the new agent is told of its namespace once more."""
+        """The container is about to start, so its runtime names its namespace to the new agent once more."""
         endpoint = world.h1.do(*enter)
         assert world.rest({"web"}) == {"web": endpoint[0]}
         world.h1.do(*unplug)

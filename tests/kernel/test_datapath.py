@@ -68,7 +68,7 @@ def test_first_packet_crosses_the_overlay(
     *,
     has_ipv6: bool,
 ) -> None:
-    """Also where the hosts themselves are told to do without IPv6."""
+    """Also where the hosts themselves do without IPv6."""
     c1, c2 = namespaces("c1"), namespaces("c2")
     first, second = endpoint(2, c1), endpoint(3, c2)
     for one in wire if not has_ipv6 else ():
@@ -194,7 +194,7 @@ OF_A_WAY_OUT = [
 def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
-    """Without these the host does not find its containers. Another's route in such a place is left, and told."""
+    """Without these the host does not find its containers. Another's route in such a place is left, and reported."""
     c1 = namespaces("c1")
     local = endpoint(2, c1)
 
@@ -225,8 +225,8 @@ def test_scenario_37_routes_and_addresses_of_a_way_out_are_put_right(
                 h1.namespace.run(f"ping -c1 -W2 {address}")
 
             h1.namespace.run("ip route replace 10.66.0.0/20 dev wire")
-            told = "another program's route to 10.66.0.0/20 exists"
-            await wait_until(lambda: h1.reconciler.trouble_with(BRIDGE) == told, "it is told", 2.0)
+            reported = "another program's route to 10.66.0.0/20 exists"
+            await wait_until(lambda: h1.reconciler.trouble_with(BRIDGE) == reported, "it is reported", 2.0)
             assert "10.66.0.0/20 dev wire" in h1.namespace.run("ip route")
             h1.namespace.run("ip route del 10.66.0.0/20 dev wire")
             await wait_until(lambda: routes(h1) == whole, "all as before when it goes", 2.0)

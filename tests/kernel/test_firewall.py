@@ -60,7 +60,7 @@ async def until_dropped(guard: Guard, reason: str, count: int) -> None:
 
 @pytest.mark.parametrize("netfilter", [Netfilter.ON, Netfilter.TAGGED])
 def test_a_container_is_who_its_address_says(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
-    """Scenario 3 begins here: who can't lie about who he is can be kept apart from others."""
+    """Scenario 3 begins here: a container that can't use another's address can be kept apart from others."""
     host, web, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     bridge(host, NET)
     plug(host, web, WEB, NET)

@@ -1,4 +1,4 @@
-"""Damage at a container's own interface, done by hand inside and outside: put right within 2 s, told by its kind."""
+"""Damage at a container's own interface, done inside and outside: repaired within 2 s, reported by its kind."""
 
 from __future__ import annotations
 

@@ -85,12 +85,12 @@ def tags_seen(sock: socket.socket) -> Iterator[bool]:
     """Of each frame of IP or ARP that came in: whether it had a VLAN tag, beside it or in it."""
     while True:
         try:
-            frame, told, _flags, (_device, _protocol, kind, *_) = sock.recvmsg(2000, 256)
+            frame, reported, _flags, (_device, _protocol, kind, *_) = sock.recvmsg(2000, 256)
         except BlockingIOError:
             return
         if kind == socket.PACKET_OUTGOING:
             continue
-        status = next(data[STATUS_AT] for level, name, data in told if (level, name) == (SOL_PACKET, 8))
+        status = next(data[STATUS_AT] for level, name, data in reported if (level, name) == (SOL_PACKET, 8))
         yield bool(int.from_bytes(status, "little") & VLAN_VALID) or frame[ETHERTYPE] == VLAN
 
 

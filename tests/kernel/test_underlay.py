@@ -1,4 +1,4 @@
-"""What the host tells of its own network: run inside a namespace, by a thread that stays there."""
+"""What the host reports of its own network: run inside a namespace, by a thread that stays there."""
 
 from __future__ import annotations
 

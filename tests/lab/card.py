@@ -49,7 +49,7 @@ def work(names: list[str]) -> None:
                 others[end].send(finished(bytearray(end.recv(65536))))
             except (
                 OSError
-            ) as error:  # larger than the device's MTU: the hosts were told to cut before they send
+            ) as error:  # larger than the device's MTU: the hosts are set to cut before they send
                 print(error, file=sys.stderr)
 
 

@@ -82,7 +82,7 @@ class Cluster:
         return done
 
     def attach(self, host: str, name: str, *options: str, command: Sequence[str] = ()) -> dict[str, Any]:
-        """A new container; the endpoint as its host shows it. Its network is `app` unless told otherwise."""
+        """A new container; the endpoint as its host shows it. Its network is `app` unless an option names another."""
         network = [] if "--network" in options else ["--network", "app"]
         answer: dict[str, Any] = json.loads(
             self.lab.add_container(name, host, [*network, *options, "--json"], command)

@@ -1,7 +1,7 @@
 """What a kernel reports removed: from a host, its bridges and its firewall, and inside one of its containers.
 
 A monitor says nothing until something happens, so one that does not work yet, or has ended, would miss all. `prove`
-removes decoys until every monitor has told of one.
+removes decoys until every monitor has reported one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Monitor:
         self._logs = logs
 
     def prove(self) -> None:
-        """That all monitors work now, and have told what was removed until now. LabError when one does not."""
+        """That all monitors work now, and have reported what was removed until now. LabError when one does not."""
         before = [log.stat().st_size for log in self._logs]
 
         def tells(log: Path, size: int) -> bool:

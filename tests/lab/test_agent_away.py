@@ -174,7 +174,7 @@ def test_signals_reload_stop_and_stop_at_once(echoing: Cluster) -> None:
     def said(words: str) -> None:
         app.wait(lambda: words in app.lab.host("h3").log_tail(5), 10.0, f"its log lacks {words!r}")
 
-    def told() -> dict[str, str]:
+    def reported() -> dict[str, str]:
         return {one["code"]: one["message"] for one in app.netagent("h3", "status")["warnings"]}
 
     with app.agent_of("h3") as host:
@@ -185,11 +185,11 @@ def test_signals_reload_stop_and_stop_at_once(echoing: Cluster) -> None:
             configuration.write_text(f"{as_before}{line}\n")
             host.signal_agent("HUP")
             said(words)
-            assert line.partition(" ")[0] in told()[code]
+            assert line.partition(" ")[0] in reported()[code]
         configuration.write_text(as_before)
         host.signal_agent("HUP")
         said("changed: nothing")
-        assert not {"config", "config-waits"} & set(told())
+        assert not {"config", "config-waits"} & set(reported())
 
     streaming = app.in_background(app.tcp_stream, "c1", addresses[0], 8)
     established = ("ss", "-Htn", "state", "established", "sport = :7000")

@@ -104,11 +104,11 @@ def test_who_comes_with_another_label_or_key_is_refused_counted_and_shown(unknow
 
     def shows(at: str, address: str, reason: str) -> bool:
         status = unknown_sources.netagent(at, "status")
-        told = [one for one in status["warnings"] if one["code"] == "stranger"]
+        reported = [one for one in status["warnings"] if one["code"] == "stranger"]
         return (
             status["refused"].get(f"gossip_refused_{reason.replace('-', '_')}", 0) > 0
-            and any(f"{address} are refused: {reason}" in one["message"] for one in told)
-            and all("netagent join" in one["cure"] for one in told)
+            and any(f"{address} are refused: {reason}" in one["message"] for one in reported)
+            and all("netagent join" in one["cure"] for one in reported)
             and address in {one["address"] for one in status["heard"] if one["how"] == "gossip"}
         )
 

@@ -140,9 +140,9 @@ def test_a_blocked_gossip_port_is_told_from_a_dead_agent(app: Cluster) -> None:
 def test_a_blocked_record_port_of_a_live_agent_is_named(lasting: Cluster) -> None:
     assert findings(lasting, "h1", "agents") == []
     lasting.lab.block("h2", 7957)
-    (told,) = findings(lasting, "h1", "agents")
+    (reported,) = findings(lasting, "h1", "agents")
     lasting.lab.heal()
-    assert told.startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
+    assert reported.startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
 
 
 def test_a_dead_name_server_is_named_by_status_doctor_and_lookup(lasting: Cluster) -> None:

@@ -126,7 +126,7 @@ def test_scenario_40_a_foreign_device_or_firewall_is_named_and_all_works_when_it
     app.wait(lambda: not app.pings("c1", far["addresses"][0]), 5.0, "packets pass the host's rules")
     # Twice a second the agent looks whether bridge netfilter can be kept away.
     dropped = "chain FORWARD of table ip filter drops packets on netagent's bridges by its policy"
-    app.wait(lambda: dropped in warnings(app, "h1")["foreign-firewall"][0], 5.0, "it is not told")
+    app.wait(lambda: dropped in warnings(app, "h1")["foreign-firewall"][0], 5.0, "it is not reported")
     message, cure = warnings(app, "h1")["foreign-firewall"]
     assert "bridge-nf-call-iptables" in message
     found = findings(doctor(app, "h1", 1))

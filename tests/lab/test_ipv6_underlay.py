@@ -127,7 +127,7 @@ def status_tells_of_ipv6(six: Cluster) -> None:
     six.wait(lambda: warned(six) == [], 10.0, "warns of something")
     assert member(six, "h2")["path_mtu_bytes"] == MTU_BYTES
     assert six.netagent("h1", "status")["host"]["address"] == "2001:db8::1"
-    # A path that carries less: known, told with its size and with what the cable must carry, and TCP fits in.
+    # A path that carries less: known, reported with its size and with what the cable must carry, and TCP fits in.
     six.lab.shrink("h2", 1450)
     six.wait(lambda: member(six, "h2")["path"] == "degraded", 20.0, "a smaller cable goes unnoticed")
     assert member(six, "h2")["path_mtu_bytes"] == 1450 - 70

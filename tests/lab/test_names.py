@@ -49,7 +49,7 @@ def test_scenario_02_replicas_share_a_name_and_clients_spread_over_them(lasting:
     orders = [app.inside("c1", "dig", "+short", "+search", "web").stdout.split() for _ in range(30)]
     assert all(sorted(order) == four for order in orders)
     assert sorted({order[0] for order in orders}) == four, "each comes first at times"
-    # Of the IPv6 addresses one is told at a time: programs sort them by their own rules (RFC 6724).
+    # An answer has one of the IPv6 addresses at a time: programs sort them by their own rules (RFC 6724).
     turns = [app.ask("c1", "web", "AAAA").data for _ in range(30)]
     assert sorted({address for turn in turns for address in turn}) == six
     lookup = "import socket; print(socket.create_connection.__name__, socket.getaddrinfo('web', 80)[0][4][0])"
@@ -110,7 +110,7 @@ def state_inside(cluster: Cluster, container: str) -> tuple[list[str], ...]:
 
 
 def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
-    """Both families name, number and reach the same container, from every host and backwards. One host is told to do
+    """Both families name, number and reach the same container, from every host and backwards. One host does
     without IPv6, which its containers need not."""
     app.lab.host("h2").must(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])
     endpoint = app.attach("h2", "both")
@@ -130,7 +130,7 @@ def test_scenario_08_dual_stack_agrees(app: Cluster) -> None:
             assert reverse == "both.h2.app.mesh.internal."
             assert app.pings(container, str(address))
         both = app.inside(container, "getent", "ahosts", "both").stdout.split()
-        assert set(map(str, addresses)) <= set(both), "what an ordinary program is told"
+        assert set(map(str, addresses)) <= set(both), "what an ordinary program gets"
     app.wait(
         lambda: [one["host"] for one in app.netagent("h1", "members") if not one["local"]] == ["answers"] * 2,
         5.0,
@@ -195,8 +195,8 @@ def test_a_container_with_a_dns_server_of_its_own_has_names_all_the_same(app: Cl
             agent.start_agent()
         assert app.answers("c1", "c2") == expected
         why = json.loads(app.try_netagent("h1", "inspect", "c1", "--why", "--json").stdout)["why"]
-        told = [(one["state"], one["reason"]) for one in why["objects"] if one["kind"] == "resolver"]
-        assert told == [("present", "redirected to port 61053")] * 2
+        reported = [(one["state"], one["reason"]) for one in why["objects"] if one["kind"] == "resolver"]
+        assert reported == [("present", "redirected to port 61053")] * 2
         # Attached while the server runs.
         app.netagent("h1", "detach", "c1")
         assert "netagent" not in h1.must(led)

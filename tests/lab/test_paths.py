@@ -143,7 +143,7 @@ def test_scenario_06_a_middlebox_drops_what_is_above_700_bytes(app: Cluster) -> 
 
 
 def complete(app: Cluster, there: dict[str, list[str]], gone: str) -> bool:
-    """Whether both containers are told exactly these names' addresses, and all agents live."""
+    """Whether both containers get exactly these names' addresses, and all agents live."""
     asked = [(box, name) for box in ("c1", "c2") for name in there]
     return (
         all(set(app.agents(host).values()) == {"alive"} for host in app.hosts)

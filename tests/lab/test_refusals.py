@@ -250,8 +250,8 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Cluster) -> None:
             break
     assert done.status == 4
     assert "/var/lib/netagent: the disk is full" in done.stderr
-    told = small_disk.netagent("h1", "status")["warnings"]
-    assert "disk-full" in [one["code"] for one in told]
+    reported = small_disk.netagent("h1", "status")["warnings"]
+    assert "disk-full" in [one["code"] for one in reported]
     assert small_disk.traces() == before
     assert small_disk.ask("c1", "c1").status == "NOERROR", "what was there goes on"
     host.must(["rm", "/var/lib/netagent/filler"])

@@ -103,10 +103,10 @@ def loses_the_cluster_s_family_and_gets_it_back(mixed: Cluster, one: dict[str, A
     host.must(["ip", "address", "del", "192.0.2.2/24", "dev", "eth0"])
     mixed.wait(lambda: member(mixed, "h2", "h1")["path"] == "down", 10.0, "the path is not down")
     mixed.wait(lambda: {"h1", "h3"} <= set(of_another_family(mixed, "h2")), 5.0, "h2 knows no cause")
-    told = of_another_family(mixed, "h2")
+    reported = of_another_family(mixed, "h2")
     for name, address in (("h1", "192.0.2.1"), ("h3", "192.0.2.3")):
-        assert f"has the address {address} and this host 2001:db8::2" in told[name]["message"]
-        assert "`advertise`" in told[name]["cure"]
+        assert f"has the address {address} and this host 2001:db8::2" in reported[name]["message"]
+        assert "`advertise`" in reported[name]["cure"]
     found = mixed.try_netagent("h2", "doctor")
     assert found.status == 1
     assert "h1 has the address 192.0.2.1 and this host 2001:db8::2" in found.stdout

@@ -83,8 +83,8 @@ def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> N
     assert (done.status, done.stdout) == (0, "nothing is known here\n")
     assert "network app" in done.stderr
     assert "h3" in done.stderr
-    told = json.loads(cluster.try_netagent("h1", "endpoints", "--json").stdout)
-    assert (told["items"], told["warnings"][0]["code"]) == ([], "not-known")
+    reported = json.loads(cluster.try_netagent("h1", "endpoints", "--json").stdout)
+    assert (reported["items"], reported["warnings"][0]["code"]) == ([], "not-known")
     watching = cluster.lab.host("h1").run(["timeout", "4", "netagent", "services", "--watch"])
     assert "nothing is known here" in watching.stdout
     for command in (("inspect", "web"), ("lookup", "web.app"), ("ping", "web")):
@@ -101,7 +101,7 @@ def test_who_watches_from_outside_sees_what_comes_and_goes(cluster: Cluster) -> 
     watching = cluster.in_background(
         cluster.lab.host("h1").run, ["timeout", "12", "netagent", "endpoints", "--watch", "--json"]
     )
-    cluster.wait(lambda: cluster.netagent("h1", "endpoints") != [], 5.0, "h1 is told nothing")
+    cluster.wait(lambda: cluster.netagent("h1", "endpoints") != [], 5.0, "h1 hears nothing")
     cluster.attach("h3", "db")
     cluster.attach("h3", "cache")
     cluster.lab.remove_container("web")

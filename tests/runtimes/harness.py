@@ -71,7 +71,7 @@ class Fleet(Cluster):
         return self.lab.host(host).run([RUNTIME[host], *arguments], timeout_s=timeout_s)
 
     def start(self, host: str, name: str, *options: str, command: Sequence[str] = ()) -> str:
-        """A container in the background, in the network `app` unless told otherwise; its id."""
+        """A container in the background, in the network `app` unless an option names another; its id."""
         network = () if "--network" in options else ("--network", "app")
         options = (*network, *options, *PROGRAMS_OF_THE_MACHINE)
         return self.runtime(host, "run", "-d", "--name", name, *options, "lab", *command)

@@ -1,4 +1,4 @@
-"""A program: one run of a cluster with losses, a cut and a restart, told on standard output. `one_run.py SEED`."""
+"""A program: a run of a cluster with losses, a cut and a restart, printed. `one_run.py SEED`."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ def test_both_copies_name_each_other(seed: int) -> None:
     cluster.run_until(lambda: _names(original, copy) and _names(copy, original), WITHIN_S)
     cluster.run_for(60)
     assert original.running.membership.incarnation < 40, "they do not outbid each other for ever"
-    told = [e.member for e in witness.events if isinstance(e, MemberChanged)]
-    assert len(told) < 10, told
+    reported = [e.member for e in witness.events if isinstance(e, MemberChanged)]
+    assert len(reported) < 10, reported
     assert not _has_found_out(witness)
     named = {frozenset((e.held, e.other)) for e in witness.events if isinstance(e, IdentityContested)}
-    assert named == {frozenset(((original.ip, 7956), (copy.ip, 7956)))}, "a third host tells of both"
+    assert named == {frozenset(((original.ip, 7956), (copy.ip, 7956)))}, "a third host reports both"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,10 +70,10 @@ def test_none_of_three_copies_is_left_out(seed: int) -> None:
     for one in copies:
         cluster.restart(one.name, disk=deepcopy(original))
         cluster.run_for(rng.choice((0.0, rng.uniform(0, 2))))
-    told = [event for event in cluster["n1"].events if isinstance(event, MemberChanged)]
+    reported = [event for event in cluster["n1"].events if isinstance(event, MemberChanged)]
     cluster.run_until(lambda: all(map(_has_found_out, copies)), WITHIN_S)
     cluster.run_for(60)
     assert max(one.running.membership.incarnation for one in copies) < 80, (
         "they do not outbid each other for ever"
     )
-    assert len([e for e in cluster["n1"].events if isinstance(e, MemberChanged)]) < len(told) + 10
+    assert len([e for e in cluster["n1"].events if isinstance(e, MemberChanged)]) < len(reported) + 10

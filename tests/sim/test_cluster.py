@@ -81,7 +81,7 @@ def test_one_seed_is_one_run() -> None:
 def test_one_seed_is_one_run_in_every_process() -> None:
     """However Python orders its sets there."""
     program = [sys.executable, str(Path(__file__).with_name("one_run.py")), "5"]
-    told = {
+    reported = {
         subprocess.run(
             program,
             env={**os.environ, "PYTHONHASHSEED": order},
@@ -92,7 +92,7 @@ def test_one_seed_is_one_run_in_every_process() -> None:
         ).stdout
         for order in ("1", "2", "3")
     }
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_a_change_reaches_all_ids_in_one_way_and_is_acknowledged_in_two() -> None:
@@ -205,12 +205,12 @@ def test_a_restart_changes_nothing_and_is_not_told_as_a_change(seed: int) -> Non
     cluster = started(seed, 4)
     before = {host.name: host.records() for host in cluster.running()}
     cluster.restart("n2")
-    told = {host.name: len(host.events) for host in cluster.running()}
+    reported = {host.name: len(host.events) for host in cluster.running()}
     cluster.run_until(cluster.converged, timeout_s=10)
     cluster.run_for(10)
     assert {host.name: host.records() for host in cluster.running()} == before
     for host in cluster.running():
-        fresh = host.events[told[host.name] :]
+        fresh = host.events[reported[host.name] :]
         assert not any(isinstance(event, EntriesChanged | OwnLogRaised) for event in fresh)
     cluster["n2"].put(CLUSTER_SCOPE, b"after", b"1")
     cluster.run_until(lambda: not cluster["n2"].running.records.unacknowledged(CLUSTER_SCOPE), timeout_s=2)
@@ -546,16 +546,16 @@ def test_nothing_that_was_recorded_changes_anything_when_replayed() -> None:
     cluster.run_for(2)
     n1.put(CLUSTER_SCOPE, b"k", None)
     cluster.run_for(300)
-    before, told = n2.records(), len(n2.events)
+    before, reported = n2.records(), len(n2.events)
     for life in range(2):
         for item in recorded:
             send(*item)
         cluster.run_for(5)
         assert n2.records() == before
-        fresh = [e for e in n2.events[told:] if isinstance(e, EntriesChanged | RequestReceived)]
+        fresh = [e for e in n2.events[reported:] if isinstance(e, EntriesChanged | RequestReceived)]
         assert fresh == [], f"life {life}"
         cluster.restart("n2")
-        told = len(n2.events)
+        reported = len(n2.events)
 
 
 def test_random_bytes_change_nothing_and_are_counted() -> None:

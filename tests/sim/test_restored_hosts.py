@@ -1,6 +1,6 @@
 """One host is restored from a backup, taken at any point of its life and restored at any later one.
 
-Hosts follow each other's records as the application does: who has a record of taking part in NET takes part, is told
+Hosts follow each other's records as the application does: who has a record of taking part in NET takes part, hears
 and asked; who has left says nothing in NET any more. In the end all hold of each host what it holds of itself, also
 in scopes in which it takes no part any more and of which its backup knows nothing.
 """

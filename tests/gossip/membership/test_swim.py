@@ -307,8 +307,8 @@ def test_scenario_26_two_hosts_with_one_identity_learn_of_each_other_and_nobody_
         assert other.swim.members()[b.node_id].address == b.address
         assert net.seen(other, MemberState.ALIVE) == {a.node_id, b.node_id, c.node_id}
         assert not [e for e in other.events if isinstance(e, IdentityConflict)]
-        told = [e for e in other.events if isinstance(e, MemberChanged) and e.member.node_id != b.node_id]
-        assert not told, "of the others nothing was told"
+        noted = [e for e in other.events if isinstance(e, MemberChanged) and e.member.node_id != b.node_id]
+        assert not noted, "nothing was reported of the others"
     assert b.swim.incarnation < 200, "they do not outbid each other for ever"
 
 

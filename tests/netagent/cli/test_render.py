@@ -116,11 +116,12 @@ def test_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"), [({}, "1/2\n"), ({"unreached": 0}, "1/2\n"), ({"unreached": 1}, "1/2 (1 unreached)\n")]
+    ("reported", "shown"),
+    [({}, "1/2\n"), ({"unreached": 0}, "1/2\n"), ({"unreached": 1}, "1/2 (1 unreached)\n")],
 )
-def test_services_count_what_is_not_reached(told: dict[str, int], shown: str) -> None:
+def test_services_count_what_is_not_reached(reported: dict[str, int], shown: str) -> None:
     """An agent of the release before tells nothing of it."""
     column = next(one for one in SERVICES if one.title == "UP")
     out = io.StringIO()
-    Printer("table", out, {}).items([{"answering": 1, "endpoint_count": 2, **told}], (column,), empty="")
+    Printer("table", out, {}).items([{"answering": 1, "endpoint_count": 2, **reported}], (column,), empty="")
     assert out.getvalue() == "UP\n" + shown

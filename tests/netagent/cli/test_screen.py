@@ -82,7 +82,7 @@ def test_a_member_does_not_say_that_strangers_are_in_no_cluster_either() -> None
     ]
     lines = list(screen.status(status_of(service)))
     assert "  h9  192.0.2.9  in no cluster  by mDNS" in lines
-    assert "  192.0.2.8  not of this cluster  by gossip" in lines, "whether it is in another one nobody knows"
+    assert "  192.0.2.8  not of this cluster  by gossip" in lines, "whether it is in another one is not known"
 
 
 def test_other_counters_are_shown_in_their_words() -> None:

@@ -178,9 +178,9 @@ async def test_what_stands_in_the_way_of_containers_is_named():
         "no such luck",
         False,
     )
-    told = codes(await status_of(agent))
-    assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(told)
-    assert "bridge-netfilter" in told
+    reported = codes(await status_of(agent))
+    assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(reported)
+    assert "bridge-netfilter" in reported
     assert agent.foreign_rules.asked == [(True, True), (True, False)]
     cluster.live.drop_row(endpoint().endpoint_id)
     assert "foreign-firewall" not in codes(await status_of(agent)), "there are none that it could stop"
@@ -276,7 +276,7 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
     assert all(notice["cure"] for notice in status["warnings"])
     assert [one["address"] for one in status["heard"]] == ["198.51.100.1"], "the other has long been silent"
     overlap, dead = status["warnings"][-2:]
-    assert "not known yet" in dead["message"], "nobody has asked its kernel"
+    assert "not known yet" in dead["message"], "no host has asked its kernel"
     assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
 
 
@@ -492,9 +492,9 @@ async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(trie
     tried["h2"] = (PortState.OPEN, PortState.SILENT)
     assert "agent-port" not in {one["code"] for one in (await status_of(agent_of(cluster)))["warnings"]}
     status = await status_of(agent_of(cluster), is_thorough=True)
-    (told,) = (one for one in status["warnings"] if one["code"] == "agent-port")
-    assert told["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
-    assert told["cure"] == "allow UDP and TCP ports 7956 and 7957 between 192.0.2.1 and 192.0.2.2"
+    (reported,) = (one for one in status["warnings"] if one["code"] == "agent-port")
+    assert reported["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
+    assert reported["cure"] == "allow UDP and TCP ports 7956 and 7957 between 192.0.2.1 and 192.0.2.2"
     tried["h2"] = (PortState.OPEN, PortState.OPEN)
     status = await status_of(agent_of(cluster), is_thorough=True)
     assert "agent-port" not in {one["code"] for one in status["warnings"]}

@@ -52,7 +52,7 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def told(base):
+def reported(base):
     """With one host's ten thousand endpoints in a network that this one takes no part in."""
     entries = {}
     first = [ipaddress.ip_address(text) for text in ("10.0.0.2", "fd00:1::2")]
@@ -70,8 +70,8 @@ def told(base):
     return longest(_with_log(base, log))
 
 
-def test_what_was_fetched_is_put_in_place_piece_by_piece(base, told):
-    view, worst_s = told
+def test_what_was_fetched_is_put_in_place_piece_by_piece(base, reported):
+    view, worst_s = reported
     assert len(view.endpoints) == ENDPOINTS
     assert worst_s < LONGEST_S
     same, worst_s = longest(view.approach(base, frozenset({scope_of(N1)})))
@@ -83,8 +83,8 @@ def test_what_was_fetched_is_put_in_place_piece_by_piece(base, told):
 
 
 @pytest.mark.parametrize("thing", ["web", "app", "web-77", "10.0.3.7", "c" * 12])
-def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
-    present = Presenter(told[0], "mesh.internal", {}, {N1: (H2,)})
+def test_inspect_holds_the_loop_up_for_no_long_piece(reported, thing):
+    present = Presenter(reported[0], "mesh.internal", {}, {N1: (H2,)})
 
     def looking():
         try:
@@ -98,13 +98,15 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(told, thing):
 
 
 @pytest.mark.parametrize("name", ["web-77", "wep"])
-def test_lookup_holds_the_loop_up_for_no_long_piece(told, name):
-    found, worst_s = longest(explain(told[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1]))
+def test_lookup_holds_the_loop_up_for_no_long_piece(reported, name):
+    found, worst_s = longest(
+        explain(reported[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1])
+    )
     assert found.reason
     assert worst_s < LONGEST_S
 
 
-def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(told):
-    found, worst_s = longest(shared_names(told[0]))
+def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(reported):
+    found, worst_s = longest(shared_names(reported[0]))
     assert found == ()
     assert worst_s < LONGEST_S

@@ -146,7 +146,7 @@ async def test_entering_a_cluster_does_not_take_over_another_ones_journal(load):
 
 
 def let_in(monkeypatch):
-    """Whoever is asked lets this host in."""
+    """Any host lets this one in."""
     asked = []
 
     async def redeem(address, token, identity, name):
@@ -167,7 +167,7 @@ async def test_join_enters_the_cluster_that_lets_it_in_once(load, monkeypatch):
     assert through in {"192.0.2.3", *(host for host, _ in TOKEN.addresses)}
     assert one.cluster.seeds == FOUND.members
     assert one._state.cluster_keys().cluster_id == FOUND.cluster_id
-    assert await one.join([], TOKEN) == "", "a member already: nobody is asked"
+    assert await one.join([], TOKEN) == "", "a member already: it asks no host"
     with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
         await one.join([], replace(TOKEN, cluster_id="e3" * 16))
     assert len(asked) == 1

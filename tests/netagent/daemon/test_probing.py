@@ -60,7 +60,7 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path):
 
 def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
     ours, theirs = Writer(H1), Writer(H2)
-    told = Counter()
+    reported = Counter()
     devices = []
 
     async def main():
@@ -70,12 +70,12 @@ def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
             live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING
         )
         for name in ("set_peers", "set_paths"):
-            setattr(probing.prober, name, lambda targets, name=name: told.update({name: 1}) or targets)
+            setattr(probing.prober, name, lambda targets, name=name: reported.update({name: 1}) or targets)
 
         def follows():
-            before = told.total()
+            before = reported.total()
             probing.follow(live.now)
-            return told.total() - before
+            return reported.total() - before
 
         def heard(writer, record):
             live.update_view(lambda view: view.with_entries(writer.put(record)))

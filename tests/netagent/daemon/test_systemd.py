@@ -125,8 +125,8 @@ def test_states_are_sent(manager: socket.socket) -> None:
     supervision.tell_ready("in the cluster\nmesh")
     supervision.tell_status("in no cluster")
     supervision.tell_stopping()
-    told = [manager.recv(1000).decode() for _ in range(3)]
-    assert told == ["READY=1\nSTATUS=in the cluster mesh", "STATUS=in no cluster", "STOPPING=1"]
+    reported = [manager.recv(1000).decode() for _ in range(3)]
+    assert reported == ["READY=1\nSTATUS=in the cluster mesh", "STATUS=in no cluster", "STOPPING=1"]
 
 
 def test_the_abstract_namespace() -> None:
@@ -161,7 +161,7 @@ def pings(manager: socket.socket) -> int:
             count += 1
     except BlockingIOError:
         return count
-    raise AssertionError("something else was told")
+    raise AssertionError("another message came")
 
 
 def test_the_watchdog_gets_three_messages_per_period_while_the_loop_runs(manager: socket.socket) -> None:

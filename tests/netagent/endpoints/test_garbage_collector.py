@@ -1,4 +1,4 @@
-"""What an agent makes of its journal at a start, and how it notices what nobody told it."""
+"""What an agent makes of its journal at a start, and how it notices what no runtime reported."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_a_namespace_that_processes_live_on_in_stays(world):
     world.processes[row.netns_identity] = elsewhere
     await started_again(one)
     assert one.live.rows[row.endpoint_id].netns.path == elsewhere
-    assert not (resolv_conf.NETNS_ETC / "web").exists(), "nobody enters it by this name any more"
+    assert not (resolv_conf.NETNS_ETC / "web").exists(), "no program enters it by this name any more"
     assert one.journal.load_endpoints()[0].netns.path == elsewhere
     assert one.own_endpoints() == {row.endpoint_id}
 

@@ -1,7 +1,7 @@
-"""Hosts that come and are killed for good, generation after generation, and nobody types anything.
+"""Hosts that come and are killed for good, generation after generation, without any command.
 
-Real registry, allocator, forgetting, vigil, burial and upkeep on every host, under virtual time. Whoever forgets is
-killed itself a little later: the ids are drawn, so the smallest one that lives is somebody else every time.
+Real registry, allocator, eviction, auto-evict, cleanup and upkeep on every host, under virtual time. The host that
+evicts is killed itself a little later: the ids are drawn, so the smallest one that lives is another one every time.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Generations:
 
 
 def whole(other):
-    """All that a host has written for everybody."""
+    """All that a host has written for all."""
     log = other.node.own_logs.get(CLUSTER_SCOPE)
     entries = log.entries.values() if log else ()
     return event_of(other.host_id, *entries, replaced=True, scope=CLUSTER_SCOPE)
@@ -155,7 +155,7 @@ class NothingHeld:
         pass
 
     def readmit_owner(self, node_id):
-        raise AssertionError("nobody returns")
+        raise AssertionError("no host returns")
 
     def note_member_gone(self, node_id):
         pass

@@ -1,4 +1,4 @@
-"""A host's own address in the networks that are made for it: taken from its space, told, and given back."""
+"""A host's own address in the networks that are made for it: taken from its space, published, and given back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_host_takes_an_address_and_gives_it_back_when_it_leaves():
         free, usable = one.allocator.free_count(N1)
         assert free == usable - 1
         one.restart()
-        assert one.allocator.free_count(N1)[0] == free, "nobody gets it after a restart"
+        assert one.allocator.free_count(N1)[0] == free, "no endpoint gets it after a restart"
         nursery.cancel_scope.cancel()
     again = host_access(one)
     await again.withdraw_all()

@@ -18,7 +18,7 @@ from netagent.model.request import AttachRequest
 
 
 class Looks:
-    """`Reconciler.wait_absent_changed`, told by the test what the kernel lacks."""
+    """`Reconciler.wait_absent_changed`; the test sets what the kernel lacks."""
 
     def __init__(self):
         self.absent = frozenset()

@@ -1,4 +1,4 @@
-"""Attach, detach and link: their order, their undoing, and who may not have what somebody else has."""
+"""Attach, detach and link: their order, their undoing, and what an endpoint may not take from another."""
 
 from __future__ import annotations
 
@@ -98,16 +98,16 @@ async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces)
 async def test_others_know_the_way_to_a_container_before_it_can_speak_and_no_name_leads_there(namespaces):
     """Who spoke with the address before has its MAC, and answers at once: by then his host must know the way."""
     one = await started(namespaces, "web")
-    bind, told = one.attacher.bind, []
+    bind, reported = one.attacher.bind, []
 
     async def looking(endpoint, **options):
         found = one.live.view.endpoints[endpoint.endpoint_id]
-        told.append((endpoint.endpoint_id in one.own_endpoints(), one.live.view.is_visible(found)))
+        reported.append((endpoint.endpoint_id in one.own_endpoints(), one.live.view.is_visible(found)))
         return await bind(endpoint, **options)
 
     one.attacher.bind = looking
     row, _ = await one.endpoints.attach(request())
-    assert told == [(True, False)]
+    assert reported == [(True, False)]
     assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
 
 
@@ -495,7 +495,7 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
     await one.endpoints.attach(request())
     one.steps.done.clear()
     one.steps.fault = (position, FailedError("no") if fault == "kernel" else HANG)
-    # That the names can't be taken back first (a full disk) keeps nobody from detaching.
+    # That the names can't be taken back first (a full disk) does not prevent detaching.
     is_begun = position > 2 or (position == 0 and fault == "kernel")
     async with trio.open_nursery() as nursery:
 
@@ -618,7 +618,7 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
     assert await one.endpoints.attach(request(publish=(HTTP,))) == (row, False)
     one.steps.done.clear()
     assert await one.endpoints.publish("web", HTTP) == row
-    assert one.steps.done == [], "nothing is written, and nobody waits"
+    assert one.steps.done == [], "nothing is written, and no caller waits"
     row = await one.endpoints.publish("web", DNS)
     assert row.publish == (DNS, HTTP)
     assert await one.endpoints.publish("web", DNS) == row
@@ -764,22 +764,22 @@ async def test_where_only_linked_services_may_be_reached_others_are_told_of_link
     strict = network(N3, "strict", subnets=("10.3.0.0/24",), policy=Policy.LINKS)
     await one.publisher.put(strict)
 
-    def told(network_id):
+    def reported(network_id):
         [found] = one.live.view.endpoints_in(network_id).values()
         return found.record.links
 
     await one.endpoints.attach(request(network_name="strict"))
-    assert told(N3) == ()
+    assert reported(N3) == ()
     await one.endpoints.attach(request(links=(Link("db", "db"), Link("db.back", "other"))))
-    assert (told(N1), told(N3)) == ((), ("db",))
+    assert (reported(N1), reported(N3)) == ((), ("db",))
     in_app = next(row for row in one.live.rows.values() if row.network_id == N1)
     for service in ("shop.strict", "cache1.h2.strict.mesh.internal"):
         await one.endpoints.link(in_app.endpoint_id, Link(service, service.partition(".")[0]))
-    assert told(N3) == ("cache1.h2", "db", "shop")
+    assert reported(N3) == ("cache1.h2", "db", "shop")
     await one.endpoints.unlink(in_app.endpoint_id, Link("shop.strict", "shop"))
-    assert told(N3) == ("cache1.h2", "db")
+    assert reported(N3) == ("cache1.h2", "db")
     await one.endpoints.detach(in_app.endpoint_id)
-    assert told(N3) == ()
+    assert reported(N3) == ()
 
 
 @virtual

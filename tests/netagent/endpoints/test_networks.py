@@ -203,7 +203,7 @@ async def test_different_networks_of_one_instant_never_overlap(ids, subnets):
                 for one in hosts[:2]:
                     nursery.start_soon(create, one)
             await quiet(hosts)
-            assert outcomes, f"seed {seed}: nobody won"
+            assert outcomes, f"seed {seed}: no creator won"
             assert set(refusals) <= {"subnet-in-use", "pool-contended", "pool-full", "no-subnet"}
             for one in hosts:
                 assert one.live.view.clashes == (), f"seed {seed}"
@@ -297,7 +297,7 @@ async def test_a_creation_that_fails_leaves_no_record(position, fault):
 
 @virtual
 async def test_a_network_whose_only_host_has_no_agent_is_not_taken_for_unused():
-    """Its kernel answers, so its containers work; but nobody can tell of them."""
+    """Its kernel answers, so its containers work; but no other host knows of them."""
     one = AgentHost()
     other = Writer(H2)
     for record in (host("h2"), network(), AttachmentRecord(N1)):

@@ -183,7 +183,7 @@ async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_s
     assert one.own_endpoints() == {row.endpoint_id}
     await one.garbage_collector.recover()
     assert one.own_endpoints() == set()
-    # The runtime's container lives: it is entered again, and told again.
+    # The runtime's container lives: it is entered again, and reported again.
     again = await entered(one, namespaces)
     assert again == row
     assert one.own_endpoints() == {row.endpoint_id}

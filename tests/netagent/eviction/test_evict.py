@@ -43,7 +43,7 @@ class Cluster:
             nursery.start_soon(upkeep.run)
 
     def kill(self, *gone):
-        """Everybody else sees that their agents and kernels are silent."""
+        """All other hosts see that their agents and kernels are silent."""
         self.alive -= {one.host_id for one in gone}
         for one in self.hosts:
             if one.host_id not in self.alive:
@@ -329,7 +329,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
     before = cluster.owners(made.network_id)
-    carry, told = cluster.fabric._carry, {one: len(one.node.heard) for one in (h1, h2)}
+    carry, reported = cluster.fabric._carry, {one: len(one.node.heard) for one in (h1, h2)}
 
     async def cut(sender, target, event, at):
         """Nothing arrives."""
@@ -344,7 +344,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     cluster.fabric._carry = carry
     h1.meet(h3.host_id, MemberState.ALIVE)
     for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
-        for said in sender.node.heard[told[sender] :]:
+        for said in sender.node.heard[reported[sender] :]:
             for one in hearers:
                 one.hear(said)
                 one.node.received[sender.host_id] = sender.node.head()
@@ -360,7 +360,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     for one in (h1, h3):
         assert set(one.live.view.forgotten) == {h2.host_id}
     assert sum(cluster.owners(made.network_id).values()) == sum(before.values()), (
-        "all of the space is somebody's"
+        "all of the space has an owner"
     )
 
 

@@ -75,7 +75,7 @@ def test_the_first_rule_that_a_datagram_in_its_senders_own_name_meets_lets_it_pa
         "meta protocol ip6 meta l4proto != icmpv6 iifname . ether saddr . ip6 saddr @senders6 return"
     )
     for chain in ("sender", "sender6", "senderarp"):
-        assert found[chain][-1] == "counter name spoofed drop", "whoever is not let pass"
+        assert found[chain][-1] == "counter name spoofed drop", "what is not let pass"
 
 
 def test_vxlan_of_a_proven_member_is_let_pass_by_one_rule_and_a_strangers_by_none() -> None:

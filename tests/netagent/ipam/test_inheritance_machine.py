@@ -177,7 +177,8 @@ class World(RuleBasedStateMachine):
         return frozenset(
             one.host_id
             for one in self.hosts
-            if one.works and any(told - successor.known.get(who, set()) for who, told in one.known.items())
+            if one.works
+            and any(reported - successor.known.get(who, set()) for who, reported in one.known.items())
         )
 
     def is_known(self, host_id):
@@ -213,10 +214,10 @@ class World(RuleBasedStateMachine):
         """From the writer, or, when that is dead, from any host that holds it."""
         one, other = self.working(listener), self.hosts[speaker]
         if other.is_running:
-            told = set(range(len(other.node.heard)))
+            reported = set(range(len(other.node.heard)))
         else:
-            told = set().union(*(h.known.get(other.host_id, ()) for h in self.hosts if h.is_running))
-        unknown = sorted(told - one.known.get(other.host_id, set()))
+            reported = set().union(*(h.known.get(other.host_id, ()) for h in self.hosts if h.is_running))
+        unknown = sorted(reported - one.known.get(other.host_id, set()))
         if unknown:
             one.hear(other, data.draw(st.sets(st.sampled_from(unknown), min_size=1, max_size=6)))
 
@@ -227,10 +228,10 @@ class World(RuleBasedStateMachine):
     def all_hear_all(self, hosts):
         """Each of them knows what any of them knows."""
         for writer in self.hosts:
-            told = set().union(*(one.known.get(writer.host_id, ()) for one in hosts))
+            reported = set().union(*(one.known.get(writer.host_id, ()) for one in hosts))
             for one in hosts:
                 if one.works:
-                    one.hear(writer, told)
+                    one.hear(writer, reported)
 
     @rule(who=names, offset=st.none() | st.integers(2, COUNT - 2), lost=st.booleans(), reach=st.booleans())
     def attach(self, who, offset, lost, reach):
@@ -355,8 +356,8 @@ class InheritanceMachine(World):
         for other in self.hosts if is_calm else ():  # no more than what is waited for
             if other.works:
                 other.hear(one)
-                for writer, told in [*other.known.items()]:
-                    one.hear(self.by_id[writer], told)
+                for writer, reported in [*other.known.items()]:
+                    one.hear(self.by_id[writer], reported)
 
         async def take_over():
             eviction, gone = one.eviction, set(one.eviction.in_work)
@@ -464,7 +465,7 @@ class CutMachine(World):
 
     @rule(successor=names, gone=names)
     def forget_the_dead(self, successor, gone):
-        """Whoever is there stays, whatever the dead one had said of it."""
+        """A container that is there stays, whatever the dead host had said of it."""
         self.settle()
         one = self.working(successor)
         view = one.live.view

@@ -252,7 +252,7 @@ def test_a_node_that_the_membership_forgot_leaves_its_incarnation_until_it_is_ba
     assert (journal.load_members(), journal.load_departed()) == ([], [(OTHER, 7)])
     journal.note_member_gone(OTHER)
     journal = reopen()
-    assert journal.load_departed() == [(OTHER, 7)], "told twice"
+    assert journal.load_departed() == [(OTHER, 7)], "reported twice"
     journal.note_member(one)
     journal = reopen()
     assert (journal.load_members(), journal.load_departed()) == ([one], [])

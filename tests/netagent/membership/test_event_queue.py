@@ -81,7 +81,7 @@ def test_all_events_of_a_step_make_one_view():
     parts.live.view.check_invariants()
     parts.event_queue.handle(())
     parts.event_queue.handle((member(),))
-    assert parts.live.revision == before + 1, "nothing new, nobody is woken"
+    assert parts.live.revision == before + 1, "nothing new, no reader is woken"
 
 
 def test_others_records_and_members_are_written_down_ours_are_not():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import trio
 import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
+from netagent.slices import turn
 
 from netagent.membership import event_queue as module
 from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
@@ -104,8 +105,8 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     assert max(sizes) <= SLICE_ENTRIES
     assert [name for name, _ in one.heard] == ["synced", "request", "response"]
     assert len(one.live.view.endpoints) == count
-    told = [key for taken in one.taken if isinstance(taken, EntriesChanged) for key in taken.entries]
-    assert tuple(told) == whole.entries
+    reported = [key for taken in one.taken if isinstance(taken, EntriesChanged) for key in taken.entries]
+    assert tuple(reported) == whole.entries
     one.live.view.check_invariants()
 
 

@@ -170,7 +170,7 @@ def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
 
 def test_the_others_family_is_that_of_those_who_did_not_leave():
     view = RegistryView(H1).with_entries(Writer(H1).put(host("h1", underlay="2001:db8::1")))
-    assert version_of_others(view) is None, "nobody is there"
+    assert version_of_others(view) is None, "no other host"
     view = view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
     assert version_of_others(view) == 4
     view = view.with_member(Member(H3, ("2001:db8::3", 7956), MemberState.ALIVE, 1))

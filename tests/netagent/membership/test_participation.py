@@ -223,7 +223,7 @@ async def test_looking_into_a_network_is_not_seen_and_ends():
     one.participation.look_away(N1)
     one.participation.look_away(N1)
     assert one.participation._guests == {}
-    assert list(one.node.scopes) == [], "nobody tells a guest what changes"
+    assert list(one.node.scopes) == [], "no host sends a guest what changes"
 
 
 @virtual

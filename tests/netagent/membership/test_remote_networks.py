@@ -143,7 +143,7 @@ async def test_a_host_that_takes_no_part_fetches_from_members_that_do(world):
     assert set(found.told_by) == {N1}
     assert set(found.told_by[N1]) <= {world.id_of("h2"), world.id_of("h3")}
     assert not found.gaps
-    assert trio.current_time() - began < ASK_S / 2, "nobody is waited for"
+    assert trio.current_time() - began < ASK_S / 2, "it waits for no host"
     found.view.check_invariants()
 
 
@@ -296,11 +296,11 @@ async def test_really_entering_drops_what_was_fetched_so_that_registry_and_journ
 @virtual
 async def test_at_most_a_few_members_are_asked_and_too_many_records_end_the_asking(monkeypatch):
     world = World(size=7)
-    everybody = [f"h{number}" for number in range(2, 8)]
+    others = [f"h{number}" for number in range(2, 8)]
     for network_id, name in ((N1, "app"), (N2, "other"), (N3, "third")):
         number = int(network_id[-1])
         world.put("h2", network(network_id, name, subnets=(f"10.{number}.0.0/24", f"fd00:{number}::/64")))
-        world.attach(network_id, *everybody)
+        world.attach(network_id, *others)
         for offset in range(2, 6):
             addresses = (f"10.{number}.0.{offset}", f"fd00:{number}::{offset:x}")
             world.put("h3", endpoint(16 * number + offset, network_id, addresses=addresses))

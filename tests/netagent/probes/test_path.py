@@ -140,9 +140,9 @@ def test_a_limit_that_was_known_before_holds_until_another_is_found(now_bytes: i
     wire = Wire(adopted={A: 1350}, limits={A: now_bytes})
     wire.run_for(JUDGED_S)
     assert (wire.status.quality.value, wire.status.size_bytes) == (quality, now_bytes)
-    told = [change.status.limit_bytes for _, change in wire.changes]
-    assert told[-1] == (None if now_bytes == WANTED_BYTES else now_bytes)
-    assert set(told[:-1]) <= {1350}, "never in between as if it were all right"
+    reported = [change.status.limit_bytes for _, change in wire.changes]
+    assert reported[-1] == (None if now_bytes == WANTED_BYTES else now_bytes)
+    assert set(reported[:-1]) <= {1350}, "never in between as if it were all right"
 
 
 def test_a_small_path_is_known_as_small_from_the_start() -> None:

@@ -109,7 +109,7 @@ def test_the_probe_network_has_everybody_and_room_for_ipv6():
 
 def test_hosts_that_share_a_network_are_probed_at_its_size():
     world = World()
-    assert path_targets(world.view) == {}, "nobody takes part yet"
+    assert path_targets(world.view) == {}, "no host takes part yet"
     world.put(H2, AttachmentRecord(N1))
     assert path_targets(world.view) == {}, "this host does not"
     world.put(H1, AttachmentRecord(N1))

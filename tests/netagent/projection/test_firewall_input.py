@@ -56,7 +56,7 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
 
 
 def test_what_has_not_changed_is_not_made_anew():
-    """An endpoint elsewhere comes, as thousands do: the same objects, which nobody need compare."""
+    """An endpoint elsewhere comes, as thousands do: the same objects, which need no comparison."""
     view, kept = known(), InputCache()
     rows = tuple(ROWS)
     first = firewall_input(view, rows, vxlan_port=4799, limits={}, kept=kept)

@@ -14,11 +14,11 @@ from netagent.registry.view import RegistryView
 TUNNEL = vxlan_name(network().vni)
 
 
-def view_of(local: str, *told: tuple[str, object]) -> RegistryView:
+def view_of(local: str, *reported: tuple[str, object]) -> RegistryView:
     writers = {owner: Writer(owner) for owner in (H1, H2)}
     view = RegistryView(local)
     common = [(H1, host("h1")), (H2, host("h2", underlay="192.0.2.2"))]
-    for owner, record in [*common, (H1, network(policy=Policy.LINKS)), *told]:
+    for owner, record in [*common, (H1, network(policy=Policy.LINKS)), *reported]:
         view = view.with_entries(writers[owner].put(record))
     view.check_invariants()
     return view
@@ -42,9 +42,9 @@ def both(port: str, source: int, destination: int) -> set[tuple[str, str, str]]:
 
 def test_both_hosts_let_a_link_s_requests_pass_one_way_and_its_answers_the_other():
     server, client = endpoint(1, offset=2, service="db"), endpoint(2, offset=3, links=("db",))
-    told = ((H1, server), (H2, client))
+    reported = ((H1, server), (H2, client))
     db, web = veth_name(server.endpoint_id), veth_name(client.endpoint_id)
-    there, here = guarded(view_of(H1, *told)), guarded(view_of(H2, *told))
+    there, here = guarded(view_of(H1, *reported)), guarded(view_of(H2, *reported))
     assert (there.requests, there.answers) == (both(TUNNEL, 3, 2), both(db, 2, 3))
     assert (here.requests, here.answers) == (both(web, 3, 2), both(TUNNEL, 2, 3))
     assert [one.restricted for one in here.networks] == [True]
@@ -60,7 +60,7 @@ def test_on_one_host_it_is_the_containers_own_ports_that_count():
 
 def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_of_a_host():
     client = endpoint(9, offset=9, links=("api", "web4.h2"))
-    told = [
+    reported = [
         (H1, client),
         (H2, endpoint(1, offset=2, service="api")),
         (H2, endpoint(2, offset=3, name="api", service="other")),
@@ -70,7 +70,7 @@ def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_
         (H2, network(N2, "back", subnets=("10.2.0.0/24", "fd00:2::/64"))),
         (H2, endpoint(6, N2, offset=7, service="api", addresses=("10.2.0.7", "fd00:2::7"))),
     ]
-    view = view_of(H1, *told)
+    view = view_of(H1, *reported)
     own = view.endpoints[client.endpoint_id]
     assert [one.record.addresses[0] for one in view.linked_from(own)] == [
         "10.1.0.2",
@@ -92,6 +92,6 @@ def test_without_a_link_nobody_asks_and_in_open_networks_nobody_is_asked_for_one
 
 
 def test_a_forgotten_host_s_containers_are_linked_to_nobody():
-    told = [(H1, endpoint(1)), (H1, endpoint(2, offset=3, links=("web",)))]
-    given = guarded(view_of(H1, *told, (H2, ForgetRecord(H1, settled=True))))
+    reported = [(H1, endpoint(1)), (H1, endpoint(2, offset=3, links=("web",)))]
+    given = guarded(view_of(H1, *reported, (H2, ForgetRecord(H1, settled=True))))
     assert given.requests == given.answers == frozenset()

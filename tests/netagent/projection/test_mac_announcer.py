@@ -52,7 +52,7 @@ class World:
         sent, self.sent = self.sent, []
         return sent
 
-    def told(self, record, network_id=N1):
+    def reported(self, record, network_id=N1):
         return [(self.mine[network_id], announcement(address, record.mac)) for address in record.addresses]
 
 
@@ -87,10 +87,10 @@ def test_whoever_chose_a_mac_is_told_of_in_its_network_only(run):
     @run
     async def body(world):
         one = endpoint(1, mac=CHOSEN)
-        assert await world.hear(world.far.put(one)) == world.told(one)
+        assert await world.hear(world.far.put(one)) == world.reported(one)
         assert await world.hear(world.far.put(dataclasses.replace(one, service="other"))) == []
         other = endpoint(3, N2, addresses=("10.2.0.9",), mac=CHOSEN)
-        assert await world.hear(world.far.put(other)) == world.told(other, N2)
+        assert await world.hear(world.far.put(other)) == world.reported(other, N2)
 
 
 @pytest.mark.parametrize("mac", [USUAL, OTHER], ids=["the usual one", "another chosen one"])
@@ -100,7 +100,7 @@ def test_after_a_chosen_mac_the_next_is_told_whatever_it_is(run, mac):
         one, after = endpoint(1, mac=CHOSEN), endpoint(2, mac=mac)
         await world.hear(world.far.put(one))
         assert await world.hear(world.far.delete(one)) == []
-        assert await world.hear(world.far.put(after)) == world.told(after)
+        assert await world.hear(world.far.put(after)) == world.reported(after)
 
 
 def test_what_an_agent_finds_at_its_start_is_no_news_but_remembered(run):
@@ -113,7 +113,7 @@ def test_what_an_agent_finds_at_its_start_is_no_news_but_remembered(run):
             nursery.start_soon(world.announcer.run)
             assert await world.hear(world.far.put(dataclasses.replace(one, service="other"))) == []
             await world.hear(world.far.delete(one))
-            assert await world.hear(world.far.put(after)) == world.told(after)
+            assert await world.hear(world.far.put(after)) == world.reported(after)
             nursery.cancel_scope.cancel()
 
 
@@ -122,7 +122,7 @@ def test_a_kernel_that_hangs_delays_it_for_a_bounded_time(run):
     async def body(world):
         world.programmed_s = 1000.0
         one = endpoint(1, mac=CHOSEN)
-        assert await world.hear(world.far.put(one)) == world.told(one)
+        assert await world.hear(world.far.put(one)) == world.reported(one)
 
 
 def test_an_endpoint_is_not_told_of_itself(run):

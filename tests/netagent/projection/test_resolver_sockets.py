@@ -135,4 +135,4 @@ async def test_sandboxes_that_nobody_knows_are_given_up(made):
     assert supervisor.sandboxes.keys() == {"a-2"}
     supervisor.is_away = True
     await ResolverSockets(supervisor).keep_only(set())
-    assert supervisor.sandboxes.keys() == {"a-2"}, "nobody there: nothing is held"
+    assert supervisor.sandboxes.keys() == {"a-2"}, "no process there: nothing is held"

@@ -1,4 +1,4 @@
-"""Whoever waits for news gets it, however many changes there are in between."""
+"""A reader that waits for changes gets them, however many there are in between."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_runtime_that_has_no_answer_is_believed(run_dir, container):
 
 
 def test_without_the_runtimes_resolver_the_hosts_servers_are_asked(run_dir, container):
-    """Its rules are there and nobody listens; then its rules are gone and we hear our own question."""
+    """Its rules are there and no process listens; then its rules are gone and we hear our own question."""
 
     async def main():
         async with ended(run_dir), trio.open_nursery() as nursery:
@@ -156,7 +156,7 @@ def test_without_the_runtimes_resolver_the_hosts_servers_are_asked(run_dir, cont
             async with agent(run_dir) as one:
                 await serve(one, container, behind_runtime=True)
                 for _ in range(2):
-                    # The host's resolv.conf names nobody: its servers' failure is to be seen at once.
+                    # The host's resolv.conf names no server: its servers' failure is to be seen at once.
                     with trio.fail_after(2):
                         assert await container.ask_code("example.com") == "SERVFAIL"
                         assert await container.ask_code("cache") == "NXDOMAIN"
@@ -192,7 +192,7 @@ def test_the_runtime_answers_again_when_the_process_is_killed(run_dir, container
                 await serve(one, container, behind_runtime=True)
                 process_id = one.status()["process_id"]
                 assert await container.ask("database") == ["10.170.0.21"]
-            # The agent is away, so that nobody starts another.
+            # The agent is away, so that nothing starts another.
             assert await container.ask("database") == ["10.170.0.21"]
             os.kill(process_id, signal.SIGKILL)
             await until(lambda: gone(process_id))
@@ -285,7 +285,7 @@ def test_the_runtime_answers_nothing_while_port_53_is_given_up(run_dir, containe
 
 
 def test_a_table_that_cannot_be_made_is_said(run_dir, container):
-    """Somebody else's table stands in the way: the kernel does not let us have it."""
+    """Another program's table stands in the way: the kernel does not let us have it."""
 
     async def main():
         await run_inside(container, "nft add table ip netagent")

@@ -37,7 +37,7 @@ OURS = ["10.170.0.21"]
 
 
 class OwnServer:
-    """A DNS server of the container's, which answers nobody: what reaches it is seen in its sockets."""
+    """A DNS server of the container's, which never answers: what reaches it is seen in its sockets."""
 
     def __init__(self, container, address, family):
         def bind():

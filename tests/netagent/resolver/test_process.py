@@ -106,7 +106,7 @@ def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(run_dir
             assert await two.known_sandboxes() == {"c"}
             killed = two.status()["process_id"]
             os.kill(killed, signal.SIGKILL)
-            # Asked while nobody is there: the kernel keeps the query.
+            # Asked while no process is there: the kernel keeps the query.
             assert await container.ask("database") == ["10.170.0.21"]
             assert two.status()["process_id"] not in (killed, None)
             assert two.status()["starts"] == 1
@@ -202,7 +202,10 @@ def test_garbage_on_the_control_socket_is_refused_and_counted(run_dir, container
             await serve(one, container)
             with SocketChannel(await connect(run_dir / SOCKET_NAME)) as stranger:
                 garbage = [b"\x00", b"\xc1" * 100, msgpack.packb([3, 1, [[5, "x", 1]]]), b"\x93" * 40_000]
-                garbage += [msgpack.packb([4, 9]), msgpack.packb([6, 9, "c"])]  # well-formed, but nobody's
+                garbage += [
+                    msgpack.packb([4, 9]),
+                    msgpack.packb([6, 9, "c"]),
+                ]  # well-formed, but without a sandbox
                 for message in garbage:
                     await stranger.send(message)
                     answer = await stranger.receive()

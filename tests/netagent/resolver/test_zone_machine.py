@@ -227,7 +227,7 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
 
 
 class LookedAt(dict):
-    """A table that notes which rows somebody looks at, and is not to be walked through."""
+    """A table that notes which rows are read, and is not to be walked through."""
 
     def __init__(self, table: object) -> None:
         super().__init__(table)

@@ -1,4 +1,4 @@
-"""What each sandbox is told."""
+"""What each sandbox is answered."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_fully_qualified_names(source, name, rtype, expected):
 
 @pytest.mark.parametrize("name", ["nobody", "nobody.app.mesh.internal", "9.0.160.10.in-addr.arpa", "gone"])
 def test_what_may_be_attached_next_is_absent_for_a_second(name):
-    """The bare label as well, which is the resolver's to answer: what is told is what was kept at longest."""
+    """The bare label as well, which is the resolver's to answer: the answer is what was kept at longest."""
     table = world() | dict([names.sandbox("c", APP, links=("away:gone",))])
     resolver = Resolver(source=source_of(table), rng=random.Random(1), now=0.0)
     query = render_query(7, from_text(name), constants.A, flags=constants.RD, opt=b"")
@@ -370,7 +370,7 @@ def test_changes_add_before_they_remove():
 
 
 class LookedAt(dict):
-    """Counts how many of its rows somebody looked at."""
+    """Counts how many of its rows were read."""
 
     looks = 0
 

@@ -129,7 +129,7 @@ async def test_the_answer_is_yes_once_the_resolver_has_followed() -> None:
         assert await ask(answering, IsWithdrawn(H2, E1)) is True
         assert trio.current_time() == pytest.approx(1.1)
     assert await ask(answering, IsWithdrawn(H2, identifier(0xE009))) is True, (
-        "who knows no such thing leads nobody"
+        "a host that knows no such endpoint leads no client"
     )
     one.hear(other.put(host("h2", going_down=True)))
     assert await ask(answering, IsWithdrawn(H2)) is True

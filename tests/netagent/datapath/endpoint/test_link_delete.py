@@ -1,4 +1,4 @@
-"""When whoever removes a link may go on, and what the kernel is asked meanwhile."""
+"""When the caller that removes a link may go on, and what the kernel is asked meanwhile."""
 
 import errno
 

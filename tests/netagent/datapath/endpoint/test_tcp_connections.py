@@ -24,7 +24,7 @@ def line(address: str, state: int, port: int = 80) -> str:
 @pytest.mark.parametrize("address", ["10.1.0.2", "fd00::2"])
 @pytest.mark.parametrize("state", range(1, 12))
 def test_what_is_under_way_is_told_from_what_is_over(address: str, state: int) -> None:
-    # LISTEN 10, CLOSE 7, TIME_WAIT 6; in FIN_WAIT2 (5) the peer has all; SYN_SENT (2): nobody has answered yet.
+    # LISTEN 10, CLOSE 7, TIME_WAIT 6; in FIN_WAIT2 (5) the peer has all; SYN_SENT (2): no answer has come yet.
     over = {2, 5, 6, 7, 10}
     found = is_any_under_way([HEADING, line(address, state)], {_packed(address)})
     assert found is (state not in over)

@@ -16,7 +16,7 @@ WAYS = frozenset({"eth0"})
 
 
 class World:
-    """Folders in the place of /proc/sys/net; a firewall that notes what it is told, and may refuse."""
+    """Folders in the place of /proc/sys/net; a firewall that notes its inputs, and may refuse."""
 
     def __init__(self, folder, *, is_new):
         self.settings = {family: folder / family for family in (IPV4, IPV6)}
@@ -27,7 +27,7 @@ class World:
             self.set(IPV6, device, "accept_ra", 0 if device == "na-1" else 1)
             if is_new:
                 self.set(IPV6, device, "force_forwarding", 0)
-        self.told = []
+        self.reported = []
         self.trouble = ""
         self.generation = 0
         self.forwarding = self.begin()
@@ -37,7 +37,7 @@ class World:
 
     async def _tell(self):
         await trio.lowlevel.checkpoint()
-        self.told.append((self.forwarding.lent(IPV4), self.forwarding.lent(IPV6)))
+        self.reported.append((self.forwarding.lent(IPV4), self.forwarding.lent(IPV6)))
         return self.trouble
 
     def set(self, family, device, name, value):
@@ -86,7 +86,7 @@ def new(tmp_path):
 
 @pytest.fixture
 def old(tmp_path):
-    """Before 6.17: IPv6 routes for everybody or for nobody."""
+    """Before 6.17: IPv6 routes for all devices or for none."""
     return World(tmp_path, is_new=False)
 
 
@@ -98,11 +98,11 @@ def test_a_new_kernel_routes_by_device(new):
     }
     for family, name in ((IPV4, "forwarding"), (IPV6, "force_forwarding")):
         assert (new.settings[family] / "na-1" / name).read_text() == "1\n"
-    assert new.told == [(WAYS, WAYS)]
+    assert new.reported == [(WAYS, WAYS)]
     assert len(json.loads(new.notes.read_text())) == 2
     new.play([])
     assert new.on() == {}
-    assert new.told[-1] == (frozenset(), frozenset())
+    assert new.reported[-1] == (frozenset(), frozenset())
     assert not new.notes.exists()
 
 
@@ -114,7 +114,7 @@ def test_an_old_kernel_goes_on_heeding_routers(old):
         "ipv6/eth0/accept_ra": "2",
         "ipv6/eth1/accept_ra": "2",
     }
-    assert old.told == [(WAYS, WAYS)]
+    assert old.reported == [(WAYS, WAYS)]
     old.forwarding = old.begin()
     old.play([])
     assert old.on() == {}, "also by a later agent"
@@ -124,7 +124,7 @@ def test_where_the_host_routes_already_nothing_is_lent(new):
     new.set(IPV4, "all", "forwarding", 1)
     new.set(IPV6, "all", "forwarding", 1)
     new.play(["na-1"])
-    assert new.told == []
+    assert new.reported == []
     assert not new.notes.exists()
     assert "ipv4/eth0/forwarding" not in new.on()
 
@@ -160,7 +160,7 @@ def test_a_file_that_is_none_is_as_no_file(new):
 
 
 def test_switches_are_turned_beside_the_event_loop(new, monkeypatch):
-    """The kernel makes whoever turns one wait for whoever else changes its network."""
+    """The kernel makes a program that turns one wait for others that change its network."""
     write, turned = forwarding._write, []
 
     def noting(settings):
@@ -223,7 +223,7 @@ def test_what_changes_nothing_is_tried_at_once_and_only_if_all_was_done(new, mon
             assert new.forwarding.trouble == "", "what was refused is tried again"
             new.set(IPV4, "na-1", "forwarding", 0)
             await trio.sleep(2 * forwarding.PERIOD_S)
-            assert new.routes("na-1") == "1", "turned by somebody, and nobody told"
+            assert new.routes("na-1") == "1", "another program turned it, and no firewall was informed"
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

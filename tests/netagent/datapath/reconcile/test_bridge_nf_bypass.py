@@ -38,7 +38,7 @@ def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only
 
 
 class Ports:
-    """In the place of netagent.datapath.host.bpf: what stands at which port, and how often anybody asked."""
+    """In the place of netagent.datapath.host.bpf: what stands at which port, and how often it was read."""
 
     def __init__(self, count):
         self.at = {(index, side): {} for index in range(1, count + 1) for side in Side}

@@ -129,7 +129,7 @@ def test_a_network_without_endpoints_has_its_devices() -> None:
 
 def test_every_device_is_marked() -> None:
     assert all(is_ours(device.alias) for device in state(NET, probe=PROBE).devices.values())
-    assert not is_ours("eth0 of somebody")
+    assert not is_ours("eth0 of another")
     assert endpoint_of(f"netagent network {NETWORK} cluster {CLUSTER}") is None
 
 

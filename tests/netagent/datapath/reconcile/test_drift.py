@@ -1,4 +1,4 @@
-"""What is told of two states of the kernel: what was done, by whom nobody knows, and not what followed from it."""
+"""What is reported of two states of the kernel: what another program did, and not what followed from it."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_nothing_is_said_of_devices_in_doubt() -> None:
 
 def test_many_are_counted_and_some_are_named() -> None:
     drift = Drift()
-    told = drift.note(
+    reported = drift.note(
         [Damage(DamageKind.ENTRY_DELETED, f"10.0.0.{n} on na-1") for n in range(1, 7)]
         + [Damage(DamageKind.DEVICE_DOWN, "nx-1")]
     )
-    assert told == [
+    assert reported == [
         "entry-deleted: 10.0.0.1 on na-1, 10.0.0.2 on na-1, 10.0.0.3 on na-1 and 3 more",
         "device-down: nx-1",
     ]

@@ -52,10 +52,10 @@ def test_what_fails_for_want_of_a_device_is_a_failure_only_the_second_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failing = Failures()
-    for told in (0, 1, 1):
+    for reported in (0, 1, 1):
         verdict = failing.note([GONE], None)
-        assert verdict.is_unknown == (told == 0)
-        assert len(failing.failures) == len(caplog.records) == told, "told once"
+        assert verdict.is_unknown == (reported == 0)
+        assert len(failing.failures) == len(caplog.records) == reported, "reported once"
         assert failing.doubtful_devices() == {"nx-3"}
     assert verdict.refused == {("self", ("nx-3", MAC))}
 

@@ -103,7 +103,7 @@ def test_entries_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        NEIGHBOUR._replace(ifindex=9),  # on somebody else's device
+        NEIGHBOUR._replace(ifindex=9),  # on another program's device
         NEIGHBOUR._replace(state=0x02, address="10.0.0.7"),  # resolved, not put there
         LEARNT,
         MASTER._replace(state=NUD_PERMANENT),  # the bridge's own address
@@ -271,7 +271,7 @@ def test_attributes_cut_short_do_no_harm(tail: bytes) -> None:
     [
         (RTM_NEWROUTE, "fd00::1/64", 2, False),  # the kernel's own, with the address
         (RTM_DELROUTE, "fd00::1/64", 2, True),
-        (RTM_NEWROUTE, "fd00::1/64", 9, True),  # somebody else's, perhaps in the place of ours
+        (RTM_NEWROUTE, "fd00::1/64", 9, True),  # another program's, perhaps in the place of ours
         (RTM_DELROUTE, "fd00::1/64", 9, True),
         (RTM_DELROUTE, "fd00::1/80", 2, False),
         (RTM_DELROUTE, "10.0.0.1/24", 2, False),

@@ -313,7 +313,7 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
 
 
 def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
-    """Turning it costs all its neighbours, also those that nobody asked about."""
+    """Turning it costs all its neighbours, also those that no caller asked about."""
     bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
     entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
     wanted = KernelState(devices={"na-1": bridge}, **entries)

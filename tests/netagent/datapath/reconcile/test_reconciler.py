@@ -1,6 +1,6 @@
 """When the loop looks, what it does with failures, and that it never spins.
 
-The kernel is a stand-in that can be told to refuse; time is virtual.
+The kernel is a stand-in that can refuse; time is virtual.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def test_a_device_that_goes_while_it_is_written_to_is_no_failure(caplog: pytest.
         await trio.sleep(INTERVAL_S + RETRY_MIN_S + 0.1)
         assert reconciler.trouble_with("na-1") == "unknown ifindex", "it does not go away by itself"
         await trio.sleep(60)
-        assert len(caplog.records) == len(reconciler.status().dirty) == 2, "told once"
+        assert len(caplog.records) == len(reconciler.status().dirty) == 2, "reported once"
 
     run(body)
 

@@ -1,4 +1,4 @@
-"""What CNI runtimes send, read for each verb as far as it needs; what they are told, in the form of their version."""
+"""What CNI runtimes send, read for each verb as far as it needs; what they get, in the form of their version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of Docker's API, against a socket that answers as it is told."""
+"""The client of Docker's API, against a socket that gives prepared answers."""
 
 from __future__ import annotations
 

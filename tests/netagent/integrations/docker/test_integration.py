@@ -1,4 +1,4 @@
-"""The plug-in's socket, whoever made it."""
+"""The plug-in's socket, made by systemd or by the agent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Call
                 for method in ("Plugin.Activate", "NetworkDriver.Leave")
             ]
             with trio.move_on_after(5):
-                await one.wait_mirrored(NetworkId("a1" * 16))  # no Docker: nobody waits
+                await one.wait_mirrored(NetworkId("a1" * 16))  # no Docker: no wait
             while not one.troubles():
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

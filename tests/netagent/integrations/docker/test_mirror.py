@@ -1,4 +1,4 @@
-"""Docker's networks follow ours, and nobody else's is touched."""
+"""Docker's networks follow ours, and no others are touched."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ async def test_no_name_leads_to_a_container_before_its_check_succeeds_also_when_
         await trio.sleep(0.1)
         for _ in range(2):
             await world.docker.start(container_id)
-            assert not is_shown(world, "web"), "Docker has not told yet how it is"
+            assert not is_shown(world, "web"), "Docker has not reported its health yet"
             world.docker.set_health(container_id, "starting")
             await trio.sleep(30)
             assert not is_shown(world, "web")

@@ -1,4 +1,4 @@
-"""Podman's networks follow ours, and nobody else's are touched."""
+"""Podman's networks follow ours, and no others are touched."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(
         monkeypatch.setattr(this.podman, "containers", once_started)
         proc.end(100)
         await this.set_up("ns2")
-        await trio.sleep(2)  # nobody is in the namespace yet
+        await trio.sleep(2)  # no process is in the namespace yet
         proc.start(200, this.one.path("ns2"))
         this.podman.container_list[C1] = container(pid=200, labels={"netagent.service": "shop"})
         started.set()
@@ -447,7 +447,7 @@ async def test_a_health_log_that_is_none_stops_nobody(
     namespaces: Namespaces, proc: Proc, tmp_path: Path, make: Callable[..., Any]
 ) -> None:
     log = tmp_path / "healthcheck.log"
-    make(log)  # in a folder of a user's choice, such as /tmp, anybody may have made one
+    make(log)  # in a folder of a user's choice, such as /tmp, any user may have made one
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
