@@ -221,7 +221,7 @@ def test_garbage_and_hangups_on_both_ports_are_survived() -> None:
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
                     udp.sendto(b"", ("127.0.0.1", port))
                     udp.sendto(random.Random(1).randbytes(1000), ("127.0.0.1", port))
-                for greeting in (
+                for handshake in (
                     b"",
                     b"\x00" * 100,
                     b"N" + bytes(200),
@@ -229,7 +229,7 @@ def test_garbage_and_hangups_on_both_ports_are_survived() -> None:
                     random.Random(2).randbytes(500),
                 ):
                     stream = await trio.open_tcp_stream("127.0.0.1", port)
-                    await stream.send_all(greeting)
+                    await stream.send_all(handshake)
                     await stream.aclose()
             await wait_until(
                 lambda: (

@@ -213,9 +213,9 @@ def test_a_claim_between_two_slices_is_not_reverted(counted: Counted) -> None:
     reported = False
 
     def broadcast() -> None:
-        nonlocal told
-        if not told and len(b.members()) > 2:
-            told = True
+        nonlocal reported
+        if not reported and len(b.members()) > 2:
+            reported = True
             at_once(b._state_updates.merge((newer,), lambda: NOW, peer=address_of(9)))
             b._settle(NOW)
 

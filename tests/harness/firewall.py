@@ -80,7 +80,7 @@ def tag(host: Namespace) -> None:
     """What the agent does at all ports where bridge netfilter is on."""
     host.run_code(
         "import socket; from netagent.datapath.reconcile.drift import Drift;"
-        "from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass; tagger = BridgeNfBypass(Drift());"
-        "tagger.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))}); tagger.look();"
-        "assert not tagger.trouble, tagger.trouble"
+        "from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass; bypass = BridgeNfBypass(Drift());"
+        "bypass.set_ports({i: n for i, n in socket.if_nameindex() if n.startswith(('nv', 'nx-'))}); bypass.look();"
+        "assert not bypass.trouble, bypass.trouble"
     )

@@ -66,7 +66,7 @@ async def look(host: Host) -> tuple[bool, dict[tuple[int, Side], list[int]]]:
 
 
 async def wait_tagged(host: Host, *, is_tagged: bool) -> None:
-    """And until the tagger knows that it is done: what goes before is no damage to it."""
+    """And until the bypass knows that it is done: what goes before is no damage to it."""
     with trio.fail_after(PROMPT_S):
         while (await look(host))[0] is not is_tagged:
             await trio.sleep(0.05)

@@ -30,13 +30,15 @@ FAR = GuardedEndpoint(
 )
 OUTER = {"10.66.0.2": "192.0.2.1", "fd66::2": "2001:db8::1"}
 HOST_PORT, PORT, COUNT = 8080, 80, 3
-DOORS = tuple(
+PORT_FORWARDS = tuple(
     PortForward(protocol=protocol, host_port=HOST_PORT + number, container=address, port=PORT + number)
     for protocol in ("tcp", "udp")
     for number in range(COUNT)
     for address in WEB.addresses
 )
-GIVEN = FirewallInput(vxlan_port=4799, endpoints=(WEB, CLI, FAR), networks=(NET, BACK), port_forwards=DOORS)
+GIVEN = FirewallInput(
+    vxlan_port=4799, endpoints=(WEB, CLI, FAR), networks=(NET, BACK), port_forwards=PORT_FORWARDS
+)
 SOON_S = 2.0
 
 
@@ -197,7 +199,7 @@ def test_a_flow_of_datagrams_follows_its_port(
     host, outside, web, cli, _ = place(wire, namespaces)
     to_cli = tuple(
         dataclasses.replace(port_forward, container=other, port=port_forward.port + 10)
-        for port_forward in DOORS
+        for port_forward in PORT_FORWARDS
         for one, other in zip(WEB.addresses, CLI.addresses, strict=True)
         if port_forward.container == one
     )

@@ -22,17 +22,19 @@ def test_limit_grows_with_the_logarithm() -> None:
 
 def test_a_broadcast_is_sent_as_often_as_its_limit_says() -> None:
     queue = BroadcastQueue(4)
-    queue.put("a", b"rumour")
-    assert [take(queue) for _ in range(5)] == [[b"rumour"]] * 4 + [[]]
+    queue.put("a", b"broadcast")
+    assert [take(queue) for _ in range(5)] == [[b"broadcast"]] * 4 + [[]]
     assert "a" not in queue
 
 
 def test_a_broadcast_to_a_dead_member_does_not_count() -> None:
     queue = BroadcastQueue(4)
-    queue.put("a", b"rumour")
+    queue.put("a", b"broadcast")
     for _ in range(9):
-        assert queue.take(space_bytes=99, part_bytes=2, count=9, members=2, is_counted=False) == [b"rumour"]
-    assert [take(queue) for _ in range(5)] == [[b"rumour"]] * 4 + [[]]
+        assert queue.take(space_bytes=99, part_bytes=2, count=9, members=2, is_counted=False) == [
+            b"broadcast"
+        ]
+    assert [take(queue) for _ in range(5)] == [[b"broadcast"]] * 4 + [[]]
 
 
 def test_newer_news_of_one_name_replace_older() -> None:

@@ -260,7 +260,7 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
         await one.endpoints.attach(request())
     except (RefusedError, NotFoundError) as error:
         assert error.thing  # noqa: PT017 - it may also come too late to be refused
-    else:  # too late for this attach: the janitor sees to it
+    else:  # too late for this attach: the garbage collector sees to it
         await one.garbage_collector._look_around()
     assert one.traces() == {}
 

@@ -299,7 +299,7 @@ class World(RuleBasedStateMachine):
         self.run(self.working(who).upkeep.put_in_order)
 
     @rule(who=names)
-    def bury(self, who):
+    def clean_up(self, who):
         """Drop all that evicted hosts wrote, as netagent.eviction.cleanup does when they do not run."""
         one = self.working(who)
         for gone in one.live.view.forgotten:

@@ -1,4 +1,4 @@
-"""Which switches are turned, and turned back, on kernels of both kinds. In a kernel: tests/kernel/test_internet_access.py."""
+"""Which switches are turned, and back, on both kinds of kernels. See also tests/kernel/test_internet_access.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a tag is of use, and how many ports a look is at. What it does is for tests/kernel/test_bridge_nf_bypass.py."""
+"""When a tag is of use, and how many ports a look is at. Its work: tests/kernel/test_bridge_nf_bypass.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rules are ours, and what is done when the programs fail. In a real ruleset: tests/kernel/test_docker_user_chain.py."""
+"""Which rules are ours, and what is done when the programs fail. A real ruleset: tests/kernel."""
 
 from __future__ import annotations
 
