@@ -34,7 +34,7 @@ class PretendedDiscovery:
             node_id = f"{len(self.neighbours):032x}"
             gossip, record = (address, 7956), (address, 7957)
             self.neighbours[node_id] = DiscoveredPeer(node_id, "h", "mesh", cluster_id, gossip, record)
-        self.on_change(self.neighbours)
+        self.on_change()
 
 
 def uplinks(**devices):
