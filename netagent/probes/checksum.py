@@ -16,12 +16,12 @@ offload be used again after a change of the driver.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
 from netagent.model.ids import HostId
+from netgossip.deadlines import DeadlineHeap
 
 CALM_INTERVAL_S = 10.0
 KEEN_INTERVAL_S = 0.5
@@ -55,7 +55,6 @@ class _ChecksumPeer:
     address: str
     size_bytes: int | None
     """None: the path is down or not known yet; nothing is sent."""
-    next_at: float
     added_at: float
     pair: tuple[int, int] | None = None
     """Sequence numbers of the current round: (whole, the other)."""
@@ -78,13 +77,16 @@ class Checksums:
         self._waiting: dict[int, HostId] = {}
         self._sequence = 0
         self._datagrams: list[ChecksumProbe] = []
+        self._due: DeadlineHeap[HostId] = DeadlineHeap()
+        """Of the hosts to which the size of a datagram is known."""
 
     def set_targets(self, addresses: Mapping[HostId, str], now: float) -> None:
         """Set the hosts that share a network with this one, by probe address."""
         for host_id in [h for h, peer in self._peers.items() if addresses.get(h) != peer.address]:
             self._end_pair(self._peers.pop(host_id))
+            self._due.discard(host_id)
         for host_id, address in addresses.items():
-            self._peers.setdefault(host_id, _ChecksumPeer(address, None, math.inf, now))
+            self._peers.setdefault(host_id, _ChecksumPeer(address, None, now))
 
     def handle_size(self, host_id: HostId, size_bytes: int | None, now: float) -> None:
         """Note a new size that the path carries; None: nothing passes, or unknown."""
@@ -93,39 +95,42 @@ class Checksums:
             return
         self._end_pair(peer)
         peer.size_bytes = size_bytes
-        peer.next_at = math.inf if size_bytes is None else now
+        if size_bytes is None:
+            self._due.discard(host_id)
+        else:
+            self._due.set(host_id, now)
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
         """Note that a datagram of ours reached the kernel at `address` intact."""
         host_id = self._waiting.get(sequence)
         peer = self._peers.get(host_id) if host_id is not None else None
-        if peer is None or peer.pair is None or peer.address != address:
+        if host_id is None or peer is None or peer.pair is None or peer.address != address:
             return
         if sequence == peer.pair[0]:
             peer.is_whole_back = True
         else:
             peer.is_other_back = True
         if peer.is_whole_back and peer.is_other_back:
-            self._judge(peer, now)
+            self._judge(host_id, peer, now)
 
     def handle_deadline(self, now: float) -> None:
         """Judge the pairs whose time is over, send those that are due."""
-        for host_id, peer in self._peers.items():
-            if peer.next_at > now or peer.size_bytes is None:
-                continue
+        while (host_id := self._due.pop_due(now)) is not None:
+            peer = self._peers[host_id]
             if peer.pair is not None:
-                self._judge(peer, now)
+                self._judge(host_id, peer, now)
                 continue
+            assert peer.size_bytes is not None, "it has no deadline without a size"
             peer.pair = self._next_sequence(), self._next_sequence()
             peer.is_whole_back = peer.is_other_back = False
             for sequence, is_whole in zip(peer.pair, (True, False), strict=True):
                 self._waiting[sequence] = host_id
                 self._datagrams.append(ChecksumProbe(peer.address, sequence, peer.size_bytes, is_whole))
-            peer.next_at = now + ROUND_S
+            self._due.set(host_id, now + ROUND_S)
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity when nothing is to be sent."""
-        return min((peer.next_at for peer in self._peers.values()), default=math.inf)
+        return self._due.next()
 
     def drain(self) -> list[ChecksumProbe]:
         """Return datagrams to send; they may be lost."""
@@ -159,7 +164,7 @@ class Checksums:
             assert sequence in pair
         assert len(self._waiting) == 2 * sum(peer.pair is not None for peer in self._peers.values())
 
-    def _judge(self, peer: _ChecksumPeer, now: float) -> None:
+    def _judge(self, host_id: HostId, peer: _ChecksumPeer, now: float) -> None:
         self._end_pair(peer)
         peer.is_tried = True
         if peer.is_other_back:
@@ -170,7 +175,7 @@ class Checksums:
             peer.hits, peer.misses = 0, peer.misses + 1
             if peer.misses >= ENOUGH:
                 peer.is_broken = True
-        peer.next_at = now + self._pause_s(peer)
+        self._due.set(host_id, now + self._pause_s(peer))
 
     def _pause_s(self, peer: _ChecksumPeer) -> float:
         if peer.is_broken:

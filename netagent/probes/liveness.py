@@ -18,12 +18,12 @@ Requests that expire while this process was stopped or starved do not count: the
 from __future__ import annotations
 
 import enum
-import heapq
 import random
 from dataclasses import dataclass
 
 from netagent.model.ids import HostId
 from netagent.periodic import tick_within
+from netgossip.deadlines import DeadlineHeap
 
 CALM_REQUESTS_PER_S = 60.0
 """To all healthy hosts together: the first request without answer leaves some 17 ms after a death. It costs an agent
@@ -89,7 +89,6 @@ class SilentHost:
 class _LivenessPeer:
     address: str
     doubtful: bool
-    next_at: float
     keen_until: float = float("-inf")
     waiting_for: int | None = None
     misses: int = 0
@@ -106,9 +105,7 @@ class Liveness:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._peers: dict[HostId, _LivenessPeer] = {}
-        self._due: list[
-            tuple[float, HostId]
-        ] = []  # a heap; entries that are not a peer's `next_at` are stale
+        self._due: DeadlineHeap[HostId] = DeadlineHeap()
         self._waiting: dict[int, HostId] = {}
         self._missing: dict[HostId, SilentHost] = {}
         self._sequence = 0
@@ -127,8 +124,8 @@ class Liveness:
             peer = self._peers.get(host_id)
             if peer is None or peer.address != address:
                 self._drop(host_id)
-                self._peers[host_id] = peer = _LivenessPeer(address, doubtful=False, next_at=now)
-                self._plan(host_id, peer, now)
+                self._peers[host_id] = peer = _LivenessPeer(address, doubtful=False)
+                self._due.set(host_id, now)
             if doubtful != peer.doubtful:
                 peer.doubtful = doubtful
                 if doubtful:
@@ -140,9 +137,9 @@ class Liveness:
         if peer is not None:
             peer.keen_until = now + KEEN_FOR_S
             if peer.waiting_for is None:
-                self._plan(host_id, peer, now)
-            elif peer.next_at > peer.sent_at + KEEN_INTERVAL_S:
-                self._plan(host_id, peer, max(now, peer.sent_at + KEEN_INTERVAL_S))
+                self._due.set(host_id, now)
+            elif self._due.at(host_id) > peer.sent_at + KEEN_INTERVAL_S:
+                self._due.set(host_id, max(now, peer.sent_at + KEEN_INTERVAL_S))
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
         """Note an echo reply. It counts only for the request in flight."""
@@ -161,7 +158,7 @@ class Liveness:
         else:
             # From the first answer on, the times spread over the interval, so that not all are tested at once.
             at = now + pause_s * (self._rng.random() if is_first else 1.0)
-        self._plan(host_id, peer, at)
+        self._due.set(host_id, at)
         self._learn(host_id, peer, answers=True)
 
     def handle_deadline(self, now: float) -> None:
@@ -171,19 +168,17 @@ class Liveness:
         if now - self.next_deadline() > LATE_S:
             self._make_up_for_lateness(now)
         for _ in range(BURST):
-            due = self._take_due(now)
-            if due is None:
+            host_id = self._due.pop_due(now)
+            if host_id is None:
                 return
-            self._ask(*due, now)
+            self._ask(host_id, self._peers[host_id], now)
         self._not_before = now + BURST_PAUSE_S
 
     # -- output ------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity without peers."""
-        while self._due and not self._is_planned(*self._due[0]):
-            heapq.heappop(self._due)
-        return max(self._due[0][0], self._not_before) if self._due else float("inf")
+        return max(self._due.next(), self._not_before)
 
     def drain(self) -> tuple[list[EchoRequest], list[AnswerChanged], list[HostId]]:
         """Return requests, changes, and hosts whose agents the membership should probe. Only changes must not be
@@ -219,33 +214,18 @@ class Liveness:
 
     def _drop(self, host_id: HostId) -> None:
         peer = self._peers.pop(host_id, None)
+        self._due.discard(host_id)
         self._missing.pop(host_id, None)
         if peer is not None and peer.waiting_for is not None:
             del self._waiting[peer.waiting_for]
-
-    def _plan(self, host_id: HostId, peer: _LivenessPeer, at: float) -> None:
-        peer.next_at = at
-        heapq.heappush(self._due, (at, host_id))
-
-    def _is_planned(self, at: float, host_id: HostId) -> bool:
-        peer = self._peers.get(host_id)
-        return peer is not None and peer.next_at == at
-
-    def _take_due(self, now: float) -> tuple[HostId, _LivenessPeer] | None:
-        while self._due and self._due[0][0] <= now:
-            at, host_id = heapq.heappop(self._due)
-            if self._is_planned(at, host_id):
-                return host_id, self._peers[host_id]
-        return None
 
     def _calm_s(self) -> float:
         return max(SHORTEST_CALM_S, len(self._peers) / CALM_REQUESTS_PER_S)
 
     def _make_up_for_lateness(self, now: float) -> None:
         for host_id in self._waiting.values():
-            peer = self._peers[host_id]
-            if peer.next_at < now + GRACE_S:
-                self._plan(host_id, peer, now + GRACE_S)
+            if self._due.at(host_id) < now + GRACE_S:
+                self._due.set(host_id, now + GRACE_S)
 
     def _ask(self, host_id: HostId, peer: _LivenessPeer, now: float) -> None:
         if peer.waiting_for is not None:
@@ -260,7 +240,7 @@ class Liveness:
         # A missing answer leads to the next request soon; a host that has been silent for long can wait.
         is_old = peer.misses > MISSES_FOR_SILENCE and now - peer.silent_since > KEEN_FOR_S
         is_keen = now < peer.keen_until or not is_old
-        self._plan(host_id, peer, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
+        self._due.set(host_id, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
 
     def _count_miss(self, host_id: HostId, peer: _LivenessPeer) -> None:
         peer.misses = min(peer.misses + 1, _MISSES_KEPT)
@@ -287,6 +267,8 @@ class Liveness:
         assert self._waiting == {
             peer.waiting_for: host_id for host_id, peer in self._peers.items() if peer.waiting_for is not None
         }
-        assert {host_id for at, host_id in self._due if self._is_planned(at, host_id)} == self._peers.keys()
+        self._due.check_invariants()
+        assert len(self._due) == len(self._peers)
+        assert all(host_id in self._due for host_id in self._peers)
         assert self._missing.keys() <= self._peers.keys()
         assert len(self._waiting) <= 0x10000

@@ -15,7 +15,6 @@ for all paths together, which other parts rely on, is
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from random import Random
 from netagent.model.ids import HostId
 from netagent.probes.packet import SMALLEST_BYTES
 from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarget, Phase, Quality, Round
+from netgossip.deadlines import DeadlineHeap
 
 CALM_INTERVAL_S = 5.0
 REST_PACKETS_PER_S = 100.0
@@ -58,7 +58,6 @@ class _Place:
     """A path's place in the schedule."""
 
     path: Path
-    next_at: float
     round: Round | None = None
     has_credit: bool = False
     """The next round is paid for, and waits until the budget allows it."""
@@ -76,8 +75,7 @@ class Paths:
         """By probe address."""
         self._waiting: dict[int, HostId] = {}
         self._sequence = 0
-        self._due: list[tuple[float, HostId]] = []
-        """A heap; an entry is valid if it equals the place's own."""
+        self._due: DeadlineHeap[HostId] = DeadlineHeap()
         self._credit_packets, self._credit_at = BURST_PACKETS, -math.inf
         self._probes: list[PathProbe] = []
         self._changes: list[PathChanged] = []
@@ -99,18 +97,19 @@ class Paths:
                 limit_bytes = self._adopted.pop(host_id, target.wanted_bytes)
                 is_small = SMALLEST_BYTES <= limit_bytes < target.wanted_bytes
                 path = Path(target, limit_bytes=limit_bytes if is_small else None)
-                self._places[host_id] = fresh = _Place(path, now)
+                self._places[host_id] = _Place(path)
                 self._hosts[target.address] = host_id
-                self._schedule(host_id, fresh, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
+                self._due.set(host_id, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
             elif place.path.target != target:
                 self._forget_round(place)
                 place.path.retarget(target)
-                self._schedule(host_id, place, now)
+                self._due.set(host_id, now)
                 self._tell(host_id, place, now)
 
     def _drop(self, host_id: HostId) -> None:
         place = self._places.pop(host_id, None)
         if place is not None:
+            self._due.discard(host_id)
             self._forget_round(place)
             if self._hosts.get(place.path.target.address) == host_id:
                 del self._hosts[place.path.target.address]
@@ -139,31 +138,22 @@ class Paths:
         if place is not None and place.path.phase in {Phase.CALM, Phase.DOWN}:
             self._forget_round(place)
             place.path.check()
-            self._schedule(host_id, place, now)
+            self._due.set(host_id, now)
 
     def handle_deadline(self, now: float) -> None:
         """Judge the rounds whose time is over, and begin those that are due."""
-        while self._due and self._due[0][0] <= now:
-            at, host_id = heapq.heappop(self._due)
-            place = self._places.get(host_id)
-            if place is None or place.next_at != at:
-                continue
+        while (host_id := self._due.pop_due(now)) is not None:
+            place = self._places[host_id]
             if place.round is not None:
                 self._end_round(host_id, place, now)
-            if place.next_at <= now:
+            else:
                 self._begin_round(host_id, place, now)
 
     # -- what goes out -----------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity without targets."""
-        while self._due:
-            at, host_id = self._due[0]
-            place = self._places.get(host_id)
-            if place is not None and place.next_at == at:
-                return at
-            heapq.heappop(self._due)
-        return math.inf
+        return self._due.next()
 
     def drain(self) -> tuple[list[PathProbe], list[PathChanged]]:
         """Return probes, which may be lost, and changes, which must not."""
@@ -199,7 +189,7 @@ class Paths:
         wait_s = 0.0 if place.has_credit else self._take_credit(len(sizes), now)
         place.has_credit = wait_s > 0
         if place.has_credit:
-            self._schedule(host_id, place, now + wait_s)
+            self._due.set(host_id, now + wait_s)
             return
         place.round = Round(now)
         for size_bytes in sizes:
@@ -207,7 +197,7 @@ class Paths:
             place.round.sizes[self._sequence] = size_bytes
             self._waiting[self._sequence] = host_id
             self._probes.append(PathProbe(host_id, place.path.target.address, self._sequence, size_bytes))
-        self._schedule(host_id, place, now + place.path.round_s())
+        self._due.set(host_id, now + place.path.round_s())
 
     def _take_credit(self, packets: int, now: float) -> float:
         """Return how long until these packets may be sent. They are charged at once, so each round waits its turn."""
@@ -222,7 +212,7 @@ class Paths:
             return
         self._forget_round(place)
         pause_s = self._stretched(place.path, place.path.judge(done))
-        self._schedule(host_id, place, max(now, done.sent_at + pause_s))
+        self._due.set(host_id, max(now, done.sent_at + pause_s))
         self._tell(host_id, place, now)
 
     def _stretched(self, path: Path, pause_s: float | None) -> float:
@@ -239,10 +229,6 @@ class Paths:
             for sequence in place.round.sizes:
                 self._waiting.pop(sequence, None)
             place.round = None
-
-    def _schedule(self, host_id: HostId, place: _Place, at: float) -> None:
-        place.next_at = at
-        heapq.heappush(self._due, (at, host_id))
 
     def _tell(self, host_id: HostId, place: _Place, now: float) -> None:
         status = place.path.status(now)
