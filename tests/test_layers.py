@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
@@ -136,6 +137,14 @@ KNOWS = {
 }  # fmt: skip
 
 
+# Protocol classes that cut a circle of imports, or have several implementations in the product.
+PROTOCOLS = {
+    "AgentService",  # the API is below the commands that answer it
+    "RecordSource",  # the extension point of a library that knows no application
+    "Steppable",  # a gossip node, and the agent's queue of its events
+}
+
+
 def rule_of(module: str) -> str:
     """The entry of MAY_IMPORT for a module: the longest name that fits."""
     return max((name for name in MAY_IMPORT if is_below(module, {name})), key=len, default="")
@@ -200,6 +209,13 @@ def test_only_the_command_line_starts_the_agent() -> None:
 @pytest.mark.parametrize("package", sorted(KNOWS))
 def test_an_outside_package_is_known_to_few(package: str) -> None:
     assert {m for m in MODULES if any(is_below(n, {package}) for n in imports(m))} == KNOWS[package]
+
+
+def test_a_class_with_one_implementation_needs_no_protocol() -> None:
+    found = {
+        name for m in MODULES for name in re.findall(r"class (\w+)\(.*\bProtocol\)", MODULES[m].read_text())
+    }
+    assert found <= PROTOCOLS
 
 
 def test_parts_of_a_machine_do_not_know_each_other() -> None:
