@@ -96,8 +96,8 @@ class FailureDetector:
             return
         get = self._table.get
         target_id = self.prober.order.take(
-            lambda: [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)],
-            lambda node_id: (member := get(node_id)) is not None and is_live(member),
+            self._table.live_others,
+            self._table.is_live,
             # Where many die at once, a probe out of turn is better spent on a member that is not suspected yet.
             preferable=lambda node_id: (
                 (member := get(node_id)) is not None and member.state is MemberState.ALIVE

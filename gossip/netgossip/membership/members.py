@@ -170,6 +170,14 @@ class MemberTable:
         """All other members in one of `states`."""
         return [m for m in self._members.values() if m.state in states and m.node_id != self.own_id]
 
+    def is_live(self, node_id: NodeId) -> bool:
+        """True for a known member that is live."""
+        return (member := self._members.get(node_id)) is not None and is_live(member)
+
+    def live_others(self) -> list[NodeId]:
+        """All other live members."""
+        return [member.node_id for member in self.others(_ALIVE, _SUSPECT)]
+
     def check_invariants(self) -> None:
         """Assert that the count of live members is right, and that we ourselves are alive or left, never dead."""
         assert self._live == sum(map(is_live, self._members.values()))

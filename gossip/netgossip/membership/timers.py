@@ -1,8 +1,8 @@
 """What a node sends to others unasked, each on its own timer.
 
-gossip      while broadcasts wait: to a few random members per gossip interval push/pull   everything, with one random
-live member, over a stream, now and then, and soon after a start or a move reconnect   the same with a dead member,
-for ever: so a healed partition is found
+gossip      while broadcasts wait: to a few random members per gossip interval
+push/pull   everything, with one random live member, over a stream: now and then, and soon after a start or a move
+reconnect   the same with a dead member, for ever: so a healed partition is found
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Timers:
             return
         live = self._table.live - (not self._state_updates.is_leaving)
         for _ in range(min(self._config.gossip_nodes, live)):
-            target_id = self._order.take(self._live_others, self._is_live)
+            target_id = self._order.take(self._table.live_others, self._table.is_live)
             if target_id is not None:
                 self._outgoing.send(self._table.view[target_id].address)
         recent = now - self._config.gossip_to_the_dead_s
@@ -109,12 +109,6 @@ class Timers:
         if dead:
             self._outgoing.send(self._rng.choice(dead).address, is_live=False)
         self._gossip_at = now + self._config.gossip_interval_s if live or dead else NEVER
-
-    def _live_others(self) -> list[NodeId]:
-        return [m.node_id for m in self._table.others(MemberState.ALIVE, MemberState.SUSPECT)]
-
-    def _is_live(self, node_id: NodeId) -> bool:
-        return (member := self._table.get(node_id)) is not None and is_live(member)
 
     def _push_pull_interval_s(self) -> float:
         live = self._table.live
