@@ -16,7 +16,7 @@ NEVER: Final = float("inf")
 Key = TypeVar("Key", bound=Hashable)
 
 _STALE_ITEMS: Final = 64
-"""A heap is not built anew because of fewer stale items than this."""
+"""Bound of stale items in a heap of deadlines, beside one per deadline; beyond it: the heap is built anew."""
 
 
 class DeadlineHeap(Generic[Key]):
