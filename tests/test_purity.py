@@ -39,7 +39,7 @@ PERFORMS = {
     "netagent.cli.doctor_command",  # asks whether this is root
     "netagent.cli.install_commands",
     "netagent.cli.main",
-    "netagent.cli.notation",  # asks whether /run/netns/NAME exists, for a better answer
+    "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width
     "netagent.install.installer",
     # API

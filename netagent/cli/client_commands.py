@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from netagent.cli import screen, tables
-from netagent.cli.notation import duration_of, labels_of, link_of, port_of, target_of
 from netagent.cli.render import Column, Printer, clean, counted, span
 from netagent.control.client import Client, quote
 from netagent.errors import InputError, NetagentError
+from netagent.interface.notation import duration_of, labels_of, link_of, port_of, target_of
 
 MAX_TOKEN_BYTES = 16 * 1024
 """A token with a hundred addresses takes 4 KiB."""

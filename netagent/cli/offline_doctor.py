@@ -21,7 +21,6 @@ from netagent import config as configuration
 from netagent.commands.examine import look_inside, network_facts
 from netagent.commands.reasons import doctor
 from netagent.config import Config
-from netagent.control.schema import SCHEMA
 from netagent.datapath.netlink.link import LinkMessage, address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.reconcile.observe import Observation, observe
@@ -33,6 +32,7 @@ from netagent.doctor.checks.journal_checks import journal_findings
 from netagent.doctor.checks.kernel_drift import differences
 from netagent.doctor.facts.host_facts import FactSources, gather_host, has_resolver, processes_of
 from netagent.errors import NetagentError
+from netagent.interface.schema import SCHEMA
 from netagent.journal.reader import StoredState, read_apart
 from netagent.journal.rows import LocalEndpointRow
 from netagent.membership.event_queue import first_view

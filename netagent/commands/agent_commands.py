@@ -25,7 +25,6 @@ from netagent.commands.reasons import doctor as doctor_of
 from netagent.commands.reasons import why as why_of
 from netagent.commands.space_use import space_use
 from netagent.commands.status import status_of
-from netagent.control import schema
 from netagent.control.present import LocalFacts, Presenter, ProbeView
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
@@ -39,6 +38,7 @@ from netagent.endpoints.network_defaults import shortcoming
 from netagent.endpoints.targets import named_netns
 from netagent.endpoints.validation import noted_endpoint
 from netagent.errors import FailedError, InputError, NotFoundError
+from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.publication import Publication

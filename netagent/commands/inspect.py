@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from netagent.control import schema
 from netagent.control.present import Presenter, ProbeView
 from netagent.errors import InputError, NotFoundError
+from netagent.interface import schema
 from netagent.model.ids import HostId
 from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
 from netagent.model.subnet import addresses_of, offset_count

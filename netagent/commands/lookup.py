@@ -10,13 +10,13 @@ from typing import Final, NotRequired, TypedDict
 from netagent.commands.inspect import is_called
 from netagent.commands.missing_networks import not_known
 from netagent.commands.name_notices import name_notices
-from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.endpoints.find import local_endpoint_called
 from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError
+from netagent.interface import schema
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.registry.cluster_overview import ClusterOverview

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.errors import FailedError
+from netagent.interface import schema
 from netagent.registry.cluster_overview import Gap, GapReason
 
 MAX_NOTICES = 20

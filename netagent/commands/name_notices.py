@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from netagent.control import schema
+from netagent.interface import schema
 from netagent.registry.shared_names import CURE, SharedName
 
 SHOWN: Final = 10

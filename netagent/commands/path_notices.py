@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from netagent.control import schema
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
+from netagent.interface import schema
 from netagent.model.ids import HostId
 from netagent.registry.view import AgentState, HostView
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from netagent.commands.explain_facts import gather
 from netagent.commands.lookup import look_up
 from netagent.commands.missing_networks import not_known
-from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.daemon.cluster import Cluster
 from netagent.doctor import explain
@@ -25,6 +24,7 @@ from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.ping_probe import connect, echo, no_route
 from netagent.endpoints.find import local_endpoint_called
 from netagent.errors import InputError, NotFoundError
+from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import HostId
 from netagent.model.number import whole_number

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from netagent.control import schema
 from netagent.control.present import Presenter
 from netagent.doctor.checks.finding import Diagnosis, Finding, Outcome
 from netagent.doctor.checks.object_status import ObjectStatus
 from netagent.doctor.explain import Origin, WhyReport
+from netagent.interface import schema
 
 
 def why(present: Presenter, explanation: WhyReport) -> schema.Why:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from netagent.control import schema
 from netagent.control.present import Presenter
+from netagent.interface import schema
 from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.ids import HostId
 from netagent.model.subnet import addresses_of

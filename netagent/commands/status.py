@@ -13,7 +13,6 @@ import trio
 from netagent import __version__
 from netagent.commands.name_notices import name_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
-from netagent.control import schema
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
@@ -27,6 +26,7 @@ from netagent.doctor.facts.agent_ports import (
     try_hosts,
 )
 from netagent.doctor.facts.name_servers import ask_servers, server_notices
+from netagent.interface import schema
 from netagent.ipam.space import Range, usable_count
 from netagent.journal.writer import HEADROOM_BYTES
 from netagent.model.ids import HostId

@@ -2,7 +2,7 @@
 
 The HTTP API calls these and knows nothing of gossip, kernel or journal; the agent implements them and knows nothing
 of HTTP. The form of requests has been checked (netagent.control.request_parsing). Answers are the dicts of
-netagent.control.schema, without the outer `schema`/`items`; lists need not be sorted, the API sorts them. A refusal
+netagent.interface.schema, without the outer `schema`/`items`; lists need not be sorted, the API sorts them. A refusal
 raises a NetagentError, whose sentence the user sees; any other exception becomes exit status 5 and a log entry with
 its traceback.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from netagent.control import schema
+from netagent.interface import schema
 from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest

@@ -16,7 +16,7 @@
     GET    /v1/ping?from=…&to=…&count=…&trace=true
 
 Lists take `?watch=true`, endpoints and services also `network`, `host`, `service` and `local=true`, which inspect
-and lookup take too: use only the records of this host. netagent.control.schema documents the answers; errors are
+and lookup take too: use only the records of this host. netagent.interface.schema documents the answers; errors are
 RFC 9457 problem documents. A request runs to its end even if its client hangs up: the agent does not leave a change
 half done, and each use-case has its own deadline.
 """
@@ -41,10 +41,10 @@ from netagent.control import request_parsing as requests
 from netagent.control.agent_service import AgentService
 from netagent.control.json_fields import JsonFields
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
-from netagent.control.schema import SCHEMA, PingRequest
 from netagent.control.streaming import PartsResponse, Watch, WatchResponse
 from netagent.control.watch import Items, encode_list, encode_object, watch
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
+from netagent.interface.schema import SCHEMA, PingRequest
 from netagent.model.request import ListFilter
 from netgossip.slice_runner import in_slices
 from netgossip.slices import merge_sort

@@ -1,4 +1,4 @@
-"""The registry's values as the dicts that the API returns (netagent.control.schema). Pure.
+"""The registry's values as the dicts that the API returns (netagent.interface.schema). Pure.
 
 Facts that only the host of an endpoint knows (target, links) come from `LocalFacts`; for endpoints of other hosts
 these fields stay empty, as the schema says.
@@ -10,8 +10,8 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from netagent.control import schema
 from netagent.datapath.host.uplink import is_one_family
+from netagent.interface import schema
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
 from netagent.model.publication import Publication

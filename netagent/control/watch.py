@@ -16,8 +16,8 @@ import trio
 
 from netagent.control.agent_service import AgentService
 from netagent.control.problem import problem_of
-from netagent.control.schema import SCHEMA
 from netagent.errors import FailedError, NetagentError
+from netagent.interface.schema import SCHEMA
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import trio
 
-from netagent.control import schema
 from netagent.control.api import build_app
 from netagent.control.server import serve
 from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.interface import schema
 from netagent.model.publication import Publication
 from netagent.model.records import Link
 from netagent.model.request import AttachRequest, ListFilter, NetworkRequest

@@ -10,7 +10,6 @@ from functools import partial
 import pytest
 import trio
 
-from netagent.cli.notation import duration_of, port_of
 from netagent.commands.ping import _split
 from netagent.config_values import number, parse_seed
 from netagent.control.request_parsing import (
@@ -28,6 +27,7 @@ from netagent.integrations.container_targets import _pid
 from netagent.integrations.docker.protocol import address_untrusted
 from netagent.integrations.labels import EXPOSE, described
 from netagent.integrations.podman.netavark import plugging_untrusted
+from netagent.interface.notation import duration_of, port_of
 from netagent.model.number import MAX_DIGITS, MAX_PID, whole_number
 
 MOST = sys.get_int_max_str_digits()

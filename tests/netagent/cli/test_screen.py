@@ -7,8 +7,8 @@ import trio
 from fakes.agent_service import FakeService, endpoint_of
 
 from netagent.cli import screen
-from netagent.control import schema
 from netagent.firewall.text import COUNTERS
+from netagent.interface import schema
 
 STATUS = """\
 host:       h1 (aaaaaaaaaaaa), 192.0.2.1, netagent 0.1.0, up 3 min

@@ -11,7 +11,6 @@ import pytest
 from fakes.agent_service import Served, endpoint_of
 
 from netagent.control.client import Client
-from netagent.control.schema import Notice
 from netagent.errors import (
     FailedError,
     InputError,
@@ -20,6 +19,7 @@ from netagent.errors import (
     RefusedError,
     UnreachableError,
 )
+from netagent.interface.schema import Notice
 
 BOUND_S = 10.0
 

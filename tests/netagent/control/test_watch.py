@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.control.schema import SCHEMA
 from netagent.control.watch import ITEMS_A_PART, changes, encode_list, encode_object
+from netagent.interface.schema import SCHEMA
 from netgossip.slices import at_once
 
 ITEMS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from netagent.cli import notation
+from netagent.interface import notation
 from netagent.errors import InputError
 
 
