@@ -47,7 +47,7 @@ from elsewhere import (  # adds the product to the module path
 )
 
 from netagent import config as configuration
-from netagent.commands.agent_commands import AgentCommands
+from netagent.commands.agent_commands import handlers_of
 from netagent.control.api import build_app
 from netagent.daemon.cluster import Cluster
 from netagent.daemon.memory import keep_collections_short
@@ -299,7 +299,8 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
 
 async def measure_question(cluster: Cluster, path: str, query: str = "") -> None:
     """Ask for all endpoints, or something computed from all of them, as the command line does."""
-    app = build_app(AgentCommands(cast("Agent", SimpleNamespace(member=lambda: cluster))))
+    handlers = handlers_of(cast("Agent", SimpleNamespace(member=lambda: cluster)))
+    app = build_app(handlers, cluster.live.wait_newer)
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
     size_bytes = 0
 

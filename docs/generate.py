@@ -1,7 +1,9 @@
 """Generate the parts of the documents that list the code.
 
-These are the folders and the bounds in ARCHITECTURE.md, every file in reference/modules.md, and the keys in
-reference/configuration.md. The texts are the docstrings' first sentences and the help texts of netagent.config.KEYS.
+These are the folders and the bounds in ARCHITECTURE.md, every file in reference/modules.md, the keys in
+reference/configuration.md, the usage of each command in reference/command-line.md, and the routes in
+reference/http-api.md. The texts are the docstrings' first sentences, the help texts of netagent.config.KEYS and the
+declarations in netagent.interface.
 A bound is a constant, or the default of a field, whose docstring begins "Bound of WHAT; beyond it: POLICY."
 `make docs` runs this; a test checks that the documents are current.
 """
@@ -19,6 +21,8 @@ from typing import Any, Final
 
 from netagent import config_values as kind
 from netagent.config import KEYS, ConfigKey
+from netagent.interface.catalogue import COMMANDS
+from netagent.interface.command import REQUIRED, Argument, Command
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("gossip/netgossip", "dns/netdns", "netagent")
@@ -28,6 +32,9 @@ BEGIN_BOUNDS: Final = "<!-- bounds: written by `make docs` -->"
 END_BOUNDS: Final = "<!-- bounds end -->"
 BEGIN_KEYS: Final = "<!-- keys: written by `make docs` -->"
 END_KEYS: Final = "<!-- keys end -->"
+BEGIN_ROUTES: Final = "<!-- routes: written by `make docs` -->"
+END_ROUTES: Final = "<!-- routes end -->"
+LINE: Final = 110
 VALUES: Final[dict[Callable[[Any], Any], str]] = {
     kind.boolean: "`true` or `false`",
     kind.domain: "a lower-case domain name of at most 200 characters",
@@ -56,6 +63,7 @@ def main() -> None:
 def pages() -> dict[Path, str]:
     """Return the files with the text that they should hold."""
     architecture, configuration = ROOT / "ARCHITECTURE.md", ROOT / "docs/reference/configuration.md"
+    commands, api = ROOT / "docs/reference/command-line.md", ROOT / "docs/reference/http-api.md"
     table = "\n".join(["| folder | holds |", "|---|---|", *(_folder_row(folder) for folder in folders())])
     text = _replaced(architecture.read_text(encoding="utf-8"), BEGIN, table, END)
     return {
@@ -64,6 +72,8 @@ def pages() -> dict[Path, str]:
             configuration.read_text(encoding="utf-8"), BEGIN_KEYS, "\n".join(_keys()), END_KEYS
         ),
         ROOT / "docs/reference/modules.md": _modules(),
+        commands: _usages(commands),
+        api: _replaced(api.read_text(encoding="utf-8"), BEGIN_ROUTES, "\n".join(_routes()), END_ROUTES),
     }
 
 
@@ -155,6 +165,75 @@ def _values(key: ConfigKey) -> str:
     if "low" in bounds:
         return f"{bounds['low']} to {bounds['high']}"
     return VALUES[key.parse]
+
+
+def _usages(file: Path) -> str:
+    """The file's text with the usage of each command below its heading. A command without a heading gets one, with
+    its description, behind the command before it."""
+    text, before = file.read_text(encoding="utf-8"), ""
+    for command in COMMANDS:
+        name = command.declaration.command
+        heading = f"### {name}\n\n"
+        if heading not in text:
+            head, mark, rest = text.partition(f"### {before}\n")
+            body, end = re.split(r"(?=^###? )", rest, maxsplit=1, flags=re.MULTILINE)
+            text = f"{head}{mark}{body}{heading}```\n```\n\n{command.description()}\n\n{end}"
+        head, _, rest = text.partition(heading)
+        block = re.match(r"```\n.*?```\n", rest, re.DOTALL)
+        if block is None:
+            raise SystemExit(f"{file}: no block with the usage below {heading.strip()!r}")
+        text = f"{head}{heading}```\n{_usage(command)}\n```\n{rest[block.end() :]}"
+        before = name
+    return text
+
+
+def _usage(command: type[Command[Any]]) -> str:
+    """What may be typed, in lines of at most LINE characters."""
+    arguments = [one for one in command.arguments() if one.is_typed and not one.is_exclusive]
+    options = [one for one in arguments if one.words]
+    parts = [_positional(one) for one in arguments if not one.words]
+    parts += map(_option, sorted(options, key=lambda one: one.default is not REQUIRED))
+    exclusive = [one.words[0] for one in command.arguments() if one.is_exclusive]
+    parts += [f"[{' | '.join(exclusive)}]"] if exclusive else []
+    parts += ["[--KEY VALUE]…"] if command.declaration.name == "agent" else []
+    lines = [f"netagent {command.declaration.command}"]
+    for part in parts:
+        if len(lines[-1]) + 1 + len(part) > LINE:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
+
+
+def _positional(one: Argument) -> str:
+    forms = {"*": f"[{one.metavar}…]", "?": f"[{one.metavar}]"}
+    return forms.get(one.parsing.get("nargs", ""), one.metavar)
+
+
+def _option(one: Argument) -> str:
+    value = one.metavar or "|".join(one.parsing.get("choices", ()))
+    text = f"{one.words[-1]} {value}".strip()
+    if one.default is REQUIRED:
+        return text
+    return f"[{text}]…" if one.parsing.get("action") == "append" else f"[{text}]"
+
+
+def _routes() -> Iterator[str]:
+    """The table of routes, line by line."""
+    yield "| method and path | fields | answer | command |"
+    yield "|---|---|---|---|"
+    for command in COMMANDS:
+        declared = command.declaration
+        if not declared.verb:
+            continue
+        sent = [one.field for one in command.arguments() if one.is_sent and one.field not in declared.in_path]
+        fields = ", ".join(f"`{field}`" for field in sent)
+        where = ("body: " if declared.has_body else "query: ") if sent else ""
+        answer = command.answer().replace("schema.", "")
+        created = "; 201 if it is new" if declared.creates else ""
+        yield (
+            f"| `{declared.verb} {declared.path}` | {where}{fields} | `{answer}`{created} "
+            f"| `netagent {declared.command}` |"
+        )
 
 
 def folders() -> Iterator[Path]:

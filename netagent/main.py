@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import trio
 
 from netagent import config as configuration
 from netagent import log
-from netagent.commands.agent_commands import AgentCommands
+from netagent.commands.agent_commands import handlers_of
+from netagent.commands.presenters import wait_changed
 from netagent.config import Config
 from netagent.daemon.agent import Agent, LoadConfig
 from netagent.daemon.systemd import ServiceManager
@@ -20,12 +21,12 @@ from netagent.errors import FailedError, NetagentError
 logger = logging.getLogger("netagent")
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(config_file: str | None, flags: Mapping[str, str]) -> int:
     """Run until a signal; return the exit status."""
-    file = Path(arguments.config) if arguments.config else None
+    file = Path(config_file) if config_file else None
 
     def load() -> Config:
-        return configuration.load(file, arguments.flags, os.environ)
+        return configuration.load(file, flags, os.environ)
 
     log.configure(load().log_level)
     for sentence in configuration.unknown_variables(os.environ):
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
     agent = Agent(load, supervision)
-    await agent.run(AgentCommands(agent))
+    await agent.run(handlers_of(agent), lambda seen: wait_changed(agent.member(), seen))
 
 
 def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:

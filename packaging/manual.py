@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from netagent.cli.grammar import whole_grammar
-from netagent.cli.overview import OVERVIEW
+from netagent.cli.overview import FIRST_STEPS, SUMMARY
+from netagent.cli.parser import program_version
 from netagent.config import KEYS, ConfigKey
 
 COMMON = ("-h", "-o", "--json", "--socket", "--debug")
@@ -75,13 +76,13 @@ def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
 def _commands() -> Iterator[str]:
     root = whole_grammar()
     yield ".SH SYNOPSIS\n.B netagent\n[OPTION\\&...] COMMAND \\&..."
-    yield ".SH DESCRIPTION\n" + escaped(OVERVIEW.split("\n\n")[1])
+    yield ".SH DESCRIPTION\n" + escaped(SUMMARY)
     yield ".SH OPTIONS\nThese may stand before or after the command."
     yield from _options(a for a in root._actions if a.option_strings and a.help != argparse.SUPPRESS)  # noqa: SLF001
     yield ".SH COMMANDS"
     for command in leaves(root):
         yield from _command(command)
-    yield ".SH FIRST STEPS\n" + _example(OVERVIEW.split("First steps\n")[1])
+    yield ".SH FIRST STEPS\n" + _example(FIRST_STEPS)
     for title, rows in (("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)):
         yield f".SH {title}"
         yield from (_item(term, text) for term, text in rows)
@@ -148,8 +149,6 @@ PAGES = {"netagent.1": commands_page, "netagent.toml.5": keys_page}
 
 def main(arguments: Sequence[str]) -> int:
     """Print the page of that name."""
-    from netagent.cli.client_commands import program_version
-
     sys.stdout.write(PAGES[arguments[0]](program_version()))
     return 0
 

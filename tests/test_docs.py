@@ -19,11 +19,9 @@ from typing import Any
 
 import pytest
 from netlab.main import _parser as lab_parser
-from starlette.routing import Route
 
 from netagent import config
 from netagent.cli import grammar
-from netagent.control.api import build_app
 from netagent.control.client import DEFAULT_SOCKET
 from netagent.registry.views import ConflictKind
 
@@ -158,13 +156,13 @@ def test_commands_exist(name: str, command: str) -> None:
 
 def is_pattern(command: str) -> bool:
     """`netagent join [ADDR…]`: what may be typed, not something to type."""
-    return "…" in command or "[" in command
+    return "…" in command or "[" in command or re.search(r"\w\|\w", command) is not None
 
 
 def check_words(words: list[str]) -> None:
     program, arguments = words[0], words[1:]
     if program == "netagent" and arguments:
-        assert grammar.parse(arguments).run if arguments != ["--help"] else True
+        assert grammar.parse(arguments) if arguments != ["--help"] else True
     elif program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets)
@@ -274,21 +272,6 @@ def test_the_reference_has_every_command_and_option() -> None:
             options = set(action.option_strings)
             assert not options or options & (named | COMMON), f"{heading} says nothing of {options}"
     assert described == {path for path in parsers if path in described}
-
-
-def test_the_api_is_documented() -> None:
-    unused: Any = None  # only the paths are looked at
-    paths = {
-        f"{method} {route.path}".replace("{network:path}", "NAME").replace("{endpoint:path}", "ENDPOINT")
-        for route in build_app(unused).routes
-        if isinstance(route, Route)
-        for method in (route.methods or set()) - {"HEAD"}
-    }
-    table = rows(text_of("docs/reference/http-api.md"))
-    assert {row[0].strip("`") for row in table} == paths
-    for row in table:
-        grammar_words = row[2].strip("`").removeprefix("netagent ")
-        assert grammar_words in leaves(), row[2]
 
 
 def test_the_guide_says_what_to_do_about_each_warning() -> None:

@@ -26,7 +26,13 @@ PERFORMS = {
     "netdns.server",
     "netdns.testing",  # an upstream server that misbehaves; a test's tool, but a server
     # the agent as a whole
-    "netagent.commands.agent_commands",
+    "netagent.commands.cluster",
+    "netagent.commands.containers",
+    "netagent.commands.doctor",
+    "netagent.commands.inspect",
+    "netagent.commands.lists",
+    "netagent.commands.networks",
+    "netagent.commands.presenters",
     "netagent.daemon.agent",
     "netagent.daemon.memory",
     "netagent.main",
@@ -49,7 +55,6 @@ PERFORMS = {
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
     "netagent.control.server",
-    "netagent.control.agent_service",  # the seam: its methods are awaited
     "netagent.commands.status",
     "netagent.control.watch",
     # other tools

@@ -1,6 +1,7 @@
-"""The commands that the agent answers: send one request, print the answer, return the exit status.
+"""What the command line does with each command: send the request, print the answer, return the exit status.
 
-They raise errors; main.py turns them into a sentence and an exit status.
+Most commands send what was typed and print the answer as its type is printed (SHOWN); those that do more have a
+function of their own. All raise errors; main.py turns them into a sentence and an exit status.
 """
 
 from __future__ import annotations
@@ -10,22 +11,51 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from netagent.cli import screen, tables
+from netagent.cli.parser import program_version
 from netagent.cli.render import Column, Printer, clean, counted, span
-from netagent.control.client import Client, quote
+from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
-from netagent.interface.notation import duration_of, labels_of, link_of, port_of, target_of
+from netagent.interface.cluster import (
+    AgentCommand,
+    ForgetCommand,
+    InitCommand,
+    InviteCommand,
+    JoinCommand,
+    LeaveCommand,
+    MembersCommand,
+    WithdrawCommand,
+)
+from netagent.interface.command import Command
+from netagent.interface.containers import (
+    NetworkInspectCommand,
+    NetworkListCommand,
+    NetworkPruneCommand,
+    NetworkRemoveCommand,
+)
+from netagent.interface.questions import (
+    EndpointsCommand,
+    InspectCommand,
+    LookupCommand,
+    PingCommand,
+    ServicesCommand,
+    StatusCommand,
+    VersionCommand,
+)
+from netagent.interface.this_host import CompletionCommand
+
+if TYPE_CHECKING:
+    from netagent.interface import schema
+
+C = TypeVar("C", bound=Command[Any])
 
 MAX_TOKEN_BYTES = 16 * 1024
 """A token with a hundred addresses takes 4 KiB."""
 
 WAITING_S = 1.0
 """After this long without an answer, print what the command is waiting for."""
-
-PING_S = 20.0
-"""Enough for eight addresses, each of which may time out, and for reading the kernel."""
 
 _NOTHING_KNOWN = "nothing is known here"
 """Printed instead of "there is none" where some hosts could not be asked."""
@@ -35,27 +65,69 @@ NO = 1
 
 
 class CommandContext:
-    """What each command is given: its arguments, a client of the agent, and the printer."""
+    """What each command is given: a client of the agent, the printer, and all parsed arguments."""
 
-    def __init__(self, arguments: argparse.Namespace, client: Client, printer: Printer) -> None:
-        self.arguments = arguments
+    def __init__(self, client: Client, printer: Printer, arguments: argparse.Namespace) -> None:
         self.client = client
         self.printer = printer
+        self.arguments = arguments
 
 
-Run = Callable[[CommandContext], int]
+Run: TypeAlias = Callable[[CommandContext, Any], int]
+
+RUNS: dict[type[Command[Any]], Run] = {}
+"""Commands that do more than send the request and print the answer."""
 
 
-def agent(session: CommandContext) -> int:
+def runs(
+    command: type[C],
+) -> Callable[[Callable[[CommandContext, C], int]], Callable[[CommandContext, C], int]]:
+    """Make a function what the command line does for a command."""
+
+    def register(run: Callable[[CommandContext, C], int]) -> Callable[[CommandContext, C], int]:
+        RUNS[command] = run
+        return run
+
+    return register
+
+
+def run_command(session: CommandContext, request: Command[Any]) -> int:
+    """Run a command; return the exit status."""
+    kind = type(request)
+    if run := RUNS.get(kind):
+        return run(session, request)
+    answer = session.client.send(request)
+    lines = SHOWN[kind.answer()]
+    session.printer.one(answer, lambda: lines(answer), name=answer["name"])
+    _warn(session, answer)
+    return DONE
+
+
+def _detached(answer: schema.Detached) -> Iterable[str]:
+    yield clean(f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}")
+
+
+SHOWN: Mapping[str, Callable[[Any], Iterable[str]]] = {
+    "schema.Detached": _detached,
+    "schema.Endpoint": screen.endpoint,
+    "schema.Network": screen.network,
+}
+"""How answers are printed that several commands have."""
+
+
+@runs(AgentCommand)
+def agent(session: CommandContext, request: AgentCommand) -> int:
     """Run the daemon. The only command that imports it."""
+    from netagent.cli.grammar import flags
     from netagent.main import main
 
-    return main(session.arguments)
+    return main(request.config, flags(session.arguments))
 
 
-def init(session: CommandContext) -> int:
+@runs(InitCommand)
+def init(session: CommandContext, request: InitCommand) -> int:
     """Start a cluster."""
-    answer = session.client.call("POST", "/v1/init", body=_given(cluster=session.arguments.cluster))
+    answer = session.client.send(request)
     cluster = answer["cluster"]
     begun = "this host has started" if answer["created"] else "this host is already in"
     session.printer.one(
@@ -67,11 +139,10 @@ def init(session: CommandContext) -> int:
     return DONE
 
 
-def invite(session: CommandContext) -> int:
+@runs(InviteCommand)
+def invite(session: CommandContext, request: InviteCommand) -> int:
     """Print a token."""
-    arguments = session.arguments
-    body = {"ttl_s": duration_of(arguments.ttl), "uses": arguments.uses}
-    answer = session.client.call("POST", "/v1/invite", body=body)
+    answer = session.client.send(request)
     session.printer.one(answer, lambda: [answer["token"]], name=answer["token"])
     times = "once" if answer["uses"] == 1 else f"{answer['uses']} times"
     _hint(
@@ -82,12 +153,12 @@ def invite(session: CommandContext) -> int:
     return DONE
 
 
-def join(session: CommandContext) -> int:
+@runs(JoinCommand)
+def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster."""
-    arguments = session.arguments
-    body = {"addresses": arguments.addresses, "token": _token(arguments.token_file)}
+    request.token = _token(request.token_file)
     with _waiting("asking the members that the token names; this takes at most 20 s"):
-        answer = session.client.call("POST", "/v1/join", body=body)
+        answer = session.client.send(request)
     cluster = answer["cluster"]
     members = counted(answer["members"], "host")
     how = "joined" if answer["via"] else "this host is already in"
@@ -100,10 +171,10 @@ def join(session: CommandContext) -> int:
     return DONE
 
 
-def leave(session: CommandContext) -> int:
+@runs(LeaveCommand)
+def leave(session: CommandContext, request: LeaveCommand) -> int:
     """Leave the cluster."""
-    drain = _drain(session)
-    answer = session.client.call("POST", "/v1/leave", body=drain, work_s=sum(drain.values()))
+    answer = session.client.send(request)
     cluster, detached = answer["cluster"], counted(answer["detached"], "endpoint")
     session.printer.one(
         answer, lambda: [f"left the cluster {cluster['name']}; {detached} detached"], name=cluster["name"]
@@ -111,15 +182,10 @@ def leave(session: CommandContext) -> int:
     return DONE
 
 
-def forget(session: CommandContext) -> int:
+@runs(ForgetCommand)
+def forget(session: CommandContext, request: ForgetCommand) -> int:
     """Evict hosts that are gone for good."""
-    arguments = session.arguments
-    body = _given(
-        hosts=arguments.hosts,
-        dead_for_s=duration_of(arguments.dead_for) if arguments.dead_for else None,
-        force=arguments.force,
-    )
-    answer = session.client.call("POST", "/v1/forget", body=body)
+    answer = session.client.send(request)
     names = [host["name"] for host in answer["hosts"]]
 
     def lines() -> Iterable[str]:
@@ -135,10 +201,10 @@ def forget(session: CommandContext) -> int:
     return DONE
 
 
-def withdraw(session: CommandContext) -> int:
+@runs(WithdrawCommand)
+def withdraw(session: CommandContext, request: WithdrawCommand) -> int:
     """Withdraw the names of this host."""
-    drain = _drain(session)
-    answer = session.client.call("POST", "/v1/withdraw", body=drain, work_s=sum(drain.values()))
+    answer = session.client.send(request)
     told = counted(answer["told"], "host")
     session.printer.one(
         answer,
@@ -148,51 +214,32 @@ def withdraw(session: CommandContext) -> int:
     return DONE
 
 
-def status(session: CommandContext) -> int:
+@runs(StatusCommand)
+def status(session: CommandContext, request: StatusCommand) -> int:
     """Show the state of this host on one screen."""
-    answer = session.client.call("GET", "/v1/status")
+    answer = session.client.send(request)
     session.printer.one(answer, lambda: screen.status(answer), name=answer["host"]["name"])
     return DONE
 
 
-def members(session: CommandContext) -> int:
+@runs(MembersCommand)
+def members(session: CommandContext, request: MembersCommand) -> int:
     """List the hosts of the cluster."""
-    return _list(
-        session,
-        "/v1/members",
-        tables.MEMBERS,
-        "no members: this host is in no cluster, or has just started one",
-    )
+    empty = "no members: this host is in no cluster, or has just started one"
+    return _list(session, request, tables.MEMBERS, empty)
 
 
-def network_create(session: CommandContext) -> int:
-    """Create a network."""
-    arguments = session.arguments
-    body = _given(
-        name=arguments.name,
-        subnets=arguments.subnet,
-        mtu_bytes=arguments.mtu,
-        internal=arguments.internal,
-        policy=arguments.policy,
-        multicast=arguments.multicast,
-        host_access=arguments.host_access,
-    )
-    answer = session.client.call("POST", "/v1/networks", body=body)
-    session.printer.one(answer, lambda: screen.network(answer), name=answer["name"])
-    _warn(session, answer)
-    return DONE
-
-
-def network_list(session: CommandContext) -> int:
+@runs(NetworkListCommand)
+def network_list(session: CommandContext, request: NetworkListCommand) -> int:
     """List the networks of the cluster."""
-    return _list(
-        session, "/v1/networks", tables.NETWORKS, "no networks; `netagent network create NAME` creates one"
-    )
+    empty = "no networks; `netagent network create NAME` creates one"
+    return _list(session, request, tables.NETWORKS, empty)
 
 
-def network_inspect(session: CommandContext) -> int:
+@runs(NetworkInspectCommand)
+def network_inspect(session: CommandContext, request: NetworkInspectCommand) -> int:
     """Show one network."""
-    answer = session.client.call("GET", _network(session))
+    answer = session.client.send(request)
 
     def lines() -> Iterable[str]:
         yield from screen.thing(answer, "network")
@@ -204,10 +251,10 @@ def network_inspect(session: CommandContext) -> int:
     return DONE
 
 
-def network_remove(session: CommandContext) -> int:
+@runs(NetworkRemoveCommand)
+def network_remove(session: CommandContext, request: NetworkRemoveCommand) -> int:
     """Remove a network."""
-    query = {"force": "true"} if session.arguments.force else {}
-    answer = session.client.call("DELETE", _network(session), query=query)
+    answer = session.client.send(request)
     detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
     session.printer.one(
         answer, lambda: [f"removed the network {answer['name']}{detached}"], name=answer["name"]
@@ -215,112 +262,32 @@ def network_remove(session: CommandContext) -> int:
     return DONE
 
 
-def network_prune(session: CommandContext) -> int:
+@runs(NetworkPruneCommand)
+def network_prune(session: CommandContext, request: NetworkPruneCommand) -> int:
     """Remove the networks that have no endpoints."""
-    answer = session.client.call("POST", "/v1/prune-networks", body={})
+    answer = session.client.send(request)
     session.printer.items(answer["items"], tables.REMOVED, empty="no network removed: all are in use")
     return DONE
 
 
-def network_connect(session: CommandContext) -> int:
-    """Attach an already attached container to one more network."""
-    body = {"target": target_of(session.arguments.target, or_endpoint=True)}
-    answer = session.client.call("POST", _network(session) + "/connect", body=body)
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    return DONE
-
-
-def network_disconnect(session: CommandContext) -> int:
-    """Detach a container from a network."""
-    body = {"target": target_of(session.arguments.target, or_endpoint=True)}
-    answer = session.client.call("POST", _network(session) + "/disconnect", body=body)
-    _detached(session, answer)
-    return DONE
-
-
-def attach(session: CommandContext) -> int:
-    """Attach a container to a network."""
-    arguments = session.arguments
-    body = _given(
-        target=target_of(arguments.target),
-        network=arguments.network,
-        name=arguments.name,
-        service=arguments.service,
-        aliases=arguments.alias,
-        links=[link_of(text) for text in arguments.link],
-        ports=[port_of(text) for text in arguments.expose],
-        publish=arguments.publish,
-        labels=labels_of(arguments.label),
-        ip=arguments.ip,
-        mac=arguments.mac,
-        ifname=arguments.ifname,
-    )
-    answer = session.client.call("POST", "/v1/endpoints", body=body)
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    _warn(session, answer)
-    return DONE
-
-
-def detach(session: CommandContext) -> int:
-    """Detach an endpoint."""
-    drain = _drain(session)
-    query = {key: str(value) for key, value in drain.items()}
-    answer = session.client.call("DELETE", _endpoint(session), query=query, work_s=sum(drain.values()))
-    _detached(session, answer)
-    return DONE
-
-
-def link(session: CommandContext) -> int:
-    """Make a service resolvable under an alias in one container."""
-    answer = session.client.call("POST", _endpoint(session) + "/links", body=link_of(session.arguments.link))
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    return DONE
-
-
-def unlink(session: CommandContext) -> int:
-    """Remove a link."""
-    query = {key: str(value) for key, value in link_of(session.arguments.link).items()}
-    answer = session.client.call("DELETE", _endpoint(session) + "/links", query=query)
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    return DONE
-
-
-def publish(session: CommandContext) -> int:
-    """Forward a port of this host to a container."""
-    body = {"port": session.arguments.port}
-    answer = session.client.call("POST", _endpoint(session) + "/published", body=body)
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    return DONE
-
-
-def unpublish(session: CommandContext) -> int:
-    """Stop forwarding a port."""
-    query = {"port": session.arguments.port}
-    answer = session.client.call("DELETE", _endpoint(session) + "/published", query=query)
-    session.printer.one(answer, lambda: screen.endpoint(answer), name=answer["name"])
-    return DONE
-
-
-def endpoints(session: CommandContext) -> int:
+@runs(EndpointsCommand)
+def endpoints(session: CommandContext, request: EndpointsCommand) -> int:
     """List the endpoints."""
     empty = "no endpoints; `netagent attach TARGET --network NAME` creates one"
-    return _list(session, "/v1/endpoints", tables.ENDPOINTS, _empty(session, "endpoint", empty))
+    return _list(session, request, tables.ENDPOINTS, _empty(request, "endpoint", empty))
 
 
-def services(session: CommandContext) -> int:
+@runs(ServicesCommand)
+def services(session: CommandContext, request: ServicesCommand) -> int:
     """List the services."""
     empty = "no services: no network of the cluster has an endpoint; see `netagent attach --help`"
-    return _list(session, "/v1/services", tables.SERVICES, _empty(session, "service", empty))
+    return _list(session, request, tables.SERVICES, _empty(request, "service", empty))
 
 
-def inspect(session: CommandContext) -> int:
+@runs(InspectCommand)
+def inspect(session: CommandContext, request: InspectCommand) -> int:
     """Show everything known of one object."""
-    query = {
-        "thing": _text(session, "thing"),
-        "why": "true" if session.arguments.why else "",
-        "local": _local(session),
-    }
-    answer = session.client.call("GET", "/v1/inspect", query=query)
+    answer: Mapping[str, Any] = session.client.send(request)
     why = answer.get("why")
 
     def lines() -> Iterable[str]:
@@ -339,16 +306,10 @@ def inspect(session: CommandContext) -> int:
     return DONE if why is None or why["complete"] else NO
 
 
-def lookup(session: CommandContext) -> int:
+@runs(LookupCommand)
+def lookup(session: CommandContext, request: LookupCommand) -> int:
     """Show the DNS answer that an endpoint would get."""
-    arguments = session.arguments
-    query = {
-        "name": _text(session, "name"),
-        "type": arguments.type,
-        "from": arguments.from_endpoint or "",
-        "local": _local(session),
-    }
-    answer = session.client.call("GET", "/v1/lookup", query=query)
+    answer = session.client.send(request)
     answers, printer = answer["answers"], session.printer
     if printer.is_machine:
         printer.json(answer)
@@ -367,25 +328,14 @@ def lookup(session: CommandContext) -> int:
     return NO
 
 
-def ping(session: CommandContext) -> int:
+@runs(PingCommand)
+def ping(session: CommandContext, request: PingCommand) -> int:
     """Test connectivity; 1 when packets are lost."""
-    arguments = session.arguments
-    if len(arguments.ends) > 2:
-        raise InputError(
-            "ping takes one or two arguments", thing="ping", hint="type `netagent ping [FROM] TO[:PORT]`"
-        )
-    start, to = ["", *arguments.ends][-2:]
-    query = {
-        "from": start,
-        "to": to,
-        "count": str(arguments.count),
-        "trace": "true" if arguments.trace else "false",
-    }
-    answer = session.client.call("GET", "/v1/ping", query=query, work_s=PING_S + arguments.count)
+    answer = session.client.send(request)
 
     def lines() -> Iterator[str]:
         yield from session.printer.table(answer["results"], tables.PING)
-        if arguments.trace or not answer["reached"]:
+        if request.trace or not answer["reached"]:
             yield ""
             yield from session.printer.table(answer["trace"], tables.HOPS)
             yield from (
@@ -399,13 +349,14 @@ def ping(session: CommandContext) -> int:
     return DONE if answer["reached"] else NO
 
 
-def version(session: CommandContext) -> int:
+@runs(VersionCommand)
+def version(session: CommandContext, request: VersionCommand) -> int:
     """Print the versions of this program and, if it answers, of the agent."""
     mine = program_version()
     failure: NetagentError | None = None
-    theirs: dict[str, Any] | None = None
+    theirs: schema.AgentVersion | None = None
     try:
-        theirs = session.client.call("GET", "/v1/version")
+        theirs = session.client.send(request)
     except NetagentError as error:
         failure = error
 
@@ -421,22 +372,29 @@ def version(session: CommandContext) -> int:
     return DONE
 
 
-def program_version() -> str:
-    """Return the version of this program, as installed."""
-    import importlib.metadata
+@runs(CompletionCommand)
+def completion(_session: CommandContext, request: CompletionCommand) -> int:
+    """Print the completion script of a shell."""
+    import shtab
 
-    return importlib.metadata.version("netagent")
+    from netagent.cli.grammar import whole_grammar
+
+    sys.stdout.write(shtab.complete(whole_grammar(), shell=request.shell))
+    return DONE
 
 
-def _list(session: CommandContext, path: str, columns: Sequence[Column], empty: str) -> int:
-    arguments, printer = session.arguments, session.printer
-    query = {field: getattr(arguments, field, None) or "" for field in ("network", "host", "service")}
-    query["local"] = _local(session)
-    if getattr(arguments, "watch", False):
-        _watch(session, session.client.watch(path, query=query), columns, empty)
-    if getattr(arguments, "quiet", False):
+def _list(
+    session: CommandContext,
+    request: MembersCommand | NetworkListCommand | EndpointsCommand | ServicesCommand,
+    columns: Sequence[Column],
+    empty: str,
+) -> int:
+    printer = session.printer
+    if request.watch:
+        _watch(session, session.client.follow(request), columns, empty)
+    if request.quiet:
         printer.form = "id"
-    answer = session.client.call("GET", path, query=query)
+    answer: Mapping[str, Any] = session.client.send(request)
     warnings = answer.get("warnings", [])
     printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
     _warn(session, answer)
@@ -479,47 +437,10 @@ def _warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
 
-def _detached(session: CommandContext, answer: Mapping[str, Any]) -> None:
-    line = f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}"
-    session.printer.one(answer, lambda: [clean(line)], name=answer["name"])
-
-
-def _empty(session: CommandContext, what: str, unfiltered: str) -> str:
-    filters = [getattr(session.arguments, field) for field in ("network", "host", "service")]
-    if any(filters):
+def _empty(request: EndpointsCommand | ServicesCommand, what: str, unfiltered: str) -> str:
+    if request.network or request.host or request.service:
         return f"no {what} matches these filters"
-    return f"no {what} in the networks of this host" if _local(session) else unfiltered
-
-
-def _local(session: CommandContext) -> str:
-    """Return the query for `--local`; "" if it was not given, so that agents of the previous release accept it."""
-    return "true" if getattr(session.arguments, "local", False) else ""
-
-
-def _network(session: CommandContext) -> str:
-    return "/v1/networks/" + quote(_text(session, "network"))
-
-
-def _endpoint(session: CommandContext) -> str:
-    return "/v1/endpoints/" + quote(_text(session, "endpoint"))
-
-
-def _text(session: CommandContext, argument: str) -> str:
-    text: str = getattr(session.arguments, argument)
-    if not text.strip():
-        raise InputError(f"the name of the {argument} is empty", thing=argument, hint="give a name")
-    return text
-
-
-def _drain(session: CommandContext) -> dict[str, float]:
-    """Return the field for `--drain`, if it was given."""
-    text = session.arguments.drain
-    return {} if text is None else {"drain_s": duration_of(text)}
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    """Return the fields that were given; the agent fills in defaults for the others."""
-    return {key: value for key, value in fields.items() if value not in (None, "", [], {}, False)}
+    return f"no {what} in the networks of this host" if request.local else unfiltered
 
 
 def _hint(session: CommandContext, text: str) -> None:

@@ -8,34 +8,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from netagent.cli.client_commands import DONE, NO, CommandContext
+from netagent.cli.client_commands import DONE, NO, CommandContext, runs
 from netagent.cli.render import Item, clean, counted
 from netagent.errors import FailedError, NetagentError, RefusedError, UnreachableError
+from netagent.interface.questions import DoctorCommand, VersionCommand
 
 _MARKS = {"passed": "ok", "warning": "warn", "failed": "FAIL", "not known": "?"}
 _NAME_WIDTH = 18
 SIGN_OF_LIFE_S = 5.0
 
 
-def doctor(session: CommandContext) -> int:
+@runs(DoctorCommand)
+def doctor(session: CommandContext, request: DoctorCommand) -> int:
     """Check the host, and the kernel against the records."""
     silence: NetagentError | None = None
+    answer: Item
     try:
         # An agent that hangs must not keep the command waiting for a minute.
-        session.client.with_patience(SIGN_OF_LIFE_S).call("GET", "/v1/version")
-        answer = session.client.call("GET", "/v1/doctor")
+        session.client.with_patience(SIGN_OF_LIFE_S).send(VersionCommand())
+        answer = session.client.send(request)
     except (UnreachableError, FailedError) as error:
         if isinstance(error, FailedError) and error.code != "timeout":
             raise
         silence = error
-        answer = _alone(session, error)
+        answer = _alone(request, error)
     session.printer.one(answer, lambda: report(answer), name="healthy" if answer["healthy"] else "unhealthy")
     if silence is not None:
         raise silence
     return DONE if answer["healthy"] else NO
 
 
-def _alone(session: CommandContext, error: NetagentError) -> dict[str, Any]:
+def _alone(request: DoctorCommand, error: NetagentError) -> dict[str, Any]:
     import os
 
     if os.geteuid():
@@ -46,7 +49,7 @@ def _alone(session: CommandContext, error: NetagentError) -> dict[str, Any]:
         ) from None
     from netagent.cli.offline_doctor import look
 
-    return look(session.arguments.config)
+    return look(request.config)
 
 
 def report(answer: Item) -> Iterator[str]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from netagent.cli.client_commands import DONE, CommandContext
+from netagent.cli.client_commands import DONE, CommandContext, runs
 from netagent.cli.render import Column, clean
 from netagent.errors import FailedError
+from netagent.interface.this_host import InstallCommand, UninstallCommand
 
 if TYPE_CHECKING:
     from netagent.install.files import InstallPart
@@ -21,17 +22,19 @@ CHANGES = (
 )
 
 
-def install(session: CommandContext) -> int:
+@runs(InstallCommand)
+def install(session: CommandContext, request: InstallCommand) -> int:
     """Write the files of a runtime or of systemd."""
-    installer, part = _part(session)
+    installer, part = _part(request)
     changes = installer.install(part)
     ran = installer.run(part.installed)
     return _show(session, part.name, changes, ran, part.next)
 
 
-def uninstall(session: CommandContext) -> int:
+@runs(UninstallCommand)
+def uninstall(session: CommandContext, request: UninstallCommand) -> int:
     """Remove what `install` wrote, and nothing else."""
-    installer, part = _part(session)
+    installer, part = _part(request)
     if installer.is_installed(part.name):
         installer.check_unchanged(part.name)
         ran = installer.run(part.removing)
@@ -57,14 +60,14 @@ def _remove_rules() -> None:
         raise FailedError(troubles[0], code="rules", thing="DOCKER-USER", hint="repeat this command")
 
 
-def _part(session: CommandContext) -> tuple[Installer, InstallPart]:
+def _part(request: InstallCommand | UninstallCommand) -> tuple[Installer, InstallPart]:
     from pathlib import Path
 
     from netagent.install.files import part_of
     from netagent.install.installer import Installer
 
-    installer = Installer(Path(session.arguments.root))
-    return installer, part_of(session.arguments.part, installer.surroundings())
+    installer = Installer(Path(request.root))
+    return installer, part_of(request.part, installer.surroundings())
 
 
 def _show(

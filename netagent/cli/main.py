@@ -8,15 +8,15 @@ cryptography are not imported. Only `netagent agent` loads the daemon.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import sys
 from collections.abc import Sequence
 
-from netagent.cli.client_commands import CommandContext
+from netagent.cli import doctor_command, install_commands  # noqa: F401 - they register what they run
+from netagent.cli.client_commands import CommandContext, run_command
 from netagent.cli.grammar import parse
-from netagent.cli.overview import OVERVIEW
+from netagent.cli.overview import overview
 from netagent.cli.render import Printer, clean
 from netagent.control.client import DEFAULT_SOCKET, Client
 from netagent.errors import NetagentError
@@ -72,13 +72,12 @@ def _complain(sentence: str) -> None:
 
 def _run(words: Sequence[str]) -> int:
     if not words:
-        sys.stderr.write(OVERVIEW)
+        sys.stderr.write(overview())
         return WRONG_USAGE
-    arguments: argparse.Namespace = parse(words)
-    socket_path = arguments.socket or os.environ.get("NETAGENT_SOCKET") or DEFAULT_SOCKET
-    session = CommandContext(arguments, Client(socket_path), Printer(arguments.output or "table"))
-    status: int = arguments.run(session)
-    return status
+    request, parsed = parse(words)
+    socket_path = parsed.socket or os.environ.get("NETAGENT_SOCKET") or DEFAULT_SOCKET
+    session = CommandContext(Client(socket_path), Printer(parsed.output or "table"), parsed)
+    return run_command(session, request)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,15 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from netagent.cli import client_commands
-from netagent.cli.client_commands import Run
-from netagent.cli.overview import OVERVIEW
+from netagent.cli.overview import overview
 from netagent.cli.render import FORMS
 from netagent.errors import InputError
 
 _COMMAND = "COMMAND"
 """Placeholder in the help for a command."""
-
-Take = Callable[[argparse.ArgumentParser], object]
-"""Adds the arguments of a command."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,7 +50,7 @@ class Root(Parser):
 
     def format_help(self) -> str:
         """Return the overview."""
-        return OVERVIEW
+        return overview()
 
 
 class ShowVersion(argparse.Action):
@@ -63,8 +58,15 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print this program's version and exit."""
-        sys.stdout.write(f"netagent {client_commands.program_version()}\n")
+        sys.stdout.write(f"netagent {program_version()}\n")
         parser.exit()
+
+
+def program_version() -> str:
+    """Return the version of this program, as installed."""
+    import importlib.metadata
+
+    return importlib.metadata.version("netagent")
 
 
 def meant(word: str, choices: Sequence[str]) -> str:
@@ -98,49 +100,3 @@ def common_options(default: Any) -> argparse.ArgumentParser:
 def command_of(parser: argparse.ArgumentParser) -> Any:
     """Return the subparsers of `parser`: one of the commands added to them is required after its own options."""
     return parser.add_subparsers(metavar=_COMMAND, required=True, parser_class=Parser)
-
-
-class Adder:
-    """Adds commands to one level of the grammar."""
-
-    def __init__(self, words: Any, common: argparse.ArgumentParser, said: frozenset[str] | None) -> None:
-        self._words = words
-        self._common = common
-        self._said = said
-
-    def __call__(
-        self,
-        names: str,
-        run: Run,
-        take: Take | None = None,
-        *,
-        says: str = "",
-        examples: str = "",
-    ) -> None:
-        """Add a command: `names` is its name, then its aliases; `take` adds its arguments; `says` describes it."""
-        name, *aliases = names.split()
-        if self._said is not None and self._said.isdisjoint(names.split()):
-            self._words.add_parser(name, aliases=aliases, help=run.__doc__, add_help=False)
-            return
-        parser = self._words.add_parser(
-            name,
-            aliases=aliases,
-            parents=[self._common],
-            allow_abbrev=False,
-            help=run.__doc__,
-            description=says or run.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="examples:\n" + "\n".join("  " + line for line in examples.splitlines())
-            if examples
-            else None,
-        )
-        if take:
-            take(parser)
-        parser.set_defaults(run=run, parser=parser)
-
-    def word(self, name: str, says: str) -> Any:
-        """Add a word that another command follows (`network` in `network create`)."""
-        parser = self._words.add_parser(
-            name, parents=[self._common], allow_abbrev=False, description=says, help=says
-        )
-        return command_of(parser)

@@ -1,5 +1,5 @@
-"""The agent's side of each command: one method per command, and a file for each command that is more than a call.
+"""What the agent does for each command: a function per command, which `handlers.answers` ties to its declaration.
 
-Read `agent_commands`, then `status`, `inspect`, `lookup`, `ping`, `examine` (the doctor) and `explain_facts`
-(`inspect --why`). Imports `daemon` and everything below it.
+Read `handlers`, `containers` and `networks`, then `status`, `inspect`, `lookup`, `ping`, `examine` (the doctor) and
+`explain_facts` (`inspect --why`). Imports `daemon` and everything below it.
 """

@@ -1,23 +1,93 @@
-"""`inspect THING`: find what a name, id, address or MAC refers to. Pure."""
+"""`inspect THING [--why]`: find what a name, id, address or MAC refers to, and why it is as it is."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
-from netagent.control.present import Presenter, ProbeView
+from netagent.commands.explain_facts import endpoint_with, explain_endpoints, explain_host, explain_network
+from netagent.commands.handlers import answers
+from netagent.commands.missing_networks import not_known, notices
+from netagent.commands.presenters import overview_of, presenter, sight_of
+from netagent.commands.reasons import why as why_of
+from netagent.control.present import Presenter, SightOf
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.doctor.explain import WhyReport
+from netagent.endpoints.find import fenced_called
+from netagent.endpoints.validation import noted_endpoint
 from netagent.errors import InputError, NotFoundError
 from netagent.interface import schema
-from netagent.model.ids import HostId
+from netagent.interface.questions import InspectCommand
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
 from netagent.model.subnet import addresses_of, offset_count
+from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
+from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices, merge_sort
 
 T = TypeVar("T")
-SightOf = Callable[[HostId], ProbeView]
 _LOOKED_AT_PER_SLICE: Final = 512
+
+
+@answers(InspectCommand)
+async def inspect(agent: Agent, request: InspectCommand) -> schema.Inspection:
+    """Return everything known of one object. NotFoundError when nothing has the name, FailedError when that cannot be
+    known."""
+    cluster, thing = agent.member(), request.thing
+    overview = await overview_of(cluster, local=request.local)
+    present = presenter(cluster, overview)
+    try:
+        found = await in_slices(inspect_thing(present, thing, sight_of(cluster)))
+    except NotFoundError as error:
+        row = fenced_called(cluster.live, thing)
+        if row is not None:
+            found = _inspect_noted(present, noted_endpoint(row, present.view.local))
+        elif overview.gaps:
+            raise not_known(present, overview.gaps, error.message, thing) from None
+        elif request.local:
+            raise NotFoundError(
+                f"nothing on this host has the name, address or id {thing!r}",
+                thing=thing,
+                hint="leave out `--local` to ask also hosts of networks that this host is not in",
+            ) from None
+        else:
+            raise
+    if found["kind"] != "endpoint":
+        about = [g for g in overview.gaps if found["kind"] != "network" or g.network_id == found["id"]]
+        found["warnings"] = notices(present, about)
+    if request.why:
+        found["why"] = await _why(cluster, found, present, overview)
+    return found
+
+
+async def _why(
+    cluster: Cluster, found: schema.Inspection, present: Presenter, overview: ClusterOverview
+) -> schema.Why:
+    match found["kind"]:
+        case "network":
+            explanation = await explain_network(cluster, NetworkId(found["id"]))
+        case "host":
+            explanation = await explain_host(cluster, HostId(found["id"]))
+        case "service":
+            ids = [EndpointId(one["id"]) for one in found["endpoints"]]
+            explanation = await _explain_endpoints(cluster, ids, present, overview)
+        case "endpoint":
+            ids = [EndpointId(found["id"])]
+            explanation = await _explain_endpoints(cluster, ids, present, overview)
+    return why_of(present, explanation)
+
+
+async def _explain_endpoints(
+    cluster: Cluster, ids: Sequence[EndpointId], present: Presenter, overview: ClusterOverview
+) -> WhyReport:
+    """Explain the endpoints. Those known only from other members have no objects in this host's kernel; the same
+    code reads it."""
+    endpoints = [one for endpoint_id in ids for one in endpoint_with(overview.view, endpoint_id)]
+    told = overview.view if overview.told_by else None
+    return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"], told)
 
 
 def inspect_thing(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
@@ -107,7 +177,7 @@ def _place(view: RegistryView, endpoint: EndpointView) -> str:
     return f"{host.unique_name}.{network.unique_name}" if host is not None and network is not None else ""
 
 
-def inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspection:
+def _inspect_noted(present: Presenter, endpoint: EndpointView) -> schema.Inspection:
     """Return the note kept of an endpoint that was fenced when this host was evicted."""
     return {"kind": "endpoint", **present.noted(endpoint)}
 

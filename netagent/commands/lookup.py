@@ -7,16 +7,20 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, NotRequired, TypedDict
 
+from netagent.commands.handlers import answers
 from netagent.commands.inspect import is_called
 from netagent.commands.missing_networks import not_known
 from netagent.commands.name_notices import name_notices
+from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
+from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.endpoints.find import local_endpoint_called
 from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError
 from netagent.interface import schema
+from netagent.interface.questions import LookupCommand
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.registry.cluster_overview import ClusterOverview
@@ -32,6 +36,17 @@ from netgossip.slices import Slices
 _DECIDED: Final = {"NOERROR", "NXDOMAIN"}
 _MAX_MEANT: Final = 3
 """At most this many containers are named if the name is only what a runtime calls them."""
+
+
+@answers(LookupCommand)
+async def lookup(agent: Agent, request: LookupCommand) -> schema.Lookup:
+    """Return the resolver's answer; for a name outside the cluster, that of the host's name servers."""
+    cluster, name, rtype = agent.member(), request.name, request.type.upper()
+    found = await look_up(cluster, name, rtype, request.from_endpoint)
+    if not request.local and not found["answers"]:
+        overview = await overview_of(cluster)
+        found = await look_up_elsewhere(cluster, found, (name, rtype), presenter(cluster, overview), overview)
+    return await with_name_servers(cluster, found)
 
 
 async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -> schema.Lookup:

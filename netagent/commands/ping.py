@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from netagent.commands.explain_facts import gather
+from netagent.commands.handlers import answers
 from netagent.commands.lookup import look_up
 from netagent.commands.missing_networks import not_known
 from netagent.control.present import Presenter
+from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor import explain
 from netagent.doctor.checks.echo_checks import SMALL_BYTES, Hop, PacketCounts, hop_of, judge
@@ -25,6 +27,7 @@ from netagent.doctor.facts.ping_probe import connect, echo, no_route
 from netagent.endpoints.find import local_endpoint_called
 from netagent.errors import InputError, NotFoundError
 from netagent.interface import schema
+from netagent.interface.questions import PingCommand
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import HostId
 from netagent.model.number import whole_number
@@ -56,27 +59,29 @@ class _Aim:
     """What answers, for the message; empty if it is what the user typed."""
 
 
-async def ping(cluster: Cluster, asked: schema.PingRequest, foreign_rules: ForeignRules) -> schema.Ping:
+@answers(PingCommand)
+async def ping(agent: Agent, request: PingCommand) -> schema.Ping:
     """Send packets, count the replies, and say where packets are lost. Raises InputError, NotFoundError."""
-    text, port = _split(asked["to"])
-    row = _asker(cluster, asked["from"]) if asked["from"] else None
+    cluster = agent.member()
+    text, port = _split(request.to)
+    row = _asker(cluster, request.from_endpoint) if request.from_endpoint else None
     aim = await (_aim_inside(cluster, row, text, port) if row is not None else _aim_host(cluster, text, port))
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
     tallies: list[PacketCounts] = []
     for address in aim.addresses:
         if port is None:
-            tallies += await echo(row, address, sizes, asked["count"])
+            tallies += await echo(row, address, sizes, request.count)
         else:
             tallies.append(await connect(row, address, port))
     hops: tuple[Hop, ...] = ()
-    if asked["trace"] or any(one.is_lost for one in tallies):
+    if request.trace or any(one.is_lost for one in tallies):
         aim = _traced(cluster.live.view, aim, tallies)
-        hops = tuple(await _hops(cluster, row, aim, foreign_rules, tallies))
-    verdict = judge(tallies, hops, aim.called or asked["to"])
+        hops = tuple(await _hops(cluster, row, aim, agent.foreign_rules, tallies))
+    verdict = judge(tallies, hops, aim.called or request.to)
     view = cluster.live.view
     return {
         "from": row.name if row is not None else host_text(view, view.local),
-        "to": asked["to"],
+        "to": request.to,
         "host": host_text(view, aim.host_id) if aim.host_id else "",
         "reached": not verdict.lost_at,
         "lost_at": verdict.lost_at,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from netagent import __version__
+from netagent.commands.handlers import answers
 from netagent.commands.name_notices import name_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
@@ -27,6 +28,7 @@ from netagent.doctor.facts.agent_ports import (
 )
 from netagent.doctor.facts.name_servers import ask_servers, server_notices
 from netagent.interface import schema
+from netagent.interface.questions import StatusCommand
 from netagent.ipam.space import Range, usable_count
 from netagent.journal.writer import HEADROOM_BYTES
 from netagent.model.ids import HostId
@@ -54,6 +56,12 @@ _SLOW_RESOLVER: schema.Notice = {
     "message": f"the resolver process did not answer within {STATISTICS_S} s",
     "cure": "nothing to do: if it stays silent, the agent replaces it within 20 s",
 }
+
+
+@answers(StatusCommand)
+async def status(agent: Agent, _request: StatusCommand) -> schema.Status:
+    """Return the status as far as this host knows it."""
+    return await status_of(agent)
 
 
 async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status:

@@ -1,5 +1,5 @@
-"""The agent's HTTP API on its unix socket: server, schema and client.
+"""The agent's HTTP API on its unix socket: server and client of the commands that netagent.interface declares.
 
-Read `agent_service` (one method per command), `api` (paths to methods), `request_parsing` (outside JSON to requests),
-`schema` and `present` (answers), `server` and `client`. Imports `registry` and `model`; nothing that acts.
+Read `api` (routes to handlers), `conversion` (outside JSON to requests), `request_parsing` (those of use-cases),
+`present` (answers), `openapi`, `server` and `client`. Imports `interface`, `registry` and `model`; nothing that acts.
 """

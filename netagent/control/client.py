@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from netagent.control.problem import error_from
 from netagent.errors import FailedError, RefusedError, UnreachableError
+from netagent.interface.command import Command
+
+A = TypeVar("A")
 
 DEFAULT_SOCKET = "/run/netagent/netagent.sock"
 TIMEOUT_S = 60.0
@@ -27,6 +30,19 @@ _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 def quote(text: str) -> str:
     """Percent-encode the text for a path segment or a query (RFC 3986 section 2.1)."""
     return "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in text.encode())
+
+
+def _path_of(request: Command[Any]) -> tuple[str, dict[str, Any]]:
+    """Return the path, and the fields that are not part of it."""
+    declared, given = type(request).declaration, request.json()
+    path = declared.path
+    for field in declared.in_path:
+        path = path.replace(f"{{{field}}}", quote(given.pop(field)))
+    return path, given
+
+
+def _in_words(given: Mapping[str, Any]) -> dict[str, str]:
+    return {field: "true" if value is True else str(value) for field, value in given.items()}
 
 
 class Client:
@@ -64,6 +80,20 @@ class Client:
                         f"the answer of the agent at {self._path} is too large", hint="filter the list"
                     )
         return self._decode(status, bytes(payload))
+
+    def send(self, request: Command[A]) -> A:
+        """Send the request of a command and return the answer."""
+        declared, (path, given) = type(request).declaration, _path_of(request)
+        if declared.has_body:
+            answer = self.call(declared.verb, path, body=given, work_s=request.work_s)
+        else:
+            answer = self.call(declared.verb, path, query=_in_words(given), work_s=request.work_s)
+        return cast("A", answer)
+
+    def follow(self, request: Command[Any]) -> Iterator[list[dict[str, Any]]]:
+        """Watch the list that a request is for; as `watch`."""
+        path, given = _path_of(request)
+        return self.watch(path, query=_in_words(given))
 
     def watch(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[list[dict[str, Any]]]:
         """Yield the events of a watched list, as many at a time as have arrived. Ends only by raising."""

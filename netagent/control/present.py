@@ -7,7 +7,7 @@ these fields stay empty, as the schema says.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from netagent.datapath.host.uplink import is_one_family
@@ -39,6 +39,9 @@ class ProbeView:
     rtt_s: float | None = None
     path: PathStatus | None = None
     """None: the host is in no network of this one."""
+
+
+SightOf = Callable[[HostId], ProbeView]
 
 
 @dataclass(frozen=True, slots=True)

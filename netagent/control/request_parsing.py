@@ -1,35 +1,34 @@
-"""Parser of outside JSON to requests: the one place that checks the form of fields, names, addresses and bounds.
+"""Requests of commands to those of use-cases: the one place that checks the form of names, addresses and ports.
 
 Every function raises InputError and nothing else. The error names the field, what is wrong with it, and what it
-should be. The types and bounds that all fields share are in netagent.control.json_fields.
+should be. Types and bounds of the fields have been checked (netagent.control.conversion).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import itertools
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from netagent.config_values import parse_seed
-from netagent.control.json_fields import JsonFields, name_of, text_of
+from netagent.control.conversion import fields_untrusted, name_of
 from netagent.errors import InputError
+from netagent.interface.containers import (
+    AttachCommand,
+    LinkCommand,
+    LinkOfAttach,
+    NetworkCreateCommand,
+    PortOfAttach,
+    UnlinkCommand,
+)
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
-from netagent.model.number import whole_number
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Link, Policy, Port
-from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+from netagent.model.request import AttachRequest, NetworkRequest
 
-MAX_INVITE_TTL_S = 30 * 86400.0
-MAX_INVITE_USES = 1000
-MAX_DRAIN_S = 300.0
-"""Longer than any request for which a client waits."""
-MAX_PINGS = 100
-"""Bound of echoes of one size that `ping` sends; beyond it: refused. A reply may take a second, and the client
-waits."""
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -40,84 +39,64 @@ _PUBLICATION = re.compile(
 )
 
 
-def object_untrusted(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request as a JSON object; no body is an empty object."""
-    if not body.strip():
-        return {}
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InputError("the request is not JSON", hint="send one JSON object") from None
-    if not isinstance(value, dict):
-        raise InputError("the request is not a JSON object", hint="send one JSON object")
-    return value
-
-
 def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
-    """Parse an attach request. `target` and `network` are required."""
-    fields = JsonFields(value, "target network name service aliases links ports publish labels ip mac ifname")
+    """Parse the fields of an attach."""
+    return attach_request(fields_untrusted(AttachCommand, value))
+
+
+def attach_request(given: AttachCommand) -> AttachRequest:
+    """Check an attach."""
     return AttachRequest(
-        target=target_of(fields.text("target")),
-        network=fields.text("network", required=True),
-        name=fields.name("name"),
-        service=fields.name("service"),
-        aliases=tuple(name_of(alias, "alias") for alias in fields.texts("aliases")),
-        links=tuple(link_untrusted(link) for link in fields.objects("links")),
-        ports=tuple(_port(port) for port in fields.objects("ports")),
-        publish=publications_untrusted(fields.texts("publish")),
-        labels=_labels(fields.object("labels")),
-        addresses=_addresses(fields.texts("ip")),
-        mac=_mac(fields.text("mac")),
-        ifname=_ifname(fields.text("ifname")),
+        target=target_of(given.target),
+        network=given.network,
+        name=optional_name(given.name, "name"),
+        service=optional_name(given.service, "service"),
+        aliases=tuple(name_of(alias, "alias") for alias in given.aliases),
+        links=tuple(link_of(link) for link in given.links),
+        ports=tuple(_port(port) for port in given.ports),
+        publish=publications_of(given.publish),
+        labels=_labels(given.labels),
+        addresses=_addresses(given.ip),
+        mac=_mac(given.mac),
+        ifname=_ifname(given.ifname),
     )
 
 
-def network_untrusted(value: Mapping[str, Any]) -> NetworkRequest:
-    """Parse a network request. `name` is required."""
-    fields = JsonFields(value, "name subnets mtu_bytes internal policy multicast host_access")
-    name = name_of(fields.text("name"), "network")
+def network_request(given: NetworkCreateCommand) -> NetworkRequest:
+    """Check the options of a new network."""
+    name = name_of(given.name, "network")
     if name == NODE_LABEL:
         raise InputError(
             f"a network cannot have the name {name!r}: <host>.{name} are the names of hosts",
             thing=name,
             hint="choose another name",
         )
-    policy = fields.text("policy") or Policy.OPEN.value
-    if policy not in [p.value for p in Policy]:
-        raise InputError(f"policy {policy!r} is not known", thing="policy", hint="use open or links")
     return NetworkRequest(
         name=name,
-        subnets=_subnets(fields.texts("subnets")),
-        # 576 is the minimum of IPv4 (RFC 791); the 1280 of IPv6 is checked later, when the subnets are known.
-        mtu_bytes=fields.number("mtu_bytes", 576, 65535),
-        internal=fields.flag("internal"),
-        policy=Policy(policy),
-        multicast=fields.flag("multicast"),
-        host_access=fields.flag("host_access"),
+        subnets=_subnets(given.subnets),
+        mtu_bytes=given.mtu_bytes,
+        internal=given.internal,
+        policy=Policy(given.policy),
+        multicast=given.multicast,
+        host_access=given.host_access,
     )
 
 
-def link_untrusted(value: Mapping[str, Any]) -> Link:
-    """Parse a link. `service` is required; `alias` defaults to the service's first label."""
-    fields = JsonFields(value, "service alias")
-    service = fields.text("service", required=True).rstrip(".")
+def link_of(given: LinkCommand | UnlinkCommand | LinkOfAttach) -> Link:
+    """Check a link; `alias` defaults to the service's first label."""
+    service = given.service.rstrip(".")
     if not all(is_name(label) for label in service.split(".")):
         raise InputError(
             f"{service!r} is not the name of a service",
             thing=service,
             hint="write SERVICE, SERVICE.NETWORK or the full name, in lower case",
         )
-    return Link(service=service, alias=fields.name("alias") or service.partition(".")[0])
+    return Link(service=service, alias=optional_name(given.alias, "alias") or service.partition(".")[0])
 
 
-def publication_untrusted(value: Mapping[str, Any]) -> Publication:
-    """Parse a published port. `port` is required."""
-    return _publication(JsonFields(value, "port").text("port", required=True))
-
-
-def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
+def publications_of(texts: Iterable[str]) -> tuple[Publication, ...]:
     """Parse ports of the host and of the container, each `[ADDR:]8080[-8089]:80[-89][/tcp|udp]`; sorted."""
-    found = sorted({_publication(text) for text in texts})
+    found = sorted({publication_of(text) for text in texts})
     for earlier, later in itertools.combinations(found, 2):
         if earlier.meets(later):
             raise InputError(
@@ -128,7 +107,8 @@ def publications_untrusted(texts: Iterable[str]) -> tuple[Publication, ...]:
     return tuple(found)
 
 
-def _publication(text: str) -> Publication:
+def publication_of(text: str) -> Publication:
+    """Parse one of them."""
     form = "write [ADDR:]8080:80 or [ADDR:]8080-8089:80-89, with /tcp or /udp at the end"
     match = _PUBLICATION.fullmatch(text)
     if match is None:
@@ -165,80 +145,8 @@ def _publication_address(text: str) -> str:
     return str(address)
 
 
-def filter_untrusted(value: Mapping[str, Any], *, local: bool = False) -> ListFilter:
-    """Parse a list's filter. All fields may be missing."""
-    fields = JsonFields(value, "network host service")
-    return ListFilter(
-        network=fields.text("network"),
-        host=fields.text("host"),
-        service=fields.text("service"),
-        local=local,
-    )
-
-
-def invite_untrusted(value: Mapping[str, Any]) -> tuple[float, int]:
-    """Parse (`ttl_s`, `uses`); defaults: one hour, one use."""
-    fields = JsonFields(value, "ttl_s uses")
-    ttl_s = value.get("ttl_s", 3600.0)
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not 1 <= ttl_s <= MAX_INVITE_TTL_S:
-        shown = f"{ttl_s:.0f}" if isinstance(ttl_s, float) else str(ttl_s)[:80]
-        raise InputError(
-            f"a token cannot be valid for {shown} seconds",
-            thing="ttl_s",
-            hint="use --ttl 1s to 30d",
-        )
-    return float(ttl_s), fields.number("uses", 1, MAX_INVITE_USES) or 1
-
-
-def count_untrusted(text: str) -> int:
-    """Parse a number of packets. Raises InputError."""
-    count = whole_number(text, 1, MAX_PINGS)
-    if count is None:
-        raise InputError(
-            f"{text[:80]!r} is not a number of packets", thing="count", hint=f"use 1 to {MAX_PINGS}"
-        )
-    return count
-
-
-def drain_untrusted(value: Mapping[str, Any]) -> float | None:
-    """Parse `drain_s`: how long open requests may take to finish. None when missing."""
-    JsonFields(value, "drain_s")
-    drain_s = value.get("drain_s")
-    if drain_s is None:
-        return None
-    if isinstance(drain_s, bool) or not isinstance(drain_s, (int, float)) or not 0 <= drain_s <= MAX_DRAIN_S:
-        raise InputError(
-            f"the drain time cannot be {str(drain_s)[:80]} seconds",
-            thing="drain_s",
-            hint=f"use --drain 0s to {MAX_DRAIN_S:.0f}s",
-        )
-    return float(drain_s)
-
-
-def forget_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], float, bool]:
-    """Parse (`hosts`, `dead_for_s`, `force`); `hosts` or `dead_for_s` is required."""
-    fields = JsonFields(value, "hosts dead_for_s force")
-    hosts = fields.texts("hosts")
-    dead_for_s = value.get("dead_for_s", 0.0)
-    if isinstance(dead_for_s, bool) or not isinstance(dead_for_s, (int, float)) or not 0 <= dead_for_s < 1e9:
-        raise InputError(
-            f"the time of silence cannot be {str(dead_for_s)[:80]} seconds",
-            thing="dead_for_s",
-            hint="write --dead-for 1h or --dead-for 3d",
-        )
-    if not hosts and not dead_for_s:
-        raise InputError(
-            "no host to forget was given",
-            thing="hosts",
-            hint="name hosts, or use --dead-for 72h for all hosts that have been silent for that long",
-        )
-    return hosts, float(dead_for_s), fields.flag("force")
-
-
-def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Parse (`addresses`, `token`); the token is required."""
-    fields = JsonFields(value, "addresses token")
-    addresses = fields.texts("addresses")
+def seeds_of(addresses: Sequence[str]) -> Sequence[str]:
+    """Check addresses of members."""
     for address in addresses:
         try:
             parse_seed(address)
@@ -248,17 +156,12 @@ def join_untrusted(value: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
                 thing=address,
                 hint="write HOST, HOST:PORT or [IPV6]:PORT",
             ) from None
-    token = fields.text("token").strip()
-    if not token:
-        raise InputError(
-            "a join needs a token", thing="token", hint="`netagent invite` on a member prints one"
-        )
-    return addresses, token
+    return addresses
 
 
-def cluster_untrusted(value: Mapping[str, Any]) -> str:
-    """Parse `cluster`; `""` when missing: the agent's configuration decides."""
-    return JsonFields(value, "cluster").name("cluster")
+def optional_name(text: str, what: str) -> str:
+    """Check a name, unless it is empty."""
+    return name_of(text, what) if text else ""
 
 
 def target_of(text: str) -> str:
@@ -268,28 +171,24 @@ def target_of(text: str) -> str:
     return text
 
 
-def _port(value: Mapping[str, Any]) -> Port:
-    fields = JsonFields(value, "name number protocol")
-    number = fields.number("number", 1, 65535)
-    if number is None:
-        raise InputError("a port has no number", thing="ports", hint="write [NAME=]80/tcp")
-    protocol = fields.text("protocol") or "tcp"
+def _port(given: PortOfAttach) -> Port:
+    protocol = given.protocol or "tcp"
     if protocol not in _PROTOCOLS:
         raise InputError(
             f"{protocol!r} is not a protocol of ports", thing=protocol, hint="use tcp, udp or sctp"
         )
     # The name of a port defaults to its number, so that it has an SRV record too: _80._tcp.web.app
-    return Port(name=fields.name("name") or str(number), number=number, protocol=protocol)
+    name = optional_name(given.name, "name") or str(given.number)
+    return Port(name=name, number=given.number, protocol=protocol)
 
 
-def _labels(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    for key, text in value.items():
-        text_of(text, f"label {key[:80]!r}")
+def _labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    for key in value:
         if not key or not key.isprintable() or len(key) > 255:
             raise InputError(
                 f"{key[:80]!r} cannot be the key of a label", thing=key[:80], hint="write KEY=VALUE"
             )
-    return tuple(sorted(value.items()))
+    return tuple(sorted(dict(value).items()))
 
 
 def _addresses(texts: Iterable[str]) -> tuple[str, ...]:

@@ -18,14 +18,14 @@ class PartsResponse(Response):
 
     media_type = "application/json"
 
-    def __init__(self, parts: list[bytes]) -> None:
-        super().__init__()
+    def __init__(self, parts: list[bytes], status: int = 200) -> None:
+        super().__init__(status_code=status)
         self.headers["content-length"] = str(sum(map(len, parts)))
         self._parts = parts
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send the body."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._parts.reverse()
         while self._parts:
             await send({"type": "http.response.body", "body": self._parts.pop(), "more_body": True})

@@ -1,6 +1,6 @@
 """The stream of a watched list: the full state, `synced`, then changes.
 
-The agent only signals that something may have changed (AgentService.wait_changed); this module reads the list again
+The agent only signals that something may have changed; this module reads the list again
 and compares it with what it sent before. So a slow watcher skips steps and never queues them, and it does not see a
 change that was reverted meanwhile.
 """
@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from netagent.control.agent_service import AgentService
 from netagent.control.problem import problem_of
 from netagent.errors import FailedError, NetagentError
+from netagent.interface import schema
 from netagent.interface.schema import SCHEMA
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
@@ -25,6 +25,11 @@ ITEMS_A_PART: Final = 100
 """Items sent at once: some 60 kB."""
 PAUSE_S = 0.1
 """Shortest time between two readings, in seconds: with many changes a watcher costs at most ten lists per second."""
+
+WaitChanged: TypeAlias = Callable[[int], Awaitable[int]]
+"""Wait until the generation of what lists show differs from this one (-1: do not wait) and return it. Where a list
+includes answers of other members, it also returns periodically. Level-triggered: a slow watcher sees the latest
+state, not every step."""
 
 Items = Sequence[Mapping[str, object]]
 Event: TypeAlias = dict[str, object]
@@ -85,24 +90,24 @@ def _encode_items(items: list[Any], parts: list[bytes]) -> Slices[None]:
 
 
 async def watch(
-    service: AgentService,
-    read: Callable[[], Awaitable[Items]],
+    wait_changed: WaitChanged,
+    read: Callable[[], Awaitable[schema.Listing[Any]]],
     emit: Callable[[bytes], Awaitable[None]],
-    gaps: Callable[[], Awaitable[Items]] | None = None,
 ) -> None:
     """Emit NDJSON until cancelled. An error ends it with `{"event": "ended", "problem": …}`. The event `synced`
-    contains the notices of `gaps`."""
+    contains the warnings of the first list."""
     known: dict[object, Mapping[str, object]] = {}
     seen = -1
     is_first = True
     try:
         while True:
             # Read the generation before the list: a change during the reading makes the next wait return at once.
-            seen = await service.wait_changed(seen)
-            items = await read()
+            seen = await wait_changed(seen)
+            listing = await read()
+            items: Items = listing["items"]
             events = await in_slices(changes(known, items))
             if is_first:
-                warnings = list(await gaps()) if gaps is not None else []
+                warnings = listing.get("warnings")
                 events.append({"event": "synced", **({"warnings": warnings} if warnings else {})})
                 is_first = False
             for part in await in_slices(_encode_lines(events)):

@@ -21,9 +21,9 @@ import trio
 from netagent import config as configuration
 from netagent import log
 from netagent.config import Config
-from netagent.control.agent_service import AgentService
-from netagent.control.api import build_app
+from netagent.control.api import Handlers, build_app
 from netagent.control.server import serve
+from netagent.control.watch import WaitChanged
 from netagent.daemon.cluster import Cluster
 from netagent.daemon.join import Admission, addresses_given, be_admitted
 from netagent.daemon.journal_recovery import require_journal
@@ -87,8 +87,8 @@ class Agent:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    async def run(self, commands: AgentService) -> None:
-        """Run until a signal says stop. `commands` answers the API."""
+    async def run(self, handlers: Handlers, wait_changed: WaitChanged) -> None:
+        """Run until a signal says stop. `handlers` answer the API; `wait_changed` is for watched lists."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with trio.open_nursery() as self._nursery:
@@ -112,7 +112,7 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(commands, self.runtimes.routes)
+                    app = build_app(handlers, wait_changed, self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os.path
 import re
+from collections.abc import Callable
 
 from netagent.errors import InputError
 from netagent.model.number import MAX_DIGITS, whole_number
@@ -76,3 +77,39 @@ def target_of(text: str, *, or_endpoint: bool = False) -> str:
             hint=f"did you mean netns:{text}?",
         )
     return text
+
+
+def target_or_endpoint_of(text: str) -> str:
+    """Return a target of attach, or the name of an endpoint."""
+    return target_of(text, or_endpoint=True)
+
+
+def links_of(texts: list[str]) -> list[dict[str, str]]:
+    """`SERVICE[:ALIAS]` each."""
+    return [link_of(text) for text in texts]
+
+
+def ports_of(texts: list[str]) -> list[dict[str, object]]:
+    """`[NAME=]80[/tcp]` each."""
+    return [port_of(text) for text in texts]
+
+
+def ends_of(texts: list[str]) -> dict[str, str]:
+    """`[FROM] TO[:PORT]`: without FROM the host itself."""
+    if len(texts) > 2:
+        raise InputError(
+            "ping takes one or two arguments", thing="ping", hint="type `netagent ping [FROM] TO[:PORT]`"
+        )
+    start, to = ["", *texts][-2:]
+    return {"from_endpoint": start, "to": to}
+
+
+def filled(what: str) -> Callable[[str], str]:
+    """Return a function that refuses an empty text."""
+
+    def text_of(text: str) -> str:
+        if not text.strip():
+            raise InputError(f"the name of the {what} is empty", thing=what, hint="give a name")
+        return text
+
+    return text_of

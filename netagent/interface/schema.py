@@ -8,12 +8,14 @@ The API wraps them: `{"schema": 1, "items": [...]}` for lists, `{"schema": 1, ..
 `?watch=1` one object per line: `{"schema": 1, "event": "added", "item": {...}}` for the full state, then
 `{"schema": 1, "event": "synced"}`, then `added`, `changed` and `removed`; `id` identifies items.
 
-It imports nothing else of netagent: the command line uses its names too.
+It imports nothing else of netagent.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
+
+T = TypeVar("T")
 
 SCHEMA = 1
 
@@ -96,6 +98,14 @@ class Notice(TypedDict):
     message: str
     cure: str
     """A command if there is one."""
+
+
+class Listing(TypedDict, Generic[T]):
+    """A list."""
+
+    items: list[T]
+    warnings: NotRequired[list[Notice]]
+    """What is missing in it."""
 
 
 class HeardAgent(TypedDict):
@@ -551,10 +561,6 @@ class ResourceRecord(TypedDict):
     data: str
 
 
-PingRequest = TypedDict("PingRequest", {"from": str, "to": str, "count": int, "trace": bool})
-"""`from`: an endpoint of this host, `""` = the host itself."""
-
-
 class PingResult(TypedDict):
     """The result for packets of one size to one address, or for one TCP connection."""
 
@@ -638,3 +644,20 @@ class AgentVersion(TypedDict):
     version: str
     python: str
     kernel: str
+
+
+class Problem(TypedDict):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    """Stable, for scripts."""
+    exit_status: int
+    """Of the command line."""
+    thing: str
+    """The object concerned; `""` if there is none."""
+    hint: str
+    """What to do."""

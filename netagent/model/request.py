@@ -1,8 +1,8 @@
 """Requests of users and runtimes to the agent, as values.
 
-Command line, Docker, CNI and Podman all use them: netagent.control.request_parsing turns outside JSON into one of
-these before any other code sees it, so that no half-parsed dict gets further in. The form of all fields has been
-checked; the use-cases check whether a network, an endpoint or a namespace exists.
+Command line, Docker, CNI and Podman all use them: netagent.control.request_parsing turns the request of a command
+into one of these before a use-case sees it. The form of all fields has been checked; the use-cases check whether a
+network, an endpoint or a namespace exists.
 """
 
 from __future__ import annotations
@@ -52,16 +52,3 @@ class NetworkRequest:
     policy: Policy = Policy.OPEN
     multicast: bool = False
     host_access: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListFilter:
-    """Filter of endpoints or services; `""` means any. All given conditions must hold."""
-
-    network: str = ""
-    host: str = ""
-    """By name or id."""
-    service: str = ""
-    """The name of a service, an alias, or the runtime's name of the service."""
-    local: bool = False
-    """Use only the records of this host: the networks that it is in."""

@@ -1,23 +1,59 @@
-"""An AgentService that lives in memory, and a thread that serves it on a real unix socket."""
+"""The handlers of an agent that lives in memory, and a thread that serves them on a real unix socket."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import trio
 
-from netagent.control.api import build_app
+from netagent.control.api import Handlers, build_app
+from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
 from netagent.control.server import serve
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.interface import schema
-from netagent.model.publication import Publication
-from netagent.model.records import Link
-from netagent.model.request import AttachRequest, ListFilter, NetworkRequest
+from netagent.interface.cluster import (
+    ForgetCommand,
+    InitCommand,
+    InviteCommand,
+    JoinCommand,
+    LeaveCommand,
+    MembersCommand,
+    WithdrawCommand,
+)
+from netagent.interface.command import Command
+from netagent.interface.containers import (
+    AttachCommand,
+    DetachCommand,
+    LinkCommand,
+    NetworkConnectCommand,
+    NetworkCreateCommand,
+    NetworkDisconnectCommand,
+    NetworkInspectCommand,
+    NetworkListCommand,
+    NetworkPruneCommand,
+    NetworkRemoveCommand,
+    PublishCommand,
+    UnlinkCommand,
+    UnpublishCommand,
+)
+from netagent.interface.questions import (
+    DoctorCommand,
+    EndpointsCommand,
+    InspectCommand,
+    LookupCommand,
+    PingCommand,
+    ServicesCommand,
+    StatusCommand,
+    VersionCommand,
+)
+from netagent.model.request import AttachRequest, NetworkRequest
 
 CLUSTER: schema.ClusterPart = {"id": "c1" * 16, "name": "mesh", "domain": "mesh.internal"}
 
@@ -208,6 +244,24 @@ def pong(lost_at: str = "") -> schema.Ping:
     }
 
 
+def service_of(row: schema.Endpoint) -> schema.Service:
+    return {
+        "id": f"{row['service']}.{row['network']}",
+        "name": row["service"],
+        "network": row["network"],
+        "network_id": row["network_id"],
+        "fqdn": row["names"][0],
+        "endpoint_count": 1,
+        "answering": 1,
+        "addresses": row["addresses"],
+        "hosts": [row["host"]],
+        "ports": row["ports"],
+        "aliases": row["aliases"],
+        "source": row["source"],
+        "told_by": row["told_by"],
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -222,13 +276,26 @@ class FakeService:
         self.failure: Exception | None = None
         self.why = why_of()
         self.diagnosis = doctor_of()
-        self.pings: list[schema.PingRequest] = []
-        self.filters: list[ListFilter] = []
+        self.pings: list[dict[str, object]] = []
+        self.filters: list[EndpointsCommand | ServicesCommand] = []
         self.unknown: list[schema.Notice] = []
         self.pong = pong()
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
+
+    def handlers(self) -> Handlers:
+        """The methods as they are at each request, by the command that their argument is annotated with."""
+
+        def by_name(name: str) -> Callable[[Any], Any]:
+            async def answer(request: Any) -> Any:
+                return await getattr(self, name)(request)
+
+            return answer
+
+        methods = {name: one for name, one in vars(FakeService).items() if inspect.iscoroutinefunction(one)}
+        kinds = {name: next(iter(get_type_hints(one).values())) for name, one in methods.items()}
+        return {kind: by_name(name) for name, kind in kinds.items() if issubclass(kind, Command)}
 
     def change(self) -> None:
         self._generation += 1
@@ -244,7 +311,7 @@ class FakeService:
         finally:
             self.waiting -= 1
 
-    async def status(self) -> schema.Status:
+    async def status(self, request: StatusCommand) -> schema.Status:
         if self.failure:
             raise self.failure
         return {
@@ -275,30 +342,35 @@ class FakeService:
             "heard": self.heard,
         }
 
-    async def init(self, cluster: str) -> schema.Initialised:
-        return {"cluster": {**CLUSTER, "name": cluster or "mesh"}, "created": True}
+    async def init(self, request: InitCommand) -> schema.Initialised:
+        return {"cluster": {**CLUSTER, "name": request.cluster or "mesh"}, "created": True}
 
-    async def invite(self, ttl_s: float, uses: int) -> schema.Invitation:
-        return {"token": "tok-secret", "ttl_s": ttl_s, "uses": uses, "expires_at": "2030-01-01T00:00:00Z"}
+    async def invite(self, request: InviteCommand) -> schema.Invitation:
+        return {
+            "token": "tok-secret",
+            "ttl_s": request.ttl_s,
+            "uses": request.uses,
+            "expires_at": "2030-01-01T00:00:00Z",
+        }
 
-    async def join(self, addresses: Sequence[str], token: str) -> schema.Joined:
-        self.joined.append((list(addresses), token))
+    async def join(self, request: JoinCommand) -> schema.Joined:
+        self.joined.append((list(request.addresses), request.token))
         return {"cluster": CLUSTER, "via": "192.0.2.1", "members": 3}
 
-    async def leave(self, drain_s: float | None) -> schema.Left:
+    async def leave(self, request: LeaveCommand) -> schema.Left:
         return {"cluster": CLUSTER, "detached": 1}
 
-    async def forget(self, hosts: Sequence[str], dead_for_s: float, *, force: bool) -> schema.ForgetAnswer:
-        names = list(hosts) or (["h8", "h9"] if dead_for_s < 1000 else [])
+    async def forget(self, request: ForgetCommand) -> schema.ForgetAnswer:
+        names = list(request.hosts) or (["h8", "h9"] if request.dead_for_s < 1000 else [])
         shown: list[schema.ForgottenHost] = [
             {"id": "09" * 16, "name": name, "address": "192.0.2.9"} for name in names
         ]
-        return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if force else []}
+        return {"hosts": shown, "addresses": 32 * len(names), "unheard": ["h2"] if request.force else []}
 
-    async def withdraw(self, drain_s: float | None) -> schema.WithdrawAnswer:
+    async def withdraw(self, request: WithdrawCommand) -> schema.WithdrawAnswer:
         return {"name": "h1", "told": 2}
 
-    async def members(self) -> list[schema.MemberInfo]:
+    async def members(self, request: MembersCommand) -> schema.Listing[schema.MemberInfo]:
         def member(name: str, number: int) -> schema.MemberInfo:
             return {
                 "id": f"{number:02x}" * 16,
@@ -315,9 +387,10 @@ class FakeService:
                 "local": number == 1,
             }
 
-        return [member("h2", 2), member("h1", 1)]
+        return {"items": [member("h2", 2), member("h1", 1)]}
 
-    async def network_create(self, request: NetworkRequest) -> schema.Network:
+    async def network_create(self, asked: NetworkCreateCommand) -> schema.Network:
+        request = network_request(asked)
         self.created.append(request)
         known = self.networks.get(request.name)
         if known and request.subnets:
@@ -329,35 +402,39 @@ class FakeService:
         self.networks.setdefault(request.name, network_of(request.name, len(self.networks)))
         return {**self.networks[request.name], "created": known is None}
 
-    async def network_list(self) -> list[schema.Network]:
-        return list(reversed(self.networks.values()))
+    async def network_list(self, request: NetworkListCommand) -> schema.Listing[schema.Network]:
+        return {"items": list(reversed(self.networks.values()))}
 
-    async def network_inspect(self, network: str) -> schema.Network:
-        return {**self._network(network), "space": {"owned": 1024, "used": 3, "free": 1020, "cooling": 1}}
+    async def network_inspect(self, request: NetworkInspectCommand) -> schema.Network:
+        found = self._network(request.network)
+        return {**found, "space": {"owned": 1024, "used": 3, "free": 1020, "cooling": 1}}
 
-    async def network_remove(self, network: str, *, force: bool) -> schema.NetworkRemoved:
+    async def network_remove(self, request: NetworkRemoveCommand) -> schema.NetworkRemoved:
+        network = request.network
         found = self._network(network)
-        if self.rows and not force:
+        if self.rows and not request.force:
             raise RefusedError(
                 f"network {network!r} has endpoints", thing=network, hint="detach them or use --force"
             )
         del self.networks[network]
         return {"id": found["id"], "name": found["name"], "detached": len(self.rows)}
 
-    async def network_prune(self) -> list[schema.NetworkRemoved]:
+    async def network_prune(self, request: NetworkPruneCommand) -> schema.Listing[schema.NetworkRemoved]:
         unused = [] if self.rows else list(self.networks.values())
         for network in unused:
             del self.networks[network["name"]]
-        return [{"id": one["id"], "name": one["name"], "detached": 0} for one in unused]
+        return {"items": [{"id": one["id"], "name": one["name"], "detached": 0} for one in unused]}
 
-    async def network_connect(self, network: str, target: str) -> schema.Endpoint:
-        self._network(network)
-        return {**endpoint_of(target.rpartition(":")[2], network=network), "created": True}
+    async def network_connect(self, request: NetworkConnectCommand) -> schema.Endpoint:
+        self._network(request.network)
+        name = request.target.rpartition(":")[2]
+        return {**endpoint_of(name, network=request.network), "created": True}
 
-    async def network_disconnect(self, network: str, target: str) -> schema.Detached:
-        return {"id": "01" * 16, "name": target.rpartition(":")[2], "network": network}
+    async def network_disconnect(self, request: NetworkDisconnectCommand) -> schema.Detached:
+        return {"id": "01" * 16, "name": request.target.rpartition(":")[2], "network": request.network}
 
-    async def attach(self, request: AttachRequest) -> schema.Endpoint:
+    async def attach(self, asked: AttachCommand) -> schema.Endpoint:
+        request = attach_request(asked)
         self._network(request.network)
         self.attached.append(request)
         row = endpoint_of(request.name or request.target.rpartition(":")[2], number=len(self.rows) + 1)
@@ -365,100 +442,95 @@ class FakeService:
         self.change()
         return {**row, "created": True}
 
-    async def detach(self, endpoint: str, drain_s: float | None) -> schema.Detached:
-        row = self._endpoint(endpoint)
+    async def detach(self, request: DetachCommand) -> schema.Detached:
+        row = self._endpoint(request.endpoint)
         self.rows.remove(row)
         self.change()
         return {"id": row["id"], "name": row["name"], "network": row["network"]}
 
-    async def link(self, endpoint: str, link: Link) -> schema.Endpoint:
-        row = self._endpoint(endpoint)
+    async def link(self, request: LinkCommand) -> schema.Endpoint:
+        row, link = self._endpoint(request.endpoint), link_of(request)
         row["links"].append({"service": link.service, "alias": link.alias})
         return row
 
-    async def publish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
-        row = self._endpoint(endpoint)
+    async def publish(self, request: PublishCommand) -> schema.Endpoint:
+        row, publication = self._endpoint(request.endpoint), publication_of(request.port)
         row["published"].append(publication.text)
         return row
 
-    async def unpublish(self, endpoint: str, publication: Publication) -> schema.Endpoint:
-        row = self._endpoint(endpoint)
-        row["published"].remove(publication.text)
+    async def unpublish(self, request: UnpublishCommand) -> schema.Endpoint:
+        row, publication = self._endpoint(request.endpoint), publication_of(request.port)
+        row["published"] = [text for text in row["published"] if text != publication.text]
         return row
 
-    async def unlink(self, endpoint: str, link: Link) -> schema.Endpoint:
-        row = self._endpoint(endpoint)
-        row["links"].remove({"service": link.service, "alias": link.alias})
+    async def unlink(self, request: UnlinkCommand) -> schema.Endpoint:
+        row, link = self._endpoint(request.endpoint), link_of(request)
+        found: schema.LinkPart = {"service": link.service, "alias": link.alias}
+        if found not in row["links"]:
+            raise NotFoundError(f"{row['name']} has no link {link.alias!r}", thing=link.alias)
+        row["links"].remove(found)
         return row
 
-    async def gaps(self, only: ListFilter) -> list[schema.Notice]:
-        self.filters.append(only)
-        return [] if only.local else list(self.unknown)
+    async def endpoints(self, request: EndpointsCommand) -> schema.Listing[schema.Endpoint]:
+        self.filters.append(request)
+        return {"items": self._filtered(request.network, request.service), "warnings": self._gaps(request)}
 
-    async def endpoints(self, only: ListFilter) -> list[schema.Endpoint]:
-        if only.network:
-            self._network(only.network)
-        return [row for row in self.rows if only.service in ("", row["service"])]
+    async def services(self, request: ServicesCommand) -> schema.Listing[schema.Service]:
+        self.filters.append(request)
+        rows = self._filtered(request.network, request.service)
+        return {"items": [service_of(row) for row in rows], "warnings": self._gaps(request)}
 
-    async def services(self, only: ListFilter) -> list[schema.Service]:
-        return [
-            {
-                "id": f"{row['service']}.{row['network']}",
-                "name": row["service"],
-                "network": row["network"],
-                "network_id": row["network_id"],
-                "fqdn": row["names"][0],
-                "endpoint_count": 1,
-                "answering": 1,
-                "addresses": row["addresses"],
-                "hosts": [row["host"]],
-                "ports": row["ports"],
-                "aliases": row["aliases"],
-                "source": row["source"],
-                "told_by": row["told_by"],
-            }
-            for row in await self.endpoints(only)
-        ]
+    def _filtered(self, network: str, service: str) -> list[schema.Endpoint]:
+        if network:
+            self._network(network)
+        return [row for row in self.rows if service in ("", row["service"])]
 
-    async def inspect(self, thing: str, *, why: bool, local: bool = False) -> schema.Inspection:
-        service = (await self.services(ListFilter(service=thing)))[:1]
-        if not service:
+    def _gaps(self, request: EndpointsCommand | ServicesCommand | InspectCommand) -> list[schema.Notice]:
+        return [] if request.local else list(self.unknown)
+
+    async def inspect(self, request: InspectCommand) -> schema.Inspection:
+        rows, thing = self._filtered("", request.thing), request.thing
+        if not rows:
             raise NotFoundError(f"nothing is called {thing!r}", thing=thing, hint="see `netagent endpoints`")
         found: schema.Inspection = {
-            **service[0],
+            **service_of(rows[0]),
             "kind": "service",
             "endpoints": list(self.rows),
-            "warnings": [] if local else list(self.unknown),
+            "warnings": self._gaps(request),
         }
-        if why:
+        if request.why:
             found["why"] = self.why
         return found
 
-    async def doctor(self) -> schema.Doctor:
+    async def doctor(self, request: DoctorCommand) -> schema.Doctor:
         return self.diagnosis
 
-    async def ping(self, asked: schema.PingRequest) -> schema.Ping:
+    async def ping(self, request: PingCommand) -> schema.Ping:
+        asked = {
+            "from": request.from_endpoint,
+            "to": request.to,
+            "count": request.count,
+            "trace": request.trace,
+        }
         self.pings.append(asked)
         return self.pong
 
-    async def lookup(
-        self, name: str, rtype: str, from_endpoint: str, *, local: bool = False
-    ) -> schema.Lookup:
-        rows = [row for row in self.rows if row["names"][0].startswith(f"{name}.")]
+    async def lookup(self, request: LookupCommand) -> schema.Lookup:
+        rows = [row for row in self.rows if row["names"][0].startswith(f"{request.name}.")]
         return {
-            "name": f"{name}.app.mesh.internal",
-            "type": rtype,
+            "name": f"{request.name}.app.mesh.internal",
+            "type": request.type.upper(),
             "status": "NOERROR" if rows else "NXDOMAIN",
             "answers": [
                 {"name": row["names"][0], "type": "A", "ttl_s": 5, "data": row["addresses"][0]}
                 for row in rows
             ],
-            "asked_for": from_endpoint,
+            "asked_for": request.from_endpoint,
             "reason": "service of 1 endpoint" if rows else "network app has no such name",
             "servers": [],
         }
 
-    async def version(self) -> schema.AgentVersion:
+    async def version(self, request: VersionCommand) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}
 
     def _network(self, name: str) -> schema.Network:
@@ -499,7 +571,13 @@ class Served:
             self._token = trio.lowlevel.current_trio_token()
             async with trio.open_nursery() as nursery:
                 serving = functools.partial(serve, listener=self.listener)
-                await nursery.start(serving, build_app(self.service), self.path, "netagent", self.shutdown)
+                await nursery.start(
+                    serving,
+                    build_app(self.service.handlers(), self.service.wait_changed),
+                    self.path,
+                    "netagent",
+                    self.shutdown,
+                )
                 self._ready.set()
 
         try:

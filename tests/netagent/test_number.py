@@ -12,27 +12,27 @@ import trio
 
 from netagent.commands.ping import _split
 from netagent.config_values import number, parse_seed
-from netagent.control.request_parsing import (
-    attach_untrusted,
-    count_untrusted,
-    forget_untrusted,
-    invite_untrusted,
-    network_untrusted,
-    object_untrusted,
-    publications_untrusted,
-)
+from netagent.control.conversion import fields_untrusted, object_untrusted
+from netagent.control.request_parsing import attach_untrusted, publications_of
 from netagent.endpoints.targets import resolve
 from netagent.errors import InputError
 from netagent.integrations.container_targets import _pid
 from netagent.integrations.docker.protocol import address_untrusted
 from netagent.integrations.labels import EXPOSE, described
 from netagent.integrations.podman.netavark import plugging_untrusted
+from netagent.interface.cluster import ForgetCommand, InviteCommand
+from netagent.interface.containers import DetachCommand, NetworkCreateCommand
 from netagent.interface.notation import duration_of, port_of
+from netagent.interface.questions import PingCommand
 from netagent.model.number import MAX_DIGITS, MAX_PID, whole_number
 
 MOST = sys.get_int_max_str_digits()
 LENGTHS = (MAX_DIGITS, MAX_DIGITS + 1, MOST - 1, MOST, MOST + 1)
 DIGITS = [digit * length for length in LENGTHS for digit in "19"]
+
+
+def sent(command, body):
+    return fields_untrusted(command, object_untrusted(body))
 
 
 @pytest.mark.parametrize("digits", DIGITS, ids=lambda text: f"{text[0]}x{len(text)}")
@@ -47,18 +47,16 @@ def test_long_numbers_are_refused_as_what_they_stand_for(digits: str) -> None:
     refused: list[Callable[[], object]] = [
         *(partial(plugging_untrusted, plugging + body[1:]) for body in bodies),
         lambda: plugging_untrusted(plugging + b'"port_mappings": [{"host_port": %s}]}' % digits.encode()),
-        lambda: count_untrusted(digits),
-        lambda: count_untrusted("0" * len(digits) + "1"),
+        lambda: fields_untrusted(PingCommand, {"to": "h2", "count": digits}, in_words=True),
+        lambda: fields_untrusted(DetachCommand, {"endpoint": "web", "drain_s": digits}, in_words=True),
         lambda: _split(f"web:{digits}"),
         lambda: trio.run(resolve, f"pid:{digits}", None),  # type: ignore[arg-type]  # asks no runtime
-        lambda: publications_untrusted([f"{digits}:80"]),
+        lambda: publications_of([f"{digits}:80"]),
         lambda: duration_of(f"{digits}s"),
         lambda: address_untrusted({"PoolID": digits}),
-        lambda: network_untrusted(
-            object_untrusted(b'{"name": "app", "mtu_bytes": ' + digits.encode() + b"}")
-        ),
-        lambda: invite_untrusted(object_untrusted(b'{"ttl_s": ' + digits.encode() + b"}")),
-        lambda: forget_untrusted(object_untrusted(b'{"hosts": [], "dead_for_s": ' + digits.encode() + b"}")),
+        lambda: sent(NetworkCreateCommand, b'{"name": "app", "mtu_bytes": ' + digits.encode() + b"}"),
+        lambda: sent(InviteCommand, b'{"ttl_s": ' + digits.encode() + b"}"),
+        lambda: sent(ForgetCommand, b'{"hosts": [], "dead_for_s": ' + digits.encode() + b"}"),
         lambda: attach_untrusted(object_untrusted(ports)),
     ]
     for call in refused:

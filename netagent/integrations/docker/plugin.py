@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from netagent.control.request_parsing import object_untrusted
+from netagent.control.conversion import object_untrusted
 from netagent.endpoints.find import network_called
 from netagent.endpoints.validation import offset_in
 from netagent.errors import InputError, NetagentError, RefusedError

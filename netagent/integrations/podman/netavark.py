@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netagent.control.request_parsing import publications_untrusted
+from netagent.control.request_parsing import publications_of
 from netagent.errors import InputError
 from netagent.model.publication import Publication
 
@@ -166,7 +166,7 @@ def _publications(given: Mapping[str, Any]) -> tuple[Publication, ...]:
         ports = f"{host_port}-{host_port + count - 1}:{port}-{port + count - 1}"
         protocols = (_text(one, "protocol") or "tcp").split(",")
         texts += [f"{address}{ports}/{protocol}" for protocol in protocols if protocol in {"tcp", "udp"}]
-    return publications_untrusted(texts)
+    return publications_of(texts)
 
 
 def created(creation: Creation, network_id: str, subnets: Sequence[str], *, internal: bool) -> dict[str, Any]:

@@ -380,7 +380,7 @@ def test_the_command_line_starts_light(served: Served, netagent: Run, tmp_path: 
         "import sys\n"
         "from netagent.cli.main import main\n"
         "assert main(['services']) == 0\n"
-        "heavy = {'trio', 'pyroute2', 'msgpack', 'cryptography', 'starlette', 'hypercorn', 'zeroconf',\n"
+        "heavy = {'trio', 'pyroute2', 'msgpack', 'msgspec', 'cryptography', 'starlette', 'hypercorn', 'zeroconf',\n"
         "         'immutables', 'dataclasses', 'asyncio', 'http', 'urllib', 'ipaddress', 'logging',\n"
         "         'netagent.config'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

@@ -35,5 +35,5 @@ def test_wrong_usage_is_said_in_a_sentence_with_a_way_out(words: str, text: str,
 
 def test_options_of_every_command_stand_before_or_after_it() -> None:
     for words in ("--json network ls --debug", "network --debug ls --json", "network ls --json --debug"):
-        parsed = parse(words.split())
+        _, parsed = parse(words.split())
         assert (parsed.output, parsed.debug) == ("json", True), words

@@ -9,6 +9,8 @@ from fakes.agent_service import FakeService, endpoint_of
 from netagent.cli import screen
 from netagent.firewall.text import COUNTERS
 from netagent.interface import schema
+from netagent.interface.containers import NetworkInspectCommand
+from netagent.interface.questions import StatusCommand
 
 STATUS = """\
 host:       h1 (aaaaaaaaaaaa), 192.0.2.1, netagent 0.1.0, up 3 min
@@ -43,7 +45,7 @@ This host is in no cluster. Type one of:
 
 
 def status_of(service: FakeService) -> schema.Status:
-    return trio.run(service.status)
+    return trio.run(service.status, StatusCommand())
 
 
 def test_status() -> None:
@@ -119,7 +121,7 @@ def test_an_endpoint_that_was_there() -> None:
 
 def test_a_thing_shows_what_is_known() -> None:
     service = FakeService()
-    answer = trio.run(service.network_inspect, "app")
+    answer = trio.run(service.network_inspect, NetworkInspectCommand(network="app"))
     assert list(screen.thing({"schema": 1, **answer}, "network"))[:4] == [
         "network app",
         "  id:             " + "00" * 16,

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from netagent.interface import notation
 from netagent.errors import InputError
+from netagent.interface import notation
 
 
 def test_links() -> None:

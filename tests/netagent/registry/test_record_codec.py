@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.config import load
-from netagent.control.request_parsing import network_untrusted
+from netagent.control.request_parsing import network_request
 from netagent.endpoints.network_defaults import NetworkConstraints, plan_network
 from netagent.errors import InputError
+from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.records import (
     AttachmentRecord,
@@ -227,7 +228,7 @@ NO_SUBNETS = (
 def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
     """One such forged record used to cut all containers of all hosts off from outside."""
     with pytest.raises(InputError):
-        network_untrusted({"name": "app", "subnets": [subnet]})
+        network_request(NetworkCreateCommand(name="app", subnets=[subnet]))
     with pytest.raises(InputError):
         plan_network(NetworkRequest(name="app", subnets=(subnet,)), "ab" * 16, AROUND)
     with pytest.raises(RecordError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, host, network
 
-from netagent.commands.space_use import space_use
+from netagent.commands.networks import space_use
 from netagent.control.present import Presenter
 from netagent.ipam.space import space_of
 from netagent.model.records import HostAddressRecord

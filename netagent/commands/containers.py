@@ -1,0 +1,119 @@
+"""Commands of containers: attach them, detach them, link them, and publish their ports."""
+
+from __future__ import annotations
+
+from netagent.commands.handlers import answers
+from netagent.commands.presenters import endpoint_part
+from netagent.control.request_parsing import attach_request, link_of, publication_of
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.endpoints import resolv_conf
+from netagent.endpoints.find import local_endpoint_called, network_called, target_shown
+from netagent.endpoints.targets import named_netns
+from netagent.errors import NotFoundError
+from netagent.interface import schema
+from netagent.interface.containers import (
+    AttachCommand,
+    DetachCommand,
+    LinkCommand,
+    NetworkConnectCommand,
+    NetworkDisconnectCommand,
+    PublishCommand,
+    UnlinkCommand,
+    UnpublishCommand,
+)
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.request import AttachRequest
+from netagent.registry.view import NetworkView
+
+
+@answers(AttachCommand)
+async def attach(agent: Agent, request: AttachCommand) -> schema.Endpoint:
+    """Attach a sandbox to a network. Repeating the request changes nothing."""
+    wanted = attach_request(request)
+    return await _attach(agent.member(), wanted)
+
+
+async def _attach(cluster: Cluster, request: AttachRequest) -> schema.Endpoint:
+    row, created = await cluster.endpoints.attach(request)
+    netns_name = named_netns(row)
+    found = resolv_conf.shortcoming(netns_name) if netns_name else None
+    warnings: list[schema.Notice] = (
+        [] if found is None else [{"code": "resolv-conf", "message": found[0], "cure": found[1]}]
+    )
+    return {**endpoint_part(cluster, row), "created": created, "warnings": warnings}
+
+
+@answers(NetworkConnectCommand)
+async def connect(agent: Agent, request: NetworkConnectCommand) -> schema.Endpoint:
+    """Attach a sandbox to one more network, under the name it has."""
+    cluster, target = agent.member(), request.target
+    rows = list(cluster.live.rows.values())
+    named = [row for row in rows if row.name == target]
+    is_id = any(row.endpoint_id.startswith(target) for row in rows)
+    if named or is_id or cluster.live.view.endpoints_named(target):
+        # The same container in several networks is one container.
+        is_one = len({row.netns and row.netns.path for row in named}) == 1
+        row = named[0] if is_one else local_endpoint_called(cluster.live, target)
+        # The runtime's name of a container is not a target.
+        target = row.netns.path if row.origin and row.netns else row.target
+    return await _attach(cluster, AttachRequest(target=target, network=request.network))
+
+
+@answers(NetworkDisconnectCommand)
+async def disconnect(agent: Agent, request: NetworkDisconnectCommand) -> schema.Detached:
+    """Detach a sandbox from a network."""
+    cluster, target = agent.member(), request.target
+    found = network_called(cluster.live.view, request.network)
+    for row in list(cluster.live.rows.values()):
+        names = {row.name, row.target, row.endpoint_id, target_shown(row)}
+        if row.network_id == found.network_id and target in names:
+            await cluster.endpoints.remove(row)
+            return _detached(row, found)
+    raise NotFoundError(
+        f"{target} is not in network {found.unique_name} on this host",
+        thing=target,
+        hint="see `netagent endpoints`",
+    )
+
+
+@answers(DetachCommand)
+async def detach(agent: Agent, request: DetachCommand) -> schema.Detached:
+    """Detach an endpoint. With `drain_s`, clients with a cached address get that time after the name is gone."""
+    cluster = agent.member()
+    networks = cluster.live.view.networks
+    row = await cluster.endpoints.detach(request.endpoint, request.drain_s)
+    return _detached(row, networks.get(row.network_id))
+
+
+@answers(LinkCommand)
+async def link(agent: Agent, request: LinkCommand) -> schema.Endpoint:
+    """Add a link. Repeating it changes nothing."""
+    wanted, cluster = link_of(request), agent.member()
+    return endpoint_part(cluster, await cluster.endpoints.link(request.endpoint, wanted))
+
+
+@answers(UnlinkCommand)
+async def unlink(agent: Agent, request: UnlinkCommand) -> schema.Endpoint:
+    """Remove a link."""
+    wanted, cluster = link_of(request), agent.member()
+    return endpoint_part(cluster, await cluster.endpoints.unlink(request.endpoint, wanted))
+
+
+@answers(PublishCommand)
+async def publish(agent: Agent, request: PublishCommand) -> schema.Endpoint:
+    """Forward ports of this host to an endpoint. Repeating it changes nothing."""
+    wanted, cluster = publication_of(request.port), agent.member()
+    return endpoint_part(cluster, await cluster.endpoints.publish(request.endpoint, wanted))
+
+
+@answers(UnpublishCommand)
+async def unpublish(agent: Agent, request: UnpublishCommand) -> schema.Endpoint:
+    """Stop forwarding them. Repeating it changes nothing."""
+    wanted, cluster = publication_of(request.port), agent.member()
+    return endpoint_part(cluster, await cluster.endpoints.unpublish(request.endpoint, wanted))
+
+
+def _detached(row: LocalEndpointRow, network: NetworkView | None) -> schema.Detached:
+    name = network.unique_name if network else row.network_id[:8]
+    return {"id": row.endpoint_id, "name": row.name, "network": name}

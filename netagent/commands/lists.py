@@ -1,0 +1,116 @@
+"""`endpoints` and `services`: the tables of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from netagent.commands.handlers import answers
+from netagent.commands.inspect import is_called
+from netagent.commands.missing_networks import notices
+from netagent.commands.presenters import overview_of, presenter
+from netagent.control.present import Presenter
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.endpoints.find import network_called
+from netagent.endpoints.validation import noted_endpoint
+from netagent.errors import NotFoundError
+from netagent.interface import schema
+from netagent.interface.questions import EndpointsCommand, ServicesCommand
+from netagent.model.ids import HostId, NetworkId
+from netagent.registry.cluster_overview import ClusterOverview
+from netagent.registry.view import EndpointView, RegistryView
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+ListCommand = EndpointsCommand | ServicesCommand
+
+
+@answers(EndpointsCommand)
+async def endpoints(agent: Agent, request: EndpointsCommand) -> schema.Listing[schema.Endpoint]:
+    """Return the endpoints of the cluster."""
+    cluster = agent.member()
+    overview = await _overview(cluster, request)
+    present, view = presenter(cluster, overview), overview.view
+    fenced = [noted_endpoint(row, view.local) for row in cluster.live.fenced.values()]
+    is_wanted = _filter(view, request)
+    found = await in_slices(_each(present.endpoint, _known(view), is_wanted))
+    found += await in_slices(_each(present.noted, fenced, is_wanted))
+    return {"items": found, "warnings": notices(present, overview.gaps)}
+
+
+@answers(ServicesCommand)
+async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[schema.Service]:
+    """Return the services of the cluster."""
+    cluster = agent.member()
+    overview = await _overview(cluster, request)
+    present, view = presenter(cluster, overview), overview.view
+    keys = await in_slices(_each(_service_key, _known(view), _filter(view, request)))
+    found = await in_slices(_services(present, view, dict.fromkeys(keys)))
+    return {"items": found, "warnings": notices(present, overview.gaps)}
+
+
+async def _overview(cluster: Cluster, request: ListCommand) -> ClusterOverview:
+    """Return the cluster; if the filter names a network or a host, without asking about other networks."""
+    view = cluster.live.view
+    network_id, host_id = _places(view, request)
+    wanted = {network_id} if network_id else None
+    if host_id and wanted is None:
+        wanted = {n for n in view.networks if host_id in view.attachments(n)}
+    return await overview_of(cluster, wanted, local=request.local)
+
+
+def _places(view: RegistryView, request: ListCommand) -> tuple[NetworkId | None, HostId | None]:
+    """Return the network and the host that a filter names. Raises NotFoundError."""
+    network = network_called(view, request.network).network_id if request.network else None
+    if not request.host:
+        return network, None
+    found = view.host_named(request.host)
+    host = found.host_id if found else next((h for h in view.hosts if h.startswith(request.host)), None)
+    if host is None:
+        raise NotFoundError(
+            f"there is no host {request.host!r}", thing=request.host, hint="see `netagent members`"
+        )
+    return network, host
+
+
+def _filter(view: RegistryView, request: ListCommand) -> Callable[[EndpointView], bool]:
+    network, host = _places(view, request)
+
+    def is_wanted(endpoint: EndpointView) -> bool:
+        if network not in {None, endpoint.network_id} or host not in {None, endpoint.owner}:
+            return False
+        return not request.service or is_called(endpoint, request.service)
+
+    return is_wanted
+
+
+def _each(show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], bool]) -> Slices[list[S]]:
+    """Render each as a list, in slices: there may be ten thousand."""
+    shown = []
+    for thing in things:
+        if is_wanted(thing):
+            shown.append(show(thing))
+        yield
+    return shown
+
+
+def _services(
+    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, str]]
+) -> Slices[list[schema.Service]]:
+    shown = []
+    for key in keys:
+        shown.append((yield from present.service(view.service(*key))))
+        yield
+    return shown
+
+
+def _service_key(endpoint: EndpointView) -> tuple[NetworkId, str]:
+    return endpoint.network_id, endpoint.record.service
+
+
+def _known(view: RegistryView) -> list[EndpointView]:
+    return [*view.endpoints.values(), *view.fenced.values()]

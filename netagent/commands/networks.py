@@ -1,0 +1,175 @@
+"""Commands of networks, and how much of a network's address space each host owns and uses.
+
+Every host knows the ownership, because every host has the grants. Use is known only on hosts in the network, which
+have its endpoints; elsewhere it is None, not 0. Addresses of hosts themselves (`--host-access`) count as in use, like
+those of endpoints. Addresses of other hosts that cool down after a release count as free: their hosts also hand
+them out before they refuse an endpoint.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from netagent.commands.handlers import answers
+from netagent.commands.presenters import overview_of, presenter
+from netagent.control.present import Presenter
+from netagent.control.request_parsing import network_request
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.endpoints.find import network_called
+from netagent.endpoints.network_defaults import shortcoming
+from netagent.interface import schema
+from netagent.interface.containers import (
+    NetworkCreateCommand,
+    NetworkInspectCommand,
+    NetworkListCommand,
+    NetworkPruneCommand,
+    NetworkRemoveCommand,
+)
+from netagent.ipam.space import AddressSpace, Range, usable_count
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.subnet import addresses_of
+from netagent.registry.view import AgentState, NetworkView
+
+
+@answers(NetworkCreateCommand)
+async def create(agent: Agent, request: NetworkCreateCommand) -> schema.Network:
+    """Create a network, or return the existing one."""
+    wanted, cluster = network_request(request), agent.member()
+    network, created = await cluster.networks.create(wanted)
+    await agent.runtimes.wait_mirrored(network.network_id)
+    found = shortcoming(network.record)
+    warnings: list[schema.Notice] = (
+        [] if found is None else [{"code": "ipv4-only", "message": found[0], "cure": found[1]}]
+    )
+    return {**presenter(cluster).network(network), "created": created, "warnings": warnings}
+
+
+@answers(NetworkListCommand)
+async def list_all(agent: Agent, _request: NetworkListCommand) -> schema.Listing[schema.Network]:
+    """Return all networks, and how much of each every host owns."""
+    cluster = agent.member()
+    overview = await overview_of(cluster)
+    present = presenter(cluster, overview)
+    return {"items": [_with_use(cluster, present, network) for network in overview.view.networks.values()]}
+
+
+@answers(NetworkInspectCommand)
+async def inspect(agent: Agent, request: NetworkInspectCommand) -> schema.Network:
+    """Return one network. If this host is not in it, hosts that are in it supply the number of endpoints."""
+    cluster = agent.member()
+    network_id = network_called(cluster.live.view, request.network).network_id
+    overview = await overview_of(cluster, {network_id})
+    found = network_called(overview.view, network_id)  # it may have been removed while we asked other hosts
+    shown = _with_use(cluster, presenter(cluster, overview), found)
+    return {**shown, "space": _own_space(cluster, network_id)}
+
+
+def _with_use(cluster: Cluster, present: Presenter, network: NetworkView) -> schema.Network:
+    network_id = network.network_id
+    is_known = network_id not in present.unknown
+    use = space_use(present, network, cluster.allocator.space(network_id), is_known=is_known)
+    return {**present.network(network), "use": use}
+
+
+def _own_space(cluster: Cluster, network_id: NetworkId) -> schema.Space:
+    allocator, view = cluster.allocator, cluster.live.view
+    free, owned = allocator.free_count(network_id)
+    cooling = allocator.cooling_count(network_id)
+    used = sum(1 for row in cluster.live.rows.values() if row.network_id == network_id)
+    used += view.local in view.host_addresses(network_id)
+    return {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
+
+
+@answers(NetworkRemoveCommand)
+async def remove(agent: Agent, request: NetworkRemoveCommand) -> schema.NetworkRemoved:
+    """Remove a network for good."""
+    cluster = agent.member()
+    found = network_called(cluster.live.view, request.network)
+    mine = [row for row in cluster.live.rows.values() if row.network_id == found.network_id]
+    removed = await cluster.networks.remove(request.network, force=request.force)
+    for row in mine:
+        await cluster.endpoints.remove(row)
+    return {"id": removed.network_id, "name": removed.unique_name, "detached": len(mine)}
+
+
+@answers(NetworkPruneCommand)
+async def prune(agent: Agent, _request: NetworkPruneCommand) -> schema.Listing[schema.NetworkRemoved]:
+    """Remove all networks that have no endpoints."""
+    removed = await agent.member().networks.prune()
+    return {"items": [{"id": one.network_id, "name": one.unique_name, "detached": 0} for one in removed]}
+
+
+def space_use(
+    present: Presenter, network: NetworkView, space: AddressSpace, *, is_known: bool
+) -> schema.SpaceUse:
+    """Return all owners, the largest first. `is_known`: the view has the network's endpoints."""
+    view = present.view
+    owned = space.usable_counts()
+    used = Counter(one.owner for one in view.endpoints_in(network.network_id).values())
+    used.update(view.host_addresses(network.network_id).keys())
+    hosts = sorted(owned.keys() | used.keys(), key=lambda host: (-owned.get(host, 0), host))
+    shares = [
+        _share(present, network, space, host, used=used[host] if is_known else None)
+        for host in hosts
+        if owned.get(host) or used[host]
+    ]
+    total = usable_count(Range(0, space.count - 1), space.count)
+    return {
+        "total": total,
+        "used": used.total() if is_known else None,
+        "free": _sum(one["free"] for one in shares),
+        "away": _sum(one["free"] for one in shares if one["agent"] not in ("alive", "suspect")),
+        "unowned": total - sum(owned.values()),
+        "owners": shares,
+    }
+
+
+def _share(
+    present: Presenter, network: NetworkView, space: AddressSpace, host_id: HostId, *, used: int | None
+) -> schema.SpaceShare:
+    owned = space.usable_counts().get(host_id, 0)
+    host = present.view.hosts.get(host_id)
+    is_here = host_id == present.view.local
+    agent = AgentState.ALIVE if is_here else AgentState.UNKNOWN if host is None else host.agent
+    return {
+        "host": present.host_name(host_id),
+        "host_id": host_id,
+        "agent": agent.value,
+        "owned": owned,
+        "used": used,
+        "free": None if used is None else max(0, owned - used),
+        "ranges": [_range(network, *one) for one in _runs(space, host_id)],
+    }
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum; None when one number is not known."""
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
+
+
+def _runs(space: AddressSpace, host_id: HostId) -> list[tuple[int, int]]:
+    """Return the first and last usable offset of each range of the host; adjacent ranges are joined, whatever their
+    hops."""
+    runs: list[tuple[int, int]] = []
+    for held in space.owned_by(host_id):
+        first, last = max(held.first, 2), min(held.last, space.count - 2)
+        if first > last:
+            continue
+        if runs and runs[-1][1] + 1 == first:
+            runs[-1] = runs[-1][0], last
+        else:
+            runs.append((first, last))
+    return runs
+
+
+def _range(network: NetworkView, first: int, last: int) -> str:
+    """Format a range in addresses of the first subnet; those of the other family follow from them."""
+    ends = [addresses_of(network.record.subnets, offset)[0] for offset in dict.fromkeys((first, last))]
+    return " - ".join(ends)

@@ -1,0 +1,79 @@
+"""What an answer about the cluster is made from: the records of this host and, where needed, of other members."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import trio
+
+from netagent.control.present import LocalFacts, Presenter, ProbeView, SightOf
+from netagent.daemon.cluster import Cluster
+from netagent.endpoints.find import target_shown
+from netagent.errors import FailedError
+from netagent.interface import schema
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId, NetworkId
+from netagent.registry.cluster_overview import ClusterOverview
+
+COMPARE_S: Final = 2.0
+"""While a list is watched, how often the agent compares the answers of other members."""
+
+
+async def overview_of(
+    cluster: Cluster, networks: Collection[NetworkId] | None = None, *, local: bool = False
+) -> ClusterOverview:
+    """Return the whole cluster, or with `local` only what this host has records of."""
+    remote = cluster.gossip.remote_networks
+    return remote.local_overview if local else await remote.overview(networks)
+
+
+async def wait_changed(cluster: Cluster, seen: int) -> int:
+    """Wait until the generation of what lists show is not `seen`; also compares the answers of other members."""
+    while True:
+        with trio.move_on_after(COMPARE_S):
+            return await cluster.live.wait_newer(seen)
+        if cluster.gossip.remote_networks.is_used and await cluster.gossip.remote_networks.has_news():
+            return cluster.live.revision
+
+
+def presenter(cluster: Cluster, overview: ClusterOverview | None = None) -> Presenter:
+    """Return a presenter; without `overview`, for the records of this host only."""
+    rows = [*cluster.live.fenced.values(), *cluster.live.rows.values()]
+    facts = {
+        row.endpoint_id: LocalFacts(target_shown(row), row.ifname or "", row.links, row.publish)
+        for row in rows
+    }
+    known = overview or cluster.gossip.remote_networks.local_overview
+    unknown = {gap.network_id for gap in known.gaps if not gap.is_old}
+    synced = cluster.gossip.participation.is_synced
+    unknown |= {n for n in known.view.networks if not synced(n) and _is_untold(known, n)}
+    return Presenter(known.view, cluster.keys.domain, facts, known.told_by, frozenset(unknown))
+
+
+def _is_untold(known: ClusterOverview, network_id: NetworkId) -> bool:
+    """True if other hosts are in the network and none of them sent its endpoints."""
+    others = known.view.attachments(network_id) - {known.view.local}
+    return bool(others) and network_id not in known.told_by
+
+
+def sight_of(cluster: Cluster) -> SightOf:
+    """Return a function that gives the results of probing a host."""
+    prober = cluster.probing.prober
+
+    def sight(host_id: HostId) -> ProbeView:
+        return ProbeView(prober.rtt_s(host_id), prober.path(host_id))
+
+    return sight
+
+
+def endpoint_part(cluster: Cluster, row: LocalEndpointRow) -> schema.Endpoint:
+    """Render an endpoint of this host."""
+    view = cluster.live.view
+    found = view.endpoints.get(row.endpoint_id)
+    if found is None:
+        fenced = [e for e in view.fenced.values() if e.endpoint_id == row.endpoint_id]
+        if not fenced:
+            raise FailedError(f"the endpoint {row.name} was detached at the same moment", thing=row.name)
+        found = fenced[0]
+    return presenter(cluster).endpoint(found)

@@ -1,0 +1,296 @@
+"""Commands of networks and of the containers in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from netagent.interface.cluster import MAX_DRAIN_S, Watching
+from netagent.interface.command import Command, Fields, argument, option, repeated, switch
+from netagent.interface.notation import (
+    duration_of,
+    filled,
+    labels_of,
+    link_of,
+    links_of,
+    ports_of,
+    target_of,
+    target_or_endpoint_of,
+)
+
+if TYPE_CHECKING:
+    from netagent.interface import schema  # noqa: F401 - the answers, in quotes
+
+A_co = TypeVar("A_co", covariant=True)
+
+TITLE = "Networks and containers"
+
+PORTS = "[ADDR:]PORT:PORT[/PROTOCOL]"
+
+
+class NetworkCreateCommand(
+    Command["schema.Network"],
+    command="create",
+    within="network",
+    route="POST /v1/networks",
+    brief="Create a network.",
+    examples="sudo netagent network create app\n"
+    "sudo netagent network create db --subnet 10.170.0.0/24 --internal",
+    creates=True,
+):
+    """Create a network. Repeating the command changes nothing; with other options it is refused."""
+
+    name: str = argument(metavar="NAME")
+    subnets: list[str] = repeated(
+        "--subnet", metavar="CIDR", help="at most one IPv4 and one IPv6 (default: chosen from address_pools)"
+    )
+    # 576 is the minimum of IPv4 (RFC 791); the 1280 of IPv6 is checked later, when the subnets are known.
+    mtu_bytes: int | None = option(
+        "--mtu",
+        type=int,
+        metavar="BYTES",
+        help="default: what fits the paths between hosts",
+        bounds=(576, 65535),
+    )
+    internal: bool = switch("--internal", help="containers cannot reach anything outside the network")
+    policy: Literal["open", "links"] = option(
+        "--policy",
+        default="open",
+        choices=("open", "links"),
+        help="open (default): all containers may connect to each other; links: only to services they are linked to",
+    )
+    multicast: bool = switch("--multicast", help="carry multicast and broadcast to the other hosts")
+    host_access: bool = switch("--host-access", help="give each host an address in the network")
+
+
+class NetworkListCommand(
+    Watching["schema.Listing[schema.Network]"],
+    command="ls list",
+    within="network",
+    route="GET /v1/networks",
+    brief="List the networks of the cluster.",
+    order="name",
+):
+    """List the networks of the cluster."""
+
+
+class NetworkInspectCommand(
+    Command["schema.Network"],
+    command="inspect",
+    within="network",
+    route="GET /v1/networks/{network}",
+    brief="Show one network.",
+):
+    """Show everything known of one network."""
+
+    network: str = argument(metavar="NAME", help="its name or id", read=filled("network"))
+
+
+class NetworkRemoveCommand(
+    Command["schema.NetworkRemoved"],
+    command="rm remove",
+    within="network",
+    route="DELETE /v1/networks/{network}",
+    brief="Remove a network.",
+):
+    """Remove a network that has no endpoints."""
+
+    network: str = argument(metavar="NAME", help="its name or id", read=filled("network"))
+    force: bool = switch("--force", help="also if it has endpoints: detach those of this host")
+
+
+class NetworkPruneCommand(
+    Command["schema.Listing[schema.NetworkRemoved]"],
+    command="prune",
+    within="network",
+    route="POST /v1/prune-networks",
+    brief="Remove the networks that have no endpoints.",
+    order="name id",
+):
+    """Remove every network without an endpoint. Endpoints of hosts that are gone do not count."""
+
+
+class _Connection(Command[A_co], Generic[A_co]):
+    network: str = argument(metavar="NET", help="its name or id", read=filled("network"))
+    target: str = argument(
+        metavar="TARGET", help="as for `attach`, or an endpoint of this host", read=target_or_endpoint_of
+    )
+
+
+class NetworkConnectCommand(
+    _Connection["schema.Endpoint"],
+    command="connect",
+    within="network",
+    route="POST /v1/networks/{network}/connect",
+    brief="Attach an already attached container to one more network.",
+    examples="sudo netagent network connect db netns:web1",
+    creates=True,
+):
+    """Attach an already attached container to one more network, under the same name."""
+
+
+class NetworkDisconnectCommand(
+    _Connection["schema.Detached"],
+    command="disconnect",
+    within="network",
+    route="POST /v1/networks/{network}/disconnect",
+    brief="Detach a container from a network.",
+):
+    """Detach a container from a network."""
+
+
+class LinkOfAttach(Fields):
+    """A link in an attach."""
+
+    service: str = argument()
+    alias: str = option(default="")
+
+
+class PortOfAttach(Fields):
+    """A port in an attach. The name is by default the number, the protocol `tcp`."""
+
+    number: int = argument(called="a port's number", bounds=(1, 65535))
+    name: str = option(default="")
+    protocol: str = option(default="")
+
+
+class AttachCommand(
+    Command["schema.Endpoint"],
+    command="attach",
+    route="POST /v1/endpoints",
+    brief="attach a container to a network",
+    examples="sudo netagent attach netns:web1 --network app --service web --expose http=80/tcp\n"
+    "sudo netagent attach pid:4711 --network app --name api --link db:database",
+    creates=True,
+):
+    """Attach a container to a network: it gets an interface, an address of each family, a name, and a DNS
+    resolver at 127.0.0.11. Repeating the command changes nothing."""
+
+    target: str = argument(
+        metavar="TARGET",
+        help="netns:NAME, the path of a namespace, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME",
+        read=target_of,
+    )
+    network: str = argument("--network", metavar="NET", help="the network to attach it to")
+    name: str = option(
+        "--name", default="", metavar="NAME", help="name of the endpoint (default: the target's)"
+    )
+    service: str = option(
+        "--service", default="", metavar="NAME", help="service that it belongs to (default: its name)"
+    )
+    aliases: list[str] = repeated(
+        "--alias", metavar="NAME", help="a further name of it in the network; may be repeated"
+    )
+    links: list[LinkOfAttach] = repeated(
+        "--link", metavar="SERVICE[:ALIAS]", help="see `netagent link`; may be repeated", read=links_of
+    )
+    ports: list[PortOfAttach] = repeated(
+        "--expose",
+        metavar="[NAME=]PORT[/PROTOCOL]",
+        help="a port to announce in SRV records, such as http=80/tcp; may be repeated",
+        read=ports_of,
+    )
+    publish: list[str] = repeated(
+        "-p",
+        "--publish",
+        metavar=PORTS,
+        help="forward a port of the host to one of the container: 8080:80, 8080-8089:80-89/udp; may be repeated",
+    )
+    labels: dict[str, str] = repeated(
+        "--label", metavar="KEY=VALUE", help="a label; may be repeated", read=labels_of
+    )
+    ip: list[str] = repeated("--ip", metavar="ADDR", help="a fixed address, at most one of each family")
+    mac: str = option("--mac", default="", metavar="MAC", help="a fixed MAC address")
+    ifname: str = option(
+        "--ifname",
+        default="",
+        metavar="NAME",
+        help="name of the interface in the container (default: eth0, eth1, …)",
+    )
+
+
+class _OfEndpoint(Command[A_co], Generic[A_co]):
+    endpoint: str = argument(
+        metavar="ENDPOINT", help="its name, NAME.NETWORK, or id", read=filled("endpoint")
+    )
+
+
+class DetachCommand(
+    _OfEndpoint["schema.Detached"],
+    command="detach",
+    route="DELETE /v1/endpoints/{endpoint}",
+    brief="detach it",
+    examples="sudo netagent detach web1\nsudo netagent detach web1 --drain 30s",
+):
+    """Remove a container's interface. All hosts drop its name first, and open connections get one second
+    to finish."""
+
+    drain_s: float | None = option(
+        "--drain",
+        metavar="TIME",
+        help="also wait until clients drop the cached address (5s), then give open requests this long to finish",
+        read=duration_of,
+        bounds=(0.0, MAX_DRAIN_S),
+    )
+
+    @property
+    def work_s(self) -> float:
+        """The time that open requests get."""
+        return self.drain_s or 0.0
+
+
+class _Linking(_OfEndpoint["schema.Endpoint"]):
+    service: str = argument(
+        metavar="SERVICE[:ALIAS]",
+        help="a service (or SERVICE.NETWORK), and its alias",
+        read=link_of,
+        spreads=True,
+    )
+    alias: str = option(default="")
+
+
+class LinkCommand(
+    _Linking,
+    command="link",
+    route="POST /v1/endpoints/{endpoint}/links",
+    brief="make a service resolvable under an alias in one container",
+    examples="sudo netagent link web1 db:database",
+):
+    """Make SERVICE resolvable as ALIAS in the endpoint's container. Where the network's policy is `links`,
+    this also allows connections to it."""
+
+
+class UnlinkCommand(
+    _Linking,
+    command="unlink",
+    route="DELETE /v1/endpoints/{endpoint}/links",
+    brief="remove a link",
+    examples="sudo netagent unlink web1 db:database",
+):
+    """Remove a link."""
+
+
+class _Publishing(_OfEndpoint["schema.Endpoint"]):
+    port: str = argument(
+        metavar=PORTS, help="a port of the host and a port of the container, or a range of each"
+    )
+
+
+class PublishCommand(
+    _Publishing,
+    command="publish",
+    route="POST /v1/endpoints/{endpoint}/published",
+    brief="forward a port of this host to a container",
+    examples="sudo netagent publish web1 8080:80\n"
+    "sudo netagent publish web1 192.0.2.1:5000-5009:5000-5009/udp",
+):
+    """Forward a port of this host to a port of the endpoint's container."""
+
+
+class UnpublishCommand(
+    _Publishing,
+    command="unpublish",
+    route="DELETE /v1/endpoints/{endpoint}/published",
+    brief="stop forwarding the port",
+    examples="sudo netagent unpublish web1 8080:80",
+):
+    """Stop forwarding the port."""

@@ -1,0 +1,182 @@
+"""Commands that show something and change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from netagent.interface.cluster import Watching
+from netagent.interface.command import Command, argument, option, switch
+from netagent.interface.notation import ends_of, filled
+
+if TYPE_CHECKING:
+    from netagent.interface import schema  # noqa: F401 - the answers, in quotes
+
+A_co = TypeVar("A_co", covariant=True)
+
+TITLE = "Look; when something is wrong: status, then doctor, then inspect --why"
+
+MAX_PINGS = 100
+"""Bound of echoes of one size that `ping` sends; beyond it: refused. A reply may take a second, and the client
+waits."""
+
+PING_S = 20.0
+"""Enough for eight addresses, each of which may time out, and for reading the kernel."""
+
+
+LOCAL = switch("--local", help="use only the records of this host; do not ask other hosts")
+
+
+class StatusCommand(
+    Command["schema.Status"],
+    command="status",
+    route="GET /v1/status",
+    brief="show the state of this host on one screen",
+):
+    """Show the state of this host on one screen, with a cure for each problem. Outside a cluster: the hosts
+    heard on the local network, and what to type next."""
+
+
+class Filtered(Watching[A_co], Generic[A_co]):
+    """A list of which only a part may be wanted. All given conditions must hold; `""` means any."""
+
+    network: str = option("--network", default="", metavar="NET", help="only those in this network")
+    host: str = option("--host", default="", metavar="HOST", help="only those on this host")
+    service: str = option(
+        "--service",
+        default="",
+        metavar="NAME",
+        help="only those of this service, alias or container",
+    )
+    local: bool = LOCAL
+
+
+class ServicesCommand(
+    Filtered["schema.Listing[schema.Service]"],
+    command="services",
+    also="service ls",
+    route="GET /v1/services",
+    brief="list the services and where they run",
+    examples="netagent services\nnetagent services --network app -o wide",
+    order="network name",
+):
+    """List the services of the cluster. For networks that this host is not in, it asks hosts that are;
+    with -o wide, SOURCE names the host that a row comes from."""
+
+
+class EndpointsCommand(
+    Filtered["schema.Listing[schema.Endpoint]"],
+    command="endpoints ps",
+    also="endpoint ls",
+    route="GET /v1/endpoints",
+    brief="list the containers and addresses",
+    examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
+    order="network name host id",
+):
+    """List the containers of the cluster. For networks that this host is not in, it asks hosts that are;
+    with -o wide, SOURCE names the host that a row comes from."""
+
+
+class DoctorCommand(
+    Command["schema.Doctor"],
+    command="doctor",
+    route="GET /v1/doctor",
+    brief="check this host, and compare its kernel with the records; suggests a fix for each problem",
+    examples="sudo netagent doctor\nsudo netagent doctor --json",
+):
+    """Check this host, and compare its kernel with the records. Checks the kernel, its settings, ports,
+    firewalls and the disk; then, entry by entry, devices, neighbours, forwarding entries, containers, names
+    and the journal. Changes nothing, and suggests a fix for each problem. Exits 1 when a check failed. Also
+    runs when no agent answers, and then exits 3."""
+
+    config: str | None = option(
+        "--config",
+        metavar="FILE",
+        help="the agent's configuration file, used when no agent answers",
+        is_sent=False,
+    )
+
+
+class InspectCommand(
+    Command["schema.Inspection"],
+    command="inspect",
+    route="GET /v1/inspect",
+    brief="show everything known of a name, id, address or MAC; with --why, what is missing and why",
+    examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
+):
+    """Show everything known of one object on any host. An alias, the name or id of a container, or its
+    compose name work too. With --why also show its record and every object that the record makes on this
+    host: present, missing, or not needed and why. Then exits 1 when an object differs from the record."""
+
+    thing: str = argument(
+        metavar="NAME|ID|IP|MAC", help="an endpoint, service, network or host", read=filled("thing")
+    )
+    why: bool = switch("--why", help="show its record, the objects made from it, and which are missing")
+    local: bool = LOCAL
+
+
+class LookupCommand(
+    Command["schema.Lookup"],
+    command="lookup",
+    route="GET /v1/lookup",
+    brief="show the DNS answer that a container gets for a name, and the reason",
+    examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
+    "netagent lookup web.app AAAA -o name",
+):
+    """Show the DNS answer that a container gets for a name, and the reason. Without --from: the answer for
+    a container in all networks of the cluster, those of this host first. Exits 1 when there is none."""
+
+    name: str = argument(metavar="NAME", help="web, web.app or a full name", read=filled("name"))
+    type: str = argument(default="A", metavar="TYPE", nargs="?", help="A (default), AAAA, SRV, PTR, …")
+    from_endpoint: str = option(
+        "--from",
+        default="",
+        metavar="ENDPOINT",
+        help="show the answer that this endpoint gets",
+        field="from",
+    )
+    local: bool = LOCAL
+
+
+class PingCommand(
+    Command["schema.Ping"],
+    command="ping",
+    route="GET /v1/ping",
+    brief="test connectivity between containers or hosts, and show which layer drops the packets",
+    examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
+):
+    """Test connectivity with small packets and with the largest that the network allows: from a container
+    of this host, or, with one argument, from this host to the kernel of another. TO is a name as that
+    container resolves it, an address, or a host; with a port, ping opens a TCP connection. Exits 1 when
+    packets are lost, and names the layer that drops them."""
+
+    to: str = argument(
+        metavar="[FROM] TO[:PORT]",
+        nargs="+",
+        help="an endpoint of this host; the destination",
+        read=ends_of,
+        spreads=True,
+    )
+    from_endpoint: str = option(default="", field="from")
+    count: int = option(
+        "--count",
+        default=3,
+        type=int,
+        metavar="N",
+        help="packets of each size (default: 3)",
+        bounds=(1, MAX_PINGS),
+    )
+    trace: bool = switch("--trace", help="show each layer on the path and what it decided")
+
+    @property
+    def work_s(self) -> float:
+        """A packet may take a second."""
+        return PING_S + self.count
+
+
+class VersionCommand(
+    Command["schema.AgentVersion"],
+    command="version",
+    route="GET /v1/version",
+    brief="print the versions of this program and of the agent",
+):
+    """Print the versions of this program and of the agent."""
