@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, Final
 
 import msgspec
@@ -29,13 +30,15 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 def document() -> Schema:
     """Return the document."""
     routed = [command for command in COMMANDS if command.declaration.verb]
-    answers = [answer_type(command) for command in routed]
-    schemas, components = msgspec.json.schema_components([*answers, schema.Problem], ref_template=_REFERENCE)
-    *answered, problem = schemas
+    kinds = [kind for command in routed for kind in _kinds(answer_type(command))]
+    schemas, components = msgspec.json.schema_components([*kinds, schema.Problem], ref_template=_REFERENCE)
+    by_kind = dict(zip(map(repr, kinds), schemas, strict=False))
     paths: dict[str, Schema] = {}
-    for command, answer in zip(routed, answered, strict=True):
+    for command in routed:
         declared = command.declaration
-        paths.setdefault(declared.path, {})[declared.verb.lower()] = _operation(command, answer, problem)
+        answers = [by_kind[repr(kind)] for kind in _kinds(answer_type(command))]
+        answer = answers[0] if len(answers) == 1 else {"anyOf": answers}
+        paths.setdefault(declared.path, {})[declared.verb.lower()] = _operation(command, answer, schemas[-1])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,6 +55,11 @@ def document() -> Schema:
 def answer_type(command: type[Command[Any]]) -> Any:
     """Return the type of a command's answer."""
     return eval(command.answer(), {"schema": schema})
+
+
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    """Return the types of which the answer has one; msgspec takes no union of TypedDicts."""
+    return typing.get_args(answer) if typing.get_origin(answer) is UnionType else (answer,)
 
 
 def _operation(command: type[Command[Any]], answer: Schema, problem: Schema) -> Schema:
@@ -88,13 +96,10 @@ def _responses(command: type[Command[Any]], answer: Schema, problem: Schema) -> 
 
 
 def _parameter(name: str, one: tuple[Argument, Any], place: str) -> Schema:
-    argument, _ = one
-    found: Schema = {
-        "name": name,
-        "in": place,
-        "required": argument.default is REQUIRED,
-        "schema": _schema(one),
-    }
+    argument = one[0]
+    # What is not the name of anything is not found, whatever its length: paths have no bounds of their own.
+    shape = {"type": "string"} if place == "path" else _schema(one)
+    found: Schema = {"name": name, "in": place, "required": argument.default is REQUIRED, "schema": shape}
     return {**found, "description": argument.help} if argument.help else found
 
 
