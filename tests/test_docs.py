@@ -274,6 +274,17 @@ def test_the_reference_has_every_command_and_option() -> None:
     assert described == {path for path in parsers if path in described}
 
 
+def test_a_command_is_where_the_guide_to_contributing_says() -> None:
+    """Its example lists all files that know of one command, and no others."""
+    text = text_of("CONTRIBUTING.md").partition("**a command.**")[2].partition("**a module.**")[0]
+    listed = {row[0].strip("`") for row in rows(text)}
+    known = re.compile(r"UnpublishCommand|def unpublish|^### unpublish", re.MULTILINE)
+    folders = [ROOT / name for name in ("netagent", "tests", "docs", "packaging")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in {".py", ".md"}]
+    found = {str(file.relative_to(ROOT)) for file in files if known.search(file.read_text("utf-8"))}
+    assert found - {"tests/test_docs.py"} == listed
+
+
 def test_the_guide_says_what_to_do_about_each_warning() -> None:
     """The codes of `status` and `doctor`, and of conflicts, all stand in the table that leads to a symptom."""
     emitted = {kind.value for kind in ConflictKind} | {"upstream-dead", "upstream-slow"}
