@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
 
+from netagent.interface.containers import AttachCommand
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
-from netagent.model.request import AttachRequest
 
 Run = Any
 
@@ -419,7 +419,7 @@ def test_an_attach_that_works_otherwise_than_one_might_expect_says_so(
     attach = served.service.attach
     notice = {"code": "resolv-conf", "message": "the file names another server", "cure": "remove it"}
 
-    async def warning(request: AttachRequest) -> object:
+    async def warning(request: AttachCommand) -> object:
         return {**await attach(request), "warnings": [notice]}
 
     monkeypatch.setattr(served.service, "attach", warning)

@@ -36,8 +36,8 @@ def by_path(part: InstallPart) -> dict[str, File]:
 
 def test_the_command_line_knows_the_parts() -> None:
     for part in PARTS:
-        assert grammar.parse(["install", part]).part == part
-        assert grammar.parse(["uninstall", part]).part == part
+        assert grammar.parse(["install", part])[1].part == part
+        assert grammar.parse(["uninstall", part])[1].part == part
     with pytest.raises(InputError, match="did you mean 'docker'"):
         grammar.parse(["install", "dokcer"])
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import trio
 import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
-from netagent.slices import turn
 
 from netagent.membership import event_queue as module
 from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
