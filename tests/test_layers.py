@@ -60,7 +60,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.doctor": {
-        "netagent.datapath", "netagent.endpoints.validation", "netagent.firewall", "netagent.journal",
+        "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation", "netagent.firewall",
+        "netagent.journal",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netdns", "netgossip.types",
     },
     "netagent.interface": set(),

@@ -32,7 +32,7 @@ from netagent.datapath.endpoint.netns import boot_id
 from netagent.datapath.host.probe_device import probe_mac
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.reconcile.desired import device_mac
-from netagent.endpoints.context import EndpointParts
+from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.garbage_collector import GarbageCollector
 from netagent.endpoints.host_access import HostAccess
 from netagent.endpoints.interfaces import Interfaces
@@ -208,7 +208,7 @@ class Cluster:
         """Build the parts that serve users."""
         gossip, projection = self.gossip, self.following.projection
         withdrawal = Withdrawal(self.live, projection.wait_followed, gossip.rpc.ask)
-        parts = EndpointParts(
+        context = EndpointContext(
             live=self.live,
             journal=self.journal,
             publisher=gossip.publisher,
@@ -222,11 +222,10 @@ class Cluster:
             domain=self.keys.domain,
             boot_id=boot,
         )
-        self.endpoints = Endpoints(parts)
-        steps = self.endpoints.steps
-        collector = GarbageCollector(parts, self.endpoints)
+        self.endpoints = Endpoints(context)
+        collector = GarbageCollector(self.endpoints)
         self._recover = collector.recover
-        self.interfaces = Interfaces(self.live, self.kernel.attacher, steps, self.kernel.reconciler.drift)
+        self.interfaces = Interfaces(self.live, self.kernel.attacher, context, self.kernel.reconciler.drift)
         self.networks = Networks(
             self.live,
             gossip.publisher,
@@ -240,7 +239,7 @@ class Cluster:
             participation=gossip.participation,
             allocator=self.allocator,
             undecided=lambda: self.networks.in_work,
-            is_closed=lambda: steps.is_closed,
+            is_closed=lambda: context.is_closed,
             mac_in=lambda network: device_mac(
                 bridge_name(network.record.vni), probe_mac(self.live.view.local)
             ),

@@ -40,7 +40,7 @@ class Leave:
         detached."""
         # Until the end: space that came later would be lost with us.
         async with self.allocator.space_requests.closed():
-            with self.endpoints.closed():
+            with self.endpoints.context.closed():
                 async with self.own_host.going_down():
                     await self._withdrawal(drain_s)
                     detached = await self.endpoints.remove_all()
@@ -55,7 +55,7 @@ class Leave:
 
     async def fence(self) -> int:
         """Take everything down after an eviction, except a note of each endpoint; return their number."""
-        with self.endpoints.closed():
+        with self.endpoints.context.closed():
             count = await fence_all(self.live, self.journal, self.endpoints.remove_all)
         await self._end()
         return count

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection
 
-from netagent.endpoints.context import is_at_its_path
+from netagent.endpoints.targets import is_at_its_path
 from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.model.ids import EndpointId

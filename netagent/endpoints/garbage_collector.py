@@ -11,21 +11,21 @@ import os
 import select
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from netagent.datapath.endpoint.netns import reopened_netns
-from netagent.endpoints.context import EndpointParts, is_at_its_path
 from netagent.endpoints.fencing import sweep_fenced
 from netagent.endpoints.lifecycle import Endpoints
-from netagent.endpoints.validation import is_told, record_of
+from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import NetagentError
-from netagent.journal.rows import Bound, LocalEndpointRow, Published
+from netagent.journal.rows import LocalEndpointRow, Published, Reserved
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.sandbox import Netns
 from netagent.periodic import Turns, tick_within
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
@@ -135,18 +135,17 @@ class _Folder:
         return {name for name, _ in before.items() ^ names.items()}
 
 
-@dataclass(frozen=True, slots=True)
 class GarbageCollector:
     """Call `recover` once at the start, then `run`."""
 
-    parts: EndpointParts
-    endpoints: Endpoints
-    _unresumed: set[EndpointId] = field(default_factory=set)
-    """Endpoints of the journal that have not been completed or removed yet."""
-    _watch: _Watch = field(default_factory=_Watch)
-
-    def __post_init__(self) -> None:
-        self.endpoints.look_after = self.look_after
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._context = endpoints.context
+        self._live = endpoints.context.live
+        self._unresumed: set[EndpointId] = set()
+        """Endpoints of the journal that have not been completed or removed yet."""
+        self._watch = _Watch()
+        endpoints.look_after = self.look_after
 
     async def recover(self) -> None:
         """Complete or remove every endpoint of the journal.
@@ -154,11 +153,11 @@ class GarbageCollector:
         `run` tries again what fails now because the disk is full or the resolver process does not run.
         """
         await _bearing("remove interfaces and records without an owner", self._remove_orphans)
-        self.endpoints.steps.remove_stale_resolv_confs()
-        self._unresumed.update(self.parts.live.rows)
+        self._context.resolv_confs.remove_stale()
+        self._unresumed.update(self._live.rows)
         with trio.move_on_after(RECOVER_S):
             await self._look_around()
-        await self.parts.resolvers.keep_only({row.sandbox_id for row in self._rows() if row.sandbox_id})
+        await self._context.resolvers.keep_only({row.sandbox_id for row in self._rows() if row.sandbox_id})
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -168,7 +167,7 @@ class GarbageCollector:
 
     async def sweep(self, network_id: NetworkId) -> None:
         """Check the endpoints in one network now, before a removal is refused because of them."""
-        for row in list(self.parts.live.rows.in_network(network_id).values()):
+        for row in list(self._live.rows.in_network(network_id).values()):
             await self.look_after(row)
 
     async def look_after(self, row: LocalEndpointRow) -> None:
@@ -176,9 +175,14 @@ class GarbageCollector:
         await _bearing(f"check {row.name}", partial(self._look_after, row))
 
     async def _look_around(self) -> None:
-        live, steps = self.parts.live, self.endpoints.steps
-        again = {*self._unresumed, *steps.half_removed, *steps.retreating, *steps.untold}
-        steps.untold.clear()
+        live, records, context = self._live, self._context.records, self._context
+        again = {
+            *self._unresumed,
+            *self._endpoints.removal.half_done,
+            *records.nameless,
+            *records.unpublished,
+        }
+        records.unpublished.clear()
         due = self._watch.due(live, trio.current_time())
         for number, endpoint_id in enumerate(live.rows if due is None else due | again):
             if number % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
@@ -186,102 +190,98 @@ class GarbageCollector:
             row = live.rows.get(endpoint_id)
             if row is not None and not await _bearing(f"check {row.name}", partial(self._look_after, row)):
                 self._watch.again.add(endpoint_id)
-        await _bearing("redirect queries to the resolver", self.parts.resolvers.repair)
-        await _bearing("remove leftovers of a runtime", self.endpoints.staged.sweep)
-        parts = self.parts
-        await _bearing("drop notes", partial(sweep_fenced, parts.live, parts.journal, parts.boot_id))
+        await _bearing("redirect queries to the resolver", context.resolvers.repair)
+        await _bearing("remove leftovers of a runtime", self._endpoints.staged.sweep)
+        await _bearing("drop notes", partial(sweep_fenced, live, context.journal, context.boot_id))
 
     async def _look_after(self, row: LocalEndpointRow) -> None:
         is_old = row.endpoint_id in self._unresumed
-        if row.endpoint_id in self.endpoints.steps.half_removed:
+        if row.endpoint_id in self._endpoints.removal.half_done:
             await self._remove(row, "it was being detached")
-        elif not row.is_published and not is_old:
-            return  # an attach is in progress
-        elif is_old and self.endpoints.staged.adopt(row):
-            if _is_known(
-                self.parts.live.view, row.endpoint_id
-            ):  # the agent died between publishing it and marking it as published
-                await self.parts.publisher.withdraw(record_of(row))
-            self._unresumed.discard(row.endpoint_id)
-        elif is_old and not (row.is_published and row.netns and row.netns.boot_id == self.parts.boot_id):
-            await self._remove(row, "its attach was interrupted by the last stop")
-        elif self.parts.live.view.is_removed(row.network_id):
+            return
+        match row.stage:
+            case Published(netns) if not is_old or netns.boot_id == self._context.boot_id:
+                await self._look_after_published(row, netns)
+            case Reserved() if is_old and self._endpoints.staged.adopt(row):
+                if _is_known(self._live.view, row.endpoint_id):
+                    # The agent died between publishing it and marking it as published.
+                    await self._context.records.withdraw(row)
+                self._unresumed.discard(row.endpoint_id)
+            case _ if is_old:
+                await self._remove(row, "its attach was interrupted by the last stop")
+            case _:
+                return  # an attach is in progress
+
+    async def _look_after_published(self, row: LocalEndpointRow, netns: Netns) -> None:
+        if self._live.view.is_removed(row.network_id):
             await self._remove(row, "its network was removed")
-        elif not await self._still_there(row):
+        elif not await self._still_there(row, netns):
             await self._remove(row, "its namespace is gone")
-        elif is_old and row.network_id in self.parts.live.view.networks:
+        elif row.endpoint_id not in self._unresumed:
+            await self._republish(row)
+        elif row.network_id in self._live.view.networks:
             await self._resume(row)
-        elif not is_old and not is_told(self.parts.live.view, self.endpoints.steps.record(row)):
-            await self._retell(row)
 
     def _rows(self) -> list[LocalEndpointRow]:
-        return list(self.parts.live.rows.values())
+        return list(self._live.rows.values())
 
     async def _remove(self, row: LocalEndpointRow, why: str) -> None:
-        await self.endpoints.remove(row)
+        await self._endpoints.remove(row)
         self._unresumed.discard(row.endpoint_id)
         logger.info("withdrew %s (%s): %s", row.name, row.target, why)
 
     async def _remove_orphans(self) -> None:
         """Remove interfaces and records of endpoints that the journal does not have."""
-        parts, wanted = self.parts, self.parts.live.rows.keys()
-        for endpoint_id in await parts.attacher.list_endpoint_devices():
+        attacher, wanted = self._context.attacher, self._live.rows.keys()
+        for endpoint_id in await attacher.list_endpoint_devices():
             if endpoint_id not in wanted:
                 logger.info("removing the interface of %s, which has no endpoint", endpoint_id[:8])
-                await parts.attacher.unbind(endpoint_id)
-        view = parts.live.view
+                await attacher.unbind(endpoint_id)
+        view = self._live.view
         known = [*view.endpoints.values(), *view.fenced.values()]
         orphans = [e.record for e in known if e.owner == view.local and e.endpoint_id not in wanted]
         if orphans:
             logger.info("withdrawing %d records of endpoints that do not exist here", len(orphans))
-            await parts.publisher.withdraw(*orphans)
+            await self._context.publisher.withdraw(*orphans)
 
-    async def _still_there(self, row: LocalEndpointRow) -> bool:
-        if row.netns is None or is_at_its_path(row):
-            return row.netns is not None
+    async def _still_there(self, row: LocalEndpointRow, netns: Netns) -> bool:
+        if is_at_its_path(row):
+            return True
         # The process of the path may have ended while others still run in the namespace.
-        path = await trio.to_thread.run_sync(_path_of_namespace, row.netns.identity)
+        path = await trio.to_thread.run_sync(_path_of_namespace, netns.identity)
         if path is None:
             return False
-        async with self.endpoints.steps.held(row) as now:
-            if now is not None and now.netns == row.netns and isinstance(now.stage, Bound | Published):
+        async with self._context.held(row) as now:
+            if now is not None and isinstance(now.stage, Published) and netns.is_same_as(now.netns):
                 # The namespace has lost its name but still exists: the file is for the name's present holder.
-                self.endpoints.steps.refresh_resolv_conf(now)
-                await self._save(
-                    replace(now, stage=replace(now.stage, netns=replace(now.stage.netns, path=path)))
-                )
+                self._context.resolv_confs.refresh(now)
+                stage = replace(now.stage, netns=replace(now.stage.netns, path=path))
+                await self._context.save(replace(now, stage=stage))
         return True
 
     async def _resume(self, row: LocalEndpointRow) -> None:
         """Start the resolver in its sandbox, and publish its record if others do not have it."""
-        parts = self.parts
-        async with self.endpoints.steps.held(row) as now:
+        context = self._context
+        async with context.held(row) as now:
             if now is None or now.netns is None:
                 return
             with reopened_netns(now.netns) as fd:
-                await parts.resolvers.ensure_listening(
+                await context.resolvers.ensure_listening(
                     now.netns.sandbox_id, fd, behind_runtime=now.netns.behind_runtime
                 )
-            self.endpoints.steps.refresh_resolv_conf(now)
-            await parts.participation.take_part(now.network_id)
-            await self._tell(now)
+            self._context.resolv_confs.refresh(now)
+            await context.participation.take_part(now.network_id)
+            await self._context.records.refresh(now)
             self._unresumed.discard(row.endpoint_id)
 
-    async def _retell(self, row: LocalEndpointRow) -> None:
+    async def _republish(self, row: LocalEndpointRow) -> None:
         """Publish changes that could not be published when they happened, such as a link that an endpoint has
         through its sandbox."""
-        async with self.endpoints.steps.held(row) as now:
+        if self._context.records.is_current(row):
+            return
+        async with self._context.held(row) as now:
             if now is not None and now.is_published:
-                await self._tell(now)
-
-    async def _tell(self, row: LocalEndpointRow) -> None:
-        record = self.endpoints.steps.record(row)
-        if not is_told(self.parts.live.view, record):
-            await self.parts.publisher.put(record)
-
-    async def _save(self, row: LocalEndpointRow) -> None:
-        await self.parts.journal.save_endpoint(row)
-        self.parts.live.set_row(row)
+                await self._context.records.refresh(now)
 
 
 async def _bearing(what: str, step: Callable[[], Awaitable[None]]) -> bool:

@@ -23,7 +23,8 @@ from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.guest_watch import GuestNews
 from netagent.datapath.host.sysctls import Setting, ipv6_settings
 from netagent.datapath.reconcile.drift import Drift
-from netagent.endpoints.context import EndpointContext, is_at_its_path
+from netagent.endpoints.context import EndpointContext
+from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.log import Limited
@@ -63,10 +64,10 @@ _limited = Limited(logger, period_s=10.0)
 class Interfaces:
     """`run` watches and repairs the interfaces of all published endpoints."""
 
-    def __init__(self, live: StateStore, attacher: Attacher, steps: EndpointContext, drift: Drift) -> None:
+    def __init__(self, live: StateStore, attacher: Attacher, context: EndpointContext, drift: Drift) -> None:
         self._live = live
         self._attacher = attacher
-        self._steps = steps
+        self._context = context
         self._drift = drift
         self._sandboxes: dict[NetnsIdentity, _Sandbox] = {}
         self._troubles: dict[EndpointId, str] = {}
@@ -211,11 +212,11 @@ class Interfaces:
         return is_well
 
     async def _repair(self, row: LocalEndpointRow) -> None:
-        async with self._steps.held(row) as now:
+        async with self._context.held(row) as now:
             network = self._live.view.networks.get(row.network_id)
             if now is None or network is None or not now.is_published or not is_at_its_path(now):
                 return
-            damages = await self._attacher.repair(self._steps.endpoint(now, network))
+            damages = await self._attacher.repair(self._context.in_datapath(now, network))
             for sentence in self._drift.note(damages):
                 _limited.warning(
                     f"{row.endpoint_id} {sentence}",

@@ -16,34 +16,27 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import targets
-from netagent.endpoints.context import (
-    EndpointContext,
-    EndpointParts,
-    as_async,
-    closed,
-    drawn_id,
-    is_at_its_path,
-)
+from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
 from netagent.endpoints.fencing import unfence
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
 from netagent.endpoints.published_ports import refuse_if_listening, refuse_unreachable
+from netagent.endpoints.removal import Removal
 from netagent.endpoints.rollback import Rollback, all_or_nothing
+from netagent.endpoints.targets import is_at_its_path
 from netagent.endpoints.two_phase import TwoPhaseAttach
 from netagent.endpoints.validation import (
     NewEndpoint,
     asked_offset,
     existing_endpoint,
-    record_of,
     refuse_alias_in_use,
     refuse_mac_in_use,
     repeated,
-    without_names,
 )
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.rows import LocalEndpointRow, Published
@@ -51,7 +44,7 @@ from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
 from netagent.model.request import AttachRequest
-from netagent.model.sandbox import Netns
+from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.registry.view import NetworkView
 
 logger = logging.getLogger("netagent.endpoints.lifecycle")
@@ -60,17 +53,13 @@ logger = logging.getLogger("netagent.endpoints.lifecycle")
 class Endpoints:
     """Attach, detach, link, change: one at a time in each sandbox, concurrently in different ones."""
 
-    def __init__(self, parts: EndpointParts) -> None:
-        self.steps = EndpointContext(parts)
-        self.staged = TwoPhaseAttach(self.steps)
-        self._parts = parts
-        self._live = parts.live
+    def __init__(self, context: EndpointContext) -> None:
+        self.context = context
+        self.removal = Removal(context)
+        self.staged = TwoPhaseAttach(context, self.removal)
+        self._live = context.live
         self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
         """The garbage collector's check: withdraws an endpoint whose container is gone."""
-
-    def closed(self) -> AbstractContextManager[None]:
-        """Refuse attaches during a block that ends the membership; allow them again only if the block fails."""
-        return closed(self.steps)
 
     # -- attach ----------------------------------------------------------------------------------------------
 
@@ -91,21 +80,21 @@ class Endpoints:
         `holds_ports`: the runtime itself ensures that no other program listens on the published ports, and may listen
         there itself. `health`: of a new endpoint.
         """
-        self.steps.refuse_if_closed(request.target)
-        target = target or await targets.resolve(request.target, self._parts.runtimes)
+        self.context.refuse_if_closed(request.target)
+        target = target or await targets.resolve(request.target, self.context.runtimes)
         network = network_called(self._live.view, request.network)
         await self._sweep_rivals(request, network, request.name or target.default_name)
         with opened_netns(target.path) as fd:
             identity = netns_identity(fd)
-            async with self.steps.locked(origin), self.steps.locked(identity):
-                name = request.name or self.steps.name_in(identity) or target.default_name
+            async with self.context.locked(origin), self.context.locked(identity):
+                name = request.name or self._name_in(identity) or target.default_name
                 if not name:
                     raise InputError(
                         f"no valid endpoint name can be derived from {request.target}",
                         thing=request.target,
                         hint="add --name NAME",
                     )
-                netns = Netns(target.path, identity, self._parts.boot_id, target.behind_runtime)
+                netns = Netns(target.path, identity, self.context.boot_id, target.behind_runtime)
                 new = NewEndpoint.named(
                     name,
                     request=request,
@@ -116,10 +105,10 @@ class Endpoints:
                     health=health,
                 )
                 if origin is not None:
-                    known = self.steps.with_origin(origin)
+                    known = self._live.rows.with_origin(origin)
                     if known is not None:
                         return repeated(known, new), False
-                    name = self.steps.free_name(network.network_id, name, new.endpoint_id)
+                    name = self.context.free_name(network.network_id, name, new.endpoint_id)
                     new = dataclasses.replace(new, request=dataclasses.replace(new.request, name=name))
                 mates = self._live.rows.in_sandbox(netns)
                 existing = existing_endpoint(mates, new)
@@ -130,7 +119,11 @@ class Endpoints:
                 refuse_unreachable(request.publish, network)
                 if not holds_ports:
                     await refuse_if_listening(request.publish)
-                with self._claimed_name(new), self._claimed_ports(new.endpoint_id, request.publish):
+                claims = self.context.claims
+                with (
+                    claims.name(network.network_id, new.request.name),
+                    claims.ports(request.publish, new.endpoint_id),
+                ):
                     return await self._attach_new(new, netns, fd), True
 
     async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
@@ -153,41 +146,41 @@ class Endpoints:
                 await self.look_after(row)
 
     async def _attach_new(self, new: NewEndpoint, netns: Netns, fd: int) -> LocalEndpointRow:
-        parts, steps, request = self._parts, self.steps, new.request
-        await parts.participation.take_part(new.network.network_id)
-        steps.refuse_if_closed(request.target)  # it may have taken seconds
-        network = steps.network(new.network.network_id)
+        context, request = self.context, new.request
+        await context.participation.take_part(new.network.network_id)
+        context.refuse_if_closed(request.target)  # it may have taken seconds
+        network = context.network(new.network.network_id)
         offset = asked_offset(self._live.view, request.addresses, network)
         refuse_mac_in_use(self._live, new, offset)
         async with all_or_nothing() as undo:
-            row = new.at(await parts.allocator.hold(network.network_id, offset))
-            await parts.allocator.keep(row)
-            undo.push("address", lambda: parts.allocator.release(row))
+            row = new.at(await context.allocator.hold(network.network_id, offset))
+            await context.allocator.keep(row)
+            undo.push("address", lambda: context.allocator.release(row))
             # Containers that talked to the previous holder of the address still have its MAC in their neighbour
             # tables and answer the first packet at once: by then their bridges must know where that MAC is now.
-            undo.push("record", lambda: parts.publisher.withdraw(record_of(row)))
-            await parts.publisher.put(without_names(steps.record(row)))
+            undo.push("record", lambda: context.records.withdraw(row))
+            await context.records.publish_path(row)
             ifname = await self._bind(row, network, undo)
-            await steps.open_resolver(row, netns, fd, undo)
-            undo.push("resolv.conf", lambda: as_async(lambda: steps.refresh_resolv_conf(row, gone=True)))
-            steps.refresh_resolv_conf(row)
-            row = await steps.publish(row, Published(netns, ifname))
-        await steps.settle()
+            await context.open_resolver(row, netns, fd, undo)
+            undo.push("resolv.conf", lambda: context.resolv_confs.refresh(row, gone=True))
+            context.resolv_confs.refresh(row)
+            row = await context.publish(row, Published(netns, ifname))
+        await context.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
     async def _bind(self, row: LocalEndpointRow, network: NetworkView, undo: Rollback) -> str:
         """Bind the interface; return its name."""
-        parts = self._parts
+        attacher = self.context.attacher
         self._live.set_row(row)
-        undo.push("row", lambda: as_async(lambda: self._live.drop_row(row.endpoint_id)))
-        await self.steps.wait_built(network)
-        undo.push("interface", lambda: parts.attacher.unbind(row.endpoint_id))
+        undo.push("row", lambda: self._live.drop_row(row.endpoint_id))
+        await self.context.wait_built(network)
+        undo.push("interface", lambda: attacher.unbind(row.endpoint_id))
         try:
-            ifname = await parts.attacher.bind(self.steps.endpoint(row, network))
+            ifname = await attacher.bind(self.context.in_datapath(row, network))
         except FailedError:
             # If the network was removed, and its bridge with it, say so instead.
-            self.steps.network(row.network_id)
+            self.context.network(row.network_id)
             raise
         if not is_at_its_path(row):
             raise RefusedError(
@@ -205,51 +198,51 @@ class Endpoints:
         """
         fenced = fenced_called(self._live, text)
         if fenced is not None:
-            await unfence(self._live, self._parts.journal, [fenced.endpoint_id])
+            await unfence(self._live, self.context.journal, [fenced.endpoint_id])
             return fenced
         row = local_endpoint_called(self._live, text)
         try:
-            await self._withdrawal(row, drain_s)
+            await self._withdraw_names(row, drain_s)
             await self.remove(row)
         except NetagentError:
-            await self._come_back(row)
+            await self._restore_names(row)
             raise
         return row
 
-    async def _withdrawal(self, row: LocalEndpointRow, drain_s: float | None) -> None:
+    async def _withdraw_names(self, row: LocalEndpointRow, drain_s: float | None) -> None:
         """Withdraw the endpoint's names, and let open requests finish. The endpoint keeps working meanwhile."""
-        async with self.steps.held(row) as now:
+        async with self.context.held(row) as now:
             if now is None or not now.is_published:
                 return
-            before = self.steps.record(now)
-            self.steps.retreating.add(now.endpoint_id)
-            if self.steps.record(now) != before:
+            before = self.context.records.of(now)
+            self.context.records.nameless.add(now.endpoint_id)
+            if self.context.records.of(now) != before:
                 with suppress(NetagentError):  # on a full disk, continue: the removal frees space
-                    await self._parts.publisher.put(self.steps.record(now))
-        await self._parts.wait_hidden(now)
+                    await self.context.publisher.put(self.context.records.of(now))
+        await self.context.wait_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
         await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
 
-    async def _come_back(self, row: LocalEndpointRow) -> None:
+    async def _restore_names(self, row: LocalEndpointRow) -> None:
         """Restore the names after a failed detach, unless the removal has begun."""
-        self.steps.retreating.discard(row.endpoint_id)
-        async with self.steps.held(row) as now:
+        self.context.records.nameless.discard(row.endpoint_id)
+        async with self.context.held(row) as now:
             if now is not None and now.is_published:
-                self.steps.untold.add(now.endpoint_id)
+                self.context.records.unpublished.add(now.endpoint_id)
                 with suppress(NetagentError):
-                    await self._parts.publisher.put(self.steps.record(now))
+                    await self.context.publisher.put(self.context.records.of(now))
 
     async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
         """Detach the endpoint of a runtime's origin, at any stage; None when there is none."""
-        async with self.steps.locked(origin):
-            row = self.steps.with_origin(origin)  # read it again: an attach in progress has ended
+        async with self.context.locked(origin):
+            row = self._live.rows.with_origin(origin)  # read it again: an attach in progress has ended
         if row is not None:
             await self.remove(row)
         return row
 
     async def remove(self, row: LocalEndpointRow) -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
-        await self.steps.remove(row)
+        await self.removal.remove(row)
 
     async def remove_all(self) -> int:
         """Remove all endpoints while `closed`, including those of attaches in progress; return their number."""
@@ -260,13 +253,9 @@ class Endpoints:
             count += len(rows)
         return count
 
-    def with_origin(self, origin: str) -> LocalEndpointRow | None:
-        """Return the endpoint with this origin, or None."""
-        return self.steps.with_origin(origin)
-
     def gateways_of(self, row: LocalEndpointRow) -> tuple[str, ...]:
         """Return the gateways of the sandbox's default route, if this endpoint carries it; without prefix length."""
-        return self.steps.endpoint(row, self.steps.network(row.network_id)).gateways
+        return self.context.in_datapath(row, self.context.network(row.network_id)).gateways
 
     # -- change ----------------------------------------------------------------------------------------------
 
@@ -291,7 +280,7 @@ class Endpoints:
         async with self._called(text) as row:
             if publication in row.publish:
                 return row
-            refuse_unreachable([publication], self.steps.network(row.network_id))
+            refuse_unreachable([publication], self.context.network(row.network_id))
             if any(known.meets(publication) for known in row.publish):
                 raise RefusedError(
                     f"port {publication.host_text}/{publication.protocol} of this host already leads to "
@@ -301,10 +290,10 @@ class Endpoints:
                     hint=f"`netagent unpublish {row.name} PORT` first",
                 )
             await refuse_if_listening([publication])
-            with self._claimed_ports(row.endpoint_id, (publication,)):
+            with self.context.claims.ports((publication,), row.endpoint_id):
                 published = tuple(sorted((*row.publish, publication)))
-                changed = await self.steps.save(dataclasses.replace(row, publish=published))
-        await self.steps.settle()
+                changed = await self.context.save(dataclasses.replace(row, publish=published))
+        await self.context.settle()
         return changed
 
     async def unpublish(self, text: str, publication: Publication) -> LocalEndpointRow:
@@ -313,8 +302,8 @@ class Endpoints:
             if publication not in row.publish:
                 return row
             left = tuple(known for known in row.publish if known != publication)
-            changed = await self.steps.save(dataclasses.replace(row, publish=left))
-        await self.steps.settle()
+            changed = await self.context.save(dataclasses.replace(row, publish=left))
+        await self.context.settle()
         return changed
 
     async def change(
@@ -333,7 +322,7 @@ class Endpoints:
         row = self._live.rows.get(endpoint_id)
         if row is None:
             return None
-        async with self.steps.held(row) as now:
+        async with self.context.held(row) as now:
             if now is None:
                 return None
             given: dict[str, Any] = {
@@ -343,7 +332,7 @@ class Endpoints:
                 "labels": labels,
                 "links": links,
                 "health": health,
-                "name": self.steps.free_name(now.network_id, name, now.endpoint_id, now=now.name)
+                "name": self.context.free_name(now.network_id, name, now.endpoint_id, now=now.name)
                 if name
                 else None,
             }
@@ -356,40 +345,28 @@ class Endpoints:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
+    def _name_in(self, identity: NetnsIdentity) -> str:
+        """Return the name of the first endpoint of a namespace; '' when it has none."""
+        return next((row.name for row in self._live.rows.in_namespace(identity)), "")
+
     @asynccontextmanager
     async def _called(self, text: str) -> AsyncIterator[LocalEndpointRow]:
-        async with self.steps.held(local_endpoint_called(self._live, text)) as row:
+        async with self.context.held(local_endpoint_called(self._live, text)) as row:
             # It was removed while we waited for the lock: raise the same error as for one that never existed.
             yield row if row is not None else local_endpoint_called(self._live, text)
 
-    def _claimed_name(self, new: NewEndpoint) -> AbstractContextManager[None]:
-        network_id, name = new.network.network_id, new.request.name
-        if self.steps.is_name_taken(network_id, name):
-            raise RefusedError(
-                f"the name {name!r} is already used on this host in that network",
-                code="name-in-use",
-                thing=name,
-                hint="use another --name; give both the same --service to make them replicas",
-            )
-        return self.steps.names_in_work.held((network_id, name))
-
-    def _claimed_ports(
-        self, endpoint_id: EndpointId, wanted: tuple[Publication, ...]
-    ) -> AbstractContextManager[None]:
-        return self.steps.ports_in_work.held(wanted, self._live.rows.publishing(), endpoint_id)
-
     async def _set_links(self, row: LocalEndpointRow, links: tuple[Link, ...]) -> LocalEndpointRow:
         row = await self._save(row, dataclasses.replace(row, links=links))
-        await self.steps.settle()
+        await self.context.settle()
         return row
 
     async def _save(self, row: LocalEndpointRow, changed: LocalEndpointRow) -> LocalEndpointRow:
         # Publish before saving: if publishing fails, the next attempt still sees a change.
-        if changed.is_published and self.steps.record(changed) != self.steps.record(row):
-            await self._parts.publisher.put(self.steps.record(changed))
-        changed = await self.steps.save(changed)
+        if changed.is_published and self.context.records.of(changed) != self.context.records.of(row):
+            await self.context.publisher.put(self.context.records.of(changed))
+        changed = await self.context.save(changed)
         if changed.links != row.links:
-            await self.steps.retell_mates(changed)
+            await self.context.records.refresh_mates(changed)
         return changed
 
 

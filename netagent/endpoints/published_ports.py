@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import trio
 
 from netagent.datapath.host.port_owner import is_here, listeners, owner_of
 from netagent.errors import RefusedError
-from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.registry.view import NetworkView
-
-
-class Ports:
-    """Ports that are about to be published, in addition to those of existing endpoints."""
-
-    def __init__(self) -> None:
-        self._in_work: list[Publication] = []
-
-    @contextmanager
-    def held(
-        self, wanted: tuple[Publication, ...], rows: Iterable[LocalEndpointRow], but: EndpointId
-    ) -> Iterator[None]:
-        """Claim ports during a block. RefusedError when an endpoint other than `but` has one."""
-        for one in wanted:
-            for row in rows:
-                known = next((other for other in row.publish if other.meets(one)), None)
-                if known is not None and row.endpoint_id != but:
-                    raise _in_use(one, f"published by {row.name} ({known.text})")
-            if any(other.meets(one) for other in self._in_work):
-                raise _in_use(one, "just being published by another endpoint")
-        self._in_work += wanted
-        try:
-            yield
-        finally:
-            for one in wanted:
-                self._in_work.remove(one)
 
 
 async def refuse_if_listening(wanted: Iterable[Publication]) -> None:
@@ -60,7 +31,7 @@ def _refuse_if_listening(wanted: Publication) -> None:
     for listener in listeners(wanted.protocol):
         there = Publication(listener.port, 0, wanted.protocol, address=listener.address)
         if there.meets(wanted):
-            raise _in_use(wanted, f"used by {owner_of(listener)}", listener.port)
+            raise port_in_use(wanted, f"used by {owner_of(listener)}", listener.port)
 
 
 def refuse_unreachable(wanted: Iterable[Publication], network: NetworkView) -> None:
@@ -83,7 +54,8 @@ def refuse_unreachable(wanted: Iterable[Publication], network: NetworkView) -> N
             )
 
 
-def _in_use(wanted: Publication, whose: str, port: int | None = None) -> RefusedError:
+def port_in_use(wanted: Publication, whose: str, port: int | None = None) -> RefusedError:
+    """Return the error for a port that is not free."""
     return RefusedError(
         f"port {wanted.host_text if port is None else port}/{wanted.protocol} of this host is {whose}",
         code="port-in-use",

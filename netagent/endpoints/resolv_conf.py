@@ -7,8 +7,15 @@ if there is none, marks it, and changes only files with the mark.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+from netagent.endpoints import targets
+from netagent.endpoints.targets import identity_at, named_netns
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId
+from netagent.registry.state_store import StateStore
 
 NETNS_ETC = Path("/etc/netns")
 RESOLVER_ADDRESS = "127.0.0.11"
@@ -16,6 +23,57 @@ OPTIONS = ("ndots:1", "edns0")
 MARK = "# written by netagent"
 MAX_SEARCH_DOMAINS = 16
 _UNFINISHED = ".resolv.conf.netagent"
+
+logger = logging.getLogger("netagent.endpoints.resolv_conf")
+
+
+class ResolvConfs:
+    """The files of this host's named namespaces. A runtime writes those of its containers itself."""
+
+    def __init__(self, live: StateStore, domain: str, boot_id: str) -> None:
+        self._live = live
+        self._domain = domain
+        self._boot_id = boot_id
+
+    def refresh(self, row: LocalEndpointRow, *, gone: bool = False) -> None:
+        """Rewrite the file of the row's namespace for the networks that it is in; `gone`: without the endpoint.
+
+        The file belongs to a name, and so to the namespace that has the name now. That may be another one than the
+        endpoint was attached to: then the endpoint does not count, and its end does not change the file that the
+        later endpoint got."""
+        netns_name = named_netns(row)
+        if not netns_name:
+            return
+        networks = self._networks_in(netns_name, except_for=row.endpoint_id if gone else None)
+        try:
+            if networks:
+                write(netns_name, render(networks, self._domain, host_search()))
+            else:
+                remove(netns_name)
+        except OSError as error:
+            logger.warning("cannot write the resolv.conf of namespace %s: %s", netns_name, error)
+
+    def _networks_in(self, netns_name: str, *, except_for: EndpointId | None) -> list[str]:
+        """Return the networks of the namespace that has the name now, if an endpoint was attached by it."""
+        mates = [
+            row
+            for row in self._live.rows.in_namespace(identity_at(str(targets.NETNS_FOLDER / netns_name)))
+            # An inode number means nothing in another boot.
+            if row.netns and row.netns.boot_id == self._boot_id and row.endpoint_id != except_for
+        ]
+        if not any(named_netns(mate) == netns_name for mate in mates):
+            return []
+        networks = self._live.view.networks
+        return [networks[mate.network_id].unique_name for mate in mates if mate.network_id in networks]
+
+    def remove_stale(self) -> None:
+        """Remove the files of names that no endpoint of this host uses: the journal was lost, or restored from a
+        backup."""
+        used = {named_netns(row) for row in self._live.rows.values()}
+        for netns_name in written_names():
+            if netns_name not in used:
+                logger.info("removing the resolv.conf of %s, which no endpoint uses", netns_name)
+                remove(netns_name)
 
 
 def render(network_names: Sequence[str], domain: str, host_search: Sequence[str]) -> str:

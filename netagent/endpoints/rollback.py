@@ -19,9 +19,9 @@ class Rollback:
     """The undo steps of a block."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._steps: list[tuple[str, Callable[[], Awaitable[object] | None]]] = []
 
-    def push(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+    def push(self, what: str, step: Callable[[], Awaitable[object] | None]) -> None:
         """Add a step that undoes what has just been done; `what` names it in the log."""
         self._steps.append((what, step))
 
@@ -31,7 +31,9 @@ class Rollback:
             what, step = self._steps.pop()
             try:
                 with trio.fail_after(UNDO_STEP_S):
-                    await step()
+                    waiting = step()
+                    if waiting is not None:
+                        await waiting
             except Exception:
                 logger.exception("could not undo: %s", what)
 

@@ -1,7 +1,7 @@
 """Resolution of TARGET to the path of a network namespace.
 
 netns:NAME  /PATH  pid:PID                  map to paths directly
-docker: podman: unit: machine:NAME          their runtime knows the path: RuntimeTargets
+docker: podman: unit: machine:NAME          their runtime knows the path: `runtimes`
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from netagent.errors import InputError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import nearest_name
 from netagent.model.number import MAX_PID, whole_number
+from netagent.model.sandbox import NetnsIdentity
 
 NETNS_FOLDER = Path("/run/netns")
 
@@ -81,3 +82,17 @@ def named_netns(row: LocalEndpointRow) -> str:
 def netns_of_pid(pid: int) -> str:
     """Return the path of a process's network namespace in /proc."""
     return f"/proc/{pid}/ns/net"
+
+
+def identity_at(path: str) -> NetnsIdentity | None:
+    """Return device and inode of the namespace at this path now; None when there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_at_its_path(row: LocalEndpointRow) -> bool:
+    """True while the path still leads to the namespace that the endpoint was attached to."""
+    return row.netns is not None and identity_at(row.netns.path) == row.netns.identity

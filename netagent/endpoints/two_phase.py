@@ -21,13 +21,13 @@ import trio
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.find import network_called
+from netagent.endpoints.removal import Removal
 from netagent.endpoints.rollback import all_or_nothing
 from netagent.endpoints.validation import (
     NewEndpoint,
     asked_offset,
     offset_in,
     refuse_mac_in_use,
-    without_names,
 )
 from netagent.errors import FailedError, NotFoundError
 from netagent.journal.rows import Bound, LocalEndpointRow, Published, Reserved
@@ -50,21 +50,21 @@ logger = logging.getLogger("netagent.endpoints.two_phase")
 class TwoPhaseAttach:
     """One call per stage. Calls for one origin are serialised; others run concurrently."""
 
-    def __init__(self, steps: EndpointContext) -> None:
-        self._steps = steps
-        self._parts = steps.parts
-        self._live = steps.live
+    def __init__(self, context: EndpointContext, removal: Removal) -> None:
+        self._context = context
+        self._removal = removal
+        self._live = context.live
         self._held: dict[tuple[NetworkId, int], float] = {}
         self._waiting: dict[EndpointId, float] = {}
 
     async def hold(self, network_id: NetworkId, addresses: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Reserve one address of each family at one offset, these if given. RefusedError `address-in-use`,
         `subnet-full`, …"""
-        self._steps.refuse_if_closed(network_id)
-        await self._parts.participation.take_part(network_id)
-        self._steps.refuse_if_closed(network_id)  # again, as it may have taken seconds
-        network = self._steps.network(network_id)
-        offset = await self._parts.allocator.hold(
+        self._context.refuse_if_closed(network_id)
+        await self._context.participation.take_part(network_id)
+        self._context.refuse_if_closed(network_id)  # again, as it may have taken seconds
+        network = self._context.network(network_id)
+        offset = await self._context.allocator.hold(
             network_id, asked_offset(self._live.view, addresses, network)
         )
         self._held[network_id, offset] = trio.current_time() + HOLD_S
@@ -79,9 +79,9 @@ class TwoPhaseAttach:
     async def reserve(self, request: AttachRequest, *, origin: str) -> LocalEndpointRow:
         """Reserve an endpoint at the held address (any, if none is given). The same origin again is the same
         endpoint."""
-        self._steps.refuse_if_closed(request.target)
-        async with self._steps.locked(origin):
-            known = self._steps.with_origin(origin)
+        self._context.refuse_if_closed(request.target)
+        async with self._context.locked(origin):
+            known = self._live.rows.with_origin(origin)
             if known is not None:
                 return known
             network = network_called(self._live.view, request.network)
@@ -98,20 +98,20 @@ class TwoPhaseAttach:
             (offset,) = places
             del self._held[network.network_id, offset]
             row = new.at(offset)
-            await self._parts.allocator.keep(row)
+            await self._context.allocator.keep(row)
             self._live.set_row(row)
             self._wait_for(row)
             return row
 
     async def create(self, origin: str) -> str:
         """Create the interface; return the name of the end that the runtime moves."""
-        async with self._steps.locked(origin):
+        async with self._context.locked(origin):
             row = self._called(origin)
-            network = self._steps.network(row.network_id)
-            await self._steps.wait_built(network)
+            network = self._context.network(row.network_id)
+            await self._context.wait_built(network)
             self._wait_for(row)
-            ifname = await self._parts.attacher.create(local_endpoint(row, network))
-            await self._parts.publisher.put(without_names(self._steps.record(row)))
+            ifname = await self._context.attacher.create(local_endpoint(row, network))
+            await self._context.records.publish_path(row)
             return ifname
 
     async def bind(
@@ -123,44 +123,44 @@ class TwoPhaseAttach:
         """
         with opened_netns(netns_path) as fd:
             identity = netns_identity(fd)
-            async with self._steps.locked(origin), self._steps.locked(identity):
+            async with self._context.locked(origin), self._context.locked(identity):
                 reserved = self._called(origin)
                 if reserved.is_published:
                     return reserved
                 self._wait_for(reserved)  # a caller that tries has not given it up: extend the deadline
-                netns = Netns(netns_path, identity, self._parts.boot_id, behind_runtime)
+                netns = Netns(netns_path, identity, self._context.boot_id, behind_runtime)
                 row = dataclasses.replace(
                     reserved,
-                    name=self._steps.free_name(
+                    name=self._context.free_name(
                         reserved.network_id, name, reserved.endpoint_id, now=reserved.name
                     ),
                     stage=Bound(netns),
                     **{"service": name, **fields},
                 )
                 async with all_or_nothing() as undo:
-                    undo.push("row", lambda: self._steps.save(reserved))
+                    undo.push("row", lambda: self._context.save(reserved))
                     # The resolver first: the container's first program may send queries before its interface is
                     # configured.
                     self._live.set_row(row)
-                    await self._steps.open_resolver(row, netns, fd, undo)
-                    row = await self._steps.publish(row, Published(netns, await self._configure(row)))
+                    await self._context.open_resolver(row, netns, fd, undo)
+                    row = await self._context.publish(row, Published(netns, await self._configure(row)))
                 self._waiting.pop(row.endpoint_id, None)
-        await self._steps.settle()
+        await self._context.settle()
         logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
         return row
 
     async def unbind(self, origin: str) -> None:
         """The container leaves its network; the endpoint stays reserved until the runtime deletes it."""
-        row = self._steps.with_origin(origin)
+        row = self._live.rows.with_origin(origin)
         if row is None:
             return
-        async with self._steps.held(row) as now:
+        async with self._context.held(row) as now:
             if now is None:
                 return
-            row = await self._steps.take_down(now)
+            row = await self._removal.take_down(now)
             row = dataclasses.replace(row, stage=Reserved())
-            await self._steps.save(row)
-            self._steps.half_removed.discard(row.endpoint_id)
+            await self._context.save(row)
+            self._removal.half_done.discard(row.endpoint_id)
             self._wait_for(row)
 
     def adopt(self, row: LocalEndpointRow) -> bool:
@@ -182,12 +182,12 @@ class TwoPhaseAttach:
                 del self._waiting[endpoint_id]
             elif until < now:
                 logger.warning("removed %s: its runtime began to attach it and did not finish", row.target)
-                await self._steps.remove(row)
+                await self._removal.remove(row)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _called(self, origin: str) -> LocalEndpointRow:
-        row = self._steps.with_origin(origin)
+        row = self._live.rows.with_origin(origin)
         if row is None:
             raise NotFoundError(
                 f"there is no endpoint {origin}",
@@ -200,9 +200,9 @@ class TwoPhaseAttach:
     async def _configure(self, row: LocalEndpointRow) -> str:
         """Configure what the runtime leaves to us once it has moved the interface (routes, IPv6); return the
         interface's name there."""
-        endpoint = self._steps.endpoint(row, self._steps.network(row.network_id))
+        endpoint = self._context.in_datapath(row, self._context.network(row.network_id))
         with trio.move_on_after(BIND_S) as scope:
-            while not await self._parts.attacher.has_entered(endpoint):
+            while not await self._context.attacher.has_entered(endpoint):
                 await trio.sleep(BIND_POLL_S)
         if scope.cancelled_caught:
             raise FailedError(
@@ -210,11 +210,11 @@ class TwoPhaseAttach:
                 code="bind-failed",
                 thing=row.target,
             )
-        return await self._parts.attacher.bind(endpoint)
+        return await self._context.attacher.bind(endpoint)
 
     def _wait_for(self, row: LocalEndpointRow) -> None:
         self._waiting[row.endpoint_id] = trio.current_time() + HOLD_S
 
     def _let_go(self, place: tuple[NetworkId, int]) -> None:
         if self._held.pop(place, None) is not None:
-            self._parts.allocator.let_go(*place)
+            self._context.allocator.let_go(*place)

@@ -1,4 +1,4 @@
-"""Checks of an attach request and its conflicts; an endpoint's first row, and its record for other hosts."""
+"""What an attach asks for: the endpoint that it would make, and checks of conflicts with others."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, Final
 from netagent.endpoints.find import host_called
 from netagent.errors import RefusedError
 from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
-from netagent.model.ids import EndpointId, HostId, NetworkId, is_derived_mac, mac_of
-from netagent.model.records import EndpointRecord, Health, Link, Policy
+from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, mac_of
+from netagent.model.records import Health, Link
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.model.subnet import addresses_of, offset_of, parse_subnet
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import EndpointView, NetworkView, RegistryView
-from netgossip.types import Version
+from netagent.registry.view import NetworkView, RegistryView
 
 
 def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) -> dict[SandboxId, Sandbox]:
@@ -45,53 +44,6 @@ def has_default_route(
         return False
     mates = [one for one in rows if one.sandbox_id == row.sandbox_id and one.network_id not in internal]
     return bool(mates) and mates[0].endpoint_id == row.endpoint_id
-
-
-def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
-    """Return the record of an endpoint for other hosts; `links` as from `links_told`."""
-    return EndpointRecord(
-        endpoint_id=row.endpoint_id,
-        network_id=row.network_id,
-        name=row.name,
-        service=row.service,
-        addresses=row.addresses,
-        mac=row.mac,
-        aliases=row.aliases,
-        ports=row.ports,
-        labels=row.labels,
-        health=row.health,
-        links=links,
-    )
-
-
-def links_told(
-    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
-) -> tuple[str, ...]:
-    """Return the links of a row's sandbox in the row's network, which other hosts must let pass; none if the policy
-    is open. A link's service without a network refers to each network that the sandbox is in."""
-    if network is None or network.record.policy is not Policy.LINKS:
-        return ()
-    mates = [row, *(other for other in rows if row.netns and other.sandbox_id == row.sandbox_id)]
-    found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
-    return tuple(sorted(found - {""}))
-
-
-def _place_in(service: str, network: str, domain: str) -> str:
-    """Return `SERVICE` or `NAME.HOST` below the network's name; "" for a name below another network."""
-    labels = service.removesuffix(f".{domain}").split(".")
-    if len(labels) == 1:
-        return service
-    return ".".join(labels[:-1]) if labels[-1] == network and len(labels) <= 3 else ""
-
-
-def without_names(record: EndpointRecord) -> EndpointRecord:
-    """Return the record without names: an unhealthy endpoint is hidden from DNS answers but still reachable.
-
-    For an endpoint that is being attached: replies to its container's first packets must find it; if other hosts
-    learned of it only then, their containers would ask for its MAC in vain and repeat that a second later. And for
-    one that is about to be detached: open requests must be able to finish.
-    """
-    return dataclasses.replace(record, health=Health.UNHEALTHY)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,17 +225,6 @@ def offset_in(network: NetworkView, address: str) -> int:
         thing=address,
         hint="use one within the subnet, but not the first two or the last",
     )
-
-
-def is_told(view: RegistryView, record: EndpointRecord) -> bool:
-    """True when others have exactly this record; after an interrupted detach theirs has no names."""
-    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
-    return any(e.record == record and e.owner == view.local for e in known)
-
-
-def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
-    """Render a fenced row as an endpoint for display; it has no record any more."""
-    return EndpointView(record_of(row), local, Version(0, 0))
 
 
 def fenced_by(fenced: Mapping[EndpointId, LocalEndpointRow], row: LocalEndpointRow) -> list[EndpointId]:

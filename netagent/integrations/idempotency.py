@@ -19,7 +19,7 @@ async def earlier_endpoint(
 
     RefusedError when there is no namespace at the path.
     """
-    row = member.endpoints.with_origin(origin)
+    row = member.live.rows.with_origin(origin)
     if row is None:
         return None
     with opened_netns(netns_path) as fd:

@@ -29,7 +29,7 @@ from netagent.datapath.host.sysctls import Setting
 from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.endpoints import drain, resolv_conf, targets
-from netagent.endpoints.context import EndpointParts
+from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.garbage_collector import GarbageCollector
 from netagent.endpoints.interfaces import Interfaces
 from netagent.endpoints.lifecycle import Endpoints
@@ -333,7 +333,7 @@ class AgentHost:
             ask=self._ask,
             rows=self.journal.load_endpoints(),
         )
-        self.parts = EndpointParts(
+        self.context = EndpointContext(
             live=self.live,
             journal=self.journal,
             publisher=self.publisher,
@@ -347,15 +347,15 @@ class AgentHost:
             domain=DOMAIN,
             boot_id=boot_id,
         )
-        self.endpoints = Endpoints(self.parts)
-        self.garbage_collector = GarbageCollector(self.parts, self.endpoints)
+        self.endpoints = Endpoints(self.context)
+        self.garbage_collector = GarbageCollector(self.endpoints)
         self.drift = Drift()
-        self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.steps, self.drift)
+        self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.context, self.drift)
         self.networks = Networks(
             self.live,
             self.publisher,
-            self.node,
             self.participation,
+            unacknowledged=self.node.unacknowledged,
             surroundings=self._surroundings,
             sweep=self.garbage_collector.sweep,
         )
@@ -410,8 +410,8 @@ class AgentHost:
             "resolver": set(self.resolvers.sandboxes),
             "news": dict(self.attacher.news),
             "records": self.own_endpoints(),
-            "locks": len(self.endpoints.steps.locks),
-            "names": len(self.endpoints.steps.names_in_work),
+            "locks": len(self.endpoints.context.locks),
+            "names": len(self.endpoints.context.claims),
             "resolv.conf": sorted(str(one) for one in resolv_conf.NETNS_ETC.rglob("*") if one.is_file()),
         }
         return {what: value for what, value in left.items() if value}

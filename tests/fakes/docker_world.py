@@ -89,7 +89,7 @@ class World:
 
     def row(self, container_id: str) -> LocalEndpointRow:
         (endpoint_id, *_) = self.docker.endpoints_of(container_id)
-        found = self.host.endpoints.with_origin(f"docker:{endpoint_id}")
+        found = self.host.live.rows.with_origin(f"docker:{endpoint_id}")
         assert found is not None
         return found
 

@@ -133,7 +133,7 @@ async def plug(cluster: Cluster, network: str, origin: str) -> str:
 
 async def enter(cluster: Cluster, origin: str, box: str, name: str) -> list[str]:
     """The runtime moves the interface, and its last call."""
-    row = cluster.endpoints.with_origin(origin)
+    row = cluster.live.rows.with_origin(origin)
     assert row is not None, origin
     mine = peer_name(row.endpoint_id)
     commands = [f"ip link set {mine} netns {box} name eth0"] if has_link(mine) else []

@@ -79,7 +79,7 @@ def with_world(
             ifname = await host.attacher.bind(
                 replace(local_endpoint(row, network), gateways=gateways),
             )
-            interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.steps, host.reconciler.drift)
+            interfaces = Interfaces(agent.live, host.attacher, agent.endpoints.context, host.reconciler.drift)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(interfaces.run, host.reconciler.wait_absent_changed)
                 await trio.testing.wait_all_tasks_blocked()  # it is there when the container comes

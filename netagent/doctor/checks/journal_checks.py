@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from netagent.doctor.checks.finding import Finding
-from netagent.endpoints.validation import links_told, record_of
+from netagent.endpoints.records import published_links, record_of
 from netagent.journal.reader import StoredState
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
@@ -88,7 +88,7 @@ def _published_findings(
         if endpoint_id not in told:
             yield Finding(endpoint_id, f"the endpoint {row.name} is not published to other hosts", _RESTART)
         elif told[endpoint_id] != record_of(
-            row, links_told(row, rows.values(), view.networks[row.network_id], domain)
+            row, published_links(row, rows.values(), view.networks[row.network_id], domain)
         ):
             text = f"the published record of the endpoint {row.name} differs from what this host knows"
             yield Finding(endpoint_id, text, _RESTART)

@@ -87,7 +87,7 @@ class CniPlugin:
 
     async def _check(self, check: CniCheck) -> None:
         member = self._membership()
-        row = member.endpoints.with_origin(check.attachment.origin)
+        row = member.live.rows.with_origin(check.attachment.origin)
         if row is None:
             raise NotFoundError(
                 f"container {check.attachment.container_id} has no interface {check.attachment.ifname} of netagent",

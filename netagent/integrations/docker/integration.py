@@ -98,7 +98,7 @@ class DockerIntegration:
 
     async def _enter(self, arrival: AwaitedNamespace) -> None:
         member, origin = self._membership(), origin_of(arrival.endpoint)
-        row = member.endpoints.with_origin(origin)
+        row = member.live.rows.with_origin(origin)
         if row is None or row.is_published:
             return
         name, container_id, network = await self._who(arrival, row)
@@ -146,7 +146,7 @@ class DockerIntegration:
 
     def _note_failure(self, arrival: AwaitedNamespace, sentence: str) -> None:
         try:
-            row = self._membership().endpoints.with_origin(origin_of(arrival.endpoint))
+            row = self._membership().live.rows.with_origin(origin_of(arrival.endpoint))
         except NetagentError:
             row = None
         if row is None:

@@ -281,7 +281,7 @@ class Plugin:
         request = protocol.join_untrusted(value)
         member, origin = self._membership(), origin_of(request.endpoint)
         ifname = await member.endpoints.staged.create(origin)
-        row = member.endpoints.with_origin(origin)
+        row = member.live.rows.with_origin(origin)
         network = None if row is None else member.live.view.networks.get(row.network_id)
         if network is None:
             text = "the endpoint or its network was removed at the same moment"

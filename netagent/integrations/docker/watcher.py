@@ -294,7 +294,7 @@ class DockerWatcher:
         for network, interface in places:
             fields, flaws = facts.fields_of(container, interface)
             said += flaws
-            row = member.endpoints.with_origin(origin_of(interface.endpoint))
+            row = member.live.rows.with_origin(origin_of(interface.endpoint))
             if not container.running or not interface.endpoint:
                 continue
             if row is None:

@@ -75,7 +75,7 @@ async def test_the_note_of_a_container_that_is_gone_goes_too(namespaces):
     host = await attached(namespaces, "web", "db")
     await fence_all(host.live, host.journal, host.endpoints.remove_all)
     namespaces.remove("web")
-    await sweep_fenced(host.live, host.journal, host.parts.boot_id)
+    await sweep_fenced(host.live, host.journal, host.context.boot_id)
     assert noted(host) == ["db"]
     await sweep_fenced(host.live, host.journal, "another boot")
     assert noted(host) == []

@@ -15,7 +15,7 @@ from fakes.virtual import virtual
 from netagent import periodic
 from netagent.endpoints import garbage_collector as module
 from netagent.endpoints import resolv_conf
-from netagent.endpoints.validation import record_of
+from netagent.endpoints.records import record_of
 from netagent.errors import FailedError, RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError

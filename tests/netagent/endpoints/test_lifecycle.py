@@ -350,7 +350,7 @@ async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces):
         nursery.start_soon(attach)
         nursery.start_soon(attach)
     assert sorted(created) == [False, True]
-    assert not len(one.endpoints.steps.locks)
+    assert not len(one.endpoints.context.locks)
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
         await one.steps.reached.wait()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert not len(one.endpoints.steps.locks)
+    assert not len(one.endpoints.context.locks)
     await one.garbage_collector._look_around()
     assert (one.traces() == {}) is is_begun, "what was not begun is as before; what was begun is finished"
     if not is_begun and fault == "kernel":
@@ -840,7 +840,7 @@ async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(namespaces,
         nursery.start_soon(attach)
         await one.steps.reached.wait()
         one.steps.fault = None
-        with one.endpoints.closed():
+        with one.endpoints.context.closed():
             nursery.start_soon(one.endpoints.remove_all)
             await trio.sleep(1)
             scope.cancel()
@@ -867,7 +867,7 @@ async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the
         nursery.start_soon(attach)
         nursery.start_soon(hold)
         await trio.sleep(1)
-        with one.endpoints.closed():
+        with one.endpoints.context.closed():
             assert await one.endpoints.remove_all() == 0
             one.participation.note_synced(N1)
             await trio.sleep(1)

@@ -8,7 +8,7 @@ from fakes.agent_host import AgentHost
 from fakes.registry import N1, host, network
 from fakes.virtual import virtual
 
-from netagent.endpoints.two_phase import ENTER_S, HOLD_S
+from netagent.endpoints.two_phase import BIND_S, HOLD_S
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
 from netagent.journal.rows import Reserved
@@ -154,7 +154,7 @@ async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namesp
     with pytest.raises(FailedError) as error:
         await entered(one, namespaces)
     assert "docker:web did not get its interface" in str(error.value)
-    assert trio.current_time() - before == pytest.approx(ENTER_S, abs=0.1)
+    assert trio.current_time() - before == pytest.approx(BIND_S, abs=0.1)
     (row,) = one.live.rows.values()
     assert row.stage == Reserved()
     assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
@@ -240,4 +240,4 @@ async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wa
     rows = list(one.live.rows.values())
     assert len({address for row in rows for address in row.addresses}) == 40
     assert all(row.is_published for row in rows)
-    assert not len(one.endpoints.steps.locks)
+    assert not len(one.endpoints.context.locks)

@@ -1,0 +1,129 @@
+"""An endpoint's record: what other hosts get to know of it, and its publishing.
+
+Beside the endpoint's own facts the record has the links of its whole sandbox, in a network whose policy is LINKS. So
+a change of one endpoint may change the records of the others in its sandbox.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from netagent.errors import NetagentError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId, HostId
+from netagent.model.records import EndpointRecord, Health, Policy
+from netagent.registry.publish import Publisher
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netgossip.types import Version
+
+
+class EndpointRecords:
+    """Publishes the records of this host's endpoints."""
+
+    def __init__(self, live: StateStore, publisher: Publisher, domain: str) -> None:
+        self._live = live
+        self._publisher = publisher
+        self._domain = domain
+        self.nameless: set[EndpointId] = set()
+        """Endpoints whose names are withdrawn, because they are about to be detached."""
+        self.unpublished: set[EndpointId] = set()
+        """Endpoints whose changed record could not be published yet; the garbage collector tries again."""
+
+    def of(self, row: LocalEndpointRow) -> EndpointRecord:
+        """Return the record of an endpoint as it is to be published now."""
+        others = [one for one in self._live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
+        network = self._live.view.networks.get(row.network_id)
+        record = record_of(row, published_links(row, others, network, self._domain))
+        return without_names(record) if row.endpoint_id in self.nameless else record
+
+    def is_current(self, row: LocalEndpointRow) -> bool:
+        """True when others have exactly this record; after an interrupted detach theirs has no names."""
+        return _is_published(self._live.view, self.of(row))
+
+    async def refresh(self, row: LocalEndpointRow) -> None:
+        """Publish the record, unless others have it."""
+        if not self.is_current(row):
+            await self._publisher.put(self.of(row))
+
+    async def refresh_mates(self, row: LocalEndpointRow) -> None:
+        """Publish the records of the other endpoints in a row's sandbox that change with it; the garbage collector
+        repeats what fails."""
+        changed = [
+            record
+            for mate in self._live.rows.mates_of(row)
+            if mate.is_published
+            and mate.endpoint_id != row.endpoint_id
+            and not _is_published(self._live.view, record := self.of(mate))
+        ]
+        if changed:
+            try:
+                await self._publisher.put(*changed)
+            except NetagentError:
+                self.unpublished.update(record.endpoint_id for record in changed)
+
+    async def publish_path(self, row: LocalEndpointRow) -> None:
+        """Publish the way to an endpoint that is being attached, and no names."""
+        await self._publisher.put(without_names(self.of(row)))
+
+    async def withdraw(self, row: LocalEndpointRow) -> None:
+        """Withdraw the record."""
+        await self._publisher.withdraw(record_of(row))
+
+
+def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
+    """Return the record of an endpoint for other hosts; `links` as from `published_links`."""
+    return EndpointRecord(
+        endpoint_id=row.endpoint_id,
+        network_id=row.network_id,
+        name=row.name,
+        service=row.service,
+        addresses=row.addresses,
+        mac=row.mac,
+        aliases=row.aliases,
+        ports=row.ports,
+        labels=row.labels,
+        health=row.health,
+        links=links,
+    )
+
+
+def published_links(
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
+) -> tuple[str, ...]:
+    """Return the links of a row's sandbox in the row's network, which other hosts must let pass; none if the policy
+    is open. A link's service without a network refers to each network that the sandbox is in."""
+    if network is None or network.record.policy is not Policy.LINKS:
+        return ()
+    mates = [row, *(other for other in rows if row.netns and other.sandbox_id == row.sandbox_id)]
+    found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
+    return tuple(sorted(found - {""}))
+
+
+def _place_in(service: str, network: str, domain: str) -> str:
+    """Return `SERVICE` or `NAME.HOST` below the network's name; "" for a name below another network."""
+    labels = service.removesuffix(f".{domain}").split(".")
+    if len(labels) == 1:
+        return service
+    return ".".join(labels[:-1]) if labels[-1] == network and len(labels) <= 3 else ""
+
+
+def without_names(record: EndpointRecord) -> EndpointRecord:
+    """Return the record without names: an unhealthy endpoint is hidden from DNS answers but still reachable.
+
+    For an endpoint that is being attached: replies to its container's first packets must find it; if other hosts
+    learned of it only then, their containers would ask for its MAC in vain and repeat that a second later. And for
+    one that is about to be detached: open requests must be able to finish.
+    """
+    return dataclasses.replace(record, health=Health.UNHEALTHY)
+
+
+def _is_published(view: RegistryView, record: EndpointRecord) -> bool:
+    known = [*view.fenced.values(), *filter(None, [view.endpoints.get(record.endpoint_id)])]
+    return any(e.record == record and e.owner == view.local for e in known)
+
+
+def noted_endpoint(row: LocalEndpointRow, local: HostId) -> EndpointView:
+    """Render a fenced row as an endpoint for display; it has no record any more."""
+    return EndpointView(record_of(row), local, Version(0, 0))
