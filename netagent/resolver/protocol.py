@@ -32,9 +32,10 @@ or have a bug.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgpack
 
@@ -48,6 +49,8 @@ from netagent.resolver.row import (
     read_integer,
     read_text,
 )
+
+T = TypeVar("T")
 
 SOCKET_NAME: Final = "resolver.sock"
 """In the run directory. Mode 0600."""
@@ -181,23 +184,18 @@ class Statistics:
 Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count
 Reply: TypeAlias = ProcessWelcome | Done | Refused | FetchedSockets | Statistics
 
-_REQUEST_TYPES: Final[dict[type[Request], int]] = {
-    AgentHello: 1,
-    Begin: 2,
-    Rows: 3,
-    Commit: 4,
-    Listen: 5,
-    Close: 6,
-    FetchSockets: 7,
-    Count: 8,
-}
-_REPLY_TYPES: Final[dict[type[Reply], int]] = {
-    ProcessWelcome: 1,
-    Done: 2,
-    Refused: 3,
-    FetchedSockets: 4,
-    Statistics: 5,
-}
+_REQUESTS: Final[tuple[type[Request], ...]] = (
+    AgentHello,
+    Begin,
+    Rows,
+    Commit,
+    Listen,
+    Close,
+    FetchSockets,
+    Count,
+)
+_REPLIES: Final[tuple[type[Reply], ...]] = (ProcessWelcome, Done, Refused, FetchedSockets, Statistics)
+"""The first is type 1 on the wire. The fields of a message follow in the order of their declaration."""
 
 
 # --- to bytes ---------------------------------------------------------------------------------------------------
@@ -205,34 +203,19 @@ _REPLY_TYPES: Final[dict[type[Reply], int]] = {
 
 def request_bytes(request: Request) -> bytes:
     """Encode a message of the agent, except for rows, which `rows_messages` cuts to size."""
-    head = [_REQUEST_TYPES[type(request)], request.sequence]
-    match request:
-        case AgentHello():
-            return _pack([*head, request.version, request.release, request.redirects])
-        case Rows():
-            return _pack([*head, [fields_of(change) for change in request.changes]])
-        case Listen():
-            return _pack([*head, request.sandbox_id, request.behind_runtime])
-        case Close() | FetchSockets():
-            return _pack([*head, request.sandbox_id])
-        case Begin() | Commit() | Count():
-            return _pack(head)
+    return _message_bytes(_REQUESTS.index(type(request)) + 1, request)
 
 
 def reply_bytes(reply: Reply) -> bytes:
     """Encode a message of the resolver process."""
-    head = [_REPLY_TYPES[type(reply)], reply.sequence]
-    match reply:
-        case ProcessWelcome():
-            return _pack([*head, reply.version, reply.release, reply.more, list(reply.sandbox_ids)])
-        case Refused():
-            return _pack([*head, reply.reason[:200]])
-        case FetchedSockets():
-            return _pack([*head, reply.sandbox_id, reply.behind_runtime])
-        case Statistics():
-            return _pack([*head, dict(reply.counters)])
-        case Done():
-            return _pack(head)
+    return _message_bytes(_REPLIES.index(type(reply)) + 1, reply)
+
+
+def _message_bytes(number: int, message: Request | Reply) -> bytes:
+    values = [getattr(message, one.name) for one in dataclasses.fields(message)]
+    if isinstance(message, Rows):
+        values = [message.sequence, [fields_of(change) for change in message.changes]]
+    return _pack([number, *values])
 
 
 def rows_messages(sequence: int, changes: Iterable[Change]) -> Iterator[bytes]:
@@ -265,7 +248,7 @@ def welcomes(sequence: int, release: str, sandbox_ids: Iterable[SandboxId]) -> I
 
 def _rows_message(sequence: int, rows: list[bytes]) -> bytes:
     packer = msgpack.Packer()
-    head = bytes(packer.pack_array_header(3)) + _pack(_REQUEST_TYPES[Rows]) + _pack(sequence)
+    head = bytes(packer.pack_array_header(3)) + _pack(_REQUESTS.index(Rows) + 1) + _pack(sequence)
     return head + bytes(packer.pack_array_header(len(rows))) + b"".join(rows)
 
 
@@ -277,63 +260,55 @@ def _pack(value: Any) -> bytes:
 # --- from bytes -------------------------------------------------------------------------------------------------
 
 
+def _statistics(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError("a map was expected")
+    return {read_text(name): read_integer(number) for name, number in value.items()}
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "int": read_integer,
+    "str": read_text,
+    "bool": lambda value: value is True,
+    "SandboxId": read_text,
+    "tuple[SandboxId, ...]": lambda value: tuple(map(read_text, read_array(value))),
+    "tuple[Change, ...]": lambda value: tuple(map(read_change_untrusted, read_array(value))),
+    "Mapping[str, int]": _statistics,
+}
+"""By the annotation of a field."""
+
+
 def parse_request_untrusted(payload: bytes) -> Request:
     """Read a message of an agent. Raises ProtocolError."""
-    try:
-        return _request(_unpack(payload))
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise ProtocolError(f"not a request: {error}") from error
+    return _parse_untrusted(payload, _REQUESTS)
 
 
 def parse_reply_untrusted(payload: bytes) -> Reply:
     """Read a message of a resolver process. Raises ProtocolError."""
+    return _parse_untrusted(payload, _REPLIES)
+
+
+def _parse_untrusted(payload: bytes, kinds: Sequence[type[T]]) -> T:
     try:
-        return _reply(_unpack(payload))
+        return _message(_unpack(payload), kinds)
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise ProtocolError(f"not a reply: {error}") from error
+        raise ProtocolError(f"not a message: {error}") from error
 
 
-def _request(fields: list[Any]) -> Request:
-    match read_integer(fields[0]), read_integer(fields[1]), fields[2:]:
-        case 1, sequence, [version, release, *rest]:
-            return AgentHello(sequence, read_integer(version), read_text(release), rest[:1] == [True])
-        case 2, sequence, _:
-            return Begin(sequence)
-        case 3, sequence, [rows, *_]:
-            return Rows(sequence, tuple(read_change_untrusted(row) for row in read_array(rows)))
-        case 4, sequence, _:
-            return Commit(sequence)
-        case 5, sequence, [sandbox_id, *rest]:
-            return Listen(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
-        case 6, sequence, [sandbox_id, *_]:
-            return Close(sequence, SandboxId(read_text(sandbox_id)))
-        case 7, sequence, [sandbox_id, *_]:
-            return FetchSockets(sequence, SandboxId(read_text(sandbox_id)))
-        case 8, sequence, _:
-            return Count(sequence)
-        case other, _, _:
-            raise ValueError(f"type {other} is unknown or has too few fields")
-
-
-def _reply(fields: list[Any]) -> Reply:
-    match read_integer(fields[0]), read_integer(fields[1]), fields[2:]:
-        case 1, sequence, [version, release, more, ids, *_]:
-            sandbox_ids = tuple(SandboxId(read_text(one)) for one in read_array(ids))
-            return ProcessWelcome(
-                sequence, read_integer(version), read_text(release), more is True, sandbox_ids
-            )
-        case 2, sequence, _:
-            return Done(sequence)
-        case 3, sequence, [reason, *_]:
-            return Refused(sequence, read_text(reason))
-        case 4, sequence, [sandbox_id, *rest]:
-            return FetchedSockets(sequence, SandboxId(read_text(sandbox_id)), rest[:1] == [True])
-        case 5, sequence, [counters, *_] if isinstance(counters, dict):
-            return Statistics(
-                sequence, {read_text(name): read_integer(number) for name, number in counters.items()}
-            )
-        case other, _, _:
-            raise ValueError(f"type {other} is unknown or has too few fields")
+def _message(array: list[Any], kinds: Sequence[type[T]]) -> T:
+    number, *values = array
+    if not 1 <= read_integer(number) <= len(kinds):
+        raise ValueError(f"type {number} is unknown")
+    kind: Any = kinds[number - 1]
+    fields = dataclasses.fields(kind)
+    # A later release may have appended fields.
+    read = [_READERS[str(one.type)](value) for one, value in zip(fields, values, strict=False)]
+    missing = fields[len(read) :]
+    if any(one.default is dataclasses.MISSING for one in missing):
+        raise ValueError(f"type {number} has too few fields")
+    # An earlier one has not appended them: they are all flags, and false where they are missing.
+    message: T = kind(*read, *(False for _ in missing))
+    return message
 
 
 def _unpack(payload: bytes) -> list[Any]:

@@ -158,4 +158,4 @@ def _done(sequence: int) -> Effect:
 
 
 def _refuse(sequence: int, reason: str) -> Effect:
-    return Effect(replies=(reply_bytes(Refused(sequence, reason)),), refused=True)
+    return Effect(replies=(reply_bytes(Refused(sequence, reason[:200])),), refused=True)
