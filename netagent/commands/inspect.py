@@ -198,7 +198,7 @@ def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
     """Find services by NAME or NAME.NETWORK."""
     view = present.view
     found = []
-    for network_id in view.networks_with_endpoints:
+    for network_id in view.store.by_network:
         names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
         found += [view.service(network_id, name) for name in names]
     return [service for service in found if service.endpoints]
@@ -208,7 +208,7 @@ def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
     """Find endpoints by ALIAS or ALIAS.NETWORK, as one service: DNS answers for an alias in the same way."""
     view = present.view
     found = []
-    for network_id in view.networks_with_endpoints:
+    for network_id in view.store.by_network:
         names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
         found += [ServiceView(network_id, name, view.aliased(network_id, name)) for name in names]
     return [service for service in found if service.endpoints]

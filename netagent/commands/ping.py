@@ -33,6 +33,7 @@ from netagent.model.ids import HostId
 from netagent.model.number import whole_number
 from netagent.model.records import Policy
 from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.links import linked_from
 from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView
 from netagent.rpc import messages
 
@@ -385,7 +386,7 @@ def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -
     if network is None or network.record.policy is not Policy.LINKS:
         return Hop("policy", thing, is_wrong=False, says="all containers in it may connect to each other")
     service = endpoint.record.service
-    if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in view.linked_from(own)):
+    if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in linked_from(view, own)):
         return Hop("policy", thing, is_wrong=False, says=f"{row.name} is linked to {service}")
     says = f"{row.name} is not linked to {service}, and the network's policy allows only linked services"
     return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")

@@ -23,6 +23,7 @@ from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, leads_to, questions_about
 from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.records import Policy
+from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
 from netgossip.types import Version
 
@@ -108,8 +109,8 @@ def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView)
         f"in network {network.unique_name} only linked services may be reached",
     )
     for verb, others, command in (
-        ("may be reached by", view.linked_to(endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
-        ("may reach", view.linked_from(endpoint), f"netagent link {name} SERVICE"),
+        ("may be reached by", linked_to(view, endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
+        ("may reach", linked_from(view, endpoint), f"netagent link {name} SERVICE"),
     ):
         named = sorted({one.record.name for one in others})
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""

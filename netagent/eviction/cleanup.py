@@ -51,14 +51,14 @@ class Cleanup:
         """Clean up after hosts evicted from the view since. Costs nothing while neither that nor the membership
         changes."""
         view = self._live.view
-        seen = (view.forgotten, view.remembered)
+        seen = (view.forgotten, view.store.members)
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
             return
         self._seen = seen
         forgotten = set(view.forgotten) - {view.local}
         for host_id in self._cleaned_up - forgotten:
             self._records.readmit_owner(host_id)
-        back = {host_id for host_id in view.remembered if host_id in self._cleaned_up}
+        back = {host_id for host_id in view.store.members if host_id in self._cleaned_up}
         self._cleaned_up &= forgotten
         for host_id in sorted((forgotten - self._cleaned_up) | (back & forgotten)):
             if not self._is_live(host_id):  # a live one must still learn of its eviction

@@ -150,7 +150,8 @@ class Allocations:
 
     def claimants(self, allocation: Allocation, offset: int) -> frozenset[HostId]:
         """Hosts whose endpoints have this address."""
-        return self._view().claimants(allocation.network_id, address_at(allocation, offset))
+        claim = (allocation.network_id, address_at(allocation, offset))
+        return frozenset(owner for owner, _, _ in self._view().store.claims.get(claim, ()))
 
     def host_at(self, allocation: Allocation, offset: int) -> HostId | None:
         """The host that has this address itself, as hosts have in a network with `--host-access`; another host than

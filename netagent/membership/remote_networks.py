@@ -21,16 +21,19 @@ import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import trio
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic import tick_within
+from netagent.registry.approach import RECORDS_PER_SLICE, approach
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import RECORDS_PER_SLICE, AgentState, RegistryView
+from netagent.registry.store import Store
+from netagent.registry.view import AgentState, RegistryView
 from netgossip.records.replication import Replication
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
@@ -287,12 +290,14 @@ class RemoteNetworks:
     def _build_view(self) -> Slices[RegistryView]:
         base = self._live.view
         scopes = [scope_of(network_id) for network_id in self._fetched]
-        view = yield from (self._view or base).approach(base, frozenset(scopes))
+        view = yield from approach(self._view or base, base, frozenset(scopes))
         for where in [where for where in self._versions if where[0] not in scopes]:
             del self._versions[where]
         for scope in scopes:
             outline = self._records.outline(scope)
-            for gone in view.owners_in(scope).difference(outline, {view.local}):
+            logs = chain(view.store.records, view.store.refused)
+            owners = {owner for one, owner in logs if one == scope}
+            for gone in owners.difference(outline, {view.local}):
                 view = yield from _without_log(view, scope, gone)
                 self._versions.pop((scope, gone), None)
             for owner, (version, _) in outline.items():
@@ -307,10 +312,14 @@ class RemoteNetworks:
         return view
 
 
+def _without_record(view: RegistryView, scope: Scope, owner: HostId, key: bytes) -> RegistryView:
+    return view.edited(lambda draft: draft.copy_records(Store(), (scope, owner), [key]))
+
+
 def _with_log(view: RegistryView, log: Log) -> Slices[RegistryView]:
     owner = HostId(log.owner)
     for key in view.keys_of(owner, log.scope) - log.entries.keys():
-        view = view.without_record(owner, log.scope, key)
+        view = _without_record(view, log.scope, owner, key)
         yield
     entries = tuple(log.entries.values())
     for start in range(0, len(entries), RECORDS_PER_SLICE):
@@ -325,6 +334,6 @@ def _with_log(view: RegistryView, log: Log) -> Slices[RegistryView]:
 
 def _without_log(view: RegistryView, scope: Scope, owner: HostId) -> Slices[RegistryView]:
     for key in view.keys_of(owner, scope):
-        view = view.without_record(owner, scope, key)
+        view = _without_record(view, scope, owner, key)
         yield
     return view

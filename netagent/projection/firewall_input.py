@@ -29,6 +29,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
 from netagent.projection.datapath_input import own_cidrs
+from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
 
@@ -48,11 +49,11 @@ def allowed_flows(
         if network is None or network.record.policy is not Policy.LINKS or own is None:
             continue
         veth, tunnel = veth_name(row.endpoint_id), vxlan_name(network.record.vni)
-        for server in view.linked_from(own):
+        for server in linked_from(view, own):
             requests.update(_between(veth, own, server))
             if server.owner != view.local:
                 answers.update(_between(tunnel, server, own))
-        for client in view.linked_to(own):
+        for client in linked_to(view, own):
             answers.update(_between(veth, own, client))
             if client.owner != view.local:
                 requests.update(_between(tunnel, client, own))

@@ -36,7 +36,7 @@ from netagent.registry.changelog import Place
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.views import EndpointView, HostView, NetworkView, short_id
-from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, Scope
 
 K = TypeVar("K", bound=Hashable)
 M = TypeVar("M", bound=Hashable)
@@ -134,6 +134,24 @@ class StoreBuilder:
             self._drop_record(where, key)
         return len(keys)
 
+    def drop_some(self, scope: Scope, most: int) -> None:
+        """Drop at most so many of the records that other hosts wrote in a scope."""
+        for where in chain(self._before.records, self._before.refused):
+            if most <= 0:
+                return
+            if where[0] == scope and where[1] != self._local:
+                most -= self.drop_log(where, most)
+
+    def drop_host(self, host_id: HostId) -> None:
+        """Drop everything that a host wrote or that we know of it."""
+        for where in [*self._before.records, *self._before.refused]:
+            if where[1] == host_id:
+                self.drop_log(where)
+        self.set_member(host_id, None)
+        self.set_answer(host_id, answers=None)
+        self.set_silent(frozenset(self.s.silent) - {host_id})
+        self.set_unreached(frozenset(self.s.unreached) - {host_id})
+
     def copy_records(self, source: Store, where: LogKey, keys: Iterable[bytes]) -> None:
         """Make some records of one log equal to those of another store; drop those that it does not have."""
         log = source.records.get(where, Map())
@@ -148,6 +166,16 @@ class StoreBuilder:
         two costs nothing."""
         self.s.records = assign(self.s.records, where, source.records.get(where))
         self.s.refused = assign(self.s.refused, where, source.refused.get(where))
+
+    def copy_sight(self, source: Store) -> None:
+        """Take from another store the members, and which kernels answer."""
+        if self.s.members is not source.members:
+            for host_id in {*self.s.members, *source.members}:
+                self.set_member(host_id, source.members.get(host_id))
+        if self.s.answers is not source.answers:
+            for host_id in {*self.s.answers, *source.answers}:
+                self.set_answer(host_id, answers=source.answers.get(host_id))
+        self.set_silent(frozenset(source.silent))
 
     def set_record(self, where: LogKey, key: bytes, held: StoredRecord) -> None:
         """Add a record where there is none."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from netagent.model.ids import HostId, NetworkId
@@ -72,7 +73,8 @@ def shared_names(view: RegistryView) -> Slices[tuple[SharedName, ...]]:
     """Return all shared names of the view's networks, sorted. Costs the aliases, and the services of several
     endpoints."""
     found = []
-    for number, (network_id, label) in enumerate(view.labels_of_several()):
+    services = (place for place, some in view.store.by_service.items() if len(some) > 1)
+    for number, (network_id, label) in enumerate(chain(view.store.by_alias, services)):
         one = shared_name(view, network_id, label)
         if one is not None:
             found.append(one)

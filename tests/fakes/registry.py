@@ -17,6 +17,7 @@ from netagent.model.records import (
     Record,
 )
 from netagent.registry.record_codec import encode, key_of
+from netagent.registry.view import RegistryView
 from netgossip.types import EntriesChanged, Entry, Version
 
 
@@ -129,3 +130,9 @@ class Writer:
     def delete(self, record: Record) -> EntriesChanged:
         self.sequence += 1
         return event(self.owner, entry(self.owner, record, self.sequence, deleted=True))
+
+
+def grants_of(view: RegistryView, network_id: NetworkId) -> tuple[tuple[HostId, GrantRecord], ...]:
+    """All grants of the network's space with their writers, by range and hop."""
+    pairs = [(writer, grant) for (writer, _), grant in view.grant_map(network_id).items()]
+    return tuple(sorted(pairs, key=lambda pair: (pair[1].first, pair[1].hop, pair[0])))

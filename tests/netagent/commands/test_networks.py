@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, host, network
+from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, grants_of, host, network
 
 from netagent.commands.networks import space_use
 from netagent.control.present import Presenter
@@ -29,7 +29,7 @@ class World:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
     def use(self, *, is_known=True, creator=H1):
-        space = space_of(creator, 256, self.view.grants(N1))
+        space = space_of(creator, 256, grants_of(self.view, N1))
         return space_use(
             Presenter(self.view, "mesh.internal"), self.view.networks[N1], space, is_known=is_known
         )

@@ -12,6 +12,7 @@ from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
 from netagent.commands.inspect import inspect_thing
 from netagent.control.present import Presenter, ProbeView
 from netagent.membership.remote_networks import _with_log
+from netagent.registry.approach import approach
 from netagent.registry.record_codec import scope_of
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
@@ -74,10 +75,10 @@ def test_what_was_fetched_is_put_in_place_piece_by_piece(base, reported):
     view, worst_s = reported
     assert len(view.endpoints) == ENDPOINTS
     assert worst_s < LONGEST_S
-    same, worst_s = longest(view.approach(base, frozenset({scope_of(N1)})))
+    same, worst_s = longest(approach(view, base, frozenset({scope_of(N1)})))
     assert same is view
     assert worst_s < LONGEST_S
-    less, worst_s = longest(view.approach(base, frozenset()))
+    less, worst_s = longest(approach(view, base, frozenset()))
     assert not less.endpoints
     assert worst_s < LONGEST_S
 

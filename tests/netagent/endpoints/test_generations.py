@@ -131,7 +131,7 @@ def whole(other):
 
 def copies(other):
     """What it holds of others, the dead among them."""
-    for (scope, owner), log in other.live.view._store.records.items():
+    for (scope, owner), log in other.live.view.store.records.items():
         if scope == CLUSTER_SCOPE and owner != other.host_id:
             entries = (
                 Entry(scope, owner, key, encode(held.record), held.version) for key, held in log.items()
@@ -194,7 +194,7 @@ def check_what_is_left(world, network_id, gone):
         view.check_invariants()
         assert set(view.hosts) == {other.host_id for other in world.living}
         assert set(view.forgotten) == gone
-        assert {owner for _, owner in view._store.records} <= {other.host_id for other in world.living}
+        assert {owner for _, owner in view.store.records} <= {other.host_id for other in world.living}
         one.allocator.free_count(network_id)
         for held in one.allocator.allocations[network_id].pool.owned:
             for offset in range(held.first, held.last + 1):

@@ -124,7 +124,11 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster):
     cluster.kill(h3)
     await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     await cluster.calm()
-    own = [grant for writer, grant in h1.live.view.grants(made.network_id) if writer == h1.host_id]
+    own = [
+        grant
+        for (writer, _), grant in h1.live.view.grant_map(made.network_id).items()
+        if writer == h1.host_id
+    ]
     assert {grant.to for grant in own} == {h1.host_id, cluster.hosts[1].host_id}
     assert len(own) == 2, "the grant to h3 says nothing any more"
 

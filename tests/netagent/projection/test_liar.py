@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 
 import msgpack
-from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, network
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, grants_of, host, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,7 +198,9 @@ def project(view: RegistryView) -> KernelState:
     table = whole_table(view, [BOX], "mesh.internal")
     assert dict(at_once(ZoneBuilder("mesh.internal").build(view, {BOX.sandbox_id: BOX})).table) == table
     for network_id, one in view.networks.items():
-        space_of(one.creator, offset_count(one.record.subnets), view.grants(network_id)).check_invariants()
+        space_of(
+            one.creator, offset_count(one.record.subnets), grants_of(view, network_id)
+        ).check_invariants()
     path_targets(view)
     probe_targets(view)
     assert view.clashes is not None

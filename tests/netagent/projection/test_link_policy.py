@@ -9,6 +9,7 @@ from netagent.firewall.inputs import FirewallInput
 from netagent.model.ids import veth_name, vxlan_name
 from netagent.model.records import ForgetRecord, Policy
 from netagent.projection.firewall_input import firewall_input
+from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import RegistryView
 
 TUNNEL = vxlan_name(network().vni)
@@ -72,14 +73,14 @@ def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_
     ]
     view = view_of(H1, *reported)
     own = view.endpoints[client.endpoint_id]
-    assert [one.record.addresses[0] for one in view.linked_from(own)] == [
+    assert [one.record.addresses[0] for one in linked_from(view, own)] == [
         "10.1.0.2",
         "10.1.0.3",
         "10.1.0.4",
         "10.1.0.5",
     ]
     for one in view.endpoints.values():
-        assert (view.linked_to(one) == (own,)) == (one in view.linked_from(own))
+        assert (linked_to(view, one) == (own,)) == (one in linked_from(view, own))
 
 
 def test_without_a_link_nobody_asks_and_in_open_networks_nobody_is_asked_for_one():
