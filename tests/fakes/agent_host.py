@@ -354,8 +354,8 @@ class AgentHost:
         self.networks = Networks(
             self.live,
             self.publisher,
+            self.node,
             self.participation,
-            unacknowledged=self.node.unacknowledged,
             surroundings=self._surroundings,
             sweep=self.garbage_collector.sweep,
         )
