@@ -152,6 +152,6 @@ async def _gather(
         names=SILENT,
         asked=0,
         journal=tuple(journal_findings(view, known.rows, written, situation.domain)),
-        clashes=view.clashes,
+        conflicts=view.conflicts,
         shared_names=at_once(shared_names(view)),
     )

@@ -158,7 +158,7 @@ async def _gather_intent(
         names=tuple(faults),
         asked=asked,
         journal=journal,
-        clashes=known.view.clashes,
+        conflicts=known.view.conflicts,
         shared_names=await in_slices(shared_names(known.view)),
     )
     return facts, seen, counts

@@ -204,7 +204,7 @@ def _host_of(view: RegistryView, text: str) -> tuple[HostView, str]:
     for owner in owners:
         if owner in view.hosts:
             return view.hosts[owner], f"the kernel of host {host_text(view, owner)}, which has {text}"
-    if HostId(text) in view.forgotten:
+    if HostId(text) in view.evicted:
         raise NotFoundError(
             f"host {text} was forgotten", code="forgotten", thing=text, hint="it has to join again"
         )

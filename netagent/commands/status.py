@@ -421,8 +421,8 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the resolver process: {trouble}",
             "cure": "see the agent's log",
         }
-    for clash in view.clashes:
-        yield {"code": clash.kind, "message": clash.text, "cure": clash.cure}
+    for conflict in view.conflicts:
+        yield {"code": conflict.kind, "message": conflict.text, "cure": conflict.cure}
     for address, reason in _strangers(cluster).items():
         yield {
             "code": "stranger",
@@ -430,11 +430,11 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
         }
     yield from _held_words(cluster)
-    if cluster.gossip.event_queue.heard.clash:
+    rival = cluster.gossip.event_queue.heard.identity_conflict
+    if rival:
         yield {
             "code": "identity",
-            "message": f"the machine at {cluster.gossip.event_queue.heard.clash} uses this host's identity: "
-            "it was cloned",
+            "message": f"the machine at {rival} uses this host's identity: it was cloned",
             "cure": "on one of the two, stop the agent, remove its state folder, and join again",
         }
     for host_id, address in cluster.gossip.event_queue.heard.recent_contested(trio.current_time()).items():

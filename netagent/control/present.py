@@ -184,9 +184,9 @@ class Presenter:
 
     def _state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
         if self.view.endpoints.get(endpoint.endpoint_id) != endpoint:
-            for clash in self.view.clashes:
-                if clash.loser == endpoint.endpoint_id:
-                    return "fenced", clash.text
+            for conflict in self.view.conflicts:
+                if conflict.loser == endpoint.endpoint_id:
+                    return "fenced", conflict.text
             return "fenced", "another endpoint owns its address or MAC"
         if self.view.is_host_hidden(endpoint.owner):
             return "hidden", self._why_hidden(endpoint.owner)
@@ -207,7 +207,7 @@ class Presenter:
 
     def _why_hidden(self, host_id: HostId) -> str:
         host, name = self.view.hosts.get(host_id), self.host_name(host_id)
-        if host_id in self.view.forgotten:
+        if host_id in self.view.evicted:
             return f"host {name} was forgotten"
         if host is not None and host.agent is AgentState.LEFT:
             return f"host {name} has left the cluster"

@@ -115,7 +115,7 @@ class Controllers:
             agent_ports=self._agent_ports,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
-            leading_out=[
+            default_routes=[
                 row.endpoint_id
                 for row in known.rows.publishing()
                 if has_default_route(row, known.rows.mates_of(row), internal)

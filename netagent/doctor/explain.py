@@ -125,10 +125,10 @@ def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView)
 def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
     """Say why the kernel of this host should have nothing for an endpoint; empty when it should."""
     view = evidence.view
-    if endpoint.owner in view.forgotten:
+    if endpoint.owner in view.evicted:
         return f"host {host_text(view, endpoint.owner)} was forgotten"
     if view.endpoints.get(endpoint.endpoint_id) != endpoint:
-        said = (clash.text for clash in view.clashes if clash.loser == endpoint.endpoint_id)
+        said = (conflict.text for conflict in view.conflicts if conflict.loser == endpoint.endpoint_id)
         return "it is fenced: " + next(said, "another endpoint has what it claims")
     network = view.networks.get(endpoint.network_id)
     if network is None:
@@ -281,7 +281,7 @@ _WRONG = {State.MISSING, State.LEFT_OVER}
 def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
     """Say why names do not lead to an endpoint."""
     name, host = host_text(view, endpoint.owner), view.hosts.get(endpoint.owner)
-    if endpoint.owner in view.forgotten:
+    if endpoint.owner in view.evicted:
         return f"hidden: host {name} was forgotten"
     if view.endpoints.get(endpoint.endpoint_id) != endpoint:
         return "it is fenced"

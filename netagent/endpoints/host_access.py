@@ -89,7 +89,7 @@ class HostAccess:
 
 
 def _lacking(view: RegistryView) -> list[NetworkView]:
-    if view.local in view.forgotten:
+    if view.local in view.evicted:
         return []
     return [
         network

@@ -72,7 +72,7 @@ class AutoEviction:
         """The hosts that this host has to evict now."""
         view, after_s = self.live.view, self.forget_after_s()
         living = [host_id for host_id, host in view.hosts.items() if host.agent is AgentState.ALIVE]
-        if not after_s or view.local in view.forgotten or min(living, default=view.local) != view.local:
+        if not after_s or view.local in view.evicted or min(living, default=view.local) != view.local:
             return set()
         found = set()
         against = view.evictions.get(view.local, frozenset())  # our eviction of them would not count

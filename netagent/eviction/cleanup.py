@@ -51,11 +51,11 @@ class Cleanup:
         """Clean up after hosts evicted from the view since. Costs nothing while neither that nor the membership
         changes."""
         view = self._live.view
-        seen = (view.forgotten, view.store.members)
+        seen = (view.evicted, view.store.members)
         if seen[0] is self._seen[0] and seen[1] is self._seen[1]:
             return
         self._seen = seen
-        forgotten = set(view.forgotten) - {view.local}
+        forgotten = set(view.evicted) - {view.local}
         for host_id in self._cleaned_up - forgotten:
             self._records.readmit_owner(host_id)
         back = {host_id for host_id in view.store.members if host_id in self._cleaned_up}

@@ -31,7 +31,7 @@ class Downtime:
         for host_id in away - self._since.keys():
             self._since[host_id] = now - self._before.get(host_id, 0.0)
         # A host that is not in the view yet may still come: scope 0 is not there at once after a start.
-        for host_id in [one for one in self._before if one in view.hosts or one in view.forgotten]:
+        for host_id in [one for one in self._before if one in view.hosts or one in view.evicted]:
             del self._before[host_id]
 
     def silent_s(self, host_id: HostId, now: float) -> float:

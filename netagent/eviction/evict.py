@@ -196,7 +196,7 @@ class Eviction:
         return {
             other
             for other, host in view.hosts.items()
-            if other not in gone and not host.is_live and host_id in view.about_to_forget(other)
+            if other not in gone and not host.is_live and host_id in view.about_to_evict(other)
         }
 
     def _silent_together(self, host_id: HostId, gone: Collection[HostId]) -> set[HostId]:
@@ -285,7 +285,7 @@ class Eviction:
                 undecided = set()
                 for host in gone:
                     rivals = self._rivals(host, gone, force=force)
-                    if host in self.live.view.forgotten:
+                    if host in self.live.view.evicted:
                         ours.discard(host)
                     elif any(rival < self.live.view.local for rival in rivals):
                         if host in ours:
@@ -305,7 +305,7 @@ class Eviction:
         """Return the other hosts that intend the same; also one that is away: it may have done so in a last record
         that no host received. With `force` only those that are alive."""
         view = self.live.view
-        others = view.about_to_forget(host) - {view.local, *gone}
+        others = view.about_to_evict(host) - {view.local, *gone}
         return {one for one in others if not force or (one in view.hosts and view.hosts[one].is_live)}
 
     def _contended(self, undecided: Collection[HostId], gone: Collection[HostId]) -> RefusedError:

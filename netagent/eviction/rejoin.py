@@ -25,7 +25,7 @@ async def wait_evicted(live: StateStore, ended: trio.Event) -> bool:
 
         nursery.start_soon(end)
         revision = 0
-        while live.view.local not in live.view.forgotten:
+        while live.view.local not in live.view.evicted:
             revision = await live.wait_newer(revision)
         nursery.cancel_scope.cancel()
     return not ended.is_set()

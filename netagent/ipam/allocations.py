@@ -164,7 +164,7 @@ class Allocations:
     def is_gone(self, host: HostId) -> bool:
         """True if the host is evicted, or about to be: another host is taking over all that it owns."""
         view = self._view()
-        return host in view.forgotten or bool(view.about_to_forget(host))
+        return host in view.evicted or bool(view.about_to_evict(host))
 
     def host_name(self, host_id: HostId) -> str:
         """A host's name for people."""

@@ -75,7 +75,7 @@ class HeardOutside:
 
     unknown_sources: dict[str, tuple[str, float]] = field(default_factory=dict)
     """IP address -> why its packets are refused, and when that was reported; the latest MAX_UNKNOWN_SOURCES."""
-    clash: str | None = None
+    identity_conflict: str | None = None
     """Address of another machine that uses our identity, if there is one."""
     contested: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Another host's id -> the address of a second machine that uses it, and when that was reported; the latest
@@ -317,7 +317,7 @@ class EventQueue:
         """Let held evictions count that have waited long enough (held_evictions.py)."""
 
         def taken(view: RegistryView) -> RegistryView:
-            for event in self.held_evictions.take_due(view.forgotten, self._clock()):
+            for event in self.held_evictions.take_due(view.evicted, self._clock()):
                 view = view.with_entries(event)
             return view
 
@@ -332,8 +332,8 @@ class EventQueue:
             logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
             self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
-            if member.node_id != view.local and member.address[0] == self.heard.clash:
-                self.heard.clash = None  # it has an identity of its own since
+            if member.node_id != view.local and member.address[0] == self.heard.identity_conflict:
+                self.heard.identity_conflict = None  # it has an identity of its own since
             for host_id, (address, _) in tuple(self.heard.contested.items()):
                 if address == member.address[0] and host_id != member.node_id:
                     del self.heard.contested[host_id]
@@ -356,7 +356,7 @@ class EventQueue:
             case OwnLogRaised():
                 # Two copies write the same logs, and each raises its own again and again: the clone is the problem to
                 # solve.
-                level = logging.DEBUG if self.heard.clash else logging.WARNING
+                level = logging.DEBUG if self.heard.identity_conflict else logging.WARNING
                 logger.log(
                     level,
                     "peers hold newer records of this host in scope %s than its journal: continuing above them",
@@ -370,7 +370,7 @@ class EventQueue:
                 self.heard.unknown_sources[source[0]] = reason, self._clock()
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
             case IdentityConflict(address=address):
-                self.heard.clash = address[0]
+                self.heard.identity_conflict = address[0]
                 self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
             case IdentityContested(node_id=node_id, held=held, other=other):
                 self.heard.contested.pop(node_id, None)

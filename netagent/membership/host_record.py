@@ -117,5 +117,5 @@ def host_record(
 def version_of_others(view: RegistryView) -> int | None:
     """The version of IP at which the cluster's other hosts are reached, also those that do not answer now. None if
     there are none, or as many of the one as of the other."""
-    others = (host for host_id, host in view.hosts.items() if host_id not in {view.local, *view.forgotten})
+    others = (host for host_id, host in view.hosts.items() if host_id not in {view.local, *view.evicted})
     return common_version(one.address for one in others if one.address and one.agent is not AgentState.LEFT)

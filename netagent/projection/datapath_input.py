@@ -134,7 +134,7 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     An address of another family than our own `underlay` can't be the other end of a tunnel: the kernel would refuse
     its entries for ever.
     """
-    if view.local in view.forgotten:
+    if view.local in view.evicted:
         # Evicted: other hosts' containers may have our containers' addresses by now, so ours stay isolated.
         return None
     host = view.hosts.get(host_id)

@@ -289,7 +289,7 @@ def _touched_since(
     seen: tuple[Snapshot, Underlay] | None, known: Snapshot, underlay: Underlay
 ) -> ChangedKeys | None:
     """Return what was touched; None: rebuild everything."""
-    if seen is None or seen[1] != underlay or seen[0].view.forgotten is not known.view.forgotten:
+    if seen is None or seen[1] != underlay or seen[0].view.evicted is not known.view.evicted:
         return None
     if known.rows.touched_since(seen[0].rows) is None:
         return None

@@ -42,7 +42,7 @@ def allowed_flows(
     host, those that arrive by the tunnel."""
     requests: set[AllowedFlow] = set()
     answers: set[AllowedFlow] = set()
-    if view.local in view.forgotten:
+    if view.local in view.evicted:
         return frozenset(), frozenset()
     for row in rows:
         network, own = networks.get(row.network_id), view.endpoints.get(row.endpoint_id)
@@ -112,13 +112,13 @@ def firewall_input(
     agent_ports: tuple[int, ...] = DEFAULT_AGENT_PORTS,
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
-    leading_out: Collection[EndpointId] = (),
+    default_routes: Collection[EndpointId] = (),
     kept: InputCache | None = None,
 ) -> FirewallInput:
     """Return the networks that this host has devices of, its endpoints, and the hosts that it may hear.
 
     `limits`: the largest packet, in bytes, that the path to a host carries; only for paths that carry too little.
-    `lent`: devices by family (netagent.datapath.host.forwarding). `leading_out`: endpoints with their sandboxes'
+    `lent`: devices by family (netagent.datapath.host.forwarding). `default_routes`: endpoints with their sandboxes'
     default route. `kept`: the cache of the previous call, whose `rows` must be the same object if they are equal;
     then only what has changed is rebuilt.
     """
@@ -130,7 +130,7 @@ def firewall_input(
     inside = [view.endpoints_in(one.network_id) for one in restricted]
     requests, answers = kept(
         "ways",
-        (rows, networks, view.forgotten, *inside),
+        (rows, networks, view.evicted, *inside),
         lambda: allowed_flows(view, rows if restricted else (), networks),
     )
     return FirewallInput(
@@ -156,12 +156,12 @@ def firewall_input(
         answers=answers,
         port_forwards=kept(
             "port_forwards",
-            (rows, networks, *sorted(leading_out)),
+            (rows, networks, *sorted(default_routes)),
             lambda: tuple(
                 port_forward
                 for row in rows
                 if row.network_id in networks
-                for port_forward in port_forwards_of(row, leading_out)
+                for port_forward in port_forwards_of(row, default_routes)
             ),
         ),
     )
@@ -179,7 +179,7 @@ def _subnets(view: RegistryView) -> tuple[str, ...]:
     return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
 
 
-def port_forwards_of(row: LocalEndpointRow, leading_out: Collection[EndpointId]) -> Iterator[PortForward]:
+def port_forwards_of(row: LocalEndpointRow, default_routes: Collection[EndpointId]) -> Iterator[PortForward]:
     """Yield the published ports of a complete endpoint; before that, connections would reach nothing."""
     if not row.is_published:
         return
@@ -192,7 +192,7 @@ def port_forwards_of(row: LocalEndpointRow, leading_out: Collection[EndpointId])
                     container=address,
                     port=one.port + number,
                     address="" if one.address in ANYWHERE else one.address,
-                    is_beside=row.endpoint_id not in leading_out,
+                    is_beside=row.endpoint_id not in default_routes,
                 )
 
 

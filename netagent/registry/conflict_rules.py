@@ -53,7 +53,7 @@ def unique_host_name(host_id: HostId, name: str, namesakes: Iterable[HostId]) ->
     return name if host_id == min(namesakes) else f"{name}-{host_id[:4]}"
 
 
-def forgotten_hosts(
+def evicted_hosts(
     words: Mapping[HostId, frozenset[HostId]], disputed: Collection[tuple[HostId, HostId]]
 ) -> dict[HostId, frozenset[HostId]]:
     """Return the evicted hosts and by which hosts: of those that `words` says are gone (host -> the hosts that say

@@ -194,10 +194,10 @@ class StoreBuilder:
     def _counts(self, owner: HostId, held: StoredRecord) -> bool:
         """True for all records of a host that is not evicted; of an evicted one only its evictions of others count,
         without which partitions could not be recognized."""
-        return isinstance(held.record, ForgetRecord) or not self._is_forgotten(owner)
+        return isinstance(held.record, ForgetRecord) or not self._is_evicted(owner)
 
-    def _is_forgotten(self, host_id: HostId) -> bool:
-        return host_id in self.s.forgotten and host_id != self._local
+    def _is_evicted(self, host_id: HostId) -> bool:
+        return host_id in self.s.evicted and host_id != self._local
 
     def set_member(self, host_id: HostId, member: Member | None) -> None:
         """Set what the membership says of the host's agent; None when it has removed it."""
@@ -309,7 +309,7 @@ class StoreBuilder:
             (store.evictions, store.intentions, store.disputes) for store in (self.s, before)
         )
         if any(new is not old for new, old in zip(said, said_before, strict=True)):
-            self._decide_forgotten()
+            self._decide_evicted()
         for host_id in self._hosts:
             self._decide_host(host_id)
         self._decide_networks()
@@ -332,13 +332,13 @@ class StoreBuilder:
         """Hosts and endpoints that may differ from before."""
         return self._hosts, {(network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints}
 
-    def _decide_forgotten(self) -> None:
+    def _decide_evicted(self) -> None:
         """Decide which hosts are evicted: take their records out of all indexes, and put back those that
         count again."""
         self.s.disputed = frozenset(self._disputed_words())
-        judged = conflict_rules.forgotten_hosts(self.s.evictions, self.s.disputed)
+        judged = conflict_rules.evicted_hosts(self.s.evictions, self.s.disputed)
         changed = {
-            host for host in {*judged, *self.s.forgotten} if (host in judged) != (host in self.s.forgotten)
+            host for host in {*judged, *self.s.evicted} if (host in judged) != (host in self.s.evicted)
         }
         logs = [where for where in self.s.records if where[1] in changed - {self._local}]
         loose = [(where[1], held) for where in logs for held in self.s.records[where].values()]
@@ -347,8 +347,8 @@ class StoreBuilder:
             if owner not in judged:
                 continue
             self._unindex(owner, held.record)
-        for host in {*judged, *self.s.forgotten}:
-            self.s.forgotten = assign(self.s.forgotten, host, judged.get(host))
+        for host in {*judged, *self.s.evicted}:
+            self.s.evicted = assign(self.s.evicted, host, judged.get(host))
         for owner, held in loose:
             if owner not in judged:
                 self._index(owner, held)
@@ -368,7 +368,7 @@ class StoreBuilder:
         member, answers = self.s.members.get(host_id), self.s.answers.get(host_id)
         view = None
         is_known = record is not None or member is not None or answers is not None
-        if is_known and not self._is_forgotten(host_id):
+        if is_known and not self._is_evicted(host_id):
             name = short_id(host_id)
             if record is not None:
                 name = conflict_rules.unique_host_name(host_id, record.name, self._namesakes(record.name))

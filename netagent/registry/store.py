@@ -57,7 +57,7 @@ class Store:
     """Writer -> the hosts whose eviction by it does not count, and up to which version of the writer's log."""
     disputed: frozenset[tuple[HostId, HostId]] = frozenset()
     """Those of these that have no newer version: (writer, host)."""
-    forgotten: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
+    evicted: Map[HostId, frozenset[HostId]] = field(default_factory=Map)
     """The evicted hosts by the rules. Of their records only their evictions of others are in any index."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)

@@ -10,7 +10,7 @@ cluster.
 
 The rules that decide between conflicting records are in netagent.registry.conflict_rules. Their losers stay visible:
 a network that lost its name or VNI says so, an endpoint that lost its address is in `fenced` instead of `endpoints`,
-and `clashes` lists the conflicts for people.
+and `conflicts` lists the conflicts for people.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ class RegistryView:
         return None
 
     @property
-    def forgotten(self) -> Map[HostId, frozenset[HostId]]:
+    def evicted(self) -> Map[HostId, frozenset[HostId]]:
         """Hosts that are gone for good, and the hosts that said so. Nothing that they wrote counts, and they are not
         in `hosts`; this host itself is an exception, so that it can end in order."""
-        return self.store.forgotten
+        return self.store.evicted
 
     @property
     def evictions(self) -> Map[HostId, frozenset[HostId]]:
@@ -157,15 +157,15 @@ class RegistryView:
         other."""
         return self.store.evictions
 
-    def about_to_forget(self, host_id: HostId) -> frozenset[HostId]:
+    def about_to_evict(self, host_id: HostId) -> frozenset[HostId]:
         """The hosts that are about to evict this one. Evicted hosts do not count."""
-        return self.store.intentions.get(host_id, frozenset()).difference(self.forgotten)
+        return self.store.intentions.get(host_id, frozenset()).difference(self.evicted)
 
     def is_host_hidden(self, host_id: HostId) -> bool:
         """True when names must not lead to the host: its agent is away and its kernel does not answer
         (HostView.is_gone), or it announced that it goes or has left, or it was evicted. A dead agent alone hides
         nothing."""
-        if host_id in self.forgotten:
+        if host_id in self.evicted:
             return True
         host = self.hosts.get(host_id)
         if host is None:
@@ -241,7 +241,7 @@ class RegistryView:
 
     @property
     def fenced(self) -> Map[EndpointKey, EndpointView]:
-        """Endpoints that must not be used, by (owner, endpoint, network); `clashes` says why."""
+        """Endpoints that must not be used, by (owner, endpoint, network); `conflicts` says why."""
         return self.store.fenced
 
     def endpoints_in(self, network_id: NetworkId) -> Map[EndpointId, EndpointView]:
@@ -283,7 +283,7 @@ class RegistryView:
     # -- for people and checks ---------------------------------------------------------------------------------
 
     @cached_property
-    def clashes(self) -> tuple[Conflict, ...]:
+    def conflicts(self) -> tuple[Conflict, ...]:
         """Records that contradict each other, and which of them yields. Computed when first asked for."""
         return find_conflicts(self.store)
 

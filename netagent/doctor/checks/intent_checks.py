@@ -42,7 +42,7 @@ class IntentFacts:
     asked: int
     """Number of questions sent to resolvers."""
     journal: tuple[Finding, ...] | str
-    clashes: tuple[Conflict, ...]
+    conflicts: tuple[Conflict, ...]
     shared_names: tuple[SharedName, ...] = ()
 
 
@@ -117,8 +117,8 @@ def _journal(facts: IntentFacts) -> Iterable[Finding]:
 
 
 def _conflicts(facts: IntentFacts) -> Iterator[Finding]:
-    for clash in facts.clashes:
-        yield Finding(clash.loser, clash.text, clash.cure, Severity.WARNING)
+    for conflict in facts.conflicts:
+        yield Finding(conflict.loser, conflict.text, conflict.cure, Severity.WARNING)
 
 
 def _shared_names(facts: IntentFacts) -> Iterator[Finding]:

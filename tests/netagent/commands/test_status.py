@@ -269,7 +269,7 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
         "198.51.100.1": ("other-label", now),
         "198.51.100.2": ("wrong-key", now - UNKNOWN_SOURCE_KEPT_S - 1),
     }
-    cluster.gossip.event_queue.heard.clash = "192.0.2.77"
+    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.77"
     status = await status_of(agent_of(cluster))
     wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "overlap", "agent-dead"]
     assert codes(status) == wrong, "both addresses clash"

@@ -193,7 +193,7 @@ def check_what_is_left(world, network_id, gone):
         view = one.live.view
         view.check_invariants()
         assert set(view.hosts) == {other.host_id for other in world.living}
-        assert set(view.forgotten) == gone
+        assert set(view.evicted) == gone
         assert {owner for _, owner in view.store.records} <= {other.host_id for other in world.living}
         one.allocator.free_count(network_id)
         for held in one.allocator.allocations[network_id].pool.owned:

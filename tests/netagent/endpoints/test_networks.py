@@ -171,7 +171,7 @@ async def test_created_on_every_host_at_one_instant_it_is_one_network_and_no_err
             assert sum(created for _, created in outcomes) == 1, f"seed {seed}"
             for one in hosts:
                 assert set(one.live.view.networks) == made, f"seed {seed}"
-                assert one.live.view.clashes == (), f"seed {seed}"
+                assert one.live.view.conflicts == (), f"seed {seed}"
                 assert own_records(one, NetworkRecord) == [] or one.host_id == next(iter(outcomes))[0].creator
 
         await together(size, test, seed=seed, ids=ids)
@@ -206,7 +206,7 @@ async def test_different_networks_of_one_instant_never_overlap(ids, subnets):
             assert outcomes, f"seed {seed}: no creator won"
             assert set(refusals) <= {"subnet-in-use", "pool-contended", "pool-full", "no-subnet"}
             for one in hosts:
-                assert one.live.view.clashes == (), f"seed {seed}"
+                assert one.live.view.conflicts == (), f"seed {seed}"
                 assert set(one.live.view.networks) == {made.network_id for made, _ in outcomes}
 
         await together(3, test, seed=seed, ids=ids)

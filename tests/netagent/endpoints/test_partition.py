@@ -88,7 +88,7 @@ async def allocate_on_both_sides(world, subnets):
         view.check_invariants()
         assert len(view.endpoints_in(made.network_id)) == 400
         assert not view.fenced
-        assert not view.clashes
+        assert not view.conflicts
 
 
 @with_hosts(4)
@@ -124,11 +124,13 @@ async def test_scenario_29_two_parts_started_apart_decide_every_clash_in_the_sam
         assert view.networks[winner].record.vni != view.networks[loser].record.vni, "built apart"
         assert view.endpoints_in(made[number // 2]) == before[number], "what its part has stays"
         assert not view.fenced, "one address in two networks is two addresses"
-        judged.add(view.clashes)
+        judged.add(view.conflicts)
     (clashes,) = judged
-    assert {clash.kind for clash in clashes} == {
+    assert {conflict.kind for conflict in clashes} == {
         ConflictKind.HOST_NAME.value,
         ConflictKind.NETWORK_NAME.value,
         ConflictKind.SUBNET.value,
     }
-    assert {clash.loser for clash in clashes if clash.kind != ConflictKind.HOST_NAME.value} == {loser}
+    assert {conflict.loser for conflict in clashes if conflict.kind != ConflictKind.HOST_NAME.value} == {
+        loser
+    }

@@ -140,7 +140,7 @@ async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_t
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
     h1.live.update_view(lambda _: view.with_silent(frozenset({h3.host_id})))
     await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
-    assert h3.host_id in h1.live.view.forgotten
+    assert h3.host_id in h1.live.view.evicted
 
 
 @on_hosts(3)
@@ -156,11 +156,11 @@ async def test_a_live_host_is_not_evicted(cluster):
         await h1.eviction.forget(["h1"], dead_for_s=0, force=True)
     with pytest.raises(NotFoundError, match="no host 'h9'"):
         await h1.eviction.forget(["h9"], dead_for_s=0, force=False)
-    assert not h1.live.view.forgotten
+    assert not h1.live.view.evicted
     assert not evictions(h1)
     await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     await cluster.calm()
-    assert h2.host_id in h2.live.view.forgotten, "it learns of it"
+    assert h2.host_id in h2.live.view.evicted, "it learns of it"
     assert h2.live.view.hosts[h2.host_id].record, "and still sees what it has to end"
 
 
@@ -195,11 +195,11 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
     with pytest.raises(RefusedError, match="h3 did not acknowledge within 5 s"):
         await h1.eviction.forget(["h4"], dead_for_s=0, force=False)
     await trio.sleep(1)
-    assert not h2.live.view.forgotten
+    assert not h2.live.view.evicted
     assert not evictions(h1)
     done = await h1.eviction.forget(["h4"], dead_for_s=0, force=True)
     assert done.unheard == ("h3",)
-    assert h4.host_id in h1.live.view.forgotten
+    assert h4.host_id in h1.live.view.evicted
     cluster.alive.discard(h3.host_id)
     assert cluster.owners(made.network_id)["h1"] > 100
 
@@ -237,12 +237,12 @@ async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_ne
         await cluster.calm()
     for one in (h1, h2):
         view = one.live.view
-        assert set(view.forgotten) == {h3.host_id, h4.host_id}
+        assert set(view.evicted) == {h3.host_id, h4.host_id}
         assert view.is_removed(old.network_id)
         assert view.network_named("app").network_id == made.network_id
         # Everything holds when all that the two wrote is dropped.
         bare = view.without_host(h3.host_id).without_host(h4.host_id)
-        assert set(bare.forgotten) == {h3.host_id, h4.host_id}
+        assert set(bare.evicted) == {h3.host_id, h4.host_id}
         assert bare.is_removed(old.network_id)
         assert bare.network_named("app").record.revision == 2
         one.live.update_view(lambda _: bare)
@@ -281,10 +281,10 @@ async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(clus
             nursery.start_soon(auto_eviction(one, 1000).run)
         cluster.kill(h4)
         await trio.sleep(990)
-        assert not rest[0].live.view.forgotten
+        assert not rest[0].live.view.evicted
         await trio.sleep(20)
-        assert set(rest[2].live.view.forgotten) == {h4.host_id}
-        assert set(rest[2].live.view.forgotten[h4.host_id]) == {rest[0].host_id}
+        assert set(rest[2].live.view.evicted) == {h4.host_id}
+        assert set(rest[2].live.view.evicted[h4.host_id]) == {rest[0].host_id}
         nursery.cancel_scope.cancel()
 
 
@@ -295,10 +295,10 @@ async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster):
         nursery.start_soon(auto_eviction(h1, 1000).run)
         cluster.kill(h2)
         await trio.sleep(5000)
-        assert not h1.live.view.forgotten, "perhaps it is we who are cut off"
+        assert not h1.live.view.evicted, "perhaps it is we who are cut off"
         h1.meet(h2.host_id, MemberState.LEFT)
         await trio.sleep(LEFT_S + 10)
-        assert set(h1.live.view.forgotten) == {h2.host_id}
+        assert set(h1.live.view.evicted) == {h2.host_id}
         nursery.cancel_scope.cancel()
 
 
@@ -310,7 +310,7 @@ async def test_never_means_never(cluster):
         cluster.kill(h3)
         h1.meet(h2.host_id, MemberState.ALIVE)
         await trio.sleep(70_000)
-        assert not h1.live.view.forgotten
+        assert not h1.live.view.evicted
         nursery.cancel_scope.cancel()
 
 
@@ -355,14 +355,14 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     cluster.kill(h2)
     await trio.sleep(1)
     for one in (h1, h3):
-        assert not one.live.view.forgotten, "neither word counts"
+        assert not one.live.view.evicted, "neither word counts"
     with pytest.raises(RefusedError, match="on another host; if there is none, let one join") as refused:
         await h1.eviction.forget(["h2"], dead_for_s=0, force=True)
     assert refused.value.code == "contested"
     await h3.eviction.forget(["h2"], dead_for_s=0, force=False)
     await trio.sleep(1)
     for one in (h1, h3):
-        assert set(one.live.view.forgotten) == {h2.host_id}
+        assert set(one.live.view.evicted) == {h2.host_id}
     assert sum(cluster.owners(made.network_id).values()) == sum(before.values()), (
         "all of the space has an owner"
     )
@@ -398,7 +398,7 @@ async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_t
     await trio.sleep(60)
     await h3.eviction._intend({h4.host_id})
     await trio.sleep(60)
-    assert h1.live.view.about_to_forget(h4.host_id) == {h3.host_id}
+    assert h1.live.view.about_to_evict(h4.host_id) == {h3.host_id}
     cluster.kill(h3)
     await trio.sleep(60)
     with pytest.raises(RefusedError, match="h3 was about to forget h4 when it went away") as refused:
@@ -415,4 +415,4 @@ async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
     cluster.kill(h3, h4)
     await trio.sleep(60)
     await h1.eviction.forget(["h3"], dead_for_s=0, force=True)
-    assert set(h1.live.view.forgotten) == {h3.host_id}
+    assert set(h1.live.view.evicted) == {h3.host_id}

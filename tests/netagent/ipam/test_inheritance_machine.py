@@ -101,7 +101,7 @@ class Host:
                 view = view.with_entries(event(other.host_id, entry, scope=entry.scope))
             known.add(number)
         self.live.update_view(lambda _: view)
-        if self.host_id in view.forgotten and not self.is_out:  # it stops, and rejoins as another host
+        if self.host_id in view.evicted and not self.is_out:  # it stops, and rejoins as another host
             self.is_running, self.is_out = False, True
             for one in self.world.hosts:
                 self.world.tell_members(one)
@@ -162,7 +162,7 @@ class World(RuleBasedStateMachine):
         """Which hosts are seen alive. This says nothing about the records they wrote."""
         for other in self.hosts:
             state = MemberState.ALIVE if other.is_running else MemberState.DEAD
-            if other is one or other.host_id not in one.live.view.forgotten:
+            if other is one or other.host_id not in one.live.view.evicted:
                 member = Member(other.host_id, ("192.0.2.9", 7956), state, 1)
                 one.live.update_view(lambda view: view.with_member(member))
 
@@ -277,7 +277,7 @@ class World(RuleBasedStateMachine):
                 if found is not None:
                     await one.publisher.withdraw(found.record)
                 await one.allocator.release(row)
-            gone = one.live.view.forgotten
+            gone = one.live.view.evicted
             successors = [other.host_id for other in self.hosts if other.works and other is not one]
             for successor in sorted(set(successors).difference(gone))[:1]:
                 await one.allocator.grants.hand_over(N1, successor)
@@ -302,7 +302,7 @@ class World(RuleBasedStateMachine):
     def clean_up(self, who):
         """Drop all that evicted hosts wrote, as netagent.eviction.cleanup does when they do not run."""
         one = self.working(who)
-        for gone in one.live.view.forgotten:
+        for gone in one.live.view.evicted:
             if not self.by_id[gone].is_running:
                 one.live.update_view(lambda view: view.without_host(gone))
 
@@ -338,13 +338,13 @@ class InheritanceMachine(World):
             return
         one = self.working(successor)
         dark = [other.host_id for other in self.hosts if not other.is_running]
-        gone = {host_id for n, host_id in enumerate(dark) if some >> n & 1} - set(one.live.view.forgotten)
+        gone = {host_id for n, host_id in enumerate(dark) if some >> n & 1} - set(one.live.view.evicted)
         if any(
             not self.is_known(host_id) for host_id in gone
         ):  # those that fell silent together are evicted together
-            gone |= {other for other in dark if not self.is_known(other)} - set(one.live.view.forgotten)
+            gone |= {other for other in dark if not self.is_known(other)} - set(one.live.view.evicted)
         view = one.live.view
-        while more := {x for x in dark if view.about_to_forget(x) & gone} - gone - set(view.forgotten):
+        while more := {x for x in dark if view.about_to_evict(x) & gone} - gone - set(view.evicted):
             gone |= more  # the host that one of them was about to evict
         if gone and not one.eviction.in_work:
             self.run(one.eviction._intend, gone)
@@ -388,12 +388,10 @@ class InheritanceMachine(World):
             space = one.allocator.allocations[N1].space
             space.check_invariants()
             assert space.ranges == works[0].allocator.allocations[N1].space.ranges, "they disagree"
-            others = [other for other in self.hosts if other.host_id not in one.live.view.forgotten]
+            others = [other for other in self.hosts if other.host_id not in one.live.view.evicted]
             if all(map(one.knows_all_of, others)):  # or it lost in a crash what only the dead still know
                 assert sum(len(held) for held, _ in space.ranges) == COUNT, "some of it has no owner"
-            assert not {owner for _, owner in space.ranges} & set(one.live.view.forgotten), (
-                "the dead own some"
-            )
+            assert not {owner for _, owner in space.ranges} & set(one.live.view.evicted), "the dead own some"
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
@@ -444,7 +442,7 @@ class CutMachine(World):
     def forget_all_but(self, side):
         successor = side[0]
         self.all_hear_all(side)
-        gone = {one.host_id for one in self.hosts if one not in side} - set(successor.live.view.forgotten)
+        gone = {one.host_id for one in self.hosts if one not in side} - set(successor.live.view.evicted)
 
         async def take_over():
             await successor.eviction._intend(gone)
@@ -497,8 +495,8 @@ class CutMachine(World):
         for one in works:
             view = one.live.view
             view.check_invariants()
-            assert set(view.forgotten) == set(works[0].live.view.forgotten), "they disagree on who is gone"
-            assert one.host_id not in view.forgotten
+            assert set(view.evicted) == set(works[0].live.view.evicted), "they disagree on who is gone"
+            assert one.host_id not in view.evicted
             for held in one.owned:
                 for offset in range(held.first, held.last + 1):
                     assert owners.setdefault(offset, one) is one, "two owners after all was heard"
@@ -538,7 +536,7 @@ def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
         assert not giver.is_running
         assert not taker.is_running
         machine.forget(goes_on=False, successor=1, is_calm=True, some=1)
-        assert set(successor.live.view.forgotten) == {giver.host_id, taker.host_id}
+        assert set(successor.live.view.evicted) == {giver.host_id, taker.host_id}
         machine.switch_power(1, is_returning=True)
         machine.never_two_owners()
         assert not third.owned
@@ -551,7 +549,7 @@ def test_a_dying_hosts_grant_is_not_used_once_its_successor_intends_to_evict_it(
         machine.switch_power(giver.number, is_returning=False)
         machine.run(successor.eviction._intend, {giver.host_id})
         machine.go_on(successor, is_calm=True)
-        assert giver.host_id in successor.live.view.forgotten
+        assert giver.host_id in successor.live.view.evicted
         taker.hear(
             giver, third.known[giver.host_id]
         )  # from the third; the successor's last record is still on its way
@@ -572,14 +570,14 @@ def test_a_successor_that_dies_with_its_eviction_half_spread_blocks_until_it_is_
         assert not first.is_running
         machine.run(second.eviction._intend, {gone.host_id})
         machine.go_on(second, is_calm=True)
-        assert gone.host_id not in second.live.view.forgotten
+        assert gone.host_id not in second.live.view.evicted
         machine.switch_power(1, is_returning=True)
         assert first.is_running
         machine.never_two_owners()
         machine.switch_power(0, is_returning=False)
         machine.run(third.eviction._intend, {gone.host_id, first.host_id})
         machine.go_on(third, is_calm=True)
-        assert {gone.host_id, first.host_id} <= set(third.live.view.forgotten)
+        assert {gone.host_id, first.host_id} <= set(third.live.view.evicted)
 
 
 def test_two_sides_that_forgot_each_other_both_live_on():
@@ -605,5 +603,5 @@ def test_two_sides_that_forgot_each_other_both_live_on():
             for one in hosts:
                 machine.run(one.upkeep.put_in_order)
         for one in hosts:
-            assert not one.live.view.forgotten
+            assert not one.live.view.evicted
             assert not one.live.view.evictions

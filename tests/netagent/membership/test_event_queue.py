@@ -158,9 +158,9 @@ def test_unknown_sources_are_kept_from_their_last_report():
 def test_a_cloned_machine_is_remembered():
     parts = event_queue()
     parts.event_queue.handle((IdentityConflict(("192.0.2.77", 7956)),))
-    assert parts.event_queue.heard.clash == "192.0.2.77"
+    assert parts.event_queue.heard.identity_conflict == "192.0.2.77"
     parts.event_queue.handle((member(address="192.0.2.77"),))
-    assert not parts.event_queue.heard.clash, "it has an identity of its own since"
+    assert not parts.event_queue.heard.identity_conflict, "it has an identity of its own since"
 
 
 def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over():

@@ -34,7 +34,7 @@ class Host:
         self.view = self.view.with_entries(self.words.sift(change, now))
 
     def look(self, now: float) -> None:
-        for one in self.words.take_due(self.view.forgotten, now):
+        for one in self.words.take_due(self.view.evicted, now):
             self.view = self.view.with_entries(one)
 
     def says(self, writer: str, of: str) -> EntriesChanged:
@@ -46,10 +46,10 @@ def test_an_eviction_of_a_live_host_is_held(target: str) -> None:
     one = Host()
     one.hear(one.says(H3, target), CALM)
     one.look(CALM + HOLD_S - 1)
-    assert not one.view.forgotten
+    assert not one.view.evicted
     assert [(word.writer, word.host) for word in one.words.waiting] == [(H3, target)]
     one.look(CALM + HOLD_S)
-    assert dict(one.view.forgotten) == {target: frozenset({H3})}
+    assert dict(one.view.evicted) == {target: frozenset({H3})}
     assert not one.words.waiting
 
 
@@ -58,7 +58,7 @@ def test_it_counts_when_the_host_falls_silent() -> None:
     one.hear(one.says(H3, H2), CALM)
     one.member(H2, MemberState.DEAD, CALM + 5)
     one.look(CALM + 5 + SILENT_S)
-    assert H2 in one.view.forgotten
+    assert H2 in one.view.evicted
 
 
 @pytest.mark.parametrize("state", [MemberState.DEAD, MemberState.LEFT])
@@ -72,7 +72,7 @@ def test_a_false_claim_that_the_host_is_dead_does_not_end_the_wait(state: Member
     one.look(CALM + 61)
     one.member(H2, MemberState.ALIVE, CALM + 62)
     one.look(CALM + HOLD_S)
-    assert not one.view.forgotten
+    assert not one.view.evicted
     assert [word.host for word in one.words.waiting] == [H2]
 
 
@@ -94,7 +94,7 @@ def test_it_can_be_taken_back_or_replaced() -> None:
     one.hear(one.says(H3, H2), CALM + 2)
     one.hear(event(H3, entry(H3, host("h3"), 9), replaced=True, scope=CLUSTER_SCOPE), CALM + 3)
     one.look(CALM + 2 * HOLD_S)
-    assert not one.view.forgotten
+    assert not one.view.evicted
     assert not one.words.waiting
 
 
@@ -105,9 +105,9 @@ def test_who_says_the_same_of_the_writer_contests_it() -> None:
     one.hear(one.says(H2, H3), CALM + 60)
     for now in (CALM + 61, CALM + HOLD_S, CALM + HOLD_S + 60):
         one.look(now)
-        assert not one.view.forgotten
+        assert not one.view.evicted
     assert set(one.view.evictions) == {H2, H3}
-    assert not one.view.forgotten
+    assert not one.view.evicted
 
 
 def test_evictions_by_a_host_that_is_evicted_meanwhile_do_not_count() -> None:
@@ -115,7 +115,7 @@ def test_evictions_by_a_host_that_is_evicted_meanwhile_do_not_count() -> None:
     one.hear(one.says(H3, H2), CALM)
     one.view = one.view.with_entries(one.says(H1, H3))
     one.look(CALM + HOLD_S)
-    assert dict(one.view.forgotten) == {H3: frozenset({H1})}
+    assert dict(one.view.evicted) == {H3: frozenset({H1})}
 
 
 def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
@@ -133,15 +133,15 @@ def test_what_happened_while_one_of_us_was_away_counts_at_once() -> None:
             one.member(away, MemberState.ALIVE, CALM - 5)
         target = H1 if away != H2 else H2
         one.hear(one.says(H3, target), CALM)
-        assert target in one.view.forgotten, away
+        assert target in one.view.evicted, away
 
 
 def test_our_own_evictions_intentions_and_disputes_never_wait() -> None:
     one = Host()
     one.hear(one.says(H1, H3), CALM)
-    assert H3 in one.view.forgotten
+    assert H3 in one.view.evicted
     one.hear(one.writers[H2].put(ForgetRecord(H1)), CALM)
-    assert one.view.about_to_forget(H1) == {H2}
+    assert one.view.about_to_evict(H1) == {H2}
     assert not one.words.waiting
 
 

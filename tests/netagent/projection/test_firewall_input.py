@@ -85,7 +85,7 @@ def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_
     row = dataclasses.replace(ROWS[0], publish=publish)
     assert firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards == ()
     row = dataclasses.replace(row, stage=PUBLISHED)
-    given = firewall_input(known(), [row], vxlan_port=4799, limits={}, leading_out=[row.endpoint_id])
+    given = firewall_input(known(), [row], vxlan_port=4799, limits={}, default_routes=[row.endpoint_id])
     assert [
         (one.protocol, one.address, one.host_port, one.container, one.port) for one in given.port_forwards
     ] == [

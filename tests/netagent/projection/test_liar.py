@@ -203,7 +203,7 @@ def project(view: RegistryView) -> KernelState:
         ).check_invariants()
     path_targets(view)
     probe_targets(view)
-    assert view.clashes is not None
+    assert view.conflicts is not None
     return made.state
 
 

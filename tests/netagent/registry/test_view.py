@@ -49,7 +49,7 @@ def member(host_id, state=MemberState.ALIVE, incarnation=1):
 
 
 def kinds(view):
-    return {clash.kind for clash in view.clashes}
+    return {conflict.kind for conflict in view.conflicts}
 
 
 def test_an_older_view_is_not_changed(writers):
@@ -126,14 +126,14 @@ def test_two_hosts_of_one_name_get_unique_ones(writers):
     assert kinds(view) == {ConflictKind.HOST_NAME.value}
     view = see(view, writers[H1].put(host("other")))
     assert view.hosts[H2].unique_name == "db"
-    assert not view.clashes
+    assert not view.conflicts
 
 
 def test_a_host_that_left_contests_no_name(writers):
     view = see(RegistryView(H1), writers[H1].put(host("db")), writers[H2].put(host("db")))
     view = view.with_member(member(H1, MemberState.LEFT))
     assert view.hosts[H2].unique_name == "db"
-    assert not view.clashes
+    assert not view.conflicts
 
 
 def test_a_host_without_record_shows_its_id():
@@ -206,7 +206,7 @@ def test_nothing_of_an_evicted_host_counts(writers):
     )
     view = see(view, w2.put(grant(N1, 0, 9, H3)), w2.put(AttachmentRecord(N1)))
     intended = see(view, w1.put(ForgetRecord(H2)))
-    assert intended.about_to_forget(H2) == {H1}
+    assert intended.about_to_evict(H2) == {H1}
     assert not intended.is_host_hidden(H2), "an intention changes nothing"
     assert intended.endpoints
     gone = see(intended, w1.put(ForgetRecord(H2, settled=True)))
@@ -237,7 +237,7 @@ def test_hosts_have_addresses_of_their_own_until_they_are_evicted(writers):
 def test_an_evicted_host_sees_what_it_wrote_itself(writers):
     view = see(RegistryView(H2), writers[H2].put(network()), writers[H2].put(endpoint()))
     view = see(view, writers[H1].put(ForgetRecord(H2, settled=True)))
-    assert H2 in view.forgotten
+    assert H2 in view.evicted
     assert view.endpoints
     assert view.networks
 
@@ -247,13 +247,13 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
     view = see(
         RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w1.put(ForgetRecord(H3, settled=True))
     )
-    assert set(view.forgotten) == {H2, H3}
+    assert set(view.evicted) == {H2, H3}
     view = see(view, w2.put(host("h2")), w2.put(ForgetRecord(H1, settled=True)))
-    assert not view.forgotten
+    assert not view.evicted
     assert set(view.evictions) == {H1, H2, H3}
     assert set(view.hosts) == {H2}
     view = see(view, w1.delete(ForgetRecord(H2)))
-    assert dict(view.forgotten) == {H3: {H1}, H1: {H2}}
+    assert dict(view.evicted) == {H3: {H1}, H1: {H2}}
 
 
 def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers):
@@ -264,13 +264,13 @@ def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers):
     # The first to take it back; the other has not yet, and others receive the two in any order.
     taken_back = see(both, w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))))
     for view in (both, taken_back):
-        assert not view.forgotten
+        assert not view.evicted
         view.check_invariants()
     assert (H1, H2) in taken_back.store.disputed
     assert not taken_back.evictions.get(H1)
     # Much later it goes, and is evicted for good.
     gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
-    assert dict(gone.forgotten) == {H2: {H1}}
+    assert dict(gone.evicted) == {H2: {H1}}
     gone.check_invariants()
 
 
@@ -364,7 +364,7 @@ def test_networks_made_at_once_end_as_the_smallest(writers):
         view = see(RegistryView(H1), *order)
         assert list(view.networks) == [N1]
         assert [one.network_id for one in view.yielded_networks] == [N2, N3]
-        assert not view.clashes
+        assert not view.conflicts
 
 
 def test_an_unused_network_yields_to_a_used_one(writers):
@@ -373,7 +373,7 @@ def test_an_unused_network_yields_to_a_used_one(writers):
     )
     view = see(view, writers[H2].put(AttachmentRecord(N2)))
     assert list(view.networks) == [N2]
-    assert not view.clashes
+    assert not view.conflicts
 
 
 def test_an_attachment_of_another_host_is_no_use_by_the_creator(writers):
@@ -391,7 +391,7 @@ def test_two_used_networks_of_one_name_stay_two(writers):
     assert kinds(view) == {ConflictKind.NETWORK_NAME.value}
     view = see(view, writers[H3].put(RemovalRecord(N1)))
     assert view.network_named("app").network_id == N2
-    assert not view.clashes
+    assert not view.conflicts
 
 
 def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
@@ -401,15 +401,15 @@ def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
     assert kinds(view) == {ConflictKind.VNI.value}
     view = see(view, writers[H2].delete(network(N1)))
     assert view.networks[N2].holds_vni
-    assert not view.clashes
+    assert not view.conflicts
 
 
 def test_overlapping_subnets_are_reported(writers):
     other = network(N2, "other", subnets=("10.1.0.0/16",))
     view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(other))
-    (clash,) = view.clashes
-    assert (clash.kind, clash.loser, clash.holder) == ("subnet", N2, N1)
-    assert "10.1.0.0/24" in clash.text
+    (conflict,) = view.conflicts
+    assert (conflict.kind, conflict.loser, conflict.holder) == ("subnet", N2, N1)
+    assert "10.1.0.0/24" in conflict.text
 
 
 def test_the_highest_revision_is_in_force_and_the_creator_stays(writers):
@@ -472,7 +472,7 @@ def test_one_address_goes_to_the_smaller_host(writers):
         assert not view.is_visible(next(iter(view.fenced.values())))
     freed = see(view, writers[H1].delete(endpoint(1)))
     assert [found.owner for found in freed.endpoints.values()] == [H2]
-    assert not freed.clashes
+    assert not freed.conflicts
 
 
 def test_every_kind_of_conflict_has_a_cure_that_exists():
@@ -489,11 +489,11 @@ def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
         view = see(RegistryView(H1), writers[H1].put(network()), *order)
         assert [found.owner for found in view.endpoints.values()] == [H1]
         assert [found.owner for found in view.fenced.values()] == [H2]
-        (clash,) = view.clashes
-        assert (clash.kind, clash.holder) == (ConflictKind.MAC.value, endpoint(1).endpoint_id)
-        assert "is fenced: 06:00:00:00:00:01 belongs to host" in clash.text
+        (conflict,) = view.conflicts
+        assert (conflict.kind, conflict.holder) == (ConflictKind.MAC.value, endpoint(1).endpoint_id)
+        assert "is fenced: 06:00:00:00:00:01 belongs to host" in conflict.text
         view.check_invariants()
-    assert see(view, writers[H1].delete(endpoint(1))).clashes == ()
+    assert see(view, writers[H1].delete(endpoint(1))).conflicts == ()
 
 
 def test_one_address_in_two_networks_is_no_conflict(writers):

@@ -41,7 +41,7 @@ SOUND = IntentFacts(
     names=(),
     asked=4,
     journal=(),
-    clashes=(),
+    conflicts=(),
 )
 NEIGHBOUR = Difference(
     KernelTable.NEIGHBOUR, "na-1", "10.1.0.3", State.MISSING, "should map to 02::2", "ip neigh replace …"
@@ -110,8 +110,8 @@ def test_what_the_kernel_refuses_is_told_with_its_reason():
 
 
 def test_clashes_and_containers_that_were_not_seen_are_warnings():
-    clash = Conflict("address", "a" * 32, "b" * 32, "two endpoints have one address")
-    assert outcomes(clashes=(clash,))["clashes"].verdict is CheckVerdict.WARNING
+    conflict = Conflict("address", "a" * 32, "b" * 32, "two endpoints have one address")
+    assert outcomes(conflicts=(conflict,))["clashes"].verdict is CheckVerdict.WARNING
     assert outcomes(unseen=3)["containers"].verdict is CheckVerdict.WARNING
     gone = ObjectStatus("interface", "eth0 in netns:web1", State.NOT_KNOWN, "no network namespace")
     assert outcomes(inside=(gone,))["containers"].verdict is CheckVerdict.WARNING
