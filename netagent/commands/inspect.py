@@ -16,7 +16,7 @@ from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.explain import WhyReport
 from netagent.endpoints.find import fenced_called
-from netagent.endpoints.validation import noted_endpoint
+from netagent.endpoints.records import noted_endpoint
 from netagent.errors import InputError, NotFoundError
 from netagent.interface import schema
 from netagent.interface.questions import InspectCommand

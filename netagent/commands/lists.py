@@ -13,7 +13,7 @@ from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
-from netagent.endpoints.validation import noted_endpoint
+from netagent.endpoints.records import noted_endpoint
 from netagent.errors import NotFoundError
 from netagent.interface import schema
 from netagent.interface.questions import EndpointsCommand, ServicesCommand
