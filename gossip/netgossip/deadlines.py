@@ -8,8 +8,9 @@ of deadlines.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Hashable
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 NEVER: Final = float("inf")
 
@@ -20,58 +21,66 @@ _STALE_ITEMS: Final = 64
 
 
 class DeadlineHeap(Generic[Key]):
-    """One deadline for each key. Keys with equal deadlines come in their own order, so they must be comparable."""
+    """One deadline for each key. Equal deadlines come in the order in which they were set."""
 
     def __init__(self) -> None:
-        self._at: dict[Key, float] = {}
-        self._items: list[tuple[float, Any]] = []
+        self._items: list[tuple[float, int, Key]] = []
+        """The heap. The number makes each item differ, so keys are never compared."""
+        self._valid: dict[Key, tuple[float, int, Key]] = {}
+        """The item of each key that is not stale."""
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._valid)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._at
+        return key in self._valid
 
     def at(self, key: Key) -> float:
         """The key's deadline; NEVER if it has none."""
-        return self._at.get(key, NEVER)
+        item = self._valid.get(key)
+        return NEVER if item is None else item[0]
 
     def set(self, key: Key, at: float) -> None:
         """Set the key's deadline, in place of any earlier one."""
-        if self._at.get(key) != at:
-            self._at[key] = at
-            heapq.heappush(self._items, (at, key))
-            self._limit_items()
+        known = self._valid.get(key)
+        if known is None or known[0] != at:
+            self._valid[key] = item = (at, next(self._numbers), key)
+            heapq.heappush(self._items, item)
+            if known is not None:
+                self._limit_items()
 
     def discard(self, key: Key) -> None:
         """Remove the key's deadline, if it has one."""
-        if self._at.pop(key, None) is not None:
+        if self._valid.pop(key, None) is not None:
             self._limit_items()
 
     def next(self) -> float:
         """The earliest deadline; NEVER if there is none."""
         items = self._items
         while items:
-            at, key = items[0]
-            if self._at.get(key) == at:
-                return at
+            item = items[0]
+            if self._valid.get(item[2]) is item:
+                return item[0]
             heapq.heappop(items)
         return NEVER
 
     def pop_due(self, now: float) -> Key | None:
         """Remove the earliest deadline, if it is due, and return its key."""
-        if self.next() > now:
-            return None
-        key: Key = heapq.heappop(self._items)[1]
-        del self._at[key]
-        return key
+        items = self._items
+        while items and items[0][0] <= now:
+            item = heapq.heappop(items)
+            if self._valid.get(item[2]) is item:
+                del self._valid[item[2]]
+                return item[2]
+        return None
 
     def _limit_items(self) -> None:
-        if len(self._items) > 2 * len(self._at) + _STALE_ITEMS:
-            self._items = [(at, key) for key, at in self._at.items()]
+        if len(self._items) > 2 * len(self._valid) + _STALE_ITEMS:
+            self._items = list(self._valid.values())
             heapq.heapify(self._items)
 
     def check_invariants(self) -> None:
         """Assert that every deadline is in the heap, and that the heap is bounded."""
-        assert {(at, key) for key, at in self._at.items()} <= set(self._items)
-        assert len(self._items) <= 2 * len(self._at) + _STALE_ITEMS + 1
+        assert set(self._valid.values()) <= set(self._items)
+        assert len(self._items) <= 2 * len(self._valid) + _STALE_ITEMS + 1

@@ -20,17 +20,20 @@ STEPS = st.one_of(
 def test_it_says_what_a_dictionary_says(steps: list[tuple[str, str, float]]) -> None:
     heap: DeadlineHeap[str] = DeadlineHeap()
     held: dict[str, float] = {}
+    """In the order of setting."""
     for step, key, time in steps:
         if step == "set":
             heap.set(key, time)
-            held[key] = time
+            if held.get(key) != time:
+                held.pop(key, None)
+                held[key] = time
         elif step == "discard":
             heap.discard(key)
             held.pop(key, None)
         else:
-            due = min(((at, one) for one, at in held.items() if at <= time), default=(NEVER, None))
-            assert heap.pop_due(time) == due[1]
-            held.pop(due[1] or "", None)
+            due = min((one for one, at in held.items() if at <= time), key=held.__getitem__, default=None)
+            assert heap.pop_due(time) == due
+            held.pop(due or "", None)
         assert heap.next() == min(held.values(), default=NEVER)
         assert (len(heap), key in heap, heap.at(key)) == (len(held), key in held, held.get(key, NEVER))
         heap.check_invariants()
