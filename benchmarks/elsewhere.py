@@ -183,7 +183,6 @@ async def tell(
     driver = Driver(
         node,
         sockets,
-        clock=trio.current_time,
         on_events=lambda _: None,
     )
     ticks = Ticks()

@@ -261,7 +261,6 @@ class SocketNode:
         self.driver = Driver(
             self.node,
             self.sockets,
-            clock=trio.current_time,
             on_events=lambda _: None,
         )
 

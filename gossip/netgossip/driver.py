@@ -70,8 +70,8 @@ LINGER_S: Final = 10.0
 class Driver:
     """Runs a node on its sockets. `on_events` is called in the event loop and must not block.
 
-    The sockets belong to the driver from now on; `run` closes them when it ends. `clock` is the monotonic clock of
-    every `now` given to the node, ordinarily `trio.current_time`.
+    The sockets belong to the driver from now on; `run` closes them when it ends. Every `now` given to the
+    node is trio's time.
     """
 
     def __init__(
@@ -79,13 +79,11 @@ class Driver:
         node: GossipNode,
         sockets: NodeSockets,
         *,
-        clock: Callable[[], float],
         on_events: Callable[[tuple[Event, ...]], None],
     ) -> None:
         self._node = node
         self._sockets = sockets
         self._listening = trio.CancelScope()
-        self._clock = clock
         self._on_events = on_events
         self._streams: dict[StreamId, SendBuffer] = {}
         self._nursery: trio.Nursery | None = None
@@ -191,7 +189,7 @@ class Driver:
                 except OSError:
                     self.counts["receive_errors"] += 1  # an ICMP error for something sent before
                     continue
-                self._node.handle_datagram(channel, payload, (source[0], source[1]), self._clock())
+                self._node.handle_datagram(channel, payload, (source[0], source[1]), trio.current_time())
             self.flush_nowait()
 
     async def _keep_time(self) -> None:
@@ -199,7 +197,7 @@ class Driver:
             with trio.CancelScope() as self._timer:
                 self._set_timer()
                 await trio.sleep_forever()
-            now = self._clock()
+            now = trio.current_time()
             self._node.membership.note_lag(max(now - self._planned_at, 0.0), now)
             self._node.handle_deadline(now)
             self.flush_nowait()
@@ -209,10 +207,7 @@ class Driver:
         if self._timer.cancel_called:
             return  # it has fired, though its task may not have run yet: moving it would hide how late it is
         # A deadline that an input has just brought about may lie in the past; that is no lag of the event loop.
-        now = self._clock()
-        self._planned_at = max(self._node.next_deadline(), now)
-        # Take the difference of the clocks first: a deadline that is rounded down fires too early.
-        self._timer.deadline = self._planned_at + (trio.current_time() - now)
+        self._timer.deadline = self._planned_at = max(self._node.next_deadline(), trio.current_time())
 
     async def _accept(self, channel: Channel, tcp: socket.socket, nursery: trio.Nursery) -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(tcp))
@@ -229,7 +224,7 @@ class Driver:
                 accepted.socket.close()  # the peer has disconnected already
                 self.counts["accept_errors"] += 1
                 continue
-            stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), self._clock())
+            stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), trio.current_time())
             self._streams[stream_id] = SendBuffer()
             nursery.start_soon(self._serve, stream_id, accepted)
             self.flush_nowait()
@@ -254,7 +249,7 @@ class Driver:
                         nursery.start_soon(stream.write, transport, nursery.cancel_scope)
                         error = await self._read(stream_id, transport)
                         # The peer has finished sending; we may not have.
-                        self._node.handle_stream_end(stream_id, self._clock(), error)
+                        self._node.handle_stream_end(stream_id, trio.current_time(), error)
                         self.flush_nowait()
                         patience_s = LINGER_S if error is None else 0.0
                         nursery.cancel_scope.deadline = trio.current_time() + patience_s
@@ -271,7 +266,7 @@ class Driver:
             if not data:
                 return None
             async with turn():  # all peers send a newcomer what they hold, at the same time
-                self._node.handle_stream_data(stream_id, data, self._clock())
+                self._node.handle_stream_data(stream_id, data, trio.current_time())
                 self.flush_nowait()
             await self._task_runner.wait_done()
 
@@ -279,5 +274,5 @@ class Driver:
         """Drop a stream, and tell the machine unless the machine closed it."""
         stream = self._streams.pop(stream_id)
         if not stream.closing:
-            self._node.handle_stream_end(stream_id, self._clock(), error)
+            self._node.handle_stream_end(stream_id, trio.current_time(), error)
             self.flush_nowait()

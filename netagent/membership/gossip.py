@@ -83,7 +83,6 @@ class Gossip:
         self._driver = Driver(
             self.node,
             sockets,
-            clock=trio.current_time,
             on_events=self._note_events,
         )
         self.flush = self._driver.flush_nowait

@@ -48,7 +48,6 @@ class Host:
         self.driver = Driver(
             self.node,
             sockets,
-            clock=trio.current_time,
             on_events=self.events.extend,
         )
 

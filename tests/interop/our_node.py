@@ -55,7 +55,6 @@ class OurNode:
         self.driver = Driver(
             self.node,
             sockets,
-            clock=trio.current_time,
             on_events=self.events.extend,
         )
         self._scope = trio.CancelScope()
