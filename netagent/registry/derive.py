@@ -235,70 +235,40 @@ class StoreBuilder:
 
     def _index(self, owner: HostId, held: StoredRecord) -> None:
         record = held.record
-        match record:
-            case HostRecord():
-                self.s.host_names = add(self.s.host_names, record.name, owner)
-                self._hosts |= self.s.host_names[record.name]
-            case NetworkRecord():
-                self.s.revisions = put(self.s.revisions, record.network_id, owner, record)
-                self._networks.add(record.network_id)
-            case RemovalRecord():
-                self.s.removals = add(self.s.removals, record.network_id, owner)
-                self._networks.add(record.network_id)
-            case AttachmentRecord():
-                self.s.attachments = add(self.s.attachments, record.network_id, owner)
-                self._networks.add(record.network_id)
-            case GrantRecord():
-                self.s.grants = put(self.s.grants, record.network_id, (owner, key_of(record)[1]), record)
-                self._networks.add(record.network_id)
-            case HostAddressRecord():
-                self.s.host_addresses = put(self.s.host_addresses, record.network_id, owner, record)
-            case EndpointRecord():
-                view = EndpointView(record, owner, held.version)
-                key = (owner, record.endpoint_id, record.network_id)
-                self.s.claimed = put(self.s.claimed, record.network_id, key, view)
-                for claim in conflict_rules.claims_of(record):
-                    self.s.claims = add(self.s.claims, claim, key)
-                    self._endpoints |= self.s.claims[claim]
-            case ForgetRecord(host_id=gone, settled=True):
-                self.s.evictions = add(self.s.evictions, gone, owner)
-            case ForgetRecord(host_id=gone, disputed=version) if version is not None:
-                self.s.disputes = put(self.s.disputes, gone, owner, version)
-            case ForgetRecord(host_id=gone):
-                self.s.intentions = add(self.s.intentions, gone, owner)
+        if isinstance(record, EndpointRecord):
+            view = EndpointView(record, owner, held.version)
+            endpoint_key = (owner, record.endpoint_id, record.network_id)
+            self.s.claimed = put(self.s.claimed, record.network_id, endpoint_key, view)
+            for claim in conflict_rules.claims_of(record):
+                self.s.claims = add(self.s.claims, claim, endpoint_key)
+                self._endpoints |= self.s.claims[claim]
+            return
+        name, key, member, value = _place_of(owner, record)
+        index = getattr(self.s, name)
+        setattr(self.s, name, add(index, key, member) if value is None else put(index, key, member, value))
+        self._note(record)
 
     def _unindex(self, owner: HostId, record: Record) -> None:
+        if isinstance(record, EndpointRecord):
+            endpoint_key = (owner, record.endpoint_id, record.network_id)
+            self._withdraw(endpoint_key, self.s.claimed[record.network_id][endpoint_key])
+            self.s.claimed = drop(self.s.claimed, record.network_id, endpoint_key)
+            for claim in conflict_rules.claims_of(record):
+                self._endpoints |= self.s.claims.get(claim, frozenset())
+                self.s.claims = remove(self.s.claims, claim, endpoint_key)
+            return
+        self._note(record)
+        name, key, member, value = _place_of(owner, record)
+        index = getattr(self.s, name)
+        setattr(self.s, name, remove(index, key, member) if value is None else drop(index, key, member))
+
+    def _note(self, record: Record) -> None:
+        """Note what has to be decided again because of a record, which is in its index."""
         match record:
             case HostRecord():
                 self._hosts |= self.s.host_names[record.name]
-                self.s.host_names = remove(self.s.host_names, record.name, owner)
-            case NetworkRecord():
-                self.s.revisions = drop(self.s.revisions, record.network_id, owner)
+            case NetworkRecord() | RemovalRecord() | AttachmentRecord() | GrantRecord():
                 self._networks.add(record.network_id)
-            case RemovalRecord():
-                self.s.removals = remove(self.s.removals, record.network_id, owner)
-                self._networks.add(record.network_id)
-            case AttachmentRecord():
-                self.s.attachments = remove(self.s.attachments, record.network_id, owner)
-                self._networks.add(record.network_id)
-            case GrantRecord():
-                self.s.grants = drop(self.s.grants, record.network_id, (owner, key_of(record)[1]))
-                self._networks.add(record.network_id)
-            case HostAddressRecord():
-                self.s.host_addresses = drop(self.s.host_addresses, record.network_id, owner)
-            case EndpointRecord():
-                key = (owner, record.endpoint_id, record.network_id)
-                self._withdraw(key, self.s.claimed[record.network_id][key])
-                self.s.claimed = drop(self.s.claimed, record.network_id, key)
-                for claim in conflict_rules.claims_of(record):
-                    self._endpoints |= self.s.claims.get(claim, frozenset())
-                    self.s.claims = remove(self.s.claims, claim, key)
-            case ForgetRecord(host_id=gone, settled=True):
-                self.s.evictions = remove(self.s.evictions, gone, owner)
-            case ForgetRecord(host_id=gone, disputed=version) if version is not None:
-                self.s.disputes = drop(self.s.disputes, gone, owner)
-            case ForgetRecord(host_id=gone):
-                self.s.intentions = remove(self.s.intentions, gone, owner)
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -489,6 +459,31 @@ class StoreBuilder:
             self.s.by_alias = drop(self.s.by_alias, (record.network_id, alias), endpoint_id)
         for link in record.links:
             self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
+
+
+def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, object | None]:
+    """Return the index that a record is in, its key and member there, and the value; None: the index has sets."""
+    match record:
+        case HostRecord():
+            return "host_names", record.name, owner, None
+        case NetworkRecord():
+            return "revisions", record.network_id, owner, record
+        case RemovalRecord():
+            return "removals", record.network_id, owner, None
+        case AttachmentRecord():
+            return "attachments", record.network_id, owner, None
+        case GrantRecord():
+            return "grants", record.network_id, (owner, key_of(record)[1]), record
+        case HostAddressRecord():
+            return "host_addresses", record.network_id, owner, record
+        case ForgetRecord(settled=True):
+            return "evictions", record.host_id, owner, None
+        case ForgetRecord(disputed=None):
+            return "intentions", record.host_id, owner, None
+        case ForgetRecord():
+            return "disputes", record.host_id, owner, record.disputed
+        case EndpointRecord():
+            return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
 
 
 def rebuild(store: Store, local: HostId) -> Store:

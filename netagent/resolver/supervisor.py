@@ -111,7 +111,7 @@ class Supervisor:
         self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
         self._to_send.set()
         try:
-            told = await self._wait(
+            is_answered = await self._wait(
                 lambda: self._feed.is_served(sandbox_id) or sandbox_id in self._feed.refused,
                 START_PATIENCE_S,
             )
@@ -119,7 +119,7 @@ class Supervisor:
             self._take_back(sandbox_id)
             raise
         refusal = self._feed.refused.get(sandbox_id)
-        if told and refusal is None:
+        if is_answered and refusal is None:
             return
         self._take_back(sandbox_id)
         reason = refusal or self._trouble or f"it did not answer in {START_PATIENCE_S:g} s"

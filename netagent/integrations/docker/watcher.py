@@ -281,12 +281,12 @@ class DockerWatcher:
         if len(self._containers) < MAX_CONTAINERS:
             self._containers[container.container_id] = container
         member = self._member()
-        said = [] if member is None else await self._tell(member, container, places)
+        said = [] if member is None else await self._apply(member, container, places)
         self.troubles.pop(container.container_id, None)
         if said:
             self.troubles[container.container_id] = "\n".join(dict.fromkeys(said))
 
-    async def _tell(
+    async def _apply(
         self, member: ClusterAccess, container: DockerContainer, places: list[tuple[DockerNetwork, Interface]]
     ) -> list[str]:
         """Apply the inspected state to the container's rows; return one sentence for each invalid label."""

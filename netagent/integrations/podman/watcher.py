@@ -156,7 +156,7 @@ class PodmanWatcher:
             else:
                 one.alone_since = math.inf
                 _keep_nameserver(one, now)
-                await _tell_health(member, mine, self._health(one, now))
+                await _publish_health(member, mine, self._health(one, now))
         if not absent:
             return
         inhabitants = await trio.to_thread.run_sync(inhabited, absent)
@@ -259,7 +259,7 @@ class PodmanWatcher:
             return
         one.flaws = 0
         for row in rows:
-            await _tell_labels(member, row, container)
+            await _apply_labels(member, row, container)
 
     async def _members(self, infra: PodmanContainer) -> tuple[PodmanContainer, ...]:
         ids = [one for one in await self._podman.members(infra.pod) if one != infra.container_id]
@@ -306,7 +306,7 @@ async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
         logger.info("withdrew %s (%s): it has ended without a teardown by Podman", row.name, row.target)
 
 
-async def _tell_health(
+async def _publish_health(
     member: ClusterAccess, rows: Iterable[LocalEndpointRow], health: Health | None
 ) -> None:
     for row in rows:
@@ -320,7 +320,7 @@ async def _tell_health(
             logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
 
-async def _tell_labels(member: ClusterAccess, row: LocalEndpointRow, container: PodmanContainer) -> None:
+async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, container: PodmanContainer) -> None:
     said = labels.described(
         container.labels, row.target.removeprefix(TARGET), container_id=container.container_id
     )

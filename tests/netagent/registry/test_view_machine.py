@@ -67,7 +67,7 @@ def test_indexes_follow_and_order_does_not_matter(written, seen, rng):
     # A late old change may bring back a key whose tombstone the view does not keep (netgossip never hands one out),
     # so the second way is only compared after the owners' whole logs have arrived again.
     final = [whole(view, written) for view in views]
-    for name in ("hosts", "networks", "endpoints", "fenced", "clashes", "refused"):
+    for name in ("hosts", "networks", "endpoints", "fenced", "conflicts", "refused"):
         assert getattr(final[0], name) == getattr(final[1], name)
 
 
