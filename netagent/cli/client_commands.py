@@ -1,7 +1,7 @@
 """What the command line does with each command: send the request, print the answer, return the exit status.
 
-Most commands send what was typed and print the answer as its type is printed (SHOWN); those that do more have a
-function of their own. All raise errors; main.py turns them into a sentence and an exit status.
+Most commands send what was typed and print the answer as its type is printed (SHOWN, LISTS); those that do more have
+a function of their own (RUNS). All raise errors; main.py turns them into a sentence and an exit status.
 """
 
 from __future__ import annotations
@@ -18,32 +18,10 @@ from netagent.cli.parser import program_version
 from netagent.cli.render import Column, Printer, clean, counted, span
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
-from netagent.interface.cluster import (
-    AgentCommand,
-    ForgetCommand,
-    InitCommand,
-    InviteCommand,
-    JoinCommand,
-    LeaveCommand,
-    MembersCommand,
-    WithdrawCommand,
-)
+from netagent.interface.cluster import AgentCommand, InitCommand, InviteCommand, JoinCommand
 from netagent.interface.command import Command
-from netagent.interface.containers import (
-    NetworkInspectCommand,
-    NetworkListCommand,
-    NetworkPruneCommand,
-    NetworkRemoveCommand,
-)
-from netagent.interface.questions import (
-    EndpointsCommand,
-    InspectCommand,
-    LookupCommand,
-    PingCommand,
-    ServicesCommand,
-    StatusCommand,
-    VersionCommand,
-)
+from netagent.interface.containers import NetworkInspectCommand
+from netagent.interface.questions import LookupCommand, VersionCommand
 from netagent.interface.this_host import CompletionCommand
 
 if TYPE_CHECKING:
@@ -73,9 +51,7 @@ class CommandContext:
         self.arguments = arguments
 
 
-Run: TypeAlias = Callable[[CommandContext, Any], int]
-
-RUNS: dict[type[Command[Any]], Run] = {}
+RUNS: dict[type[Command[Any]], Callable[[CommandContext, Any], int]] = {}
 """Commands that do more than send the request and print the answer."""
 
 
@@ -93,26 +69,192 @@ def runs(
 
 def run_command(session: CommandContext, request: Command[Any]) -> int:
     """Run a command; return the exit status."""
-    kind = type(request)
+    kind, printer = type(request), session.printer
     if run := RUNS.get(kind):
         return run(session, request)
+    if kind.answer() in LISTS:
+        return _list(session, request)
     answer = session.client.send(request)
-    lines = SHOWN[kind.answer()]
-    session.printer.one(answer, lambda: lines(answer), name=answer["name"])
+    lines, name = SHOWN[kind.answer()]
+    printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
+    _warn(session, answer)
+    if kind in HINTS:
+        _hint(session, HINTS[kind](answer))
+    is_yes = answer.get("reached", True) and answer.get("why", {}).get("complete", True)
+    return DONE if is_yes else NO
+
+
+# -- answers with one object, by their type --------------------------------------------------------------------------
+
+
+def _initialised(_printer: Printer, _request: object, answer: schema.Initialised) -> Iterable[str]:
+    cluster = answer["cluster"]
+    begun = "this host has started" if answer["created"] else "this host is already in"
+    yield f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"
+
+
+def _joined(_printer: Printer, _request: object, answer: schema.Joined) -> Iterable[str]:
+    how = "joined" if answer["via"] else "this host is already in"
+    through = f" through {answer['via']}" if answer["via"] else ""
+    members = counted(answer["members"], "host")
+    yield f"{how} the cluster {answer['cluster']['name']}{through}; it has {members}"
+
+
+def _left(_printer: Printer, _request: object, answer: schema.Left) -> Iterable[str]:
+    detached = counted(answer["detached"], "endpoint")
+    yield f"left the cluster {answer['cluster']['name']}; {detached} detached"
+
+
+def _forgotten(_printer: Printer, _request: object, answer: schema.ForgetAnswer) -> Iterable[str]:
+    if not answer["hosts"]:
+        yield "no host has been silent for that long"
+        return
+    took = counted(answer["addresses"], "address", "addresses")
+    yield clean(f"forgot {', '.join(_hosts(answer))}; this host took over {took}")
+    if answer["unheard"]:
+        yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
+
+
+def _hosts(answer: schema.ForgetAnswer) -> list[str]:
+    return [host["name"] for host in answer["hosts"]]
+
+
+def _withdrawn(_printer: Printer, _request: object, answer: schema.WithdrawAnswer) -> Iterable[str]:
+    told = counted(answer["told"], "host")
+    yield f"withdrew the names of this host and its containers; {told} notified"
+
+
+def _network(printer: Printer, request: object, answer: schema.Network) -> Iterable[str]:
+    if not isinstance(request, NetworkInspectCommand):
+        yield from screen.network(answer)
+        return
+    yield from screen.thing(answer, "network")
+    if use := answer.get("use"):  # agents of the previous release do not send it
+        yield from screen.space(use)
+        yield from printer.table(use["owners"], tables.OWNERS)
+
+
+def _removed(_printer: Printer, _request: object, answer: schema.NetworkRemoved) -> Iterable[str]:
+    detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
+    yield f"removed the network {answer['name']}{detached}"
+
+
+def _detached(_printer: Printer, _request: object, answer: schema.Detached) -> Iterable[str]:
+    yield clean(f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}")
+
+
+def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
+    yield from screen.thing(answer, answer["kind"])
+    if answer.get("endpoints"):
+        yield ""
+        yield from printer.table(answer["endpoints"], tables.ENDPOINTS)
+    if why := answer.get("why"):
+        yield from screen.origins(why)
+        if why["objects"]:
+            yield from printer.table(why["objects"], tables.OBJECTS)
+        yield from screen.fixes(why)
+
+
+def _ping(printer: Printer, request: Any, answer: schema.Ping) -> Iterable[str]:
+    yield from printer.table(answer["results"], tables.PING)
+    if request.trace or not answer["reached"]:
+        yield ""
+        yield from printer.table(answer["trace"], tables.HOPS)
+        yield from (f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"])
+    yield ""
+    yield clean(answer["says"]) + (f" (lost at: {answer['lost_at']})" if answer["lost_at"] else "")
+
+
+Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
+
+SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
+    "schema.Initialised": (_initialised, lambda answer: answer["cluster"]["name"]),
+    "schema.Invitation": (
+        lambda _printer, _request, answer: [answer["token"]],
+        lambda answer: answer["token"],
+    ),
+    "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
+    "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
+    "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
+    "schema.WithdrawAnswer": (_withdrawn, lambda answer: answer["name"]),
+    "schema.Network": (_network, lambda answer: answer["name"]),
+    "schema.NetworkRemoved": (_removed, lambda answer: answer["name"]),
+    "schema.Endpoint": (
+        lambda _printer, _request, answer: screen.endpoint(answer),
+        lambda answer: answer["name"],
+    ),
+    "schema.Detached": (_detached, lambda answer: answer["name"]),
+    "schema.Status": (
+        lambda _printer, _request, answer: screen.status(answer),
+        lambda answer: answer["host"]["name"],
+    ),
+    "schema.Inspection": (_inspected, lambda answer: answer["name"]),
+    "schema.Ping": (_ping, lambda answer: answer["says"]),
+}
+"""How an answer is printed for people, and what `-o name` prints."""
+
+HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
+    InitCommand: lambda _: "`netagent invite` prints a token that lets another host join",
+    InviteCommand: lambda answer: (
+        "on the new host type `netagent join` and paste this token; it works "
+        f"{'once' if answer['uses'] == 1 else str(answer['uses']) + ' times'}, for {span(answer['ttl_s'])}. "
+        "It is a secret"
+    ),
+}
+"""Advice for the user at a terminal."""
+
+
+# -- lists -----------------------------------------------------------------------------------------------------------
+
+LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
+    "schema.Listing[schema.MemberInfo]": (
+        tables.MEMBERS,
+        "no members: this host is in no cluster, or has just started one",
+        "member",
+    ),
+    "schema.Listing[schema.Network]": (
+        tables.NETWORKS,
+        "no networks; `netagent network create NAME` creates one",
+        "network",
+    ),
+    "schema.Listing[schema.NetworkRemoved]": (
+        tables.REMOVED,
+        "no network removed: all are in use",
+        "network",
+    ),
+    "schema.Listing[schema.Endpoint]": (
+        tables.ENDPOINTS,
+        "no endpoints; `netagent attach TARGET --network NAME` creates one",
+        "endpoint",
+    ),
+    "schema.Listing[schema.Service]": (
+        tables.SERVICES,
+        "no services: no network of the cluster has an endpoint; see `netagent attach --help`",
+        "service",
+    ),
+}
+"""The columns of a list, what is printed if it is empty, and what its items are."""
+
+
+def _list(session: CommandContext, request: Command[Any]) -> int:
+    columns, empty, what = LISTS[type(request).answer()]
+    given, printer = vars(request), session.printer
+    if given.keys() & {"network", "host", "service"}:
+        empty = f"no {what} matches these filters"
+    elif "local" in given:
+        empty = f"no {what} in the networks of this host"
+    if "watch" in given:
+        _watch(session, session.client.follow(request), columns, empty)
+    if "quiet" in given:
+        printer.form = "id"
+    answer: Mapping[str, Any] = session.client.send(request)
+    warnings = answer.get("warnings", [])
+    printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
     _warn(session, answer)
     return DONE
 
 
-def _detached(answer: schema.Detached) -> Iterable[str]:
-    yield clean(f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}")
-
-
-SHOWN: Mapping[str, Callable[[Any], Iterable[str]]] = {
-    "schema.Detached": _detached,
-    "schema.Endpoint": screen.endpoint,
-    "schema.Network": screen.network,
-}
-"""How answers are printed that several commands have."""
+# -- commands that do more -------------------------------------------------------------------------------------------
 
 
 @runs(AgentCommand)
@@ -124,186 +266,15 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
     return main(request.config, flags(session.arguments))
 
 
-@runs(InitCommand)
-def init(session: CommandContext, request: InitCommand) -> int:
-    """Start a cluster."""
-    answer = session.client.send(request)
-    cluster = answer["cluster"]
-    begun = "this host has started" if answer["created"] else "this host is already in"
-    session.printer.one(
-        answer,
-        lambda: [f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"],
-        name=cluster["name"],
-    )
-    _hint(session, "`netagent invite` prints a token that lets another host join")
-    return DONE
-
-
-@runs(InviteCommand)
-def invite(session: CommandContext, request: InviteCommand) -> int:
-    """Print a token."""
-    answer = session.client.send(request)
-    session.printer.one(answer, lambda: [answer["token"]], name=answer["token"])
-    times = "once" if answer["uses"] == 1 else f"{answer['uses']} times"
-    _hint(
-        session,
-        f"on the new host type `netagent join` and paste this token; it works {times}, "
-        f"for {span(answer['ttl_s'])}. It is a secret",
-    )
-    return DONE
-
-
 @runs(JoinCommand)
 def join(session: CommandContext, request: JoinCommand) -> int:
-    """Join a cluster."""
+    """Join a cluster, with a token from a file or from the terminal."""
     request.token = _token(request.token_file)
     with _waiting("asking the members that the token names; this takes at most 20 s"):
         answer = session.client.send(request)
-    cluster = answer["cluster"]
-    members = counted(answer["members"], "host")
-    how = "joined" if answer["via"] else "this host is already in"
-    through = f" through {answer['via']}" if answer["via"] else ""
-    session.printer.one(
-        answer,
-        lambda: [f"{how} the cluster {cluster['name']}{through}; it has {members}"],
-        name=cluster["name"],
-    )
+    lines, name = SHOWN[request.answer()]
+    session.printer.one(answer, lambda: lines(session.printer, request, answer), name=name(answer))
     return DONE
-
-
-@runs(LeaveCommand)
-def leave(session: CommandContext, request: LeaveCommand) -> int:
-    """Leave the cluster."""
-    answer = session.client.send(request)
-    cluster, detached = answer["cluster"], counted(answer["detached"], "endpoint")
-    session.printer.one(
-        answer, lambda: [f"left the cluster {cluster['name']}; {detached} detached"], name=cluster["name"]
-    )
-    return DONE
-
-
-@runs(ForgetCommand)
-def forget(session: CommandContext, request: ForgetCommand) -> int:
-    """Evict hosts that are gone for good."""
-    answer = session.client.send(request)
-    names = [host["name"] for host in answer["hosts"]]
-
-    def lines() -> Iterable[str]:
-        if not names:
-            yield "no host has been silent for that long"
-            return
-        took = counted(answer["addresses"], "address", "addresses")
-        yield clean(f"forgot {', '.join(names)}; this host took over {took}")
-        if answer["unheard"]:
-            yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
-
-    session.printer.one(answer, lines, name=" ".join(names))
-    return DONE
-
-
-@runs(WithdrawCommand)
-def withdraw(session: CommandContext, request: WithdrawCommand) -> int:
-    """Withdraw the names of this host."""
-    answer = session.client.send(request)
-    told = counted(answer["told"], "host")
-    session.printer.one(
-        answer,
-        lambda: [f"withdrew the names of this host and its containers; {told} notified"],
-        name=answer["name"],
-    )
-    return DONE
-
-
-@runs(StatusCommand)
-def status(session: CommandContext, request: StatusCommand) -> int:
-    """Show the state of this host on one screen."""
-    answer = session.client.send(request)
-    session.printer.one(answer, lambda: screen.status(answer), name=answer["host"]["name"])
-    return DONE
-
-
-@runs(MembersCommand)
-def members(session: CommandContext, request: MembersCommand) -> int:
-    """List the hosts of the cluster."""
-    empty = "no members: this host is in no cluster, or has just started one"
-    return _list(session, request, tables.MEMBERS, empty)
-
-
-@runs(NetworkListCommand)
-def network_list(session: CommandContext, request: NetworkListCommand) -> int:
-    """List the networks of the cluster."""
-    empty = "no networks; `netagent network create NAME` creates one"
-    return _list(session, request, tables.NETWORKS, empty)
-
-
-@runs(NetworkInspectCommand)
-def network_inspect(session: CommandContext, request: NetworkInspectCommand) -> int:
-    """Show one network."""
-    answer = session.client.send(request)
-
-    def lines() -> Iterable[str]:
-        yield from screen.thing(answer, "network")
-        if use := answer.get("use"):  # agents of the previous release do not send it
-            yield from screen.space(use)
-            yield from session.printer.table(use["owners"], tables.OWNERS)
-
-    session.printer.one(answer, lines, name=answer["name"])
-    return DONE
-
-
-@runs(NetworkRemoveCommand)
-def network_remove(session: CommandContext, request: NetworkRemoveCommand) -> int:
-    """Remove a network."""
-    answer = session.client.send(request)
-    detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
-    session.printer.one(
-        answer, lambda: [f"removed the network {answer['name']}{detached}"], name=answer["name"]
-    )
-    return DONE
-
-
-@runs(NetworkPruneCommand)
-def network_prune(session: CommandContext, request: NetworkPruneCommand) -> int:
-    """Remove the networks that have no endpoints."""
-    answer = session.client.send(request)
-    session.printer.items(answer["items"], tables.REMOVED, empty="no network removed: all are in use")
-    return DONE
-
-
-@runs(EndpointsCommand)
-def endpoints(session: CommandContext, request: EndpointsCommand) -> int:
-    """List the endpoints."""
-    empty = "no endpoints; `netagent attach TARGET --network NAME` creates one"
-    return _list(session, request, tables.ENDPOINTS, _empty(request, "endpoint", empty))
-
-
-@runs(ServicesCommand)
-def services(session: CommandContext, request: ServicesCommand) -> int:
-    """List the services."""
-    empty = "no services: no network of the cluster has an endpoint; see `netagent attach --help`"
-    return _list(session, request, tables.SERVICES, _empty(request, "service", empty))
-
-
-@runs(InspectCommand)
-def inspect(session: CommandContext, request: InspectCommand) -> int:
-    """Show everything known of one object."""
-    answer: Mapping[str, Any] = session.client.send(request)
-    why = answer.get("why")
-
-    def lines() -> Iterable[str]:
-        yield from screen.thing(answer, answer["kind"])
-        if answer.get("endpoints"):
-            yield ""
-            yield from session.printer.table(answer["endpoints"], tables.ENDPOINTS)
-        if why:
-            yield from screen.origins(why)
-            if why["objects"]:
-                yield from session.printer.table(why["objects"], tables.OBJECTS)
-            yield from screen.fixes(why)
-
-    session.printer.one(answer, lines, name=answer["name"])
-    _warn(session, answer)
-    return DONE if why is None or why["complete"] else NO
 
 
 @runs(LookupCommand)
@@ -326,27 +297,6 @@ def lookup(session: CommandContext, request: LookupCommand) -> int:
             file=sys.stderr,
         )
     return NO
-
-
-@runs(PingCommand)
-def ping(session: CommandContext, request: PingCommand) -> int:
-    """Test connectivity; 1 when packets are lost."""
-    answer = session.client.send(request)
-
-    def lines() -> Iterator[str]:
-        yield from session.printer.table(answer["results"], tables.PING)
-        if request.trace or not answer["reached"]:
-            yield ""
-            yield from session.printer.table(answer["trace"], tables.HOPS)
-            yield from (
-                f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"]
-            )
-        yield ""
-        where = f" (lost at: {answer['lost_at']})" if answer["lost_at"] else ""
-        yield clean(answer["says"]) + where
-
-    session.printer.one(answer, lines, name=answer["says"])
-    return DONE if answer["reached"] else NO
 
 
 @runs(VersionCommand)
@@ -380,24 +330,6 @@ def completion(_session: CommandContext, request: CompletionCommand) -> int:
     from netagent.cli.grammar import whole_grammar
 
     sys.stdout.write(shtab.complete(whole_grammar(), shell=request.shell))
-    return DONE
-
-
-def _list(
-    session: CommandContext,
-    request: MembersCommand | NetworkListCommand | EndpointsCommand | ServicesCommand,
-    columns: Sequence[Column],
-    empty: str,
-) -> int:
-    printer = session.printer
-    if request.watch:
-        _watch(session, session.client.follow(request), columns, empty)
-    if request.quiet:
-        printer.form = "id"
-    answer: Mapping[str, Any] = session.client.send(request)
-    warnings = answer.get("warnings", [])
-    printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
-    _warn(session, answer)
     return DONE
 
 
@@ -435,12 +367,6 @@ def _warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
     if session.printer.form != "json" and not (session.printer.form == "ndjson" and "items" not in answer):
         for notice in answer.get("warnings", []):  # agents of the previous release have none
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
-
-
-def _empty(request: EndpointsCommand | ServicesCommand, what: str, unfiltered: str) -> str:
-    if request.network or request.host or request.service:
-        return f"no {what} matches these filters"
-    return f"no {what} in the networks of this host" if request.local else unfiltered
 
 
 def _hint(session: CommandContext, text: str) -> None:

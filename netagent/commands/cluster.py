@@ -12,16 +12,8 @@ from netagent.control.request_parsing import optional_name, seeds_of
 from netagent.daemon.agent import Agent
 from netagent.endpoints.drain import DRAIN_S
 from netagent.errors import InputError
+from netagent.interface import cluster as asked
 from netagent.interface import schema
-from netagent.interface.cluster import (
-    ForgetCommand,
-    InitCommand,
-    InviteCommand,
-    JoinCommand,
-    LeaveCommand,
-    MembersCommand,
-    WithdrawCommand,
-)
 from netagent.interface.questions import VersionCommand
 from netagent.registry.view import AgentState
 from netgossip.errors import WireError
@@ -34,15 +26,15 @@ async def version(_agent: Agent, _request: VersionCommand) -> schema.AgentVersio
     return {"version": __version__, "python": platform.python_version(), "kernel": platform.release()}
 
 
-@answers(InitCommand)
-async def init(agent: Agent, request: InitCommand) -> schema.Initialised:
+@answers(asked.InitCommand)
+async def init(agent: Agent, request: asked.InitCommand) -> schema.Initialised:
     """Start a cluster; without a name, the one of the configuration."""
     created = await agent.init(optional_name(request.cluster, "cluster"))
     return {"cluster": _cluster_part(agent), "created": created}
 
 
-@answers(InviteCommand)
-async def invite(agent: Agent, request: InviteCommand) -> schema.Invitation:
+@answers(asked.InviteCommand)
+async def invite(agent: Agent, request: asked.InviteCommand) -> schema.Invitation:
     """Make a token."""
     token = agent.invite(request.ttl_s, request.uses)
     expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=request.ttl_s)
@@ -54,8 +46,8 @@ async def invite(agent: Agent, request: InviteCommand) -> schema.Invitation:
     }
 
 
-@answers(JoinCommand)
-async def join(agent: Agent, request: JoinCommand) -> schema.Joined:
+@answers(asked.JoinCommand)
+async def join(agent: Agent, request: asked.JoinCommand) -> schema.Joined:
     """Join a cluster. The addresses are tried before those in the token and those heard by mDNS."""
     addresses = seeds_of(request.addresses)
     try:
@@ -68,16 +60,16 @@ async def join(agent: Agent, request: JoinCommand) -> schema.Joined:
     return {"cluster": _cluster_part(agent), "via": via, "members": members}
 
 
-@answers(LeaveCommand)
-async def leave(agent: Agent, request: LeaveCommand) -> schema.Left:
+@answers(asked.LeaveCommand)
+async def leave(agent: Agent, request: asked.LeaveCommand) -> schema.Left:
     """Leave the cluster for good."""
     cluster = _cluster_part(agent)
     detached = await agent.leave(DRAIN_S if request.drain_s is None else request.drain_s)
     return {"cluster": cluster, "detached": detached}
 
 
-@answers(ForgetCommand)
-async def forget(agent: Agent, request: ForgetCommand) -> schema.ForgetAnswer:
+@answers(asked.ForgetCommand)
+async def forget(agent: Agent, request: asked.ForgetCommand) -> schema.ForgetAnswer:
     """Evict hosts that are gone for good and take over the addresses they owned."""
     if not request.hosts and not request.dead_for_s:
         raise InputError(
@@ -95,16 +87,16 @@ async def forget(agent: Agent, request: ForgetCommand) -> schema.ForgetAnswer:
     }
 
 
-@answers(WithdrawCommand)
-async def withdraw(agent: Agent, request: WithdrawCommand) -> schema.WithdrawAnswer:
+@answers(asked.WithdrawCommand)
+async def withdraw(agent: Agent, request: asked.WithdrawCommand) -> schema.WithdrawAnswer:
     """Withdraw the names of this host on all hosts."""
     drain_s = DRAIN_S if request.drain_s is None else request.drain_s
     told = await agent.member().leaving.withdraw(drain_s)
     return {"name": agent.config.name, "told": told}
 
 
-@answers(MembersCommand)
-async def members(agent: Agent, _request: MembersCommand) -> schema.Listing[schema.MemberInfo]:
+@answers(asked.MembersCommand)
+async def members(agent: Agent, _request: asked.MembersCommand) -> schema.Listing[schema.MemberInfo]:
     """Return all hosts."""
     cluster = agent.member()
     present, sight = presenter(cluster), sight_of(cluster)

@@ -11,24 +11,15 @@ from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import local_endpoint_called, network_called, target_shown
 from netagent.endpoints.targets import named_netns
 from netagent.errors import NotFoundError
+from netagent.interface import containers as asked
 from netagent.interface import schema
-from netagent.interface.containers import (
-    AttachCommand,
-    DetachCommand,
-    LinkCommand,
-    NetworkConnectCommand,
-    NetworkDisconnectCommand,
-    PublishCommand,
-    UnlinkCommand,
-    UnpublishCommand,
-)
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.request import AttachRequest
 from netagent.registry.view import NetworkView
 
 
-@answers(AttachCommand)
-async def attach(agent: Agent, request: AttachCommand) -> schema.Endpoint:
+@answers(asked.AttachCommand)
+async def attach(agent: Agent, request: asked.AttachCommand) -> schema.Endpoint:
     """Attach a sandbox to a network. Repeating the request changes nothing."""
     wanted = attach_request(request)
     return await _attach(agent.member(), wanted)
@@ -44,8 +35,8 @@ async def _attach(cluster: Cluster, request: AttachRequest) -> schema.Endpoint:
     return {**endpoint_part(cluster, row), "created": created, "warnings": warnings}
 
 
-@answers(NetworkConnectCommand)
-async def connect(agent: Agent, request: NetworkConnectCommand) -> schema.Endpoint:
+@answers(asked.NetworkConnectCommand)
+async def connect(agent: Agent, request: asked.NetworkConnectCommand) -> schema.Endpoint:
     """Attach a sandbox to one more network, under the name it has."""
     cluster, target = agent.member(), request.target
     rows = list(cluster.live.rows.values())
@@ -60,8 +51,8 @@ async def connect(agent: Agent, request: NetworkConnectCommand) -> schema.Endpoi
     return await _attach(cluster, AttachRequest(target=target, network=request.network))
 
 
-@answers(NetworkDisconnectCommand)
-async def disconnect(agent: Agent, request: NetworkDisconnectCommand) -> schema.Detached:
+@answers(asked.NetworkDisconnectCommand)
+async def disconnect(agent: Agent, request: asked.NetworkDisconnectCommand) -> schema.Detached:
     """Detach a sandbox from a network."""
     cluster, target = agent.member(), request.target
     found = network_called(cluster.live.view, request.network)
@@ -77,8 +68,8 @@ async def disconnect(agent: Agent, request: NetworkDisconnectCommand) -> schema.
     )
 
 
-@answers(DetachCommand)
-async def detach(agent: Agent, request: DetachCommand) -> schema.Detached:
+@answers(asked.DetachCommand)
+async def detach(agent: Agent, request: asked.DetachCommand) -> schema.Detached:
     """Detach an endpoint. With `drain_s`, clients with a cached address get that time after the name is gone."""
     cluster = agent.member()
     networks = cluster.live.view.networks
@@ -86,29 +77,29 @@ async def detach(agent: Agent, request: DetachCommand) -> schema.Detached:
     return _detached(row, networks.get(row.network_id))
 
 
-@answers(LinkCommand)
-async def link(agent: Agent, request: LinkCommand) -> schema.Endpoint:
+@answers(asked.LinkCommand)
+async def link(agent: Agent, request: asked.LinkCommand) -> schema.Endpoint:
     """Add a link. Repeating it changes nothing."""
     wanted, cluster = link_of(request), agent.member()
     return endpoint_part(cluster, await cluster.endpoints.link(request.endpoint, wanted))
 
 
-@answers(UnlinkCommand)
-async def unlink(agent: Agent, request: UnlinkCommand) -> schema.Endpoint:
+@answers(asked.UnlinkCommand)
+async def unlink(agent: Agent, request: asked.UnlinkCommand) -> schema.Endpoint:
     """Remove a link."""
     wanted, cluster = link_of(request), agent.member()
     return endpoint_part(cluster, await cluster.endpoints.unlink(request.endpoint, wanted))
 
 
-@answers(PublishCommand)
-async def publish(agent: Agent, request: PublishCommand) -> schema.Endpoint:
+@answers(asked.PublishCommand)
+async def publish(agent: Agent, request: asked.PublishCommand) -> schema.Endpoint:
     """Forward ports of this host to an endpoint. Repeating it changes nothing."""
     wanted, cluster = publication_of(request.port), agent.member()
     return endpoint_part(cluster, await cluster.endpoints.publish(request.endpoint, wanted))
 
 
-@answers(UnpublishCommand)
-async def unpublish(agent: Agent, request: UnpublishCommand) -> schema.Endpoint:
+@answers(asked.UnpublishCommand)
+async def unpublish(agent: Agent, request: asked.UnpublishCommand) -> schema.Endpoint:
     """Stop forwarding them. Repeating it changes nothing."""
     wanted, cluster = publication_of(request.port), agent.member()
     return endpoint_part(cluster, await cluster.endpoints.unpublish(request.endpoint, wanted))

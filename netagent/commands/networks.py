@@ -19,22 +19,16 @@ from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
 from netagent.endpoints.network_defaults import shortcoming
+from netagent.interface import containers as asked
 from netagent.interface import schema
-from netagent.interface.containers import (
-    NetworkCreateCommand,
-    NetworkInspectCommand,
-    NetworkListCommand,
-    NetworkPruneCommand,
-    NetworkRemoveCommand,
-)
 from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.subnet import addresses_of
 from netagent.registry.view import AgentState, NetworkView
 
 
-@answers(NetworkCreateCommand)
-async def create(agent: Agent, request: NetworkCreateCommand) -> schema.Network:
+@answers(asked.NetworkCreateCommand)
+async def create(agent: Agent, request: asked.NetworkCreateCommand) -> schema.Network:
     """Create a network, or return the existing one."""
     wanted, cluster = network_request(request), agent.member()
     network, created = await cluster.networks.create(wanted)
@@ -46,8 +40,8 @@ async def create(agent: Agent, request: NetworkCreateCommand) -> schema.Network:
     return {**presenter(cluster).network(network), "created": created, "warnings": warnings}
 
 
-@answers(NetworkListCommand)
-async def list_all(agent: Agent, _request: NetworkListCommand) -> schema.Listing[schema.Network]:
+@answers(asked.NetworkListCommand)
+async def list_all(agent: Agent, _request: asked.NetworkListCommand) -> schema.Listing[schema.Network]:
     """Return all networks, and how much of each every host owns."""
     cluster = agent.member()
     overview = await overview_of(cluster)
@@ -55,8 +49,8 @@ async def list_all(agent: Agent, _request: NetworkListCommand) -> schema.Listing
     return {"items": [_with_use(cluster, present, network) for network in overview.view.networks.values()]}
 
 
-@answers(NetworkInspectCommand)
-async def inspect(agent: Agent, request: NetworkInspectCommand) -> schema.Network:
+@answers(asked.NetworkInspectCommand)
+async def inspect(agent: Agent, request: asked.NetworkInspectCommand) -> schema.Network:
     """Return one network. If this host is not in it, hosts that are in it supply the number of endpoints."""
     cluster = agent.member()
     network_id = network_called(cluster.live.view, request.network).network_id
@@ -82,8 +76,8 @@ def _own_space(cluster: Cluster, network_id: NetworkId) -> schema.Space:
     return {"owned": owned, "used": used, "free": free - cooling, "cooling": cooling}
 
 
-@answers(NetworkRemoveCommand)
-async def remove(agent: Agent, request: NetworkRemoveCommand) -> schema.NetworkRemoved:
+@answers(asked.NetworkRemoveCommand)
+async def remove(agent: Agent, request: asked.NetworkRemoveCommand) -> schema.NetworkRemoved:
     """Remove a network for good."""
     cluster = agent.member()
     found = network_called(cluster.live.view, request.network)
@@ -94,8 +88,8 @@ async def remove(agent: Agent, request: NetworkRemoveCommand) -> schema.NetworkR
     return {"id": removed.network_id, "name": removed.unique_name, "detached": len(mine)}
 
 
-@answers(NetworkPruneCommand)
-async def prune(agent: Agent, _request: NetworkPruneCommand) -> schema.Listing[schema.NetworkRemoved]:
+@answers(asked.NetworkPruneCommand)
+async def prune(agent: Agent, _request: asked.NetworkPruneCommand) -> schema.Listing[schema.NetworkRemoved]:
     """Remove all networks that have no endpoints."""
     removed = await agent.member().networks.prune()
     return {"items": [{"id": one.network_id, "name": one.unique_name, "detached": 0} for one in removed]}

@@ -85,10 +85,7 @@ def _bounded(type_: Any, argument: Argument) -> Any:
         return Annotated[number, msgspec.Meta(ge=low, le=high)]
     if type_of(type_) in (list, dict):
         *key, item = typing.get_args(type_)
-        return Annotated[
-            type_of(type_)[(*key, _bounded(item, argument))],
-            msgspec.Meta(max_length=MAX_ITEMS),
-        ]
+        return Annotated[type_of(type_)[(*key, _bounded(item, argument))], msgspec.Meta(max_length=MAX_ITEMS)]
     return type_
 
 

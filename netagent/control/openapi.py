@@ -112,12 +112,7 @@ def _object(arguments: Mapping[str, tuple[Argument, Any]]) -> Schema:
             found["description"] = argument.help
         properties[name] = found if argument.default is REQUIRED else {"anyOf": [found, {"type": "null"}]}
     required = [name for name, (argument, _) in arguments.items() if argument.default is REQUIRED]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def _is_any_required(arguments: Mapping[str, tuple[Argument, Any]]) -> bool:

@@ -15,14 +15,7 @@ from typing import Any
 from netagent.config_values import parse_seed
 from netagent.control.conversion import fields_untrusted, name_of
 from netagent.errors import InputError
-from netagent.interface.containers import (
-    AttachCommand,
-    LinkCommand,
-    LinkOfAttach,
-    NetworkCreateCommand,
-    PortOfAttach,
-    UnlinkCommand,
-)
+from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.publication import MAX_PORTS, Publication
@@ -41,10 +34,10 @@ _PUBLICATION = re.compile(
 
 def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
     """Parse the fields of an attach."""
-    return attach_request(fields_untrusted(AttachCommand, value))
+    return attach_request(fields_untrusted(asked.AttachCommand, value))
 
 
-def attach_request(given: AttachCommand) -> AttachRequest:
+def attach_request(given: asked.AttachCommand) -> AttachRequest:
     """Check an attach."""
     return AttachRequest(
         target=target_of(given.target),
@@ -62,7 +55,7 @@ def attach_request(given: AttachCommand) -> AttachRequest:
     )
 
 
-def network_request(given: NetworkCreateCommand) -> NetworkRequest:
+def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
     """Check the options of a new network."""
     name = name_of(given.name, "network")
     if name == NODE_LABEL:
@@ -82,7 +75,7 @@ def network_request(given: NetworkCreateCommand) -> NetworkRequest:
     )
 
 
-def link_of(given: LinkCommand | UnlinkCommand | LinkOfAttach) -> Link:
+def link_of(given: asked.LinkCommand | asked.UnlinkCommand | asked.LinkOfAttach) -> Link:
     """Check a link; `alias` defaults to the service's first label."""
     service = given.service.rstrip(".")
     if not all(is_name(label) for label in service.split(".")):
@@ -171,7 +164,7 @@ def target_of(text: str) -> str:
     return text
 
 
-def _port(given: PortOfAttach) -> Port:
+def _port(given: asked.PortOfAttach) -> Port:
     protocol = given.protocol or "tcp"
     if protocol not in _PROTOCOLS:
         raise InputError(

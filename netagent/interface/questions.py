@@ -42,10 +42,7 @@ class Filtered(Watching[A_co], Generic[A_co]):
     network: str = option("--network", default="", metavar="NET", help="only those in this network")
     host: str = option("--host", default="", metavar="HOST", help="only those on this host")
     service: str = option(
-        "--service",
-        default="",
-        metavar="NAME",
-        help="only those of this service, alias or container",
+        "--service", default="", metavar="NAME", help="only those of this service, alias or container"
     )
     local: bool = LOCAL
 
@@ -128,11 +125,7 @@ class LookupCommand(
     name: str = argument(metavar="NAME", help="web, web.app or a full name", read=filled("name"))
     type: str = argument(default="A", metavar="TYPE", nargs="?", help="A (default), AAAA, SRV, PTR, …")
     from_endpoint: str = option(
-        "--from",
-        default="",
-        metavar="ENDPOINT",
-        help="show the answer that this endpoint gets",
-        field="from",
+        "--from", default="", metavar="ENDPOINT", help="show the answer that this endpoint gets", field="from"
     )
     local: bool = LOCAL
 
