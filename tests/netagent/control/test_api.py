@@ -1,10 +1,12 @@
 """The whole way: client, unix socket, HTTP server, routes, a service in memory."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -61,7 +63,8 @@ def test_every_path_answers(client: Client) -> None:
     assert call("GET", "/v1/inspect", thing="web")["kind"] == "service"
     assert call("GET", "/v1/inspect", thing="web", why="true")["why"]["complete"] is True
     assert call("GET", "/v1/doctor")["healthy"] is True
-    assert call("GET", "/v1/lookup", name="web", type="aaaa", **{"from": "web"})["type"] == "AAAA"
+    lookup = {"name": "web", "type": "aaaa", "from": "web"}
+    assert call("GET", "/v1/lookup", None, **lookup)["type"] == "AAAA"
     assert call("DELETE", "/v1/endpoints/web")["name"] == "web"
     assert call("POST", "/v1/leave", {})["detached"] == 1
     assert call("POST", "/v1/withdraw", {})["told"] == 2
@@ -207,7 +210,9 @@ def test_a_list_says_what_is_not_known_and_local_asks_nobody(client: Client, ser
     for path in ("/v1/endpoints", "/v1/services"):
         assert client.call("GET", path)["warnings"] == [notice]
         assert "warnings" not in client.call("GET", path, query={"local": "true"})
-        with contextlib.closing(client.watch(path)) as batches:
+        batches = client.watch(path)
+        assert isinstance(batches, Generator)
+        with contextlib.closing(batches):
             events = (event for batch in batches for event in batch)
             synced = next(event for event in events if event["event"] == "synced")
         assert synced == {"schema": 1, "event": "synced", "warnings": [notice]}

@@ -27,12 +27,14 @@ SILENT = NameServerReply("192.0.2.5", None, "no answer")
         ([], []),
     ],
 )
-def test_the_first_server_that_says_anything_decides(servers, addresses):
+def test_the_first_server_that_says_anything_decides(
+    servers: list[NameServerReply], addresses: list[str]
+) -> None:
     assert [one["data"] for one in answered(FOUND, servers, ())["answers"]] == addresses
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::ffff:127.0.0.1", "10.9.0.7"])
-def test_what_leads_inside_is_shown_as_what_containers_get(address):
+def test_what_leads_inside_is_shown_as_what_containers_get(address: str) -> None:
     says = NameServerReply("192.0.2.1", 0.01, status="NOERROR", addresses=((address, 60),), record_count=1)
     found = answered(FOUND, [says], {"10.9.0.0/20"})
     assert found["answers"] == []

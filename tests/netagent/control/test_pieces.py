@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import time
+from typing import TypeVar
 
 import pytest
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
@@ -17,14 +18,16 @@ from netagent.registry.record_codec import scope_of
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import explain
+from netgossip.slices import Slices
 from netgossip.types import Log
 
+T = TypeVar("T")
 ENDPOINTS = 10_000
 LONGEST_S = 0.08
 """Of CPU, four times what a machine at rest takes at most; all of it at once takes several times as long."""
 
 
-def longest(pieces):
+def longest(pieces: Slices[T]) -> tuple[T, float]:
     """The result, and the CPU time of the longest piece; collections of garbage are netagent.memory's affair."""
     worst = 0.0
     gc.collect()
@@ -42,7 +45,7 @@ def longest(pieces):
 
 
 @pytest.fixture(scope="module")
-def base():
+def base() -> RegistryView:
     view, writer = RegistryView(H1), Writer(H1)
     for record in (
         network(N1, "app", subnets=("10.0.0.0/16", "fd00:1::/64")),
@@ -53,7 +56,7 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def reported(base):
+def reported(base: RegistryView) -> tuple[RegistryView, float]:
     """With one host's ten thousand endpoints in a network that this one takes no part in."""
     entries = {}
     first = [ipaddress.ip_address(text) for text in ("10.0.0.2", "fd00:1::2")]
@@ -71,7 +74,9 @@ def reported(base):
     return longest(_with_log(base, log))
 
 
-def test_what_was_fetched_is_put_in_place_piece_by_piece(base, reported):
+def test_what_was_fetched_is_put_in_place_piece_by_piece(
+    base: RegistryView, reported: tuple[RegistryView, float]
+) -> None:
     view, worst_s = reported
     assert len(view.endpoints) == ENDPOINTS
     assert worst_s < LONGEST_S
@@ -84,10 +89,12 @@ def test_what_was_fetched_is_put_in_place_piece_by_piece(base, reported):
 
 
 @pytest.mark.parametrize("thing", ["web", "app", "web-77", "10.0.3.7", "c" * 12])
-def test_inspect_holds_the_loop_up_for_no_long_piece(reported, thing):
+def test_inspect_holds_the_loop_up_for_no_long_piece(
+    reported: tuple[RegistryView, float], thing: str
+) -> None:
     present = Presenter(reported[0], "mesh.internal", {}, {N1: (H2,)})
 
-    def looking():
+    def looking() -> Slices[object]:
         try:
             return (yield from inspect_thing(present, thing, lambda _: ProbeView()))
         except Exception as error:
@@ -99,7 +106,7 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(reported, thing):
 
 
 @pytest.mark.parametrize("name", ["web-77", "wep"])
-def test_lookup_holds_the_loop_up_for_no_long_piece(reported, name):
+def test_lookup_holds_the_loop_up_for_no_long_piece(reported: tuple[RegistryView, float], name: str) -> None:
     found, worst_s = longest(
         explain(reported[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1])
     )
@@ -107,7 +114,9 @@ def test_lookup_holds_the_loop_up_for_no_long_piece(reported, name):
     assert worst_s < LONGEST_S
 
 
-def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(reported):
+def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(
+    reported: tuple[RegistryView, float],
+) -> None:
     found, worst_s = longest(shared_names(reported[0]))
     assert found == ()
     assert worst_s < LONGEST_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
@@ -11,7 +12,9 @@ from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
 from netagent.commands.missing_networks import notices
 from netagent.control.present import LocalFacts, Presenter, ProbeView
+from netagent.control.schema import Endpoint
 from netagent.errors import InputError, NotFoundError
+from netagent.model.ids import EndpointId, HostId
 from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
     AttachmentRecord,
@@ -31,7 +34,7 @@ from netgossip.types import Member, MemberState
 class World:
     """What h1 knows: h1 and h2, the network app with an endpoint on each."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.view = RegistryView(H1)
         self.writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
         for number, owner in enumerate((H1, H2), 1):
@@ -40,23 +43,23 @@ class World:
         self.put(H1, network(), endpoint(1, offset=2))
         self.put(H2, endpoint(2, offset=3, ports=(Port("http", 80),)))
 
-    def put(self, owner, *records):
+    def put(self, owner: HostId, *records: Any) -> None:
         for record in records:
             self.view = self.view.with_entries(self.writers[owner].put(record))
 
-    def member(self, owner, state):
+    def member(self, owner: str, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
-    def present(self, local=None):
+    def present(self, local: dict[EndpointId, LocalFacts] | None = None) -> Presenter:
         return Presenter(self.view, "mesh.internal", local or {})
 
-    def endpoint(self, number=2):
+    def endpoint(self, number: int = 2) -> Endpoint:
         every = [*self.view.endpoints.values(), *self.view.fenced.values()]
         (found,) = (one for one in every if one.record.name == f"web{number}")
         return self.present().endpoint(found)
 
 
-def test_what_never_came_because_no_other_host_of_the_network_answers_is_said():
+def test_what_never_came_because_no_other_host_of_the_network_answers_is_said() -> None:
     (notice,) = notices(World().present(), [Gap(N1, GapReason.MISSING, (H2,))])
     assert notice["message"] == (
         "network app: no other host in it answers (h2); their latest records of it are missing here"
@@ -66,7 +69,7 @@ def test_what_never_came_because_no_other_host_of_the_network_answers_is_said():
 CONTAINER = "c" * 64
 
 
-def test_a_container_is_found_by_what_runtime_and_compose_call_it():
+def test_a_container_is_found_by_what_runtime_and_compose_call_it() -> None:
     world = World()
     labels = (
         ("netagent.compose-project", "shop"),
@@ -96,7 +99,7 @@ def test_a_container_is_found_by_what_runtime_and_compose_call_it():
         assert not is_called(shown, thing), thing
 
 
-def test_each_row_says_where_it_comes_from():
+def test_each_row_says_where_it_comes_from() -> None:
     world = World()
     sources = {
         number: (world.endpoint(number)["source"], world.endpoint(number)["told_by"]) for number in (1, 2)
@@ -110,7 +113,7 @@ def test_each_row_says_where_it_comes_from():
     assert (service["source"], service["told_by"]) == ("asked", ["h2"])
 
 
-def test_of_a_network_that_nobody_tells_of_no_endpoints_are_counted():
+def test_of_a_network_that_nobody_tells_of_no_endpoints_are_counted() -> None:
     world = World()
     (shown,) = world.view.networks.values()
     assert world.present().network(shown)["endpoint_count"] == 2
@@ -118,17 +121,17 @@ def test_of_a_network_that_nobody_tells_of_no_endpoints_are_counted():
     assert unknown.network(shown)["endpoint_count"] is None
 
 
-def test_an_endpoint_that_is_starting_is_hidden_and_says_so():
+def test_an_endpoint_that_is_starting_is_hidden_and_says_so() -> None:
     world = World()
     world.put(H2, endpoint(3, offset=9, health=Health.STARTING))
     assert why(world.endpoint(3)) == ("unhealthy", "its health check has not succeeded yet")
 
 
-def why(shown):
+def why(shown: Endpoint) -> tuple[str, ...]:
     return shown["state"], shown["reason"]
 
 
-def test_an_endpoint_is_up_with_all_its_names():
+def test_an_endpoint_is_up_with_all_its_names() -> None:
     shown = World().endpoint()
     assert why(shown) == ("up", "")
     assert shown["names"] == [
@@ -139,7 +142,7 @@ def test_an_endpoint_is_up_with_all_its_names():
     assert (shown["host"], shown["local"], shown["target"], shown["links"]) == ("h2", False, "", [])
 
 
-def test_what_only_its_own_host_knows_is_shown_there():
+def test_what_only_its_own_host_knows_is_shown_there() -> None:
     world = World()
     (own,) = (one for one in world.view.endpoints.values() if one.owner == H1)
     facts = {own.endpoint_id: LocalFacts("netns:web", "eth0", (Link("db", "database"),))}
@@ -148,7 +151,7 @@ def test_what_only_its_own_host_knows_is_shown_there():
     assert shown["links"] == [{"service": "db", "alias": "database"}]
 
 
-def test_a_dead_agent_alone_hides_nothing():
+def test_a_dead_agent_alone_hides_nothing() -> None:
     world = World()
     world.member(H2, MemberState.DEAD)
     assert why(world.endpoint()) == ("up", "")
@@ -158,7 +161,7 @@ def test_a_dead_agent_alone_hides_nothing():
     assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
 
 
-def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere():
+def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere() -> None:
     world = World()
     world.view = world.view.with_unreached(frozenset({H2}))
     assert why(world.endpoint()) == (
@@ -173,7 +176,7 @@ def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere():
     assert (service["answering"], service["unreached"]) == (2, 2)
 
 
-def test_each_reason_for_being_hidden_is_told_apart():
+def test_each_reason_for_being_hidden_is_told_apart() -> None:
     world = World()
     world.member(H2, MemberState.DEAD)
     world.view = world.view.with_host_answer(H2, False)
@@ -195,7 +198,7 @@ def test_each_reason_for_being_hidden_is_told_apart():
     )
 
 
-def test_an_endpoint_without_its_network_does_not_pass_for_unhealthy():
+def test_an_endpoint_without_its_network_does_not_pass_for_unhealthy() -> None:
     world = World()
     world.put(H1, RemovalRecord(N1))
     shown = world.endpoint()
@@ -205,7 +208,7 @@ def test_an_endpoint_without_its_network_does_not_pass_for_unhealthy():
     assert why(world.endpoint(5)) == ("hidden", "its network is not known here")
 
 
-def test_an_unhealthy_and_a_fenced_endpoint_say_why():
+def test_an_unhealthy_and_a_fenced_endpoint_say_why() -> None:
     world = World()
     world.put(H2, endpoint(2, offset=3, health=Health.UNHEALTHY))
     assert why(world.endpoint()) == ("unhealthy", "its health check fails")
@@ -215,7 +218,7 @@ def test_an_unhealthy_and_a_fenced_endpoint_say_why():
     assert "10.1.0.2 belongs to host" in reason
 
 
-def test_a_network_shows_its_gateways_hosts_and_clashes():
+def test_a_network_shows_its_gateways_hosts_and_clashes() -> None:
     world = World()
     shown = world.present().network(world.view.networks[N1])
     assert (shown["gateways"], shown["hosts"]) == (["10.1.0.1", "fd00:1::1"], ["h1", "h2"])
@@ -226,7 +229,7 @@ def test_a_network_shows_its_gateways_hosts_and_clashes():
     assert loser["clash"] == "another network has the name app"
 
 
-def test_ourselves_are_alive_and_need_no_path():
+def test_ourselves_are_alive_and_need_no_path() -> None:
     world = World()
     shown = world.present().member(world.view.hosts[H1], ProbeView(0.5))
     assert (shown["agent"], shown["host"], shown["path"], shown["rtt_s"]) == (
@@ -237,14 +240,14 @@ def test_ourselves_are_alive_and_need_no_path():
     )
 
 
-def test_a_host_of_which_only_the_membership_knows():
+def test_a_host_of_which_only_the_membership_knows() -> None:
     world = World()
     world.member(H3, MemberState.ALIVE)
     shown = world.present().member(world.view.hosts[H3], ProbeView())
     assert (shown["name"], shown["address"], shown["version"]) == (H3[:8], "192.0.2.9", "")
 
 
-def test_addresses_of_a_service_are_sorted_by_value():
+def test_addresses_of_a_service_are_sorted_by_value() -> None:
     world = World()
     for number, offset in ((5, 16), (6, 10), (7, 9)):
         world.put(H2, endpoint(number, offset=offset, service="many"))
@@ -256,7 +259,7 @@ def test_addresses_of_a_service_are_sorted_by_value():
 # -- inspect --------------------------------------------------------------------------------------------------------
 
 
-def look(world, thing):
+def look(world: World, thing: str) -> Any:
     return at_once(inspect_thing(world.present(), thing, lambda host_id: ProbeView(0.25)))
 
 
@@ -277,7 +280,7 @@ def look(world, thing):
         (identifier(0xE002), "endpoint"),
     ],
 )
-def test_a_thing_is_found_by_any_of_its_names(thing, kind):
+def test_a_thing_is_found_by_any_of_its_names(thing: str, kind: str) -> None:
     shown = look(World(), thing)
     assert shown["kind"] == kind
     if kind == "endpoint":
@@ -285,7 +288,7 @@ def test_a_thing_is_found_by_any_of_its_names(thing, kind):
 
 
 @pytest.mark.parametrize("thing", ["app", "h2", "web", "nobody"])
-def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing):
+def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing: str) -> None:
     world, count = World(), 100
     for number in range(100, 100 + count):
         world.put(H2, endpoint(number, offset=number))
@@ -299,7 +302,7 @@ def test_a_thing_with_many_endpoints_is_shown_an_endpoint_at_a_time(thing):
     assert stops >= (count if thing != "nobody" else 2), "to look at one more is little"
 
 
-def test_a_host_is_shown_with_what_is_on_it():
+def test_a_host_is_shown_with_what_is_on_it() -> None:
     shown = look(World(), "h2")
     assert (shown["networks"], [one["name"] for one in shown["endpoints"]], shown["rtt_s"]) == (
         ["app"],
@@ -309,7 +312,7 @@ def test_a_host_is_shown_with_what_is_on_it():
 
 
 @pytest.mark.parametrize("thing", ["10.1.0.7", "FD00:1:0::7", "06:00:00:00:00:07"])
-def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing):
+def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing: str) -> None:
     world = World()
     world.put(H2, HostAddressRecord(N1, 7, "06:00:00:00:00:07"))
     shown = look(world, thing)
@@ -319,7 +322,7 @@ def test_an_address_that_a_host_has_itself_in_a_network_leads_to_the_host(thing)
         look(world, thing)
 
 
-def test_what_means_several_things_or_none_says_so():
+def test_what_means_several_things_or_none_says_so() -> None:
     world = World()
     world.put(H1, network(N2, "back", subnets=("10.2.0.0/24",)), endpoint(9, N2, addresses=("10.2.0.9",)))
     with pytest.raises(InputError, match=r"'web' is ambiguous, 2 objects match: web\.app, web\.back"):
@@ -332,12 +335,12 @@ def test_what_means_several_things_or_none_says_so():
         look(world, "10.1.0.99")
 
 
-def test_a_look_up_advises_no_name_that_does_not_lead_there_now():
+def test_a_look_up_advises_no_name_that_does_not_lead_there_now() -> None:
     world = World()
     db = endpoint(2, offset=3, name="db", service="db", labels=((CONTAINER_ID, "c0ffee" * 8),))
     world.put(H2, db)
 
-    def meant(name):
+    def meant(name: str) -> list[str]:
         return at_once(_meant(Presenter(world.view, "mesh.internal"), name))
 
     advice = "is db on h2, whose name in network app is db.app.mesh.internal"

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from typing import Any
 
@@ -310,7 +312,7 @@ def test_whatever_comes_is_a_request_or_an_input_error(body: bytes) -> None:
         ),
     ],
 )
-def test_a_published_port_is_read_and_written(text, publication, again):
+def test_a_published_port_is_read_and_written(text: str, publication: Publication, again: str | None) -> None:
     assert request_parsing.publication_of(text) == publication
     assert publication.text == (again or text)
     assert request_parsing.publication_of(publication.text) == publication
@@ -333,12 +335,12 @@ def test_a_published_port_is_read_and_written(text, publication, again):
         ("[::1]:8080:80", "ports cannot be published at ::1"),
     ],
 )
-def test_a_published_port_that_can_t_be(text, complaint):
+def test_a_published_port_that_can_t_be(text: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         request_parsing.publication_of(text)
 
 
-def test_one_port_of_the_host_is_published_once():
+def test_one_port_of_the_host_is_published_once() -> None:
     with pytest.raises(
         InputError, match=r"8080:80/tcp and 8000-8099:8000-8099/tcp share a port|share a port"
     ):

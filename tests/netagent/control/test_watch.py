@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 
@@ -13,8 +15,11 @@ ITEMS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(
 )
 
 
-def test_changes_are_told_apart_by_id() -> None:
-    before = {"a": {"id": "a", "value": 1}, "b": {"id": "b", "value": 1}}
+def test_items_are_compared_by_id() -> None:
+    before: dict[object, Mapping[str, object]] = {
+        "a": {"id": "a", "value": 1},
+        "b": {"id": "b", "value": 1},
+    }
     after = [{"id": "c", "value": 1}, {"id": "b", "value": 2}]
     assert at_once(changes(before, after)) == [
         {"event": "added", "item": {"id": "c", "value": 1}},
@@ -27,7 +32,7 @@ def test_changes_are_told_apart_by_id() -> None:
 def test_changes_applied_to_the_old_list_give_the_new_one(
     before: list[dict[str, object]], after: list[dict[str, object]]
 ) -> None:
-    state = {item["id"]: item for item in before}
+    state: dict[object, Mapping[str, object]] = {item["id"]: item for item in before}
     for event in at_once(changes(state.copy(), after)):
         item = event["item"]
         assert isinstance(item, dict)

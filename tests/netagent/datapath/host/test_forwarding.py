@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +21,7 @@ WAYS = frozenset({"eth0"})
 class World:
     """Folders in the place of /proc/sys/net; a firewall that notes its inputs, and may refuse."""
 
-    def __init__(self, folder, *, is_new):
+    def __init__(self, folder: Path, *, is_new: bool) -> None:
         self.settings = {family: folder / family for family in (IPV4, IPV6)}
         self.notes = folder / "notes"
         for device in ("all", "default", "eth0", "eth1", "na-1"):
@@ -27,27 +30,27 @@ class World:
             self.set(IPV6, device, "accept_ra", 0 if device == "na-1" else 1)
             if is_new:
                 self.set(IPV6, device, "force_forwarding", 0)
-        self.reported = []
+        self.reported: list[tuple[frozenset[str], frozenset[str]]] = []
         self.trouble = ""
         self.generation = 0
         self.forwarding = self.begin()
 
-    def begin(self):
+    def begin(self) -> Forwarding:
         return Forwarding(self.settings, self.notes, lambda: WAYS, self._tell)
 
-    async def _tell(self):
+    async def _tell(self) -> str:
         await trio.lowlevel.checkpoint()
         self.reported.append((self.forwarding.lent(IPV4), self.forwarding.lent(IPV6)))
         return self.trouble
 
-    def set(self, family, device, name, value):
+    def set(self, family: str, device: str, name: str, value: int) -> None:
         (self.settings[family] / device).mkdir(parents=True, exist_ok=True)
         (self.settings[family] / device / name).write_text(f"{value}\n")
 
-    def routes(self, bridge):
+    def routes(self, bridge: str) -> str:
         return (self.settings[IPV4] / bridge / "forwarding").read_text().strip()
 
-    def on(self):
+    def on(self) -> dict[str, str]:
         """All that is not as a kernel has it at first, but for our bridge, whose switches go with it."""
         found = {}
         for family, folder in self.settings.items():
@@ -57,10 +60,10 @@ class World:
                     found[f"{family}/{file.parent.name}/{file.name}"] = value
         return found
 
-    def play(self, *steps):
+    def play(self, *steps: Any) -> None:
         """Each step is bridges, or something to do; after each the loop has settled."""
 
-        async def main():
+        async def main() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.forwarding.run)
                 for step in steps:
@@ -80,17 +83,17 @@ class World:
 
 
 @pytest.fixture
-def new(tmp_path):
+def new(tmp_path: Path) -> World:
     return World(tmp_path, is_new=True)
 
 
 @pytest.fixture
-def old(tmp_path):
+def old(tmp_path: Path) -> World:
     """Before 6.17: IPv6 routes for all devices or for none."""
     return World(tmp_path, is_new=False)
 
 
-def test_a_new_kernel_routes_by_device(new):
+def test_a_new_kernel_routes_by_device(new: World) -> None:
     new.play(["na-1"])
     assert new.on() == {
         "ipv4/eth0/forwarding": "1",
@@ -106,7 +109,7 @@ def test_a_new_kernel_routes_by_device(new):
     assert not new.notes.exists()
 
 
-def test_an_old_kernel_goes_on_heeding_routers(old):
+def test_an_old_kernel_goes_on_heeding_routers(old: World) -> None:
     old.play(["na-1"])
     assert old.on() == {
         "ipv4/eth0/forwarding": "1",
@@ -120,7 +123,7 @@ def test_an_old_kernel_goes_on_heeding_routers(old):
     assert old.on() == {}, "also by a later agent"
 
 
-def test_where_the_host_routes_already_nothing_is_lent(new):
+def test_where_the_host_routes_already_nothing_is_lent(new: World) -> None:
     new.set(IPV4, "all", "forwarding", 1)
     new.set(IPV6, "all", "forwarding", 1)
     new.play(["na-1"])
@@ -129,13 +132,13 @@ def test_where_the_host_routes_already_nothing_is_lent(new):
     assert "ipv4/eth0/forwarding" not in new.on()
 
 
-def test_what_somebody_had_on_is_not_ours_to_turn_off(new):
+def test_what_somebody_had_on_is_not_ours_to_turn_off(new: World) -> None:
     new.set(IPV4, "eth0", "forwarding", 1)
     new.play(["na-1"], [])
     assert new.on()["ipv4/eth0/forwarding"] == "1"
 
 
-def test_without_the_firewall_nothing_is_turned_on(new):
+def test_without_the_firewall_nothing_is_turned_on(new: World) -> None:
     new.trouble = "nft is not there"
     new.play(["na-1"])
     assert new.on() == {}
@@ -146,24 +149,24 @@ def test_without_the_firewall_nothing_is_turned_on(new):
     assert "ipv4/eth0/forwarding" in new.on()
 
 
-def test_who_comes_to_route_for_himself_keeps_what_was_lent(new):
+def test_who_comes_to_route_for_himself_keeps_what_was_lent(new: World) -> None:
     new.play(["na-1"], lambda: new.set(IPV4, "all", "forwarding", 1), [])
     assert new.on()["ipv4/eth0/forwarding"] == "1"
     assert "ipv6/eth0/force_forwarding" not in new.on()
 
 
-def test_a_file_that_is_none_is_as_no_file(new):
+def test_a_file_that_is_none_is_as_no_file(new: World) -> None:
     new.notes.write_text("{")
     assert new.begin().lent(IPV4) == frozenset()
     new.notes.write_text('[["ipv4"], 7]')
     assert new.begin().lent(IPV4) == frozenset()
 
 
-def test_switches_are_turned_beside_the_event_loop(new, monkeypatch):
+def test_switches_are_turned_beside_the_event_loop(new: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel makes a program that turns one wait for others that change its network."""
     write, turned = forwarding._write, []
 
-    def noting(settings):
+    def noting(settings: list[tuple[Path, str]]) -> None:
         turned.append((threading.get_ident(), len(settings)))
         write(settings)
 
@@ -178,24 +181,28 @@ def test_switches_are_turned_beside_the_event_loop(new, monkeypatch):
     assert turned == [], "nothing is to be turned: none"
 
 
-def test_what_changes_nothing_is_tried_at_once_and_only_if_all_was_done(new, monkeypatch):
+def test_what_changes_nothing_is_tried_at_once_and_only_if_all_was_done(
+    new: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes = []
 
-    async def at_once(write, settings):  # a clock that jumps waits for no thread
+    async def at_once(
+        write: Callable[..., Any], settings: list[tuple[Path, str]]
+    ) -> None:  # a clock that jumps waits for no thread
         write(settings)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
 
-    async def main():
+    async def main() -> None:
         kept = new.forwarding._pass
 
-        async def counting():
+        async def counting() -> bool:
             passes.append(new.forwarding._bridges)
             return await kept()
 
-        new.forwarding._pass = counting
+        monkeypatch.setattr(new.forwarding, "_pass", counting)
 
-        async def give(bridges, generation):
+        async def give(bridges: list[str], generation: int) -> None:
             new.forwarding.set_desired(bridges, generation)
             await new.forwarding.wait_tried(generation)
 
@@ -229,7 +236,7 @@ def test_what_changes_nothing_is_tried_at_once_and_only_if_all_was_done(new, mon
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_another_way_out_is_a_change(new, monkeypatch):
+def test_another_way_out_is_a_change(new: World, monkeypatch: pytest.MonkeyPatch) -> None:
     new.play(["na-1"])
     monkeypatch.setattr(new.forwarding, "_ways", lambda: frozenset({"eth1"}))
     new.play(["na-1"])

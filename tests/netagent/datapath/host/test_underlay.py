@@ -9,7 +9,7 @@ import trio
 from netagent.datapath.host.underlay import host_routes
 from netagent.datapath.netlink import link
 from netagent.datapath.netlink.route import RTM_NEWROUTE, subnet_body
-from netagent.datapath.netlink.route_socket import NetlinkMessage, NetlinkRequest
+from netagent.datapath.netlink.route_socket import Netlink, NetlinkMessage, NetlinkRequest
 from netagent.datapath.state import MARK
 
 RTM_NEWLINK = 16
@@ -17,10 +17,13 @@ ROUTES = {"10.1.0.0/20": 5, "10.2.0.0/20": 6, "10.3.0.0/20": 7}
 OURS, OTHERS = 5, 6
 
 
-class Kernel:
+class Kernel(Netlink):
     """Routes by three links, one of which is gone when it is asked for."""
 
-    async def dump(self, request: NetlinkRequest) -> list[NetlinkMessage]:
+    def __init__(self) -> None:
+        """Without a socket."""
+
+    async def dump(self, request: NetlinkRequest, *, strict: bool = False) -> list[NetlinkMessage]:
         await trio.lowlevel.checkpoint()
         if request.body[0] != socket.AF_INET:
             return []
@@ -40,6 +43,6 @@ class Kernel:
         )
 
 
-def test_the_route_of_a_link_that_goes_meanwhile_is_not_told():
+def test_the_route_of_a_link_that_goes_meanwhile_is_not_told() -> None:
     """A bridge of ours that goes at a start: its route would overlap its own network on all other hosts."""
     assert trio.run(host_routes, Kernel()) == ("10.2.0.0/20",)

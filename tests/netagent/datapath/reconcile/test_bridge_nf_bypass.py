@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from netagent.datapath.host import bpf
 from netagent.datapath.host.bpf import ProgramTag, Side
 from netagent.datapath.reconcile import bridge_nf_bypass
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass, is_wanted
@@ -30,8 +32,8 @@ CALL4, CALL6, TAGGED_TOO = (
     ],
 )
 def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only(
-    tmp_path, settings, expected
-):
+    tmp_path: Path, settings: dict[str, int], expected: bool
+) -> None:
     for name, value in settings.items():
         (tmp_path / name).write_text(f"{value}\n")
     assert is_wanted(tmp_path) is expected
@@ -40,27 +42,29 @@ def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only
 class Ports:
     """In the place of netagent.datapath.host.bpf: what stands at which port, and how often it was read."""
 
-    def __init__(self, count):
-        self.at = {(index, side): {} for index in range(1, count + 1) for side in Side}
+    def __init__(self, count: int) -> None:
+        self.at: dict[tuple[int, Side], dict[int, None]] = {
+            (index, side): {} for index in range(1, count + 1) for side in Side
+        }
         self.asked = 0
-        self.names = {}
+        self.names: dict[int, ProgramTag] = {}
 
-    def load(self, name, instructions):
+    def load(self, name: str, instructions: bytes) -> _Loaded:
         number = len(self.names) + 1
         self.names[number] = ProgramTag(name, bytes(8))
         return _Loaded(number, self.names[number])
 
-    def programs_at(self, index, side):
+    def programs_at(self, index: int, side: Side) -> list[int]:
         self.asked += 1
         return list(self.at[index, side])
 
-    def mark_of(self, number):
+    def mark_of(self, number: int) -> ProgramTag | None:
         return self.names.get(number)
 
-    def attach(self, index, side, program):
+    def attach(self, index: int, side: Side, program: _Loaded) -> None:
         self.at[index, side][program.number] = None
 
-    def detach(self, index, side, number):
+    def detach(self, index: int, side: Side, number: int) -> None:
         del self.at[index, side][number]
 
 
@@ -71,11 +75,11 @@ class _Loaded:
 
 
 @pytest.fixture
-def thousand(monkeypatch):
-    """A tagger with a thousand ports, all of which have both programs."""
+def thousand(monkeypatch: pytest.MonkeyPatch) -> tuple[Ports, BridgeNfBypass]:
+    """A bypass with a thousand ports, all of which have both programs."""
     ports = Ports(1000)
     for name in ("load", "programs_at", "mark_of", "attach", "detach"):
-        monkeypatch.setattr(bridge_nf_bypass.bpf, name, getattr(ports, name))
+        monkeypatch.setattr(bpf, name, getattr(ports, name))
     monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
     bypass = BridgeNfBypass(Drift())
     bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
@@ -84,7 +88,9 @@ def thousand(monkeypatch):
     return ports, bypass
 
 
-def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(thousand):
+def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(
+    thousand: tuple[Ports, BridgeNfBypass],
+) -> None:
     ports, bridge_nf_bypass = thousand
     for _ in range(20):
         ports.asked = 0
@@ -92,7 +98,9 @@ def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(
         assert ports.asked == 2 * MOST_A_LOOK
 
 
-def test_what_was_taken_from_a_port_is_back_after_a_round_and_from_all_after_the_next_look(thousand):
+def test_what_was_taken_from_a_port_is_back_after_a_round_and_from_all_after_the_next_look(
+    thousand: tuple[Ports, BridgeNfBypass],
+) -> None:
     ports, bridge_nf_bypass = thousand
     ports.at[777, Side.INGRESS].clear()
     for _ in range(1000 // MOST_A_LOOK):

@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from dataclasses import replace
+from socket import AddressFamily
 from typing import cast
 
 import pytest
@@ -205,7 +206,9 @@ def test_what_is_encoded_is_decoded(message: NeighbourMessage) -> None:
     st.integers(0, 255),
     st.none() | st.integers(0, 3),
 )
-def test_a_head_alone_never_passes_over_what_is_ours(family, ifindex, state, flags, master) -> None:
+def test_a_head_alone_never_passes_over_what_is_ours(
+    family: int | AddressFamily, ifindex: int, state: int, flags: int, master: int | None
+) -> None:
     message = NeighbourMessage(family, ifindex, state, flags, "10.0.0.1", MAC, master)
     believed = KernelState(devices=DEVICES)
     if entry_of(message, NAMES, DEVICES) is not None:

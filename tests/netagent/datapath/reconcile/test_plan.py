@@ -279,9 +279,9 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
         port=TUNNEL_PORT,
     )
     new = replace(old, tunnel=replace(tunnel, port=4800))
-    entries = {"masters": {("na-1", MACS[1]): "nx-1"}, "selves": {("nx-1", MACS[1]): "192.0.2.2"}}
-    before = KernelState(devices={"na-1": bridge, "nx-1": old}, **entries)
-    wanted = KernelState(devices={"na-1": bridge, "nx-1": new}, **entries)
+    entries = KernelState(masters={("na-1", MACS[1]): "nx-1"}, selves={("nx-1", MACS[1]): "192.0.2.2"})
+    before = replace(entries, devices={"na-1": bridge, "nx-1": old})
+    wanted = replace(entries, devices={"na-1": bridge, "nx-1": new})
     assert at_once(plan(wanted, before)) == [
         DeleteDevice("nx-1"),
         CreateDevice(new),
@@ -290,7 +290,7 @@ def test_a_tunnel_whose_port_changed_is_made_anew_with_its_entries() -> None:
         SetEntry(("master", ("na-1", MACS[1])), "nx-1"),
     ]
     moved = replace(old, tunnel=replace(tunnel, local="192.0.2.9"))
-    assert at_once(plan(KernelState(devices={"na-1": bridge, "nx-1": moved}, **entries), before)) == [
+    assert at_once(plan(replace(entries, devices={"na-1": bridge, "nx-1": moved}), before)) == [
         SetDevice(moved, ("tunnel",))
     ]
 
@@ -301,8 +301,8 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
         name="nx-1", kind=LinkKind.VXLAN, alias="netagent a", mtu_bytes=1400, mac=MACS[0], tunnel=tunnel
     )
     new = replace(old, tunnel=replace(tunnel, local="2001:db8::9"))
-    entries = {"selves": {("nx-1", MACS[1]): "2001:db8::2"}}
-    before, wanted = (KernelState(devices={"nx-1": one}, **entries) for one in (old, new))
+    entries = KernelState(selves={("nx-1", MACS[1]): "2001:db8::2"})
+    before, wanted = (replace(entries, devices={"nx-1": one}) for one in (old, new))
     assert at_once(plan(wanted, before)) == [
         DeleteDevice("nx-1"),
         CreateDevice(new),
@@ -315,9 +315,9 @@ def test_a_tunnel_over_ipv6_whose_source_changed_is_made_anew() -> None:
 def test_a_bridge_that_is_to_answer_arp_again_takes_a_whole_plan() -> None:
     """Turning it costs all its neighbours, also those that no caller asked about."""
     bridge = Device(name="na-1", kind=LinkKind.BRIDGE, alias="netagent a", mtu_bytes=1400, mac=MACS[0])
-    entries = {"neighbours": {("na-1", address): MACS[1] for address in ADDRESSES}}
-    wanted = KernelState(devices={"na-1": bridge}, **entries)
-    before = KernelState(devices={"na-1": replace(bridge, noarp=True)}, **entries)
+    entries = KernelState(neighbours={("na-1", address): MACS[1] for address in ADDRESSES})
+    wanted = replace(entries, devices={"na-1": bridge})
+    before = replace(entries, devices={"na-1": replace(bridge, noarp=True)})
     assert at_once(plan_within(wanted, before, [("neighbour", ("na-1", ADDRESSES[0]))])) is None
     assert at_once(after(before, at_once(plan(wanted, before)))) == wanted
 

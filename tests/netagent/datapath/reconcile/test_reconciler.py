@@ -20,7 +20,7 @@ from netagent.datapath.netlink.route_socket import HEADER, NetlinkMessage, Netli
 from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
 from netagent.datapath.reconcile.reconciler import NOTIFICATIONS_AT_ONCE, Reconciler
 from netagent.datapath.reconcile.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
-from netagent.datapath.state import DesiredChange, KernelState
+from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
 from netgossip.slices import at_once
 
@@ -186,7 +186,9 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
         reconciler.set_desired(DesiredChange(with_remotes()), 1)
         await reconciler.wait_programmed(1)
-        keys = frozenset({("self", ("nx-1", remote.mac)), ("master", ("na-1", remote.mac))})
+        keys: frozenset[EntryKey] = frozenset(
+            {("self", ("nx-1", remote.mac)), ("master", ("na-1", remote.mac))}
+        )
         kernel.refusal, kernel.refused_type = OSError(errno.EINVAL, "not this one"), RTM_NEWNEIGH
         reconciler.set_desired(DesiredChange(with_remotes(remote), keys), 2)
         await reconciler.wait_programmed(2)

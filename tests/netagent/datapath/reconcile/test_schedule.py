@@ -1,5 +1,7 @@
 """When the reconciler looks again after a look, whatever that took."""
 
+from __future__ import annotations
+
 import pytest
 import trio
 from fakes.virtual import virtual
@@ -10,8 +12,8 @@ from netagent.datapath.reconcile.schedule import INTERVAL_S, PAUSE_MAX_S, WHOLE_
 @pytest.mark.parametrize(("took_s", "pause_s"), [(0.1, 0.4), (3.0, PAUSE_MAX_S)])
 @virtual
 async def test_news_right_after_a_look_wait_for_four_times_as_long_and_never_beyond_the_bound(
-    took_s, pause_s
-):
+    took_s: float, pause_s: float
+) -> None:
     schedule = Schedule()
     started_at, _ = schedule.start_look()
     await trio.sleep(took_s)
@@ -28,8 +30,8 @@ async def test_news_right_after_a_look_wait_for_four_times_as_long_and_never_bey
 )
 @virtual
 async def test_the_timer_looks_at_everything_the_later_the_longer_that_takes_and_within_a_minute(
-    took_s, pause_s
-):
+    took_s: float, pause_s: float
+) -> None:
     schedule = Schedule()
     started_at, is_whole = schedule.start_look()
     assert is_whole
