@@ -12,8 +12,8 @@ from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
 from netagent.commands.missing_networks import notices
 from netagent.control.present import LocalFacts, Presenter, ProbeView
-from netagent.control.schema import Endpoint
 from netagent.errors import InputError, NotFoundError
+from netagent.interface.schema import Endpoint
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
