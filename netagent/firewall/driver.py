@@ -32,7 +32,7 @@ from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.nftables import NftMessage, attribute, nest, split_attributes, text
 from netagent.errors import FailedError
 from netagent.firewall import publishing
-from netagent.firewall.element import Family, SetKind, encode
+from netagent.firewall.element import Family, SetKind, Words, encode
 from netagent.firewall.incremental import SetElements
 from netagent.firewall.ruleset import CLAMPS4, HEADERS4_BYTES, KINDS, Elements, Ruleset
 from netagent.firewall.source_nat import SourceNat
@@ -285,13 +285,17 @@ class Tables:
             return False
         return is_translating and looks.rules == self._rules and looks.elements == self._elements
 
-    def lacking(self, ruleset: Ruleset) -> Iterator[tuple[SetKind, bool, bytes]]:
-        """Yield elements that differ from `ruleset`: (set, should be there, key in the kernel's encoding). Does not
-        rely on the belief; OSError as `are_whole`, ENOENT when there is no table of ours at all."""
+    def lacking(self, ruleset: Ruleset) -> Iterator[tuple[SetKind, Words | bytes]]:
+        """Yield elements that differ from `ruleset`: the words of one that is missing or altered, the key of one that
+        is left over, in the kernel's encoding. Does not rely on the belief; OSError as `are_whole`, ENOENT when there
+        is no table of ours at all."""
         for kind in KINDS:
-            wanted, found = _raw(kind, ruleset.elements[kind]), self._read(kind)
-            yield from ((kind, True, key) for key, value in wanted.items() if found.get(key) != value)
-            yield from ((kind, False, key) for key in found.keys() - wanted.keys())
+            found = self._read(kind)
+            for words, value in ruleset.elements[kind].items():
+                wanted = encode(kind.value, value) if value else b""
+                if found.pop(encode(kind.key, words), None) != wanted:
+                    yield kind, words
+            yield from ((kind, key) for key in found)
 
     def clamps(self) -> dict[tuple[str, str], int]:
         """Return the clamps in the tables, an earlier agent's too, as in FirewallInput; none without tables."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from netagent.doctor.checks.finding import Finding
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.firewall import element
-from netagent.firewall.element import Family, SetKind
+from netagent.firewall.element import Family, SetKind, Words
 from netagent.firewall.publishing import elements
 from netagent.firewall.ruleset import Ruleset
 from netagent.firewall.text import TABLE, render
@@ -58,10 +58,10 @@ def chain_findings(family: Family, wanted: Mapping[str, int], found: Mapping[str
 
 
 def published_lines(
-    row: LocalEndpointRow, ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]]
+    row: LocalEndpointRow, ruleset: Ruleset, lacking: Iterable[tuple[SetKind, Words | bytes]]
 ) -> Iterator[ObjectStatus]:
     """Yield whether the firewall forwards the published ports of an endpoint of this host to it."""
-    gone = {(kind, key) for kind, is_wanted, key in lacking if is_wanted}
+    gone = set(lacking)
     for one in row.publish:
         port_forwards = port_forwards_of(dataclasses.replace(row, publish=(one,)), ())
         wanted = [
@@ -76,7 +76,7 @@ def published_lines(
                 "published port", thing, State.NOT_NEEDED, "its network is not built, or it is not whole yet"
             )
             continue
-        missing = sum((kind, element.encode(kind.key, words)) in gone for kind, words in wanted)
+        missing = sum(one in gone for one in wanted)
         if missing:
             reason = f"{missing} of {len(wanted)} elements in the maps of table {Family.INET.value} {TABLE}"
             yield ObjectStatus("published port", thing, State.MISSING, reason, RESTORE)
@@ -85,14 +85,13 @@ def published_lines(
 
 
 def element_findings(
-    ruleset: Ruleset, lacking: Iterable[tuple[SetKind, bool, bytes]], whose: Callable[[str], str]
+    ruleset: Ruleset, lacking: Iterable[tuple[SetKind, Words | bytes]], whose: Callable[[str], str]
 ) -> Iterator[Finding]:
     """Yield elements that are missing, altered or left over. `whose` names the owner of an address, MAC or device."""
-    for kind, is_wanted, key in lacking:
+    for kind, words in lacking:
         place = f"set {kind.name} of table {kind.family.value} {TABLE}"
-        words = next((one for one in ruleset.elements[kind] if element.encode(kind.key, one) == key), None)
-        if words is None or not is_wanted:
-            yield Finding(place, f"an element of {place} is left over ({key.hex()})", RESTORE)
+        if isinstance(words, bytes):
+            yield Finding(place, f"an element of {place} is left over ({words.hex()})", RESTORE)
             continue
         text = element.render(kind, words, ruleset.elements[kind][words])
         owner = next((one for one in map(whose, reversed(words)) if one), "")
