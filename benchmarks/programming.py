@@ -53,13 +53,13 @@ from netagent.daemon.cluster import Cluster
 from netagent.daemon.memory import keep_collections_short
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
-from netagent.datapath.reconcile.desired import NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.reconcile.desired import NetworkInput, network_devices, remote_entries
 from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.operations import EntryOperation
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.reconcile.reconciler import Reconciler
-from netagent.datapath.state import DesiredChange, KernelState
-from netagent.model.ids import ClusterId, EndpointId, NetworkId
+from netagent.datapath.state import DesiredChange, EntryKey, KernelState
+from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import Identity
@@ -87,15 +87,15 @@ QUESTIONS = (
 
 def state_of(count: int) -> KernelState:
     """Return a network of `count` remote endpoints."""
-    remotes = tuple(
-        RemoteEndpoint(EndpointId(f"{number:032x}"), mac, (four, six), underlay_of(number % HOSTS))
-        for number in range(count)
-        for four, six, mac in [offset_of(number)]
+    network = NetworkInput(network_id=NetworkId("0a" * 16), vni=90, mtu_bytes=1400)
+    devices = network_devices(
+        network, ADDRESS, underlay=ADDRESS, vxlan_port=4798, cluster_id=ClusterId("c1" * 16)
     )
-    network = NetworkInput(network_id=NetworkId("0a" * 16), vni=90, mtu_bytes=1400, remotes=remotes)
-    return at_once(
-        desired_state([network], None, underlay=ADDRESS, vxlan_port=4798, cluster_id=ClusterId("c1" * 16))
-    )
+    entries: dict[EntryKey, str] = {}
+    for number in range(count):
+        four, six, mac = offset_of(number)
+        entries |= remote_entries(network, mac, (four, six), underlay_of(number % HOSTS))
+    return KernelState(devices={one.name: one for one in devices}).with_entries(entries)
 
 
 async def measure_reconciler(count: int) -> float:

@@ -21,6 +21,7 @@ from netagent import config as configuration
 from netagent.commands.examine import look_inside, network_facts
 from netagent.commands.reasons import doctor
 from netagent.config import Config
+from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.netlink.link import LinkMessage, address_dump, decode_address, decode_link, link_dump
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.reconcile.observe import Observation, observe
@@ -96,8 +97,7 @@ def _remembered(
     situation = Situation(
         cluster_id=ClusterId(str(ring["cluster_id"])),
         domain=str(ring["domain"]),
-        underlay=underlay,
-        underlay_mtu_bytes=mtu_bytes,
+        underlay=Underlay(underlay, "", mtu_bytes),
         vxlan_port=config.vxlan_port,
     )
     rows: Mapping[EndpointId, LocalEndpointRow] = {row.endpoint_id: row for row in written.rows}
@@ -123,9 +123,9 @@ def _place(
         gossip_port=config.gossip_port,
         record_port=config.record_port,
         vxlan_port=config.vxlan_port,
-        underlay=situation.underlay if situation else "",
+        underlay=situation.underlay.address if situation else "",
         underlay_device="",
-        underlay_mtu_bytes=situation.underlay_mtu_bytes if situation else 0,
+        underlay_mtu_bytes=situation.underlay.mtu_bytes if situation else 0,
         others=addresses_of_others(view) if view is not None else {},
         networks=network_facts(view, known[0].rows.values()) if view is not None and known else (),
         wanted_links=frozenset(seen.state.devices),
@@ -139,8 +139,9 @@ async def _gather(
 ) -> IntentFacts:
     view = known.view
     lines, unseen = await look_inside(known)
-    is_placed = bool(situation.underlay and ipaddress.ip_address(situation.underlay))
-    desired = at_once(intended_state(view, known.rows.values(), situation)) if is_placed else seen.state
+    address = situation.underlay.address
+    is_placed = bool(address and ipaddress.ip_address(address))
+    desired = at_once(intended_state(known, situation)) if is_placed else seen.state
     return IntentFacts(
         behind="",
         differences=tuple(at_once(differences(desired, seen.state))),

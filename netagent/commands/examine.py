@@ -176,7 +176,7 @@ async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> 
     situation = situation_of(cluster)
 
     def compare(snapshot: Snapshot) -> Slices[list[Difference]]:
-        desired = yield from intended_state(snapshot.view, snapshot.rows.values(), situation)
+        desired = yield from intended_state(snapshot, situation)
         return (yield from differences(desired, seen.state))
 
     found = await in_slices(compare(known))

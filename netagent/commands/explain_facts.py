@@ -40,8 +40,7 @@ def situation_of(cluster: Cluster) -> Situation:
     return Situation(
         cluster_id=ClusterId(cluster.keys.cluster_id),
         domain=cluster.keys.domain,
-        underlay=cluster.underlay.address,
-        underlay_mtu_bytes=cluster.underlay.mtu_bytes,
+        underlay=cluster.underlay,
         vxlan_port=cluster.config.vxlan_port,
     )
 
@@ -53,8 +52,7 @@ async def gather(cluster: Cluster) -> Evidence:
         await cluster.following.projection.wait_programmed(known.revision)
     with closing(Netlink(open_socket())) as netlink:
         seen = await observe(netlink)
-    rows = tuple(known.rows.values())
-    desired = await in_slices(intended_state(known.view, rows, situation))
+    desired = await in_slices(intended_state(known, situation))
     dirty = cluster.kernel.reconciler.status().dirty
     return Evidence(
         view=known.view,

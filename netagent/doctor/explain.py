@@ -149,7 +149,7 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
 
 def why_no_path(evidence: Evidence, host: HostView) -> str:
     """Say why no packet is sent to another host, although its record is known; empty when packets are sent."""
-    name, own = host.unique_name or host.name, evidence.situation.underlay
+    name, own = host.unique_name or host.name, evidence.situation.underlay.address
     if host.agent is AgentState.LEFT:
         return f"host {name} has left the cluster"
     if host.record is not None and not is_one_family(host.record.underlay, own):

@@ -7,56 +7,27 @@ of an agent or a link cuts off no container; they go when the owner deletes the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import replace
 
-from netagent.datapath.host.probe_device import probe_address, probe_mac, probe_vni
-from netagent.datapath.host.uplink import is_one_family
-from netagent.datapath.reconcile.desired import (
-    LocalEndpoint,
-    NetworkInput,
+from netagent.datapath.host.probe_device import (
     ProbeInput,
     ProbePeer,
-    RemoteEndpoint,
+    probe_address,
+    probe_mac,
+    probe_vni,
 )
+from netagent.datapath.host.uplink import is_one_family
+from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.ids import ClusterId, HostId, NetworkId
 from netagent.model.records import HostAddressRecord
 from netagent.model.subnet import addresses_of, offset_count, prefix_length
-from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
-from netgossip.slices import Slices
-
-
-def network_inputs(
-    view: RegistryView, rows: Iterable[LocalEndpointRow], underlay: str
-) -> Slices[list[NetworkInput]]:
-    """Return the networks in which this host has endpoints or an address itself, with all endpoints that its address
-    `underlay` can reach."""
-    by_network = rows_by_network(rows)
-    wanted = networks_wanted(view, (row for rows in by_network.values() for row in rows))
-    inputs: list[NetworkInput] = []
-    for network in networks_here(view, wanted):
-        own = by_network.get(network.network_id, [])
-        inputs.append((yield from _network_input(view, network, own, underlay)))
-    return inputs
-
-
-def networks_wanted(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> set[NetworkId]:
-    """Return the networks that this host takes part in itself, or by its endpoints."""
-    return networks_taken_part(view, {row.network_id for row in rows})
+from netagent.registry.view import AgentState, NetworkView, RegistryView
 
 
 def networks_taken_part(view: RegistryView, inhabited: Set[NetworkId]) -> set[NetworkId]:
-    """Return `networks_wanted` for callers that know the networks of this host's endpoints."""
+    """Return the networks that this host takes part in itself, or by its endpoints, which are in `inhabited`."""
     hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
     return hosted | inhabited
-
-
-def rows_by_network(rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, list[LocalEndpointRow]]:
-    """Group this host's endpoints by network."""
-    found: dict[NetworkId, list[LocalEndpointRow]] = {}
-    for row in rows:
-        found.setdefault(row.network_id, []).append(row)
-    return found
 
 
 def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[NetworkView]:
@@ -66,30 +37,6 @@ def networks_here(view: RegistryView, network_ids: Iterable[NetworkId]) -> list[
     """
     found = (view.networks.get(network_id) for network_id in sorted(network_ids))
     return [network for network in found if network is not None and network.holds_vni]
-
-
-def _network_input(
-    view: RegistryView, network: NetworkView, rows: list[LocalEndpointRow], underlay: str
-) -> Slices[NetworkInput]:
-    remotes: list[RemoteEndpoint] = []
-    endpoints = view.endpoints_in(network.network_id)
-    for endpoint_id in sorted(endpoints):
-        endpoint = endpoints[endpoint_id]
-        way = underlay_towards(view, endpoint.owner, underlay)
-        if way is not None:
-            remotes.append(remote_endpoint(endpoint, way))
-        yield
-    hosts = (
-        remote_host(network, host_id, one, way)
-        for host_id, one in sorted(view.host_addresses(network.network_id).items())
-        if (way := underlay_towards(view, host_id, underlay)) is not None
-    )
-    return replace(
-        bare_network(view, network),
-        # Includes endpoints that are being attached: their interface may exist before the row says so.
-        locals=tuple(local_endpoint(row, network) for row in sorted(rows, key=lambda row: row.endpoint_id)),
-        remotes=(*remotes, *hosts),
-    )
 
 
 def bare_network(view: RegistryView, network: NetworkView) -> NetworkInput:
@@ -141,16 +88,6 @@ def underlay_towards(view: RegistryView, host_id: HostId, underlay: str) -> str 
     if host_id == view.local or host is None or host.record is None or host.agent is AgentState.LEFT:
         return None
     return host.record.underlay if is_one_family(host.record.underlay, underlay) else None
-
-
-def remote_endpoint(endpoint: EndpointView, way: str) -> RemoteEndpoint:
-    """Convert an endpoint of the host at `way`."""
-    return RemoteEndpoint(endpoint.endpoint_id, endpoint.record.mac, endpoint.record.addresses, way)
-
-
-def remote_host(network: NetworkView, host_id: HostId, own: HostAddressRecord, way: str) -> RemoteEndpoint:
-    """Convert another host itself, reached at `way`."""
-    return RemoteEndpoint(EndpointId(host_id), own.mac, addresses_inside(network, own), way)
 
 
 def addresses_inside(network: NetworkView, own: HostAddressRecord) -> tuple[str, ...]:

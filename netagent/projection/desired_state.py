@@ -3,8 +3,8 @@
 A cluster changes endpoint by endpoint, and building the state of ten thousand takes half a second. So a
 `DesiredStateBuilder` remembers what it has built for which endpoint and host, and repeats only what was touched since
 (RegistryView says where to look). It rebuilds everything when that is no longer known, or when something changed that
-everything depends on. The result always equals what netagent.datapath.reconcile.desired builds from scratch; a test
-compares the two.
+everything depends on. A new builder builds the same from all records; a test compares each step with that, and with
+other code.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.projection.datapath_input import (
+    addresses_inside,
     bare_network,
     local_endpoint,
     networks_here,
     networks_taken_part,
     probe_input,
-    remote_endpoint,
-    remote_host,
     underlay_towards,
 )
 from netagent.registry.changelog import ChangedKeys
@@ -163,7 +162,7 @@ class DesiredStateBuilder:
             self._entry_owners.put((_PROBE, host_id, ""), {} if peer is None else peer_entries(probe, peer))
         self._peers = peers
         self._probe = probe_state(
-            replace(probe, peers=()),
+            probe,
             underlay=underlay.address,
             vxlan_port=self._vxlan_port,
             cluster_id=self._cluster_id,
@@ -239,7 +238,8 @@ class DesiredStateBuilder:
         underlay_address = self._underlays.get(owner) if owner is not None else None
         entries: Mapping[EntryKey, str] = {}
         if endpoint is not None and underlay_address is not None:
-            entries = remote_entries(built.bare, remote_endpoint(endpoint, underlay_address))
+            record = endpoint.record
+            entries = remote_entries(built.bare, record.mac, record.addresses, underlay_address)
         self._entry_owners.put(built.claimant(_REMOTE, endpoint_id), entries)
         for host_id in built.move(endpoint_id, owner):
             self._follow_flood(built, host_id)
@@ -256,10 +256,11 @@ class DesiredStateBuilder:
             view.host_addresses(built.bare.network_id).get(host_id),
             self._underlays.get(host_id),
         )
-        entries: Mapping[EntryKey, str] = {}
+        entries: dict[EntryKey, str] = {}
         if own is not None and underlay_address is not None:
-            entries = remote_entries(built.bare, remote_host(built.network, host_id, own, underlay_address))
-            entries = {**entries, **flood_entries(built.bare, underlay_address)}
+            addresses = addresses_inside(built.network, own)
+            entries = remote_entries(built.bare, own.mac, addresses, underlay_address)
+            entries |= flood_entries(built.bare, underlay_address)
         self._entry_owners.put(built.claimant(_HOST, host_id), entries)
         built.hosts |= {host_id}
 

@@ -28,7 +28,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
-from netagent.projection.datapath_input import own_cidrs
+from netagent.projection.datapath_input import networks_here, networks_taken_part, own_cidrs
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
@@ -125,7 +125,7 @@ def firewall_input(
     kept = kept or InputCache()
     seed = probe_mac(view.local)
     places = (rows, view.networks, view.hosts_inside)
-    networks = kept("networks here", places, lambda: _networks_here(view, rows))
+    networks = kept("networks here", places, lambda: _networks_by_id(view, rows))
     restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
     inside = [view.endpoints_in(one.network_id) for one in restricted]
     requests, answers = kept(
@@ -167,12 +167,9 @@ def firewall_input(
     )
 
 
-def _networks_here(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, NetworkView]:
-    hosted = {one for one in view.networks if view.local in view.host_addresses(one)}
-    known = [
-        view.networks.get(network_id) for network_id in sorted({row.network_id for row in rows} | hosted)
-    ]
-    return {network.network_id: network for network in known if network is not None and network.holds_vni}
+def _networks_by_id(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dict[NetworkId, NetworkView]:
+    here = networks_here(view, networks_taken_part(view, {row.network_id for row in rows}))
+    return {network.network_id: network for network in here}
 
 
 def _subnets(view: RegistryView) -> tuple[str, ...]:

@@ -7,27 +7,22 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 
 import trio
+from fakes.scratch_state import InhabitedNetwork, RemoteEndpoint, desired_state
 
 from harness.namespaces import Namespace
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
+from netagent.datapath.host.probe_device import ProbeInput
 from netagent.datapath.host.sysctls import open_settings
 from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
-from netagent.datapath.reconcile.desired import (
-    LocalEndpoint,
-    NetworkInput,
-    ProbeInput,
-    RemoteEndpoint,
-    desired_state,
-)
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.reconcile.schedule import INTERVAL_S
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, vni_of
 from netagent.model.sandbox import Netns
-from netgossip.slices import at_once
 
 CLUSTER = ClusterId("c1" * 16)
 NETWORK = NetworkId("0a" * 16)
@@ -80,12 +75,10 @@ async def open_host(
 
 
 def desired_of(
-    host: Host, *networks: NetworkInput, probe: ProbeInput | None = None, port: int = PORT
+    host: Host, *networks: InhabitedNetwork, probe: ProbeInput | None = None, port: int = PORT
 ) -> KernelState:
     """What a host with these networks should have in its kernel."""
-    return at_once(
-        desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
-    )
+    return desired_state(networks, probe, underlay=host.underlay, vxlan_port=port, cluster_id=CLUSTER)
 
 
 async def program(host: Host, state: KernelState) -> None:
@@ -125,8 +118,8 @@ def network(
     *,
     multicast: bool = False,
     gateways: tuple[str, ...] = (),
-) -> NetworkInput:
-    return NetworkInput(
+) -> InhabitedNetwork:
+    return InhabitedNetwork(
         network_id=NETWORK,
         vni=VNI,
         mtu_bytes=MTU_BYTES,

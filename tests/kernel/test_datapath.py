@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from fakes.scratch_state import InhabitedNetwork
 from harness.datapath import (
     CLUSTER,
     MTU_BYTES,
@@ -27,7 +28,6 @@ from harness.namespaces import Namespace, NamespaceFactory, wait_until
 
 from netagent.daemon.memory import keep_collections_short
 from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.reconcile.desired import NetworkInput
 from netagent.datapath.reconcile.observe import observe
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import DesiredChange, KernelState
@@ -316,12 +316,12 @@ def test_the_host_s_address_and_port_may_change(
 
 
 def test_what_is_not_ours_is_named_and_left_alone(wire: tuple[Namespace, Namespace]) -> None:
-    other = NetworkInput(network_id=NETWORK, vni=VNI + 1, mtu_bytes=MTU_BYTES)
+    other = InhabitedNetwork(network_id=NETWORK, vni=VNI + 1, mtu_bytes=MTU_BYTES)
 
     async def main() -> None:
         wire[0].run(f"ip link add vx-foreign type vxlan id {VNI} dstport {PORT} local 192.0.2.1")
         wire[0].run(f"ip link add {bridge_name(VNI + 2)} type bridge")
-        third = NetworkInput(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
+        third = InhabitedNetwork(network_id=NETWORK, vni=VNI + 2, mtu_bytes=MTU_BYTES)
         async with open_host(wire[0], "192.0.2.1") as h1:
             h1.reconciler.set_desired(DesiredChange(desired_of(h1, network(), other, third)), 1)
             with trio.fail_after(10):

@@ -12,6 +12,7 @@ import trio.testing
 from fakes.agent_host import AgentHost
 from fakes.registry import N1
 from fakes.registry import network as network_record
+from fakes.scratch_state import network_inputs
 from fakes.virtual import ending
 from harness.datapath import Host, desired_of, open_host, program
 from harness.namespaces import Namespace, NamespaceFactory, wait_until
@@ -23,8 +24,7 @@ from netagent.endpoints.interfaces import Interfaces
 from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import EndpointId, veth_name
 from netagent.model.sandbox import Netns
-from netagent.projection.datapath_input import local_endpoint, network_inputs
-from netgossip.slices import at_once
+from netagent.projection.datapath_input import local_endpoint
 
 pytestmark = pytest.mark.kernel
 
@@ -73,7 +73,7 @@ def with_world(
             stage=Bound(Netns(box.path, box.identity, boot_id())),
         )
         async with open_host(wire[0], "192.0.2.1") as host:
-            inputs = at_once(network_inputs(agent.live.view, [row], "192.0.2.1"))
+            inputs = network_inputs(agent.live.view, [row], "192.0.2.1")
             await program(host, desired_of(host, *inputs))
             gateways = tuple(cidr.partition("/")[0] for cidr in network.record.gateways)
             ifname = await host.attacher.bind(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from fakes.scratch_state import RemoteEndpoint, desired_state
 from harness.datapath import (
     CLUSTER,
     PORT,
@@ -31,12 +32,11 @@ from harness.namespaces import Namespace, NamespaceFactory, await_passing, make_
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
-from netagent.datapath.reconcile.desired import LocalEndpoint, RemoteEndpoint, desired_state, device_mac
+from netagent.datapath.reconcile.desired import LocalEndpoint, device_mac
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 from netagent.model.ids import EndpointId, bridge_name, veth_name, vxlan_name
-from netgossip.slices import at_once
 
 pytestmark = pytest.mark.kernel
 
@@ -172,7 +172,7 @@ async def settings_of(namespace: Namespace) -> AsyncIterator[dict[str, Path]]:
 
 def state_of(*locals_: LocalEndpoint, internal: bool = False) -> KernelState:
     one = network(locals_, gateways=() if internal else GATEWAYS)
-    return at_once(desired_state([one], None, underlay=UNDERLAY, vxlan_port=PORT, cluster_id=CLUSTER))
+    return desired_state([one], None, underlay=UNDERLAY, vxlan_port=PORT, cluster_id=CLUSTER)
 
 
 def firewall_of(*locals_: LocalEndpoint, internal: bool = False) -> FirewallInput:
@@ -527,9 +527,7 @@ def test_with_host_access_hosts_and_containers_reach_each_other_everywhere(
         four, six = own[number]
         cidrs = ("10.66.0.1/32", "fd66::1/128", f"{four}/20", f"{six}/64")
         one = network((ends[number],), remotes, gateways=cidrs)
-        return at_once(
-            desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
-        )
+        return desired_state([one], None, underlay=underlays[number], vxlan_port=PORT, cluster_id=CLUSTER)
 
     def given(number: int) -> FirewallInput:
         hosted = GuardedNetwork(

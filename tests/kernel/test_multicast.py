@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from fakes.scratch_state import InhabitedNetwork, RemoteEndpoint
 from harness.datapath import (
     NETWORK,
     PORT,
@@ -26,7 +27,7 @@ from harness.namespaces import Namespace, NamespaceFactory
 from kernel.eavesdropping import packets_at, questions
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
-from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.observe import observe
 from netagent.datapath.reconcile.plan import plan
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
@@ -112,7 +113,7 @@ def test_multicast_and_broadcast_reach_the_other_host_and_no_other_network(
     ]
     spaces = {one.endpoint_id: container_of(one) for one in (*loud, *quiet)}
 
-    def networks(at: int, *, multicast: bool) -> tuple[NetworkInput, NetworkInput]:
+    def networks(at: int, *, multicast: bool) -> tuple[InhabitedNetwork, InhabitedNetwork]:
         far = UNDERLAYS[1 - at]
         first = network((loud[at],), (seen_from_elsewhere(loud[1 - at], far),), multicast=multicast)
         second = network((quiet[at],), (seen_from_elsewhere(quiet[1 - at], far),))
@@ -166,7 +167,7 @@ def test_hosts_come_and_go_one_by_one(
     """Each change is of one host; the kernel keeps the others all the time."""
     base = endpoint(3, namespaces("c1"))
 
-    def remotes(*numbers: int) -> NetworkInput:
+    def remotes(*numbers: int) -> InhabitedNetwork:
         return network(
             (),
             tuple(

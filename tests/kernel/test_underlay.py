@@ -11,10 +11,10 @@ from harness.datapath import MTU_BYTES, desired_of, network, open_host, program
 from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
+from netagent.datapath.host.probe_device import ProbeInput
 from netagent.datapath.host.underlay import find_underlay, host_routes
 from netagent.datapath.host.underlay_watch import LOOK_S, SETTLE_S, UnderlayWatch
 from netagent.datapath.host.uplink import Underlay
-from netagent.datapath.reconcile.desired import ProbeInput
 from netagent.errors import FailedError, InputError, NetagentError
 
 pytestmark = pytest.mark.kernel

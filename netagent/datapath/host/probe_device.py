@@ -58,7 +58,7 @@ def probe_mac(host_id: HostId) -> str:
 
 
 def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id: ClusterId) -> KernelState:
-    """Return the device, its address, and for each peer a neighbour and a tunnel entry."""
+    """Return the device and its address, without the entries for peers."""
     name = vxlan_name(probe.vni)
     device = Device(
         name=name,
@@ -71,7 +71,7 @@ def probe_state(probe: ProbeInput, *, underlay: str, vxlan_port: int, cluster_id
     return KernelState(
         devices={name: device},
         addresses=frozenset({(name, f"{probe.address}/64")}),
-    ).with_entries({key: value for peer in probe.peers for key, value in peer_entries(probe, peer).items()})
+    )
 
 
 def peer_entries(probe: ProbeInput, peer: ProbePeer) -> dict[EntryKey, str]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, peer_entries, probe_state
 from netagent.datapath.state import (
     CONTAINER_PORT,
     FLOODED_TUNNEL_PORT,
@@ -18,7 +17,6 @@ from netagent.datapath.state import (
     AddressKey,
     Device,
     EntryKey,
-    KernelState,
     LinkKind,
     Tunnel,
     endpoint_alias,
@@ -26,9 +24,6 @@ from netagent.datapath.state import (
 )
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.model.sandbox import Netns
-from netgossip.slices import Slices
-
-__all__ = ["LocalEndpoint", "NetworkInput", "ProbeInput", "ProbePeer", "RemoteEndpoint", "desired_state"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +48,9 @@ class LocalEndpoint:
     """Default gateways of the sandbox, without prefix length; empty: this endpoint gives it no default route."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteEndpoint:
-    """An endpoint of another host."""
-
-    endpoint_id: EndpointId
-    mac: str
-    addresses: tuple[str, ...]
-    """Without prefix length."""
-    underlay: str
-    """Where its host receives VXLAN packets."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInput:
-    """One network in which this host has local endpoints (or is about to have)."""
+    """One network in which this host takes part, without its endpoints."""
 
     network_id: NetworkId
     vni: int
@@ -76,63 +59,17 @@ class NetworkInput:
     """Broadcast and multicast reach every host that has endpoints here."""
     gateways: tuple[str, ...] = ()
     """The bridge's own addresses, "address/prefix length", the same on every host: the network's default gateways."""
-    locals: tuple[LocalEndpoint, ...] = ()
-    remotes: tuple[RemoteEndpoint, ...] = ()
 
 
-def desired_state(
-    networks: Iterable[NetworkInput],
-    probe: ProbeInput | None,
-    *,
-    underlay: str,
-    vxlan_port: int,
-    cluster_id: ClusterId,
-) -> Slices[KernelState]:
-    """Build everything that this host's kernel should hold; netagent.projection.desired_state keeps it up to date.
-
-    A network given here gets its devices, whether or not it has endpoints yet: leave out the networks in which this
-    host has none. If two endpoints claim one address or MAC, the later one in order wins; resolving conflicts is the
-    registry's work.
-    """
-    # Not from the underlay address, which may change while containers remember the bridge's MAC.
-    seed = underlay if probe is None else probe.mac
-    devices: dict[str, Device] = {}
-    addresses: set[AddressKey] = set()
-    state = KernelState()
-    for network in networks:
-        own = network_devices(network, seed, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
-        devices |= {device.name: device for device in own}
-        addresses |= network_addresses(network)
-        for remote in network.remotes:
-            entries = remote_entries(network, remote) | flood_entries(network, remote.underlay)
-            state = state.with_entries(entries)
-            yield
-        for local in network.locals:
-            veth = veth_device(network, local)
-            devices[veth.name] = veth
-            state = state.with_entries(local_entries(network, local))
-            yield
-    state = replace(state, devices=devices, addresses=frozenset(addresses))
-    if probe is None:
-        return state
-    for peer in probe.peers:
-        state = state.with_entries(peer_entries(probe, peer))
-        yield
-    lone = replace(probe, peers=())
-    host = probe_state(lone, underlay=underlay, vxlan_port=vxlan_port, cluster_id=cluster_id)
-    return replace(
-        state, devices={**state.devices, **host.devices}, addresses=state.addresses | host.addresses
-    )
-
-
-def remote_entries(network: NetworkInput, remote: RemoteEndpoint) -> dict[EntryKey, str]:
-    """Return the entries that lead to an endpoint of another host."""
+def remote_entries(
+    network: NetworkInput, mac: str, addresses: Iterable[str], underlay: str
+) -> dict[EntryKey, str]:
+    """Return the entries that lead to an endpoint of another host, which receives VXLAN packets at `underlay`.
+    `addresses` have no prefix length."""
     bridge, tunnel = bridge_name(network.vni), vxlan_name(network.vni)
-    entries: dict[EntryKey, str] = {
-        ("neighbour", (bridge, address)): remote.mac for address in remote.addresses
-    }
-    entries["master", (bridge, remote.mac)] = tunnel
-    entries["self", (tunnel, remote.mac)] = remote.underlay
+    entries: dict[EntryKey, str] = {("neighbour", (bridge, address)): mac for address in addresses}
+    entries["master", (bridge, mac)] = tunnel
+    entries["self", (tunnel, mac)] = underlay
     return entries
 
 

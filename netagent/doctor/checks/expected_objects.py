@@ -1,19 +1,19 @@
 """What this host's kernel should hold according to the records, and what each object belongs to. Pure.
 
-The agent's own desired state comes from the same functions, but the agent may have built it long ago and step by
-step. Here it is built anew from all records, so that a fault in the agent's memory shows as well.
+The agent may have built its desired state long ago and step by step. A new builder builds it here from all records,
+so that a fault in the agent's memory shows as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from netagent.datapath.reconcile.desired import desired_state
+from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import KernelState
-from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
-from netagent.projection.datapath_input import network_inputs, probe_input
+from netagent.projection.desired_state import DesiredStateBuilder
+from netagent.registry.state_store import Snapshot
 from netagent.registry.view import AgentState, EndpointView, RegistryView
 from netgossip.slices import Slices
 
@@ -24,24 +24,14 @@ class Situation:
 
     cluster_id: ClusterId
     domain: str
-    underlay: str
-    underlay_mtu_bytes: int
+    underlay: Underlay
     vxlan_port: int
 
 
-def intended_state(
-    view: RegistryView, rows: Iterable[LocalEndpointRow], situation: Situation
-) -> Slices[KernelState]:
+def intended_state(known: Snapshot, situation: Situation) -> Slices[KernelState]:
     """Return everything that the records and this host's endpoints require of the kernel."""
-    return (
-        yield from desired_state(
-            (yield from network_inputs(view, rows, situation.underlay)),
-            probe_input(view, situation.cluster_id, situation.underlay_mtu_bytes, situation.underlay),
-            underlay=situation.underlay,
-            vxlan_port=situation.vxlan_port,
-            cluster_id=situation.cluster_id,
-        )
-    )
+    builder = DesiredStateBuilder(situation.cluster_id, vxlan_port=situation.vxlan_port)
+    return (yield from builder.make(known, situation.underlay)).state
 
 
 def host_text(view: RegistryView, host_id: HostId) -> str:

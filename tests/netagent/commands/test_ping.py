@@ -12,6 +12,7 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.rows import NETNS, local_row
 
 from netagent.commands.ping import _aim_host, _far, _host_of, _policy, _split
+from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import Situation
 from netagent.doctor.checks.object_checks import Evidence
@@ -41,8 +42,7 @@ def evidence(view: RegistryView, row: LocalEndpointRow = ROW) -> Evidence:
     situation = Situation(
         cluster_id=ClusterId("c1" * 16),
         domain="mesh.internal",
-        underlay="192.0.2.1",
-        underlay_mtu_bytes=1500,
+        underlay=Underlay("192.0.2.1", "eth0", 1500),
         vxlan_port=4799,
     )
     empty = KernelState()

@@ -10,6 +10,7 @@ import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H2, Writer
 from fakes.rows import local_row
+from fakes.scratch_state import network_inputs
 from fakes.virtual import virtual
 
 from netagent.endpoints.fencing import fence_all, sweep_fenced
@@ -19,8 +20,6 @@ from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.model.records import ForgetRecord
 from netagent.model.request import AttachRequest, NetworkRequest
-from netagent.projection.datapath_input import network_inputs
-from netgossip.slices import at_once
 
 WEB = AttachRequest(target="netns:web", network="app")
 
@@ -89,7 +88,7 @@ async def test_from_the_first_word_on_its_containers_are_alone(namespaces):
     assert patience.cancelled_caught
     host.hear(Writer(H2).put(ForgetRecord(host.host_id, settled=True)))
     await wait_evicted(host.live, trio.Event())
-    (network,) = at_once(network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1"))
+    (network,) = network_inputs(host.live.view, host.live.rows.values(), "192.0.2.1")
     assert network.locals
     assert not network.remotes
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, network
 from fakes.rows import local_row
+from fakes.scratch_state import network_inputs
 
 from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord, HostAddressRecord
-from netagent.projection.datapath_input import network_inputs, path_targets, probe_input, probe_targets
+from netagent.projection.datapath_input import path_targets, probe_input, probe_targets
 from netagent.registry.view import RegistryView
-from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 
 ROW = local_row("e" * 32, N1, addresses=("10.1.0.2", "fd00:1::2"), mac="02::1")
@@ -33,24 +33,24 @@ class World:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
     def remotes(self):
-        (one,) = at_once(network_inputs(self.view, [ROW], HERE))
+        (one,) = network_inputs(self.view, [ROW], HERE)
         return [remote.underlay for remote in one.remotes]
 
 
 def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else():
     world = World()
-    assert at_once(network_inputs(world.view, [], HERE)) == []
-    (one,) = at_once(network_inputs(world.view, [ROW], HERE))
+    assert network_inputs(world.view, [], HERE) == []
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.locals[0].addresses == ("10.1.0.2/24", "fd00:1::2/64")
     assert [remote.addresses for remote in one.remotes] == [("10.1.0.3", "fd00:1::3")]
 
 
 def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
     world = World()
-    (one,) = at_once(network_inputs(world.view, [ROW], HERE))
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.gateways == ("10.1.0.1/24", "fd00:1::1/64")
     world.put(H1, network(internal=True, revision=1))
-    (one,) = at_once(network_inputs(world.view, [ROW], HERE))
+    (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.gateways == ()
 
 
@@ -75,7 +75,7 @@ def test_a_host_that_left_or_an_endpoint_without_host_has_no_path():
 
 def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one():
     world = World()
-    assert at_once(network_inputs(world.view, [ROW], "2001:db8::1"))[0].remotes == ()
+    assert network_inputs(world.view, [ROW], "2001:db8::1")[0].remotes == ()
     probe = probe_input(world.view, CLUSTER, 1300, "2001:db8::1")
     assert (probe.mtu_bytes, probe.peers) == (1280, ())
     world.put(
@@ -84,7 +84,7 @@ def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one():
         HostAddressRecord(N1, 9, "06:00:00:00:00:09"),
     )
     assert world.remotes() == []
-    (one,) = at_once(network_inputs(world.view, [ROW], "2001:db8::1"))
+    (one,) = network_inputs(world.view, [ROW], "2001:db8::1")
     assert [remote.underlay for remote in one.remotes] == ["2001:db8::2"] * 2
     assert probe_targets(world.view) == {H2: ("fd00::2", False)}, "its silence is known, and shown"
 
@@ -94,7 +94,7 @@ def test_of_two_networks_with_one_vni_only_the_holder_is_built():
     world.put(H2, network(N2, "back", vni=world.view.networks[N1].record.vni, subnets=("10.2.0.0/24",)))
     world.put(H2, grant(N2, 4, 7, H1))
     other = local_row("f" * 32, N2, addresses=("10.2.0.2",))
-    assert [one.network_id for one in at_once(network_inputs(world.view, [ROW, other], HERE))] == [N1]
+    assert [one.network_id for one in network_inputs(world.view, [ROW, other], HERE)] == [N1]
 
 
 def test_the_probe_network_has_everybody_and_room_for_ipv6():

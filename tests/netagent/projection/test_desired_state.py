@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.scratch_state import desired_state, network_inputs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -12,7 +13,6 @@ from immutables import Map
 
 from netagent.daemon.controllers import SandboxBuilder
 from netagent.datapath.host.uplink import Underlay
-from netagent.datapath.reconcile.desired import desired_state
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.endpoints.validation import sandboxes
 from netagent.journal.rows import Bound, LocalEndpointRow
@@ -20,7 +20,7 @@ from netagent.membership.participation import LeftHosts
 from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
 from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, Policy, RemovalRecord
 from netagent.model.sandbox import Netns
-from netagent.projection.datapath_input import network_inputs, probe_input
+from netagent.projection.datapath_input import probe_input
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import InputCache, firewall_input
 from netagent.registry.changelog import MAX_STEPS
@@ -41,14 +41,12 @@ TABLES = ("neighbour", "master", "self", "flood")
 
 def scratch(known: Snapshot, underlay: Underlay) -> KernelState:
     """The oracle: everything from all records, by other code."""
-    return at_once(
-        desired_state(
-            at_once(network_inputs(known.view, known.rows.values(), underlay.address)),
-            probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
-            underlay=underlay.address,
-            vxlan_port=PORT,
-            cluster_id=CLUSTER,
-        )
+    return desired_state(
+        network_inputs(known.view, known.rows.values(), underlay.address),
+        probe_input(known.view, CLUSTER, underlay.mtu_bytes, underlay.address),
+        underlay=underlay.address,
+        vxlan_port=PORT,
+        cluster_id=CLUSTER,
     )
 
 

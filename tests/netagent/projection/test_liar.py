@@ -12,11 +12,11 @@ import ipaddress
 
 import msgpack
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, grants_of, host, network
+from fakes.scratch_state import desired_state, network_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.datapath.host.uplink import Underlay
-from netagent.datapath.reconcile.desired import desired_state
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.state import KernelState
 from netagent.firewall import text
@@ -27,7 +27,7 @@ from netagent.model.ids import ClusterId
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.subnet import offset_count
-from netagent.projection.datapath_input import network_inputs, path_targets, probe_input, probe_targets
+from netagent.projection.datapath_input import path_targets, probe_input, probe_targets
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import firewall_input
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
@@ -183,14 +183,12 @@ def project(view: RegistryView) -> KernelState:
     """All that this host makes of it."""
     known = StateStore(view, {ROW.endpoint_id: ROW}).now
     made = at_once(DesiredStateBuilder(CLUSTER, vxlan_port=4799).make(known, HOME))
-    scratch = at_once(
-        desired_state(
-            at_once(network_inputs(view, [ROW], HOME.address)),
-            probe_input(view, CLUSTER, HOME.mtu_bytes, HOME.address),
-            underlay=HOME.address,
-            vxlan_port=4799,
-            cluster_id=CLUSTER,
-        )
+    scratch = desired_state(
+        network_inputs(view, [ROW], HOME.address),
+        probe_input(view, CLUSTER, HOME.mtu_bytes, HOME.address),
+        underlay=HOME.address,
+        vxlan_port=4799,
+        cluster_id=CLUSTER,
     )
     assert at_once(plan(made.state, scratch)) == []
     rules = ruleset_of(firewall_input(view, [ROW], vxlan_port=4799, limits={H2: 1300, H3: 600}))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 
+from fakes.scratch_state import InhabitedNetwork, RemoteEndpoint, desired_state
+
 from netagent.datapath.host.probe_device import ProbeInput, ProbePeer, probe_address, probe_mac, probe_vni
-from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.ip_commands import render
 from netagent.datapath.reconcile.operations import DeleteEntry, SetEntry
 from netagent.datapath.reconcile.plan import plan
@@ -28,7 +30,7 @@ LOCAL = LocalEndpoint(
 REMOTE = RemoteEndpoint(
     EndpointId("00000003" * 4), "02:0a:00:00:00:03", ("10.66.0.3", "fd66::3"), "192.0.2.2"
 )
-NET = NetworkInput(network_id=NETWORK, vni=90, mtu_bytes=1400, locals=(LOCAL,), remotes=(REMOTE,))
+NET = InhabitedNetwork(network_id=NETWORK, vni=90, mtu_bytes=1400, locals=(LOCAL,), remotes=(REMOTE,))
 PROBE = ProbeInput(
     vni=77,
     address="fdc1::1",
@@ -38,8 +40,8 @@ PROBE = ProbeInput(
 )
 
 
-def state(*networks: NetworkInput, probe: ProbeInput | None = None) -> KernelState:
-    return at_once(desired_state(networks, probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER))
+def state(*networks: InhabitedNetwork, probe: ProbeInput | None = None) -> KernelState:
+    return desired_state(networks, probe, underlay="192.0.2.1", vxlan_port=4799, cluster_id=CLUSTER)
 
 
 def rendered(desired: KernelState, observed: KernelState) -> list[str]:
@@ -122,7 +124,7 @@ def test_a_local_endpoint_is_a_port_of_the_bridge() -> None:
 
 
 def test_a_network_without_endpoints_has_its_devices() -> None:
-    empty = NetworkInput(network_id=NETWORK, vni=90, mtu_bytes=1400)
+    empty = InhabitedNetwork(network_id=NETWORK, vni=90, mtu_bytes=1400)
     assert set(state(empty).devices) == {"na-90", "nx-90"}
     assert state() == KernelState()
 
@@ -135,7 +137,7 @@ def test_every_device_is_marked() -> None:
 
 def test_the_same_records_give_the_same_devices_and_hosts_differ() -> None:
     assert state(NET) == state(NET)
-    other = at_once(desired_state([NET], None, underlay="192.0.2.2", vxlan_port=4799, cluster_id=CLUSTER))
+    other = desired_state([NET], None, underlay="192.0.2.2", vxlan_port=4799, cluster_id=CLUSTER)
     assert other.devices["nx-90"].mac != state(NET).devices["nx-90"].mac
 
 

@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 import trio
 import trio.testing
+from fakes.scratch_state import InhabitedNetwork, RemoteEndpoint, desired_state
 
 from netagent.datapath.netlink.link import RTM_NEWLINK
 from netagent.datapath.netlink.neighbour import AF_BRIDGE, RTM_NEWNEIGH
 from netagent.datapath.netlink.route_socket import HEADER, NetlinkMessage, NetlinkRequest
-from netagent.datapath.reconcile.desired import LocalEndpoint, NetworkInput, RemoteEndpoint, desired_state
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.datapath.reconcile.reconciler import NOTIFICATIONS_AT_ONCE, Reconciler
 from netagent.datapath.reconcile.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
-from netgossip.slices import at_once
 
 
 class StandIn:
@@ -58,10 +58,11 @@ class StandIn:
 def state(*vnis: int, local: LocalEndpoint | None = None) -> KernelState:
     locals_ = () if local is None else (local,)
     networks = [
-        NetworkInput(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400, locals=locals_) for vni in vnis
+        InhabitedNetwork(network_id=NetworkId("0a" * 16), vni=vni, mtu_bytes=1400, locals=locals_)
+        for vni in vnis
     ]
-    return at_once(
-        desired_state(networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16))
+    return desired_state(
+        networks, None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
     )
 
 
@@ -176,11 +177,9 @@ def test_a_refused_entry_stays_dirty_and_is_tried_again_by_itself() -> None:
     remote = RemoteEndpoint(EndpointId("00000003" * 4), "02:0a:00:00:00:03", (), "192.0.2.2")
 
     def with_remotes(*remotes: RemoteEndpoint) -> KernelState:
-        network = NetworkInput(network_id=NetworkId("0a" * 16), vni=1, mtu_bytes=1400, remotes=remotes)
-        return at_once(
-            desired_state(
-                [network], None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
-            )
+        network = InhabitedNetwork(network_id=NetworkId("0a" * 16), vni=1, mtu_bytes=1400, remotes=remotes)
+        return desired_state(
+            [network], None, underlay="192.0.2.1", vxlan_port=4799, cluster_id=ClusterId("c1" * 16)
         )
 
     async def body(kernel: StandIn, reconciler: Reconciler, _theirs: socket.socket) -> None:
