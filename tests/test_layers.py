@@ -12,7 +12,7 @@ from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 # What every folder of netagent may use: errors, log lines, values, periodic tasks, and the one form of long work,
 # which is in netgossip because its machines use it as well.
 EVERYWHERE = {
-    "netagent.errors", "netagent.log", "netagent.model", "netagent.periodic",
+    "netagent.errors", "netagent.log", "netagent.model", "netagent.periodic", "netagent.periodic_task",
     "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ PERFORMS = {
     "netagent.main",
     "netagent.config",  # reads files
     "netagent.log",
+    "netagent.periodic_task",
     "netagent.state_dir",
     "netagent.daemon.systemd",
     # command line

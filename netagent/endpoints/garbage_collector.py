@@ -26,7 +26,8 @@ from netagent.journal.rows import LocalEndpointRow, Published, Reserved
 from netagent.log import Limited
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.sandbox import Netns
-from netagent.periodic import Turns, tick_within
+from netagent.periodic import Turns
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -161,8 +162,9 @@ class GarbageCollector:
 
     async def run(self) -> None:
         """Run until cancelled."""
+        task = PeriodicTask(INTERVAL_S)
         while True:
-            await trio.sleep_until(tick_within(trio.current_time(), INTERVAL_S))
+            await task.wait()
             await self._look_around()
 
     async def sweep(self, network_id: NetworkId) -> None:

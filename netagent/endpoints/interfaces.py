@@ -30,7 +30,8 @@ from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.model.sandbox import NetnsIdentity
-from netagent.periodic import Turns, tick_within
+from netagent.periodic import Turns
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netgossip.slice_runner import in_slices
@@ -133,8 +134,9 @@ class Interfaces:
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def _heed_settings(self) -> None:
+        task = PeriodicTask(SETTINGS_S)
         while True:
-            await trio.sleep_until(tick_within(trio.current_time(), SETTINGS_S))
+            await task.wait()
             await in_slices(self._read_settings())
 
     def _read_settings(self) -> Slices[None]:

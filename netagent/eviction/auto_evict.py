@@ -19,7 +19,7 @@ from netagent.eviction.evict import Eviction
 from netagent.journal.journal import Journal
 from netagent.log import Limited
 from netagent.model.ids import HostId
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState
 
@@ -51,6 +51,7 @@ class AutoEviction:
     async def run(self) -> None:
         """Look for due hosts, journal the counts, evict."""
         saved_at = acted_at = float("-inf")
+        task = PeriodicTask(LOOK_S)
         while True:
             now = trio.current_time()
             self.downtime.note(self.live.view, now)
@@ -65,8 +66,7 @@ class AutoEviction:
                     acted_at = now
                     _limited.warning("forget", f"cannot yet forget hosts that are gone: {error}")
             after_s = self.forget_after_s()
-            pause_s = min(LOOK_S, after_s / 4) if after_s else LOOK_S
-            await trio.sleep_until(tick_within(trio.current_time(), pause_s))
+            await task.wait(min(LOOK_S, after_s / 4) if after_s else LOOK_S)
 
     def due(self, now: float) -> set[HostId]:
         """The hosts that this host has to evict now."""

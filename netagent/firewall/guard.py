@@ -20,7 +20,7 @@ from netagent.firewall.driver import Tables
 from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.ruleset import Ruleset
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 
 PERIOD_S: Final = 0.5
 """One netlink message each time; a flush of the host's rules removes ours for no longer than this plus a start of
@@ -68,7 +68,7 @@ class Guard:
         self._silent_s = RETRY_MIN_S
         self._silent_until = 0.0
         """When to try again to make the kernel reject."""
-        self._woken = trio.Event()
+        self._task = PeriodicTask(PERIOD_S)
         self._changed = trio.Event()
 
     async def run(self) -> None:
@@ -87,9 +87,7 @@ class Guard:
                     self._fail(str(error))
                     pause_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
                 self._ring()
-                with trio.move_on_at(tick_within(trio.current_time(), pause_s)):
-                    await self._woken.wait()
-                self._woken = trio.Event()
+                await self._task.wait(pause_s)
 
     def set_desired(self, given: FirewallInput | None, generation: int) -> None:
         """Set what the tables should follow from now on (None: no tables, this host leaves for good); `generation`
@@ -98,7 +96,7 @@ class Guard:
             self._given = given
             self._wanted = self._maker.make(given) if given is not None else None
         self._generation = generation
-        self._woken.set()
+        self._task.wake()
 
     @property
     def trouble(self) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import trio
-
 from netagent.errors import NetagentError, NotFoundError
 from netagent.ipam.grants import Grants
 from netagent.ipam.space_requests import SpaceRequests
 from netagent.model.ids import HostId
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 
@@ -22,11 +20,12 @@ HAND_ON_TRIES = 4
 
 async def keep_prefetched(live: StateStore, space_requests: SpaceRequests) -> None:
     """Own some of every network's space, and more before it is used up. Runs until cancelled."""
+    task = PeriodicTask(TOP_UP_S)
     while True:
         for network_id in live.view.networks:
             with suppress(NetagentError):  # removed in between, or the disk is full
                 await space_requests.top_up(network_id)
-        await trio.sleep_until(tick_within(trio.current_time(), TOP_UP_S))
+        await task.wait()
 
 
 async def hand_on(live: StateStore, grants: Grants, wait_heard: Callable[[], Awaitable[object]]) -> None:

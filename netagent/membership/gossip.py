@@ -21,7 +21,7 @@ from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
 from netagent.membership.remote_networks import RemoteNetworks
 from netagent.model.ids import HostId, NetworkId
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.rpc.client import RpcClient
@@ -148,19 +148,20 @@ class Gossip:
             self._live.update_view(lambda view: view.with_member(self.node.members()[self._local]))
 
     async def _release_held_evictions(self) -> None:
+        task = PeriodicTask(LOOK_S)
         while True:
-            await trio.sleep_until(tick_within(trio.current_time(), LOOK_S))
+            await task.wait()
             self.event_queue.release_held_evictions()
 
     async def _collect_tombstones(self) -> None:
         # Not all hosts at the same time, nor soon after the start, when we may learn of a history that we lost.
         await trio.sleep(COLLECT_S * random.SystemRandom().uniform(0.5, 1.5))
-        while True:
-            try:
-                await self.publisher.collect_tombstones()
-            except (DiskFullError, JournalError) as error:
-                logger.warning("cannot drop the tombstones of withdrawn records: %s", error)
-            await trio.sleep(COLLECT_S)
+        await PeriodicTask(COLLECT_S).run(
+            self.publisher.collect_tombstones,
+            logger,
+            "cannot drop the tombstones of withdrawn records",
+            COLLECT_S,
+        )
 
     def set_seeds(self, seeds: Sequence[Address]) -> None:
         """Set the gossip addresses to dial for ever."""

@@ -6,16 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-
-import trio
+from functools import partial
 
 from netagent import __version__
 from netagent.datapath.host.probe_device import probe_address, probe_mac
 from netagent.datapath.host.uplink import common_version
-from netagent.errors import NetagentError
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import HostRecord, Record
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
@@ -43,8 +41,8 @@ class HostRecordKeeper:
     is_away: bool = False
     """Names lead to other hosts: from `going_down` on, and at a start until `arrive`, if they did before it or lead
     to what the host has lost since."""
-    _due: trio.Event = field(default_factory=trio.Event)
-    """Set to write the record although nothing is known to have changed."""
+    _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
+    """Woken to write the record although nothing is known to have changed."""
 
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
@@ -56,7 +54,7 @@ class HostRecordKeeper:
         except BaseException:
             # `run` publishes it.
             self.is_away = False
-            self._due.set()
+            self._task.wake()
             raise
 
     async def arrive(self) -> None:
@@ -72,7 +70,7 @@ class HostRecordKeeper:
         try:
             await self.publish()
         except BaseException:
-            self._due.set()
+            self._task.wake()
             raise
 
     async def publish(self) -> None:
@@ -86,16 +84,8 @@ class HostRecordKeeper:
 
     async def run(self) -> None:
         """Keep the record current until cancelled."""
-        while True:
-            with trio.move_on_at(tick_within(trio.current_time(), LOOK_S)):
-                await self._due.wait()
-            self._due = trio.Event()
-            try:
-                await self.publish()
-            except (OSError, NetagentError) as error:
-                logger.warning("cannot refresh this host's record: %s", error)
-                await trio.sleep(RETRY_S)
-                self._due.set()
+        await self._task.wait()
+        await self._task.run(self.publish, logger, "cannot refresh this host's record", RETRY_S)
 
 
 def host_record(

@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from netagent.model.ids import HostId, NetworkId
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.approach import RECORDS_PER_SLICE, approach
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.record_codec import scope_of
@@ -156,8 +156,9 @@ class RemoteNetworks:
 
     async def run(self) -> None:
         """Drop networks that no command has used recently; until cancelled."""
+        task = PeriodicTask(LINGER_S / 6)
         while True:
-            await trio.sleep_until(tick_within(trio.current_time(), LINGER_S / 6))
+            await task.wait()
             async with self._asking:
                 since = trio.current_time() - LINGER_S
                 for network_id in [n for n, one in self._fetched.items() if one.used_at < since]:

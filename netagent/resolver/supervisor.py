@@ -22,7 +22,7 @@ import trio
 from netagent.datapath.endpoint.dns_redirect import end_port_redirect
 from netagent.errors import FailedError
 from netagent.model.sandbox import SandboxId
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
 from netagent.resolver.feed import Feed
 from netagent.resolver.host_servers import read_servers
@@ -286,11 +286,12 @@ class Supervisor:
             return  # the receiving task notices as well, and decides
 
     async def _watch(self, process_id: int) -> None:
+        task = PeriodicTask(_SIGN_OF_LIFE_S)
         while True:
             before = self._feed.replies
             self._feed.count()
             self._to_send.set()
-            await trio.sleep_until(tick_within(trio.current_time(), _SIGN_OF_LIFE_S))
+            await task.wait()
             if self._feed.replies == before:
                 _log.warning(
                     "resolver process %d is silent for %g s: killing it", process_id, _SIGN_OF_LIFE_S

@@ -29,9 +29,8 @@ from typing import Final, NamedTuple
 
 import trio
 
-from netagent.errors import FailedError, NetagentError
-from netagent.log import Limited
-from netagent.periodic import tick_within
+from netagent.errors import FailedError
+from netagent.periodic_task import PeriodicTask
 
 PERIOD_S: Final = 1.5
 """Interval of checks: the kernel sends no notifications about sysctls. Reading one costs some ten microseconds."""
@@ -42,7 +41,6 @@ _OURS: Final = ("na-", "nx-", "nv", "nc")
 _MAX_NOTE_BYTES: Final = 1 << 16
 
 _log = logging.getLogger(__name__)
-_limited = Limited(_log)
 
 
 class Switch(NamedTuple):
@@ -76,28 +74,28 @@ class Forwarding:
         """The lent sysctls that the firewall knows."""
         self._kept: tuple[frozenset[str], frozenset[str]] | None = None
         """Bridges and egress devices for which the last pass has set all sysctls."""
-        self._woken = trio.Event()
+        self._task = PeriodicTask(PERIOD_S)
         self._changed = trio.Event()
-        self.trouble = ""
-        """Why some packets can't leave; empty when all can."""
 
     async def run(self) -> None:
         """Work until cancelled; leave the sysctls as they are."""
-        while True:
-            generation, given = self._generation, (self._bridges, self._ways())
-            if generation >= 0:
-                try:
-                    is_whole = await self._pass()
-                    self._kept = given if is_whole and given[0] == self._bridges else None
-                    self.trouble = ""
-                except (NetagentError, OSError) as error:
-                    self._kept = None
-                    self.trouble = f"cannot turn on routing for containers: {error}"
-                    _limited.warning("forwarding", self.trouble)
-                self._note_tried(generation)
-            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)):
-                await self._woken.wait()
-            self._woken = trio.Event()
+        await self._task.run(self._step, _log, "cannot turn on routing for containers", PERIOD_S)
+
+    async def _step(self) -> None:
+        generation, given = self._generation, (self._bridges, self._ways())
+        if generation < 0:
+            return
+        is_whole = False
+        try:
+            is_whole = await self._pass()
+        finally:
+            self._kept = given if is_whole and given[0] == self._bridges else None
+            self._note_tried(generation)
+
+    @property
+    def trouble(self) -> str:
+        """Why some packets can't leave; empty when all can."""
+        return self._task.trouble
 
     def set_desired(self, bridges: Iterable[str], generation: int) -> None:
         """Set the existing bridges of networks that have a gateway; `generation` grows from call to call."""
@@ -106,7 +104,7 @@ class Forwarding:
             self._note_tried(generation)  # nothing to do, as for nearly every endpoint that comes or goes
         else:
             self._kept = None  # also if the old sets return before the pass for the new ones is done
-            self._woken.set()
+            self._task.wake()
 
     def _note_tried(self, generation: int) -> None:
         self._tried_generation = max(self._tried_generation, generation)

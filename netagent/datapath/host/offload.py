@@ -18,9 +18,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import Final
 
-import trio
-
-from netagent.periodic import tick_within
+from netagent.periodic_task import PeriodicTask
 
 PERIOD_S: Final = 1.5
 """Repairs must happen within two seconds; a new verdict takes effect at once."""
@@ -42,16 +40,14 @@ class OffloadKeeper:
         """Whether a device of this name exists and is ours."""
         self._devices: frozenset[str] = frozenset()
         self._is_on: bool | None = None
-        self._woken = trio.Event()
+        self._task = PeriodicTask(PERIOD_S)
 
     async def run(self) -> None:
         """Work until cancelled; leave the devices as they are."""
         while True:
             if self._is_on is not None:
                 self._look(is_on=self._is_on)
-            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)):
-                await self._woken.wait()
-            self._woken = trio.Event()
+            await self._task.wait()
 
     def set_devices(self, devices: Collection[str]) -> None:
         """Set the VXLAN devices of our networks."""
@@ -61,7 +57,7 @@ class OffloadKeeper:
         """Set whether checksums may be left to the card; None: leave the flag as it is."""
         if is_on is not self._is_on:
             self._is_on = is_on
-            self._woken.set()
+            self._task.wake()
 
     def _look(self, *, is_on: bool) -> None:
         for device in filter(self._is_ours, self._devices):

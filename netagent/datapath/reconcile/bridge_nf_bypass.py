@@ -32,7 +32,8 @@ from netagent.datapath.host import bpf
 from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
-from netagent.periodic import Turns, tick_within
+from netagent.periodic import Turns
+from netagent.periodic_task import PeriodicTask
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
@@ -136,7 +137,7 @@ class BridgeNfBypass:
         """Ports that are as they should be, after a change or a look."""
         self._turns: Turns[int] = Turns()
         self._trouble = ""
-        self._woken = trio.Event()
+        self._task = PeriodicTask(PERIOD_S)
 
     @property
     def trouble(self) -> str:
@@ -153,19 +154,16 @@ class BridgeNfBypass:
 
         In a thread: whenever a program is attached or detached, the kernel waits for a grace period, some 15 ms.
         """
-        is_timers = True
+        only_new = False
         while True:
-            self._woken = trio.Event()
             if self._is_wanted is not False or self._ports.keys() - self._done or self._within(is_wanted):
-                await trio.to_thread.run_sync(partial(self.look, only_new=not is_timers))
-            with trio.move_on_at(tick_within(trio.current_time(), PERIOD_S)) as scope:
-                await self._woken.wait()
-            is_timers = scope.cancelled_caught
+                await trio.to_thread.run_sync(partial(self.look, only_new=only_new))
+            only_new = await self._task.wait()
 
     def set_ports(self, ports: Ports) -> None:
         """Set all ports. Frames that enter by a new one pass all rules until `run` has handled it, at once."""
         if ports.keys() - self._ports.keys():
-            self._woken.set()
+            self._task.wake()
         self._ports = ports
 
     def look(self, *, only_new: bool = False) -> None:

@@ -33,6 +33,7 @@ from typing import Final
 import trio
 
 from netagent.datapath.netlink import nftables
+from netagent.periodic_task import PeriodicTask
 
 CHAIN: Final = "DOCKER-USER"
 COMMENT: Final = "netagent"
@@ -68,14 +69,14 @@ class DockerUserChain:
     async def keep(self) -> None:
         """Keep the rules in place while Docker's chain exists; run until cancelled."""
         with nftables.open_socket() as sock:
-            seen, periods = None, _BLIND_PERIODS
+            seen, periods, task = None, _BLIND_PERIODS, PeriodicTask(_PERIOD_S)
             while True:
                 now = _generation(sock), rules_for(self._ways_out())
                 periods += 1
                 if now != seen or periods > _BLIND_PERIODS:
                     seen, periods = now, 0  # read before the rules, so that no change in between is missed
                     await self.ensure()
-                await trio.sleep(_PERIOD_S)
+                await task.wait()
 
     async def ensure(self) -> None:
         """Make each rule exist once, if Docker's chain exists. A failure is kept for `troubles` and logged once."""

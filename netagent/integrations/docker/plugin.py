@@ -39,6 +39,7 @@ from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse_subnet
+from netagent.periodic_task import PeriodicTask
 from netagent.registry.view import NetworkView
 
 HANDLER_S = 10.0
@@ -334,8 +335,9 @@ class Plugin:
 
     async def run(self) -> None:
         """Complete detaches that did not end within a call; run until cancelled."""
+        task = PeriodicTask(RETRY_S)
         while True:
-            await trio.sleep(RETRY_S)
+            await task.wait()
             for origin in tuple(self._unfinished):
                 await self._detach(origin)
 

@@ -38,6 +38,7 @@ from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health
 from netagent.model.sandbox import NetnsIdentity
+from netagent.periodic_task import PeriodicTask
 
 RECONNECT_S = 0.5
 LOOK_S = 0.5
@@ -202,13 +203,14 @@ class DockerWatcher:
 
     async def _notice_membership(self) -> None:
         """Inspect all containers when the host joins a cluster: it must learn of those that already run."""
+        task = PeriodicTask(LOOK_S)
         last: ClusterAccess | None = None
         while True:
             member = self._member()
             if member is not last and self.connected:
                 last = member
                 self._look_wanted.set()
-            await trio.sleep(LOOK_S)
+            await task.wait()
 
     # -- one container -------------------------------------------------------------------------------------------
 
@@ -323,8 +325,9 @@ class DockerWatcher:
     async def _look_for_unread(self) -> None:
         """Give unread containers their names after a while: if Docker's API fails, its plug-in calls may still work,
         and most containers have no health check."""
+        task = PeriodicTask(LOOK_S)
         while True:
-            await trio.sleep(LOOK_S)
+            await task.wait()
             now = trio.current_time()
             rows = {_life_of(row): row for row in self._rows()}
             self._lives_read &= rows.keys()
@@ -368,8 +371,9 @@ class DockerWatcher:
 
     async def _look_for_processes(self) -> None:
         """While Docker is down, find containers whose end no event reports."""
+        task = PeriodicTask(LOOK_S)
         while True:
-            await trio.sleep(LOOK_S)
+            await task.wait()
             unwatched = {row.netns.identity for row in self._rows() if row.netns} - self._watched.keys()
             if self.connected or not unwatched:
                 continue
