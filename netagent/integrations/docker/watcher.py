@@ -283,12 +283,12 @@ class DockerWatcher:
         if len(self._containers) < MAX_CONTAINERS:
             self._containers[container.container_id] = container
         member = self._member()
-        said = [] if member is None else await self._apply(member, container, places)
+        said = [] if member is None else await self._apply_to_rows(member, container, places)
         self.troubles.pop(container.container_id, None)
         if said:
             self.troubles[container.container_id] = "\n".join(dict.fromkeys(said))
 
-    async def _apply(
+    async def _apply_to_rows(
         self, member: ClusterAccess, container: DockerContainer, places: list[tuple[DockerNetwork, Interface]]
     ) -> list[str]:
         """Apply the inspected state to the container's rows; return one sentence for each invalid label."""
