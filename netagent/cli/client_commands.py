@@ -1,28 +1,28 @@
 """What the command line does with each command: send the request, print the answer, return the exit status.
 
-Most commands send what was typed and print the answer as its type is printed (SHOWN, LISTS); those that do more have
-a function of their own (RUNS). All raise errors; main.py turns them into a sentence and an exit status.
+Most commands send what was typed and print the answer as its type is printed (SHOWN in `screen`, LISTS in `tables`);
+those that do more have a function of their own (RUNS). All raise errors; main.py turns them into a sentence and an
+exit status.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from netagent.cli import screen, tables
 from netagent.cli.parser import program_version
-from netagent.cli.render import Column, Printer, clean, counted, span
+from netagent.cli.render import Column, Printer, clean
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
-from netagent.interface.cluster import AgentCommand, InitCommand, InviteCommand, JoinCommand
+from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
-from netagent.interface.containers import NetworkInspectCommand
-from netagent.interface.questions import LookupCommand, VersionCommand
-from netagent.interface.this_host import CompletionCommand
+from netagent.interface.questions import DoctorCommand, LookupCommand, VersionCommand
+from netagent.interface.this_host import CompletionCommand, InstallCommand, UninstallCommand
 
 if TYPE_CHECKING:
     from netagent.interface import schema
@@ -51,6 +51,13 @@ class CommandContext:
         self.arguments = arguments
 
 
+_ELSEWHERE: Mapping[type[Command[Any]], str] = {
+    DoctorCommand: "netagent.cli.doctor_command",
+    InstallCommand: "netagent.cli.install_commands",
+    UninstallCommand: "netagent.cli.install_commands",
+}
+"""Modules with commands in RUNS that only these commands import."""
+
 RUNS: dict[type[Command[Any]], Callable[[CommandContext, Any], int]] = {}
 """Commands that do more than send the request and print the answer."""
 
@@ -70,11 +77,15 @@ def runs(
 def run_command(session: CommandContext, request: Command[Any]) -> int:
     """Run a command; return the exit status."""
     kind, printer = type(request), session.printer
+    if kind in _ELSEWHERE:
+        importlib.import_module(_ELSEWHERE[kind])
     if run := RUNS.get(kind):
         return run(session, request)
-    if kind.answer() in LISTS:
+    if kind.declaration.order:
         return _list(session, request)
     answer = session.client.send(request)
+    from netagent.cli.screen import HINTS, SHOWN
+
     lines, name = SHOWN[kind.answer()]
     printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
     _warn(session, answer)
@@ -84,159 +95,9 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
     return DONE if is_yes else NO
 
 
-# -- answers with one object, by their type --------------------------------------------------------------------------
-
-
-def _initialised(_printer: Printer, _request: object, answer: schema.Initialised) -> Iterable[str]:
-    cluster = answer["cluster"]
-    begun = "this host has started" if answer["created"] else "this host is already in"
-    yield f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"
-
-
-def _joined(_printer: Printer, _request: object, answer: schema.Joined) -> Iterable[str]:
-    how = "joined" if answer["via"] else "this host is already in"
-    through = f" through {answer['via']}" if answer["via"] else ""
-    members = counted(answer["members"], "host")
-    yield f"{how} the cluster {answer['cluster']['name']}{through}; it has {members}"
-
-
-def _left(_printer: Printer, _request: object, answer: schema.Left) -> Iterable[str]:
-    detached = counted(answer["detached"], "endpoint")
-    yield f"left the cluster {answer['cluster']['name']}; {detached} detached"
-
-
-def _forgotten(_printer: Printer, _request: object, answer: schema.ForgetAnswer) -> Iterable[str]:
-    if not answer["hosts"]:
-        yield "no host has been silent for that long"
-        return
-    took = counted(answer["addresses"], "address", "addresses")
-    yield clean(f"forgot {', '.join(_hosts(answer))}; this host took over {took}")
-    if answer["unheard"]:
-        yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
-
-
-def _hosts(answer: schema.ForgetAnswer) -> list[str]:
-    return [host["name"] for host in answer["hosts"]]
-
-
-def _withdrawn(_printer: Printer, _request: object, answer: schema.WithdrawAnswer) -> Iterable[str]:
-    told = counted(answer["told"], "host")
-    yield f"withdrew the names of this host and its containers; {told} notified"
-
-
-def _network(printer: Printer, request: object, answer: schema.Network) -> Iterable[str]:
-    if not isinstance(request, NetworkInspectCommand):
-        yield from screen.network(answer)
-        return
-    yield from screen.thing(answer, "network")
-    if use := answer.get("use"):  # agents of the previous release do not send it
-        yield from screen.space(use)
-        yield from printer.table(use["owners"], tables.OWNERS)
-
-
-def _removed(_printer: Printer, _request: object, answer: schema.NetworkRemoved) -> Iterable[str]:
-    detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
-    yield f"removed the network {answer['name']}{detached}"
-
-
-def _detached(_printer: Printer, _request: object, answer: schema.Detached) -> Iterable[str]:
-    yield clean(f"detached {answer['name']} ({answer['id'][: tables.ID_DIGITS]}) from {answer['network']}")
-
-
-def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
-    yield from screen.thing(answer, answer["kind"])
-    if answer.get("endpoints"):
-        yield ""
-        yield from printer.table(answer["endpoints"], tables.ENDPOINTS)
-    if why := answer.get("why"):
-        yield from screen.origins(why)
-        if why["objects"]:
-            yield from printer.table(why["objects"], tables.OBJECTS)
-        yield from screen.fixes(why)
-
-
-def _ping(printer: Printer, request: Any, answer: schema.Ping) -> Iterable[str]:
-    yield from printer.table(answer["results"], tables.PING)
-    if request.trace or not answer["reached"]:
-        yield ""
-        yield from printer.table(answer["trace"], tables.HOPS)
-        yield from (f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"])
-    yield ""
-    yield clean(answer["says"]) + (f" (lost at: {answer['lost_at']})" if answer["lost_at"] else "")
-
-
-Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
-
-SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
-    "schema.Initialised": (_initialised, lambda answer: answer["cluster"]["name"]),
-    "schema.Invitation": (
-        lambda _printer, _request, answer: [answer["token"]],
-        lambda answer: answer["token"],
-    ),
-    "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
-    "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
-    "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
-    "schema.WithdrawAnswer": (_withdrawn, lambda answer: answer["name"]),
-    "schema.Network": (_network, lambda answer: answer["name"]),
-    "schema.NetworkRemoved": (_removed, lambda answer: answer["name"]),
-    "schema.Endpoint": (
-        lambda _printer, _request, answer: screen.endpoint(answer),
-        lambda answer: answer["name"],
-    ),
-    "schema.Detached": (_detached, lambda answer: answer["name"]),
-    "schema.Status": (
-        lambda _printer, _request, answer: screen.status(answer),
-        lambda answer: answer["host"]["name"],
-    ),
-    "schema.Inspection": (_inspected, lambda answer: answer["name"]),
-    "schema.Ping": (_ping, lambda answer: answer["says"]),
-}
-"""How an answer is printed for people, and what `-o name` prints."""
-
-HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
-    InitCommand: lambda _: "`netagent invite` prints a token that lets another host join",
-    InviteCommand: lambda answer: (
-        "on the new host type `netagent join` and paste this token; it works "
-        f"{'once' if answer['uses'] == 1 else str(answer['uses']) + ' times'}, for {span(answer['ttl_s'])}. "
-        "It is a secret"
-    ),
-}
-"""Advice for the user at a terminal."""
-
-
-# -- lists -----------------------------------------------------------------------------------------------------------
-
-LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
-    "schema.Listing[schema.MemberInfo]": (
-        tables.MEMBERS,
-        "no members: this host is in no cluster, or has just started one",
-        "member",
-    ),
-    "schema.Listing[schema.Network]": (
-        tables.NETWORKS,
-        "no networks; `netagent network create NAME` creates one",
-        "network",
-    ),
-    "schema.Listing[schema.NetworkRemoved]": (
-        tables.REMOVED,
-        "no network removed: all are in use",
-        "network",
-    ),
-    "schema.Listing[schema.Endpoint]": (
-        tables.ENDPOINTS,
-        "no endpoints; `netagent attach TARGET --network NAME` creates one",
-        "endpoint",
-    ),
-    "schema.Listing[schema.Service]": (
-        tables.SERVICES,
-        "no services: no network of the cluster has an endpoint; see `netagent attach --help`",
-        "service",
-    ),
-}
-"""The columns of a list, what is printed if it is empty, and what its items are."""
-
-
 def _list(session: CommandContext, request: Command[Any]) -> int:
+    from netagent.cli.tables import LISTS
+
     columns, empty, what = LISTS[type(request).answer()]
     given, printer = vars(request), session.printer
     if given.keys() & {"network", "host", "service"}:
@@ -272,6 +133,8 @@ def join(session: CommandContext, request: JoinCommand) -> int:
     request.token = _token(request.token_file)
     with _waiting("asking the members that the token names; this takes at most 20 s"):
         answer = session.client.send(request)
+    from netagent.cli.screen import SHOWN
+
     lines, name = SHOWN[request.answer()]
     session.printer.one(answer, lambda: lines(session.printer, request, answer), name=name(answer))
     return DONE
@@ -281,13 +144,15 @@ def join(session: CommandContext, request: JoinCommand) -> int:
 def lookup(session: CommandContext, request: LookupCommand) -> int:
     """Show the DNS answer that an endpoint would get."""
     answer = session.client.send(request)
+    from netagent.cli.tables import ANSWERS
+
     answers, printer = answer["answers"], session.printer
     if printer.is_machine:
         printer.json(answer)
     elif printer.form == "name":
         printer.lines(clean(record["data"]) for record in answers)
     elif answers:
-        printer.lines([*printer.table(answers, tables.ANSWERS), "", clean(answer["reason"])])
+        printer.lines([*printer.table(answers, ANSWERS), "", clean(answer["reason"])])
     _warn(session, answer)
     if answers:
         return DONE

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from netagent.cli import doctor_command, install_commands  # noqa: F401 - they register what they run
 from netagent.cli.client_commands import CommandContext, run_command
 from netagent.cli.grammar import parse
 from netagent.cli.overview import overview

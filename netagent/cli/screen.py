@@ -1,4 +1,4 @@
-"""Answers that are not tables: one object in a few lines.
+"""Answers that are not tables: one object in a few lines; SHOWN says which lines an answer of a type has.
 
 Each function yields lines and knows nothing of terminals. Operators read `status` first when something is wrong, so
 each line states a fact and each warning says what to type.
@@ -6,11 +6,18 @@ each line states a fact and each warning says what to type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from netagent.cli.render import GAP, Item, clean, counted, some, span
+from netagent.cli import tables
+from netagent.cli.render import GAP, Item, Printer, clean, counted, some, span
 from netagent.cli.tables import ID_DIGITS
+from netagent.interface.cluster import InitCommand, InviteCommand
+from netagent.interface.command import Command
+from netagent.interface.containers import NetworkInspectCommand
+
+if TYPE_CHECKING:
+    from netagent.interface import schema
 
 _LABEL_WIDTH = len("data plane: ")
 _REFUSED = {
@@ -241,3 +248,123 @@ def _tally(counts: Mapping[str, int]) -> str:
 
 def _sentence(parts: Sequence[str]) -> str:
     return ", ".join(part for part in parts if part)
+
+
+# -- answers with one object, by their type --------------------------------------------------------------------------
+
+
+def _initialised(_printer: Printer, _request: object, answer: schema.Initialised) -> Iterable[str]:
+    cluster = answer["cluster"]
+    begun = "this host has started" if answer["created"] else "this host is already in"
+    yield f"{begun} the cluster {cluster['name']}; names end in {cluster['domain']}"
+
+
+def _joined(_printer: Printer, _request: object, answer: schema.Joined) -> Iterable[str]:
+    how = "joined" if answer["via"] else "this host is already in"
+    through = f" through {answer['via']}" if answer["via"] else ""
+    members = counted(answer["members"], "host")
+    yield f"{how} the cluster {answer['cluster']['name']}{through}; it has {members}"
+
+
+def _left(_printer: Printer, _request: object, answer: schema.Left) -> Iterable[str]:
+    detached = counted(answer["detached"], "endpoint")
+    yield f"left the cluster {answer['cluster']['name']}; {detached} detached"
+
+
+def _forgotten(_printer: Printer, _request: object, answer: schema.ForgetAnswer) -> Iterable[str]:
+    if not answer["hosts"]:
+        yield "no host has been silent for that long"
+        return
+    took = counted(answer["addresses"], "address", "addresses")
+    yield clean(f"forgot {', '.join(_hosts(answer))}; this host took over {took}")
+    if answer["unheard"]:
+        yield clean(f"not acknowledged by {', '.join(answer['unheard'])}, which may own some of them")
+
+
+def _hosts(answer: schema.ForgetAnswer) -> list[str]:
+    return [host["name"] for host in answer["hosts"]]
+
+
+def _withdrawn(_printer: Printer, _request: object, answer: schema.WithdrawAnswer) -> Iterable[str]:
+    told = counted(answer["told"], "host")
+    yield f"withdrew the names of this host and its containers; {told} notified"
+
+
+def _network(printer: Printer, request: object, answer: schema.Network) -> Iterable[str]:
+    if not isinstance(request, NetworkInspectCommand):
+        yield from network(answer)
+        return
+    yield from thing(answer, "network")
+    if use := answer.get("use"):  # agents of the previous release do not send it
+        yield from space(use)
+        yield from printer.table(use["owners"], tables.OWNERS)
+
+
+def _removed(_printer: Printer, _request: object, answer: schema.NetworkRemoved) -> Iterable[str]:
+    detached = f"; {counted(answer['detached'], 'endpoint')} detached" if answer["detached"] else ""
+    yield f"removed the network {answer['name']}{detached}"
+
+
+def _detached(_printer: Printer, _request: object, answer: schema.Detached) -> Iterable[str]:
+    yield clean(f"detached {answer['name']} ({answer['id'][:ID_DIGITS]}) from {answer['network']}")
+
+
+def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
+    yield from thing(answer, answer["kind"])
+    if answer.get("endpoints"):
+        yield ""
+        yield from printer.table(answer["endpoints"], tables.ENDPOINTS)
+    if why := answer.get("why"):
+        yield from origins(why)
+        if why["objects"]:
+            yield from printer.table(why["objects"], tables.OBJECTS)
+        yield from fixes(why)
+
+
+def _ping(printer: Printer, request: Any, answer: schema.Ping) -> Iterable[str]:
+    yield from printer.table(answer["results"], tables.PING)
+    if request.trace or not answer["reached"]:
+        yield ""
+        yield from printer.table(answer["trace"], tables.HOPS)
+        yield from (f"fix: {clean(hop['fix'])}" for hop in answer["trace"] if not hop["ok"] and hop["fix"])
+    yield ""
+    yield clean(answer["says"]) + (f" (lost at: {answer['lost_at']})" if answer["lost_at"] else "")
+
+
+Lines: TypeAlias = Callable[[Printer, Any, Any], Iterable[str]]
+
+SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
+    "schema.Initialised": (_initialised, lambda answer: answer["cluster"]["name"]),
+    "schema.Invitation": (
+        lambda _printer, _request, answer: [answer["token"]],
+        lambda answer: answer["token"],
+    ),
+    "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
+    "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
+    "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
+    "schema.WithdrawAnswer": (_withdrawn, lambda answer: answer["name"]),
+    "schema.Network": (_network, lambda answer: answer["name"]),
+    "schema.NetworkRemoved": (_removed, lambda answer: answer["name"]),
+    "schema.Endpoint": (
+        lambda _printer, _request, answer: endpoint(answer),
+        lambda answer: answer["name"],
+    ),
+    "schema.Detached": (_detached, lambda answer: answer["name"]),
+    "schema.Status": (
+        lambda _printer, _request, answer: status(answer),
+        lambda answer: answer["host"]["name"],
+    ),
+    "schema.Inspection": (_inspected, lambda answer: answer["name"]),
+    "schema.Ping": (_ping, lambda answer: answer["says"]),
+}
+"""How an answer is printed for people, and what `-o name` prints."""
+
+HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
+    InitCommand: lambda _: "`netagent invite` prints a token that lets another host join",
+    InviteCommand: lambda answer: (
+        "on the new host type `netagent join` and paste this token; it works "
+        f"{'once' if answer['uses'] == 1 else str(answer['uses']) + ' times'}, for {span(answer['ttl_s'])}. "
+        "It is a secret"
+    ),
+}
+"""Advice for the user at a terminal."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from netagent.cli.render import Column, Item, some, span
 
 ID_DIGITS = 12
@@ -195,3 +197,32 @@ REMOVED = (
     Column("REMOVED", lambda item: str(item["name"])),
     Column("ID", lambda item: str(item["id"])[:ID_DIGITS]),
 )
+
+LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
+    "schema.Listing[schema.MemberInfo]": (
+        MEMBERS,
+        "no members: this host is in no cluster, or has just started one",
+        "member",
+    ),
+    "schema.Listing[schema.Network]": (
+        NETWORKS,
+        "no networks; `netagent network create NAME` creates one",
+        "network",
+    ),
+    "schema.Listing[schema.NetworkRemoved]": (
+        REMOVED,
+        "no network removed: all are in use",
+        "network",
+    ),
+    "schema.Listing[schema.Endpoint]": (
+        ENDPOINTS,
+        "no endpoints; `netagent attach TARGET --network NAME` creates one",
+        "endpoint",
+    ),
+    "schema.Listing[schema.Service]": (
+        SERVICES,
+        "no services: no network of the cluster has an endpoint; see `netagent attach --help`",
+        "service",
+    ),
+}
+"""The columns of a list, what is printed if it is empty, and what its items are."""
