@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, identifier, network
 
 from netagent.membership.event_queue import (
@@ -22,6 +25,7 @@ from netagent.registry.views import AgentState
 from netgossip.join.identity import node_id_of
 from netgossip.types import (
     CLUSTER_SCOPE,
+    EntriesChanged,
     IdentityConflict,
     IdentityContested,
     Log,
@@ -40,14 +44,14 @@ from netgossip.types import (
 class Sink:
     """Takes any note; `notes` has them in order."""
 
-    def __init__(self):
-        self.notes = []
+    def __init__(self) -> None:
+        self.notes: list[tuple[Any, ...]] = []
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *args: self.notes.append((name, *args))
 
 
-def event_queue():
+def event_queue() -> SimpleNamespace:
     parts = SimpleNamespace(
         live=StateStore(RegistryView(H1), {}), journal=Sink(), participation=Sink(), rpc=Sink()
     )
@@ -66,11 +70,11 @@ def event_queue():
     return parts
 
 
-def member(state=MemberState.ALIVE, address="192.0.2.2"):
+def member(state: MemberState = MemberState.ALIVE, address: str = "192.0.2.2") -> MemberChanged:
     return MemberChanged(Member(H2, (address, 7956), state, 1), None)
 
 
-def test_all_events_of_a_step_make_one_view():
+def test_all_events_of_a_step_make_one_view() -> None:
     parts = event_queue()
     before, writer = parts.live.revision, Writer(H2)
     parts.event_queue.handle(
@@ -84,7 +88,7 @@ def test_all_events_of_a_step_make_one_view():
     assert parts.live.revision == before + 1, "nothing new, no reader is woken"
 
 
-def test_others_records_and_members_are_written_down_ours_are_not():
+def test_others_records_and_members_are_written_down_ours_are_not() -> None:
     parts = event_queue()
     theirs, ours = Writer(H2).put(network()), Writer(H1).put(endpoint())
     gone = MemberReaped(H2)
@@ -95,7 +99,7 @@ def test_others_records_and_members_are_written_down_ours_are_not():
     assert HostId(H2) not in parts.live.view.hosts, "neither a host record nor a member"
 
 
-def test_a_host_record_with_a_foreign_key_is_not_believed_but_counted():
+def test_a_host_record_with_a_foreign_key_is_not_believed_but_counted() -> None:
     parts = event_queue()
     parts.event_queue.handle((Writer(H2).put(host("liar")),))
     assert parts.event_queue.heard.false_hosts == 1
@@ -106,10 +110,10 @@ def test_a_host_record_with_a_foreign_key_is_not_believed_but_counted():
     assert parts.live.view.hosts[true].name == "honest"
 
 
-def test_an_event_that_trips_us_does_not_take_the_others_along(caplog):
+def test_an_event_that_trips_us_does_not_take_the_others_along(caplog: pytest.LogCaptureFixture) -> None:
     parts = event_queue()
 
-    def trip(event):
+    def trip(event: EntriesChanged) -> None:
         raise RuntimeError("a fault of ours")
 
     parts.journal.note_replica = trip
@@ -119,7 +123,7 @@ def test_an_event_that_trips_us_does_not_take_the_others_along(caplog):
     assert "EntriesChanged" in caplog.text
 
 
-def test_syncs_answers_and_questions_go_to_those_who_wait():
+def test_syncs_answers_and_questions_go_to_those_who_wait() -> None:
     parts = event_queue()
     question, answer = RequestReceived(H2, 1, b"q"), ResponseReceived(H2, 2, b"a")
     raised = OwnLogRaised(CLUSTER_SCOPE, 2)
@@ -132,7 +136,7 @@ def test_syncs_answers_and_questions_go_to_those_who_wait():
     assert parts.event_queue.synced
 
 
-def test_unknown_sources_are_bounded_the_latest_stay_and_one_that_joins_is_removed():
+def test_unknown_sources_are_bounded_the_latest_stay_and_one_that_joins_is_removed() -> None:
     parts = event_queue()
     for number in range(MAX_UNKNOWN_SOURCES + 5):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), "label"),))
@@ -145,7 +149,7 @@ def test_unknown_sources_are_bounded_the_latest_stay_and_one_that_joins_is_remov
     assert "198.51.100.0" not in strangers
 
 
-def test_unknown_sources_are_kept_from_their_last_report():
+def test_unknown_sources_are_kept_from_their_last_report() -> None:
     parts = event_queue()
     for parts.now, number, reason in ((1.0, 1, "label"), (2.0, 2, "key"), (3.0, 1, "key")):
         parts.event_queue.handle((UnknownSourceHeard((f"198.51.100.{number}", 1), reason),))
@@ -155,7 +159,7 @@ def test_unknown_sources_are_kept_from_their_last_report():
     assert heard.recent_unknown_sources(4.0 + UNKNOWN_SOURCE_KEPT_S) == {}
 
 
-def test_a_cloned_machine_is_remembered():
+def test_a_cloned_machine_is_remembered() -> None:
     parts = event_queue()
     parts.event_queue.handle((IdentityConflict(("192.0.2.77", 7956)),))
     assert parts.event_queue.heard.identity_conflict == "192.0.2.77"
@@ -163,7 +167,7 @@ def test_a_cloned_machine_is_remembered():
     assert not parts.event_queue.heard.identity_conflict, "it has an identity of its own since"
 
 
-def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over():
+def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over() -> None:
     parts = event_queue()
     contested = IdentityContested(H2, ("192.0.2.2", 7956), ("192.0.2.77", 7956))
     parts.event_queue.handle((contested,))
@@ -179,7 +183,7 @@ def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over
     assert H2 not in heard.contested, "it has an identity of its own since"
 
 
-def test_a_start_knows_what_the_journal_knew():
+def test_a_start_knows_what_the_journal_knew() -> None:
     writer = Writer(H2)
     entries = [e for record in (network(), endpoint()) for e in writer.put(record).entries]
     logs = [Log(one.scope, H2, 1, 2, 0, {one.key: one}) for one in entries]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, host, network
 
 from netagent.membership import event_queue as module
 from netagent.membership.event_queue import SLICE_ENTRIES, EventQueue
+from netagent.model.records import EndpointRecord
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -29,20 +33,23 @@ from netgossip.types import (
 SCOPE = scope_of(N1)
 
 
-def parts():
+def parts() -> SimpleNamespace:
     """An event queue; `heard` has in order what it passed on, with the number of endpoints in the view at
     that time."""
     start = RegistryView(H1).with_entries(event(H2, entry(H2, network(subnets=("10.1.0.0/16",)), 1)))
     one = SimpleNamespace(live=StateStore(start, {}), heard=[], noted=[], taken=[], dropped=set())
 
-    def note(name):
+    def note(name: str) -> None:
         one.heard.append((name, len(one.live.view.endpoints)))
 
+    journal: Any = SimpleNamespace(note_replica=one.noted.append, note_member=lambda _: None)
+    participation: Any = SimpleNamespace(note_synced=lambda _: note("synced"))
+    rpc: Any = SimpleNamespace(note_response=lambda _: note("response"))
     one.event_queue = EventQueue(
         live=one.live,
-        journal=SimpleNamespace(note_replica=one.noted.append, note_member=lambda _: None),
-        participation=SimpleNamespace(note_synced=lambda _: note("synced")),
-        rpc=SimpleNamespace(note_response=lambda _: note("response")),
+        journal=journal,
+        participation=participation,
+        rpc=rpc,
         on_request=lambda _: note("request"),
         on_raised=lambda _: None,
         on_taken=one.taken.extend,
@@ -52,33 +59,35 @@ def parts():
     return one
 
 
-def box(number, address):
+def box(number: int, address: str) -> EndpointRecord:
     return endpoint(number, addresses=(address,), mac=bytes((2, 0, *number.to_bytes(4, "big"))).hex(":"))
 
 
-def log_of(owner, numbers, first=1, *, replaced=False):
+def log_of(owner: str, numbers: range, first: int = 1, *, replaced: bool = False) -> EntriesChanged:
     """Endpoints of one host as one delta, or as its whole log."""
     entries = (entry(owner, box(n, f"10.1.{n >> 8}.{n & 255}"), first + at) for at, n in enumerate(numbers))
     return event(owner, *entries, replaced=replaced, scope=SCOPE)
 
 
-def sizes_of_views(live):
+def sizes_of_views(live: StateStore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """By how many endpoints each view differs from the one before it."""
-    sizes = []
+    sizes: list[int] = []
     update_view = live.update_view
 
-    def noting(change):
+    def noting(change: Callable[..., Any]) -> None:
         before = live.view
         update_view(change)
         touched = live.view.touched_since(before)
         assert touched is not None
         sizes.append(len(touched.endpoints))
 
-    live.update_view = noting
+    monkeypatch.setattr(live, "update_view", noting)
     return sizes
 
 
-def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
+def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one = parts()
     count = 5000
     whole = log_of(H2, range(2, count + 2), replaced=True)
@@ -87,9 +96,9 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     one.event_queue.handle((answer,))
     assert one.noted == [whole], "the journal gets it whole, and once"
     assert not one.heard
-    sizes = sizes_of_views(one.live)
+    sizes = sizes_of_views(one.live, monkeypatch)
 
-    async def main():
+    async def main() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 intake = TaskRunner(one.event_queue)
@@ -109,7 +118,7 @@ def test_a_first_sync_is_taken_in_slices_and_its_synced_event_comes_last():
     one.live.view.check_invariants()
 
 
-def test_many_small_deltas_of_one_step_are_cut_as_well():
+def test_many_small_deltas_of_one_step_are_cut_as_well() -> None:
     one = parts()
     events = tuple(log_of(f"{n:032x}", range(10 * n, 10 * n + 10)) for n in range(1, 51))
     one.event_queue.handle(events)
@@ -123,7 +132,7 @@ def test_many_small_deltas_of_one_step_are_cut_as_well():
     one.live.view.check_invariants()
 
 
-def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
+def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLICE_ENTRIES", 3)
     for seed in range(60):
         rng = random.Random(seed)
@@ -148,7 +157,7 @@ def test_any_sequence_ends_in_the_same_view_as_in_one_go(monkeypatch):
         one.live.view.check_invariants()
 
 
-def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
+def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes() -> None:
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 52)),))
     while one.event_queue.has_pending_work:
@@ -164,7 +173,7 @@ def test_what_a_whole_log_no_longer_has_goes_before_the_new_comes():
     assert one.live.view.endpoint_by_address("10.1.0.2", N1).record == box(9000, "10.1.0.2")
 
 
-def test_own_records_and_the_clusters_scope_never_wait():
+def test_own_records_and_the_clusters_scope_never_wait() -> None:
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)),))
     ours = event(H1, entry(H1, box(9001, "10.1.99.1"), 1))
@@ -177,7 +186,7 @@ def test_own_records_and_the_clusters_scope_never_wait():
     assert H3 in one.live.view.hosts
 
 
-def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back():
+def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back() -> None:
     one = parts()
     one.event_queue.handle((log_of(H2, range(2, 502)), log_of(H3, range(600, 700)), ScopeSynced(SCOPE)))
     one.event_queue.run_step()
@@ -198,14 +207,16 @@ def test_nothing_of_a_network_that_was_left_or_of_an_evicted_owner_comes_back():
     assert [name for name, _ in one.heard] == ["synced", "request"]
 
 
-def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_after():
+def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one = parts()
     count = 2000
     one.event_queue.handle((log_of(H2, range(2, count + 2)), event(H1, entry(H1, box(9001, "10.1.99.1"), 1))))
     while one.event_queue.has_pending_work:
         one.event_queue.run_step()
     assert len(one.live.view.endpoints) == count + 1
-    sizes = sizes_of_views(one.live)
+    sizes = sizes_of_views(one.live, monkeypatch)
     one.event_queue.forget_scope(SCOPE)
     assert len(one.live.view.endpoints) == count, "our own go at once"
     one.event_queue.handle((RequestReceived(H3, 1, b"q"),))
@@ -213,7 +224,7 @@ def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_
     ours = event(H1, entry(H1, box(9002, "10.1.99.2"), 2))
     one.event_queue.handle((ours, log_of(H2, range(2, 12), replaced=True), ScopeSynced(SCOPE)))
 
-    async def main():
+    async def main() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 intake = TaskRunner(one.event_queue)
@@ -233,7 +244,7 @@ def test_a_network_that_is_left_is_removed_in_slices_and_new_records_of_it_come_
     one.live.view.check_invariants()
 
 
-def test_no_more_than_the_bound_waits(monkeypatch):
+def test_no_more_than_the_bound_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 1000)
     one = parts()
     for number in range(10):

@@ -8,6 +8,7 @@ import pytest
 from fakes.registry import H1, H2, H3, Writer, entry, event, host
 
 from netagent.membership.held_evictions import CALM_S, HOLD_S, MAX_HELD, SILENT_S, HeldEvictions
+from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, MemberState
@@ -37,12 +38,12 @@ class Host:
         for one in self.words.take_due(self.view.evicted, now):
             self.view = self.view.with_entries(one)
 
-    def says(self, writer: str, of: str) -> EntriesChanged:
+    def says(self, writer: HostId, of: HostId) -> EntriesChanged:
         return self.writers[writer].put(ForgetRecord(of, settled=True))
 
 
 @pytest.mark.parametrize("target", [H1, H2], ids=["this host", "another"])
-def test_an_eviction_of_a_live_host_is_held(target: str) -> None:
+def test_an_eviction_of_a_live_host_is_held(target: HostId) -> None:
     one = Host()
     one.hear(one.says(H3, target), CALM)
     one.look(CALM + HOLD_S - 1)
@@ -149,7 +150,7 @@ def test_what_waits_is_bounded() -> None:
     words = HeldEvictions(H1)
     words.note_synced(START)
     words.note_member(Member(H2, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
-    targets = [f"{number:032x}" for number in range(100, 100 + MAX_HELD + 5)]
+    targets = [HostId(f"{number:032x}") for number in range(100, 100 + MAX_HELD + 5)]
     for target in targets:
         words.note_member(Member(target, ("192.0.2.9", 7956), MemberState.ALIVE, 1), START)
     writer = Writer(H2)

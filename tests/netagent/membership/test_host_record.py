@@ -19,24 +19,25 @@ from netagent.membership.host_record import (
     host_record,
     version_of_others,
 )
-from netagent.model.ids import ClusterId
+from netagent.model.ids import ClusterId, HostId
+from netagent.model.records import HostRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
 
 class Routes:
-    def __init__(self):
-        self.now = ("10.0.0.0/8",)
-        self.error = None
+    def __init__(self) -> None:
+        self.now: tuple[str, ...] = ("10.0.0.0/8",)
+        self.error: OSError | FailedError | None = None
 
-    async def __call__(self):
+    async def __call__(self) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error
         return self.now
 
 
-def own_host():
+def own_host() -> tuple[AgentHost, Routes, HostRecordKeeper]:
     one, routes = AgentHost(), Routes()
     return (
         one,
@@ -46,7 +47,7 @@ def own_host():
 
 
 @virtual
-async def test_it_is_written_when_it_changes_and_only_then():
+async def test_it_is_written_when_it_changes_and_only_then() -> None:
     one, routes, own = own_host()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -54,7 +55,9 @@ async def test_it_is_written_when_it_changes_and_only_then():
         assert len(one.node.heard) == 1
         routes.now = tuple(sorted(f"10.{n // 256}.{n % 256}.0/24" for n in range(2 * MAX_ROUTES)))
         await trio.sleep(2 * LOOK_S)
-        assert one.live.view.hosts[one.host_id].record.routes == routes.now[:MAX_ROUTES]
+        record = one.live.view.hosts[one.host_id].record
+        assert record is not None
+        assert record.routes == routes.now[:MAX_ROUTES]
         nursery.cancel_scope.cancel()
 
 
@@ -70,7 +73,7 @@ ROUTES = {
 
 
 @virtual
-async def test_routes_are_published_in_any_order():
+async def test_routes_are_published_in_any_order() -> None:
     """The kernel's order and that of the addresses are not that of a record, which is that of the texts."""
     one, routes, own = own_host()
     by_address = sorted(map(ip_network, ROUTES), key=lambda n: (n.version, int(n[0]), n.prefixlen))
@@ -78,13 +81,14 @@ async def test_routes_are_published_in_any_order():
     assert list(routes.now) != sorted(routes.now)
     await own.publish()
     (record,) = one.live.view.records_of(one.host_id, CLUSTER_SCOPE)
+    assert isinstance(record, HostRecord)
     assert set(record.routes) == ROUTES
     await own.publish()
     assert len(one.node.heard) == 1, "the same again"
 
 
 @virtual
-async def test_a_move_that_could_not_be_published_is_published_soon():
+async def test_a_move_that_could_not_be_published_is_published_soon() -> None:
     one, routes, own = own_host()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -100,7 +104,7 @@ async def test_a_move_that_could_not_be_published_is_published_soon():
 
 @pytest.mark.parametrize("error", [OSError("netlink"), FailedError("disk")], ids=["kernel", "disk"])
 @virtual
-async def test_what_fails_is_tried_again(error):
+async def test_what_fails_is_tried_again(error: OSError | FailedError) -> None:
     one, routes, own = own_host()
     routes.error = error
     async with trio.open_nursery() as nursery:
@@ -113,7 +117,7 @@ async def test_what_fails_is_tried_again(error):
 
 
 @virtual
-async def test_going_down_stays_so_while_the_host_leaves_and_afterwards():
+async def test_going_down_stays_so_while_the_host_leaves_and_afterwards() -> None:
     one, _, own = own_host()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -127,7 +131,7 @@ async def test_going_down_stays_so_while_the_host_leaves_and_afterwards():
 
 
 @virtual
-async def test_a_leave_that_fails_brings_the_names_back():
+async def test_a_leave_that_fails_brings_the_names_back() -> None:
     one, _, own = own_host()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -140,7 +144,7 @@ async def test_a_leave_that_fails_brings_the_names_back():
 
 
 @virtual
-async def test_names_lead_to_a_host_that_comes_back_only_after_it_has_arrived():
+async def test_names_lead_to_a_host_that_comes_back_only_after_it_has_arrived() -> None:
     one, _, own = own_host()
     own.is_away = True
     async with trio.open_nursery() as nursery:
@@ -152,7 +156,7 @@ async def test_names_lead_to_a_host_that_comes_back_only_after_it_has_arrived():
         nursery.cancel_scope.cancel()
 
 
-def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
+def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own() -> None:
     records = [
         host_record(
             name="h1",
@@ -160,7 +164,7 @@ def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
             underlay="192.0.2.1",
             vxlan_port=4799,
             zone="a",
-            ids=(ClusterId("c1" * 16), f"{number:02x}" * 16),
+            ids=(ClusterId("c1" * 16), HostId(f"{number:02x}" * 16)),
         )
         for number in (1, 2)
     ]
@@ -168,7 +172,7 @@ def test_the_record_of_a_host_is_valid_and_its_probe_address_its_own():
     assert records[0].probe_mac != records[1].probe_mac
 
 
-def test_the_others_family_is_that_of_those_who_did_not_leave():
+def test_the_others_family_is_that_of_those_who_did_not_leave() -> None:
     view = RegistryView(H1).with_entries(Writer(H1).put(host("h1", underlay="2001:db8::1")))
     assert version_of_others(view) is None, "no other host"
     view = view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))

@@ -13,12 +13,13 @@ from netagent.errors import FailedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError
 from netagent.membership.participation import LINGER_S, SYNC_S, UNKNOWN_S
+from netagent.model.ids import EndpointId
 from netagent.model.records import AttachmentRecord, RemovalRecord
 from netagent.registry.record_codec import scope_of
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 
-async def started(*, is_syncing=True):
+async def started(*, is_syncing: bool = True) -> AgentHost:
     one = AgentHost()
     one.is_syncing = is_syncing
     await one.publisher.put(host("h1"), network())
@@ -26,16 +27,16 @@ async def started(*, is_syncing=True):
     return one
 
 
-def is_attached(one):
+def is_attached(one: AgentHost) -> bool:
     return one.host_id in one.live.view.attachments(N1)
 
 
-def add_row(one):
+def add_row(one: AgentHost) -> None:
     one.live.set_row(local_row("e" * 32, N1))
 
 
 @virtual
-async def test_taking_part_says_so_once_and_knows_what_is_there():
+async def test_taking_part_says_so_once_and_knows_what_is_there() -> None:
     one = await started()
     await one.participation.take_part(N1)
     await one.participation.take_part(N1)
@@ -46,7 +47,7 @@ async def test_taking_part_says_so_once_and_knows_what_is_there():
 
 
 @virtual
-async def test_a_first_sync_that_does_not_come_names_the_hosts_asked_and_keeps_trying():
+async def test_a_first_sync_that_does_not_come_names_the_hosts_asked_and_keeps_trying() -> None:
     one = await started(is_syncing=False)
     for number, (peer, state) in enumerate([(H2, MemberState.ALIVE), (H3, MemberState.LEFT)], 2):
         one.meet(peer, state)
@@ -64,7 +65,7 @@ async def test_a_first_sync_that_does_not_come_names_the_hosts_asked_and_keeps_t
 
 
 @virtual
-async def test_a_sync_in_between_ends_the_wait():
+async def test_a_sync_in_between_ends_the_wait() -> None:
     one = await started(is_syncing=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.participation.take_part, N1)
@@ -74,7 +75,7 @@ async def test_a_sync_in_between_ends_the_wait():
 
 
 @virtual
-async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
+async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves() -> None:
     one = await started()
     add_row(one)
     await one.participation.take_part(N1)
@@ -82,7 +83,7 @@ async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
         nursery.start_soon(one.participation.run)
         await trio.sleep(2 * LINGER_S)
         assert is_attached(one)
-        one.live.drop_row("e" * 32)
+        one.live.drop_row(EndpointId("e" * 32))
         await trio.sleep(LINGER_S / 2)
         assert is_attached(one)
         await one.participation.take_part(N1)
@@ -96,7 +97,7 @@ async def test_after_the_last_endpoint_a_host_lingers_and_then_leaves():
 
 
 @virtual
-async def test_our_log_in_a_removed_network_is_dropped_once_its_endpoints_are_gone():
+async def test_our_log_in_a_removed_network_is_dropped_once_its_endpoints_are_gone() -> None:
     one = await started()
     mine = endpoint()
     await one.participation.take_part(N1)
@@ -108,14 +109,14 @@ async def test_our_log_in_a_removed_network_is_dropped_once_its_endpoints_are_go
         await trio.sleep(LINGER_S)
         assert scope_of(N1) in one.node.own_logs, "the endpoint is still there"
         await one.publisher.withdraw(mine)
-        one.live.drop_row("e" * 32)
+        one.live.drop_row(EndpointId("e" * 32))
         await trio.sleep(0.1)
         assert set(one.node.own_logs) == one.journal.own_scopes() == {CLUSTER_SCOPE}
         nursery.cancel_scope.cancel()
 
 
 @virtual
-async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_the_start():
+async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_the_start() -> None:
     one = await started()
     await one.publisher.put(endpoint(), RemovalRecord(N1))
     await one.publisher.withdraw(endpoint())
@@ -130,7 +131,7 @@ async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_
 
 
 @virtual
-async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_becomes_known():
+async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_becomes_known() -> None:
     one = await started()
     for network_id in (N1, N2, N3):
         one.node.raise_epoch(scope_of(network_id))
@@ -147,7 +148,7 @@ async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_b
 
 
 @virtual
-async def test_a_removed_network_is_left_at_once():
+async def test_a_removed_network_is_left_at_once() -> None:
     one = await started()
     await one.participation.take_part(N1)
     async with trio.open_nursery() as nursery:
@@ -161,7 +162,7 @@ async def test_a_removed_network_is_left_at_once():
 
 
 @virtual
-async def test_a_network_that_was_removed_just_before_a_stop_is_left_after_the_start():
+async def test_a_network_that_was_removed_just_before_a_stop_is_left_after_the_start() -> None:
     one = await started()
     await one.participation.take_part(N1)
     one.hear(Writer(H2).put(RemovalRecord(N1)))
@@ -180,7 +181,7 @@ async def test_a_network_that_was_removed_just_before_a_stop_is_left_after_the_s
 
 @pytest.mark.parametrize("late_s", [0.001, 0.01, 0.03, 0.049, 0.051, 0.06])
 @virtual
-async def test_entering_at_the_moment_of_leaving_ends_inside(late_s):
+async def test_entering_at_the_moment_of_leaving_ends_inside(late_s: float) -> None:
     one = await started()
     await one.participation.take_part(N1)
     async with trio.open_nursery() as nursery:
@@ -202,7 +203,7 @@ async def test_entering_at_the_moment_of_leaving_ends_inside(late_s):
 
 
 @virtual
-async def test_a_full_disk_does_not_end_it():
+async def test_a_full_disk_does_not_end_it() -> None:
     one = await started()
     await one.participation.take_part(N1)
     one.steps.fault = (1, DiskFullError("/var: the disk is full"))
@@ -214,7 +215,7 @@ async def test_a_full_disk_does_not_end_it():
 
 
 @virtual
-async def test_looking_into_a_network_is_not_seen_and_ends():
+async def test_looking_into_a_network_is_not_seen_and_ends() -> None:
     one = await started()
     await one.participation.look_into(N1)
     await one.participation.look_into(N1)
@@ -227,7 +228,7 @@ async def test_looking_into_a_network_is_not_seen_and_ends():
 
 
 @virtual
-async def test_a_restart_continues_where_it_was():
+async def test_a_restart_continues_where_it_was() -> None:
     one = await started()
     await one.participation.take_part(N1)
     one.is_syncing = False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -13,32 +15,32 @@ from fakes.virtual import virtual
 from netagent.membership import remote_networks
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.remote_networks import ASK_S, FRESH_S, LINGER_S, PEERS, RemoteNetworks
-from netagent.model.ids import HostId
-from netagent.model.records import AttachmentRecord
-from netagent.registry.cluster_overview import GapReason
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import AttachmentRecord, EndpointRecord, NetworkRecord
+from netagent.registry.cluster_overview import ClusterOverview, GapReason
 from netagent.registry.record_codec import encode, key_of, scope_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
-from netgossip.testing import SimCluster
-from netgossip.types import CLUSTER_SCOPE
+from netgossip.testing import SimCluster, SimHost
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged
 
 STEP_S = 0.005
 
 
 class _Sink:
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *_: None
 
 
 class _OnClock:
     """A node of the simulation, whose clock began earlier than trio's."""
 
-    def __init__(self, sim_host, sim):
+    def __init__(self, sim_host: SimHost, sim: SimCluster) -> None:
         self._host, self._sim = sim_host, sim
-        self.compared = []
+        self.compared: list[bytes] = []
 
-    def __getattr__(self, name):
-        def call(*arguments):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
             with self._host.commanding() as node:
                 if name in {"set_scope_members", "enter_scope", "catch_up"}:
                     arguments = (*arguments[:-1], self._sim.now)
@@ -52,29 +54,31 @@ class _OnClock:
 class World:
     """`h1` is the one that is asked; all others take part in the networks that `attach` names."""
 
-    def __init__(self, size=4, seed=3):
+    def __init__(self, size: int = 4, seed: int = 3) -> None:
         self.sim = SimCluster(seed=seed)
         for number in range(1, size + 1):
             self.sim.add(f"h{number}")
         self.sim.run_until(self.sim.converged, 60.0)
         self.me = self.sim["h1"]
         self.live = StateStore(RegistryView(HostId(self.me.node_id)), {})
-        self.entered = set()
-        self.journalled = []
+        self.entered: set[NetworkId] = set()
+        self.journalled: list[EntriesChanged] = []
         self.node = _OnClock(self.me, self.sim)
+        records: Any = self.node
         self.remote = RemoteNetworks(
-            self.node,
+            records,
             self.live,
             lambda: None,
             is_entered=self.entered.__contains__,
             rng=random.Random(7),
         )
-        journal = SimpleNamespace(note_replica=self.journalled.append, note_member=lambda _: None)
+        sink: Any = _Sink()
+        journal: Any = SimpleNamespace(note_replica=self.journalled.append, note_member=lambda _: None)
         self.event_queue = EventQueue(
             live=self.live,
             journal=journal,
-            participation=_Sink(),
-            rpc=_Sink(),
+            participation=sink,
+            rpc=sink,
             on_request=lambda _: None,
             on_raised=lambda _: None,
             on_taken=lambda _: None,
@@ -84,11 +88,13 @@ class World:
         )
         self._taken = 0
 
-    def put(self, name, record, *, deleted=False):
+    def put(
+        self, name: str, record: AttachmentRecord | EndpointRecord | NetworkRecord, *, deleted: bool = False
+    ) -> None:
         scope, key = key_of(record)
         self.sim[name].put(scope, key, None if deleted else encode(record))
 
-    def attach(self, network_id, *names):
+    def attach(self, network_id: NetworkId, *names: str) -> None:
         for name in names:
             self.put(name, AttachmentRecord(network_id))
             self.sim[name].enter(scope_of(network_id))
@@ -97,7 +103,7 @@ class World:
             with self.sim[name].commanding() as node:
                 node.records.set_scope_members(scope_of(network_id), members, self.sim.now)
 
-    def step(self, duration_s=STEP_S):
+    def step(self, duration_s: float = STEP_S) -> None:
         self.sim.run_for(duration_s)
         events = self.me.events[self._taken :]
         self._taken = len(self.me.events)
@@ -105,17 +111,17 @@ class World:
         while self.event_queue.has_pending_work:
             self.event_queue.run_step()
 
-    async def run(self):
+    async def run(self) -> None:
         while True:
             await trio.sleep(STEP_S)
             self.step()
 
-    def id_of(self, name):
+    def id_of(self, name: str) -> HostId:
         return HostId(self.sim[name].node_id)
 
 
 @pytest.fixture
-def world():
+def world() -> World:
     one = World()
     one.put("h2", network(N1, "app"))
     one.attach(N1, "h2", "h3")
@@ -125,7 +131,7 @@ def world():
     return one
 
 
-async def asked(world, wanted=None):
+async def asked(world: World, wanted: set[NetworkId] | None = None) -> ClusterOverview:
     """The overview, while the simulated cluster goes on."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run)
@@ -135,7 +141,7 @@ async def asked(world, wanted=None):
 
 
 @virtual
-async def test_a_host_that_takes_no_part_fetches_from_members_that_do(world):
+async def test_a_host_that_takes_no_part_fetches_from_members_that_do(world: World) -> None:
     assert not world.live.view.endpoints
     began = trio.current_time()
     found = await asked(world)
@@ -148,7 +154,7 @@ async def test_a_host_that_takes_no_part_fetches_from_members_that_do(world):
 
 
 @virtual
-async def test_nothing_of_it_reaches_registry_or_journal_and_no_host_pushes_to_this_one(world):
+async def test_nothing_of_it_reaches_registry_or_journal_and_no_host_pushes_to_this_one(world: World) -> None:
     before = world.live.view
     await asked(world)
     assert world.live.view.endpoints == before.endpoints
@@ -157,7 +163,7 @@ async def test_nothing_of_it_reaches_registry_or_journal_and_no_host_pushes_to_t
 
 
 @virtual
-async def test_an_answer_is_as_the_network_is_now_and_costs_no_question_within_a_moment(world):
+async def test_an_answer_is_as_the_network_is_now_and_costs_no_question_within_a_moment(world: World) -> None:
     await asked(world)
     compared = len(world.node.compared)
     await asked(world)
@@ -175,7 +181,7 @@ async def test_an_answer_is_as_the_network_is_now_and_costs_no_question_within_a
 
 
 @virtual
-async def test_the_overview_follows_the_registry_as_well(world):
+async def test_the_overview_follows_the_registry_as_well(world: World) -> None:
     await asked(world)
     world.put("h4", network(N2, "other"))
     world.sim.crash("h4")
@@ -188,7 +194,7 @@ async def test_the_overview_follows_the_registry_as_well(world):
 
 
 @virtual
-async def test_members_that_are_away_are_named_and_nothing_is_made_up(world):
+async def test_members_that_are_away_are_named_and_nothing_is_made_up(world: World) -> None:
     world.sim.crash("h2")
     world.sim.crash("h3")
     world.step(120.0)
@@ -198,7 +204,9 @@ async def test_members_that_are_away_are_named_and_nothing_is_made_up(world):
 
 
 @virtual
-async def test_a_host_that_enters_while_no_other_member_is_alive_reports_their_records_as_missing(world):
+async def test_a_host_that_enters_while_no_other_member_is_alive_reports_their_records_as_missing(
+    world: World,
+) -> None:
     world.sim.crash("h2")
     world.sim.crash("h3")
     world.step(120.0)
@@ -220,7 +228,7 @@ async def test_a_host_that_enters_while_no_other_member_is_alive_reports_their_r
 
 
 @virtual
-async def test_who_is_alive_and_does_not_answer_is_named_after_a_bounded_time(world):
+async def test_who_is_alive_and_does_not_answer_is_named_after_a_bounded_time(world: World) -> None:
     world.sim.cut(["h1"], ["h2", "h3"])
     began = trio.current_time()
     found = await asked(world)
@@ -233,7 +241,7 @@ async def test_who_is_alive_and_does_not_answer_is_named_after_a_bounded_time(wo
 
 
 @virtual
-async def test_one_member_that_is_silent_keeps_no_answer_back(world):
+async def test_one_member_that_is_silent_keeps_no_answer_back(world: World) -> None:
     world.sim.cut(["h1"], ["h3"])
     found = await asked(world)
     assert len(found.view.endpoints) == 2, "the other one has all records"
@@ -242,7 +250,7 @@ async def test_one_member_that_is_silent_keeps_no_answer_back(world):
 
 
 @virtual
-async def test_fetched_records_are_shown_as_old_when_no_member_answers_any_more(world):
+async def test_fetched_records_are_shown_as_old_when_no_member_answers_any_more(world: World) -> None:
     await asked(world)
     world.sim.cut(["h1"], ["h2", "h3"])
     await trio.sleep(2 * FRESH_S)
@@ -253,7 +261,7 @@ async def test_fetched_records_are_shown_as_old_when_no_member_answers_any_more(
 
 
 @virtual
-async def test_other_networks_than_the_wanted_one_are_not_asked_about(world):
+async def test_other_networks_than_the_wanted_one_are_not_asked_about(world: World) -> None:
     world.put("h2", network(N2, "other"))
     world.attach(N2, "h2")
     world.put("h2", endpoint(7, N2))
@@ -264,7 +272,7 @@ async def test_other_networks_than_the_wanted_one_are_not_asked_about(world):
 
 
 @virtual
-async def test_it_is_dropped_some_time_after_the_last_question(world):
+async def test_it_is_dropped_some_time_after_the_last_question(world: World) -> None:
     await asked(world)
     with trio.move_on_after(2 * LINGER_S):
         await world.remote.run()
@@ -275,7 +283,9 @@ async def test_it_is_dropped_some_time_after_the_last_question(world):
 
 
 @virtual
-async def test_really_entering_drops_what_was_fetched_so_that_registry_and_journal_get_all(world):
+async def test_really_entering_drops_what_was_fetched_so_that_registry_and_journal_get_all(
+    world: World,
+) -> None:
     await asked(world)
     world.remote.release(N1)
     world.entered.add(N1)
@@ -294,7 +304,9 @@ async def test_really_entering_drops_what_was_fetched_so_that_registry_and_journ
 
 
 @virtual
-async def test_at_most_a_few_members_are_asked_and_too_many_records_end_the_asking(monkeypatch):
+async def test_at_most_a_few_members_are_asked_and_too_many_records_end_the_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World(size=7)
     others = [f"h{number}" for number in range(2, 8)]
     for network_id, name in ((N1, "app"), (N2, "other"), (N3, "third")):
