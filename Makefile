@@ -43,7 +43,7 @@ lint: setup ## style and types
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 	@mypy docs/generate.py
 	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*' ! -path 'tests/netagent/*') \
-	  $$(find tests/netagent/{cli,control,datapath,firewall,install,integrations,journal,membership,probes,rpc} -name '*.py')
+	  $$(find tests/netagent/{cli,control,datapath,eviction,firewall,install,integrations,journal,membership,probes,rpc} -name '*.py')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
 
 .PHONY: docs

@@ -36,6 +36,8 @@ from netagent.endpoints.lifecycle import Endpoints
 from netagent.endpoints.network_defaults import NetworkConstraints
 from netagent.endpoints.networks import Networks
 from netagent.errors import RefusedError
+from netagent.eviction.downtime import Downtime
+from netagent.eviction.evict import Eviction
 from netagent.integrations.cluster_access import ClusterAccess
 from netagent.ipam.allocator import Allocator
 from netagent.journal.rows import LocalEndpointRow
@@ -349,6 +351,10 @@ class AgentHost:
         )
         self.endpoints = Endpoints(self.context)
         self.garbage_collector = GarbageCollector(self.endpoints)
+        self.downtime = Downtime({})
+        self.eviction = Eviction(
+            self.live, self.publisher, self.node, self.allocator, self.downtime, self.flush
+        )
         self.drift = Drift()
         self.interfaces = Interfaces(self.live, self.attacher, self.endpoints.context, self.drift)
         self.networks = Networks(
@@ -428,6 +434,8 @@ class Fabric:
         self._sides: dict[HostId, int] = {}
         self._kept: list[tuple[AgentHost, AgentHost, EntriesChanged]] = []
         self.latency_s: Callable[[], float] = lambda: self.rng.uniform(0.0002, 0.002)
+        self.loses: Callable[[AgentHost, AgentHost], bool] = lambda sender, target: False
+        """Whether what one sends to another never arrives."""
         self.hosts = [AgentHost(number + 1, self) for number in range(size)]
         for one in self.hosts:
             for other in self.hosts:
@@ -481,6 +489,8 @@ class Fabric:
 
     async def _carry(self, sender: AgentHost, target: AgentHost, event: EntriesChanged, at: float) -> None:
         await trio.sleep_until(at)
+        if self.loses(sender, target):
+            return
         if self._is_cut(sender, target):
             self._kept.append((sender, target, event))
             return

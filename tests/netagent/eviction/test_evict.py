@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import pytest
 import trio
-from fakes.agent_host import Fabric
+from fakes.agent_host import AgentHost, Fabric
 from fakes.rows import reserve
 from fakes.virtual import virtual
+from trio import Nursery
 
 from netagent.daemon.own_records import OwnRecords
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.auto_evict import LEFT_S, AutoEviction
-from netagent.eviction.downtime import Downtime
-from netagent.eviction.evict import Eviction
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
+from netagent.registry.view import RegistryView
+from netagent.registry.views import NetworkView
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 APP = NetworkRequest(name="app", subnets=("10.1.0.0/24",))
 
 
+def named(view: RegistryView, name: str) -> NetworkView:
+    found = view.network_named(name)
+    assert found is not None
+    return found
+
+
 class Cluster:
     """Hosts with everything that eviction needs, and their background tasks."""
 
-    def __init__(self, nursery, size):
+    def __init__(self, nursery: Nursery, size: int) -> None:
         self.fabric = Fabric(nursery, size)
         self.hosts = self.fabric.hosts
         self.alive = {one.host_id for one in self.hosts}
         for one in self.hosts:
-            one.downtime = Downtime({})
-            one.eviction = Eviction(one.live, one.publisher, one.node, one.allocator, one.downtime, one.flush)
-            upkeep = OwnRecords(
-                live=one.live,
-                publisher=one.publisher,
-                allocator=one.allocator,
-                undecided=lambda one=one: one.networks.in_work,
-                pursued=lambda one=one: one.eviction.in_work,
-            )
-            one.node.is_waited_for = lambda peer, one=one: (
-                peer in one.live.view.hosts and one.live.view.hosts[peer].is_live
-            )
-            nursery.start_soon(upkeep.run)
+            one.node.is_waited_for = partial(self._is_live, one)
+            nursery.start_soon(self._keep_up, one)
 
-    def kill(self, *gone):
+    @staticmethod
+    def _is_live(one: AgentHost, peer: str) -> bool:
+        hosts = one.live.view.hosts
+        return peer in hosts and hosts[HostId(peer)].is_live
+
+    @staticmethod
+    async def _keep_up(one: AgentHost) -> None:
+        upkeep = OwnRecords(
+            live=one.live,
+            publisher=one.publisher,
+            allocator=one.allocator,
+            undecided=lambda: one.networks.in_work,
+            pursued=lambda: one.eviction.in_work,
+        )
+        await upkeep.run()
+
+    def kill(self, *gone: AgentHost) -> None:
         """All other hosts see that their agents and kernels are silent."""
         self.alive -= {one.host_id for one in gone}
         for one in self.hosts:
@@ -53,14 +69,14 @@ class Cluster:
                 one.live.update_view(lambda view: view.with_host_answer(other.host_id, answers=False))
                 one.downtime.note(one.live.view, trio.current_time())
 
-    async def calm(self):
+    async def calm(self) -> None:
         while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts if one.host_id in self.alive):
             await trio.sleep(0.01)
         await trio.sleep(0.1)
 
-    def owners(self, network_id):
+    def owners(self, network_id: NetworkId) -> dict[str, int]:
         """How many addresses each host believes it owns; no two hosts may believe the same."""
-        believed = {}
+        believed: dict[int, str] = {}
         for one in self.hosts:
             if one.host_id in self.alive:
                 one.allocator.free_count(network_id)
@@ -70,12 +86,12 @@ class Cluster:
         return {one.name: list(believed.values()).count(one.name) for one in self.hosts}
 
 
-def on_hosts(size):
+def on_hosts(size: int) -> Callable[[Callable[[Cluster], Awaitable[None]]], Callable[[], None]]:
     """Run a test with a cluster of `count` hosts, under virtual time."""
 
-    def decorate(test):
+    def decorate(test: Callable[[Cluster], Awaitable[None]]) -> Callable[[], None]:
         @virtual
-        async def run():
+        async def run() -> None:
             with trio.fail_after(80_000):
                 async with trio.open_nursery() as nursery:
                     cluster = Cluster(nursery, size)
@@ -89,13 +105,13 @@ def on_hosts(size):
     return decorate
 
 
-def evictions(host):
+def evictions(host: AgentHost) -> set[tuple[str, bool]]:
     own = host.live.view.records_of(host.host_id, CLUSTER_SCOPE)
     return {(one.host_id, one.settled) for one in own if isinstance(one, ForgetRecord)}
 
 
 @on_hosts(4)
-async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
+async def test_the_writer_takes_over_all_that_the_host_owned(cluster: Cluster) -> None:
     h1, h2, h3, _ = cluster.hosts
     made, _ = await h3.networks.create(APP)  # the creator itself is to go
     await cluster.calm()
@@ -112,12 +128,12 @@ async def test_the_writer_takes_over_all_that_the_host_owned(cluster):
         view = one.live.view
         assert h3.host_id not in view.hosts
         assert view.is_host_hidden(h3.host_id)
-        assert view.network_named("app").owner == h2.host_id
+        assert named(view, "app").owner == h2.host_id
         view.check_invariants()
 
 
 @on_hosts(3)
-async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster):
+async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster: Cluster) -> None:
     h1, _, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
@@ -134,7 +150,9 @@ async def test_what_is_left_of_the_space_is_one_record_for_each_range(cluster):
 
 
 @on_hosts(3)
-async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_to_us(cluster):
+async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_to_us(
+    cluster: Cluster,
+) -> None:
     h1, _, h3 = cluster.hosts
     cluster.kill(h3)
     view = h1.live.view.with_host_answer(h3.host_id, answers=True)
@@ -144,7 +162,7 @@ async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_t
 
 
 @on_hosts(3)
-async def test_a_live_host_is_not_evicted(cluster):
+async def test_a_live_host_is_not_evicted(cluster: Cluster) -> None:
     h1, h2, h3 = cluster.hosts
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
         await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
@@ -165,7 +183,7 @@ async def test_a_live_host_is_not_evicted(cluster):
 
 
 @on_hosts(3)
-async def test_only_hosts_that_were_silent_for_long_enough_are_evicted(cluster):
+async def test_only_hosts_that_were_silent_for_long_enough_are_evicted(cluster: Cluster) -> None:
     h1, h2, h3 = cluster.hosts
     cluster.kill(h3)
     await trio.sleep(3600)
@@ -178,20 +196,13 @@ async def test_only_hosts_that_were_silent_for_long_enough_are_evicted(cluster):
 
 
 @on_hosts(4)
-async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
+async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster: Cluster) -> None:
     h1, h2, h3, h4 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
     cluster.kill(h4)
-    h3.hear = lambda event: None
     h1.node.acknowledged[h3.host_id] = 0
-    carry = cluster.fabric._carry
-
-    async def without_h3(sender, target, event, at):
-        if target is not h3:
-            await carry(sender, target, event, at)
-
-    cluster.fabric._carry = without_h3
+    cluster.fabric.loses = lambda sender, target: target is h3
     with pytest.raises(RefusedError, match="h3 did not acknowledge within 5 s"):
         await h1.eviction.forget(["h4"], dead_for_s=0, force=False)
     await trio.sleep(1)
@@ -205,7 +216,7 @@ async def test_a_live_host_that_does_not_acknowledge_stops_it(cluster):
 
 
 @on_hosts(5)
-async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster):
+async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster: Cluster) -> None:
     made, _ = await cluster.hosts[0].networks.create(APP)
     await cluster.calm()
     before = cluster.owners(made.network_id)
@@ -213,7 +224,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster):
     successors = cluster.hosts[1:4]
     async with trio.open_nursery() as nursery:
         for one in reversed(successors):
-            nursery.start_soon(lambda one=one: one.eviction.forget(["h5"], dead_for_s=0, force=False))
+            nursery.start_soon(partial(one.eviction.forget, ["h5"], dead_for_s=0, force=False))
     await cluster.calm()
     words = {one.name: evictions(one) for one in cluster.hosts[:4]}
     settled = [name for name, said in words.items() if (cluster.hosts[4].host_id, True) in said]
@@ -224,7 +235,7 @@ async def test_of_several_at_once_the_smallest_id_is_the_successor(cluster):
 
 
 @on_hosts(4)
-async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_needs(cluster):
+async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_needs(cluster: Cluster) -> None:
     h1, h2, h3, h4 = cluster.hosts
     made, _ = await h4.networks.create(APP)
     old, _ = await h4.networks.create(NetworkRequest(name="old"))
@@ -239,19 +250,19 @@ async def test_the_successor_of_a_successor_keeps_everything_that_the_cluster_ne
         view = one.live.view
         assert set(view.evicted) == {h3.host_id, h4.host_id}
         assert view.is_removed(old.network_id)
-        assert view.network_named("app").network_id == made.network_id
+        assert named(view, "app").network_id == made.network_id
         # Everything holds when all that the two wrote is dropped.
         bare = view.without_host(h3.host_id).without_host(h4.host_id)
         assert set(bare.evicted) == {h3.host_id, h4.host_id}
         assert bare.is_removed(old.network_id)
-        assert bare.network_named("app").record.revision == 2
+        assert named(bare, "app").record.revision == 2
         one.live.update_view(lambda _: bare)
     assert sum(cluster.owners(made.network_id).values()) == before
     assert RemovalRecord(old.network_id) in h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE)
 
 
 @on_hosts(3)
-async def test_a_network_whose_only_hosts_are_evicted_can_be_removed(cluster):
+async def test_a_network_whose_only_hosts_are_evicted_can_be_removed(cluster: Cluster) -> None:
     h1, _, h3 = cluster.hosts
     made, _ = await h3.networks.create(APP)
     await h3.publisher.put(AttachmentRecord(made.network_id))
@@ -263,7 +274,7 @@ async def test_a_network_whose_only_hosts_are_evicted_can_be_removed(cluster):
     assert h1.live.view.is_removed(made.network_id)
 
 
-def auto_eviction(host, after_s):
+def auto_eviction(host: AgentHost, after_s: int) -> AutoEviction:
     return AutoEviction(
         live=host.live,
         journal=host.journal,
@@ -274,7 +285,7 @@ def auto_eviction(host, after_s):
 
 
 @on_hosts(4)
-async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(cluster):
+async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(cluster: Cluster) -> None:
     *rest, h4 = cluster.hosts
     async with trio.open_nursery() as nursery:
         for one in rest:
@@ -289,7 +300,7 @@ async def test_a_host_that_is_silent_for_long_is_evicted_by_the_smallest_id(clus
 
 
 @on_hosts(2)
-async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster):
+async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster: Cluster) -> None:
     h1, h2 = cluster.hosts
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auto_eviction(h1, 1000).run)
@@ -303,7 +314,7 @@ async def test_a_host_that_is_alone_evicts_only_hosts_that_left(cluster):
 
 
 @on_hosts(3)
-async def test_never_means_never(cluster):
+async def test_never_means_never(cluster: Cluster) -> None:
     h1, h2, h3 = cluster.hosts
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auto_eviction(h1, 0).run)
@@ -315,7 +326,7 @@ async def test_never_means_never(cluster):
 
 
 @on_hosts(3)
-async def test_addresses_that_were_inherited_are_handed_out(cluster):
+async def test_addresses_that_were_inherited_are_handed_out(cluster: Cluster) -> None:
     h1, h2, h3 = cluster.hosts
     made, _ = await h1.networks.create(NetworkRequest(name="app", subnets=("10.1.0.0/28",)))
     await cluster.calm()
@@ -328,24 +339,20 @@ async def test_addresses_that_were_inherited_are_handed_out(cluster):
 
 
 @on_hosts(3)
-async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gone(cluster):
+async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gone(cluster: Cluster) -> None:
     h1, h2, h3 = cluster.hosts
     made, _ = await h1.networks.create(APP)
     await cluster.calm()
     before = cluster.owners(made.network_id)
-    carry, reported = cluster.fabric._carry, {one: len(one.node.heard) for one in (h1, h2)}
-
-    async def cut(sender, target, event, at):
-        """Nothing arrives."""
-
-    cluster.fabric._carry = cut
+    reported = {one: len(one.node.heard) for one in (h1, h2)}
+    cluster.fabric.loses = lambda sender, target: True
     for one, other in ((h1, h2), (h2, h1)):
         for gone in (other, h3):
             one.meet(gone.host_id, MemberState.DEAD)
             one.live.update_view(lambda view: view.with_host_answer(gone.host_id, answers=False))
         await one.eviction.forget([other.name], dead_for_s=0, force=True)
     # The partition ends; h2 sends its eviction, and is gone for good before it receives any record.
-    cluster.fabric._carry = carry
+    cluster.fabric.loses = lambda sender, target: False
     h1.meet(h3.host_id, MemberState.ALIVE)
     for sender, hearers in ((h2, (h1, h3)), (h1, (h3,))):
         for said in sender.node.heard[reported[sender] :]:
@@ -369,7 +376,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
 
 
 @on_hosts(5)
-async def test_hosts_that_fell_silent_together_are_evicted_together(cluster):
+async def test_hosts_that_fell_silent_together_are_evicted_together(cluster: Cluster) -> None:
     """What one of them had handed to another may be known to no other host."""
     h1, _, h3, h4, h5 = cluster.hosts
     cluster.kill(h5)
@@ -391,7 +398,9 @@ async def test_hosts_that_fell_silent_together_are_evicted_together(cluster):
 
 
 @on_hosts(4)
-async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_to_evict(cluster):
+async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_to_evict(
+    cluster: Cluster,
+) -> None:
     """It may have gone on, without another host knowing."""
     h1, h2, h3, h4 = cluster.hosts
     cluster.kill(h4)
@@ -410,7 +419,7 @@ async def test_a_successor_is_evicted_together_with_the_host_that_it_was_about_t
 
 
 @on_hosts(4)
-async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster):
+async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster: Cluster) -> None:
     h1, _, h3, h4 = cluster.hosts
     cluster.kill(h3, h4)
     await trio.sleep(60)

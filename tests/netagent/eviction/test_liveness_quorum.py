@@ -7,9 +7,12 @@ import random
 import trio
 from fakes.registry import H1, H2, H3
 from fakes.virtual import virtual
+from trio import Nursery
 
 from netagent.eviction.liveness_quorum import LivenessQuorum
-from netagent.probes.liveness import Liveness, LivenessReport
+from netagent.model.ids import HostId
+from netagent.probes.echo import EchoProber
+from netagent.probes.liveness import Liveness, LivenessReport, SilentHost
 from netagent.probes.liveness_votes import ROUND_S
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -17,26 +20,26 @@ from netagent.rpc import messages
 from netgossip.types import Member, MemberState
 
 
-def member(host_id, state):
+def member(host_id: HostId, state: MemberState) -> Member:
     return Member(host_id, ("192.0.2.9", 7956), state, 1)
 
 
-class Prober:
-    """What Witnessing uses of EchoProber, over a Liveness whose requests go to a set of kernels."""
+class Prober(EchoProber):
+    """What LivenessQuorum uses of EchoProber, over a Liveness whose requests go to a set of kernels."""
 
-    def __init__(self, *up):
+    def __init__(self, *up: str) -> None:
         self.liveness = Liveness(random.Random(1))
         self.up = set(up)
         self._news = trio.Event()
 
     @property
-    def missing(self):
+    def missing(self) -> dict[HostId, SilentHost]:
         return self.liveness.missing
 
-    async def wait_losses(self):
+    async def wait_losses(self) -> None:
         await self._news.wait()
 
-    async def run(self, live):
+    async def probe(self, live: StateStore) -> None:
         self.liveness.set_peers({H2: ("fd00::2", False), H3: ("fd00::3", False)}, trio.current_time())
         while True:
             now = trio.current_time()
@@ -56,26 +59,26 @@ class Prober:
 class Scene:
     """Runs the task; `word` is the only witness's answer."""
 
-    def __init__(self, word=LivenessReport.SILENT):
+    def __init__(self, word: bytes | LivenessReport | None = LivenessReport.SILENT) -> None:
         self.live = StateStore(RegistryView(H1), {})
         self.prober = Prober(H2, H3)
         self.word = word
-        self.asked = []
+        self.asked: list[tuple[str, tuple[HostId, ...]]] = []
 
-    async def ask(self, peer, payload, within_s):
+    async def ask(self, peer: str, payload: bytes, within_s: float) -> bytes | None:
         self.asked.append((peer, messages.parse_silent_untrusted(payload)))
         await trio.sleep(0.01)
         if isinstance(self.word, LivenessReport):
             return messages.encode_testimony((self.word,))
         return self.word
 
-    def hear(self, state):
+    def hear(self, state: MemberState) -> None:
         self.live.update_view(lambda view: view.with_member(member(H3, state)))
 
-    async def begin(self, nursery):
+    async def begin(self, nursery: Nursery) -> None:
         self.live.update_view(lambda view: view.with_member(member(H2, MemberState.ALIVE)))
         self.hear(MemberState.ALIVE)
-        nursery.start_soon(self.prober.run, self.live)
+        nursery.start_soon(self.prober.probe, self.live)
         nursery.start_soon(LivenessQuorum(self.live, self.prober, self.ask).run)
         await trio.sleep(10)
         self.prober.up.discard(H3)
@@ -85,7 +88,7 @@ class Scene:
 
 
 @virtual
-async def test_a_suspect_that_answers_no_host_is_hidden_and_shown_again():
+async def test_a_suspect_that_answers_no_host_is_hidden_and_shown_again() -> None:
     scene = Scene()
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)
@@ -101,7 +104,7 @@ async def test_a_suspect_that_answers_no_host_is_hidden_and_shown_again():
 
 
 @virtual
-async def test_a_suspect_that_a_witness_hears_stays():
+async def test_a_suspect_that_a_witness_hears_stays() -> None:
     scene = Scene(LivenessReport.HEARD)
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)
@@ -115,7 +118,7 @@ async def test_a_suspect_that_a_witness_hears_stays():
 
 
 @virtual
-async def test_invalid_and_missing_answers_of_witnesses_do_not_count():
+async def test_invalid_and_missing_answers_of_witnesses_do_not_count() -> None:
     for word in (
         b"nonsense",
         None,
@@ -130,7 +133,7 @@ async def test_invalid_and_missing_answers_of_witnesses_do_not_count():
 
 
 @virtual
-async def test_while_all_agents_are_alive_no_host_is_asked():
+async def test_while_all_agents_are_alive_no_host_is_asked() -> None:
     scene = Scene()
     async with trio.open_nursery() as nursery:
         await scene.begin(nursery)

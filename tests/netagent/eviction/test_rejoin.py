@@ -14,11 +14,12 @@ from netagent.registry.view import RegistryView
 
 
 @virtual
-async def test_it_waits_until_the_host_is_evicted_or_its_run_has_ended():
+async def test_it_waits_until_the_host_is_evicted_or_its_run_has_ended() -> None:
     for is_end in (False, True):
-        live, ended, found = StateStore(RegistryView(H1), {}), trio.Event(), []
+        live, ended = StateStore(RegistryView(H1), {}), trio.Event()
+        found: list[bool] = []
 
-        async def wait(live=live, ended=ended, found=found):
+        async def wait() -> None:
             found.append(await wait_evicted(live, ended))
 
         async with trio.open_nursery() as nursery:
