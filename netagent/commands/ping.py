@@ -293,7 +293,7 @@ async def _foreign_hops(
     cluster: Cluster, row: LocalEndpointRow, aim: _Aim, foreign_rules: ForeignRules
 ) -> list[Hop]:
     """Return other programs' firewall rules that drop the packet, here or on the destination host."""
-    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_tagging
+    is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_active
     packet = _packet(row, aim.addresses[0], aim.port)
     found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
     found += await foreign_rules.dropping(packet, is_inside=is_inside, is_apart=is_apart)

@@ -291,7 +291,7 @@ async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
     if rows:
         networks = (view.networks.get(row.network_id) for row in rows.values())
         is_routing = any(network is not None and network.record.gateways for network in networks)
-        is_apart = cluster.kernel.bridge_nf_bypass.is_tagging
+        is_apart = cluster.kernel.bridge_nf_bypass.is_active
         found += await agent.foreign_rules.in_the_way(is_routing=is_routing, is_apart=is_apart)
         found += await agent.foreign_rules.at_bridges()
     return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]

@@ -137,7 +137,7 @@ class Agent:
     async def _find_drops(self, asked: Drops) -> tuple[str, ...]:
         """For another host's `ping`: return the rules on this host that drop a packet to or from a container here."""
         packet = Packet(protocol=asked.protocol, port=asked.port, source=asked.source, target=asked.target)
-        is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_tagging
+        is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_active
         found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
         return tuple(one.message for one in found)
 

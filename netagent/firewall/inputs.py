@@ -55,7 +55,7 @@ class PortForward:
     port: int
     address: str = ""
     """Address of the host, of the container's family; empty: all its addresses."""
-    is_beside: bool = False
+    needs_snat: bool = False
     """The container's replies to outside addresses would take another route, so the source is translated."""
 
 

@@ -32,22 +32,22 @@ Ruled: TypeAlias = Mapping[SetKind, Mapping[Words, Words]]
 _INET: Final = Family.INET
 _TO4, _TO6 = (Field.IPV4, Field.PORT), (Field.IPV6, Field.PORT)
 
-DOORS4: Final = SetKind(_INET, "doors4", (Field.IPV4, Field.PROTOCOL, Field.PORT), _TO4)
+PORT_FORWARDS4: Final = SetKind(_INET, "doors4", (Field.IPV4, Field.PROTOCOL, Field.PORT), _TO4)
 """(Address of the host, protocol, port) -> (container, port)."""
-DOORS6: Final = SetKind(_INET, "doors6", (Field.IPV6, Field.PROTOCOL, Field.PORT), _TO6)
+PORT_FORWARDS6: Final = SetKind(_INET, "doors6", (Field.IPV6, Field.PROTOCOL, Field.PORT), _TO6)
 ANYWHERE4: Final = SetKind(_INET, "anywhere4", (Field.PROTOCOL, Field.PORT), _TO4)
 """The same for all addresses of the host."""
 ANYWHERE6: Final = SetKind(_INET, "anywhere6", (Field.PROTOCOL, Field.PORT), _TO6)
-BESIDE4: Final = SetKind(_INET, "beside4", (Field.IPV4,))
+SNAT4: Final = SetKind(_INET, "beside4", (Field.IPV4,))
 """Containers with published ports whose replies to outside addresses would not come back this way."""
-BESIDE6: Final = SetKind(_INET, "beside6", (Field.IPV6,))
+SNAT6: Final = SetKind(_INET, "beside6", (Field.IPV6,))
 
 RESIDENTS4: Final = SetKind(_INET, "residents4", (Field.IPV4,))
 """This host's containers. They can't be recognised by the device that a packet arrives by: where bridge netfilter is
 on, a packet that is translated to another container of the same bridge does not pass the host, and has none."""
 RESIDENTS6: Final = SetKind(_INET, "residents6", (Field.IPV6,))
 
-KINDS: Final = (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6, BESIDE4, BESIDE6, RESIDENTS4, RESIDENTS6)
+KINDS: Final = (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6, SNAT4, SNAT6, RESIDENTS4, RESIDENTS6)
 
 CHAINS: Final = """
 	chain loopback {
@@ -97,7 +97,7 @@ CHAINS: Final = """
 def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
     """Return ports of the host whose datagrams go elsewhere under one than under the other."""
     changed: set[int] = set()
-    for kind in (DOORS4, DOORS6, ANYWHERE4, ANYWHERE6):
+    for kind in (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6):
         before, after = old.get(kind, {}), new.get(kind, {})
         for key in before.keys() | after.keys():
             if key[-2] == "udp" and before.get(key) != after.get(key):
@@ -117,9 +117,9 @@ def elements(
         to = (port_forward.container, str(port_forward.port))
         if port_forward.address:
             key: Words = (port_forward.address, port_forward.protocol, str(port_forward.host_port))
-            found[DOORS6 if is_six else DOORS4][key] = to
+            found[PORT_FORWARDS6 if is_six else PORT_FORWARDS4][key] = to
         else:
             found[ANYWHERE6 if is_six else ANYWHERE4][port_forward.protocol, str(port_forward.host_port)] = to
-        if port_forward.is_beside:
-            found[BESIDE6 if is_six else BESIDE4][port_forward.container,] = ()
+        if port_forward.needs_snat:
+            found[SNAT6 if is_six else SNAT4][port_forward.container,] = ()
     return found

@@ -50,7 +50,7 @@ ENTRANCES: Final = SetKind(_BRIDGE, "entrances", (Field.IFNAME, Field.ETHER))
 kernel can match the bridge itself there."""
 SAME: Final = SetKind(_INET, "same", (Field.IFNAME, Field.IFNAME))
 """Each of our bridges with itself: no rule can compare the incoming device of a packet with the outgoing one."""
-WAYS: Final = SetKind(_INET, "ways", (Field.IFNAME,))
+EGRESS_BRIDGES: Final = SetKind(_INET, "ways", (Field.IFNAME,))
 """Our bridges whose containers may connect to the outside."""
 HOSTED4: Final = SetKind(_INET, "hosted4", (Field.IFNAME, Field.IPV4))
 """(Bridge, address of this host by which it takes part in the network)."""
@@ -70,7 +70,7 @@ KINDS: Final = (
     GATEWAYS,
     ENTRANCES,
     SAME,
-    WAYS,
+    EGRESS_BRIDGES,
     HOSTED4,
     HOSTED6,
     LENT4,
@@ -131,7 +131,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             GATEWAYS: _keys((network.bridge, network.bridge_mac) for network in given.networks),
             ENTRANCES: _keys(_entrances(given)),
             SAME: _keys((network.bridge, network.bridge) for network in given.networks),
-            WAYS: _keys((network.bridge,) for network in given.networks if network.has_egress),
+            EGRESS_BRIDGES: _keys((network.bridge,) for network in given.networks if network.has_egress),
             **_hosted(given.networks),
             LENT4: _keys((device,) for device in given.lent4),
             LENT6: _keys((device,) for device in given.lent6),

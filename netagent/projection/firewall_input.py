@@ -189,7 +189,7 @@ def port_forwards_of(row: LocalEndpointRow, default_routes: Collection[EndpointI
                     container=address,
                     port=one.port + number,
                     address="" if one.address in ANYWHERE else one.address,
-                    is_beside=row.endpoint_id not in default_routes,
+                    needs_snat=row.endpoint_id not in default_routes,
                 )
 
 

@@ -153,7 +153,7 @@ def test_one_address_of_the_host_and_a_container_whose_way_out_is_another(
     web.run("ip -6 route del default")
     port_forwards = tuple(
         PortForward(
-            protocol="tcp", host_port=HOST_PORT, container=address, port=PORT, address=outer, is_beside=True
+            protocol="tcp", host_port=HOST_PORT, container=address, port=PORT, address=outer, needs_snat=True
         )
         for address, outer in OUTER.items()
     )

@@ -145,7 +145,7 @@ class BridgeNfBypass:
         return self._trouble
 
     @property
-    def is_tagging(self) -> bool:
+    def is_active(self) -> bool:
         """Whether bridge netfilter is on, and kept from what our bridges pass."""
         return bool(self._is_wanted) and not self._trouble
 

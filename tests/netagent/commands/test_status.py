@@ -116,7 +116,7 @@ def cluster_of():
             guard=SimpleNamespace(
                 status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
             ),
-            bridge_nf_bypass=SimpleNamespace(trouble="", is_tagging=True),
+            bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
         ),
         following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
@@ -174,7 +174,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
     cluster.following.forwarding.trouble = "cannot turn on routing for containers: no such luck"
     status = await status_of(agent)
-    cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_tagging = (
+    cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_active = (
         "no such luck",
         False,
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from netagent.firewall.incremental import MAX_STEPS, RulesetBuilder, SetElements
 from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, PortForward
-from netagent.firewall.ruleset import KINDS, SENDERS, WAYS, ruleset_of
+from netagent.firewall.ruleset import EGRESS_BRIDGES, KINDS, SENDERS, ruleset_of
 
 NETWORKS = (
     GuardedNetwork(bridge="na-1", bridge_mac="06:00:00:00:00:01", tunnel="nx-1"),
@@ -31,13 +31,15 @@ def endpoint(number: int, network: int = 0, address: int | None = None) -> Guard
 ENDPOINTS = st.dictionaries(
     st.integers(0, 5), st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=6
 ).map(lambda found: tuple(endpoint(n, network, address) for n, (network, address) in found.items()))
-DOORS = st.sampled_from([(), (PortForward(protocol="udp", host_port=53, container="10.66.0.1", port=53),)])
+PORT_FORWARDS = st.sampled_from(
+    [(), (PortForward(protocol="udp", host_port=53, container="10.66.0.1", port=53),)]
+)
 INPUTS = st.builds(
     FirewallInput,
     vxlan_port=st.just(4799),
     endpoints=ENDPOINTS,
     networks=st.sampled_from([NETWORKS, NETWORKS, NETWORKS[:1]]),
-    port_forwards=DOORS,
+    port_forwards=PORT_FORWARDS,
 )
 
 
@@ -74,7 +76,7 @@ def test_one_endpoint_among_a_thousand_concerns_its_own_elements() -> None:
     assert touched[SENDERS] == {("nv1000", endpoint(1000).mac)}
     assert sum(len(keys) for keys in touched.values() if keys is not None) <= 10
     assert None not in touched.values()
-    assert after.elements[WAYS] is before.elements[WAYS]
+    assert after.elements[EGRESS_BRIDGES] is before.elements[EGRESS_BRIDGES]
 
 
 def test_whoever_knows_a_set_of_long_ago_compares_all() -> None:

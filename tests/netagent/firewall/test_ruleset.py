@@ -58,10 +58,10 @@ def test_what_is_for_our_networks_does_not_leave_and_they_may_overlap() -> None:
     assert "ip daddr { 10.66.0.0/16, 10.67.0.0/20 } counter name crossed drop" in written
     assert "ip6 daddr { fd66::/64 } counter name crossed drop" in written
     assert "daddr { }" not in text.render(ruleset_of(GIVEN))
-    assert made.elements[ruleset.WAYS].keys() == {("na-1",)}
+    assert made.elements[ruleset.EGRESS_BRIDGES].keys() == {("na-1",)}
     assert made.elements[ruleset.LENT4].keys() == {("eth0",)}
     closed = dataclasses.replace(NET, has_egress=False)
-    assert not ruleset_of(dataclasses.replace(GIVEN, networks=(closed,))).elements[ruleset.WAYS]
+    assert not ruleset_of(dataclasses.replace(GIVEN, networks=(closed,))).elements[ruleset.EGRESS_BRIDGES]
 
 
 def test_the_kernel_fills_the_fields_of_a_concatenation_up() -> None:

@@ -8,7 +8,7 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.rows import PUBLISHED, local_row
 
 from netagent.firewall.inputs import FirewallInput
-from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, DOORS4, DOORS6, elements
+from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, PORT_FORWARDS4, PORT_FORWARDS6, elements
 from netagent.model.ids import vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
@@ -95,9 +95,9 @@ def test_published_ports_lead_to_each_address_of_their_family_once_the_endpoint_
         ("udp", "", 54, "fd00:1::2", 5354),
         ("tcp", "192.0.2.1", 8080, "10.1.0.2", 80),
     ]
-    assert not any(one.is_beside for one in given.port_forwards)
+    assert not any(one.needs_snat for one in given.port_forwards)
     assert all(
-        one.is_beside for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards
+        one.needs_snat for one in firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards
     )
 
 
@@ -113,5 +113,5 @@ def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_othe
         sets = elements(firewall_input(known(), [row], vxlan_port=4799, limits={}).port_forwards, [])
         assert sets[ANYWHERE4] == ({("tcp", "80"): ("10.1.0.2", "8080")} if four in publish else {})
         assert sets[ANYWHERE6] == ({("tcp", "80"): ("fd00:1::2", "8080")} if six in publish else {})
-        assert not sets[DOORS4]
-        assert not sets[DOORS6]
+        assert not sets[PORT_FORWARDS4]
+        assert not sets[PORT_FORWARDS6]

@@ -15,7 +15,7 @@ import trio.testing
 from netagent.datapath.host import forwarding
 from netagent.datapath.host.forwarding import IPV4, IPV6, Forwarding
 
-WAYS = frozenset({"eth0"})
+EGRESS = frozenset({"eth0"})
 
 
 class World:
@@ -36,7 +36,7 @@ class World:
         self.forwarding = self.begin()
 
     def begin(self) -> Forwarding:
-        return Forwarding(self.settings, self.notes, lambda: WAYS, self._tell)
+        return Forwarding(self.settings, self.notes, lambda: EGRESS, self._tell)
 
     async def _tell(self) -> str:
         await trio.lowlevel.checkpoint()
@@ -101,7 +101,7 @@ def test_a_new_kernel_routes_by_device(new: World) -> None:
     }
     for family, name in ((IPV4, "forwarding"), (IPV6, "force_forwarding")):
         assert (new.settings[family] / "na-1" / name).read_text() == "1\n"
-    assert new.reported == [(WAYS, WAYS)]
+    assert new.reported == [(EGRESS, EGRESS)]
     assert len(json.loads(new.notes.read_text())) == 2
     new.play([])
     assert new.on() == {}
@@ -117,7 +117,7 @@ def test_an_old_kernel_goes_on_heeding_routers(old: World) -> None:
         "ipv6/eth0/accept_ra": "2",
         "ipv6/eth1/accept_ra": "2",
     }
-    assert old.reported == [(WAYS, WAYS)]
+    assert old.reported == [(EGRESS, EGRESS)]
     old.forwarding = old.begin()
     old.play([])
     assert old.on() == {}, "also by a later agent"
