@@ -61,7 +61,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.doctor": {
         "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation", "netagent.firewall",
-        "netagent.journal",
+        "netagent.journal", "netagent.probes.schedule",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netdns", "netgossip.types",
     },
     "netagent.interface": set(),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from random import Random
 
 from netagent.model.ids import HostId
-from netgossip.deadlines import DeadlineHeap
+from netagent.probes.schedule import EchoSchedule
 
 CALM_INTERVAL_S = 10.0
 KEEN_INTERVAL_S = 0.5
@@ -74,17 +74,14 @@ class Checksums:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._peers: dict[HostId, _ChecksumPeer] = {}
-        self._waiting: dict[int, HostId] = {}
-        self._sequence = 0
+        self._schedule: EchoSchedule[HostId] = EchoSchedule()
         self._datagrams: list[ChecksumProbe] = []
-        self._due: DeadlineHeap[HostId] = DeadlineHeap()
-        """Of the hosts to which the size of a datagram is known."""
 
     def set_targets(self, addresses: Mapping[HostId, str], now: float) -> None:
         """Set the hosts that share a network with this one, by probe address."""
         for host_id in [h for h, peer in self._peers.items() if addresses.get(h) != peer.address]:
             self._end_pair(self._peers.pop(host_id))
-            self._due.discard(host_id)
+            self._schedule.drop(host_id)
         for host_id, address in addresses.items():
             self._peers.setdefault(host_id, _ChecksumPeer(address, None, now))
 
@@ -96,41 +93,40 @@ class Checksums:
         self._end_pair(peer)
         peer.size_bytes = size_bytes
         if size_bytes is None:
-            self._due.discard(host_id)
+            self._schedule.drop(host_id)
         else:
-            self._due.set(host_id, now)
+            self._schedule.plan(host_id, now)
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
         """Note that a datagram of ours reached the kernel at `address` intact."""
-        host_id = self._waiting.get(sequence)
-        peer = self._peers.get(host_id) if host_id is not None else None
-        if host_id is None or peer is None or peer.pair is None or peer.address != address:
+        sent = self._schedule.sent(sequence)
+        peer = self._peers[sent[0]] if sent is not None else None
+        if sent is None or peer is None or peer.pair is None or peer.address != address:
             return
         if sequence == peer.pair[0]:
             peer.is_whole_back = True
         else:
             peer.is_other_back = True
         if peer.is_whole_back and peer.is_other_back:
-            self._judge(host_id, peer, now)
+            self._judge(sent[0], peer, now)
 
     def handle_deadline(self, now: float) -> None:
         """Judge the pairs whose time is over, send those that are due."""
-        while (host_id := self._due.pop_due(now)) is not None:
+        while (host_id := self._schedule.take_due(now)) is not None:
             peer = self._peers[host_id]
             if peer.pair is not None:
                 self._judge(host_id, peer, now)
                 continue
-            assert peer.size_bytes is not None, "it has no deadline without a size"
-            peer.pair = self._next_sequence(), self._next_sequence()
+            assert peer.size_bytes is not None
+            peer.pair = self._schedule.send(host_id, now), self._schedule.send(host_id, now)
             peer.is_whole_back = peer.is_other_back = False
             for sequence, is_whole in zip(peer.pair, (True, False), strict=True):
-                self._waiting[sequence] = host_id
                 self._datagrams.append(ChecksumProbe(peer.address, sequence, peer.size_bytes, is_whole))
-            self._due.set(host_id, now + ROUND_S)
+            self._schedule.plan(host_id, now + ROUND_S)
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity when nothing is to be sent."""
-        return self._due.next()
+        return self._schedule.next_deadline()
 
     def drain(self) -> list[ChecksumProbe]:
         """Return datagrams to send; they may be lost."""
@@ -158,11 +154,13 @@ class Checksums:
 
     def check_invariants(self) -> None:
         """Raise if an awaited sequence does not belong to the pair of a known peer."""
-        for sequence, host_id in self._waiting.items():
+        for sequence, host_id in self._schedule.waiting().items():
             pair = self._peers[host_id].pair
             assert pair is not None
             assert sequence in pair
-        assert len(self._waiting) == 2 * sum(peer.pair is not None for peer in self._peers.values())
+        assert len(self._schedule.waiting()) == 2 * sum(
+            peer.pair is not None for peer in self._peers.values()
+        )
 
     def _judge(self, host_id: HostId, peer: _ChecksumPeer, now: float) -> None:
         self._end_pair(peer)
@@ -175,7 +173,7 @@ class Checksums:
             peer.hits, peer.misses = 0, peer.misses + 1
             if peer.misses >= ENOUGH:
                 peer.is_broken = True
-        self._due.set(host_id, now + self._pause_s(peer))
+        self._schedule.plan(host_id, now + self._pause_s(peer))
 
     def _pause_s(self, peer: _ChecksumPeer) -> float:
         if peer.is_broken:
@@ -185,10 +183,5 @@ class Checksums:
         return max(CALM_INTERVAL_S, len(self._peers) / PAIRS_PER_S) * (0.9 + 0.2 * self._rng.random())
 
     def _end_pair(self, peer: _ChecksumPeer) -> None:
-        for sequence in peer.pair or ():
-            self._waiting.pop(sequence, None)
+        self._schedule.end(peer.pair or ())
         peer.pair = None
-
-    def _next_sequence(self) -> int:
-        self._sequence = (self._sequence + 1) & 0xFFFF
-        return self._sequence

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from netagent.model.ids import HostId
 from netagent.periodic import tick_within
-from netgossip.deadlines import DeadlineHeap
+from netagent.probes.schedule import EchoSchedule
 
 CALM_REQUESTS_PER_S = 60.0
 """To all healthy hosts together: the first request without answer leaves some 17 ms after a death. It costs an agent
@@ -105,10 +105,8 @@ class Liveness:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._peers: dict[HostId, _LivenessPeer] = {}
-        self._due: DeadlineHeap[HostId] = DeadlineHeap()
-        self._waiting: dict[int, HostId] = {}
+        self._schedule: EchoSchedule[HostId] = EchoSchedule()
         self._missing: dict[HostId, SilentHost] = {}
-        self._sequence = 0
         self._not_before = float("-inf")
         self._requests: list[EchoRequest] = []
         self._changes: list[AnswerChanged] = []
@@ -125,7 +123,7 @@ class Liveness:
             if peer is None or peer.address != address:
                 self._drop(host_id)
                 self._peers[host_id] = peer = _LivenessPeer(address, doubtful=False)
-                self._due.set(host_id, now)
+                self._schedule.plan(host_id, now)
             if doubtful != peer.doubtful:
                 peer.doubtful = doubtful
                 if doubtful:
@@ -137,17 +135,16 @@ class Liveness:
         if peer is not None:
             peer.keen_until = now + KEEN_FOR_S
             if peer.waiting_for is None:
-                self._due.set(host_id, now)
-            elif self._due.at(host_id) > peer.sent_at + KEEN_INTERVAL_S:
-                self._due.set(host_id, max(now, peer.sent_at + KEEN_INTERVAL_S))
+                self._schedule.plan(host_id, now)
+            elif self._schedule.planned_at(host_id) > peer.sent_at + KEEN_INTERVAL_S:
+                self._schedule.plan(host_id, max(now, peer.sent_at + KEEN_INTERVAL_S))
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
         """Note an echo reply. It counts only for the request in flight."""
-        host_id = self._waiting.get(sequence)
-        peer = self._peers.get(host_id) if host_id is not None else None
-        if host_id is None or peer is None or peer.address != address:
+        sent = self._schedule.sent(sequence)
+        if sent is None or (peer := self._peers[host_id := sent[0]]).address != address:
             return
-        del self._waiting[sequence]
+        self._schedule.end([sequence])
         is_first = peer.answers is None
         peer.waiting_for, peer.misses, peer.rtt_s, peer.heard_at = None, 0, now - peer.sent_at, now
         self._missing.pop(host_id, None)
@@ -158,7 +155,7 @@ class Liveness:
         else:
             # From the first answer on, the times spread over the interval, so that not all are tested at once.
             at = now + pause_s * (self._rng.random() if is_first else 1.0)
-        self._due.set(host_id, at)
+        self._schedule.plan(host_id, at)
         self._learn(host_id, peer, answers=True)
 
     def handle_deadline(self, now: float) -> None:
@@ -168,7 +165,7 @@ class Liveness:
         if now - self.next_deadline() > LATE_S:
             self._make_up_for_lateness(now)
         for _ in range(BURST):
-            host_id = self._due.pop_due(now)
+            host_id = self._schedule.take_due(now)
             if host_id is None:
                 return
             self._ask(host_id, self._peers[host_id], now)
@@ -178,7 +175,7 @@ class Liveness:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity without peers."""
-        return max(self._due.next(), self._not_before)
+        return max(self._schedule.next_deadline(), self._not_before)
 
     def drain(self) -> tuple[list[EchoRequest], list[AnswerChanged], list[HostId]]:
         """Return requests, changes, and hosts whose agents the membership should probe. Only changes must not be
@@ -214,33 +211,30 @@ class Liveness:
 
     def _drop(self, host_id: HostId) -> None:
         peer = self._peers.pop(host_id, None)
-        self._due.discard(host_id)
         self._missing.pop(host_id, None)
-        if peer is not None and peer.waiting_for is not None:
-            del self._waiting[peer.waiting_for]
+        if peer is not None:
+            self._schedule.drop(host_id, [] if peer.waiting_for is None else [peer.waiting_for])
 
     def _calm_s(self) -> float:
         return max(SHORTEST_CALM_S, len(self._peers) / CALM_REQUESTS_PER_S)
 
     def _make_up_for_lateness(self, now: float) -> None:
-        for host_id in self._waiting.values():
-            if self._due.at(host_id) < now + GRACE_S:
-                self._due.set(host_id, now + GRACE_S)
+        for host_id in self._schedule.waiting().values():
+            if self._schedule.planned_at(host_id) < now + GRACE_S:
+                self._schedule.plan(host_id, now + GRACE_S)
 
     def _ask(self, host_id: HostId, peer: _LivenessPeer, now: float) -> None:
         if peer.waiting_for is not None:
-            del self._waiting[peer.waiting_for]
+            self._schedule.end([peer.waiting_for])
             self._count_miss(host_id, peer)
         else:
             peer.silent_since = now
-        self._sequence = self._free_sequence()
-        peer.waiting_for, peer.sent_at = self._sequence, now
-        self._waiting[self._sequence] = host_id
-        self._requests.append(EchoRequest(host_id, peer.address, self._sequence))
+        peer.waiting_for, peer.sent_at = self._schedule.send(host_id, now), now
+        self._requests.append(EchoRequest(host_id, peer.address, peer.waiting_for))
         # A missing answer leads to the next request soon; a host that has been silent for long can wait.
         is_old = peer.misses > MISSES_FOR_SILENCE and now - peer.silent_since > KEEN_FOR_S
         is_keen = now < peer.keen_until or not is_old
-        self._due.set(host_id, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
+        self._schedule.plan(host_id, now + (KEEN_INTERVAL_S if is_keen else self._calm_s()))
 
     def _count_miss(self, host_id: HostId, peer: _LivenessPeer) -> None:
         peer.misses = min(peer.misses + 1, _MISSES_KEPT)
@@ -251,12 +245,6 @@ class Liveness:
         if peer.misses >= MISSES_FOR_SILENCE:
             self._learn(host_id, peer, answers=False)
 
-    def _free_sequence(self) -> int:
-        sequence = (self._sequence + 1) & 0xFFFF
-        while sequence in self._waiting:
-            sequence = (sequence + 1) & 0xFFFF
-        return sequence
-
     def _learn(self, host_id: HostId, peer: _LivenessPeer, *, answers: bool) -> None:
         if peer.answers is not answers:
             peer.answers = answers
@@ -264,11 +252,9 @@ class Liveness:
 
     def check_invariants(self) -> None:
         """Raise if a request in flight has no known peer, is awaited twice, or a peer has no next request."""
-        assert self._waiting == {
+        self._schedule.check_invariants()
+        assert self._schedule.waiting() == {
             peer.waiting_for: host_id for host_id, peer in self._peers.items() if peer.waiting_for is not None
         }
-        self._due.check_invariants()
-        assert len(self._due) == len(self._peers)
-        assert all(host_id in self._due for host_id in self._peers)
+        assert all(self._schedule.planned_at(host_id) < float("inf") for host_id in self._peers)
         assert self._missing.keys() <= self._peers.keys()
-        assert len(self._waiting) <= 0x10000

@@ -23,7 +23,7 @@ from random import Random
 from netagent.model.ids import HostId
 from netagent.probes.packet import SMALLEST_BYTES
 from netagent.probes.quality import DOWN_INTERVAL_S, Path, PathStatus, PathTarget, Phase, Quality, Round
-from netgossip.deadlines import DeadlineHeap
+from netagent.probes.schedule import EchoSchedule
 
 CALM_INTERVAL_S = 5.0
 REST_PACKETS_PER_S = 100.0
@@ -73,9 +73,7 @@ class Paths:
         self._places: dict[HostId, _Place] = {}
         self._hosts: dict[str, HostId] = {}
         """By probe address."""
-        self._waiting: dict[int, HostId] = {}
-        self._sequence = 0
-        self._due: DeadlineHeap[HostId] = DeadlineHeap()
+        self._schedule: EchoSchedule[HostId] = EchoSchedule()
         self._credit_packets, self._credit_at = BURST_PACKETS, -math.inf
         self._probes: list[PathProbe] = []
         self._changes: list[PathChanged] = []
@@ -99,32 +97,32 @@ class Paths:
                 path = Path(target, limit_bytes=limit_bytes if is_small else None)
                 self._places[host_id] = _Place(path)
                 self._hosts[target.address] = host_id
-                self._due.set(host_id, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
+                self._schedule.plan(host_id, now + self._rng.random() * len(targets) / REST_PACKETS_PER_S)
             elif place.path.target != target:
                 self._forget_round(place)
                 place.path.retarget(target)
-                self._due.set(host_id, now)
+                self._schedule.plan(host_id, now)
                 self._tell(host_id, place, now)
 
     def _drop(self, host_id: HostId) -> None:
         place = self._places.pop(host_id, None)
         if place is not None:
-            self._due.discard(host_id)
             self._forget_round(place)
+            self._schedule.drop(host_id)
             if self._hosts.get(place.path.target.address) == host_id:
                 del self._hosts[place.path.target.address]
 
     def handle_answer(self, sequence: int, address: str, now: float) -> None:
         """Note an echo reply. It counts only for a packet of the current round."""
-        host_id = self._waiting.get(sequence)
-        place = self._places.get(host_id) if host_id is not None else None
-        if host_id is None or place is None or place.round is None or place.path.target.address != address:
+        sent = self._schedule.sent(sequence)
+        place = self._places[sent[0]] if sent is not None else None
+        if sent is None or place is None or place.round is None or place.path.target.address != address:
             return
-        del self._waiting[sequence]
+        self._schedule.end([sequence])
         place.round.answered.add(sequence)
         place.path.rtt_s = now - place.round.sent_at
         if place.round.is_complete:
-            self._end_round(host_id, place, now)
+            self._end_round(sent[0], place, now)
 
     def handle_heard(self, address: str, now: float) -> None:
         """Note an echo request: packets of that host arrive here."""
@@ -138,11 +136,11 @@ class Paths:
         if place is not None and place.path.phase in {Phase.CALM, Phase.DOWN}:
             self._forget_round(place)
             place.path.check()
-            self._due.set(host_id, now)
+            self._schedule.plan(host_id, now)
 
     def handle_deadline(self, now: float) -> None:
         """Judge the rounds whose time is over, and begin those that are due."""
-        while (host_id := self._due.pop_due(now)) is not None:
+        while (host_id := self._schedule.take_due(now)) is not None:
             place = self._places[host_id]
             if place.round is not None:
                 self._end_round(host_id, place, now)
@@ -153,7 +151,7 @@ class Paths:
 
     def next_deadline(self) -> float:
         """Return when handle_deadline has something to do; infinity without targets."""
-        return self._due.next()
+        return self._schedule.next_deadline()
 
     def drain(self) -> tuple[list[PathProbe], list[PathChanged]]:
         """Return probes, which may be lost, and changes, which must not."""
@@ -173,11 +171,11 @@ class Paths:
 
     def check_invariants(self) -> None:
         """Raise if an awaited sequence does not belong to the round of a known path."""
-        for sequence, host_id in self._waiting.items():
+        self._schedule.check_invariants()
+        for sequence, host_id in self._schedule.waiting().items():
             under_way = self._places[host_id].round
             assert under_way is not None
             assert sequence in under_way.sizes
-        assert len(self._waiting) <= 0x10000
         assert set(self._hosts.values()) <= self._places.keys()
         for place in self._places.values():
             place.path.check_invariants()
@@ -189,15 +187,14 @@ class Paths:
         wait_s = 0.0 if place.has_credit else self._take_credit(len(sizes), now)
         place.has_credit = wait_s > 0
         if place.has_credit:
-            self._due.set(host_id, now + wait_s)
+            self._schedule.plan(host_id, now + wait_s)
             return
         place.round = Round(now)
         for size_bytes in sizes:
-            self._sequence = (self._sequence + 1) & 0xFFFF
-            place.round.sizes[self._sequence] = size_bytes
-            self._waiting[self._sequence] = host_id
-            self._probes.append(PathProbe(host_id, place.path.target.address, self._sequence, size_bytes))
-        self._due.set(host_id, now + place.path.round_s())
+            sequence = self._schedule.send(host_id, now)
+            place.round.sizes[sequence] = size_bytes
+            self._probes.append(PathProbe(host_id, place.path.target.address, sequence, size_bytes))
+        self._schedule.plan(host_id, now + place.path.round_s())
 
     def _take_credit(self, packets: int, now: float) -> float:
         """Return how long until these packets may be sent. They are charged at once, so each round waits its turn."""
@@ -212,7 +209,7 @@ class Paths:
             return
         self._forget_round(place)
         pause_s = self._stretched(place.path, place.path.judge(done))
-        self._due.set(host_id, max(now, done.sent_at + pause_s))
+        self._schedule.plan(host_id, max(now, done.sent_at + pause_s))
         self._tell(host_id, place, now)
 
     def _stretched(self, path: Path, pause_s: float | None) -> float:
@@ -226,8 +223,7 @@ class Paths:
 
     def _forget_round(self, place: _Place) -> None:
         if place.round is not None:
-            for sequence in place.round.sizes:
-                self._waiting.pop(sequence, None)
+            self._schedule.end(place.round.sizes)
             place.round = None
 
     def _tell(self, host_id: HostId, place: _Place, now: float) -> None:

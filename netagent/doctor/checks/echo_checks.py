@@ -7,12 +7,17 @@ and the first one that is wrong is named.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.probes.schedule import EchoSchedule
 
+INTERVAL_S = 0.02
+PATIENCE_S = 1.0
+"""After the last packet was sent."""
 SMALL_BYTES = 84
 """The default packet size of `ping` over IPv4."""
 _ICMP = struct.Struct("!BBHHH")
@@ -43,6 +48,61 @@ class PacketCounts:
     def is_lost(self) -> bool:
         """True if no reply came back."""
         return not self.rtts_s
+
+
+class EchoSeries:
+    """Packets to one address, `count` of each size, one every INTERVAL_S. The caller sends them."""
+
+    def __init__(self, address: str, sizes: Sequence[int], count: int, now: float) -> None:
+        self._address = address
+        self._sizes = [size for _ in range(count) for size in sizes]
+        self._schedule: EchoSchedule[int] = EchoSchedule()
+        for number in range(len(self._sizes)):
+            self._schedule.plan(number, now + number * INTERVAL_S)
+        self._ends_at = now
+        self._rtts_s: dict[int, list[float]] = {size: [] for size in sizes}
+        self._troubles: dict[int, str] = {}
+
+    def handle_deadline(self, now: float) -> list[tuple[int, int]]:
+        """Return the packets to send now: sequence number and size."""
+        due = []
+        while (number := self._schedule.take_due(now)) is not None:
+            due.append((self._schedule.send(number, now), self._sizes[number]))
+            self._ends_at = now + PATIENCE_S
+        return due
+
+    def handle_answer(self, sequence: int, now: float) -> None:
+        """Note an echo reply."""
+        if (sent := self._schedule.sent(sequence)) is not None:
+            number, sent_at = sent
+            self._schedule.end([sequence])
+            self._rtts_s[self._sizes[number]].append(now - sent_at)
+
+    def note_trouble(self, size_bytes: int, trouble: str) -> None:
+        """Note why the kernel did not send a packet."""
+        self._troubles[size_bytes] = trouble
+
+    def next_deadline(self) -> float:
+        """Return when to send the next packet, or when to stop waiting."""
+        return min(self._schedule.next_deadline(), self._ends_at)
+
+    def is_over(self, now: float) -> bool:
+        """True once all packets were sent, and answered or given up."""
+        is_all_sent = self._schedule.next_deadline() == math.inf
+        return is_all_sent and (not self._schedule.waiting() or now >= self._ends_at)
+
+    def counts(self) -> tuple[PacketCounts, ...]:
+        """Return the results, by size."""
+        return tuple(
+            PacketCounts(
+                self._address,
+                self._sizes.count(size),
+                tuple(rtts_s),
+                size,
+                trouble="" if rtts_s else self._troubles.get(size, ""),
+            )
+            for size, rtts_s in self._rtts_s.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,15 @@ import trio
 
 from netagent.datapath.endpoint.netns import reopened_netns, run_in_netns
 from netagent.datapath.host.uplink import version_of
-from netagent.doctor.checks.echo_checks import EchoError, PacketCounts, echo_request, reply_untrusted
+from netagent.doctor.checks.echo_checks import (
+    EchoError,
+    EchoSeries,
+    PacketCounts,
+    echo_request,
+    reply_untrusted,
+)
 from netagent.journal.rows import LocalEndpointRow
 
-PATIENCE_S = 1.0
-"""After the last packet was sent."""
-INTERVAL_S = 0.02
 CONNECT_S = 2.0
 _IP_MTU_DISCOVER, _PMTUDISC_PROBE, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 3, 23, 62
 _FAMILIES = {4: (socket.AF_INET, socket.IPPROTO_ICMP), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6)}
@@ -39,7 +42,9 @@ async def echo(
         trouble = (error.strerror or str(error)).lower()
         return tuple(PacketCounts(address, count, size_bytes=size, trouble=trouble) for size in sizes)
     with trio.socket.from_stdlib_socket(plain) as sock:
-        return await _EchoRun(sock, address, sizes, count).run()
+        series = EchoSeries(address, sizes, count, trio.current_time())
+        await _run(sock, version, series)
+        return series.counts()
 
 
 async def connect(row: LocalEndpointRow | None, address: str, port: int) -> PacketCounts:
@@ -97,50 +102,24 @@ def _open_icmp(version: int, address: str) -> socket.socket:
     return sock
 
 
-class _EchoRun:
-    """All packets to one address."""
+async def _run(sock: trio.socket.SocketType, version: int, series: EchoSeries) -> None:
+    identifier = secrets.randbits(16)
 
-    def __init__(self, sock: trio.socket.SocketType, address: str, sizes: Sequence[int], count: int) -> None:
-        self._sock = sock
-        self._address = address
-        self._sizes = [size for _ in range(count) for size in sizes]
-        self._version = version_of(address)
-        self._identifier = secrets.randbits(16)
-        self._sent_at: dict[int, float] = {}
-        self._rtts_s: dict[int, list[float]] = {size: [] for size in sizes}
-        self._troubles: dict[int, str] = {}
-
-    async def run(self) -> tuple[PacketCounts, ...]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._receive, nursery.cancel_scope)
-            for sequence, size in enumerate(self._sizes):
-                request = echo_request(self._version, self._identifier, sequence, size)
-                self._sent_at[sequence] = trio.current_time()
-                try:
-                    await self._sock.send(request)
-                except OSError as error:
-                    self._troubles[size] = (error.strerror or str(error)).lower()
-                await trio.sleep(INTERVAL_S)
-            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_S
-        return tuple(
-            PacketCounts(
-                self._address,
-                self._sizes.count(size),
-                tuple(rtts_s),
-                size,
-                trouble="" if rtts_s else self._troubles.get(size, ""),
-            )
-            for size, rtts_s in self._rtts_s.items()
-        )
-
-    async def _receive(self, scope: trio.CancelScope) -> None:
-        waiting = set(range(len(self._sizes)))
-        while waiting:
+    async def receive(scope: trio.CancelScope) -> None:
+        while not series.is_over(trio.current_time()):
             with contextlib.suppress(OSError, EchoError):  # an ICMP error counts as a missing reply
-                message = await self._sock.recv(_MAX_MESSAGE_BYTES)
-                identifier, sequence = reply_untrusted(self._version, message)
-                if identifier == self._identifier and sequence in waiting:
-                    waiting.remove(sequence)
-                    rtt_s = trio.current_time() - self._sent_at[sequence]
-                    self._rtts_s[self._sizes[sequence]].append(rtt_s)
+                theirs, sequence = reply_untrusted(version, await sock.recv(_MAX_MESSAGE_BYTES))
+                if theirs == identifier:
+                    series.handle_answer(sequence, trio.current_time())
         scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive, nursery.cancel_scope)
+        while not series.is_over(now := trio.current_time()):
+            for sequence, size_bytes in series.handle_deadline(now):
+                try:
+                    await sock.send(echo_request(version, identifier, sequence, size_bytes))
+                except OSError as error:
+                    series.note_trouble(size_bytes, (error.strerror or str(error)).lower())
+            await trio.sleep_until(series.next_deadline())
+        nursery.cancel_scope.cancel()

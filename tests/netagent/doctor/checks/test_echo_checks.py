@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.doctor.checks.echo_checks import (
+    INTERVAL_S,
+    PATIENCE_S,
     SMALL_BYTES,
     EchoError,
+    EchoSeries,
     Hop,
     PacketCounts,
     echo_request,
@@ -97,3 +100,32 @@ def test_the_first_layer_that_is_wrong_is_blamed(
     verdict = judge(tallies, hops, "db")
     assert verdict.lost_at == lost_at
     assert says in verdict.says
+
+
+def test_a_series_sends_at_intervals_and_ends_with_the_last_answer() -> None:
+    series = EchoSeries("10.1.0.1", [84, 1400], 2, 100.0)
+    sent: list[tuple[int, int]] = []
+    now = 100.0
+    while len(sent) < 4:
+        (packet,) = series.handle_deadline(now)
+        assert series.handle_deadline(now) == []
+        sent.append(packet)
+        series.note_trouble(1400, "message too long")
+        if packet[1] == 84:
+            series.handle_answer(packet[0], now + 0.01)
+            series.handle_answer(packet[0], now + 0.015)  # the kernel of the other end answered twice
+        before, now = now, series.next_deadline()
+        if len(sent) < 4:
+            assert now == pytest.approx(before + INTERVAL_S)
+    assert [size for _, size in sent] == [84, 1400, 84, 1400]
+    assert now == pytest.approx(before + PATIENCE_S)
+    assert not series.is_over(now - 0.01)
+    assert series.is_over(now)
+    small, large = series.counts()
+    assert (small.sent, len(small.rtts_s), small.trouble) == (2, 2, "")
+    assert small.rtts_s == pytest.approx((0.01, 0.01))
+    assert (large.sent, large.rtts_s, large.trouble) == (2, (), "message too long")
+    for sequence, size in sent:
+        if size == 1400:
+            series.handle_answer(sequence, now - 0.5)
+    assert series.is_over(now - 0.5), "all are answered"
