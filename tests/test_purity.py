@@ -165,7 +165,6 @@ PERFORMS = {
     "netagent.projection.mac_announcer",
     "netagent.projection.controller",
     "netagent.projection.resolver_sockets",
-    "netagent.endpoints.locks",  # locks
     "netagent.endpoints.drain",
     "netagent.endpoints.lifecycle",
     "netagent.endpoints.fencing",
@@ -175,7 +174,9 @@ PERFORMS = {
     "netagent.endpoints.garbage_collector",
     "netagent.endpoints.networks",
     "netagent.daemon.own_records",
-    "netagent.endpoints.published_ports",  # looks who listens at a port
+    "netagent.endpoints.claims",  # looks who listens at a port
+    "netagent.endpoints.records",  # publishes
+    "netagent.endpoints.removal",  # interfaces, records, journal
     "netagent.endpoints.resolv_conf",
     "netagent.endpoints.two_phase",
     "netagent.endpoints.context",

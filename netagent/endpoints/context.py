@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -22,7 +22,7 @@ import trio
 
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.reconcile.desired import LocalEndpoint
-from netagent.endpoints.locks import Claims, Locks
+from netagent.endpoints.claims import Claims
 from netagent.endpoints.records import EndpointRecords
 from netagent.endpoints.resolv_conf import ResolvConfs
 from netagent.endpoints.rollback import Rollback
@@ -50,6 +50,28 @@ BRIDGE_S = 5.0
 """How long an attach waits for the network's devices to exist."""
 
 logger = logging.getLogger("netagent.endpoints.context")
+
+
+class Locks:
+    """One lock for each key in use."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, trio.Lock] = {}
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+    @asynccontextmanager
+    async def held(self, key: Hashable) -> AsyncIterator[None]:
+        """Hold the lock of this key during a block."""
+        lock = self._locks.setdefault(key, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            # If a task waits, it holds the lock by now or is about to: keep it.
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._locks.pop(key, None)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -21,11 +21,11 @@ from typing import Any
 
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import targets
+from netagent.endpoints.claims import refuse_if_listening, refuse_unreachable
 from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
 from netagent.endpoints.fencing import unfence
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
-from netagent.endpoints.published_ports import refuse_if_listening, refuse_unreachable
 from netagent.endpoints.removal import Removal
 from netagent.endpoints.rollback import Rollback, all_or_nothing
 from netagent.endpoints.targets import is_at_its_path

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from typing import Final
-
-from immutables import Map
 
 from netagent.registry.derive import StoreBuilder
 from netagent.registry.store import StoredRecord
@@ -31,7 +30,7 @@ def approach(view: RegistryView, base: RegistryView, kept: frozenset[Scope]) -> 
         is_same = mine.records.get(where) is theirs.records.get(where)
         is_same = is_same and mine.refused.get(where) is theirs.refused.get(where)
         if not is_same and (where[0] not in kept or where[1] == view.local):
-            keys = _keys_that_differ(*(one.records.get(where, Map()) for one in (mine, theirs)))
+            keys = _keys_that_differ(*(one.records.get(where, {}) for one in (mine, theirs)))
             for start in range(0, len(keys), RECORDS_PER_SLICE):
                 piece = keys[start : start + RECORDS_PER_SLICE]
                 view = view.edited(partial(StoreBuilder.copy_records, source=theirs, where=where, keys=piece))
@@ -43,7 +42,9 @@ def approach(view: RegistryView, base: RegistryView, kept: frozenset[Scope]) -> 
     return view.edited(partial(StoreBuilder.copy_sight, source=theirs))
 
 
-def _keys_that_differ(mine: Map[bytes, StoredRecord], theirs: Map[bytes, StoredRecord]) -> list[bytes]:
+def _keys_that_differ(
+    mine: Mapping[bytes, StoredRecord], theirs: Mapping[bytes, StoredRecord]
+) -> list[bytes]:
     if mine is theirs:
         return []
     gone = [key for key in mine if key not in theirs]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from immutables import Map
+from collections.abc import Mapping
 
 from netagent.model.ids import EndpointId
 from netagent.registry.view import EndpointView, RegistryView, in_order
 
-_NONE: Map[EndpointId, EndpointView] = Map()
+_NONE: Mapping[EndpointId, EndpointView] = {}
 
 
 def linked_from(view: RegistryView, endpoint: EndpointView) -> tuple[EndpointView, ...]:
     """The endpoints that the endpoint's links lead to, by id: all with a link's label as service, name or alias."""
-    found = _NONE
+    found: dict[EndpointId, EndpointView] = {}
     for link in endpoint.record.links:
         label, _, host = link.partition(".")
         place = (endpoint.network_id, label)
@@ -20,9 +20,9 @@ def linked_from(view: RegistryView, endpoint: EndpointView) -> tuple[EndpointVie
         if host:
             named = [e for e in named if (at := view.hosts.get(e.owner)) and at.unique_name == host]
         else:
-            found = found.update(view.store.by_service.get(place, _NONE))
-            found = found.update(view.store.by_alias.get(place, _NONE))
-        found = found.update({one.endpoint_id: one for one in named})
+            found.update(view.store.by_service.get(place, _NONE))
+            found.update(view.store.by_alias.get(place, _NONE))
+        found.update({one.endpoint_id: one for one in named})
     return in_order(found)
 
 
@@ -31,7 +31,7 @@ def linked_to(view: RegistryView, endpoint: EndpointView) -> tuple[EndpointView,
     record, host = endpoint.record, view.hosts.get(endpoint.owner)
     labels = {record.service, record.name, *record.aliases}
     labels |= {f"{record.name}.{host.unique_name}"} if host is not None else set()
-    found = _NONE
+    found: dict[EndpointId, EndpointView] = {}
     for label in labels:
-        found = found.update(view.store.by_link.get((endpoint.network_id, label), _NONE))
+        found.update(view.store.by_link.get((endpoint.network_id, label), _NONE))
     return in_order(found)
