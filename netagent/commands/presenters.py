@@ -7,9 +7,8 @@ from typing import Final
 
 import trio
 
-from netagent.control.present import LocalFacts, Presenter, ProbeView, SightOf
+from netagent.control.present import Presenter, ProbeView, SightOf
 from netagent.daemon.cluster import Cluster
-from netagent.endpoints.find import target_shown
 from netagent.errors import FailedError
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
@@ -39,16 +38,12 @@ async def wait_changed(cluster: Cluster, seen: int) -> int:
 
 def presenter(cluster: Cluster, overview: ClusterOverview | None = None) -> Presenter:
     """Return a presenter; without `overview`, for the records of this host only."""
-    rows = [*cluster.live.fenced.values(), *cluster.live.rows.values()]
-    facts = {
-        row.endpoint_id: LocalFacts(target_shown(row), row.ifname or "", row.links, row.publish)
-        for row in rows
-    }
+    rows = {**cluster.live.fenced, **cluster.live.rows}
     known = overview or cluster.gossip.remote_networks.local_overview
     unknown = {gap.network_id for gap in known.gaps if not gap.is_old}
     synced = cluster.gossip.participation.is_synced
     unknown |= {n for n in known.view.networks if not synced(n) and _is_untold(known, n)}
-    return Presenter(known.view, cluster.keys.domain, facts, known.told_by, frozenset(unknown))
+    return Presenter(known.view, cluster.keys.domain, rows, known.told_by, frozenset(unknown))
 
 
 def _is_untold(known: ClusterOverview, network_id: NetworkId) -> bool:

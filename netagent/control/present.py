@@ -1,6 +1,6 @@
 """The registry's values as the dicts that the API returns (netagent.interface.schema). Pure.
 
-Facts that only the host of an endpoint knows (target, links) come from `LocalFacts`; for endpoints of other hosts
+Facts that only the host of an endpoint knows (target, links) come from its row; for endpoints of other hosts
 these fields stay empty, as the schema says.
 """
 
@@ -11,25 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from netagent.datapath.host.uplink import is_one_family
+from netagent.endpoints.find import target_shown
 from netagent.interface import schema
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
-from netagent.model.publication import Publication
-from netagent.model.records import Health, Link, Port
+from netagent.model.records import Health, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
 from netgossip.slices import Slices, merge_sort
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFacts:
-    """Facts that a host knows of its own endpoint beyond the record."""
-
-    target: str
-    ifname: str
-    links: tuple[Link, ...] = ()
-    publish: tuple[Publication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +41,7 @@ class Presenter:
 
     view: RegistryView
     domain: str
-    local: Mapping[EndpointId, LocalFacts] = field(default_factory=dict)
+    local: Mapping[EndpointId, LocalEndpointRow] = field(default_factory=dict)
     told_by: Mapping[NetworkId, tuple[HostId, ...]] = field(default_factory=dict)
     """For each network that this host is not in: the members that sent its endpoints."""
     unknown: frozenset[NetworkId] = frozenset()
@@ -108,12 +99,12 @@ class Presenter:
         }
 
     def _published(self, network: NetworkView) -> list[str]:
-        endpoints = ((self.view.endpoints.get(one), facts) for one, facts in self.local.items())
+        endpoints = ((self.view.endpoints.get(one), row) for one, row in self.local.items())
         return sorted(
             f"{publication.text} to {endpoint.record.name}"
-            for endpoint, facts in endpoints
+            for endpoint, row in endpoints
             if endpoint is not None and endpoint.network_id == network.network_id
-            for publication in facts.publish
+            for publication in row.publish
         )
 
     def _host_addresses(self, network: NetworkView) -> list[schema.HostAddress]:
@@ -166,7 +157,7 @@ class Presenter:
             "container_id": container_id,
             "compose_project": label_of(record.labels, COMPOSE_PROJECT),
             "compose_service": label_of(record.labels, COMPOSE_SERVICE),
-            "target": local.target if local else "",
+            "target": target_shown(local) if local else "",
             "ifname": (local.ifname or "") if local else "",
             "links": [{"service": link.service, "alias": link.alias} for link in local.links]
             if local

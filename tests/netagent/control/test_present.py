@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
+from fakes.rows import PUBLISHED, local_row
 
 from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
 from netagent.commands.missing_networks import notices
-from netagent.control.present import LocalFacts, Presenter, ProbeView
+from netagent.control.present import Presenter, ProbeView
 from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Endpoint
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
@@ -50,7 +52,7 @@ class World:
     def member(self, owner: str, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
-    def present(self, local: dict[EndpointId, LocalFacts] | None = None) -> Presenter:
+    def present(self, local: dict[EndpointId, LocalEndpointRow] | None = None) -> Presenter:
         return Presenter(self.view, "mesh.internal", local or {})
 
     def endpoint(self, number: int = 2) -> Endpoint:
@@ -145,7 +147,11 @@ def test_an_endpoint_is_up_with_all_its_names() -> None:
 def test_what_only_its_own_host_knows_is_shown_there() -> None:
     world = World()
     (own,) = (one for one in world.view.endpoints.values() if one.owner == H1)
-    facts = {own.endpoint_id: LocalFacts("netns:web", "eth0", (Link("db", "database"),))}
+    facts = {
+        own.endpoint_id: local_row(
+            own.endpoint_id, N1, target="netns:web", stage=PUBLISHED, links=(Link("db", "database"),)
+        )
+    }
     shown = world.present(facts).endpoint(own)
     assert (shown["local"], shown["target"], shown["ifname"]) == (True, "netns:web", "eth0")
     assert shown["links"] == [{"service": "db", "alias": "database"}]
