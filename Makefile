@@ -32,6 +32,9 @@ demo: packages-demo .venv/.product ## three hosts, real programs, three failures
 .PHONY: setup
 setup: packages-test .venv/.development ## Debian packages and a virtual environment for everything below
 
+# Tests that are not annotated yet.
+UNTYPED := commands|daemon|doctor|endpoints|ipam|projection|registry|resolver
+
 .PHONY: lint
 lint: setup ## style and types
 	@echo "== ruff, mypy"
@@ -42,8 +45,7 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab:benchmarks mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 	@mypy docs/generate.py
-	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*' ! -path 'tests/netagent/*') \
-	  $$(find tests/netagent/{cli,control,datapath,eviction,firewall,install,integrations,journal,membership,probes,rpc} -name '*.py')
+	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*' | grep -vE '^tests/netagent/($(UNTYPED))/')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
 
 .PHONY: docs

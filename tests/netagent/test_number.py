@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -21,6 +22,7 @@ from netagent.integrations.docker.protocol import address_untrusted
 from netagent.integrations.labels import EXPOSE, described
 from netagent.integrations.podman.netavark import plugging_untrusted
 from netagent.interface.cluster import ForgetCommand, InviteCommand
+from netagent.interface.command import Command
 from netagent.interface.containers import DetachCommand, NetworkCreateCommand
 from netagent.interface.notation import duration_of, port_of
 from netagent.interface.questions import PingCommand
@@ -31,7 +33,7 @@ LENGTHS = (MAX_DIGITS, MAX_DIGITS + 1, MOST - 1, MOST, MOST + 1)
 DIGITS = [digit * length for length in LENGTHS for digit in "19"]
 
 
-def sent(command, body):
+def sent(command: type[Command[Any]], body: bytes) -> object:
     return fields_untrusted(command, object_untrusted(body))
 
 

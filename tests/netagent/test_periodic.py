@@ -1,5 +1,7 @@
 """Tasks that look again and again share their wake-ups, and none looks later than its own pause says."""
 
+from __future__ import annotations
+
 import random
 
 from hypothesis import given
@@ -13,13 +15,15 @@ NOW = st.floats(min_value=0, max_value=1e6)
 
 
 @given(NOW, st.floats(min_value=0.01, max_value=120))
-def test_none_looks_later_than_its_pause_says_nor_at_once(now, pause_s):
+def test_none_looks_later_than_its_pause_says_nor_at_once(now: float, pause_s: float) -> None:
     at = tick_within(now, pause_s)
     assert now < at <= now + pause_s
 
 
 @given(st.lists(NOW, min_size=1, max_size=5), st.sampled_from([0.5, 1.0, 1.5, 2.0, 5.0]))
-def test_whoever_looks_again_and_again_soon_looks_at_beats_and_keeps_its_period(starts, period_s):
+def test_whoever_looks_again_and_again_soon_looks_at_beats_and_keeps_its_period(
+    starts: list[float], period_s: float
+) -> None:
     for start in starts:
         first = tick_within(start, period_s)
         assert first % TICK_S < 1e-6 or first == start + period_s
@@ -28,7 +32,7 @@ def test_whoever_looks_again_and_again_soon_looks_at_beats_and_keeps_its_period(
         assert tick_within(second + 0.002, period_s) - second == period_s
 
 
-def test_a_few_hosts_are_asked_at_the_same_moments():
+def test_a_few_hosts_are_asked_at_the_same_moments() -> None:
     machine, now = Liveness(random.Random(7)), 1000.13
     machine.set_peers({HostId(f"{n:02x}"): (f"fd00::{n}", False) for n in range(1, 4)}, now)
     moments = []
@@ -44,8 +48,10 @@ def test_a_few_hosts_are_asked_at_the_same_moments():
 
 
 @given(st.integers(0, 12 * MOST_A_LOOK), st.data())
-def test_each_of_many_has_its_turn_once_in_a_round_however_others_come_and_go(count, data):
-    turns, things = Turns(), dict.fromkeys(range(count))
+def test_each_of_many_has_its_turn_once_in_a_round_however_others_come_and_go(
+    count: int, data: st.DataObject
+) -> None:
+    turns, things = Turns[int](), dict.fromkeys(range(count))
     looks = -(-count // MOST_A_LOOK)
     for _ in range(2):
         seen = []
@@ -62,8 +68,8 @@ def test_each_of_many_has_its_turn_once_in_a_round_however_others_come_and_go(co
     assert {one for taken in rounds for one in taken} == things.keys()
 
 
-def test_a_look_after_damage_is_at_everything_and_the_one_after_it_is_not():
-    turns, things = Turns(), range(3 * MOST_A_LOOK)
+def test_a_look_after_damage_is_at_everything_and_the_one_after_it_is_not() -> None:
+    turns, things = Turns[int](), range(3 * MOST_A_LOOK)
     turns.take(things)
     turns.hurry()
     assert turns.take(things) == list(things)
