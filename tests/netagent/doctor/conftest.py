@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import pytest
+from fakes.doctor_world import SITUATION, World
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
 from fakes.rows import PUBLISHED
 
-from netagent.datapath.host.uplink import Underlay
-from netagent.datapath.state import KernelState
-from netagent.doctor.checks.expected_objects import Situation, intended_state
-from netagent.doctor.checks.object_checks import Evidence
+from netagent.doctor.checks.expected_objects import Situation
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import ClusterId
-from netagent.model.records import AttachmentRecord
-from netagent.registry.local_rows import local_rows
-from netagent.registry.state_store import Snapshot
-from netagent.registry.view import RegistryView
-from netgossip.slices import at_once
-from netgossip.types import Member, MemberState
-
-CLUSTER = ClusterId("c1" * 16)
-SITUATION = Situation(
-    cluster_id=CLUSTER,
-    domain="mesh.internal",
-    underlay=Underlay("192.0.2.1", "eth0", 1500),
-    vxlan_port=4799,
+from netagent.model.records import (
+    AttachmentRecord,
 )
-
-
-@dataclass
-class World:
-    view: RegistryView
-    writers: dict[str, Writer]
-    rows: dict[str, LocalEndpointRow]
-
-    @property
-    def known(self) -> Snapshot:
-        return Snapshot(0, self.view, local_rows(self.rows), {})
-
-    def put(self, owner, *records):
-        for record in records:
-            self.view = self.view.with_entries(self.writers[owner].put(record))
-
-    def member(self, owner, state):
-        self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
-
-    def kernel(self, **changes) -> KernelState:
-        """As it should be, but for the changes."""
-        return replace(at_once(intended_state(self.known, SITUATION)), **changes)
-
-    def evidence(self, observed=None, **more) -> Evidence:
-        desired = at_once(intended_state(self.known, SITUATION))
-        return Evidence(
-            view=self.view,
-            rows=self.rows,
-            situation=SITUATION,
-            desired=desired,
-            observed=desired if observed is None else observed,
-            **more,
-        )
-
-    def endpoint(self, number):
-        every = [*self.view.endpoints.values(), *self.view.fenced.values()]
-        return next(one for one in every if one.record.name == f"web{number}")
+from netagent.registry.view import RegistryView
+from netgossip.types import MemberState
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from fakes.doctor_world import World
 from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
 
+from netagent.datapath.state import KernelState
 from netagent.doctor import explain
 from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
-from netagent.doctor.checks.object_status import State
-from netagent.doctor.checks.resolver_checks import ResolverAnswer, questions_about
+from netagent.doctor.checks.object_status import ObjectStatus, State
+from netagent.doctor.checks.resolver_checks import ResolverAnswer, ResolverQuestion, questions_about
 from netagent.model.ids import bridge_name, vxlan_name
 from netagent.model.records import ForgetRecord, Health, Policy
 from netagent.registry.record_codec import key_of
@@ -19,25 +22,35 @@ from netgossip.types import MemberState
 NAMES = ("web.app.mesh.internal", "web2.app.mesh.internal")
 
 
-def lines_of(world, number=2, *, observed=None, replies=None, inside=None, **more):
+def lines_of(
+    world: World,
+    number: int = 2,
+    *,
+    observed: KernelState | None = None,
+    replies: dict[ResolverQuestion, None] | dict[ResolverQuestion, ResolverAnswer] | None = None,
+    inside: GuestFacts | None = None,
+    **more: dict[str, str],
+) -> list[ObjectStatus]:
     found = explain.endpoint_lines(
         world.evidence(observed, **more), world.endpoint(number), inside, NAMES, replies
     )
     return list(found)
 
 
-def states(lines):
+def states(lines: list[ObjectStatus]) -> set[tuple[str, State]]:
     return {(line.kind, line.state) for line in lines}
 
 
-def answered(world, number=2, *, rcode=0, with_address=True):
+def answered(
+    world: World, number: int = 2, *, rcode: int = 0, with_address: bool = True
+) -> dict[ResolverQuestion, ResolverAnswer]:
     pairs = questions_about(world.endpoint(number), NAMES)
     return {
         q: ResolverAnswer(rcode, frozenset({address} if with_address else ()), False) for q, address in pairs
     }
 
 
-def test_a_remote_endpoint_is_all_there(world):
+def test_a_remote_endpoint_is_all_there(world: World) -> None:
     lines = lines_of(world, replies=answered(world))
     assert {line.state for line in lines} == {State.PRESENT}
     assert [line.kind for line in lines] == [
@@ -48,14 +61,14 @@ def test_a_remote_endpoint_is_all_there(world):
     ]
 
 
-def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world):
+def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world: World) -> None:
     world.put(H1, network(multicast=True))
     assert ("flood entry", State.PRESENT) in states(lines_of(world))
     wrong = [o for o in lines_of(world, observed=world.kernel(floods={})) if o.is_wrong]
     assert [one.thing for one in wrong] == ["multicast of nx-1161 to 192.0.2.2"]
 
 
-def test_where_only_linked_services_may_be_reached_it_says_by_whom(world):
+def test_where_only_linked_services_may_be_reached_it_says_by_whom(world: World) -> None:
     world.put(H1, network(policy=Policy.LINKS))
     lines = [one for one in lines_of(world) if one.kind == "policy"]
     assert [(one.thing, one.state) for one in lines] == [
@@ -70,7 +83,7 @@ def test_where_only_linked_services_may_be_reached_it_says_by_whom(world):
     assert not any(one.is_wrong for one in lines)
 
 
-def test_its_record_is_told_with_the_host_and_the_version(world):
+def test_its_record_is_shown_with_the_host_and_the_version(world: World) -> None:
     remote = world.endpoint(2)
     origin = explain.origin_of_endpoint(remote)
     assert (origin.owner, origin.version) == (H2, remote.version)
@@ -78,22 +91,24 @@ def test_its_record_is_told_with_the_host_and_the_version(world):
     assert (own.owner, own.version) == (H1, world.view.version_of(H1, network()))
     assert own.version is not None
     host = explain.origin_of_host(world.evidence(), world.view.hosts[H2])
+    assert host.version is not None
     assert (host.name, host.version.sequence) == ("h2", 1)
     assert key_of(network())[1] == b"n" + bytes.fromhex(N1)
 
 
 @pytest.mark.parametrize("table", ["neighbours", "masters", "selves"])
-def test_a_missing_entry_is_named_with_its_fix(world, table):
+def test_a_missing_entry_is_named_with_its_fix(world: World, table: str) -> None:
     kernel = world.kernel()
     mine = endpoint(2, offset=3)
     entries = {k: v for k, v in getattr(kernel, table).items() if k[1] not in {mine.mac, *mine.addresses}}
-    wrong = [one for one in lines_of(world, observed=replace(kernel, **{table: entries})) if one.is_wrong]
+    damaged: dict[str, Any] = {table: entries}
+    wrong = [one for one in lines_of(world, observed=replace(kernel, **damaged)) if one.is_wrong]
     assert {one.state for one in wrong} == {State.MISSING}
     assert len(wrong) == (2 if table == "neighbours" else 1)
     assert all(one.fix for one in wrong)
 
 
-def test_an_altered_entry_says_what_it_is_and_why_it_stays_so(world):
+def test_an_altered_entry_says_what_it_is_and_why_it_stays_so(world: World) -> None:
     kernel = world.kernel()
     tunnel = vxlan_name(world.view.networks[N1].record.vni)
     observed = replace(kernel, selves={**kernel.selves, (tunnel, endpoint(2).mac): "203.0.113.9"})
@@ -109,7 +124,7 @@ def test_an_altered_entry_says_what_it_is_and_why_it_stays_so(world):
     assert refused.reason == "maps to 203.0.113.9 instead of 192.0.2.2; the kernel refuses it: no"
 
 
-def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world):
+def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world: World) -> None:
     before = world.kernel()
     world.member(H2, MemberState.LEFT)
     lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
@@ -123,7 +138,7 @@ def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world):
     assert all(line.fix for line in left)
 
 
-def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(world):
+def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(world: World) -> None:
     world.put(H2, host("h2", underlay="2001:db8::2", probe_address="fd00::2"))
     lines = [line for line in lines_of(world) if line.kind != "name"]
     lines += explain.host_lines(world.evidence(), world.view.hosts[H2])
@@ -134,7 +149,7 @@ def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(worl
     assert not world.kernel().selves
 
 
-def test_a_silent_host_keeps_its_paths_and_loses_its_names(world):
+def test_a_silent_host_keeps_its_paths_and_loses_its_names(world: World) -> None:
     world.member(H2, MemberState.DEAD)
     world.view = world.view.with_host_answer(H2, False)
     lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
@@ -143,14 +158,14 @@ def test_a_silent_host_keeps_its_paths_and_loses_its_names(world):
     assert "its kernel does not answer" in lines[-1].reason
 
 
-def test_a_name_that_still_answers_although_it_is_hidden_is_left_over(world):
+def test_a_name_that_still_answers_although_it_is_hidden_is_left_over(world: World) -> None:
     world.put(H2, replace(endpoint(2, offset=3), health=Health.UNHEALTHY))
     wrong = [one for one in lines_of(world, replies=answered(world)) if one.is_wrong]
     assert {(one.kind, one.state) for one in wrong} == {("name", State.LEFT_OVER)}
     assert wrong[0].reason == "hidden: its health check fails"
 
 
-def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_should_be(world):
+def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_should_be(world: World) -> None:
     others = {
         question: ResolverAnswer(0, frozenset({b"\x0a\x01\x00\x63"}), False) for question in answered(world)
     }
@@ -168,7 +183,7 @@ def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_sh
     assert any(line.state is State.MISSING for line in nothing)
 
 
-def test_a_name_without_its_address_is_missing(world):
+def test_a_name_without_its_address_is_missing(world: World) -> None:
     lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
     missing = [line for line in lines if line.kind == "name"]
     assert {(line.state, line.reason) for line in missing} == {
@@ -178,7 +193,7 @@ def test_a_name_without_its_address_is_missing(world):
     assert {line.reason for line in silent if line.kind == "name"} == {"no resolver answers"}
 
 
-def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
+def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world: World) -> None:
     world.put(H2, replace(endpoint(3, offset=2), name="web3"))
     assert "it is fenced: " in lines_of(world, 3)[-3].reason
     forgotten = world.endpoint(2)
@@ -188,14 +203,14 @@ def test_a_forgotten_host_and_a_fenced_endpoint_say_so(world):
     assert all("was forgotten" in line.reason for line in lines)
 
 
-def test_without_a_container_in_the_network_nothing_is_needed(world):
+def test_without_a_container_in_the_network_nothing_is_needed(world: World) -> None:
     world.rows.clear()
     lines = lines_of(world)
     assert {line.state for line in lines} == {State.NOT_NEEDED}
     assert lines[0].reason == "no container of this host is in network app"
 
 
-def test_a_network_that_lost_its_vni_is_not_built(world):
+def test_a_network_that_lost_its_vni_is_not_built(world: World) -> None:
     vni = world.view.networks[N1].record.vni
     world.put(H2, network(N2, "back", vni=vni, subnets=("10.2.0.0/24",)), grant(N2, 4, 7, H1))
     loser = next(one for one in world.view.networks.values() if not one.holds_vni)
@@ -203,7 +218,7 @@ def test_a_network_that_lost_its_vni_is_not_built(world):
     assert "another network has its VNI" in lines[0].reason
 
 
-def test_a_network_counts_its_entries(world):
+def test_a_network_counts_its_entries(world: World) -> None:
     kernel = world.kernel()
     bridge = bridge_name(world.view.networks[N1].record.vni)
     lines = list(explain.network_lines(world.evidence(), world.view.networks[N1]))
@@ -216,10 +231,11 @@ def test_a_network_counts_its_entries(world):
 
 
 @pytest.mark.parametrize("field", ["mcast_snooping", "stp", "noarp", "up"])
-def test_a_network_shows_each_switch_of_its_bridge_that_somebody_turned(world, field):
+def test_a_network_shows_each_switch_of_its_bridge_that_was_turned(world: World, field: str) -> None:
     kernel = world.kernel()
     bridge = kernel.devices[bridge_name(world.view.networks[N1].record.vni)]
-    turned = replace(bridge, **{field: not getattr(bridge, field)})
+    switched: dict[str, Any] = {field: not getattr(bridge, field)}
+    turned = replace(bridge, **switched)
     damaged = replace(kernel, devices={**kernel.devices, bridge.name: turned})
     (wrong,) = [
         o for o in explain.network_lines(world.evidence(damaged), world.view.networks[N1]) if o.is_wrong
@@ -227,7 +243,7 @@ def test_a_network_shows_each_switch_of_its_bridge_that_somebody_turned(world, f
     assert (wrong.kind, wrong.state) == ("device", State.ALTERED)
 
 
-def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):
+def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world: World) -> None:
     lines = list(explain.host_lines(world.evidence(), world.view.hosts[H2]))
     assert {line.state for line in lines} == {State.PRESENT}
     assert lines[-1].thing.endswith("to 192.0.2.2 (network app)")
@@ -242,7 +258,7 @@ def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world):
     assert [(one.kind, one.state) for one in own] == [("device", State.PRESENT), ("address", State.PRESENT)]
 
 
-def right_inside(world):
+def right_inside(world: World) -> GuestFacts:
     (row,) = world.rows.values()
     record = world.view.networks[N1].record
     everywhere = ["::/0" if ":" in gateway else "0.0.0.0/0" for gateway in record.gateways]
@@ -254,7 +270,7 @@ def right_inside(world):
     )
 
 
-def test_an_own_endpoint_is_there_inside_and_outside(world):
+def test_an_own_endpoint_is_there_inside_and_outside(world: World) -> None:
     lines = lines_of(world, 1, inside=right_inside(world), replies=answered(world, 1))
     assert {line.state for line in lines} == {State.PRESENT}
     assert {"device", "bridge entry", "interface", "address", "route", "resolver", "name"} == {
@@ -263,7 +279,7 @@ def test_an_own_endpoint_is_there_inside_and_outside(world):
 
 
 @pytest.mark.parametrize(("port", "told"), [(61053, "redirected to port 61053"), (53, "can't use this port")])
-def test_where_port_53_is_led_is_told(world, port, told):
+def test_where_port_53_is_led_is_told(world: World, port: int, told: str) -> None:
     lines = lines_of(world, 1, inside=replace(right_inside(world), resolver_port=port))
     found = [(line.thing, line.state, line.reason) for line in lines if line.kind == "resolver"]
     assert [thing for thing, _, _ in found] == [
@@ -272,8 +288,8 @@ def test_where_port_53_is_led_is_told(world, port, told):
     assert all(state is State.PRESENT and told in reason for _, state, reason in found)
 
 
-def test_the_way_out_is_the_default_route_of_one_endpoint(world):
-    def defaults(**change):
+def test_the_way_out_is_the_default_route_of_one_endpoint(world: World) -> None:
+    def defaults(**change: Any) -> list[tuple[str, State]]:
         lines = lines_of(world, 1, inside=replace(right_inside(world), **change))
         return [(line.thing, line.state) for line in lines if line.thing.startswith("default")]
 
@@ -299,7 +315,7 @@ def test_the_way_out_is_the_default_route_of_one_endpoint(world):
         ({"resolver_sockets": frozenset({"udp"})}, "resolver", ("no resolver listens", "restart the agent")),
     ],
 )
-def test_what_is_wrong_inside_is_named(world, change, kind, told):
+def test_what_is_wrong_inside_is_named(world: World, change: Any, kind: str, told: tuple[str, ...]) -> None:
     (row,) = world.rows.values()
     if change.get("links"):
         mac, mtu, up = change["links"]["eth0"]
@@ -311,7 +327,7 @@ def test_what_is_wrong_inside_is_named(world, change, kind, told):
     assert told[1] in wrong[0].fix
 
 
-def test_a_namespace_that_is_gone_is_not_known(world):
+def test_a_namespace_that_is_gone_is_not_known(world: World) -> None:
     lines = lines_of(world, 1, inside=GuestFacts(problem="no network namespace at /run/netns/web1"))
     assert [line.reason for line in lines if line.state is State.NOT_KNOWN] == [
         "no network namespace at /run/netns/web1"

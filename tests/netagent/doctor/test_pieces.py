@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from fakes.doctor_world import World
 from fakes.registry import H2, N2, endpoint, network
 
-from netagent.doctor.checks.expected_objects import intended_state, owners
+from netagent.doctor.checks.expected_objects import Situation, intended_state, owners
 from netagent.doctor.checks.kernel_drift import KernelTable, differences
 from netagent.doctor.checks.object_status import State
 from netagent.doctor.checks.resolver_checks import source_of
@@ -47,7 +48,7 @@ def timed_once(pieces: Slices[T]) -> tuple[T, float]:
         gc.enable()
 
 
-def test_no_part_of_an_examination_holds_the_loop_up(world, situation):
+def test_no_part_of_an_examination_holds_the_loop_up(world: World, situation: Situation) -> None:
     world.put(H2, network(N2, "large", subnets=SUBNETS))
     world.rows = {one: replace(row, network_id=N2) for one, row in world.rows.items()}
     for number in range(256, 256 + ENDPOINTS):

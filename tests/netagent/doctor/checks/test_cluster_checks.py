@@ -12,7 +12,7 @@ from netagent.doctor.checks.finding import CheckVerdict, examine, is_healthy
 COMMANDS = Path(cluster_checks.__file__).parents[2] / "commands"
 
 
-def test_each_warning_is_one_finding_or_anothers():
+def test_each_warning_is_one_finding_or_anothers() -> None:
     said = {
         code
         for file in ("status.py", "path_notices.py")
@@ -26,7 +26,7 @@ def test_each_warning_is_one_finding_or_anothers():
         assert all((one.message, one.fix) == ("a message", "a cure") for one in found)
 
 
-def test_a_path_that_is_down_fails_and_a_dead_agent_warns():
+def test_a_path_that_is_down_fails_and_a_dead_agent_warns() -> None:
     down = examine(CLUSTER_CHECKS, [StatusWarning("path-down", "nothing passes", "let it pass")])
     dead = examine(CLUSTER_CHECKS, [StatusWarning("agent-dead", "it does not run", "start it")])
     assert not is_healthy(down)
@@ -34,12 +34,12 @@ def test_a_path_that_is_down_fails_and_a_dead_agent_warns():
     assert [one.name for one in dead if one.verdict is CheckVerdict.WARNING] == ["agents"]
 
 
-def test_a_warning_that_no_row_knows_is_not_lost():
+def test_a_warning_that_no_row_knows_is_not_lost() -> None:
     outcomes = examine(CLUSTER_CHECKS, [StatusWarning("something-new", "a message", "a cure")])
     assert [one.name for one in outcomes if one.findings] == ["other-warnings"]
 
 
-def test_a_host_in_no_cluster_does_not_say_that_paths_and_agents_are_well():
+def test_a_host_in_no_cluster_does_not_say_that_paths_and_agents_are_well() -> None:
     outcomes = {
         one.name: one for one in examine(ALONE_CHECKS, [StatusWarning("config", "a message", "a cure")])
     }

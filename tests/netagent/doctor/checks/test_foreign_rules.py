@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,28 +20,28 @@ from netagent.doctor.checks.foreign_rules import (
 BASE = ("ip", "filter", "FORWARD", "forward", "drop")
 
 
-def chain_untrusted(text, base) -> ForeignChain:
+def chain_untrusted(text: str, base: tuple[str, str, str, str, str]) -> ForeignChain:
     (found,) = chains_untrusted(text, [base])
     return found
 
 
-def chain(**fields):
+def chain(**fields: Any) -> dict[str, Any]:
     return {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", **fields}}
 
 
-def rule(*expressions, of="FORWARD", **fields):
+def rule(*expressions: Any, of: Any = "FORWARD", **fields: str) -> dict[str, Any]:
     return {"rule": {"family": "ip", "table": "filter", "chain": of, "expr": list(expressions), **fields}}
 
 
-def printed(*objects):
+def printed(*objects: Any) -> str:
     return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *objects]})
 
 
-def match(right):
+def match(right: dict[str, Any] | int) -> dict[str, Any]:
     return {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": right}}
 
 
-def test_foreign_base_chains_at_the_hooks_that_matter():
+def test_foreign_base_chains_at_the_hooks_that_matter() -> None:
     text = printed(
         chain(hook="forward", policy="drop", type="filter", prio=0),
         chain(name="USER"),
@@ -50,7 +51,7 @@ def test_foreign_base_chains_at_the_hooks_that_matter():
     assert base_chains_untrusted(text, ("forward", "input")) == [BASE]
 
 
-def test_a_chain_with_its_rules():
+def test_a_chain_with_its_rules() -> None:
     text = printed(
         rule({"jump": {"target": "USER"}}),
         rule(match({"set": [22, {"range": [4790, 4800]}]}), {"accept": None}, of="USER"),
@@ -74,13 +75,13 @@ def test_a_chain_with_its_rules():
         ((), False),
     ],
 )
-def test_a_rule_that_drops_whatever_comes(expressions, drops):
+def test_a_rule_that_drops_whatever_comes(expressions: Any, drops: bool) -> None:
     base = (*BASE[:4], "accept")
     found = chain_untrusted(printed(rule(*expressions)), base)
     assert (found.drops_by_policy, found.drops_by_rule) == (False, drops)
 
 
-def test_a_rule_of_ours_is_known_by_its_comment():
+def test_a_rule_of_ours_is_known_by_its_comment() -> None:
     text = printed(
         rule({"jump": {"target": "DOCKER-USER"}}),
         rule({"accept": None}, of="DOCKER-USER", comment="netagent"),
@@ -89,7 +90,7 @@ def test_a_rule_of_ours_is_known_by_its_comment():
 
 
 @pytest.mark.parametrize("odd", [[], {}, None, 7])
-def test_what_stands_in_the_place_of_a_name_is_no_chain_of_ours(odd):
+def test_what_stands_in_the_place_of_a_name_is_no_chain_of_ours(odd: Any) -> None:
     jump = {"jump": {"target": odd}}
     text = printed({"chain": {"hook": odd, "table": odd}}, rule(jump, {"drop": None}, of=odd), rule(jump))
     assert base_chains_untrusted(text, ("forward",)) == []
@@ -109,7 +110,7 @@ def test_what_stands_in_the_place_of_a_name_is_no_chain_of_ours(odd):
         ),
     ).map(json.dumps)
 )
-def test_anything_printed_is_a_ruleset_or_an_error(text):
+def test_anything_printed_is_a_ruleset_or_an_error(text: str) -> None:
     with contextlib.suppress(RulesetError):
         base_chains_untrusted(text, ("forward",))
     with contextlib.suppress(RulesetError):

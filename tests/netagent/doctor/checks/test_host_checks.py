@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from netagent.doctor.checks.finding import CheckVerdict, Severity, examine, is_healthy
+from netagent.doctor.checks.finding import CheckVerdict, Outcome, Severity, examine, is_healthy
 from netagent.doctor.checks.foreign_rules import ForeignChain
 from netagent.doctor.checks.host_checks import (
     HOST_CHECKS,
@@ -50,11 +51,11 @@ FORWARD = ForeignChain("ip", "filter", "FORWARD", "forward", drops_by_policy=Tru
 INPUT = ForeignChain("inet", "filter", "input", "input", drops_by_policy=True, ports=frozenset({22}))
 
 
-def outcomes(**changes):
+def outcomes(**changes: Any) -> dict[str, Outcome]:
     return {one.name: one for one in examine(HOST_CHECKS, replace(FIT, **changes))}
 
 
-def test_a_fit_host_passes_every_check():
+def test_a_fit_host_passes_every_check() -> None:
     found = outcomes()
     assert {one.verdict for one in found.values()} == {CheckVerdict.PASSED}
     assert is_healthy(found.values())
@@ -106,7 +107,7 @@ UNFIT = [
 ]
 
 
-def test_a_chain_for_both_families_is_cured_by_one_command_for_both_switches():
+def test_a_chain_for_both_families_is_cured_by_one_command_for_both_switches() -> None:
     switches = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
     both = replace(FORWARD, family="inet")
     (finding,) = outcomes(chains=(both,), settings=dict.fromkeys(switches, "1"))["forward-rules"].findings
@@ -116,7 +117,7 @@ def test_a_chain_for_both_families_is_cured_by_one_command_for_both_switches():
 
 
 @pytest.mark.parametrize(("name", "changes", "says", "fix"), UNFIT)
-def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
+def test_what_is_unfit_fails_its_check_and_no_other(name: str, changes: Any, says: str, fix: str) -> None:
     found = outcomes(**changes)
     assert [one.name for one in found.values() if one.verdict is CheckVerdict.FAILED] == [name]
     (finding,) = found[name].findings
@@ -140,7 +141,7 @@ def test_what_is_unfit_fails_its_check_and_no_other(name, changes, says, fix):
         ("input-rules", {"chains": (INPUT,)}, "mentions VXLAN (4799), membership (7956), records (7957)"),
     ],
 )
-def test_what_may_be_wrong_is_a_warning(name, changes, says):
+def test_what_may_be_wrong_is_a_warning(name: str, changes: Any, says: str) -> None:
     found = outcomes(**changes)
     assert [one.name for one in found.values() if one.verdict is CheckVerdict.WARNING] == [name]
     assert is_healthy(found.values())
@@ -160,7 +161,9 @@ def test_what_may_be_wrong_is_a_warning(name, changes, says):
         ("own-address", {"unreachable": None}),
     ],
 )
-def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
+def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(
+    name: str, changes: dict[str, None] | dict[str, int]
+) -> None:
     found = outcomes(**changes)
     assert found[name].verdict is CheckVerdict.NOT_KNOWN
     assert found[name].note
@@ -179,18 +182,20 @@ def test_what_could_not_be_looked_at_is_neither_well_nor_wrong(name, changes):
         {"networks": (replace(APP, is_here=False),), "underlay_mtu_bytes": 1400},
     ],
 )
-def test_what_does_no_harm_is_not_found(changes):
+def test_what_does_no_harm_is_not_found(
+    changes: dict[str, Any] | dict[str, tuple[ForeignChain, ...]],
+) -> None:
     assert {one.verdict for one in outcomes(**changes).values()} == {CheckVerdict.PASSED}
 
 
-def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says():
+def test_bridge_rules_judge_bridged_packets_whatever_the_switch_says() -> None:
     chain = ForeignChain("bridge", "x", "f", "forward", drops_by_policy=False, drops_by_rule=True)
     (finding,) = outcomes(chains=(chain,))["forward-rules"].findings
     assert "by a rule" in finding.message
     assert 'meta ibrname "na-*"' in finding.fix
 
 
-def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
+def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning() -> None:
     networks = (replace(APP, has_egress=True),)
     changes = {"chains": (FORWARD,), "settings": {}, "networks": networks}
     found = outcomes(**changes)["forward-rules"]
@@ -203,7 +208,7 @@ def test_a_drop_of_what_the_host_routes_closes_the_way_out_and_is_a_warning():
     assert outcomes(**(changes | {"networks": elsewhere}))["forward-rules"].verdict is CheckVerdict.PASSED
 
 
-def test_of_many_findings_some_are_shown_and_the_others_counted():
+def test_of_many_findings_some_are_shown_and_the_others_counted() -> None:
     holders = tuple(PortHolder(7956, "tcp", f"p (pid {number})") for number in range(60))
     found = outcomes(holders=holders)["ports"]
     assert (len(found.findings), found.left_out) == (50, 10)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from fakes.doctor_world import World
 from fakes.registry import endpoint
 from fakes.rows import PUBLISHED, local_row
 
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import owners
-from netagent.doctor.checks.finding import CheckVerdict, Finding, examine
+from netagent.doctor.checks.finding import CheckVerdict, Finding, Outcome, examine
 from netagent.doctor.checks.firewall_checks import (
     chain_findings,
     element_findings,
@@ -48,11 +50,11 @@ NEIGHBOUR = Difference(
 )
 
 
-def outcomes(**changes):
+def outcomes(**changes: Any) -> dict[str, Outcome]:
     return {one.name: one for one in examine(INTENT_CHECKS, replace(SOUND, **changes))}
 
 
-def test_a_sound_host_passes_every_check():
+def test_a_sound_host_passes_every_check() -> None:
     assert {one.verdict for one in outcomes().values()} == {CheckVerdict.PASSED}
 
 
@@ -98,18 +100,18 @@ def test_a_sound_host_passes_every_check():
         ("journal", {"journal": (Finding("x", "is not in the journal", "restart"),)}, "not in the journal"),
     ],
 )
-def test_what_is_wrong_fails_its_check_and_no_other(name, changes, says):
+def test_what_is_wrong_fails_its_check_and_no_other(name: str, changes: Any, says: str) -> None:
     found = outcomes(**changes)
     assert [one.name for one in found.values() if one.verdict is CheckVerdict.FAILED] == [name]
     assert says in found[name].findings[0].message
 
 
-def test_what_the_kernel_refuses_is_told_with_its_reason():
+def test_what_the_kernel_refuses_is_told_with_its_reason() -> None:
     found = outcomes(differences=(NEIGHBOUR,), refusals={NEIGHBOUR.fix: "No buffer space"})
     assert found["neighbours"].findings[0].message.endswith("the kernel refuses it: No buffer space")
 
 
-def test_clashes_and_containers_that_were_not_seen_are_warnings():
+def test_clashes_and_containers_that_were_not_seen_are_warnings() -> None:
     conflict = Conflict("address", "a" * 32, "b" * 32, "two endpoints have one address")
     assert outcomes(conflicts=(conflict,))["clashes"].verdict is CheckVerdict.WARNING
     assert outcomes(unseen=3)["containers"].verdict is CheckVerdict.WARNING
@@ -117,19 +119,19 @@ def test_clashes_and_containers_that_were_not_seen_are_warnings():
     assert outcomes(inside=(gone,))["containers"].verdict is CheckVerdict.WARNING
 
 
-def test_without_an_agent_names_and_firewall_are_not_known():
+def test_without_an_agent_names_and_firewall_are_not_known() -> None:
     found = outcomes(names="no agent answers", firewall="no agent answers", journal="it is damaged")
     unknown = {one.name for one in found.values() if one.verdict is CheckVerdict.NOT_KNOWN}
     assert unknown == {"names", "firewall", "journal"}
 
 
-def test_a_kernel_that_lost_everything_is_one_finding_for_each_device(world):
+def test_a_kernel_that_lost_everything_is_one_finding_for_each_device(world: World) -> None:
     found = at_once(differences(world.kernel(), KernelState()))
     assert all(one.part is KernelTable.DEVICE for one in found), "entries are counted with their device"
     assert len(found) == len(world.kernel().devices)
 
 
-def test_owners_are_told_by_address_mac_and_device(world):
+def test_owners_are_told_by_address_mac_and_device(world: World) -> None:
     known = at_once(owners(world.view))
     assert known["na-1161", "10.1.0.3"] == known["nx-1161", endpoint(2).mac] == "web2 on h2"
     assert known["na-1161", ""] == "network app"
@@ -146,14 +148,14 @@ RULES = ruleset_of(
 )
 
 
-def test_every_chain_of_our_tables_is_counted():
+def test_every_chain_of_our_tables_is_counted() -> None:
     counts = rule_counts(RULES)
     assert counts[Family.INET]["tunnel"] == 5
     assert counts[Family.BRIDGE]["prerouting"] == 1
     assert all(number for chains in counts.values() for number in chains.values())
 
 
-def test_chains_that_are_not_as_made():
+def test_chains_that_are_not_as_made() -> None:
     wanted = rule_counts(RULES)[Family.INET]
     assert list(chain_findings(Family.INET, wanted, wanted)) == []
     found = {**wanted, "tunnel": 1, "alien": 2}
@@ -164,15 +166,15 @@ def test_chains_that_are_not_as_made():
     assert any("alien" in text and "not netagent's" in text for text in texts)
 
 
-def test_elements_that_are_missing_or_left_over():
-    (missing,) = element_findings(RULES, [(MEMBERS4, ("192.0.2.2",))], {"192.0.2.2": "host h2"}.get)
+def test_elements_that_are_missing_or_left_over() -> None:
+    (missing,) = element_findings(RULES, [(MEMBERS4, ("192.0.2.2",))], {"192.0.2.2": "host h2"}.__getitem__)
     assert missing.message == "192.0.2.2 is missing in set members4 of table inet netagent (host h2)"
     assert missing.fix == "nft add element inet netagent members4 { 192.0.2.2 }"
     (extra,) = element_findings(RULES, [(SENDERS, b"\x01")], lambda _: "")
     assert "left over (01)" in extra.message
 
 
-def test_a_published_port_is_there_when_all_its_elements_are():
+def test_a_published_port_is_there_when_all_its_elements_are() -> None:
     row = local_row(
         "e" * 32,
         "a1" * 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from fakes.work import instructions_of
@@ -15,6 +16,7 @@ from netagent.doctor.checks.rule_match import (
     MAX_COMPARISONS,
     MAX_ELEMENTS,
     MAX_RULES,
+    Drop,
     Packet,
     first_drop,
     rules_untrusted,
@@ -29,23 +31,23 @@ DROP, ACCEPT, REJECT, COUNTER = (
 GOSSIP = Packet(protocol="udp", port=7956, source="192.0.2.2", target="192.0.2.1", incoming=("eth0",))
 
 
-def payload(protocol, field, right, op="=="):
+def payload(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
     return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
 
 
-def meta(key, right, op="=="):
+def meta(key: str, right: dict[str, list[str]] | str, op: str = "==") -> dict[str, Any]:
     return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": right}}
 
 
-def ct_state(right):
+def ct_state(right: list[str] | str) -> dict[str, Any]:
     return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": right}}
 
 
-def rule(*parts, of="input", handle=4):
+def rule(*parts: Any, of: str = "input", handle: int = 4) -> dict[str, Any]:
     return {"rule": {"chain": of, "handle": handle, "expr": list(parts)}}
 
 
-def dropped(*objects, packet=GOSSIP):
+def dropped(*objects: Any, packet: Packet = GOSSIP) -> Drop | None:
     return first_drop(rules_untrusted(objects), "input", packet)
 
 
@@ -82,7 +84,9 @@ def dropped(*objects, packet=GOSSIP):
         ([payload("ip", "saddr", {"range": ["192.0.2.1", "192.0.2.9"]}), DROP], "192.0.2.1-192.0.2.9 drop"),
     ],
 )
-def test_a_rule_that_is_about_the_packet_drops_it(parts, text):
+def test_a_rule_that_is_about_the_packet_drops_it(
+    parts: list[dict[str, None] | dict[str, Any]] | list[dict[str, Any]], text: str
+) -> None:
     found = dropped(rule(*parts))
     assert found is not None
     assert found.is_certain
@@ -107,11 +111,13 @@ def test_a_rule_that_is_about_the_packet_drops_it(parts, text):
         [payload("udp", "dport", 7956), COUNTER],
     ],
 )
-def test_a_rule_that_is_not_drops_nothing(parts):
+def test_a_rule_that_is_not_drops_nothing(
+    parts: list[dict[str, None] | dict[str, Any]] | list[dict[str, Any]],
+) -> None:
     assert dropped(rule(*parts)) is None
 
 
-def test_what_may_be_accepted_before_is_not_reported():
+def test_what_may_be_accepted_before_is_not_reported() -> None:
     drop = rule(payload("udp", "dport", 7956), DROP)
     assert dropped(rule(payload("ip", "saddr", "192.0.2.2"), ACCEPT), drop) is None
     assert dropped(rule({"xt": {"type": "match", "name": "set"}}, ACCEPT), drop) is None
@@ -119,7 +125,7 @@ def test_what_may_be_accepted_before_is_not_reported():
     assert dropped(rule(ct_state("established"), ACCEPT), drop) is not None
 
 
-def test_jumps_are_followed_once_each():
+def test_jumps_are_followed_once_each() -> None:
     jump = {"jump": {"target": "deny"}}
     drop = rule(payload("udp", "dport", 7956), DROP, of="deny", handle=9)
     found = dropped(rule(jump), drop)
@@ -131,23 +137,23 @@ def test_jumps_are_followed_once_each():
     assert dropped(rule({"jump": {"target": "input"}}), drop) is None
 
 
-def test_an_iptables_rule_with_a_match_that_is_not_understood_may_drop():
+def test_an_iptables_rule_with_a_match_that_is_not_understood_may_drop() -> None:
     found = dropped(rule(payload("udp", "dport", 7956), {"xt": {"type": "match", "name": "conntrack"}}, DROP))
     assert found is not None
     assert not found.is_certain
 
 
-def test_a_named_set_is_looked_into():
+def test_a_named_set_is_looked_into() -> None:
     bad = {"set": {"name": "bad", "elem": [{"elem": {"val": "192.0.2.2", "timeout": 60}}]}}
     assert dropped(bad, rule(payload("ip", "saddr", "@bad"), DROP)) is not None
     assert dropped(bad, rule(payload("ip", "daddr", "@bad"), DROP)) is None
     assert dropped(rule(payload("ip", "daddr", "@gone"), DROP)) is None
 
 
-def test_the_work_for_the_largest_rulesets_is_bounded(monkeypatch):
+def test_the_work_for_the_largest_rulesets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
 
-    def count(key, known, value):
+    def count(key: str, known: str, value: int) -> bool:
         nonlocal compared
         compared += 1
         return False
@@ -161,7 +167,7 @@ def test_the_work_for_the_largest_rulesets_is_bounded(monkeypatch):
     assert compared <= MAX_COMPARISONS
 
 
-def test_a_rule_that_names_a_large_set_costs_no_more_than_one_that_names_a_small_one():
+def test_a_rule_that_names_a_large_set_costs_no_more_than_one_that_names_a_small_one() -> None:
     """The agent's event loop walks, and other members ask it to."""
     elements = [{"prefix": {"addr": f"10.{n // 200}.{n % 200}.0", "len": 24}} for n in range(MAX_ELEMENTS)]
     many = {"set": {"name": "many", "elem": elements}}
@@ -185,7 +191,7 @@ VALUES = st.one_of(
     st.sampled_from(["10.0.0.1", "10.0.0.7", "10.0.2.2", "fd00::1"]),
     st.integers(0, 9),
 )
-def test_a_large_set_says_what_its_elements_say_one_by_one(values, address, port):
+def test_a_large_set_says_what_its_elements_say_one_by_one(values: Any, address: str, port: int) -> None:
     packet = Packet(protocol="tcp", port=port, source=address)
     numbers = [one for one in values if not isinstance(one, dict) or "range" in one]
     version = "ip6" if ":" in address else "ip"
@@ -195,14 +201,14 @@ def test_a_large_set_says_what_its_elements_say_one_by_one(values, address, port
         assert (whole is not None) == any(each), field
 
 
-def test_a_blocklist_is_not_kept_and_not_guessed_at():
+def test_a_blocklist_is_not_kept_and_not_guessed_at() -> None:
     blocklist = {"set": {"name": "bad", "elem": ["192.0.2.2"] * (MAX_ELEMENTS + 1)}}
     assert dropped(blocklist, rule(payload("ip", "saddr", "@bad"), DROP)) is None
     drop = rule(payload("th", "dport", 7956), DROP)
     assert dropped(blocklist, rule(payload("ip", "saddr", "@bad"), ACCEPT), drop) is None
 
 
-def listing(*objects):
+def listing(*objects: dict[str, Any]) -> str:
     return json.dumps({"nftables": list(objects)})
 
 
@@ -214,7 +220,7 @@ USE = PortUse(
 )
 
 
-def test_a_rule_at_our_ports_is_named_with_who_is_kept_out_and_the_way_out():
+def test_a_rule_at_our_ports_is_named_with_who_is_kept_out_and_the_way_out() -> None:
     text = listing(rule(payload("th", "dport", 7956), DROP))
     chains = chains_untrusted(text, [("inet", "site", "input", "input", "accept")])
     (found,) = port_findings(chains, USE)
@@ -228,7 +234,7 @@ def test_a_rule_at_our_ports_is_named_with_who_is_kept_out_and_the_way_out():
     assert list(port_findings(elsewhere, USE)) == []
 
 
-def test_a_rule_at_the_bridge_is_named_and_one_about_spanning_trees_is_not():
+def test_a_rule_at_the_bridge_is_named_and_one_about_spanning_trees_is_not() -> None:
     tcp_80 = rule(payload("tcp", "dport", 80), DROP)
     chains = chains_untrusted(listing(tcp_80), [("bridge", "site", "input", "forward", "accept")])
     (found,) = bridged_findings(chains)
@@ -263,5 +269,5 @@ JSON = st.recursive(
         st.fixed_dictionaries({"rule": JSON | st.fixed_dictionaries({"expr": st.lists(JSON), "chain": JSON})})
     )
 )
-def test_any_json_is_walked_without_an_error(objects):
+def test_any_json_is_walked_without_an_error(objects: Any) -> None:
     first_drop(rules_untrusted([one for one in objects if isinstance(one, dict)]), "input", GOSSIP)
