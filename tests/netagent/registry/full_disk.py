@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -14,6 +16,7 @@ from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import HEADROOM_BYTES
+from netagent.model.ids import EndpointId, NetworkId
 from netgossip.types import CLUSTER_SCOPE, Entry, Version
 
 FOLDER = Path(sys.argv[1])
@@ -29,8 +32,8 @@ def fill(leave_bytes: int) -> None:
 
 def row(number: int) -> LocalEndpointRow:
     return LocalEndpointRow(
-        endpoint_id=f"{number:032x}",
-        network_id="c" * 32,
+        endpoint_id=EndpointId(f"{number:032x}"),
+        network_id=NetworkId("c" * 32),
         name="n",
         service="n",
         offset=number,
@@ -45,7 +48,7 @@ def appended(value: bytes, sequence: int) -> list[statements.Statement]:
     )
 
 
-async def is_refused(operation, *args) -> bool:  # type: ignore[no-untyped-def]
+async def is_refused(operation: Callable[..., Awaitable[object]], *args: Any) -> bool:
     try:
         await operation(*args)
     except DiskFullError as error:

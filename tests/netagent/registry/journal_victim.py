@@ -13,6 +13,7 @@ import trio
 from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId, NetworkId
 from netgossip.types import CLUSTER_SCOPE, Entry, Version
 
 OWNER = "a" * 32
@@ -24,8 +25,8 @@ async def main() -> None:
     for number in range(head + 1, head + 100_000):
         entry = Entry(CLUSTER_SCOPE, OWNER, b"%d" % (number % 50), b"%d" % number, Version(1, number))
         row = LocalEndpointRow(
-            endpoint_id=f"{number % 40:032x}",
-            network_id="c" * 32,
+            endpoint_id=EndpointId(f"{number % 40:032x}"),
+            network_id=NetworkId("c" * 32),
             name="n",
             service=str(number),
             offset=number % 40,

@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -26,7 +28,7 @@ VICTIM = HERE / "journal_victim.py"
 
 
 @contextmanager
-def victim(path):
+def victim(path: Path) -> Iterator[Popen[bytes]]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "gossip")))}
     process = subprocess.Popen(
         [sys.executable, VICTIM, path], stdout=subprocess.PIPE, bufsize=0, env=environment
@@ -36,12 +38,14 @@ def victim(path):
     finally:
         process.kill()
         process.wait()
+        assert process.stdout is not None
         process.stdout.close()
 
 
-def last_acknowledged(process, *, at_least):
+def last_acknowledged(process: Popen[bytes], *, at_least: int) -> int:
     """Read what the victim has printed until it is `at_least`; gives the last number."""
     number = 0
+    assert process.stdout is not None
     while number < at_least:
         line = process.stdout.readline()
         assert line, "the victim died by itself"
@@ -49,8 +53,9 @@ def last_acknowledged(process, *, at_least):
     return number
 
 
-def read_rest(process, number):
+def read_rest(process: Popen[bytes], number: int) -> int:
     """All that is in the pipe of a process that is dead or stopped."""
+    assert process.stdout is not None
     while select.select([process.stdout], [], [], 0)[0]:
         line = process.stdout.readline()
         if not line.endswith(b"\n"):
@@ -59,19 +64,19 @@ def read_rest(process, number):
     return number
 
 
-def content(path):
+def content(path: Path) -> tuple[int, ...]:
     """The head that the journal opens with, after checking that both tables have the same change."""
     journal = Journal.open(path)
     try:
         (log,) = journal.load_own_logs()
-        assert max(int(entry.value) for entry in log.entries.values()) == log.head
+        assert max(int(entry.value or b"0") for entry in log.entries.values()) == log.head
         assert max(int(row.service) for row in journal.load_endpoints()) == log.head
         return log.head, journal.boot_epoch
     finally:
         journal.close()
 
 
-def test_a_killed_agent_loses_nothing_that_was_acknowledged(tmp_path):
+def test_a_killed_agent_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path, rng = tmp_path / "state.db", random.Random(1)
     acknowledged = 0
     for life in range(1, 6):
@@ -87,7 +92,7 @@ def test_a_killed_agent_loses_nothing_that_was_acknowledged(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_machine_that_stops_leaves_old_or_new_content(tmp_path, seed):
+def test_a_machine_that_stops_leaves_old_or_new_content(tmp_path: Path, seed: int) -> None:
     path, rng = tmp_path / "state.db", random.Random(seed)
     with victim(path) as process:
         acknowledged = 0
@@ -112,14 +117,14 @@ def test_a_machine_that_stops_leaves_old_or_new_content(tmp_path, seed):
             tear_content(torn / "state.db", head)
 
 
-def tear_content(path, head):
+def tear_content(path: Path, head: int) -> None:
     """A torn log gives an earlier content, never a mixed one."""
     journal = Journal.open(path)
     logs = journal.load_own_logs()
     rows = journal.load_endpoints()
     journal.close()
     if logs:
-        assert max(int(entry.value) for entry in logs[0].entries.values()) == logs[0].head <= head
+        assert max(int(entry.value or b"0") for entry in logs[0].entries.values()) == logs[0].head <= head
         assert max(int(row.service) for row in rows) == logs[0].head
     else:
         assert not rows

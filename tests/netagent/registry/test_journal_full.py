@@ -14,7 +14,7 @@ ROOT = HERE.parents[2]
 
 
 @pytest.mark.kernel
-def test_a_full_disk_refuses_by_name_keeps_room_to_delete_and_recovers(tmp_path):
+def test_a_full_disk_refuses_by_name_keeps_room_to_delete_and_recovers(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "gossip")))}
     command = [
         "unshare",
@@ -22,8 +22,8 @@ def test_a_full_disk_refuses_by_name_keeps_room_to_delete_and_recovers(tmp_path)
         "--propagation",
         "private",
         sys.executable,
-        HERE / "full_disk.py",
-        tmp_path,
+        str(HERE / "full_disk.py"),
+        str(tmp_path),
     ]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fakes.rows import PUBLISHED, local_row
 from hypothesis import settings
@@ -21,8 +22,9 @@ NETWORKS = [NetworkId(f"{number:x}" * 32) for number in range(2)]
 PUBLICATION = Publication(8080, 80, "tcp")
 
 
-def row(endpoint_id: EndpointId = IDS[0], **fields: object) -> LocalEndpointRow:
-    return local_row(endpoint_id, **({"network_id": NETWORKS[0]} | fields))
+def row(endpoint_id: EndpointId = IDS[0], **fields: Any) -> LocalEndpointRow:
+    given: dict[str, Any] = {"network_id": NETWORKS[0]} | fields
+    return local_row(endpoint_id, **given)
 
 
 class Rows(RuleBasedStateMachine):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import trio
 from fakes.record_node import FakeNode
@@ -10,23 +14,24 @@ from fakes.rows import local_row
 
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal
+from netagent.journal.statements import Statement
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.registry.publish import Publisher, may_rewrite
 from netagent.registry.record_codec import RecordError, key_of
 from netgossip.records.table import TOMBSTONES_LIMIT, Table
-from netgossip.types import CLUSTER_SCOPE, OwnLogRaised, Version
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
 
 
 class Desk:
     """A publisher with all that it needs; `sent` is what the journal's heads were at each flush."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.node = FakeNode(H1)
         self.journal = Journal.open(path)
-        self.sent = []
+        self.sent: list[Any] = []
         self.publisher = Publisher(self.node, self.journal, self.flush)
 
-    def flush(self):
+    def flush(self) -> None:
         on_disk = {log.scope: log.head for log in self.journal.load_own_logs()}
         self.sent.append(on_disk)
         assert all(on_disk[scope] == log.head for scope, log in self.node.own_logs.items()), (
@@ -35,14 +40,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path):
+def desk(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(tmp_path / "state.db")
     yield made
     made.journal.close()
 
 
-def test_put_and_withdraw(desk):
-    async def publish():
+def test_put_and_withdraw(desk: Desk) -> None:
+    async def publish() -> None:
         await desk.publisher.put(network(), endpoint())
         await desk.publisher.withdraw(endpoint())
 
@@ -54,8 +59,8 @@ def test_put_and_withdraw(desk):
     assert {log.scope: log for log in desk.journal.load_own_logs()} == desk.node.own_logs
 
 
-def test_callers_take_turns(desk):
-    async def publish():
+def test_callers_take_turns(desk: Desk) -> None:
+    async def publish() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(desk.publisher.put, endpoint(number, offset=number + 2))
@@ -66,15 +71,15 @@ def test_callers_take_turns(desk):
     assert sorted(entry.version.sequence for entry in log.entries.values()) == list(range(1, 21))
 
 
-def test_a_bad_record_changes_nothing(desk):
+def test_a_bad_record_changes_nothing(desk: Desk) -> None:
     with pytest.raises(RecordError):
         trio.run(desk.publisher.put, endpoint(), endpoint(name="BAD"))
     assert not desk.node.own_logs
     assert not desk.journal.load_own_logs()
 
 
-def test_what_can_not_be_written_is_not_sent(desk, monkeypatch):
-    async def full(*_args, **_kwargs):
+def test_what_can_not_be_written_is_not_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_args: list[Statement], **_kwargs: Any) -> None:
         raise DiskFullError("full")
 
     with monkeypatch.context() as patched:
@@ -86,22 +91,24 @@ def test_what_can_not_be_written_is_not_sent(desk, monkeypatch):
     assert desk.journal.load_own_logs()[0].head == 1
 
 
-def test_what_belongs_together_is_written_together(desk):
+def test_what_belongs_together_is_written_together(desk: Desk) -> None:
     row = local_row(endpoint().endpoint_id, N1, name="web1")
 
-    async def publish():
+    async def publish() -> None:
         await desk.publisher.change(put=[endpoint()], also=statements.save_endpoint(row))
 
     trio.run(publish)
     assert desk.journal.load_endpoints() == [row]
 
 
-def test_an_epoch_raised_while_writing_makes_the_versions_anew(desk, monkeypatch):
+def test_an_epoch_raised_while_writing_makes_the_versions_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scope, _ = key_of(endpoint())
     write = desk.journal.transaction
-    raised = []
+    raised: list[bool] = []
 
-    async def raising(statements, **options):
+    async def raising(statements: list[Statement], **options: Any) -> list[int]:
         if not raised:
             desk.node.raise_epoch(scope)
             raised.append(True)
@@ -114,10 +121,10 @@ def test_an_epoch_raised_while_writing_makes_the_versions_anew(desk, monkeypatch
     assert [entry.version for entry in log.entries.values()] == [Version(2, 1)]
 
 
-def test_a_raised_log_is_written_whole(desk):
+def test_a_raised_log_is_written_whole(desk: Desk) -> None:
     scope, _ = key_of(endpoint())
 
-    async def raised():
+    async def raised() -> None:
         await desk.publisher.put(endpoint(1), endpoint(2, offset=3))
         desk.node.raise_epoch(scope)
         await desk.publisher.own_log_raised(OwnLogRaised(scope, 2))
@@ -126,16 +133,15 @@ def test_a_raised_log_is_written_whole(desk):
     assert desk.journal.load_own_logs() == [desk.node.own_logs[scope]]
 
 
-def test_tombstones_of_a_quiet_log_leave_the_disk_with_a_record_that_is_written_again(tmp_path):
+def test_tombstones_of_a_quiet_log_leave_the_disk_with_a_record_that_is_written_again(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "state.db")
     now = [0.0]
-    node = Table(node_id=H1, label=b"l", tombstone_s=60.0, now=0.0)
-    publisher = Publisher(node, _Kept(journal, node), lambda: None, lambda: now[0])
-    node.own_log = lambda scope: node.log(scope, H1)
+    node: Any = _Node(journal)
+    publisher = Publisher(node, journal, lambda: None, lambda: now[0])
     many = [endpoint(number, offset=number + 2) for number in range(1, TOMBSTONES_LIMIT + 1)]
     stays = endpoint(200, offset=200)
 
-    async def work():
+    async def work() -> None:
         await publisher.put(stays, *many)
         await publisher.withdraw(*many)
         await publisher.collect_tombstones()
@@ -156,25 +162,23 @@ def test_tombstones_of_a_quiet_log_leave_the_disk_with_a_record_that_is_written_
         journal.close()
 
 
-class _Kept:
-    """The journal; what is committed must be in it."""
+class _Node(Table):
+    """The table in the place of the whole replication; what is committed must be in the journal."""
 
-    def __init__(self, journal, node):
-        self.journal = journal
-        commit = node.commit
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(node_id=H1, label=b"l", tombstone_s=60.0, now=0.0)
+        self._journal = journal
 
-        def committing(entries, now):
-            held = {log.scope: log for log in journal.load_own_logs()}
-            assert all(held[one.scope].entries[one.key] == one for one in entries), "sent before written"
-            return commit(entries, now)
+    def own_log(self, scope: Scope) -> Log | None:
+        return self.log(scope, H1)
 
-        node.commit = committing
-
-    def __getattr__(self, name):
-        return getattr(self.journal, name)
+    def commit(self, entries: Sequence[Entry], now: float) -> tuple[EntriesChanged, ...]:
+        held = {log.scope: log for log in self._journal.load_own_logs()}
+        assert all(held[one.scope].entries[one.key] == one for one in entries), "sent before written"
+        return super().commit(entries, now)
 
 
-def test_an_eviction_is_never_written_again():
+def test_an_eviction_is_never_written_again() -> None:
     assert may_rewrite(*key_of(host()))
     assert may_rewrite(*key_of(endpoint()))
     for one in (ForgetRecord(H1), network(), AttachmentRecord(N1), RemovalRecord(N1)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+from typing import Any
 
 import msgpack
 import pytest
@@ -18,6 +19,7 @@ from netagent.endpoints.network_defaults import NetworkConstraints, plan_network
 from netagent.errors import InputError
 from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -42,7 +44,8 @@ from netagent.registry.record_codec import (
 )
 from netgossip.types import CLUSTER_SCOPE
 
-AROUND = NetworkConstraints("ab" * 16, ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
+NET = NetworkId("ab" * 16)
+AROUND = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
 
 ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
 names = st.from_regex(r"\A[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z").filter(lambda name: name != "node")
@@ -128,35 +131,35 @@ records = st.one_of(
 )
 
 HOST = HostRecord("h1", bytes(32), "192.0.2.1", 4789, "fd00::1", "02:00:00:00:00:01", routes=("10.0.0.0/8",))
-NETWORK = NetworkRecord("ab" * 16, "app", 9_000_000, ("10.1.0.0/20", "fd00::/64"), 1450)
-ENDPOINT = EndpointRecord("cd" * 16, "ab" * 16, "web1", "web", ("10.1.0.2",), "02:ab:00:00:00:02")
+NETWORK = NetworkRecord(NET, "app", 9_000_000, ("10.1.0.0/20", "fd00::/64"), 1450)
+ENDPOINT = EndpointRecord(EndpointId("cd" * 16), NET, "web1", "web", ("10.1.0.2",), "02:ab:00:00:00:02")
 
 
 @given(records)
-def test_a_record_comes_back_as_it_was(record):
+def test_a_record_comes_back_as_it_was(record: Any) -> None:
     assert decode_untrusted(encode(record)) == record
 
 
 @given(records)
-def test_positions_of_a_later_release_are_ignored(record):
+def test_positions_of_a_later_release_are_ignored(record: Any) -> None:
     items = msgpack.unpackb(encode(record))
     items[1] = 7
     assert decode_untrusted(msgpack.packb([*items, "new", {"more": 1}])) == record
 
 
-def test_a_kind_of_a_later_release_is_kept_as_bytes():
+def test_a_kind_of_a_later_release_is_kept_as_bytes() -> None:
     data = msgpack.packb([99, 1, {"anything": [1, 2]}])
     assert decode_untrusted(data) == Unknown(99, data)
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_give_a_record_or_one_error(data):
+def test_random_bytes_give_a_record_or_one_error(data: bytes) -> None:
     with contextlib.suppress(RecordError):
         decode_untrusted(data)
 
 
 @given(records, st.data())
-def test_damaged_records_give_a_record_or_one_error(record, data):
+def test_damaged_records_give_a_record_or_one_error(record: Any, data: st.DataObject) -> None:
     encoded = bytearray(encode(record))
     for _ in range(data.draw(st.integers(1, 4))):
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
@@ -164,7 +167,7 @@ def test_damaged_records_give_a_record_or_one_error(record, data):
         decode_untrusted(bytes(encoded[: data.draw(st.integers(0, len(encoded)))]))
 
 
-def test_oversized_and_deeply_nested_values_are_refused():
+def test_oversized_and_deeply_nested_values_are_refused() -> None:
     with pytest.raises(RecordError, match="limit"):
         decode_untrusted(bytes(MAX_RECORD_BYTES + 1))
     with pytest.raises(RecordError):
@@ -200,11 +203,13 @@ def test_oversized_and_deeply_nested_values_are_refused():
         (ENDPOINT, {"aliases": ("bad name",)}, "aliases"),
         (ENDPOINT, {"labels": (("b", ""), ("a", ""))}, "sorted"),
         (ENDPOINT, {"addresses": ("FD00::1",)}, "short form"),
-        (GrantRecord("ab" * 16, 5, 9, "cd" * 16, 1), {"first": 10}, "above"),
-        (GrantRecord("ab" * 16, 5, 9, "cd" * 16, 1), {"hop": 0}, "hop"),
+        (GrantRecord(NET, 5, 9, HostId("cd" * 16), 1), {"first": 10}, "above"),
+        (GrantRecord(NET, 5, 9, HostId("cd" * 16), 1), {"hop": 0}, "hop"),
     ],
 )
-def test_what_others_would_refuse_does_not_leave_this_host(record, changes, message):
+def test_what_others_would_refuse_does_not_leave_this_host(
+    record: EndpointRecord | GrantRecord | HostRecord | NetworkRecord, changes: Any, message: str
+) -> None:
     with pytest.raises(RecordError, match=message):
         encode(dataclasses.replace(record, **changes))
 
@@ -225,12 +230,12 @@ NO_SUBNETS = (
 
 
 @pytest.mark.parametrize("subnet", NO_SUBNETS)
-def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
+def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet: str) -> None:
     """One such forged record used to cut all containers of all hosts off from outside."""
     with pytest.raises(InputError):
         network_request(NetworkCreateCommand(name="app", subnets=[subnet]))
     with pytest.raises(InputError):
-        plan_network(NetworkRequest(name="app", subnets=(subnet,)), "ab" * 16, AROUND)
+        plan_network(NetworkRequest(name="app", subnets=(subnet,)), NET, AROUND)
     with pytest.raises(RecordError):
         encode(dataclasses.replace(NETWORK, subnets=(subnet,)))
 
@@ -242,7 +247,7 @@ def test_a_record_is_refused_whatever_subnet_a_request_is_refused_for(subnet):
         *("::", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1"),
     ],
 )
-def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address):
+def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address: str) -> None:
     with pytest.raises(RecordError, match="underlay"):
         encode(dataclasses.replace(HOST, underlay=address))
     if address not in ("0.0.0.0", "::"):
@@ -253,27 +258,29 @@ def test_a_record_is_refused_whatever_address_a_host_may_not_advertise(address):
 @pytest.mark.parametrize(
     "route", ["0.0.0.0/0", "128.0.0.0/1", "127.0.0.0/8", "224.0.0.0/4", "::/0", "fe80::/64"]
 )
-def test_a_host_has_no_routes_that_would_refuse_every_network(route):
+def test_a_host_has_no_routes_that_would_refuse_every_network(route: str) -> None:
     with pytest.raises(RecordError, match="particular"):
         encode(dataclasses.replace(HOST, routes=(route,)))
 
 
-def test_keys():
+def test_keys() -> None:
     network = bytes.fromhex("ab" * 16)
     assert key_of(HOST) == (CLUSTER_SCOPE, b"h")
     assert key_of(NETWORK) == (CLUSTER_SCOPE, b"n" + network)
-    assert key_of(RemovalRecord("ab" * 16)) == (CLUSTER_SCOPE, b"r" + network)
-    assert key_of(AttachmentRecord("ab" * 16)) == (CLUSTER_SCOPE, b"a" + network)
-    assert key_of(HostAddressRecord("ab" * 16, 5, "06:00:00:00:00:01")) == (CLUSTER_SCOPE, b"o" + network)
+    assert key_of(RemovalRecord(NET)) == (CLUSTER_SCOPE, b"r" + network)
+    assert key_of(AttachmentRecord(NET)) == (CLUSTER_SCOPE, b"a" + network)
+    assert key_of(HostAddressRecord(NET, 5, "06:00:00:00:00:01")) == (CLUSTER_SCOPE, b"o" + network)
     assert key_of(ENDPOINT) == (network, b"e" + bytes.fromhex("cd" * 16))
-    assert key_of(ForgetRecord("cd" * 16)) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
-    grant = GrantRecord("ab" * 16, 0x102, 0x1FF, "cd" * 16, 3)
+    assert key_of(ForgetRecord(HostId("cd" * 16))) == (CLUSTER_SCOPE, b"f" + bytes.fromhex("cd" * 16))
+    grant = GrantRecord(NET, 0x102, 0x1FF, HostId("cd" * 16), 3)
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
 
 
-def test_a_release_that_does_not_know_starting_reads_it_as_unhealthy():
+def test_a_release_that_does_not_know_starting_reads_it_as_unhealthy() -> None:
     record = endpoint(health=Health.STARTING)
     assert decode_untrusted(encode(record)) == record
     items = msgpack.unpackb(encode(record))
-    assert decode_untrusted(msgpack.packb(items[:-1])).health is Health.UNHEALTHY
+    older = decode_untrusted(msgpack.packb(items[:-1]))
+    assert isinstance(older, EndpointRecord)
+    assert older.health is Health.UNHEALTHY
     assert decode_untrusted(msgpack.packb(msgpack.unpackb(encode(endpoint()))[:-1])) == endpoint()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
@@ -10,12 +12,12 @@ from netagent.registry.view import RegistryView
 from netgossip.slices import at_once
 
 
-def made_by(project, **labels):
+def made_by(project: str, **labels: Any) -> tuple[tuple[str, ...], ...]:
     found = {"netagent.compose-project": project, **labels} if project else labels
     return tuple(sorted(found.items()))
 
 
-def view_of(*records):
+def view_of(*records: Any) -> RegistryView:
     """By (owner, endpoint fields), numbered from 1."""
     view = RegistryView(H1)
     writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
@@ -34,11 +36,11 @@ def view_of(*records):
     return view
 
 
-def texts(view):
+def texts(view: RegistryView) -> list[str]:
     return [one.text for one in at_once(shared_names(view))]
 
 
-def compose(project, number=1, service="db", **fields):
+def compose(project: str, number: int = 1, service: str = "db", **fields: str) -> dict[str, Any]:
     return {
         "name": f"{project}-{service}-{number}",
         "aliases": (service,),
@@ -47,7 +49,7 @@ def compose(project, number=1, service="db", **fields):
     }
 
 
-def test_two_projects_with_one_service_name_are_named_with_their_hosts():
+def test_two_projects_with_one_service_name_are_named_with_their_hosts() -> None:
     view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, compose("blog", 2)))
     assert texts(view) == [
         (
@@ -57,7 +59,7 @@ def test_two_projects_with_one_service_name_are_named_with_their_hosts():
     ]
 
 
-def test_a_container_of_that_name_takes_it_from_both():
+def test_a_container_of_that_name_takes_it_from_both() -> None:
     view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, {"name": "db"}))
     assert texts(view) == [
         (
@@ -67,7 +69,7 @@ def test_a_container_of_that_name_takes_it_from_both():
     ]
 
 
-def test_an_alias_given_by_hand_that_never_answers_is_reported():
+def test_an_alias_given_by_hand_that_never_answers_is_reported() -> None:
     view = view_of((H1, {"name": "one", "aliases": ("db",)}), (H2, {"name": "db"}))
     (text,) = texts(view)
     assert "leads to db on h2, which takes it from the alias of one on h1" in text
@@ -97,11 +99,13 @@ def test_an_alias_given_by_hand_that_never_answers_is_reported():
         ),
     ],
 )
-def test_what_is_as_expected_is_no_finding(records):
+def test_what_is_as_expected_is_no_finding(
+    records: list[tuple[str, dict[str, str]]] | list[tuple[str, dict[str, Any]]],
+) -> None:
     assert texts(view_of(*((owner, dict(fields)) for owner, fields in records))) == []
 
 
-def test_container_names_that_two_projects_chose_alike_are_reported():
+def test_container_names_that_two_projects_chose_alike_are_reported() -> None:
     records = [(one, {"name": "db", "labels": made_by(project)}) for one, project in ((H1, "a"), (H2, "b"))]
     (text,) = texts(view_of(*records))
     assert "compose project a on h1 and compose project b on h2" in text

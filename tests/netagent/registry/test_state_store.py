@@ -7,19 +7,21 @@ from fakes.registry import H1, Writer, network
 from fakes.rows import local_row
 from fakes.virtual import virtual
 
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 
-def row(number):
+def row(number: int) -> LocalEndpointRow:
     return local_row(f"{number:032x}", "a" * 32, name=f"w{number}")
 
 
 @virtual
-async def test_changes_wake_all_readers_and_nothing_is_missed():
+async def test_changes_wake_all_readers_and_nothing_is_missed() -> None:
     live, seen = StateStore(RegistryView(H1), {}), {}
 
-    async def follow(name, pause_s):
+    async def follow(name: str, pause_s: int) -> None:
         revision = 0
         while True:
             revision = await live.wait_newer(revision)
@@ -37,10 +39,10 @@ async def test_changes_wake_all_readers_and_nothing_is_missed():
     assert seen == {"quick": (21, 20), "slow": (21, 20)}
 
 
-def test_only_changes_count_and_readers_keep_what_they_have():
+def test_only_changes_count_and_readers_keep_what_they_have() -> None:
     live = StateStore(RegistryView(H1), {})
     live.update_view(lambda view: view)
-    live.drop_row("f" * 32)
+    live.drop_row(EndpointId("f" * 32))
     assert live.revision == 1
     before = live.rows
     live.set_row(row(1))

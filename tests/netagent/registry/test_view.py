@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import TypeVar
 
 import pytest
 from fakes.registry import (
@@ -24,35 +25,50 @@ from fakes.registry import (
     network,
 )
 
-from netagent.model.records import AttachmentRecord, ForgetRecord, Health, HostAddressRecord, RemovalRecord
+from netagent.model.ids import EndpointId, HostId
+from netagent.model.records import (
+    AttachmentRecord,
+    ForgetRecord,
+    Health,
+    HostAddressRecord,
+    NetworkRecord,
+    RemovalRecord,
+)
 from netagent.registry.approach import approach
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView
 from netgossip.slices import at_once
-from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState, Version
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, Version
+
+T = TypeVar("T")
+
+
+def found(one: T | None) -> T:
+    assert one is not None
+    return one
 
 
 @pytest.fixture
-def writers():
+def writers() -> dict[str, Writer]:
     return {one: Writer(one) for one in (H1, H2, H3)}
 
 
-def see(view, *events):
+def see(view: RegistryView, *events: EntriesChanged) -> RegistryView:
     for one in events:
         view = view.with_entries(one)
     view.check_invariants()
     return view
 
 
-def member(host_id, state=MemberState.ALIVE, incarnation=1):
+def member(host_id: HostId, state: MemberState = MemberState.ALIVE, incarnation: int = 1) -> Member:
     return Member(host_id, ("192.0.2.1", 7956), state, incarnation)
 
 
-def kinds(view):
+def kinds(view: RegistryView) -> set[str]:
     return {conflict.kind for conflict in view.conflicts}
 
 
-def test_an_older_view_is_not_changed(writers):
+def test_an_older_view_is_not_changed(writers: dict[str, Writer]) -> None:
     before = see(RegistryView(H1), writers[H1].put(network()))
     after = see(before, writers[H1].put(endpoint()))
     assert not before.endpoints
@@ -60,7 +76,7 @@ def test_an_older_view_is_not_changed(writers):
     assert after.generation == before.generation + 1
 
 
-def test_what_is_known_already_changes_nothing(writers):
+def test_what_is_known_already_changes_nothing(writers: dict[str, Writer]) -> None:
     change = writers[H1].put(network())
     view = see(RegistryView(H1), change)
     assert view.with_entries(change) is view
@@ -69,13 +85,13 @@ def test_what_is_known_already_changes_nothing(writers):
     assert view.with_host_answer(H2, None) is view
 
 
-def test_an_older_version_never_overwrites(writers):
+def test_an_older_version_never_overwrites(writers: dict[str, Writer]) -> None:
     old, new = writers[H1].put(endpoint(name="old")), writers[H1].put(endpoint(name="new"))
     view = see(RegistryView(H1), new, old)
     assert [one.record.name for one in view.endpoints.values()] == ["new"]
 
 
-def test_a_deleted_record_leaves_every_index(writers):
+def test_a_deleted_record_leaves_every_index(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(network()), writers[H1].put(endpoint()))
     view = see(view, writers[H1].delete(endpoint()))
     assert not view.endpoints
@@ -83,7 +99,7 @@ def test_a_deleted_record_leaves_every_index(writers):
     assert view.endpoint_by_address("10.1.0.2") is None
 
 
-def test_a_replaced_log_drops_what_it_does_not_name():
+def test_a_replaced_log_drops_what_it_does_not_name() -> None:
     first = event(H1, entry(H1, endpoint(1), 1), entry(H1, endpoint(2, offset=3), 2))
     view = see(RegistryView(H2), first, event(H1, entry(H1, endpoint(2, offset=3), 2), replaced=True))
     assert [one.record.name for one in view.endpoints.values()] == ["web2"]
@@ -91,7 +107,7 @@ def test_a_replaced_log_drops_what_it_does_not_name():
     assert not view.endpoints
 
 
-def test_bad_records_are_refused_one_by_one(writers):
+def test_bad_records_are_refused_one_by_one(writers: dict[str, Writer]) -> None:
     scope, key = CLUSTER_SCOPE, b"h"
     bad = event(H1, Entry(scope, H1, key, b"\xff", Version(1, 1)), entry(H1, network(), 2))
     view = see(RegistryView(H2), bad)
@@ -101,14 +117,14 @@ def test_bad_records_are_refused_one_by_one(writers):
     assert not view.refused
 
 
-def test_a_record_in_a_foreign_place_is_refused(writers):
+def test_a_record_in_a_foreign_place_is_refused(writers: dict[str, Writer]) -> None:
     good = entry(H1, endpoint(), 1)
     view = see(RegistryView(H2), event(H1, dataclasses.replace(good, scope=CLUSTER_SCOPE)))
     assert not view.endpoints
     assert "does not belong to it" in view.refused[0][2]
 
 
-def test_records_of_a_later_release_are_no_error():
+def test_records_of_a_later_release_are_no_error() -> None:
     future = Entry(CLUSTER_SCOPE, H1, b"zzz", b"\x92\x63\x01", Version(1, 1))
     view = see(RegistryView(H2), event(H1, future))
     assert not view.refused
@@ -117,26 +133,26 @@ def test_records_of_a_later_release_are_no_error():
 # -- hosts -----------------------------------------------------------------------------------------------------
 
 
-def test_two_hosts_of_one_name_get_unique_ones(writers):
+def test_two_hosts_of_one_name_get_unique_ones(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(host("db")), writers[H2].put(host("db")))
     assert view.hosts[H1].unique_name == "db"
     assert view.hosts[H2].unique_name == "db-0000"
-    assert view.host_named("db").host_id == H1
-    assert view.host_named("db-0000").host_id == H2
+    assert found(view.host_named("db")).host_id == H1
+    assert found(view.host_named("db-0000")).host_id == H2
     assert kinds(view) == {ConflictKind.HOST_NAME.value}
     view = see(view, writers[H1].put(host("other")))
     assert view.hosts[H2].unique_name == "db"
     assert not view.conflicts
 
 
-def test_a_host_that_left_contests_no_name(writers):
+def test_a_host_that_left_contests_no_name(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(host("db")), writers[H2].put(host("db")))
     view = view.with_member(member(H1, MemberState.LEFT))
     assert view.hosts[H2].unique_name == "db"
     assert not view.conflicts
 
 
-def test_a_host_without_record_shows_its_id():
+def test_a_host_without_record_shows_its_id() -> None:
     view = RegistryView(H1).with_member(member(H2))
     assert view.hosts[H2].name == view.hosts[H2].unique_name == H2[:8]
 
@@ -154,7 +170,9 @@ def test_a_host_without_record_shows_its_id():
         (None, False, False),
     ],
 )
-def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(state, answers, hidden):
+def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(
+    state: MemberState | None, answers: bool | None, hidden: bool
+) -> None:
     view = RegistryView(H1).with_host_answer(H2, answers)
     if state is not None:
         view = view.with_member(member(H2, state))
@@ -170,7 +188,9 @@ def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(state, answers, 
         (None, False),
     ],
 )
-def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(state, hidden):
+def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(
+    state: MemberState | None, hidden: bool
+) -> None:
     view = RegistryView(H1).with_host_answer(H2, True).with_silent(frozenset({H2}))
     if state is not None:
         view = view.with_member(member(H2, state))
@@ -181,25 +201,25 @@ def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(st
     assert H2 not in view.without_host(H2).hosts
 
 
-def test_an_unreached_host_is_not_hidden():
+def test_an_unreached_host_is_not_hidden() -> None:
     view = RegistryView(H1).with_host_answer(H2, True)
     unreached = view.with_unreached(frozenset({H2}))
     unreached.check_invariants()
     assert unreached.unreached == {H2}
     assert unreached.hosts[H2].is_unreached
     assert not unreached.is_host_hidden(H2)
-    assert H2 in unreached.touched_since(view).hosts
+    assert H2 in found(unreached.touched_since(view)).hosts
     assert unreached.with_unreached(frozenset({H2})) is unreached
     assert not unreached.with_unreached(frozenset()).hosts[H2].is_unreached
     assert unreached.without_host(H2).unreached == frozenset()
 
 
-def test_a_host_that_goes_down_is_hidden_by_its_own_record(writers):
+def test_a_host_that_goes_down_is_hidden_by_its_own_record(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H2].put(host(going_down=True)))
     assert view.is_host_hidden(H2)
 
 
-def test_nothing_of_an_evicted_host_counts(writers):
+def test_nothing_of_an_evicted_host_counts(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
     view = see(RegistryView(H1), w2.put(host("h2")), w2.put(network()), w2.put(endpoint())).with_member(
         member(H2)
@@ -221,7 +241,7 @@ def test_nothing_of_an_evicted_host_counts(writers):
     assert len(back.endpoints) == 2
 
 
-def test_hosts_have_addresses_of_their_own_until_they_are_evicted(writers):
+def test_hosts_have_addresses_of_their_own_until_they_are_evicted(writers: dict[str, Writer]) -> None:
     own = HostAddressRecord(N1, 5, "06:00:00:00:00:01")
     view = see(RegistryView(H1), writers[H2].put(own))
     view.check_invariants()
@@ -234,7 +254,7 @@ def test_hosts_have_addresses_of_their_own_until_they_are_evicted(writers):
     assert not see(view, writers[H2].delete(own)).host_addresses(N1)
 
 
-def test_an_evicted_host_sees_what_it_wrote_itself(writers):
+def test_an_evicted_host_sees_what_it_wrote_itself(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H2), writers[H2].put(network()), writers[H2].put(endpoint()))
     view = see(view, writers[H1].put(ForgetRecord(H2, settled=True)))
     assert H2 in view.evicted
@@ -242,7 +262,7 @@ def test_an_evicted_host_sees_what_it_wrote_itself(writers):
     assert view.networks
 
 
-def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
+def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
     view = see(
         RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w1.put(ForgetRecord(H3, settled=True))
@@ -256,7 +276,7 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers):
     assert dict(view.evicted) == {H3: {H1}, H1: {H2}}
 
 
-def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers):
+def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
     both = see(
         RegistryView(H3), w1.put(ForgetRecord(H2, settled=True)), w2.put(ForgetRecord(H1, settled=True))
@@ -274,7 +294,7 @@ def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers):
     gone.check_invariants()
 
 
-def test_an_eviction_may_be_disputed_before_it_arrives(writers):
+def test_an_eviction_may_be_disputed_before_it_arrives(writers: dict[str, Writer]) -> None:
     w1, w2 = writers[H1], writers[H2]
     intention = w1.put(ForgetRecord(H2))
     view = see(RegistryView(H3), w2.put(ForgetRecord(H1, disputed=(1, w1.sequence))), intention)
@@ -282,14 +302,14 @@ def test_an_eviction_may_be_disputed_before_it_arrives(writers):
     view.check_invariants()
 
 
-def test_a_network_that_was_taken_over_is_in_use(writers):
+def test_a_network_that_was_taken_over_is_in_use(writers: dict[str, Writer]) -> None:
     taken = network(N2, revision=1)
     view = see(RegistryView(H3), writers[H1].put(network(N1)), writers[H2].put(taken))
-    assert view.network_named("app").network_id == N2
+    assert found(view.network_named("app")).network_id == N2
     assert view.networks[N2].creator is None
 
 
-def test_a_host_can_be_dropped_whole(writers):
+def test_a_host_can_be_dropped_whole(writers: dict[str, Writer]) -> None:
     view = see(
         RegistryView(H1), writers[H2].put(host()), writers[H2].put(network()), writers[H2].put(endpoint())
     )
@@ -300,12 +320,12 @@ def test_a_host_can_be_dropped_whole(writers):
     assert not view.endpoints
 
 
-def test_records_stay_when_the_membership_removes_a_host(writers):
+def test_records_stay_when_the_membership_removes_a_host(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H2].put(host())).with_member(member(H2)).without_member(H2)
     assert view.hosts[H2].agent is AgentState.UNKNOWN
 
 
-def test_leaving_a_scope_drops_its_endpoints_a_few_at_a_time(writers):
+def test_leaving_a_scope_drops_its_endpoints_a_few_at_a_time(writers: dict[str, Writer]) -> None:
     scope = bytes.fromhex(N1)
     view = see(RegistryView(H1), writers[H2].put(network()), writers[H1].put(endpoint(9, offset=9)))
     view = see(
@@ -338,24 +358,26 @@ def test_leaving_a_scope_drops_its_endpoints_a_few_at_a_time(writers):
     ],
     ids=["removed", "renamed", "another subnet"],
 )
-def test_a_network_that_changes_costs_the_endpoints_that_are_judged_by_it(writers, record, expected):
+def test_a_network_that_changes_costs_the_endpoints_that_are_judged_by_it(
+    writers: dict[str, Writer], record: NetworkRecord | RemovalRecord, expected: set[int]
+) -> None:
     outside = endpoint(9, addresses=("10.9.0.1", "fd00:1::9"))
     view = see(RegistryView(H1), writers[H1].put(network()))
     for one in (endpoint(1), endpoint(2, offset=3), outside):
         view = see(view, writers[H2].put(one))
     after = see(view, writers[H1].put(record))
-    touched = {endpoint_id for _, endpoint_id in after.touched_since(view).endpoints}
+    touched = {endpoint_id for _, endpoint_id in found(after.touched_since(view)).endpoints}
     assert touched == {identifier(0xE000 + number) for number in expected}
 
 
-def test_a_removal_wins_for_ever(writers):
+def test_a_removal_wins_for_ever(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H2].put(RemovalRecord(N1)), writers[H1].put(network()))
     assert not view.networks
     assert view.network_named("app") is None
     assert view.is_removed(N1)
 
 
-def test_networks_made_at_once_end_as_the_smallest(writers):
+def test_networks_made_at_once_end_as_the_smallest(writers: dict[str, Writer]) -> None:
     made = [
         writers[one].put(network(net, vni=50 + i))
         for i, (one, net) in enumerate(((H1, N2), (H2, N1), (H3, N3)))
@@ -367,7 +389,7 @@ def test_networks_made_at_once_end_as_the_smallest(writers):
         assert not view.conflicts
 
 
-def test_an_unused_network_yields_to_a_used_one(writers):
+def test_an_unused_network_yields_to_a_used_one(writers: dict[str, Writer]) -> None:
     view = see(
         RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2, subnets=("10.2.0.0/24",)))
     )
@@ -376,25 +398,25 @@ def test_an_unused_network_yields_to_a_used_one(writers):
     assert not view.conflicts
 
 
-def test_an_attachment_of_another_host_is_no_use_by_the_creator(writers):
+def test_an_attachment_of_another_host_is_no_use_by_the_creator(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2)))
     assert list(see(view, writers[H3].put(AttachmentRecord(N2))).networks) == [N1]
 
 
-def test_two_used_networks_of_one_name_stay_two(writers):
+def test_two_used_networks_of_one_name_stay_two(writers: dict[str, Writer]) -> None:
     view = see(
         RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(network(N2, subnets=("10.2.0.0/24",)))
     )
     view = see(view, writers[H1].put(grant(N1, 128, 191, H2)), writers[H2].put(grant(N2, 128, 191, H1)))
-    assert view.network_named("app").network_id == N1
-    assert view.network_named("app-0000").network_id == N2
+    assert found(view.network_named("app")).network_id == N1
+    assert found(view.network_named("app-0000")).network_id == N2
     assert kinds(view) == {ConflictKind.NETWORK_NAME.value}
     view = see(view, writers[H3].put(RemovalRecord(N1)))
-    assert view.network_named("app").network_id == N2
+    assert found(view.network_named("app")).network_id == N2
     assert not view.conflicts
 
 
-def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
+def test_of_two_networks_with_one_vni_the_smaller_is_built(writers: dict[str, Writer]) -> None:
     other = network(N2, "other", vni=77, subnets=("10.2.0.0/24",))
     view = see(RegistryView(H1), writers[H1].put(other), writers[H2].put(network(N1, vni=77)))
     assert [view.networks[one].holds_vni for one in (N1, N2)] == [True, False]
@@ -404,7 +426,7 @@ def test_of_two_networks_with_one_vni_the_smaller_is_built(writers):
     assert not view.conflicts
 
 
-def test_overlapping_subnets_are_reported(writers):
+def test_overlapping_subnets_are_reported(writers: dict[str, Writer]) -> None:
     other = network(N2, "other", subnets=("10.1.0.0/16",))
     view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H2].put(other))
     (conflict,) = view.conflicts
@@ -412,7 +434,7 @@ def test_overlapping_subnets_are_reported(writers):
     assert "10.1.0.0/24" in conflict.text
 
 
-def test_the_highest_revision_is_in_force_and_the_creator_stays(writers):
+def test_the_highest_revision_is_in_force_and_the_creator_stays(writers: dict[str, Writer]) -> None:
     taken_over = network(N1, revision=1)
     view = see(RegistryView(H1), writers[H2].put(taken_over), writers[H1].put(network(N1)))
     assert (view.networks[N1].owner, view.networks[N1].creator) == (H2, H1)
@@ -423,7 +445,10 @@ def test_the_highest_revision_is_in_force_and_the_creator_stays(writers):
     "changes",
     [{"name": "renamed"}, {"subnets": ("10.9.0.0/24",)}, {"vni": 7}, {"mtu_bytes": 1300}, {"internal": True}],
 )
-def test_a_revision_changes_nothing_of_what_a_network_is(writers, changes):
+def test_a_revision_changes_nothing_of_what_a_network_is(
+    writers: dict[str, Writer],
+    changes: dict[str, bool] | dict[str, int] | dict[str, str] | dict[str, tuple[str, ...]],
+) -> None:
     """Any member can write one; it used to move all containers of all hosts out of the network's subnets."""
     lie = network(N1, revision=9, **changes)
     view = see(RegistryView(H1), writers[H1].put(network(N1)), writers[H3].put(lie))
@@ -434,10 +459,10 @@ def test_a_revision_changes_nothing_of_what_a_network_is(writers, changes):
 # -- endpoints -------------------------------------------------------------------------------------------------
 
 
-def test_endpoints_are_found_by_all_their_keys(writers):
+def test_endpoints_are_found_by_all_their_keys(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(network()), writers[H1].put(endpoint(1)))
     view = see(view, writers[H2].put(endpoint(2, offset=3)))
-    one, two = (view.endpoints[identifier(0xE000 + number)] for number in (1, 2))
+    one, two = (view.endpoints[EndpointId(identifier(0xE000 + number))] for number in (1, 2))
     assert view.endpoint_by_address("10.1.0.3") == two
     assert view.endpoint_by_address("fd00:1::2", N1) == one
     assert view.endpoint_by_address("10.1.0.3", N2) is None
@@ -448,7 +473,7 @@ def test_endpoints_are_found_by_all_their_keys(writers):
     assert two.owner == H2
 
 
-def test_visible_means_network_health_and_host(writers):
+def test_visible_means_network_health_and_host(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H2].put(endpoint()))
     assert not view.is_visible(next(iter(view.endpoints.values())))
     view = see(view, writers[H1].put(network()))
@@ -461,7 +486,7 @@ def test_visible_means_network_health_and_host(writers):
     assert not view.is_visible(next(iter(view.endpoints.values())))
 
 
-def test_one_address_goes_to_the_smaller_host(writers):
+def test_one_address_goes_to_the_smaller_host(writers: dict[str, Writer]) -> None:
     base = see(RegistryView(H1), writers[H1].put(network()))
     one, two = writers[H1].put(endpoint(1)), writers[H2].put(endpoint(2))
     for order in ((one, two), (two, one)):
@@ -475,14 +500,14 @@ def test_one_address_goes_to_the_smaller_host(writers):
     assert not freed.conflicts
 
 
-def test_every_kind_of_conflict_has_a_cure_that_exists():
+def test_every_kind_of_conflict_has_a_cure_that_exists() -> None:
     for kind in ConflictKind:
         cure = Conflict(kind.value, "", "", "").cure
         assert "rename" not in cure, "nothing can be renamed but a host, by its configuration"
         assert "`" in cure
 
 
-def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
+def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers: dict[str, Writer]) -> None:
     one = writers[H1].put(endpoint(1, offset=2, mac="06:00:00:00:00:01"))
     two = writers[H2].put(endpoint(2, offset=3, mac="06:00:00:00:00:01"))
     for order in ((one, two), (two, one)):
@@ -496,12 +521,12 @@ def test_one_mac_that_two_users_gave_goes_to_the_smaller_host(writers):
     assert see(view, writers[H1].delete(endpoint(1))).conflicts == ()
 
 
-def test_one_address_in_two_networks_is_no_conflict(writers):
+def test_one_address_in_two_networks_is_no_conflict(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H1].put(endpoint(1, N1)), writers[H2].put(endpoint(2, N2)))
     assert len(view.endpoints) == 2
 
 
-def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers):
+def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers: dict[str, Writer]) -> None:
     view = see(RegistryView(H1), writers[H2].put(endpoint(1)), writers[H1].put(endpoint(1, offset=9)))
     assert [found.owner for found in view.endpoints.values()] == [H1]
     assert kinds(view) == {ConflictKind.ENDPOINT_ID.value}
@@ -518,7 +543,9 @@ def test_one_endpoint_id_of_two_hosts_goes_to_the_smaller(writers):
         ("fd00:1::2", "10.1.0.2"),
     ],
 )
-def test_an_address_that_is_not_the_networks_is_fenced(writers, addresses):
+def test_an_address_that_is_not_the_networks_is_fenced(
+    writers: dict[str, Writer], addresses: tuple[str, ...]
+) -> None:
     view = see(RegistryView(H1), writers[H2].put(endpoint(addresses=addresses)))
     assert len(view.endpoints) == 1, "no network record yet: nothing to judge by"
     view = see(view, writers[H1].put(network()))
@@ -528,7 +555,7 @@ def test_an_address_that_is_not_the_networks_is_fenced(writers, addresses):
     assert not view.fenced
 
 
-def test_grants_and_attachments(writers):
+def test_grants_and_attachments(writers: dict[str, Writer]) -> None:
     view = see(
         RegistryView(H1),
         writers[H1].put(grant(N1, 128, 255, H2)),
@@ -542,14 +569,14 @@ def test_grants_and_attachments(writers):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_approaching_another_view_leads_to_what_that_has(seed):
+def test_approaching_another_view_leads_to_what_that_has(seed: int) -> None:
     """However the two came apart; what others wrote in the scopes that are kept stays."""
     rng = random.Random(seed)
     writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
     base = RegistryView(H1).with_entries(writers[H1].put(network(N1, "app")))
     mine = base
 
-    def change(view):
+    def change(view: RegistryView) -> RegistryView:
         owner, number = rng.choice([H1, H2, H3]), rng.randrange(1, 9)
         network_id = rng.choice([N1, N1, N3])
         action = rng.randrange(4)

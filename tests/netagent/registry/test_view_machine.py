@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, grant, host, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies._internal.random import ArtificialRandom
 
-from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
+from netagent.model.ids import HostId
+from netagent.model.records import (
+    AttachmentRecord,
+    ForgetRecord,
+    RemovalRecord,
+)
 from netagent.registry.view import RegistryView
-from netgossip.types import CLUSTER_SCOPE, Member, MemberState
+from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState
 
 hosts = st.sampled_from([H1, H2, H3])
 network_ids = st.sampled_from([N1, N2])
@@ -41,7 +50,7 @@ members = st.builds(
 )
 
 
-def by_scope(owner, written):
+def by_scope(owner: str, written: Any) -> list[Entry]:
     """The owner's changes as (scope, entry), with one sequence per change."""
     return [entry(owner, record, number, deleted=gone) for number, (record, gone) in enumerate(written, 1)]
 
@@ -52,7 +61,7 @@ def by_scope(owner, written):
     st.lists(members | st.tuples(hosts, st.booleans() | st.none()) | st.frozensets(hosts), max_size=6),
     st.randoms(use_true_random=False),
 )
-def test_indexes_follow_and_order_does_not_matter(written, seen, rng):
+def test_indexes_follow_and_order_does_not_matter(written: Any, seen: Any, rng: ArtificialRandom) -> None:
     changes = [(owner, one) for owner, log in written.items() for one in by_scope(owner, log)]
     views = []
     for shuffle in (False, True):
@@ -71,7 +80,9 @@ def test_indexes_follow_and_order_does_not_matter(written, seen, rng):
         assert getattr(final[0], name) == getattr(final[1], name)
 
 
-def noticed(view, one):
+def noticed(
+    view: RegistryView, one: frozenset[HostId] | Member | tuple[str, None] | tuple[str, bool]
+) -> RegistryView:
     match one:
         case Member():
             return view.with_member(one)
@@ -81,7 +92,7 @@ def noticed(view, one):
             return view.with_host_answer(*one)
 
 
-def whole(view, written):
+def whole(view: RegistryView, written: Any) -> RegistryView:
     for owner, log in written.items():
         latest = {}
         for one in by_scope(owner, log):
@@ -100,7 +111,7 @@ def whole(view, written):
         max_size=14,
     )
 )
-def test_what_no_change_touched_is_as_it_was(changes):
+def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
     """Between any two views; that is what `touched_since` promises."""
     views = [RegistryView(H1)]
     for number, change in enumerate(changes, 1):
@@ -126,5 +137,5 @@ def test_what_no_change_touched_is_as_it_was(changes):
         assert old.touched_since(views[-1]) is None or old is views[-1]
 
 
-def differs(old, new, key):
+def differs(old: Mapping[Any, Any], new: Mapping[Any, Any], key: str) -> bool:
     return old.get(key) != new.get(key)
