@@ -186,7 +186,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         network = cluster.live.view.network_named("app")
         assert network is not None
         yield cluster, network.network_id, ticks
-        await cluster.following.supervisor.stop()
+        await cluster.controllers.supervisor.stop()
         nursery.cancel_scope.cancel()
     state.close()
 
@@ -243,9 +243,9 @@ async def measure_sync(size: int, folder: Path, box: str) -> None:
                 while len(cluster.live.view.endpoints_in(network_id)) < wanted:
                     await trio.sleep(TICK_S)
                 known_s = time.monotonic() - began_s
-                await cluster.following.projection.wait_programmed(cluster.live.revision)
+                await cluster.controllers.projection.wait_programmed(cluster.live.revision)
                 took_s = time.monotonic() - began_s
-                await cluster.following.projection.wait_followed(cluster.live.revision)
+                await cluster.controllers.projection.wait_followed(cluster.live.revision)
                 meanwhile = await ticks.taken()
             print(
                 f"first sync over streams, {len(numbers)} endpoints of {len(hosts)} hosts: known after {known_s:.2f} "
@@ -258,7 +258,7 @@ async def told(cluster: Cluster, events: Sequence[EntriesChanged]) -> None:
     for event in events:
         cluster.gossip.event_queue.handle((event,))
         await trio.lowlevel.checkpoint()
-    await cluster.following.projection.wait_followed(cluster.live.revision)
+    await cluster.controllers.projection.wait_followed(cluster.live.revision)
 
 
 async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size: int) -> None:
@@ -268,10 +268,10 @@ async def measure_fill(cluster: Cluster, events: Sequence[EntriesChanged], size:
     for event in events:
         async with turn():  # as the gossip's driver does with data from a stream
             cluster.gossip.event_queue.handle((event,))
-    await cluster.following.projection.wait_programmed(cluster.live.revision)
+    await cluster.controllers.projection.wait_programmed(cluster.live.revision)
     took_s, cpu_s = time.monotonic() - began_s, time.thread_time() - cpu_s
     entries = cluster.kernel.reconciler.status().entries - before
-    await cluster.following.projection.wait_followed(cluster.live.revision)
+    await cluster.controllers.projection.wait_followed(cluster.live.revision)
     print(
         f"agent, first fill to {size} endpoints: {entries} entries from record to kernel in {took_s:.2f} s "
         f"({cpu_s:.2f} s CPU): {entries / took_s:,.0f} per second, {entries / cpu_s:,.0f} per CPU second"
@@ -286,9 +286,9 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
         await trio.sleep(0.1)
         began_s, cpu_s = time.monotonic(), time.thread_time()
         cluster.gossip.event_queue.handle((event,))
-        await cluster.following.projection.wait_programmed(cluster.live.revision)
+        await cluster.controllers.projection.wait_programmed(cluster.live.revision)
         kernel_s.append(time.monotonic() - began_s)
-        await cluster.following.projection.wait_followed(cluster.live.revision)
+        await cluster.controllers.projection.wait_followed(cluster.live.revision)
         cpus_s.append(time.thread_time() - cpu_s)
     print(
         f"agent, one more among {numbers.start}: from the record to its kernel entries "

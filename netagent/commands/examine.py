@@ -90,7 +90,7 @@ def _place(agent: Agent, cluster: Cluster | None, seen: Observation | None) -> F
     if cluster is not None:
         others = addresses_of_others(cluster.live.view)
         networks = network_facts(cluster.live.view, cluster.live.rows.values())
-        status = cluster.following.supervisor.status()
+        status = cluster.controllers.supervisor.status()
         resolver = "" if status["running"] else str(status["trouble"] or "the resolver does not answer")
     return FactSources(
         state_dir=config.state_dir,
@@ -166,7 +166,7 @@ async def _gather_intent(
 
 async def _wait_settled(cluster: Cluster, known: Snapshot) -> str:
     with trio.move_on_after(SETTLE_S):
-        await cluster.following.projection.wait_followed(known.revision)
+        await cluster.controllers.projection.wait_followed(known.revision)
         return ""
     return f"after {SETTLE_S:g} s the kernel or the resolver still lagged behind what the agent knows"
 
@@ -190,7 +190,7 @@ async def _differences(cluster: Cluster, known: Snapshot, seen: Observation) -> 
 def _firewall_findings(
     cluster: Cluster, view: RegistryView, owned: Mapping[tuple[str, str], str]
 ) -> tuple[Finding, ...]:
-    ruleset = ruleset_of(cluster.following.guarded_now)
+    ruleset = ruleset_of(cluster.controllers.guarded_now)
     whose = _whose(view, owned)
     found: list[Finding] = []
     with closing(nftables.open_socket()) as sock:

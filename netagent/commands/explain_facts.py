@@ -49,7 +49,7 @@ async def gather(cluster: Cluster) -> Evidence:
     """Return records and kernel as of the same moment, as nearly as possible."""
     known, situation = cluster.live.now, situation_of(cluster)
     with trio.move_on_after(SETTLE_S):
-        await cluster.following.projection.wait_programmed(known.revision)
+        await cluster.controllers.projection.wait_programmed(known.revision)
     with closing(Netlink(open_socket())) as netlink:
         seen = await observe(netlink)
     desired = await in_slices(intended_state(known, situation))
@@ -87,7 +87,7 @@ async def explain_endpoints(
 
 
 def _published(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
-    ruleset = ruleset_of(cluster.following.guarded_now)
+    ruleset = ruleset_of(cluster.controllers.guarded_now)
     try:
         with closing(nftables.open_socket()) as sock:
             return list(published_lines(row, ruleset, Tables(sock).lacking(ruleset)))

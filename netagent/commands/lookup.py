@@ -182,7 +182,7 @@ async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lo
     """Complete a forwarded look-up: ask the host's name servers for a name outside the cluster."""
     if found["status"] != FORWARDED:
         return found
-    servers = cluster.following.supervisor.name_servers()
+    servers = cluster.controllers.supervisor.name_servers()
     answers = await ask_servers(servers, from_text(found["name"]), TYPES[found["type"]], LOOKUP_S)
     rows = cluster.live.rows.values()
     networks = (cluster.live.view.networks.get(row.network_id) for row in rows)

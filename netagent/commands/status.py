@@ -142,8 +142,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         if is_thorough:
             nursery.start_soon(_try_live_agents, cluster, asked)
         with trio.move_on_after(STATISTICS_S) as patience:
-            counters = await cluster.following.supervisor.statistics()
-    resolver = cluster.following.supervisor.status()
+            counters = await cluster.controllers.supervisor.statistics()
+    resolver = cluster.controllers.supervisor.status()
     status["cluster"] = {
         "id": cluster.keys.cluster_id,
         "name": cluster.keys.cluster,
@@ -212,7 +212,7 @@ class _RemoteFacts:
 
 async def _ask_name_servers(cluster: Cluster, asked: _RemoteFacts) -> None:
     """Ask the host's own name servers, to which the resolver forwards queries of containers."""
-    answers = await ask_servers(cluster.following.supervisor.name_servers())
+    answers = await ask_servers(cluster.controllers.supervisor.name_servers())
     asked.notices += [
         {"code": code, "message": message, "cure": cure} for code, message, cure in server_notices(answers)
     ]
@@ -389,10 +389,10 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
             "cure": "if no other program needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
             "net.bridge.bridge-nf-call-ip6tables=0`",
         }
-    if cluster.following.forwarding.trouble:
+    if cluster.controllers.forwarding.trouble:
         yield {
             "code": "routing",
-            "message": cluster.following.forwarding.trouble,
+            "message": cluster.controllers.forwarding.trouble,
             "cure": "the agent tries again by itself; until then containers may not reach addresses outside",
         }
 
@@ -414,7 +414,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the interface of {row.name if row else endpoint_id[:8]} cannot be repaired: {reason}",
             "cure": "remove the cause inside the container; the agent tries again by itself",
         }
-    trouble = cluster.following.supervisor.status()["trouble"]
+    trouble = cluster.controllers.supervisor.status()["trouble"]
     if trouble:
         yield {
             "code": "resolver",

@@ -149,7 +149,7 @@ class Cluster:
             doubt=self.gossip.probe_soon,
             notes=state.run_dir / "unreached.json",
         )
-        self.following = Controllers(
+        self.controllers = Controllers(
             self.live,
             self.kernel,
             self.keys,
@@ -162,7 +162,7 @@ class Cluster:
         )
         self._handlers = RpcHandlers(
             live=self.live,
-            wait_followed=self.following.projection.wait_followed,
+            wait_followed=self.controllers.projection.wait_followed,
             space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
             find_drops=find_drops,
@@ -206,7 +206,7 @@ class Cluster:
 
     def _build_endpoints(self, boot: str) -> None:
         """Build the parts that serve users."""
-        gossip, projection = self.gossip, self.following.projection
+        gossip, projection = self.gossip, self.controllers.projection
         withdrawal = Withdrawal(self.live, projection.wait_followed, gossip.rpc.ask)
         context = EndpointContext(
             live=self.live,
@@ -215,7 +215,7 @@ class Cluster:
             allocator=self.allocator,
             participation=gossip.participation,
             attacher=self.kernel.attacher,
-            resolvers=self.following.resolvers,
+            resolvers=self.controllers.resolvers,
             projection=projection,
             wait_hidden=withdrawal.wait_endpoint_hidden,
             runtimes=HOST_TARGETS,
@@ -248,7 +248,7 @@ class Cluster:
             live=self.live,
             journal=self.journal,
             gossip=gossip,
-            following=self.following,
+            controllers=self.controllers,
             allocator=self.allocator,
             endpoints=self.endpoints,
             host_access=host_access,
@@ -278,7 +278,7 @@ class Cluster:
             await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.gossip.run, self._handlers.answer)
-                for task in (self.kernel.run, self.probing.run, self.following.run):
+                for task in (self.kernel.run, self.probing.run, self.controllers.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()
                 # Recovery acts on the records: wait a moment for the cluster's, rather than trust the journal alone.
@@ -318,7 +318,7 @@ class Cluster:
     # -- callbacks of the parts --------------------------------------------------------------------------------
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
-        self.following.announcer.note(events)
+        self.controllers.announcer.note(events)
 
     def _surroundings(self, view: RegistryView) -> NetworkConstraints:
         return NetworkConstraints(

@@ -28,7 +28,7 @@ class Leave:
     live: StateStore
     journal: Journal
     gossip: Gossip
-    following: Controllers
+    controllers: Controllers
     allocator: Allocator
     endpoints: Endpoints
     host_access: HostAccess
@@ -80,4 +80,4 @@ class Leave:
 
     async def _end(self) -> None:
         await self.gossip.leave()
-        await self.following.end()
+        await self.controllers.end()

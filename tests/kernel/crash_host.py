@@ -173,7 +173,7 @@ def report(cluster: Cluster) -> dict[str, Any]:
         "foreign": sorted(one.endpoint_id for one in known if one.owner != view.local),
         "networks": {n: network.record.name for n, network in view.networks.items()},
         "used": sum(_used(cluster, network_id) for network_id in view.networks),
-        "resolver": cluster.following.supervisor.status()["process_id"],
+        "resolver": cluster.controllers.supervisor.status()["process_id"],
         "is_alone": not any(
             host.agent is AgentState.ALIVE for one, host in view.hosts.items() if one != view.local
         ),

@@ -118,7 +118,7 @@ def cluster_of():
             ),
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
         ),
-        following=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
+        controllers=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
@@ -172,7 +172,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
     cluster = cluster_of()
     agent = agent_of(cluster)
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
-    cluster.following.forwarding.trouble = "cannot turn on routing for containers: no such luck"
+    cluster.controllers.forwarding.trouble = "cannot turn on routing for containers: no such luck"
     status = await status_of(agent)
     cluster.kernel.bridge_nf_bypass.trouble, cluster.kernel.bridge_nf_bypass.is_active = (
         "no such luck",
@@ -263,7 +263,7 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
         live.update_view(lambda view: view.with_entries(peer.put(record)))
     live.update_view(lambda view: view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
-    cluster.following.supervisor.trouble = "it died"
+    cluster.controllers.supervisor.trouble = "it died"
     now = trio.current_time()
     cluster.gossip.event_queue.heard.unknown_sources |= {
         "198.51.100.1": ("other-label", now),
@@ -329,7 +329,7 @@ async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
 @virtual
 async def test_a_resolver_that_hangs_does_not_hang_status():
     cluster = cluster_of()
-    cluster.following.supervisor.delay_s = 1000.0
+    cluster.controllers.supervisor.delay_s = 1000.0
     status = await status_of(agent_of(cluster))
     assert trio.current_time() == pytest.approx(STATISTICS_S)
     assert status["dns"]["queries"] == 0
@@ -436,7 +436,7 @@ async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
         return tuple(answers)
 
     monkeypatch.setattr("netagent.commands.status.ask_servers", ask)
-    cluster.following.supervisor.servers = ("192.0.2.53", "192.0.2.54")
+    cluster.controllers.supervisor.servers = ("192.0.2.53", "192.0.2.54")
     status = await status_of(agent_of(cluster))
     dead, slow = (one for one in status["warnings"] if one["code"].startswith("upstream"))
     assert (dead["code"], slow["code"]) == ("upstream-dead", "upstream-slow")
