@@ -46,6 +46,7 @@ from netagent.datapath.reconcile.operations import (
     SetRoute,
     device_of,
     link_of,
+    link_of_entry,
 )
 from netagent.datapath.state import Device
 
@@ -162,6 +163,14 @@ async def _rename(
 def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[NetlinkRequest]:
     """Return the messages that do one operation."""
     match operation:
+        case SetEntry(key, value):  # first: there may be tens of thousands
+            kind = ENTRY_KINDS[key[0]]
+            message = kind.message(_index(indexes, link_of_entry(key, value)), key[1][1], value)
+            return [NetlinkRequest(RTM_NEWNEIGH, kind.set_flags, encode(message))]
+        case DeleteEntry(key, value):
+            index = _index(indexes, link_of_entry(key, value))
+            message = ENTRY_KINDS[key[0]].message(index, key[1][1], None)
+            return [NetlinkRequest(RTM_DELNEIGH, 0, encode(message))]
         case CreateDevice(device):
             return create_link(device, _index(indexes, device.name))
         case RenameDevice(_, wanted):
@@ -182,13 +191,6 @@ def requests_of(operation: Operation, indexes: Mapping[str, int]) -> list[Netlin
                     RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, subnet_body(cidr, _index(indexes, name))
                 )
             ]
-        case SetEntry((table, (_, what)), value):
-            kind = ENTRY_KINDS[table]
-            message = kind.message(_index(indexes, link_of(operation)), what, value)
-            return [NetlinkRequest(RTM_NEWNEIGH, kind.set_flags, encode(message))]
-        case DeleteEntry((table, (_, what))):
-            message = ENTRY_KINDS[table].message(_index(indexes, link_of(operation)), what, None)
-            return [NetlinkRequest(RTM_DELNEIGH, 0, encode(message))]
 
 
 def _index(indexes: Mapping[str, int], name: str) -> int:

@@ -236,12 +236,15 @@ def device_of(operation: Operation) -> str:
 
 
 def link_of(operation: Operation) -> str:
-    """Return the device that must exist for an operation: the same, but of an entry in a bridge its port."""
-    match operation:
-        case SetEntry(("master", _), port) | DeleteEntry(("master", _), port):
-            return port
-        case _:
-            return device_of(operation)
+    """Return the device that must exist for an operation."""
+    if isinstance(operation, SetEntry | DeleteEntry):
+        return link_of_entry(operation.key, operation.value)
+    return device_of(operation)
+
+
+def link_of_entry(key: EntryKey, value: str) -> str:
+    """Return the device that the kernel keeps an entry with: of a bridge's it is the port."""
+    return value if key[0] == "master" else key[1][0]
 
 
 def takes_ipv6(operation: Operation) -> bool:

@@ -11,10 +11,10 @@ that does not exist yet is left out together with its entries; a superfluous one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Final
+from typing import Final, TypeAlias
 
 from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.operations import (
@@ -51,6 +51,9 @@ its flags; it is opened last."""
 
 _ENTRIES_PER_SLICE: Final = 256
 
+EntryChange: TypeAlias = tuple[EntryKey, str | None, str | None]
+"""An entry, the value that is wanted, and the value that is there; None: no entry."""
+
 
 def plan(desired: KernelState, observed: KernelState) -> Slices[list[Operation]]:
     """Return operations that turn `observed` into `desired`; empty when they agree. Costs as much as both states
@@ -80,10 +83,10 @@ def plan(desired: KernelState, observed: KernelState) -> Slices[list[Operation]]
         for name, device in observed.devices.items()
         if name not in desired.devices and device.kind is not LinkKind.VETH
     }
-    keys = yield from _differing_keys(desired, observed, superfluous)
+    entries = yield from _differing_entries(desired, observed, superfluous)
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
     operations += [SetRoute(*key) for key in sorted(desired.addresses & observed.unrouted)]
-    operations += yield from _entry_operations(desired, observed, keys)
+    operations += yield from _entry_operations(entries, observed.devices)
     operations += [
         DeleteAddress(*key)
         for key in sorted(observed.addresses - desired.addresses)
@@ -114,7 +117,8 @@ def plan_within(
         name: desired.devices[name] for name in names if name in desired.devices and name in observed.devices
     }
     operations = _device_changes(present, observed)
-    return operations + (yield from _entry_operations(desired, observed, keys))
+    entries = ((key, desired.entry(key), observed.entry(key)) for key in keys)
+    return operations + (yield from _entry_operations(entries, observed.devices))
 
 
 def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterable[str]) -> bool:
@@ -178,41 +182,42 @@ def differing_fields(desired: Device, present: Device) -> tuple[str, ...]:
     return tuple(field for field in _FIELDS if field in fields)
 
 
-def _differing_keys(desired: KernelState, observed: KernelState, going: set[str]) -> Slices[list[EntryKey]]:
+def _differing_entries(
+    desired: KernelState, observed: KernelState, going: set[str]
+) -> Slices[list[EntryChange]]:
     """Return the entries that differ, without those that go with the devices `going`."""
-    keys: list[EntryKey] = []
+    found: list[EntryChange] = []
     for table in ENTRY_KINDS:
         wanted, there = desired.table(table), observed.table(table)
         if wanted is there:
             continue
         for number, (place, value) in enumerate(wanted.items()):
-            if there.get(place) != value:
-                keys.append((table, place))
+            present = there.get(place)
+            if present != value:
+                found.append(((table, place), value, present))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
         for number, (place, value) in enumerate(there.items()):
             if place not in wanted and place[0] not in going and value not in going:
-                keys.append((table, place))
+                found.append(((table, place), None, value))
             if number % _ENTRIES_PER_SLICE == 0:
                 yield
-    return keys
+    return found
 
 
 def _entry_operations(
-    desired: KernelState, observed: KernelState, keys: Iterable[EntryKey]
+    changes: Iterable[EntryChange], devices: Container[str | None]
 ) -> Slices[list[Operation]]:
-    """Return what makes these entries as desired: first those to set, then those to remove, by table."""
+    """Return what makes these entries as they are wanted, as far as `devices` exist: first those to set, then those
+    to remove, by table."""
     additions: dict[Table, list[Operation]] = {table: [] for table in ENTRY_KINDS}
     removals: dict[Table, list[Operation]] = {table: [] for table in reversed(ENTRY_KINDS)}
-    for number, key in enumerate(keys, 1):
-        wanted = desired.entry(key)
-        if key[0] == "master" and wanted not in observed.devices:
-            wanted = None  # its veth does not exist yet
-        match entry_operation(key, wanted, observed.entry(key)):
-            case SetEntry() as operation:
-                additions[key[0]].append(operation)
-            case DeleteEntry() as operation:
-                removals[key[0]].append(operation)
+    for number, (key, value, there) in enumerate(changes, 1):
+        # No entry behind a veth that does not exist yet.
+        wanted = None if key[0] == "master" and value not in devices else value
+        operation = entry_operation(key, wanted, there)
+        if operation is not None:
+            (removals if wanted is None else additions)[key[0]].append(operation)
         if number % _ENTRIES_PER_SLICE == 0:
             yield
     return [*chain.from_iterable(additions.values()), *chain.from_iterable(removals.values())]

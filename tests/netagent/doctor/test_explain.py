@@ -243,6 +243,19 @@ def test_a_network_shows_each_switch_of_its_bridge_that_was_turned(world: World,
     assert (wrong.kind, wrong.state) == ("device", State.ALTERED)
 
 
+def test_a_device_that_must_be_made_anew_has_the_command_that_works(world: World) -> None:
+    kernel = world.kernel()
+    tunnel = kernel.devices[vxlan_name(world.view.networks[N1].record.vni)]
+    assert tunnel.tunnel is not None
+    other = replace(tunnel, tunnel=replace(tunnel.tunnel, vni=7))
+    damaged = replace(kernel, devices={**kernel.devices, tunnel.name: other})
+    (wrong,) = [
+        o for o in explain.network_lines(world.evidence(damaged), world.view.networks[N1]) if o.is_wrong
+    ]
+    assert (wrong.state, wrong.fix) == (State.ALTERED, f"ip link del {tunnel.name}")
+    assert wrong.reason == "its kind, VNI or port is different"
+
+
 def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world: World) -> None:
     lines = list(explain.host_lines(world.evidence(), world.view.hosts[H2]))
     assert {line.state for line in lines} == {State.PRESENT}
