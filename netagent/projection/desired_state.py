@@ -3,8 +3,8 @@
 A cluster changes endpoint by endpoint, and building the state of ten thousand takes half a second. So a
 `DesiredStateBuilder` remembers what it has built for which endpoint and host, and repeats only what was touched since
 (RegistryView says where to look). It rebuilds everything when that is no longer known, or when something changed that
-everything depends on. A new builder builds the same from all records; a test compares each step with that, and with
-other code.
+everything depends on. So a new builder builds everything, as for the doctor. A test compares each step with what
+other code builds from all records.
 """
 
 from __future__ import annotations
