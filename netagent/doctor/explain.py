@@ -189,7 +189,7 @@ def _totals(evidence: Evidence, network: NetworkView) -> Iterator[ObjectStatus]:
         )
         operations = (
             entry_operation((table, place), wanted.get(place), there.get(place))
-            for place in wanted.keys() | there.keys()
+            for place in {place for place, _ in wanted.items() ^ there.items()}
         )
         found = Counter(state_of(one, observed) for one in operations if one is not None)
         counts = [(found[state], state) for state in (State.MISSING, State.ALTERED, State.LEFT_OVER)]
