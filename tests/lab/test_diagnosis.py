@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from lab.harness import Cluster
+
+from netagent.control.openapi import document
 
 pytestmark = pytest.mark.lab
 
@@ -157,3 +160,28 @@ def test_a_dead_name_server_is_named_by_status_doctor_and_lookup(lasting: Cluste
         assert "127.0.0.77 does not answer" in text
     finally:
         host.must(["cp", "/dev/stdin", "/etc/resolv.conf"], stdin=before)
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("status", "/v1/status"),
+        ("members", "/v1/members"),
+        ("network ls", "/v1/networks"),
+        ("endpoints", "/v1/endpoints"),
+        ("services", "/v1/services"),
+        ("doctor", "/v1/doctor"),
+        ("inspect c1 --why", "/v1/inspect"),
+        ("inspect h1 --why", "/v1/inspect"),
+        ("inspect app --why", "/v1/inspect"),
+        ("lookup c1", "/v1/lookup"),
+        ("ping c1 c2 --trace", "/v1/ping"),
+    ],
+)
+def test_a_running_agent_answers_as_its_openapi_document_says(
+    lasting: Cluster, words: str, path: str
+) -> None:
+    whole = document()
+    answers = whole["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    validator = jsonschema_rs.validator_for({**answers, "components": whole["components"]})
+    validator.validate(json.loads(lasting.try_netagent("h1", *words.split(), "--json").stdout))
