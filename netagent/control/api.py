@@ -101,7 +101,7 @@ class _Api:
     async def document(self, http: Request) -> Response:
         """Return the API's description."""
         _refuse_query(http)
-        return Response(json.dumps(document()), media_type="application/json")
+        return Response(json.dumps(await in_slices(document())), media_type="application/json")
 
     async def _list(
         self, http: Request, request: Command[Any], handler: Callable[[Any], Awaitable[schema.Listing[Any]]]

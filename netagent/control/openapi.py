@@ -5,7 +5,6 @@ msgspec describes types; this adds paths, parameters and answers.
 
 from __future__ import annotations
 
-import functools
 import typing
 from collections.abc import Mapping
 from types import UnionType
@@ -19,6 +18,7 @@ from netagent.control.problem import MEDIA_TYPE
 from netagent.interface import schema
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import REQUIRED, Argument, Command, Fields
+from netgossip.slices import Slices
 
 Schema = dict[str, Any]
 
@@ -26,19 +26,19 @@ JSON: Final = "application/json"
 _REFERENCE: Final = "#/components/schemas/{name}"
 
 
-@functools.cache
-def document() -> Schema:
-    """Return the document."""
-    routed = [command for command in COMMANDS if command.declaration.verb]
-    kinds = [kind for command in routed for kind in _kinds(answer_type(command))]
-    schemas, components = msgspec.json.schema_components([*kinds, schema.Problem], ref_template=_REFERENCE)
-    by_kind = dict(zip(map(repr, kinds), schemas, strict=False))
+def document() -> Slices[Schema]:
+    """Return the document, in slices."""
     paths: dict[str, Schema] = {}
-    for command in routed:
+    (problem,), components = msgspec.json.schema_components([schema.Problem], ref_template=_REFERENCE)
+    for command in COMMANDS:
         declared = command.declaration
-        answers = [by_kind[repr(kind)] for kind in _kinds(answer_type(command))]
-        answer = answers[0] if len(answers) == 1 else {"anyOf": answers}
-        paths.setdefault(declared.path, {})[declared.verb.lower()] = _operation(command, answer, schemas[-1])
+        if not declared.verb:
+            continue
+        answers, parts = msgspec.json.schema_components(_kinds(answer_type(command)), ref_template=_REFERENCE)
+        components |= parts
+        answer = answers[0] if len(answers) == 1 else {"anyOf": list(answers)}
+        paths.setdefault(declared.path, {})[declared.verb.lower()] = _operation(command, answer, problem)
+        yield
     return {
         "openapi": "3.1.0",
         "info": {
