@@ -106,7 +106,7 @@ def _add(
         epilog=f"examples:\n{examples}" if examples else None,
     )
     group = None
-    typed = [one for one in command.arguments() if one.words or one.metavar]
+    typed = [one for one in command.arguments() if one.is_typed]
     for one in sorted(typed, key=lambda one: one.is_exclusive):
         if one.is_exclusive:
             group = group or parser.add_mutually_exclusive_group()
