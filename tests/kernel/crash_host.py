@@ -51,7 +51,7 @@ from netagent.resolver.channel import SocketChannel
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import PRIVATE_KEY_BYTES
-from netgossip.node import GossipNode
+from netgossip.records.replication import Replication
 
 KEYS = ClusterKeys("c1" * 16, "mesh", "mesh.internal", (bytes(32),))
 
@@ -83,7 +83,7 @@ def lay_fuses() -> None:
         (Forwarding, "_turn"),
         (Forwarding, "_note"),
         (Writer, "_commit"),
-        (GossipNode, "commit"),
+        (Replication, "commit"),
         (SocketChannel, "send"),
         (resolv_conf, "write"),
         (resolv_conf, "remove"),
