@@ -97,7 +97,7 @@ class ProbeResults:
         """Probe the hosts of the snapshot, and check the network cards for its devices. Costs nothing while only
         endpoints on other hosts change."""
         inhabited = known.rows.networks
-        seen = (known.view.hosts, known.view.networks, known.view.participants, inhabited)
+        seen = (known.view.hosts, known.view.networks, known.view.store.attachments, inhabited)
         if all(map(is_, seen, self._seen)):
             return
         self._seen = seen

@@ -75,7 +75,7 @@ class AutoEviction:
         if not after_s or view.local in view.evicted or min(living, default=view.local) != view.local:
             return set()
         found = set()
-        against = view.evictions.get(view.local, frozenset())  # our eviction of them would not count
+        against = view.store.evictions.get(view.local, frozenset())  # our eviction of them would not count
         for host_id, host in view.hosts.items():
             if host_id in against:
                 continue

@@ -127,7 +127,7 @@ class Eviction:
             raise InputError(
                 f"{name} is this host", thing=name, hint="`netagent leave` gives back what it owns"
             )
-        if host.host_id in self.live.view.evictions.get(self.live.view.local, ()):
+        if host.host_id in self.live.view.store.evictions.get(self.live.view.local, ()):
             raise RefusedError(
                 f"{name} has evicted this host: when two hosts evict each other, neither eviction counts",
                 code="contested",

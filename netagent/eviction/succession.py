@@ -69,7 +69,7 @@ def amended_evictions(
     against it.
     """
     own = [one for one in view.records_of(view.local, CLUSTER_SCOPE) if isinstance(one, ForgetRecord)]
-    against = view.evictions.get(view.local, frozenset())
+    against = view.store.evictions.get(view.local, frozenset())
     said = [one.host_id for one in own if one.settled]
     is_contested = any(one in against or (view.local, one) in view.store.disputed for one in said)
     living = {host_id for host_id, host in view.hosts.items() if host.is_live} if is_contested else set()

@@ -26,7 +26,7 @@ from netagent.registry.view import AgentState, NetworkView, RegistryView
 
 def networks_taken_part(view: RegistryView, inhabited: Set[NetworkId]) -> set[NetworkId]:
     """Return the networks that this host takes part in itself, or by its endpoints, which are in `inhabited`."""
-    hosted = {network_id for network_id, hosts in view.hosts_inside.items() if view.local in hosts}
+    hosted = {network_id for network_id, hosts in view.store.host_addresses.items() if view.local in hosts}
     return hosted | inhabited
 
 

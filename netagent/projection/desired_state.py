@@ -121,7 +121,7 @@ class DesiredStateBuilder:
             for endpoint_id in known.rows.touched_since(before.rows) or ():
                 veths |= self._follow_local(known.rows.get(endpoint_id), before.rows.get(endpoint_id))
             is_probe_concerned = has_other_networks or known.view.hosts is not before.view.hosts
-            if is_probe_concerned or known.view.participants is not before.view.participants:
+            if is_probe_concerned or known.view.store.attachments is not before.view.store.attachments:
                 self._follow_probe(known.view, underlay)
                 has_other_devices = True
             for network_id, endpoint_id in touched.endpoints:
@@ -294,6 +294,6 @@ def _touched_since(
         return None
     if known.rows.touched_since(seen[0].rows) is None:
         return None
-    if seen[0].view.hosts_inside is not known.view.hosts_inside:
+    if seen[0].view.store.host_addresses is not known.view.store.host_addresses:
         return None  # happens once for each new host and network
     return known.view.touched_since(seen[0].view)

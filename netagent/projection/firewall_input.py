@@ -124,7 +124,7 @@ def firewall_input(
     """
     kept = kept or InputCache()
     seed = probe_mac(view.local)
-    places = (rows, view.networks, view.hosts_inside)
+    places = (rows, view.networks, view.store.host_addresses)
     networks = kept("networks here", places, lambda: _networks_by_id(view, rows))
     restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
     inside = [view.endpoints_in(one.network_id) for one in restricted]
@@ -144,7 +144,7 @@ def firewall_input(
         ),
         networks=kept(
             "networks",
-            (networks, view.hosts_inside),
+            (networks, view.store.host_addresses),
             lambda: tuple(_network(view, network, seed) for network in networks.values()),
         ),
         members=kept.members.of(view),

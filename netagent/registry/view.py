@@ -151,12 +151,6 @@ class RegistryView:
         in `hosts`; this host itself is an exception, so that it can end in order."""
         return self.store.evicted
 
-    @property
-    def evictions(self) -> Map[HostId, frozenset[HostId]]:
-        """Host -> the hosts that say it is gone for good, also where that does not count because two say it of each
-        other."""
-        return self.store.evictions
-
     def about_to_evict(self, host_id: HostId) -> frozenset[HostId]:
         """The hosts that are about to evict this one. Evicted hosts do not count."""
         return self.store.intentions.get(host_id, frozenset()).difference(self.evicted)
@@ -208,19 +202,9 @@ class RegistryView:
         """Hosts that take part in the network."""
         return self.store.attachments.get(network_id, frozenset())
 
-    @property
-    def participants(self) -> Map[NetworkId, frozenset[HostId]]:
-        """`attachments` of all networks: the very same object as long as none of it changes."""
-        return self.store.attachments
-
     def host_addresses(self, network_id: NetworkId) -> Mapping[HostId, HostAddressRecord]:
         """Hosts that have an address of their own in the network."""
         return self.store.host_addresses.get(network_id, Map())
-
-    @property
-    def hosts_inside(self) -> Map[NetworkId, Map[HostId, HostAddressRecord]]:
-        """`host_addresses` of all networks: the very same object as long as none of it changes."""
-        return self.store.host_addresses
 
     @property
     def own_host_addresses(self) -> list[HostAddressRecord]:

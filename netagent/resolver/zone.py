@@ -50,11 +50,6 @@ def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
             yield (RowKind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
 
 
-def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
-    """Return all rows for these sandboxes, for callers that need them once."""
-    return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
-
-
 @dataclass(frozen=True, slots=True)
 class BuiltTable:
     """A table, and where it may differ from the builder's previous one."""

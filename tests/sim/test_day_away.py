@@ -12,13 +12,13 @@ import dns.message
 import pytest
 from fakes.names import source_of
 from fakes.registry import N1, endpoint, host, network
+from fakes.zone import whole_table
 from sim.fleet import Fleet
 
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import AgentState, RegistryView
 from netagent.resolver.name_table import Key, Row
-from netagent.resolver.zone import whole_table
 from netdns.resolver import Resolver, Transport
 
 HOUR_S = 3600.0

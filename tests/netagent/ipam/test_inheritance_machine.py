@@ -468,7 +468,7 @@ class CutMachine(World):
         one = self.working(successor)
         view = one.live.view
         dead = [other.host_id for other in self.hosts if not other.is_running and other.host_id in view.hosts]
-        dead = [other for other in dead if other not in view.evictions.get(one.host_id, ())]
+        dead = [other for other in dead if other not in view.store.evictions.get(one.host_id, ())]
         if not dead:
             return
         here = [other for other in self.hosts if other.works]
@@ -488,7 +488,7 @@ class CutMachine(World):
         """All agree in the end; nothing in use is given to another host, whichever host owns it by now."""
         self.settle()
         works = [one for one in self.hosts if one.works]
-        if any(one.live.view.evictions.get(other.host_id) for one in works for other in works):
+        if any(one.live.view.store.evictions.get(other.host_id) for one in works for other in works):
             return  # one that is gone by now evicts one that is alive: contested until a third evicts the former
         fenced = set()
         owners = {}
@@ -604,4 +604,4 @@ def test_two_sides_that_forgot_each_other_both_live_on():
                 machine.run(one.upkeep.put_in_order)
         for one in hosts:
             assert not one.live.view.evicted
-            assert not one.live.view.evictions
+            assert not one.live.view.store.evictions

@@ -107,7 +107,7 @@ def test_who_says_the_same_of_the_writer_contests_it() -> None:
     for now in (CALM + 61, CALM + HOLD_S, CALM + HOLD_S + 60):
         one.look(now)
         assert not one.view.evicted
-    assert set(one.view.evictions) == {H2, H3}
+    assert set(one.view.store.evictions) == {H2, H3}
     assert not one.view.evicted
 
 

@@ -13,6 +13,7 @@ import ipaddress
 import msgpack
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, grants_of, host, network
 from fakes.scratch_state import desired_state, network_inputs
+from fakes.zone import whole_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ from netagent.projection.firewall_input import firewall_input
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.resolver.zone import ZoneBuilder, whole_table
+from netagent.resolver.zone import ZoneBuilder
 from netgossip.slices import at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Version
 

@@ -270,7 +270,7 @@ def test_hosts_that_forgot_each_other_lived_on_two_sides_of_a_cut(writers: dict[
     assert set(view.evicted) == {H2, H3}
     view = see(view, w2.put(host("h2")), w2.put(ForgetRecord(H1, settled=True)))
     assert not view.evicted
-    assert set(view.evictions) == {H1, H2, H3}
+    assert set(view.store.evictions) == {H1, H2, H3}
     assert set(view.hosts) == {H2}
     view = see(view, w1.delete(ForgetRecord(H2)))
     assert dict(view.evicted) == {H3: {H1}, H1: {H2}}
@@ -287,7 +287,7 @@ def test_a_disputed_eviction_does_not_count_and_a_newer_one_does(writers: dict[s
         assert not view.evicted
         view.check_invariants()
     assert (H1, H2) in taken_back.store.disputed
-    assert not taken_back.evictions.get(H1)
+    assert not taken_back.store.evictions.get(H1)
     # Much later it goes, and is evicted for good.
     gone = see(taken_back, w1.delete(ForgetRecord(H2)), w1.put(ForgetRecord(H2, settled=True)))
     assert dict(gone.evicted) == {H2: {H1}}

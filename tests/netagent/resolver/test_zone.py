@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from fakes.names import ask, source_of
 from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
+from fakes.zone import whole_table
 
 from netagent.model.records import AttachmentRecord, Health, Link
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import explain
 from netagent.resolver.name_table import RowKind
-from netagent.resolver.zone import ZoneBuilder, whole_table
+from netagent.resolver.zone import ZoneBuilder
 from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
 

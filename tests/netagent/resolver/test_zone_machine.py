@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.zone import whole_table
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -15,7 +16,7 @@ from netagent.registry.changelog import MAX_STEPS
 from netagent.registry.view import RegistryView
 from netagent.resolver.index import NetworkIndex
 from netagent.resolver.name_table import RowKind, changes_between
-from netagent.resolver.zone import BuiltTable, ZoneBuilder, whole_table
+from netagent.resolver.zone import BuiltTable, ZoneBuilder
 from netagent.resolver.zone_source import ZoneSource
 from netgossip.slices import Slices, at_once
 from netgossip.types import Member, MemberState

@@ -1,0 +1,14 @@
+"""The table of the resolver, made as a whole: an oracle for those that are made step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netagent.model.sandbox import Sandbox
+from netagent.registry.view import RegistryView
+from netagent.resolver.name_table import Table
+from netagent.resolver.zone import every_row
+
+
+def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
+    return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
