@@ -33,7 +33,7 @@ class PeriodicTask:
         pause_s = self._pause_s if pause_s is None else pause_s
         with trio.move_on_at(tick_within(trio.current_time(), pause_s)):
             await self._woken.wait()
-        # Before the step and not after it: whoever wakes during the step has changed what it has read.
+        # Before the step and not after it: a task that wakes this one during the step has changed what the step read.
         was_woken, self._woken = self._woken.is_set(), trio.Event()
         return was_woken
 

@@ -2,7 +2,7 @@
 slices.
 
 `in_slices` runs a generator (netgossip.slices) and returns its result. `TaskRunner` runs the steps that a machine has
-pending. All long work of an event loop takes turns, whoever does it.
+pending. All long work of an event loop takes turns.
 """
 
 from __future__ import annotations

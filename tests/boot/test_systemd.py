@@ -277,7 +277,7 @@ def test_networkmanager_leaves_our_devices_alone(tmp_path: Path) -> None:
         assert [machine.run("ip", "-oneline", "link", "show", device) for device in ours] == before
 
 
-def test_podman_can_be_told_of_networks_behind_the_restrictions(tmp_path: Path) -> None:
+def test_podman_can_learn_of_networks_behind_the_restrictions(tmp_path: Path) -> None:
     with hosts(tmp_path, 1) as (_, machine):
         machine.netagent("install", "systemd")
         machine.netagent("install", "podman")

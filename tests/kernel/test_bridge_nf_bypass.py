@@ -193,7 +193,7 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
     trio.run(main)
 
 
-def test_without_the_means_all_is_as_without_it_and_told(
+def test_without_the_means_all_is_as_without_it_and_reported(
     hosts: tuple[Namespace, Namespace], namespaces: NamespaceFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c1, c2 = namespaces("c1"), namespaces("c2")

@@ -281,7 +281,7 @@ def agreed_segments(client: Namespace, server: Namespace, address: str) -> tuple
 
 
 @pytest.mark.parametrize("netfilter", Netfilter)
-def test_tcp_is_told_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
+def test_tcp_learns_what_a_small_path_carries(namespaces: NamespaceFactory, netfilter: Netfilter) -> None:
     """In both directions, in both families, whether or not bridge netfilter takes part."""
     host, far, cli = namespaces("h"), namespaces("c1"), namespaces("c2")
     tunnel = dataclasses.replace(WEB, veth="nx-8388609")  # what is behind it is on another host
@@ -348,7 +348,7 @@ def test_scenario_39_a_flush_or_tampering_lasts_two_seconds_at_most(
     trio.run(main)
 
 
-def test_rules_that_change_are_put_without_the_others_unless_somebody_damaged_these(
+def test_rules_that_change_are_put_without_the_others_unless_a_program_damaged_these(
     namespaces: NamespaceFactory,
 ) -> None:
     host = namespaces("h")
@@ -376,7 +376,7 @@ def test_rules_that_change_are_put_without_the_others_unless_somebody_damaged_th
 
 @pytest.mark.parametrize("snapshot", ["put", "adopt"], ids=["put there", "taken over"])
 @pytest.mark.parametrize("damage", ["flush ruleset", "flush chain bridge netagent sender"])
-def test_what_somebody_does_to_our_tables_in_the_moment_in_which_they_are(
+def test_what_a_program_does_to_our_tables_in_the_moment_in_which_they_are(
     namespaces: NamespaceFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, snapshot: str
 ) -> None:
     """As a firewall that is reloaded while the agent starts: how our tables read then is not how they should."""

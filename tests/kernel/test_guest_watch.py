@@ -218,7 +218,7 @@ def test_a_container_keeps_what_it_gives_itself(
     with_world(wire, namespaces, body)
 
 
-def test_a_name_that_somebody_took_is_shown_until_it_is_free(
+def test_a_name_that_another_took_is_shown_until_it_is_free(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     async def body(world: World) -> None:

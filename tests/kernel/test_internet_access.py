@@ -198,7 +198,7 @@ def with_way_out(one: LocalEndpoint) -> LocalEndpoint:
     return replace(one, gateways=("10.66.0.1", "fd66::1"))
 
 
-def test_containers_leave_in_the_hosts_name_and_nobody_begins_from_outside(
+def test_containers_leave_in_the_hosts_name_and_nothing_begins_from_outside(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory, tmp_path: Path
 ) -> None:
     namespace, outside = wire
@@ -343,7 +343,7 @@ def test_switches_are_turned_back_with_the_last_network(
     trio.run(main)
 
 
-def test_a_default_route_of_somebody_else_comes_first(
+def test_a_default_route_of_another_program_comes_first(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     container = namespaces("c1")

@@ -206,7 +206,7 @@ def test_hosts_come_and_go_one_by_one(
     trio.run(main)
 
 
-def test_floods_are_bounded_and_ask_for_nobody(
+def test_floods_are_bounded_and_ask_for_no_neighbour(
     wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
 ) -> None:
     """One network's storm leaves another network its own budget, and single packets alone."""

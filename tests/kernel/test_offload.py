@@ -26,7 +26,7 @@ def make(namespace: Namespace, name: str) -> None:
     namespace.run(f"ip link add {name} type vxlan id {name[3:]} dstport 4799 local 127.0.0.1 nolearning")
 
 
-def test_checksums_are_left_to_the_card_as_told(namespaces: NamespaceFactory) -> None:
+def test_checksums_are_left_to_the_card_as_set(namespaces: NamespaceFactory) -> None:
     host = namespaces("h")
     make(host, OURS)
     make(host, THEIRS)

@@ -50,7 +50,7 @@ sys.exit(program.wait())
 WAITING = "asking the members that the token names"
 
 
-def test_strangers_form_no_cluster_and_are_told_what_to_type(unknown_sources: Cluster) -> None:
+def test_unknown_sources_form_no_cluster_and_status_says_what_to_type(unknown_sources: Cluster) -> None:
     for host in unknown_sources.hosts:
         status = unknown_sources.netagent(host, "status")
         assert status["cluster"] is None

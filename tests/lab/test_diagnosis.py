@@ -122,7 +122,7 @@ def test_doctor_fails_where_a_path_is_down_and_ping_of_the_host_says_one_thing(a
     assert "not even the host's kernel answers" in text
 
 
-def test_a_blocked_gossip_port_is_told_from_a_dead_agent(app: Cluster) -> None:
+def test_a_blocked_gossip_port_is_not_taken_for_a_dead_agent(app: Cluster) -> None:
     app.lab.block("h2", 7956)
     app.wait(lambda: app.agents("h1").get("h2") == "dead", DEAD_S, "h2 is not taken for dead")
     (notice,) = warned(app, "h1", "agent-dead")

@@ -63,7 +63,7 @@ def test_scenario_19_a_host_without_power_is_hidden_and_comes_back_by_itself(app
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("blocked_s", [15.0, pytest.param(600.0, marks=pytest.mark.long)])
-def test_blocked_gossip_ports_hide_nobody(app: Cluster, blocked_s: float) -> None:
+def test_blocked_gossip_ports_hide_no_host(app: Cluster, blocked_s: float) -> None:
     for number in (1, 2, 3):
         app.attach(f"h{number}", f"echo-{number}", command=("python3", STREAM, "serve"))
         app.await_listening(f"echo-{number}", 7000)
@@ -141,7 +141,7 @@ def test_names_lead_past_hosts_that_the_overlay_does_not_reach(app: Cluster) -> 
     assert (shown()["answering"], shown()["unreached"]) == (2, 0)
 
 
-def test_a_creator_that_dies_at_once_stops_nobody(cluster: Cluster) -> None:
+def test_a_creator_that_dies_at_once_stops_no_host(cluster: Cluster) -> None:
     cluster.netagent("h1", "network", "create", "app")
     cluster.lab.power_off("h1")
     begun = time.monotonic()

@@ -58,7 +58,7 @@ def test_hosts_reach_each_other_and_share_nothing_else(bare_lab: Lab) -> None:
     assert sorted(h1.must(["ls", "/sys/class/net"]).split()) == ["eth0", "lo"]
 
 
-def test_what_cannot_be_done_is_told_in_a_sentence(bare_lab: Lab) -> None:
+def test_what_cannot_be_done_is_said_in_a_sentence(bare_lab: Lab) -> None:
     itself = lab_command(bare_lab, "cut", "h1", "h1")
     assert (itself.status, itself.stderr) == (2, "lab: cannot cut h1 from itself: name two hosts\n")
     nowhere = programs.run([sys.executable, LAB, "up"], env={**os.environ, "NETLAB_DIR": "/proc/nowhere"})
@@ -375,7 +375,7 @@ def test_bad_topology_files_are_refused(tmp_path: Path, text: str, complaint: st
     assert refused.value.exit_status == 2
 
 
-def test_a_process_number_given_to_somebody_else_is_not_ours() -> None:
+def test_a_process_number_given_to_another_process_is_not_ours() -> None:
     ours = ProcessId.of(os.getpid())
     assert ours.alive
     assert not ProcessId(ours.pid, ours.started + 1).alive

@@ -71,7 +71,7 @@ def test_a_host_without_containers_answers_for_the_whole_cluster(cluster: Cluste
     assert {one["source"] for one in cluster.netagent("h1", "endpoints")} == {"own", "replicated"}
 
 
-def test_what_nobody_could_tell_is_named_and_is_no_answer(cluster: Cluster) -> None:
+def test_what_no_host_could_answer_is_named_and_is_no_answer(cluster: Cluster) -> None:
     cluster.netagent("h1", "network", "create", "app")
     cluster.attach("h3", "web")
     with cluster.agent_of("h3") as changing:

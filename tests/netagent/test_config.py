@@ -98,7 +98,7 @@ def test_a_missing_file_is_refused_when_it_was_asked_for(tmp_path: Path) -> None
         config.load(tmp_path / "nothing.toml", {}, {})
 
 
-def test_a_variable_that_is_no_key_is_told_with_the_nearest_that_is() -> None:
+def test_a_variable_that_is_no_key_is_named_with_the_nearest_that_is() -> None:
     environment = dict.fromkeys(
         ["NETAGENT_SOCKET", "NETAGENT_GOSIP_PORT", "NETAGENT_ZONE", "NETAGENT_Q", "PATH"], "1"
     )

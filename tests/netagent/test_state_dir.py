@@ -30,7 +30,7 @@ def state(folders: tuple[Path, ...]) -> Iterator[StateDir]:
     opened.close()
 
 
-def test_an_identity_is_made_once_and_readable_by_nobody_else(state: StateDir) -> None:
+def test_an_identity_is_made_once_and_readable_by_no_other_user(state: StateDir) -> None:
     first = state.identity(b"a" * 32)
     assert state.identity(b"b" * 32).node_id == first.node_id
     path = state.state_dir / "identity"

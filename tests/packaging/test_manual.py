@@ -29,7 +29,7 @@ def plain(text: str) -> str:
     return text.replace("\\-", "-").replace("\\e", "\\").replace("\\&", "")
 
 
-def test_every_command_and_option_is_told(manual: ModuleType) -> None:
+def test_every_command_and_option_is_described(manual: ModuleType) -> None:
     page = plain(manual.commands_page("1.2"))
     for command in manual.leaves(whole_grammar()):
         _, found, rest = page.partition(f'.SS "{command.prog}"\n')
@@ -40,7 +40,7 @@ def test_every_command_and_option_is_told(manual: ModuleType) -> None:
                 assert all(option in part for option in action.option_strings), (command.prog, action)
 
 
-def test_every_key_is_told(manual: ModuleType) -> None:
+def test_every_key_is_described(manual: ModuleType) -> None:
     page = plain(manual.keys_page("1.2"))
     for key in KEYS:
         assert f'.B "{key.name} = {key.metavar}"' in page

@@ -149,7 +149,7 @@ def judge_tagged_too(site: Site, *, is_on: bool) -> None:
         host.run(f"sysctl -qw net.bridge.bridge-nf-filter-vlan-tagged={int(is_on)}")
 
 
-def test_we_come_and_go_and_nobody_notices(site: Site) -> None:
+def test_we_come_and_go_unnoticed(site: Site) -> None:
     h1, h2 = site.hosts
     c1, _ = site.containers
     _, v4, _, v6 = ADDRESSES

@@ -146,7 +146,7 @@ def test_a_container_whose_cleanup_never_runs_is_withdrawn(hosts: PodmanHosts) -
     wait_promised(lambda: hosts.known("web") is None, "the endpoint stays", time.monotonic())
 
 
-def test_a_monitor_that_dies_alone_costs_nobody_a_name(hosts: PodmanHosts) -> None:
+def test_a_monitor_that_dies_alone_costs_no_container_a_name(hosts: PodmanHosts) -> None:
     hosts.start("web")
     hosts.lab.host("h1").must(
         ["kill", "-9", hosts.podman("inspect", "web", "--format", "{{.State.ConmonPid}}")]

@@ -201,7 +201,7 @@ def test_last_words_of_one_who_reached_a_single_peer(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_restart_changes_nothing_and_is_not_told_as_a_change(seed: int) -> None:
+def test_a_restart_changes_nothing_and_is_not_reported_as_a_change(seed: int) -> None:
     cluster = started(seed, 4)
     before = {host.name: host.records() for host in cluster.running()}
     cluster.restart("n2")
@@ -367,7 +367,7 @@ def test_entering_a_scope_pulls_it_and_leaving_forgets_it(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_own_log_that_was_dropped_stays_so_whoever_still_holds_a_copy(seed: int) -> None:
+def test_an_own_log_that_was_dropped_stays_so_though_others_still_hold_a_copy(seed: int) -> None:
     cluster = started(seed, 3)
     take_part(cluster, "n1", "n2", "n3")
     n1, n2 = cluster["n1"], cluster["n2"]

@@ -86,7 +86,7 @@ def test_a_third_that_dies_at_once_is_hidden_without_a_storm(hosts: int, deaths:
     assert echoes <= 60 + 2 * deaths
 
 
-def test_agents_that_are_away_hide_nobody() -> None:
+def test_agents_that_are_away_hide_no_host() -> None:
     fleet, rng = Fleet(seed=5, hosts=20, loss=0.05), random.Random(5)
     fleet.cluster.run_for(UP_S)
     away = rng.sample(sorted(fleet.hosts), 6)
@@ -142,7 +142,7 @@ def test_a_host_that_some_cannot_hear_is_hidden_on_none_while_it_is_only_suspect
     assert [(one.observer, one.host) for one in fleet.shown] == [("n1", "n9")]
 
 
-def test_a_host_that_is_cut_off_alone_hides_nobody_early() -> None:
+def test_a_host_that_is_cut_off_alone_hides_no_host_early() -> None:
     fleet = Fleet(seed=7, hosts=20)
     fleet.cluster.run_for(UP_S)
     others = [name for name in fleet.hosts if name != "n1"]

@@ -103,7 +103,7 @@ def test_hosts_of_a_release_that_knows_no_parts_get_streams(
 
 
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_a_host_that_goes_back_to_a_release_without_parts_is_told_by_streams(seed: int) -> None:
+def test_a_host_that_goes_back_to_a_release_without_parts_hears_by_streams(seed: int) -> None:
     cluster = started(seed, 4, loss=0.05)
     change(cluster, cluster["n1"], b"before")
     cluster.run_until(lambda: have_all(cluster), timeout_s=3.0)

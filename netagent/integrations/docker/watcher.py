@@ -189,8 +189,8 @@ class DockerWatcher:
         # Read the networks before the list of containers: a later container is inspected because of its events, and
         # its network must be known then.
         self._networks = {network.docker_id: network for network in listed}
-        everybody = await self._engine.get("/containers/json", all="1")
-        in_networks = facts.container_ids_untrusted(everybody)
+        containers = await self._engine.get("/containers/json", all="1")
+        in_networks = facts.container_ids_untrusted(containers)
         names = {name for network in listed for name in (network.name, network.docker_id)}
         ours = {container_id for container_id, networks in in_networks if names & set(networks)}
         self._containers = {known: one for known, one in self._containers.items() if known in ours}

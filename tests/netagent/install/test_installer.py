@@ -156,7 +156,7 @@ def test_a_folder_of_its_own_goes_when_it_is_empty(installer: Installer) -> None
     assert not (installer.root / "etc/x").exists()
 
 
-def test_a_folder_that_somebody_else_uses_stays(installer: Installer) -> None:
+def test_a_folder_that_another_program_uses_stays(installer: Installer) -> None:
     installer.install(PART)
     (installer.root / "opt/b/other").touch()
     installer.uninstall("docker")
@@ -202,7 +202,7 @@ def test_a_command_that_fails_is_named() -> None:
         module.run_command(("no-such-program",))
 
 
-def test_what_podman_is_told_is_found_below_the_root(installer: Installer) -> None:
+def test_what_podman_is_configured_with_is_found_below_the_root(installer: Installer) -> None:
     folder = installer.root / "etc/containers/containers.conf.d"
     folder.mkdir(parents=True)
     (folder / "x.conf").write_text('[network]\nnetavark_plugin_dirs = ["/opt/plugins"]\n')

@@ -194,7 +194,7 @@ def test_a_peer_that_is_gone_is_not_asked_any_more() -> None:
 
 
 @given(st.integers(0, 1000))
-def test_a_tenth_of_loss_each_way_silences_nobody_for_long(seed: int) -> None:
+def test_a_tenth_of_loss_each_way_silences_no_host_for_long(seed: int) -> None:
     wire = Wire({A}, loss=0.19, seed=seed)
     wire.machine.set_peers({A: ("fd00::1", True)}, 0.0)
     wire.run_until(60.0)

@@ -116,7 +116,7 @@ def test_a_witness_that_says_nothing_is_replaced_by_others() -> None:
     assert machine.agreed == {A}
 
 
-def test_a_testimony_that_nobody_asked_for_is_worth_nothing() -> None:
+def test_a_testimony_that_was_not_asked_for_is_worth_nothing() -> None:
     machine = inquiry()
     for witness in OTHERS[:2]:
         machine.handle_testimony(WitnessQuestion(witness, (A, B)), {A: LivenessReport.SILENT}, 101.1)

@@ -73,7 +73,7 @@ def test_each_way_out_has_its_pair_of_rules(monkeypatch: pytest.MonkeyPatch) -> 
     assert chain.rules == ["-j RETURN"]
 
 
-def test_a_refusal_is_told_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_shown_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = Chain("-j RETURN")
     chain.refusal = "iptables: Permission denied"
     kept = play(monkeypatch, chain, "ensure", "ensure")

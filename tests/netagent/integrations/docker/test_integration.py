@@ -64,7 +64,7 @@ def test_it_makes_its_socket_and_takes_it_away(plugged: tuple[Path, Callable[...
     assert not path.exists()
 
 
-def test_a_socket_that_somebody_else_holds_stays(plugged: tuple[Path, Callable[..., Any]]) -> None:
+def test_a_socket_that_another_program_holds_stays(plugged: tuple[Path, Callable[..., Any]]) -> None:
     path, run = plugged
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:

@@ -132,7 +132,7 @@ async def test_what_podman_publishes_its_first_network_that_may_be_reached_publi
 
 
 @virtual
-async def test_a_container_in_two_networks_is_told_its_server_once(namespaces: Namespaces) -> None:
+async def test_a_container_in_two_networks_gets_its_server_once(namespaces: Namespaces) -> None:
     one = await PodmanHost.started(namespaces, "ns1", "ns2")
     plugin = NetavarkPlugin(lambda: one.access)
     path = one.path("ns1")

@@ -161,7 +161,7 @@ async def test_a_container_that_ended_without_a_word_is_withdrawn_within_two_sec
 
 
 @virtual
-async def test_looks_in_quick_succession_withdraw_nobody(namespaces: Namespaces, proc: Proc) -> None:
+async def test_looks_in_quick_succession_withdraw_no_container(namespaces: Namespaces, proc: Proc) -> None:
     async with trio.open_nursery() as nursery:
         this = await following(nursery, namespaces, "ns1")
         proc.start(100, this.one.path("ns1"))
@@ -299,7 +299,7 @@ async def test_an_answer_about_its_life_before_is_not_taken_for_the_new_one(
 
 
 @virtual
-async def test_a_container_of_which_podman_knows_nothing_goes_once_nobody_is_in_it(
+async def test_a_container_of_which_podman_knows_nothing_goes_once_no_process_is_in_it(
     namespaces: Namespaces, proc: Proc
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -376,7 +376,7 @@ async def test_no_name_leads_to_a_container_whose_check_has_not_succeeded(
 
 @pytest.mark.parametrize("cause", ["no interval", "no systemd"])
 @virtual
-async def test_a_check_that_nobody_runs_keeps_no_names_back(
+async def test_a_check_that_is_not_run_keeps_no_names_back(
     namespaces: Namespaces, proc: Proc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     log = tmp_path / "healthcheck.log"
@@ -443,7 +443,7 @@ async def test_a_restarted_agent_makes_no_unhealthy_container_well(
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 @virtual
-async def test_a_health_log_that_is_none_stops_nobody(
+async def test_a_health_log_that_is_none_stops_no_container(
     namespaces: Namespaces, proc: Proc, tmp_path: Path, make: Callable[..., Any]
 ) -> None:
     log = tmp_path / "healthcheck.log"
@@ -492,7 +492,7 @@ async def test_a_pod_is_as_well_as_its_containers_also_those_that_come_later(
 
 
 @virtual
-async def test_ports_that_nobody_publishes_are_a_trouble_until_podmans_network_does(
+async def test_ports_that_nothing_publishes_are_a_trouble_until_podmans_network_does(
     namespaces: Namespaces, proc: Proc
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -535,7 +535,7 @@ async def test_a_resolv_conf_without_any_server_gets_ours_again(
 
 
 @virtual
-async def test_a_podman_that_does_not_answer_costs_nobody_an_endpoint(
+async def test_a_podman_that_does_not_answer_costs_no_container_an_endpoint(
     namespaces: Namespaces, proc: Proc
 ) -> None:
     async with trio.open_nursery() as nursery:
