@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import trio
 from fakes.virtual import at_end, virtual
+from trio._core._run import _TaskStatus
 
 from netagent import config
+from netagent.config import Config
 from netagent.daemon import agent as module
 from netagent.daemon import join
 from netagent.daemon.agent import Agent
 from netagent.datapath.host.uplink import Underlay, Uplinks
 from netagent.errors import FailedError, InputError, RefusedError
+from netagent.state_dir import ClusterKeys
 from netgossip.join.admission import Credentials
+from netgossip.join.identity import Identity
 from netgossip.join.invitation import Token
 
 FOUND = Credentials("d2" * 16, "mesh", "mesh.internal", (b"k" * 32,), (("192.0.2.1", 7956),))
@@ -28,11 +35,12 @@ FOUR, SIX = Underlay("192.0.2.9", "eth0", 1500), Underlay("2001:db8::9", "eth0",
 class Pretended(Agent):
     """Enters a cluster by noting it, or fails as `trouble` says."""
 
-    trouble = None
+    trouble: FailedError | None = None
     underlay = FOUR
-    uplinks = SimpleNamespace(uplinks=Uplinks((FOUR,)))
+    uplinks: Any = SimpleNamespace(uplinks=Uplinks((FOUR,)))
+    cluster: Any
 
-    async def _enter(self, keys, seeds=()):
+    async def _enter(self, keys: ClusterKeys, seeds: Sequence[tuple[str, int]] = ()) -> None:
         await trio.lowlevel.checkpoint()
         if self.trouble is not None:
             raise self.trouble
@@ -40,26 +48,26 @@ class Pretended(Agent):
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Callable[[], Config]:
     folders = {"state_dir": str(tmp_path / "state"), "run_dir": str(tmp_path / "run")}
     return lambda: config.load(None, folders, {})
 
 
-def agent(load):
+def agent(load: Callable[[], Config]) -> Pretended:
     made = Pretended(load)
     at_end(made._state.close)
     return made
 
 
 @virtual
-async def test_two_agents_do_not_share_a_host(load):
+async def test_two_agents_do_not_share_a_host(load: Callable[[], Config]) -> None:
     agent(load)
     with pytest.raises(RefusedError, match="another agent is already running on this host"):
         Pretended(load)
 
 
 @virtual
-async def test_init_starts_a_cluster_once(load):
+async def test_init_starts_a_cluster_once(load: Callable[[], Config]) -> None:
     one = agent(load)
     with pytest.raises(RefusedError, match=r"belongs to no cluster.*netagent init") as caught:
         one.member()
@@ -74,10 +82,10 @@ async def test_init_starts_a_cluster_once(load):
 
 
 @virtual
-async def test_several_inits_at_once_are_one(load):
+async def test_several_inits_at_once_are_one(load: Callable[[], Config]) -> None:
     one, outcomes = agent(load), []
 
-    async def init():
+    async def init() -> None:
         outcomes.append(await one.init("mesh"))
 
     async with trio.open_nursery() as nursery:
@@ -87,7 +95,9 @@ async def test_several_inits_at_once_are_one(load):
 
 
 @virtual
-async def test_an_init_that_fails_leaves_nothing_that_a_later_start_would_find(load):
+async def test_an_init_that_fails_leaves_nothing_that_a_later_start_would_find(
+    load: Callable[[], Config],
+) -> None:
     one = agent(load)
     identity = one.identity.node_id
     one.trouble = FailedError("port 7956 is in use")
@@ -102,29 +112,34 @@ async def test_an_init_that_fails_leaves_nothing_that_a_later_start_would_find(l
 class Immovable:
     """A cluster that this host enters, whose ports at the address that it has by then are taken."""
 
-    def __init__(self, _config, keys, **_):
+    def __init__(self, _config: Config, keys: ClusterKeys, **_: Any) -> None:
         self.keys, self.underlay, self.ended = keys, FOUR, False
 
-    def set_seeds(self, seeds):
+    def set_seeds(self, seeds: tuple[()]) -> None:
         pass
 
-    async def run(self, task_status):
+    async def run(self, task_status: _TaskStatus) -> None:
         task_status.started()
         try:
             await trio.sleep_forever()
         finally:
             self.ended = True
 
-    async def move(self, underlay):
+    async def move(self, underlay: Underlay) -> None:
         raise FailedError("port 7956 is in use")
 
 
 @virtual
 async def test_a_host_whose_address_changes_while_it_enters_and_can_t_follow_is_in_no_cluster(
-    load, monkeypatch
-):
-    entered = []
-    monkeypatch.setattr(module, "Cluster", lambda *a, **k: entered.append(Immovable(*a, **k)) or entered[-1])
+    load: Callable[[], Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Immovable] = []
+
+    def enter(*arguments: Any, **options: Any) -> Immovable:
+        entered.append(Immovable(*arguments, **options))
+        return entered[-1]
+
+    monkeypatch.setattr(module, "Cluster", enter)
     one = Agent(load)
     at_end(one._state.close)
     one.underlay = SIX
@@ -138,18 +153,18 @@ async def test_a_host_whose_address_changes_while_it_enters_and_can_t_follow_is_
 
 
 @virtual
-async def test_entering_a_cluster_does_not_take_over_another_ones_journal(load):
+async def test_entering_a_cluster_does_not_take_over_another_ones_journal(load: Callable[[], Config]) -> None:
     one = agent(load)
     one._state.journal_file.write_text("left by a crash in the middle of a leave")
     await one.init("mesh")
     assert not one._state.journal_file.exists()
 
 
-def let_in(monkeypatch):
+def let_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Any host lets this one in."""
     asked = []
 
-    async def redeem(address, token, identity, name):
+    async def redeem(address: tuple[str, int], token: Token, identity: Identity, name: str) -> Credentials:
         await trio.lowlevel.checkpoint()
         asked.append(address[0])
         return FOUND
@@ -159,14 +174,18 @@ def let_in(monkeypatch):
 
 
 @virtual
-async def test_join_enters_the_cluster_that_lets_it_in_once(load, monkeypatch):
+async def test_join_enters_the_cluster_that_lets_it_in_once(
+    load: Callable[[], Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = agent(load)
     asked = let_in(monkeypatch)
     through = await one.join(["192.0.2.3"], TOKEN)
     assert asked == [through], "the first that answers; the others are not asked any more"
     assert through in {"192.0.2.3", *(host for host, _ in TOKEN.addresses)}
     assert one.cluster.seeds == FOUND.members
-    assert one._state.cluster_keys().cluster_id == FOUND.cluster_id
+    keys = one._state.cluster_keys()
+    assert keys is not None
+    assert keys.cluster_id == FOUND.cluster_id
     assert await one.join([], TOKEN) == "", "a member already: it asks no host"
     with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
         await one.join([], replace(TOKEN, cluster_id="e3" * 16))
@@ -174,7 +193,7 @@ async def test_join_enters_the_cluster_that_lets_it_in_once(load, monkeypatch):
 
 
 @virtual
-async def test_a_join_that_is_refused_leaves_nothing(load):
+async def test_a_join_that_is_refused_leaves_nothing(load: Callable[[], Config]) -> None:
     one = agent(load)
     one.underlay = SIX
     one.uplinks = SimpleNamespace(uplinks=Uplinks((SIX,)))
@@ -185,7 +204,9 @@ async def test_a_join_that_is_refused_leaves_nothing(load):
 
 
 @virtual
-async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_before(load, monkeypatch):
+async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_before(
+    load: Callable[[], Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = agent(load)
     let_in(monkeypatch)
     one.uplinks = SimpleNamespace(uplinks=Uplinks((FOUR, SIX)))
@@ -200,7 +221,9 @@ async def test_a_host_that_enters_by_another_address_and_fails_is_reached_as_bef
 
 
 @virtual
-async def test_a_refused_configuration_changes_nothing_and_is_shown_until_it_is_corrected(load):
+async def test_a_refused_configuration_changes_nothing_and_is_shown_until_it_is_corrected(
+    load: Callable[[], Config],
+) -> None:
     one = agent(load)
     before = one.config
     one._load_config = refuse
@@ -219,15 +242,17 @@ async def test_a_refused_configuration_changes_nothing_and_is_shown_until_it_is_
     assert (one.config, one.waiting_keys) == (before, [])
 
 
-def refuse():
+def refuse() -> NoReturn:
     raise InputError("no such key", hint="correct it")
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 @virtual
-async def test_the_plugins_socket_is_taken_only_where_docker_is_served(load, enabled):
-    taken = []
-    supervision = SimpleNamespace(take_socket=taken.append)
+async def test_the_plugins_socket_is_taken_only_where_docker_is_served(
+    load: Callable[[], Config], enabled: bool
+) -> None:
+    taken: list[str] = []
+    supervision: Any = SimpleNamespace(take_socket=taken.append)
     made = Agent(lambda: config.replaced(load(), {"docker_enabled": enabled}), supervision)
     at_end(made._state.close)
     assert taken == ["docker"] * enabled  # else the service manager's log says that no part uses it

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from fakes.virtual import virtual
 
@@ -9,8 +13,8 @@ from netagent.daemon.journal_recovery import require_journal
 from netagent.errors import RefusedError
 
 
-def kernel(*names):
-    async def interfaces():
+def kernel(*names: str) -> Callable[..., Any]:
+    async def interfaces() -> tuple[str, ...]:
         return names
 
     return interfaces
@@ -18,7 +22,9 @@ def kernel(*names):
 
 @pytest.mark.parametrize("content", [None, b""])
 @virtual
-async def test_without_a_journal_interfaces_of_endpoints_keep_the_agent_from_starting(tmp_path, content):
+async def test_without_a_journal_interfaces_of_endpoints_keep_the_agent_from_starting(
+    tmp_path: Path, content: bytes | None
+) -> None:
     journal, keyring = tmp_path / "state.db", tmp_path / "keyring"
     if content is not None:
         journal.write_bytes(content)
@@ -33,12 +39,12 @@ async def test_without_a_journal_interfaces_of_endpoints_keep_the_agent_from_sta
 
 
 @virtual
-async def test_without_interfaces_there_is_nothing_to_lose(tmp_path):
+async def test_without_interfaces_there_is_nothing_to_lose(tmp_path: Path) -> None:
     await require_journal(tmp_path / "state.db", tmp_path / "keyring", kernel())
 
 
 @virtual
-async def test_with_a_journal_left_overs_are_left_overs(tmp_path):
+async def test_with_a_journal_left_overs_are_left_overs(tmp_path: Path) -> None:
     journal = tmp_path / "state.db"
     journal.write_bytes(b"SQLite format 3\0")
     await require_journal(journal, tmp_path / "keyring", kernel("nv1"))

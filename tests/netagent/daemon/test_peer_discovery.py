@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -13,23 +15,24 @@ from netagent.daemon import peer_discovery as module
 from netagent.daemon.peer_discovery import GIVE_UP_S, MAX_HEARD, RESOLVE_S, HeardSeeds, PeerDiscovery
 from netagent.datapath.host.uplink import Underlay, Uplinks
 from netagent.errors import InputError
+from netagent.model.ids import ClusterId
 from netgossip.join.discovery import DiscoveredPeer
 
-OURS, THEIRS = "c1" * 16, "c2" * 16
+OURS, THEIRS = ClusterId("c1" * 16), ClusterId("c2" * 16)
 
 
 class PretendedDiscovery:
-    def __init__(self, on_change):
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
-        self.neighbours = {}
+        self.neighbours: dict[str, DiscoveredPeer] = {}
         self.problem = ""
-        self.announced = []
+        self.announced: list[tuple[DiscoveredPeer, tuple[str, ...]]] = []
 
-    async def run(self, me, links):
+    async def run(self, me: DiscoveredPeer, links: tuple[str, ...]) -> None:
         self.announced.append((me, links))
         await trio.sleep_forever()
 
-    def hear(self, *addresses, cluster_id=OURS):
+    def hear(self, *addresses: str, cluster_id: ClusterId = OURS) -> None:
         for address in addresses:
             node_id = f"{len(self.neighbours):032x}"
             gossip, record = (address, 7956), (address, 7957)
@@ -37,38 +40,38 @@ class PretendedDiscovery:
         self.on_change()
 
 
-def uplinks(**devices):
+def uplinks(**devices: str) -> Uplinks:
     return Uplinks(tuple(Underlay(address, device, 1500) for device, address in devices.items()))
 
 
 class Resolver(trio.abc.HostnameResolver):
     """Knows the names in `hosts`."""
 
-    def __init__(self, **hosts):
+    def __init__(self, **hosts: str) -> None:
         self.hosts = hosts
 
-    async def getaddrinfo(self, host, port, *_):
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
         await trio.lowlevel.checkpoint()
         if (found := self.hosts.get(host.decode())) is None:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (found, port))]
 
-    async def getnameinfo(self, sockaddr, flags):
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
         raise NotImplementedError
 
 
 class Member:
-    def __init__(self):
+    def __init__(self) -> None:
         self.keys = SimpleNamespace(cluster="mesh", cluster_id=OURS)
-        self.seeds = []
+        self.seeds: list[list[tuple[str, int]]] = []
         self.live = SimpleNamespace(view=SimpleNamespace(hosts={}))
 
-    def set_seeds(self, seeds):
+    def set_seeds(self, seeds: list[tuple[str, int]]) -> None:
         self.seeds.append(seeds)
 
 
 @pytest.fixture
-def agent():
+def agent() -> Any:
     return SimpleNamespace(
         config=SimpleNamespace(mdns=True, interfaces=(), name="h1", gossip_port=7956, record_port=7957),
         underlay=SimpleNamespace(address="192.0.2.1"),
@@ -79,13 +82,21 @@ def agent():
 
 
 @pytest.fixture
-def neighbours(monkeypatch):
+def neighbours(monkeypatch: pytest.MonkeyPatch) -> PeerDiscovery:
     monkeypatch.setattr(module, "Discovery", PretendedDiscovery)
     return PeerDiscovery()
 
 
+def discovery_of(neighbours: PeerDiscovery) -> PretendedDiscovery:
+    discovery: Any = neighbours._discovery
+    assert isinstance(discovery, PretendedDiscovery)
+    return discovery
+
+
 @virtual
-async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourselves_not(neighbours, agent):
+async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourselves_not(
+    neighbours: PeerDiscovery, agent: Any
+) -> None:
     agent.cluster = Member()
     neighbours.set_seeds(["ü" * 63, "192.0.2.2", "192.0.2.3:9000", "[2001:db8::4]:9001", "192.0.2.1"])
     async with trio.open_nursery() as nursery:
@@ -93,8 +104,8 @@ async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourse
         await trio.sleep(1)
         seeds = [("192.0.2.2", 7956), ("192.0.2.3", 9000), ("2001:db8::4", 9001)]
         assert agent.cluster.seeds[-1] == seeds
-        neighbours._discovery.hear("192.0.2.2", "192.0.2.5")
-        neighbours._discovery.hear("192.0.2.6", cluster_id=THEIRS)
+        discovery_of(neighbours).hear("192.0.2.2", "192.0.2.5")
+        discovery_of(neighbours).hear("192.0.2.6", cluster_id=THEIRS)
         await trio.testing.wait_all_tasks_blocked()
         assert agent.cluster.seeds[-1] == [*seeds, ("192.0.2.5", 7956)], "at once"
         assert len(neighbours.heard) == 3, "others are shown, and no more"
@@ -104,11 +115,11 @@ async def test_seeds_and_neighbours_of_our_cluster_are_tried_once_each_and_ourse
         nursery.cancel_scope.cancel()
 
 
-def heard(number, host="192.0.2.5", port=7956):
+def heard(number: int, host: str = "192.0.2.5", port: int = 7956) -> DiscoveredPeer:
     return DiscoveredPeer(f"{number:032x}", "h", "mesh", OURS, (host, port), (host, 7957))
 
 
-def test_announcements_lead_to_few_dials_and_not_for_ever():
+def test_announcements_lead_to_few_dials_and_not_for_ever() -> None:
     """Anyone on the link can announce any address as one of our cluster."""
     seeds = HeardSeeds()
     lies = [heard(number, f"203.0.113.{number % 256}", 1024 + number) for number in range(500)]
@@ -125,7 +136,7 @@ def test_announcements_lead_to_few_dials_and_not_for_ever():
     assert few.wanted([moved], (), GIVE_UP_S + 1) == [moved.gossip], "a new address is tried"
 
 
-def test_only_where_a_host_can_be_and_whom_we_do_not_know_is_dialled():
+def test_only_where_a_host_can_be_and_whom_we_do_not_know_is_dialled() -> None:
     nowhere = [
         "127.0.0.1",
         "0.0.0.0",
@@ -145,7 +156,7 @@ def test_only_where_a_host_can_be_and_whom_we_do_not_know_is_dialled():
 
 
 @virtual
-async def test_a_seed_s_name_is_looked_up_again_and_again(neighbours, agent):
+async def test_a_seed_s_name_is_looked_up_again_and_again(neighbours: PeerDiscovery, agent: Any) -> None:
     resolver = Resolver()
     trio.socket.set_custom_hostname_resolver(resolver)
     agent.cluster = Member()
@@ -164,9 +175,11 @@ async def test_a_seed_s_name_is_looked_up_again_and_again(neighbours, agent):
 
 
 @virtual
-async def test_a_cluster_that_was_left_while_a_name_was_resolved_gets_no_seeds(neighbours, agent):
+async def test_a_cluster_that_was_left_while_a_name_was_resolved_gets_no_seeds(
+    neighbours: PeerDiscovery, agent: Any
+) -> None:
     class Leaving(Resolver):
-        async def getaddrinfo(self, *what):
+        async def getaddrinfo(self, *what: Any) -> list[tuple[Any, ...]]:
             agent.cluster = None
             return await super().getaddrinfo(*what)
 
@@ -181,35 +194,37 @@ async def test_a_cluster_that_was_left_while_a_name_was_resolved_gets_no_seeds(n
 
 
 @virtual
-async def test_what_is_announced_follows_the_cluster(neighbours, agent):
+async def test_what_is_announced_follows_the_cluster(neighbours: PeerDiscovery, agent: Any) -> None:
     agent.config.interfaces = ("eth1",)
     agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbours.run, lambda: agent)
         await trio.testing.wait_all_tasks_blocked()
-        neighbours._discovery.hear("192.0.2.5")
+        discovery_of(neighbours).hear("192.0.2.5")
         await trio.testing.wait_all_tasks_blocked()
-        ((me, links),) = neighbours._discovery.announced
+        ((me, links),) = discovery_of(neighbours).announced
         assert (me.node_id, me.name, me.cluster, me.cluster_id) == ("aa" * 16, "h1", "", "")
         assert (me.gossip, me.record) == (("192.0.2.1", 7956), ("192.0.2.1", 7957))
         assert links == ("198.51.100.1",)
         agent.cluster = Member()
         neighbours.note_change()
         await trio.testing.wait_all_tasks_blocked()
-        assert [me.cluster_id for me, _ in neighbours._discovery.announced] == ["", OURS]
+        assert [me.cluster_id for me, _ in discovery_of(neighbours).announced] == ["", OURS]
         assert agent.cluster.seeds == [[("192.0.2.5", 7956)]], "whom we heard before, we try now"
         agent.cluster = None
         neighbours.note_change()
         await trio.testing.wait_all_tasks_blocked()
-        assert [me.cluster_id for me, _ in neighbours._discovery.announced] == ["", OURS, ""]
+        assert [me.cluster_id for me, _ in discovery_of(neighbours).announced] == ["", OURS, ""]
         nursery.cancel_scope.cancel()
 
 
 @virtual
-async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbours, agent):
+async def test_what_is_announced_and_where_follows_the_host_s_addresses(
+    neighbours: PeerDiscovery, agent: Any
+) -> None:
     agent.config.interfaces = ("eth1",)
     agent.uplinks.uplinks = uplinks(eth0="192.0.2.1", eth1="198.51.100.1")
-    announced = neighbours._discovery.announced
+    announced = discovery_of(neighbours).announced
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbours.run, lambda: agent)
         await trio.testing.wait_all_tasks_blocked()
@@ -232,20 +247,24 @@ async def test_what_is_announced_and_where_follows_the_host_s_addresses(neighbou
 
 
 @virtual
-async def test_a_device_that_is_not_there_at_the_start_is_named(neighbours, agent):
+async def test_a_device_that_is_not_there_at_the_start_is_named(
+    neighbours: PeerDiscovery, agent: Any
+) -> None:
     agent.config.interfaces = ("eth9",)
     with pytest.raises(InputError, match=r"eth9 is down or has no address.*eth0"):
         await neighbours.run(lambda: agent)
 
 
 @virtual
-async def test_without_mdns_nothing_is_announced_and_seeds_work(neighbours, agent):
+async def test_without_mdns_nothing_is_announced_and_seeds_work(
+    neighbours: PeerDiscovery, agent: Any
+) -> None:
     agent.config.mdns = False
     agent.cluster = Member()
     neighbours.set_seeds(["192.0.2.2"])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(neighbours.run, lambda: agent)
         await trio.sleep(1)
-        assert neighbours._discovery.announced == []
+        assert discovery_of(neighbours).announced == []
         assert agent.cluster.seeds == [[("192.0.2.2", 7956)]]
         nursery.cancel_scope.cancel()

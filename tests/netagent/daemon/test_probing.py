@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import trio
 import trio.testing
@@ -12,8 +13,8 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from fakes.rows import local_row
 
 from netagent.daemon.probing import ProbeResults
-from netagent.model.ids import ClusterId
-from netagent.model.records import AttachmentRecord
+from netagent.model.ids import ClusterId, HostId
+from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, NetworkRecord
 from netagent.probes.reach import STEADY_S
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -21,20 +22,24 @@ from netagent.registry.view import RegistryView
 NOTHING = Path("/nonexistent/unreached.json")
 
 
-def test_who_is_not_reached_outlives_the_agent(tmp_path):
+async def never(_peer: HostId, _payload: bytes, _within_s: float) -> bytes | None:
+    raise AssertionError
+
+
+def test_who_is_not_reached_outlives_the_agent(tmp_path: Path) -> None:
     """The next agent has no probe results yet when it tells the resolver what to answer."""
     notes = tmp_path / "unreached.json"
     view = RegistryView(H1).with_entries(Writer(H2).put(host("h2")))
-    offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
+    offload: Any = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
 
-    def made():
+    def made() -> tuple[StateStore, ProbeResults]:
         live = StateStore(view, {})
         probing = ProbeResults(
-            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=notes
+            live, offload, ClusterId("c" * 32), ask=never, doubt=lambda _: None, notes=notes
         )
         return live, probing
 
-    async def main():
+    async def main() -> None:
         live, probing = made()
         assert live.view.unreached == frozenset()
         probing._note_answer(H2, answers=False)
@@ -58,26 +63,28 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path):
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_an_endpoint_elsewhere_is_nothing_to_the_prober():
+def test_an_endpoint_elsewhere_is_nothing_to_the_prober() -> None:
     ours, theirs = Writer(H1), Writer(H2)
-    reported = Counter()
-    devices = []
+    reported: Counter[str] = Counter()
+    devices: list[Any] = []
 
-    async def main():
+    async def main() -> None:
         live = StateStore(RegistryView(H1), {})
-        offload = SimpleNamespace(set_wanted=lambda _: None, set_devices=devices.append)
+        offload: Any = SimpleNamespace(set_wanted=lambda _: None, set_devices=devices.append)
         probing = ProbeResults(
-            live, offload, ClusterId("c" * 32), ask=None, doubt=lambda _: None, notes=NOTHING
+            live, offload, ClusterId("c" * 32), ask=never, doubt=lambda _: None, notes=NOTHING
         )
         for name in ("set_peers", "set_paths"):
             setattr(probing.prober, name, lambda targets, name=name: reported.update({name: 1}) or targets)
 
-        def follows():
+        def follows() -> int:
             before = reported.total()
             probing.follow(live.now)
             return reported.total() - before
 
-        def heard(writer, record):
+        def heard(
+            writer: Writer, record: AttachmentRecord | EndpointRecord | HostRecord | NetworkRecord
+        ) -> int:
             live.update_view(lambda view: view.with_entries(writer.put(record)))
             return follows()
 

@@ -111,7 +111,7 @@ def test_too_many_sockets_are_a_mistake() -> None:
 
 
 @pytest.fixture
-def manager(tmp_path: Path):
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         receiver.setblocking(False)
