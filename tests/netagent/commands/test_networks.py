@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, grant, grants_of, host, network
 
 from netagent.commands.networks import space_use
 from netagent.control.present import Presenter
 from netagent.ipam.space import space_of
+from netagent.model.ids import HostId
 from netagent.model.records import HostAddressRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
 
 class World:
-    def __init__(self):
+    def __init__(self) -> None:
         self.view = RegistryView(H1)
         self.writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
         for number, owner in enumerate((H1, H2), 1):
@@ -21,21 +24,21 @@ class World:
             self.put(owner, host(f"h{number}"))
         self.put(H1, network(), grant(N1, 128, 191, H2), grant(N1, 192, 255, H3))
 
-    def put(self, owner, *records):
+    def put(self, owner: HostId, *records: Any) -> None:
         for record in records:
             self.view = self.view.with_entries(self.writers[owner].put(record))
 
-    def member(self, owner, state):
+    def member(self, owner: HostId, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
-    def use(self, *, is_known=True, creator=H1):
+    def use(self, *, is_known: bool = True, creator: HostId | None = H1) -> Any:
         space = space_of(creator, 256, grants_of(self.view, N1))
         return space_use(
             Presenter(self.view, "mesh.internal"), self.view.networks[N1], space, is_known=is_known
         )
 
 
-def test_each_owner_with_what_it_has_in_use():
+def test_each_owner_with_what_it_has_in_use() -> None:
     world = World()
     world.put(H1, endpoint(1, offset=2), endpoint(2, offset=3))
     world.put(H2, endpoint(3, offset=130))
@@ -53,7 +56,7 @@ def test_each_owner_with_what_it_has_in_use():
     ]
 
 
-def test_free_space_of_hosts_that_do_not_answer_is_away():
+def test_free_space_of_hosts_that_do_not_answer_is_away() -> None:
     world = World()
     assert world.use()["away"] == 63, "nothing is known of the third"
     for state, away in ((MemberState.SUSPECT, 63), (MemberState.DEAD, 127), (MemberState.ALIVE, 63)):
@@ -61,18 +64,18 @@ def test_free_space_of_hosts_that_do_not_answer_is_away():
         assert world.use()["away"] == away
 
 
-def test_what_is_not_known_is_not_zero():
+def test_what_is_not_known_is_not_zero() -> None:
     use = World().use(is_known=False)
     assert (use["used"], use["free"], use["away"]) == (None, None, None)
     assert {(one["used"], one["free"]) for one in use["owners"]} == {(None, None)}
 
 
-def test_space_without_its_creator_s_word_belongs_to_nobody_yet():
+def test_space_without_its_creator_s_word_belongs_to_nobody_yet() -> None:
     use = World().use(creator=None)
     assert (use["unowned"], [one["host"] for one in use["owners"]]) == (126, ["h2", H3[:8]])
 
 
-def test_pieces_of_one_owner_are_joined_whatever_way_they_came():
+def test_pieces_of_one_owner_are_joined_whatever_way_they_came() -> None:
     world = World()
     world.put(H2, grant(N1, 128, 128, H1, hop=2), grant(N1, 150, 150, H1, hop=2))
     shares = {one["host"]: one for one in world.use()["owners"]}
@@ -80,7 +83,7 @@ def test_pieces_of_one_owner_are_joined_whatever_way_they_came():
     assert shares["h2"]["ranges"] == ["10.1.0.129 - 10.1.0.149", "10.1.0.151 - 10.1.0.191"]
 
 
-def test_an_endpoint_of_a_host_that_owns_nothing_is_counted():
+def test_an_endpoint_of_a_host_that_owns_nothing_is_counted() -> None:
     world = World()
     world.put(H2, grant(N1, 128, 191, H1, hop=2))
     world.put(H2, endpoint(3, offset=130))
@@ -88,7 +91,7 @@ def test_an_endpoint_of_a_host_that_owns_nothing_is_counted():
     assert (last["host"], last["owned"], last["used"], last["free"], last["ranges"]) == ("h2", 0, 1, 0, [])
 
 
-def test_addresses_that_hosts_have_themselves_are_in_use():
+def test_addresses_that_hosts_have_themselves_are_in_use() -> None:
     world = World()
     world.put(H1, HostAddressRecord(N1, 2, "06:00:00:00:00:01"), endpoint(1, offset=3))
     world.put(H2, HostAddressRecord(N1, 130, "06:00:00:00:00:02"))

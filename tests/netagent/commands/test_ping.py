@@ -88,7 +88,7 @@ def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
 def aimed(text: str, *gaps: Gap) -> Any:
     """Whom the host itself would ask for `text`."""
 
-    async def overview() -> SimpleNamespace:
+    async def overview() -> ClusterOverview:
         await trio.lowlevel.checkpoint()
         view = known().with_member(Member(H3, ("192.0.2.3", 7956), MemberState.LEFT, 1))
         return ClusterOverview(view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3"))), gaps=gaps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -14,9 +15,11 @@ from fakes.virtual import virtual
 from netagent.commands.lookup import look_up
 from netagent.commands.status import STATISTICS_S, status_of
 from netagent.doctor.checks.finding import Finding
+from netagent.doctor.checks.foreign_rules import PortUse
 from netagent.doctor.facts.agent_ports import PortState
 from netagent.doctor.facts.name_servers import NameServerReply
 from netagent.errors import InputError, NotFoundError
+from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
 from netagent.model.records import AttachmentRecord, Link
@@ -29,47 +32,51 @@ KEYS = SimpleNamespace(cluster_id="c1" * 16, cluster="mesh", domain="mesh.intern
 
 
 class Names:
-    def __init__(self):
+    def __init__(self) -> None:
         self.delay_s = 0.0
         self.trouble = ""
         self.servers = ()
 
-    def name_servers(self):
+    def name_servers(self) -> tuple[str, ...]:
         return self.servers
 
-    async def statistics(self):
+    async def statistics(self) -> dict[str, int]:
         await trio.sleep(self.delay_s)
         return {"queries": 7, "refused_malformed": 2}
 
-    def status(self):
+    def status(self) -> dict[str, Any]:
         return {"running": not self.trouble, "trouble": self.trouble}
 
 
 class Foreign:
     """Other people's rules."""
 
-    def __init__(self):
-        self.found = []
-        self.ports = []
-        self.asked = []
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+        self.ports: list[Any] = []
+        self.asked: list[Any] = []
 
-    async def in_the_way(self, *, is_routing, is_apart, is_bridging=True):
+    async def in_the_way(
+        self, *, is_routing: bool, is_apart: bool, is_bridging: bool = True
+    ) -> list[Finding]:
         self.asked.append((is_routing, is_apart))
         return list(self.found)
 
-    async def at_ports(self, use):
+    async def at_ports(self, use: PortUse) -> list[Finding]:
         return list(self.ports)
 
-    async def at_bridges(self):
+    async def at_bridges(self) -> list[Any]:
         return []
 
 
 @pytest.fixture(autouse=True)
-def tried(monkeypatch):
+def tried(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     """What dead agents' ports come to, by host; no packet is sent."""
-    states = {}
+    states: dict[Any, Any] = {}
 
-    async def try_hosts(addresses, ports, patience_s=0.5):
+    async def try_hosts(
+        addresses: dict[str, str], ports: tuple[int, ...], patience_s: float = 0.5
+    ) -> dict[str, tuple[PortState, ...]]:
         return {name: states.get(name, (PortState.SILENT,) * 2) for name in addresses}
 
     monkeypatch.setattr("netagent.commands.status.try_hosts", try_hosts)
@@ -77,8 +84,15 @@ def tried(monkeypatch):
 
 
 def agent_of(
-    cluster=None, *neighbours, problem="", troubles=(), address="", former=(), config="", waiting=()
-):
+    cluster: Any = None,
+    *neighbours: DiscoveredPeer,
+    problem: str = "",
+    troubles: tuple[str, ...] = (),
+    address: str = "",
+    former: list[str] | tuple[()] = (),
+    config: str = "",
+    waiting: list[str] | tuple[()] = (),
+) -> Any:
     return SimpleNamespace(
         config_problem=config,
         former_ids=former,
@@ -95,7 +109,7 @@ def agent_of(
     )
 
 
-def cluster_of():
+def cluster_of() -> Any:
     view = RegistryView(H1).with_member(Member(H1, ("192.0.2.1", 7956), MemberState.ALIVE, 1))
     writer = Writer(H1)
     for record in (host("h1"), network(), AttachmentRecord(N1), endpoint()):
@@ -141,24 +155,24 @@ def cluster_of():
     )
 
 
-def neighbour(number, cluster="", cluster_id=""):
+def neighbour(number: int, cluster: str = "", cluster_id: str = "") -> DiscoveredPeer:
     address = (f"192.0.2.{number}", 7956)
     return DiscoveredPeer(f"{number:032x}", f"h{number}", cluster, cluster_id, address, address)
 
 
-def codes(status):
+def codes(status: Status) -> list[str]:
     return [notice["code"] for notice in status["warnings"]]
 
 
 @virtual
-async def test_an_address_that_is_gone_is_shown():
+async def test_an_address_that_is_gone_is_shown() -> None:
     status = await status_of(agent_of(address="this host has no address that other hosts could reach"))
     assert [one["code"] for one in status["warnings"]].count("address") == 1
     assert all(one["message"] and one["cure"] for one in status["warnings"])
 
 
 @virtual
-async def test_a_configuration_that_was_refused_is_shown():
+async def test_a_configuration_that_was_refused_is_shown() -> None:
     problem = "netagent.toml has the unknown key 'seed'; did you mean 'seeds'?"
     for cluster in (None, cluster_of()):
         status = await status_of(agent_of(cluster, config=problem))
@@ -168,7 +182,7 @@ async def test_a_configuration_that_was_refused_is_shown():
 
 
 @virtual
-async def test_what_stands_in_the_way_of_containers_is_named():
+async def test_what_stands_in_the_way_of_containers_is_named() -> None:
     cluster = cluster_of()
     agent = agent_of(cluster)
     agent.foreign_rules.found = [Finding("chain f", "chain f drops everything", "nft delete chain f")]
@@ -187,7 +201,7 @@ async def test_what_stands_in_the_way_of_containers_is_named():
 
 
 @virtual
-async def test_a_full_disk_is_told_before_somebody_is_refused():
+async def test_a_full_disk_is_told_before_somebody_is_refused() -> None:
     cluster = cluster_of()
     cluster.journal.has_room = False
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
@@ -196,7 +210,7 @@ async def test_a_full_disk_is_told_before_somebody_is_refused():
 
 
 @virtual
-async def test_in_no_cluster_it_says_what_to_type():
+async def test_in_no_cluster_it_says_what_to_type() -> None:
     status = await status_of(agent_of())
     assert status["cluster"] is None
     (notice,) = status["warnings"]
@@ -210,7 +224,7 @@ async def test_in_no_cluster_it_says_what_to_type():
 
 
 @virtual
-async def test_a_host_that_does_not_listen_says_that_it_hears_nobody():
+async def test_a_host_that_does_not_listen_says_that_it_hears_nobody() -> None:
     agent = agent_of()
     agent.config.mdns = False
     status = await status_of(agent)
@@ -220,7 +234,7 @@ async def test_a_host_that_does_not_listen_says_that_it_hears_nobody():
 
 
 @virtual
-async def test_each_cluster_that_is_heard_is_named():
+async def test_each_cluster_that_is_heard_is_named() -> None:
     status = await status_of(
         agent_of(None, neighbour(2, "red", "d2" * 16), neighbour(3, "mesh", "c1" * 16), neighbour(4))
     )
@@ -230,7 +244,7 @@ async def test_each_cluster_that_is_heard_is_named():
 
 
 @virtual
-async def test_keys_that_wait_for_a_restart_are_shown():
+async def test_keys_that_wait_for_a_restart_are_shown() -> None:
     for cluster in (None, cluster_of()):
         status = await status_of(agent_of(cluster, waiting=["gossip_port", "zone"]))
         (waits,) = (one for one in status["warnings"] if one["code"] == "config-waits")
@@ -239,7 +253,7 @@ async def test_keys_that_wait_for_a_restart_are_shown():
 
 
 @virtual
-async def test_a_member_in_good_order_has_no_warnings():
+async def test_a_member_in_good_order_has_no_warnings() -> None:
     cluster = cluster_of()
     status = await status_of(agent_of(cluster, neighbour(2, "mesh", KEYS.cluster_id)))
     assert status["warnings"] == []
@@ -256,7 +270,7 @@ async def test_a_member_in_good_order_has_no_warnings():
 
 
 @virtual
-async def test_everything_that_is_wrong_is_named_with_a_cure():
+async def test_everything_that_is_wrong_is_named_with_a_cure() -> None:
     cluster = cluster_of()
     live, peer = cluster.live, Writer(H2)
     for record in (host("h2", routes=("10.1.0.0/16",)), endpoint(9, offset=2)):
@@ -281,7 +295,7 @@ async def test_everything_that_is_wrong_is_named_with_a_cure():
 
 
 @virtual
-async def test_members_and_paths_are_counted_with_those_first_that_are_well():
+async def test_members_and_paths_are_counted_with_those_first_that_are_well() -> None:
     cluster = cluster_of()
     live = cluster.live
     for number, state in ((2, MemberState.LEFT), (3, MemberState.DEAD), (4, MemberState.ALIVE)):
@@ -298,7 +312,7 @@ async def test_members_and_paths_are_counted_with_those_first_that_are_well():
 
 
 @virtual
-async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
+async def test_a_host_that_was_forgotten_says_what_became_of_its_containers() -> None:
     cluster = cluster_of()
     (notice,) = (await status_of(agent_of(cluster, former=["ab" * 16])))["warnings"]
     assert notice["code"] == "forgotten"
@@ -317,7 +331,7 @@ async def test_a_host_that_was_forgotten_says_what_became_of_its_containers():
     ("answers", "words"), [(True, "containers keep running"), (False, "does not answer either")]
 )
 @virtual
-async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
+async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers: bool, words: str) -> None:
     cluster = cluster_of()
     view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
     view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
@@ -327,7 +341,7 @@ async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers, words):
 
 
 @virtual
-async def test_a_resolver_that_hangs_does_not_hang_status():
+async def test_a_resolver_that_hangs_does_not_hang_status() -> None:
     cluster = cluster_of()
     cluster.controllers.supervisor.delay_s = 1000.0
     status = await status_of(agent_of(cluster))
@@ -336,7 +350,7 @@ async def test_a_resolver_that_hangs_does_not_hang_status():
 
 
 @virtual
-async def test_a_lookup_answers_as_the_resolver_would():
+async def test_a_lookup_answers_as_the_resolver_would() -> None:
     cluster = cluster_of()
     found = await look_up(cluster, "web.app", "A", "")
     assert (found["status"], [one["data"] for one in found["answers"]]) == ("NOERROR", ["10.1.0.2"])
@@ -348,7 +362,7 @@ async def test_a_lookup_answers_as_the_resolver_would():
 
 
 @virtual
-async def test_a_lookup_of_nonsense_is_refused():
+async def test_a_lookup_of_nonsense_is_refused() -> None:
     cluster = cluster_of()
     with pytest.raises(InputError, match=r"'HINFO'.*use one of A"):
         await look_up(cluster, "web", "HINFO", "")
@@ -359,7 +373,7 @@ async def test_a_lookup_of_nonsense_is_refused():
 
 
 @virtual
-async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and_lookup():
+async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and_lookup() -> None:
     cluster, writer = cluster_of(), Writer(H2)
     for number, project in ((5, "shop"), (6, "blog")):
         one = endpoint(number, offset=number, service=f"{project}-db-1", aliases=("db",))
@@ -376,7 +390,7 @@ async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and
 
 
 @virtual
-async def test_a_container_is_asked_from_by_what_its_runtime_calls_it():
+async def test_a_container_is_asked_from_by_what_its_runtime_calls_it() -> None:
     cluster = cluster_of()
     (row,) = cluster.live.rows.values()
     labels = (("netagent.container-id", "c" * 64), ("netagent.original-name", "Web_1"))
@@ -386,7 +400,7 @@ async def test_a_container_is_asked_from_by_what_its_runtime_calls_it():
 
 
 @virtual
-async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
+async def test_what_runtimes_complain_of_is_shown_with_the_way_out() -> None:
     troubles = ("Docker has a network app of its own; remove it", "Podman is silent")
     status = await status_of(agent_of(troubles=troubles))
     assert [(n["message"], n["cure"]) for n in status["warnings"] if n["code"] == "runtime"] == [
@@ -396,14 +410,14 @@ async def test_what_runtimes_complain_of_is_shown_with_the_way_out():
 
 
 @virtual
-async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
+async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried: dict[Any, Any]) -> None:
     cluster = cluster_of()
     live, peer = cluster.live, Writer(H2)
     for record in (host("h2", underlay="192.0.2.2"),):
         live.update_view(lambda view: view.with_entries(peer.put(record)))
     live.update_view(lambda view: view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
 
-    async def dead():
+    async def dead() -> Notice:
         status = await status_of(agent_of(cluster))
         (notice,) = (one for one in status["warnings"] if one["code"] == "agent-dead")
         return notice
@@ -424,14 +438,14 @@ async def test_why_an_agent_is_dead_is_said_as_far_as_it_is_known(tried):
 
 
 @virtual
-async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
+async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = cluster_of()
     answers = [
         NameServerReply("192.0.2.53", None, "no answer"),
         NameServerReply("192.0.2.54", 0.6, status="NOERROR"),
     ]
 
-    async def ask(servers):
+    async def ask(servers: tuple[str, ...]) -> tuple[NameServerReply, ...]:
         assert servers == ("192.0.2.53", "192.0.2.54")
         return tuple(answers)
 
@@ -459,7 +473,7 @@ async def test_name_servers_that_are_dead_or_slow_are_named(monkeypatch):
 
 
 @virtual
-async def test_a_full_network_is_named():
+async def test_a_full_network_is_named() -> None:
     cluster = cluster_of()
     cluster.allocator.space = lambda network_id: SimpleNamespace(count=8)
     assert "network-full" not in codes(await status_of(agent_of(cluster)))
@@ -473,7 +487,7 @@ async def test_a_full_network_is_named():
 
 
 @virtual
-async def test_a_rule_at_our_ports_is_named_where_no_container_is():
+async def test_a_rule_at_our_ports_is_named_where_no_container_is() -> None:
     cluster = cluster_of()
     for endpoint_id in list(cluster.live.rows):
         cluster.live.drop_row(endpoint_id)
@@ -485,7 +499,7 @@ async def test_a_rule_at_our_ports_is_named_where_no_container_is():
 
 
 @virtual
-async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(tried):
+async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(tried: dict[Any, Any]) -> None:
     cluster = cluster_of()
     view = cluster.live.view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
     cluster.live = StateStore(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
