@@ -45,11 +45,14 @@ def fields_untrusted(
     kind: type[F], value: object, *, in_words: bool = False, path: Mapping[str, str] | None = None
 ) -> F:
     """Convert a JSON object. `null` is the same as a missing field. `in_words`: from a query, where numbers and
-    booleans are texts. `path`: fields that are not in the object. Raises InputError."""
+    booleans are texts. `path`: fields that are not in the object; an empty one names nothing. Raises InputError."""
     if not isinstance(value, dict):
         raise TypeError  # inside a list: msgspec turns it into its own error
     given: dict[str, Any] = dict(path or {})
-    types = {name: one for name, one in types_of(kind).items() if name not in given}
+    types = dict(types_of(kind))
+    for name, text in given.items():
+        argument, type_ = types.pop(name)
+        given[name] = text and _converted(argument, type_, text, in_words=True)
     for name in value:
         if name not in types:
             near = difflib.get_close_matches(name, types, n=1)
