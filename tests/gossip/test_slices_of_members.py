@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,9 +24,10 @@ from netgossip.membership.state_updates import StateUpdates
 from netgossip.membership.streams import Purpose
 from netgossip.membership.swim import SHORT_BYTES, WORKS_LIMIT, Swim
 from netgossip.node import GossipNode
-from netgossip.records import handlers, table
+from netgossip.records import handlers, table, wire
+from netgossip.records.record_log import RecordLog
 from netgossip.records.replication import Replication
-from netgossip.slices import MEMBERS_PER_SLICE, ROWS_PER_SLICE, at_once
+from netgossip.slices import ENTRIES_PER_SLICE, MEMBERS_PER_SLICE, ROWS_PER_SLICE, at_once
 from netgossip.types import (
     CLUSTER_SCOPE,
     Address,
@@ -324,7 +325,7 @@ def test_a_node_alternates_slices_of_members_and_of_records() -> None:
 # Vectors
 
 
-def replication(number: int, logs: int) -> Replication:
+def replication(number: int, logs: int, length: int = 1) -> Replication:
     made = Replication(
         config=GossipConfig.lan(),
         node_id=id_of(number),
@@ -334,16 +335,19 @@ def replication(number: int, logs: int) -> Replication:
         rng=random.Random(number),
         now=0.0,
         new_stream_id=itertools.count(1000 * number).__next__,
-        replicas=[log_of(100 + owner) for owner in range(logs)],
+        replicas=[log_of(100 + owner, length) for owner in range(logs)],
     )
     other = A if number == B else B
     made.set_peer(id_of(other), (address_of(other)[0], 7957), 0.0, live=True)
     return made
 
 
-def log_of(owner: int) -> Log:
-    entry = Entry(CLUSTER_SCOPE, id_of(owner), b"key", b"value", Version(1, 1))
-    return Log(CLUSTER_SCOPE, id_of(owner), 1, 1, 0, {b"key": entry})
+def log_of(owner: int, length: int) -> Log:
+    entries = [
+        Entry(CLUSTER_SCOPE, id_of(owner), b"%d" % number, b"value", Version(1, number))
+        for number in range(1, length + 1)
+    ]
+    return Log(CLUSTER_SCOPE, id_of(owner), 1, length, 0, {entry.key: entry for entry in entries})
 
 
 def converse(counted: Counted, a: Replication, b: Replication) -> list[Counter[str]]:
@@ -413,6 +417,26 @@ def test_vectors_of_ten_thousand_logs_are_encoded_and_compared_in_slices(
     assert total["_compare_one"] >= MANY - held
     assert total["version"] <= 20 * MANY, "as logs come, those that came before are not looked at again"
     assert b.unacknowledged(CLUSTER_SCOPE) == frozenset()
+
+
+def test_many_short_logs_are_pulled_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is shorter than a slice. A network that a node enters has a log of each host in it."""
+    hosts, length = 300, 33
+    counted = Counted(monkeypatch, (RecordLog, "put"))
+    rows_of = wire._rows
+
+    def counting_rows(message: Any) -> Iterator[Any]:
+        for row in rows_of(message):
+            counted.calls["encoded"] += isinstance(message, wire.Delta)
+            yield row
+
+    monkeypatch.setattr(wire, "_rows", counting_rows)
+    a, b = replication(A, hosts, length), replication(B, 0)
+    goes = converse(counted, a, b)
+    assert sum(entries for _, entries in b.outline(CLUSTER_SCOPE).values()) == hosts * length
+    for work in ("encoded", "put"):
+        assert sum(go[work] for go in goes) >= hosts * length
+        assert max(go[work] for go in goes) < ENTRIES_PER_SLICE + length
 
 
 def test_a_peer_that_is_dropped_while_its_vector_is_read_leaves_nothing_behind() -> None:
