@@ -61,7 +61,7 @@ class ProbeResults:
             probe_address(cluster_id, live.view.local),
             random.getrandbits(16),
             Listeners(
-                on_answer=self._note_answer,
+                on_answers=self._note_answers,
                 on_doubt=doubt,
                 on_path=self._note_path,
                 on_checksums=offload.set_wanted,
@@ -109,9 +109,10 @@ class ProbeResults:
         networks = map(known.view.networks.get, inhabited)
         self._offload.set_devices([vxlan_name(one.record.vni) for one in networks if one is not None])
 
-    def _note_answer(self, host_id: HostId, answers: bool) -> None:  # noqa: FBT001 - the value
-        self._live.update_view(lambda view: view.with_host_answer(host_id, answers))
-        self._reach.handle_answer(host_id, trio.current_time(), answers=answers)
+    def _note_answers(self, answers: dict[HostId, bool]) -> None:
+        self._live.update_view(lambda view: view.with_host_answers(answers))
+        for host_id, one in answers.items():
+            self._reach.handle_answer(host_id, trio.current_time(), answers=one)
         self._tell_reach()
         self._turned.set()
 

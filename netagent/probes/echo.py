@@ -46,8 +46,9 @@ logger = logging.getLogger("netagent.probes")
 class Listeners:
     """Callbacks for results."""
 
-    on_answer: Callable[[HostId, bool], None]
-    """A host's kernel answers, or has fallen silent."""
+    on_answers: Callable[[dict[HostId, bool]], None]
+    """Whether the kernels of some hosts answer now: all that one step has found, because a loose cable silences
+    hundreds."""
     on_doubt: Callable[[HostId], None]
     """A host's kernel missed some requests: check its agent."""
     on_path: Callable[[HostId, PathStatus], None]
@@ -233,8 +234,9 @@ class EchoProber:
         requests, changes, doubts = self._liveness.drain()
         for host_id in doubts:
             self._listeners.on_doubt(host_id)
+        if changes:
+            self._listeners.on_answers({change.host_id: change.answers for change in changes})
         for change in changes:
-            self._listeners.on_answer(change.host_id, change.answers)
             self._paths.handle_liveness(change.host_id, trio.current_time())
         probes, path_changes = self._paths.drain()
         for path_change in path_changes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from immutables import Map
 
@@ -91,9 +91,11 @@ class RegistryView:
         """Drop a host's member. Its records stay: they are its owner's, not the membership's."""
         return self.edited(lambda draft: draft.set_member(host_id, None))
 
-    def with_host_answer(self, host_id: HostId, answers: bool | None) -> RegistryView:  # noqa: FBT001  (the value)
-        """Set whether the host's kernel answers on the probe network; None: no longer probed."""
-        return self.edited(lambda draft: draft.set_answer(host_id, answers=answers))
+    def with_host_answers(self, answers: Mapping[HostId, bool | None]) -> RegistryView:
+        """Set whether the kernels of some hosts answer on the probe network; None: no longer probed."""
+        return self.edited(
+            *(partial(StoreBuilder.set_answer, host_id=host, answers=one) for host, one in answers.items())
+        )
 
     def with_silent(self, hosts: frozenset[HostId]) -> RegistryView:
         """Set all hosts of which several agree that their kernels are silent."""

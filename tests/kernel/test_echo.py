@@ -31,7 +31,7 @@ async def ask_kernels(other: Namespace) -> None:
         "2001:db8::1",
         7,
         Listeners(
-            on_answer=answers.__setitem__,
+            on_answers=answers.update,
             on_doubt=doubts.append,
             on_path=lambda _host, _path: None,
             on_checksums=lambda _verdict: None,

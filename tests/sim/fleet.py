@@ -229,7 +229,7 @@ class Fleet:
                 with one.sim.commanding() as node:
                     node.membership.probe_soon(host_id, self.cluster.now)
             for change in changes:
-                one.view = one.view.with_host_answer(change.host_id, change.answers)
+                one.view = one.view.with_host_answers({change.host_id: change.answers})
             one.echoes += len(requests)
             for request in requests:
                 if self._is_echoed(one, self.by_id[request.host_id]):

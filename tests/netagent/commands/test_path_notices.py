@@ -114,6 +114,6 @@ def test_hundreds_of_paths_are_counted_not_listed() -> None:
 )
 def test_the_word_of_a_path(answers: bool | None, sight: ProbeView, word: str, mtu: int | None) -> None:
     present = presenter(H2)
-    view = present.view.with_host_answer(H2, answers)
+    view = present.view.with_host_answers({H2: answers})
     shown = Presenter(view, "mesh.internal").member(view.hosts[H2], sight)
     assert (shown["path"], shown["path_mtu_bytes"]) == (word, mtu)

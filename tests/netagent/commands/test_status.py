@@ -335,7 +335,7 @@ async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers: bool, words:
     cluster = cluster_of()
     view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
     view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
-    cluster.live.update_view(lambda _: view.with_host_answer(H3, answers))
+    cluster.live.update_view(lambda _: view.with_host_answers({H3: answers}))
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
     assert words in notice["message"]
 

@@ -161,7 +161,7 @@ def test_a_dead_agent_alone_hides_nothing() -> None:
     world = World()
     world.member(H2, MemberState.DEAD)
     assert why(world.endpoint()) == ("up", "")
-    world.view = world.view.with_host_answer(H2, True)
+    world.view = world.view.with_host_answers({H2: True})
     assert why(world.endpoint()) == ("up", "")
     shown = world.present().member(world.view.hosts[H2], ProbeView(0.1))
     assert (shown["agent"], shown["host"], shown["path"]) == ("dead", "answers", "ok")
@@ -185,7 +185,7 @@ def test_what_is_not_reached_is_up_and_says_that_names_lead_elsewhere() -> None:
 def test_each_reason_for_being_hidden_is_told_apart() -> None:
     world = World()
     world.member(H2, MemberState.DEAD)
-    world.view = world.view.with_host_answer(H2, False)
+    world.view = world.view.with_host_answers({H2: False})
     assert why(world.endpoint()) == ("hidden", "neither the agent nor the kernel of host h2 answers")
     service = at_once(world.present().service(world.view.service(N1, "web")))
     assert (service["endpoint_count"], service["answering"], service["hosts"]) == (2, 1, ["h1", "h2"])

@@ -7,14 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from fakes.rows import local_row
 
+from netagent.daemon import probing as daemon_probing
 from netagent.daemon.probing import ProbeResults
 from netagent.model.ids import ClusterId, HostId
 from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, NetworkRecord
+from netagent.probes.liveness import BURST, KEEN_INTERVAL_S, MISSES_FOR_SILENCE
 from netagent.probes.reach import STEADY_S
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -42,14 +45,14 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path: Path) -> None:
     async def main() -> None:
         live, probing = made()
         assert live.view.unreached == frozenset()
-        probing._note_answer(H2, answers=False)
+        probing._note_answers({H2: False})
         assert live.view.unreached == {H2}
         live, probing = made()
         assert live.view.unreached == {H2}
         assert live.view.hosts[H2].answers is None, "which hides no name of a host whose agent is dead"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(probing._watch_reach)
-            probing._note_answer(H2, answers=True)
+            probing._note_answers({H2: True})
             await trio.sleep(STEADY_S - 0.1)
             assert live.view.unreached == {H2}
             await trio.sleep(0.2)
@@ -59,6 +62,34 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path: Path) -> None:
         for wrong in ("", "[", "{}", "7", '["not known", 7, null]', "[" * 100_000):
             notes.write_text(wrong)
             assert made()[0].view.unreached == frozenset()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_all_hosts_that_fall_silent_in_one_step_make_one_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the view, whose readers all look again, and of the file."""
+    notes: list[frozenset[HostId]] = []
+    monkeypatch.setattr(daemon_probing, "_note", lambda _file, unreached: notes.append(unreached))
+    sent: list[object] = []
+    sockets: Any = SimpleNamespace(icmp=SimpleNamespace(sendto=lambda *packet: sent.append(packet)))
+    offload: Any = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
+    hosts = [HostId(f"{number:032x}") for number in range(1, BURST + 1)]
+
+    async def main() -> None:
+        live = StateStore(RegistryView(H1), {})
+        prober = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=never, doubt=lambda _: None, notes=NOTHING
+        ).prober
+        prober.set_peers({host: (f"fd00::{host[-4:]}", False) for host in hosts})
+        for _ in range(MISSES_FOR_SILENCE + 1):
+            before = live.revision
+            assert notes == []
+            prober._liveness.handle_deadline(trio.current_time())
+            prober._flush(sockets)
+            await trio.sleep(KEEN_INTERVAL_S)
+        assert len(sent) == (MISSES_FOR_SILENCE + 1) * BURST
+        assert notes == [live.view.unreached] == [frozenset(hosts)]
+        assert live.revision - before <= 2, "one for the answers, one for what is not reached"
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 

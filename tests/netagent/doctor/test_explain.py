@@ -151,7 +151,7 @@ def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(worl
 
 def test_a_silent_host_keeps_its_paths_and_loses_its_names(world: World) -> None:
     world.member(H2, MemberState.DEAD)
-    world.view = world.view.with_host_answer(H2, False)
+    world.view = world.view.with_host_answers({H2: False})
     lines = lines_of(world, replies=answered(world, rcode=3, with_address=False))
     assert ("neighbour", State.PRESENT) in states(lines)
     assert ("name", State.NOT_NEEDED) in states(lines)

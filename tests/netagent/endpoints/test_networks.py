@@ -303,12 +303,12 @@ async def test_a_network_whose_only_host_has_no_agent_is_not_taken_for_unused():
     for record in (host("h2"), network(), AttachmentRecord(N1)):
         one.hear(other.put(record))
     one.meet(H2, MemberState.DEAD)
-    one.live.update_view(lambda view: view.with_host_answer(H2, True))
+    one.live.update_view(lambda view: view.with_host_answers({H2: True}))
     with pytest.raises(RefusedError, match="known only on h2, and no agent answers there") as caught:
         await one.networks.remove("app", force=False)
     assert caught.value.code == "network-not-known"
     assert await one.networks.prune() == []
-    one.live.update_view(lambda view: view.with_host_answer(H2, False))
+    one.live.update_view(lambda view: view.with_host_answers({H2: False}))
     assert [each.name for each in await one.networks.prune()] == ["app"], "the host is gone as well"
 
 

@@ -66,7 +66,7 @@ class Cluster:
                 continue
             for other in gone:
                 one.meet(other.host_id, MemberState.DEAD)
-                one.live.update_view(lambda view: view.with_host_answer(other.host_id, answers=False))
+                one.live.update_view(lambda view: view.with_host_answers({other.host_id: False}))
                 one.downtime.note(one.live.view, trio.current_time())
 
     async def calm(self) -> None:
@@ -155,7 +155,7 @@ async def test_a_host_that_is_silent_to_several_is_evicted_before_it_is_silent_t
 ) -> None:
     h1, _, h3 = cluster.hosts
     cluster.kill(h3)
-    view = h1.live.view.with_host_answer(h3.host_id, answers=True)
+    view = h1.live.view.with_host_answers({h3.host_id: True})
     h1.live.update_view(lambda _: view.with_silent(frozenset({h3.host_id})))
     await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     assert h3.host_id in h1.live.view.evicted
@@ -167,7 +167,7 @@ async def test_a_live_host_is_not_evicted(cluster: Cluster) -> None:
     with pytest.raises(RefusedError, match="agent of h2 is alive"):
         await h1.eviction.forget(["h2"], dead_for_s=0, force=False)
     cluster.kill(h3)
-    h1.live.update_view(lambda view: view.with_host_answer(h3.host_id, answers=True))
+    h1.live.update_view(lambda view: view.with_host_answers({h3.host_id: True}))
     with pytest.raises(RefusedError, match="its kernel answers"):
         await h1.eviction.forget(["h3"], dead_for_s=0, force=False)
     with pytest.raises(InputError, match="is this host"):
@@ -349,7 +349,7 @@ async def test_of_two_that_evicted_each_other_a_third_evicts_the_one_that_is_gon
     for one, other in ((h1, h2), (h2, h1)):
         for gone in (other, h3):
             one.meet(gone.host_id, MemberState.DEAD)
-            one.live.update_view(lambda view: view.with_host_answer(gone.host_id, answers=False))
+            one.live.update_view(lambda view: view.with_host_answers({gone.host_id: False}))
         await one.eviction.forget([other.name], dead_for_s=0, force=True)
     # The partition ends; h2 sends its eviction, and is gone for good before it receives any record.
     cluster.fabric.loses = lambda sender, target: False

@@ -49,7 +49,7 @@ class Prober(EchoProber):
                 if request.host_id in self.up:
                     self.liveness.handle_answer(request.sequence, request.address, now)
             for change in [*changes, *self.liveness.drain()[1]]:
-                live.update_view(lambda view: view.with_host_answer(change.host_id, change.answers))
+                live.update_view(lambda view: view.with_host_answers({change.host_id: change.answers}))
             self._news.set()
             self._news = trio.Event()
             with trio.move_on_at(self.liveness.next_deadline()):

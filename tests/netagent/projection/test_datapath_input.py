@@ -57,7 +57,7 @@ def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
 def test_neither_a_dead_agent_nor_a_silent_kernel_takes_paths_away():
     world = World()
     world.member(H2, MemberState.DEAD)
-    world.view = world.view.with_host_answer(H2, False)
+    world.view = world.view.with_host_answers({H2: False})
     assert world.remotes() == ["192.0.2.2"]
     world.put(H2, host("h2", underlay="192.0.2.2", going_down=True))
     assert world.remotes() == ["192.0.2.2"], "open connections go on while names lead elsewhere"

@@ -82,7 +82,7 @@ def test_what_is_known_already_changes_nothing(writers: dict[str, Writer]) -> No
     assert view.with_entries(change) is view
     view = view.with_member(member(H2))
     assert view.with_member(member(H2)) is view
-    assert view.with_host_answer(H2, None) is view
+    assert view.with_host_answers({H2: None}) is view
 
 
 def test_an_older_version_never_overwrites(writers: dict[str, Writer]) -> None:
@@ -173,7 +173,7 @@ def test_a_host_without_record_shows_its_id() -> None:
 def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(
     state: MemberState | None, answers: bool | None, hidden: bool
 ) -> None:
-    view = RegistryView(H1).with_host_answer(H2, answers)
+    view = RegistryView(H1).with_host_answers({H2: answers})
     if state is not None:
         view = view.with_member(member(H2, state))
     assert view.is_host_hidden(H2) is hidden
@@ -191,7 +191,7 @@ def test_a_host_is_hidden_only_when_agent_and_kernel_are_silent(
 def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(
     state: MemberState | None, hidden: bool
 ) -> None:
-    view = RegistryView(H1).with_host_answer(H2, True).with_silent(frozenset({H2}))
+    view = RegistryView(H1).with_host_answers({H2: True}).with_silent(frozenset({H2}))
     if state is not None:
         view = view.with_member(member(H2, state))
     view.check_invariants()
@@ -202,7 +202,7 @@ def test_what_several_hosts_agree_on_counts_as_soon_as_the_agent_is_suspected(
 
 
 def test_an_unreached_host_is_not_hidden() -> None:
-    view = RegistryView(H1).with_host_answer(H2, True)
+    view = RegistryView(H1).with_host_answers({H2: True})
     unreached = view.with_unreached(frozenset({H2}))
     unreached.check_invariants()
     assert unreached.unreached == {H2}
@@ -313,7 +313,7 @@ def test_a_host_can_be_dropped_whole(writers: dict[str, Writer]) -> None:
     view = see(
         RegistryView(H1), writers[H2].put(host()), writers[H2].put(network()), writers[H2].put(endpoint())
     )
-    view = view.with_member(member(H2)).with_host_answer(H2, True).without_host(H2)
+    view = view.with_member(member(H2)).with_host_answers({H2: True}).without_host(H2)
     view.check_invariants()
     assert not view.hosts
     assert not view.networks
@@ -478,9 +478,9 @@ def test_visible_means_network_health_and_host(writers: dict[str, Writer]) -> No
     assert not view.is_visible(next(iter(view.endpoints.values())))
     view = see(view, writers[H1].put(network()))
     assert view.is_visible(next(iter(view.endpoints.values())))
-    dead = view.with_member(member(H2, MemberState.DEAD)).with_host_answer(H2, False)
+    dead = view.with_member(member(H2, MemberState.DEAD)).with_host_answers({H2: False})
     assert not dead.is_visible(next(iter(dead.endpoints.values())))
-    back = dead.with_host_answer(H2, True)
+    back = dead.with_host_answers({H2: True})
     assert back.is_visible(next(iter(back.endpoints.values())))
     view = see(view, writers[H2].put(endpoint(health=Health.UNHEALTHY)))
     assert not view.is_visible(next(iter(view.endpoints.values())))
@@ -583,7 +583,7 @@ def test_approaching_another_view_leads_to_what_that_has(seed: int) -> None:
         if action == 0:
             return view.with_member(Member(owner, ("192.0.2.9", 7956), rng.choice(list(MemberState)), 1))
         if action == 1:
-            return view.with_host_answer(owner, rng.choice([True, False, None]))
+            return view.with_host_answers({owner: rng.choice([True, False, None])})
         record = endpoint(number, network_id, offset=rng.randrange(2, 9), service=rng.choice("ab"))
         writer = writers[owner]
         return view.with_entries(writer.put(record) if rng.random() < 0.7 else writer.delete(record))

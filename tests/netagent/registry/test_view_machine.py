@@ -88,8 +88,8 @@ def noticed(
             return view.with_member(one)
         case frozenset():
             return view.with_silent(one).with_unreached(one)
-        case _:
-            return view.with_host_answer(*one)
+        case (host_id, answers):
+            return view.with_host_answers({HostId(host_id): answers})
 
 
 def whole(view: RegistryView, written: Any) -> RegistryView:
@@ -119,7 +119,8 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
         if isinstance(change, Member):
             views.append(view.with_member(change))
         elif len(change) == 2:
-            views.append(view.with_host_answer(*change))
+            host_id, answers = change
+            views.append(view.with_host_answers({host_id: answers}))
         else:
             owner, record, gone = change
             views.append(view.with_entries(event(owner, entry(owner, record, number, deleted=gone))))

@@ -113,10 +113,10 @@ def test_what_is_hidden_has_no_row(world):
     world.put(H2, endpoint(1, offset=11))
     world.member(H3, MemberState.DEAD)
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"], "a dead agent hides nothing"
-    world.view = world.view.with_host_answer(H3, answers=False)
+    world.view = world.view.with_host_answers({H3: False})
     assert world.ask("web") == ["10.1.0.11"]
     assert world.ask("h3.node.mesh.internal").startswith("nxdomain")
-    world.view = world.view.with_host_answer(H3, answers=True)
+    world.view = world.view.with_host_answers({H3: True})
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
     world.put(H3, host("h3", going_down=True))
     assert world.ask("web") == ["10.1.0.11"]
@@ -187,7 +187,7 @@ def test_reasons_for_no(world):
 def test_what_was_left_out_is_said(world):
     world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
     world.member(H3, MemberState.DEAD)
-    world.view = world.view.with_host_answer(H3, answers=False)
+    world.view = world.view.with_host_answers({H3: False})
     found = world.explain("web")
     assert found.status == "NXDOMAIN"
     assert "web1 on h2 (unhealthy)" in found.reason
@@ -234,7 +234,7 @@ def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(wo
     assert "but the name has no other endpoint" in world.explain("web").reason
     assert world.ask("one.app.mesh.internal") == ["10.1.0.14"]
     world.member(H3, MemberState.DEAD)
-    world.view = world.view.with_host_answer(H3, False)
+    world.view = world.view.with_host_answers({H3: False})
     assert web() == (["10.1.0.11"], ["fd00:1::b"]), "who is gone is hidden, as ever"
     world.view = world.view.with_unreached(frozenset())
     assert web() == (["10.1.0.11"], ["fd00:1::b"])

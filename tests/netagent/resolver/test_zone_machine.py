@@ -98,7 +98,7 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule(owner=HOSTS, answers=st.sampled_from([True, False, None]))
     def answer(self, owner: str, answers: bool | None) -> None:
-        self.view = self.view.with_host_answer(owner, answers)
+        self.view = self.view.with_host_answers({owner: answers})
 
     @rule(silent=st.frozensets(HOSTS))
     def agreed(self, silent: frozenset[str]) -> None:
