@@ -26,12 +26,12 @@ LONGEST_S = 0.02
 
 
 def timed(make: Callable[[], Slices[T]]) -> tuple[T, float]:
-    """The result, and the seconds of CPU of the longest piece: of three times the best, as what comes from elsewhere
+    """The result, and the seconds of CPU of the longest slice: of three times the best, as what comes from elsewhere
     (a page that is fetched, a virtual machine that waits) only adds."""
     return min((timed_once(make()) for _ in range(3)), key=lambda found: found[1])
 
 
-def timed_once(pieces: Slices[T]) -> tuple[T, float]:
+def timed_once(slices: Slices[T]) -> tuple[T, float]:
     longest = 0.0
     gc.collect()
     gc.disable()
@@ -39,7 +39,7 @@ def timed_once(pieces: Slices[T]) -> tuple[T, float]:
         while True:
             began = time.thread_time()
             try:
-                next(pieces)
+                next(slices)
             except StopIteration as end:
                 result: T = end.value
                 return result, max(longest, time.thread_time() - began)

@@ -27,8 +27,8 @@ LONGEST_S = 0.08
 """Of CPU, four times what a machine at rest takes at most; all of it at once takes several times as long."""
 
 
-def longest(pieces: Slices[T]) -> tuple[T, float]:
-    """The result, and the CPU time of the longest piece; collections of garbage are netagent.memory's affair."""
+def longest(slices: Slices[T]) -> tuple[T, float]:
+    """The result, and the CPU time of the longest slice; collections of garbage are netagent.memory's affair."""
     worst = 0.0
     gc.collect()
     gc.disable()
@@ -36,7 +36,7 @@ def longest(pieces: Slices[T]) -> tuple[T, float]:
         while True:
             began = time.thread_time()
             try:
-                next(pieces)
+                next(slices)
             except StopIteration as end:
                 return end.value, max(worst, time.thread_time() - began)
             worst = max(worst, time.thread_time() - began)
@@ -74,7 +74,7 @@ def reported(base: RegistryView) -> tuple[RegistryView, float]:
     return longest(_with_log(base, log))
 
 
-def test_what_was_fetched_is_put_in_place_piece_by_piece(
+def test_what_was_fetched_is_put_in_place_slice_by_slice(
     base: RegistryView, reported: tuple[RegistryView, float]
 ) -> None:
     view, worst_s = reported
@@ -89,9 +89,7 @@ def test_what_was_fetched_is_put_in_place_piece_by_piece(
 
 
 @pytest.mark.parametrize("thing", ["web", "app", "web-77", "10.0.3.7", "c" * 12])
-def test_inspect_holds_the_loop_up_for_no_long_piece(
-    reported: tuple[RegistryView, float], thing: str
-) -> None:
+def test_inspect_has_no_long_slice(reported: tuple[RegistryView, float], thing: str) -> None:
     present = Presenter(reported[0], "mesh.internal", {}, {N1: (H2,)})
 
     def looking() -> Slices[object]:
@@ -106,7 +104,7 @@ def test_inspect_holds_the_loop_up_for_no_long_piece(
 
 
 @pytest.mark.parametrize("name", ["web-77", "wep"])
-def test_lookup_holds_the_loop_up_for_no_long_piece(reported: tuple[RegistryView, float], name: str) -> None:
+def test_lookup_has_no_long_slice(reported: tuple[RegistryView, float], name: str) -> None:
     found, worst_s = longest(
         explain(reported[0], {}, domain="mesh.internal", name=name, rtype="A", beyond=[N1])
     )
@@ -114,7 +112,7 @@ def test_lookup_holds_the_loop_up_for_no_long_piece(reported: tuple[RegistryView
     assert worst_s < LONGEST_S
 
 
-def test_looking_for_shared_names_holds_the_loop_up_for_no_long_piece(
+def test_looking_for_shared_names_has_no_long_slice(
     reported: tuple[RegistryView, float],
 ) -> None:
     found, worst_s = longest(shared_names(reported[0]))
