@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
-from fakes.allocators import Cluster, virtual
+from fakes.allocators import Cluster, Host, virtual
 from fakes.registry import N1
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,12 +18,14 @@ from hypothesis import strategies as st
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.messages import SpaceRequest
 from netagent.ipam.pool import COOL_DOWN_S
+from netagent.ipam.space import AddressSpace
 from netagent.journal.journal import DiskFullError
+from netagent.journal.statements import Statement
 from netagent.model.records import HostAddressRecord, RemovalRecord
 
 
 @virtual
-async def test_a_row_is_filled_in_and_on_disk(make):
+async def test_a_row_is_filled_in_and_on_disk(make: Callable[..., Cluster]) -> None:
     cluster = make(1)
     await cluster.create()
     row = await cluster.hosts[0].attach()
@@ -32,7 +35,9 @@ async def test_a_row_is_filled_in_and_on_disk(make):
 
 
 @virtual
-async def test_with_the_creator_gone_the_others_attach_at_once_and_differ(make):
+async def test_with_the_creator_gone_the_others_attach_at_once_and_differ(
+    make: Callable[..., Cluster],
+) -> None:
     cluster = make(3)
     await cluster.create()
     cluster.hosts[0].is_up = False
@@ -43,7 +48,9 @@ async def test_with_the_creator_gone_the_others_attach_at_once_and_differ(make):
 
 
 @virtual
-async def test_a_network_can_be_filled_to_the_last_address_from_anywhere(make):
+async def test_a_network_can_be_filled_to_the_last_address_from_anywhere(
+    make: Callable[..., Cluster],
+) -> None:
     cluster = make(3, subnets=("10.1.0.0/27",))
     await cluster.create()
     rows = [await cluster.hosts[2].attach() for _ in range(29)]
@@ -57,7 +64,7 @@ async def test_a_network_can_be_filled_to_the_last_address_from_anywhere(make):
 
 
 @virtual
-async def test_an_address_by_name(make):
+async def test_an_address_by_name(make: Callable[..., Cluster]) -> None:
     cluster = make(3)
     await cluster.create()
     one, two, _ = cluster.hosts
@@ -78,7 +85,7 @@ async def test_an_address_by_name(make):
 
 
 @virtual
-async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make):
+async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make: Callable[..., Cluster]) -> None:
     """Also where the space is owned by another host than the one that has the address, as after a cut."""
     cluster = make(3)
     await cluster.create()
@@ -100,7 +107,7 @@ async def test_an_address_that_a_host_has_itself_is_refused_by_its_name(make):
 
 
 @virtual
-async def test_released_addresses_cool_down_also_across_a_restart(make):
+async def test_released_addresses_cool_down_also_across_a_restart(make: Callable[..., Cluster]) -> None:
     cluster = make(1, subnets=("10.1.0.0/29",))
     await cluster.create()
     one = cluster.hosts[0]
@@ -118,7 +125,7 @@ async def test_released_addresses_cool_down_also_across_a_restart(make):
 
 
 @virtual
-async def test_a_full_disk_leaves_no_trace(make):
+async def test_a_full_disk_leaves_no_trace(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create()
     one, two = cluster.hosts
@@ -134,7 +141,7 @@ async def test_a_full_disk_leaves_no_trace(make):
 
 
 @virtual
-async def test_unknown_and_removed_networks(make):
+async def test_unknown_and_removed_networks(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create()
     one, two = cluster.hosts
@@ -153,7 +160,7 @@ async def test_unknown_and_removed_networks(make):
 
 @pytest.mark.parametrize("restarts", [False, True])
 @virtual
-async def test_nothing_is_kept_of_a_removed_network(make, restarts):
+async def test_nothing_is_kept_of_a_removed_network(make: Callable[..., Cluster], restarts: bool) -> None:
     cluster = make(1)
     await cluster.create()
     (one,) = cluster.hosts
@@ -171,14 +178,16 @@ async def test_nothing_is_kept_of_a_removed_network(make, restarts):
 
 
 @virtual
-async def test_a_network_removed_while_an_address_of_it_is_released(make, monkeypatch):
+async def test_a_network_removed_while_an_address_of_it_is_released(
+    make: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = make(1)
     await cluster.create()
     (one,) = cluster.hosts
     row = await one.attach()
     write = one.journal.transaction
 
-    async def remove_first(statements):
+    async def remove_first(statements: list[Statement]) -> list[int]:
         monkeypatch.undo()
         await one.publisher.put(RemovalRecord(N1))
         cluster.settle()
@@ -192,7 +201,7 @@ async def test_a_network_removed_while_an_address_of_it_is_released(make, monkey
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from([("10.1.0.0/28",), ("10.1.0.0/26",)]))
-def test_no_two_endpoints_ever_share_an_address(seed, subnets):
+def test_no_two_endpoints_ever_share_an_address(seed: int, subnets: tuple[str, ...]) -> None:
     """Random attaches, detaches, crashes, late news and full disks on four hosts."""
     cluster = Cluster(4, subnets)
     try:
@@ -201,7 +210,7 @@ def test_no_two_endpoints_ever_share_an_address(seed, subnets):
         cluster.close()
 
 
-async def _churn(cluster, rng):
+async def _churn(cluster: Cluster, rng: random.Random) -> None:
     await cluster.create(shares=rng.random() < 0.7)
     for _ in range(60):
         one, other = rng.sample(cluster.hosts, 2)
@@ -232,6 +241,6 @@ async def _churn(cluster, rng):
     assert len(views) == 1, "hosts that know the same disagree on who owns what"
 
 
-def _space(one):
+def _space(one: Host) -> AddressSpace:
     one.allocator.free_count(N1)
     return one.allocator.allocations[N1].space

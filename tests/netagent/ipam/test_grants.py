@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +20,7 @@ from netagent.model.records import ForgetRecord
 
 
 @virtual
-async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
+async def test_two_hosts_that_are_short_do_not_trade_for_ever(make: Callable[..., Cluster]) -> None:
     cluster = make(2, subnets=("10.1.0.0/26",))
     await cluster.create()
     for _ in range(100):
@@ -31,7 +33,7 @@ async def test_two_hosts_that_are_short_do_not_trade_for_ever(make):
 
 
 @virtual
-async def test_a_host_that_leaves_hands_on_all_it_owns(make):
+async def test_a_host_that_leaves_hands_on_all_it_owns(make: Callable[..., Cluster]) -> None:
     cluster = make(3)
     await cluster.create()
     one, two, three = cluster.hosts
@@ -47,7 +49,7 @@ async def test_a_host_that_leaves_hands_on_all_it_owns(make):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
-def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_is_synced(seed):
+def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_is_synced(seed: int) -> None:
     """Whatever it handed on since the backup: the receiver has repeated the grant in a log of its own."""
     cluster = Cluster(4, ("10.1.0.0/26",))
     try:
@@ -57,7 +59,7 @@ def test_a_host_restored_from_a_backup_gives_nothing_twice_once_it_is_synced(see
 
 
 @virtual
-async def test_a_host_that_is_about_to_be_evicted_gets_no_space(make):
+async def test_a_host_that_is_about_to_be_evicted_gets_no_space(make: Callable[..., Cluster]) -> None:
     cluster = make(3)
     await cluster.create(shares=False)
     _, two, three = cluster.hosts
@@ -70,10 +72,10 @@ async def test_a_host_that_is_about_to_be_evicted_gets_no_space(make):
     assert (await two.attach()).addresses
 
 
-async def _restore(cluster, rng):
+async def _restore(cluster: Cluster, rng: random.Random) -> None:
     await cluster.create(shares=rng.random() < 0.5)
     backups = {one: one.backup() for one in cluster.hosts}
-    running = {}  # endpoint -> its host and address
+    running: dict[str, Any] = {}  # endpoint -> its host and address
     for _ in range(80):
         one = rng.choice(cluster.hosts)
         match rng.choice(["attach", "attach", "attach", "static", "detach", "top-up", "backup", "restore"]):

@@ -10,6 +10,8 @@ The one exception is the documented one: a host that was evicted and still runs,
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import trio
 import trio.testing
@@ -26,14 +28,15 @@ from netagent.errors import NetagentError
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
 from netagent.ipam.allocator import Allocator
-from netagent.ipam.space import share_out
+from netagent.ipam.space import Range, share_out
+from netagent.model.ids import HostId
 from netagent.model.records import ForgetRecord, NetworkRecord
 from netagent.model.subnet import offset_count
 from netagent.registry.publish import Publisher
 from netagent.registry.record_codec import decode_untrusted
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netgossip.types import CLUSTER_SCOPE, Member, MemberState
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, MemberState
 
 SUBNETS = ("10.1.0.0/27",)
 COUNT = offset_count(SUBNETS)
@@ -44,23 +47,25 @@ names = st.integers(0, SIZE - 1)
 class Host:
     """`known`: of each writer, the numbers of those of its changes that this host has taken in."""
 
-    def __init__(self, world, number):
+    def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
-        self.host_id = identifier(number + 1)
+        self.host_id = HostId(identifier(number + 1))
         self.journal, self.node = MemoryJournal(), FakeNode(self.host_id)
-        self.node.unacknowledged = lambda scope: world.unacknowledged(self)
-        self.node.ahead = lambda scope: world.ahead(self)
-        self.node.catch_up = lambda scope, now: None
-        self.node.caught_up = lambda scope: None
+        node: Any = self.node
+        node.unacknowledged = lambda scope: world.unacknowledged(self)
+        node.ahead = lambda scope: world.ahead(self)
+        node.catch_up = lambda scope, now: None
+        node.caught_up = lambda scope: None
         self.is_running, self.is_out = True, False
         """Out: it knows that it was evicted, and uses nothing any more."""
-        self.known = {}
+        self.known: dict[HostId, set[int]] = {}
         self.start()
 
-    def start(self, lost=frozenset()):
+    def start(self, lost: frozenset[int] | set[int] = frozenset()) -> None:
         """A restart: what it wrote itself is on disk. Of what it received some is `lost`, but not which hosts are
         gone."""
-        before, self.known = self.known, {self.host_id: set()}
+        before = self.known
+        self.known = {self.host_id: set()}
         self.live = StateStore(RegistryView(self.host_id), {})
         self.publisher = Publisher(self.node, self.journal, lambda: self.hear(self), lambda: self.world.now)
         self.allocator = Allocator(
@@ -88,7 +93,7 @@ class Host:
             self.hear(other, kept)
         self.world.tell_members(self)
 
-    def hear(self, other, numbers=None):
+    def hear(self, other: Host, numbers: set[int] | None = None) -> None:
         """Take in some of what another host wrote, or all; of one key only what is newer than what is known."""
         known = self.known.setdefault(other.host_id, set())
         every = range(len(other.node.heard))
@@ -103,13 +108,13 @@ class Host:
         self.live.update_view(lambda _: view)
         if self.host_id in view.evicted and not self.is_out:  # it stops, and rejoins as another host
             self.is_running, self.is_out = False, True
-            for one in self.world.hosts:
-                self.world.tell_members(one)
+            for each in self.world.hosts:
+                self.world.tell_members(each)
 
-    def knows_all_of(self, other):
+    def knows_all_of(self, other: Host) -> bool:
         return len(self.known.get(other.host_id, ())) == len(other.node.heard)
 
-    async def _ask(self, host_id, payload):
+    async def _ask(self, host_id: HostId, payload: bytes) -> bytes | None:
         await trio.lowlevel.checkpoint()
         other = self.world.by_id[host_id]
         if not other.is_running or other.is_out or not self.world.is_reachable:
@@ -118,16 +123,16 @@ class Host:
         return None if self.world.is_answer_lost else answer
 
     @property
-    def owned(self):
+    def owned(self) -> tuple[Range, ...]:
         self.allocator.free_count(N1)
         return self.allocator.allocations[N1].pool.owned
 
     @property
-    def works(self):
+    def works(self) -> bool:
         return self.is_running and not self.is_out
 
 
-def is_lasting(change):
+def is_lasting(change: EntriesChanged) -> bool:
     """Received so long before anything else happens that it is on disk: of the network, and of hosts that go."""
     (entry,) = change.entries
     record = None if entry.value is None else decode_untrusted(entry.value)
@@ -137,9 +142,10 @@ def is_lasting(change):
 class World(RuleBasedStateMachine):
     """Hosts, and all that may happen to them except eviction."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.hosts, self.by_id = [], {}
+        self.hosts: list[Host] = []
+        self.by_id: dict[HostId, Host] = {}
         self.is_reachable, self.is_answer_lost = True, False
         self.count, self.now = 0, 0.0
         for number in range(SIZE):
@@ -149,16 +155,16 @@ class World(RuleBasedStateMachine):
         for one in self.hosts:
             self.tell_members(one)
 
-    def teardown(self):
+    def teardown(self) -> None:
         for one in self.hosts:
             one.journal.close()
 
-    def run(self, function, *arguments):
+    def run(self, function: Callable[..., Any], *arguments: set[HostId] | str) -> None:
         """One thing done on one host, at once as far as the others see. It may be refused."""
         with contextlib.suppress(NetagentError):
             trio.run(function, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    def tell_members(self, one):
+    def tell_members(self, one: Host) -> None:
         """Which hosts are seen alive. This says nothing about the records they wrote."""
         for other in self.hosts:
             state = MemberState.ALIVE if other.is_running else MemberState.DEAD
@@ -166,13 +172,13 @@ class World(RuleBasedStateMachine):
                 member = Member(other.host_id, ("192.0.2.9", 7956), state, 1)
                 one.live.update_view(lambda view: view.with_member(member))
 
-    def unacknowledged(self, successor):
+    def unacknowledged(self, successor: Host) -> frozenset[HostId]:
         others = [one for one in self.hosts if one is not successor and one.works]
         return frozenset(
             one.host_id for one in others if not (one.knows_all_of(successor) and successor.knows_all_of(one))
         )
 
-    def ahead(self, successor):
+    def ahead(self, successor: Host) -> frozenset[HostId]:
         """Hosts that know something that the successor does not, whichever host wrote it."""
         return frozenset(
             one.host_id
@@ -181,13 +187,13 @@ class World(RuleBasedStateMachine):
             and any(reported - successor.known.get(who, set()) for who, reported in one.known.items())
         )
 
-    def is_known(self, host_id):
+    def is_known(self, host_id: HostId) -> bool:
         """Whether the live hosts know all that it wrote, as they do of any host that lived on for a while beside
         them."""
         known = (one.known.get(host_id, set()) for one in self.hosts if one.works)
         return len(set().union(*known)) == len(self.by_id[host_id].node.heard)
 
-    def working(self, number):
+    def working(self, number: int) -> Host:
         """One that runs and uses what it owns."""
         every = [one for one in self.hosts if one.works]
         if not every:  # all have learned that they were evicted, as may happen where all evict each other
@@ -197,8 +203,8 @@ class World(RuleBasedStateMachine):
     # -- the schedule --------------------------------------------------------------------------------------------
 
     @initialize(shared=st.integers(1, SIZE))
-    def create(self, shared):
-        async def make():
+    def create(self, shared: int) -> None:
+        async def make() -> None:
             first, *others = self.hosts
             await first.publisher.put(network(N1, subnets=SUBNETS))
             await first.publisher.put(*share_out(N1, COUNT, [one.host_id for one in others[: shared - 1]]))
@@ -210,7 +216,7 @@ class World(RuleBasedStateMachine):
             one.hear(self.hosts[0], {0})  # the network
 
     @rule(listener=names, speaker=names, data=st.data())
-    def hear(self, listener, speaker, data):
+    def hear(self, listener: int, speaker: int, data: st.DataObject) -> None:
         """From the writer, or, when that is dead, from any host that holds it."""
         one, other = self.working(listener), self.hosts[speaker]
         if other.is_running:
@@ -222,10 +228,10 @@ class World(RuleBasedStateMachine):
             one.hear(other, data.draw(st.sets(st.sampled_from(unknown), min_size=1, max_size=6)))
 
     @rule()
-    def whoever_runs_hears_all(self):
+    def running_hosts_hear_all(self) -> None:
         self.all_hear_all([one for one in self.hosts if one.is_running])
 
-    def all_hear_all(self, hosts):
+    def all_hear_all(self, hosts: list[Host]) -> None:
         """Each of them knows what any of them knows."""
         for writer in self.hosts:
             reported = set().union(*(one.known.get(writer.host_id, ()) for one in hosts))
@@ -234,25 +240,25 @@ class World(RuleBasedStateMachine):
                     one.hear(writer, reported)
 
     @rule(who=names, offset=st.none() | st.integers(2, COUNT - 2), lost=st.booleans(), reach=st.booleans())
-    def attach(self, who, offset, lost, reach):
+    def attach(self, who: int, offset: int | None, lost: bool, reach: bool) -> None:
         one = self.working(who)
         self.is_answer_lost, self.is_reachable = lost, reach
         self.count += 1
 
-        async def attach():
+        async def attach() -> None:
             done = await reserve(one.allocator, identifier(0xE000 + self.count), N1, offset)
             await one.publisher.put(endpoint(self.count, N1, done.offset, addresses=done.addresses))
 
         self.run(attach)
 
     @rule(who=names, number=st.integers(0, 50))
-    def detach(self, who, number):
+    def detach(self, who: int, number: int) -> None:
         one = self.working(who)
         rows = one.journal.load_endpoints()
         if rows:
             row = rows[number % len(rows)]
 
-            async def release():
+            async def release() -> None:
                 found = one.live.view.endpoints.get(row.endpoint_id)
                 if found is not None:
                     await one.publisher.withdraw(found.record)
@@ -261,17 +267,17 @@ class World(RuleBasedStateMachine):
             self.run(release)
 
     @rule(who=names, lost=st.booleans())
-    def top_up(self, who, lost):
+    def top_up(self, who: int, lost: bool) -> None:
         self.is_answer_lost, self.is_reachable = lost, True
         self.run(self.working(who).allocator.space_requests.top_up, N1)
 
     @precondition(lambda self: sum(one.works for one in self.hosts) > 2)
     @rule(who=names, is_heard=st.booleans())
-    def leave(self, who, is_heard):
+    def leave(self, who: int, is_heard: bool) -> None:
         """It hands on all that it owns, and goes; perhaps before another host has its last records."""
         one = self.working(who)
 
-        async def go():
+        async def go() -> None:
             for row in one.journal.load_endpoints():
                 found = one.live.view.endpoints.get(row.endpoint_id)
                 if found is not None:
@@ -291,15 +297,15 @@ class World(RuleBasedStateMachine):
             self.tell_members(other)
 
     @rule(seconds=st.sampled_from([1.0, 61.0, 1e6]))
-    def time_passes(self, seconds):
+    def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
     @rule(who=names)
-    def put_in_order(self, who):
+    def put_in_order(self, who: int) -> None:
         self.run(self.working(who).upkeep.put_in_order)
 
     @rule(who=names)
-    def clean_up(self, who):
+    def clean_up(self, who: int) -> None:
         """Drop all that evicted hosts wrote, as netagent.eviction.cleanup does when they do not run."""
         one = self.working(who)
         for gone in one.live.view.evicted:
@@ -307,13 +313,13 @@ class World(RuleBasedStateMachine):
                 one.live.update_view(lambda view: view.without_host(gone))
 
     @rule(who=names, lost=st.sets(st.integers(0, 7)))
-    def crash(self, who, lost):
+    def crash(self, who: int, lost: set[int]) -> None:
         self.working(who).start(lost)
 
     # Hypothesis leaves out some of the rules in most of its runs; what belongs together is therefore one rule.
 
     @rule(who=names, is_returning=st.booleans())
-    def switch_power(self, who, is_returning):
+    def switch_power(self, who: int, is_returning: bool) -> None:
         dark = [one for one in self.hosts if not one.is_running and not one.is_out]
         if is_returning and dark:
             one = dark[who % len(dark)]
@@ -330,7 +336,7 @@ class InheritanceMachine(World):
 
     @precondition(lambda self: any(not one.is_running for one in self.hosts))
     @rule(successor=names, some=st.integers(1, 2**SIZE - 1), is_calm=st.booleans(), goes_on=st.booleans())
-    def forget(self, successor, some, is_calm, goes_on):
+    def forget(self, successor: int, some: int, is_calm: bool, goes_on: bool) -> None:
         """A host is about to forget some of those that do not run; or one that was goes on with it."""
         successors = [one for one in self.hosts if one.works and one.eviction.in_work]
         if successors and goes_on:
@@ -351,7 +357,7 @@ class InheritanceMachine(World):
             if is_calm:
                 self.go_on(one, is_calm=True)
 
-    def go_on(self, one, *, is_calm):
+    def go_on(self, one: Host, *, is_calm: bool) -> None:
         """Settled, agreed, taken over; or all taken back."""
         for other in self.hosts if is_calm else ():  # no more than what is waited for
             if other.works:
@@ -359,7 +365,7 @@ class InheritanceMachine(World):
                 for writer, reported in [*other.known.items()]:
                     one.hear(self.by_id[writer], reported)
 
-        async def take_over():
+        async def take_over() -> None:
             eviction, gone = one.eviction, set(one.eviction.in_work)
             try:
                 await eviction._settle(gone, force=False)
@@ -375,10 +381,10 @@ class InheritanceMachine(World):
         self.run(take_over)
 
     @rule()
-    def calm_down(self):
+    def calm_down(self) -> None:
         """When all is received and put in order, all agree, and no address is lost with its former owner."""
         for _ in range(3):
-            self.whoever_runs_hears_all()
+            self.running_hosts_hear_all()
             for one in self.hosts:
                 if one.works and not one.eviction.in_work:
                     self.run(one.upkeep.put_in_order)
@@ -395,7 +401,7 @@ class InheritanceMachine(World):
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
-    def forgotten_by_anybody(self):
+    def forgotten_by_any(self) -> set[HostId]:
         """Identities of which some host's log says that they are gone."""
         said = set()
         for one in self.hosts:
@@ -404,9 +410,9 @@ class InheritanceMachine(World):
         return said
 
     @invariant()
-    def never_two_owners(self):
-        gone = self.forgotten_by_anybody()
-        believers = {}
+    def never_two_owners(self) -> None:
+        gone = self.forgotten_by_any()
+        believers: dict[int, Any] = {}
         for one in self.hosts:
             if not one.works or one.host_id in gone or N1 not in one.live.view.networks:
                 continue
@@ -416,8 +422,8 @@ class InheritanceMachine(World):
                     assert other is one, f"{offset}: h{other.number} and h{one.number}"
 
     @invariant()
-    def never_two_endpoints(self):
-        gone = self.forgotten_by_anybody()
+    def never_two_endpoints(self) -> None:
+        gone = self.forgotten_by_any()
         rows = [
             row.offset
             for one in self.hosts
@@ -432,19 +438,19 @@ class CutMachine(World):
     until all have received all."""
 
     @rule(left=st.integers(1, 2**SIZE - 2))
-    def outlast(self, left):
+    def outlast(self, left: int) -> None:
         works = [one for one in self.hosts if one.works]
         sides = [[one for one in works if left >> one.number & 1 == bit] for bit in (0, 1)]
         for side in sides if all(sides) else ():
             if len(side) > 1:  # a host that is alone evicts none
                 self.forget_all_but(side)
 
-    def forget_all_but(self, side):
+    def forget_all_but(self, side: list[Host]) -> None:
         successor = side[0]
         self.all_hear_all(side)
         gone = {one.host_id for one in self.hosts if one not in side} - set(successor.live.view.evicted)
 
-        async def take_over():
+        async def take_over() -> None:
             await successor.eviction._intend(gone)
             await successor.eviction._take_over(gone)
             successor.eviction.in_work.clear()
@@ -452,17 +458,17 @@ class CutMachine(World):
         self.run(take_over)
         self.all_hear_all(side)
 
-    def settle(self):
+    def settle(self) -> None:
         """All running hosts receive all, and put their own records in order."""
         for _ in range(4):
-            self.whoever_runs_hears_all()
+            self.running_hosts_hear_all()
             for one in self.hosts:
                 if one.works:
                     self.run(one.upkeep.put_in_order)
-        self.whoever_runs_hears_all()
+        self.running_hosts_hear_all()
 
     @rule(successor=names, gone=names)
-    def forget_the_dead(self, successor, gone):
+    def forget_the_dead(self, successor: int, gone: int) -> None:
         """A container that is there stays, whatever the dead host had said of it."""
         self.settle()
         one = self.working(successor)
@@ -473,7 +479,7 @@ class CutMachine(World):
             return
         here = [other for other in self.hosts if other.works]
 
-        async def take_over():
+        async def take_over() -> None:
             await one.eviction._intend({dead[gone % len(dead)]})
             await one.eviction._take_over({dead[gone % len(dead)]})
             one.eviction.in_work.clear()
@@ -484,14 +490,14 @@ class CutMachine(World):
             assert other.works, f"h{other.number} is forgotten with it"
 
     @rule()
-    def heal(self):
+    def heal(self) -> None:
         """All agree in the end; nothing in use is given to another host, whichever host owns it by now."""
         self.settle()
         works = [one for one in self.hosts if one.works]
         if any(one.live.view.store.evictions.get(other.host_id) for one in works for other in works):
             return  # one that is gone by now evicts one that is alive: contested until a third evicts the former
         fenced = set()
-        owners = {}
+        owners: dict[int, Any] = {}
         for one in works:
             view = one.live.view
             view.check_invariants()
@@ -503,7 +509,7 @@ class CutMachine(World):
             fenced |= set(view.fenced)
         for one in works:
             self.attach(works.index(one), None, lost=False, reach=True)
-            self.whoever_runs_hears_all()
+            self.running_hosts_hear_all()
         for one in works:
             assert set(one.live.view.fenced) <= fenced, "an address that was in use was given away"
 
@@ -515,7 +521,7 @@ TestInheritanceMachine.settings = settings(max_examples=60, stateful_step_count=
 
 
 @contextlib.contextmanager
-def by_hand(shared):
+def by_hand(shared: int) -> Iterator[tuple[InheritanceMachine, list[Host]]]:
     """A machine for one scripted story, with its hosts; the hosts know nothing but the network."""
     machine = InheritanceMachine()
     try:
@@ -527,7 +533,7 @@ def by_hand(shared):
         machine.teardown()
 
 
-def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
+def test_what_one_gave_to_another_as_both_went_is_lost_with_both() -> None:
     """A rack without power: no live host knows of the grant. A host that returns must not share with a successor."""
     with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=False, reach=True)
@@ -542,7 +548,7 @@ def test_what_one_gave_to_another_as_both_went_is_lost_with_both():
         assert not third.owned
 
 
-def test_a_dying_hosts_grant_is_not_used_once_its_successor_intends_to_evict_it():
+def test_a_dying_hosts_grant_is_not_used_once_its_successor_intends_to_evict_it() -> None:
     with by_hand(shared=1) as (machine, (giver, taker, third, successor, _)):
         machine.attach(taker.number, None, lost=True, reach=True)
         third.hear(giver)  # it alone knows of the grant, and has nothing to say of it
@@ -555,12 +561,12 @@ def test_a_dying_hosts_grant_is_not_used_once_its_successor_intends_to_evict_it(
         )  # from the third; the successor's last record is still on its way
         machine.run(taker.upkeep.put_in_order)
         machine.never_two_owners()
-        machine.whoever_runs_hears_all()
+        machine.running_hosts_hear_all()
 
 
-def test_a_successor_that_dies_with_its_eviction_half_spread_blocks_until_it_is_evicted_too():
+def test_a_successor_that_dies_with_its_eviction_half_spread_blocks_until_it_is_evicted_too() -> None:
     with by_hand(shared=5) as (machine, (gone, first, second, third, _)):
-        machine.whoever_runs_hears_all()
+        machine.running_hosts_hear_all()
         machine.switch_power(gone.number, is_returning=False)
         machine.run(first.eviction._intend, {gone.host_id})
         machine.go_on(first, is_calm=True)
@@ -580,9 +586,9 @@ def test_a_successor_that_dies_with_its_eviction_half_spread_blocks_until_it_is_
         assert {gone.host_id, first.host_id} <= set(third.live.view.evicted)
 
 
-def test_two_sides_that_forgot_each_other_both_live_on():
+def test_two_sides_that_forgot_each_other_both_live_on() -> None:
     with by_hand(shared=5) as (machine, hosts):
-        machine.whoever_runs_hears_all()
+        machine.running_hosts_hear_all()
         left, right = hosts[:2], hosts[2:]
         for successor, gone in ((left[1], right), (right[0], left)):
             machine.run(successor.eviction._intend, {one.host_id for one in gone})
@@ -597,9 +603,9 @@ def test_two_sides_that_forgot_each_other_both_live_on():
             for speaker in hosts:
                 listener.hear(speaker)
                 machine.run(listener.upkeep.put_in_order)
-                assert all(one.works for one in hosts), "none is told that it was forgotten"
+                assert all(one.works for one in hosts), "none hears that it was forgotten"
         for _ in range(3):
-            machine.whoever_runs_hears_all()
+            machine.running_hosts_hear_all()
             for one in hosts:
                 machine.run(one.upkeep.put_in_order)
         for one in hosts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from fakes.registry import H1, H2, H3, N1, grant, identifier
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from netagent.ipam.space import (
     MAX_SHARES,
+    AddressSpace,
     Range,
     grant_one,
     inherit,
@@ -17,10 +20,12 @@ from netagent.ipam.space import (
     split_for,
     usable_count,
 )
+from netagent.model.ids import HostId
+from netagent.model.records import GrantRecord
 from netagent.registry.record_codec import decode_untrusted, encode
 
 
-def owners(space):
+def owners(space: AddressSpace) -> str:
     return "".join(
         {None: "-", H1: "1", H2: "2", H3: "3"}[space.owner_of(offset)] for offset in range(space.count)
     )
@@ -41,7 +46,9 @@ def owners(space):
         (H1, [(H2, grant(N1, 4, 7, H2)), (H1, grant(N1, 4, 7, H3))], "1111333311111111"),
     ],
 )
-def test_the_highest_hop_names_the_owner(creator, grants, expected):
+def test_the_highest_hop_names_the_owner(
+    creator: HostId | None, grants: list[tuple[HostId, GrantRecord]], expected: str
+) -> None:
     space = space_of(creator, 16, grants)
     space.check_invariants()
     assert owners(space) == expected
@@ -61,7 +68,9 @@ some_grants = st.lists(
 
 
 @given(some_grants, st.sampled_from([None, H1]), st.randoms(use_true_random=False))
-def test_ranges_say_the_same_as_looking_at_every_grant(grants, creator, rng):
+def test_ranges_say_the_same_as_looking_at_every_grant(
+    grants: list[tuple[HostId, GrantRecord]], creator: HostId | None, rng: random.Random
+) -> None:
     space = space_of(creator, 32, grants)
     space.check_invariants()
     for offset in range(32):
@@ -74,15 +83,16 @@ def test_ranges_say_the_same_as_looking_at_every_grant(grants, creator, rng):
             covering.append((0, creator, 0, 31, creator))
         best = min(covering, key=lambda claim: claim[:2], default=None)
         rivals = [claim for claim in covering if best is not None and claim[:2] == best[:2]]
-        assert space.owner_of(offset) in ({claim[4] for claim in rivals} or {None})
+        believed: list[HostId | None] = [claim[4] for claim in rivals]
+        assert space.owner_of(offset) in (believed or [None])
     assert space_of(creator, 32, rng.sample(grants, len(grants))) == space
 
 
 @pytest.mark.parametrize(
     ("count", "hosts"), [(4, 3), (8, 2), (16, 9), (256, 2), (4096, 2), (4096, 40), (65536, 1)]
 )
-def test_sharing_out(count, hosts):
-    others = [identifier(100 + number) for number in range(hosts)]
+def test_sharing_out(count: int, hosts: int) -> None:
+    others = [HostId(identifier(100 + number)) for number in range(hosts)]
     grants = share_out(N1, count, others)
     space = space_of(H1, count, ((H1, one) for one in grants))
     usable = space.usable_counts()
@@ -94,24 +104,24 @@ def test_sharing_out(count, hosts):
         assert [one.to for one in grants] == others
 
 
-def test_sharing_out_an_ordinary_network():
+def test_sharing_out_an_ordinary_network() -> None:
     assert share_out(N1, 4096, [H2, H3]) == (grant(N1, 960, 1919, H2), grant(N1, 1920, 2879, H3))
 
 
 @pytest.mark.parametrize("hosts", range(1, 9))
-def test_the_shares_are_as_large_as_they_can_be(hosts):
-    shares = share_out(N1, 1024, [identifier(100 + number) for number in range(hosts)])
+def test_the_shares_are_as_large_as_they_can_be(hosts: int) -> None:
+    shares = share_out(N1, 1024, [HostId(identifier(100 + number)) for number in range(hosts)])
     given = sum(one.last - one.first + 1 for one in shares)
     assert 1021 // 2 * 0.85 < given <= 1021 // 2
 
 
-def test_at_most_256_shares():
-    others = [identifier(100 + number) for number in range(1000)]
+def test_at_most_256_shares() -> None:
+    others = [HostId(identifier(100 + number)) for number in range(1000)]
     grants = share_out(N1, 1 << 16, others)
     assert len(grants) == MAX_SHARES
 
 
-def test_splitting_gives_the_largest_aligned_chunk_of_at_most_half():
+def test_splitting_gives_the_largest_aligned_chunk_of_at_most_half() -> None:
     assert split_for(N1, H2, [Range(2, 254, hop=3)]) == grant(N1, 64, 127, H2, 4)
     assert split_for(N1, H2, [Range(5, 6), Range(16, 19), Range(33, 33)]) == grant(N1, 16, 17, H2)
     assert split_for(N1, H2, [Range(7, 7)]) == grant(N1, 7, 7, H2), "the last one goes too"
@@ -119,7 +129,7 @@ def test_splitting_gives_the_largest_aligned_chunk_of_at_most_half():
 
 
 @given(st.lists(st.tuples(st.integers(2, 200), st.integers(0, 30), st.integers(0, 3)), max_size=6))
-def test_what_is_split_off_was_free(parts):
+def test_what_is_split_off_was_free(parts: list[tuple[int, ...]]) -> None:
     free, end = [], 1
     for gap, size, hop in parts:
         free.append(Range(end + gap, end + gap + size, hop))
@@ -135,12 +145,12 @@ def test_what_is_split_off_was_free(parts):
         assert size <= max(1, sum(map(len, free)) // 2)
 
 
-def test_one_offset_by_name():
+def test_one_offset_by_name() -> None:
     assert grant_one(N1, H2, [Range(4, 7, 2)], 5) == grant(N1, 5, 5, H2, 3)
     assert grant_one(N1, H2, [Range(4, 7, 2)], 8) is None
 
 
-def test_usable_leaves_out_base_gateway_and_broadcast():
+def test_usable_leaves_out_base_gateway_and_broadcast() -> None:
     assert [
         usable_count(Range(0, 255), 256),
         usable_count(Range(0, 1), 256),
@@ -148,7 +158,7 @@ def test_usable_leaves_out_base_gateway_and_broadcast():
     ] == [253, 0, 0]
 
 
-def test_a_host_with_grants_at_the_highest_forged_hop_can_be_evicted():
+def test_a_host_with_grants_at_the_highest_forged_hop_can_be_evicted() -> None:
     """No hop is above its own; the successor's grants used to be refused as invalid, and the eviction with them."""
     honest = [(H1, grant(N1, 4, 7, H2))]
     lie = (H3, grant(N1, 0, 15, H3, 2**32 - 1))
@@ -160,4 +170,5 @@ def test_a_host_with_grants_at_the_highest_forged_hop_can_be_evicted():
     after = space_of(H1, 16, [*honest, *successors])
     assert owners(after) == "2" * 16
     handed_on = split_for(N1, H1, after.owned_by(H2))
+    assert handed_on is not None
     assert decode_untrusted(encode(handed_on)) == handed_on

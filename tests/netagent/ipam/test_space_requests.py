@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from fakes.allocators import virtual
+from fakes.allocators import Cluster, virtual
 from fakes.registry import N1, grant, identifier
 
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.ipam.messages import encode_granted
 from netagent.ipam.space_requests import ASK_ONE_TIMEOUT_S, ASK_TIMEOUT_S, SILENT_S
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import RemovalRecord
 from netgossip.types import Member, MemberState
 
 WRONG_ANSWERS = [
     b"",
     b"\xff",
-    encode_granted(grant(N1, 4, 7, identifier(9))),
-    encode_granted(grant(identifier(0xA9), 4, 7, identifier(2))),
-    encode_granted(grant(N1, 4, 4000, identifier(2))),
+    encode_granted(grant(N1, 4, 7, HostId(identifier(9)))),
+    encode_granted(grant(NetworkId(identifier(0xA9)), 4, 7, HostId(identifier(2)))),
+    encode_granted(grant(N1, 4, 4000, HostId(identifier(2)))),
 ]
 
 
 @virtual
-async def test_a_host_without_space_asks_and_uses_what_it_gets_at_once(make):
+async def test_a_host_without_space_asks_and_uses_what_it_gets_at_once(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     row = await cluster.hosts[1].attach()
@@ -38,12 +41,12 @@ async def test_a_host_without_space_asks_and_uses_what_it_gets_at_once(make):
 
 
 @virtual
-async def test_tasks_that_run_out_together_ask_once(make):
+async def test_tasks_that_run_out_together_ask_once(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     offsets = []
 
-    async def attach():
+    async def attach() -> None:
         offsets.append((await cluster.hosts[1].attach()).offset)
 
     async with trio.open_nursery() as nursery:
@@ -54,7 +57,7 @@ async def test_tasks_that_run_out_together_ask_once(make):
 
 
 @virtual
-async def test_a_full_network_says_whom_it_asked(make):
+async def test_a_full_network_says_whom_it_asked(make: Callable[..., Cluster]) -> None:
     cluster = make(3, subnets=("10.1.0.0/27",))
     await cluster.create()
     for one in cluster.hosts:
@@ -66,7 +69,7 @@ async def test_a_full_network_says_whom_it_asked(make):
 
 
 @virtual
-async def test_who_does_not_answer_is_named_within_five_seconds(make):
+async def test_who_does_not_answer_is_named_within_five_seconds(make: Callable[..., Cluster]) -> None:
     cluster = make(6)
     await cluster.create(shares=False)
     for one in cluster.hosts[1:]:
@@ -83,7 +86,7 @@ async def test_who_does_not_answer_is_named_within_five_seconds(make):
 
 
 @virtual
-async def test_a_host_that_is_declared_dead_is_not_waited_for(make):
+async def test_a_host_that_is_declared_dead_is_not_waited_for(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     asking = cluster.hosts[1]
@@ -96,7 +99,9 @@ async def test_a_host_that_is_declared_dead_is_not_waited_for(make):
 
 
 @virtual
-async def test_those_who_live_are_asked_before_those_of_whom_nothing_is_known(make):
+async def test_those_who_live_are_asked_before_those_of_whom_nothing_is_known(
+    make: Callable[..., Cluster],
+) -> None:
     cluster = make(3)
     await cluster.create()
     h1, h2, h3 = cluster.hosts
@@ -109,13 +114,13 @@ async def test_those_who_live_are_asked_before_those_of_whom_nothing_is_known(ma
 
 
 @virtual
-async def test_who_did_not_answer_is_asked_last_for_a_while(make):
+async def test_who_did_not_answer_is_asked_last_for_a_while(make: Callable[..., Cluster]) -> None:
     """A host has lost power, and many containers start elsewhere instead: not each of them waits for it."""
     cluster = make(3)
     await cluster.create()
     h1, _, h3 = cluster.hosts
     h1.is_up = False  # it has most, and no host knows yet that it is dead
-    asked = []
+    asked: list[Any] = []
     while len(asked) < 4:
         before, began = cluster.questions, trio.current_time()
         await h3.attach()
@@ -133,7 +138,9 @@ async def test_who_did_not_answer_is_asked_last_for_a_while(make):
 
 
 @virtual
-async def test_an_attach_that_waited_for_another_request_reports_that_ones_answers(make):
+async def test_an_attach_that_waited_for_another_request_reports_that_ones_answers(
+    make: Callable[..., Cluster],
+) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     cluster.hosts[0].is_up = False
@@ -147,12 +154,12 @@ async def test_an_attach_that_waited_for_another_request_reports_that_ones_answe
 
 
 @virtual
-async def test_a_network_removed_while_asking(make):
+async def test_a_network_removed_while_asking(make: Callable[..., Cluster]) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     one, two = cluster.hosts
 
-    async def remove_first(peer, payload):
+    async def remove_first(peer: HostId, payload: bytes) -> bytes | None:
         answer = await one.allocator.grants.answer_request(peer, payload)
         await one.publisher.put(RemovalRecord(N1))
         two.hear(one)
@@ -169,12 +176,14 @@ async def test_a_network_removed_while_asking(make):
 
 @virtual
 @pytest.mark.parametrize("answer", WRONG_ANSWERS)
-async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make, answer):
+async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(
+    make: Callable[..., Cluster], answer: bytes
+) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     one, two = cluster.hosts
 
-    async def lie(peer, payload):
+    async def lie(peer: HostId, payload: bytes) -> bytes:
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
@@ -189,16 +198,18 @@ async def test_a_peer_that_answers_wrongly_is_named_and_not_asked_for_ever(make,
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (encode_granted(grant(N1, 4, 7, identifier(2))), "which gave another address"),
+        (encode_granted(grant(N1, 4, 7, HostId(identifier(2)))), "which gave another address"),
         (b"", "which answered wrongly"),
     ],
 )
-async def test_an_address_that_its_owner_did_not_give_is_not_taken(make, answer, why):
+async def test_an_address_that_its_owner_did_not_give_is_not_taken(
+    make: Callable[..., Cluster], answer: bytes, why: str
+) -> None:
     cluster = make(2)
     await cluster.create(shares=False)
     one, two = cluster.hosts
 
-    async def give_another(peer, payload):
+    async def give_another(peer: HostId, payload: bytes) -> bytes:
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
@@ -210,7 +221,7 @@ async def test_an_address_that_its_owner_did_not_give_is_not_taken(make, answer,
 
 
 @virtual
-async def test_topping_up_ahead_of_need(make):
+async def test_topping_up_ahead_of_need(make: Callable[..., Cluster]) -> None:
     cluster = make(2, subnets=("10.1.0.0/26",))
     await cluster.create()
     one, two = cluster.hosts

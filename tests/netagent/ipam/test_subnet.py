@@ -13,11 +13,11 @@ BOTH = ("10.1.0.0/24", "fd00::/64")
     ("subnets", "count"),
     [(BOTH, 256), (("fd00::/64",), 65536), (("10.0.0.0/8",), MAX_OFFSETS), (("10.0.0.0/30",), 4)],
 )
-def test_counts(subnets, count):
+def test_counts(subnets: tuple[str, ...], count: int) -> None:
     assert offset_count(subnets) == count
 
 
-def test_an_offset_and_its_addresses_name_each_other():
+def test_an_offset_and_its_addresses_name_each_other() -> None:
     assert addresses_of(BOTH, 17) == ("10.1.0.17", "fd00::11")
     assert offset_of(BOTH, ("10.1.0.17", "fd00::11")) == 17
 
@@ -34,9 +34,9 @@ def test_an_offset_and_its_addresses_name_each_other():
         (),
     ],
 )
-def test_what_is_no_endpoints_address(addresses):
+def test_what_is_no_endpoints_address(addresses: tuple[str, ...]) -> None:
     assert offset_of(BOTH, addresses) is None
 
 
-def test_reserved_offsets():
+def test_reserved_offsets() -> None:
     assert [offset for offset in range(-1, 8) if is_reserved(offset, 8)] == [-1, 0, 1, 7]
