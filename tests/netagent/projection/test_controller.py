@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
 import trio
 import trio.lowlevel
@@ -10,88 +13,95 @@ from fakes.virtual import virtual
 
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.projection.controller import PROGRAM_GRACE_S, Projection, ProjectionSteps
-from netagent.registry.state_store import StateStore
+from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
 
 
 class Kernel:
     """A reconciler that programs after `delay_s`; None: never."""
 
-    def __init__(self):
-        self.delay_s = 0.0
-        self.given = []
+    def __init__(self) -> None:
+        self.delay_s: float | None = 0.0
+        self.given: list[Any] = []
         self.programmed = 0
         self._changed = trio.Event()
 
-    def set_desired(self, wanted, generation):
+    def set_desired(self, wanted: DesiredChange, generation: int) -> None:
         self.given.append((wanted.state, generation))
 
-    async def wait_programmed(self, generation):
+    async def wait_programmed(self, generation: int) -> None:
         if self.delay_s is None:
             await trio.sleep_forever()
         await trio.sleep(self.delay_s)
         self.programmed = max(self.programmed, generation)
 
-    def trouble_with(self, device):
+    def trouble_with(self, device: str) -> str:
         return f"no {device}"
 
 
 class Guard:
     """A firewall that is tried as soon as it is given."""
 
-    def __init__(self):
-        self.given = []
+    def __init__(self) -> None:
+        self.given: list[Any] = []
         self.trouble = ""
 
-    def set_desired(self, state, generation):
+    def set_desired(self, state: object, generation: int) -> None:
         self.given.append((state, generation))
 
-    async def wait_tried(self, generation):
+    async def wait_tried(self, generation: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
 class Forwarding:
     """Switches that are turned as soon as they are named."""
 
-    def __init__(self):
-        self.given = []
+    def __init__(self) -> None:
+        self.given: list[Any] = []
 
-    def set_desired(self, bridges, generation):
+    def set_desired(self, bridges: object, generation: int) -> None:
         self.given.append((bridges, generation))
 
-    async def wait_tried(self, generation):
+    async def wait_tried(self, generation: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def desired_of(_known):
-    """In two pieces."""
+def desired_of(_known: Snapshot) -> Generator[None, None, DesiredChange]:
+    """In two slices."""
     yield
     return DesiredChange(KernelState())
 
 
+def revision_of(known: Snapshot) -> Any:
+    """A moment in place of what would be made of it."""
+    return known.revision
+
+
 class World:
-    def __init__(self):
+    def __init__(self) -> None:
         self.live = StateStore(RegistryView(H1), {})
         self.kernel = Kernel()
-        self.published, self.probed = [], []
+        self.published: list[tuple[int, int, int]] = []
+        self.probed: list[Snapshot] = []
         self.names_delay_s = 0.0
         self.writer = Writer(H1)
         self.guard = Guard()
         steps = ProjectionSteps(
             desired=desired_of,
-            guarded=lambda known: known.revision,
-            routed=lambda known: known.revision,
+            guarded=revision_of,
+            routed=revision_of,
             publish_names=self._publish,
             probe=self.probed.append,
         )
         self.forwarding = Forwarding()
-        self.projection = Projection(self.live, self.kernel, self.guard, self.forwarding, steps)
+        parts: tuple[Any, Any, Any] = (self.kernel, self.guard, self.forwarding)
+        self.projection = Projection(self.live, *parts, steps)
 
-    async def _publish(self, known):
+    async def _publish(self, known: Snapshot) -> None:
         await trio.sleep(self.names_delay_s)
         self.published.append((known.revision, len(known.view.endpoints), self.kernel.programmed))
 
-    def change(self, number=1):
+    def change(self, number: int = 1) -> int:
         self.live.update_view(
             lambda view: view.with_entries(self.writer.put(endpoint(number, offset=number + 1)))
         )
@@ -99,7 +109,7 @@ class World:
 
 
 @virtual
-async def test_names_are_told_after_the_kernel_and_never_of_a_later_moment():
+async def test_names_are_published_after_the_kernel_and_never_of_a_later_moment() -> None:
     world = World()
     world.kernel.delay_s = 0.5
     async with trio.open_nursery() as nursery:
@@ -116,7 +126,7 @@ async def test_names_are_told_after_the_kernel_and_never_of_a_later_moment():
 
 
 @virtual
-async def test_a_kernel_that_hangs_holds_names_back_by_the_grace_only():
+async def test_a_kernel_that_hangs_holds_names_back_by_the_grace_only() -> None:
     world = World()
     world.kernel.delay_s = None
     async with trio.open_nursery() as nursery:
@@ -130,7 +140,7 @@ async def test_a_kernel_that_hangs_holds_names_back_by_the_grace_only():
 
 
 @virtual
-async def test_a_resolver_that_hangs_does_not_hold_the_kernel_back():
+async def test_a_resolver_that_hangs_does_not_hold_the_kernel_back() -> None:
     world = World()
     world.names_delay_s = 1000.0
     async with trio.open_nursery() as nursery:
@@ -145,7 +155,7 @@ async def test_a_resolver_that_hangs_does_not_hold_the_kernel_back():
 
 
 @virtual
-async def test_every_change_in_the_end_reaches_both_and_the_probes():
+async def test_every_change_in_the_end_reaches_both_and_the_probes() -> None:
     world = World()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.projection.run)
@@ -160,7 +170,7 @@ async def test_every_change_in_the_end_reaches_both_and_the_probes():
 
 
 @virtual
-async def test_clearing_is_the_last_word():
+async def test_clearing_is_the_last_word() -> None:
     world = World()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.projection.run)
@@ -172,7 +182,7 @@ async def test_clearing_is_the_last_word():
 
 
 @virtual
-async def test_waiting_for_the_kernel_waits_until_it_was_given_the_state():
+async def test_waiting_for_the_kernel_waits_until_it_was_given_the_state() -> None:
     world = World()
     with trio.move_on_after(1) as scope:
         await world.projection.wait_programmed(1)
@@ -180,9 +190,9 @@ async def test_waiting_for_the_kernel_waits_until_it_was_given_the_state():
     assert world.projection.trouble_with("na-1") == "no na-1"
 
 
-def test_the_view_of_a_moment_does_not_follow():
+def test_the_view_of_a_moment_does_not_follow() -> None:
     world = World()
-    before = world.live.now
+    before: Any = world.live.now
     world.live.update_view(lambda view: view.with_entries(world.writer.put(network())))
     assert (len(before.view.networks), len(world.live.now.view.networks)) == (0, 1)
     with pytest.raises(AttributeError):

@@ -6,8 +6,8 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, ne
 from fakes.rows import local_row
 from fakes.scratch_state import network_inputs
 
-from netagent.model.ids import ClusterId
-from netagent.model.records import AttachmentRecord, HostAddressRecord
+from netagent.model.ids import ClusterId, HostId
+from netagent.model.records import AttachmentRecord, HostAddressRecord, Record
 from netagent.projection.datapath_input import path_targets, probe_input, probe_targets
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -18,26 +18,26 @@ HERE = "192.0.2.1"
 
 
 class World:
-    def __init__(self):
+    def __init__(self) -> None:
         self.view = RegistryView(H1)
         self.writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
         self.put(H1, host("h1"), network())
         self.put(H2, host("h2", underlay="192.0.2.2", probe_address="fd00::2"), endpoint(2, offset=3))
         self.member(H2, MemberState.ALIVE)
 
-    def put(self, owner, *records):
+    def put(self, owner: HostId, *records: Record) -> None:
         for record in records:
             self.view = self.view.with_entries(self.writers[owner].put(record))
 
-    def member(self, owner, state):
+    def member(self, owner: HostId, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 7956), state, 1))
 
-    def remotes(self):
+    def remotes(self) -> list[str]:
         (one,) = network_inputs(self.view, [ROW], HERE)
         return [remote.underlay for remote in one.remotes]
 
 
-def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else():
+def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else() -> None:
     world = World()
     assert network_inputs(world.view, [], HERE) == []
     (one,) = network_inputs(world.view, [ROW], HERE)
@@ -45,7 +45,7 @@ def test_a_network_is_built_where_it_has_endpoints_and_nowhere_else():
     assert [remote.addresses for remote in one.remotes] == [("10.1.0.3", "fd00:1::3")]
 
 
-def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
+def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal() -> None:
     world = World()
     (one,) = network_inputs(world.view, [ROW], HERE)
     assert one.gateways == ("10.1.0.1/24", "fd00:1::1/64")
@@ -54,7 +54,7 @@ def test_a_network_has_its_gateways_on_the_bridge_unless_it_is_internal():
     assert one.gateways == ()
 
 
-def test_neither_a_dead_agent_nor_a_silent_kernel_takes_paths_away():
+def test_neither_a_dead_agent_nor_a_silent_kernel_takes_paths_away() -> None:
     world = World()
     world.member(H2, MemberState.DEAD)
     world.view = world.view.with_host_answers({H2: False})
@@ -63,7 +63,7 @@ def test_neither_a_dead_agent_nor_a_silent_kernel_takes_paths_away():
     assert world.remotes() == ["192.0.2.2"], "open connections go on while names lead elsewhere"
 
 
-def test_a_host_that_left_or_an_endpoint_without_host_has_no_path():
+def test_a_host_that_left_or_an_endpoint_without_host_has_no_path() -> None:
     world = World()
     world.put(H3, endpoint(3, offset=4))
     assert world.remotes() == ["192.0.2.2"]
@@ -73,7 +73,7 @@ def test_a_host_that_left_or_an_endpoint_without_host_has_no_path():
     assert probe_input(world.view, CLUSTER, 1500, HERE).peers == ()
 
 
-def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one():
+def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one() -> None:
     world = World()
     assert network_inputs(world.view, [ROW], "2001:db8::1")[0].remotes == ()
     probe = probe_input(world.view, CLUSTER, 1300, "2001:db8::1")
@@ -89,7 +89,7 @@ def test_a_host_of_the_other_family_has_no_path_until_both_are_of_one():
     assert probe_targets(world.view) == {H2: ("fd00::2", False)}, "its silence is known, and shown"
 
 
-def test_of_two_networks_with_one_vni_only_the_holder_is_built():
+def test_of_two_networks_with_one_vni_only_the_holder_is_built() -> None:
     world = World()
     world.put(H2, network(N2, "back", vni=world.view.networks[N1].record.vni, subnets=("10.2.0.0/24",)))
     world.put(H2, grant(N2, 4, 7, H1))
@@ -97,7 +97,7 @@ def test_of_two_networks_with_one_vni_only_the_holder_is_built():
     assert [one.network_id for one in network_inputs(world.view, [ROW, other], HERE)] == [N1]
 
 
-def test_the_probe_network_has_everybody_and_room_for_ipv6():
+def test_the_probe_network_has_all_hosts_and_room_for_ipv6() -> None:
     world = World()
     probe = probe_input(world.view, CLUSTER, 1300, HERE)
     assert probe.mtu_bytes == 1280
@@ -107,7 +107,7 @@ def test_the_probe_network_has_everybody_and_room_for_ipv6():
     assert probe_targets(world.view) == {H2: ("fd00::2", True)}
 
 
-def test_hosts_that_share_a_network_are_probed_at_its_size():
+def test_hosts_that_share_a_network_are_probed_at_its_size() -> None:
     world = World()
     assert path_targets(world.view) == {}, "no host takes part yet"
     world.put(H2, AttachmentRecord(N1))

@@ -13,12 +13,19 @@ from immutables import Map
 
 from netagent.daemon.controllers import SandboxBuilder
 from netagent.datapath.host.uplink import Underlay
-from netagent.datapath.state import DesiredChange, EntryKey, KernelState
+from netagent.datapath.state import DesiredChange, EntryKey, KernelState, Table
 from netagent.endpoints.validation import sandboxes
 from netagent.journal.rows import Bound, LocalEndpointRow
 from netagent.membership.participation import LeftHosts
-from netagent.model.ids import ClusterId, EndpointId, NetworkId, veth_name
-from netagent.model.records import AttachmentRecord, ForgetRecord, HostAddressRecord, Policy, RemovalRecord
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId, veth_name
+from netagent.model.records import (
+    AttachmentRecord,
+    ForgetRecord,
+    HostAddressRecord,
+    Policy,
+    Record,
+    RemovalRecord,
+)
 from netagent.model.sandbox import Netns
 from netagent.projection.datapath_input import probe_input
 from netagent.projection.desired_state import DesiredStateBuilder
@@ -36,7 +43,7 @@ HOSTS = st.sampled_from([H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
 NETS = st.sampled_from(["192.0.2.", "2001:db8::"])
 """Of the underlay: a host of the other family is at no tunnel's other end."""
-TABLES = ("neighbour", "master", "self", "flood")
+TABLES: tuple[Table, ...] = ("neighbour", "master", "self", "flood")
 
 
 def scratch(known: Snapshot, underlay: Underlay) -> KernelState:
@@ -55,10 +62,10 @@ def own_id(number: int) -> EndpointId:
     return EndpointId(f"{0xF000 + number:08x}" * 4)
 
 
-def row(number: int, network_id: str) -> LocalEndpointRow:
+def row(number: int, network_id: NetworkId) -> LocalEndpointRow:
     return LocalEndpointRow(
         endpoint_id=own_id(number),
-        network_id=NetworkId(network_id),
+        network_id=network_id,
         name=f"own{number}",
         service="own",
         offset=100 + number,
@@ -82,12 +89,12 @@ class World:
     """A host in two networks, and the writers of three hosts."""
 
     live: StateStore = field(default_factory=lambda: StateStore(RegistryView(H1), {}))
-    writers: dict[str, Writer] = field(default_factory=lambda: {one: Writer(one) for one in (H1, H2, H3)})
+    writers: dict[HostId, Writer] = field(default_factory=lambda: {one: Writer(one) for one in (H1, H2, H3)})
 
-    def put(self, owner: str, record: object) -> None:
+    def put(self, owner: HostId, record: Record) -> None:
         self.live.update_view(lambda view: view.with_entries(self.writers[owner].put(record)))
 
-    def delete(self, owner: str, record: object) -> None:
+    def delete(self, owner: HostId, record: Record) -> None:
         self.live.update_view(lambda view: view.with_entries(self.writers[owner].delete(record)))
 
 
@@ -111,48 +118,55 @@ class StepByStep(RuleBasedStateMachine):
         self.world.live.set_row(row(1, N1))
 
     @rule(owner=HOSTS, number=st.integers(1, 4), net=NETS)
-    def host_record(self, owner: str, number: int, net: str = "192.0.2.") -> None:
-        own = {"underlay": f"{net}{number}", "probe_address": f"fd00::{number}"}
-        self.world.put(owner, host(f"h{number}", probe_mac=f"02:11:00:00:00:{number:02x}", **own))
+    def host_record(self, owner: HostId, number: int, net: str = "192.0.2.") -> None:
+        self.world.put(
+            owner,
+            host(
+                f"h{number}",
+                underlay=f"{net}{number}",
+                probe_address=f"fd00::{number}",
+                probe_mac=f"02:11:00:00:00:{number:02x}",
+            ),
+        )
 
     @rule(network_id=NETWORKS, vni=st.sampled_from([7, 8]), multicast=st.booleans())
-    def network_record(self, network_id: str, vni: int, *, multicast: bool) -> None:
+    def network_record(self, network_id: NetworkId, vni: int, *, multicast: bool) -> None:
         policy = Policy.OPEN if multicast else Policy.LINKS
         record = network(network_id, network_id[-2:], vni=vni, multicast=multicast, policy=policy, revision=1)
         self.world.put(H2, record)
 
     @rule(owner=st.sampled_from([H1, H2, H3]), number=st.integers(1, 6), place=NETWORKS, at=st.integers(2, 6))
-    def endpoint_record(self, owner: str, number: int, place: str, at: int) -> None:
+    def endpoint_record(self, owner: HostId, number: int, place: NetworkId, at: int) -> None:
         # Few MACs and addresses, so that they clash, move and come back.
         self.world.put(owner, endpoint(number, place, at, mac=f"02:00:00:00:00:{number % 3:02x}"))
 
     @rule(owner=st.sampled_from([H1, H2, H3]), number=st.integers(1, 6), place=NETWORKS)
-    def endpoint_gone(self, owner: str, number: int, place: str) -> None:
+    def endpoint_gone(self, owner: HostId, number: int, place: NetworkId) -> None:
         self.world.delete(owner, endpoint(number, place))
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
-    def member(self, owner: str, state: MemberState) -> None:
+    def member(self, owner: HostId, state: MemberState) -> None:
         self.world.live.update_view(lambda view: view.with_member(Member(owner, ("192.0.2.9", 1), state, 1)))
 
     @rule(owner=HOSTS, network_id=NETWORKS, is_in=st.booleans())
-    def attachment(self, owner: str, network_id: str, *, is_in: bool) -> None:
-        (self.world.put if is_in else self.world.delete)(owner, AttachmentRecord(NetworkId(network_id)))
+    def attachment(self, owner: HostId, network_id: NetworkId, *, is_in: bool) -> None:
+        (self.world.put if is_in else self.world.delete)(owner, AttachmentRecord(network_id))
 
     @rule(owner=HOSTS, network_id=NETWORKS, offset=st.integers(2, 6), is_in=st.booleans())
-    def host_inside(self, owner: str, network_id: str, offset: int, *, is_in: bool) -> None:
-        record = HostAddressRecord(NetworkId(network_id), offset, f"06:00:00:00:00:{offset:02x}")
+    def host_inside(self, owner: HostId, network_id: NetworkId, offset: int, *, is_in: bool) -> None:
+        record = HostAddressRecord(network_id, offset, f"06:00:00:00:00:{offset:02x}")
         (self.world.put if is_in else self.world.delete)(owner, record)
 
     @rule(owner=HOSTS, gone=st.sampled_from([H1, H2, H3]), is_said=st.booleans())
-    def forget(self, owner: str, gone: str, *, is_said: bool) -> None:
+    def forget(self, owner: HostId, gone: HostId, *, is_said: bool) -> None:
         (self.world.put if is_said else self.world.delete)(owner, ForgetRecord(gone, settled=True))
 
     @rule(network_id=NETWORKS, is_removed=st.booleans())
-    def removal(self, network_id: str, *, is_removed: bool) -> None:
-        (self.world.put if is_removed else self.world.delete)(H3, RemovalRecord(NetworkId(network_id)))
+    def removal(self, network_id: NetworkId, *, is_removed: bool) -> None:
+        (self.world.put if is_removed else self.world.delete)(H3, RemovalRecord(network_id))
 
     @rule(number=st.integers(1, 3), network_id=NETWORKS)
-    def local(self, number: int, network_id: str) -> None:
+    def local(self, number: int, network_id: NetworkId) -> None:
         self.world.live.set_row(row(number, network_id))
 
     @rule(number=st.integers(1, 3))
@@ -163,11 +177,11 @@ class StepByStep(RuleBasedStateMachine):
     def moved(self, address: str) -> None:
         self.underlay = replace(self.underlay, address=address)
 
-    @rule(pieces=st.integers(0, 20))
-    def made_in_part(self, pieces: int) -> None:
+    @rule(slices=st.integers(0, 20))
+    def made_in_part(self, slices: int) -> None:
         known = self.world.live.now
         making = self.maker.make(known, self.underlay)
-        for _ in range(pieces):
+        for _ in range(slices):
             try:
                 next(making)
             except StopIteration as end:
@@ -221,15 +235,15 @@ def world_of(count: int) -> World:
     world.put(H2, host("h2", underlay="192.0.2.2"))
     world.put(H2, network(N1, "app", vni=7, subnets=("10.1.0.0/16", "fd00:1::/64")))
     for number in range(1, count + 1):
-        fields = {"mac": f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}
+        mac = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
         addresses = (f"10.1.{number >> 8}.{number & 255}", f"fd00:1::{number:x}")
-        world.put(H2, endpoint(number, addresses=addresses, **fields))
+        world.put(H2, endpoint(number, addresses=addresses, mac=mac))
     world.live.set_row(row(1, N1))
     return world
 
 
-def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_pieces() -> None:
-    """However many there are: the number of pieces is the measure of the work."""
+def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_slices() -> None:
+    """However many there are: the number of slices is the measure of the work."""
     for count in (10, 300):
         world = world_of(count)
         maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
@@ -237,19 +251,19 @@ def test_a_change_of_one_endpoint_touches_its_entries_alone_in_few_pieces() -> N
         assert len(whole) >= count
         world.put(H2, endpoint(count + 1, addresses=("10.1.200.1", "fd00:1::c801"), mac="02:00:00:00:99:99"))
         making = maker.make(world.live.now, HOME)
-        pieces = 0
+        slices = 0
         try:
             while True:
                 next(making)
-                pieces += 1
+                slices += 1
         except StopIteration as end:
             wanted = end.value
-        assert pieces <= 2
+        assert slices <= 2
         assert {key[1][1] for key in wanted.touched} == {"10.1.200.1", "fd00:1::c801", "02:00:00:00:99:99"}
         assert wanted.state == scratch(world.live.now, HOME)
 
 
-def test_who_comes_too_late_gets_the_whole_truth() -> None:
+def test_a_reader_that_comes_too_late_gets_the_whole_truth() -> None:
     world = world_of(5)
     maker = DesiredStateBuilder(CLUSTER, vxlan_port=PORT)
     at_once(maker.make(world.live.now, HOME))
@@ -260,8 +274,10 @@ def test_who_comes_too_late_gets_the_whole_truth() -> None:
     assert wanted.state == scratch(world.live.now, HOME)
 
 
-def test_a_veth_tells_what_the_bridge_knows_behind_it() -> None:
+def test_a_veth_says_what_the_bridge_knows_behind_it() -> None:
     world = world_of(1)
     state = at_once(DesiredStateBuilder(CLUSTER, vxlan_port=PORT).make(world.live.now, HOME)).state
     veth = state.devices[veth_name(row(1, N1).endpoint_id)]
+    assert veth.master is not None
+    assert veth.guest_mac is not None
     assert state.masters[veth.master, veth.guest_mac] == veth.name

@@ -9,7 +9,7 @@ from fakes.rows import PUBLISHED, local_row
 
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, PORT_FORWARDS4, PORT_FORWARDS6, elements
-from netagent.model.ids import vxlan_name
+from netagent.model.ids import HostId, vxlan_name
 from netagent.model.publication import Publication
 from netagent.model.records import AttachmentRecord
 from netagent.projection.firewall_input import InputCache, firewall_input, limits_of
@@ -41,11 +41,11 @@ def known() -> RegistryView:
     return view
 
 
-def given(limits: dict[str, int]) -> FirewallInput:
+def given(limits: dict[HostId, int]) -> FirewallInput:
     return firewall_input(known(), ROWS, vxlan_port=4799, limits=limits)
 
 
-def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
+def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path() -> None:
     device = vxlan_name(known().networks[N1].record.vni)
     assert given({}).clamps == {}
     assert given({H2: 1350}).clamps == {(device, "02:00:00:00:00:02"): 1350}
@@ -55,7 +55,7 @@ def test_tcp_is_clamped_for_each_endpoint_behind_a_small_path():
     }
 
 
-def test_what_has_not_changed_is_not_made_anew():
+def test_what_has_not_changed_is_not_made_anew() -> None:
     """An endpoint elsewhere comes, as thousands do: the same objects, which need no comparison."""
     view, kept = known(), InputCache()
     rows = tuple(ROWS)
@@ -70,13 +70,14 @@ def test_what_has_not_changed_is_not_made_anew():
     assert third.endpoints[0].mac == "02::2"
 
 
-def test_limits_are_read_back_from_the_clamps_that_they_made():
-    for limits in ({}, {H2: 1350}, {H2: 1350, H3: 650}):
+def test_limits_are_read_back_from_the_clamps_that_they_made() -> None:
+    every: tuple[dict[HostId, int], ...] = ({}, {H2: 1350}, {H2: 1350, H3: 650})
+    for limits in every:
         assert limits_of(known(), given(limits).clamps) == limits
     assert limits_of(known(), {("nx-1", "02:00:00:00:00:02"): 1350}) == {}, "another network's"
 
 
-def test_a_network_that_fits_the_path_is_left_alone():
+def test_a_network_that_fits_the_path_is_left_alone() -> None:
     assert given({H2: 1450}).clamps == {}, "another network of both wants more"
 
 

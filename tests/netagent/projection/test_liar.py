@@ -24,7 +24,7 @@ from netagent.firewall import text
 from netagent.firewall.ruleset import ruleset_of
 from netagent.ipam.space import space_of
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import ClusterId
+from netagent.model.ids import ClusterId, EndpointId
 from netagent.model.records import AttachmentRecord
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.subnet import offset_count
@@ -41,7 +41,7 @@ from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Version
 CLUSTER = ClusterId("c1" * 16)
 HOME = Underlay("192.0.2.1", "eth0", 1500)
 ROW = LocalEndpointRow(
-    endpoint_id="e" * 32,
+    endpoint_id=EndpointId("e" * 32),
     network_id=N1,
     name="own",
     service="own",
@@ -208,7 +208,7 @@ def project(view: RegistryView) -> KernelState:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([H2, H3, "0" * 32]), bodies), min_size=1, max_size=4))
-def test_nobody_stumbles_over_lies(lies: list[tuple[str, tuple[object, ...]]]) -> None:
+def test_no_part_stumbles_over_lies(lies: list[tuple[str, tuple[object, ...]]]) -> None:
     view = GOOD
     for sequence, (owner, said) in enumerate(lies, 100):
         entry = lie(said, sequence)

@@ -6,8 +6,8 @@ from fakes.registry import H1, H2, N2, Writer, endpoint, host, network
 from fakes.rows import local_row
 
 from netagent.firewall.inputs import FirewallInput
-from netagent.model.ids import veth_name, vxlan_name
-from netagent.model.records import ForgetRecord, Policy
+from netagent.model.ids import HostId, veth_name, vxlan_name
+from netagent.model.records import ForgetRecord, Policy, Record
 from netagent.projection.firewall_input import firewall_input
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import RegistryView
@@ -15,10 +15,10 @@ from netagent.registry.view import RegistryView
 TUNNEL = vxlan_name(network().vni)
 
 
-def view_of(local: str, *reported: tuple[str, object]) -> RegistryView:
+def view_of(local: HostId, *reported: tuple[HostId, Record]) -> RegistryView:
     writers = {owner: Writer(owner) for owner in (H1, H2)}
     view = RegistryView(local)
-    common = [(H1, host("h1")), (H2, host("h2", underlay="192.0.2.2"))]
+    common: list[tuple[HostId, Record]] = [(H1, host("h1")), (H2, host("h2", underlay="192.0.2.2"))]
     for owner, record in [*common, (H1, network(policy=Policy.LINKS)), *reported]:
         view = view.with_entries(writers[owner].put(record))
     view.check_invariants()
@@ -34,14 +34,16 @@ def guarded(view: RegistryView) -> FirewallInput:
     return firewall_input(view, rows, vxlan_port=4799, limits={})
 
 
-def both(port: str, source: int, destination: int) -> set[tuple[str, str, str]]:
-    return {
-        (port, f"10.1.0.{source}", f"10.1.0.{destination}"),
-        (port, f"fd00:1::{source:x}", f"fd00:1::{destination:x}"),
-    }
+def both(port: str, source: int, destination: int) -> frozenset[tuple[str, str, str]]:
+    return frozenset(
+        {
+            (port, f"10.1.0.{source}", f"10.1.0.{destination}"),
+            (port, f"fd00:1::{source:x}", f"fd00:1::{destination:x}"),
+        }
+    )
 
 
-def test_both_hosts_let_a_link_s_requests_pass_one_way_and_its_answers_the_other():
+def test_both_hosts_let_a_link_s_requests_pass_one_way_and_its_answers_the_other() -> None:
     server, client = endpoint(1, offset=2, service="db"), endpoint(2, offset=3, links=("db",))
     reported = ((H1, server), (H2, client))
     db, web = veth_name(server.endpoint_id), veth_name(client.endpoint_id)
@@ -52,16 +54,16 @@ def test_both_hosts_let_a_link_s_requests_pass_one_way_and_its_answers_the_other
     assert [one.bridge for one in here.endpoints] == [here.networks[0].bridge]
 
 
-def test_on_one_host_it_is_the_containers_own_ports_that_count():
+def test_on_one_host_it_is_the_containers_own_ports_that_count() -> None:
     server, client = endpoint(1, offset=2, service="db"), endpoint(2, offset=3, links=("db",))
     given = guarded(view_of(H1, (H1, server), (H1, client)))
     assert given.requests == both(veth_name(client.endpoint_id), 3, 2)
     assert given.answers == both(veth_name(server.endpoint_id), 2, 3)
 
 
-def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_of_a_host():
+def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_of_a_host() -> None:
     client = endpoint(9, offset=9, links=("api", "web4.h2"))
-    reported = [
+    reported: list[tuple[HostId, Record]] = [
         (H1, client),
         (H2, endpoint(1, offset=2, service="api")),
         (H2, endpoint(2, offset=3, name="api", service="other")),
@@ -83,7 +85,7 @@ def test_a_link_means_services_names_and_aliases_of_its_network_or_one_endpoint_
         assert (linked_to(view, one) == (own,)) == (one in linked_from(view, own))
 
 
-def test_without_a_link_nobody_asks_and_in_open_networks_nobody_is_asked_for_one():
+def test_only_linked_endpoints_ask_and_open_networks_need_no_link() -> None:
     given = guarded(view_of(H1, (H1, endpoint(1)), (H1, endpoint(2, offset=3))))
     assert given.requests == given.answers == frozenset()
     linked = endpoint(2, offset=3, links=("web",))
@@ -92,7 +94,7 @@ def test_without_a_link_nobody_asks_and_in_open_networks_nobody_is_asked_for_one
     assert [one.restricted for one in given.networks] == [False]
 
 
-def test_a_forgotten_host_s_containers_are_linked_to_nobody():
+def test_a_forgotten_host_s_containers_have_no_links() -> None:
     reported = [(H1, endpoint(1)), (H1, endpoint(2, offset=3, links=("web",)))]
     given = guarded(view_of(H1, *reported, (H2, ForgetRecord(H1, settled=True))))
     assert given.requests == given.answers == frozenset()

@@ -4,59 +4,67 @@ from __future__ import annotations
 
 import errno
 import functools
+from typing import Any
 
 import pytest
 import trio
 from fakes.virtual import virtual
 
 from netagent.errors import FailedError, RefusedError
+from netagent.model.sandbox import SandboxId
 from netagent.projection import resolver_sockets as module
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.resolver.channel import SocketPair
 
 
 class Supervisor:
-    def __init__(self):
-        self.sandboxes, self.before_runtime, self.is_away = {}, set(), False
+    def __init__(self) -> None:
+        self.sandboxes: dict[str, Any] = {}
+        self.before_runtime: set[str] = set()
+        self.is_away = False
 
-    async def known_sandboxes(self):
+    async def known_sandboxes(self) -> frozenset[str]:
         await trio.sleep(0.1)
         if self.is_away:
             raise FailedError("cannot reach the resolver process")
         return frozenset(self.sandboxes)
 
-    def sockets(self):
+    def sockets(self) -> dict[str, Any]:
         return self.sandboxes
 
-    def is_behind_runtime(self, sandbox):
+    def is_behind_runtime(self, sandbox: str) -> bool:
         return sandbox in self.before_runtime
 
-    async def add_sandbox(self, sandbox, udp, tcp, port_redirect=None, *, behind_runtime):
+    async def add_sandbox(
+        self, sandbox: str, udp: Any, tcp: Any, port_redirect: Any = None, *, behind_runtime: bool
+    ) -> None:
         await trio.sleep(0.1)
         self.sandboxes[sandbox] = SocketPair(udp, tcp, port_redirect)
         if behind_runtime:
             self.before_runtime.add(sandbox)
 
-    async def put_before_runtime(self, sandbox):
+    async def put_before_runtime(self, sandbox: str) -> None:
         self.before_runtime.add(sandbox)
 
-    async def remove_sandbox(self, sandbox):
+    async def remove_sandbox(self, sandbox: str) -> None:
         self.sandboxes.pop(sandbox, None)
 
 
 @pytest.fixture
-def made(monkeypatch):
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Namespaces in which sockets were made, and by port 53. A namespace may be what is raised instead, by both."""
     calls = []
 
-    async def make(netns_fd):
+    async def make(netns_fd: Any) -> tuple[str, ...]:
         await trio.sleep(0.1)
         if isinstance(netns_fd, tuple):
             raise netns_fd[0]
         calls.append(netns_fd)
         return "udp", "tcp", "lead"
 
-    async def bind(netns_fd):
+    async def bind(
+        netns_fd: tuple[OSError, OSError | None],
+    ) -> tuple[str, ...]:
         await trio.sleep(0.1)
         if netns_fd[1] is not None:
             raise netns_fd[1]
@@ -69,9 +77,9 @@ def made(monkeypatch):
 
 
 @virtual
-async def test_sockets_are_made_once_however_many_ask(made):
-    supervisor = Supervisor()
-    resolvers = ResolverSockets(supervisor)
+async def test_sockets_are_made_once_however_many_ask(made: list[Any]) -> None:
+    supervisor: Any = Supervisor()
+    resolvers: Any = ResolverSockets(supervisor)
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(functools.partial(resolvers.ensure_listening, "a-1", 7, behind_runtime=False))
@@ -83,9 +91,9 @@ async def test_sockets_are_made_once_however_many_ask(made):
 
 
 @virtual
-async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(made):
-    supervisor = Supervisor()
-    resolvers = ResolverSockets(supervisor)
+async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(made: list[Any]) -> None:
+    supervisor: Any = Supervisor()
+    resolvers: Any = ResolverSockets(supervisor)
     await resolvers.ensure_listening("a-1", 7, behind_runtime=True)
     await resolvers.ensure_listening("a-2", 8, behind_runtime=False)
     assert supervisor.before_runtime == {"a-1"}
@@ -96,9 +104,9 @@ async def test_a_sandbox_is_put_before_its_runtime_when_one_endpoint_says_so(mad
 
 
 @virtual
-async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
-    supervisor = Supervisor()
-    resolvers = ResolverSockets(supervisor)
+async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made: list[Any]) -> None:
+    supervisor: Any = Supervisor()
+    resolvers: Any = ResolverSockets(supervisor)
     refused = OSError(errno.EPERM, "Operation not permitted")
     taken = OSError(errno.EADDRINUSE, "Address already in use")
     with pytest.raises(
@@ -110,9 +118,9 @@ async def test_a_port_that_is_taken_is_named_and_does_not_block_others(made):
 
 
 @virtual
-async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
-    supervisor = Supervisor()
-    resolvers = ResolverSockets(supervisor)
+async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made: list[Any]) -> None:
+    supervisor: Any = Supervisor()
+    resolvers: Any = ResolverSockets(supervisor)
     refused = OSError(errno.EPERM, "Operation not permitted")
     for _ in range(2):
         await resolvers.ensure_listening("a-1", (refused, None), behind_runtime=True)
@@ -128,10 +136,10 @@ async def test_the_port_itself_is_held_where_nothing_can_lead_to_another(made):
 
 
 @virtual
-async def test_sandboxes_that_nobody_knows_are_given_up(made):
-    supervisor = Supervisor()
+async def test_unknown_sandboxes_are_given_up(made: list[Any]) -> None:
+    supervisor: Any = Supervisor()
     supervisor.sandboxes = dict.fromkeys(("a-1", "a-2"))
-    await ResolverSockets(supervisor).keep_only({"a-2", "a-3"})
+    await ResolverSockets(supervisor).keep_only({SandboxId("a-2"), SandboxId("a-3")})
     assert supervisor.sandboxes.keys() == {"a-2"}
     supervisor.is_away = True
     await ResolverSockets(supervisor).keep_only(set())
