@@ -33,7 +33,7 @@ demo: packages-demo .venv/.product ## three hosts, real programs, three failures
 setup: packages-test .venv/.development ## Debian packages and a virtual environment for everything below
 
 # Tests that are not annotated yet.
-UNTYPED := endpoints|resolver
+UNTYPED := resolver
 
 .PHONY: lint
 lint: setup ## style and types

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 import trio
-from fakes.agent_host import BOOT, AgentHost
+from fakes.agent_host import BOOT, AgentHost, Identity, Namespaces
 from fakes.registry import H2, N1, N2, Writer, host, network
 from fakes.virtual import virtual
 
@@ -16,21 +19,31 @@ from netagent import periodic
 from netagent.endpoints import garbage_collector as module
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.records import record_of
+from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import FailedError, RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Bound, Published
+from netagent.journal.rows import Bound, LocalEndpointRow, Published
+from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.model.records import RemovalRecord
 from netagent.model.request import AttachRequest
 
+Processes: TypeAlias = dict[Identity, str]
+
+
+class World(Namespaces):
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes) -> None:
+        super().__init__(folder, monkeypatch)
+        self.processes = processes
+
 
 @pytest.fixture
-def processes(monkeypatch):
+def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     """Namespaces that live on in some process: identity -> path. Looked up without a thread, for virtual time."""
-    found = {}
+    found: Processes = {}
 
-    async def run_sync(function, identity):
+    async def run_sync(function: Callable[..., Any], identity: Identity) -> str | None:
         await trio.lowlevel.checkpoint()
         assert function is module._path_of_namespace
         return found.get(identity)
@@ -44,12 +57,11 @@ def processes(monkeypatch):
 
 
 @pytest.fixture
-def world(namespaces, processes):
-    namespaces.processes = processes
-    return namespaces
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes) -> World:
+    return World(tmp_path, monkeypatch, processes)
 
 
-async def attached(world, name="web"):
+async def attached(world: World, name: str = "web") -> tuple[AgentHost, LocalEndpointRow]:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"))
     world.make(name)
@@ -58,10 +70,16 @@ async def attached(world, name="web"):
     return one, row
 
 
-async def crashed(world, stage):
+def path_of(row: LocalEndpointRow) -> str:
+    assert row.netns is not None
+    return row.netns.path
+
+
+async def crashed(world: World, stage: type[Any]) -> tuple[AgentHost, LocalEndpointRow]:
     """A host whose agent died when an attach had come to a stage; the stage's kernel objects are there."""
     one, row = await attached(world)
     if stage is Bound:
+        assert row.netns is not None
         row = dataclasses.replace(row, stage=Bound(row.netns))
         await one.journal.transaction(statements.save_endpoint(row))
         await one.publisher.withdraw(record_of(row))
@@ -71,7 +89,7 @@ async def crashed(world, stage):
     return one, row
 
 
-async def started_again(one, **options):
+async def started_again(one: AgentHost, **options: str) -> None:
     one.steps.done.clear()
     one.restart(**options)
     one.participation.resume()
@@ -79,7 +97,7 @@ async def started_again(one, **options):
 
 
 @virtual
-async def test_a_restart_changes_nothing_that_is_whole(world):
+async def test_a_restart_changes_nothing_that_is_whole(world: World) -> None:
     one, row = await crashed(world, Published)
     heard, before = len(one.node.heard), one.traces()
     await started_again(one)
@@ -90,7 +108,9 @@ async def test_a_restart_changes_nothing_that_is_whole(world):
 
 
 @virtual
-async def test_an_endpoint_that_was_forgotten_is_published_and_a_reserved_one_taken_back(world):
+async def test_an_endpoint_that_was_forgotten_is_published_and_a_reserved_one_taken_back(
+    world: World,
+) -> None:
     one, row = await crashed(world, Published)
     await one.publisher.withdraw(record_of(row))
     resolv_conf.remove("web")
@@ -107,7 +127,7 @@ async def test_an_endpoint_that_was_forgotten_is_published_and_a_reserved_one_ta
 
 @pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
-async def test_what_went_with_its_namespace_is_gone_everywhere(world, stage):
+async def test_what_went_with_its_namespace_is_gone_everywhere(world: World, stage: type[Any]) -> None:
     one, _ = await crashed(world, stage)
     world.remove("web")
     await started_again(one)
@@ -116,7 +136,9 @@ async def test_what_went_with_its_namespace_is_gone_everywhere(world, stage):
 
 @pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
-async def test_another_namespace_under_the_same_name_is_another_sandbox(world, stage):
+async def test_another_namespace_under_the_same_name_is_another_sandbox(
+    world: World, stage: type[Any]
+) -> None:
     one, _ = await crashed(world, stage)
     world.replace("web")
     await started_again(one)
@@ -125,7 +147,7 @@ async def test_another_namespace_under_the_same_name_is_another_sandbox(world, s
 
 @pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
-async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world, stage):
+async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world: World, stage: type[Any]) -> None:
     one, _ = await crashed(world, stage)
     await started_again(one, boot_id=BOOT.replace("1", "2"))
     assert one.traces() == {}
@@ -133,7 +155,7 @@ async def test_nothing_survives_a_reboot_not_even_with_the_same_inode(world, sta
 
 @pytest.mark.parametrize("stage", [Bound, Published])
 @virtual
-async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world, stage):
+async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world: World, stage: type[Any]) -> None:
     one, _ = await crashed(world, stage)
     await one.publisher.put(RemovalRecord(N1))
     await started_again(one)
@@ -141,21 +163,22 @@ async def test_a_network_removed_meanwhile_takes_its_endpoints_along(world, stag
 
 
 @virtual
-async def test_a_namespace_that_processes_live_on_in_stays(world):
+async def test_a_namespace_that_processes_live_on_in_stays(world: World) -> None:
     one, row = await crashed(world, Published)
     (world.folder / "elsewhere").hardlink_to(world.folder / "web")
     world.remove("web")
     elsewhere = str(world.folder / "elsewhere")
+    assert row.netns_identity is not None
     world.processes[row.netns_identity] = elsewhere
     await started_again(one)
-    assert one.live.rows[row.endpoint_id].netns.path == elsewhere
+    assert path_of(one.live.rows[row.endpoint_id]) == elsewhere
     assert not (resolv_conf.NETNS_ETC / "web").exists(), "no program enters it by this name any more"
-    assert one.journal.load_endpoints()[0].netns.path == elsewhere
+    assert path_of(one.journal.load_endpoints()[0]) == elsewhere
     assert one.own_endpoints() == {row.endpoint_id}
 
 
 @virtual
-async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_go(world):
+async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_go(world: World) -> None:
     one, row = await crashed(world, Published)
     await one.journal.transaction([statements.delete_endpoint(row.endpoint_id)])
     await started_again(one)
@@ -164,7 +187,7 @@ async def test_interfaces_records_and_resolvers_that_the_journal_does_not_know_g
 
 
 @virtual
-async def test_a_file_that_no_row_accounts_for_goes_at_a_start_and_others_stay(world):
+async def test_a_file_that_no_row_accounts_for_goes_at_a_start_and_others_stay(world: World) -> None:
     """A state folder was put back that is older than the containers."""
     one, row = await attached(world)
     world.make("db", "cache")
@@ -192,16 +215,20 @@ FAULTS = [
 @pytest.mark.parametrize("stage", [Bound, Published])
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "there"])
 @virtual
-async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, stage, is_gone, step, fault):
+async def test_a_start_goes_on_when_something_fails_and_tries_it_again(
+    world: World, stage: type[Any], is_gone: bool, step: str, fault: Any
+) -> None:
     one, row = await crashed(world, stage)
     if is_gone:
         world.remove("web")
-        one.attacher.devices["0" * 32] = "eth9"
+        one.attacher.devices[EndpointId("0" * 32)] = "eth9"
     one.steps.fault = (step, fault)
     await started_again(one)
     one.steps.fault = None
     await one.garbage_collector._look_around()
-    one.attacher.devices.pop("0" * 32, None)  # a leftover interface is the next start's, and the reconciler's
+    one.attacher.devices.pop(
+        EndpointId("0" * 32), None
+    )  # a leftover interface is the next start's, and the reconciler's
     expected = set() if is_gone or stage is Bound else {row.endpoint_id}
     assert one.own_endpoints() == expected
     assert set(one.live.rows) == set(one.attacher.devices) == expected
@@ -209,7 +236,7 @@ async def test_a_start_goes_on_when_something_fails_and_tries_it_again(world, st
 
 
 @virtual
-async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(world):
+async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(world: World) -> None:
     one, row = await crashed(world, Published)
     await one.publisher.withdraw(record_of(row))
     own = one.node.heard
@@ -228,7 +255,7 @@ async def test_an_endpoint_whose_network_is_not_known_yet_is_resumed_when_it_is(
 
 
 @virtual
-async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world):
+async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world: World) -> None:
     one, row = await crashed(world, Published)
     one.steps.delay_s["listen"] = lambda: 1000.0
     begun = trio.current_time()
@@ -244,7 +271,7 @@ async def test_a_resolver_that_is_away_holds_a_start_up_for_a_bounded_time(world
 
 
 @virtual
-async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world):
+async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world: World) -> None:
     one, _ = await attached(world)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.garbage_collector.run)
@@ -257,7 +284,9 @@ async def test_a_container_that_vanishes_is_withdrawn_within_seconds(world):
 
 
 @virtual
-async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_given(world):
+async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_given(
+    world: World,
+) -> None:
     one, old = await attached(world)
     await one.publisher.put(network(N2, "back"))
     world.replace("web")
@@ -271,26 +300,29 @@ async def test_the_end_of_a_replaced_container_leaves_its_successor_what_it_was_
     assert path.read_text() == given
     await one.endpoints.detach(new.name)
     assert one.traces() == {}
-    assert old.netns.path == new.netns.path
+    assert path_of(old) == path_of(new)
 
 
 @virtual
-async def test_a_container_that_was_started_again_has_its_name_address_and_port_at_once(world):
+async def test_a_container_that_was_started_again_has_its_name_address_and_port_at_once(
+    world: World,
+) -> None:
     one, old = await attached(world)
-    fields = {"addresses": old.addresses, "publish": (Publication(8080, 80, "tcp"),)}
+    publish = (Publication(8080, 80, "tcp"),)
     await one.endpoints.publish("web", Publication(8080, 80, "tcp"))
     world.replace("web")
-    request = AttachRequest(target="netns:web", network="app", **fields)
+    request = AttachRequest(target="netns:web", network="app", addresses=old.addresses, publish=publish)
     new, is_new = await one.endpoints.attach(request, holds_ports=True)
     assert is_new
-    assert (new.name, new.addresses, new.publish) == ("web", old.addresses, fields["publish"])
+    assert (new.name, new.addresses, new.publish) == ("web", old.addresses, publish)
     assert one.live.rows.keys() == {new.endpoint_id}
 
 
 @virtual
-async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world):
+async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world: World) -> None:
     one, old = await attached(world)
     (world.folder / "elsewhere").hardlink_to(world.folder / "web")
+    assert old.netns_identity is not None
     world.processes[old.netns_identity] = str(world.folder / "elsewhere")
     world.replace("web")
     with pytest.raises(RefusedError, match="'web' is already used on this host"):
@@ -299,7 +331,9 @@ async def test_a_name_whose_container_lives_on_without_a_path_stays_taken(world)
 
 
 @virtual
-async def test_the_late_end_of_a_replaced_container_takes_back_what_nobody_uses_any_more(world):
+async def test_the_late_end_of_a_replaced_container_takes_back_what_is_no_longer_used(
+    world: World,
+) -> None:
     one, _ = await attached(world)
     world.replace("web")
     await one.garbage_collector._look_around()
@@ -307,7 +341,7 @@ async def test_the_late_end_of_a_replaced_container_takes_back_what_nobody_uses_
 
 
 @virtual
-async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(world):
+async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(world: World) -> None:
     one, by_name = await attached(world)
     await one.publisher.put(network(N2, "back"))
     (world.folder.parent / "pid").hardlink_to(world.folder / "web")
@@ -320,8 +354,8 @@ async def test_a_file_goes_with_the_last_endpoint_that_was_attached_by_its_name(
 
 @virtual
 async def test_a_namespace_that_is_unmounted_and_keeps_its_name_is_withdrawn_within_seconds(
-    world, monkeypatch
-):
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, row = await attached(world)
     for _ in range(3):
         await one.garbage_collector._look_around()
@@ -335,8 +369,20 @@ async def test_a_namespace_that_is_unmounted_and_keeps_its_name_is_withdrawn_wit
     assert not one.own_endpoints()
 
 
+def noting(looked_at: list[str]) -> Callable[[LocalEndpointRow], bool]:
+    """Notes the names of those that are looked at."""
+
+    def looking(row: LocalEndpointRow) -> bool:
+        looked_at.append(row.name)
+        return is_at_its_path(row)
+
+    return looking
+
+
 @virtual
-async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, monkeypatch):
+async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, _ = await attached(world)
     names = [f"c{number}" for number in range(40)]
     world.make(*names)
@@ -344,14 +390,8 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
         await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
     for _ in range(3):
         await one.garbage_collector._look_around()
-    looked_at = []
-
-    def counting(row):
-        looked_at.append(row.name)
-        return is_there(row)
-
-    is_there = module.is_at_its_path
-    monkeypatch.setattr(module, "is_at_its_path", counting)
+    looked_at: list[str] = []
+    monkeypatch.setattr(module, "is_at_its_path", noting(looked_at))
     # What others on this machine mount is no matter of this test.
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for _ in range(5):
@@ -372,7 +412,9 @@ async def test_at_rest_no_endpoint_is_looked_at_however_many_there_are(world, mo
 
 
 @virtual
-async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_its_turn(world, monkeypatch):
+async def test_of_many_endpoints_without_news_each_is_looked_at_in_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(periodic, "MOST_A_LOOK", 3)
     one, _ = await attached(world)
     names = [f"c{number}" for number in range(8)]
@@ -381,9 +423,8 @@ async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_i
         await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
     for _ in range(3):
         await one.garbage_collector._look_around()
-    looked_at = []
-    is_there = module.is_at_its_path
-    monkeypatch.setattr(module, "is_at_its_path", lambda row: looked_at.append(row.name) or is_there(row))
+    looked_at: list[str] = []
+    monkeypatch.setattr(module, "is_at_its_path", noting(looked_at))
     monkeypatch.setattr(module._Mounts, "are_changed", lambda _: False)
     for turns in (1, 2, 3):
         await trio.sleep(module.WHOLE_S)
@@ -394,7 +435,7 @@ async def test_of_many_endpoints_of_which_nothing_is_told_each_is_looked_at_in_i
 
 
 @virtual
-async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world):
+async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world: World) -> None:
     one, _ = await attached(world)
     one.hear(Writer(H2).put(RemovalRecord(N1)))
     one.steps.fault = ("unbind", FailedError("busy"))
@@ -405,7 +446,7 @@ async def test_a_removed_network_is_detached_and_a_failure_is_tried_again(world)
 
 
 @virtual
-async def test_an_attach_at_work_is_left_alone(world):
+async def test_an_attach_at_work_is_left_alone(world: World) -> None:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"))
     world.make("web")
@@ -420,9 +461,12 @@ async def test_an_attach_at_work_is_left_alone(world):
 
 
 @virtual
-async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoint_back(world):
+async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoint_back(
+    world: World,
+) -> None:
     one, row = await attached(world)
     world.remove("web")
+    assert row.netns_identity is not None
     world.processes[row.netns_identity] = "/proc/7/ns/net"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.endpoints.remove, row)
@@ -431,7 +475,9 @@ async def test_a_moved_namespace_found_during_a_detach_does_not_bring_the_endpoi
 
 
 @virtual
-async def test_a_container_that_has_just_vanished_keeps_no_network_from_being_removed(world):
+async def test_a_container_that_has_just_vanished_keeps_no_network_from_being_removed(
+    world: World,
+) -> None:
     one, row = await attached(world)
     with pytest.raises(RefusedError, match="in use by web on h1"):
         await one.networks.remove("app", force=False)
@@ -441,9 +487,9 @@ async def test_a_container_that_has_just_vanished_keeps_no_network_from_being_re
     assert one.traces() == {}
 
 
-def test_a_living_process_is_found_by_its_namespace():
-    status = module.Path("/proc/self/ns/net").stat()
+def test_a_living_process_is_found_by_its_namespace() -> None:
+    status = Path("/proc/self/ns/net").stat()
     path = module._path_of_namespace((status.st_dev, status.st_ino))
     assert path is not None
-    assert module.Path(path).stat().st_ino == status.st_ino
+    assert Path(path).stat().st_ino == status.st_ino
     assert module._path_of_namespace((0, 0)) is None

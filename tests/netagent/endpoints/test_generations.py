@@ -7,6 +7,8 @@ evicts is killed itself a little later: the ids are drawn, so the smallest one t
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -22,10 +24,12 @@ from netagent.eviction.auto_evict import RETRY_S, AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ForgetRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.record_codec import encode
-from netgossip.types import CLUSTER_SCOPE, Entry, MemberState
+from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, MemberState
 
 TOP_UP_S = 5.0
 SUBNET = "10.1.0.0/22"
@@ -36,16 +40,16 @@ FORGET_AFTER_S = 60.0
 class Generations:
     """Those that live, on a fabric that they enter and leave."""
 
-    def __init__(self, nursery, forget_after_s):
+    def __init__(self, nursery: trio.Nursery, forget_after_s: float) -> None:
         self.nursery, self.forget_after_s = nursery, forget_after_s
         self.fabric = Fabric(nursery, 0)
         self.living = self.fabric.hosts
-        self.lives = {}
+        self.lives: dict[HostId, trio.CancelScope] = {}
         self.numbers = list(range(1, 10_000))
         self.fabric.rng.shuffle(self.numbers)
         self.count = 0
 
-    async def come(self):
+    async def come(self) -> AgentHost:
         """One more host: it hears what those who live know, they hear of it, and its agent works."""
         one = AgentHost(self.numbers.pop(), self.fabric)
         one.name = f"h{one.host_id[-4:]}"
@@ -70,20 +74,19 @@ class Generations:
         await one.publisher.put(host_record(one.name))
         return one
 
-    async def live(self, one, scope):
+    async def live(self, one: AgentHost, scope: trio.CancelScope) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.upkeep_of(one).run)
-                nursery.start_soon(
-                    Cleanup(one.live, NothingHeld(), NothingHeld(), NothingHeld(), one.flush).run
-                )
+                nothing: Any = NothingHeld()
+                nursery.start_soon(Cleanup(one.live, nothing, nothing, nothing, one.flush).run)
                 nursery.start_soon(self.vigil_of(one).run)
                 while True:
                     for network_id in one.live.view.networks:
                         await one.allocator.space_requests.top_up(network_id)
                     await trio.sleep(TOP_UP_S)
 
-    def upkeep_of(self, one):
+    def upkeep_of(self, one: AgentHost) -> OwnRecords:
         return OwnRecords(
             live=one.live,
             publisher=one.publisher,
@@ -92,7 +95,7 @@ class Generations:
             pursued=lambda: one.eviction.in_work,
         )
 
-    def vigil_of(self, one):
+    def vigil_of(self, one: AgentHost) -> AutoEviction:
         return AutoEviction(
             live=one.live,
             journal=one.journal,
@@ -101,14 +104,14 @@ class Generations:
             forget_after_s=lambda: self.forget_after_s,
         )
 
-    async def ask(self, asking, host_id, payload):
+    async def ask(self, asking: AgentHost, host_id: HostId, payload: bytes) -> bytes:
         await trio.sleep(self.fabric.latency_s())
         for other in self.living:
             if other.host_id == host_id:
                 return await other.allocator.grants.answer_request(asking.host_id, payload)
         return await trio.sleep_forever()
 
-    def kill(self, *gone):
+    def kill(self, *gone: AgentHost) -> None:
         for one in gone:
             self.living.remove(one)
             self.lives.pop(one.host_id).cancel()
@@ -116,20 +119,20 @@ class Generations:
             for one in gone:
                 other.meet(one.host_id, MemberState.DEAD)
 
-    async def attach(self, one):
+    async def attach(self, one: AgentHost) -> LocalEndpointRow:
         self.count += 1
         (network_id,) = one.live.view.networks
         return await reserve(one.allocator, f"{self.count:032x}", network_id, name=f"c{self.count}")
 
 
-def whole(other):
+def whole(other: AgentHost) -> EntriesChanged:
     """All that a host has written for all."""
     log = other.node.own_logs.get(CLUSTER_SCOPE)
     entries = log.entries.values() if log else ()
     return event_of(other.host_id, *entries, replaced=True, scope=CLUSTER_SCOPE)
 
 
-def copies(other):
+def copies(other: AgentHost) -> Iterator[EntriesChanged]:
     """What it holds of others, the dead among them."""
     for (scope, owner), log in other.live.view.store.records.items():
         if scope == CLUSTER_SCOPE and owner != other.host_id:
@@ -142,27 +145,27 @@ def copies(other):
 class NothingHeld:
     """The membership, the records and the journal of a host that cleans up; only the view is looked at here."""
 
-    def members(self):
+    def members(self) -> dict[Any, Any]:
         return {}
 
-    def scopes_of(self, node_id):
+    def scopes_of(self, node_id: str) -> frozenset[Any]:
         return frozenset()
 
-    def drop_owner(self, node_id):
+    def drop_owner(self, node_id: str) -> None:
         pass
 
-    def forget(self, node_id, now):
+    def forget(self, node_id: str, now: float) -> None:
         pass
 
-    def readmit_owner(self, node_id):
+    def readmit_owner(self, node_id: Any) -> None:
         raise AssertionError("no host returns")
 
-    def note_member_gone(self, node_id):
+    def note_member_gone(self, node_id: str) -> None:
         pass
 
 
 @virtual
-async def check_generations(killed, at_once, forget_after_s=FORGET_AFTER_S):
+async def check_generations(killed: int, at_once: int, forget_after_s: float = FORGET_AFTER_S) -> None:
     """So many hosts come, each with a container, and are killed, but for the last two; then one more comes."""
     with trio.fail_after(1_000_000):
         async with trio.open_nursery() as nursery:
@@ -170,7 +173,7 @@ async def check_generations(killed, at_once, forget_after_s=FORGET_AFTER_S):
             await world.come()
             first = await world.come()
             made, _ = await first.networks.create(NetworkRequest(name="app", subnets=(SUBNET,)))
-            gone = set()
+            gone: set[Any] = set()
             while len(gone) < killed:
                 for _ in range(min(at_once, killed - len(gone))):
                     await world.attach(await world.come())
@@ -185,10 +188,10 @@ async def check_generations(killed, at_once, forget_after_s=FORGET_AFTER_S):
             nursery.cancel_scope.cancel()
 
 
-def check_what_is_left(world, network_id, gone):
+def check_what_is_left(world: Generations, network_id: NetworkId, gone: set[HostId]) -> None:
     """Those who live own everything, each address once, and of the dead there is a note each."""
     assert len(world.living) == 3
-    owners = {}
+    owners: dict[Any, Any] = {}
     for one in world.living:
         view = one.live.view
         view.check_invariants()
@@ -209,15 +212,15 @@ def check_what_is_left(world, network_id, gone):
     assert sizes == 23 * len(gone), "what is left of a host is 23 bytes"
 
 
-def test_a_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more():
+def test_a_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more() -> None:
     check_generations(100, 20)
 
 
-def test_where_nobody_is_forgotten_the_dead_keep_the_room():
+def test_where_no_host_is_forgotten_the_dead_keep_the_room() -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(FailedError, match="no free address"), flatten_subgroups=True):
         check_generations(100, 20, forget_after_s=0)
 
 
 @pytest.mark.long
-def test_five_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more():
+def test_five_hundred_hosts_that_came_and_were_killed_leave_room_for_one_more() -> None:
     check_generations(500, 25)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H2, N1, Writer, host, network
@@ -13,7 +15,7 @@ from netagent.model.records import HostAddressRecord, RemovalRecord
 MAC = "06:00:00:00:00:01"
 
 
-def host_access(one, undecided=()):
+def host_access(one: AgentHost, undecided: tuple[Any, ...] = ()) -> HostAccess:
     return HostAccess(
         live=one.live,
         participation=one.participation,
@@ -24,12 +26,12 @@ def host_access(one, undecided=()):
     )
 
 
-def own(one):
+def own(one: AgentHost) -> list[int]:
     return [record.offset for record in one.live.view.own_host_addresses]
 
 
 @virtual
-async def test_a_host_takes_an_address_and_gives_it_back_when_it_leaves():
+async def test_a_host_takes_an_address_and_gives_it_back_when_it_leaves() -> None:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app", host_access=True))
     kept = host_access(one)
@@ -51,7 +53,7 @@ async def test_a_host_takes_an_address_and_gives_it_back_when_it_leaves():
 
 
 @virtual
-async def test_networks_without_it_undecided_ones_and_ones_without_space_are_left_alone():
+async def test_networks_without_it_undecided_ones_and_ones_without_space_are_left_alone() -> None:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"))
     kept = host_access(one)
@@ -73,7 +75,7 @@ async def test_networks_without_it_undecided_ones_and_ones_without_space_are_lef
 
 
 @virtual
-async def test_of_a_removed_network_nothing_is_kept():
+async def test_of_a_removed_network_nothing_is_kept() -> None:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app", host_access=True))
     async with trio.open_nursery() as nursery:

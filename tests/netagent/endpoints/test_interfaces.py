@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeAlias
 
 import pytest
 import trio
-from fakes.agent_host import AgentHost
+from fakes.agent_host import AgentHost, FakeNews, Namespaces
 from fakes.registry import N1, host, network
 from fakes.virtual import virtual
 
 from netagent import periodic
+from netagent.datapath.host.sysctls import Setting
 from netagent.datapath.reconcile.drift import Damage, DamageKind
 from netagent.endpoints.interfaces import RETRY_MAX_S, SETTINGS_S, UNHEARD_S, VERIFY_S
 from netagent.errors import FailedError, RefusedError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import EndpointId
 from netagent.model.request import AttachRequest
+
+AreAltered: TypeAlias = Callable[[Sequence[Setting]], bool]
 
 
 class Looks:
     """`Reconciler.wait_absent_changed`; the test sets what the kernel lacks."""
 
-    def __init__(self):
-        self.absent = frozenset()
+    def __init__(self) -> None:
+        self.absent: frozenset[EndpointId] = frozenset()
         self.changed = trio.Event()
 
-    def see(self, *endpoint_ids):
+    def see(self, *endpoint_ids: EndpointId) -> None:
         self.absent = frozenset(endpoint_ids)
         self.changed.set()
         self.changed = trio.Event()
 
-    async def wait(self, known):
+    async def wait(self, known: frozenset[EndpointId]) -> frozenset[EndpointId]:
         while self.absent == known:
             await self.changed.wait()
         return self.absent
 
 
 @contextlib.asynccontextmanager
-async def kept(namespaces, *names):
+async def kept(
+    namespaces: Namespaces, *names: str
+) -> AsyncIterator[tuple[AgentHost, Looks, list[LocalEndpointRow]]]:
     """A host with these containers, whose interfaces are looked after; what the reconciler sees; the endpoints."""
     one, looks = AgentHost(), Looks()
     await one.publisher.put(host("h1"), network(N1, "app"))
@@ -50,25 +59,28 @@ async def kept(namespaces, *names):
         nursery.cancel_scope.cancel()
 
 
-async def attached(one, namespaces, name):
+async def attached(one: AgentHost, namespaces: Namespaces, name: str) -> LocalEndpointRow:
     namespaces.make(name)
     row, _ = await one.endpoints.attach(AttachRequest(target=f"netns:{name}", network="app"))
     return row
 
 
-def news_of(one, row):
+def news_of(one: AgentHost, row: LocalEndpointRow) -> FakeNews:
+    assert row.netns_identity is not None
     return one.attacher.news[row.netns_identity]
 
 
 @virtual
-async def test_at_rest_only_a_slow_timer_looks(namespaces):
+async def test_at_rest_only_a_slow_timer_looks(namespaces: Namespaces) -> None:
     async with kept(namespaces, "web", "db") as (one, _looks, _rows):
         await trio.sleep(VERIFY_S * 3 + 2)
         assert one.steps.done == ["repair"] * 2 * 3
 
 
 @virtual
-async def test_a_new_sandbox_is_looked_into_once_as_nobody_told_of_its_first_moment(namespaces):
+async def test_a_new_sandbox_is_looked_into_once_as_no_news_came_of_its_first_moment(
+    namespaces: Namespaces,
+) -> None:
     async with kept(namespaces) as (one, _looks, _rows):
         await attached(one, namespaces, "web")
         one.steps.done.clear()
@@ -81,7 +93,7 @@ async def test_a_new_sandbox_is_looked_into_once_as_nobody_told_of_its_first_mom
 
 
 @virtual
-async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespaces):
+async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespaces: Namespaces) -> None:
     async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
         one.attacher.damages.append(Damage(DamageKind.MTU_CHANGED, "eth0"))
         news_of(one, web).tell()
@@ -91,7 +103,9 @@ async def test_news_from_a_sandbox_is_followed_by_a_look_into_it_alone(namespace
 
 
 @virtual
-async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(namespaces):
+async def test_altered_settings_are_followed_by_a_look_although_no_news_comes(
+    namespaces: Namespaces,
+) -> None:
     async with kept(namespaces, "web", "db") as (one, _looks, (web, _db)):
         news_of(one, web).alterations = 1
         await trio.sleep(SETTINGS_S + 0.1)
@@ -100,11 +114,11 @@ async def test_altered_settings_are_followed_by_a_look_although_nothing_is_told(
 
 @virtual
 async def test_settings_of_many_are_read_in_turn_and_of_all_after_one_that_was_altered(
-    namespaces, monkeypatch
-):
+    namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(periodic, "MOST_A_LOOK", 2)
     async with kept(namespaces, *"abcdefg") as (one, _looks, rows):
-        read = []
+        read: list[str] = []
         for row in rows:
             news = news_of(one, row)
             monkeypatch.setattr(news, "are_altered", noting(read, news.are_altered, row.name))
@@ -117,8 +131,8 @@ async def test_settings_of_many_are_read_in_turn_and_of_all_after_one_that_was_a
         assert one.steps.done.count("repair") == len(rows)
 
 
-def noting(read, are_altered, name):
-    def asked(wanted):
+def noting(read: list[str], are_altered: AreAltered, name: str) -> AreAltered:
+    def asked(wanted: Sequence[Setting]) -> bool:
         read.append(name)
         return are_altered(wanted)
 
@@ -126,7 +140,7 @@ def noting(read, are_altered, name):
 
 
 @virtual
-async def test_a_sandbox_that_changes_all_the_time_is_looked_at_now_and_then(namespaces):
+async def test_a_sandbox_that_changes_all_the_time_is_looked_at_now_and_then(namespaces: Namespaces) -> None:
     async with kept(namespaces, "web") as (one, _looks, (web,)):
         for _ in range(1000):
             news_of(one, web).tell()
@@ -135,7 +149,7 @@ async def test_a_sandbox_that_changes_all_the_time_is_looked_at_now_and_then(nam
 
 
 @virtual
-async def test_a_deleted_interface_is_made_anew(namespaces):
+async def test_a_deleted_interface_is_made_anew(namespaces: Namespaces) -> None:
     async with kept(namespaces, "web") as (one, looks, (web,)):
         one.attacher.devices.clear()
         looks.see(web.endpoint_id)
@@ -145,7 +159,7 @@ async def test_a_deleted_interface_is_made_anew(namespaces):
 
 
 @virtual
-async def test_what_an_earlier_agent_made_is_looked_at_once_at_the_start(namespaces):
+async def test_what_an_earlier_agent_made_is_looked_at_once_at_the_start(namespaces: Namespaces) -> None:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"))
     await attached(one, namespaces, "web")
@@ -159,9 +173,9 @@ async def test_what_an_earlier_agent_made_is_looked_at_once_at_the_start(namespa
 
 
 @virtual
-async def test_nothing_is_made_for_what_is_gone_or_going(namespaces):
+async def test_nothing_is_made_for_what_is_gone_or_going(namespaces: Namespaces) -> None:
     async with kept(namespaces, "web", "other") as (one, looks, (web, other)):
-        looks.see("0" * 32, web.endpoint_id)
+        looks.see(EndpointId("0" * 32), web.endpoint_id)
         await one.endpoints.remove(web)
         await trio.sleep(1)
         namespaces.remove("other")
@@ -180,12 +194,12 @@ async def test_nothing_is_made_for_what_is_gone_or_going(namespaces):
 )
 @virtual
 async def test_what_can_not_be_put_right_is_shown_and_tried_again_with_growing_pauses(
-    namespaces, monkeypatch, fault
-):
+    namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
     async with kept(namespaces, "web") as (one, _looks, (web,)):
         begun, tried_at = trio.current_time(), []
 
-        async def repair(*_args, **_kwargs):
+        async def repair(*_args: object, **_kwargs: object) -> None:
             tried_at.append(trio.current_time() - begun)
             raise fault
 

@@ -7,20 +7,24 @@ import dataclasses
 import errno
 import os
 import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import pytest
 import trio
-from fakes.agent_host import HANG, AgentHost
+from fakes.agent_host import HANG, AgentHost, Hang, Namespaces
 from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
+from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.endpoints.context import BRIDGE_S
 from netagent.endpoints.drain import REMEMBERED_S, UNDER_WAY_S
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
-from netagent.model.ids import mac_of
+from netagent.journal.statements import Statement
+from netagent.model.ids import EndpointId, NetworkId, mac_of
 from netagent.model.publication import Publication
-from netagent.model.records import Link, Policy, RemovalRecord
+from netagent.model.records import EndpointRecord, Link, Policy, Record, RemovalRecord
 from netagent.model.request import AttachRequest
 from netagent.resolver.zone_source import TTL_S
 from netgossip.types import MemberState
@@ -40,7 +44,10 @@ UNDONE_STEPS = ATTACH_STEPS[:-1]
 """When the last fails, all is done already."""
 
 
-async def started(namespaces, *names):
+Bind: TypeAlias = Callable[[LocalEndpoint], Awaitable[str]]
+
+
+async def started(namespaces: Namespaces, *names: str) -> AgentHost:
     """A host with the networks app and back, and some sandboxes."""
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"), network(N2, "back", subnets=("10.2.0.0/24",)))
@@ -49,26 +56,27 @@ async def started(namespaces, *names):
     return one
 
 
-def request(target="netns:web", network_name="app", **fields):
+def request(target: str = "netns:web", network_name: str = "app", **fields: Any) -> AttachRequest:
     return AttachRequest(target=target, network=network_name, **fields)
 
 
-async def other_host(one, *records):
+async def other_host(one: AgentHost, *records: EndpointRecord) -> None:
     """Records that host h2 wrote."""
     writer = Writer(H2)
     one.meet(H2)
-    for record in [host("h2"), *records]:
+    every: tuple[Record, ...] = (host("h2"), *records)
+    for record in every:
         one.hear(writer.put(record))
 
 
-def refused(kind, code, *words):
+def refused(kind: type[Any], code: str, *words: str) -> Any:
     """Expect an error of the kind, with the code, a way out and the words."""
 
     class Expect:
-        def __enter__(self):
+        def __enter__(self) -> Any:
             return self
 
-        def __exit__(self, _type, error, _trace):
+        def __exit__(self, _type: type[Any], error: Any, _trace: Any) -> bool:
             assert type(error) is kind, error
             assert error.code == code
             for word in words:
@@ -82,7 +90,7 @@ def refused(kind, code, *words):
 
 
 @virtual
-async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces):
+async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row, created = await one.endpoints.attach(request(service="shop", links=(Link("db", "database"),)))
     assert created
@@ -95,24 +103,28 @@ async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces)
 
 
 @virtual
-async def test_others_know_the_way_to_a_container_before_it_can_speak_and_no_name_leads_there(namespaces):
-    """Who spoke with the address before has its MAC, and answers at once: by then his host must know the way."""
+async def test_others_know_the_way_to_a_container_before_it_can_speak_and_no_name_leads_there(
+    namespaces: Namespaces,
+) -> None:
+    """A peer that used the address before has its MAC, and answers at once: by then its host must know the way."""
     one = await started(namespaces, "web")
-    bind, reported = one.attacher.bind, []
+    attacher: Any = one.attacher
+    bind: Bind = attacher.bind
+    reported: list[tuple[bool, bool]] = []
 
-    async def looking(endpoint, **options):
+    async def looking(endpoint: LocalEndpoint) -> str:
         found = one.live.view.endpoints[endpoint.endpoint_id]
         reported.append((endpoint.endpoint_id in one.own_endpoints(), one.live.view.is_visible(found)))
-        return await bind(endpoint, **options)
+        return await bind(endpoint)
 
-    one.attacher.bind = looking
+    attacher.bind = looking
     row, _ = await one.endpoints.attach(request())
     assert reported == [(True, False)]
     assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
 
 
 @virtual
-async def test_attaching_again_gives_the_same_endpoint_and_does_nothing(namespaces):
+async def test_attaching_again_gives_the_same_endpoint_and_does_nothing(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row, _ = await one.endpoints.attach(request(labels=(("tier", "front"),)))
     one.steps.done.clear()
@@ -123,10 +135,12 @@ async def test_attaching_again_gives_the_same_endpoint_and_does_nothing(namespac
 @pytest.mark.parametrize("position", range(len(UNDONE_STEPS)))
 @pytest.mark.parametrize("fault", ["refused", "full", "kernel", "cancelled"])
 @virtual
-async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(namespaces, position, fault):
+async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(
+    namespaces: Namespaces, position: int, fault: str
+) -> None:
     one = await started(namespaces, "web")
     free = one.allocator.free_count(N1)
-    errors = {
+    errors: dict[str, Exception | Hang] = {
         "refused": RefusedError("no"),
         "full": DiskFullError("/var: the disk is full"),
         "kernel": OSError(errno.ENOMEM, "no memory"),
@@ -135,7 +149,7 @@ async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(name
     one.steps.fault = (position, errors[fault])
     async with trio.open_nursery() as nursery:
 
-        async def attach():
+        async def attach() -> None:
             with pytest.raises((NetagentError, OSError, trio.Cancelled)) as caught:
                 await one.endpoints.attach(request())
             if isinstance(caught.value, trio.Cancelled):
@@ -154,25 +168,28 @@ async def test_an_attach_that_fails_or_is_cancelled_anywhere_leaves_nothing(name
 
 
 @virtual
-async def test_a_step_of_the_undoing_that_hangs_does_not_keep_the_others_from_being_done(namespaces):
+async def test_a_step_of_the_undoing_that_hangs_does_not_keep_the_others_from_being_done(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     one.steps.fault = (UNDONE_STEPS.index("listen"), RefusedError("no"))
-    hanging = one.attacher.unbind
+    attacher: Any = one.attacher
+    hanging = attacher.unbind
 
-    async def unbind(endpoint_id):
+    async def unbind(endpoint_id: EndpointId) -> None:
         await trio.sleep_forever()
 
-    one.attacher.unbind = unbind
+    attacher.unbind = unbind
     with pytest.raises(RefusedError):
         await one.endpoints.attach(request())
     assert set(one.traces()) == {"interfaces"}
-    one.attacher.unbind = hanging
+    attacher.unbind = hanging
     await one.garbage_collector.recover()
     assert one.traces() == {}
 
 
 @virtual
-async def test_cancelled_while_the_names_follow_the_endpoint_is_attached(namespaces):
+async def test_cancelled_while_the_names_follow_the_endpoint_is_attached(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     one.steps.fault = ("followed", HANG)
     with trio.CancelScope() as scope:
@@ -186,7 +203,7 @@ async def test_cancelled_while_the_names_follow_the_endpoint_is_attached(namespa
 
 
 @virtual
-async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(namespaces):
+async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     one.steps.fault = ("followed", HANG)
     begun = trio.current_time()
@@ -195,7 +212,7 @@ async def test_names_that_do_not_follow_hold_an_attach_up_for_a_bounded_time(nam
 
 
 @virtual
-async def test_a_device_that_is_not_built_is_named(namespaces):
+async def test_a_device_that_is_not_built_is_named(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     for device in ("na-1161", "nx-1161"):
         one.projection.trouble = {device: "another program's device vxlan9 uses VNI 1161"}
@@ -211,29 +228,31 @@ async def test_a_device_that_is_not_built_is_named(namespaces):
 
 
 @virtual
-async def test_a_namespace_that_is_exchanged_in_the_middle_is_not_published(namespaces):
+async def test_a_namespace_that_is_exchanged_in_the_middle_is_not_published(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
-    bind = one.attacher.bind
+    attacher: Any = one.attacher
+    bind: Bind = attacher.bind
 
-    async def exchange(endpoint, **sizes):
+    async def exchange(endpoint: LocalEndpoint) -> str:
         namespaces.replace("web")
-        return await bind(endpoint, **sizes)
+        return await bind(endpoint)
 
-    one.attacher.bind = exchange
+    attacher.bind = exchange
     with refused(RefusedError, "namespace-gone", "netns:web"):
         await one.endpoints.attach(request())
     assert one.traces() == {}
 
 
 @virtual
-async def test_a_bridge_that_went_with_its_network_is_no_failure(namespaces):
+async def test_a_bridge_that_went_with_its_network_is_no_failure(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
 
-    async def bind(endpoint, **sizes):
+    async def bind(endpoint: LocalEndpoint) -> str:
         one.hear(Writer(H2).put(RemovalRecord(N1)))
         raise FailedError("cannot create the interface: Invalid argument", code="bind-failed")
 
-    one.attacher.bind = bind
+    attacher: Any = one.attacher
+    attacher.bind = bind
     with refused(RefusedError, "network-removed", "removed"):
         await one.endpoints.attach(request())
     assert one.traces() == {}
@@ -241,21 +260,24 @@ async def test_a_bridge_that_went_with_its_network_is_no_failure(namespaces):
 
 @pytest.mark.parametrize("position", range(1, UNDONE_STEPS.count("journal") + 1))
 @virtual
-async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namespaces, position):
+async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(
+    namespaces: Namespaces, position: int
+) -> None:
     one = await started(namespaces, "web")
-    original = one.journal.transaction
+    journal: Any = one.journal
+    original = journal.transaction
     count = 0
 
-    async def transaction(statements, **options):
+    async def transaction(statements: list[Statement], *, grows: bool = False) -> list[int]:
         nonlocal count
         count += 1
-        done = await original(statements, **options)
+        done: list[int] = await original(statements, grows=grows)
         if count == position:
             writer = Writer(H2)
             one.hear(writer.put(RemovalRecord(N1)))
         return done
 
-    one.journal.transaction = transaction
+    journal.transaction = transaction
     try:
         await one.endpoints.attach(request())
     except (RefusedError, NotFoundError) as error:
@@ -266,7 +288,9 @@ async def test_a_network_that_is_removed_in_the_middle_is_said_to_be_gone(namesp
 
 
 @virtual
-async def test_a_sandbox_that_left_one_of_two_networks_has_forgotten_it_when_told_so(namespaces):
+async def test_a_sandbox_that_left_one_of_two_networks_has_forgotten_it_when_the_removal_returns(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     row, _ = await one.endpoints.attach(request(network_name="back", name="web"))
@@ -276,7 +300,7 @@ async def test_a_sandbox_that_left_one_of_two_networks_has_forgotten_it_when_tol
 
 
 @virtual
-async def test_a_mac_that_was_asked_for_is_given_once(namespaces):
+async def test_a_mac_that_was_asked_for_is_given_once(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "db")
     row, _ = await one.endpoints.attach(request(mac="06:00:00:00:00:01"))
     assert row.mac == "06:00:00:00:00:01" == one.live.view.endpoints[row.endpoint_id].record.mac
@@ -285,7 +309,7 @@ async def test_a_mac_that_was_asked_for_is_given_once(namespaces):
 
 
 @virtual
-async def test_the_mac_of_an_address_goes_with_that_address_only(namespaces):
+async def test_the_mac_of_an_address_goes_with_that_address_only(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "db")
     with refused(RefusedError, "mac-in-use", "an address of this network", "--mac"):
         await one.endpoints.attach(request(mac=mac_of(N1, 9)))
@@ -296,7 +320,9 @@ async def test_the_mac_of_an_address_goes_with_that_address_only(namespaces):
 
 
 @virtual
-async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_is_done(namespaces):
+async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_is_done(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     with refused(NotFoundError, "no-such-network", "'nowhere'", "network ls"):
         await one.endpoints.attach(request(network_name="nowhere"))
@@ -312,7 +338,7 @@ async def test_an_unknown_network_namespace_or_name_is_refused_before_anything_i
 
 
 @virtual
-async def test_a_name_is_used_once_on_a_host_and_network(namespaces):
+async def test_a_name_is_used_once_on_a_host_and_network(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request())
     with refused(RefusedError, "name-in-use", "'web'", "--name", "--service"):
@@ -321,11 +347,11 @@ async def test_a_name_is_used_once_on_a_host_and_network(namespaces):
 
 
 @virtual
-async def test_of_two_at_once_with_one_name_one_is_refused(namespaces):
+async def test_of_two_at_once_with_one_name_one_is_refused(namespaces: Namespaces) -> None:
     one = await started(namespaces, "a", "b")
-    outcomes = []
+    outcomes: list[bool | str] = []
 
-    async def attach(target):
+    async def attach(target: str) -> None:
         try:
             outcomes.append((await one.endpoints.attach(request(target, name="web")))[1])
         except RefusedError as error:
@@ -339,11 +365,11 @@ async def test_of_two_at_once_with_one_name_one_is_refused(namespaces):
 
 
 @virtual
-async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces):
+async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     created = []
 
-    async def attach():
+    async def attach() -> None:
         created.append((await one.endpoints.attach(request()))[1])
 
     async with trio.open_nursery() as nursery:
@@ -366,7 +392,7 @@ async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces):
     ids=lambda change: next(iter(change)),
 )
 @virtual
-async def test_attaching_again_with_other_wishes_is_refused(namespaces, change):
+async def test_attaching_again_with_other_wishes_is_refused(namespaces: Namespaces, change: Any) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     with refused(RefusedError, "already-attached", "netns:web", "web (10.1.0.2", "netagent detach web"):
@@ -374,7 +400,7 @@ async def test_attaching_again_with_other_wishes_is_refused(namespaces, change):
 
 
 @virtual
-async def test_an_address_that_somebody_has_is_refused_with_its_holder(namespaces):
+async def test_an_address_in_use_is_refused_with_its_holder(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await other_host(one, endpoint(1, offset=40))
     with refused(RefusedError, "address-in-use", "10.1.0.40", "web1", "host h2"):
@@ -388,7 +414,9 @@ async def test_an_address_that_somebody_has_is_refused_with_its_holder(namespace
 
 
 @virtual
-async def test_the_holder_of_an_address_is_named_even_if_its_host_is_not_known(namespaces):
+async def test_the_holder_of_an_address_is_named_even_if_its_host_is_not_known(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     one.hear(Writer(H2).put(endpoint(1, offset=40)))
     with refused(RefusedError, "address-in-use", "web1", f"host {H2[:8]}"):
@@ -405,7 +433,9 @@ async def test_the_holder_of_an_address_is_named_even_if_its_host_is_not_known(n
     ],
 )
 @virtual
-async def test_an_address_that_the_network_does_not_give_out_is_refused(namespaces, addresses, words):
+async def test_an_address_that_the_network_does_not_give_out_is_refused(
+    namespaces: Namespaces, addresses: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     one = await started(namespaces, "web")
     with refused(RefusedError, "bad-address", *words):
         await one.endpoints.attach(request(addresses=addresses))
@@ -416,7 +446,7 @@ async def test_an_address_that_the_network_does_not_give_out_is_refused(namespac
 
 
 @virtual
-async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(namespaces):
+async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     first, _ = await one.endpoints.attach(request(name="shop"))
     second, _ = await one.endpoints.attach(request(network_name="back"))
@@ -431,13 +461,13 @@ async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(names
     assert one.traces() == {}
 
 
-def egress_interfaces(one):
+def egress_interfaces(one: AgentHost) -> list[tuple[str, ...] | tuple[str, str]] | list[tuple[str, str]]:
     """By which network each endpoint that was bound last gives its sandbox a default route."""
     return [endpoint.gateways for endpoint in one.attacher.bound]
 
 
 @virtual
-async def test_the_first_network_that_is_not_internal_gives_the_default_route(namespaces):
+async def test_the_first_network_that_is_not_internal_gives_the_default_route(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await one.publisher.put(network(N3, "closed", subnets=("10.3.0.0/24",), internal=True))
     closed, _ = await one.endpoints.attach(request(network_name="closed"))
@@ -455,7 +485,7 @@ async def test_the_first_network_that_is_not_internal_gives_the_default_route(na
 
 
 @virtual
-async def test_a_failed_second_attach_leaves_the_first_one_whole(namespaces):
+async def test_a_failed_second_attach_leaves_the_first_one_whole(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     before = one.traces()
@@ -470,7 +500,7 @@ async def test_a_failed_second_attach_leaves_the_first_one_whole(namespaces):
 
 
 @virtual
-async def test_a_detach_goes_backwards_the_name_first(namespaces):
+async def test_a_detach_goes_backwards_the_name_first(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row, _ = await one.endpoints.attach(request())
     one.steps.done.clear()
@@ -490,7 +520,9 @@ async def test_a_detach_goes_backwards_the_name_first(namespaces):
 @pytest.mark.parametrize("position", range(7))
 @pytest.mark.parametrize("fault", ["kernel", "cancelled"])
 @virtual
-async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespaces, position, fault):
+async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(
+    namespaces: Namespaces, position: int, fault: str
+) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     one.steps.done.clear()
@@ -499,7 +531,7 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
     is_begun = position > 2 or (position == 0 and fault == "kernel")
     async with trio.open_nursery() as nursery:
 
-        async def detach():
+        async def detach() -> None:
             with contextlib.suppress(FailedError):
                 await one.endpoints.detach("web")
 
@@ -517,8 +549,8 @@ async def test_a_detach_that_stops_anywhere_is_finished_by_the_janitor(namespace
 @pytest.mark.parametrize("position", [1, 2])
 @virtual
 async def test_a_detach_that_a_stop_cut_off_before_its_end_began_leaves_the_endpoint_its_names(
-    namespaces, position
-):
+    namespaces: Namespaces, position: int
+) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     one.steps.done.clear()
@@ -536,11 +568,13 @@ async def test_a_detach_that_a_stop_cut_off_before_its_end_began_leaves_the_endp
 
 
 @virtual
-async def test_a_detach_gives_clients_the_time_that_was_agreed(namespaces, monkeypatch):
+async def test_a_detach_gives_clients_the_time_that_was_agreed(
+    namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = await started(namespaces, "web")
     talking = [True] * 15
 
-    async def has_connection(*_):
+    async def has_connection(*_: object) -> bool:
         return bool(talking) and talking.pop()
 
     monkeypatch.setattr("netagent.endpoints.drain.has_connection", has_connection)
@@ -553,13 +587,15 @@ async def test_a_detach_gives_clients_the_time_that_was_agreed(namespaces, monke
     assert one.traces() == {}
 
 
-def test_clients_remember_an_answer_for_as_long_as_it_says():
+def test_clients_remember_an_answer_for_as_long_as_it_says() -> None:
     assert REMEMBERED_S - UNDER_WAY_S == TTL_S
 
 
 @pytest.mark.parametrize("position", range(3, 7))
 @virtual
-async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(namespaces, position):
+async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(
+    namespaces: Namespaces, position: int
+) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     one.steps.done.clear()
@@ -572,7 +608,7 @@ async def test_a_detach_that_a_stop_cut_off_is_finished_by_the_next_start(namesp
 
 
 @virtual
-async def test_detaching_twice_at_once_is_one_detach(namespaces):
+async def test_detaching_twice_at_once_is_one_detach(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row, _ = await one.endpoints.attach(request())
     async with trio.open_nursery() as nursery:
@@ -583,7 +619,7 @@ async def test_detaching_twice_at_once_is_one_detach(namespaces):
 
 
 @virtual
-async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces):
+async def test_an_endpoint_is_found_by_id_and_others_are_explained(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await other_host(one, endpoint(7, offset=40))
     await one.endpoints.attach(request())
@@ -610,7 +646,7 @@ HTTP, DNS = Publication(18080, 80), Publication(15353, 53, "udp", 2)
 
 
 @virtual
-async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespaces):
+async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespaces: Namespaces) -> None:
     """Ports; and the record, which is what else an endpoint publishes."""
     one = await started(namespaces, "web")
     row, created = await one.endpoints.attach(request(publish=(HTTP,)))
@@ -645,7 +681,7 @@ async def test_scenario_47_publishing_and_unpublishing_twice_is_as_once(namespac
 
 
 @virtual
-async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
+async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request(publish=(HTTP,)))
     for wanted in (
@@ -671,11 +707,11 @@ async def test_a_port_belongs_to_one_endpoint_of_the_host(namespaces):
 
 
 @virtual
-async def test_two_attaches_at_once_do_not_get_one_port(namespaces):
+async def test_two_attaches_at_once_do_not_get_one_port(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     results = []
 
-    async def attach(target):
+    async def attach(target: str) -> None:
         try:
             results.append((await one.endpoints.attach(request(target, publish=(HTTP,))))[0].name)
         except RefusedError as error:
@@ -689,7 +725,7 @@ async def test_two_attaches_at_once_do_not_get_one_port(namespaces):
 
 
 @virtual
-async def test_an_address_that_the_host_has_not_got_is_refused(namespaces):
+async def test_an_address_that_the_host_has_not_got_is_refused(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     for address in ("192.0.2.77", "2001:db8::77"):
         with refused(RefusedError, "no-such-address", address, "ip address"):
@@ -699,7 +735,9 @@ async def test_an_address_that_the_host_has_not_got_is_refused(namespaces):
 
 
 @virtual
-async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_named(namespaces):
+async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_named(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
@@ -714,7 +752,7 @@ async def test_a_port_at_which_the_host_listens_is_refused_with_the_program_name
 
 
 @virtual
-async def test_what_nobody_outside_can_reach_is_not_published(namespaces):
+async def test_what_is_unreachable_from_outside_is_not_published(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await one.publisher.put(network(N3, "deep", subnets=("10.3.0.0/24",), internal=True))
     with refused(RefusedError, "internal", "network deep is internal"):
@@ -729,7 +767,7 @@ async def test_what_nobody_outside_can_reach_is_not_published(namespaces):
 
 
 @virtual
-async def test_links_come_and_go_and_are_on_disk(namespaces):
+async def test_links_come_and_go_and_are_on_disk(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     one.steps.done.clear()
@@ -746,7 +784,7 @@ async def test_links_come_and_go_and_are_on_disk(namespaces):
 
 
 @virtual
-async def test_an_alias_means_one_service_in_a_sandbox(namespaces):
+async def test_an_alias_means_one_service_in_a_sandbox(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request(links=(Link("db", "database"),)))
     with refused(RefusedError, "alias-in-use", "'database'", "db", "netagent unlink web db:database"):
@@ -758,13 +796,15 @@ async def test_an_alias_means_one_service_in_a_sandbox(namespaces):
 
 
 @virtual
-async def test_where_only_linked_services_may_be_reached_others_are_told_of_links(namespaces):
+async def test_where_only_linked_services_may_be_reached_links_are_published(
+    namespaces: Namespaces,
+) -> None:
     """Of the whole sandbox's, for each of its endpoints in such a network; nowhere else."""
     one = await started(namespaces, "web")
     strict = network(N3, "strict", subnets=("10.3.0.0/24",), policy=Policy.LINKS)
     await one.publisher.put(strict)
 
-    def reported(network_id):
+    def reported(network_id: NetworkId) -> tuple[str, ...]:
         [found] = one.live.view.endpoints_in(network_id).values()
         return found.record.links
 
@@ -783,7 +823,7 @@ async def test_where_only_linked_services_may_be_reached_others_are_told_of_link
 
 
 @virtual
-async def test_two_links_made_at_once_both_stay(namespaces):
+async def test_two_links_made_at_once_both_stay(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await one.endpoints.attach(request())
     async with trio.open_nursery() as nursery:
@@ -795,7 +835,9 @@ async def test_two_links_made_at_once_both_stay(namespaces):
 
 
 @virtual
-async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(namespaces):
+async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     row, _ = await one.endpoints.attach(request())
     async with trio.open_nursery() as nursery:
@@ -810,7 +852,7 @@ async def test_a_link_that_waits_for_a_detach_does_not_bring_the_endpoint_back(n
 
 
 @virtual
-async def test_leftover_state_of_other_hosts_never_counts_as_ours(namespaces):
+async def test_leftover_state_of_other_hosts_never_counts_as_ours(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     await other_host(one, dataclasses.replace(endpoint(1, offset=40), name="web"))
     one.meet(H2, MemberState.DEAD)
@@ -824,7 +866,9 @@ async def test_leftover_state_of_other_hosts_never_counts_as_ours(namespaces):
 
 @pytest.mark.parametrize("step", range(9))
 @virtual
-async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(namespaces, step):
+async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(
+    namespaces: Namespaces, step: int
+) -> None:
     one = await started(namespaces, "web", "other")
     await one.endpoints.attach(request("netns:other"))
     one.steps.done.clear()
@@ -832,7 +876,7 @@ async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(namespaces,
     async with trio.open_nursery() as nursery:
         scope = trio.CancelScope()
 
-        async def attach():
+        async def attach() -> None:
             with scope, contextlib.suppress(RefusedError):
                 await one.endpoints.attach(request())
                 one.steps.reached.set()
@@ -851,16 +895,18 @@ async def test_an_attach_at_work_leaves_nothing_when_the_host_leaves(namespaces,
 
 
 @virtual
-async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the_leaving(namespaces):
+async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the_leaving(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     one.is_syncing = False
     async with trio.open_nursery() as nursery:
 
-        async def attach():
+        async def attach() -> None:
             with refused(RefusedError, "leaving", "join"):
                 await one.endpoints.attach(request())
 
-        async def hold():
+        async def hold() -> None:
             with refused(RefusedError, "leaving", "join"):
                 await one.endpoints.staged.hold(N1)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
-from types import SimpleNamespace
+from collections.abc import Callable
+from types import SimpleNamespace, UnionType
+from typing import Any
 
 import pytest
 import trio
-from fakes.agent_host import HANG, AgentHost, Fabric
+from fakes.agent_host import HANG, AgentHost, Fabric, Hang
 from fakes.registry import H2, N1, N2, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
@@ -16,24 +19,28 @@ from netagent.endpoints import networks
 from netagent.endpoints.networks import SETTLE_S
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
-from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, Policy, RemovalRecord
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, Policy, Record, RemovalRecord
 from netagent.model.request import NetworkRequest
+from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 
-def own_records(one, kind):
+def own_records(one: AgentHost, kind: UnionType | type[Any]) -> Any:
     return [r for r in one.live.view.records_of(one.host_id, CLUSTER_SCOPE) if isinstance(r, kind)]
 
 
 @pytest.fixture(autouse=True)
-def ids(monkeypatch):
+def ids(monkeypatch: pytest.MonkeyPatch) -> random.Random:
     """Networks' random ids follow from the seed."""
     rng = random.Random(0)
     monkeypatch.setattr(networks, "os", SimpleNamespace(urandom=rng.randbytes))
     return rng
 
 
-async def together(size, test, *, seed=1, ids=None):
+async def together(
+    size: int, test: Callable[..., Any], *, seed: int = 1, ids: random.Random | None = None
+) -> None:
     """Run `test(hosts)` on hosts that know each other."""
     rng = random.Random(seed)
     if ids is not None:
@@ -48,7 +55,7 @@ async def together(size, test, *, seed=1, ids=None):
         nursery.cancel_scope.cancel()
 
 
-async def keep_own_networks(one):
+async def keep_own_networks(one: AgentHost) -> None:
     """As the agent does: what yielded unused is withdrawn."""
     revision = 0
     while True:
@@ -63,7 +70,7 @@ async def keep_own_networks(one):
             await one.publisher.withdraw(*gone)
 
 
-async def quiet(hosts):
+async def quiet(hosts: list[AgentHost]) -> None:
     while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in hosts):
         await trio.sleep(0.01)
     await trio.sleep(1.0)
@@ -73,7 +80,7 @@ async def quiet(hosts):
 
 
 @virtual
-async def test_a_network_is_made_once():
+async def test_a_network_is_made_once() -> None:
     one = AgentHost()
     made, created = await one.networks.create(NetworkRequest(name="app"))
     assert created
@@ -84,7 +91,7 @@ async def test_a_network_is_made_once():
 
 
 @virtual
-async def test_the_same_name_with_other_options_is_refused_with_the_difference():
+async def test_the_same_name_with_other_options_is_refused_with_the_difference() -> None:
     one = AgentHost()
     await one.networks.create(NetworkRequest(name="app", subnets=("10.5.0.0/24",)))
     with pytest.raises(RefusedError, match=r"its subnets are 10\.5\.0\.0/24") as caught:
@@ -94,11 +101,11 @@ async def test_the_same_name_with_other_options_is_refused_with_the_difference()
 
 
 @virtual
-async def test_several_creations_of_one_host_are_one():
+async def test_several_creations_of_one_host_are_one() -> None:
     one = AgentHost()
     outcomes = []
 
-    async def create():
+    async def create() -> None:
         outcomes.append(await one.networks.create(NetworkRequest(name="app")))
 
     async with trio.open_nursery() as nursery:
@@ -112,8 +119,8 @@ async def test_several_creations_of_one_host_are_one():
 
 
 @virtual
-async def test_when_create_returns_every_live_host_owns_space_and_knows_it():
-    async def test(hosts):
+async def test_when_create_returns_every_live_host_owns_space_and_knows_it() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
         made, _ = await hosts[0].networks.create(NetworkRequest(name="app"))
         for one in hosts:
             await one.allocator.allocations.confirm(made.network_id)
@@ -124,8 +131,8 @@ async def test_when_create_returns_every_live_host_owns_space_and_knows_it():
 
 
 @virtual
-async def test_silent_hosts_hold_a_creation_up_for_a_bounded_time():
-    async def test(hosts):
+async def test_silent_hosts_hold_a_creation_up_for_a_bounded_time() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
         for one in hosts[:2]:
             one.node.acknowledged[hosts[2].host_id] = -(10**9)
         begun = trio.current_time()
@@ -137,13 +144,15 @@ async def test_silent_hosts_hold_a_creation_up_for_a_bounded_time():
 
 
 @virtual
-async def test_the_dead_and_the_departed_get_no_space():
+async def test_the_dead_and_the_departed_get_no_space() -> None:
     one = AgentHost()
     for number, state in enumerate((MemberState.ALIVE, MemberState.DEAD, MemberState.LEFT), 2):
-        one.meet(f"{number:032x}", state)
-        one.hear(Writer(f"{number:032x}").put(host(f"h{number}")))
-    one.meet(f"{5:032x}", MemberState.ALIVE)
-    one.hear(Writer(f"{5:032x}").put(host("h5", going_down=True)))  # it leaves, and has handed on what it had
+        one.meet(HostId(f"{number:032x}"), state)
+        one.hear(Writer(HostId(f"{number:032x}")).put(host(f"h{number}")))
+    one.meet(HostId(f"{5:032x}"), MemberState.ALIVE)
+    one.hear(
+        Writer(HostId(f"{5:032x}")).put(host("h5", going_down=True))
+    )  # it leaves, and has handed on what it had
     await one.networks.create(NetworkRequest(name="app"))
     assert {grant.to for grant in own_records(one, GrantRecord)} == {H2}
 
@@ -153,12 +162,17 @@ async def test_the_dead_and_the_departed_get_no_space():
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 @virtual
-async def test_created_on_every_host_at_one_instant_it_is_one_network_and_no_error(ids, size):
+async def test_created_on_every_host_at_one_instant_it_is_one_network_and_no_error(
+    ids: random.Random, size: int
+) -> None:
     for seed in range(60):
-        rng, outcomes = random.Random(seed), []
+        rng = random.Random(seed)
+        outcomes: list[Any] = []
 
-        async def test(hosts, rng=rng, outcomes=outcomes, seed=seed):
-            async def create(one):
+        async def test(
+            hosts: list[AgentHost], rng: random.Random = rng, outcomes: list[Any] = outcomes, seed: int = seed
+        ) -> None:
+            async def create(one: AgentHost) -> None:
                 await trio.sleep(rng.choice([0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.1)]))
                 outcomes.append(await one.networks.create(NetworkRequest(name="app")))
 
@@ -179,19 +193,28 @@ async def test_created_on_every_host_at_one_instant_it_is_one_network_and_no_err
 
 @pytest.mark.parametrize("subnets", [(), ("10.5.0.0/24",)], ids=["chosen", "asked"])
 @virtual
-async def test_different_networks_of_one_instant_never_overlap(ids, subnets):
+async def test_different_networks_of_one_instant_never_overlap(
+    ids: random.Random, subnets: tuple[str, ...]
+) -> None:
     for seed in range(40):
-        outcomes, refusals = [], []
+        outcomes: list[Any] = []
+        refusals: list[str] = []
 
-        async def test(hosts, outcomes=outcomes, refusals=refusals, seed=seed):
+        async def test(
+            hosts: list[AgentHost],
+            outcomes: list[Any] = outcomes,
+            refusals: list[str] = refusals,
+            seed: int = seed,
+        ) -> None:
             for one in hosts:  # a pool with room for two
                 surroundings = one.networks._surroundings
-                one.networks._surroundings = lambda view, get=surroundings: get(view).__class__(
-                    **{name: getattr(get(view), name) for name in get(view).__slots__}
-                    | {"pools": ("10.160.0.0/19",)}
-                )
 
-            async def create(one):
+                def narrow(view: RegistryView, get: Callable[[RegistryView], Any] = surroundings) -> Any:
+                    return dataclasses.replace(get(view), pools=("10.160.0.0/19",))
+
+                one.networks._surroundings = narrow
+
+            async def create(one: AgentHost) -> None:
                 try:
                     outcomes.append(
                         await one.networks.create(NetworkRequest(name=f"n-{one.name}", subnets=subnets))
@@ -213,16 +236,16 @@ async def test_different_networks_of_one_instant_never_overlap(ids, subnets):
 
 
 @virtual
-async def test_whoever_wins_waits_until_the_loser_has_said_so():
+async def test_the_winner_waits_until_the_loser_has_said_so() -> None:
     """The loser judged before it heard of us, and is already giving space away: it was first."""
     one = AgentHost()
     rival = Writer(H2)
     one.meet(H2)
     one.hear(rival.put(host("h2")))
-    late = network("f" * 32, "app", vni=77, subnets=("10.9.0.0/24",))
+    late = network(NetworkId("f" * 32), "app", vni=77, subnets=("10.9.0.0/24",))
     outcomes = []
 
-    async def create():
+    async def create() -> None:
         outcomes.append(await one.networks.create(NetworkRequest(name="app")))
 
     async with trio.open_nursery() as nursery:
@@ -238,7 +261,7 @@ async def test_whoever_wins_waits_until_the_loser_has_said_so():
 
 
 @virtual
-async def test_a_loser_that_dies_is_not_waited_for_for_ever():
+async def test_a_loser_that_dies_is_not_waited_for_for_ever() -> None:
     one = AgentHost()
     rival = Writer(H2)
     one.meet(H2)
@@ -247,20 +270,20 @@ async def test_a_loser_that_dies_is_not_waited_for_for_ever():
         one.steps.delay_s["journal"] = lambda: 0.01
         nursery.start_soon(one.networks.create, NetworkRequest(name="app"))
         await trio.sleep(0.005)
-        one.hear(rival.put(network("f" * 32, "app", vni=77, subnets=("10.9.0.0/24",))))
+        one.hear(rival.put(network(NetworkId("f" * 32), "app", vni=77, subnets=("10.9.0.0/24",))))
         begun = trio.current_time()
     assert trio.current_time() - begun <= 3 * SETTLE_S
     assert own_records(one, NetworkRecord)
 
 
 @virtual
-async def test_a_network_removed_while_it_is_made_is_said_to_be_gone():
+async def test_a_network_removed_while_it_is_made_is_said_to_be_gone() -> None:
     one = AgentHost()
     one.meet(H2)
     async with trio.open_nursery() as nursery:
         one.node.acknowledged[H2] = 0
 
-        async def create():
+        async def create() -> None:
             with pytest.raises(RefusedError, match="removed at the same moment"):
                 await one.networks.create(NetworkRequest(name="app"))
 
@@ -273,13 +296,13 @@ async def test_a_network_removed_while_it_is_made_is_said_to_be_gone():
 @pytest.mark.parametrize("position", [0, 1])
 @pytest.mark.parametrize("fault", [DiskFullError("/var: the disk is full"), HANG], ids=["full", "cancelled"])
 @virtual
-async def test_a_creation_that_fails_leaves_no_record(position, fault):
+async def test_a_creation_that_fails_leaves_no_record(position: int, fault: DiskFullError | Hang) -> None:
     one = AgentHost()
     one.meet(H2)
     one.steps.fault = (position, fault)
     async with trio.open_nursery() as nursery:
 
-        async def create():
+        async def create() -> None:
             with contextlib.suppress(DiskFullError):
                 await one.networks.create(NetworkRequest(name="app"))
 
@@ -296,7 +319,7 @@ async def test_a_creation_that_fails_leaves_no_record(position, fault):
 
 
 @virtual
-async def test_a_network_whose_only_host_has_no_agent_is_not_taken_for_unused():
+async def test_a_network_whose_only_host_has_no_agent_is_not_taken_for_unused() -> None:
     """Its kernel answers, so its containers work; but no other host knows of them."""
     one = AgentHost()
     other = Writer(H2)
@@ -313,16 +336,13 @@ async def test_a_network_whose_only_host_has_no_agent_is_not_taken_for_unused():
 
 
 @virtual
-async def test_a_network_in_use_is_removed_by_force_only():
+async def test_a_network_in_use_is_removed_by_force_only() -> None:
     one = AgentHost()
     one.meet(H2)
     other = Writer(H2)
-    for record in (
-        host("h2"),
-        network(),
-        AttachmentRecord(N1),
-        *(endpoint(n, offset=n + 2) for n in range(7)),
-    ):
+    records: list[Record] = [host("h2"), network(), AttachmentRecord(N1)]
+    records += [endpoint(n, offset=n + 2) for n in range(7)]
+    for record in records:
         one.hear(other.put(record))
     with pytest.raises(RefusedError, match=r"is in use by web0 on h2, .* and 2 more") as caught:
         await one.networks.remove("app", force=False)
@@ -336,7 +356,7 @@ async def test_a_network_in_use_is_removed_by_force_only():
 
 
 @virtual
-async def test_endpoints_of_a_host_that_is_down_do_not_keep_a_network():
+async def test_endpoints_of_a_host_that_is_down_do_not_keep_a_network() -> None:
     one = AgentHost()
     other = Writer(H2)
     for record in (host("h2", going_down=True), network(), endpoint()):
@@ -346,7 +366,7 @@ async def test_endpoints_of_a_host_that_is_down_do_not_keep_a_network():
 
 
 @virtual
-async def test_a_network_that_cannot_be_looked_into_is_not_removed():
+async def test_a_network_that_cannot_be_looked_into_is_not_removed() -> None:
     one = AgentHost()
     one.is_syncing = False
     other = Writer(H2)
@@ -364,8 +384,8 @@ async def test_a_network_that_cannot_be_looked_into_is_not_removed():
 
 
 @virtual
-async def test_multicast_and_links_contradict_each_other():
-    async def test(hosts):
+async def test_multicast_and_links_contradict_each_other() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
         request = NetworkRequest(name="app", policy=Policy.LINKS, multicast=True)
         with pytest.raises(InputError, match="multicast reaches all containers"):
             await hosts[0].networks.create(request)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
-from fakes.agent_host import Fabric
+from fakes.agent_host import AgentHost, Fabric
 from fakes.registry import endpoint
 from fakes.registry import host as host_record
 from fakes.rows import reserve
 from fakes.virtual import virtual
 
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import NetworkId
 from netagent.model.records import AttachmentRecord
 from netagent.model.request import NetworkRequest
 from netagent.registry.views import ConflictKind
@@ -21,12 +25,12 @@ SUBNET = "10.1.0.0/22"
 
 
 class World:
-    def __init__(self, nursery, size):
+    def __init__(self, nursery: trio.Nursery, size: int) -> None:
         self.fabric = Fabric(nursery, size)
         self.hosts = self.fabric.hosts
         self.count = 0
 
-    async def attach(self, one, network_id):
+    async def attach(self, one: AgentHost, network_id: NetworkId) -> LocalEndpointRow:
         """A container with an address and a record, as far as other hosts see."""
         self.count += 1
         done = await reserve(one.allocator, f"{self.count:032x}", network_id, name=f"c{self.count}")
@@ -36,19 +40,19 @@ class World:
         )
         return done
 
-    async def calm(self):
+    async def calm(self) -> None:
         with trio.fail_after(10):
             await trio.sleep(0.1)
             while any(one.node.unacknowledged(CLUSTER_SCOPE) for one in self.hosts):
                 await trio.sleep(0.01)
 
 
-def with_hosts(size):
+def with_hosts(size: int) -> Callable[..., Any]:
     """Run a test with so many hosts, under virtual time."""
 
-    def decorate(test):
+    def decorate(test: Callable[[World], Awaitable[None]]) -> Callable[..., Any]:
         @virtual
-        async def run():
+        async def run() -> None:
             async with trio.open_nursery() as nursery:
                 world = World(nursery, size)
                 await test(world)
@@ -60,17 +64,17 @@ def with_hosts(size):
 
 
 @pytest.mark.parametrize("subnets", [(), (SUBNET,)], ids=["default", "22"])
-def test_scenario_28_both_sides_of_a_partition_allocate_200_addresses(subnets):
+def test_scenario_28_both_sides_of_a_partition_allocate_200_addresses(subnets: tuple[str, ...]) -> None:
     with_hosts(6)(partial(allocate_on_both_sides, subnets=subnets))()
 
 
-async def allocate_on_both_sides(world, subnets):
+async def allocate_on_both_sides(world: World, subnets: tuple[str, ...]) -> None:
     await world.fabric.tell_hosts()
     made, _ = await world.hosts[0].networks.create(NetworkRequest(name="app", subnets=subnets))
     await world.calm()
     sides = world.hosts[:3], world.hosts[3:]
     world.fabric.cut(*sides)
-    rows = {0: [], 1: []}
+    rows: dict[Any, Any] = {0: [], 1: []}
     for number in range(200):
         for side, hosts in enumerate(sides):
             one = hosts[2] if number % 4 else hosts[number % 3]
@@ -92,7 +96,7 @@ async def allocate_on_both_sides(world, subnets):
 
 
 @with_hosts(4)
-async def test_scenario_29_two_parts_started_apart_decide_every_clash_in_the_same_way(world):
+async def test_scenario_29_two_parts_started_apart_decide_every_clash_in_the_same_way(world: World) -> None:
     """The same network name, subnet, addresses and endpoint names on both sides; the lab shows the traffic."""
     parts = world.hosts[:2], world.hosts[2:]
     world.fabric.cut(*parts)

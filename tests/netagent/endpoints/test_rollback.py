@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import trio
 from fakes.virtual import virtual
@@ -10,11 +13,13 @@ from netagent.endpoints.rollback import UNDO_STEP_S, all_or_nothing
 
 
 class Ledger:
-    def __init__(self):
-        self.undone = []
+    def __init__(self) -> None:
+        self.undone: list[Any] = []
 
-    def step(self, name, error=None, sleep_s=0.0):
-        async def undo():
+    def step(
+        self, name: str, error: OSError | None = None, sleep_s: float = 0.0
+    ) -> tuple[str, Callable[..., Any]]:
+        async def undo() -> None:
             await trio.sleep(sleep_s)
             if error is not None:
                 raise error
@@ -24,7 +29,7 @@ class Ledger:
 
 
 @virtual
-async def test_a_block_that_ends_well_keeps_everything():
+async def test_a_block_that_ends_well_keeps_everything() -> None:
     entry_owners = Ledger()
     async with all_or_nothing() as undo:
         undo.push(*entry_owners.step("a"))
@@ -32,7 +37,7 @@ async def test_a_block_that_ends_well_keeps_everything():
 
 
 @virtual
-async def test_a_failure_is_undone_backwards_and_goes_on():
+async def test_a_failure_is_undone_backwards_and_goes_on() -> None:
     entry_owners = Ledger()
     with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested
         async with all_or_nothing() as undo:
@@ -43,7 +48,7 @@ async def test_a_failure_is_undone_backwards_and_goes_on():
 
 
 @virtual
-async def test_a_cancellation_is_undone_in_full():
+async def test_a_cancellation_is_undone_in_full() -> None:
     entry_owners = Ledger()
     with trio.move_on_after(1) as scope:
         async with all_or_nothing() as undo:
@@ -56,7 +61,9 @@ async def test_a_cancellation_is_undone_in_full():
 
 
 @virtual
-async def test_a_step_that_fails_or_hangs_is_logged_and_the_others_are_done(caplog):
+async def test_a_step_that_fails_or_hangs_is_logged_and_the_others_are_done(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     entry_owners = Ledger()
     begun = trio.current_time()
     with pytest.raises(KeyError, match="cause"):  # noqa: PT012 - the block is what is tested

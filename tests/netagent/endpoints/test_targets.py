@@ -75,7 +75,7 @@ def test_only_our_own_resolv_conf_is_rewritten_and_removed(
 
 @pytest.mark.parametrize("before", ["", "# longer than what comes\n"])
 @pytest.mark.parametrize("step", ["replace", "write", "truncate"])
-def test_whoever_is_killed_while_writing_leaves_a_file_of_ours(
+def test_an_agent_killed_while_writing_leaves_a_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, step: str
 ) -> None:
     monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)
@@ -118,7 +118,7 @@ def killing(patched: pytest.MonkeyPatch, step: str) -> None:
     patched.setattr(Path, "replace", die) if step == "replace" else patched.setattr(Path, "open", opened)
 
 
-def test_a_file_of_somebody_elses_that_leads_programs_elsewhere_is_told(
+def test_a_foreign_file_that_leads_programs_elsewhere_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolv_conf, "NETNS_ETC", tmp_path)

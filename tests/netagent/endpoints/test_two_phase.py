@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
-from fakes.agent_host import AgentHost
+from fakes.agent_host import AgentHost, Namespaces
 from fakes.registry import N1, host, network
 from fakes.virtual import virtual
 
 from netagent.endpoints.two_phase import BIND_S, HOLD_S
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
-from netagent.journal.rows import Reserved
+from netagent.journal.rows import LocalEndpointRow, Reserved
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 
 ORIGIN = "docker:e1"
 
 
-async def started(namespaces, *names):
+async def started(namespaces: Namespaces, *names: str) -> AgentHost:
     one = AgentHost()
     await one.publisher.put(host("h1"), network(N1, "app"))
     one.steps.done.clear()
@@ -26,27 +28,29 @@ async def started(namespaces, *names):
     return one
 
 
-def request(**fields):
+def request(**fields: Any) -> AttachRequest:
     return AttachRequest(target="docker:web", network=N1, **fields)
 
 
-async def reserved(one, origin=ORIGIN):
+async def reserved(one: AgentHost, origin: str = ORIGIN) -> LocalEndpointRow:
     return await one.endpoints.staged.reserve(request(), origin=origin)
 
 
-async def entered(one, namespaces, origin=ORIGIN, name="web", netns="web"):
+async def entered(
+    one: AgentHost, namespaces: Namespaces, origin: str = ORIGIN, name: str = "web", netns: str = "web"
+) -> LocalEndpointRow:
     staged = one.endpoints.staged
     await reserved(one, origin)
     await staged.create(origin)
     return await staged.bind(origin, str(namespaces.folder / netns), name=name, behind_runtime=True)
 
 
-def is_free(one, count=253):
+def is_free(one: AgentHost, count: int = 253) -> bool:
     return one.allocator.free_count(N1) == (count, 253)
 
 
 @virtual
-async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
+async def test_the_stages_from_an_address_to_a_name_and_back(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     staged = one.endpoints.staged
     held = await staged.hold(N1)
@@ -59,6 +63,7 @@ async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
     assert one.own_endpoints() == {row.endpoint_id}, "others know the way to it"
     assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id]), "and no name"
     row = await staged.bind(ORIGIN, str(namespaces.folder / "web"), name="web", behind_runtime=True)
+    assert row.netns is not None
     assert (row.name, row.service, row.is_published, row.netns.behind_runtime) == ("web", "web", True, True)
     assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
     assert one.resolvers.sandboxes
@@ -71,7 +76,7 @@ async def test_the_stages_from_an_address_to_a_name_and_back(namespaces):
 
 
 @virtual
-async def test_every_stage_may_be_asked_for_twice(namespaces):
+async def test_every_stage_may_be_asked_for_twice(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     staged = one.endpoints.staged
     assert await reserved(one) == await reserved(one)
@@ -88,7 +93,7 @@ async def test_every_stage_may_be_asked_for_twice(namespaces):
 
 
 @virtual
-async def test_a_held_address_is_nobody_elses_and_dropping_gives_it_back(namespaces):
+async def test_a_held_address_has_one_holder_and_dropping_gives_it_back(namespaces: Namespaces) -> None:
     one = await started(namespaces)
     staged = one.endpoints.staged
     held = await staged.hold(N1, ("10.1.0.77",))
@@ -103,7 +108,7 @@ async def test_a_held_address_is_nobody_elses_and_dropping_gives_it_back(namespa
 
 
 @virtual
-async def test_dropping_the_address_of_an_endpoint_changes_nothing(namespaces):
+async def test_dropping_the_address_of_an_endpoint_changes_nothing(namespaces: Namespaces) -> None:
     one = await started(namespaces)
     row = await reserved(one)
     await one.endpoints.staged.drop(N1, row.addresses[0])
@@ -112,7 +117,7 @@ async def test_dropping_the_address_of_an_endpoint_changes_nothing(namespaces):
 
 
 @virtual
-async def test_what_nobody_comes_back_for_is_removed_after_its_time(namespaces):
+async def test_what_is_never_completed_is_removed_after_its_time(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     staged = one.endpoints.staged
     await staged.hold(N1)
@@ -132,7 +137,9 @@ async def test_what_nobody_comes_back_for_is_removed_after_its_time(namespaces):
 
 
 @virtual
-async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finishes_it(namespaces):
+async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finishes_it(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     row = await reserved(one)
     one.restart()
@@ -147,7 +154,7 @@ async def test_a_reserved_endpoint_outlives_the_agent_and_a_restarted_one_finish
 
 
 @virtual
-async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namespaces):
+async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     one.attacher.has_moved = False
     before = trio.current_time()
@@ -163,7 +170,7 @@ async def test_an_interface_that_never_comes_leaves_the_endpoint_reserved(namesp
 
 @pytest.mark.parametrize("position", range(9))
 @virtual
-async def test_a_stage_that_fails_anywhere_can_be_ended(namespaces, position):
+async def test_a_stage_that_fails_anywhere_can_be_ended(namespaces: Namespaces, position: int) -> None:
     one = await started(namespaces, "web")
     one.steps.fault = (position, DiskFullError("/var: the disk is full"))
     with pytest.raises(NetagentError):
@@ -174,7 +181,9 @@ async def test_a_stage_that_fails_anywhere_can_be_ended(namespaces, position):
 
 
 @virtual
-async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_start(namespaces):
+async def test_a_record_that_was_published_but_not_noted_before_a_crash_goes_at_the_start(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, "web")
     before = await reserved(one)
     row = await entered(one, namespaces)
@@ -190,7 +199,7 @@ async def test_a_record_that_was_told_but_not_noted_before_a_crash_goes_at_the_s
 
 
 @virtual
-async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces):
+async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web", "other")
     await entered(one, namespaces)
     row = await entered(one, namespaces, "docker:e2", netns="other")
@@ -198,7 +207,7 @@ async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces):
 
 
 @virtual
-async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces):
+async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row = await entered(one, namespaces)
     one.steps.done.clear()
@@ -215,7 +224,9 @@ async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces
 
 @pytest.mark.parametrize("position", range(2))
 @virtual
-async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(namespaces, position):
+async def test_a_change_that_could_not_be_published_is_published_when_it_is_tried_again(
+    namespaces: Namespaces, position: int
+) -> None:
     one = await started(namespaces, "web")
     row = await entered(one, namespaces)
     one.steps.done.clear()
@@ -229,7 +240,9 @@ async def test_a_change_that_could_not_be_told_is_told_when_it_is_tried_again(na
 
 
 @virtual
-async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(namespaces):
+async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wait(
+    namespaces: Namespaces,
+) -> None:
     one = await started(namespaces, *(f"c{n}" for n in range(20)))
     with pytest.raises(NotFoundError) as error:
         await one.endpoints.staged.create("docker:nobody")
