@@ -32,9 +32,6 @@ demo: packages-demo .venv/.product ## three hosts, real programs, three failures
 .PHONY: setup
 setup: packages-test .venv/.development ## Debian packages and a virtual environment for everything below
 
-# Tests that are not annotated yet.
-UNTYPED := resolver
-
 .PHONY: lint
 lint: setup ## style and types
 	@echo "== ruff, mypy"
@@ -45,7 +42,7 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab:benchmarks mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 	@mypy docs/generate.py
-	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*' | grep -vE '^tests/netagent/($(UNTYPED))/')
+	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
 
 .PHONY: docs

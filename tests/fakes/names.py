@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import Link, Port
@@ -105,7 +106,7 @@ def world() -> dict[Key, Row]:
     )
 
 
-def source_of(table: dict[Key, Row]) -> ZoneSource:
+def source_of(table: Mapping[Key, Row]) -> ZoneSource:
     source = ZoneSource()
     source.apply(table.items())
     return source

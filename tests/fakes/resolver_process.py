@@ -111,6 +111,12 @@ def supervisor(run_dir: Path, release: str = "test") -> Supervisor:
     return Supervisor(run_dir, release=release, resolv_conf=run_dir / "resolv.conf")
 
 
+def process_id_of(one: Supervisor) -> int:
+    found = one.status()["process_id"]
+    assert isinstance(found, int)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def agent(run_dir: Path, *, stop: bool = False, release: str = "test") -> AsyncIterator[Supervisor]:
     """An agent that lives as long as the block; at its end the process is left alone, or stopped."""

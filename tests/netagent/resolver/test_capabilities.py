@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
-from fakes.resolver_process import agent, serve
+from fakes.resolver_process import Container, agent, serve
 
+from netagent.model.sandbox import SandboxId
 from netagent.resolver import capabilities
 
 pytestmark = pytest.mark.kernel
 
 
-def test_the_process_keeps_no_right_that_it_does_not_need(run_dir, container):
-    async def main():
+def test_the_process_keeps_no_right_that_it_does_not_need(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container, behind_runtime=True)  # with the table that takes one of them
             assert (await one.statistics())["redirects"] == 1
@@ -25,14 +27,14 @@ def test_the_process_keeps_no_right_that_it_does_not_need(run_dir, container):
             sets = {name: int(said[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")}
             assert sets == {"CapEff": 0, "CapPrm": kept, "CapInh": 0, "CapBnd": 0, "CapAmb": 0}
             assert said["NoNewPrivs"] == "1"
-            await one.remove_sandbox("c")
+            await one.remove_sandbox(SandboxId("c"))
             tables = ["ip", "netns", "exec", container.netns, "nft", "list", "tables"]
             assert (await trio.run_process(tables, capture_stdout=True)).stdout == b""
 
     trio.run(main)
 
 
-def test_what_cannot_be_given_up_is_told_and_the_rest_is_given_up(run_dir):
+def test_what_cannot_be_given_up_is_reported_and_the_rest_is_given_up(run_dir: Path) -> None:
     """A unit whose bounding set lacks CAP_SETPCAP: then the process has nothing to drop that set with."""
     script = (
         "from netagent.resolver import capabilities\n"

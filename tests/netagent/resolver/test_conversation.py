@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import pytest
 from fakes import names
@@ -10,55 +12,62 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
-from netagent.resolver.feed import Feed
+from netagent.resolver.feed import Feed, FeedMessage
+from netagent.resolver.name_table import Key, Row
 from netagent.resolver.protocol import ProtocolError, reply_bytes
 from netagent.resolver.session import ServedTable, Session
 
-IDS = st.sampled_from(("s1", "s2", "s3"))
+IDS = st.sampled_from([SandboxId(one) for one in ("s1", "s2", "s3")])
 
 
-def table_of(numbers):
+Table: TypeAlias = dict[Key, Row]
+
+
+def table_of(numbers: set[int]) -> Table:
     return names.world() | dict(names.endpoint(100 + one, f"n{one}", f"10.160.2.{one}") for one in numbers)
 
 
 class Conversation(RuleBasedStateMachine):
     """Sockets are sets of ids on each side: `agent` and `process` hold copies of one and the same."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.feed = Feed("r1")
-        self.agent_sockets = set()
+        self.agent_sockets: set[SandboxId] = set()
         self.answering = ServedTable()
-        self.session = None
-        self.to_process, self.to_agent = deque(), deque()
-        self.table = None
-        self.wanted = {}  # and whether behind a runtime
+        self.session: Session | None = None
+        self.to_process: deque[FeedMessage] = deque()
+        self.to_agent: deque[tuple[bytes, bool]] = deque()
+        self.table: Table | None = None
+        self.wanted: dict[SandboxId, bool] = {}  # and whether behind a runtime
 
     # --- the network between them ---
 
     @precondition(lambda self: self.session is None)
     @rule()
-    def connect(self):
+    def connect(self) -> None:
         self.session = Session(self.answering, "r1")
         self.feed.connected()
         self.collect()
 
     @precondition(lambda self: self.session is not None)
     @rule()
-    def cut(self):
+    def cut(self) -> None:
         self.session = None
         self.to_process.clear()
         self.to_agent.clear()
         self.feed.disconnected()
 
-    def collect(self):
+    def collect(self) -> None:
         if self.session is not None:
             self.to_process.extend(self.feed.drain())
 
     @precondition(lambda self: self.to_process)
     @rule()
-    def process_reads(self):
+    def process_reads(self) -> None:
+        assert self.session is not None
         outgoing = self.to_process.popleft()
         sockets = outgoing.sockets_of in self.agent_sockets
         effect = self.session.handle_request_untrusted(outgoing.payload, has_sockets=sockets)
@@ -68,7 +77,7 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.to_agent)
     @rule()
-    def agent_reads(self):
+    def agent_reads(self) -> None:
         payload, sockets = self.to_agent.popleft()
         taken = self.feed.handle_reply_untrusted(payload, has_sockets=sockets)
         if taken is not None:
@@ -79,29 +88,30 @@ class Conversation(RuleBasedStateMachine):
     # --- what happens to them ---
 
     @rule(numbers=st.sets(st.integers(1, 5)), is_step=st.booleans())
-    def publish(self, numbers, *, is_step):
-        before, self.table = self.table or {}, table_of(numbers)
-        keys = {*before, *self.table}
-        touched = {key for key in keys if before.get(key) != self.table.get(key)} if is_step else None
-        self.feed.set_table(self.table, touched)
+    def publish(self, numbers: set[int], *, is_step: bool) -> None:
+        before: Table = self.table or {}
+        self.table = table = table_of(numbers)
+        keys = {*before, *table}
+        touched = {key for key in keys if before.get(key) != table.get(key)} if is_step else None
+        self.feed.set_table(table, touched)
         self.collect()
 
     @rule(one=IDS, behind_runtime=st.booleans())
-    def add(self, one, behind_runtime):
+    def add(self, one: SandboxId, behind_runtime: bool) -> None:
         self.agent_sockets.add(one)
         self.wanted[one] = behind_runtime
         self.feed.add_sandbox(one, behind_runtime=behind_runtime)
         self.collect()
 
     @rule(one=IDS)
-    def remove(self, one):
+    def remove(self, one: SandboxId) -> None:
         self.feed.remove_sandbox(one)
         self.agent_sockets.discard(one)
         self.wanted.pop(one, None)
         self.collect()
 
     @rule()
-    def new_agent(self):
+    def new_agent(self) -> None:
         if self.session is not None:
             self.cut()
         self.feed = Feed("r1")
@@ -110,7 +120,7 @@ class Conversation(RuleBasedStateMachine):
         self.table = None
 
     @rule()
-    def new_process(self):
+    def new_process(self) -> None:
         if self.session is not None:
             self.cut()
         self.answering = ServedTable()
@@ -119,7 +129,7 @@ class Conversation(RuleBasedStateMachine):
     # --- what must hold ---
 
     @rule()
-    def all_is_delivered(self):
+    def all_is_delivered(self) -> None:
         if self.session is None:
             self.connect()
         for _ in range(1000):
@@ -140,7 +150,7 @@ class Conversation(RuleBasedStateMachine):
             assert self.answering.complete
 
     @invariant()
-    def a_new_agent_takes_nothing_away(self):
+    def a_new_agent_takes_nothing_away(self) -> None:
         if self.answering.complete:
             assert set(names.world()) <= set(self.answering.source.rows), (
                 "what was always there was gone meanwhile"
@@ -151,7 +161,7 @@ Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=
 test_conversation = Conversation.TestCase
 
 
-def test_a_table_that_breaks_off_removes_nothing():
+def test_a_table_that_breaks_off_removes_nothing() -> None:
     answering = ServedTable()
     session = Session(answering, "r")
     for request in (
@@ -172,23 +182,29 @@ def test_a_table_that_breaks_off_removes_nothing():
 
 @pytest.mark.parametrize(
     "reply",
-    [protocol.Done(99), protocol.Done(1), protocol.Refused(1, "no"), protocol.FetchedSockets(1, "s"), None],
+    [
+        protocol.Done(99),
+        protocol.Done(1),
+        protocol.Refused(1, "no"),
+        protocol.FetchedSockets(1, SandboxId("s")),
+        None,
+    ],
 )
-def test_replies_that_make_no_sense_end_the_conversation(reply):
+def test_replies_that_make_no_sense_end_the_conversation(reply: Any) -> None:
     feed = Feed("r")
     feed.connected()
     with pytest.raises(ProtocolError):
         feed.handle_reply_untrusted(b"junk" if reply is None else reply_bytes(reply), has_sockets=False)
 
 
-def test_sockets_that_are_refused_are_not_offered_again():
+def test_sockets_that_are_refused_are_not_offered_again() -> None:
     feed = Feed("r")
     feed.connected()
     feed.handle_reply_untrusted(
         reply_bytes(protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
     )
     feed.drain()
-    feed.add_sandbox("s")
+    feed.add_sandbox(SandboxId("s"))
     (listen,) = feed.drain()
     sequence = protocol.parse_request_untrusted(listen.payload).sequence
     feed.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
@@ -197,33 +213,35 @@ def test_sockets_that_are_refused_are_not_offered_again():
     assert list(feed.drain()) == []
 
 
-def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said():
+def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said() -> None:
     feed = Feed("new")
     feed.set_table(names.world())
     feed.connected()
     feed.drain()
-    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "old", False, ("s",))
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "old", False, (SandboxId("s"),))
     feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
     (fetch,) = feed.drain()
     asked = protocol.parse_request_untrusted(fetch.payload)
     assert isinstance(asked, protocol.FetchSockets)
     assert not feed.must_replace
     taken = feed.handle_reply_untrusted(
-        reply_bytes(protocol.FetchedSockets(asked.sequence, "s")), has_sockets=True
+        reply_bytes(protocol.FetchedSockets(asked.sequence, SandboxId("s"))), has_sockets=True
     )
     assert taken == "s"
     assert feed.must_replace
     assert list(feed.drain()) == []
 
 
-def rows_of(outgoing):
+def rows_of(
+    outgoing: Iterable[FeedMessage],
+) -> tuple[dict[Key, Row | None], int]:
     """The rows that are sent, and the number of their COMMIT."""
     requests = [protocol.parse_request_untrusted(one.payload) for one in outgoing]
     rows = [change for one in requests if isinstance(one, protocol.Rows) for change in one.changes]
     return dict(rows), requests[-1].sequence
 
 
-def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at():
+def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at() -> None:
     feed = Feed("r")
     feed.connected()
     welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,33 +25,33 @@ from netagent.resolver.process import ResolverProcess
         ("", ()),
     ],
 )
-def test_servers_in_their_order(text, servers):
+def test_servers_in_their_order(text: str, servers: int | tuple[str, ...]) -> None:
     found = parse_servers_untrusted(text)
     assert len(found) == servers if isinstance(servers, int) else found == servers
 
 
 class Follower:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.now = 0.0
         self.file = ServersFile(path, lambda: self.now)
 
-    def later(self):
+    def later(self) -> tuple[str, ...] | None:
         """What is new at the next look."""
         self.now += 2 * ServersFile.LOOK_AGAIN_S
         return self.file.news()
 
 
-def rename(path, text):
+def rename(path: Path, text: str) -> None:
     new = path.with_name("new")
     new.write_text(text)
     new.rename(path)
 
 
-def truncate(path, text):
+def truncate(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def other_link(path, text):
+def other_link(path: Path, text: str) -> None:
     target = path.with_name(f"target-{len(list(path.parent.iterdir()))}")
     target.write_text(text)
     link = path.with_name("link")
@@ -56,7 +59,7 @@ def other_link(path, text):
     link.rename(path)
 
 
-def behind_link(path, text):
+def behind_link(path: Path, text: str) -> None:
     """What systemd-resolved does: the link stays, the file behind it is replaced."""
     target = path.with_name("behind")
     rename(target, text)
@@ -66,7 +69,7 @@ def behind_link(path, text):
 
 
 @pytest.mark.parametrize("write", [rename, truncate, other_link, behind_link])
-def test_a_change_is_seen_at_the_next_look(tmp_path, write):
+def test_a_change_is_seen_at_the_next_look(tmp_path: Path, write: Callable[..., Any]) -> None:
     path = tmp_path / "resolv.conf"
     follower = Follower(path)
     assert follower.later() is None
@@ -78,7 +81,7 @@ def test_a_change_is_seen_at_the_next_look(tmp_path, write):
     assert follower.later() is None, "the same servers are no news"
 
 
-def test_a_file_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_path):
+def test_a_file_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     truncate(path, "nameserver 192.0.2.1\n")
     follower = Follower(path)
@@ -89,7 +92,7 @@ def test_a_file_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_pat
     assert follower.later() == ("192.0.2.2",)
 
 
-def test_many_queries_cost_one_look_in_a_while(tmp_path):
+def test_many_queries_cost_one_look_in_a_while(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     truncate(path, "nameserver 192.0.2.1\n")
     follower = Follower(path)
@@ -99,18 +102,19 @@ def test_many_queries_cost_one_look_in_a_while(tmp_path):
     assert follower.later() == ("192.0.2.2",)
 
 
-def test_the_process_looks_before_it_answers(tmp_path):
+def test_the_process_looks_before_it_answers(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         process = ResolverProcess(listener, release="test", resolv_conf=path)
-        process._upstreams.LOOK_AGAIN_S = 0
+        upstreams: Any = process._upstreams
+        upstreams.LOOK_AGAIN_S = 0
         for digit in (1, 2):
             rename(path, f"nameserver 192.0.2.{digit}\n")
             process._server._before_answers()
             assert [one.address for one in process._resolver._default_servers] == [f"192.0.2.{digit}"]
 
 
-def test_a_file_without_end_is_read_to_a_bound(tmp_path):
+def test_a_file_without_end_is_read_to_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("nameserver 192.0.2.1\n" + "#" * 2**20 + "\nnameserver 192.0.2.2\n")
     assert Follower(path).later() == ("192.0.2.1",)

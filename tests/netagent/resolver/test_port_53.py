@@ -9,15 +9,20 @@ import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
+from socket import AddressFamily
+from typing import Any
 
 import dns.message
 import pytest
 import trio
 from fakes import names
-from fakes.resolver_process import agent, ended, gone, inside, serve, until
+from fakes.resolver_process import Container, agent, ended, gone, inside, process_id_of, serve, until
 
 from netagent.datapath.endpoint import dns_redirect, netns
 from netagent.datapath.netlink import nftables
+from netagent.datapath.netlink.nftables import NftMessage
+from netagent.model.sandbox import SandboxId
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.resolver.channel import SocketChannel, connect
 from netagent.resolver.protocol import (
@@ -39,8 +44,8 @@ OURS = ["10.170.0.21"]
 class OwnServer:
     """A DNS server of the container's, which never answers: what reaches it is seen in its sockets."""
 
-    def __init__(self, container, address, family):
-        def bind():
+    def __init__(self, container: Container, address: str, family: AddressFamily) -> None:
+        def bind() -> tuple[socket.socket, socket.socket]:
             udp, tcp = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
             for one in (udp, tcp):
                 one.setblocking(False)
@@ -50,7 +55,7 @@ class OwnServer:
 
         self.udp, self.tcp = inside(container.netns, bind)
 
-    def heard(self):
+    def heard(self) -> bytes | None:
         with contextlib.suppress(BlockingIOError):
             return self.udp.recvfrom(4096)[0]
         with contextlib.suppress(BlockingIOError):
@@ -58,17 +63,17 @@ class OwnServer:
             return b"connection"
         return None
 
-    def close(self):
+    def close(self) -> None:
         self.udp.close()
         self.tcp.close()
 
 
-def run_inside(container, command):
+def run_inside(container: Container, command: str) -> str:
     full = ["nsenter", f"--net=/run/netns/{container.netns}", "sh", "-c", command]
     return subprocess.run(full, check=True, capture_output=True, text=True).stdout
 
 
-async def all_come_to_us(container, own=None):
+async def all_come_to_us(container: Container, own: OwnServer | None = None) -> None:
     for _ in range(2):
         assert await container.ask("database") == OURS
         assert await container.ask_tcp("database") == OURS
@@ -79,9 +84,9 @@ async def all_come_to_us(container, own=None):
 @pytest.mark.parametrize(("address", "family"), EVERYWHERE)
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_containers_own_server_has_port_53_and_none_of_our_queries(
-    run_dir, container, address, family, is_first
-):
-    async def main():
+    run_dir: Path, container: Container, address: str, family: AddressFamily, is_first: bool
+) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             own = OwnServer(container, address, family) if is_first else None
             await serve(one, container)
@@ -97,10 +102,10 @@ def test_a_containers_own_server_has_port_53_and_none_of_our_queries(
     trio.run(main)
 
 
-def test_answers_come_from_where_the_query_went(run_dir, container):
+def test_answers_come_from_where_the_query_went(run_dir: Path, container: Container) -> None:
     """To a socket that is not connected, too; and port 53 is what connections have at their other end."""
 
-    async def main():
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
             query = dns.message.make_query("database", "A").to_wire()
@@ -137,8 +142,8 @@ def test_answers_come_from_where_the_query_went(run_dir, container):
         ),
     ],
 )
-def test_the_containers_own_rules_do_not_part_us(run_dir, container, command):
-    async def main():
+def test_the_containers_own_rules_do_not_part_us(run_dir: Path, container: Container, command: str) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
             run_inside(container, command)
@@ -147,24 +152,24 @@ def test_the_containers_own_rules_do_not_part_us(run_dir, container, command):
     trio.run(main)
 
 
-def test_nothing_is_left_in_a_namespace_that_is_removed(run_dir, container):
-    async def main():
+def test_nothing_is_left_in_a_namespace_that_is_removed(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             for _ in range(3):  # the next one is not in the way of the one before
                 await serve(one, container)
                 assert "netagent-dns" in run_inside(container, "nft list tables")
-                await one.remove_sandbox("c")
+                await one.remove_sandbox(SandboxId("c"))
                 assert run_inside(container, "nft list tables; ss -Hlntu") == ""
 
     trio.run(main)
 
 
-def test_nothing_is_led_any_more_when_agent_and_process_are_gone(run_dir, container):
-    async def main():
+def test_nothing_is_led_any_more_when_agent_and_process_are_gone(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with ended(run_dir):
             async with agent(run_dir) as one:
                 await serve(one, container)
-                process_id = one.status()["process_id"]
+                process_id = process_id_of(one)
             assert await container.ask("database") == OURS
             os.kill(process_id, signal.SIGKILL)
             await until(lambda: gone(process_id))
@@ -173,7 +178,7 @@ def test_nothing_is_led_any_more_when_agent_and_process_are_gone(run_dir, contai
     trio.run(main)
 
 
-async def keep_asking(container, done, asked):
+async def keep_asking(container: Container, done: trio.Event, asked: list[Any]) -> None:
     while not done.is_set():
         assert await container.ask("database") == OURS
         assert await container.ask_tcp("database") == OURS
@@ -181,14 +186,16 @@ async def keep_asking(container, done, asked):
         await trio.sleep(0.002)
 
 
-def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir, container, monkeypatch):
+def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(
+    run_dir: Path, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its process is replaced first; then queries are led to new sockets, and the old ones are closed at the end."""
 
-    async def main():
-        asked = []
+    async def main() -> None:
+        asked: list[Any] = []
         async with ended(run_dir), trio.open_nursery() as nursery:
             async with agent(run_dir, release="old") as one:
-                await one.add_sandbox("c", *container.bound()[:2])
+                await one.add_sandbox(SandboxId("c"), *container.bound()[:2])
                 assert await one.publish(names.world())
             async with agent(run_dir, release="new") as two:
                 resolvers = ResolverSockets(two)
@@ -200,7 +207,7 @@ def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir
                 await until(lambda: len(asked) > 20)
                 with netns.opened_netns(f"/run/netns/{container.netns}") as netns_fd:
                     for _ in range(2):
-                        await resolvers.ensure_listening("c", netns_fd, behind_runtime=False)
+                        await resolvers.ensure_listening(SandboxId("c"), netns_fd, behind_runtime=False)
                 before = len(asked)
                 await until(lambda: len(asked) > before + 20)
                 assert inside(container.netns, dns_redirect.redirected_port) == 61053
@@ -211,34 +218,36 @@ def test_what_an_earlier_release_had_bound_is_freed_and_no_query_is_lost(run_dir
                 done.set()
             async with agent(run_dir, release="new", stop=True) as three:
                 assert await three.known_sandboxes() == {"c"}
-                assert three.sockets()["c"].port_redirect is not None
+                assert three.sockets()[SandboxId("c")].port_redirect is not None
 
     assert server.RETIRING_S < 15
     trio.run(main)
 
 
-def test_a_query_under_way_is_answered_by_the_sockets_that_it_came_to(run_dir, container):
+def test_a_query_under_way_is_answered_by_the_sockets_that_it_came_to(
+    run_dir: Path, container: Container
+) -> None:
     """It was read from the old socket's queue, or is to be, when the new ones are there."""
 
-    async def main():
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
-            await one.add_sandbox("c", *container.bound()[:2])  # no table yet: queries wait
+            await one.add_sandbox(SandboxId("c"), *container.bound()[:2])  # no table yet: queries wait
             with container.asker() as waiting, trio.fail_after(10):
                 await waiting.send(dns.message.make_query("database", "A").to_wire())
                 assert await one.publish(names.world())
                 await waiting.recv(4096)
-                os.kill(one.status()["process_id"], signal.SIGSTOP)
+                os.kill(process_id_of(one), signal.SIGSTOP)
                 await waiting.send(dns.message.make_query("web-1.app.mesh.internal", "A").to_wire())
                 async with trio.open_nursery() as nursery:
                     resolvers = ResolverSockets(one)
 
-                    async def free():
+                    async def free() -> None:
                         with netns.opened_netns(f"/run/netns/{container.netns}") as netns_fd:
-                            await resolvers.ensure_listening("c", netns_fd, behind_runtime=False)
+                            await resolvers.ensure_listening(SandboxId("c"), netns_fd, behind_runtime=False)
 
                     nursery.start_soon(free)
                     await until(lambda: inside(container.netns, dns_redirect.redirected_port) is not None)
-                    os.kill(one.status()["process_id"], signal.SIGCONT)
+                    os.kill(process_id_of(one), signal.SIGCONT)
                 answer = dns.message.from_wire(await waiting.recv(4096))
                 assert str(answer.answer[0][0]) == "10.160.0.11"
             await all_come_to_us(container)
@@ -246,19 +255,22 @@ def test_a_query_under_way_is_answered_by_the_sockets_that_it_came_to(run_dir, c
     trio.run(main)
 
 
-def test_an_agent_of_an_earlier_release_is_given_what_it_knows(run_dir, container):
+def test_an_agent_of_an_earlier_release_is_given_what_it_knows(run_dir: Path, container: Container) -> None:
     """A downgrade: it fetches the sockets, ends the process, and what leads to high ports is gone with that."""
 
-    async def main():
+    async def main() -> None:
         async with ended(run_dir):
             async with agent(run_dir, release="new") as one:
                 await serve(one, container)
             with trio.fail_after(10), SocketChannel(await connect(run_dir / SOCKET_NAME)) as old:
                 await old.send(request_bytes(AgentHello(1, 1, "old", redirects=False)))
                 await old.receive()
-                await old.send(request_bytes(FetchSockets(2, "c")))
-                reply, pair = await old.receive()
-                assert parse_reply_untrusted(reply) == FetchedSockets(2, "c", False)
+                await old.send(request_bytes(FetchSockets(2, SandboxId("c"))))
+                answer = await old.receive()
+                assert answer is not None
+                reply, pair = answer
+                assert pair is not None
+                assert parse_reply_untrusted(reply) == FetchedSockets(2, SandboxId("c"), False)
                 assert pair.port_redirect is None
                 assert pair.udp.getsockname() == pair.tcp.getsockname() == ("127.0.0.11", 53)
                 pair.close()
@@ -267,11 +279,13 @@ def test_an_agent_of_an_earlier_release_is_given_what_it_knows(run_dir, containe
     trio.run(main)
 
 
-def test_a_kernel_without_owners_of_tables_has_them_repaired(run_dir, container, monkeypatch):
+def test_a_kernel_without_owners_of_tables_has_them_repaired(
+    run_dir: Path, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Linux before 5.12: `nft flush ruleset` in the container takes the lead away."""
     made = nftables.commit
 
-    def commit(sock, changes):
+    def commit(sock: socket.socket, changes: list[NftMessage]) -> None:
         flag = nftables.number(2, nftables.TABLE_F_OWNER)
         if any(change.kind == nftables.NEWTABLE and flag in change.attributes for change in changes):
             raise OSError(errno.EOPNOTSUPP, "no owners")
@@ -279,7 +293,7 @@ def test_a_kernel_without_owners_of_tables_has_them_repaired(run_dir, container,
 
     monkeypatch.setattr(nftables, "commit", commit)
 
-    async def main():
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             resolvers = ResolverSockets(one)
             await serve(one, container)
@@ -291,21 +305,28 @@ def test_a_kernel_without_owners_of_tables_has_them_repaired(run_dir, container,
                 await container.ask("database")
             await resolvers.repair()
             await all_come_to_us(container)
-            await one.remove_sandbox("c")
+            await one.remove_sandbox(SandboxId("c"))
             assert run_inside(container, "nft list tables") == ""
 
     trio.run(main)
 
 
-def test_a_table_with_an_owner_is_looked_at_once(run_dir, container, monkeypatch):
-    asked = []
+def test_a_table_with_an_owner_is_looked_at_once(
+    run_dir: Path, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
     whole = dns_redirect.port_redirect_outcome
+
+    def looking(sock: socket.socket) -> Any:
+        asked.append(1)
+        return whole(sock)
+
     monkeypatch.setattr(
         "netagent.projection.resolver_sockets.port_redirect_outcome",
-        lambda sock: asked.append(1) or whole(sock),
+        looking,
     )
 
-    async def main():
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             resolvers = ResolverSockets(one)
             await serve(one, container)

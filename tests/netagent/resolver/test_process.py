@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dns.message
@@ -17,9 +18,21 @@ import pytest
 import trio
 import trio.testing
 from fakes import names
-from fakes.resolver_process import BOUND_S, agent, ended, gone, inside, serve, supervisor, until
+from fakes.resolver_process import (
+    BOUND_S,
+    Container,
+    agent,
+    ended,
+    gone,
+    inside,
+    process_id_of,
+    serve,
+    supervisor,
+    until,
+)
 
 from netagent.datapath.endpoint import dns_redirect
+from netagent.model.sandbox import SandboxId
 from netagent.resolver import supervisor as supervisor_module
 from netagent.resolver.channel import SocketChannel, connect
 from netagent.resolver.launch import start_process
@@ -35,22 +48,24 @@ from netagent.resolver.protocol import (
 pytestmark = pytest.mark.kernel
 
 
-def test_names_are_answered_over_both_transports(run_dir, container):
-    async def main():
+def test_names_are_answered_over_both_transports(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
             assert await container.ask("web.app.mesh.internal") == ["10.160.0.11", "10.160.1.12"]
             assert await container.ask("database") == ["10.170.0.21"]
             assert await container.ask_tcp("web-1.app.mesh.internal") == ["10.160.0.11"]
-            process_id = one.status()["process_id"]
+            process_id = process_id_of(one)
             assert (await one.statistics())["sandboxes"] == 1
         assert gone(process_id)
 
     trio.run(main)
 
 
-def test_answers_go_on_without_the_agent_and_the_next_agent_adopts(run_dir, container):
-    async def main():
+def test_answers_go_on_without_the_agent_and_the_next_agent_adopts(
+    run_dir: Path, container: Container
+) -> None:
+    async def main() -> None:
         async with ended(run_dir):
             async with agent(run_dir) as one:
                 await serve(one, container)
@@ -71,11 +86,11 @@ def test_answers_go_on_without_the_agent_and_the_next_agent_adopts(run_dir, cont
     trio.run(main)
 
 
-def test_no_query_is_lost_while_agents_come_and_go(run_dir, container):
-    async def main():
+def test_no_query_is_lost_while_agents_come_and_go(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         asked = []
 
-        async def keep_asking(done):
+        async def keep_asking(done: trio.Event) -> None:
             while not done.is_set():
                 assert await container.ask("web-1.app.mesh.internal") == ["10.160.0.11"]
                 asked.append(1)
@@ -96,15 +111,17 @@ def test_no_query_is_lost_while_agents_come_and_go(run_dir, container):
     trio.run(main)
 
 
-def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(run_dir, container):
-    async def main():
+def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(
+    run_dir: Path, container: Container
+) -> None:
+    async def main() -> None:
         async with agent(run_dir) as one:
             await serve(one, container)
         # The agent that has to bring the sockets back is not the one that was given them.
         async with agent(run_dir, stop=True) as two:
             assert await two.publish(names.world())
             assert await two.known_sandboxes() == {"c"}
-            killed = two.status()["process_id"]
+            killed = process_id_of(two)
             os.kill(killed, signal.SIGKILL)
             # Asked while no process is there: the kernel keeps the query.
             assert await container.ask("database") == ["10.170.0.21"]
@@ -114,13 +131,15 @@ def test_a_killed_process_comes_back_with_its_sockets_and_loses_no_query(run_dir
     trio.run(main)
 
 
-def test_a_process_that_hangs_is_replaced(run_dir, container, monkeypatch):
+def test_a_process_that_hangs_is_replaced(
+    run_dir: Path, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervisor_module, "_SIGN_OF_LIFE_S", 1.5)
 
-    async def main():
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
-            hung = one.status()["process_id"]
+            hung = process_id_of(one)
             os.kill(hung, signal.SIGSTOP)
             assert await container.ask("database") == ["10.170.0.21"]
             assert one.status()["process_id"] not in (hung, None)
@@ -129,11 +148,13 @@ def test_a_process_that_hangs_is_replaced(run_dir, container, monkeypatch):
     trio.run(main)
 
 
-def test_another_release_replaces_the_process_and_keeps_the_sockets(run_dir, container):
-    async def main():
+def test_another_release_replaces_the_process_and_keeps_the_sockets(
+    run_dir: Path, container: Container
+) -> None:
+    async def main() -> None:
         async with agent(run_dir, release="old") as one:
             await serve(one, container)
-            old = one.status()["process_id"]
+            old = process_id_of(one)
         async with agent(run_dir, release="new", stop=True) as two:
             assert await two.publish(names.world()) or await two.publish(names.world())
             assert await two.known_sandboxes() == {"c"}
@@ -144,28 +165,28 @@ def test_another_release_replaces_the_process_and_keeps_the_sockets(run_dir, con
     trio.run(main)
 
 
-def test_a_removed_sandbox_has_no_sockets_left(run_dir, container):
-    async def main():
+def test_a_removed_sandbox_has_no_sockets_left(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
-            await one.remove_sandbox("c")
+            await one.remove_sandbox(SandboxId("c"))
             with pytest.raises(ConnectionRefusedError):
                 await container.ask("database")
             container.bound().close()  # the address is free again
             assert inside(container.netns, dns_redirect.redirected_port) is None
-            await one.remove_sandbox("c")
+            await one.remove_sandbox(SandboxId("c"))
             assert await one.known_sandboxes() == frozenset()
 
     trio.run(main)
 
 
-def test_queries_wait_for_the_first_table(run_dir, container):
-    async def main():
+def test_queries_wait_for_the_first_table(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one, trio.open_nursery() as nursery:
-            await one.add_sandbox("c", *container.pair())
+            await one.add_sandbox(SandboxId("c"), *container.pair())
             answers = []
 
-            async def ask():
+            async def ask() -> None:
                 answers.append(await container.ask("database"))
 
             nursery.start_soon(ask)
@@ -177,12 +198,12 @@ def test_queries_wait_for_the_first_table(run_dir, container):
     trio.run(main)
 
 
-def test_sockets_that_are_none_are_refused(run_dir):
-    async def main():
+def test_sockets_that_are_none_are_refused(run_dir: Path) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             left, right = socket.socketpair()
             with pytest.raises(Exception, match="LISTEN without"):
-                await one.add_sandbox("c", left, right)
+                await one.add_sandbox(SandboxId("c"), left, right)
             assert left.fileno() == right.fileno() == -1
             assert await one.known_sandboxes() == frozenset()
 
@@ -190,14 +211,16 @@ def test_sockets_that_are_none_are_refused(run_dir):
 
 
 @pytest.fixture
-def zero():
+def zero() -> Iterator[bytes]:
     descriptor = os.open("/dev/zero", os.O_RDONLY)
     yield struct.pack("i", descriptor)
     os.close(descriptor)
 
 
-def test_garbage_on_the_control_socket_is_refused_and_counted(run_dir, container, zero):
-    async def main():
+def test_garbage_on_the_control_socket_is_refused_and_counted(
+    run_dir: Path, container: Container, zero: bytes
+) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await serve(one, container)
             with SocketChannel(await connect(run_dir / SOCKET_NAME)) as stranger:
@@ -221,13 +244,13 @@ def test_garbage_on_the_control_socket_is_refused_and_counted(run_dir, container
                 assert counted.counters["control_refused"] == len(garbage) + 1
                 assert counted.counters["agents"] == 1
             assert await container.ask("database") == ["10.170.0.21"]
-            process_id = one.status()["process_id"]
+            process_id = process_id_of(one)
             assert open_files(process_id).count("/dev/zero") == 0
 
     trio.run(main)
 
 
-def open_files(process_id):
+def open_files(process_id: int) -> list[str]:
     found = []
     for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -235,8 +258,8 @@ def open_files(process_id):
     return found
 
 
-def test_a_namespace_that_may_not_look_outside(run_dir, container):
-    async def main():
+def test_a_namespace_that_may_not_look_outside(run_dir: Path, container: Container) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             table = names.world()
             await serve(one, container, table)
@@ -251,8 +274,8 @@ def test_a_namespace_that_may_not_look_outside(run_dir, container):
     trio.run(main)
 
 
-def test_there_is_one_process_for_a_run_directory(run_dir):
-    async def main():
+def test_there_is_one_process_for_a_run_directory(run_dir: Path) -> None:
+    async def main() -> None:
         async with agent(run_dir, stop=True) as one:
             await one.known_sandboxes()
             with pytest.raises(OSError, match="another resolver process has"):
@@ -263,8 +286,8 @@ def test_there_is_one_process_for_a_run_directory(run_dir):
     trio.run(main)
 
 
-def test_a_stale_socket_is_replaced(run_dir):
-    async def main():
+def test_a_stale_socket_is_replaced(run_dir: Path) -> None:
+    async def main() -> None:
         stale = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stale.bind(str(run_dir / SOCKET_NAME))
         stale.close()
@@ -274,8 +297,8 @@ def test_a_stale_socket_is_replaced(run_dir):
     trio.run(main)
 
 
-def test_a_run_directory_that_is_missing_is_said(tmp_path):
-    async def main():
+def test_a_run_directory_that_is_missing_is_said(tmp_path: Path) -> None:
+    async def main() -> None:
         one = supervisor(tmp_path / "nowhere")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
@@ -288,20 +311,23 @@ def test_a_run_directory_that_is_missing_is_said(tmp_path):
     trio.run(main)
 
 
-def test_a_copy_of_sockets_leaves_them_as_they_are(run_dir, container):
+def test_a_copy_of_sockets_leaves_them_as_they_are(run_dir: Path, container: Container) -> None:
     """The process never waits in a read: with `socket.dup` its own copies would wait, and all names with them."""
     with contextlib.closing(container.pair()) as served:
         for one in served:
+            assert one is not None
             os.set_blocking(one.fileno(), False)  # as the process does with its copies
         with contextlib.closing(served.copy()) as copy:
             for mine, its in zip(copy, served, strict=True):
+                assert mine is not None
+                assert its is not None
                 assert not os.get_blocking(its.fileno())
                 assert mine.getsockname() == its.getsockname()
                 assert (mine.family, mine.type) == (its.family, its.type)
                 assert not mine.get_inheritable()
 
 
-def test_the_process_is_light(run_dir):
+def test_the_process_is_light(run_dir: Path) -> None:
     """It must not drag in what only the agent needs."""
     heavy = [
         "pyroute2",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import msgpack
 import pytest
@@ -11,8 +13,9 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
-from netagent.resolver.name_table import RowKind
+from netagent.resolver.name_table import EndpointRow, RowKind
 from netagent.resolver.protocol import (
     MAX_MESSAGE_BYTES,
     ProtocolError,
@@ -21,42 +24,43 @@ from netagent.resolver.protocol import (
 )
 from netagent.resolver.row import fields_of, read_change_untrusted
 
-REQUESTS = [
+REQUESTS: list[protocol.Request] = [
     protocol.AgentHello(1, protocol.VERSION, "1.2"),
     protocol.Begin(2),
     protocol.Rows(3, tuple(names.world().items())),
     protocol.Rows(3, ((names.settings()[0], None),)),
     protocol.Commit(4),
-    protocol.Listen(5, "abc-1"),
-    protocol.Listen(5, "abc-1", behind_runtime=True),
-    protocol.Close(6, "abc-1"),
-    protocol.FetchSockets(7, "abc-1"),
+    protocol.Listen(5, SandboxId("abc-1")),
+    protocol.Listen(5, SandboxId("abc-1"), behind_runtime=True),
+    protocol.Close(6, SandboxId("abc-1")),
+    protocol.FetchSockets(7, SandboxId("abc-1")),
     protocol.Count(8),
 ]
-REPLIES = [
-    protocol.ProcessWelcome(1, protocol.VERSION, "1.2", True, ("a-1", "b-2")),
+REPLIES: list[protocol.Reply] = [
+    protocol.ProcessWelcome(1, protocol.VERSION, "1.2", True, (SandboxId("a-1"), SandboxId("b-2"))),
     protocol.Done(2),
     protocol.Refused(3, "because"),
-    protocol.FetchedSockets(4, "abc-1"),
-    protocol.FetchedSockets(4, "abc-1", behind_runtime=True),
+    protocol.FetchedSockets(4, SandboxId("abc-1")),
+    protocol.FetchedSockets(4, SandboxId("abc-1"), behind_runtime=True),
     protocol.Statistics(5, {"queries": 12}),
 ]
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=repr)
-def test_requests_come_back(request_):
+def test_requests_come_back(request_: Any) -> None:
     assert parse_request_untrusted(protocol.request_bytes(request_)) == request_
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=repr)
-def test_replies_come_back(reply):
+def test_replies_come_back(reply: Any) -> None:
     assert parse_reply_untrusted(protocol.reply_bytes(reply)) == reply
 
 
 @pytest.mark.parametrize(
-    "message", [*map(protocol.request_bytes, REQUESTS), *map(protocol.reply_bytes, REPLIES)]
+    "message",
+    [*(protocol.request_bytes(one) for one in REQUESTS), *(protocol.reply_bytes(one) for one in REPLIES)],
 )
-def test_more_fields_than_known_are_ignored(message):
+def test_more_fields_than_known_are_ignored(message: bytes) -> None:
     longer = msgpack.packb([*msgpack.unpackb(message), "new", 17])
     for parse in (parse_request_untrusted, parse_reply_untrusted):
         try:
@@ -67,7 +71,7 @@ def test_more_fields_than_known_are_ignored(message):
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_message_or_refused(data):
+def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     for parse in (parse_request_untrusted, parse_reply_untrusted):
         try:
             parse(data)
@@ -85,7 +89,7 @@ VALUES = st.recursive(
 
 
 @given(st.integers(0, 9), VALUES)
-def test_any_values_are_a_message_or_refused(kind, value):
+def test_any_values_are_a_message_or_refused(kind: int, value: Any) -> None:
     data = msgpack.packb([kind, 1, *(value if isinstance(value, list) else [value])])
     for parse in (parse_request_untrusted, parse_reply_untrusted):
         try:
@@ -95,7 +99,7 @@ def test_any_values_are_a_message_or_refused(kind, value):
 
 
 @given(st.integers(0, 6), st.lists(VALUES, max_size=8))
-def test_any_rows_are_rows_or_refused(kind, fields):
+def test_any_rows_are_rows_or_refused(kind: int, fields: Any) -> None:
     try:
         parse_request_untrusted(msgpack.packb([3, 1, [[kind, "id", *fields]]]))
     except ProtocolError:
@@ -103,9 +107,12 @@ def test_any_rows_are_rows_or_refused(kind, fields):
 
 
 @pytest.mark.parametrize(("more", "is_behind"), [([], False), ([False], False), ([True, 7], True)])
-def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(more, is_behind):
+def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(
+    more: list[bool] | list[int], is_behind: bool
+) -> None:
     array = [5, "e", "a" * 32, "web", "h1", "web", [], [b"abcd"], [["http", 80, "tcp"]], *more]
     (_, row) = read_change_untrusted(array)
+    assert isinstance(row, EndpointRow)
     assert row.is_behind is is_behind
     assert fields_of(((RowKind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
 
@@ -125,12 +132,12 @@ def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(m
         [9, "x", 1],
     ],
 )
-def test_rows_that_would_lie_are_refused(row):
+def test_rows_that_would_lie_are_refused(row: list[Any] | list[int | str]) -> None:
     with pytest.raises(ProtocolError):
         parse_request_untrusted(msgpack.packb([3, 1, [row]]))
 
 
-def test_messages_are_cut_to_size():
+def test_messages_are_cut_to_size() -> None:
     rows = dict(
         names.endpoint(i % 250, f"name-{i}", "10.0.0.1", aliases=("a" * 63,) * 20) for i in range(3000)
     )
@@ -141,7 +148,7 @@ def test_messages_are_cut_to_size():
     assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
 
 
-def test_a_message_too_long_is_refused_unread():
+def test_a_message_too_long_is_refused_unread() -> None:
     with pytest.raises(ProtocolError, match="bytes"):
         parse_request_untrusted(msgpack.packb([2, 1, b"x" * MAX_MESSAGE_BYTES]))
 
@@ -162,7 +169,7 @@ WORST_PAYLOADS = {
 
 
 @pytest.mark.parametrize("case", [*WORST_PAYLOADS, "nested", "lengths that are not there", "integers"])
-def test_a_message_costs_what_its_octets_cost(case):
+def test_a_message_costs_what_its_octets_cost(case: str) -> None:
     """Instructions, counted; what runs below them is msgpack's C, which reads each octet once and takes no length on
     its word."""
     raw = {
@@ -173,7 +180,7 @@ def test_a_message_costs_what_its_octets_cost(case):
     payload = raw[case] if case in raw else msgpack.packb(WORST_PAYLOADS[case])
     assert 4000 < len(payload) <= MAX_MESSAGE_BYTES
 
-    def parse(read) -> None:
+    def parse(read: Callable[..., Any]) -> None:
         with contextlib.suppress(ProtocolError):
             read(payload)
 
@@ -181,8 +188,8 @@ def test_a_message_costs_what_its_octets_cost(case):
         instructions_of(parse, read, most=1000 + 40 * len(payload))
 
 
-def test_many_sandboxes_need_several_welcomes():
-    ids = [f"{i:08x}-{i}" for i in range(1201)]
+def test_many_sandboxes_need_several_welcomes() -> None:
+    ids = [SandboxId(f"{i:08x}-{i}") for i in range(1201)]
     found = list(protocol.welcomes(9, "r", ids))
     assert [one.more for one in found] == [True, True, False]
     assert sum((one.sandbox_ids for one in found), ()) == tuple(sorted(ids))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+
 from fakes import names
 from fakes.names import APP, BACK, ask, source_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.resolver.name_table import changes_between
+from netagent.resolver.name_table import Key, Row, changes_between
 from netagent.resolver.protocol import Rows, parse_request_untrusted, rows_messages
 from netagent.resolver.zone_source import ZoneSource
 
@@ -65,13 +68,14 @@ QUESTIONS = [
 ]
 
 
-def answers(source):
+def answers(source: ZoneSource) -> dict[tuple[str, str], list[str] | str]:
     return {question: ask(source, *question) for question in QUESTIONS}
 
 
 @given(st.lists(TABLES, min_size=1, max_size=4))
-def test_changes_lead_to_the_same_answers_as_the_whole_table(tables):
-    source, before = ZoneSource(), {}
+def test_changes_lead_to_the_same_answers_as_the_whole_table(tables: list[dict[Key, Row]]) -> None:
+    source = ZoneSource()
+    before: dict[Key, Row] = {}
     for table in tables:
         seen, version = answers(source), source.version("c")
         source.apply(changes_between(before, table))
@@ -83,7 +87,7 @@ def test_changes_lead_to_the_same_answers_as_the_whole_table(tables):
 
 
 @given(TABLES, st.randoms(use_true_random=False))
-def test_rows_may_come_in_any_order(table, random):
+def test_rows_may_come_in_any_order(table: dict[Key, Row], random: Random) -> None:
     changes = list(table.items())
     random.shuffle(changes)
     source = ZoneSource()
@@ -93,9 +97,9 @@ def test_rows_may_come_in_any_order(table, random):
 
 
 @given(TABLES, TABLES)
-def test_what_is_sent_is_what_arrives(old, new):
+def test_what_is_sent_is_what_arrives(old: dict[Key, Row], new: dict[Key, Row]) -> None:
     changes = list(changes_between(old, new))
-    received = []
+    received: list[Any] = []
     for payload in rows_messages(7, changes):
         request = parse_request_untrusted(payload)
         assert isinstance(request, Rows)
@@ -104,7 +108,7 @@ def test_what_is_sent_is_what_arrives(old, new):
 
 
 @given(TABLES)
-def test_removing_everything_leaves_nothing(table):
+def test_removing_everything_leaves_nothing(table: dict[Key, Row]) -> None:
     source = source_of(table)
     source.apply((key, None) for key in table)
     assert not source.rows

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from fakes.names import ask, source_of
 from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
 from fakes.zone import whole_table
 
-from netagent.model.records import AttachmentRecord, Health, Link
+from netagent.model.ids import HostId
+from netagent.model.records import AttachmentRecord, Health, Link, Record
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
-from netagent.resolver.explain_name import explain
-from netagent.resolver.name_table import RowKind
+from netagent.resolver.explain_name import NameExplanation, explain
+from netagent.resolver.name_table import Key, Row, RowKind
 from netagent.resolver.zone import ZoneBuilder
 from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
@@ -22,7 +26,7 @@ C = Sandbox(sandbox_id=SandboxId("c"), networks=(N1,), links=(Link("web", "site"
 class World:
     """A registry that is written to, and a maker that has seen each state of it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.view = RegistryView(H1)
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.maker = ZoneBuilder("mesh.internal")
@@ -34,28 +38,30 @@ class World:
             H3, endpoint(2, offset=12), endpoint(3, N2, addresses=("10.2.0.9",), name="db", service="db")
         )
 
-    def put(self, owner, *records):
+    def put(self, owner: HostId, *records: Record) -> None:
         for record in records:
             self.view = self.view.with_entries(self.writers[owner].put(record))
 
-    def member(self, owner, state):
+    def member(self, owner: HostId, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.1", 7956), state, 1))
 
-    def table(self, *sandboxes):
+    def table(self, *sandboxes: Sandbox) -> Mapping[Key, Row]:
         boxes = {one.sandbox_id: one for one in sandboxes or (C,)}
         made = at_once(self.maker.build(self.view, boxes)).table
         assert dict(made) == whole_table(self.view, boxes.values(), "mesh.internal")
         return made
 
-    def ask(self, name, rtype="A"):
+    def ask(self, name: str, rtype: str = "A") -> list[str] | str:
         return ask(source_of(self.table()), name, rtype)
 
-    def explain(self, name, rtype="A", sandbox=C.sandbox_id, **options):
+    def explain(
+        self, name: str, rtype: str = "A", sandbox: str = C.sandbox_id, **options: Any
+    ) -> NameExplanation:
         asker = SandboxId(sandbox)
         return at_once(
             explain(
                 self.view,
-                {"c": C},
+                {C.sandbox_id: C},
                 domain="mesh.internal",
                 name=name,
                 rtype=rtype,
@@ -66,18 +72,18 @@ class World:
 
 
 @pytest.fixture
-def world():
+def world() -> World:
     return World()
 
 
-def test_a_sandbox_has_an_id_that_tells_boots_apart():
+def test_a_sandbox_has_an_id_that_tells_boots_apart() -> None:
     assert (
         Netns("/x", (4, 4026532000), "0123abcd-9f00-1111-2222-333344445555").sandbox_id
         == "0123abcd-4026532000"
     )
 
 
-def test_the_table_holds_what_its_sandboxes_may_ask(world):
+def test_the_table_holds_what_its_sandboxes_may_ask(world: World) -> None:
     kinds = [key[0] for key in world.table()]
     assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2]
     both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
@@ -86,7 +92,7 @@ def test_the_table_holds_what_its_sandboxes_may_ask(world):
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
 
 
-def test_containers_go_on_with_the_name_that_their_network_lost(world):
+def test_containers_go_on_with_the_name_that_their_network_lost(world: World) -> None:
     inside = Sandbox(sandbox_id=SandboxId("c"), networks=(N3,))
     # Of another part of the cluster, in use there, and with the larger id.
     world.put(H3, network(N3, subnets=("10.3.0.0/24",)), AttachmentRecord(N3))
@@ -99,7 +105,7 @@ def test_containers_go_on_with_the_name_that_their_network_lost(world):
     assert ask(source_of(world.table(inside)), f"web.{lost}.mesh.internal") == ["10.3.0.9"]
 
 
-def test_rows_that_did_not_change_are_the_same_objects(world):
+def test_rows_that_did_not_change_are_the_same_objects(world: World) -> None:
     before = world.table()
     world.put(H2, endpoint(4, offset=14))
     after = world.table()
@@ -107,7 +113,7 @@ def test_rows_that_did_not_change_are_the_same_objects(world):
     assert all(after[key] is before[key] for key in before if key[0] in (RowKind.ENDPOINT, RowKind.SANDBOX))
 
 
-def test_what_is_hidden_has_no_row(world):
+def test_what_is_hidden_has_no_row(world: World) -> None:
     world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
     assert world.ask("web") == ["10.1.0.12"]
     world.put(H2, endpoint(1, offset=11))
@@ -115,14 +121,14 @@ def test_what_is_hidden_has_no_row(world):
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"], "a dead agent hides nothing"
     world.view = world.view.with_host_answers({H3: False})
     assert world.ask("web") == ["10.1.0.11"]
-    assert world.ask("h3.node.mesh.internal").startswith("nxdomain")
+    assert str(world.ask("h3.node.mesh.internal")).startswith("nxdomain")
     world.view = world.view.with_host_answers({H3: True})
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
     world.put(H3, host("h3", going_down=True))
     assert world.ask("web") == ["10.1.0.11"]
 
 
-def test_two_hosts_with_one_name_have_two_labels(world):
+def test_two_hosts_with_one_name_have_two_labels(world: World) -> None:
     world.put(H3, host("h2", underlay="192.0.2.3"))
     label = f"h2-{H3[:4]}"
     assert world.ask("h2.node.mesh.internal") == ["192.0.2.2"]
@@ -130,7 +136,7 @@ def test_two_hosts_with_one_name_have_two_labels(world):
     assert world.ask("12.0.1.10.in-addr.arpa", "PTR") == [f"web2.{label}.app.mesh.internal."]
 
 
-def test_a_long_name_twice_still_fits_a_label(world):
+def test_a_long_name_twice_still_fits_a_label(world: World) -> None:
     long = "h" * 63
     world.put(H2, host(long))
     world.put(H3, host(long, underlay="192.0.2.3"))
@@ -140,11 +146,11 @@ def test_a_long_name_twice_still_fits_a_label(world):
 # --- lookup -------------------------------------------------------------------------------------------------------
 
 
-def data(explanation):
+def data(explanation: NameExplanation) -> list[str]:
     return [one.data for one in explanation.records]
 
 
-def test_the_search_list_is_followed(world):
+def test_the_search_list_is_followed(world: World) -> None:
     found = world.explain("web")
     assert found.name == "web.app.mesh.internal."
     assert (found.status, data(found)) == ("NOERROR", ["10.1.0.11", "10.1.0.12"])
@@ -154,23 +160,23 @@ def test_the_search_list_is_followed(world):
     assert world.explain("web.app.mesh.internal.", "AAAA").records[0].rtype == "AAAA"
 
 
-def test_a_link_is_named(world):
+def test_a_link_is_named(world: World) -> None:
     found = world.explain("site")
     assert data(found) == ["10.1.0.11", "10.1.0.12"]
     assert "site is this container's link to web" in found.reason
 
 
-def test_the_host_sees_the_networks_it_takes_part_in(world):
+def test_the_host_sees_the_networks_it_takes_part_in(world: World) -> None:
     assert data(world.explain("web", sandbox="")) == ["10.1.0.11", "10.1.0.12"]
     assert world.explain("db", sandbox="").status == "NXDOMAIN"
 
 
-def test_an_address_asks_for_its_name(world):
+def test_an_address_asks_for_its_name(world: World) -> None:
     found = world.explain("10.1.0.12")
     assert (found.rtype, data(found)) == ("PTR", ["web2.h3.app.mesh.internal."])
 
 
-def test_reasons_for_no(world):
+def test_reasons_for_no(world: World) -> None:
     missing = world.explain("wep")
     assert (missing.status, missing.records) == ("NXDOMAIN", ())
     assert "did you mean web?" in missing.reason
@@ -184,7 +190,7 @@ def test_reasons_for_no(world):
         world.explain("web", sandbox="nobody")
 
 
-def test_what_was_left_out_is_said(world):
+def test_what_was_left_out_is_said(world: World) -> None:
     world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
     world.member(H3, MemberState.DEAD)
     world.view = world.view.with_host_answers({H3: False})
@@ -204,7 +210,7 @@ def test_what_was_left_out_is_said(world):
     assert "web1 on h2 (unhealthy)" in docker_asked.reason
 
 
-def test_in_front_of_dockers_resolver_other_names_are_its(world):
+def test_in_front_of_dockers_resolver_other_names_are_its(world: World) -> None:
     for name in ("cache", "example.com", "172.18.0.9"):
         assert world.explain(name, behind_runtime=True).status == "FORWARDED"
     assert world.explain("web", behind_runtime=True).status == "NOERROR"
@@ -212,10 +218,10 @@ def test_in_front_of_dockers_resolver_other_names_are_its(world):
     assert world.explain("localhost", behind_runtime=True).status == "NOERROR"
 
 
-def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(world):
+def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(world: World) -> None:
     world.put(H2, endpoint(4, offset=14, name="one", service="one"))
 
-    def web():
+    def web() -> tuple[list[str] | str, list[str] | str]:
         return world.ask("web.app.mesh.internal"), world.ask("web.app.mesh.internal", "AAAA")
 
     both = (["10.1.0.11", "10.1.0.12"], ["fd00:1::b", "fd00:1::c"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.zone import whole_table
@@ -9,13 +12,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from netagent.model.ids import NetworkId
-from netagent.model.records import AttachmentRecord, ForgetRecord, Health, RemovalRecord
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import (
+    AttachmentRecord,
+    EndpointRecord,
+    ForgetRecord,
+    Health,
+    Record,
+    RemovalRecord,
+)
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.changelog import MAX_STEPS
 from netagent.registry.view import RegistryView
 from netagent.resolver.index import NetworkIndex
-from netagent.resolver.name_table import RowKind, changes_between
+from netagent.resolver.name_table import EndpointRow, Key, Row, RowKind, changes_between
 from netagent.resolver.zone import BuiltTable, ZoneBuilder
 from netagent.resolver.zone_source import ZoneSource
 from netgossip.slices import Slices, at_once
@@ -24,7 +34,7 @@ from netgossip.types import Member, MemberState
 DOMAIN = "mesh.internal"
 HOSTS = st.sampled_from([H1, H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
-BOX = {SandboxId("c"): Sandbox(sandbox_id=SandboxId("c"), networks=(NetworkId(N1),))}
+BOX = {SandboxId("c"): Sandbox(sandbox_id=SandboxId("c"), networks=(N1,))}
 
 
 class StepByStep(RuleBasedStateMachine):
@@ -37,13 +47,13 @@ class StepByStep(RuleBasedStateMachine):
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.boxes = BOX
         self.maker = ZoneBuilder(DOMAIN)
-        self.table = {}
+        self.table: Mapping[Key, Row] = {}
         self.source = ZoneSource()
 
-    def put(self, owner: str, record: object) -> None:
+    def put(self, owner: HostId, record: Record) -> None:
         self.view = self.view.with_entries(self.writers[owner].put(record))
 
-    def delete(self, owner: str, record: object) -> None:
+    def delete(self, owner: HostId, record: Record) -> None:
         self.view = self.view.with_entries(self.writers[owner].delete(record))
 
     @initialize()
@@ -57,24 +67,24 @@ class StepByStep(RuleBasedStateMachine):
         self.made()
 
     @rule(owner=HOSTS, number=st.integers(1, 3), going_down=st.booleans())
-    def host_record(self, owner: str, number: int, *, going_down: bool) -> None:
+    def host_record(self, owner: HostId, number: int, *, going_down: bool) -> None:
         # Few names, so that two hosts have one.
         self.put(owner, host(f"h{number}", underlay=f"192.0.2.{number}", going_down=going_down))
 
     @rule(owner=HOSTS)
-    def host_record_gone(self, owner: str) -> None:
+    def host_record_gone(self, owner: HostId) -> None:
         self.delete(owner, host())
 
     @rule(network_id=NETWORKS, name=st.sampled_from(["app", "back"]), octet=st.integers(1, 2))
-    def network_record(self, network_id: str, name: str, octet: int) -> None:
+    def network_record(self, network_id: NetworkId, name: str, octet: int) -> None:
         self.put(H2, network(network_id, name, subnets=(f"10.{octet}.0.0/24", "fd00:1::/64"), revision=1))
 
     @rule(network_id=NETWORKS, is_removed=st.booleans())
-    def removal(self, network_id: str, *, is_removed: bool) -> None:
+    def removal(self, network_id: NetworkId, *, is_removed: bool) -> None:
         (self.put if is_removed else self.delete)(H3, RemovalRecord(NetworkId(network_id)))
 
     @rule(owner=HOSTS, network_id=NETWORKS, is_in=st.booleans())
-    def attachment(self, owner: str, network_id: str, *, is_in: bool) -> None:
+    def attachment(self, owner: HostId, network_id: NetworkId, *, is_in: bool) -> None:
         (self.put if is_in else self.delete)(owner, AttachmentRecord(NetworkId(network_id)))
 
     @rule(
@@ -84,52 +94,52 @@ class StepByStep(RuleBasedStateMachine):
         at=st.integers(2, 6),
         health=st.sampled_from(Health),
     )
-    def endpoint_record(self, owner: str, number: int, place: str, at: int, health: Health) -> None:
+    def endpoint_record(self, owner: HostId, number: int, place: NetworkId, at: int, health: Health) -> None:
         # Few ids and addresses, so that they clash, move between hosts and networks, and come back.
         self.put(owner, endpoint(number, place, at, health=health))
 
     @rule(owner=HOSTS, number=st.integers(1, 6), place=NETWORKS)
-    def endpoint_gone(self, owner: str, number: int, place: str) -> None:
+    def endpoint_gone(self, owner: HostId, number: int, place: NetworkId) -> None:
         self.delete(owner, endpoint(number, place))
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
-    def member(self, owner: str, state: MemberState) -> None:
+    def member(self, owner: HostId, state: MemberState) -> None:
         self.view = self.view.with_member(Member(owner, ("192.0.2.9", 1), state, 1))
 
     @rule(owner=HOSTS, answers=st.sampled_from([True, False, None]))
-    def answer(self, owner: str, answers: bool | None) -> None:
+    def answer(self, owner: HostId, answers: bool | None) -> None:
         self.view = self.view.with_host_answers({owner: answers})
 
     @rule(silent=st.frozensets(HOSTS))
-    def agreed(self, silent: frozenset[str]) -> None:
+    def agreed(self, silent: frozenset[HostId]) -> None:
         self.view = self.view.with_silent(silent)
 
     @rule(unreached=st.frozensets(HOSTS))
-    def probed(self, unreached: frozenset[str]) -> None:
+    def probed(self, unreached: frozenset[HostId]) -> None:
         self.view = self.view.with_unreached(unreached)
 
     @rule(owner=HOSTS, gone=HOSTS, is_said=st.booleans())
-    def forget(self, owner: str, gone: str, *, is_said: bool) -> None:
+    def forget(self, owner: HostId, gone: HostId, *, is_said: bool) -> None:
         (self.put if is_said else self.delete)(owner, ForgetRecord(gone, settled=True))
 
     @rule(owner=HOSTS)
-    def host_buried(self, owner: str) -> None:
+    def host_buried(self, owner: HostId) -> None:
         self.view = self.view.without_host(owner)
         self.writers[owner].sequence += 1
 
     @rule(network_id=NETWORKS, most=st.integers(1, 3))
-    def scope_left(self, network_id: str, most: int) -> None:
+    def scope_left(self, network_id: NetworkId, most: int) -> None:
         self.view = self.view.without_some(bytes.fromhex(network_id), most)
 
     @rule(networks=st.lists(st.lists(NETWORKS, unique=True), max_size=3))
-    def sandboxes(self, networks: list[list[str]]) -> None:
+    def sandboxes(self, networks: list[list[NetworkId]]) -> None:
         named = [(SandboxId(f"c{number}"), tuple(one)) for number, one in enumerate(networks)]
         self.boxes = {one: Sandbox(sandbox_id=one, networks=inside) for one, inside in named}
 
-    @rule(pieces=st.integers(0, 12))
-    def made_in_part(self, pieces: int) -> None:
+    @rule(slices=st.integers(0, 12))
+    def made_in_part(self, slices: int) -> None:
         making = self.maker.build(self.view, self.boxes)
-        for _ in range(pieces):
+        for _ in range(slices):
             try:
                 next(making)
             except StopIteration as end:
@@ -166,16 +176,16 @@ TestStepByStep.settings = settings(max_examples=150, stateful_step_count=40, dea
 def world_of(count: int) -> StepByStep:
     """`count` endpoints on ten hosts."""
     world = StepByStep()
-    world.writers |= {f"{number:032x}": Writer(f"{number:032x}") for number in range(10, 20)}
+    world.writers |= {HostId(f"{number:032x}"): Writer(HostId(f"{number:032x}")) for number in range(10, 20)}
     for number in range(10, 20):
-        world.put(f"{number:032x}", host(f"x{number}", underlay=f"192.0.2.{number}"))
+        world.put(HostId(f"{number:032x}"), host(f"x{number}", underlay=f"192.0.2.{number}"))
     world.put(H1, network(N1, subnets=("10.1.0.0/16", "fd00:1::/64")))
     for number in range(count):
-        world.put(f"{number % 10 + 10:032x}", numbered(number))
+        world.put(HostId(f"{number % 10 + 10:032x}"), numbered(number))
     return world
 
 
-def numbered(number: int, **fields: object) -> object:
+def numbered(number: int, **fields: Any) -> EndpointRecord:
     at = number + 2
     addresses = (f"10.1.{at >> 8}.{at & 255}", f"fd00:1::{at:x}")
     mac = f"02:00:00:00:{at >> 8:02x}:{at & 255:02x}"
@@ -183,14 +193,14 @@ def numbered(number: int, **fields: object) -> object:
 
 
 def counted(making: Slices[BuiltTable]) -> tuple[int, BuiltTable]:
-    """How many pieces it was made in: the measure of the work."""
-    pieces = 0
+    """How many slices it was made in: the measure of the work."""
+    slices = 0
     while True:
         try:
             next(making)
         except StopIteration as end:
-            return pieces, end.value
-        pieces += 1
+            return slices, end.value
+        slices += 1
 
 
 def kinds(made: BuiltTable) -> list[RowKind]:
@@ -203,20 +213,27 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = world_of(count)
-    pieces, made = counted(world.maker.build(world.view, BOX))
-    assert pieces >= count
+    slices, made = counted(world.maker.build(world.view, BOX))
+    assert slices >= count
     world.check(made)
-    indexed = []
+    indexed: list[EndpointRow] = []
+
+    def noting(
+        known: Callable[[NetworkIndex, EndpointRow], None],
+    ) -> Callable[[NetworkIndex, EndpointRow], None]:
+        def noted(self: NetworkIndex, row: EndpointRow) -> None:
+            indexed.append(row)
+            known(self, row)
+
+        return noted
+
     for name in ("add", "discard"):
-        known = getattr(NetworkIndex, name)
-        monkeypatch.setattr(
-            NetworkIndex, name, lambda self, row, known=known: (indexed.append(row), known(self, row))
-        )
+        monkeypatch.setattr(NetworkIndex, name, noting(getattr(NetworkIndex, name)))
     for record in (numbered(count), numbered(count, service="api"), numbered(count, health=Health.UNHEALTHY)):
         indexed.clear()
-        world.put(f"{10:032x}", record)
-        pieces, made = counted(world.maker.build(world.view, BOX))
-        assert pieces == 1
+        world.put(HostId(f"{10:032x}"), record)
+        slices, made = counted(world.maker.build(world.view, BOX))
+        assert slices == 1
         assert kinds(made) == [RowKind.ENDPOINT]
         looked_at = LookedAt(made.table)
         changes = list(changes_between(world.table, looked_at, made.touched))
@@ -227,14 +244,14 @@ def test_a_change_of_one_endpoint_costs_one_row_here_and_in_the_resolver_process
         assert dict(world.source.rows) == whole_table(world.view, BOX.values(), DOMAIN)
 
 
-class LookedAt(dict):
+class LookedAt(dict[Key, Row]):
     """A table that notes which rows are read, and is not to be walked through."""
 
-    def __init__(self, table: object) -> None:
+    def __init__(self, table: Mapping[Key, Row]) -> None:
         super().__init__(table)
-        self.keys_read = []
+        self.keys_read: list[Any] = []
 
-    def get(self, key: object, default: object = None) -> object:
+    def get(self, key: Key, default: Any = None) -> Any:
         self.keys_read.append(key)
         return super().get(key, default)
 
@@ -242,7 +259,7 @@ class LookedAt(dict):
         self.keys_read.append(key)
         return super().__contains__(key)
 
-    def __iter__(self) -> object:
+    def __iter__(self) -> Iterator[Key]:
         raise AssertionError("walked through")
 
 
@@ -250,14 +267,14 @@ class LookedAt(dict):
 def test_a_host_that_is_hidden_costs_its_own_rows(count: int) -> None:
     world = world_of(count)
     at_once(world.maker.build(world.view, BOX))
-    one = f"{10:032x}"
+    one = HostId(f"{10:032x}")
     world.view = world.view.with_member(Member(one, ("192.0.2.10", 1), MemberState.ALIVE, 1))
-    pieces, made = counted(world.maker.build(world.view, BOX))
-    assert (pieces, kinds(made)) == (0, []), "its names are the same"
+    slices, made = counted(world.maker.build(world.view, BOX))
+    assert (slices, kinds(made)) == (0, []), "its names are the same"
     for state in (MemberState.LEFT, MemberState.ALIVE):
         world.view = world.view.with_member(Member(one, ("192.0.2.10", 1), state, 2))
-        pieces, made = counted(world.maker.build(world.view, BOX))
-        assert pieces == count // 10
+        slices, made = counted(world.maker.build(world.view, BOX))
+        assert slices == count // 10
         assert kinds(made) == [RowKind.HOST, *[RowKind.ENDPOINT] * (count // 10)]
         assert dict(made.table) == whole_table(world.view, BOX.values(), DOMAIN)
 
@@ -266,7 +283,7 @@ def test_who_comes_too_late_gets_the_whole_truth() -> None:
     world = world_of(5)
     at_once(world.maker.build(world.view, BOX))
     for number in range(MAX_STEPS + 5):
-        world.put(f"{11:032x}", numbered(1, name=f"x{number}"))
+        world.put(HostId(f"{11:032x}"), numbered(1, name=f"x{number}"))
     made = at_once(world.maker.build(world.view, BOX))
     assert made.touched is None
     assert dict(made.table) == whole_table(world.view, BOX.values(), DOMAIN)

@@ -6,13 +6,14 @@ import dataclasses
 import ipaddress
 import random
 import struct
+from typing import Any
 
 import pytest
 from fakes import names
 from fakes.names import APP, BACK, ask, source_of, world
 
-from netagent.resolver.name_table import RowKind, changes_between
-from netagent.resolver.zone_source import NEGATIVE_TTL_S
+from netagent.resolver.name_table import EndpointRow, Key, RowKind, changes_between
+from netagent.resolver.zone_source import NEGATIVE_TTL_S, ZoneSource
 from netdns import constants
 from netdns.message import message_untrusted, render_query
 from netdns.name import from_text
@@ -22,7 +23,7 @@ from netdns.source import Found
 
 
 @pytest.fixture(scope="module")
-def source():
+def source() -> ZoneSource:
     return source_of(world())
 
 
@@ -47,12 +48,12 @@ NX, NODATA = "nxdomain mesh.internal.", "nodata mesh.internal."
         ("a.h2.node.mesh.internal", "A", NX),
     ],
 )
-def test_fully_qualified_names(source, name, rtype, expected):
+def test_fully_qualified_names(source: ZoneSource, name: str, rtype: str, expected: list[str] | str) -> None:
     assert ask(source, name, rtype) == expected
 
 
 @pytest.mark.parametrize("name", ["nobody", "nobody.app.mesh.internal", "9.0.160.10.in-addr.arpa", "gone"])
-def test_what_may_be_attached_next_is_absent_for_a_second(name):
+def test_what_may_be_attached_next_is_absent_for_a_second(name: str) -> None:
     """The bare label as well, which is the resolver's to answer: the answer is what was kept at longest."""
     table = world() | dict([names.sandbox("c", APP, links=("away:gone",))])
     resolver = Resolver(source=source_of(table), rng=random.Random(1), now=0.0)
@@ -86,7 +87,7 @@ def test_what_may_be_attached_next_is_absent_for_a_second(name):
         ("internal", "A", "not ours"),
     ],
 )
-def test_what_is_not_there(source, name, rtype, expected):
+def test_what_is_not_there(source: ZoneSource, name: str, rtype: str, expected: list[str] | str) -> None:
     assert ask(source, name, rtype) == expected
 
 
@@ -112,22 +113,24 @@ def test_what_is_not_there(source, name, rtype, expected):
         (".", "not ours"),
     ],
 )
-def test_names_without_the_domain(source, name, expected):
+def test_names_without_the_domain(source: ZoneSource, name: str, expected: list[str] | str) -> None:
     assert ask(source, name) == expected
 
 
 @pytest.mark.parametrize("rtype", ["A", "AAAA", "SRV", "HTTPS", "ANY"])
-def test_absent_names_of_our_form_lead_to_no_stranger(source, rtype):
+def test_absent_names_of_our_form_lead_to_no_stranger(source: ZoneSource, rtype: str) -> None:
     assert ask(source, "gone.app", rtype) == "kept inside ."
     assert ask(source, "_http._tcp.gone.app", rtype) == "kept inside ."
 
 
 @pytest.mark.parametrize("rtype", ["DS", "DNSKEY", "NS", "SOA", "TXT"])
-def test_what_a_validating_resolver_needs_for_names_below_goes_outside(source, rtype):
+def test_what_a_validating_resolver_needs_for_names_below_goes_outside(
+    source: ZoneSource, rtype: str
+) -> None:
     assert ask(source, "go.app", rtype) == "not ours"
 
 
-def test_only_those_in_a_network_have_its_names(source):
+def test_only_those_in_a_network_have_its_names(source: ZoneSource) -> None:
     assert ask(source, "gone.app", client="only-back") == "not ours"
     assert ask(source, "gone.back", client="only-back") == "kept inside ."
     assert ask(source, "gone.app", client="nobody") == "not ours"
@@ -152,11 +155,11 @@ def test_only_those_in_a_network_have_its_names(source):
         ("192.168.7.7", False),
     ],
 )
-def test_which_addresses_no_server_outside_may_give(source, address, inside):
+def test_which_addresses_no_server_outside_may_give(source: ZoneSource, address: str, inside: bool) -> None:
     assert source.is_inside(ipaddress.ip_address(address).packed) is inside
 
 
-def test_subnets_that_are_gone_or_moved_are_no_longer_inside():
+def test_subnets_that_are_gone_or_moved_are_no_longer_inside() -> None:
     inside = ipaddress.ip_address("10.170.0.9").packed
     table = world()
     source = source_of(table)
@@ -175,7 +178,7 @@ def test_subnets_that_are_gone_or_moved_are_no_longer_inside():
     assert source._subnets == {}
 
 
-def test_a_link_is_in_one_sandbox_only(source):
+def test_a_link_is_in_one_sandbox_only(source: ZoneSource) -> None:
     assert ask(source, "database") == ["10.170.0.21"]
     assert ask(source, "www") == WEB4
     assert ask(source, "full") == ["10.170.0.21"]
@@ -183,13 +186,13 @@ def test_a_link_is_in_one_sandbox_only(source):
     assert ask(source, "database", "AAAA") == "nodata ."
 
 
-def test_a_link_stands_where_the_search_list_looks_first(source):
+def test_a_link_stands_where_the_search_list_looks_first(source: ZoneSource) -> None:
     assert ask(source, "database.app.mesh.internal") == ["10.170.0.21"]
     assert ask(source, "database.back.mesh.internal") == NX
     assert ask(source, "database.app.mesh.internal", client="only-back") == NX
 
 
-def test_a_link_to_nobody_never_means_somebody_else():
+def test_a_link_to_no_service_never_means_another() -> None:
     table = world() | dict([names.endpoint(9, "gone", "10.160.0.99")])
     source = source_of(table)
     assert ask(source, "gone") == "nxdomain ."
@@ -198,7 +201,7 @@ def test_a_link_to_nobody_never_means_somebody_else():
     assert ask(source, "gone.h1.app.mesh.internal") == ["10.160.0.99"]
 
 
-def test_a_link_to_its_own_name_is_no_loop():
+def test_a_link_to_its_own_name_is_no_loop() -> None:
     table = world() | dict([names.sandbox("c", APP, links=("web:web", "web.app:dup"))])
     source = source_of(table)
     assert ask(source, "web") == WEB4
@@ -206,12 +209,12 @@ def test_a_link_to_its_own_name_is_no_loop():
     assert ask(source, "dup.app.mesh.internal") == WEB4
 
 
-def test_of_two_links_with_one_alias_the_first_counts():
+def test_of_two_links_with_one_alias_the_first_counts() -> None:
     source = source_of(world() | dict([names.sandbox("c", APP, BACK, links=("db:x", "web:x"))]))
     assert ask(source, "x") == ["10.170.0.21"]
 
 
-def test_another_network_is_as_absent_as_any_name(source):
+def test_another_network_is_as_absent_as_any_name(source: ZoneSource) -> None:
     for name in ("web.app.mesh.internal", "nosuch.app.mesh.internal", "app.mesh.internal"):
         assert ask(source, name, client="only-back") == NX
     assert ask(source, "web", client="only-back") == "not ours"
@@ -220,7 +223,7 @@ def test_another_network_is_as_absent_as_any_name(source):
     assert ask(source, "web.app.mesh.internal", client="never heard of") == NX
 
 
-def test_a_network_that_lost_its_name_keeps_it_among_its_own():
+def test_a_network_that_lost_its_name_keeps_it_among_its_own() -> None:
     table = world() | dict([names.network(BACK, "app-bbbb", "10.170.0.0/24", given="app")])
     source = source_of(table)
     for name in ("db.app.mesh.internal", "db.app-bbbb.mesh.internal", "db.app", "db"):
@@ -231,7 +234,7 @@ def test_a_network_that_lost_its_name_keeps_it_among_its_own():
     assert ask(source, "db.app-bbbb.mesh.internal") == ["10.170.0.21"]
 
 
-def test_a_service_comes_before_a_name_before_an_alias():
+def test_a_service_comes_before_a_name_before_an_alias() -> None:
     table = world() | dict(
         [
             names.endpoint(10, "web", "10.160.0.100", service="other"),
@@ -246,10 +249,11 @@ def test_a_service_comes_before_a_name_before_an_alias():
     assert ask(source, "web.h1.app.mesh.internal") == ["10.160.0.100"]
 
 
-def test_ports_behind_a_path_that_is_down_come_last():
+def test_ports_behind_a_path_that_is_down_come_last() -> None:
     """A client of SRV knows what to do with them."""
     source = source_of(world())
-    key, row = next((key, row) for key, row in source.rows.items() if getattr(row, "name", "") == "web-1")
+    rows = [(key, row) for key, row in source.rows.items() if isinstance(row, EndpointRow)]
+    key, row = next((key, row) for key, row in rows if row.name == "web-1")
     source.apply([(key, dataclasses.replace(row, is_behind=True))])
     answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
     assert isinstance(answer, Found)
@@ -257,7 +261,7 @@ def test_ports_behind_a_path_that_is_down_come_last():
     assert found == [(0, 1, 8080), (1, 1, 80)]
 
 
-def test_ports_by_name(source):
+def test_ports_by_name(source: ZoneSource) -> None:
     expected = ["80 web-1.h1.app.mesh.internal.", "8080 web-2.h2.app.mesh.internal."]
     assert ask(source, "_http._tcp.web.app.mesh.internal", "SRV") == expected
     assert ask(source, "_http._tcp.web", "SRV") == expected
@@ -271,7 +275,7 @@ def test_ports_by_name(source):
     assert len(answer.glue) == 4
 
 
-def test_every_srv_target_has_addresses(source):
+def test_every_srv_target_has_addresses(source: ZoneSource) -> None:
     answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
     assert isinstance(answer, Found)
     for target, rrset in answer.glue:
@@ -300,11 +304,11 @@ def test_every_srv_target_has_addresses(source):
         ("61.0.160.10.in-addr.arpa", ["e060606060606.h1.app.mesh.internal."]),
     ],
 )
-def test_reverse_names(source, name, expected):
+def test_reverse_names(source: ZoneSource, name: str, expected: list[str] | str) -> None:
     assert ask(source, name, "PTR") == expected
 
 
-def test_reverse_names_of_ipv6(source):
+def test_reverse_names_of_ipv6(source: ZoneSource) -> None:
     full = "1.1." + "0." * 14
     zone = "0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa"
     assert ask(source, full + zone, "PTR") == ["web-1.h1.app.mesh.internal."]
@@ -314,14 +318,14 @@ def test_reverse_names_of_ipv6(source):
     assert ask(source, zone, "SOA") == ["data"]
 
 
-def test_a_reverse_name_leads_back(source):
+def test_a_reverse_name_leads_back(source: ZoneSource) -> None:
     for address in ("61.0.160.10.in-addr.arpa", "12.1.160.10.in-addr.arpa"):
-        (target,) = ask(source, address, "PTR")
-        (back,) = ask(source, target, "A")
+        [target] = list(ask(source, address, "PTR"))
+        [back] = list(ask(source, target, "A"))
         assert back.split(".")[::-1] == address.split(".")[:4]
 
 
-def test_a_name_that_would_be_too_long_is_shortened():
+def test_a_name_that_would_be_too_long_is_shortened() -> None:
     long, domain = "n" * 63, f"{'d' * 63}.internal"
     table = dict(
         [
@@ -331,17 +335,17 @@ def test_a_name_that_would_be_too_long_is_shortened():
             names.sandbox("c", APP),
         ]
     )
-    (target,) = ask(source_of(table), "5.0.0.10.in-addr.arpa", "PTR")
+    [target] = list(ask(source_of(table), "5.0.0.10.in-addr.arpa", "PTR"))
     assert ask(source_of(table), target) == ["10.0.0.5"]
 
 
-def test_any_gives_one_set_of_records(source):
+def test_any_gives_one_set_of_records(source: ZoneSource) -> None:
     assert ask(source, "web", "ANY") == WEB4
     assert ask(source, "_http._tcp.web", "ANY") != NODATA
     assert ask(source, "app.mesh.internal", "ANY") == NODATA
 
 
-def test_versions_move_for_those_concerned_only():
+def test_versions_move_for_those_concerned_only() -> None:
     table = world()
     source = source_of(table)
     before = source.version("c"), source.version("only-back")
@@ -355,13 +359,13 @@ def test_versions_move_for_those_concerned_only():
     assert (source.version("c"), source.version("only-back"), source.version("unknown")) == now
 
 
-def test_the_serial_is_the_version(source):
+def test_the_serial_is_the_version(source: ZoneSource) -> None:
     answer = source.lookup(from_text("mesh.internal"), 6, "c")
     assert isinstance(answer, Found)
     assert int.from_bytes(answer.rrset.rdatas[0][-20:-16]) == source.version("c")
 
 
-def test_changes_add_before_they_remove():
+def test_changes_add_before_they_remove() -> None:
     old, new = world(), world()
     del new[RowKind.ENDPOINT, names.endpoint_id(4)]
     key, row = names.endpoint(30, "dup", "10.160.0.77")
@@ -369,17 +373,17 @@ def test_changes_add_before_they_remove():
     assert [change[1] is None for change in changes_between(old, new)] == [False, True]
 
 
-class LookedAt(dict):
+class LookedAt(dict[Key, Any]):
     """Counts how many of its rows were read."""
 
     looks = 0
 
-    def get(self, key, default=None):
+    def get(self, key: tuple[RowKind, str], default: Any = None) -> Any:
         self.looks += 1
         return super().get(key, default)
 
 
-def test_what_changed_among_many_is_looked_for_as_it_is_asked_for():
+def test_what_changed_among_many_is_looked_for_as_it_is_asked_for() -> None:
     new = LookedAt({(RowKind.ENDPOINT, f"{n:032x}"): object() for n in range(1000)})
     changes = changes_between({}, new, list(new))
     assert new.looks == 0
@@ -388,7 +392,7 @@ def test_what_changed_among_many_is_looked_for_as_it_is_asked_for():
     assert len(list(changes)) == 999
 
 
-def test_several_ipv6_addresses_are_answered_one_at_a_time_beside_all_ipv4(source):
+def test_several_ipv6_addresses_are_answered_one_at_a_time_beside_all_ipv4(source: ZoneSource) -> None:
     both = source.lookup(from_text("web.app.mesh.internal"), 1, "c")
     six = source.lookup(from_text("web.app.mesh.internal"), 28, "c")
     assert isinstance(both, Found)
