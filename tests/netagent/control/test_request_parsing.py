@@ -13,7 +13,7 @@ from netagent.control.request_parsing import attach_untrusted
 from netagent.errors import InputError
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.cluster import InviteCommand
-from netagent.interface.containers import NetworkCreateCommand, UnpublishCommand
+from netagent.interface.containers import NetworkCreateCommand, PublishCommand
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, Port
 from netagent.model.request import NetworkRequest
@@ -234,7 +234,7 @@ def test_bodies_that_are_no_object(body: bytes) -> None:
 @pytest.mark.parametrize("name", ["web\x1b[2J", "x" * 5000])
 def test_fields_in_the_path_are_read_as_those_in_the_body(name: str) -> None:
     with pytest.raises(InputError, match="the endpoint is not a text of at most 4096 printable characters"):
-        fields_untrusted(UnpublishCommand, {"port": "80:80"}, path={"endpoint": name})
+        fields_untrusted(PublishCommand, {"port": "80:80"}, path={"endpoint": name})
 
 
 def test_no_body_is_an_empty_object() -> None:
