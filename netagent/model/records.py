@@ -141,6 +141,28 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The project that an endpoint belongs to: compose's, or what the operator says (`netagent.group`)."""
+
+    name: str
+    service: str | None = None
+    """The service of the project that it is a replica of."""
+    directory: bytes | None = None
+    """8 bytes of a hash of the project's working folder. Where two hosts have one project and service in different
+    folders, two projects probably have one name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An endpoint whose names are withdrawn although it runs."""
+
+    since_s: int
+    """Unix time in seconds."""
+    by: str
+    """Who asked: `stop`, or the name of the operator's account."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRecord:
     """A container's interface: one record has its names and its path, so that they cannot converge separately."""
 
@@ -159,6 +181,8 @@ class EndpointRecord:
     links: tuple[str, ...] = ()
     """Links of its sandbox, only if the network's policy is LINKS: services of the network, or `NAME.HOST` for one
     endpoint; sorted."""
+    group: Group | None = None
+    drain: Drain | None = None
 
 
 @dataclass(frozen=True, slots=True)

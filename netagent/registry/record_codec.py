@@ -29,9 +29,11 @@ from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
     AttachmentRecord,
+    Drain,
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
+    Group,
     Health,
     HostAddressRecord,
     HostRecord,
@@ -56,6 +58,9 @@ __all__ = ["MAX_RECORD_BYTES", "RecordError", "Unknown", "decode_untrusted", "en
 MAX_RECORD_BYTES: Final = 32 * 1024
 """Bound of one record; beyond it: refused, counted. Room for 1,024 routes or for all labels Docker Compose sets, and
 small enough that 10,000 of them can't exhaust a host by being stored twice."""
+
+GROUP_DIRECTORY_BYTES: Final = 8
+MAX_DRAINED_BY_CHARS: Final = 64
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
@@ -186,6 +191,7 @@ def _network_fields(record: NetworkRecord) -> list[object]:
 
 
 def _endpoint_fields(record: EndpointRecord) -> list[object]:
+    group, drain = record.group, record.drain
     return [
         pack_id(record.endpoint_id),
         pack_id(record.network_id),
@@ -196,10 +202,12 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         list(record.aliases),
         [[port.name, port.number, port.protocol] for port in record.ports],
         [[key, value] for key, value in record.labels],
-        # A release that does not know STARTING must keep its names away from it as well.
-        (Health.UNHEALTHY if record.health is Health.STARTING else record.health).value,
+        # A release that does not know STARTING, or drains, must keep its names away from the endpoint as well.
+        (Health.UNHEALTHY if record.health is Health.STARTING or record.drain else record.health).value,
         list(record.links),
         record.health is Health.STARTING,
+        [] if group is None else [group.name, group.service or "", group.directory or b""],
+        [] if drain is None else [drain.since_s, drain.by, record.health.value],
     ]
 
 
@@ -269,7 +277,27 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
         links=fields.sorted_items("links", 256, RecordFields.dotted_name) if fields.has_more() else (),
     )
     is_starting = fields.boolean("starting") if fields.has_more() else False
-    return dataclasses.replace(record, health=Health.STARTING) if is_starting else record
+    health = Health.STARTING if is_starting else record.health
+    group = _read_group(fields.array("group", 0)) if fields.has_more() else None
+    drain, health = _read_drain(fields.array("drain", 0), health) if fields.has_more() else (None, health)
+    return dataclasses.replace(record, health=health, group=group, drain=drain)
+
+
+def _read_group(fields: RecordFields) -> Group | None:
+    if not fields.has_more():
+        return None
+    name, service, directory = fields.name("group"), fields.name_or_none("group"), fields.blob("group")
+    if len(directory) not in {0, GROUP_DIRECTORY_BYTES}:
+        raise RecordError(f"group: the folder's hash does not have {GROUP_DIRECTORY_BYTES} bytes")
+    return Group(name, service, directory or None)
+
+
+def _read_drain(fields: RecordFields, outside: Health) -> tuple[Drain | None, Health]:
+    """Return the drain, and the health of the endpoint: `outside` has it for releases that know no drains."""
+    if not fields.has_more():
+        return None, outside
+    since_s, by = fields.integer("drain", 0, 2**63 - 1), fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS)
+    return Drain(since_s, by), fields.choice("drain", Health)
 
 
 def _read_host_address(fields: RecordFields) -> HostAddressRecord:

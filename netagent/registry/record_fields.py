@@ -138,6 +138,13 @@ class RecordFields:
             raise RecordError(f"{what}: not a name")
         return value
 
+    def name_or_none(self, what: str) -> str | None:
+        """A name, or None for an empty text."""
+        if self._items[self._position : self._position + 1] == [""]:
+            self._position += 1
+            return None
+        return self.name(what)
+
     def dotted_name(self, what: str) -> str:
         """One name, or two with a dot between them."""
         value = self._next(what)

@@ -7,8 +7,10 @@ from typing import TypedDict, Unpack
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    Drain,
     EndpointRecord,
     GrantRecord,
+    Group,
     Health,
     HostRecord,
     NetworkRecord,
@@ -54,6 +56,8 @@ class EndpointFields(TypedDict, total=False):
     labels: tuple[tuple[str, str], ...]
     health: Health
     links: tuple[str, ...]
+    group: Group | None
+    drain: Drain | None
 
 
 def identifier(number: int) -> str:

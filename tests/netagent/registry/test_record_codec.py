@@ -22,9 +22,11 @@ from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import (
     AttachmentRecord,
+    Drain,
     EndpointRecord,
     ForgetRecord,
     GrantRecord,
+    Group,
     Health,
     HostAddressRecord,
     HostRecord,
@@ -113,6 +115,10 @@ endpoints = st.builds(
     labels=labels,
     health=st.sampled_from(Health),
     links=st.sets(names | st.tuples(names, names).map(".".join), max_size=4).map(sorted).map(tuple),
+    group=st.none()
+    | st.builds(Group, names, st.none() | names, st.none() | st.binary(min_size=8, max_size=8)),
+    drain=st.none()
+    | st.builds(Drain, st.integers(0, 2**63 - 1), st.sampled_from(["stop", "anna", "x" * 64])),
 )
 records = st.one_of(
     hosts,
@@ -276,11 +282,27 @@ def test_keys() -> None:
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
 
 
-def test_a_release_that_does_not_know_starting_reads_it_as_unhealthy() -> None:
-    record = endpoint(health=Health.STARTING)
-    assert decode_untrusted(encode(record)) == record
-    items = msgpack.unpackb(encode(record))
-    older = decode_untrusted(msgpack.packb(items[:-1]))
-    assert isinstance(older, EndpointRecord)
-    assert older.health is Health.UNHEALTHY
-    assert decode_untrusted(msgpack.packb(msgpack.unpackb(encode(endpoint()))[:-1])) == endpoint()
+def cut(record: EndpointRecord, last: int) -> EndpointRecord:
+    """Read the record as a writer that does not know the `last` positions would have sent it."""
+    read = decode_untrusted(msgpack.packb(msgpack.unpackb(encode(record))[:-last]))
+    assert isinstance(read, EndpointRecord)
+    return read
+
+
+def test_a_release_that_does_not_know_starting_or_drains_reads_them_as_unhealthy() -> None:
+    starting = endpoint(health=Health.STARTING)
+    drained = endpoint(health=Health.HEALTHY, drain=Drain(1_700_000_000, "anna"))
+    assert decode_untrusted(encode(starting)) == starting
+    assert decode_untrusted(encode(drained)) == drained
+    assert cut(starting, 3).health is Health.UNHEALTHY
+    assert cut(drained, 1).health is Health.UNHEALTHY
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_a_record_of_an_earlier_release_has_what_it_says(last: int) -> None:
+    assert cut(endpoint(), last) == endpoint()
+
+
+def test_a_release_that_does_not_know_groups_reads_the_rest() -> None:
+    grouped = endpoint(group=Group("shop", "web", b"12345678"))
+    assert cut(grouped, 2) == endpoint()
