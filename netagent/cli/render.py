@@ -23,6 +23,8 @@ _COLOURS = {
     "hidden": "33",
     "small": "33",
     "pending": "33",
+    "stopping": "33",
+    "drained": "33",
     "cooling": "33",
     "dead": "31",
     "silent": "31",

@@ -16,7 +16,7 @@ from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
-from netagent.model.records import Health, Port
+from netagent.model.records import STOP, Drain, Health, Port
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
@@ -149,6 +149,7 @@ class Presenter:
             "health": record.health.value,
             "state": state,
             "reason": reason,
+            "drain": _drain(record.drain),
             "names": list(dict.fromkeys(names)),
             "version": f"{endpoint.version.epoch}.{endpoint.version.sequence}",
             "local": is_own,
@@ -184,6 +185,9 @@ class Presenter:
         if endpoint.network_id not in self.view.networks:
             gone = self.view.is_removed(endpoint.network_id)
             return "hidden", "its network was removed" if gone else "its network is not known here"
+        drain = endpoint.record.drain
+        if drain is not None:
+            return "stopping" if drain.by == STOP else "drained", drain.text
         if endpoint.record.health is Health.STARTING:
             return "unhealthy", "its health check has not succeeded yet"
         if not self.view.is_visible(endpoint):
@@ -321,6 +325,10 @@ def _by_value(address: str) -> tuple[int, int]:
     """Sort key: IPv4 first, each family by value."""
     parsed = ipaddress.ip_address(address)
     return parsed.version, int(parsed)
+
+
+def _drain(drain: Drain | None) -> schema.DrainPart | None:
+    return None if drain is None else {"since_s": drain.since_s, "by": drain.by}
 
 
 def _port(port: Port) -> schema.PortPart:

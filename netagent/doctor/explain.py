@@ -293,4 +293,6 @@ def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return f"hidden: the agent of host {name} is dead and its kernel does not answer"
     if endpoint.network_id not in view.networks:
         return "hidden: its network is not in force"
+    if endpoint.record.drain is not None:
+        return f"hidden: {endpoint.record.drain.text}"
     return "hidden: its health check fails"

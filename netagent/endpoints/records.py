@@ -86,6 +86,7 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
         labels=row.labels,
         health=row.health,
         links=links,
+        drain=row.drain,
     )
 
 

@@ -30,9 +30,10 @@ PathWord = Literal["ok", "lossy", "degraded", "one-way", "down", "unknown", "loc
 the packets is lost. `one-way`: that host's packets arrive here, but it does not answer ours. `local`: this host
 itself. A host that shares no network with this one gets only small probes: `ok` then says only that these pass."""
 
-EndpointWord = Literal["up", "hidden", "fenced", "unhealthy", "pending"]
+EndpointWord = Literal["up", "hidden", "fenced", "stopping", "drained", "unhealthy", "pending"]
 """`hidden`: its host is down, so DNS answers leave it out. `fenced`: it conflicts with another one, or the cluster
-evicted its host while that was away; it is not used. `pending`: not yet published."""
+evicted its host while that was away; it is not used. `stopping`, `drained`: names are withdrawn because its container
+was asked to stop, or because an operator asked for it. `pending`: not yet published."""
 
 
 SourceWord = Literal["own", "replicated", "asked"]
@@ -406,6 +407,8 @@ class Endpoint(TypedDict):
     state: EndpointWord
     reason: str
     """Why `state` is not `up`."""
+    drain: NotRequired[DrainPart | None]
+    """Since when names are withdrawn although it runs, and by whom; null: they are not."""
     names: list[str]
     """Fully qualified names that resolve to it: of its service, its own, and the one with its host."""
     version: str
@@ -434,6 +437,15 @@ class Endpoint(TypedDict):
     """Only in the same answers: what will not work as expected."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
+
+
+class DrainPart(TypedDict):
+    """A drain of an endpoint or a host."""
+
+    since_s: int
+    """Unix time in seconds."""
+    by: str
+    """`stop` if its container was asked to stop, else the operator's account on that host."""
 
 
 class Detached(TypedDict):

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Health, Link, Port
+from netagent.model.records import Drain, Health, Link, Port
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 
 
@@ -67,6 +67,7 @@ class LocalEndpointRow:
     publish: tuple[Publication, ...] = ()
     """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
+    drain: Drain | None = None
     origin: str | None = None
     """The runtime that created it and the runtime's name for it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
     `cni:CONTAINER/IFNAME`. None: attached by hand."""
@@ -133,6 +134,7 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         fields["ports"] = tuple(Port(**port) for port in fields["ports"])
         fields["labels"] = tuple((key, value) for key, value in fields["labels"])
         fields["publish"] = tuple(Publication(**one) for one in fields.get("publish", ()))
+        fields["drain"] = Drain(**fields["drain"]) if fields.get("drain") else None
         return LocalEndpointRow(**fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not an endpoint row: {error}") from None

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeAlias
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.subnet import gateways_of
@@ -152,14 +153,26 @@ class Group:
     folders, two projects probably have one name."""
 
 
+MAX_TIME_S: Final = 253_402_300_799
+"""The last second that has four digits for its year."""
+STOP: Final = "stop"
+"""`Drain.by` of an endpoint whose container was asked to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """An endpoint whose names are withdrawn although it runs."""
 
     since_s: int
-    """Unix time in seconds."""
+    """Unix time in seconds, at most `MAX_TIME_S`."""
     by: str
-    """Who asked: `stop`, or the name of the operator's account."""
+    """Who asked: `stop` (`STOP`), or the name of the operator's account."""
+
+    @property
+    def text(self) -> str:
+        """Who asked, and since when, for people."""
+        who = "asked to stop" if self.by == STOP else f"drained by {self.by}"
+        return f"{who}, since {datetime.fromtimestamp(self.since_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,11 @@ class EndpointRecord:
     endpoint; sorted."""
     group: Group | None = None
     drain: Drain | None = None
+
+    @property
+    def is_answering(self) -> bool:
+        """True if DNS answers may contain it, as far as its own host says."""
+        return self.drain is None and self.health.is_answering
 
 
 @dataclass(frozen=True, slots=True)

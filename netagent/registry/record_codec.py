@@ -28,6 +28,7 @@ import msgpack
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    MAX_TIME_S,
     AttachmentRecord,
     Drain,
     EndpointRecord,
@@ -296,7 +297,7 @@ def _read_drain(fields: RecordFields, outside: Health) -> tuple[Drain | None, He
     """Return the drain, and the health of the endpoint: `outside` has it for releases that know no drains."""
     if not fields.has_more():
         return None, outside
-    since_s, by = fields.integer("drain", 0, 2**63 - 1), fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS)
+    since_s, by = fields.integer("drain", 0, MAX_TIME_S), fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS)
     return Drain(since_s, by), fields.choice("drain", Health)
 
 

@@ -262,7 +262,7 @@ class RegistryView:
         return (
             endpoint.network_id in self.networks
             and self.endpoints.get(endpoint.endpoint_id) == endpoint
-            and endpoint.record.health.is_answering
+            and endpoint.record.is_answering
             and not self.is_host_hidden(endpoint.owner)
         )
 

@@ -329,6 +329,8 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         if host is not None and host.answers is False:
             return "its host's agent is dead and its kernel does not answer"
         return "its host has left"
+    if endpoint.record.drain is not None:
+        return endpoint.record.drain.text
     if endpoint.record.health is Health.STARTING:
         return "its health check has not succeeded yet"
     if endpoint.record.health is Health.UNHEALTHY:

@@ -19,7 +19,9 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.origin_labels import CONTAINER_ID
 from netagent.model.records import (
+    STOP,
     AttachmentRecord,
+    Drain,
     ForgetRecord,
     Health,
     HostAddressRecord,
@@ -127,6 +129,17 @@ def test_an_endpoint_that_is_starting_is_hidden_and_says_so() -> None:
     world = World()
     world.put(H2, endpoint(3, offset=9, health=Health.STARTING))
     assert why(world.endpoint(3)) == ("unhealthy", "its health check has not succeeded yet")
+
+
+def test_an_endpoint_that_is_drained_or_stops_is_hidden_and_says_since_when() -> None:
+    world = World()
+    world.put(H2, endpoint(3, offset=9, drain=Drain(60, "anna")))
+    assert why(world.endpoint(3)) == ("drained", "drained by anna, since 1970-01-01 00:01:00 UTC")
+    assert world.endpoint(3)["drain"] == {"since_s": 60, "by": "anna"}
+    world.put(H2, endpoint(3, offset=9, drain=Drain(60, STOP)))
+    assert why(world.endpoint(3)) == ("stopping", "asked to stop, since 1970-01-01 00:01:00 UTC")
+    world.put(H2, endpoint(3, offset=9))
+    assert (*why(world.endpoint(3)), world.endpoint(3)["drain"]) == ("up", "", None)
 
 
 def why(shown: Endpoint) -> tuple[str, ...]:

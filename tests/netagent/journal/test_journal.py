@@ -23,7 +23,7 @@ from netagent.journal.rows import LocalEndpointRow, Published, Reserved, endpoin
 from netagent.journal.statements import MAX_DEPARTED, Statement
 from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Link, Port
+from netagent.model.records import Drain, Link, Port
 from netagent.model.sandbox import Netns
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Scope, Version
 
@@ -57,6 +57,7 @@ FULL_ROW = row(
     ports=(Port("http", 80),),
     labels=(("a", "b"),),
     publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
+    drain=Drain(1_700_000_000, "anna"),
 )
 
 
@@ -196,11 +197,11 @@ def test_rows_of_a_later_release_lose_only_what_is_new() -> None:
         endpoint_from_json("[]")
 
 
-def test_a_row_of_the_release_before_published_ports_has_none(reopen: Reopen) -> None:
+def test_a_row_of_the_release_before_published_ports_and_drains_has_none(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.save_endpoint, row(1))
     fields = json.loads(endpoint_to_json(row(1)))
-    del fields["publish"]
+    del fields["publish"], fields["drain"]
     run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
     [found] = reopen().load_endpoints()
     assert found == row(1)

@@ -21,6 +21,7 @@ from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    MAX_TIME_S,
     AttachmentRecord,
     Drain,
     EndpointRecord,
@@ -118,7 +119,7 @@ endpoints = st.builds(
     group=st.none()
     | st.builds(Group, names, st.none() | names, st.none() | st.binary(min_size=8, max_size=8)),
     drain=st.none()
-    | st.builds(Drain, st.integers(0, 2**63 - 1), st.sampled_from(["stop", "anna", "x" * 64])),
+    | st.builds(Drain, st.integers(0, MAX_TIME_S), st.sampled_from(["stop", "anna", "x" * 64])),
 )
 records = st.one_of(
     hosts,

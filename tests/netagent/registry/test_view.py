@@ -28,6 +28,7 @@ from fakes.registry import (
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import (
     AttachmentRecord,
+    Drain,
     ForgetRecord,
     Health,
     HostAddressRecord,
@@ -482,8 +483,9 @@ def test_visible_means_network_health_and_host(writers: dict[str, Writer]) -> No
     assert not dead.is_visible(next(iter(dead.endpoints.values())))
     back = dead.with_host_answers({H2: True})
     assert back.is_visible(next(iter(back.endpoints.values())))
-    view = see(view, writers[H2].put(endpoint(health=Health.UNHEALTHY)))
-    assert not view.is_visible(next(iter(view.endpoints.values())))
+    for hidden in (endpoint(health=Health.UNHEALTHY), endpoint(drain=Drain(1, "anna"))):
+        view = see(view, writers[H2].put(hidden))
+        assert not view.is_visible(next(iter(view.endpoints.values())))
 
 
 def test_one_address_goes_to_the_smaller_host(writers: dict[str, Writer]) -> None:

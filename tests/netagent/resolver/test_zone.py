@@ -11,7 +11,7 @@ from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, netwo
 from fakes.zone import whole_table
 
 from netagent.model.ids import HostId
-from netagent.model.records import AttachmentRecord, Health, Link, Record
+from netagent.model.records import STOP, AttachmentRecord, Drain, Health, Link, Record
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import NameExplanation, explain
@@ -114,8 +114,12 @@ def test_rows_that_did_not_change_are_the_same_objects(world: World) -> None:
 
 
 def test_what_is_hidden_has_no_row(world: World) -> None:
-    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY))
-    assert world.ask("web") == ["10.1.0.12"]
+    for hidden in (
+        endpoint(1, offset=11, health=Health.UNHEALTHY),
+        endpoint(1, offset=11, drain=Drain(1, STOP)),
+    ):
+        world.put(H2, hidden)
+        assert world.ask("web") == ["10.1.0.12"]
     world.put(H2, endpoint(1, offset=11))
     world.member(H3, MemberState.DEAD)
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"], "a dead agent hides nothing"
@@ -208,6 +212,8 @@ def test_what_was_left_out_is_said(world: World) -> None:
     assert docker_asked.status == "FORWARDED"
     assert "Docker's own resolver" in docker_asked.reason
     assert "web1 on h2 (unhealthy)" in docker_asked.reason
+    world.put(H2, endpoint(1, offset=11, drain=Drain(0, "anna")))
+    assert "web1 on h2 (drained by anna, since 1970-01-01 00:00:00 UTC)" in world.explain("web").reason
 
 
 def test_in_front_of_dockers_resolver_other_names_are_its(world: World) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, Writer, endpoint, host, network
 from fakes.zone import whole_table
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import (
+    STOP,
     AttachmentRecord,
+    Drain,
     EndpointRecord,
     ForgetRecord,
     Health,
@@ -92,11 +94,15 @@ class StepByStep(RuleBasedStateMachine):
         number=st.integers(1, 6),
         place=NETWORKS,
         at=st.integers(2, 6),
-        health=st.sampled_from(Health),
+        state=st.fixed_dictionaries(
+            {"health": st.sampled_from(Health), "drain": st.none() | st.just(Drain(1, STOP))}
+        ),
     )
-    def endpoint_record(self, owner: HostId, number: int, place: NetworkId, at: int, health: Health) -> None:
+    def endpoint_record(
+        self, owner: HostId, number: int, place: NetworkId, at: int, state: EndpointFields
+    ) -> None:
         # Few ids and addresses, so that they clash, move between hosts and networks, and come back.
-        self.put(owner, endpoint(number, place, at, health=health))
+        self.put(owner, endpoint(number, place, at, **state))
 
     @rule(owner=HOSTS, number=st.integers(1, 6), place=NETWORKS)
     def endpoint_gone(self, owner: HostId, number: int, place: NetworkId) -> None:
