@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from netagent.daemon.controllers import Controllers
 from netagent.daemon.withdraw import Withdrawal
-from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, drain
+from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, until_idle
 from netagent.endpoints.fencing import fence_all
 from netagent.endpoints.host_access import HostAccess
 from netagent.endpoints.lifecycle import Endpoints
@@ -76,7 +76,7 @@ class Leave:
         rows = [row for row in self.live.rows.values() if row.is_published]
         if rows and self.withdrawal.others():
             await self.withdrawal.wait_host_hidden()
-            await drain(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
+            await until_idle(rows, at_least_s=REMEMBERED_S, at_most_s=drain_s)
 
     async def _end(self) -> None:
         await self.gossip.leave()

@@ -23,7 +23,7 @@ from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import targets
 from netagent.endpoints.claims import refuse_if_listening, refuse_unreachable
 from netagent.endpoints.context import EndpointContext, drawn_id
-from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, drain
+from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, Drains, until_idle
 from netagent.endpoints.fencing import unfence
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
 from netagent.endpoints.removal import Removal
@@ -57,6 +57,7 @@ class Endpoints:
         self.context = context
         self.removal = Removal(context)
         self.staged = TwoPhaseAttach(context, self.removal)
+        self.drains = Drains(context)
         self._live = context.live
         self.look_after: Callable[[LocalEndpointRow], Awaitable[None]] = _leave_it
         """The garbage collector's check: withdraws an endpoint whose container is gone."""
@@ -221,7 +222,7 @@ class Endpoints:
                     await self.context.publisher.put(self.context.records.of(now))
         await self.context.wait_hidden(now)
         at_least_s, at_most_s = (0.0, DETACH_DRAIN_S) if drain_s is None else (REMEMBERED_S, drain_s)
-        await drain([now], at_least_s=at_least_s, at_most_s=at_most_s)
+        await until_idle([now], at_least_s=at_least_s, at_most_s=at_most_s)
 
     async def _restore_names(self, row: LocalEndpointRow) -> None:
         """Restore the names after a failed detach, unless the removal has begun."""

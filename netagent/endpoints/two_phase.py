@@ -158,7 +158,7 @@ class TwoPhaseAttach:
             if now is None:
                 return
             row = await self._removal.take_down(now)
-            row = dataclasses.replace(row, stage=Reserved())
+            row = dataclasses.replace(row, stage=Reserved(), drain=None)
             await self._context.save(row)
             self._removal.half_done.discard(row.endpoint_id)
             self._wait_for(row)

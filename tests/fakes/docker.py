@@ -253,6 +253,10 @@ class FakeDocker:
         self.emit("container", "die", container_id, name=name)
         self.emit("container", "destroy", container_id, name=name)
 
+    def signal(self, container_id: str, number: int) -> None:
+        """`docker stop` begins with this, `docker kill -s` is no more than this."""
+        self.emit("container", "kill", container_id, signal=str(number))
+
     def set_health(self, container_id: str, status: str) -> None:
         self.containers[container_id]["State"]["Health"] = {"Status": status}
         self.emit("container", f"health_status: {status}", container_id)

@@ -9,11 +9,12 @@ before its first program runs, if the watcher saw the creation.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
@@ -26,6 +27,9 @@ MIRROR_LABEL = "netagent.network"
 _PORT = re.compile(r"[0-9]{1,5}/(tcp|udp|sctp)")
 MAX_LINKS = 64
 MAX_ALIASES = 64
+STOP_TIMEOUT_S: Final = 10.0
+"""Docker's default."""
+MAX_STOP_TIMEOUT_S: Final = 10**9
 MAX_PID = 1 << 22
 """PID_MAX_LIMIT of the kernel."""
 
@@ -58,6 +62,10 @@ class DockerContainer:
     health: Health = Health.UNKNOWN
     has_check: bool = False
     """True if it has a health check; known before it is started."""
+    stop_signal: str = ""
+    """The signal by which Docker asks it to stop, as the user wrote it: `SIGQUIT`, `quit`, `3`; "": SIGTERM."""
+    stop_timeout_s: float = STOP_TIMEOUT_S
+    """How long it gets to stop, before Docker kills it; inf: for ever."""
     image: str = ""
     """The image's id."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -167,6 +175,8 @@ def container_untrusted(value: Any) -> DockerContainer:
         sandbox_key=_line(settings.get("SandboxKey")),
         health=_HEALTH.get(health, unsaid),
         has_check=has_check,
+        stop_signal=_text(config.get("StopSignal")),
+        stop_timeout_s=_stop_timeout(config.get("StopTimeout")),
         image=_line(top.get("Image")),
         labels={key: _text(text) for key, text in labels.items()},
         published=_published(_object(settings.get("Ports"))),
@@ -181,6 +191,12 @@ def container_untrusted(value: Any) -> DockerContainer:
             for network, one in _object(settings.get("Networks")).items()
         ),
     )
+
+
+def _stop_timeout(seconds: Any) -> float:
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        return STOP_TIMEOUT_S
+    return math.inf if seconds < 0 else float(min(seconds, MAX_STOP_TIMEOUT_S))
 
 
 def _published(ports: Mapping[str, Any]) -> tuple[str, ...]:

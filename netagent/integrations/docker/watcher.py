@@ -3,6 +3,7 @@
 An event means no more than "inspect this container". The inspected state is applied as a whole, so a lost, repeated
 or late event costs only time, and after each reconnect the watcher inspects all containers.
 
+    Docker sends a container's stop signal  its names lead away at once, until it has ended (netagent.endpoints.drain)
     the first program of a container ends   its names go at once, whether or not dockerd runs (pidfd)
     Docker does not describe a container    no names at first, as it may have a health check; later it gets them
     dockerd is down, no pidfd               a namespace without a process is a container that has ended
@@ -10,6 +11,10 @@ or late event costs only time, and after each reconnect the watcher inspects all
 
 An endpoint that is reserved but not in its container is left to the deadline of TwoPhaseAttach: Docker lists it a
 moment after its call to the plug-in.
+
+Docker does not say whether a signal is from `docker stop`, which kills the container when its stop timeout is over,
+or from `docker kill`, which leaves it alone. So a container that still runs some time after that timeout was not
+stopped, and gets its names back.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +42,7 @@ from netagent.integrations.labels import has_ours, without_image
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
-from netagent.model.records import Health
+from netagent.model.records import STOP, Health
 from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic_task import PeriodicTask
 
@@ -48,6 +54,9 @@ NOT_READ_S = 10.0
 answers once it has started the container, which takes seconds if volumes are slow."""
 SWEEP_APART_S = 0.3
 """If two hundred containers end together, a few sweeps cover them, not two hundred."""
+STOPPED_S = 30.0
+"""A container that runs for this long after its stop timeout was not stopped: its program has ignored the signal, or
+has taken it for something else. An agent that is started while a container stops counts from its start."""
 INSPECTORS = 16
 """Containers inspected concurrently. Inspecting one that is being started waits for the start."""
 MAX_CONTAINERS = 10_000
@@ -55,9 +64,20 @@ MAX_CONTAINERS = 10_000
 MAX_IMAGES = 256
 """Images whose labels are cached."""
 ORIGIN_PREFIX = "docker:"
+_KILL = str(int(signal.SIGKILL))
 _FILTERS = {
     "type": ["container", "network"],
-    "event": ["create", "start", "rename", "health_status", "die", "destroy", "connect", "disconnect"],
+    "event": [
+        "create",
+        "start",
+        "rename",
+        "health_status",
+        "kill",
+        "die",
+        "destroy",
+        "connect",
+        "disconnect",
+    ],
 }
 
 logger = logging.getLogger("netagent.integrations.docker")
@@ -92,6 +112,8 @@ class DockerWatcher:
         """Namespace -> the process that is watched for it."""
         self._unread_since: dict[_Life, float] = {}
         """Published endpoints without names that Docker has not described yet, since when, on trio's clock."""
+        self._stop_since: dict[_Life, float] = {}
+        """Endpoints whose container was asked to stop: when it was asked last, on trio's clock."""
         self._lives_read: set[_Life] = set()
         """Published endpoints that Docker has described."""
         self._nursery: trio.Nursery
@@ -132,6 +154,7 @@ class DockerWatcher:
                 self._sweep_when_wanted,
                 self._look_for_processes,
                 self._look_for_unread,
+                self._look_for_unstopped,
                 self._notice_membership,
             ):
                 self._nursery.start_soon(task)
@@ -162,7 +185,11 @@ class DockerWatcher:
             about = actor.get("ID")
         else:
             about = attributes.get("container") if isinstance(attributes, dict) else None
-        if facts.is_id(about):
+        if action == "kill":
+            number = attributes.get("signal") if isinstance(attributes, dict) else None
+            if facts.is_id(about) and isinstance(number, str):
+                self._note_signal(about, number)
+        elif facts.is_id(about):
             self.look_at(about)
         if action in {"die", "destroy", "disconnect"}:
             self._sweep_wanted.set()
@@ -348,6 +375,65 @@ class DockerWatcher:
         else:
             logger.warning("published the names of %s, although Docker does not report its health", row.name)
 
+    # -- the stop of containers ------------------------------------------------------------------------------------
+
+    def _note_signal(self, container_id: str, number: str) -> None:
+        """Drain the container's endpoints, if Docker has sent it its stop signal. SIGKILL is its end anyway."""
+        container, member = self._containers.get(container_id), self._member()
+        if (
+            container is None
+            or member is None
+            or number != str(_number_of(container.stop_signal))
+            or number == _KILL
+        ):
+            return
+        for interface in container.interfaces:
+            row = member.live.rows.with_origin(origin_of(interface.endpoint))
+            if row is not None and row.is_published:
+                self._stop_since[_life_of(row)] = trio.current_time()
+                if row.drain is None:
+                    self._nursery.start_soon(self._drain, member, row)
+
+    async def _drain(self, member: ClusterAccess, row: LocalEndpointRow) -> None:
+        try:
+            await member.endpoints.drains.begin(row.endpoint_id, STOP)
+        except (NetagentError, OSError) as error:
+            _limited.warning(
+                row.endpoint_id, f"cannot withdraw the names of {row.name}, which stops: {error}"
+            )
+        else:
+            logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
+
+    async def _look_for_unstopped(self) -> None:
+        """Give names back to containers that go on although they were asked to stop."""
+        task = PeriodicTask(LOOK_S)
+        while True:
+            await task.wait()
+            member, now = self._member(), trio.current_time()
+            stopping = [row for row in self._rows() if row.drain is not None and row.drain.by == STOP]
+            self._stop_since = {_life_of(row): self._stop_since.get(_life_of(row), now) for row in stopping}
+            if member is None or not self.connected:
+                continue
+            for row in stopping:
+                container = self._container_of(row)
+                since = self._stop_since[_life_of(row)]
+                if container is not None and now > since + container.stop_timeout_s + STOPPED_S:
+                    await self._end_drain(member, row)
+
+    async def _end_drain(self, member: ClusterAccess, row: LocalEndpointRow) -> None:
+        try:
+            await member.endpoints.drains.end(row.endpoint_id, by=STOP)
+        except (NetagentError, OSError) as error:
+            _limited.warning(row.endpoint_id, f"cannot publish the names of {row.name} yet: {error}")
+        else:
+            logger.warning("published the names of %s again: it was asked to stop, and goes on", row.name)
+
+    def _container_of(self, row: LocalEndpointRow) -> DockerContainer | None:
+        for container in self._containers.values():
+            if any(origin_of(one.endpoint) == row.origin for one in container.interfaces):
+                return container
+        return None
+
     # -- the end of containers -------------------------------------------------------------------------------------
 
     def _watch(self, container: DockerContainer, row: LocalEndpointRow) -> None:
@@ -458,6 +544,16 @@ def _life_of(row: LocalEndpointRow) -> _Life:
 def _unknown(container: DockerContainer, interface: Interface) -> str:
     where = f"container {container.name} is in Docker's network {interface.network}"
     return f"{where}, but the agent has no record of it; `docker restart {container.name}` brings it back"
+
+
+def _number_of(text: str) -> int:
+    """Return the number of a signal as the user wrote it: `SIGTERM`, `TERM`, `15`, `RTMIN+3`. Docker has refused
+    what is no signal, so that counts as none given."""
+    if text.isascii() and text.isdigit() and len(text) <= 3:
+        return int(text)
+    name, _, more = text.upper().removeprefix("SIG").partition("+")
+    known = signal.Signals.__members__.get(f"SIG{name}", signal.SIGTERM)
+    return known + int(more) if more.isascii() and more.isdigit() and len(more) <= 2 else known
 
 
 async def _process_ended(pid: int, identity: NetnsIdentity) -> bool:

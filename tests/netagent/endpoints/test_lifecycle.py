@@ -18,7 +18,6 @@ from fakes.virtual import virtual
 
 from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.endpoints.context import BRIDGE_S
-from netagent.endpoints.drain import REMEMBERED_S, UNDER_WAY_S
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
 from netagent.journal.statements import Statement
@@ -26,7 +25,6 @@ from netagent.model.ids import EndpointId, NetworkId, mac_of
 from netagent.model.publication import Publication
 from netagent.model.records import EndpointRecord, Link, Policy, Record, RemovalRecord
 from netagent.model.request import AttachRequest
-from netagent.resolver.zone_source import TTL_S
 from netgossip.types import MemberState
 
 ATTACH_STEPS = [
@@ -585,10 +583,6 @@ async def test_a_detach_gives_clients_the_time_that_was_agreed(
         await one.endpoints.detach("web", drain_s)
         assert least_s <= trio.current_time() - begun <= most_s, drain_s
     assert one.traces() == {}
-
-
-def test_clients_remember_an_answer_for_as_long_as_it_says() -> None:
-    assert REMEMBERED_S - UNDER_WAY_S == TTL_S
 
 
 @pytest.mark.parametrize("position", range(3, 7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from netagent.errors import FailedError
 from netagent.integrations.docker import netns_waiter, watcher
 from netagent.integrations.docker.engine import EngineError
 from netagent.integrations.docker.integration import NAMED_S
-from netagent.model.records import Health, Link, Port
+from netagent.model.records import STOP, Health, Link, Port
 
 
 async def with_docker_network(world: World, **fields: Any) -> None:
@@ -133,6 +134,106 @@ async def test_a_container_of_which_nothing_was_read_yet_has_no_names_until_it_i
         assert world.knows("web")
         assert not is_shown(world, "web")
         await until(lambda: is_shown(world, "web"), 5.0)
+
+
+def by(world: World, name: str) -> str | None:
+    """Who drained it."""
+    drain = world.record(name).drain
+    return None if drain is None else drain.by
+
+
+@pytest.mark.parametrize(
+    ("config", "number", "is_stop"),
+    [
+        ({}, signal.SIGTERM, True),
+        ({"StopSignal": "SIGQUIT"}, signal.SIGQUIT, True),
+        ({"StopSignal": "quit"}, signal.SIGQUIT, True),
+        ({"StopSignal": "3"}, signal.SIGQUIT, True),
+        ({"StopSignal": "SIGRTMIN+3"}, signal.SIGRTMIN + 3, True),
+        ({"StopSignal": "SIGQUIT"}, signal.SIGTERM, False),
+        ({}, signal.SIGHUP, False),
+        ({"StopSignal": "SIGKILL"}, signal.SIGKILL, False),
+    ],
+)
+@virtual
+async def test_names_go_when_a_container_is_asked_to_stop(
+    world: World, config: dict[str, Any], number: int, is_stop: bool
+) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        world.docker.containers[container_id]["Config"].update(config)
+        await world.docker.start(container_id)
+        await until(lambda: is_shown(world, "web"))
+        world.docker.signal(container_id, number)
+        await trio.sleep(0.01)
+        assert (is_shown(world, "web"), by(world, "web")) == ((False, STOP) if is_stop else (True, None))
+        assert world.knows("web"), "links and connections stay"
+
+
+@virtual
+async def test_a_container_that_is_started_again_has_its_names_again(world: World) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        for _ in range(2):
+            await until(lambda: is_shown(world, "web"))
+            world.docker.signal(container_id, signal.SIGTERM)
+            await until(lambda: by(world, "web") == STOP)
+            world.end_process(container_id)
+            await until(lambda: not world.knows("web"))
+            del world.ended[1000 + int(container_id, 16)]
+            for endpoint_id in world.docker.endpoints_of(container_id):
+                await world.docker.leave(endpoint_id)
+            await world.docker.start(container_id)
+
+
+@pytest.mark.parametrize(("timeout", "within_s"), [(None, 40.0), (300, 330.0), (-1, None)])
+@virtual
+async def test_a_container_that_does_not_stop_has_its_names_back_when_docker_would_have_killed_it(
+    world: World, timeout: int | None, within_s: float | None
+) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.create("web", "app")
+        world.docker.containers[container_id]["Config"]["StopTimeout"] = timeout
+        await world.docker.start(container_id)
+        await until(lambda: is_shown(world, "web"))
+        world.docker.signal(container_id, signal.SIGTERM)
+        await trio.sleep((within_s or 10_000) - 1)
+        assert by(world, "web") == STOP
+        if within_s is not None:
+            await until(lambda: is_shown(world, "web"), 3.0)
+
+
+@virtual
+async def test_an_agent_that_starts_while_a_container_stops_keeps_its_names_away(world: World) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: is_shown(world, "web"))
+        world.docker.signal(container_id, signal.SIGTERM)
+        await until(lambda: by(world, "web") == STOP)
+    world.host.restart()
+    world.begin()
+    async with world.running():
+        await trio.sleep(35)
+        assert by(world, "web") == STOP
+        await until(lambda: is_shown(world, "web"), 10.0)
+
+
+@virtual
+async def test_a_stop_that_cannot_be_written_does_not_end_the_watcher(world: World) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: is_shown(world, "web"))
+        world.host.steps.fault = ("journal", FailedError("the disk is full"))
+        world.docker.signal(container_id, signal.SIGTERM)
+        await trio.sleep(1)
+        world.host.steps.fault = None
+        world.docker.signal(container_id, signal.SIGTERM)
+        await until(lambda: by(world, "web") == STOP)
 
 
 def refusing(world: World, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., Any]) -> None:
