@@ -193,7 +193,7 @@ def _usage(command: type[Command[Any]]) -> str:
     options = [one for one in arguments if one.words]
     parts = [_positional(one) for one in arguments if not one.words]
     parts += map(_option, sorted(options, key=lambda one: one.default is not REQUIRED))
-    exclusive = [one.words[0] for one in command.arguments() if one.is_exclusive]
+    exclusive = [(one.words or [one.metavar])[0] for one in command.arguments() if one.is_exclusive]
     parts += [f"[{' | '.join(exclusive)}]"] if exclusive else []
     parts += ["[--KEY VALUE]…"] if command.declaration.name == "agent" else []
     lines = [f"netagent {command.declaration.command}"]

@@ -55,6 +55,7 @@ PERFORMS = {
     "netagent.control.client",
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
+    "netagent.control.asker",
     "netagent.control.server",
     "netagent.commands.status",
     "netagent.control.watch",

@@ -309,6 +309,18 @@ def _detached(_printer: Printer, _request: object, answer: schema.Detached) -> I
     yield clean(f"detached {answer['name']} ({answer['id'][:ID_DIGITS]}) from {answer['network']}")
 
 
+def _drained(_printer: Printer, _request: object, answer: schema.Drained) -> Iterable[str]:
+    endpoints = counted(answer["endpoint_count"], "endpoint")
+    where = f"in {answer['network']}" if answer["network"] else f"with {endpoints}"
+    thing, drain = f"{answer['name']} {where}", answer["drain"]
+    if drain is None:
+        yield clean(f"names lead to {thing} again")
+        return
+    yield clean(f"names lead away from {thing}; drained by {drain['by']}, since {drain['since']}")
+    if answer["idle"] is not None:
+        yield "no connection is open" if answer["idle"] else "connections are still open"
+
+
 def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
     yield from thing(answer, answer["kind"])
     if answer.get("endpoints"):
@@ -350,6 +362,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda answer: answer["name"],
     ),
     "schema.Detached": (_detached, lambda answer: answer["name"]),
+    "schema.Drained": (_drained, lambda answer: answer["name"]),
     "schema.Status": (
         lambda _printer, _request, answer: status(answer),
         lambda answer: answer["host"]["name"],

@@ -84,6 +84,11 @@ def _source(item: Item) -> str:
     return some(item.get("told_by", [])) or str(item.get("source", ""))
 
 
+def _drained(item: Item) -> str:
+    drain = item.get("drain")  # agents of the previous release do not send it
+    return f"by {drain['by']}, since {drain['since']}" if drain else ""
+
+
 def _state(item: Item) -> str:
     return str(item["state"])
 
@@ -132,6 +137,7 @@ MEMBERS = (
     Column("ZONE", lambda m: m["zone"]),
     Column("RTT", _rtt),
     Column("PATH", _path),
+    Column("DRAINED", _drained),
     Column("PATH MTU", _path_mtu, wide=True),
     Column("LOSS", _loss, wide=True),
     Column("ID", lambda m: m["id"], wide=True),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from netagent.commands.handlers import answers
-from netagent.commands.presenters import endpoint_part
+from netagent.commands.presenters import endpoint_part, presenter
+from netagent.control.asker import account
+from netagent.control.present import drain_part
 from netagent.control.request_parsing import attach_request, link_of, publication_of
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import local_endpoint_called, network_called, target_shown
 from netagent.endpoints.targets import named_netns
-from netagent.errors import NotFoundError
+from netagent.errors import InputError, NotFoundError
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
@@ -103,6 +105,58 @@ async def unpublish(agent: Agent, request: asked.UnpublishCommand) -> schema.End
     """Stop forwarding them. Repeating it changes nothing."""
     wanted, cluster = publication_of(request.port), agent.member()
     return endpoint_part(cluster, await cluster.endpoints.unpublish(request.endpoint, wanted))
+
+
+@answers(asked.DrainCommand)
+async def drain(agent: Agent, request: asked.DrainCommand) -> schema.Drained:
+    """Withdraw the names of an endpoint or of this host. Repeating it changes nothing."""
+    cluster, by = agent.member(), account()
+    _refuse_other_than_one(request)
+    if request.host:
+        idle = await cluster.leaving.drain(by, request.wait_s)
+        return _drained_host(cluster, idle)
+    row, idle = await cluster.endpoints.drain(request.endpoint, by, request.wait_s)
+    return _drained(cluster, row, idle)
+
+
+@answers(asked.UndrainCommand)
+async def undrain(agent: Agent, request: asked.UndrainCommand) -> schema.Drained:
+    """Give the names back. Repeating it changes nothing."""
+    cluster = agent.member()
+    _refuse_other_than_one(request)
+    if request.host:
+        await cluster.leaving.undrain()
+        return _drained_host(cluster, None)
+    return _drained(cluster, await cluster.endpoints.undrain(request.endpoint), None)
+
+
+def _refuse_other_than_one(request: asked.DrainCommand | asked.UndrainCommand) -> None:
+    if request.host == bool(request.endpoint):
+        raise InputError(
+            "say either which endpoint, or --host", thing="endpoint", hint="see `netagent endpoints`"
+        )
+
+
+def _drained(cluster: Cluster, row: LocalEndpointRow, idle: bool | None) -> schema.Drained:  # noqa: FBT001
+    network = presenter(cluster).network_name(row.network_id)
+    return {
+        "name": row.name,
+        "network": network,
+        "endpoint_count": 1,
+        "drain": drain_part(row.drain),
+        "idle": idle,
+    }
+
+
+def _drained_host(cluster: Cluster, idle: bool | None) -> schema.Drained:  # noqa: FBT001
+    view = cluster.live.view
+    return {
+        "name": presenter(cluster).host_name(view.local),
+        "network": "",
+        "endpoint_count": len(cluster.live.rows),
+        "drain": drain_part(view.drain_of_host(view.local)),
+        "idle": idle,
+    }
 
 
 def _detached(row: LocalEndpointRow, network: NetworkView | None) -> schema.Detached:

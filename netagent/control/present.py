@@ -149,7 +149,7 @@ class Presenter:
             "health": record.health.value,
             "state": state,
             "reason": reason,
-            "drain": _drain(record.drain),
+            "drain": drain_part(record.drain),
             "names": list(dict.fromkeys(names)),
             "version": f"{endpoint.version.epoch}.{endpoint.version.sequence}",
             "local": is_own,
@@ -188,6 +188,8 @@ class Presenter:
         drain = endpoint.record.drain
         if drain is not None:
             return "stopping" if drain.by == STOP else "drained", drain.text
+        if of_host := self.view.drain_of_host(endpoint.owner):
+            return "drained", f"host {self.host_name(endpoint.owner)} is {of_host.text}"
         if endpoint.record.health is Health.STARTING:
             return "unhealthy", "its health check has not succeeded yet"
         if not self.view.is_visible(endpoint):
@@ -283,6 +285,7 @@ class Presenter:
             "path_mtu_bytes": found.size_bytes if found and path != "down" else None,
             "loss_percent": round(100 * found.loss, 1) if found and found.loss is not None else None,
             "local": local,
+            "drain": drain_part(record.drain if record else None),
         }
 
     def _address_here(self) -> str:
@@ -327,8 +330,9 @@ def _by_value(address: str) -> tuple[int, int]:
     return parsed.version, int(parsed)
 
 
-def _drain(drain: Drain | None) -> schema.DrainPart | None:
-    return None if drain is None else {"since_s": drain.since_s, "by": drain.by}
+def drain_part(drain: Drain | None) -> schema.DrainPart | None:
+    """Render a drain of an endpoint or a host."""
+    return None if drain is None else {"since": drain.since.strftime("%Y-%m-%dT%H:%M:%SZ"), "by": drain.by}
 
 
 def _port(port: Port) -> schema.PortPart:

@@ -24,6 +24,7 @@ from hypercorn.trio import serve as hypercorn_serve
 from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 
+from netagent.control import asker
 from netagent.errors import FailedError, RefusedError
 
 SOCKET_MODE = 0o660
@@ -80,10 +81,12 @@ async def serve(
 class _Connection(TCPServer):
     """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
     refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one
-    that is frozen before the connection ends (netagent.daemon.memory) for hours."""
+    that is frozen before the connection ends (netagent.daemon.memory) for hours. And one that notes who asks."""
 
     async def run(self) -> None:
         try:
+            stream = cast("trio.SocketStream", self.stream)  # not SSL: it is a unix socket
+            asker.note(stream.socket)
             await super().run()
         finally:
             vars(self).clear()

@@ -201,6 +201,7 @@ class Cluster:
             ),
             routes=self.kernel.routes,
             is_away=self._was_away(boot),
+            drain=self.live.view.drain_of_host(self.live.view.local),
         )
         self._background += [self._own_host.run, own_records.run, cleanup.run, auto_eviction.run]
 

@@ -1,10 +1,12 @@
-"""How this host leaves: for good, because the cluster has evicted it, or until its agent starts again.
+"""How this host leaves: for good, because the cluster has evicted it, until its agent starts again, or until an
+operator says so.
 
 In all cases names lead away first, running requests may finish, and the other hosts get the last record.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from netagent.daemon.controllers import Controllers
@@ -18,6 +20,7 @@ from netagent.ipam.prefetch import hand_on
 from netagent.journal.journal import Journal
 from netagent.membership.gossip import Gossip
 from netagent.membership.host_record import HostRecordKeeper
+from netagent.model.records import Drain
 from netagent.registry.state_store import StateStore
 
 
@@ -69,6 +72,22 @@ class Leave:
             await self._withdrawal(drain_s)
             lacking = await self.gossip.wait_heard()
         return len(self.withdrawal.others() - lacking)
+
+    async def drain(self, by: str, wait_s: float | None) -> bool | None:
+        """Lead names away from this host's endpoints until `undrain`. With `wait_s`, return whether none of them has
+        an open connection by then."""
+        if self.own_host.drain is None:
+            await self.own_host.set_drain(Drain(int(time.time()), by))
+        await self.withdrawal.wait_host_hidden()
+        if wait_s is None:
+            return None
+        rows = [row for row in self.live.rows.values() if row.is_published]
+        return await until_idle(rows, at_least_s=REMEMBERED_S, at_most_s=wait_s)
+
+    async def undrain(self) -> None:
+        """Lead names to this host's endpoints again."""
+        if self.own_host.drain is not None:
+            await self.own_host.set_drain(None)
 
     async def _withdrawal(self, drain_s: float) -> None:
         """Wait until no client is led here any more and those that were are done. Returns at once when there are

@@ -295,4 +295,6 @@ def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return "hidden: its network is not in force"
     if endpoint.record.drain is not None:
         return f"hidden: {endpoint.record.drain.text}"
+    if drain := view.drain_of_host(endpoint.owner):
+        return f"hidden: host {name} is {drain.text}"
     return "hidden: its health check fails"

@@ -258,6 +258,27 @@ class Endpoints:
         """Return the gateways of the sandbox's default route, if this endpoint carries it; without prefix length."""
         return self.context.in_datapath(row, self.context.network(row.network_id)).gateways
 
+    # -- drain -----------------------------------------------------------------------------------------------
+
+    async def drain(self, text: str, by: str, wait_s: float | None) -> tuple[LocalEndpointRow, bool | None]:
+        """Withdraw an endpoint's names until `undrain`; return it when they are gone on all hosts that answer. With
+        `wait_s`, also whether no connection is open by then, after clients have dropped cached addresses."""
+        row = await self.drains.begin(local_endpoint_called(self._live, text).endpoint_id, by)
+        if row is None:
+            raise _incomplete(text)
+        await self.context.wait_hidden(row)
+        if wait_s is None:
+            return row, None
+        return row, await until_idle([row], at_least_s=REMEMBERED_S, at_most_s=wait_s)
+
+    async def undrain(self, text: str) -> LocalEndpointRow:
+        """Give the names of an endpoint back."""
+        row = await self.drains.end(local_endpoint_called(self._live, text).endpoint_id)
+        if row is None:
+            raise _incomplete(text)
+        await self.context.settle()
+        return row
+
     # -- change ----------------------------------------------------------------------------------------------
 
     async def link(self, text: str, link: Link) -> LocalEndpointRow:
@@ -369,6 +390,12 @@ class Endpoints:
         if changed.links != row.links:
             await self.context.records.refresh_mates(changed)
         return changed
+
+
+def _incomplete(text: str) -> RefusedError:
+    return RefusedError(
+        f"{text} is being attached or detached", code="not-attached", thing=text, hint="try again in a moment"
+    )
 
 
 async def _leave_it(_row: LocalEndpointRow) -> None:

@@ -238,6 +238,56 @@ class DetachCommand(
         return self.drain_s or 0.0
 
 
+class _OfEndpointOrHost(Command[A_co], Generic[A_co]):
+    endpoint: str = option(
+        default="",
+        nargs="?",
+        metavar="ENDPOINT",
+        help="its name, NAME.NETWORK, or id",
+        read=filled("endpoint"),
+        is_exclusive=True,
+    )
+    host: bool = switch(
+        "--host", help="all containers of this host, those that come included", is_exclusive=True
+    )
+
+
+class DrainCommand(
+    _OfEndpointOrHost["schema.Drained"],
+    command="drain",
+    route="POST /v1/drain",
+    brief="lead names away from a container, or from all of this host",
+    examples="sudo netagent drain web1\nsudo netagent drain web1 --wait 30s && docker stop web1\n"
+    "sudo netagent drain --host",
+):
+    """Withdraw the names of a container of this host on all hosts. It stays, with its connections and links, and
+    so does the drain until `undrain`, also through restarts of the agent."""
+
+    wait_s: float | None = option(
+        "--wait",
+        metavar="TIME",
+        help="wait until clients have dropped the cached address (5s) and no connection is open, but no longer; "
+        "exit status 1: one still is",
+        read=duration_of,
+        bounds=(0.0, MAX_DRAIN_S),
+    )
+
+    @property
+    def work_s(self) -> float:
+        """The time that open requests get."""
+        return self.wait_s or 0.0
+
+
+class UndrainCommand(
+    _OfEndpointOrHost["schema.Drained"],
+    command="undrain",
+    route="POST /v1/undrain",
+    brief="let names lead there again",
+    examples="sudo netagent undrain web1\nsudo netagent undrain --host",
+):
+    """Let names lead again to a container, or to the containers of this host that are not drained by themselves."""
+
+
 class _Linking(_OfEndpoint["schema.Endpoint"]):
     service: str = argument(
         metavar="SERVICE[:ALIAS]",

@@ -247,6 +247,15 @@ class Why(TypedDict):
     """Number of endpoints of a service that are left out because there are too many."""
 
 
+class DrainPart(TypedDict):
+    """A drain of an endpoint or a host."""
+
+    since: str
+    """`2026-12-01T22:13:00Z`."""
+    by: str
+    """`stop` if its container was asked to stop, else the operator's account on that host."""
+
+
 class MemberInfo(TypedDict):
     """A host of the cluster."""
 
@@ -267,6 +276,8 @@ class MemberInfo(TypedDict):
     """Loss on the round trip, over the latest probes; null: too few."""
     local: bool
     """True for the host that answers."""
+    drain: NotRequired[DrainPart | None]
+    """Since when the names of its endpoints are withdrawn, and by whom; null: they are not."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 
@@ -439,21 +450,27 @@ class Endpoint(TypedDict):
     """Only in `inspect --why`."""
 
 
-class DrainPart(TypedDict):
-    """A drain of an endpoint or a host."""
-
-    since_s: int
-    """Unix time in seconds."""
-    by: str
-    """`stop` if its container was asked to stop, else the operator's account on that host."""
-
-
 class Detached(TypedDict):
     """Answer of `detach` and `network disconnect`."""
 
     id: str
     name: str
     network: str
+
+
+class Drained(TypedDict):
+    """Answer of `drain` and `undrain`."""
+
+    name: str
+    """Of the endpoint, or of the host."""
+    network: str
+    """Of the endpoint; `""` for a host."""
+    endpoint_count: int
+    """Number of the host's endpoints; 1 for an endpoint."""
+    drain: DrainPart | None
+    """As it is now."""
+    idle: bool | None
+    """Whether no connection was open within the time to wait; null if there was none."""
 
 
 class Service(TypedDict):

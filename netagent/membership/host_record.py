@@ -12,7 +12,7 @@ from netagent import __version__
 from netagent.datapath.host.probe_device import probe_address, probe_mac
 from netagent.datapath.host.uplink import common_version
 from netagent.model.ids import ClusterId, HostId
-from netagent.model.records import HostRecord, Record
+from netagent.model.records import Drain, HostRecord, Record
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
@@ -41,6 +41,8 @@ class HostRecordKeeper:
     is_away: bool = False
     """Names lead to other hosts: from `going_down` on, and at a start until `arrive`, if they did before it or lead
     to what the host has lost since."""
+    drain: Drain | None = None
+    """Set by an operator, until they take it back; also through restarts."""
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
     """Woken to write the record although nothing is known to have changed."""
 
@@ -73,11 +75,26 @@ class HostRecordKeeper:
             self._task.wake()
             raise
 
+    async def set_drain(self, drain: Drain | None) -> None:
+        """Let names lead away from this host's endpoints, or back to them. Nothing is changed by a failure."""
+        before, self.drain = self.drain, drain
+        try:
+            await self.publish()
+        except BaseException:
+            self.drain = before
+            self._task.wake()
+            raise
+
     async def publish(self) -> None:
         """Publish the record once, if it differs from the last one."""
         routes = await self.routes()
         # Records keep lists in the order of their texts, which differs from the order of the addresses.
-        record = replace(self.base, going_down=self.is_away, routes=tuple(sorted(routes[:MAX_ROUTES])))
+        record = replace(
+            self.base,
+            going_down=self.is_away,
+            routes=tuple(sorted(routes[:MAX_ROUTES])),
+            drain=self.drain,
+        )
         known: tuple[Record, ...] = self.live.view.records_of(self.live.view.local, CLUSTER_SCOPE)
         if record not in known:
             await self.publisher.put(record)

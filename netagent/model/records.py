@@ -42,6 +42,33 @@ class Health(enum.Enum):
         return self in (Health.UNKNOWN, Health.HEALTHY)
 
 
+MAX_TIME_S: Final = 253_402_300_799
+"""The last second that has four digits for its year."""
+STOP: Final = "stop"
+"""`Drain.by` of an endpoint whose container was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Names of an endpoint, or of all endpoints of a host, are withdrawn although it runs."""
+
+    since_s: int
+    """Unix time in seconds, at most `MAX_TIME_S`."""
+    by: str
+    """Who asked: `stop` (`STOP`), or the name of the operator's account."""
+
+    @property
+    def since(self) -> datetime:
+        """`since_s` as a date."""
+        return datetime.fromtimestamp(self.since_s, UTC)
+
+    @property
+    def text(self) -> str:
+        """Who asked, and since when, for people."""
+        who = "asked to stop" if self.by == STOP else f"drained by {self.by}"
+        return f"{who}, since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
 @dataclass(frozen=True, slots=True)
 class HostRecord:
     """A host, written by itself. `public_key` is the raw Ed25519 key whose hash is the host's id."""
@@ -60,6 +87,8 @@ class HostRecord:
     """The host has withdrawn its names: it is about to leave or to power off."""
     routes: tuple[str, ...] = ()
     """CIDRs that the host reaches through devices other than netagent's, sorted; a network may not overlap them."""
+    drain: Drain | None = None
+    """Names lead to none of its endpoints, those that come included, although it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,28 +180,6 @@ class Group:
     directory: bytes | None = None
     """8 bytes of a hash of the project's working folder. Where two hosts have one project and service in different
     folders, two projects probably have one name."""
-
-
-MAX_TIME_S: Final = 253_402_300_799
-"""The last second that has four digits for its year."""
-STOP: Final = "stop"
-"""`Drain.by` of an endpoint whose container was asked to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """An endpoint whose names are withdrawn although it runs."""
-
-    since_s: int
-    """Unix time in seconds, at most `MAX_TIME_S`."""
-    by: str
-    """Who asked: `stop` (`STOP`), or the name of the operator's account."""
-
-    @property
-    def text(self) -> str:
-        """Who asked, and since when, for people."""
-        who = "asked to stop" if self.by == STOP else f"drained by {self.by}"
-        return f"{who}, since {datetime.fromtimestamp(self.since_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)

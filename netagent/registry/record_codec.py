@@ -171,8 +171,10 @@ def _host_fields(record: HostRecord) -> list[object]:
         pack_mac(record.probe_mac),
         record.zone,
         record.agent_version,
-        record.going_down,
+        # A release that does not know drains must keep its names away from the host as well.
+        record.going_down or record.drain is not None,
         [pack_cidr(route) for route in record.routes],
+        [] if record.drain is None else [record.drain.since_s, record.drain.by, record.going_down],
     ]
 
 
@@ -216,7 +218,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
 
 
 def _read_host(fields: RecordFields) -> HostRecord:
-    return HostRecord(
+    record = HostRecord(
         name=fields.name("name"),
         public_key=fields.octets("public_key", 32),
         underlay=fields.underlay("underlay"),
@@ -228,6 +230,10 @@ def _read_host(fields: RecordFields) -> HostRecord:
         going_down=fields.boolean("going_down"),
         routes=fields.sorted_items("routes", 1024, RecordFields.route),
     )
+    more = fields.array("drain", 0) if fields.has_more() else None
+    if more is None or not more.has_more():
+        return record
+    return dataclasses.replace(record, drain=_read_drain(more), going_down=more.boolean("drain"))
 
 
 def _read_network(fields: RecordFields) -> NetworkRecord:
@@ -280,8 +286,12 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
     is_starting = fields.boolean("starting") if fields.has_more() else False
     health = Health.STARTING if is_starting else record.health
     group = _read_group(fields.array("group", 0)) if fields.has_more() else None
-    drain, health = _read_drain(fields.array("drain", 0), health) if fields.has_more() else (None, health)
-    return dataclasses.replace(record, health=health, group=group, drain=drain)
+    more = fields.array("drain", 0) if fields.has_more() else None
+    if more is None or not more.has_more():
+        return dataclasses.replace(record, health=health, group=group)
+    # `health` has what a release without drains should see; its real health follows.
+    drain = _read_drain(more)
+    return dataclasses.replace(record, health=more.choice("drain", Health), group=group, drain=drain)
 
 
 def _read_group(fields: RecordFields) -> Group | None:
@@ -293,12 +303,9 @@ def _read_group(fields: RecordFields) -> Group | None:
     return Group(name, service, directory or None)
 
 
-def _read_drain(fields: RecordFields, outside: Health) -> tuple[Drain | None, Health]:
-    """Return the drain, and the health of the endpoint: `outside` has it for releases that know no drains."""
-    if not fields.has_more():
-        return None, outside
-    since_s, by = fields.integer("drain", 0, MAX_TIME_S), fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS)
-    return Drain(since_s, by), fields.choice("drain", Health)
+def _read_drain(fields: RecordFields) -> Drain:
+    since_s = fields.integer("drain", 0, MAX_TIME_S)
+    return Drain(since_s, fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS))
 
 
 def _read_host_address(fields: RecordFields) -> HostAddressRecord:

@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import EndpointRecord, GrantRecord, HostAddressRecord, Record
+from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
@@ -170,6 +170,11 @@ class RegistryView:
             return True
         return host.agent is AgentState.LEFT or host.is_gone
 
+    def drain_of_host(self, host_id: HostId) -> Drain | None:
+        """Since when an operator has withdrawn the names of all endpoints of the host; its own name stays."""
+        host = self.hosts.get(host_id)
+        return None if host is None or host.record is None else host.record.drain
+
     # -- networks ----------------------------------------------------------------------------------------------
 
     @property
@@ -264,6 +269,7 @@ class RegistryView:
             and self.endpoints.get(endpoint.endpoint_id) == endpoint
             and endpoint.record.is_answering
             and not self.is_host_hidden(endpoint.owner)
+            and self.drain_of_host(endpoint.owner) is None
         )
 
     # -- for people and checks ---------------------------------------------------------------------------------

@@ -331,6 +331,8 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return "its host has left"
     if endpoint.record.drain is not None:
         return endpoint.record.drain.text
+    if drain := view.drain_of_host(endpoint.owner):
+        return f"its host is {drain.text}"
     if endpoint.record.health is Health.STARTING:
         return "its health check has not succeeded yet"
     if endpoint.record.health is Health.UNHEALTHY:

@@ -170,7 +170,7 @@ def _label_of(view: RegistryView, host_id: HostId) -> str:
 def _host_state(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
     """Return everything about a host that its endpoints' rows depend on: its label, and whether it is unreached;
     None: its endpoints are hidden."""
-    if view.is_host_hidden(host_id):
+    if view.is_host_hidden(host_id) or view.drain_of_host(host_id) is not None:
         return None
     return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached
 

@@ -56,6 +56,7 @@ class RpcHandlers:
 def is_withdrawn(view: RegistryView, asked: messages.IsWithdrawn) -> bool:
     """True when no name of this view leads to the thing."""
     if asked.endpoint_id is None:
-        return view.is_host_hidden(HostId(asked.host_id))
+        host_id = HostId(asked.host_id)
+        return view.is_host_hidden(host_id) or view.drain_of_host(host_id) is not None
     endpoint = view.endpoints.get(EndpointId(asked.endpoint_id))
     return endpoint is None or endpoint.owner != asked.host_id or not view.is_visible(endpoint)

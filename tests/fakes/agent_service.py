@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 import trio
 
 from netagent.control.api import Handlers, build_app
+from netagent.control.asker import account
 from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
 from netagent.control.server import serve
 from netagent.errors import InputError, NotFoundError, RefusedError
@@ -31,6 +32,7 @@ from netagent.interface.command import Command
 from netagent.interface.containers import (
     AttachCommand,
     DetachCommand,
+    DrainCommand,
     LinkCommand,
     NetworkConnectCommand,
     NetworkCreateCommand,
@@ -40,6 +42,7 @@ from netagent.interface.containers import (
     NetworkPruneCommand,
     NetworkRemoveCommand,
     PublishCommand,
+    UndrainCommand,
     UnlinkCommand,
     UnpublishCommand,
 )
@@ -447,6 +450,24 @@ class FakeService:
         self.rows.remove(row)
         self.change()
         return {"id": row["id"], "name": row["name"], "network": row["network"]}
+
+    async def drain(self, request: DrainCommand) -> schema.Drained:
+        return self._drained(request, {"since": "2030-01-01T00:00:00Z", "by": account()}, request.wait_s)
+
+    async def undrain(self, request: UndrainCommand) -> schema.Drained:
+        return self._drained(request, None, None)
+
+    def _drained(
+        self, request: DrainCommand | UndrainCommand, drain: schema.DrainPart | None, wait_s: float | None
+    ) -> schema.Drained:
+        row = None if request.host else self._endpoint(request.endpoint)
+        return {
+            "name": "h1" if row is None else row["name"],
+            "network": "" if row is None else row["network"],
+            "endpoint_count": len(self.rows) if row is None else 1,
+            "drain": drain,
+            "idle": None if wait_s is None else wait_s > 0,
+        }
 
     async def link(self, request: LinkCommand) -> schema.Endpoint:
         row, link = self._endpoint(request.endpoint), link_of(request)

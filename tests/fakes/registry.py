@@ -33,6 +33,7 @@ class HostFields(TypedDict, total=False):
     agent_version: str
     going_down: bool
     routes: tuple[str, ...]
+    drain: Drain | None
 
 
 class NetworkFields(TypedDict, total=False):

@@ -1,5 +1,6 @@
 """The command line as scripts meet it: a process, its two outputs and its exit status."""
 
+import getpass
 import json
 import os
 import signal
@@ -91,6 +92,13 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     assert "owned 1024" in says("network", "inspect", "app")
     assert "web.app" in says("network", "connect", "app", "netns:web")
     assert says("network", "disconnect", "app", "netns:web") == "detached web (010101010101) from app\n"
+    drained = f"names lead away from web in app; drained by {getpass.getuser()}, since 2030-01-01T00:00:00Z\n"
+    assert says("drain", "web") == drained
+    assert says("drain", "web", "--wait", "30s") == drained + "no connection is open\n"
+    busy = netagent("drain", "web", "--wait", "0s")
+    assert (busy.returncode, busy.stdout) == (1, drained + "connections are still open\n")
+    assert says("undrain", "web") == "names lead to web in app again\n"
+    assert says("drain", "--host").startswith("names lead away from h1 with ")
     assert says("detach", "web") == "detached web (010101010101) from app\n"
     assert says("network", "rm", "db") == "removed the network db\n"
     assert says("network", "prune").splitlines()[0].split() == ["REMOVED", "ID"]
@@ -261,6 +269,7 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
     ends(1, "NXDOMAIN", "lookup", "nope")
     ends(1, "nothing is called", "inspect", "nope")
     ends(2, "usage: netagent")
+    ends(2, "not allowed with", "drain", "web", "--host")
     ends(2, "did you mean 'attach'?", "attch", "x")
     ends(2, "did you mean 'create'?", "network", "crate", "x")
     ends(2, "did you mean '--network'?", "attach", "netns:x", "--network", "a", "--netwrk", "b")
@@ -347,6 +356,8 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "network",
         "attach",
         "detach",
+        "drain",
+        "undrain",
         "link",
         "unlink",
         "publish",

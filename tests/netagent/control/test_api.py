@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import socket
 import time
@@ -65,6 +66,9 @@ def test_every_path_answers(client: Client) -> None:
     assert call("GET", "/v1/doctor")["healthy"] is True
     lookup = {"name": "web", "type": "aaaa", "from": "web"}
     assert call("GET", "/v1/lookup", None, **lookup)["type"] == "AAAA"
+    drain = call("POST", "/v1/drain", {"endpoint": "web", "wait_s": 5})
+    assert (drain["drain"]["by"], drain["idle"]) == (getpass.getuser(), True)
+    assert call("POST", "/v1/undrain", {"host": True})["drain"] is None
     assert call("DELETE", "/v1/endpoints/web")["name"] == "web"
     assert call("POST", "/v1/leave", {})["detached"] == 1
     assert call("POST", "/v1/withdraw", {})["told"] == 2

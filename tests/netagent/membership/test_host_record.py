@@ -20,7 +20,7 @@ from netagent.membership.host_record import (
     version_of_others,
 )
 from netagent.model.ids import ClusterId, HostId
-from netagent.model.records import HostRecord
+from netagent.model.records import Drain, HostRecord
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
@@ -114,6 +114,21 @@ async def test_what_fails_is_tried_again(error: OSError | FailedError) -> None:
         await trio.sleep(2 * LOOK_S)
         assert one.live.view.hosts[one.host_id].name == "h1"
         nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_drain_goes_on_until_it_is_taken_back_and_fails_as_a_whole() -> None:
+    one, routes, own = own_host()
+    await own.set_drain(Drain(60, "anna"))
+    assert one.live.view.drain_of_host(one.host_id) == Drain(60, "anna")
+    assert not one.live.view.is_host_hidden(one.host_id)
+    routes.error = FailedError("disk")
+    with pytest.raises(FailedError):
+        await own.set_drain(None)
+    assert own.drain == one.live.view.drain_of_host(one.host_id) == Drain(60, "anna")
+    routes.error = None
+    await own.set_drain(None)
+    assert one.live.view.drain_of_host(one.host_id) is None
 
 
 @virtual

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import pytest
-from fakes.registry import endpoint
+from fakes.registry import endpoint, host
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +65,7 @@ cidrs = v4.map(lambda a: f"{a}/32").filter(lambda text: is_particular(ipaddress.
 routes = st.sets(cidrs, max_size=5).map(lambda found: tuple(sorted(found)))
 offsets = st.integers(0, 2**20)
 
+drains = st.none() | st.builds(Drain, st.integers(0, MAX_TIME_S), st.sampled_from(["stop", "anna", "x" * 64]))
 hosts = st.builds(
     HostRecord,
     name=names,
@@ -77,6 +78,7 @@ hosts = st.builds(
     agent_version=texts,
     going_down=st.booleans(),
     routes=routes,
+    drain=drains,
 )
 networks = st.builds(
     NetworkRecord,
@@ -118,8 +120,7 @@ endpoints = st.builds(
     links=st.sets(names | st.tuples(names, names).map(".".join), max_size=4).map(sorted).map(tuple),
     group=st.none()
     | st.builds(Group, names, st.none() | names, st.none() | st.binary(min_size=8, max_size=8)),
-    drain=st.none()
-    | st.builds(Drain, st.integers(0, MAX_TIME_S), st.sampled_from(["stop", "anna", "x" * 64])),
+    drain=drains,
 )
 records = st.one_of(
     hosts,
@@ -283,10 +284,13 @@ def test_keys() -> None:
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
 
 
-def cut(record: EndpointRecord, last: int) -> EndpointRecord:
+R = TypeVar("R", EndpointRecord, HostRecord)
+
+
+def cut(record: R, last: int) -> R:
     """Read the record as a writer that does not know the `last` positions would have sent it."""
     read = decode_untrusted(msgpack.packb(msgpack.unpackb(encode(record))[:-last]))
-    assert isinstance(read, EndpointRecord)
+    assert isinstance(read, type(record))
     return read
 
 
@@ -297,6 +301,10 @@ def test_a_release_that_does_not_know_starting_or_drains_reads_them_as_unhealthy
     assert decode_untrusted(encode(drained)) == drained
     assert cut(starting, 3).health is Health.UNHEALTHY
     assert cut(drained, 1).health is Health.UNHEALTHY
+    drained_host = host(drain=Drain(1_700_000_000, "anna"))
+    assert decode_untrusted(encode(drained_host)) == drained_host
+    assert cut(drained_host, 1) == host(going_down=True)
+    assert cut(host(), 1) == host()
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 4])

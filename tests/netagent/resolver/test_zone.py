@@ -130,6 +130,9 @@ def test_what_is_hidden_has_no_row(world: World) -> None:
     assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
     world.put(H3, host("h3", going_down=True))
     assert world.ask("web") == ["10.1.0.11"]
+    world.put(H3, host("h3", drain=Drain(0, "anna")))
+    assert world.ask("web") == ["10.1.0.11"]
+    assert world.ask("h3.node.mesh.internal") == ["192.0.2.1"], "the host itself goes on"
 
 
 def test_two_hosts_with_one_name_have_two_labels(world: World) -> None:
@@ -213,7 +216,11 @@ def test_what_was_left_out_is_said(world: World) -> None:
     assert "Docker's own resolver" in docker_asked.reason
     assert "web1 on h2 (unhealthy)" in docker_asked.reason
     world.put(H2, endpoint(1, offset=11, drain=Drain(0, "anna")))
-    assert "web1 on h2 (drained by anna, since 1970-01-01 00:00:00 UTC)" in world.explain("web").reason
+    world.put(H3, host("h3", drain=Drain(60, "bob")))
+    world.member(H3, MemberState.ALIVE)
+    reason = world.explain("web").reason
+    assert "web1 on h2 (drained by anna, since 1970-01-01 00:00:00 UTC)" in reason
+    assert "web2 on h3 (its host is drained by bob, since 1970-01-01 00:01:00 UTC)" in reason
 
 
 def test_in_front_of_dockers_resolver_other_names_are_its(world: World) -> None:

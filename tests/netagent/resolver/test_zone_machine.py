@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, Writer, endpoint, host, network
+from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, HostFields, Writer, endpoint, host, network
 from fakes.zone import whole_table
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -61,17 +61,23 @@ class StepByStep(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for number, owner in enumerate((H1, H2, H3), start=1):
-            self.host_record(owner, number, going_down=False)
+            self.host_record(owner, number, {})
         self.network_record(N1, "app", 1)
         self.network_record(N2, "back", 1)
         for number, (owner, place) in enumerate([(H1, N1), (H2, N1), (H2, N2), (H3, N2)], start=1):
             self.put(owner, endpoint(number, place, number + 1))
         self.made()
 
-    @rule(owner=HOSTS, number=st.integers(1, 3), going_down=st.booleans())
-    def host_record(self, owner: HostId, number: int, *, going_down: bool) -> None:
+    @rule(
+        owner=HOSTS,
+        number=st.integers(1, 3),
+        state=st.fixed_dictionaries(
+            {"going_down": st.booleans(), "drain": st.none() | st.just(Drain(1, "anna"))}
+        ),
+    )
+    def host_record(self, owner: HostId, number: int, state: HostFields) -> None:
         # Few names, so that two hosts have one.
-        self.put(owner, host(f"h{number}", underlay=f"192.0.2.{number}", going_down=going_down))
+        self.put(owner, host(f"h{number}", underlay=f"192.0.2.{number}", **state))
 
     @rule(owner=HOSTS)
     def host_record_gone(self, owner: HostId) -> None:
