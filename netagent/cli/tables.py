@@ -11,9 +11,10 @@ ID_DIGITS = 12
 
 
 def _up(service: Item) -> str:
-    unreached = service.get("unreached", 0)  # agents of the previous release do not send it
-    behind = f" ({unreached} unreached)" if unreached else ""
-    return f"{service['answering']}/{service['endpoint_count']}{behind}"
+    # Agents of the previous release do not send all of these.
+    words = [f"{service[word]} {word}" for word in ("unreached", "drained") if service.get(word)]
+    more = f" ({', '.join(words)})" if words else ""
+    return f"{service['answering']}/{service['endpoint_count']}{more}"
 
 
 def _addresses(item: Item) -> str:

@@ -215,7 +215,7 @@ class Presenter:
     def service(self, service: ServiceView) -> Slices[schema.Service]:
         """Render a service: all endpoints that share its name in one network. There may be ten thousand."""
         network_name = self.network_name(service.network_id)
-        visible = unreached = 0
+        visible = unreached = drained = 0
         reached_addresses: dict[str, tuple[int, int]] = {}
         all_addresses: dict[str, tuple[int, int]] = {}
         ports: set[Port] = set()
@@ -226,6 +226,7 @@ class Presenter:
             ports.update(record.ports)
             aliases.update(record.aliases)
             owners.add(endpoint.owner)
+            drained += (record.drain or self.view.drain_of_host(endpoint.owner)) is not None
             if self.view.is_visible(endpoint):
                 visible += 1
                 own = {one: _by_value(one) for one in record.addresses}
@@ -248,6 +249,7 @@ class Presenter:
             "endpoint_count": len(service.endpoints),
             "answering": visible - unreached or visible,
             "unreached": unreached,
+            "drained": drained,
             "addresses": (yield from merge_sort(tuple(addresses), addresses.__getitem__)),
             "hosts": sorted(map(self.host_name, owners)),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],

@@ -488,6 +488,8 @@ class Service(TypedDict):
     unreached: NotRequired[int]
     """Number of endpoints that are up on hosts that do not answer this one through the overlay: DNS answers on this
     host contain them only if there are no others."""
+    drained: NotRequired[int]
+    """Number of endpoints that are drained or stopping, or whose host is drained."""
     addresses: list[str]
     """Addresses of the endpoints that DNS answers contain."""
     hosts: list[str]

@@ -137,6 +137,7 @@ def test_an_endpoint_that_is_drained_or_stops_is_hidden_and_says_since_when() ->
     assert why(world.endpoint(3)) == ("drained", "drained by anna, since 1970-01-01 00:01:00 UTC")
     assert world.endpoint(3)["drain"] == {"since": "1970-01-01T00:01:00Z", "by": "anna"}
     world.put(H2, endpoint(3, offset=9, drain=Drain(60, STOP)))
+    assert at_once(world.present().service(world.view.service(N1, "web")))["drained"] == 1
     assert why(world.endpoint(3)) == ("stopping", "asked to stop, since 1970-01-01 00:01:00 UTC")
     world.put(H2, endpoint(3, offset=9))
     assert (*why(world.endpoint(3)), world.endpoint(3)["drain"]) == ("up", "", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from fakes.agent_host import AgentHost, Namespaces
 from fakes.registry import host, network
 from fakes.virtual import virtual
@@ -95,6 +96,41 @@ async def test_what_is_gone_cannot_be_drained(namespaces: Namespaces) -> None:
     await one.endpoints.detach("web")
     assert await one.endpoints.drains.begin(row.endpoint_id, "anna") is None
     assert await one.endpoints.drains.end(row.endpoint_id) is None
+
+
+@pytest.mark.parametrize(
+    "case",  # time to wait, looks that find a connection, whether it is idle then, and how long it takes
+    [
+        (None, 0, None, 0.0),
+        (30.0, 0, True, REMEMBERED_S),
+        (30.0, 20, True, REMEMBERED_S + 2.0),
+        (6.0, 100, False, 6.0),
+        (1.0, 0, False, 1.0),
+    ],
+)
+@virtual
+async def test_a_drain_waits_for_cached_addresses_and_open_connections(
+    namespaces: Namespaces,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[float | None, int, bool | None, float],
+) -> None:
+    wait_s, left, idle, took_s = case
+    one, row = await attached(namespaces)
+
+    async def has_connection(*_: object) -> bool:
+        nonlocal left
+        left -= 1
+        return left >= 0
+
+    monkeypatch.setattr("netagent.endpoints.drain.has_connection", has_connection)
+    begun = trio.current_time()
+    drained, found = await one.endpoints.drain("web", "anna", wait_s)
+    assert found is idle
+    assert trio.current_time() - begun == pytest.approx(took_s, abs=0.11)
+    assert (drained.endpoint_id, by(one, row), is_shown(one)) == (row.endpoint_id, "anna", False)
+    assert "hidden" in one.steps.done, "it has waited for the other hosts"
+    await one.endpoints.undrain("web")
+    assert is_shown(one)
 
 
 def test_clients_remember_an_answer_for_as_long_as_it_says() -> None:
