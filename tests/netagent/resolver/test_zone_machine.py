@@ -77,7 +77,8 @@ class StepByStep(RuleBasedStateMachine):
     )
     def host_record(self, owner: HostId, number: int, state: HostFields) -> None:
         # Few names, so that two hosts have one.
-        self.put(owner, host(f"h{number}", underlay=f"192.0.2.{number}", **state))
+        fields: HostFields = {**state, "underlay": f"192.0.2.{number}"}
+        self.put(owner, host(f"h{number}", **fields))
 
     @rule(owner=HOSTS)
     def host_record_gone(self, owner: HostId) -> None:
