@@ -1,7 +1,8 @@
 """Docker and Podman on a host. Nothing is downloaded: both get an image `lab`, built here.
 
 The image has busybox. Its /usr is empty and its /lib leads there, so that with `-v /usr:/usr:ro` every program of the
-machine runs in a container. Its main process is a sleep that ends at once when the runtime stops it.
+machine runs in a container. Its main process sleeps, and ends at once when the runtime stops it with SIGTERM; another
+program does only if it handles that signal.
 
 A dockerd is in the host's namespaces and control groups and starts a containerd of its own, so it, its shims and its
 containers die with the host; images and containers are on the host's disk.
@@ -31,8 +32,8 @@ DOCKERD_S = 40.0
 """It answers after a second. It waits up to 15 s for a missing plug-in, and as long to stop containers."""
 
 CHANGES = (
-    'CMD ["sleep", "2147483647"]',
-    "STOPSIGNAL SIGKILL",
+    # The kernel drops signals that a first process does not handle, and sleep handles none.
+    """CMD ["sh", "-c", "trap 'exit 0' TERM; sleep 2147483647 & wait"]""",
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 )
 

@@ -86,7 +86,9 @@ class Fleet(Cluster):
         return self.try_runtime(host, "exec", container, *argv)
 
     def remove_from(self, host: str, *containers: str) -> None:
-        self.runtime(host, "rm", "-f", *containers)  # the image says that SIGKILL stops it: no wait
+        # Docker kills them; Podman would ask them to stop, and wait for those that don't handle its signal.
+        at_once = ["-t", "0"] if RUNTIME[host] == "podman" else []
+        self.runtime(host, "rm", "-f", *at_once, *containers)
 
     # ---- looking
 
