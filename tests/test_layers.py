@@ -26,7 +26,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.state_dir": {"netgossip.join.identity"},
     "netagent.journal": {"netgossip.types"},
     "netagent.registry": {
-        "netagent.journal", "netgossip.join.identity", "netgossip.records.replication", "netgossip.types",
+        "netagent.journal", "netgossip.errors", "netgossip.join.identity", "netgossip.records.replication",
+        "netgossip.types",
     },
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),

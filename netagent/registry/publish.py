@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from netagent.errors import RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import Journal
 from netagent.journal.statements import Statement
 from netagent.model.records import Record
 from netagent.registry.record_codec import HOST_KEY, encode, endpoint_of_key, key_of
+from netgossip.errors import GossipUsageError
 from netgossip.records.replication import Replication
 from netgossip.types import CLUSTER_SCOPE, Entry, OwnLogRaised, Scope
 
@@ -57,8 +59,8 @@ class Publisher:
         self, *, put: Sequence[Record] = (), withdraw: Sequence[Record] = (), also: Sequence[Statement] = ()
     ) -> None:
         """Make several changes at once, with `also` in the journal: all or nothing. Raises RecordError for a record
-        that others would refuse, DiskFullError or JournalError when it can't be written; then nothing is changed or
-        sent."""
+        that others would refuse, RefusedError `too-many-records` where a log has no room for it, DiskFullError or
+        JournalError when it can't be written; then nothing is changed or sent."""
         changes: list[tuple[Scope, bytes, bytes | None]] = [(*key_of(one), encode(one)) for one in put]
         changes += [(*key_of(one), None) for one in withdraw]
         async with self._turn:
@@ -69,12 +71,22 @@ class Publisher:
     ) -> None:
         written: tuple[Entry, ...] | None = None
         # The epoch may be raised while the journal writes: then the versions differ, and are written once more.
-        while (prepared := self._records.prepare(changes)) != written:
+        while (prepared := self._prepared(changes)) != written:
             await self._journal.transaction([*self._entries(prepared), *also])
             written = prepared
         # No await since the last `prepare`, so these versions are still valid.
         self._records.commit(prepared, self._clock())
         self._flush()
+
+    def _prepared(self, changes: Sequence[tuple[Scope, bytes, bytes | None]]) -> tuple[Entry, ...]:
+        try:
+            return self._records.prepare(changes)
+        except GossipUsageError as error:
+            raise RefusedError(
+                f"this host has too many records, or too long ones: {error}",
+                code="too-many-records",
+                hint="detach containers, or give them fewer labels, aliases and ports",
+            ) from None
 
     async def collect_tombstones(self) -> None:
         """Where many tombstones are overdue in a log of ours, write one of its records again unchanged: this drops

@@ -200,6 +200,7 @@ class Table:
         counts: dict[Scope, int] = {}
         sizes: dict[Scope, int] = {}
         entries = []
+        replaced: dict[tuple[Scope, bytes], int] = {}
         for scope, key, value in changes:
             if len(scope) != 16:
                 raise GossipUsageError(f"a scope has 16 bytes, not {len(scope)}")
@@ -208,7 +209,12 @@ class Table:
             if value is not None and len(value) > VALUE_LIMIT_BYTES:
                 raise GossipUsageError(f"a value has at most {VALUE_LIMIT_BYTES} bytes, not {len(value)}")
             log = self._logs.get(scope, {}).get(self._node_id)
-            sizes[scope] = sizes.get(scope, log.size_bytes if log else 0) + len(key) + len(value or b"")
+            before = log.entries.get(key) if log else None
+            size_before = len(key) + len(before.value or b"") if before else 0
+            size = len(key) + len(value or b"")
+            sizes[scope] = sizes.get(scope, log.size_bytes if log else 0)
+            sizes[scope] += size - replaced.get((scope, key), size_before)
+            replaced[scope, key] = size
             if value is not None and sizes[scope] > LOG_LIMIT_BYTES:
                 raise GossipUsageError(f"our log of scope {scope.hex()} would exceed {LOG_LIMIT_BYTES} bytes")
             counts[scope] = counts.get(scope, len(log.entries) if log else 0)

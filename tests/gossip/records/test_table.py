@@ -70,6 +70,11 @@ def test_limits_are_refused() -> None:
     many = [(NET, b"%d" % number, bytes(65536)) for number in range(LOG_LIMIT_BYTES // 65536)]
     with pytest.raises(GossipUsageError, match="exceed"):
         owner.prepare(many)
+    owner.commit(owner.prepare(many[:-1]), 0.0)
+    again = (NET, b"1", bytes(65536))
+    assert owner.prepare([again, again, again]), "a value takes the place of the one before"
+    with pytest.raises(GossipUsageError, match="exceed"):
+        owner.prepare([again, (NET, b"more", bytes(65536))])
 
 
 def test_a_delta_carries_only_what_is_new() -> None:

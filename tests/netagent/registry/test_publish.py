@@ -12,12 +12,14 @@ from fakes.record_node import FakeNode
 from fakes.registry import H1, N1, endpoint, host, network
 from fakes.rows import local_row
 
+from netagent.errors import RefusedError
 from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal
 from netagent.journal.statements import Statement
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.registry.publish import Publisher, may_rewrite
 from netagent.registry.record_codec import RecordError, key_of
+from netgossip.errors import GossipUsageError
 from netgossip.records.table import TOMBSTONES_LIMIT, Table
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Log, OwnLogRaised, Scope, Version
 
@@ -76,6 +78,18 @@ def test_a_bad_record_changes_nothing(desk: Desk) -> None:
         trio.run(desk.publisher.put, endpoint(), endpoint(name="BAD"))
     assert not desk.node.own_logs
     assert not desk.journal.load_own_logs()
+
+
+def test_a_record_for_which_the_log_has_no_room_is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_changes: object) -> tuple[Entry, ...]:
+        raise GossipUsageError("our log would exceed 8388608 bytes")
+
+    monkeypatch.setattr(desk.node, "prepare", full)
+    with pytest.raises(RefusedError, match="too many records, or too long ones: our log would") as refused:
+        trio.run(desk.publisher.put, endpoint())
+    assert refused.value.code == "too-many-records"
 
 
 def test_what_can_not_be_written_is_not_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
