@@ -139,13 +139,24 @@ class _Api:
 async def _request(command: type[Command[Any]], http: Request) -> Command[Any]:
     """Read the request of a command."""
     if not command.declaration.has_body:
-        return fields_untrusted(command, dict(http.query_params), in_words=True, path=http.path_params)
+        return fields_untrusted(command, _query(http), in_words=True, path=http.path_params)
     _refuse_query(http)
     return fields_untrusted(command, object_untrusted(await _body(http)), path=http.path_params)
 
 
+def _query(http: Request) -> dict[str, str]:
+    """Return the parameters of the query; refuses one that is given twice."""
+    items = http.query_params.multi_items()
+    found = dict(items)
+    if len(found) != len(items):
+        names = [name for name, _ in items]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise InputError(f"{twice[:80]!r} is given more than once", thing=twice[:80], hint="give it once")
+    return found
+
+
 def _refuse_query(http: Request) -> None:
-    fields_untrusted(Fields, dict(http.query_params))
+    fields_untrusted(Fields, _query(http))
 
 
 async def _body(http: Request) -> bytes:

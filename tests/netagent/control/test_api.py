@@ -221,5 +221,7 @@ def test_a_list_says_what_is_not_known_and_local_asks_nobody(client: Client, ser
             synced = next(event for event in events if event["event"] == "synced")
         assert synced == {"schema": 1, "event": "synced", "warnings": [notice]}
     assert [one.local for one in served.service.filters][:2] == [False, True]
+    with pytest.raises(InputError, match="'local' is given more than once; give it once"):
+        client.call("GET", "/v1/endpoints?local=true&local=false")
     with pytest.raises(InputError, match="local is neither"):
         client.call("GET", "/v1/endpoints", query={"local": "perhaps"})
