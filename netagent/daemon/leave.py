@@ -76,8 +76,7 @@ class Leave:
     async def drain(self, by: str, wait_s: float | None) -> bool | None:
         """Lead names away from this host's endpoints until `undrain`. With `wait_s`, return whether none of them has
         an open connection by then."""
-        if self.own_host.drain is None:
-            await self.own_host.set_drain(Drain(int(time.time()), by))
+        await self.own_host.set_drain(Drain(int(time.time()), by))
         await self.withdrawal.wait_host_hidden()
         if wait_s is None:
             return None
@@ -86,8 +85,7 @@ class Leave:
 
     async def undrain(self) -> None:
         """Lead names to this host's endpoints again."""
-        if self.own_host.drain is not None:
-            await self.own_host.set_drain(None)
+        await self.own_host.set_drain(None)
 
     async def _withdrawal(self, drain_s: float) -> None:
         """Wait until no client is led here any more and those that were are done. Returns at once when there are

@@ -80,17 +80,19 @@ class Drains:
 
 
 async def until_idle(rows: Iterable[LocalEndpointRow], *, at_least_s: float, at_most_s: float) -> bool:
-    """Wait for open requests to these endpoints, whose names are already withdrawn. Return False if the time was over
-    before none was found."""
+    """Wait for open requests to these endpoints, whose names are already withdrawn. Return False if one is still open
+    when the time is over, or if there is no time."""
+    if at_most_s <= 0:
+        return False
     end_at = trio.current_time() + at_most_s
     await trio.sleep(min(at_least_s, at_most_s))
     for row in rows:
-        while trio.current_time() < end_at:
-            if not await _is_talked_to(row):
-                break
+        while await _is_talked_to(
+            row
+        ):  # at least one look at each: the first sleep may have used up the time
+            if trio.current_time() >= end_at:
+                return False
             await trio.sleep(_LOOK_S)
-        else:
-            return False
     return True
 
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import trio
+
 from netagent import __version__
 from netagent.datapath.host.probe_device import probe_address, probe_mac
 from netagent.datapath.host.uplink import common_version
@@ -43,6 +45,7 @@ class HostRecordKeeper:
     to what the host has lost since."""
     drain: Drain | None = None
     """Set by an operator, until they take it back; also through restarts."""
+    _drain_turn: trio.Lock = field(default_factory=trio.Lock)
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
     """Woken to write the record although nothing is known to have changed."""
 
@@ -76,14 +79,18 @@ class HostRecordKeeper:
             raise
 
     async def set_drain(self, drain: Drain | None) -> None:
-        """Let names lead away from this host's endpoints, or back to them. Nothing is changed by a failure."""
-        before, self.drain = self.drain, drain
-        try:
-            await self.publish()
-        except BaseException:
-            self.drain = before
-            self._task.wake()
-            raise
+        """Let names lead away from this host's endpoints, or back to them; a drain that there is already stands.
+        Nothing is changed by a failure."""
+        async with self._drain_turn:  # the second one must see what came of the first
+            if (self.drain is None) == (drain is None):
+                return
+            before, self.drain = self.drain, drain
+            try:
+                await self.publish()
+            except BaseException:
+                self.drain = before
+                self._task.wake()
+                raise
 
     async def publish(self) -> None:
         """Publish the record once, if it differs from the last one."""

@@ -23,6 +23,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,6 +66,7 @@ MAX_IMAGES = 256
 """Images whose labels are cached."""
 ORIGIN_PREFIX = "docker:"
 _KILL = str(int(signal.SIGKILL))
+_SIGNAL = re.compile(r"(?:SIG)?([A-Z0-9]+?)([+-][0-9]{1,2})?")
 _FILTERS = {
     "type": ["container", "network"],
     "event": [
@@ -113,6 +115,7 @@ class DockerWatcher:
         self._unread_since: dict[_Life, float] = {}
         """Published endpoints without names that Docker has not described yet, since when, on trio's clock."""
         self._stop_since: dict[_Life, float] = {}
+        self._draining: set[_Life] = set()
         """Endpoints whose container was asked to stop: when it was asked last, on trio's clock."""
         self._lives_read: set[_Life] = set()
         """Published endpoints that Docker has described."""
@@ -391,18 +394,23 @@ class DockerWatcher:
             row = member.live.rows.with_origin(origin_of(interface.endpoint))
             if row is not None and row.is_published:
                 self._stop_since[_life_of(row)] = trio.current_time()
-                if row.drain is None:
+                # One task, however many signals come before its change is on disk.
+                if row.drain is None and _life_of(row) not in self._draining:
+                    self._draining.add(_life_of(row))
                     self._nursery.start_soon(self._drain, member, row)
 
     async def _drain(self, member: ClusterAccess, row: LocalEndpointRow) -> None:
         try:
-            await member.endpoints.drains.begin(row.endpoint_id, STOP)
+            drained = await member.endpoints.drains.begin(row.endpoint_id, STOP)
         except (NetagentError, OSError) as error:
             _limited.warning(
                 row.endpoint_id, f"cannot withdraw the names of {row.name}, which stops: {error}"
             )
         else:
-            logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
+            if drained is not None:
+                logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
+        finally:
+            self._draining.discard(_life_of(row))
 
     async def _look_for_unstopped(self) -> None:
         """Give names back to containers that go on although they were asked to stop."""
@@ -414,8 +422,10 @@ class DockerWatcher:
             self._stop_since = {_life_of(row): self._stop_since.get(_life_of(row), now) for row in stopping}
             if member is None or not self.connected:
                 continue
-            for row in stopping:
-                container = self._container_of(row)
+            late = [row for row in stopping if now > self._stop_since[_life_of(row)] + STOPPED_S]
+            containers = self._by_endpoint() if late else {}
+            for row in late:
+                container = containers.get(row.origin)
                 since = self._stop_since[_life_of(row)]
                 if container is not None and now > since + container.stop_timeout_s + STOPPED_S:
                     await self._end_drain(member, row)
@@ -428,11 +438,13 @@ class DockerWatcher:
         else:
             logger.warning("published the names of %s again: it was asked to stop, and goes on", row.name)
 
-    def _container_of(self, row: LocalEndpointRow) -> DockerContainer | None:
-        for container in self._containers.values():
-            if any(origin_of(one.endpoint) == row.origin for one in container.interfaces):
-                return container
-        return None
+    def _by_endpoint(self) -> dict[str | None, DockerContainer]:
+        """Return the containers by the origins of their endpoints."""
+        return {
+            origin_of(interface.endpoint): container
+            for container in self._containers.values()
+            for interface in container.interfaces
+        }
 
     # -- the end of containers -------------------------------------------------------------------------------------
 
@@ -547,13 +559,13 @@ def _unknown(container: DockerContainer, interface: Interface) -> str:
 
 
 def _number_of(text: str) -> int:
-    """Return the number of a signal as the user wrote it: `SIGTERM`, `TERM`, `15`, `RTMIN+3`. Docker has refused
-    what is no signal, so that counts as none given."""
+    """Return the number of a signal as the user wrote it: `SIGTERM`, `TERM`, `15`, `RTMIN+3`, `RTMAX-2`; SIGTERM for
+    none. A text that is no signal here is none that Docker sends: -1."""
     if text.isascii() and text.isdigit() and len(text) <= 3:
         return int(text)
-    name, _, more = text.upper().removeprefix("SIG").partition("+")
-    known = signal.Signals.__members__.get(f"SIG{name}", signal.SIGTERM)
-    return known + int(more) if more.isascii() and more.isdigit() and len(more) <= 2 else known
+    match = _SIGNAL.fullmatch(text.upper() or "SIGTERM")
+    known = match and signal.Signals.__members__.get(f"SIG{match[1]}")
+    return known + int(match[2] or 0) if match and known else -1
 
 
 async def _process_ended(pid: int, identity: NetnsIdentity) -> bool:

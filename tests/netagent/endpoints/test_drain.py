@@ -105,7 +105,9 @@ async def test_what_is_gone_cannot_be_drained(namespaces: Namespaces) -> None:
         (30.0, 0, True, REMEMBERED_S),
         (30.0, 20, True, REMEMBERED_S + 2.0),
         (6.0, 100, False, 6.0),
-        (1.0, 0, False, 1.0),
+        (1.0, 0, True, 1.0),
+        (1.0, 100, False, 1.0),
+        (0.0, 0, False, 0.0),
     ],
 )
 @virtual

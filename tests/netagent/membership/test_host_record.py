@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from fakes.agent_host import AgentHost
 from fakes.registry import H1, H2, H3, Writer, host
 from fakes.virtual import virtual
@@ -20,7 +23,7 @@ from netagent.membership.host_record import (
     version_of_others,
 )
 from netagent.model.ids import ClusterId, HostId
-from netagent.model.records import Drain, HostRecord
+from netagent.model.records import Drain, HostRecord, Record
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Member, MemberState
 
@@ -129,6 +132,25 @@ async def test_a_drain_goes_on_until_it_is_taken_back_and_fails_as_a_whole() -> 
     routes.error = None
     await own.set_drain(None)
     assert one.live.view.drain_of_host(one.host_id) is None
+
+
+@virtual
+async def test_an_undrain_waits_for_the_drain_that_is_being_written() -> None:
+    one, _, own = own_host()
+    await own.publish()
+    written = trio.Event()
+
+    async def put(*records: Record) -> None:
+        await written.wait()
+        await one.publisher.put(*records)
+
+    own.publisher = cast("Any", SimpleNamespace(put=put))
+    async with trio.open_nursery() as nursery:
+        for wanted in (Drain(60, "anna"), Drain(70, "bob"), None):
+            nursery.start_soon(own.set_drain, wanted)
+            await trio.testing.wait_all_tasks_blocked()
+        written.set()
+    assert own.drain is one.live.view.drain_of_host(one.host_id) is None
 
 
 @virtual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import signal
 import subprocess
 from collections.abc import Callable
@@ -150,6 +151,8 @@ def by(world: World, name: str) -> str | None:
         ({"StopSignal": "quit"}, signal.SIGQUIT, True),
         ({"StopSignal": "3"}, signal.SIGQUIT, True),
         ({"StopSignal": "SIGRTMIN+3"}, signal.SIGRTMIN + 3, True),
+        ({"StopSignal": "RTMAX-3"}, signal.SIGRTMAX - 3, True),
+        ({"StopSignal": "SIGNONSENSE"}, signal.SIGTERM, False),
         ({"StopSignal": "SIGQUIT"}, signal.SIGTERM, False),
         ({}, signal.SIGHUP, False),
         ({"StopSignal": "SIGKILL"}, signal.SIGKILL, False),
@@ -169,6 +172,22 @@ async def test_names_go_when_a_container_is_asked_to_stop(
         await trio.sleep(0.01)
         assert (is_shown(world, "web"), by(world, "web")) == ((False, STOP) if is_stop else (True, None))
         assert world.knows("web"), "links and connections stay"
+
+
+@virtual
+async def test_many_stop_signals_at_once_are_one_change(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        container_id = await world.docker.run("web", "app")
+        await until(lambda: is_shown(world, "web"))
+        with caplog.at_level(logging.INFO):
+            for _ in range(100):
+                world.docker.signal(container_id, signal.SIGTERM)
+            await until(lambda: by(world, "web") == STOP)
+            await trio.sleep(0.1)
+        assert sum("it was asked to stop" in one.message for one in caplog.records) == 1
 
 
 @virtual
