@@ -45,8 +45,10 @@ def test_sigterm_lets_fixtures_finish(tmp_path: Path, waits: str) -> None:
         str(tmp_path),
         ".",
     ]
-    # conftest.py imports what makes labs.
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "netns-lab")}
+    # conftest.py imports what makes labs and namespaces.
+    root = Path(__file__).parents[1]
+    paths = (root, root / "gossip", root / "dns", root / "tests", root / "netns-lab")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as suite:
         give_up_at = time.monotonic() + 30
         while not (tmp_path / "up").exists():
