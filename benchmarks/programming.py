@@ -47,7 +47,6 @@ from elsewhere import (  # adds the product to the module path
 )
 
 from netagent import config as configuration
-from netagent.commands.agent_commands import handlers_of
 from netagent.control.api import build_app
 from netagent.daemon.cluster import Cluster
 from netagent.daemon.memory import keep_collections_short
@@ -59,6 +58,7 @@ from netagent.datapath.reconcile.operations import EntryOperation
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
+from netagent.main import handlers_of
 from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.state_dir import ClusterKeys, StateDir

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from netagent import config as configuration
 from netagent import log
-from netagent.commands.agent_commands import handlers_of
+from netagent.commands import (
+    cluster,
+    containers,
+    doctor,
+    inspect,
+    lists,
+    lookup,
+    networks,
+    ping,
+    status,
+)
+from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed
 from netagent.config import Config
+from netagent.control.api import Handlers
 from netagent.daemon.agent import Agent, LoadConfig
 from netagent.daemon.systemd import ServiceManager
 from netagent.errors import FailedError, NetagentError
 
 logger = logging.getLogger("netagent")
+
+COMMANDS: Final = (cluster, containers, doctor, inspect, lists, lookup, networks, ping, status)
+"""Importing them has filled HANDLERS."""
 
 
 def main(config_file: str | None, flags: Mapping[str, str]) -> int:
@@ -42,6 +59,11 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
         logger.critical("the agent failed unexpectedly", exc_info=group)
         return FailedError.exit_status
     return 0
+
+
+def handlers_of(agent: Agent) -> Handlers:
+    """Return the handlers of all commands that an agent answers."""
+    return {command: functools.partial(handler, agent) for command, handler in HANDLERS.items()}
 
 
 async def _run(load: LoadConfig, supervision: ServiceManager) -> None:

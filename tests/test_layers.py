@@ -90,7 +90,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.firewall", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netdns", "netgossip",
     },
-    "netagent.main": {"netagent.commands", "netagent.config", "netagent.daemon"},
+    "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
     "netagent.install": set(),
     "netagent.cli": {"netagent.control.client", "netagent.interface"},
     "netagent.cli.grammar": {"netagent.cli", "netagent.config", "netagent.interface"},

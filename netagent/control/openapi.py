@@ -97,9 +97,12 @@ def _responses(command: type[Command[Any]], answer: Schema, problem: Schema) -> 
 
 def _parameter(name: str, one: tuple[Argument, Any], place: str) -> Schema:
     argument = one[0]
-    # What is not the name of anything is not found, whatever its length: paths have no bounds of their own.
-    shape = {"type": "string"} if place == "path" else _schema(one)
-    found: Schema = {"name": name, "in": place, "required": argument.default is REQUIRED, "schema": shape}
+    found: Schema = {
+        "name": name,
+        "in": place,
+        "required": argument.default is REQUIRED,
+        "schema": _schema(one),
+    }
     return {**found, "description": argument.help} if argument.help else found
 
 
@@ -131,5 +134,5 @@ def _schema(one: tuple[Argument, Any]) -> Schema:
 
 def _fields(kind: type) -> Schema:
     if not issubclass(kind, Fields):
-        raise NotImplementedError
+        raise NotImplementedError  # by this msgspec learns that a type has no schema
     return _object(types_of(kind))

@@ -24,7 +24,7 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
-logger = logging.getLogger("netagent.membership.own_records")
+logger = logging.getLogger("netagent.own_records")
 _limited = Limited(logger)
 
 

@@ -24,13 +24,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from netagent.commands.agent_commands import handlers_of
 from netagent.commands.handlers import HANDLERS
 from netagent.control.conversion import types_of
 from netagent.control.openapi import answer_type, document
 from netagent.control.server import MAX_HEADER_BYTES
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command
+from netagent.main import handlers_of
 from netgossip.slices import at_once
 
 ROUTED = [command for command in COMMANDS if command.declaration.verb]

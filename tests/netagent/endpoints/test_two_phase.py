@@ -245,7 +245,7 @@ async def test_stages_of_unknown_origins_are_refused_and_those_of_many_do_not_wa
 ) -> None:
     one = await started(namespaces, *(f"c{n}" for n in range(20)))
     with pytest.raises(NotFoundError) as error:
-        await one.endpoints.staged.create("docker:nobody")
+        await one.endpoints.staged.create("docker:unknown")
     assert error.value.code == "no-such-endpoint"
     async with trio.open_nursery() as nursery:
         for n in range(20):
