@@ -1,8 +1,8 @@
 """The gossip of one run: its node, its driver, and the parts that work on them.
 
 `Gossip` builds the node from what the journal holds, under its raised counters, and connects publishing,
-participation in networks, the rpc client and invitations to it. The gossip's events go into the event
-queue; a task takes in, slice by slice, what waits there, so that other tasks run in between.
+participation in networks, the rpc client and invitations to it. The gossip's events go into the event queue; a task
+takes in, slice by slice, what waits there, so that other tasks run in between.
 """
 
 from __future__ import annotations
@@ -210,9 +210,8 @@ class Gossip:
         introduced = (own, *members[: MAX_INTRODUCED - 1])
         return Credentials(keys.cluster_id, keys.cluster, keys.domain, keys.keys, introduced)
 
-    def _has_entered(
-        self, network_id: NetworkId
-    ) -> bool:  # the participation is built after what asks for this
+    def _has_entered(self, network_id: NetworkId) -> bool:
+        # Not a bound method of the participation, which is built after what asks for this.
         return self.participation.has_entered(network_id)
 
     def _forget_replicas(self, scope: Scope) -> None:
