@@ -18,6 +18,9 @@ from typing import Final, TypeAlias
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.subnet import gateways_of
 
+MAX_REASON_CHARS: Final = 128
+"""Most characters of the reason for a health: each change of it goes to all hosts of the network."""
+
 
 class Policy(enum.Enum):
     """Which endpoints of a network may connect to each other."""
@@ -183,6 +186,16 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthNote:
+    """Since when an endpoint has its health, and why."""
+
+    since_s: int
+    """Unix time in seconds, at most `MAX_TIME_S`."""
+    reason: str = ""
+    """Printable, at most MAX_REASON_CHARS."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRecord:
     """A container's interface: one record has its names and its path, so that they cannot converge separately."""
 
@@ -203,6 +216,7 @@ class EndpointRecord:
     endpoint; sorted."""
     group: Group | None = None
     drain: Drain | None = None
+    health_note: HealthNote | None = None
 
     @property
     def is_answering(self) -> bool:

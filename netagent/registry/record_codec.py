@@ -28,6 +28,7 @@ import msgpack
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    MAX_REASON_CHARS,
     MAX_TIME_S,
     AttachmentRecord,
     Drain,
@@ -36,6 +37,7 @@ from netagent.model.records import (
     GrantRecord,
     Group,
     Health,
+    HealthNote,
     HostAddressRecord,
     HostRecord,
     NetworkRecord,
@@ -194,7 +196,7 @@ def _network_fields(record: NetworkRecord) -> list[object]:
 
 
 def _endpoint_fields(record: EndpointRecord) -> list[object]:
-    group, drain = record.group, record.drain
+    group, drain, note = record.group, record.drain, record.health_note
     return [
         pack_id(record.endpoint_id),
         pack_id(record.network_id),
@@ -211,6 +213,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         record.health is Health.STARTING,
         [] if group is None else [group.name, group.service or "", group.directory or b""],
         [] if drain is None else [drain.since_s, drain.by, record.health.value],
+        [] if note is None else [note.since_s, note.reason],
     ]
 
 
@@ -286,12 +289,13 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
     is_starting = fields.boolean("starting") if fields.has_more() else False
     health = Health.STARTING if is_starting else record.health
     group = _read_group(fields.array("group", 0)) if fields.has_more() else None
-    more = fields.array("drain", 0) if fields.has_more() else None
-    if more is None or not more.has_more():
-        return dataclasses.replace(record, health=health, group=group)
-    # `health` has what a release without drains should see; its real health follows.
-    drain = _read_drain(more)
-    return dataclasses.replace(record, health=more.choice("drain", Health), group=group, drain=drain)
+    drain = None
+    if fields.has_more() and (more := fields.array("drain", 0)).has_more():
+        # `health` has what a release without drains should see; its real health follows.
+        drain = _read_drain(more)
+        health = more.choice("drain", Health)
+    note = _read_health_note(fields.array("health note", 0)) if fields.has_more() else None
+    return dataclasses.replace(record, health=health, group=group, drain=drain, health_note=note)
 
 
 def _read_group(fields: RecordFields) -> Group | None:
@@ -306,6 +310,13 @@ def _read_group(fields: RecordFields) -> Group | None:
 def _read_drain(fields: RecordFields) -> Drain:
     since_s = fields.integer("drain", 0, MAX_TIME_S)
     return Drain(since_s, fields.text("drain", max_chars=MAX_DRAINED_BY_CHARS))
+
+
+def _read_health_note(fields: RecordFields) -> HealthNote | None:
+    if not fields.has_more():
+        return None
+    since_s = fields.integer("health note", 0, MAX_TIME_S)
+    return HealthNote(since_s, fields.text("health note", max_chars=MAX_REASON_CHARS))
 
 
 def _read_host_address(fields: RecordFields) -> HostAddressRecord:

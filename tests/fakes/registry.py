@@ -12,6 +12,7 @@ from netagent.model.records import (
     GrantRecord,
     Group,
     Health,
+    HealthNote,
     HostRecord,
     NetworkRecord,
     Policy,
@@ -59,6 +60,7 @@ class EndpointFields(TypedDict, total=False):
     links: tuple[str, ...]
     group: Group | None
     drain: Drain | None
+    health_note: HealthNote | None
 
 
 def identifier(number: int) -> str:

@@ -29,6 +29,7 @@ from netagent.model.records import (
     GrantRecord,
     Group,
     Health,
+    HealthNote,
     HostAddressRecord,
     HostRecord,
     NetworkRecord,
@@ -121,6 +122,8 @@ endpoints = st.builds(
     group=st.none()
     | st.builds(Group, names, st.none() | names, st.none() | st.binary(min_size=8, max_size=8)),
     drain=drains,
+    health_note=st.none()
+    | st.builds(HealthNote, st.integers(0, MAX_TIME_S), st.sampled_from(["", "http 503", "x" * 128])),
 )
 records = st.one_of(
     hosts,
@@ -299,19 +302,28 @@ def test_a_release_that_does_not_know_starting_or_drains_reads_them_as_unhealthy
     drained = endpoint(health=Health.HEALTHY, drain=Drain(1_700_000_000, "anna"))
     assert decode_untrusted(encode(starting)) == starting
     assert decode_untrusted(encode(drained)) == drained
-    assert cut(starting, 3).health is Health.UNHEALTHY
-    assert cut(drained, 1).health is Health.UNHEALTHY
+    assert cut(starting, 4).health is Health.UNHEALTHY
+    assert cut(drained, 2).health is Health.UNHEALTHY
     drained_host = host(drain=Drain(1_700_000_000, "anna"))
     assert decode_untrusted(encode(drained_host)) == drained_host
     assert cut(drained_host, 1) == host(going_down=True)
     assert cut(host(), 1) == host()
 
 
-@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_the_reason_for_a_health_is_a_short_line() -> None:
+    note = HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3")
+    sick = endpoint(health=Health.UNHEALTHY, health_note=note)
+    assert decode_untrusted(encode(sick)) == sick
+    for reason in ("x" * 129, "two\nlines"):
+        with pytest.raises(RecordError, match="health note"):
+            encode(endpoint(health_note=HealthNote(1, reason)))
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 5])
 def test_a_record_of_an_earlier_release_has_what_it_says(last: int) -> None:
     assert cut(endpoint(), last) == endpoint()
 
 
 def test_a_release_that_does_not_know_groups_reads_the_rest() -> None:
     grouped = endpoint(group=Group("shop", "web", b"12345678"))
-    assert cut(grouped, 2) == endpoint()
+    assert cut(grouped, 3) == endpoint()
