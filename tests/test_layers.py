@@ -56,6 +56,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.projection", "netagent.registry", "netgossip.records.replication",
         "netgossip.types",
     },
+    "netagent.checks": {"netgossip.deadlines"},
     "netagent.eviction": {
         "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry", "netagent.rpc",
         "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",

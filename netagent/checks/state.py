@@ -1,0 +1,166 @@
+"""What the answers to an endpoint's checks mean for its health. No I/O.
+
+Each check counts for itself: `fall` failures in a row make it unhealthy, `rise` successes healthy again. Until its
+first success it is starting, and failures count only once its grace is over. The endpoint is as its worst check; the
+health that its runtime reports is one of them.
+
+Every change of the result goes to all hosts of the network, so flapping is damped: the endpoint goes down at once,
+but each time that it falls again soon after it came up, it is held down for twice as long, up to a minute. For the
+same reason the text says why the endpoint fell, and does not follow each answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from netagent.checks.spec import MIN_INTERVAL_S, subject_text
+from netagent.model.check import Check, CheckedHealth, ExecCheck
+from netagent.model.records import MAX_REASON_CHARS, Health, HealthNote
+
+STARTING_INTERVAL_S: Final = 1.0
+"""A starting endpoint is asked at least this often, so that it comes into names soon; commands are not, because each
+costs its runtime a process."""
+STEADY_S: Final = 60.0
+"""An endpoint that was up for this long does not flap when it falls."""
+FIRST_HOLD_S: Final = 5.0
+MAX_HOLD_S: Final = 60.0
+
+
+_OF_RUNTIME: Final = {
+    Health.STARTING: "waits for the first success of its HEALTHCHECK",
+    Health.UNHEALTHY: "its HEALTHCHECK fails",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a check ended."""
+
+    is_success: bool
+    text: str
+    """`http 503 from 8080/healthz`; printable."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """What one check says, or the runtime."""
+
+    health: Health
+    reason: str
+
+
+@dataclass(slots=True)
+class _Counted(_Source):
+    """A check of ours, and how often in a row it failed or succeeded."""
+
+    check: Check
+    grace_until: float
+    failures: int = 0
+    successes: int = 0
+
+    def count(self, outcome: Outcome, now: float) -> None:
+        """Take in an answer."""
+        if outcome.is_success:
+            self.failures, self.successes = 0, min(self.successes + 1, self.check.rise)
+            if self.health is Health.STARTING or self.successes >= self.check.rise:
+                self.health, self.reason = Health.HEALTHY, ""
+            return
+        self.successes = 0
+        if self.health is Health.STARTING and now < self.grace_until:
+            return
+        self.failures = min(self.failures + 1, self.check.fall)
+        if self.failures >= self.check.fall and self.health is not Health.UNHEALTHY:
+            self.health = Health.UNHEALTHY
+            counts = f", {self.failures} of {self.check.fall}"
+            self.reason = outcome.text[: MAX_REASON_CHARS - len(counts)] + counts
+
+
+class EndpointHealth:
+    """The health of one endpoint in one namespace."""
+
+    def __init__(self, checks: Sequence[Check], known: CheckedHealth | None, now: float, unix_s: int) -> None:
+        """`known`: what an earlier run of the agent found. It stands until answers say otherwise."""
+        health = Health.STARTING if known is None else known.health
+        self._checks = [_Counted(health, "", one, now + one.grace_s) for one in checks]
+        self._runtime = _Source(Health.UNKNOWN, "")
+        self._blamed: _Source | None = None if health is Health.HEALTHY else self._checks[0]
+        self.checked = known or CheckedHealth(health, HealthNote(unix_s, _starting(checks)))
+        """The endpoint's health. It changes only when other hosts are to learn of it."""
+        for one in self._checks:
+            one.reason = self.checked.note.reason
+        self._up_at = float("-inf")
+        self._hold_s = 0.0
+        self.held_until = float("-inf")
+        """Before this moment it does not come up."""
+
+    def handle_outcome(self, number: int, outcome: Outcome, now: float, unix_s: int) -> None:
+        """Take in the answer to the check with this number."""
+        self._checks[number].count(outcome, now)
+        self._decide(now, unix_s)
+
+    def handle_runtime(self, health: Health, now: float, unix_s: int) -> None:
+        """Take in what the runtime says of the container."""
+        self._runtime.health, self._runtime.reason = health, _OF_RUNTIME.get(health, "")
+        self._decide(now, unix_s)
+
+    def interval_s(self, number: int, now: float) -> float:
+        """How long after it was last asked a check is asked again."""
+        one = self._checks[number]
+        interval_s = one.check.interval_s
+        if one.health is Health.STARTING and not isinstance(one.check.subject, ExecCheck):
+            interval_s = min(interval_s, STARTING_INTERVAL_S)
+        # At the end of a hold, so that it comes up then, and by an answer of that moment.
+        return (
+            min(interval_s, max(self.held_until - now, MIN_INTERVAL_S))
+            if self.held_until > now
+            else interval_s
+        )
+
+    def _decide(self, now: float, unix_s: int) -> None:
+        before, worst = self.checked, self._worst()
+        health = Health.HEALTHY if worst is None else worst.health
+        if health is Health.HEALTHY and before.health is Health.UNHEALTHY and now < self.held_until:
+            return
+        # Which check a starting endpoint waits for is no news for other hosts.
+        if health is before.health and (worst is self._blamed or health is not Health.UNHEALTHY):
+            return
+        if health is Health.HEALTHY:
+            self._up_at = now
+        elif before.health is Health.HEALTHY:
+            self._hold(now)
+        self._blamed = worst
+        since_s = before.note.since_s if health is before.health else unix_s
+        self.checked = CheckedHealth(health, HealthNote(since_s, worst.reason if worst else ""))
+
+    def _worst(self) -> _Source | None:
+        """The check that decides, None if all succeed; the one that decided before as long as no other is worse."""
+        sources = [*filter(None, [self._blamed]), self._runtime, *self._checks]
+        for bad in (Health.UNHEALTHY, Health.STARTING):
+            for one in sources:
+                if one.health is bad:
+                    return one
+        return None
+
+    def _hold(self, now: float) -> None:
+        is_flapping = now - self._up_at < STEADY_S
+        self._hold_s = min(max(2 * self._hold_s, FIRST_HOLD_S), MAX_HOLD_S) if is_flapping else 0.0
+        self.held_until = now + self._hold_s
+
+    def check_invariants(self) -> None:
+        """Raise if the health does not follow from the checks."""
+        assert self.checked.health in {Health.STARTING, Health.HEALTHY, Health.UNHEALTHY}
+        assert self._hold_s <= MAX_HOLD_S
+        assert len(self.checked.note.reason) <= MAX_REASON_CHARS
+        worst = self._worst()
+        if self.checked.health is Health.HEALTHY:
+            assert worst is None
+        elif worst is not None:
+            assert self.checked.health is worst.health
+
+
+def _starting(checks: Sequence[Check]) -> str:
+    more = f" and {len(checks) - 1} more" if len(checks) > 1 else ""
+    text = f"waits for the first success of {subject_text(checks[0].subject)}"
+    return text[: MAX_REASON_CHARS - len(more)] + more
