@@ -56,7 +56,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.projection", "netagent.registry", "netgossip.records.replication",
         "netgossip.types",
     },
-    "netagent.checks": {"netgossip.deadlines"},
+    "netagent.checks": {
+        "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",
+    },
     "netagent.eviction": {
         "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry", "netagent.rpc",
         "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",

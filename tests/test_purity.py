@@ -84,6 +84,8 @@ PERFORMS = {
     "netagent.doctor.facts.name_servers",
     "netagent.doctor.facts.ping_probe",
     "netagent.doctor.facts.netns_inspect",
+    # whether the programs in containers work
+    "netagent.checks.ask",
     # kernel
     "netagent.datapath.reconcile.apply",
     "netagent.datapath.endpoint.attach",

@@ -41,6 +41,8 @@ class Outcome:
     is_success: bool
     text: str
     """`http 503 from 8080/healthz`; printable."""
+    shown: str = ""
+    """The beginning of what came back, for an operator who asks; printable but for line breaks."""
 
 
 @dataclass(slots=True)

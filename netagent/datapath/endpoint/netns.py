@@ -18,7 +18,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -111,14 +111,44 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
     `fn` must be quick and must not block on the network: it is never cancelled half way, so that no socket it opened
     is lost. OSError when the namespace can't be entered.
     """
+
+    def visit() -> T:
+        _enter(netns_fd)
+        return fn()
+
+    return await _run_in_own_thread(visit)
+
+
+async def run_in_each_netns(
+    visits: Iterable[tuple[Netns, Callable[[], T]]],
+) -> list[T | RefusedError | OSError]:
+    """Call each function inside the namespace of an endpoint, one after the other in one thread; return what each
+    returned, or why it could not. As `run_in_netns`, at a fraction of the cost for each."""
+
+    def visit_all() -> list[T | RefusedError | OSError]:
+        return [_visit(netns, fn) for netns, fn in visits]
+
+    return await _run_in_own_thread(visit_all)
+
+
+def _visit(netns: Netns, fn: Callable[[], T]) -> T | RefusedError | OSError:
+    try:
+        with reopened_netns(netns) as fd:
+            _enter(fd)
+            return fn()
+    except (RefusedError, OSError) as error:
+        return error
+
+
+async def _run_in_own_thread(fn: Callable[[], T]) -> T:
+    """Call `fn` in a thread that ends with it."""
     outcome: list[T] = []
     failure: list[BaseException] = []
     done = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
-    def visit() -> None:
+    def run() -> None:
         try:
-            _enter(netns_fd)
             outcome.append(fn())
         except BaseException as error:
             failure.append(error)
@@ -126,7 +156,7 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
             token.run_sync_soon(done.set)
 
     # Not `threading.Thread`: its start() blocks the caller until the thread runs, for milliseconds on a busy host.
-    _thread.start_new_thread(visit, ())
+    _thread.start_new_thread(run, ())
     with trio.CancelScope(shield=True):
         await done.wait()
     if failure:

@@ -1,0 +1,246 @@
+"""Asks checks by TCP and HTTP, from inside the container's namespace and at the endpoint's own addresses only.
+
+A thread visits the namespaces of all checks that are due (netagent.datapath.endpoint.netns): it makes each socket,
+connects it, and sends the request. A connection to an address of one's own namespace is decided within the call that
+opens it, so a refusal by IPv4 is known before IPv6 is tried. The event loop reads the answers. No redirect is
+followed; bytes, pieces and time of an answer are bounded.
+
+A check that could not be asked, because this host lacks memory or files, or because the namespace is gone, has no
+outcome: it says nothing about the container.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.checks.http_answer import AnswerError, HeadReader, HttpHead
+from netagent.checks.spec import duration_text
+from netagent.checks.state import Outcome
+from netagent.datapath.endpoint.netns import run_in_each_netns
+from netagent.errors import RefusedError
+from netagent.model.check import HttpCheck, TcpCheck
+from netagent.model.sandbox import Netns
+
+ANSWER_S: Final = 0.01
+"""Most servers have answered after this time. To read all their answers at once costs a fraction of a task for each,
+which only the slower ones get."""
+MAX_SHOWN_CHARS: Final = 512
+"""Most characters of an answer that are shown."""
+_PIECE_BYTES: Final = 16 * 1024
+_OF_THIS_HOST: Final = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES,
+}  # fmt: skip
+_SAID: Final = {
+    errno.ECONNREFUSED: "connection refused at",
+    errno.ECONNRESET: "connection reset by",
+    errno.EPIPE: "connection reset by",
+    errno.EHOSTUNREACH: "no route to",
+    errno.ENETUNREACH: "no route to",
+}
+
+NetworkCheck: TypeAlias = HttpCheck | TcpCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A check that is due."""
+
+    subject: NetworkCheck
+    netns: Netns
+    addresses: tuple[str, ...]
+    """The endpoint's own: tried in turn, until one does not refuse."""
+    timeout_s: float
+
+    @property
+    def place(self) -> str:
+        """What is asked, as outcomes call it: `8080/healthz`."""
+        return f"{self.subject.port}{self.subject.path if isinstance(self.subject, HttpCheck) else ''}"
+
+    def failed(self, text: str) -> Outcome:
+        """Return a failure."""
+        return Outcome(is_success=False, text=text)
+
+    def failed_by(self, code: int) -> Outcome:
+        """Return the failure that an error of the kernel means."""
+        said = _SAID.get(code)
+        return self.failed(f"{said} {self.place}" if said else f"{self.place}: {os.strerror(code)}")
+
+    def late(self) -> Outcome:
+        """Return the failure of a server that took too long."""
+        what = "connection to" if isinstance(self.subject, TcpCheck) else "answer from"
+        return self.failed(f"no {what} {self.place} within {duration_text(self.timeout_s)}")
+
+
+async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | None], None]) -> None:
+    """Ask all at the same time; call `done` with the number of each once it has ended; None if it could not be
+    asked."""
+    began_at = trio.current_time()
+    opened = await run_in_each_netns((one.netns, partial(_open, one)) for one in questions)
+    waiting: list[tuple[int, _Connection]] = []
+    for number, found in enumerate(opened):
+        match found:
+            case _Connection():
+                waiting.append((number, found))
+            case Outcome():
+                done(number, found)
+            case OSError() | RefusedError():
+                done(number, None)
+    if not waiting:
+        return
+    try:
+        await trio.sleep(ANSWER_S)
+        async with trio.open_nursery() as nursery:
+            for number, connection in waiting:
+                outcome = connection.poll()
+                if outcome is not None:
+                    done(number, outcome)
+                    continue
+                deadline = began_at + connection.question.timeout_s
+                nursery.start_soon(_wait, connection, deadline, partial(done, number))
+    finally:
+        for _, connection in waiting:
+            connection.sock.close()
+
+
+def _open(question: Question) -> _Connection | Outcome:
+    """Connect to the first address that does not refuse, and begin what can be begun at once. Raises OSError when
+    this host is at fault."""
+    code = errno.ENETUNREACH
+    for address in question.addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        code = sock.connect_ex((address, question.subject.port))
+        if code == errno.EINPROGRESS:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            connection = _Connection(question, sock, address)
+            return connection.poll() or connection
+        sock.close()
+    if code in _OF_THIS_HOST:
+        raise OSError(code, os.strerror(code))
+    return question.failed_by(code)
+
+
+class _Connection:
+    """A connection to a server, from its first packet to the end of the answer's head."""
+
+    def __init__(self, question: Question, sock: socket.socket, address: str) -> None:
+        self.question = question
+        self.sock = sock
+        self._address = address
+        self._reader = HeadReader()
+        self.is_connected = False
+
+    def poll(self) -> Outcome | None:
+        """Do what can be done without waiting; close and return the outcome once there is one."""
+        try:
+            outcome = self._step()
+        except BlockingIOError:
+            return None
+        except AnswerError as error:
+            outcome = self.question.failed(f"{self.question.place} {error}")
+        except OSError as error:
+            outcome = self.question.failed_by(error.errno or errno.EIO)
+        if outcome is not None:
+            self.sock.close()
+        return outcome
+
+    def _step(self) -> Outcome | None:
+        if not self.is_connected:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, "")
+            try:
+                self.sock.getpeername()
+            except OSError:  # the server's queue is full: the kernel sends its SYN again
+                return None
+            self.is_connected = True
+            match self.question.subject:
+                case TcpCheck():
+                    return Outcome(is_success=True, text=f"connected to {self.question.place}")
+                case HttpCheck(is_tls=True):
+                    return None
+                case HttpCheck():
+                    self.sock.send(self.request())  # fits into an empty buffer
+            # A server needs some time: the first attempt to read follows later.
+            return None
+        if isinstance(self.question.subject, HttpCheck) and self.question.subject.is_tls:
+            return None
+        return self.take(self.sock.recv(_PIECE_BYTES))
+
+    def request(self) -> bytes:
+        """Return what is sent."""
+        subject = self.question.subject
+        assert isinstance(subject, HttpCheck)
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        head = f"GET {subject.path} HTTP/1.1\r\nHost: {host}:{subject.port}\r\nUser-Agent: netagent-check\r\n"
+        return f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode("ascii")
+
+    def take(self, piece: bytes) -> Outcome | None:
+        """Take a piece of the answer; the outcome once its head is complete. AnswerError."""
+        if not piece:
+            raise AnswerError("closed the connection without an answer")
+        head = self._reader.feed_untrusted(piece)
+        return None if head is None else _outcome(self.question, head)
+
+
+async def _wait(connection: _Connection, deadline: float, done: Callable[[Outcome | None], None]) -> None:
+    """Wait for a server that takes longer."""
+    question, outcome = connection.question, None
+    with closing(connection.sock), trio.move_on_at(deadline):
+        while outcome is None:
+            if not connection.is_connected:
+                await trio.lowlevel.wait_writable(connection.sock)
+            elif isinstance(question.subject, HttpCheck) and question.subject.is_tls:
+                outcome = await _exchange_by_tls(connection)
+                break
+            else:
+                await trio.lowlevel.wait_readable(connection.sock)
+            outcome = connection.poll()
+    done(outcome or question.late())
+
+
+async def _exchange_by_tls(connection: _Connection) -> Outcome:
+    inner = trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock.dup()))
+    outcome: Outcome | None = None
+    try:
+        async with trio.SSLStream(inner, _tls(), https_compatible=True) as stream:
+            await stream.send_all(connection.request())
+            while outcome is None:
+                outcome = connection.take(bytes(await stream.receive_some(_PIECE_BYTES)))
+    except trio.BrokenResourceError:
+        outcome = outcome or connection.question.failed(f"{connection.question.place} does not speak TLS")
+    except AnswerError as error:
+        outcome = connection.question.failed(f"{connection.question.place} {error}")
+    return outcome
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _outcome(question: Question, head: HttpHead) -> Outcome:
+    to = f", which redirects to {head.location}" if head.location else ""
+    text = f"http {head.status} from {question.place}{to}"
+    return Outcome(is_success=200 <= head.status < 300, text=text, shown=shown_untrusted(head.body))
+
+
+def shown_untrusted(data: bytes) -> str:
+    """Return the beginning of a body or an output as text for a terminal."""
+    if not data:
+        return ""
+    text = data[: 4 * MAX_SHOWN_CHARS].decode("utf-8", "replace")[:MAX_SHOWN_CHARS]
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in text).strip()
