@@ -158,6 +158,10 @@ async def no_drops(_asked: object) -> tuple[str, ...]:
     return ()
 
 
+async def no_commands(*_asked: object) -> None:
+    """Stand in for a runtime, which runs the commands of checks."""
+
+
 @asynccontextmanager
 async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, NetworkId, Ticks]]:
     """Run the whole agent, with one container in a network."""
@@ -175,6 +179,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         underlay=Underlay(ADDRESS, "up0", 1500),
         egress_interfaces=lambda: frozenset({"up0"}),
         find_drops=no_drops,
+        execute=no_commands,
     )
     ticks = Ticks()
     async with trio.open_nursery() as nursery:

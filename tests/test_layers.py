@@ -70,19 +70,20 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.interface": set(),
     "netagent.control": {
-        "netagent.config_values", "netagent.datapath.host.uplink", "netagent.endpoints", "netagent.interface",
+        "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
+        "netagent.endpoints", "netagent.interface",
         "netagent.journal", "netagent.probes", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.interface"},
     "netagent.control.problem": set(),
     "netagent.integrations": {
-        "netagent.config", "netagent.control", "netagent.datapath.endpoint.netns",
+        "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath.endpoint.netns",
         "netagent.datapath.netlink.nftables", "netagent.endpoints", "netagent.journal", "netagent.registry",
         "netagent.state_dir",
     },
     "netagent.integrations.shim": set(),  # runs without the rest of netagent
     "netagent.daemon": {
-        "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
+        "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.firewall",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.state_dir",

@@ -73,6 +73,7 @@ PERFORMS = {
     "netagent.daemon.runtimes",
     "netagent.integrations.shim_call",
     "netagent.integrations.container_targets",
+    "netagent.integrations.container_exec",
     # what is wrong
     "netagent.doctor.facts.agent_ports",
     "netagent.cli.offline_doctor",
@@ -86,6 +87,7 @@ PERFORMS = {
     "netagent.doctor.facts.netns_inspect",
     # whether the programs in containers work
     "netagent.checks.ask",
+    "netagent.checks.runner",
     # kernel
     "netagent.datapath.reconcile.apply",
     "netagent.datapath.endpoint.attach",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from netagent.checks.spec import parse_checks_untrusted
 from netagent.config_values import parse_seed
 from netagent.control.conversion import fields_untrusted, name_of
 from netagent.errors import InputError
@@ -49,6 +50,7 @@ def attach_request(given: asked.AttachCommand) -> AttachRequest:
         ports=tuple(_port(port) for port in given.ports),
         publish=publications_of(given.publish),
         labels=_labels(given.labels),
+        checks=parse_checks_untrusted(given.checks),
         addresses=_addresses(given.ip),
         mac=_mac(given.mac),
         ifname=_ifname(given.ifname),

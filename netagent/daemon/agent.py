@@ -335,6 +335,7 @@ class Agent:
             underlay=self.underlay,
             egress_interfaces=self._ways_out,
             find_drops=self._find_drops,
+            execute=self.runtimes.execute,
             introduced=seeds,
         )
         cluster.set_seeds(())

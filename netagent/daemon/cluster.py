@@ -15,12 +15,14 @@ A stop ends the tasks and touches nothing else: the kernel and the resolver proc
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
 import trio
 
+from netagent.checks.runner import CheckRunner, Execute
 from netagent.config import Config
 from netagent.daemon.controllers import Controllers
 from netagent.daemon.host_kernel import HostKernel
@@ -82,12 +84,14 @@ class Cluster:
         underlay: Underlay,
         egress_interfaces: Callable[[], frozenset[str]],
         find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
+        execute: Execute,
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
         self.keys = keys
         self.underlay = underlay
         self._introduced = introduced
+        self._execute = execute
         self._cluster_id = ClusterId(keys.cluster_id)
         self._background: list[Callable[[], Awaitable[None]]] = []
         """Tasks that begin once this host's endpoints are recovered."""
@@ -224,6 +228,7 @@ class Cluster:
             boot_id=boot,
         )
         self.endpoints = Endpoints(context)
+        self.checks = CheckRunner(self.live, self.endpoints.set_checked, self._execute, random.Random())
         collector = GarbageCollector(self.endpoints)
         self._recover = collector.recover
         self.interfaces = Interfaces(self.live, self.kernel.attacher, context, self.kernel.reconciler.drift)
@@ -257,7 +262,7 @@ class Cluster:
             withdrawal=withdrawal,
         )
         mend = partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed)
-        self._background += [collector.run, host_access.run, mend]
+        self._background += [collector.run, host_access.run, mend, self.checks.run]
 
     def _was_away(self, boot: str) -> bool:
         """True if names must not lead here before recovery: they did not when the last run ended, or they would lead

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 import trio
 from starlette.routing import Route
 
+from netagent.checks.state import Outcome
 from netagent.config import Config
 from netagent.integrations.cluster_access import Membership
 from netagent.integrations.cni.plugin import CniPlugin
+from netagent.integrations.container_exec import container_of_row, run_check
 from netagent.integrations.docker.integration import DockerIntegration
 from netagent.integrations.podman.integration import PodmanIntegration
 from netagent.integrations.shim_call import shim_route
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.check import ExecCheck
 from netagent.model.ids import NetworkId
 
 MIRRORED_S = 2.0
@@ -51,6 +55,14 @@ class Runtimes:
         return tuple(
             text for one in (self._docker, self._podman) if one is not None for text in one.troubles()
         )
+
+    async def execute(self, row: LocalEndpointRow, check: ExecCheck, timeout_s: float) -> Outcome | None:
+        """Run the command of a check in the endpoint's container, by its runtime; None: it could not be run."""
+        runtime, container = container_of_row(row)
+        by = {"docker": self._docker, "podman": self._podman}.get(runtime)
+        if by is None or not container:
+            return None
+        return await run_check(by.execute, container, check, timeout_s)
 
     async def wait_mirrored(self, network_id: NetworkId) -> None:
         """Wait until `docker run --network` finds a network that was just created, for MIRRORED_S at most."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -35,11 +36,13 @@ from netagent.endpoints.validation import (
     asked_offset,
     existing_endpoint,
     refuse_alias_in_use,
+    refuse_commands,
     refuse_mac_in_use,
     repeated,
 )
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.rows import LocalEndpointRow, Published
+from netagent.model.check import Check, CheckedHealth
 from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
 from netagent.model.records import Health, Link, Port
@@ -82,6 +85,7 @@ class Endpoints:
         there itself. `health`: of a new endpoint.
         """
         self.context.refuse_if_closed(request.target)
+        refuse_commands(request, origin)
         target = target or await targets.resolve(request.target, self.context.runtimes)
         network = network_called(self._live.view, request.network)
         await self._sweep_rivals(request, network, request.name or target.default_name)
@@ -339,6 +343,7 @@ class Endpoints:
         labels: tuple[tuple[str, str], ...] | None = None,
         links: tuple[Link, ...] | None = None,
         health: Health | None = None,
+        checks: tuple[Check, ...] | None = None,
     ) -> LocalEndpointRow | None:
         """Change fields that a runtime learns later; fields not given stay. None when the endpoint is gone."""
         row = self._live.rows.get(endpoint_id)
@@ -354,6 +359,7 @@ class Endpoints:
                 "labels": labels,
                 "links": links,
                 "health": health,
+                "checks": checks,
                 "name": self.context.free_name(now.network_id, name, now.endpoint_id, now=now.name)
                 if name
                 else None,
@@ -361,9 +367,21 @@ class Endpoints:
             changed = dataclasses.replace(
                 now, **{k: value for k, value in given.items() if value is not None}
             )
+            if changed.health is not now.health:
+                changed = dataclasses.replace(changed, health_since_s=int(time.time()))
+            if changed.checks != now.checks:
+                changed = dataclasses.replace(changed, checked=None)
             if changed == now:
                 return now
             return await self._save(now, changed)
+
+    async def set_checked(self, seen: LocalEndpointRow, checked: CheckedHealth) -> None:
+        """Set what the checks found; nothing if the endpoint has other checks or another namespace than `seen`."""
+        async with self.context.held(seen) as now:
+            if now is None or now.netns is None or not now.is_published:
+                return
+            if now.checks == seen.checks and now.netns.is_same_as(seen.netns):
+                await self._save(now, dataclasses.replace(now, checked=checked))
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
-from netagent.model.records import EndpointRecord, Health, Policy
+from netagent.model.records import EndpointRecord, Health, HealthNote, Policy
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
@@ -74,6 +74,7 @@ class EndpointRecords:
 
 def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
     """Return the record of an endpoint for other hosts; `links` as from `published_links`."""
+    health, note = health_of(row)
     return EndpointRecord(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,
@@ -84,10 +85,20 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
         aliases=row.aliases,
         ports=row.ports,
         labels=row.labels,
-        health=row.health,
+        health=health,
         links=links,
         drain=row.drain,
+        health_note=note,
     )
+
+
+def health_of(row: LocalEndpointRow) -> tuple[Health, HealthNote | None]:
+    """Return the health of an endpoint as other hosts get to know it: that of its checks, else what its runtime
+    says."""
+    if row.checks:
+        checked = row.checked
+        return (Health.STARTING, None) if checked is None else (checked.health, checked.note)
+    return row.health, None if row.health_since_s is None else HealthNote(row.health_since_s)
 
 
 def published_links(
@@ -117,7 +128,7 @@ def without_names(record: EndpointRecord) -> EndpointRecord:
     learned of it only then, their containers would ask for its MAC in vain and repeat that a second later. And for
     one that is about to be detached: open requests must be able to finish.
     """
-    return dataclasses.replace(record, health=Health.UNHEALTHY)
+    return dataclasses.replace(record, health=Health.UNHEALTHY, health_note=None)
 
 
 def _is_published(view: RegistryView, record: EndpointRecord) -> bool:

@@ -135,6 +135,9 @@ class TwoPhaseAttach:
                         reserved.network_id, name, reserved.endpoint_id, now=reserved.name
                     ),
                     stage=Bound(netns),
+                    # What was found of an earlier run of the container says nothing of this one.
+                    health_since_s=None,
+                    checked=None,
                     **{"service": name, **fields},
                 )
                 async with all_or_nothing() as undo:

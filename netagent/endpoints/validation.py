@@ -9,6 +9,7 @@ from typing import Any, Final
 from netagent.endpoints.find import host_called
 from netagent.errors import RefusedError
 from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
+from netagent.model.check import ExecCheck
 from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, mac_of
 from netagent.model.records import Health, Link
 from netagent.model.request import AttachRequest
@@ -84,6 +85,7 @@ class NewEndpoint:
             ports=request.ports,
             labels=request.labels,
             publish=request.publish,
+            checks=request.checks,
             health=self.health,
             origin=self.origin,
         )
@@ -96,6 +98,7 @@ _OPTIONS: Final = {
     "--expose": "ports",
     "--label": "labels",
     "--publish": "publish",
+    "--check": "checks",
 }
 """Option -> field of an endpoint. A request without the option means the default, not the value of an earlier one."""
 
@@ -160,6 +163,25 @@ def refuse_alias_in_use(rows: Iterable[LocalEndpointRow], link: Link) -> None:
                     thing=link.alias,
                     hint=f"`netagent unlink {row.name} {known.service}:{known.alias}` first",
                 )
+
+
+RUNS_COMMANDS: Final = frozenset({"docker", "podman"})
+"""What the origins and targets of containers begin with whose runtime runs a command in them."""
+
+
+def refuse_commands(request: AttachRequest, origin: str | None) -> None:
+    """Raise RefusedError for a check that is a command, where no runtime could run it in the container."""
+    if (origin or request.target).partition(":")[0] in RUNS_COMMANDS:
+        return
+    for check in request.checks:
+        if isinstance(check.subject, ExecCheck):
+            raise RefusedError(
+                f"the check {check.subject.command[0]} cannot be run: {request.target} has no runtime that runs "
+                "commands in it",
+                code="no-runtime",
+                thing=request.target,
+                hint="use a check by http: or tcp:",
+            )
 
 
 def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: NetworkView) -> int | None:

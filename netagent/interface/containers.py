@@ -198,6 +198,12 @@ class AttachCommand(
     labels: dict[str, str] = repeated(
         "--label", metavar="KEY=VALUE", help="a label; may be repeated", read=labels_of
     )
+    checks: list[str] = repeated(
+        "--check",
+        metavar="CHECK",
+        help="the container gets its names once this succeeds, and loses them while it fails: http:8080/healthz, "
+        "tcp:6379, exec:/bin/ready, each with interval= timeout= fall= rise= grace=; may be repeated",
+    )
     ip: list[str] = repeated("--ip", metavar="ADDR", help="a fixed address, at most one of each family")
     mac: str = option("--mac", default="", metavar="MAC", help="a fixed MAC address")
     ifname: str = option(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, Subject, TcpCheck
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Drain, Health, Link, Port
+from netagent.model.records import Drain, Health, HealthNote, Link, Port
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 
 
@@ -67,7 +68,13 @@ class LocalEndpointRow:
     publish: tuple[Publication, ...] = ()
     """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
+    """What its runtime says of it."""
     drain: Drain | None = None
+    health_since_s: int | None = None
+    """Since when its runtime says so: Unix time. None: since it was attached."""
+    checks: tuple[Check, ...] = ()
+    checked: CheckedHealth | None = None
+    """What its checks say, with `health` as one of them. None: nothing yet, or it has none."""
     origin: str | None = None
     """The runtime that created it and the runtime's name for it: `docker:ENDPOINT`, `podman:CONTAINER/IFNAME`,
     `cni:CONTAINER/IFNAME`. None: attached by hand."""
@@ -112,6 +119,8 @@ def endpoint_to_json(row: LocalEndpointRow) -> str:
         "ifname": row.ifname or "",
         "origin": row.origin or "",
         "health": row.health.value,
+        "checks": [_check_to_json(one) for one in row.checks],
+        "checked": None if row.checked is None else _checked_to_json(row.checked),
     }
     if row.health is Health.STARTING:  # the previous release does not know this word, but must find the row
         fields["health"], fields["starting"] = Health.UNHEALTHY.value, True
@@ -135,9 +144,37 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         fields["labels"] = tuple((key, value) for key, value in fields["labels"])
         fields["publish"] = tuple(Publication(**one) for one in fields.get("publish", ()))
         fields["drain"] = Drain(**fields["drain"]) if fields.get("drain") else None
+        fields["checks"] = tuple(map(_check_from_json, fields.get("checks", ())))
+        checked = fields.get("checked")
+        fields["checked"] = None if checked is None else _checked_from_json(checked)
         return LocalEndpointRow(**fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not an endpoint row: {error}") from None
+
+
+_KINDS: Final[dict[str, type[Subject]]] = {"http": HttpCheck, "tcp": TcpCheck, "exec": ExecCheck}
+
+
+def _check_to_json(check: Check) -> dict[str, Any]:
+    kind = next(kind for kind, one in _KINDS.items() if isinstance(check.subject, one))
+    fields = dataclasses.asdict(check)
+    return {**fields, "subject": {"kind": kind, **fields["subject"]}}
+
+
+def _check_from_json(fields: dict[str, Any]) -> Check:
+    subject = dict(fields["subject"])
+    kind = _KINDS[subject.pop("kind")]
+    if "command" in subject:
+        subject["command"] = tuple(subject["command"])
+    return Check(**{**fields, "subject": kind(**subject)})
+
+
+def _checked_to_json(checked: CheckedHealth) -> dict[str, Any]:
+    return {"health": checked.health.value, **dataclasses.asdict(checked.note)}
+
+
+def _checked_from_json(fields: dict[str, Any]) -> CheckedHealth:
+    return CheckedHealth(Health(fields["health"]), HealthNote(fields["since_s"], fields["reason"]))
 
 
 def _stage_from_json(fields: dict[str, Any]) -> Stage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netagent.model.check import Check
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Policy, Port
 
@@ -33,6 +34,7 @@ class AttachRequest:
     """Sorted; no two share a port of the host."""
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
+    checks: tuple[Check, ...] = ()
     addresses: tuple[str, ...] = ()
     """Canonical, at most one IPv4 and one IPv6."""
     mac: str = ""

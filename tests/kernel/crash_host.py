@@ -43,6 +43,7 @@ from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import Writer
+from netagent.model.check import ExecCheck
 from netagent.model.ids import NetworkId, peer_name
 from netagent.model.publication import Publication
 from netagent.model.request import AttachRequest, NetworkRequest
@@ -197,6 +198,10 @@ def _used(cluster: Cluster, network_id: NetworkId) -> int:
     return usable - free
 
 
+async def no_commands(_row: LocalEndpointRow, _check: ExecCheck, _timeout_s: float) -> None:
+    """There is no runtime."""
+
+
 async def no_drops(_asked: Drops) -> tuple[str, ...]:
     return ()
 
@@ -223,6 +228,7 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         underlay=await find_underlay(address),
         egress_interfaces=lambda: frozenset({"wire"}),
         find_drops=no_drops,
+        execute=no_commands,
         introduced=[(peer, config.gossip_port)],
     )
     cluster.set_seeds(())

@@ -8,16 +8,19 @@ the daemon then uses its own, and the fields that we read have not changed since
 from __future__ import annotations
 
 import json
+import os
+import signal
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import h11
 import trio
 
-from netagent.errors import FailedError, InputError
+from netagent.errors import FailedError, InputError, NetagentError
 
 DEADLINE_S = 10.0
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -29,7 +32,10 @@ labels of its container."""
 MAX_REQUESTS = 32
 """Bound of requests to Docker at the same time; beyond it: further ones wait. Requests about containers that are
 being started take longer."""
+MAX_OUTPUT_BYTES = 4096
+"""Bound of the output of a check's command that is kept; beyond it: read and dropped."""
 _CHUNK_BYTES = 65536
+_FRAME = struct.Struct(">4xI")
 
 
 class EngineError(FailedError):
@@ -61,6 +67,41 @@ class Engine:
                     content = await answer.read_all()
                 return _json_untrusted(method, path, answer.status, content)
         raise _too_slow(method, path)
+
+    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command in a container until it ends; return its exit status, and the beginning of its output.
+
+        Cancelled, it kills the command. Raises EngineError."""
+        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
+        made = _object_untrusted(await self.call("POST", f"/containers/{quote(container)}/exec", body=body))
+        path = f"/exec/{quote(str(made.get('Id')))}"
+        try:
+            start = {"Detach": False, "Tty": False}
+            async with self._exchange("POST", f"{path}/start", {}, start) as answer:
+                output = await answer.read_beginning(MAX_OUTPUT_BYTES)
+                if answer.status >= 400:
+                    raise EngineError(f"Docker cannot run {command[0]}", status=answer.status)
+        except trio.Cancelled:
+            with trio.move_on_after(DEADLINE_S, shield=True):
+                await self._kill(path)
+            raise
+        status = _object_untrusted(await self.get(f"{path}/json")).get("ExitCode")
+        return (status if isinstance(status, int) else -1), unframed_untrusted(output)
+
+    async def _kill(self, path: str) -> None:
+        """Kill a command that runs: Docker's API cannot, and commands that hang would pile up in the container."""
+        with suppress(NetagentError, OSError):
+            pid = _object_untrusted(await self.get(f"{path}/json")).get("Pid")
+            if not isinstance(pid, int) or pid <= 1:
+                return
+            fd = os.pidfd_open(pid)
+            try:
+                # Only now the process is held: was it the command's when Docker said so, and is it still?
+                now = _object_untrusted(await self.get(f"{path}/json"))
+                if now.get("Running") is True and now.get("Pid") == pid:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            finally:
+                os.close(fd)
 
     @asynccontextmanager
     async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Events]:
@@ -106,6 +147,13 @@ class _Answer:
         """Return the next part; empty at the end."""
         event = await _next_event(self._machine, self._stream)
         return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def read_beginning(self, size_bytes: int) -> bytes:
+        """Read to the end; return the beginning."""
+        content = b""
+        while piece := await self.read():
+            content += piece[: size_bytes - len(content)]
+        return content
 
     async def read_all(self) -> bytes:
         """Return the whole body. EngineError when it is too large."""
@@ -161,6 +209,23 @@ async def _next_event(machine: h11.Connection, stream: trio.abc.Stream) -> Any:
             machine.receive_data(bytes(await stream.receive_some(_CHUNK_BYTES)))
         elif not isinstance(event, h11.InformationalResponse):
             return event
+
+
+def unframed_untrusted(data: bytes) -> bytes:
+    """Return the text in the frames of a command's output: a byte for the stream, three zeros, the length, the
+    text."""
+    texts = []
+    while len(data) > _FRAME.size:
+        (length,) = _FRAME.unpack_from(data)
+        texts.append(data[_FRAME.size : _FRAME.size + length])
+        data = data[_FRAME.size + length :]
+    return b"".join(texts)
+
+
+def _object_untrusted(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise EngineError("Docker did not answer with an object")
+    return value
 
 
 def _event_untrusted(line: bytes) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ class DockerIntegration:
         self._plugin = Plugin(membership, self._arrivals)
         self._follower = DockerWatcher(self._engine, membership, self._arrivals, driver, config.docker_labels)
         self._mirror = DockerMirror(self._engine, membership, self._follower, driver)
+        self.execute = self._engine.execute
         self._accepts = DockerUserChain(self._ways_out)
         self._asked: dict[str, _NetworkQuestion] = {}
         self._failures: dict[str, str] = {}

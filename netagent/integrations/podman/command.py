@@ -34,6 +34,8 @@ some 15 kB for each."""
 MAX_IMAGES = 256
 """Bound of images whose labels are remembered; beyond it: the oldest is inspected again."""
 NO_SUCH = "no such container"
+CANNOT_RUN = 125
+"""Exit status of `podman exec` when the error is Podman's, such as a container that does not run."""
 _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 """Variables that systemd set for the agent, and that Podman would take as its own."""
 
@@ -108,9 +110,19 @@ class Podman:
             await self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"pod={pod}")
         )
 
+    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command in a container until it ends; return its exit status and its output. FailedError when Podman
+        itself fails."""
+        words = ["podman", "exec", container, *command]
+        done = await trio.run_process(
+            words, stdin=b"", capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=_environment()
+        )
+        if done.returncode == CANNOT_RUN:
+            raise FailedError(f"`podman exec` failed: {done.stdout[:200].decode('utf-8', 'replace').strip()}")
+        return done.returncode, bytes(done.stdout)
+
     async def _run(self, *words: str, harmless: str = "") -> bytes:
         """Run podman; return its output, also if all its errors begin with `harmless`: then it has done the rest."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(_OUR_OWN)}
         try:
             with trio.fail_after(DEADLINE_S):
                 done = await trio.run_process(
@@ -119,7 +131,7 @@ class Podman:
                     capture_stdout=True,
                     capture_stderr=True,
                     check=False,
-                    env=environment,
+                    env=_environment(),
                 )
         except FileNotFoundError:
             hint = "install it, or set podman.enabled = false"
@@ -134,6 +146,10 @@ class Podman:
         if complaints and not (harmless and all(one.startswith(harmless) for one in complaints)):
             raise FailedError(f"`podman {' '.join(words[:2])}` failed: {complaints[-1]}")
         return bytes(done.stdout)
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(_OUR_OWN)}
 
 
 def _complaints(done: subprocess.CompletedProcess[bytes]) -> list[str]:

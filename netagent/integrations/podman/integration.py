@@ -21,6 +21,7 @@ class PodmanIntegration:
 
     def __init__(self, config: Config, membership: Membership) -> None:
         self.podman = Podman()
+        self.execute = self.podman.execute
         self.plugin = NetavarkPlugin(membership)
         self._mirror = PodmanMirror(self.podman, membership) if config.podman_mirror else None
         self._follower = PodmanWatcher(self.podman, membership)

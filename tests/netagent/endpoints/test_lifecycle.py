@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -16,14 +17,17 @@ from fakes.agent_host import HANG, AgentHost, Hang, Namespaces
 from fakes.registry import H2, N1, N2, N3, Writer, endpoint, host, network
 from fakes.virtual import virtual
 
+from netagent.checks.spec import parse_check_untrusted
 from netagent.datapath.reconcile.desired import LocalEndpoint
 from netagent.endpoints.context import BRIDGE_S
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
+from netagent.journal.rows import Published
 from netagent.journal.statements import Statement
+from netagent.model.check import CheckedHealth
 from netagent.model.ids import EndpointId, NetworkId, mac_of
 from netagent.model.publication import Publication
-from netagent.model.records import EndpointRecord, Link, Policy, Record, RemovalRecord
+from netagent.model.records import EndpointRecord, Health, HealthNote, Link, Policy, Record, RemovalRecord
 from netagent.model.request import AttachRequest
 from netgossip.types import MemberState
 
@@ -912,3 +916,75 @@ async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the
             one.participation.note_synced(N1)
             await trio.sleep(1)
     assert one.traces() == {}
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+
+CHECK = parse_check_untrusted("http:8080/healthz")
+SICK = CheckedHealth(Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3"))
+WELL = CheckedHealth(Health.HEALTHY, HealthNote(1_700_000_060))
+
+
+@virtual
+async def test_other_hosts_learn_what_the_checks_found_and_not_what_the_runtime_says(
+    namespaces: Namespaces,
+) -> None:
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request(checks=(CHECK,)))
+    record = one.live.view.endpoints[row.endpoint_id].record
+    assert (record.health, record.health_note) == (Health.STARTING, None)
+    await one.endpoints.change(row.endpoint_id, health=Health.HEALTHY)
+    assert one.live.view.endpoints[row.endpoint_id].record.health is Health.STARTING
+    for checked in (SICK, WELL):
+        await one.endpoints.set_checked(one.live.rows[row.endpoint_id], checked)
+        record = one.live.view.endpoints[row.endpoint_id].record
+        assert (record.health, record.health_note) == (checked.health, checked.note)
+
+
+@virtual
+async def test_without_checks_other_hosts_learn_what_the_runtime_says_and_since_when(
+    namespaces: Namespaces,
+) -> None:
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request(), health=Health.STARTING)
+    before = int(time.time())
+    await one.endpoints.change(row.endpoint_id, health=Health.UNHEALTHY)
+    record = one.live.view.endpoints[row.endpoint_id].record
+    assert record.health is Health.UNHEALTHY
+    assert record.health_note is not None
+    assert before <= record.health_note.since_s <= time.time()
+
+
+@virtual
+async def test_what_was_found_with_other_checks_or_elsewhere_does_not_count(namespaces: Namespaces) -> None:
+    one = await started(namespaces, "web")
+    seen, _ = await one.endpoints.attach(request(checks=(CHECK,)))
+    assert isinstance(seen.stage, Published)
+    netns = dataclasses.replace(seen.stage.netns, identity=(9, 9))
+    elsewhere = dataclasses.replace(seen, stage=dataclasses.replace(seen.stage, netns=netns))
+    await one.endpoints.set_checked(elsewhere, WELL)
+    assert one.live.rows[seen.endpoint_id].checked is None
+    await one.endpoints.set_checked(seen, WELL)
+    await one.endpoints.change(seen.endpoint_id, checks=(parse_check_untrusted("tcp:8080"),))
+    assert one.live.rows[seen.endpoint_id].checked is None
+    await one.endpoints.set_checked(seen, WELL)
+    assert one.live.view.endpoints[seen.endpoint_id].record.health is Health.STARTING
+
+
+@virtual
+async def test_the_same_attach_with_another_check_is_refused(namespaces: Namespaces) -> None:
+    one = await started(namespaces, "web")
+    await one.endpoints.attach(request(checks=(CHECK,)))
+    assert (await one.endpoints.attach(request(checks=(CHECK,))))[1] is False
+    with pytest.raises(RefusedError, match="with another --check"):
+        await one.endpoints.attach(request())
+
+
+@virtual
+async def test_a_command_needs_a_runtime_that_runs_it(namespaces: Namespaces) -> None:
+    one = await started(namespaces, "web")
+    with pytest.raises(
+        RefusedError, match="netns:web has no runtime that runs commands in it; use a check by http"
+    ):
+        await one.endpoints.attach(request(checks=(parse_check_untrusted("exec:/bin/ready"),)))

@@ -21,9 +21,10 @@ from netagent.journal import statements
 from netagent.journal.journal import DiskFullError, Journal, JournalError
 from netagent.journal.rows import LocalEndpointRow, Published, Reserved, endpoint_from_json, endpoint_to_json
 from netagent.journal.statements import MAX_DEPARTED, Statement
+from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, TcpCheck
 from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Drain, Link, Port
+from netagent.model.records import Drain, Health, HealthNote, Link, Port
 from netagent.model.sandbox import Netns
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Scope, Version
 
@@ -58,6 +59,16 @@ FULL_ROW = row(
     labels=(("a", "b"),),
     publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
     drain=Drain(1_700_000_000, "anna"),
+    health_since_s=1_700_000_000,
+    checks=tuple(
+        Check(subject=subject, interval_s=2.0, timeout_s=0.5, fall=3, rise=2, grace_s=30.0)
+        for subject in (
+            HttpCheck(8080, "/healthz", is_tls=True),
+            TcpCheck(6379),
+            ExecCheck(("/bin/ready", "-v")),
+        )
+    ),
+    checked=CheckedHealth(Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3")),
 )
 
 
@@ -197,15 +208,16 @@ def test_rows_of_a_later_release_lose_only_what_is_new() -> None:
         endpoint_from_json("[]")
 
 
-def test_a_row_of_the_release_before_published_ports_and_drains_has_none(reopen: Reopen) -> None:
+def test_a_row_of_an_earlier_release_has_no_published_ports_no_drain_and_no_checks(reopen: Reopen) -> None:
     journal = reopen()
     run(journal.save_endpoint, row(1))
     fields = json.loads(endpoint_to_json(row(1)))
-    del fields["publish"], fields["drain"]
+    for later in ("publish", "drain", "checks", "checked", "health_since_s"):
+        del fields[later]
     run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
     [found] = reopen().load_endpoints()
     assert found == row(1)
-    assert found.publish == ()
+    assert (found.publish, found.checks, found.checked) == ((), (), None)
 
 
 def test_cooling_addresses(reopen: Reopen) -> None:

@@ -1,0 +1,205 @@
+"""Asks the checks of this host's endpoints, and keeps their rows at what was found.
+
+Level-triggered: what is asked follows from the rows as they are, and what is saved from what the checks say as a
+whole; a change that could not be saved is tried again. While the agent is away nothing is asked, and what was found
+last stands; a start takes it up from the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.checks.ask import Question, ask_all
+from netagent.checks.schedule import CheckSchedule
+from netagent.checks.spec import subject_text
+from netagent.checks.state import EndpointHealth, Outcome
+from netagent.errors import NetagentError
+from netagent.journal.rows import LocalEndpointRow
+from netagent.log import Limited
+from netagent.model.check import Check, CheckedHealth, ExecCheck
+from netagent.model.ids import EndpointId
+from netagent.registry.local_rows import LocalRows
+from netagent.registry.state_store import StateStore
+
+SAVED_AT_ONCE: Final = 16
+"""Bound of results that are saved at the same time; beyond it: others wait. When all endpoints of a host fall at
+once, the journal writes several in one transaction."""
+RETRY_S: Final = 2.0
+"""Pause before a result that could not be saved is saved again: the disk is full."""
+ROWS_AT_ONCE: Final = 200
+"""Rows that are looked through before other tasks run."""
+
+logger = logging.getLogger("netagent.checks")
+_limited = Limited(logger)
+
+Execute: TypeAlias = Callable[[LocalEndpointRow, ExecCheck, float], Awaitable[Outcome | None]]
+"""Runs the command of a check in a container, by its runtime, within so many seconds; None: it could not be run."""
+
+
+@dataclass(eq=False, slots=True)
+class _Watched:
+    """An endpoint with checks, in one namespace."""
+
+    row: LocalEndpointRow
+    machine: EndpointHealth
+    is_being_saved: bool = False
+
+    def is_life_of(self, row: LocalEndpointRow) -> bool:
+        """True if what was found is about this row: the same checks of the same run of its container."""
+        is_here = self.row.netns is not None and self.row.netns.is_same_as(row.netns)
+        return is_here and self.row.checks == row.checks
+
+
+_Key: TypeAlias = tuple[_Watched, int]
+
+
+class CheckRunner:
+    """`run` until cancelled."""
+
+    def __init__(
+        self,
+        live: StateStore,
+        save: Callable[[LocalEndpointRow, CheckedHealth], Awaitable[None]],
+        execute: Execute,
+        rng: Random,
+        ask: Callable[[Sequence[Question], Callable[[int, Outcome | None], None]], Awaitable[None]] = ask_all,
+    ) -> None:
+        """`save` makes what was found the endpoint's health, unless the row is another one by now."""
+        self._live = live
+        self._save_result = save
+        self._execute = execute
+        self._ask_all = ask
+        self._watched: dict[EndpointId, _Watched] = {}
+        self._schedule: CheckSchedule[_Key] = CheckSchedule(rng)
+        self._room = trio.CapacityLimiter(SAVED_AT_ONCE)
+        self._woken = trio.Event()
+        self._sleeps_until = 0.0
+        self._nursery: trio.Nursery
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._ask_what_is_due)
+            await self._follow_rows()
+
+    # -- which endpoints are checked -----------------------------------------------------------------------------
+
+    async def _follow_rows(self) -> None:
+        revision, seen = -1, LocalRows()
+        while True:
+            revision = await self._live.wait_newer(revision)
+            rows = self._live.rows
+            touched = rows.touched_since(seen)
+            all_known = {*rows, *self._watched} if touched is None else touched
+            for number, endpoint_id in enumerate(all_known, 1):
+                self._follow(endpoint_id, self._live.rows.get(endpoint_id))
+                if number % ROWS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            seen = rows
+
+    def _follow(self, endpoint_id: EndpointId, row: LocalEndpointRow | None) -> None:
+        watched = self._watched.get(endpoint_id)
+        is_checked = row is not None and row.is_published and bool(row.checks)
+        if watched is not None and (row is None or not is_checked or not watched.is_life_of(row)):
+            del self._watched[endpoint_id]
+            for number in range(len(watched.row.checks)):
+                self._schedule.drop((watched, number))
+            watched = None
+        if row is None or not is_checked:
+            return
+        now, unix_s = trio.current_time(), int(time.time())
+        if watched is None:
+            watched = _Watched(row, EndpointHealth(row.checks, row.checked, now, unix_s))
+            self._watched[endpoint_id] = watched
+            for number in range(len(row.checks)):
+                self._schedule.add((watched, number), now)
+            self._wake()
+        watched.row = row
+        watched.machine.handle_runtime(row.health, now, unix_s)
+        self._save_soon(watched)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def _ask_what_is_due(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                due = self._schedule.take(trio.current_time())
+                commands = [key for key in due if isinstance(_check_of(key).subject, ExecCheck)]
+                for key in commands:
+                    nursery.start_soon(self._run_command, key)
+                if len(commands) < len(due):
+                    nursery.start_soon(self._ask, [key for key in due if key not in commands])
+                self._woken = trio.Event()
+                self._sleeps_until = self._schedule.next_moment()
+                with trio.move_on_at(self._sleeps_until):
+                    await self._woken.wait()
+
+    def _wake(self) -> None:
+        """Wake the task above, if something is due earlier than it knows."""
+        if self._schedule.next_moment() < self._sleeps_until:
+            self._woken.set()
+
+    async def _ask(self, keys: Sequence[_Key]) -> None:
+        questions = [question_of(watched.row, _check_of((watched, number))) for watched, number in keys]
+        await self._ask_all(questions, lambda number, outcome: self._end(keys[number], outcome))
+
+    async def _run_command(self, key: _Key) -> None:
+        check = _check_of(key)
+        assert isinstance(check.subject, ExecCheck)
+        self._end(key, await self._execute(key[0].row, check.subject, check.timeout_s))
+
+    def _end(self, key: _Key, outcome: Outcome | None) -> None:
+        (watched, number), now = key, trio.current_time()
+        is_current = self._watched.get(watched.row.endpoint_id) is watched
+        if outcome is None and is_current:
+            what = f"{subject_text(_check_of(key).subject)} of {watched.row.name}"
+            _limited.warning(what, f"cannot ask {what}; its last state stands")
+        elif outcome is not None and is_current:
+            watched.machine.handle_outcome(number, outcome, now, int(time.time()))
+            self._save_soon(watched)
+        self._schedule.end(key, watched.machine.interval_s(number, now), now)
+        self._wake()
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def _save_soon(self, watched: _Watched) -> None:
+        if watched.machine.checked != watched.row.checked and not watched.is_being_saved:
+            watched.is_being_saved = True
+            self._nursery.start_soon(self._save, watched)
+
+    async def _save(self, watched: _Watched) -> None:
+        """Save what the checks say, until nothing newer is to be saved."""
+        machine, name, saved = watched.machine, watched.row.name, watched.row.checked
+        try:
+            while self._watched.get(watched.row.endpoint_id) is watched and machine.checked != saved:
+                found = machine.checked
+                try:
+                    async with self._room:
+                        await self._save_result(watched.row, found)
+                except (NetagentError, OSError) as error:
+                    _limited.warning(name, f"cannot publish the health of {name} yet: {error}")
+                    await trio.sleep(RETRY_S)
+                    continue
+                saved = found
+                logger.info("%s is %s%s", name, found.health.value, f": {found.note.reason}".rstrip(": "))
+        finally:
+            watched.is_being_saved = False
+
+
+def question_of(row: LocalEndpointRow, check: Check) -> Question:
+    """Return the question of a check that is asked through the network of its container."""
+    assert row.netns is not None
+    assert not isinstance(check.subject, ExecCheck)
+    return Question(check.subject, row.netns, row.addresses, check.timeout_s)
+
+
+def _check_of(key: _Key) -> Check:
+    watched, number = key
+    return watched.row.checks[number]
