@@ -38,6 +38,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.datapath.endpoint": {"netagent.datapath"},
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
+    "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
     "netagent.resolver": {"netagent.datapath.endpoint", "netdns"},
     "netagent.resolver.zone": {"netagent.registry", "netagent.resolver"},

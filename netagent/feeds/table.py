@@ -1,0 +1,174 @@
+"""What all feeds are made of: the endpoints that one asker may see, and their networks.
+
+Names lead to endpoints that are UP; to UNREACHED ones only where a service has no other. Feeds lead where names lead.
+The other endpoints are in the table as well: what their labels define stays defined while none of them answers, so
+that a proxy says "no server" and not "no such site", and a monitor goes on watching what is sick.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from netagent.model.records import Port
+from netgossip.slices import Slices
+
+MAX_FLAWS: Final = 100
+"""Bound of sentences about labels that a feed leaves out; beyond it: further ones are left out. A status line shows
+their number, and a person repairs one after the other."""
+
+
+class FeedState(enum.Enum):
+    """Whether names lead to an endpoint, and why not."""
+
+    UP = "up"
+    UNREACHED = "unreached"
+    """Up, but this host does not reach it."""
+    STARTING = "starting"
+    UNHEALTHY = "unhealthy"
+    DRAINED = "drained"
+    HIDDEN = "hidden"
+    """Its host is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedNetwork:
+    """A network that the asker is in."""
+
+    name: str
+    domain: str
+    """`app.mesh.internal`."""
+    rules: tuple[str, ...] | None = None
+    """Domains that labels in it may claim (netagent.feeds.host_rule); None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedEndpoint:
+    """An endpoint. `service` is that of its group where it has one."""
+
+    endpoint_id: str
+    network: FeedNetwork
+    name: str
+    service: str
+    group: str | None = None
+    host: str
+    zone: str = ""
+    addresses: tuple[str, ...]
+    """IPv4 first."""
+    ports: tuple[Port, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    state: FeedState = FeedState.UP
+    weight: int = 1
+
+    @property
+    def service_key(self) -> tuple[str, ...]:
+        """The labels of its service's name, below the domain: `web.app`, in a group `web.shop.app`."""
+        if self.group is None:
+            return (self.service, self.network.name)
+        return (self.service, self.group, self.network.name)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTable:
+    """All that one asker may see. Networks are in the order of attaching: where two of them define one thing, the
+    first holds, so that nothing in a further network can take over what the first has."""
+
+    networks: tuple[FeedNetwork, ...]
+    endpoints: tuple[FeedEndpoint, ...]
+    """Sorted by id."""
+    url: str | None = None
+    """Where this feed is served, for programs whose configuration names its own source. None: nowhere, in a file."""
+
+
+@dataclass(slots=True)
+class Flaws:
+    """What a feed leaves out, one sentence each."""
+
+    sentences: dict[str, None] = field(default_factory=dict)
+
+    def add(self, endpoint: FeedEndpoint, sentence: str) -> None:
+        """Note something about the labels of an endpoint."""
+        self.note(f"{'.'.join(endpoint.service_key)} (on {endpoint.host}): {sentence}")
+
+    def note(self, sentence: str) -> None:
+        """Note a sentence."""
+        if len(self.sentences) < MAX_FLAWS:
+            self.sentences[sentence] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBody:
+    """A feed as a JSON value, and what it leaves out."""
+
+    value: object
+    flaws: tuple[str, ...] = ()
+
+
+Feed: TypeAlias = Callable[[FeedTable], Slices[FeedBody]]
+
+
+def by_service(endpoints: Iterable[FeedEndpoint]) -> Slices[dict[tuple[str, ...], list[FeedEndpoint]]]:
+    """Return the endpoints of each service, by the labels of its name, sorted."""
+    found: dict[tuple[str, ...], list[FeedEndpoint]] = {}
+    for endpoint in endpoints:
+        found.setdefault(endpoint.service_key, []).append(endpoint)
+        yield
+    return dict(sorted(found.items()))
+
+
+def leading(endpoints: Iterable[FeedEndpoint]) -> list[FeedEndpoint]:
+    """Return those that names lead to, of the endpoints of one service."""
+    known = list(endpoints)
+    up = [one for one in known if one.state is FeedState.UP]
+    return up or [one for one in known if one.state is FeedState.UNREACHED]
+
+
+def at_port(address: str, port: int) -> str:
+    """Return address and port as URLs have them."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def http_port(endpoint: FeedEndpoint) -> Port | None:
+    """Return the TCP port that speaks HTTP: by name `http`, else `https`, else the only one; None: not known."""
+    tcp = [port for port in endpoint.ports if port.protocol == "tcp"]
+    for name in ("http", "https"):
+        for port in tcp:
+            if port.name == name:
+                return port
+    return tcp[0] if len(tcp) == 1 else None
+
+
+def _text_of(value: object) -> str:
+    """Encode a value so that YAML 1.1 reads it as well, as Traefik does: it refuses escaped pairs of surrogates, and
+    some characters that JSON allows as they are."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_NOT_IN_YAML: Final = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
+
+_DEEP: Final = 4
+"""Below this level a value is encoded in one go: one definition, one server or one endpoint."""
+
+
+def encoded(value: object, level: int = 0) -> Slices[list[str]]:
+    """Encode a JSON value in parts. The same value always gives the same text: programs compare it with the last."""
+    if level == _DEEP or not isinstance(value, dict | list) or not value:
+        yield
+        return [_text_of(value)]
+    opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
+    parts = [opening]
+    items = sorted(value.items()) if isinstance(value, dict) else [("", item) for item in value]
+    for number, (key, item) in enumerate(items):
+        comma = "," if number else ""
+        inner = yield from encoded(item, level + 1)
+        head = f"{comma}{_text_of(key)}:" if isinstance(value, dict) else comma
+        if len(inner) == 1:
+            parts.append(head + inner[0])
+        else:
+            parts += [head, *inner]
+    return [*parts, closing]
