@@ -17,6 +17,7 @@ from netagent.commands import (
     cluster,
     containers,
     doctor,
+    feed,
     inspect,
     lists,
     lookup,
@@ -34,7 +35,7 @@ from netagent.errors import FailedError, NetagentError
 
 logger = logging.getLogger("netagent")
 
-COMMANDS: Final = (cluster, containers, doctor, inspect, lists, lookup, networks, ping, status)
+COMMANDS: Final = (cluster, containers, doctor, feed, inspect, lists, lookup, networks, ping, status)
 """Importing them has filled HANDLERS."""
 
 
@@ -61,14 +62,14 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
     return 0
 
 
-def handlers_of(agent: Agent) -> Handlers:
-    """Return the handlers of all commands that an agent answers."""
-    return {command: functools.partial(handler, agent) for command, handler in HANDLERS.items()}
-
-
 async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
     agent = Agent(load, supervision)
     await agent.run(handlers_of(agent), lambda seen: wait_changed(agent.member(), seen))
+
+
+def handlers_of(agent: Agent) -> Handlers:
+    """Return the handlers of all commands that an agent answers."""
+    return {command: functools.partial(handler, agent) for command, handler in HANDLERS.items()}
 
 
 def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:

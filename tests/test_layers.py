@@ -72,7 +72,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.interface": set(),
     "netagent.control": {
         "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
-        "netagent.endpoints", "netagent.interface",
+        "netagent.endpoints", "netagent.feeds.encoding", "netagent.interface",
         "netagent.journal", "netagent.probes", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.interface"},
@@ -92,8 +92,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.commands": {
         "netagent.control", "netagent.daemon", "netagent.datapath", "netagent.doctor", "netagent.endpoints",
-        "netagent.firewall", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.probes",
-        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netdns", "netgossip",
+        "netagent.feeds", "netagent.firewall", "netagent.interface", "netagent.ipam", "netagent.journal",
+        "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
+        "netdns", "netgossip",
     },
     "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
     "netagent.install": set(),
@@ -102,6 +103,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.client_commands": {
         "netagent.cli", "netagent.control.client", "netagent.interface", "netagent.main",
     },
+    "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     "netagent.cli.install_commands": {
         "netagent.cli", "netagent.install", "netagent.integrations.docker.docker_user_chain", "netagent.interface",
     },

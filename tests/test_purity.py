@@ -29,6 +29,7 @@ PERFORMS = {
     "netagent.commands.cluster",
     "netagent.commands.containers",
     "netagent.commands.doctor",
+    "netagent.commands.feed",
     "netagent.commands.inspect",
     "netagent.commands.lists",
     "netagent.commands.networks",
@@ -44,6 +45,7 @@ PERFORMS = {
     # command line
     "netagent.cli.client_commands",
     "netagent.cli.doctor_command",  # asks whether this is root
+    "netagent.cli.feed_command",
     "netagent.cli.install_commands",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer

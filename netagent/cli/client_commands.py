@@ -21,7 +21,7 @@ from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
-from netagent.interface.questions import DoctorCommand, LookupCommand, VersionCommand
+from netagent.interface.questions import DoctorCommand, FeedCommand, LookupCommand, VersionCommand
 from netagent.interface.this_host import CompletionCommand, InstallCommand, UninstallCommand
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class CommandContext:
 
 _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     DoctorCommand: "netagent.cli.doctor_command",
+    FeedCommand: "netagent.cli.feed_command",
     InstallCommand: "netagent.cli.install_commands",
     UninstallCommand: "netagent.cli.install_commands",
 }
@@ -88,7 +89,7 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
 
     lines, name = SHOWN[kind.answer()]
     printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
-    _warn(session, answer)
+    warn(session, answer)
     if kind in HINTS:
         _hint(session, HINTS[kind](answer))
     is_yes = answer.get("reached", True) and answer.get("why", {}).get("complete", True)
@@ -111,7 +112,7 @@ def _list(session: CommandContext, request: Command[Any]) -> int:
     answer: Mapping[str, Any] = session.client.send(request)
     warnings = answer.get("warnings", [])
     printer.items(answer["items"], columns, empty=_NOTHING_KNOWN if warnings else empty, warnings=warnings)
-    _warn(session, answer)
+    warn(session, answer)
     return DONE
 
 
@@ -153,7 +154,7 @@ def lookup(session: CommandContext, request: LookupCommand) -> int:
         printer.lines(clean(record["data"]) for record in answers)
     elif answers:
         printer.lines([*printer.table(answers, ANSWERS), "", clean(answer["reason"])])
-    _warn(session, answer)
+    warn(session, answer)
     if answers:
         return DONE
     if not printer.is_machine:
@@ -211,7 +212,7 @@ def _watch(
                 printer.event(event)
             if event["event"] == "synced":
                 synced = True
-                _warn(session, event)
+                warn(session, event)
                 if event.get("warnings"):
                     empty = _NOTHING_KNOWN
             elif event["event"] == "removed":
@@ -227,7 +228,7 @@ def _watch(
                 printer.redraw(printer.table(ordered, columns) if ordered else [empty])
 
 
-def _warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
+def warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
     """Print warnings on standard error. The JSON answer contains them, except where it is one object per item."""
     if session.printer.form != "json" and not (session.printer.form == "ndjson" and "items" not in answer):
         for notice in answer.get("warnings", []):  # agents of the previous release have none

@@ -16,6 +16,7 @@ import trio
 
 from netagent.control.problem import problem_of
 from netagent.errors import FailedError, NetagentError
+from netagent.feeds.encoding import encoded
 from netagent.interface import schema
 from netagent.interface.schema import SCHEMA
 from netgossip.slice_runner import in_slices
@@ -63,7 +64,8 @@ def encode_list(
 
 
 def encode_object(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]:
-    """Encode one object that may contain a long list, in the field `long`, in the same way. Empties that list."""
+    """Encode one object that may contain a long list, in the field `long`, in the same way. Empties that list. The
+    field `content` has what another program reads, of any form."""
     parts: list[bytes] = []
     before = "{"
     for key, value in {"schema": SCHEMA, **thing}.items():
@@ -73,6 +75,8 @@ def encode_object(thing: Mapping[str, object], long: str) -> Slices[list[bytes]]
             parts.append(b"[")
             yield from _encode_items(value, parts)
             parts.append(b"]")
+        elif key == "content":
+            parts += [part.encode() for part in (yield from encoded(value))]
         else:
             parts.append(json.dumps(value).encode())
     return [*parts, b"}"]

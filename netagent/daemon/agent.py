@@ -80,7 +80,8 @@ class Agent:
         self.runtimes = Runtimes(self.config, lambda: self.member().access, plugin)
         self.foreign_rules = ForeignRules()
         self._changing = trio.Lock()
-        self._shutdown = trio.Event()
+        self.shutdown = trio.Event()
+        """Set when the agent is about to stop: requests that only wait end."""
         self._cluster_scope = trio.CancelScope()
         self._cluster_ended = trio.Event()
         self._nursery: trio.Nursery
@@ -114,7 +115,7 @@ class Agent:
                 async with trio.open_nursery() as api:
                     app = build_app(handlers, wait_changed, self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
-                    await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self._shutdown)
+                    await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
                     self._supervision.tell_ready(self._situation())
                 await self._stop()
@@ -159,13 +160,13 @@ class Agent:
         async for number in signals:
             if number == signal.SIGHUP:
                 self._reload()
-            elif self._shutdown.is_set():
+            elif self.shutdown.is_set():
                 logger.warning("second signal: stopping at once")
                 self._nursery.cancel_scope.cancel()
             else:
                 logger.info("%s: stopping", signal.Signals(number).name)
                 self._supervision.tell_stopping()
-                self._shutdown.set()
+                self.shutdown.set()
 
     def _reload(self) -> None:
         try:

@@ -8,8 +8,6 @@ that a proxy says "no server" and not "no such site", and a monitor goes on watc
 from __future__ import annotations
 
 import enum
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -140,35 +138,3 @@ def http_port(endpoint: FeedEndpoint) -> Port | None:
             if port.name == name:
                 return port
     return tcp[0] if len(tcp) == 1 else None
-
-
-def _text_of(value: object) -> str:
-    """Encode a value so that YAML 1.1 reads it as well, as Traefik does: it refuses escaped pairs of surrogates, and
-    some characters that JSON allows as they are."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-_NOT_IN_YAML: Final = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
-
-_DEEP: Final = 4
-"""Below this level a value is encoded in one go: one definition, one server or one endpoint."""
-
-
-def encoded(value: object, level: int = 0) -> Slices[list[str]]:
-    """Encode a JSON value in parts. The same value always gives the same text: programs compare it with the last."""
-    if level == _DEEP or not isinstance(value, dict | list) or not value:
-        yield
-        return [_text_of(value)]
-    opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
-    parts = [opening]
-    items = sorted(value.items()) if isinstance(value, dict) else [("", item) for item in value]
-    for number, (key, item) in enumerate(items):
-        comma = "," if number else ""
-        inner = yield from encoded(item, level + 1)
-        head = f"{comma}{_text_of(key)}:" if isinstance(value, dict) else comma
-        if len(inner) == 1:
-            parts.append(head + inner[0])
-        else:
-            parts += [head, *inner]
-    return [*parts, closing]

@@ -23,6 +23,12 @@ PING_S = 20.0
 """Enough for eight addresses, each of which may time out, and for reading the kernel."""
 
 
+FEED_NAMES = ("services", "traefik", "caddy", "envoy", "envoy-endpoints", "prometheus")
+
+FEED_HOLD_S = 25.0
+"""How long the agent keeps a request for a feed that the client knows already."""
+
+
 LOCAL = switch("--local", help="use only the records of this host; do not ask other hosts")
 
 
@@ -128,6 +134,34 @@ class LookupCommand(
         "--from", default="", metavar="ENDPOINT", help="show the answer that this endpoint gets", field="from"
     )
     local: bool = LOCAL
+
+
+class FeedCommand(
+    Command["schema.Feed"],
+    command="feed",
+    route="GET /v1/feeds/{feed}",
+    brief="print the table of services in the form that another program reads",
+    examples="netagent feed traefik --network app\n"
+    "sudo netagent feed prometheus --watch --file /etc/prometheus/netagent.json",
+):
+    """Print the table of services in the form that another program reads: our own (services), Traefik's dynamic
+    configuration, Caddy's JSON configuration, Envoy's clusters, or Prometheus's targets. It has the endpoints of
+    the networks that this host is in. Without an answer that is complete, it fails and leaves FILE as it is."""
+
+    feed: str = argument(metavar="FEED", help=", ".join(FEED_NAMES), read=filled("feed"))
+    network: str = option("--network", default="", metavar="NET", help="only the endpoints of this network")
+    known: str = option(default="")
+    file: str | None = option(
+        "--file", metavar="PATH", help="write it to this file, which is replaced at once", is_sent=False
+    )
+    watch: bool = switch(
+        "--watch", help="print or write it again whenever it changes, until interrupted", is_sent=False
+    )
+
+    @property
+    def work_s(self) -> float:
+        """With the tag of a known content, the agent waits for another one."""
+        return FEED_HOLD_S if self.known else 0.0
 
 
 class PingCommand(

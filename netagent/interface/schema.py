@@ -13,7 +13,7 @@ It imports nothing else of netagent.
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -667,6 +667,21 @@ class Lookup(TypedDict):
     """The answers of the host's name servers, if the name is forwarded to them; else empty."""
     warnings: NotRequired[list[Notice]]
     """Networks that are not known here, and names that several compose projects share."""
+
+
+class Feed(TypedDict):
+    """The table of services in the form of another program."""
+
+    feed: str
+    networks: list[str]
+    """Names of the networks whose endpoints it has."""
+    tag: str
+    """Changes with the content. A request with `?known=TAG` is answered when the tag is another one, after 25 s with
+    the same."""
+    content: Any
+    """What that program reads."""
+    warnings: list[Notice]
+    """Labels that are left out of it."""
 
 
 class AgentVersion(TypedDict):

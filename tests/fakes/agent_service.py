@@ -47,8 +47,10 @@ from netagent.interface.containers import (
     UnpublishCommand,
 )
 from netagent.interface.questions import (
+    FEED_NAMES,
     DoctorCommand,
     EndpointsCommand,
+    FeedCommand,
     InspectCommand,
     LookupCommand,
     PingCommand,
@@ -550,6 +552,15 @@ class FakeService:
             "reason": "service of 1 endpoint" if rows else "network app has no such name",
             "servers": [],
         }
+
+    async def feed(self, request: FeedCommand) -> schema.Feed:
+        if request.feed not in FEED_NAMES:
+            raise NotFoundError(f"there is no feed {request.feed!r}", thing=request.feed)
+        content = {"items": [row["names"][0] for row in self.rows]}
+        tag = str(hash(str(content)))
+        if tag == request.known:
+            await trio.sleep(0.05)
+        return {"feed": request.feed, "networks": ["app"], "tag": tag, "content": content, "warnings": []}
 
     async def version(self, request: VersionCommand) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from netagent.feeds.table import Feed, FeedEndpoint, FeedNetwork, FeedState, FeedTable, encoded
+from netagent.feeds.encoding import encoded
+from netagent.feeds.table import Feed, FeedEndpoint, FeedNetwork, FeedState, FeedTable
 from netagent.model.records import Port
 from netgossip.slices import at_once
 

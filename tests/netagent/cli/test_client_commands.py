@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
+from fakes.agent_service import served as serving
 
 from netagent.interface.containers import AttachCommand
 from netagent.model.publication import Publication
@@ -520,3 +521,50 @@ def test_wide_lists_say_where_a_row_comes_from(served: Served, netagent: Run) ->
         assert rows[0].endswith("SOURCE")
         assert {row.rpartition("  ")[2].strip() for row in rows[1:]} == {"own", "h2, h3"}
     assert "database" in netagent("services").stdout
+
+
+def test_a_feed_is_printed_or_written(served: Served, netagent: Run, tmp_path: Path) -> None:
+    served.service.rows = [endpoint_of("web")]
+    printed = netagent("feed", "traefik")
+    assert json.loads(printed.stdout) == {"items": ["web.app.mesh.internal"]}
+    file = tmp_path / "feed.json"
+    assert netagent("feed", "traefik", "--file", str(file)).stdout == ""
+    assert file.read_text() == printed.stdout
+    assert netagent("feed", "nginx").returncode == 1
+
+
+def test_a_feed_replaces_its_file_and_keeps_its_rights(served: Served, netagent: Run, tmp_path: Path) -> None:
+    file, link = tmp_path / "feed.json", tmp_path / "link"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    with file.open() as reader:
+        netagent("feed", "services", "--file", str(link))
+        assert reader.read() == "old"
+    assert json.loads(file.read_text()) == {"items": []}
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.sock", "feed.json", "link"]
+
+
+def test_a_file_that_cannot_be_written_is_named(served: Served, netagent: Run, tmp_path: Path) -> None:
+    done = netagent("feed", "services", "--file", str(tmp_path / "none" / "feed.json"))
+    assert done.returncode == 5
+    assert "none/feed.json: No such file or directory" in done.stderr
+
+
+def test_a_watched_feed_follows_and_outlives_the_agent(served: Served, netagent: Run, tmp_path: Path) -> None:
+    served.service.rows = [endpoint_of("web")]
+    with watching(served, "feed", "services") as process:
+        assert process.stdout
+        assert process.stderr
+        assert json.loads(process.stdout.readline()) == {"items": ["web.app.mesh.internal"]}
+        netagent("detach", "web")
+        assert json.loads(process.stdout.readline()) == {"items": []}
+        served.stop()
+        assert process.stderr.readline().endswith("; waiting\n")
+        with serving(served.path) as again:
+            again.service.rows = [endpoint_of("db")]
+            assert json.loads(process.stdout.readline()) == {"items": ["db.app.mesh.internal"]}
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130

@@ -17,7 +17,8 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.feeds.table import FeedNetwork, FeedState, encoded
+from netagent.feeds.encoding import encoded
+from netagent.feeds.table import FeedNetwork, FeedState
 from netagent.feeds.traefik import traefik
 from netagent.model.records import Port
 from netgossip.slices import at_once

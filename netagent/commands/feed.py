@@ -1,0 +1,160 @@
+"""`feed`: the table of services in the form of another program, for programs on the host.
+
+It has the networks that this host is in: only their changes come here. What is not complete is no answer: a proxy
+that reads a shorter table takes sites down, and keeps the one it has when there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from netagent.commands.handlers import answers
+from netagent.commands.presenters import presenter
+from netagent.control.present import Presenter
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.endpoints.find import network_called
+from netagent.errors import FailedError, NotFoundError, RefusedError
+from netagent.feeds.catalogue import FEEDS
+from netagent.feeds.encoding import encoded
+from netagent.feeds.table import FeedBody, FeedEndpoint, FeedNetwork, FeedState, FeedTable
+from netagent.interface import schema
+from netagent.interface.questions import FEED_HOLD_S, FeedCommand
+from netagent.model.records import Health
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
+
+PAUSE_S: Final = 0.5
+"""Shortest time between two bodies of one request: one of ten thousand endpoints takes as long to make."""
+
+
+@answers(FeedCommand)
+async def feed(agent: Agent, request: FeedCommand) -> schema.Feed:
+    """Return a feed; if the client knows it, the next one."""
+    make = FEEDS.get(request.feed)
+    if make is None:
+        raise NotFoundError(
+            f"there is no feed {request.feed[:80]!r}",
+            thing=request.feed[:80],
+            hint=f"known are {', '.join(FEEDS)}",
+        )
+    deadline = trio.current_time() + FEED_HOLD_S
+    while True:
+        cluster = agent.member()
+        seen = cluster.live.revision
+        networks = _networks(cluster, request.network)
+        table = await in_slices(feed_table(presenter(cluster), networks))
+        body = await in_slices(make(table))
+        digest = hashlib.sha256()
+        for part in await in_slices(encoded(body.value)):
+            digest.update(part.encode())
+        tag = digest.hexdigest()[:16]
+        if tag != request.known or trio.current_time() >= deadline or agent.shutdown.is_set():
+            return _answer(request, networks, tag, body)
+        with trio.move_on_at(deadline):
+            await _wait_changed(cluster, seen, agent.shutdown)
+
+
+async def _wait_changed(cluster: Cluster, seen: int, shutdown: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await shutdown.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop)
+        await cluster.live.wait_newer(seen)
+        await trio.sleep(PAUSE_S)
+        nursery.cancel_scope.cancel()
+
+
+def _answer(request: FeedCommand, networks: Sequence[NetworkView], tag: str, body: FeedBody) -> schema.Feed:
+    return {
+        "feed": request.feed,
+        "networks": [network.unique_name for network in networks],
+        "tag": tag,
+        "content": body.value,
+        "warnings": [
+            {
+                "code": "label-left-out",
+                "message": flaw,
+                "cure": "correct the label, and start the container anew",
+            }
+            for flaw in body.flaws
+        ],
+    }
+
+
+def _networks(cluster: Cluster, name: str) -> list[NetworkView]:
+    """Return the networks of the feed, by name. Raises an error if one of them is not known wholly."""
+    view = cluster.live.view
+    if name:
+        networks = [network_called(view, name)]
+    else:
+        networks = sorted(view.networks.values(), key=lambda network: network.unique_name)
+        networks = [one for one in networks if view.local in view.attachments(one.network_id)]
+    for network in networks:
+        if view.local not in view.attachments(network.network_id):
+            raise RefusedError(
+                f"this host is not in network {network.unique_name}, so it does not know its changes",
+                code="not-in-network",
+                thing=network.unique_name,
+                hint="ask for the feed on a host that is in it",
+            )
+        if not cluster.gossip.participation.is_synced(network.network_id):
+            raise FailedError(
+                f"this host does not yet know what is in network {network.unique_name}",
+                code="not-synced",
+                thing=network.unique_name,
+                hint="try again, and see `netagent members`",
+            )
+    return networks
+
+
+def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[FeedTable]:
+    """Return what a feed of these networks is made of."""
+    view, shown, endpoints = present.view, [], []
+    for network in networks:
+        here = FeedNetwork(network.unique_name, f"{network.unique_name}.{present.domain}")
+        shown.append(here)
+        for endpoint in view.endpoints_in(network.network_id).values():
+            endpoints.append(_endpoint(present, here, endpoint))
+            yield
+    endpoints.sort(key=lambda one: one.endpoint_id)
+    return FeedTable(tuple(shown), tuple(endpoints))
+
+
+def _endpoint(present: Presenter, network: FeedNetwork, endpoint: EndpointView) -> FeedEndpoint:
+    record, group = endpoint.record, endpoint.record.group
+    host = present.view.hosts.get(endpoint.owner)
+    return FeedEndpoint(
+        endpoint_id=record.endpoint_id,
+        network=network,
+        name=record.name,
+        service=(group and group.service) or record.service,
+        group=group.name if group else None,
+        host=present.host_name(endpoint.owner),
+        zone=host.record.zone if host and host.record else "",
+        addresses=record.addresses,
+        ports=record.ports,
+        labels=dict(record.labels),
+        state=feed_state(present.view, endpoint),
+    )
+
+
+def feed_state(view: RegistryView, endpoint: EndpointView) -> FeedState:
+    """Return whether names lead to an endpoint, and why not."""
+    if view.is_host_hidden(endpoint.owner):
+        return FeedState.HIDDEN
+    if endpoint.record.drain is not None:
+        return FeedState.DRAINED
+    if endpoint.record.health is Health.STARTING:
+        return FeedState.STARTING
+    if not view.is_visible(endpoint):
+        return FeedState.UNHEALTHY
+    return FeedState.UNREACHED if view.is_behind(endpoint) else FeedState.UP
