@@ -15,13 +15,15 @@ from netgossip.slices import Slices
 _NOT_IN_YAML: Final = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 """Characters that JSON allows as they are. YAML refuses pairs of surrogates as escapes, so others are not escaped."""
 
-_DEEP: Final = 4
-"""Below this level a value is encoded in one go: one definition, one server or one endpoint."""
+_SMALL: Final = 64
+"""A value of at most as many values is encoded in one go, which takes some ten microseconds."""
+
+_encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
-def encoded(value: object, level: int = 0) -> Slices[list[str]]:
+def encoded(value: object) -> Slices[list[str]]:
     """Encode a JSON value in parts. The same value always gives the same text: programs compare it with the last."""
-    if level == _DEEP or not isinstance(value, dict | list) or not value:
+    if not isinstance(value, dict | list) or _room_left(value, _SMALL) >= 0:
         yield
         return [_text_of(value)]
     opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
@@ -29,7 +31,7 @@ def encoded(value: object, level: int = 0) -> Slices[list[str]]:
     items = sorted(value.items()) if isinstance(value, dict) else [("", item) for item in value]
     for number, (key, item) in enumerate(items):
         comma = "," if number else ""
-        inner = yield from encoded(item, level + 1)
+        inner = yield from encoded(item)
         head = f"{comma}{_text_of(key)}:" if isinstance(value, dict) else comma
         if len(inner) == 1:
             parts.append(head + inner[0])
@@ -38,6 +40,16 @@ def encoded(value: object, level: int = 0) -> Slices[list[str]]:
     return [*parts, closing]
 
 
+def _room_left(value: object, room: int) -> int:
+    """Return how many of `room` values are left after the value and all in it; below zero, it has more."""
+    room -= 1
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            if room < 0:
+                break
+            room = _room_left(item, room)
+    return room
+
+
 def _text_of(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", _encode(value))
