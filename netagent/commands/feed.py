@@ -151,7 +151,7 @@ def feed_state(view: RegistryView, endpoint: EndpointView) -> FeedState:
     """Return whether names lead to an endpoint, and why not."""
     if view.is_host_hidden(endpoint.owner):
         return FeedState.HIDDEN
-    if endpoint.record.drain is not None:
+    if endpoint.record.drain is not None or view.drain_of_host(endpoint.owner) is not None:
         return FeedState.DRAINED
     if endpoint.record.health is Health.STARTING:
         return FeedState.STARTING

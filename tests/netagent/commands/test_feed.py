@@ -100,6 +100,15 @@ def test_endpoints_of_dead_hosts_are_hidden_and_of_unreached_ones_last() -> None
     )
 
 
+def test_endpoints_of_a_drained_host_are_drained() -> None:
+    there = Writer(H2)
+    there.sequence = 1  # a_view() wrote its first record
+    view = a_view().with_entries(there.put(host("h2", drain=Drain(1, "anna"))))
+    view = view.with_entries(there.put(endpoint()))
+    table = at_once(feed_table(Presenter(view, "x"), [view.networks[N1]]))
+    assert [one.state for one in table.endpoints] == [FeedState.DRAINED]
+
+
 def ask(agent: Any, **fields: Any) -> schema.Feed:
     """Ask in simulated time."""
     return trio.run(feed, agent, FeedCommand(**fields), clock=trio.testing.MockClock(autojump_threshold=0))
