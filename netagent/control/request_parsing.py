@@ -20,7 +20,7 @@ from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.publication import MAX_PORTS, Publication
-from netagent.model.records import Link, Policy, Port
+from netagent.model.records import Group, Link, Policy, Port
 from netagent.model.request import AttachRequest, NetworkRequest
 
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
@@ -40,11 +40,13 @@ def attach_untrusted(value: Mapping[str, Any]) -> AttachRequest:
 
 def attach_request(given: asked.AttachCommand) -> AttachRequest:
     """Check an attach."""
+    service, group = optional_name(given.service, "service"), optional_name(given.group, "group")
     return AttachRequest(
         target=target_of(given.target),
         network=given.network,
         name=optional_name(given.name, "name"),
-        service=optional_name(given.service, "service"),
+        service=service,
+        group=Group(group, service or None) if group else None,
         aliases=tuple(name_of(alias, "alias") for alias in given.aliases),
         links=tuple(link_of(link) for link in given.links),
         ports=tuple(_port(port) for port in given.ports),

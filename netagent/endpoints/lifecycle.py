@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import EllipsisType
 from typing import Any
 
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
@@ -45,7 +46,7 @@ from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.check import Check, CheckedHealth
 from netagent.model.ids import EndpointId
 from netagent.model.publication import Publication
-from netagent.model.records import Health, Link, Port
+from netagent.model.records import Group, Health, Link, Port
 from netagent.model.request import AttachRequest
 from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.registry.view import NetworkView
@@ -100,9 +101,10 @@ class Endpoints:
                         hint="add --name NAME",
                     )
                 netns = Netns(target.path, identity, self.context.boot_id, target.behind_runtime)
+                group = request.group or self._group_in(identity)
                 new = NewEndpoint.named(
                     name,
-                    request=request,
+                    request=dataclasses.replace(request, group=group),
                     endpoint_id=drawn_id(),
                     network=network,
                     netns=netns,
@@ -344,6 +346,7 @@ class Endpoints:
         links: tuple[Link, ...] | None = None,
         health: Health | None = None,
         checks: tuple[Check, ...] | None = None,
+        group: Group | EllipsisType | None = ...,
     ) -> LocalEndpointRow | None:
         """Change fields that a runtime learns later; fields not given stay. None when the endpoint is gone."""
         row = self._live.rows.get(endpoint_id)
@@ -364,9 +367,8 @@ class Endpoints:
                 if name
                 else None,
             }
-            changed = dataclasses.replace(
-                now, **{k: value for k, value in given.items() if value is not None}
-            )
+            given = {key: value for key, value in given.items() if value is not None}
+            changed = dataclasses.replace(now, group=now.group if group is ... else group, **given)
             if changed.health is not now.health:
                 changed = dataclasses.replace(changed, health_since_s=int(time.time()))
             if changed.checks != now.checks:
@@ -388,6 +390,10 @@ class Endpoints:
     def _name_in(self, identity: NetnsIdentity) -> str:
         """Return the name of the first endpoint of a namespace; '' when it has none."""
         return next((row.name for row in self._live.rows.in_namespace(identity)), "")
+
+    def _group_in(self, identity: NetnsIdentity) -> Group | None:
+        """Return the group of the first endpoint of a namespace that has one."""
+        return next((row.group for row in self._live.rows.in_namespace(identity) if row.group), None)
 
     @asynccontextmanager
     async def _called(self, text: str) -> AsyncIterator[LocalEndpointRow]:

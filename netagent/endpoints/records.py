@@ -87,6 +87,7 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
         labels=row.labels,
         health=health,
         links=links,
+        group=row.group,
         drain=row.drain,
         health_note=note,
     )

@@ -87,6 +87,7 @@ class NewEndpoint:
             publish=request.publish,
             checks=request.checks,
             health=self.health,
+            group=request.group,
             origin=self.origin,
         )
 
@@ -94,6 +95,7 @@ class NewEndpoint:
 _OPTIONS: Final = {
     "--name": "name",
     "--service": "service",
+    "--group": "group",
     "--alias": "aliases",
     "--expose": "ports",
     "--label": "labels",

@@ -1,6 +1,7 @@
 """Meaning of a container's labels and of names in its runtime. Pure; used for every runtime.
 
     netagent.service=web                the service that it belongs to (default: its name)
+    netagent.group=shop                 the group that it belongs to (default: compose's project)
     netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
 
 Runtimes allow names that DNS does not (`Web.1`): these are mapped, and the label `netagent.original-name` keeps the
@@ -10,7 +11,8 @@ compose alone adds a kilobyte of paths and hashes per container, useless on othe
 under netagent's own names, what users know the container by: its id, and compose's project and service.
 
 Runtimes merge the labels of an image into those of its containers. netagent's labels count only if the operator gave
-them to the container: the maker of an image must not choose the service of its containers.
+them to the container: the maker of an image must not choose the service of its containers. Compose's count only if
+compose made the container: an image that was made from such a container has them all.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 from netagent.model.ids import is_name, nearest_name
 from netagent.model.origin_labels import (
@@ -27,9 +30,10 @@ from netagent.model.origin_labels import (
     ORIGINAL_NAME,
     PUBLISHED,
 )
-from netagent.model.records import Port
+from netagent.model.records import Group, Port
 
 SERVICE = "netagent.service"
+GROUP = "netagent.group"
 EXPOSE = "netagent.expose"
 
 MAX_PORTS = 64
@@ -64,6 +68,7 @@ class Described:
 
     service: str = ""
     """`""`: no label, so the name of the endpoint."""
+    group: Group | None = None
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Labels to publish, sorted by key."""
@@ -77,15 +82,24 @@ def names_from(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def without_image(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str, str]:
-    """Return a container's labels without netagent's labels that its image has with the same value."""
-    return {
-        key: value for key, value in labels.items() if not key.startswith(_OURS) or image.get(key) != value
-    }
+    """Return a container's labels without netagent's labels that its image has with the same value, and without
+    compose's if the image has all of them.
+
+    Compose gives an image that it builds the project and service of the containers that it makes from it."""
+    others = {key: value for key, value in labels.items() if image.get(key) != value}
+    is_made = any(key.startswith(_COMPOSE) for key in others)
+    dropped = (_OURS,) if is_made else (_OURS, *_COMPOSE)
+    return {key: value for key, value in labels.items() if key in others or not key.startswith(dropped)}
+
+
+def without_ours(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return a container's labels without netagent's."""
+    return {key: value for key, value in labels.items() if not key.startswith(_OURS)}
 
 
 def has_ours(labels: Iterable[str]) -> bool:
-    """True if there are netagent's labels, so that the labels of the image are needed."""
-    return any(key.startswith(_OURS) for key in labels)
+    """True if the labels of the image are needed, because there are netagent's or compose's."""
+    return any(key.startswith((_OURS, *_COMPOSE)) for key in labels)
 
 
 def described(
@@ -98,12 +112,7 @@ def described(
     """Read a container's labels, without those of its image. Never refuses; see `flaws`. `published`: ports of the
     host that the runtime forwards to it."""
     flaws: list[str] = []
-    service = labels.get(SERVICE, "")
-    if service and not is_name(service):
-        flaws.append(
-            f"the label {SERVICE}={service[:80]!r} is not a name; use a-z, 0-9, - and _ inside, at most 63"
-        )
-        service = nearest_name(service)
+    service = _name_in(labels, SERVICE, flaws)
     ports: list[Port] = []
     for text in filter(None, map(str.strip, labels.get(EXPOSE, "").split(","))):
         port = _port(text)
@@ -121,12 +130,36 @@ def described(
         PUBLISHED: ",".join(list(published)[:MAX_PUBLISHED]),
     }
     return Described(
-        service=service, ports=tuple(ports), labels=_published(labels, found), flaws=tuple(flaws)
+        service=service,
+        group=_group(labels, _name_in(labels, GROUP, flaws), service),
+        ports=tuple(ports),
+        labels=_published(labels, found),
+        flaws=tuple(flaws),
+    )
+
+
+def _name_in(labels: Mapping[str, str], key: str, flaws: list[str]) -> str:
+    """Return the name that a label has, or the nearest one, and note its flaw."""
+    text = labels.get(key, "")
+    if text and not is_name(text):
+        flaws.append(f"the label {key}={text[:80]!r} is not a name; use a-z, 0-9, - and _ inside, at most 63")
+    return nearest_name(text)
+
+
+def _group(labels: Mapping[str, str], chosen: str, service: str) -> Group | None:
+    """Return the container's group: the `chosen` one, or compose's project. Its service there is compose's, else the
+    `service` of its label."""
+    service = nearest_name(_by_compose(labels, "service")) or service
+    project, folder = nearest_name(_by_compose(labels, "project")), _by_compose(labels, "project.working_dir")
+    if chosen or not project:
+        return Group(chosen, service or None) if chosen else None
+    return Group(
+        project, service or None, sha256(folder.encode(errors="replace")).digest()[:8] if folder else None
     )
 
 
 def _by_compose(labels: Mapping[str, str], what: str) -> str:
-    """Return the project or service of a container that compose made; "" for others."""
+    """Return what compose says of a container that it made; "" for others."""
     if not any(prefix + _COMPOSE_MARK in labels for prefix in _COMPOSE):
         return ""
     return next(filter(None, (labels.get(prefix + what, "") for prefix in _COMPOSE)), "")

@@ -177,6 +177,13 @@ class AttachCommand(
     service: str = option(
         "--service", default="", metavar="NAME", help="service that it belongs to (default: its name)"
     )
+    group: str = option(
+        "--group",
+        default="",
+        metavar="NAME",
+        help="project that it belongs to: its members find each other's services first (default: that of its "
+        "other networks)",
+    )
     aliases: list[str] = repeated(
         "--alias", metavar="NAME", help="a further name of it in the network; may be repeated"
     )

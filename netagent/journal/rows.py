@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, Subject, TcpCheck
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Drain, Health, HealthNote, Link, Port
+from netagent.model.records import Drain, Group, Health, HealthNote, Link, Port
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
 
 
@@ -69,6 +69,7 @@ class LocalEndpointRow:
     """Ports of this host that lead to it."""
     health: Health = Health.UNKNOWN
     """What its runtime says of it."""
+    group: Group | None = None
     drain: Drain | None = None
     health_since_s: int | None = None
     """Since when its runtime says so: Unix time. None: since it was attached."""
@@ -122,6 +123,8 @@ def endpoint_to_json(row: LocalEndpointRow) -> str:
         "checks": [_check_to_json(one) for one in row.checks],
         "checked": None if row.checked is None else _checked_to_json(row.checked),
     }
+    if row.group is not None:
+        fields["group"]["directory"] = row.group.directory.hex() if row.group.directory else ""
     if row.health is Health.STARTING:  # the previous release does not know this word, but must find the row
         fields["health"], fields["starting"] = Health.UNHEALTHY.value, True
     return json.dumps(fields, separators=(",", ":"), sort_keys=True)
@@ -143,6 +146,7 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         fields["ports"] = tuple(Port(**port) for port in fields["ports"])
         fields["labels"] = tuple((key, value) for key, value in fields["labels"])
         fields["publish"] = tuple(Publication(**one) for one in fields.get("publish", ()))
+        fields["group"] = _group_from_json(fields.get("group"))
         fields["drain"] = Drain(**fields["drain"]) if fields.get("drain") else None
         fields["checks"] = tuple(map(_check_from_json, fields.get("checks", ())))
         checked = fields.get("checked")
@@ -175,6 +179,12 @@ def _checked_to_json(checked: CheckedHealth) -> dict[str, Any]:
 
 def _checked_from_json(fields: dict[str, Any]) -> CheckedHealth:
     return CheckedHealth(Health(fields["health"]), HealthNote(fields["since_s"], fields["reason"]))
+
+
+def _group_from_json(fields: dict[str, Any] | None) -> Group | None:
+    if fields is None:
+        return None
+    return Group(fields["name"], fields["service"], bytes.fromhex(fields["directory"]) or None)
 
 
 def _stage_from_json(fields: dict[str, Any]) -> Stage:

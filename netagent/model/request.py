@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from netagent.model.check import Check
 from netagent.model.publication import Publication
-from netagent.model.records import Link, Policy, Port
+from netagent.model.records import Group, Link, Policy, Port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class AttachRequest:
     """Default: from the target."""
     service: str = ""
     """Default: the endpoint's name."""
+    group: Group | None = None
+    """Default: that of the sandbox's first endpoint."""
     aliases: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     ports: tuple[Port, ...] = ()

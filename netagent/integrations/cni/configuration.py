@@ -3,8 +3,8 @@
 In the order of precedence:
 
     runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
-    args.cni        the same, and name, service, links, expose, labels; Multus fills it from a pod's annotation
-    CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, and kubelet's data about the pod
+    args.cni        the same, and name, service, group, links, expose, labels; Multus fills it from a pod's annotation
+    CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, NETAGENT_GROUP, and kubelet's data about the pod
 
 Lists of the same field from several places are joined. Pure.
 """
@@ -30,10 +30,10 @@ _STANDARD = {
     "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
     "disableCheck", "disableGC",
 }  # fmt: skip
-_OURS = ("network", "service", "aliases", "links", "expose", "ifname")
+_OURS = ("network", "service", "group", "aliases", "links", "expose", "ifname")
 _ARGUMENTS = (
-    "IgnoreUnknown", "IP", "MAC", "NETAGENT_NAME", "NETAGENT_SERVICE", "K8S_POD_NAME", "K8S_POD_NAMESPACE",
-    "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
+    "IgnoreUnknown", "IP", "MAC", "NETAGENT_NAME", "NETAGENT_SERVICE", "NETAGENT_GROUP", "K8S_POD_NAME",
+    "K8S_POD_NAMESPACE", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
 )  # fmt: skip
 _LONG_ID = re.compile(r"[0-9a-f]{32,}")
 SHORT_ID = 12
@@ -92,6 +92,7 @@ def request_untrusted(
         "network": configuration.get("network") or network,
         "name": given.get("name") or arguments.get("NETAGENT_NAME") or endpoint_name(container_id, arguments),
         "service": given.get("service") or arguments.get("NETAGENT_SERVICE") or configuration.get("service"),
+        "group": given.get("group") or arguments.get("NETAGENT_GROUP") or configuration.get("group"),
         "aliases": [one for source in (configuration, given) for one in _texts(source, "aliases")]
         + _texts({"aliases": aliases}, "aliases"),
         "links": [_link(one) for source in (configuration, given) for one in _texts(source, "links")],

@@ -20,7 +20,7 @@ from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
 from netagent.integrations.labels import described, names_from
 from netagent.model.ids import is_name, nearest_name
-from netagent.model.records import Health, Link, Port
+from netagent.model.records import Group, Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
 """Label of a Docker network that an agent made for the network with this id, and removes with it."""
@@ -109,6 +109,7 @@ class EndpointFields:
     labels: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
     health: Health = Health.UNKNOWN
+    group: Group | None = None
 
 
 def fields_of(
@@ -137,6 +138,7 @@ def fields_of(
         labels=found.labels,
         links=links[:MAX_LINKS],
         health=container.health,
+        group=found.group,
     )
     return fields, tuple(f"container {container.name}: {flaw}" for flaw in found.flaws)
 

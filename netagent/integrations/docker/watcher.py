@@ -39,7 +39,7 @@ from netagent.integrations.docker.container import DockerContainer, DockerNetwor
 from netagent.integrations.docker.engine import Engine, EngineError
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import origin_of
-from netagent.integrations.labels import has_ours, without_image
+from netagent.integrations.labels import has_ours, without_image, without_ours
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
@@ -279,12 +279,12 @@ class DockerWatcher:
         await self._apply(container)
 
     async def _read(self, container_id: str) -> DockerContainer:
-        """Inspect the container, without netagent's labels of its image. Raises EngineError, InputError."""
+        """Inspect the container, without labels of its image that choose names. Raises EngineError, InputError."""
         container = facts.container_untrusted(
             await self._engine.get(f"/containers/{quote(container_id)}/json")
         )
         if self._labels == "off":
-            return dataclasses.replace(container, labels=without_image(container.labels, container.labels))
+            return dataclasses.replace(container, labels=without_ours(container.labels))
         if self._labels == "all" or not has_ours(container.labels):
             return container
         image = self._image_labels.get(container.image)

@@ -73,7 +73,7 @@ class Podman:
     async def _without_image(
         self, container: PodmanContainer, until: float, failures: dict[str, str]
     ) -> PodmanContainer:
-        """Remove netagent's labels that only the image has; most containers have none, and cost nothing.
+        """Remove labels that choose names and that only the image has; most containers have none, and cost nothing.
 
         Each image is inspected once for all containers of a batch, and a failure noted in `failures`; after `until`
         no further image is inspected.

@@ -332,6 +332,7 @@ async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, container:
             service=said.service or nearest_name(row.target.removeprefix(TARGET)),
             ports=said.ports,
             labels=said.labels,
+            group=said.group,
         )
     except NetagentError as error:
         _limited.warning(row.endpoint_id, f"cannot apply the labels of {row.name} yet: {error}")

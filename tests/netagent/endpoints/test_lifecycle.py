@@ -27,7 +27,16 @@ from netagent.journal.statements import Statement
 from netagent.model.check import CheckedHealth
 from netagent.model.ids import EndpointId, NetworkId, mac_of
 from netagent.model.publication import Publication
-from netagent.model.records import EndpointRecord, Health, HealthNote, Link, Policy, Record, RemovalRecord
+from netagent.model.records import (
+    EndpointRecord,
+    Group,
+    Health,
+    HealthNote,
+    Link,
+    Policy,
+    Record,
+    RemovalRecord,
+)
 from netagent.model.request import AttachRequest
 from netgossip.types import MemberState
 
@@ -390,6 +399,7 @@ async def test_the_same_attach_twice_at_once_makes_one_endpoint(namespaces: Name
         {"links": (Link("db", "db"),)},
         {"addresses": ("10.1.0.77",)},
         {"ifname": "net9"},
+        {"group": Group("shop")},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -466,6 +476,26 @@ async def test_one_sandbox_in_two_networks_keeps_its_name_and_its_resolver(names
 def egress_interfaces(one: AgentHost) -> list[tuple[str, ...] | tuple[str, str]] | list[tuple[str, str]]:
     """By which network each endpoint that was bound last gives its sandbox a default route."""
     return [endpoint.gateways for endpoint in one.attacher.bound]
+
+
+@virtual
+async def test_a_sandbox_has_its_group_in_each_of_its_networks_and_others_learn_of_it(
+    namespaces: Namespaces,
+) -> None:
+    one = await started(namespaces, "web")
+    shop = Group("shop", "web")
+    row, _ = await one.endpoints.attach(request(group=shop, aliases=("web", "www")))
+    second, _ = await one.endpoints.attach(request(network_name="back"))
+    assert (row.group, second.group) == (shop, shop)
+    assert await one.endpoints.attach(request(aliases=("web", "www"))) == (row, False)
+    record = one.live.view.endpoints[row.endpoint_id].record
+    assert (record.group, record.aliases) == (shop, ("web", "www"))
+    changed = await one.endpoints.change(row.endpoint_id, group=None)
+    assert changed is not None
+    assert changed.group is None
+    renamed = await one.endpoints.change(row.endpoint_id, service="x")
+    assert renamed is not None
+    assert renamed.group is None
 
 
 @virtual

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +15,11 @@ from netagent.integrations.labels import (
     MAX_LABELS_BYTES,
     described,
     names_from,
+    without_image,
 )
 from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
 from netagent.model.origin_labels import ORIGINAL_NAME
-from netagent.model.records import EndpointRecord, Port
+from netagent.model.records import EndpointRecord, Group, Port
 from netagent.registry.record_codec import decode_untrusted, encode
 
 
@@ -72,6 +75,72 @@ def test_a_service_that_is_no_name_is_mapped_and_said() -> None:
     assert "'My Web' is not a name" in found.flaws[0]
 
 
+COMPOSE = {
+    "com.docker.compose.project": "shop",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.container-number": "1",
+    "com.docker.compose.project.working_dir": "/srv/shop",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "group"),
+    [
+        ({}, None),
+        (COMPOSE, Group("shop", "web", hashlib.sha256(b"/srv/shop").digest()[:8])),
+        (
+            {
+                "io.podman.compose.project": "Shop.",
+                "io.podman.compose.service": "my.web",
+                "io.podman.compose.container-number": "1",
+            },
+            Group("shop", "my-web"),
+        ),
+        ({"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}, None),
+        ({"netagent.group": "shop"}, Group("shop")),
+        ({"netagent.group": "shop", "netagent.service": "db"}, Group("shop", "db")),
+        ({**COMPOSE, "netagent.group": "all"}, Group("all", "web")),
+        ({**COMPOSE, "com.docker.compose.project": "..."}, None),
+    ],
+    ids=[
+        "none",
+        "compose",
+        "podman-compose, with names that DNS does not know",
+        "an image that compose built",
+        "by label",
+        "by label, with a service",
+        "another than the project",
+        "a project without a name",
+    ],
+)
+def test_the_group_is_composes_project_or_what_the_label_says(
+    given: dict[str, str], group: Group | None
+) -> None:
+    found = described(given, "shop-web-1")
+    assert (found.group, found.flaws) == (group, ())
+
+
+def test_a_group_that_is_no_name_is_mapped_and_said() -> None:
+    found = described({"netagent.group": "My Shop"}, "web")
+    assert found.group == Group("my-shop")
+    assert "netagent.group='My Shop' is not a name" in found.flaws[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "is_made"),
+    [
+        ({}, True),
+        ({"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}, True),
+        ({**COMPOSE, "com.docker.compose.container-number": "2"}, True),
+        (COMPOSE, False),
+    ],
+    ids=["none", "built by compose", "made from another container", "all of them"],
+)
+def test_a_container_is_composes_if_compose_gave_it_labels(image: dict[str, str], is_made: bool) -> None:
+    left = without_image({**COMPOSE, "maker": "m"}, {**image, "maker": "m"})
+    assert left == ({**COMPOSE, "maker": "m"} if is_made else {"maker": "m"})
+
+
 def test_the_original_name_is_kept_and_labels_of_runtimes_are_not() -> None:
     labels = {
         "com.docker.compose.project": "shop",
@@ -114,12 +183,15 @@ EXPOSED = st.lists(st.from_regex(r"(a{1,60}=)?[0-9]{1,5}(/udp)?", fullmatch=True
     EXPOSED | TEXT,
     TEXT,
     st.lists(st.from_regex("[a-z]{1,63}", fullmatch=True), max_size=90),
+    TEXT,
 )
 def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
-    labels: dict[str, str], exposed: str, name: str, aliases: list[str]
+    labels: dict[str, str], exposed: str, name: str, aliases: list[str], group: str
 ) -> None:
     container = DockerContainer(
-        container_id="c" * 64, name=name, labels={**labels, "netagent.expose": exposed}
+        container_id="c" * 64,
+        name=name,
+        labels={**labels, "netagent.expose": exposed, "netagent.group": group},
     )
     interface = Interface(network="app", network_id="", endpoint="", aliases=tuple(aliases), links=())
     fields = facts.as_change(facts.fields_of(container, interface)[0])

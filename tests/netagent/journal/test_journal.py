@@ -24,7 +24,7 @@ from netagent.journal.statements import MAX_DEPARTED, Statement
 from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, TcpCheck
 from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Drain, Health, HealthNote, Link, Port
+from netagent.model.records import Drain, Group, Health, HealthNote, Link, Port
 from netagent.model.sandbox import Netns
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Scope, Version
 
@@ -58,6 +58,7 @@ FULL_ROW = row(
     ports=(Port("http", 80),),
     labels=(("a", "b"),),
     publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
+    group=Group("shop", "web", b"12345678"),
     drain=Drain(1_700_000_000, "anna"),
     health_since_s=1_700_000_000,
     checks=tuple(
@@ -206,6 +207,15 @@ def test_rows_of_a_later_release_lose_only_what_is_new() -> None:
     assert endpoint_from_json(text) == FULL_ROW
     with pytest.raises(ValueError, match="not an endpoint row"):
         endpoint_from_json("[]")
+
+
+@pytest.mark.parametrize("group", [None, Group("shop"), Group("shop", "web")])
+def test_a_group_comes_back_as_it_was(group: Group | None) -> None:
+    given = row(1, group=group)
+    assert endpoint_from_json(endpoint_to_json(given)) == given
+    fields = json.loads(endpoint_to_json(given))
+    del fields["group"]
+    assert endpoint_from_json(json.dumps(fields)) == row(1), "of the release before groups"
 
 
 def test_a_row_of_an_earlier_release_has_no_published_ports_no_drain_and_no_checks(reopen: Reopen) -> None:

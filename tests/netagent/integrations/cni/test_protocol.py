@@ -27,7 +27,7 @@ from netagent.integrations.cni.protocol import (
     configuration_untrusted,
     order_untrusted,
 )
-from netagent.model.records import Link, Port
+from netagent.model.records import Group, Link, Port
 
 CALL = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
 CONFIGURATION = {"cniVersion": "1.0.0", "name": "app-net", "type": "netagent", "network": "app"}
@@ -272,6 +272,11 @@ def test_who_knows_the_container_best_wins() -> None:
     ).request
     assert (found.name, found.service, found.addresses) == ("front", "shop", ("10.1.0.9", "fd00:1::9"))
     assert add(CNI_ARGS="NETAGENT_NAME=web;NETAGENT_SERVICE=shop").request.service == "shop"
+    assert found.group is None
+    assert add({"group": "shop", "service": "web"}).request.group == Group("shop", "web")
+    assert add({"group": "no"}, CNI_ARGS="NETAGENT_GROUP=shop").request.group == Group("shop")
+    grouped = {"args": {"cni": {"group": "shop"}}}
+    assert add(grouped, CNI_ARGS="NETAGENT_GROUP=no").request.group == Group("shop")
     assert add({"network": None}).request.network == "app-net"
     behind = add({"ifname": "net1"})
     assert (behind.request.ifname, behind.attachment.ifname) == ("net1", "eth0")
