@@ -10,6 +10,11 @@ ID_DIGITS = 12
 """Of 32 digits: unique among millions, and the length that users of other container tools know."""
 
 
+def _service(service: Item) -> str:
+    group = service.get("group", "")
+    return f"{service['name']}.{group}" if group else str(service["name"])
+
+
 def _up(service: Item) -> str:
     # Agents of the previous release do not send all of these.
     words = [f"{service[word]} {word}" for word in ("unreached", "drained") if service.get(word)]
@@ -111,12 +116,13 @@ ENDPOINTS = (
     Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
     Column("VERSION", lambda e: e["version"], wide=True),
     Column("CONTAINER", lambda e: e.get("container_id", "")[:ID_DIGITS], wide=True),
+    Column("GROUP", lambda e: e.get("group", ""), wide=True),
     Column("COMPOSE", lambda e: e.get("compose_project", ""), wide=True),
     Column("SOURCE", _source, wide=True),
 )
 
 SERVICES = (
-    Column("SERVICE", lambda s: s["name"]),
+    Column("SERVICE", _service),
     Column("NETWORK", lambda s: s["network"]),
     Column("UP", _up),
     Column("ADDRESSES", _addresses),

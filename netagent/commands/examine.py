@@ -35,7 +35,6 @@ from netagent.doctor.checks.resolver_checks import (
     ResolverQuestion,
     expected,
     fault,
-    names_of,
     questions_about,
     source_of,
 )
@@ -50,6 +49,7 @@ from netagent.firewall.ruleset import ruleset_of
 from netagent.journal.reader import read_apart
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
+from netagent.model.naming import names_of
 from netagent.model.sandbox import Sandbox
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
@@ -294,7 +294,7 @@ def _some(keys: list[EndpointId], count: int) -> list[EndpointId]:
 
 
 def _names(view: RegistryView, endpoint: EndpointView, network: str, domain: str) -> tuple[str, ...]:
-    return names_of(endpoint, network=network, host=host_text(view, endpoint.owner), domain=domain)
+    return names_of(endpoint.record, host=host_text(view, endpoint.owner), base=f"{network}.{domain}")
 
 
 async def _faults(

@@ -22,6 +22,7 @@ from netagent.interface import schema
 from netagent.interface.questions import InspectCommand
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
+from netagent.model.records import ServiceKey
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView, ServiceView
@@ -195,12 +196,15 @@ def _endpoint_by_address(present: Presenter, thing: str) -> Slices[EndpointView 
 
 
 def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
-    """Find services by NAME or NAME.NETWORK."""
+    """Find services by NAME, NAME.NETWORK, NAME.GROUP or NAME.GROUP.NETWORK."""
     view = present.view
     found = []
     for network_id in view.store.by_network:
-        names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
-        found += [view.service(network_id, name) for name in names]
+        for text in dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id)))):
+            name, _, group = text.partition(".")
+            keys = {one.record.service_key for one in view.given(network_id, name)}
+            keys = {key for key in keys if key.name == name and key.group and group in {"", key.group}}
+            found += [view.service(network_id, *key) for key in (ServiceKey(text), *sorted(keys))]
     return [service for service in found if service.endpoints]
 
 
@@ -210,15 +214,15 @@ def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
     found = []
     for network_id in view.store.by_network:
         names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
-        found += [ServiceView(network_id, name, view.aliased(network_id, name)) for name in names]
+        found += [ServiceView(network_id, name, view.given(network_id, name)) for name in names]
     return [service for service in found if service.endpoints]
 
 
 def is_called(endpoint: EndpointView, thing: str) -> bool:
     """True if `--service THING` selects the endpoint: by the name of its service, by an alias, or by the name that
     compose or the runtime gives it."""
-    record = endpoint.record
-    if thing == record.service or thing in record.aliases:
+    record, key = endpoint.record, endpoint.record.service_key
+    if thing in {record.service, key.name, f"{key.name}.{key.group}", *record.aliases}:
         return True
     return label_of(record.labels, COMPOSE_SERVICE) == thing or is_container(record.labels, thing)
 

@@ -18,6 +18,7 @@ from netagent.errors import NotFoundError
 from netagent.interface import schema
 from netagent.interface.questions import EndpointsCommand, ServicesCommand
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import ServiceKey
 from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.view import EndpointView, RegistryView
 from netgossip.slice_runner import in_slices
@@ -48,7 +49,7 @@ async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[sch
     cluster = agent.member()
     overview = await _overview(cluster, request)
     present, view = presenter(cluster, overview), overview.view
-    keys = await in_slices(_each(_service_key, _known(view), _filter(view, request)))
+    keys = await in_slices(_each(_service_of, _known(view), _filter(view, request)))
     found = await in_slices(_services(present, view, dict.fromkeys(keys)))
     return {"items": found, "warnings": notices(present, overview.gaps)}
 
@@ -99,17 +100,17 @@ def _each(show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], 
 
 
 def _services(
-    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, str]]
+    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]]
 ) -> Slices[list[schema.Service]]:
     shown = []
-    for key in keys:
-        shown.append((yield from present.service(view.service(*key))))
+    for network_id, key in keys:
+        shown.append((yield from present.service(view.service(network_id, *key))))
         yield
     return shown
 
 
-def _service_key(endpoint: EndpointView) -> tuple[NetworkId, str]:
-    return endpoint.network_id, endpoint.record.service
+def _service_of(endpoint: EndpointView) -> tuple[NetworkId, ServiceKey]:
+    return endpoint.network_id, endpoint.record.service_key
 
 
 def _known(view: RegistryView) -> list[EndpointView]:

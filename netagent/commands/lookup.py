@@ -22,6 +22,7 @@ from netagent.errors import InputError
 from netagent.interface import schema
 from netagent.interface.questions import LookupCommand
 from netagent.model.ids import NetworkId
+from netagent.model.naming import labels_inside
 from netagent.model.sandbox import SandboxId
 from netagent.registry.cluster_overview import ClusterOverview
 from netagent.registry.shared_names import shared_name
@@ -54,9 +55,11 @@ async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -
     asker = local_endpoint_called(cluster.live, from_endpoint) if from_endpoint else None
     sandbox_id = (asker.sandbox_id if asker else None) or HOST_VIEW
     view = cluster.live.view
+    mates = cluster.live.rows.mates_of(asker) if asker else []
+    group = next((row.group.name for row in mates if row.group), "")
     explained = await _explained(cluster, view, (name, rtype), sandbox_id)
     found = _lookup(explained, asker.endpoint_id if asker else "")
-    return {**found, **_shared(view, cluster.keys.domain, found)}
+    return {**found, **_shared(view, cluster.keys.domain, found, group)}
 
 
 async def look_up_elsewhere(
@@ -75,7 +78,7 @@ async def look_up_elsewhere(
         told = sorted(overview.told_by, key=present.network_name)
         explained = await _explained(cluster, overview.view, (name, rtype), HOST_VIEW, told)
         found = _lookup(explained, "")
-        found = {**found, **_shared(overview.view, cluster.keys.domain, found)}
+        found = {**found, **_shared(overview.view, cluster.keys.domain, found, "")}
     if found["answers"]:
         where = [n for n in overview.told_by if f".{present.network_name(n)}." in found["name"]]
         hosts = sorted({host for n in where or overview.told_by for host in present.tellers(n)})
@@ -103,11 +106,15 @@ class _Warnings(TypedDict):
     warnings: NotRequired[list[schema.Notice]]
 
 
-def _shared(view: RegistryView, domain: str, found: schema.Lookup) -> _Warnings:
-    """Return a warning if several compose projects claim the name."""
+def _shared(view: RegistryView, domain: str, found: schema.Lookup, group: str) -> _Warnings:
+    """Return a warning if the name does not lead where one expects, and not to the asker's own `group`."""
     label, _, place = found["name"].removesuffix(".").removesuffix(f".{domain}").partition(".")
     network = view.network_named(place)
-    one = None if network is None else shared_name(view, network.network_id, label)
+    if network is None:
+        return {}
+    if any(label in labels_inside(one.record, group) for one in view.labelled(network.network_id, label)):
+        return {}
+    one = shared_name(view, network.network_id, label)
     return {"warnings": name_notices([one])} if one is not None else {}
 
 

@@ -15,6 +15,7 @@ from netagent.endpoints.find import target_shown
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.naming import names_of
 from netagent.model.origin_labels import COMPOSE_PROJECT, COMPOSE_SERVICE, CONTAINER_ID, PUBLISHED, label_of
 from netagent.model.records import STOP, Drain, Health, Port
 from netagent.model.subnet import addresses_of, offset_count
@@ -63,7 +64,8 @@ class Presenter:
 
     def service_id(self, service: ServiceView) -> str:
         """Return the unique id of a service."""
-        return f"{service.name}.{self.network_name(service.network_id)}"
+        group = f".{service.group}" if service.group else ""
+        return f"{service.name}{group}.{self.network_name(service.network_id)}"
 
     def network(self, network: NetworkView) -> schema.Network:
         """Render a network."""
@@ -130,9 +132,6 @@ class Presenter:
         container_id = label_of(record.labels, CONTAINER_ID)
         by_runtime = label_of(record.labels, PUBLISHED)
         host = self.host_name(endpoint.owner)
-        base = f"{network_name}.{self.domain}"
-        names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
-        names += [f"{alias}.{base}" for alias in record.aliases]
         return {
             "id": record.endpoint_id,
             "name": record.name,
@@ -150,12 +149,13 @@ class Presenter:
             "state": state,
             "reason": reason,
             "drain": drain_part(record.drain),
-            "names": list(dict.fromkeys(names)),
+            "names": list(names_of(record, host=host, base=f"{network_name}.{self.domain}")),
             "version": f"{endpoint.version.epoch}.{endpoint.version.sequence}",
             "local": is_own,
             "source": "own" if is_own else "asked" if tellers else "replicated",
             "told_by": [] if is_own else tellers,
             "container_id": container_id,
+            "group": record.group.name if record.group else "",
             "compose_project": label_of(record.labels, COMPOSE_PROJECT),
             "compose_service": label_of(record.labels, COMPOSE_SERVICE),
             "target": target_shown(local) if local else "",
@@ -243,9 +243,10 @@ class Presenter:
         return {
             "id": self.service_id(service),
             "name": service.name,
+            "group": service.group or "",
             "network": network_name,
             "network_id": service.network_id,
-            "fqdn": f"{service.name}.{network_name}.{self.domain}",
+            "fqdn": f"{self.service_id(service)}.{self.domain}",
             "endpoint_count": len(service.endpoints),
             "answering": visible - unreached or visible,
             "unreached": unreached,

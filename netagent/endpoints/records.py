@@ -34,8 +34,7 @@ class EndpointRecords:
     def of(self, row: LocalEndpointRow) -> EndpointRecord:
         """Return the record of an endpoint as it is to be published now."""
         others = [one for one in self._live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
-        network = self._live.view.networks.get(row.network_id)
-        record = record_of(row, published_links(row, others, network, self._domain))
+        record = record_of(row, published_links(row, others, self._live.view, self._domain))
         return without_names(record) if row.endpoint_id in self.nameless else record
 
     def is_current(self, row: LocalEndpointRow) -> bool:
@@ -82,7 +81,7 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
         service=row.service,
         addresses=row.addresses,
         mac=row.mac,
-        aliases=row.aliases,
+        aliases=row.aliases if row.group is None else row.group.not_in(row.aliases),
         ports=row.ports,
         labels=row.labels,
         health=health,
@@ -103,23 +102,26 @@ def health_of(row: LocalEndpointRow) -> tuple[Health, HealthNote | None]:
 
 
 def published_links(
-    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], network: NetworkView | None, domain: str
+    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, domain: str
 ) -> tuple[str, ...]:
     """Return the links of a row's sandbox in the row's network, which other hosts must let pass; none if the policy
     is open. A link's service without a network refers to each network that the sandbox is in."""
+    network = view.networks.get(row.network_id)
     if network is None or network.record.policy is not Policy.LINKS:
         return ()
     mates = [row, *(other for other in rows if row.netns and other.sandbox_id == row.sandbox_id)]
-    found = {_place_in(link.service, network.unique_name, domain) for mate in mates for link in mate.links}
-    return tuple(sorted(found - {""}))
+    services = {link.service.removesuffix(f".{domain}") for mate in mates for link in mate.links}
+    return tuple(sorted({_place_in(service, network, view) for service in services} - {""}))
 
 
-def _place_in(service: str, network: str, domain: str) -> str:
-    """Return `SERVICE` or `NAME.HOST` below the network's name; "" for a name below another network."""
-    labels = service.removesuffix(f".{domain}").split(".")
-    if len(labels) == 1:
-        return service
-    return ".".join(labels[:-1]) if labels[-1] == network and len(labels) <= 3 else ""
+def _place_in(service: str, network: NetworkView, view: RegistryView) -> str:
+    """Return `SERVICE`, `NAME.HOST` or `SERVICE.GROUP` below the network's name; "" for a name below another
+    network."""
+    labels = service.split(".")
+    if labels[-1] == network.unique_name and 1 < len(labels) <= 3:
+        return ".".join(labels[:-1])
+    is_elsewhere = len(labels) > 2 or (len(labels) == 2 and view.network_named(labels[1]) is not None)
+    return "" if is_elsewhere else service
 
 
 def without_names(record: EndpointRecord) -> EndpointRecord:

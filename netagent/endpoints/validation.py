@@ -30,6 +30,7 @@ def sandboxes(rows: Iterable[LocalEndpointRow], internal: frozenset[NetworkId]) 
             sandbox_id=one,
             networks=tuple(dict.fromkeys(row.network_id for row in members)),
             links=tuple(dict.fromkeys(link for row in members for link in row.links)),
+            group=next((row.group.name for row in members if row.group), None),
             forward=any(row.network_id not in internal for row in members),
         )
         for one, members in by_sandbox.items()

@@ -431,6 +431,8 @@ class Endpoint(TypedDict):
     """Names of the members that sent it, if `source` is `asked`."""
     container_id: str
     """The id that its runtime uses; `""` if not known."""
+    group: NotRequired[str]
+    """The group that it belongs to, such as its compose project; `""` for none."""
     compose_project: str
     compose_service: str
     """Its name in compose; `""` for containers that compose did not make."""
@@ -474,11 +476,13 @@ class Drained(TypedDict):
 
 
 class Service(TypedDict):
-    """All endpoints that share a service name in a network."""
+    """All endpoints that share a service name in a network, or in a group of it."""
 
     id: str
-    """`name.network`, with the network's id when two networks share a name."""
+    """`name.network` or `name.group.network`, with the network's id when two networks share a name."""
     name: str
+    group: NotRequired[str]
+    """The group whose service it is; `""` for none."""
     network: str
     network_id: str
     fqdn: str

@@ -11,13 +11,16 @@ record: the registry adds it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.subnet import gateways_of
 
+MAX_ALIASES: Final = 64
+"""Bound of an endpoint's aliases in its record; beyond it: refused."""
 MAX_REASON_CHARS: Final = 128
 """Most characters of the reason for a health: each change of it goes to all hosts of the network."""
 
@@ -184,6 +187,34 @@ class Group:
     """8 bytes of a hash of the project's working folder. Where two hosts have one project and service in different
     folders, two projects probably have one name."""
 
+    def not_in(self, aliases: Iterable[str]) -> tuple[str, ...]:
+        """Return the aliases without the group's service."""
+        return tuple(alias for alias in aliases if alias != self.service)
+
+    def added_to(self, aliases: Iterable[str], service: str) -> tuple[str, ...]:
+        """Return the aliases for a reader of the release before, which knows no groups: with the group's service,
+        unless it is the endpoint's `service` anyway."""
+        extra = () if self.service in {None, service} else (self.service,)
+        return (*aliases, *extra)[:MAX_ALIASES]
+
+
+class ServiceKey(NamedTuple):
+    """A service of a network. `group` is None for one of the network as a whole."""
+
+    name: str
+    group: str | None = None
+
+
+def service_key(name: str, service: str, group: Group | None) -> ServiceKey:
+    """Return the service that an endpoint is a replica of.
+
+    A service that was chosen (`--service`) is the network's, whoever offers it. A member of a group is otherwise a
+    replica of the group's service, which is its own name where the group does not say.
+    """
+    if group is None or service not in {name, group.service}:
+        return ServiceKey(service)
+    return ServiceKey(group.service or name, group.name)
+
 
 @dataclass(frozen=True, slots=True)
 class HealthNote:
@@ -207,6 +238,7 @@ class EndpointRecord:
     """One for each subnet of the network, in the subnets' order, without prefix length."""
     mac: str
     aliases: tuple[str, ...] = ()
+    """Without the service of its group, which compose makes an alias as well."""
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
@@ -222,6 +254,11 @@ class EndpointRecord:
     def is_answering(self) -> bool:
         """True if DNS answers may contain it, as far as its own host says."""
         return self.drain is None and self.health.is_answering
+
+    @property
+    def service_key(self) -> ServiceKey:
+        """The service that it is a replica of."""
+        return service_key(self.name, self.service, self.group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Sandbox:
     """In attach order: an unqualified name resolves in the first of these networks that has it."""
     links: tuple[Link, ...] = ()
     """In the order given; of two with the same alias the first counts."""
+    group: str | None = None
+    """The group whose names its programs find first."""
     forward: bool = True
     """True if names outside the cluster are forwarded to the host's name servers. False when all its networks are
     internal."""

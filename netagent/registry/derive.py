@@ -20,6 +20,7 @@ from typing import TypeVar
 from immutables import Map
 
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.naming import given_labels
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -439,9 +440,9 @@ class StoreBuilder:
         self.s.endpoints = self.s.endpoints.set(endpoint_id, view)
         self.s.by_network = put(self.s.by_network, record.network_id, endpoint_id, view)
         self.s.by_name = put(self.s.by_name, record.name, endpoint_id, view)
-        self.s.by_service = put(self.s.by_service, (record.network_id, record.service), endpoint_id, view)
-        for alias in record.aliases:
-            self.s.by_alias = put(self.s.by_alias, (record.network_id, alias), endpoint_id, view)
+        self.s.by_service = put(self.s.by_service, (record.network_id, record.service_key), endpoint_id, view)
+        for label in given_labels(record.name, record.group, record.aliases):
+            self.s.by_given = put(self.s.by_given, (record.network_id, label), endpoint_id, view)
         for link in record.links:
             self.s.by_link = put(self.s.by_link, (record.network_id, link), endpoint_id, view)
 
@@ -454,9 +455,9 @@ class StoreBuilder:
         self.s.endpoints = self.s.endpoints.delete(endpoint_id)
         self.s.by_network = drop(self.s.by_network, record.network_id, endpoint_id)
         self.s.by_name = drop(self.s.by_name, record.name, endpoint_id)
-        self.s.by_service = drop(self.s.by_service, (record.network_id, record.service), endpoint_id)
-        for alias in record.aliases:
-            self.s.by_alias = drop(self.s.by_alias, (record.network_id, alias), endpoint_id)
+        self.s.by_service = drop(self.s.by_service, (record.network_id, record.service_key), endpoint_id)
+        for label in given_labels(record.name, record.group, record.aliases):
+            self.s.by_given = drop(self.s.by_given, (record.network_id, label), endpoint_id)
         for link in record.links:
             self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
 

@@ -28,6 +28,7 @@ import msgpack
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    MAX_ALIASES,
     MAX_REASON_CHARS,
     MAX_TIME_S,
     AttachmentRecord,
@@ -204,7 +205,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         record.service,
         [pack_address(address) for address in record.addresses],
         pack_mac(record.mac),
-        list(record.aliases),
+        list(record.aliases if group is None else group.added_to(record.aliases, record.service)),
         [[port.name, port.number, port.protocol] for port in record.ports],
         [[key, value] for key, value in record.labels],
         # A release that does not know STARTING, or drains, must keep its names away from the endpoint as well.
@@ -280,7 +281,7 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
         service=fields.name("service"),
         addresses=fields.items("addresses", 2, RecordFields.address),
         mac=fields.mac("mac"),
-        aliases=fields.items("aliases", 64, RecordFields.name),
+        aliases=fields.items("aliases", MAX_ALIASES, RecordFields.name),
         ports=fields.items("ports", 256, _read_port),
         labels=fields.sorted_items("labels", 256, _read_label),
         health=fields.choice("health", Health),
@@ -289,13 +290,16 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
     is_starting = fields.boolean("starting") if fields.has_more() else False
     health = Health.STARTING if is_starting else record.health
     group = _read_group(fields.array("group", 0)) if fields.has_more() else None
+    aliases = record.aliases if group is None else group.not_in(record.aliases)
     drain = None
     if fields.has_more() and (more := fields.array("drain", 0)).has_more():
         # `health` has what a release without drains should see; its real health follows.
         drain = _read_drain(more)
         health = more.choice("drain", Health)
     note = _read_health_note(fields.array("health note", 0)) if fields.has_more() else None
-    return dataclasses.replace(record, health=health, group=group, drain=drain, health_note=note)
+    return dataclasses.replace(
+        record, aliases=aliases, health=health, group=group, drain=drain, health_note=note
+    )
 
 
 def _read_group(fields: RecordFields) -> Group | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
+from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record, ServiceKey
 from netagent.registry.views import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
@@ -80,8 +80,9 @@ class Store:
     fenced: Map[EndpointKey, EndpointView] = field(default_factory=Map)
     by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_name: Map[str, Map[EndpointId, EndpointView]] = field(default_factory=Map)
-    by_service: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
-    by_alias: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_service: Map[tuple[NetworkId, ServiceKey], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    by_given: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    """By alias, and by the service of the group, whichever group that is."""
     by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     """The endpoints that have a link to a label."""
 

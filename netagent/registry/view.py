@@ -16,14 +16,14 @@ and `conflicts` lists the conflicts for people.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record
+from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record, ServiceKey
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
@@ -253,14 +253,20 @@ class RegistryView:
                 return view
         return None
 
-    def aliased(self, network_id: NetworkId, alias: str) -> tuple[EndpointView, ...]:
-        """All endpoints of the network that were given the alias, by id."""
-        return in_order(self.store.by_alias.get((network_id, alias), _NO_ENDPOINTS))
+    def given(self, network_id: NetworkId, label: str) -> tuple[EndpointView, ...]:
+        """All endpoints of the network that have the label as an alias or as the service of their group, by id."""
+        return in_order(self.store.by_given.get((network_id, label), _NO_ENDPOINTS))
 
-    def service(self, network_id: NetworkId, name: str) -> ServiceView:
+    def labelled(self, network_id: NetworkId, label: str) -> Iterator[EndpointView]:
+        """Yield the endpoints of the network to which the label may lead, some more than once."""
+        yield from self.store.by_service.get((network_id, ServiceKey(label)), _NO_ENDPOINTS).values()
+        yield from self.store.by_given.get((network_id, label), _NO_ENDPOINTS).values()
+        yield from (one for one in self.endpoints_named(label) if one.network_id == network_id)
+
+    def service(self, network_id: NetworkId, name: str, group: str | None = None) -> ServiceView:
         """One service; without endpoints if none offers it."""
-        endpoints = self.store.by_service.get((network_id, name), _NO_ENDPOINTS)
-        return ServiceView(network_id, name, in_order(endpoints))
+        endpoints = self.store.by_service.get((network_id, ServiceKey(name, group)), _NO_ENDPOINTS)
+        return ServiceView(network_id, name, in_order(endpoints), group)
 
     def is_visible(self, endpoint: EndpointView) -> bool:
         """True when names may lead to the endpoint."""

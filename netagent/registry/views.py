@@ -144,6 +144,8 @@ class ServiceView:
     network_id: NetworkId
     name: str
     endpoints: tuple[EndpointView, ...]
+    group: str | None = None
+    """The group whose service it is; None: the network's."""
 
 
 class ConflictKind(enum.Enum):

@@ -19,11 +19,11 @@ from netagent.model.records import Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.name_table import EndpointRow
-from netagent.resolver.scope import Scope
+from netagent.resolver.scope import Node, Scope
 from netagent.resolver.zone import every_row, host_label
 from netagent.resolver.zone_source import ZoneSource
 from netdns import constants, special
-from netdns.name import from_text, is_within, labels, to_text
+from netdns.name import from_text, labels, to_text
 from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
 from netgossip.slices import Slices
 
@@ -43,6 +43,8 @@ FORWARDED: Final = "FORWARDED"
 """The status of a name that other servers answer."""
 MAX_COMPARED: Final = 500
 """Names that are searched for similar ones, to suggest one: some 5 ms."""
+MAX_SAID: Final = 5
+"""Endpoints or groups that a reason lists; of further ones it gives the number."""
 
 HOST_VIEW: Final = SandboxId("")
 """In place of a sandbox: all networks that this host takes part in."""
@@ -254,6 +256,13 @@ def _reason(
     return "; ".join(parts)
 
 
+def _node_at(scope: Scope, name: Name) -> Node | None:
+    parts, domain = labels(name), scope.domain
+    if parts[-len(domain) :] == domain:
+        return scope.below_domain(parts[: -len(domain)])
+    return scope.bare(parts)
+
+
 def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
     """Return the label that stands for a service or endpoint in the name, and the link that led to it, in words."""
     parts = [label for label in labels(name) if label[:1] != b"_"]
@@ -265,25 +274,46 @@ def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
 
 
 def _found_text(scope: Scope, label: bytes, name: Name) -> str:
-    domain = from_text(b".".join(scope.domain).decode())
-    for index in scope.networks:
-        rows = index.members(label)
-        if rows and (not is_within(name, domain) or index.label in labels(name) or label in scope.aliases):
-            led = [row for row in rows if not row.is_behind]
-            found = f"found in network {index.label.decode()}: {_where(led or rows)}"
-            if not led:
-                return f"{found}; {_UNREACHED}, but the name has no other endpoint"
-            behind = [row for row in rows if row.is_behind]
-            return f"{found}; not to {_where(behind)}: {_UNREACHED}" if behind else found
-    return "found"
+    node = _node_at(scope, name)
+    rows = () if node is None else node.rows or tuple(row for row, _ in node.services)
+    if node is None or node.index is None or not rows:
+        return "found"
+    led = [row for row in rows if not row.is_behind]
+    groups = {row.group.name if row.group else None for row in rows}
+    group = next(iter(groups)) if len(groups) == 1 else None
+    place = f"network {node.index.label.decode()}"
+    found = f"found in {f'group {group} of ' if group else ''}{place}: {_where(led or rows)}"
+    if not led:
+        return f"{found}; {_UNREACHED}, but the name has no other endpoint"
+    if behind := [row for row in rows if row.is_behind]:
+        found = f"{found}; not to {_where(behind)}: {_UNREACHED}"
+    shared = node.index.shared_by(label, scope.group) if len(groups - {None}) > 1 else ()
+    return f"{found}; {_shared_text(label, shared)}" if shared else found
+
+
+def _shared_text(label: bytes, rows: Sequence[EndpointRow]) -> str:
+    """Say which groups share a label, and how to ask for one of them."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        if row.group is not None and row.addresses:
+            where = f"{ipaddress.ip_address(row.addresses[0])} on {row.host_label}"
+            places.setdefault(row.group.name, []).append(where)
+    text, names = label.decode(), sorted(places)
+    groups = _some_of([f"{name} ({_some_of(places[name])})" for name in names])
+    asked = " or ".join(f"{text}.{name}" for name in names[:MAX_SAID])
+    return f"{text} is shared by {len(names)} groups: {groups}; ask for {asked}"
 
 
 _UNREACHED: Final = "this host gets no answer from there over the overlay"
 
 
 def _where(rows: Sequence[EndpointRow]) -> str:
-    where = sorted(f"{row.name} on {row.host_label}" for row in rows)
-    return ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
+    return _some_of(sorted(f"{row.name} on {row.host_label}" for row in rows))
+
+
+def _some_of(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - MAX_SAID} more" if len(texts) > MAX_SAID else ""
+    return ", ".join(texts[:MAX_SAID]) + more
 
 
 def _missing_text(scope: Scope, label: bytes, address: str) -> str:
@@ -292,6 +322,10 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
         return "this host takes part in no network"
     if address:
         return f"no visible endpoint has the address {address} in {', '.join(networks)}"
+    for index in scope.networks:
+        if shared := index.shared_by(label, scope.group):
+            refused = f"network {index.label.decode()} refuses shared names"
+            return f"{refused}: {_shared_text(label, shared)}"
     text = label.decode("ascii", "replace")
     known = sorted(set(islice((one for index in scope.networks for one in index.labels()), MAX_COMPARED)))
     close = difflib.get_close_matches(text, known, n=1)
@@ -305,7 +339,7 @@ def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
     for endpoint in _endpoints(view, scope):
         yield
         record = endpoint.record
-        called = (record.name, record.service, *record.aliases, *record.addresses)
+        called = (record.name, record.service, record.service_key.name, *record.aliases, *record.addresses)
         if text in called and not view.is_visible(endpoint):
             host = view.hosts.get(endpoint.owner)
             where = host_label(host) if host is not None else endpoint.owner[:8]

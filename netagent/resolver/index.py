@@ -1,20 +1,15 @@
 """The endpoints of one network, by every label that they answer to.
 
-One label can stand for three things, looked up in this order; the first that has an endpoint wins, without mixing:
-
-    a service   all its endpoints: what `--service` says, and by default the endpoint's name
-    a name      the endpoints with that name, one per host
-    an alias    the endpoints that have it
-
-A service comes first because clients are written against services: an endpoint that happens to have the name of
-another's service must not receive that service's traffic.
+A label leads to endpoints in the order of netagent.model.naming: for a member of a group first in its group. Where it
+leads to several groups it is *shared*: all of them are answered in turn, or none if the network refuses shared names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
+from netagent.model.naming import PLACES_IN_GROUP, Rank, ranks, ranks_in_group
 from netagent.resolver.name_table import EndpointRow, NetworkRow
 
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
@@ -35,9 +30,11 @@ class NetworkIndex:
     def __init__(self) -> None:
         self.row: NetworkRow | None = None
         self.label = self.given = b""
-        self._services: _Labelled = {}
-        self._names: _Labelled = {}
-        self._aliases: _Labelled = {}
+        self._anywhere: tuple[_Labelled, ...] = tuple({} for _ in Rank)
+        """By rank and label."""
+        self._inside: tuple[_Labelled, ...] = tuple({} for _ in range(PLACES_IN_GROUP))
+        """By place in the order of groups and `<label>.<group>`."""
+        self._groups: _Labelled = {}
         self._on_host: dict[tuple[bytes, bytes], dict[str, EndpointRow]] = {}
         self._hosts: _Labelled = {}
         self._addresses: _Labelled = {}
@@ -68,18 +65,42 @@ class NetworkIndex:
             if not rows:
                 del self._on_host[pair]
 
-    def members(self, label: bytes) -> tuple[EndpointRow, ...]:
-        """Return the endpoints for `<label>.<network>`, by id; empty when there are none."""
-        for table in (self._services, self._names, self._aliases):
+    def members(self, label: bytes, group: bytes | None = None) -> tuple[EndpointRow, ...]:
+        """Return the endpoints for `<label>.<network>`, by id, as a member of the group sees them; empty when there
+        are none."""
+        rank, rows = self._led_to(label, group)
+        is_refused = self.row is not None and self.row.refuses_shared and bool(_sharing(rank, rows))
+        return () if is_refused else rows
+
+    def shared_by(self, label: bytes, group: bytes | None = None) -> tuple[EndpointRow, ...]:
+        """Return the endpoints of the groups that share a label, by group, also if the network refuses it; empty when
+        it is not shared."""
+        return _sharing(*self._led_to(label, group))
+
+    def in_group(self, label: bytes, group: bytes) -> tuple[EndpointRow, ...]:
+        """Return the endpoints for `<label>.<group>.<network>`."""
+        return _in_order(next(filter(None, (one.get(label + b"." + group) for one in self._inside)), {}))
+
+    def has_group(self, group: bytes) -> bool:
+        """Whether there are names below `<group>.<network>`."""
+        return group in self._groups
+
+    def _led_to(self, label: bytes, group: bytes | None) -> tuple[Rank | None, tuple[EndpointRow, ...]]:
+        """Return the endpoints and how the label leads to them; None: in the asker's own group, or nowhere."""
+        own = self.in_group(label, group) if group is not None else ()
+        if own:
+            return None, own
+        for rank, table in zip(Rank, self._anywhere, strict=True):
             rows = table.get(label)
+            if rows and rank is Rank.CHOSEN:
+                rows = rows | self._anywhere[Rank.DEFAULT].get(label, {})
             if rows:
-                return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
-        return ()
+                return rank, _in_order(rows)
+        return None, ()
 
     def on_host(self, label: bytes, host_label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints for `<label>.<host>.<network>`: one, as long as its host keeps the rules."""
-        rows = self._on_host.get((label, host_label), {})
-        return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
+        return _in_order(self._on_host.get((label, host_label), {}))
 
     def has_host(self, host_label: bytes) -> bool:
         """Whether there are names below `<host>.<network>`."""
@@ -96,18 +117,30 @@ class NetworkIndex:
 
     def labels(self) -> frozenset[str]:
         """Return all labels that `members` knows, for suggestions."""
-        return frozenset(
-            label.decode() for table in (self._services, self._names, self._aliases) for label in table
-        )
+        return frozenset(label.decode() for table in self._anywhere for label in table)
 
     def _places(self, row: EndpointRow) -> Iterator[tuple[_Labelled, bytes]]:
-        yield self._services, row.service.encode()
-        yield self._names, row.name.encode()
+        for label, rank in ranks(row.name, row.service, row.group, row.aliases).items():
+            yield self._anywhere[rank], label.encode()
+        if row.group is not None:
+            yield self._groups, row.group.name.encode()
+            for label, place in ranks_in_group(row.name, row.group, row.aliases).items():
+                yield self._inside[place], f"{label}.{row.group.name}".encode()
         yield self._hosts, row.host_label.encode()
-        for alias in dict.fromkeys(row.aliases):
-            yield self._aliases, alias.encode()
         for address in dict.fromkeys(row.addresses):
             yield self._addresses, address
+
+
+def _in_order(rows: Mapping[str, EndpointRow]) -> tuple[EndpointRow, ...]:
+    return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
+
+
+def _sharing(rank: Rank | None, rows: tuple[EndpointRow, ...]) -> tuple[EndpointRow, ...]:
+    """Return those of the rows that are in groups, by group, if several groups have a label by this rank."""
+    if rank not in {Rank.GIVEN, Rank.MEMBER}:
+        return ()
+    found = sorted(((row.group.name, row.endpoint_id), row) for row in rows if row.group is not None)
+    return tuple(row for _, row in found) if len({name for (name, _), _ in found}) > 1 else ()
 
 
 def _pairs(row: EndpointRow) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:

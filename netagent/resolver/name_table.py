@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.model.records import Port
+from netagent.model.records import Group, Port
 from netagent.model.sandbox import Sandbox
 
 
@@ -66,6 +66,8 @@ class NetworkRow:
     label: str
     subnets: tuple[Subnet, ...]
     given: str = ""
+    refuses_shared: bool = False
+    """A label that leads to several groups leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class EndpointRow:
     ports: tuple[Port, ...]
     is_behind: bool = False
     """This host does not reach it: a name with other endpoints leads to those."""
+    group: Group | None = None
+    """Without the folder."""
 
 
 Key: TypeAlias = tuple[RowKind, str]

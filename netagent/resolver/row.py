@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from netagent.model.ids import EndpointId, NetworkId, is_name
-from netagent.model.records import Link, Port
+from netagent.model.records import Group, Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
     Change,
@@ -44,14 +44,17 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.label, row.address]
         case NetworkRow():
             subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
-            return [*head, row.label, subnets, row.given]
+            return [*head, row.label, subnets, row.given, row.refuses_shared]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
-            return [*head, list(row.networks), links, row.forward]
+            return [*head, list(row.networks), links, row.forward, row.group or ""]
         case EndpointRow():
             ports = [[port.name, port.number, port.protocol] for port in row.ports]
-            names = [row.name, row.host_label, row.service, list(row.aliases)]
-            return [*head, row.network_id, *names, list(row.addresses), ports, row.is_behind]
+            group, aliases = row.group, row.aliases
+            aliases = aliases if group is None else group.added_to(aliases, row.service)
+            names = [row.name, row.host_label, row.service, list(aliases)]
+            tail = [row.is_behind, [] if group is None else [group.name, group.service or ""]]
+            return [*head, row.network_id, *names, list(row.addresses), ports, *tail]
 
 
 def read_change_untrusted(value: Any) -> Change:
@@ -68,34 +71,48 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
             return SettingsRow(_domain(domain))
         case RowKind.HOST, [label, address, *_]:
             return HostRow(_name(label), _address(address))
-        case RowKind.NETWORK, [
-            label,
-            subnets,
-            *given,
-        ]:  # the last one is missing from an agent of the previous release
+        # What is read by `_at` is missing from an agent of an earlier release.
+        case RowKind.NETWORK, [label, subnets, *later]:
             known = tuple(_subnet(subnet) for subnet in read_array(subnets))
-            return NetworkRow(_name(label), known, _name(given[0]) if given and given[0] else "")
-        case RowKind.SANDBOX, [networks, links, forward, *_]:
+            given = _at(later, 0)
+            return NetworkRow(_name(label), known, _name(given) if given else "", _at(later, 1) is True)
+        case RowKind.SANDBOX, [networks, links, forward, *later]:
+            group = _at(later, 0)
             return Sandbox(
                 sandbox_id=SandboxId(identifier),
                 networks=tuple(NetworkId(read_text(network)) for network in read_array(networks)),
                 links=tuple(_link(link) for link in read_array(links)),
+                group=_name(group) if group else None,
                 forward=forward is True,
             )
-        case RowKind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *behind]:
+        case RowKind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *later]:
+            group = _group(_at(later, 1))
+            names = tuple(_name(alias) for alias in read_array(aliases))
             return EndpointRow(
                 endpoint_id=EndpointId(identifier),
                 network_id=NetworkId(read_text(network)),
                 name=_name(name),
                 host_label=_name(host),
                 service=_name(service),
-                aliases=tuple(_name(alias) for alias in read_array(aliases)),
+                aliases=names if group is None else group.not_in(names),
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 ports=tuple(_port(port) for port in read_array(ports)),
-                is_behind=bool(behind) and behind[0] is True,  # missing from the previous release
+                is_behind=_at(later, 0) is True,
+                group=group,
             )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
+
+
+def _at(later: list[Any], position: int) -> Any:
+    return later[position] if position < len(later) else None
+
+
+def _group(value: Any) -> Group | None:
+    if not value:
+        return None
+    name, service, *_ = read_array(value)
+    return Group(_name(name), _name(service) if service else None)
 
 
 def _link(value: Any) -> Link:

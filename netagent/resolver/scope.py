@@ -2,8 +2,9 @@
 
 Below `<domain>`:
 
-    <service | name | alias>.<network>   its endpoints (see index.py)
+    <label>.<network>                    its endpoints (see index.py): in a sandbox of a group, that group's first
     <name>.<host>.<network>              one endpoint
+    <label>.<group>.<network>            endpoints of one group, unless that host has an endpoint of that name
     <host>.node                          a host's underlay address
     _<port>._<protocol>.<any of these>   SRV for a port that is exposed by name
 
@@ -14,12 +15,20 @@ Without the domain, some forms are ours as well, because people type them:
 
     <label>                  an alias of this sandbox's links, else the first of its networks, in attach order, that
                              has the label; never a mixture of two networks
-    <label>.<network>        of a network that the sandbox is in, and with one more label for a host
+    <label>.<network>        of a network that the sandbox is in, and with one more label for a host or a group
     <label>.node
+    <label>.<group>          in the first of its networks in which the group has that label
 
-The latter two are ours although there are top-level domains such as `dev` and `app`: `db.dev` must not lead to an
-outside host while our `db` is away. That holds for types that lead to an address, and for these forms only:
-`pkg.go.dev` is forwarded, and so is `go.dev DS`, which a validating resolver in the sandbox needs.
+The second and third are ours although there are top-level domains such as `dev` and `app`: `db.dev` must not lead to
+an outside host while our `db` is away. That holds for types that lead to an address, and for these forms only:
+`pkg.go.dev` is forwarded (unless `go` is a host or group of the network `dev`), and so is `go.dev DS`, which a
+validating resolver in the sandbox needs.
+
+The last is ours only while the group has such an endpoint; any other name of this form is forwarded. A network has
+one name, which an operator chose. A group is mostly called after a folder (`app`, `dev`, `shop` and `blog` are
+top-level domains), and each container may bring another one: if absent names were kept, a project `com` would take
+all of `.com` from every container of the network. A program that must never reach an outside host of the same name
+asks for `db`, inside the group, or for `db.shop.app`.
 
 A stub resolver asks for a single label with the search list first: `db` becomes `db.<first network>.<domain>`. So a
 link's alias also exists at that name, in that sandbox alone; otherwise a service of the same name would win over the
@@ -108,6 +117,8 @@ class Scope:
             node = self._alias(base[0]) if base[0] in self.aliases else self._in_first_network(base[0])
         elif len(base) > 1:
             node = self._base(base)
+            if len(base) == 2 and (node is None or node.is_bare):
+                node = self._in_group(*base) or node
         else:
             node = None
         node = _with_service(node, service)
@@ -123,8 +134,9 @@ class Scope:
         match _split_service(labels)[0]:
             case (_, top):
                 return top == _NODE or self._network(top) is not None
-            case (_, host, top):
-                return host in self.hosts and self._network(top) is not None
+            case (_, place, top):
+                index = self._network(top)
+                return index is not None and (place in self.hosts or index.has_group(place))
         return False
 
     def _base(self, labels: Labels) -> Node | None:
@@ -138,7 +150,12 @@ class Scope:
             return None
         if len(rest) == 1 and index is self.networks[0] and rest[0] in self.aliases:
             return self._alias(rest[0])
-        return _in_network(index, rest)
+        return self._in_network(index, rest)
+
+    @property
+    def group(self) -> bytes | None:
+        """The group of the sandbox."""
+        return None if self.sandbox.group is None else self.sandbox.group.encode()
 
     def _network(self, label: bytes) -> NetworkIndex | None:
         """Find a network of this sandbox by its present name, or the name that its creator chose: if a network of
@@ -162,34 +179,45 @@ class Scope:
         if labels and labels[-1] == _NODE:
             return self._host(labels[:-1])
         index = self._network(labels[-1]) if labels else None
-        return None if index is None else _in_network(index, labels[:-1])
+        node = None if index is None else self._in_network(index, labels[:-1])
+        if len(labels) == 2 and (node is None or node.is_bare):
+            return self._in_group(*labels)
+        return node
 
     def _in_first_network(self, label: bytes) -> Node | None:
         for index in self.networks:
-            rows = index.members(label)
+            rows = index.members(label, self.group)
             if rows:
                 return Node(rows, index=index)
         return None
+
+    def _in_group(self, label: bytes, group: bytes) -> Node | None:
+        for index in self.networks:
+            rows = index.in_group(label, group)
+            if rows:
+                return Node(rows, index=index)
+        return None
+
+    def _in_network(self, index: NetworkIndex, labels: Sequence[bytes]) -> Node | None:
+        match labels:
+            case []:
+                return Node(index=index)
+            case [label]:
+                rows = index.members(label, self.group)
+                has_names = index.has_host(label) or index.has_group(label)
+                return Node(rows, index=index) if rows or has_names else None
+            case [label, place]:
+                # The host first: a target of SRV or PTR means this one endpoint, whatever groups are called.
+                rows = index.on_host(label, place) or index.in_group(label, place)
+                return Node(rows, index=index) if rows else None
+            case _:
+                return None
 
     def _host(self, labels: Sequence[bytes]) -> Node | None:
         if not labels:
             return Node()
         rows = self.hosts.get(labels[0]) if len(labels) == 1 else None
         return Node(host_addresses=tuple(rows[one].address for one in sorted(rows))) if rows else None
-
-
-def _in_network(index: NetworkIndex, labels: Sequence[bytes]) -> Node | None:
-    match labels:
-        case []:
-            return Node(index=index)
-        case [label]:
-            rows = index.members(label)
-            return Node(rows, index=index) if rows or index.has_host(label) else None
-        case [label, host_label]:
-            rows = index.on_host(label, host_label)
-            return Node(rows, index=index) if rows else None
-        case _:
-            return None
 
 
 def _split_service(labels: Labels) -> tuple[Labels, Labels]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import Group
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 from netagent.resolver.name_table import (
@@ -205,4 +206,5 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         addresses=tuple(ipaddress.ip_address(address).packed for address in record.addresses),
         ports=record.ports,
         is_behind=view.is_behind(endpoint),
+        group=record.group and Group(record.group.name, record.group.service),
     )

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from netagent.model.ids import EndpointId, NetworkId
-from netagent.model.records import Link, Port
+from netagent.model.records import Group, Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
@@ -36,8 +36,11 @@ def subnet(text: str) -> Subnet:
     return Subnet(network.network_address.packed, network.prefixlen)
 
 
-def network(network_id: str, label: str, *subnets: str, given: str = "") -> tuple[Key, Row]:
-    return (RowKind.NETWORK, network_id), NetworkRow(label, tuple(subnet(one) for one in subnets), given)
+def network(
+    network_id: str, label: str, *subnets: str, given: str = "", refuses_shared: bool = False
+) -> tuple[Key, Row]:
+    row = NetworkRow(label, tuple(subnet(one) for one in subnets), given, refuses_shared)
+    return (RowKind.NETWORK, network_id), row
 
 
 def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
@@ -45,10 +48,14 @@ def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
 
 
 def sandbox(
-    name: str, *networks: NetworkId, links: tuple[str, ...] = (), forward: bool = True
+    name: str,
+    *networks: NetworkId,
+    links: tuple[str, ...] = (),
+    forward: bool = True,
+    group: str | None = None,
 ) -> tuple[Key, Row]:
     pairs = tuple(Link(*one.split(":")) for one in links)
-    row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward)
+    row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward, group=group)
     return (RowKind.SANDBOX, name), row
 
 
@@ -65,7 +72,10 @@ def endpoint(
     service: str = "",
     aliases: tuple[str, ...] = (),
     ports: tuple[str, ...] = (),
+    group: str = "",
 ) -> tuple[Key, Row]:
+    """`group`: `shop/web`, with the service or without; empty: none."""
+    project, _, part = group.partition("/")
     row = EndpointRow(
         endpoint_id=endpoint_id(number),
         network_id=network_id,
@@ -75,6 +85,7 @@ def endpoint(
         aliases=aliases,
         addresses=packed(*addresses),
         ports=tuple(Port(p.split("=")[0], int(p.split("=")[1])) for p in ports),
+        group=Group(project, part or None) if project else None,
     )
     return (RowKind.ENDPOINT, row.endpoint_id), row
 

@@ -87,9 +87,7 @@ def _published_findings(
             continue
         if endpoint_id not in told:
             yield Finding(endpoint_id, f"the endpoint {row.name} is not published to other hosts", _RESTART)
-        elif told[endpoint_id] != record_of(
-            row, published_links(row, rows.values(), view.networks[row.network_id], domain)
-        ):
+        elif told[endpoint_id] != record_of(row, published_links(row, rows.values(), view, domain)):
             text = f"the published record of the endpoint {row.name} differs from what this host knows"
             yield Finding(endpoint_id, text, _RESTART)
     for endpoint_id, record in told.items():

@@ -139,12 +139,5 @@ def leads_to(said: ResolverAnswer | None, address: bytes) -> bool:
     return said is not None and (address in said.data or said.truncated)
 
 
-def names_of(endpoint: EndpointView, *, network: str, host: str, domain: str) -> tuple[str, ...]:
-    """Return the names that lead to an endpoint: of its service, its own, its own on its host, and its aliases."""
-    record, base = endpoint.record, f"{network}.{domain}"
-    names = [f"{record.service}.{base}", f"{record.name}.{base}", f"{record.name}.{host}.{base}"]
-    return tuple(dict.fromkeys([*names, *(f"{alias}.{base}" for alias in record.aliases)]))
-
-
 Replies = Mapping[ResolverQuestion, ResolverAnswer | None]
 """None: no answer came in time."""

@@ -20,13 +20,12 @@ from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
 from netagent.integrations.labels import described, names_from
 from netagent.model.ids import is_name, nearest_name
-from netagent.model.records import Group, Health, Link, Port
+from netagent.model.records import MAX_ALIASES, Group, Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
 """Label of a Docker network that an agent made for the network with this id, and removes with it."""
 _PORT = re.compile(r"[0-9]{1,5}/(tcp|udp|sctp)")
 MAX_LINKS = 64
-MAX_ALIASES = 64
 STOP_TIMEOUT_S: Final = 10.0
 """Docker's default."""
 MAX_STOP_TIMEOUT_S: Final = 10**9

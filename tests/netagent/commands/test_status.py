@@ -22,7 +22,7 @@ from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
-from netagent.model.records import AttachmentRecord, Link
+from netagent.model.records import AttachmentRecord, Group, Link
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.join.discovery import DiscoveredPeer
@@ -373,20 +373,34 @@ async def test_a_lookup_of_nonsense_is_refused() -> None:
 
 
 @virtual
-async def test_a_name_that_two_compose_projects_share_is_warned_of_by_status_and_lookup() -> None:
+async def test_a_name_that_two_projects_share_is_warned_of_by_status_and_lookup() -> None:
     cluster, writer = cluster_of(), Writer(H2)
     for number, project in ((5, "shop"), (6, "blog")):
-        one = endpoint(number, offset=number, service=f"{project}-db-1", aliases=("db",))
-        labelled = dataclasses.replace(one, labels=(("netagent.compose-project", project),))
-        cluster.live.update_view(lambda view: view.with_entries(writer.put(labelled)))
+        name = f"{project}-db-1"
+        one = endpoint(number, offset=number, name=name, service=name, group=Group(project, "db"))
+        cluster.live.update_view(lambda view: view.with_entries(writer.put(one)))
     status = await status_of(agent_of(cluster))
     (notice,) = (one for one in status["warnings"] if one["code"] == "shared-name")
-    for part in ("name db in network app", "project blog on", "project shop on"):
+    for part in ("name db in network app", "group blog on", "group shop on"):
         assert part in notice["message"]
-    assert "network of its own" in notice["cure"]
+    assert "NAME.GROUP" in notice["cure"]
     for name in ("db", "db.app", "db.app.mesh.internal."):
-        assert (await look_up(cluster, name, "A", "web1"))["warnings"] == [notice], name
+        found = await look_up(cluster, name, "A", "web1")
+        assert found["warnings"] == [notice], name
+        assert found["reason"].endswith(
+            f"db is shared by 2 groups: blog (10.1.0.6 on {H2[:8]}), shop (10.1.0.5 on {H2[:8]}); "
+            "ask for db.blog or db.shop"
+        )
+    for name, address in (("db.shop", "10.1.0.5"), ("db.blog.app", "10.1.0.6")):
+        found = await look_up(cluster, name, "A", "web1")
+        assert [one["data"] for one in found["answers"]] == [address]
+        assert "warnings" not in found
     assert "warnings" not in await look_up(cluster, "web", "A", "web1")
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_row(dataclasses.replace(row, group=Group("shop")))
+    found = await look_up(cluster, "db", "A", "web1")
+    assert "warnings" not in found
+    assert found["reason"] == f"found in group shop of network app: shop-db-1 on {H2[:8]}"
 
 
 @virtual

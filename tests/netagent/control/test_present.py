@@ -23,6 +23,7 @@ from netagent.model.records import (
     AttachmentRecord,
     Drain,
     ForgetRecord,
+    Group,
     Health,
     HostAddressRecord,
     Link,
@@ -101,6 +102,30 @@ def test_a_container_is_found_by_what_runtime_and_compose_call_it() -> None:
         assert is_called(shown, thing), thing
     for thing in ("web5", "", CONTAINER[:5], "b" * 12):
         assert not is_called(shown, thing), thing
+
+
+def test_the_replicas_of_a_project_are_one_service_on_all_hosts() -> None:
+    world = World()
+    for number, project in ((5, "shop"), (6, "shop"), (7, "blog")):
+        name, group = f"{project}-front-{number}", Group(project, "front")
+        one = endpoint(number, offset=10 + number, name=name, service=name, group=group)
+        world.put(H2 if number == 5 else H3, one)
+    for thing in ("front.shop", "front.shop.app", "front.shop.app.mesh.internal"):
+        found = look(world, thing)
+        assert (found["kind"], found["name"], found["group"]) == ("service", "front", "shop"), thing
+        assert (found["id"], found["fqdn"]) == ("front.shop.app", "front.shop.app.mesh.internal")
+        assert (found["endpoint_count"], found["aliases"]) == (2, [])
+    with pytest.raises(InputError, match=r"front\.blog\.app, front\.shop\.app"):
+        look(world, "front")
+    found = look(world, "shop-front-5")
+    assert (found["kind"], found["group"], found["names"][0]) == (
+        "endpoint",
+        "shop",
+        "front.shop.app.mesh.internal",
+    )
+    (shown,) = (e for e in world.view.endpoints.values() if e.record.name == "shop-front-5")
+    assert all(is_called(shown, thing) for thing in ("front", "front.shop", "shop-front-5"))
+    assert not is_called(shown, "front.blog")
 
 
 def test_each_row_says_where_it_comes_from() -> None:

@@ -489,13 +489,14 @@ async def test_a_sandbox_has_its_group_in_each_of_its_networks_and_others_learn_
     assert (row.group, second.group) == (shop, shop)
     assert await one.endpoints.attach(request(aliases=("web", "www"))) == (row, False)
     record = one.live.view.endpoints[row.endpoint_id].record
-    assert (record.group, record.aliases) == (shop, ("web", "www"))
+    assert (record.group, record.aliases) == (shop, ("www",))
     changed = await one.endpoints.change(row.endpoint_id, group=None)
     assert changed is not None
     assert changed.group is None
     renamed = await one.endpoints.change(row.endpoint_id, service="x")
     assert renamed is not None
     assert renamed.group is None
+    assert one.live.view.endpoints[row.endpoint_id].record.aliases == ("web", "www")
 
 
 @virtual
@@ -846,6 +847,9 @@ async def test_where_only_linked_services_may_be_reached_links_are_published(
     assert reported(N3) == ("cache1.h2", "db", "shop")
     await one.endpoints.unlink(in_app.endpoint_id, Link("shop.strict", "shop"))
     assert reported(N3) == ("cache1.h2", "db")
+    for service in ("pg.shop", "pg.blog.strict"):
+        await one.endpoints.link(in_app.endpoint_id, Link(service, service.rpartition(".")[2]))
+    assert reported(N3) == ("cache1.h2", "db", "pg.blog", "pg.shop"), "of groups"
     await one.endpoints.detach(in_app.endpoint_id)
     assert reported(N3) == ()
 

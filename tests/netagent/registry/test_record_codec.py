@@ -21,6 +21,7 @@ from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.records import (
+    MAX_ALIASES,
     MAX_TIME_S,
     AttachmentRecord,
     Drain,
@@ -324,6 +325,16 @@ def test_a_record_of_an_earlier_release_has_what_it_says(last: int) -> None:
     assert cut(endpoint(), last) == endpoint()
 
 
-def test_a_release_that_does_not_know_groups_reads_the_rest() -> None:
-    grouped = endpoint(group=Group("shop", "web", b"12345678"))
-    assert cut(grouped, 3) == endpoint()
+def test_a_release_that_does_not_know_groups_has_their_services_as_aliases() -> None:
+    grouped = endpoint(group=Group("shop", "db", b"12345678"), aliases=("one",))
+    assert decode_untrusted(encode(grouped)) == grouped
+    assert cut(grouped, 3) == endpoint(aliases=("one", "db"))
+    same = endpoint(service="db", group=Group("shop", "db"))
+    assert cut(same, 3) == endpoint(service="db")
+
+
+def test_the_most_aliases_leave_no_room_for_the_service_of_a_group() -> None:
+    most = tuple(f"a{number}" for number in range(MAX_ALIASES))
+    grouped = endpoint(group=Group("shop", "db"), aliases=most)
+    assert decode_untrusted(encode(grouped)) == grouped
+    assert cut(grouped, 3) == endpoint(aliases=most)

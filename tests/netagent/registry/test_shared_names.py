@@ -7,14 +7,10 @@ from typing import Any
 import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
+from netagent.model.records import Group
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView
 from netgossip.slices import at_once
-
-
-def made_by(project: str, **labels: Any) -> tuple[tuple[str, ...], ...]:
-    found = {"netagent.compose-project": project, **labels} if project else labels
-    return tuple(sorted(found.items()))
 
 
 def view_of(*records: Any) -> RegistryView:
@@ -40,11 +36,10 @@ def texts(view: RegistryView) -> list[str]:
     return [one.text for one in at_once(shared_names(view))]
 
 
-def compose(project: str, number: int = 1, service: str = "db", **fields: str) -> dict[str, Any]:
+def compose(project: str, number: int = 1, service: str = "db", **fields: Any) -> dict[str, Any]:
     return {
         "name": f"{project}-{service}-{number}",
-        "aliases": (service,),
-        "labels": made_by(project),
+        "group": Group(project, service),
         **fields,
     }
 
@@ -53,26 +48,29 @@ def test_two_projects_with_one_service_name_are_named_with_their_hosts() -> None
     view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, compose("blog", 2)))
     assert texts(view) == [
         (
-            "the name db in network app is shared by compose project blog on h2, h3 and compose project shop on h1: "
-            "clients of each also get the addresses of the other"
+            "the name db in network app is shared by group blog on h2, h3 and group shop on h1: other containers get "
+            "the addresses of all; ask for db.blog or db.shop"
         )
     ]
 
 
-def test_a_container_of_that_name_takes_it_from_both() -> None:
+def test_a_container_of_that_name_does_not_get_it() -> None:
     view = view_of((H1, compose("shop")), (H2, compose("blog")), (H3, {"name": "db"}))
     assert texts(view) == [
-        (
-            "the name db in network app leads to db on h3, which takes it from the alias of compose project blog on "
-            "h2 and compose project shop on h1"
-        )
+        ("the name db in network app leads to group blog on h2 and group shop on h1, and not to db on h3")
     ]
 
 
-def test_an_alias_given_by_hand_that_never_answers_is_reported() -> None:
+def test_an_alias_given_by_hand_comes_before_a_name() -> None:
     view = view_of((H1, {"name": "one", "aliases": ("db",)}), (H2, {"name": "db"}))
     (text,) = texts(view)
-    assert "leads to db on h2, which takes it from the alias of one on h1" in text
+    assert "leads to one on h1, and not to db on h2" in text
+
+
+def test_an_alias_that_a_chosen_service_hides_is_reported() -> None:
+    view = view_of((H1, {"name": "one", "aliases": ("db",)}), (H2, {"name": "pg", "service": "db"}))
+    (text,) = texts(view)
+    assert "leads to pg on h2, and not to one on h1" in text
 
 
 @pytest.mark.parametrize(
@@ -88,14 +86,19 @@ def test_an_alias_given_by_hand_that_never_answers_is_reported() -> None:
         ),
         pytest.param(
             [
-                (H1, {"name": "a-1", "service": "db", "labels": made_by("a")}),
-                (H2, {"name": "b-1", "service": "db", "labels": made_by("b")}),
+                (H1, {"name": "a-1", "service": "db", "group": Group("a", "x")}),
+                (H2, {"name": "b-1", "service": "db", "group": Group("b", "x-2")}),
+                (H2, {"name": "db"}),
             ],
             id="a service that was chosen",
         ),
         pytest.param(
-            [(H1, {"name": "db", "labels": made_by("shop")}), (H2, compose("shop"))],
+            [(H1, {"name": "db", "group": Group("shop")}), (H2, compose("shop"))],
             id="a name within one project",
+        ),
+        pytest.param(
+            [(H1, {"name": "x", "service": "db"}), (H1, compose("a")), (H2, compose("b"))],
+            id="a service that was chosen, before projects that find their own",
         ),
     ],
 )
@@ -106,6 +109,6 @@ def test_what_is_as_expected_is_no_finding(
 
 
 def test_container_names_that_two_projects_chose_alike_are_reported() -> None:
-    records = [(one, {"name": "db", "labels": made_by(project)}) for one, project in ((H1, "a"), (H2, "b"))]
+    records = [(one, {"name": "db", "group": Group(project)}) for one, project in ((H1, "a"), (H2, "b"))]
     (text,) = texts(view_of(*records))
-    assert "compose project a on h1 and compose project b on h2" in text
+    assert "group a on h1 and group b on h2" in text

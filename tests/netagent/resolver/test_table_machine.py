@@ -17,7 +17,7 @@ from netagent.resolver.zone_source import ZoneSource
 LABELS = ("web", "db", "h1", "x_y")
 ROWS = st.one_of(
     st.builds(
-        lambda number, name, service, on, network_id, octet, aliases: names.endpoint(
+        lambda number, name, service, on, network_id, octet, aliases, group: names.endpoint(
             number,
             name,
             f"10.0.0.{octet}",
@@ -27,6 +27,7 @@ ROWS = st.one_of(
             network_id=network_id,
             aliases=tuple(aliases),
             ports=("http=80",),
+            group=group,
         ),
         st.integers(1, 4),
         st.sampled_from(LABELS),
@@ -35,15 +36,22 @@ ROWS = st.one_of(
         st.sampled_from((APP, BACK)),
         st.integers(2, 4),
         st.lists(st.sampled_from(LABELS), max_size=2),
+        st.sampled_from(("", "shop/", "shop/s", "blog/s")),
     ),
     st.builds(
-        names.network, st.sampled_from((APP, BACK)), st.sampled_from(("app", "back")), st.just("10.0.0.0/24")
+        lambda network_id, label, refuses: names.network(
+            network_id, label, "10.0.0.0/24", refuses_shared=refuses
+        ),
+        st.sampled_from((APP, BACK)),
+        st.sampled_from(("app", "back")),
+        st.booleans(),
     ),
     st.builds(lambda label: names.host("1" * 32, label, "192.0.2.1"), st.sampled_from(("h1", "h2"))),
     st.builds(
-        lambda order, links: names.sandbox("c", *order, links=tuple(links)),
+        lambda order, links, group: names.sandbox("c", *order, links=tuple(links), group=group),
         st.permutations([APP, BACK]),
         st.lists(st.sampled_from(("db:web", "web:alias", "web.back:db")), max_size=2),
+        st.sampled_from((None, "shop", "blog")),
     ),
     st.builds(names.settings, st.sampled_from(("mesh.internal", "other.internal"))),
 )
@@ -57,6 +65,10 @@ QUESTIONS = [
             for label in LABELS
             for where in ("", ".app", ".app.mesh.internal", ".h1.app.mesh.internal")
         ),
+        "s",
+        "s.shop",
+        "s.app.mesh.internal",
+        "web.shop.app.mesh.internal",
         "alias",
         "mesh.internal",
         "app.mesh.internal",

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from fakes.doctor_world import World
-from fakes.registry import H2, endpoint
+from fakes.registry import endpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +16,11 @@ from netagent.doctor.checks.resolver_checks import (
     expected,
     fault,
     leads_to,
-    names_of,
     said_untrusted,
     source_of,
 )
-from netagent.model.records import AttachmentRecord
+from netagent.model.naming import names_of
+from netagent.model.records import Group
 from netagent.model.sandbox import Sandbox, SandboxId
 from netdns import constants
 from netdns.errors import FormatError
@@ -94,10 +94,16 @@ def test_what_is_absent_must_be_absent(world: World) -> None:
     assert "instead of none" in fault(empty, ResolverAnswer(3, frozenset(), False))
 
 
-def test_the_names_of_an_endpoint(world: World) -> None:
-    world.put(H2, AttachmentRecord(endpoint().network_id))
-    names = names_of(world.endpoint(2), network="app", host="h2", domain="mesh.internal")
+def test_the_names_of_an_endpoint() -> None:
+    names = names_of(endpoint(2), host="h2", base="app.mesh.internal")
     assert names == ("web.app.mesh.internal", "web2.app.mesh.internal", "web2.h2.app.mesh.internal")
+    grouped = endpoint(2, service="web2", group=Group("shop", "front"), aliases=("www",))
+    assert names_of(grouped, host="h2", base="app") == (
+        "front.shop.app",
+        "web2.app",
+        "web2.h2.app",
+        "www.app",
+    )
 
 
 def test_an_answer_to_another_question_is_none(world: World) -> None:

@@ -381,7 +381,12 @@ async def test_compose_and_published_ports_reach_the_record(world: World) -> Non
         found = dict(world.record("shop-web-2").labels)
         assert found["netagent.compose-project"] == "shop"
         assert found["netagent.compose-service"] == "web"
-        assert world.record("shop-web-2").group == Group("shop", "web")
+        assert (world.record("shop-web-2").group, world.record("shop-web-2").aliases) == (
+            Group("shop", "web"),
+            (),
+        )
+        assert found["netagent.published-by-runtime"] == "192.0.2.1:53:53/udp,8080:80/tcp"
+        assert found["netagent.container-id"] == container_id
 
 
 def answering_late(world: World, monkeypatch: pytest.MonkeyPatch, path: str, seconds: float) -> None:
