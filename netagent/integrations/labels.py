@@ -3,6 +3,7 @@
     netagent.service=web                the service that it belongs to (default: its name)
     netagent.group=shop                 the group that it belongs to (default: compose's project)
     netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
+    netagent.check=http:8080/healthz    a check (netagent.checks.spec); further ones as netagent.check.NAME=…
 
 Runtimes allow names that DNS does not (`Web.1`): these are mapped, and the label `netagent.original-name` keeps the
 original. An invalid label is ignored with a warning: a typo in a label must not prevent a container from starting.
@@ -22,6 +23,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
+from netagent.checks.spec import parse_check_untrusted
+from netagent.errors import InputError
+from netagent.model.check import MAX_CHECKS, Check
 from netagent.model.ids import is_name, nearest_name
 from netagent.model.origin_labels import (
     COMPOSE_PROJECT,
@@ -35,6 +39,7 @@ from netagent.model.records import Group, Port
 SERVICE = "netagent.service"
 GROUP = "netagent.group"
 EXPOSE = "netagent.expose"
+CHECK = "netagent.check"
 
 MAX_PORTS = 64
 MAX_LABELS = 64
@@ -70,6 +75,7 @@ class Described:
     """`""`: no label, so the name of the endpoint."""
     group: Group | None = None
     ports: tuple[Port, ...] = ()
+    checks: tuple[Check, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Labels to publish, sorted by key."""
     flaws: tuple[str, ...] = ()
@@ -133,6 +139,7 @@ def described(
         service=service,
         group=_group(labels, _name_in(labels, GROUP, flaws), service),
         ports=tuple(ports),
+        checks=_checks(labels, flaws),
         labels=_published(labels, found),
         flaws=tuple(flaws),
     )
@@ -171,6 +178,22 @@ def _port(text: str) -> Port | None:
         return None
     name = match[1] or str(int(match[2]))
     return Port(name=name, number=int(match[2]), protocol=match[3] or "tcp") if is_name(name) else None
+
+
+def _checks(labels: Mapping[str, str], flaws: list[str]) -> tuple[Check, ...]:
+    """Parse the checks in the order of their labels' names; add a sentence to `flaws` for each that is ignored."""
+    found: dict[Check, None] = {}
+    for key in sorted(key for key in labels if key == CHECK or key.startswith(f"{CHECK}.")):
+        try:
+            check = parse_check_untrusted(labels[key])
+        except InputError as error:
+            flaws.append(f"the label {key[:80]} is ignored: {error}")
+            continue
+        if len(found) >= MAX_CHECKS and check not in found:
+            flaws.append(f"the label {key[:80]} is ignored: an endpoint has at most {MAX_CHECKS} checks")
+            continue
+        found[check] = None
+    return tuple(found)
 
 
 def _published(labels: Mapping[str, str], found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeGuard
 from netagent.errors import InputError
 from netagent.integrations.docker.protocol import NETWORK_OPTION
 from netagent.integrations.labels import described, names_from
+from netagent.model.check import Check
 from netagent.model.ids import is_name, nearest_name
 from netagent.model.records import MAX_ALIASES, Group, Health, Link, Port
 
@@ -109,6 +110,7 @@ class EndpointFields:
     links: tuple[Link, ...] = ()
     health: Health = Health.UNKNOWN
     group: Group | None = None
+    checks: tuple[Check, ...] = ()
 
 
 def fields_of(
@@ -138,6 +140,7 @@ def fields_of(
         links=links[:MAX_LINKS],
         health=container.health,
         group=found.group,
+        checks=found.checks,
     )
     return fields, tuple(f"container {container.name}: {flaw}" for flaw in found.flaws)
 

@@ -13,6 +13,7 @@ container running until a user tries to use it (seen with 5.4).
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from netagent.checks.spec import subject_text
 from netagent.endpoints.resolv_conf import RESOLVER_ADDRESS
 from netagent.errors import NetagentError, RefusedError
 from netagent.integrations import labels
@@ -38,6 +40,7 @@ from netagent.integrations.podman.netns_processes import (
 from netagent.integrations.podman.report import PodmanContainer
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
+from netagent.model.check import ExecCheck
 from netagent.model.ids import EndpointId, nearest_name
 from netagent.model.records import Health
 from netagent.registry.state_store import StateStore
@@ -84,6 +87,8 @@ class WatchedContainer:
     alone_since: float = math.inf
     """Since when no process is found in the namespace."""
     trouble: str = ""
+    label_flaws: tuple[str, ...] = ()
+    """A sentence for each invalid label."""
     flaws: int = 0
     """Consecutive failures of Podman to report the labels of its image."""
     folder_changed_at: int = 0
@@ -118,8 +123,9 @@ class PodmanWatcher:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Return one sentence for each container whose published ports are not forwarded."""
-        return tuple(sorted(one.trouble for one in self._followed.values() if one.trouble))
+        """Return one sentence for each container whose published ports are not forwarded, and each invalid label."""
+        texts = (text for one in self._followed.values() for text in (one.trouble, *one.label_flaws))
+        return tuple(sorted(filter(None, texts)))
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -241,9 +247,19 @@ class PodmanWatcher:
         rows = _by_container(member.live.rows.values()).get(container_id)
         if rows is None:
             return
-        one.container, one.members, one.is_unknown = container, members, container is None
         if container is None:
+            one.container, one.members, one.is_unknown = None, members, True
             return
+        # Before its health gives it names: it may have checks, and gets none before the first success.
+        if not container.flaw:
+            said = _described(container, rows[0].target.removeprefix(TARGET))
+            flaws = tuple(f"container {container.name}: {flaw}" for flaw in said.flaws)
+            for flaw in set(flaws).difference(one.label_flaws):
+                logger.warning("%s", flaw)
+            one.label_flaws = flaws
+            if not all([await _apply_labels(member, row, said) for row in rows]):
+                return  # it is still due, and asked again
+        one.container, one.members, one.is_unknown = container, members, False
         trouble = "" if any(row.publish for row in rows) else _unpublished(container, len(rows))
         if trouble and trouble != one.trouble:
             logger.warning("%s", trouble)
@@ -258,8 +274,6 @@ class PodmanWatcher:
             one.flaws = min(one.flaws + 1, 8)
             return
         one.flaws = 0
-        for row in rows:
-            await _apply_labels(member, row, container)
 
     async def _members(self, infra: PodmanContainer) -> tuple[PodmanContainer, ...]:
         ids = [one for one in await self._podman.members(infra.pod) if one != infra.container_id]
@@ -320,12 +334,23 @@ async def _publish_health(
             logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
 
-async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, container: PodmanContainer) -> None:
-    said = labels.described(
-        container.labels, row.target.removeprefix(TARGET), container_id=container.container_id
-    )
-    for flaw in said.flaws:
-        _limited.warning(f"{container.container_id} {flaw}", f"container {container.name}: {flaw}")
+def _described(container: PodmanContainer, name: str) -> labels.Described:
+    """Read the labels of a container, which has this name. Those of a pod are the labels of its infra container."""
+    said = labels.described(container.labels, name, container_id=container.container_id)
+    if not container.pod:
+        return said
+    checks = tuple(one for one in said.checks if not isinstance(one.subject, ExecCheck))
+    flaws = [
+        f"the check {subject_text(one.subject)} is ignored: a pod is no container that could run a command; use a "
+        "check by http: or tcp:"
+        for one in said.checks
+        if one not in checks
+    ]
+    return dataclasses.replace(said, checks=checks, flaws=(*said.flaws, *flaws))
+
+
+async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, said: labels.Described) -> bool:
+    """Apply the labels to a row; False if that failed."""
     try:
         await member.endpoints.change(
             row.endpoint_id,
@@ -333,9 +358,12 @@ async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, container:
             ports=said.ports,
             labels=said.labels,
             group=said.group,
+            checks=said.checks,
         )
     except NetagentError as error:
         _limited.warning(row.endpoint_id, f"cannot apply the labels of {row.name} yet: {error}")
+        return False
+    return True
 
 
 def _unpublished(container: PodmanContainer, ours: int) -> str:

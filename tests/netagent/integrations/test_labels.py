@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.checks.spec import parse_checks_untrusted
 from netagent.integrations.docker import container as facts
 from netagent.integrations.docker.container import DockerContainer, Interface
 from netagent.integrations.labels import (
@@ -17,6 +18,7 @@ from netagent.integrations.labels import (
     names_from,
     without_image,
 )
+from netagent.model.check import MAX_CHECKS
 from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
 from netagent.model.origin_labels import ORIGINAL_NAME
 from netagent.model.records import EndpointRecord, Group, Port
@@ -57,6 +59,45 @@ def test_what_labels_say() -> None:
     assert found.service == "web"
     assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("443", 443))
     assert (found.labels, found.flaws) == ((("color", "red"),), ())
+
+
+def test_a_label_is_a_check_and_further_ones_have_a_name_after_it() -> None:
+    found = described(
+        {
+            "netagent.check.redis": "tcp:6379",
+            "netagent.check": "http:8080/healthz interval=5s fall=2",
+            "netagent.check.again": "tcp:6379",
+            "netagent.checked": "yes",
+        },
+        "web",
+    )
+    assert found.checks == parse_checks_untrusted(["http:8080/healthz interval=5s fall=2", "tcp:6379"])
+    assert (found.labels, found.flaws) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ftp:21", "'ftp:21' does not say what to check"),
+        ("http:8080 intervall=2s", "did you mean interval=2s?"),
+        ("http://example.com/", "names a host, but a check asks its own container"),
+        ("", "a check is empty"),
+        ("tcp:1 " * 200, "is not the text of a check"),
+    ],
+)
+def test_a_wrong_check_is_ignored_with_a_sentence_and_the_others_count(text: str, said: str) -> None:
+    found = described({"netagent.check.a": text, "netagent.check.b": "tcp:6379"}, "web")
+    assert found.checks == parse_checks_untrusted(["tcp:6379"])
+    (flaw,) = found.flaws
+    assert flaw.startswith("the label netagent.check.a is ignored: ")
+    assert said in flaw
+
+
+def test_labels_give_no_more_checks_than_an_endpoint_may_have() -> None:
+    labels = {f"netagent.check.{number:02}": f"tcp:{1000 + number}" for number in range(MAX_CHECKS + 2)}
+    found = described(labels, "web")
+    assert len(found.checks) == MAX_CHECKS
+    assert len(found.flaws) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,7 +236,7 @@ def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
     )
     interface = Interface(network="app", network_id="", endpoint="", aliases=tuple(aliases), links=())
     fields = facts.as_change(facts.fields_of(container, interface)[0])
-    del fields["links"]
+    del fields["links"], fields["checks"]
     if fields["group"] is not None:
         fields["aliases"] = fields["group"].not_in(fields["aliases"])
     endpoint_id, network_id = EndpointId("a1" * 16), NetworkId("b2" * 16)

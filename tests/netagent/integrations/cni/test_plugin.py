@@ -18,6 +18,7 @@ from netagent.integrations.cni import netns_check
 from netagent.integrations.cni.plugin import CniPlugin
 from netagent.integrations.shim_call import Call
 from netagent.journal.rows import Bound
+from netagent.model.records import Health
 
 
 class Runtime:
@@ -92,6 +93,21 @@ async def test_add_gives_a_result_and_the_same_again(namespaces: Namespaces) -> 
     assert first["interfaces"][0]["name"] == f"nv{row.endpoint_id[:8]}"
     assert await runtime.call("ADD", network="app", service="shop") == first
     assert list(runtime.host.live.rows.values()) == [row]
+
+
+@virtual
+async def test_a_check_that_cannot_be_is_refused_and_leaves_nothing(namespaces: Namespaces) -> None:
+    runtime = await started(namespaces, "web")
+    for check, words in (
+        ("exec:/bin/ready", "has no runtime that runs commands"),
+        ("udp:5", "what to check"),
+    ):
+        said = await runtime.call("ADD", network="app", check=[check])
+        assert words in said["msg"], said
+    assert list(runtime.host.live.rows.values()) == []
+    await runtime.call("ADD", network="app", check=["tcp:80"])
+    (row,) = runtime.host.live.rows.values()
+    assert runtime.host.live.view.endpoints[row.endpoint_id].record.health is Health.STARTING
 
 
 @virtual

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netagent.checks.spec import parse_checks_untrusted
 from netagent.errors import FailedError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.integrations.cni import answer
 from netagent.integrations.cni.configuration import arguments_untrusted, endpoint_name
@@ -250,8 +251,14 @@ def test_who_knows_the_container_best_wins() -> None:
         "aliases": ["www"],
         "links": ["db.back:database", "cache"],
         "expose": ["http=80/TCP", "53/udp", "9090"],
+        "check": ["http:80/healthz"],
         "args": {
-            "cni": {"ips": ["10.1.0.7/16"], "labels": [{"key": "tier", "value": "front"}], "aliases": ["w2"]}
+            "cni": {
+                "ips": ["10.1.0.7/16"],
+                "labels": [{"key": "tier", "value": "front"}],
+                "aliases": ["w2"],
+                "check": ["tcp:9090 fall=5"],
+            }
         },
         "runtimeConfig": {"aliases": {"app-net": ["w3"], "other": ["no"]}, "mac": "02:00:00:00:00:07"},
     }
@@ -260,6 +267,7 @@ def test_who_knows_the_container_best_wins() -> None:
     assert found.aliases == ("www", "w2", "w3")
     assert found.links == (Link("db.back", "database"), Link("cache", "cache"))
     assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("9090", 9090))
+    assert found.checks == parse_checks_untrusted(["http:80/healthz", "tcp:9090 fall=5"])
     assert (found.addresses, found.mac) == (("10.1.0.7",), "02:00:00:00:00:07")
     assert dict(found.labels) == {
         "tier": "front",

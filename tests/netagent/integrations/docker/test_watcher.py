@@ -21,7 +21,10 @@ from netagent.errors import FailedError
 from netagent.integrations.docker import netns_waiter, watcher
 from netagent.integrations.docker.engine import EngineError
 from netagent.integrations.docker.integration import NAMED_S
-from netagent.model.records import STOP, Group, Health, Link, Port
+from netagent.model.check import CheckedHealth
+from netagent.model.records import STOP, Group, Health, HealthNote, Link, Port
+
+WELL = CheckedHealth(Health.HEALTHY, HealthNote(1_700_000_000))
 
 
 async def with_docker_network(world: World, **fields: Any) -> None:
@@ -339,6 +342,42 @@ async def test_labels_of_the_image_choose_nothing(world: World) -> None:
         assert ("maker", "m") in world.record("web").labels
         assert world.record("own").service == "site", "the operator gave it to the container"
         assert len([one for one in world.docker.requests if "images" in one[1]]) == 1, "it never changes"
+
+
+@virtual
+async def test_a_container_with_a_check_has_no_names_before_the_first_success_also_when_started_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its labels are known before its start, or read later."""
+    async with world.running():
+        await with_docker_network(world)
+        known = await world.docker.create("web", "app", labels={"netagent.check": "http:8080/healthz"})
+        late = await world.docker.create("late", "app", labels={"netagent.check": "tcp:6379"})
+        await trio.sleep(0.1)
+        answering_late(world, monkeypatch, f"/containers/{late}/json", 3.0)
+        for container_id, name in ((known, "web"), (late, "late")):
+            for _ in range(2):
+                await world.docker.start(container_id)
+                for _ in range(40):
+                    assert not is_shown(world, name)
+                    await trio.sleep(0.1)
+                row = world.row(container_id)
+                assert len(row.checks) == 1
+                await world.member().endpoints.set_checked(row, WELL)
+                assert is_shown(world, name)
+                for endpoint_id in world.docker.endpoints_of(container_id):
+                    await world.docker.leave(endpoint_id)  # `docker stop`
+                world.docker.containers[container_id]["State"]["Running"] = False
+
+
+@virtual
+async def test_a_check_of_the_image_does_not_count(world: World) -> None:
+    async with world.running():
+        await with_docker_network(world)
+        labels = {"netagent.check": "tcp:80"}
+        world.docker.images["sha256:aa"] = labels
+        await world.docker.run("web", "app", image="sha256:aa", labels=labels)
+        await until(lambda: is_shown(world, "web"), 2.0)
 
 
 @pytest.mark.parametrize(("which", "service"), [("all", "database"), ("off", "web"), ("container", "web")])

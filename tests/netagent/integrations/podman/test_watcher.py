@@ -16,6 +16,8 @@ from fakes.podman import C1, C2, C3, FakePodman, PodmanHost, netavark_call, plug
 from fakes.virtual import virtual
 from trio import Nursery
 
+from netagent.checks.spec import parse_checks_untrusted
+from netagent.errors import FailedError
 from netagent.integrations.podman import netns_processes
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.integrations.podman.report import PodmanContainer
@@ -29,7 +31,8 @@ from netagent.integrations.podman.watcher import (
     PodmanWatcher,
 )
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.records import Health, Port
+from netagent.model.check import CheckedHealth
+from netagent.model.records import Health, HealthNote, Port
 
 WITHDRAWN_S = 2.0
 """What is promised."""
@@ -405,6 +408,70 @@ async def test_a_container_without_a_check_has_its_names_as_soon_as_podman_says_
         this.podman.container_list[C1] = container()
         await this.set_up()
         assert await this.until(lambda: shown(this)) <= LOOK_S + 0.1
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_container_with_a_check_has_no_names_before_the_first_success(
+    namespaces: Namespaces, proc: Proc
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        labels = {
+            "netagent.check": "exec:/bin/ready",
+            "netagent.check.b": "tcp:80",
+            "netagent.check.c": "udp:5",
+        }
+        this.podman.container_list[C1] = container(labels=labels)
+        await this.set_up()
+        for _ in range(100):
+            assert not shown(this)
+            await trio.sleep(0.05)
+        (row,) = this.rows
+        assert row.checks == parse_checks_untrusted(["exec:/bin/ready", "tcp:80"])
+        (said,) = this.follower.troubles
+        assert said.startswith("container web: the label netagent.check.c is ignored: 'udp:5' does not say")
+        well = CheckedHealth(Health.HEALTHY, HealthNote(1_700_000_000))
+        await this.one.endpoints.set_checked(row, well)
+        assert shown(this)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_labels_that_could_not_be_applied_are_applied_later(
+    namespaces: Namespaces, proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(labels={"netagent.check": "tcp:80"})
+        await this.set_up()
+        change = this.one.endpoints.change
+
+        async def refuse(*_given: object, **_fields: object) -> None:
+            raise FailedError("the disk is full")
+
+        monkeypatch.setattr(this.one.endpoints, "change", refuse)
+        await trio.sleep(1)
+        monkeypatch.setattr(this.one.endpoints, "change", change)
+        await this.until(lambda: this.rows[0].checks, ASK_AGAIN_S + 2 * LOOK_S)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_command_is_no_check_of_a_pod(namespaces: Namespaces, proc: Proc) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        labels = {"netagent.check": "exec:/bin/ready", "netagent.check.b": "tcp:80"}
+        this.podman.container_list[C1] = container(pod="d" * 64, labels=labels)
+        this.podman.pods["d" * 64] = [C1]
+        await this.set_up()
+        await this.until(lambda: this.rows[0].checks)
+        assert this.rows[0].checks == parse_checks_untrusted(["tcp:80"])
+        (said,) = this.follower.troubles
+        assert said.startswith("container web: the check exec:/bin/ready is ignored: a pod is no container")
         nursery.cancel_scope.cancel()
 
 
