@@ -53,9 +53,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.registry", "netagent.rpc", "netagent.state_dir", "netgossip",
     },
     "netagent.endpoints": {
-        "netagent.datapath", "netagent.ipam", "netagent.journal", "netagent.membership.participation",
-        "netagent.projection", "netagent.registry", "netgossip.records.replication",
-        "netgossip.types",
+        "netagent.checks.state", "netagent.datapath", "netagent.ipam", "netagent.journal",
+        "netagent.membership.participation", "netagent.projection", "netagent.registry",
+        "netgossip.records.replication", "netgossip.types",
     },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",

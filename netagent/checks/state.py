@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from netagent.checks.spec import MIN_INTERVAL_S, subject_text
-from netagent.model.check import Check, CheckedHealth, ExecCheck
+from netagent.model.check import REASONS_OF_RUNTIME, Check, CheckedHealth, ExecCheck
 from netagent.model.records import MAX_REASON_CHARS, Health, HealthNote
 
 STARTING_INTERVAL_S: Final = 1.0
@@ -26,12 +26,6 @@ STEADY_S: Final = 60.0
 """An endpoint that was up for this long does not flap when it falls."""
 FIRST_HOLD_S: Final = 5.0
 MAX_HOLD_S: Final = 60.0
-
-
-_OF_RUNTIME: Final = {
-    Health.STARTING: "waits for the first success of its HEALTHCHECK",
-    Health.UNHEALTHY: "its HEALTHCHECK fails",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +78,12 @@ class EndpointHealth:
 
     def __init__(self, checks: Sequence[Check], known: CheckedHealth | None, now: float, unix_s: int) -> None:
         """`known`: what an earlier run of the agent found. It stands until answers say otherwise."""
-        health = Health.STARTING if known is None else known.health
+        self.checked = known or first_health(checks, unix_s)
+        """The endpoint's health. It changes only when other hosts are to learn of it."""
+        health = self.checked.health
         self._checks = [_Counted(health, "", one, now + one.grace_s) for one in checks]
         self._runtime = _Source(Health.UNKNOWN, "")
         self._blamed: _Source | None = None if health is Health.HEALTHY else self._checks[0]
-        self.checked = known or CheckedHealth(health, HealthNote(unix_s, _starting(checks)))
-        """The endpoint's health. It changes only when other hosts are to learn of it."""
         for one in self._checks:
             one.reason = self.checked.note.reason
         self._up_at = float("-inf")
@@ -104,7 +98,7 @@ class EndpointHealth:
 
     def handle_runtime(self, health: Health, now: float, unix_s: int) -> None:
         """Take in what the runtime says of the container."""
-        self._runtime.health, self._runtime.reason = health, _OF_RUNTIME.get(health, "")
+        self._runtime.health, self._runtime.reason = health, REASONS_OF_RUNTIME.get(health, "")
         self._decide(now, unix_s)
 
     def interval_s(self, number: int, now: float) -> float:
@@ -162,7 +156,11 @@ class EndpointHealth:
             assert self.checked.health is worst.health
 
 
-def _starting(checks: Sequence[Check]) -> str:
-    more = f" and {len(checks) - 1} more" if len(checks) > 1 else ""
-    text = f"waits for the first success of {subject_text(checks[0].subject)}"
-    return text[: MAX_REASON_CHARS - len(more)] + more
+def first_health(checks: Sequence[Check], unix_s: int) -> CheckedHealth:
+    """Return the health of an endpoint that gets these checks now: it waits for them."""
+    if len(checks) > 1:
+        text = f"not all of its {len(checks)} checks have succeeded yet"
+    else:
+        rest = " has not succeeded yet"
+        text = subject_text(checks[0].subject)[: MAX_REASON_CHARS - len(rest)] + rest
+    return CheckedHealth(Health.STARTING, HealthNote(unix_s, text))

@@ -24,6 +24,7 @@ _COLOURS = {
     "small": "33",
     "pending": "33",
     "stopping": "33",
+    "starting": "33",
     "drained": "33",
     "cooling": "33",
     "dead": "31",

@@ -17,7 +17,11 @@ def _service(service: Item) -> str:
 
 def _up(service: Item) -> str:
     # Agents of the previous release do not send all of these.
-    words = [f"{service[word]} {word}" for word in ("unreached", "drained") if service.get(word)]
+    words = [
+        f"{service[word]} {word}"
+        for word in ("unreached", "drained", "starting", "unhealthy")
+        if service.get(word)
+    ]
     more = f" ({', '.join(words)})" if words else ""
     return f"{service['answering']}/{service['endpoint_count']}{more}"
 
@@ -90,6 +94,13 @@ def _source(item: Item) -> str:
     return some(item.get("told_by", [])) or str(item.get("source", ""))
 
 
+def _not_up(service: Item) -> str:
+    """Return the first endpoints that are not up, each with the reason; agents of the previous release send none."""
+    shown = service.get("not_up", [])
+    more = f" +{len(shown) - 2}" if len(shown) > 2 else ""
+    return "; ".join(shown[:2]) + more
+
+
 def _drained(item: Item) -> str:
     drain = item.get("drain")  # agents of the previous release do not send it
     return f"by {drain['by']}, since {drain['since']}" if drain else ""
@@ -113,6 +124,8 @@ ENDPOINTS = (
     Column("MAC", lambda e: e["mac"], wide=True),
     Column("PUBLISHED", lambda e: ", ".join(e.get("published", [])), wide=True),
     Column("HEALTH", lambda e: e["health"], wide=True),
+    Column("SINCE", lambda e: e.get("health_since") or "", wide=True),
+    Column("CHECKS", lambda e: ", ".join(e.get("checks", [])), wide=True),
     Column("LABELS", lambda e: ", ".join(f"{k}={v}" for k, v in e["labels"].items()), wide=True),
     Column("VERSION", lambda e: e["version"], wide=True),
     Column("CONTAINER", lambda e: e.get("container_id", "")[:ID_DIGITS], wide=True),
@@ -130,6 +143,7 @@ SERVICES = (
     Column("PORTS", _ports),
     Column("NAME", lambda s: s["fqdn"]),
     Column("ALIASES", lambda s: some(s.get("aliases", []))),
+    Column("NOT UP", _not_up),
     Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
     Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
     Column("SOURCE", _source, wide=True),
@@ -145,6 +159,7 @@ MEMBERS = (
     Column("RTT", _rtt),
     Column("PATH", _path),
     Column("DRAINED", _drained),
+    Column("HEALTH", lambda m: "as its agent last said" if m.get("outdated") else ""),
     Column("PATH MTU", _path_mtu, wide=True),
     Column("LOSS", _loss, wide=True),
     Column("ID", lambda m: m["id"], wide=True),

@@ -7,9 +7,12 @@ these fields stay empty, as the schema says.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from netagent.checks.spec import check_text
 from netagent.datapath.host.uplink import is_one_family
 from netagent.endpoints.find import target_shown
 from netagent.interface import schema
@@ -33,6 +36,8 @@ class ProbeView:
     """None: the host is in no network of this one."""
 
 
+MAX_NOT_UP: Final = 10
+_ISO: Final = "%Y-%m-%dT%H:%M:%SZ"
 SightOf = Callable[[HostId], ProbeView]
 
 
@@ -146,6 +151,9 @@ class Presenter:
             "ports": [_port(port) for port in record.ports],
             "labels": dict(record.labels),
             "health": record.health.value,
+            "health_since": record.health_note.since.strftime(_ISO) if record.health_note else None,
+            "health_reason": record.health_note.reason if record.health_note else "",
+            "checks": [check_text(check) for check in local.checks] if local else [],
             "state": state,
             "reason": reason,
             "drain": drain_part(record.drain),
@@ -191,9 +199,9 @@ class Presenter:
         if of_host := self.view.drain_of_host(endpoint.owner):
             return "drained", f"host {self.host_name(endpoint.owner)} is {of_host.text}"
         if endpoint.record.health is Health.STARTING:
-            return "unhealthy", "its health check has not succeeded yet"
+            return "starting", endpoint.record.health_text
         if not self.view.is_visible(endpoint):
-            return "unhealthy", "its health check fails"
+            return "unhealthy", endpoint.record.health_text
         return "up", self._why_behind(endpoint.owner) if self.view.is_behind(endpoint) else ""
 
     def _why_behind(self, host_id: HostId) -> str:
@@ -216,6 +224,8 @@ class Presenter:
         """Render a service: all endpoints that share its name in one network. There may be ten thousand."""
         network_name = self.network_name(service.network_id)
         visible = unreached = drained = 0
+        by_health: Counter[Health] = Counter()
+        not_up: list[str] = []
         reached_addresses: dict[str, tuple[int, int]] = {}
         all_addresses: dict[str, tuple[int, int]] = {}
         ports: set[Port] = set()
@@ -226,7 +236,12 @@ class Presenter:
             ports.update(record.ports)
             aliases.update(record.aliases)
             owners.add(endpoint.owner)
-            drained += (record.drain or self.view.drain_of_host(endpoint.owner)) is not None
+            is_drained = (record.drain or self.view.drain_of_host(endpoint.owner)) is not None
+            drained += is_drained
+            by_health[record.health] += not is_drained
+            if (is_drained or not record.health.is_answering) and len(not_up) < MAX_NOT_UP:
+                state, reason = self._state(endpoint)
+                not_up.append(f"{record.name} on {self.host_name(endpoint.owner)}: {state}, {reason}")
             if self.view.is_visible(endpoint):
                 visible += 1
                 own = {one: _by_value(one) for one in record.addresses}
@@ -251,6 +266,9 @@ class Presenter:
             "answering": visible - unreached or visible,
             "unreached": unreached,
             "drained": drained,
+            "starting": by_health[Health.STARTING],
+            "unhealthy": by_health[Health.UNHEALTHY],
+            "not_up": not_up,
             "addresses": (yield from merge_sort(tuple(addresses), addresses.__getitem__)),
             "hosts": sorted(map(self.host_name, owners)),
             "ports": [_port(port) for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))],
@@ -289,6 +307,7 @@ class Presenter:
             "loss_percent": round(100 * found.loss, 1) if found and found.loss is not None else None,
             "local": local,
             "drain": drain_part(record.drain if record else None),
+            "outdated": host.agent is AgentState.DEAD and not host.is_gone and not local,
         }
 
     def _address_here(self) -> str:
@@ -335,7 +354,7 @@ def _by_value(address: str) -> tuple[int, int]:
 
 def drain_part(drain: Drain | None) -> schema.DrainPart | None:
     """Render a drain of an endpoint or a host."""
-    return None if drain is None else {"since": drain.since.strftime("%Y-%m-%dT%H:%M:%SZ"), "by": drain.by}
+    return None if drain is None else {"since": drain.since.strftime(_ISO), "by": drain.by}
 
 
 def _port(port: Port) -> schema.PortPart:

@@ -297,4 +297,4 @@ def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return f"hidden: {endpoint.record.drain.text}"
     if drain := view.drain_of_host(endpoint.owner):
         return f"hidden: host {name} is {drain.text}"
-    return "hidden: its health check fails"
+    return f"hidden: {endpoint.record.health_text}"

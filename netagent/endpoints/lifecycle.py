@@ -36,6 +36,7 @@ from netagent.endpoints.validation import (
     NewEndpoint,
     asked_offset,
     existing_endpoint,
+    health_of_new,
     refuse_alias_in_use,
     refuse_commands,
     refuse_mac_in_use,
@@ -160,7 +161,8 @@ class Endpoints:
         offset = asked_offset(self._live.view, request.addresses, network)
         refuse_mac_in_use(self._live, new, offset)
         async with all_or_nothing() as undo:
-            row = new.at(await context.allocator.hold(network.network_id, offset))
+            held = await context.allocator.hold(network.network_id, offset)
+            row = new.at(held, int(time.time()))
             await context.allocator.keep(row)
             undo.push("address", lambda: context.allocator.release(row))
             # Containers that talked to the previous holder of the address still have its MAC in their neighbour
@@ -372,7 +374,9 @@ class Endpoints:
             if changed.health is not now.health:
                 changed = dataclasses.replace(changed, health_since_s=int(time.time()))
             if changed.checks != now.checks:
-                changed = dataclasses.replace(changed, checked=None)
+                changed = dataclasses.replace(
+                    changed, checked=health_of_new(changed.checks, int(time.time()))
+                )
             if changed == now:
                 return now
             return await self._save(now, changed)

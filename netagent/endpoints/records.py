@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.check import REASONS_OF_RUNTIME
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import EndpointRecord, Health, HealthNote, Policy
 from netagent.registry.publish import Publisher
@@ -98,7 +99,9 @@ def health_of(row: LocalEndpointRow) -> tuple[Health, HealthNote | None]:
     if row.checks:
         checked = row.checked
         return (Health.STARTING, None) if checked is None else (checked.health, checked.note)
-    return row.health, None if row.health_since_s is None else HealthNote(row.health_since_s)
+    if row.health_since_s is None:
+        return row.health, None
+    return row.health, HealthNote(row.health_since_s, REASONS_OF_RUNTIME.get(row.health, ""))
 
 
 def published_links(

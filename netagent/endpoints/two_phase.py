@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Any
 
 import trio
@@ -26,6 +27,7 @@ from netagent.endpoints.rollback import all_or_nothing
 from netagent.endpoints.validation import (
     NewEndpoint,
     asked_offset,
+    health_of_new,
     offset_in,
     refuse_mac_in_use,
 )
@@ -97,7 +99,7 @@ class TwoPhaseAttach:
                 places = {offset_in(network, held[0])}
             (offset,) = places
             del self._held[network.network_id, offset]
-            row = new.at(offset)
+            row = new.at(offset, int(time.time()))
             await self._context.allocator.keep(row)
             self._live.set_row(row)
             self._wait_for(row)
@@ -137,7 +139,7 @@ class TwoPhaseAttach:
                     stage=Bound(netns),
                     # What was found of an earlier run of the container says nothing of this one.
                     health_since_s=None,
-                    checked=None,
+                    checked=health_of_new(fields.get("checks", reserved.checks), int(time.time())),
                     **{"service": name, **fields},
                 )
                 async with all_or_nothing() as undo:

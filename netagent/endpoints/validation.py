@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from netagent.checks.state import first_health
 from netagent.endpoints.find import host_called
 from netagent.errors import RefusedError
 from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
-from netagent.model.check import ExecCheck
+from netagent.model.check import Check, CheckedHealth, ExecCheck
 from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, mac_of
 from netagent.model.records import Health, Link
 from netagent.model.request import AttachRequest
@@ -68,8 +69,8 @@ class NewEndpoint:
         request = dataclasses.replace(request, name=name, service=request.service or name, aliases=aliases)
         return cls(request=request, **others)
 
-    def at(self, offset: int) -> LocalEndpointRow:
-        """Return its row with the address at this offset."""
+    def at(self, offset: int, unix_s: int) -> LocalEndpointRow:
+        """Return its row with the address at this offset; `unix_s` is the time."""
         request, network_id = self.request, self.network.network_id
         return LocalEndpointRow(
             endpoint_id=self.endpoint_id,
@@ -87,10 +88,16 @@ class NewEndpoint:
             labels=request.labels,
             publish=request.publish,
             checks=request.checks,
+            checked=health_of_new(request.checks, unix_s),
             health=self.health,
             group=request.group,
             origin=self.origin,
         )
+
+
+def health_of_new(checks: Sequence[Check], unix_s: int) -> CheckedHealth | None:
+    """Return what is known of an endpoint that gets these checks now."""
+    return first_health(checks, unix_s) if checks else None
 
 
 _OPTIONS: Final = {

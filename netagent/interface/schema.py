@@ -30,10 +30,11 @@ PathWord = Literal["ok", "lossy", "degraded", "one-way", "down", "unknown", "loc
 the packets is lost. `one-way`: that host's packets arrive here, but it does not answer ours. `local`: this host
 itself. A host that shares no network with this one gets only small probes: `ok` then says only that these pass."""
 
-EndpointWord = Literal["up", "hidden", "fenced", "stopping", "drained", "unhealthy", "pending"]
+EndpointWord = Literal["up", "hidden", "fenced", "stopping", "drained", "starting", "unhealthy", "pending"]
 """`hidden`: its host is down, so DNS answers leave it out. `fenced`: it conflicts with another one, or the cluster
 evicted its host while that was away; it is not used. `stopping`, `drained`: names are withdrawn because its container
-was asked to stop, or because an operator asked for it. `pending`: not yet published."""
+was asked to stop, or because an operator asked for it. `starting`: it has a health check that has not succeeded yet.
+`pending`: not yet published."""
 
 
 SourceWord = Literal["own", "replicated", "asked"]
@@ -278,6 +279,9 @@ class MemberInfo(TypedDict):
     """True for the host that answers."""
     drain: NotRequired[DrainPart | None]
     """Since when the names of its endpoints are withdrawn, and by whom; null: they are not."""
+    outdated: NotRequired[bool]
+    """True if its agent is away and its kernel answers: its endpoints have health and drains as it last
+    said."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 
@@ -415,6 +419,12 @@ class Endpoint(TypedDict):
     ports: list[PortPart]
     labels: dict[str, str]
     health: Literal["unknown", "starting", "healthy", "unhealthy"]
+    health_since: NotRequired[str | None]
+    """Since when it has this health; null: since it was attached, or its host does not say."""
+    health_reason: NotRequired[str]
+    """Why, as its host's checks found; `""` if it is healthy or has no check."""
+    checks: NotRequired[list[str]]
+    """Its checks, as `attach --check` takes them; only on its own host."""
     state: EndpointWord
     reason: str
     """Why `state` is not `up`."""
@@ -494,6 +504,12 @@ class Service(TypedDict):
     host contain them only if there are no others."""
     drained: NotRequired[int]
     """Number of endpoints that are drained or stopping, or whose host is drained."""
+    starting: NotRequired[int]
+    """Number of the others whose health check has not succeeded yet."""
+    unhealthy: NotRequired[int]
+    """Number of the others whose health check fails."""
+    not_up: NotRequired[list[str]]
+    """Which of its endpoints these and the drained ones are, and why; at most 10."""
     addresses: list[str]
     """Addresses of the endpoints that DNS answers contain."""
     hosts: list[str]

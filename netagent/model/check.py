@@ -13,6 +13,11 @@ from netagent.model.records import Health, HealthNote
 
 MAX_CHECKS: Final = 8
 """Most checks of one endpoint."""
+REASONS_OF_RUNTIME: Final = {
+    Health.STARTING: "its HEALTHCHECK has not succeeded yet",
+    Health.UNHEALTHY: "its HEALTHCHECK fails",
+}
+"""What its runtime's report of its health means, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,11 @@ class HealthNote:
     reason: str = ""
     """Printable, at most MAX_REASON_CHARS."""
 
+    @property
+    def since(self) -> datetime:
+        """`since_s` as a date."""
+        return datetime.fromtimestamp(self.since_s, UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
@@ -259,6 +264,21 @@ class EndpointRecord:
     def service_key(self) -> ServiceKey:
         """The service that it is a replica of."""
         return service_key(self.name, self.service, self.group)
+
+    @property
+    def health_text(self) -> str:
+        """Why its health keeps it out of names, and since when, for people; empty if it does not."""
+        if self.health.is_answering:
+            return ""
+        note = self.health_note
+        why = (note.reason if note else "") or _WHY[self.health]
+        return f"{why}, since {note.since:%Y-%m-%d %H:%M:%S} UTC" if note else why
+
+
+_WHY: Final = {
+    Health.STARTING: "its health check has not succeeded yet",
+    Health.UNHEALTHY: "its health check fails",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Final
 
 from netagent.model.ids import NetworkId
-from netagent.model.records import Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.name_table import EndpointRow
@@ -367,8 +366,4 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return endpoint.record.drain.text
     if drain := view.drain_of_host(endpoint.owner):
         return f"its host is {drain.text}"
-    if endpoint.record.health is Health.STARTING:
-        return "its health check has not succeeded yet"
-    if endpoint.record.health is Health.UNHEALTHY:
-        return "unhealthy"
-    return "its network is not in force"
+    return endpoint.record.health_text or "its network is not in force"

@@ -54,7 +54,7 @@ class Endpoint:
 def test_an_endpoint_is_starting_until_its_first_success() -> None:
     endpoint = Endpoint("http:8080/ fall=2 rise=3 grace=10s")
     assert endpoint.machine.checked.health is Health.STARTING
-    assert endpoint.note.reason == "waits for the first success of http:8080/"
+    assert endpoint.note.reason == "http:8080/ has not succeeded yet"
     assert endpoint.answer(NO, NO, NO) is Health.STARTING
     assert endpoint.answer(YES) is Health.HEALTHY
     assert endpoint.note == HealthNote(STARTED_S + 4, "")
@@ -97,7 +97,7 @@ def test_a_long_reason_is_cut_before_its_counts() -> None:
 
 def test_all_checks_must_succeed() -> None:
     endpoint = Endpoint("http:8080/ fall=1 rise=1", "tcp:6379 fall=1 rise=1")
-    assert endpoint.note.reason == "waits for the first success of http:8080/ and 1 more"
+    assert endpoint.note.reason == "not all of its 2 checks have succeeded yet"
     assert endpoint.answer(YES) is Health.STARTING
     assert endpoint.answer(YES, number=1) is Health.HEALTHY
     assert endpoint.changes == 1

@@ -9,6 +9,7 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, identifier, network
 from fakes.rows import PUBLISHED, local_row
 
+from netagent.checks.spec import parse_checks_untrusted
 from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
 from netagent.commands.missing_networks import notices
@@ -25,6 +26,7 @@ from netagent.model.records import (
     ForgetRecord,
     Group,
     Health,
+    HealthNote,
     HostAddressRecord,
     Link,
     Port,
@@ -153,7 +155,46 @@ def test_of_a_network_that_nobody_tells_of_no_endpoints_are_counted() -> None:
 def test_an_endpoint_that_is_starting_is_hidden_and_says_so() -> None:
     world = World()
     world.put(H2, endpoint(3, offset=9, health=Health.STARTING))
-    assert why(world.endpoint(3)) == ("unhealthy", "its health check has not succeeded yet")
+    assert why(world.endpoint(3)) == ("starting", "its health check has not succeeded yet")
+
+
+def test_an_endpoint_says_since_when_it_has_its_health_and_why() -> None:
+    world = World()
+    sick = HealthNote(60, "http 503 from 8080/healthz, 3 of 3")
+    world.put(H2, endpoint(2, offset=3, health=Health.UNHEALTHY, health_note=sick))
+    shown = world.endpoint(2)
+    assert why(shown) == ("unhealthy", "http 503 from 8080/healthz, 3 of 3, since 1970-01-01 00:01:00 UTC")
+    assert (shown["health_since"], shown["health_reason"]) == ("1970-01-01T00:01:00Z", sick.reason)
+    service = at_once(world.present().service(world.view.service(N1, shown["service"])))
+    assert (service["unhealthy"], service["starting"]) == (1, 0)
+    assert service["not_up"] == [f"{shown['name']} on h2: unhealthy, {shown['reason']}"]
+    world.put(H2, endpoint(2, offset=3, health=Health.HEALTHY, health_note=HealthNote(120)))
+    shown = world.endpoint(2)
+    assert why(shown) == ("up", "")
+    assert (shown["health_since"], shown["health_reason"]) == ("1970-01-01T00:02:00Z", "")
+
+
+def test_only_the_own_host_shows_the_checks() -> None:
+    world = World()
+    assert world.endpoint(1)["checks"] == world.endpoint(2)["checks"] == []
+    (own,) = (one for one in world.view.endpoints.values() if one.record.name == "web1")
+    row = local_row(own.endpoint_id, N1, checks=parse_checks_untrusted(["tcp:80 fall=5"]))
+    shown = world.present({own.endpoint_id: row}).endpoint(own)
+    assert shown["checks"] == ["tcp:80 fall=5"]
+
+
+def test_a_member_whose_agent_is_away_says_that_its_last_states_stand() -> None:
+    world = World()
+    for state, answers, is_outdated in (
+        (MemberState.ALIVE, True, False),
+        (MemberState.DEAD, True, True),
+        (MemberState.DEAD, None, True),
+        (MemberState.DEAD, False, False),
+        (MemberState.LEFT, True, False),
+    ):
+        world.member(H2, state)
+        host = dataclasses.replace(world.view.hosts[H2], answers=answers)
+        assert world.present().member(host, ProbeView()).get("outdated") is is_outdated, (state, answers)
 
 
 def test_an_endpoint_that_is_drained_or_stops_is_hidden_and_says_since_when() -> None:

@@ -967,7 +967,9 @@ async def test_other_hosts_learn_what_the_checks_found_and_not_what_the_runtime_
     one = await started(namespaces, "web")
     row, _ = await one.endpoints.attach(request(checks=(CHECK,)))
     record = one.live.view.endpoints[row.endpoint_id].record
-    assert (record.health, record.health_note) == (Health.STARTING, None)
+    assert record.health is Health.STARTING
+    assert record.health_note is not None
+    assert record.health_note.reason == "http:8080/healthz has not succeeded yet"
     await one.endpoints.change(row.endpoint_id, health=Health.HEALTHY)
     assert one.live.view.endpoints[row.endpoint_id].record.health is Health.STARTING
     for checked in (SICK, WELL):
@@ -998,10 +1000,12 @@ async def test_what_was_found_with_other_checks_or_elsewhere_does_not_count(name
     netns = dataclasses.replace(seen.stage.netns, identity=(9, 9))
     elsewhere = dataclasses.replace(seen, stage=dataclasses.replace(seen.stage, netns=netns))
     await one.endpoints.set_checked(elsewhere, WELL)
-    assert one.live.rows[seen.endpoint_id].checked is None
+    assert one.live.rows[seen.endpoint_id].checked == seen.checked
     await one.endpoints.set_checked(seen, WELL)
     await one.endpoints.change(seen.endpoint_id, checks=(parse_check_untrusted("tcp:8080"),))
-    assert one.live.rows[seen.endpoint_id].checked is None
+    checked = one.live.rows[seen.endpoint_id].checked
+    assert checked is not None
+    assert checked.health is Health.STARTING
     await one.endpoints.set_checked(seen, WELL)
     assert one.live.view.endpoints[seen.endpoint_id].record.health is Health.STARTING
 

@@ -203,7 +203,7 @@ def test_what_was_left_out_is_said(world: World) -> None:
     world.view = world.view.with_host_answers({H3: False})
     found = world.explain("web")
     assert found.status == "NXDOMAIN"
-    assert "web1 on h2 (unhealthy)" in found.reason
+    assert "web1 on h2 (its health check fails)" in found.reason
     assert "web2 on h3 (its host's agent is dead and its kernel does not answer)" in found.reason
     backwards = world.explain("10.1.0.12")
     assert backwards.status == "NXDOMAIN"
@@ -214,7 +214,7 @@ def test_what_was_left_out_is_said(world: World) -> None:
     docker_asked = world.explain("web", behind_runtime=True)
     assert docker_asked.status == "FORWARDED"
     assert "Docker's own resolver" in docker_asked.reason
-    assert "web1 on h2 (unhealthy)" in docker_asked.reason
+    assert "web1 on h2 (its health check fails)" in docker_asked.reason
     world.put(H2, endpoint(1, offset=11, drain=Drain(0, "anna")))
     world.put(H3, host("h3", drain=Drain(60, "bob")))
     world.member(H3, MemberState.ALIVE)
