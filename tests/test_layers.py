@@ -128,7 +128,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 # Which outside package is known to which files.
 KNOWS = {
     "pyroute2": {"netagent.datapath.netlink.device"},
-    "sqlite3": {"netagent.journal.journal", "netagent.journal.reader", "netagent.journal.writer"},
+    "sqlite3": {
+        "netagent.integrations.podman.database",
+        "netagent.journal.journal",
+        "netagent.journal.reader",
+        "netagent.journal.writer",
+    },
     "hypercorn": {"netagent.control.server"},
     "starlette": {
         "netagent.control.api", "netagent.control.server", "netagent.control.streaming",

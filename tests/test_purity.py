@@ -58,6 +58,7 @@ PERFORMS = {
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
     "netagent.control.asker",
+    "netagent.integrations.podman.database",
     "netagent.control.server",
     "netagent.commands.status",
     "netagent.control.watch",

@@ -25,7 +25,7 @@ def started(fleet: Fleet, host: str) -> None:
     fleet.wait(lambda: fleet.replicas("h2", "client", "web") != [], SPREAD_S, "web is not found")
 
 
-@pytest.mark.parametrize("host", ["h1"], ids=["docker"])
+@pytest.mark.parametrize("host", ["h1", "h3"], ids=["docker", "podman"])
 def test_names_are_gone_on_another_host_before_the_handler_has_run(docker_hosts: Fleet, host: str) -> None:
     fleet = docker_hosts
     started(fleet, host)

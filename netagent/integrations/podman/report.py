@@ -34,6 +34,8 @@ class PodmanContainer:
     """True if a systemd timer runs the check; otherwise a user must run it, with `podman healthcheck run`."""
     folder: str = ""
     """The folder in which Podman has one folder per container: it changes when one is created or removed."""
+    storage: str = ""
+    """The folder of Podman's storage, in which its database is."""
     resolv_conf: str = ""
     """The path of its resolv.conf, as written by Podman."""
     published: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def _container(given: Mapping[str, Any]) -> PodmanContainer:
         health_logs=tuple(_health_logs(config, container_id, home)),
         is_checked_by_itself=_part(config, "Healthcheck").get("Interval") != 0,
         folder=str(home.parent) if home else "",
+        storage=_storage(_text(given, "StaticDir"), container_id),
         resolv_conf=resolv_conf if home and Path(resolv_conf).parent == home / "userdata" else "",
         published=tuple(sorted(_published(_part(host, "PortBindings")))),
         networks=tuple(_part(_part(given, "NetworkSettings"), "Networks")),
@@ -117,6 +120,13 @@ def _run_folder(given: Mapping[str, Any], container_id: str) -> Path | None:
         if folder.name == "userdata" and folder.parent.name == container_id:
             return folder.parent
     return None
+
+
+def _storage(static_folder: str, container_id: str) -> str:
+    """Find the storage of `<storage>/<driver>-containers/<id>/userdata`."""
+    folder = Path(static_folder)
+    is_known = folder.is_absolute() and folder.parent.name == container_id
+    return str(folder.parents[2]) if is_known else ""
 
 
 def _health_logs(config: Mapping[str, Any], container_id: str, home: Path | None) -> Iterator[str]:

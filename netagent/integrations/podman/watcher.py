@@ -27,6 +27,7 @@ from netagent.errors import NetagentError, RefusedError
 from netagent.integrations import labels
 from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.podman.command import MAX_AT_ONCE, Podman
+from netagent.integrations.podman.database import ContainerStates, DatabaseWatch, read_states_untrusted
 from netagent.integrations.podman.health import together
 from netagent.integrations.podman.netavark import TARGET, container_of
 from netagent.integrations.podman.netns_processes import (
@@ -42,7 +43,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.check import ExecCheck
 from netagent.model.ids import EndpointId, nearest_name
-from netagent.model.records import Health
+from netagent.model.records import STOP, Health
 from netagent.registry.state_store import StateStore
 
 LOOK_S = 0.5
@@ -53,6 +54,8 @@ QUIET_S = 0.4
 there may be no process, or half a file, for an instant."""
 ASK_AGAIN_S = 2.0
 """Seconds before Podman is asked again about a container that has no process yet, or another one than before."""
+STOPS_APART_S = 0.02
+"""Seconds between two reads of Podman's database, while commits to it come without a pause."""
 NOT_READ_S = 2.0
 """How long a container gets no names, because it may have a health check, while Podman does not answer."""
 STARTING_S = 10.0
@@ -120,6 +123,11 @@ class PodmanWatcher:
         self._membership = membership
         self._followed: dict[str, WatchedContainer] = {}
         self._asking = False
+        self._storage = ""
+        """The folder of Podman's storage, in which its database is."""
+        self._stops_wanted = trio.Event()
+        self._has_stops = True
+        """True if an endpoint may be drained because its container stops."""
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -130,6 +138,8 @@ class PodmanWatcher:
     async def run(self) -> None:
         """Run until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_commits)
+            nursery.start_soon(self._follow_stops)
             while True:
                 try:
                     member = self._membership()
@@ -206,6 +216,57 @@ class PodmanWatcher:
             return Health.UNKNOWN  # no timer runs the check: it would stay STARTING for ever
         return health
 
+    # -- stops ---------------------------------------------------------------------------------------------------
+
+    async def _watch_commits(self) -> None:
+        """Look for stops after each commit to Podman's database."""
+        while True:
+            try:
+                watch = DatabaseWatch()
+            except OSError as error:
+                _limited.warning("inotify", f"cannot see which containers Podman is stopping: {error}")
+                await trio.sleep(RECHECK_S)
+                continue
+            while not self._storage or not watch.add(self._storage):
+                await trio.sleep(LOOK_S)
+            while watch.add(self._storage):  # again, because the folder may have been replaced
+                self._stops_wanted.set()
+                with trio.move_on_after(RECHECK_S):
+                    await watch.wait_commit()
+
+    async def _follow_stops(self) -> None:
+        """Withdraw the names of containers that Podman is stopping, and give the others theirs back."""
+        while True:
+            await self._stops_wanted.wait()
+            self._stops_wanted = trio.Event()
+            read_at = trio.current_time()
+            try:
+                member = self._membership()
+                if self._storage:
+                    states = await trio.to_thread.run_sync(read_states_untrusted, self._storage)
+                    if states.stopping or self._has_stops:
+                        await self._apply_stops(member, states)
+            except RefusedError:
+                pass
+            except NetagentError as error:
+                self._has_stops = True
+                _limited.warning("stops", f"cannot see which containers Podman is stopping: {error}")
+            await trio.sleep_until(read_at + STOPS_APART_S)
+
+    async def _apply_stops(self, member: ClusterAccess, states: ContainerStates) -> None:
+        async with (
+            trio.open_nursery() as nursery
+        ):  # many may stop together, and each change waits for the disk
+            for container_id, rows in _by_container(member.live.rows.values()).items():
+                one = self._followed.get(container_id)
+                is_stopping = None if one is None else _is_stopping(container_id, one, states)
+                for row in rows:
+                    if is_stopping and row.drain is None:
+                        nursery.start_soon(_begin_drain, member, row)
+                    elif is_stopping is False and row.drain is not None:
+                        nursery.start_soon(_end_drain, member, row)
+                    self._has_stops |= is_stopping is None and row.drain is not None
+
     # -- asking Podman ---------------------------------------------------------------------------------------
 
     def _due(self) -> dict[str, tuple[int, int]]:
@@ -260,6 +321,9 @@ class PodmanWatcher:
             if not all([await _apply_labels(member, row, said) for row in rows]):
                 return  # it is still due, and asked again
         one.container, one.members, one.is_unknown = container, members, False
+        # It may be stopping since before it was read, or run again in the same namespace.
+        self._storage, self._has_stops = container.storage or self._storage, True
+        self._stops_wanted.set()
         trouble = "" if any(row.publish for row in rows) else _unpublished(container, len(rows))
         if trouble and trouble != one.trouble:
             logger.warning("%s", trouble)
@@ -290,6 +354,21 @@ def _by_container(rows: Iterable[LocalEndpointRow]) -> dict[str, list[LocalEndpo
     return found
 
 
+def _is_stopping(container_id: str, one: WatchedContainer, states: ContainerStates) -> bool | None:
+    """True if Podman is stopping the container, or all of its pod that still run; None: it has ended, or has not
+    started yet."""
+    if container_id in states.stopping:
+        return True
+    if container_id not in states.running:
+        return None
+    members = {who.container_id for who in one.members}
+    if not members:
+        return False
+    if members & states.running:
+        return False
+    return True if members & states.stopping else None
+
+
 def _keep_nameserver(one: WatchedContainer, now: float) -> None:
     """Ensure that its resolv.conf names a server, once Podman has finished writing it.
 
@@ -318,6 +397,23 @@ async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
         _limited.warning(row.endpoint_id, f"cannot yet withdraw {row.name}, which has ended: {error}")
     else:
         logger.info("withdrew %s (%s): it has ended without a teardown by Podman", row.name, row.target)
+
+
+async def _begin_drain(member: ClusterAccess, row: LocalEndpointRow) -> None:
+    try:
+        drained = await member.endpoints.drains.begin(row.endpoint_id, STOP)
+    except (NetagentError, OSError) as error:
+        _limited.warning(row.endpoint_id, f"cannot withdraw the names of {row.name}, which stops: {error}")
+    else:
+        if drained is not None:
+            logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
+
+
+async def _end_drain(member: ClusterAccess, row: LocalEndpointRow) -> None:
+    try:
+        await member.endpoints.drains.end(row.endpoint_id, by=STOP)
+    except (NetagentError, OSError) as error:
+        _limited.warning(row.endpoint_id, f"cannot publish the names of {row.name} yet: {error}")
 
 
 async def _publish_health(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
@@ -18,7 +19,8 @@ from trio import Nursery
 
 from netagent.checks.spec import parse_checks_untrusted
 from netagent.errors import FailedError
-from netagent.integrations.podman import netns_processes
+from netagent.integrations.podman import netns_processes, watcher
+from netagent.integrations.podman.database import DatabaseWatch
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.integrations.podman.report import PodmanContainer
 from netagent.integrations.podman.watcher import (
@@ -27,12 +29,13 @@ from netagent.integrations.podman.watcher import (
     NOT_READ_S,
     RECHECK_S,
     STARTING_S,
+    STOPS_APART_S,
     UNSTARTED_S,
     PodmanWatcher,
 )
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import CheckedHealth
-from netagent.model.records import Health, HealthNote, Port
+from netagent.model.records import STOP, Health, HealthNote, Port
 
 WITHDRAWN_S = 2.0
 """What is promised."""
@@ -642,4 +645,162 @@ async def test_labels_that_can_not_be_told_from_the_images_are_learnt_later_and_
         asked = len(this.podman.asked)
         await trio.sleep(300)
         assert len(this.podman.asked) == asked
+        nursery.cancel_scope.cancel()
+
+
+class Database:
+    """Podman's database, in a folder of the test."""
+
+    def __init__(self, storage: Path) -> None:
+        self.storage = str(storage)
+        storage.mkdir()
+        self._connection = sqlite3.connect(storage / "db.sql", isolation_level=None)
+        self._connection.execute(
+            "CREATE TABLE ContainerState (ID TEXT PRIMARY KEY, State INTEGER, JSON TEXT)"
+        )
+
+    def set(self, **states: int) -> None:
+        """Commit the states of containers, by Podman's numbers."""
+        self._connection.execute("BEGIN EXCLUSIVE")
+        for container_id, number in states.items():
+            value = json.dumps({"state": number, "pid": 1}).encode()
+            self._connection.execute(
+                "INSERT INTO ContainerState VALUES (?, 1, ?) ON CONFLICT (ID) DO UPDATE SET JSON = excluded.JSON",
+                (container_id, value),
+            )
+        self._connection.execute("COMMIT")
+
+    def spoil(self) -> None:
+        """Store what is no state."""
+        self._connection.execute("UPDATE ContainerState SET JSON = '{'")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database(tmp_path / "storage")
+    yield made
+    made.close()
+
+
+class Commits(DatabaseWatch):
+    """Commits that a test reports: virtual time does not wait for the kernel."""
+
+    latest: Commits
+
+    def __init__(self) -> None:
+        Commits.latest = self
+        self.storages: set[str] = set()
+        self.happened = trio.Event()
+
+    def add(self, storage: str) -> bool:
+        self.storages.add(storage)
+        return True
+
+    async def wait_commit(self) -> None:
+        await self.happened.wait()
+        self.happened = trio.Event()
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "DatabaseWatch", Commits)
+
+
+RUNNING, EXITED, STOPPING = 3, 6, 8
+
+
+def drained(this: Followed) -> list[str | None]:
+    return [None if row.drain is None else row.drain.by for row in this.rows]
+
+
+async def committed(this: Followed, database: Database, by: str | None, **states: int) -> None:
+    """After this commit the endpoint must be drained by that one, at once and for good."""
+    database.set(**states)
+    Commits.latest.happened.set()
+    await this.until(lambda: drained(this) == [by], 0.06)
+    await trio.sleep(2 * STOPS_APART_S)
+    assert drained(this) == [by], states
+
+
+@virtual
+async def test_names_lead_away_while_podman_stops_the_container(
+    namespaces: Namespaces, proc: Proc, database: Database, commits: None
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(storage=database.storage)
+        await this.set_up()
+        await this.until(lambda: Commits.latest.storages == {database.storage})
+        await committed(this, database, None, **{C1: RUNNING})
+        await committed(this, database, STOP, **{C1: STOPPING})
+        await committed(this, database, STOP, **{C1: EXITED})
+        await committed(this, database, None, **{C1: RUNNING})
+        [row] = this.rows
+        await this.one.access.endpoints.drains.begin(row.endpoint_id, "anna")
+        await committed(this, database, "anna", **{C1: STOPPING})
+        await committed(this, database, "anna", **{C1: RUNNING})
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_stop_that_began_before_the_agent_is_seen(
+    namespaces: Namespaces, proc: Proc, database: Database, commits: None
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        database.set(**{C1: STOPPING})
+        this.podman.container_list[C1] = container(storage=database.storage)
+        await this.set_up()
+        await this.until(lambda: drained(this) == [STOP])
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_pod_stops_with_its_last_container(
+    namespaces: Namespaces, proc: Proc, database: Database, commits: None
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list = {
+            C1: container(pod="pod", storage=database.storage), C2: container(C2, pid=101), C3: container(C3, pid=102)
+        }  # fmt: skip
+        this.podman.pods["pod"] = [C1, C2, C3]
+        database.set(**{C1: RUNNING, C2: RUNNING, C3: RUNNING})
+        await this.set_up()
+        await this.until(lambda: Commits.latest.storages == {database.storage})
+        await committed(this, database, None, **{C2: STOPPING})
+        await committed(this, database, STOP, **{C3: STOPPING})
+        # One has ended, then the other: both bring no names back.
+        await committed(this, database, STOP, **{C2: EXITED})
+        await committed(this, database, STOP, **{C3: EXITED})
+        await committed(this, database, None, **{C3: RUNNING})
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_database_that_is_not_as_expected_changes_nothing_and_is_read_again(
+    namespaces: Namespaces,
+    proc: Proc,
+    database: Database,
+    commits: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(storage=database.storage)
+        await this.set_up()
+        await this.until(lambda: Commits.latest.storages == {database.storage})
+        await committed(this, database, STOP, **{C1: STOPPING})
+        database.spoil()
+        Commits.latest.happened.set()
+        await this.until(lambda: "cannot see which containers Podman is stopping" in caplog.text)
+        assert drained(this) == [STOP]
+        await committed(this, database, None, **{C1: RUNNING})
         nursery.cancel_scope.cancel()
