@@ -59,6 +59,7 @@ PERFORMS = {
     "netagent.commands.ping",
     "netagent.control.asker",
     "netagent.integrations.podman.database",
+    "netagent.integrations.systemd.watcher",
     "netagent.control.server",
     "netagent.commands.status",
     "netagent.control.watch",

@@ -16,6 +16,7 @@ from netagent.integrations.container_exec import container_of_row, run_check
 from netagent.integrations.docker.integration import DockerIntegration
 from netagent.integrations.podman.integration import PodmanIntegration
 from netagent.integrations.shim_call import shim_route
+from netagent.integrations.systemd.watcher import UnitWatcher
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import ExecCheck
 from netagent.model.ids import NetworkId
@@ -25,7 +26,7 @@ MIRRORED_S = 2.0
 
 
 class Runtimes:
-    """CNI always, Docker and Podman where they are enabled."""
+    """CNI and systemd always, Docker and Podman where they are enabled."""
 
     def __init__(self, config: Config, membership: Membership, docker_listener: socket.socket | None) -> None:
         """`docker_listener`: the plug-in's socket, where a service manager holds it for us."""
@@ -33,6 +34,7 @@ class Runtimes:
         self._docker = (
             DockerIntegration(config, membership, docker_listener) if config.docker_enabled else None
         )
+        self._units = UnitWatcher(membership)
         self._podman = PodmanIntegration(config, membership) if config.podman_enabled else None
 
     @property
@@ -48,6 +50,7 @@ class Runtimes:
             for one in (self._docker, self._podman):
                 if one is not None:
                     await nursery.start(one.run)
+            nursery.start_soon(self._units.run)
             task_status.started()
 
     def troubles(self) -> tuple[str, ...]:

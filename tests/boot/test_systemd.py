@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from boot.machine import NETAGENT, Machine, booted
+from boot.machine import NETAGENT, ROOT, Machine, booted
 from lab.harness import Cluster
 from netlab.lab import Lab
 from netlab.topology import of_hosts
@@ -151,6 +151,59 @@ def test_a_unit_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> Non
 
     machine.run("systemctl", "stop", "web.service")
     far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], KNOWN_S, "web is still found")
+
+
+GRACEFUL = "trap 'sleep 5; exit 0' TERM; while true; do sleep 1000000 & wait; done"
+"""A program that takes five seconds to stop."""
+
+
+def test_names_lead_away_from_a_unit_that_systemd_is_stopping(cluster: tuple[Machine, Cluster]) -> None:
+    machine, far = cluster
+
+    def started() -> None:
+        unit = ("--unit=web@1", "--property=PrivateNetwork=yes", "--property=KillMode=mixed")
+        machine.run("systemd-run", *IN_PLACE, *unit, "sh", "-c", GRACEFUL)
+        machine.netagent("attach", "unit:web@1", "--network", "app", "--name", "web")
+        far.wait(lambda: far.answers("web222", "web.app.mesh.internal") != [], KNOWN_S, "web is not found")
+
+    def stops() -> None:
+        machine.run("systemctl", "stop", "--no-block", "web@1.service")
+        far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], KNOWN_S, "web is still found")
+        assert machine.show("web@1.service", "ActiveState") == "deactivating"
+        [web] = [one for one in far.netagent("h2", "endpoints", "--local") if one["name"] == "web"]
+        assert (web["state"], web["drain"]["by"]) == ("stopping", "stop")
+        machine.wait("test $(systemctl show -P ActiveState web@1.service) = inactive", 20)
+        far.wait(lambda: "web" not in far.endpoint_names("h2"), KNOWN_S, "its endpoint stays")
+
+    started()
+    stops()
+    started()
+    machine.run("systemctl", "restart", "dbus.service")
+    on_the_bus = f"busctl list --no-pager --no-legend | grep -q ' {main_process(machine)} '"
+    machine.wait(on_the_bus, 20)
+    stops()
+
+
+def test_a_unit_in_a_named_namespace_drains_itself_as_the_guide_says(
+    cluster: tuple[Machine, Cluster],
+) -> None:
+    machine, far = cluster
+    guide = (ROOT / "docs/how-to/runtimes/plain-hosts.md").read_text()
+    own = re.findall(r"^Exec(?:StartPost|Stop)=-netagent .*web.*$", guide, re.MULTILINE)
+    assert len(own) == 2
+    machine.run("ip", "netns", "add", "web")
+    machine.netagent("attach", "netns:web", "--network", "app")
+    lines = "\n".join(own).replace("netagent", NETAGENT)
+    service = f"""[Service]\nNetworkNamespacePath=/run/netns/web\nExecStart=sh -c "{GRACEFUL}"\n{lines}\n"""
+    machine.write("/etc/systemd/system/web.service", service)
+    machine.run("systemctl", "daemon-reload")
+    for _ in range(2):
+        machine.run("systemctl", "start", "web.service")
+        far.wait(lambda: far.answers("web222", "web.app.mesh.internal") != [], KNOWN_S, "web is not found")
+        machine.run("systemctl", "stop", "--no-block", "web.service")
+        far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], KNOWN_S, "web is still found")
+        assert machine.show("web.service", "ActiveState") == "deactivating"
+        machine.run("systemctl", "stop", "web.service")
 
 
 def test_a_machine_of_nspawn_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> None:
