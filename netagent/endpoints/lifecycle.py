@@ -241,11 +241,15 @@ class Endpoints:
                 with suppress(NetagentError):
                     await self.context.publisher.put(self.context.records.of(now))
 
-    async def detach_origin(self, origin: str) -> LocalEndpointRow | None:
-        """Detach the endpoint of a runtime's origin, at any stage; None when there is none."""
+    async def detach_origin(self, origin: str, *, may_be_in_use: bool = False) -> LocalEndpointRow | None:
+        """Detach the endpoint of a runtime's origin, at any stage; None when there is none.
+
+        If it may be in use, the path stays until its names are gone on all hosts and open requests had a moment."""
         async with self.context.locked(origin):
             row = self._live.rows.with_origin(origin)  # read it again: an attach in progress has ended
         if row is not None:
+            if may_be_in_use and is_at_its_path(row):
+                await self._withdraw_names(row, None)
             await self.remove(row)
         return row
 

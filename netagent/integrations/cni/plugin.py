@@ -129,7 +129,8 @@ class CniPlugin:
         async def detach(origin: str) -> None:
             async with limit:
                 try:
-                    await member.endpoints.detach_origin(origin)
+                    # A runtime may call DEL before it stops the program.
+                    await member.endpoints.detach_origin(origin, may_be_in_use=True)
                 except Exception as error:  # raised below
                     errors.append(error)
 

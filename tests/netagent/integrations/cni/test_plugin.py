@@ -166,6 +166,21 @@ async def test_a_name_that_is_taken_keeps_no_container_from_starting(namespaces:
     assert len(runtime.host.live.rows) == 2
 
 
+@pytest.mark.parametrize("is_gone", [False, True], ids=["namespace", "gone"])
+@virtual
+async def test_del_withdraws_the_names_on_all_hosts_before_it_touches_the_interface(
+    namespaces: Namespaces, is_gone: bool
+) -> None:
+    runtime = await started(namespaces, "web")
+    await runtime.call("ADD", "web")
+    if is_gone:
+        namespaces.remove("web")
+    runtime.host.steps.done.clear()
+    assert await runtime.call("DEL", "web") is None
+    names = [] if is_gone else ["journal", "hidden"]
+    assert runtime.host.steps.done == [*names, "journal", "followed", "silence", "unbind", "journal"]
+
+
 @virtual
 async def test_gc_takes_what_the_runtime_does_not_know_and_leaves_others(namespaces: Namespaces) -> None:
     runtime = await started(namespaces, "a", "b", "c", "other")
@@ -191,10 +206,10 @@ async def test_one_that_fails_does_not_keep_gc_from_the_others(
         await runtime.call("ADD", name)
     detach = runtime.host.endpoints.detach_origin
 
-    async def failing(origin: str) -> Any:
+    async def failing(origin: str, *, may_be_in_use: bool) -> Any:
         if origin == "cni:app/a/eth0":
             raise FailedError("the kernel says no")
-        return await detach(origin)
+        return await detach(origin, may_be_in_use=may_be_in_use)
 
     monkeypatch.setattr(runtime.host.endpoints, "detach_origin", failing)
     answer = await runtime.call("GC", **attachments([]))
