@@ -447,6 +447,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
                 "cure": "on one of the two, stop the agent, remove its state folder, and join again",
             }
     yield from _fate(agent, cluster)
+    yield from _drained_hosts(view)
     yield from _overlaps(cluster)
     yield from _mdns_warning(agent, "name members with --seeds")
 
@@ -485,6 +486,18 @@ def _fate(agent: Agent, cluster: Cluster) -> Iterable[schema.Notice]:
             "code": "forgotten",
             "message": f"the cluster evicted this host ({former}) while it was away: it rejoined with a new identity",
             "cure": "nothing to do; if hosts are away for longer, set a higher forget_after_s",
+        }
+
+
+def _drained_hosts(view: RegistryView) -> Iterable[schema.Notice]:
+    """Warn of hosts that an operator has drained: the drain lasts until an operator ends it."""
+    drained = [(host, host.record.drain) for host in view.hosts.values() if host.record and host.record.drain]
+    for host, drain in drained[:5]:
+        is_here = host.host_id == view.local
+        yield {
+            "code": "drained",
+            "message": f"names lead to no container of {'this host' if is_here else host.unique_name}: {drain.text}",
+            "cure": f"{'' if is_here else f'on {host.unique_name}: '}`netagent undrain --host` gives the names back",
         }
 
 

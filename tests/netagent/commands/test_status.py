@@ -22,7 +22,7 @@ from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
-from netagent.model.records import AttachmentRecord, Group, Link
+from netagent.model.records import AttachmentRecord, Drain, Group, Link
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.join.discovery import DiscoveredPeer
@@ -267,6 +267,23 @@ async def test_a_member_in_good_order_has_no_warnings() -> None:
         "packets_spoofed": 2,
     }
     assert status["drift"]["checked_s"] is None
+
+
+@virtual
+async def test_drained_hosts_are_named_this_one_and_others() -> None:
+    cluster = cluster_of()
+    live, peer, drain = cluster.live, Writer(H2), Drain(1_796_083_985, "anna")
+    live.update_view(lambda view: view.with_entries(peer.put(host("h2", drain=drain))))
+    [notice] = [one for one in (await status_of(agent_of(cluster)))["warnings"] if one["code"] == "drained"]
+    since = "drained by anna, since 2026-12-01 00:13:05 UTC"
+    assert notice["message"] == f"names lead to no container of h2: {since}"
+    assert notice["cure"] == "on h2: `netagent undrain --host` gives the names back"
+    own = Writer(H1)
+    for _ in range(5):  # of which the last is newer than what the cluster began with
+        changed = own.put(host("h1", drain=drain))
+    live.update_view(lambda view: view.with_entries(changed))
+    shown = [one["message"] for one in (await status_of(agent_of(cluster)))["warnings"]]
+    assert f"names lead to no container of this host: {since}" in shown
 
 
 @virtual
