@@ -1,14 +1,17 @@
 """Requests to a service by name, each over a connection of its own. Runs inside the containers; needs only Python.
 
-`serve` answers on port 7001: a line with a number of milliseconds comes back after that time. `ask NAME SECONDS` runs
-several clients beside each other until standard input ends, or that time at most, and prints {"done", "failed",
-"by"}: requests answered, the errors of those that failed, and how many each address answered. One client asks for
-the name each time, one remembers the answer for 5 s as its TTL allows, one makes requests that take a second.
+`serve` answers on port 7001: a line with a number of milliseconds comes back after that time. After SIGTERM it goes
+on for GRACE seconds if that is given, lets requests under way end, and ends. `ask NAME SECONDS` runs several clients
+beside each other until standard input ends, or that time at most, and prints {"done", "failed", "by"}: requests
+answered, the errors of those that failed, and how many each address answered. One client asks for the name each time,
+one remembers the answer for 5 s as its TTL allows, one makes requests that take a second. With `ask NAME SECONDS
+RATE` all clients ask for the name each time, and make so many requests a second together.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import socketserver
 import sys
@@ -19,6 +22,7 @@ from collections import Counter
 PORT = 7001
 REMEMBER_S = 5.0
 TIMEOUT_S = 4.0
+STEADY_CLIENTS = 4
 
 
 class Slow(socketserver.StreamRequestHandler):
@@ -42,21 +46,20 @@ class Server(socketserver.ThreadingTCPServer):
 class Client(threading.Thread):
     """One request after the other; of several addresses the first is used, as most clients do."""
 
-    def __init__(self, name: str, *, takes_ms: int, remember_s: float, stop: threading.Event) -> None:
+    def __init__(
+        self, name: str, *, takes_ms: int, remember_s: float, stop: threading.Event, every_s: float = 0.0
+    ) -> None:
         super().__init__()
         self.answered: Counter[str] = Counter()
         self.failed: list[str] = []
-        self._name, self._line, self._remember_s, self._stop_asked = (
-            name,
-            b"%d\n" % takes_ms,
-            remember_s,
-            stop,
-        )
+        self._name, self._line = name, b"%d\n" % takes_ms
+        self._remember_s, self._every_s, self._stop_asked = remember_s, every_s, stop
 
     def run(self) -> None:
-        address, until = "", 0.0
-        while not self._stop_asked.is_set():
+        address, until, next_at = "", 0.0, time.monotonic()
+        while not self._stop_asked.wait(max(next_at - time.monotonic(), 0.0)):
             begun = time.monotonic()
+            next_at = max(next_at, begun - self._every_s) + self._every_s if self._every_s else 0.0
             try:
                 if begun >= until:
                     address = ""
@@ -69,10 +72,24 @@ class Client(threading.Thread):
                 self.answered[address] += 1
             except OSError as error:
                 self.failed.append(f"{address or self._name} after {time.monotonic() - begun:.3f} s: {error}")
-            time.sleep(0.005)
+            if not self._every_s:
+                time.sleep(0.005)
 
 
-def ask(name: str, seconds: float) -> None:
+def serve(grace_s: float) -> None:
+    """Serve until SIGTERM and a while longer."""
+    server = Server(("::", PORT), Slow)
+    server.daemon_threads = False
+
+    def stop(_number: int, _frame: object) -> None:
+        threading.Timer(grace_s, server.shutdown).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    server.serve_forever(poll_interval=0.01)
+    server.server_close()  # waits for requests under way
+
+
+def ask(name: str, seconds: float, rate: float) -> None:
     """Run the clients and print what became of their requests."""
     stop = threading.Event()
 
@@ -80,7 +97,11 @@ def ask(name: str, seconds: float) -> None:
         sys.stdin.read()
         stop.set()
 
-    clients = [
+    steady = [
+        Client(name, takes_ms=0, remember_s=0.0, every_s=STEADY_CLIENTS / rate, stop=stop)
+        for _ in range(STEADY_CLIENTS if rate else 0)
+    ]
+    clients = steady or [
         Client(name, takes_ms=0, remember_s=0.0, stop=stop),
         Client(name, takes_ms=20, remember_s=REMEMBER_S, stop=stop),
         *(Client(name, takes_ms=1000, remember_s=0.0, stop=stop) for _ in range(3)),
@@ -100,5 +121,6 @@ def ask(name: str, seconds: float) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        Server(("::", PORT), Slow).serve_forever()
-    ask(sys.argv[2], float(sys.argv[3]))
+        serve(float(sys.argv[2]) if sys.argv[2:] else 0.0)
+    else:
+        ask(sys.argv[2], float(sys.argv[3]), float(sys.argv[4]) if sys.argv[4:] else 0.0)
