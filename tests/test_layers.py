@@ -59,6 +59,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",
+        "netgossip.slices",
     },
     "netagent.eviction": {
         "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry", "netagent.rpc",
@@ -91,10 +92,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netgossip",
     },
     "netagent.commands": {
-        "netagent.control", "netagent.daemon", "netagent.datapath", "netagent.doctor", "netagent.endpoints",
-        "netagent.feeds", "netagent.firewall", "netagent.interface", "netagent.ipam", "netagent.journal",
-        "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
-        "netdns", "netgossip",
+        "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath", "netagent.doctor",
+        "netagent.endpoints", "netagent.feeds", "netagent.firewall", "netagent.interface", "netagent.ipam",
+        "netagent.journal", "netagent.probes", "netagent.projection", "netagent.registry", "netagent.resolver",
+        "netagent.rpc", "netdns", "netgossip",
     },
     "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
     "netagent.install": set(),

@@ -25,6 +25,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.check import Check, CheckedHealth, ExecCheck
 from netagent.model.ids import EndpointId
+from netagent.model.records import STOP
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 
@@ -106,7 +107,7 @@ class CheckRunner:
 
     def _follow(self, endpoint_id: EndpointId, row: LocalEndpointRow | None) -> None:
         watched = self._watched.get(endpoint_id)
-        is_checked = row is not None and row.is_published and bool(row.checks)
+        is_checked = row is not None and row.is_published and bool(row.checks) and not _is_stopping(row)
         if watched is not None and (row is None or not is_checked or not watched.is_life_of(row)):
             del self._watched[endpoint_id]
             for number in range(len(watched.row.checks)):
@@ -126,6 +127,27 @@ class CheckRunner:
         self._save_soon(watched)
 
     # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def ask_now(self, row: LocalEndpointRow) -> list[tuple[Check, Outcome | None, float]]:
+        """Ask all checks of an endpoint once, without an effect on its health; return what each came to, with None
+        if it could not be asked, and how long that took in seconds."""
+        began_at = trio.current_time()
+        found: dict[Check, tuple[Outcome | None, float]] = {}
+
+        def end(check: Check, outcome: Outcome | None) -> None:
+            found[check] = outcome, trio.current_time() - began_at
+
+        async def execute(check: Check, subject: ExecCheck) -> None:
+            end(check, await self._execute(row, subject, check.timeout_s))
+
+        network = [check for check in row.checks if not isinstance(check.subject, ExecCheck)]
+        async with trio.open_nursery() as nursery:
+            for check in row.checks:
+                if isinstance(check.subject, ExecCheck):
+                    nursery.start_soon(execute, check, check.subject)
+            questions = [question_of(row, check) for check in network]
+            await self._ask_all(questions, lambda number, outcome: end(network[number], outcome))
+        return [(check, *found[check]) for check in row.checks]
 
     async def _ask_what_is_due(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -191,6 +213,11 @@ class CheckRunner:
                 logger.info("%s is %s%s", name, found.health.value, f": {found.note.reason}".rstrip(": "))
         finally:
             watched.is_being_saved = False
+
+
+def _is_stopping(row: LocalEndpointRow) -> bool:
+    """True if its container was asked to stop: that its program stops to answer is no news, and no change to tell."""
+    return row.drain is not None and row.drain.by == STOP
 
 
 def question_of(row: LocalEndpointRow, check: Check) -> Question:

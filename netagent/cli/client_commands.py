@@ -93,7 +93,7 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
     if kind in HINTS:
         _hint(session, HINTS[kind](answer))
     is_yes = answer.get("reached", True) and answer.get("why", {}).get("complete", True)
-    return DONE if is_yes and answer.get("idle") is not False else NO
+    return DONE if is_yes and answer.get("idle") is not False and answer.get("healthy", True) else NO
 
 
 def _list(session: CommandContext, request: Command[Any]) -> int:

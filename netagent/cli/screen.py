@@ -321,6 +321,15 @@ def _drained(_printer: Printer, _request: object, answer: schema.Drained) -> Ite
         yield "no connection is open" if answer["idle"] else "connections are still open"
 
 
+def _checked(printer: Printer, _request: object, answer: schema.CheckAnswer) -> Iterable[str]:
+    for endpoint in answer["endpoints"]:
+        why = f": {endpoint['reason']}" if endpoint["reason"] else ""
+        yield clean(f"{endpoint['name']} in {endpoint['network']} is {endpoint['state']}{why}")
+        yield from printer.table(endpoint["results"], tables.CHECKS)
+        for result in endpoint["results"]:
+            yield from (f"  {clean(line)}" for line in result["shown"].splitlines())
+
+
 def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
     yield from thing(answer, answer["kind"])
     if answer.get("endpoints"):
@@ -362,6 +371,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda answer: answer["name"],
     ),
     "schema.Detached": (_detached, lambda answer: answer["name"]),
+    "schema.CheckAnswer": (_checked, lambda answer: " ".join(one["name"] for one in answer["endpoints"])),
     "schema.Drained": (_drained, lambda answer: answer["name"]),
     "schema.Status": (
         lambda _printer, _request, answer: status(answer),

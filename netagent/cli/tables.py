@@ -19,7 +19,7 @@ def _up(service: Item) -> str:
     # Agents of the previous release do not send all of these.
     words = [
         f"{service[word]} {word}"
-        for word in ("unreached", "drained", "starting", "unhealthy")
+        for word in ("unreached", "drained", "starting", "unhealthy", "kept")
         if service.get(word)
     ]
     more = f" ({', '.join(words)})" if words else ""
@@ -190,6 +190,13 @@ OWNERS = (
     Column("USED", lambda s: _number(s["used"])),
     Column("FREE", lambda s: _number(s["free"])),
     Column("ADDRESSES", lambda s: some(s["ranges"])),
+)
+
+CHECKS = (
+    Column("CHECK", lambda r: r["check"]),
+    Column("OK", lambda r: {True: "yes", False: "NO", None: "?"}[r["ok"]]),
+    Column("SAYS", lambda r: r["says"]),
+    Column("TOOK", lambda r: "" if r["took_s"] is None else span(r["took_s"])),
 )
 
 PING = (

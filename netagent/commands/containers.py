@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import trio
+
+from netagent.checks.spec import check_text
+from netagent.checks.state import Outcome
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import endpoint_part, presenter
 from netagent.control.asker import account
@@ -12,12 +18,18 @@ from netagent.daemon.cluster import Cluster
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import local_endpoint_called, network_called, target_shown
 from netagent.endpoints.targets import named_netns
-from netagent.errors import InputError, NotFoundError
+from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.check import REASONS_OF_RUNTIME, Check
+from netagent.model.ids import EndpointId
+from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 from netagent.registry.view import NetworkView
+
+CHECKED_AT_ONCE: Final = 8
+"""Endpoints whose checks `check` asks at the same time, beside those that are due."""
 
 
 @answers(asked.AttachCommand)
@@ -128,6 +140,93 @@ async def undrain(agent: Agent, request: asked.UndrainCommand) -> schema.Drained
         await cluster.leaving.undrain()
         return _drained_host(cluster, None)
     return _drained(cluster, await cluster.endpoints.undrain(request.endpoint), None)
+
+
+@answers(asked.CheckCommand)
+async def check(agent: Agent, request: asked.CheckCommand) -> schema.CheckAnswer:
+    """Ask the checks of an endpoint, or of all local replicas of a service, now."""
+    cluster = agent.member()
+    rows = _checked_rows(cluster, request.endpoint)
+    results: dict[EndpointId, list[schema.CheckResult]] = {}
+
+    async def ask(row: LocalEndpointRow) -> None:
+        asked_now = await cluster.checks.ask_now(row)
+        results[row.endpoint_id] = [_check_result(*one) for one in asked_now] + _of_runtime(row)
+
+    for start in range(0, len(rows), CHECKED_AT_ONCE):
+        async with trio.open_nursery() as nursery:
+            for row in rows[start : start + CHECKED_AT_ONCE]:
+                nursery.start_soon(ask, row)
+    endpoints: list[schema.CheckedEndpoint] = []
+    for row in rows:
+        shown = endpoint_part(cluster, row)
+        endpoints.append(
+            {
+                "id": row.endpoint_id,
+                "name": row.name,
+                "network": shown["network"],
+                "state": shown["state"],
+                "reason": shown["reason"],
+                "results": results[row.endpoint_id],
+            }
+        )
+    is_healthy = all(result["ok"] for one in endpoints for result in one["results"])
+    return {"endpoints": endpoints, "healthy": is_healthy}
+
+
+def _checked_rows(cluster: Cluster, text: str) -> list[LocalEndpointRow]:
+    """Return the endpoint of this name or id, else the local replicas of the service; each has a check."""
+    try:
+        rows = [local_endpoint_called(cluster.live, text)]
+    except (NotFoundError, RefusedError):
+        rows = [
+            row for row in cluster.live.rows.values() if row.service == text or _group_service(row) == text
+        ]
+        if not rows:
+            raise
+    for row in rows:
+        if not row.is_published:
+            raise RefusedError(
+                f"{row.name} is being attached or detached",
+                code="not-attached",
+                thing=row.name,
+                hint="try again in a moment",
+            )
+    checked = [row for row in rows if row.checks or row.health is not Health.UNKNOWN]
+    if not checked:
+        raise RefusedError(
+            f"{text} has no check",
+            code="no-check",
+            thing=text,
+            hint="give it one with `netagent attach --check`, or the label netagent.check",
+        )
+    return checked
+
+
+def _group_service(row: LocalEndpointRow) -> str:
+    return f"{row.group.service}.{row.group.name}" if row.group and row.group.service else ""
+
+
+def _check_result(check: Check, outcome: Outcome | None, took_s: float) -> schema.CheckResult:
+    if outcome is None:
+        says = "this host cannot ask it now; see the agent's log"
+        return {"check": check_text(check), "ok": None, "says": says, "shown": "", "took_s": round(took_s, 3)}
+    return {
+        "check": check_text(check),
+        "ok": outcome.is_success,
+        "says": outcome.text,
+        "shown": outcome.shown,
+        "took_s": round(took_s, 3),
+    }
+
+
+def _of_runtime(row: LocalEndpointRow) -> list[schema.CheckResult]:
+    """Return what the runtime last reported of its own check, if it has one."""
+    if row.health is Health.UNKNOWN:
+        return []
+    says = REASONS_OF_RUNTIME.get(row.health, "the runtime reports that it succeeds")
+    is_healthy = row.health is Health.HEALTHY
+    return [{"check": "HEALTHCHECK", "ok": is_healthy, "says": says, "shown": "", "took_s": None}]
 
 
 def _refuse_other_than_one(request: asked.DrainCommand | asked.UndrainCommand) -> None:

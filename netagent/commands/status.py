@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import trio
 
 from netagent import __version__
+from netagent.checks.all_failing import failing_services
 from netagent.commands.handlers import answers
-from netagent.commands.name_notices import name_notices
+from netagent.commands.name_notices import failing_notices, name_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.daemon.agent import Agent
@@ -180,6 +181,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
+    status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)

@@ -201,7 +201,8 @@ class Presenter:
         if endpoint.record.health is Health.STARTING:
             return "starting", endpoint.record.health_text
         if not self.view.is_visible(endpoint):
-            return "unhealthy", endpoint.record.health_text
+            kept = "; names lead to it if no other replica is up" if endpoint.record.is_kept else ""
+            return "unhealthy", endpoint.record.health_text + kept
         return "up", self._why_behind(endpoint.owner) if self.view.is_behind(endpoint) else ""
 
     def _why_behind(self, host_id: HostId) -> str:
@@ -223,11 +224,12 @@ class Presenter:
     def service(self, service: ServiceView) -> Slices[schema.Service]:
         """Render a service: all endpoints that share its name in one network. There may be ten thousand."""
         network_name = self.network_name(service.network_id)
-        visible = unreached = drained = 0
+        visible = unreached = drained = kept = 0
         by_health: Counter[Health] = Counter()
         not_up: list[str] = []
         reached_addresses: dict[str, tuple[int, int]] = {}
         all_addresses: dict[str, tuple[int, int]] = {}
+        kept_addresses: dict[str, tuple[int, int]] = {}
         ports: set[Port] = set()
         aliases: set[str] = set()
         owners: set[HostId] = set()
@@ -250,9 +252,12 @@ class Presenter:
                     unreached += 1
                 else:
                     reached_addresses.update(own)
+            elif self.view.is_kept(endpoint):
+                kept += 1
+                kept_addresses.update({one: _by_value(one) for one in record.addresses})
             yield
-        # A name leads to endpoints that this host does not reach only if it has no others.
-        addresses = reached_addresses or all_addresses
+        # A name leads to endpoints that this host does not reach, and to unhealthy ones, only if it has no others.
+        addresses = reached_addresses or {**all_addresses, **kept_addresses}
         tellers = self.tellers(service.network_id)
         is_own = owners <= {self.view.local}
         return {
@@ -263,11 +268,12 @@ class Presenter:
             "network_id": service.network_id,
             "fqdn": f"{self.service_id(service)}.{self.domain}",
             "endpoint_count": len(service.endpoints),
-            "answering": visible - unreached or visible,
+            "answering": visible - unreached or visible + kept,
             "unreached": unreached,
             "drained": drained,
             "starting": by_health[Health.STARTING],
             "unhealthy": by_health[Health.UNHEALTHY],
+            "kept": kept,
             "not_up": not_up,
             "addresses": (yield from merge_sort(tuple(addresses), addresses.__getitem__)),
             "hosts": sorted(map(self.host_name, owners)),

@@ -53,6 +53,7 @@ def attach_request(given: asked.AttachCommand) -> AttachRequest:
         publish=publications_of(given.publish),
         labels=_labels(given.labels),
         checks=parse_checks_untrusted(given.checks),
+        keeps_names=given.all_failing == "keep",
         addresses=_addresses(given.ip),
         mac=_mac(given.mac),
         ifname=_ifname(given.ifname),

@@ -259,7 +259,8 @@ def name_lines(
             continue
         said = replies.get(question)
         if leads_to(said, address):
-            state, reason = (State.PRESENT, "") if is_visible else (State.LEFT_OVER, hidden)
+            is_right = is_visible or view.is_kept(endpoint)
+            state, reason = (State.PRESENT, "") if is_right else (State.LEFT_OVER, hidden)
         elif is_visible and said is not None and said.data and view.is_behind(endpoint):
             host = host_text(view, endpoint.owner)
             state = State.NOT_NEEDED

@@ -352,6 +352,7 @@ class Endpoints:
         links: tuple[Link, ...] | None = None,
         health: Health | None = None,
         checks: tuple[Check, ...] | None = None,
+        keeps_names: bool | None = None,
         group: Group | EllipsisType | None = ...,
     ) -> LocalEndpointRow | None:
         """Change fields that a runtime learns later; fields not given stay. None when the endpoint is gone."""
@@ -369,6 +370,7 @@ class Endpoints:
                 "links": links,
                 "health": health,
                 "checks": checks,
+                "keeps_names": keeps_names,
                 "name": self.context.free_name(now.network_id, name, now.endpoint_id, now=now.name)
                 if name
                 else None,

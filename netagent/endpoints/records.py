@@ -75,6 +75,8 @@ class EndpointRecords:
 def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:
     """Return the record of an endpoint for other hosts; `links` as from `published_links`."""
     health, note = health_of(row)
+    if note is not None and row.keeps_names:
+        note = dataclasses.replace(note, keeps_names=True)
     return EndpointRecord(
         endpoint_id=row.endpoint_id,
         network_id=row.network_id,

@@ -88,6 +88,7 @@ class NewEndpoint:
             labels=request.labels,
             publish=request.publish,
             checks=request.checks,
+            keeps_names=request.keeps_names,
             checked=health_of_new(request.checks, unix_s),
             health=self.health,
             group=request.group,
@@ -109,6 +110,7 @@ _OPTIONS: Final = {
     "--label": "labels",
     "--publish": "publish",
     "--check": "checks",
+    "--all-failing": "keeps_names",
 }
 """Option -> field of an endpoint. A request without the option means the default, not the value of an earlier one."""
 

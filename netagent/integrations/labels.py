@@ -4,6 +4,7 @@
     netagent.group=shop                 the group that it belongs to (default: compose's project)
     netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
     netagent.check=http:8080/healthz    a check (netagent.checks.spec); further ones as netagent.check.NAME=…
+    netagent.all-failing=keep           names lead to it while it is unhealthy and no other replica is up
 
 Runtimes allow names that DNS does not (`Web.1`): these are mapped, and the label `netagent.original-name` keeps the
 original. An invalid label is ignored with a warning: a typo in a label must not prevent a container from starting.
@@ -40,6 +41,7 @@ SERVICE = "netagent.service"
 GROUP = "netagent.group"
 EXPOSE = "netagent.expose"
 CHECK = "netagent.check"
+ALL_FAILING = "netagent.all-failing"
 
 MAX_PORTS = 64
 MAX_LABELS = 64
@@ -76,6 +78,7 @@ class Described:
     group: Group | None = None
     ports: tuple[Port, ...] = ()
     checks: tuple[Check, ...] = ()
+    keeps_names: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     """Labels to publish, sorted by key."""
     flaws: tuple[str, ...] = ()
@@ -140,6 +143,7 @@ def described(
         group=_group(labels, _name_in(labels, GROUP, flaws), service),
         ports=tuple(ports),
         checks=_checks(labels, flaws),
+        keeps_names=_keeps_names(labels, flaws),
         labels=_published(labels, found),
         flaws=tuple(flaws),
     )
@@ -194,6 +198,13 @@ def _checks(labels: Mapping[str, str], flaws: list[str]) -> tuple[Check, ...]:
             continue
         found[check] = None
     return tuple(found)
+
+
+def _keeps_names(labels: Mapping[str, str], flaws: list[str]) -> bool:
+    word = labels.get(ALL_FAILING, "hide")
+    if word not in {"hide", "keep"}:
+        flaws.append(f"the label {ALL_FAILING}={word[:80]!r} is ignored; write hide or keep")
+    return word == "keep"
 
 
 def _published(labels: Mapping[str, str], found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -211,6 +211,13 @@ class AttachCommand(
         help="the container gets its names once this succeeds, and loses them while it fails: http:8080/healthz, "
         "tcp:6379, exec:/bin/ready, each with interval= timeout= fall= rise= grace=; may be repeated",
     )
+    all_failing: Literal["hide", "keep"] = option(
+        "--all-failing",
+        default="hide",
+        choices=("hide", "keep"),
+        help="whether names lead to it while it is unhealthy and no other replica is up: keep, where its checks are "
+        "not trusted (default: hide)",
+    )
     ip: list[str] = repeated("--ip", metavar="ADDR", help="a fixed address, at most one of each family")
     mac: str = option("--mac", default="", metavar="MAC", help="a fixed MAC address")
     ifname: str = option(
@@ -299,6 +306,21 @@ class UndrainCommand(
     examples="sudo netagent undrain web1\nsudo netagent undrain --host",
 ):
     """Let names lead again to a container, or to the containers of this host that are not drained by themselves."""
+
+
+class CheckCommand(
+    Command["schema.CheckAnswer"],
+    command="check",
+    route="POST /v1/check",
+    brief="ask the checks of a container now, and show what comes back",
+    examples="sudo netagent check web1\nsudo netagent check web",
+):
+    """Ask the checks of a container of this host, or of all containers that this host has of a service, once and at
+    once. What comes back changes nothing. Exit status 1: a check fails."""
+
+    endpoint: str = argument(
+        metavar="ENDPOINT", help="its name, NAME.NETWORK, or id; or a service", read=filled("endpoint")
+    )
 
 
 class _Linking(_OfEndpoint["schema.Endpoint"]):

@@ -485,6 +485,41 @@ class Drained(TypedDict):
     """Whether no connection was open within the time to wait; null if there was none."""
 
 
+class CheckResult(TypedDict):
+    """What one check of an endpoint came to."""
+
+    check: str
+    """As `attach --check` takes it; `HEALTHCHECK` for that of its runtime, as the runtime last reported it."""
+    ok: bool | None
+    """null: it could not be asked."""
+    says: str
+    """`http 503 from 8080/healthz`."""
+    shown: str
+    """The beginning of the body or output; printable but for line breaks, at most 512 characters."""
+    took_s: float | None
+    """null: the runtime asked."""
+
+
+class CheckedEndpoint(TypedDict):
+    """The checks of one endpoint, asked now."""
+
+    id: str
+    name: str
+    network: str
+    state: EndpointWord
+    reason: str
+    """Why `state` is not `up`: what other hosts know, which these results do not change."""
+    results: list[CheckResult]
+
+
+class CheckAnswer(TypedDict):
+    """Answer of `check`."""
+
+    endpoints: list[CheckedEndpoint]
+    healthy: bool
+    """True if all checks succeed."""
+
+
 class Service(TypedDict):
     """All endpoints that share a service name in a network, or in a group of it."""
 
@@ -508,6 +543,8 @@ class Service(TypedDict):
     """Number of the others whose health check has not succeeded yet."""
     unhealthy: NotRequired[int]
     """Number of the others whose health check fails."""
+    kept: NotRequired[int]
+    """Number of the unhealthy ones that DNS answers contain if no other endpoint is up (`--all-failing keep`)."""
     not_up: NotRequired[list[str]]
     """Which of its endpoints these and the drained ones are, and why; at most 10."""
     addresses: list[str]

@@ -74,6 +74,8 @@ class LocalEndpointRow:
     health_since_s: int | None = None
     """Since when its runtime says so: Unix time. None: since it was attached."""
     checks: tuple[Check, ...] = ()
+    keeps_names: bool = False
+    """Names lead to it while it is unhealthy and no other replica is up."""
     checked: CheckedHealth | None = None
     """What its checks say, with `health` as one of them. None: nothing yet, or it has none."""
     origin: str | None = None

@@ -224,6 +224,8 @@ class HealthNote:
     """Unix time in seconds, at most `MAX_TIME_S`."""
     reason: str = ""
     """Printable, at most MAX_REASON_CHARS."""
+    keeps_names: bool = False
+    """The operator does not trust its checks: while it is unhealthy, a name leads to it if no other replica is up."""
 
     @property
     def since(self) -> datetime:
@@ -259,6 +261,12 @@ class EndpointRecord:
     def is_answering(self) -> bool:
         """True if DNS answers may contain it, as far as its own host says."""
         return self.drain is None and self.health.is_answering
+
+    @property
+    def is_kept(self) -> bool:
+        """True if it is unhealthy and DNS answers contain it if no other replica is up."""
+        is_kept = self.health_note is not None and self.health_note.keeps_names
+        return is_kept and self.drain is None and self.health is Health.UNHEALTHY
 
     @property
     def service_key(self) -> ServiceKey:

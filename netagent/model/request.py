@@ -37,6 +37,7 @@ class AttachRequest:
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
     checks: tuple[Check, ...] = ()
+    keeps_names: bool = False
     addresses: tuple[str, ...] = ()
     """Canonical, at most one IPv4 and one IPv6."""
     mac: str = ""

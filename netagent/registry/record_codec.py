@@ -214,7 +214,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         record.health is Health.STARTING,
         [] if group is None else [group.name, group.service or "", group.directory or b""],
         [] if drain is None else [drain.since_s, drain.by, record.health.value],
-        [] if note is None else [note.since_s, note.reason],
+        [] if note is None else [note.since_s, note.reason, note.keeps_names],
     ]
 
 
@@ -320,7 +320,8 @@ def _read_health_note(fields: RecordFields) -> HealthNote | None:
     if not fields.has_more():
         return None
     since_s = fields.integer("health note", 0, MAX_TIME_S)
-    return HealthNote(since_s, fields.text("health note", max_chars=MAX_REASON_CHARS))
+    reason = fields.text("health note", max_chars=MAX_REASON_CHARS)
+    return HealthNote(since_s, reason, fields.boolean("health note") if fields.has_more() else False)
 
 
 def _read_host_address(fields: RecordFields) -> HostAddressRecord:

@@ -270,10 +270,16 @@ class RegistryView:
 
     def is_visible(self, endpoint: EndpointView) -> bool:
         """True when names may lead to the endpoint."""
+        return endpoint.record.is_answering and self._is_in_use(endpoint)
+
+    def is_kept(self, endpoint: EndpointView) -> bool:
+        """True when names lead to the endpoint, which is unhealthy, if no other replica is up."""
+        return endpoint.record.is_kept and self._is_in_use(endpoint)
+
+    def _is_in_use(self, endpoint: EndpointView) -> bool:
         return (
             endpoint.network_id in self.networks
             and self.endpoints.get(endpoint.endpoint_id) == endpoint
-            and endpoint.record.is_answering
             and not self.is_host_hidden(endpoint.owner)
             and self.drain_of_host(endpoint.owner) is None
         )

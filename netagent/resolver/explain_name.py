@@ -283,9 +283,11 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
     place = f"network {node.index.label.decode()}"
     found = f"found in {f'group {group} of ' if group else ''}{place}: {_where(led or rows)}"
     if not led:
-        return f"{found}; {_UNREACHED}, but the name has no other endpoint"
-    if behind := [row for row in rows if row.is_behind]:
-        found = f"{found}; not to {_where(behind)}: {_UNREACHED}"
+        why = _UNHEALTHY if all(row.is_kept for row in rows) else _UNREACHED
+        return f"{found}; {why}, but the name has no other endpoint"
+    for is_kept, why in ((False, _UNREACHED), (True, _UNHEALTHY)):
+        if behind := [row for row in rows if row.is_behind and row.is_kept is is_kept]:
+            found = f"{found}; not to {_where(behind)}: {why}"
     shared = node.index.shared_by(label, scope.group) if len(groups - {None}) > 1 else ()
     return f"{found}; {_shared_text(label, shared)}" if shared else found
 
@@ -304,6 +306,7 @@ def _shared_text(label: bytes, rows: Sequence[EndpointRow]) -> str:
 
 
 _UNREACHED: Final = "this host gets no answer from there over the overlay"
+_UNHEALTHY: Final = "a check fails there (--all-failing keep)"
 
 
 def _where(rows: Sequence[EndpointRow]) -> str:
@@ -339,7 +342,7 @@ def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
         yield
         record = endpoint.record
         called = (record.name, record.service, record.service_key.name, *record.aliases, *record.addresses)
-        if text in called and not view.is_visible(endpoint):
+        if text in called and not view.is_visible(endpoint) and not view.is_kept(endpoint):
             host = view.hosts.get(endpoint.owner)
             where = host_label(host) if host is not None else endpoint.owner[:8]
             found.add(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")

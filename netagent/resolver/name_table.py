@@ -6,7 +6,7 @@ another. So rows may arrive in any order, one by one, and an incomplete table gi
 ones. A row is also small and of one size, whatever the number of endpoints in a service; a row per *name* would carry
 a service's whole address list on every change of one member.
 
-A hidden endpoint (of a dead host, or an unhealthy one) simply has no row.
+A hidden endpoint (of a dead host, or an unhealthy one that does not keep its names) simply has no row.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class EndpointRow:
     addresses: tuple[bytes, ...]
     ports: tuple[Port, ...]
     is_behind: bool = False
-    """This host does not reach it: a name with other endpoints leads to those."""
+    """A name with other endpoints leads to those: this host does not reach it, or `is_kept`."""
+    is_kept: bool = False
+    """It is unhealthy. Only for people: the resolver process does not get it."""
     group: Group | None = None
     """Without the folder."""
 

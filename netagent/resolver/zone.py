@@ -193,7 +193,8 @@ def _network_row(network: NetworkView) -> NetworkRow:
 
 
 def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:
-    if not view.is_visible(endpoint):
+    is_kept = view.is_kept(endpoint)
+    if not is_kept and not view.is_visible(endpoint):
         return None
     record = endpoint.record
     return EndpointRow(
@@ -205,6 +206,7 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         aliases=record.aliases,
         addresses=tuple(ipaddress.ip_address(address).packed for address in record.addresses),
         ports=record.ports,
-        is_behind=view.is_behind(endpoint),
+        is_behind=is_kept or view.is_behind(endpoint),
+        is_kept=is_kept,
         group=record.group and Group(record.group.name, record.group.service),
     )

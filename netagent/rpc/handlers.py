@@ -59,4 +59,6 @@ def is_withdrawn(view: RegistryView, asked: messages.IsWithdrawn) -> bool:
         host_id = HostId(asked.host_id)
         return view.is_host_hidden(host_id) or view.drain_of_host(host_id) is not None
     endpoint = view.endpoints.get(EndpointId(asked.endpoint_id))
-    return endpoint is None or endpoint.owner != asked.host_id or not view.is_visible(endpoint)
+    if endpoint is None or endpoint.owner != asked.host_id:
+        return True
+    return not (view.is_visible(endpoint) or view.is_kept(endpoint))

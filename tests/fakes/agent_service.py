@@ -31,6 +31,7 @@ from netagent.interface.cluster import (
 from netagent.interface.command import Command
 from netagent.interface.containers import (
     AttachCommand,
+    CheckCommand,
     DetachCommand,
     DrainCommand,
     LinkCommand,
@@ -455,6 +456,29 @@ class FakeService:
 
     async def drain(self, request: DrainCommand) -> schema.Drained:
         return self._drained(request, {"since": "2030-01-01T00:00:00Z", "by": account()}, request.wait_s)
+
+    async def check(self, request: CheckCommand) -> schema.CheckAnswer:
+        shown = self._endpoint(request.endpoint)
+        result: schema.CheckResult = {
+            "check": "http:8080/healthz",
+            "ok": True,
+            "says": "http 200 from 8080/healthz",
+            "shown": "ready",
+            "took_s": 0.012,
+        }
+        return {
+            "endpoints": [
+                {
+                    "id": shown["id"],
+                    "name": shown["name"],
+                    "network": shown["network"],
+                    "state": "up",
+                    "reason": "",
+                    "results": [result],
+                }
+            ],
+            "healthy": True,
+        }
 
     async def undrain(self, request: UndrainCommand) -> schema.Drained:
         return self._drained(request, None, None)

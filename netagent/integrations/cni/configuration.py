@@ -3,8 +3,8 @@
 In the order of precedence:
 
     runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
-    args.cni        the same, and name, service, group, links, expose, check, labels; Multus fills it from a pod's
-                    annotation
+    args.cni        the same, and name, service, group, links, expose, check, all_failing, labels; Multus fills it
+                    from a pod's annotation
     CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, NETAGENT_GROUP, and kubelet's data about the pod
 
 Lists of the same field from several places are joined. Pure.
@@ -31,7 +31,7 @@ _STANDARD = {
     "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
     "disableCheck", "disableGC",
 }  # fmt: skip
-_OURS = ("network", "service", "group", "aliases", "links", "expose", "check", "ifname")
+_OURS = ("network", "service", "group", "aliases", "links", "expose", "check", "all_failing", "ifname")
 _ARGUMENTS = (
     "IgnoreUnknown", "IP", "MAC", "NETAGENT_NAME", "NETAGENT_SERVICE", "NETAGENT_GROUP", "K8S_POD_NAME",
     "K8S_POD_NAMESPACE", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
@@ -99,6 +99,7 @@ def request_untrusted(
         "links": [_link(one) for source in (configuration, given) for one in _texts(source, "links")],
         "ports": [_port(one) for source in (configuration, given) for one in _texts(source, "expose")],
         "checks": [one for source in (configuration, given) for one in _texts(source, "check")],
+        "all_failing": given.get("all_failing") or configuration.get("all_failing"),
         "publish": _publications(runtime.get("portMappings")),
         "labels": _labels(given, arguments),
         "ip": [

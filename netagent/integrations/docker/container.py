@@ -111,6 +111,7 @@ class EndpointFields:
     health: Health = Health.UNKNOWN
     group: Group | None = None
     checks: tuple[Check, ...] = ()
+    keeps_names: bool = False
 
 
 def fields_of(
@@ -141,6 +142,7 @@ def fields_of(
         health=container.health,
         group=found.group,
         checks=found.checks,
+        keeps_names=found.keeps_names,
     )
     return fields, tuple(f"container {container.name}: {flaw}" for flaw in found.flaws)
 

@@ -455,6 +455,7 @@ async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, said: labe
             labels=said.labels,
             group=said.group,
             checks=said.checks,
+            keeps_names=said.keeps_names,
         )
     except NetagentError as error:
         _limited.warning(row.endpoint_id, f"cannot apply the labels of {row.name} yet: {error}")

@@ -20,7 +20,7 @@ from netagent.checks.state import Outcome
 from netagent.errors import FailedError
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.check import CheckedHealth, ExecCheck, HttpCheck
-from netagent.model.records import Health, HealthNote
+from netagent.model.records import STOP, Drain, Health, HealthNote
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
@@ -98,6 +98,28 @@ def on_a_host(test: Callable[[Host], Any]) -> Callable[[], None]:
             nursery.cancel_scope.cancel()
 
     return run
+
+
+@on_a_host
+async def test_a_container_that_was_asked_to_stop_is_asked_no_longer_and_keeps_its_state(host: Host) -> None:
+    """That its program ends is no news: other hosts have one change less to learn."""
+    well = row(1, "http:80/ interval=1s fall=1")
+    host.live.set_row(well)
+    await trio.sleep(2)
+    assert host.health(1) is Health.HEALTHY
+    now = host.live.rows[well.endpoint_id]
+    for drain in (Drain(1_700_000_000, STOP), None):
+        host.live.set_row(replace(host.live.rows[well.endpoint_id], drain=drain))
+        await trio.sleep(2)
+        host.asked.clear()
+        host.status[80] = 503 if drain else 200
+        await trio.sleep(5)
+        assert bool(host.asked) is (drain is None)
+        assert host.live.rows[well.endpoint_id].checked == now.checked
+    host.live.set_row(replace(host.live.rows[well.endpoint_id], drain=Drain(1_700_000_000, "anna")))
+    host.status[80] = 503
+    await trio.sleep(5)
+    assert host.health(1) is Health.UNHEALTHY, "an operator who drained it sees how it is"
 
 
 @on_a_host

@@ -99,6 +99,12 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     busy = netagent("drain", "web", "--wait", "0s")
     assert (busy.returncode, busy.stdout) == (1, drained + "connections are still open\n")
     assert says("undrain", "web") == "names lead to web in app again\n"
+    checked = says("check", "web").splitlines()
+    assert checked[0] == "web in app is up"
+    assert checked[1].split() == ["CHECK", "OK", "SAYS", "TOOK"]
+    assert " ".join(checked[2].split()) == "http:8080/healthz yes http 200 from 8080/healthz 12 ms"
+    assert checked[3:] == ["  ready"]
+    assert says("check", "web", "-o", "name") == "web\n"
     assert says("drain", "--host").startswith("names lead away from h1 with ")
     assert says("detach", "web") == "detached web (010101010101) from app\n"
     assert says("network", "rm", "db") == "removed the network db\n"
@@ -359,6 +365,7 @@ def test_the_overview_names_every_command(netagent: Run) -> None:
         "detach",
         "drain",
         "undrain",
+        "check",
         "link",
         "unlink",
         "publish",

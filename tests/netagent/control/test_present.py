@@ -174,6 +174,21 @@ def test_an_endpoint_says_since_when_it_has_its_health_and_why() -> None:
     assert (shown["health_since"], shown["health_reason"]) == ("1970-01-01T00:02:00Z", "")
 
 
+def test_a_service_whose_replicas_all_fail_counts_those_that_keep_their_names() -> None:
+    world = World()
+    kept = HealthNote(60, "http 503", keeps_names=True)
+    world.put(H1, endpoint(1, offset=2, health=Health.UNHEALTHY, health_note=HealthNote(60, "http 503")))
+    world.put(H2, endpoint(2, offset=3, health=Health.UNHEALTHY, health_note=kept))
+    (name,) = {one.record.service for one in world.view.endpoints.values()}
+    service = at_once(world.present().service(world.view.service(N1, name)))
+    assert (service["answering"], service["unhealthy"], service["kept"]) == (1, 2, 1)
+    assert service["addresses"] == ["10.1.0.3", "fd00:1::3"]
+    assert world.endpoint(2)["reason"].endswith("; names lead to it if no other replica is up")
+    world.put(H1, endpoint(1, offset=2))
+    service = at_once(world.present().service(world.view.service(N1, name)))
+    assert (service["answering"], service["addresses"]) == (1, ["10.1.0.2", "fd00:1::2"])
+
+
 def test_only_the_own_host_shows_the_checks() -> None:
     world = World()
     assert world.endpoint(1)["checks"] == world.endpoint(2)["checks"] == []

@@ -979,6 +979,21 @@ async def test_other_hosts_learn_what_the_checks_found_and_not_what_the_runtime_
 
 
 @virtual
+async def test_other_hosts_learn_that_an_endpoint_keeps_its_names(namespaces: Namespaces) -> None:
+    one = await started(namespaces, "web")
+    row, _ = await one.endpoints.attach(request(checks=(CHECK,), keeps_names=True))
+    assert not one.live.view.is_kept(one.live.view.endpoints[row.endpoint_id]), (
+        "never before its first success"
+    )
+    await one.endpoints.set_checked(row, SICK)
+    found = one.live.view.endpoints[row.endpoint_id]
+    assert found.record.health_note == dataclasses.replace(SICK.note, keeps_names=True)
+    assert one.live.view.is_kept(found)
+    with pytest.raises(RefusedError, match="with another --all-failing"):
+        await one.endpoints.attach(request(checks=(CHECK,)))
+
+
+@virtual
 async def test_without_checks_other_hosts_learn_what_the_runtime_says_and_since_when(
     namespaces: Namespaces,
 ) -> None:

@@ -93,6 +93,14 @@ def test_a_wrong_check_is_ignored_with_a_sentence_and_the_others_count(text: str
     assert said in flaw
 
 
+def test_a_label_says_whether_names_stay_while_all_fail() -> None:
+    assert described({}, "web").keeps_names is False
+    assert described({"netagent.all-failing": "keep"}, "web").keeps_names is True
+    found = described({"netagent.all-failing": "yes"}, "web")
+    assert found.keeps_names is False
+    assert found.flaws == ("the label netagent.all-failing='yes' is ignored; write hide or keep",)
+
+
 def test_labels_give_no_more_checks_than_an_endpoint_may_have() -> None:
     labels = {f"netagent.check.{number:02}": f"tcp:{1000 + number}" for number in range(MAX_CHECKS + 2)}
     found = described(labels, "web")
@@ -236,7 +244,7 @@ def test_whatever_a_container_is_called_and_labelled_others_can_read_its_record(
     )
     interface = Interface(network="app", network_id="", endpoint="", aliases=tuple(aliases), links=())
     fields = facts.as_change(facts.fields_of(container, interface)[0])
-    del fields["links"], fields["checks"]
+    del fields["links"], fields["checks"], fields["keeps_names"]
     if fields["group"] is not None:
         fields["aliases"] = fields["group"].not_in(fields["aliases"])
     endpoint_id, network_id = EndpointId("a1" * 16), NetworkId("b2" * 16)

@@ -69,6 +69,7 @@ FULL_ROW = row(
             ExecCheck(("/bin/ready", "-v")),
         )
     ),
+    keeps_names=True,
     checked=CheckedHealth(Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3")),
 )
 
@@ -222,7 +223,7 @@ def test_a_row_of_an_earlier_release_has_no_published_ports_no_drain_and_no_chec
     journal = reopen()
     run(journal.save_endpoint, row(1))
     fields = json.loads(endpoint_to_json(row(1)))
-    for later in ("publish", "drain", "checks", "checked", "health_since_s"):
+    for later in ("publish", "drain", "checks", "checked", "keeps_names", "health_since_s"):
         del fields[later]
     run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
     [found] = reopen().load_endpoints()

@@ -124,7 +124,9 @@ endpoints = st.builds(
     | st.builds(Group, names, st.none() | names, st.none() | st.binary(min_size=8, max_size=8)),
     drain=drains,
     health_note=st.none()
-    | st.builds(HealthNote, st.integers(0, MAX_TIME_S), st.sampled_from(["", "http 503", "x" * 128])),
+    | st.builds(
+        HealthNote, st.integers(0, MAX_TIME_S), st.sampled_from(["", "http 503", "x" * 128]), st.booleans()
+    ),
 )
 records = st.one_of(
     hosts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,12 @@ from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, netwo
 from fakes.zone import whole_table
 
 from netagent.model.ids import HostId
-from netagent.model.records import STOP, AttachmentRecord, Drain, Health, Link, Record
+from netagent.model.records import STOP, AttachmentRecord, Drain, Health, HealthNote, Link, Record
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import NameExplanation, explain
-from netagent.resolver.name_table import Key, Row, RowKind
+from netagent.resolver.name_table import EndpointRow, Key, Row, RowKind
+from netagent.resolver.row import fields_of, read_change_untrusted
 from netagent.resolver.zone import ZoneBuilder
 from netgossip.slices import at_once
 from netgossip.types import Member, MemberState
@@ -257,3 +259,33 @@ def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(wo
     assert web() == (["10.1.0.11"], ["fd00:1::b"]), "who is gone is hidden, as ever"
     world.view = world.view.with_unreached(frozenset())
     assert web() == (["10.1.0.11"], ["fd00:1::b"])
+
+
+def test_an_unhealthy_replica_that_keeps_its_names_has_them_only_while_no_other_is_up(world: World) -> None:
+    sick = HealthNote(60, "http 503 from 80/, 3 of 3", keeps_names=True)
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY, health_note=sick))
+    assert world.ask("web.app.mesh.internal") == ["10.1.0.12"]
+    assert "not to web1 on h2: a check fails there (--all-failing keep)" in world.explain("web").reason
+    world.put(H3, endpoint(2, offset=12, health=Health.UNHEALTHY, health_note=HealthNote(60, "other")))
+    assert world.ask("web.app.mesh.internal") == ["10.1.0.11"], "and not to the one that does not keep them"
+    assert (
+        "a check fails there (--all-failing keep), but the name has no other" in world.explain("web").reason
+    )
+    assert world.ask("web1.h2.app.mesh.internal") == ["10.1.0.11"]
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY, health_note=sick, drain=Drain(60, "anna")))
+    assert world.ask("web.app.mesh.internal") == "nxdomain mesh.internal.", "a drain counts all the same"
+    world.put(H2, endpoint(1, offset=11, health=Health.STARTING, health_note=sick))
+    assert world.ask("web.app.mesh.internal") == "nxdomain mesh.internal.", "never before its first success"
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY, health_note=sick))
+    world.member(H2, MemberState.DEAD)
+    world.view = world.view.with_host_answers({H2: False})
+    assert world.ask("web.app.mesh.internal") == "nxdomain mesh.internal."
+
+
+def test_the_resolver_process_reads_a_kept_row_as_one_of_last_resort(world: World) -> None:
+    sick = HealthNote(60, "http 503", keeps_names=True)
+    world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY, health_note=sick))
+    (kept,) = (row for row in world.table().values() if isinstance(row, EndpointRow) and row.is_kept)
+    key = (RowKind.ENDPOINT, kept.endpoint_id)
+    assert read_change_untrusted(fields_of((key, kept))) == (key, dataclasses.replace(kept, is_kept=False))
+    assert kept.is_behind

@@ -258,6 +258,7 @@ def test_who_knows_the_container_best_wins() -> None:
                 "labels": [{"key": "tier", "value": "front"}],
                 "aliases": ["w2"],
                 "check": ["tcp:9090 fall=5"],
+                "all_failing": "keep",
             }
         },
         "runtimeConfig": {"aliases": {"app-net": ["w3"], "other": ["no"]}, "mac": "02:00:00:00:00:07"},
@@ -268,6 +269,7 @@ def test_who_knows_the_container_best_wins() -> None:
     assert found.links == (Link("db.back", "database"), Link("cache", "cache"))
     assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("9090", 9090))
     assert found.checks == parse_checks_untrusted(["http:80/healthz", "tcp:9090 fall=5"])
+    assert found.keeps_names
     assert (found.addresses, found.mac) == (("10.1.0.7",), "02:00:00:00:00:07")
     assert dict(found.labels) == {
         "tier": "front",
