@@ -135,13 +135,14 @@ PERFORMS = {
     "netagent.journal.reader",
     "netagent.journal.writer",
     # names
-    "netagent.resolver.capabilities",
+    "netagent.resolver.system.capabilities",
     "netagent.resolver.channel",
-    "netagent.resolver.daemonize",
-    "netagent.resolver.launch",
+    "netagent.resolver.feed_server",
+    "netagent.resolver.system.daemonize",
+    "netagent.resolver.system.launch",
     "netagent.resolver.process",
     "netagent.resolver.supervisor",
-    "netagent.resolver.host_servers",  # reads resolv.conf
+    "netagent.resolver.system.host_servers",  # reads resolv.conf
     # container runtimes
     "netagent.integrations.docker.docker_user_chain",
     "netagent.integrations.docker.netns_waiter",

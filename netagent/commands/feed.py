@@ -21,11 +21,11 @@ from netagent.endpoints.find import network_called
 from netagent.errors import FailedError, NotFoundError, RefusedError
 from netagent.feeds.catalogue import FEEDS
 from netagent.feeds.encoding import encoded
-from netagent.feeds.table import FeedBody, FeedEndpoint, FeedNetwork, FeedState, FeedTable
+from netagent.feeds.table import FeedBody, FeedTable, sorted_by_id
 from netagent.interface import schema
 from netagent.interface.questions import FEED_HOLD_S, FeedCommand
-from netagent.model.records import Health
-from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netagent.registry.view import NetworkView
+from netagent.resolver.feed_entry import feed_endpoint, feed_network
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -120,41 +120,9 @@ def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[Fe
     """Return what a feed of these networks is made of."""
     view, shown, endpoints = present.view, [], []
     for network in networks:
-        here = FeedNetwork(network.unique_name, f"{network.unique_name}.{present.domain}")
+        here = feed_network(network, present.domain)
         shown.append(here)
         for endpoint in view.endpoints_in(network.network_id).values():
-            endpoints.append(_endpoint(present, here, endpoint))
+            endpoints.append(feed_endpoint(view, endpoint, here))
             yield
-    endpoints.sort(key=lambda one: one.endpoint_id)
-    return FeedTable(tuple(shown), tuple(endpoints))
-
-
-def _endpoint(present: Presenter, network: FeedNetwork, endpoint: EndpointView) -> FeedEndpoint:
-    record, group = endpoint.record, endpoint.record.group
-    host = present.view.hosts.get(endpoint.owner)
-    return FeedEndpoint(
-        endpoint_id=record.endpoint_id,
-        network=network,
-        name=record.name,
-        service=(group and group.service) or record.service,
-        group=group.name if group else None,
-        host=present.host_name(endpoint.owner),
-        zone=host.record.zone if host and host.record else "",
-        addresses=record.addresses,
-        ports=record.ports,
-        labels=dict(record.labels),
-        state=feed_state(present.view, endpoint),
-    )
-
-
-def feed_state(view: RegistryView, endpoint: EndpointView) -> FeedState:
-    """Return whether names lead to an endpoint, and why not."""
-    if view.is_host_hidden(endpoint.owner):
-        return FeedState.HIDDEN
-    if endpoint.record.drain is not None or view.drain_of_host(endpoint.owner) is not None:
-        return FeedState.DRAINED
-    if endpoint.record.health is Health.STARTING:
-        return FeedState.STARTING
-    if not view.is_visible(endpoint):
-        return FeedState.UNHEALTHY
-    return FeedState.UNREACHED if view.is_behind(endpoint) else FeedState.UP
+    return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))))

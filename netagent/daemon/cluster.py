@@ -163,6 +163,7 @@ class Cluster:
             underlay=lambda: self.underlay,
             egress_interfaces=egress_interfaces,
             probe=self.probing.follow,
+            is_synced=self.gossip.participation.is_synced,
         )
         self._handlers = RpcHandlers(
             live=self.live,

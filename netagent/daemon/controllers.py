@@ -55,8 +55,10 @@ class Controllers:
         underlay: Callable[[], Underlay],
         egress_interfaces: Callable[[], frozenset[str]],
         probe: Callable[[Snapshot], None],
+        is_synced: Callable[[NetworkId], bool],
     ) -> None:
         self._live = live
+        self._is_synced = is_synced
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
         self._underlay = underlay
@@ -65,7 +67,7 @@ class Controllers:
         self._sandboxes = SandboxBuilder()
         self._kept = InputCache()
         self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
-        self.supervisor = Supervisor(run_dir, release=__version__)
+        self.supervisor = Supervisor(run_dir, release=__version__, note_wanted=live.note_change)
         self.resolvers = ResolverSockets(self.supervisor)
         self.forwarding = Forwarding(
             SETTINGS, run_dir / FORWARDING_FILE, egress_interfaces, self._tell_firewall
@@ -133,9 +135,10 @@ class Controllers:
         return await self.projection.wait_guarded(self._live.revision)
 
     async def _publish_names(self, known: Snapshot) -> None:
-        made = await in_slices(
-            self._zones.build(known.view, self._sandboxes.make(known.rows, _internal(known.view)))
-        )
+        boxes = self._sandboxes.make(known.rows, _internal(known.view))
+        # A feed that lacks what this host has not heard of yet would take sites down: there is none until then.
+        feeds = frozenset(filter(self._is_synced, self.supervisor.wanted_feeds))
+        made = await in_slices(self._zones.build(known.view, boxes, feeds))
         await self.resolvers.publish(made.table, made.touched)
 
 

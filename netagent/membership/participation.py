@@ -86,8 +86,9 @@ class Participation:
 
     def note_synced(self, network_id: NetworkId) -> None:
         """Note that the gossip says that we hold what a peer holds."""
-        if network_id in self._synced:
+        if network_id in self._synced and not self._synced[network_id].is_set():
             self._synced[network_id].set()
+            self._live.note_change()  # what is made only of networks that are known wholly can be made now
 
     async def take_part(self, network_id: NetworkId) -> None:
         """Attach this host to the network and wait until it knows what is in it.

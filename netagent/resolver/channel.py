@@ -71,10 +71,11 @@ async def connect(path: Path) -> trio.socket.SocketType:
 
 
 class SocketChannel:
-    """One connection. One task may send while another one receives."""
+    """One connection. Tasks may send while another one receives."""
 
     def __init__(self, connection: trio.socket.SocketType) -> None:
         self._connection = connection
+        self._sending = trio.Lock()  # two tasks may not wait for room at once
 
     def __enter__(self) -> SocketChannel:
         return self
@@ -99,13 +100,15 @@ class SocketChannel:
         therefore copies are sent.
         """
         if sockets is None:
-            await self._connection.sendmsg([payload], [], socket.MSG_NOSIGNAL)
+            async with self._sending:
+                await self._connection.sendmsg([payload], [], socket.MSG_NOSIGNAL)
             return
         copies = sockets.copy()
         try:
             descriptors = array.array("i", [one.fileno() for one in copies if one is not None])
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
-            await self._connection.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
+            async with self._sending:
+                await self._connection.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
         finally:
             copies.close()
 

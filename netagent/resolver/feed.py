@@ -21,7 +21,9 @@ import enum
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeAlias
 
+from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.name_table import Change, Key, Table, changes_between
 from netagent.resolver.protocol import (
@@ -34,12 +36,14 @@ from netagent.resolver.protocol import (
     Done,
     FetchedSockets,
     FetchSockets,
+    FollowWanted,
     Listen,
     ProcessWelcome,
     ProtocolError,
     Refused,
     Reply,
     Statistics,
+    Wanted,
     parse_reply_untrusted,
     request_bytes,
     rows_messages,
@@ -81,6 +85,9 @@ class _SentSockets:
     held: _Held
 
 
+_Awaited: TypeAlias = AgentHello | Close | FetchSockets | Count | FollowWanted | _SentSockets | _SentTable
+
+
 class Feed:
     """Commands set what is wanted, `handle_reply_untrusted` takes what the process said; `drain` is what to send.
 
@@ -92,7 +99,7 @@ class Feed:
         self._phase = _Phase.AWAY
         self._sequence = 0
         self._outgoing: list[Iterable[FeedMessage]] = []
-        self._waiting: dict[int, AgentHello | Close | FetchSockets | Count | _SentSockets | _SentTable] = {}
+        self._waiting: dict[int, _Awaited] = {}
         self._asked: set[SandboxId] = set()  # sandboxes with a request in flight
         self._fetching: set[SandboxId] = set()
         self._table_on_its_way = False
@@ -110,6 +117,9 @@ class Feed:
         """Sandboxes whose sockets the process refused, and why. No longer held."""
         self.statistics: dict[str, int] = {}
         """The process's counters, as last received."""
+        self.wanted: frozenset[NetworkId] = frozenset()
+        """Networks whose feeds containers have asked for: those that any process has named, since one may have ended
+        without its successor's knowing."""
         self.counted = 0
         """How often they were received."""
         self.replies = 0
@@ -226,12 +236,14 @@ class Feed:
             taken = self._handle_sandbox_reply(request, reply, has_sockets=has_sockets)
         else:
             self._handle_reply(request, reply)
-        if not (isinstance(reply, ProcessWelcome) and reply.more):
+        if not (isinstance(reply, Wanted) or (isinstance(reply, ProcessWelcome) and reply.more)):
             self._waiting.pop(reply.sequence, None)
         self._pump()
         return taken
 
-    def _handle_reply(self, request: AgentHello | Count | _SentTable | None, reply: Reply) -> None:
+    def _handle_reply(
+        self, request: AgentHello | Count | FollowWanted | _SentTable | None, reply: Reply
+    ) -> None:
         match request, reply:
             case AgentHello(), ProcessWelcome():
                 self._welcome(reply)
@@ -240,6 +252,8 @@ class Feed:
             case Count(), Statistics():
                 self.statistics = dict(reply.counters)
                 self.counted += 1
+            case FollowWanted(), Wanted():
+                self.wanted |= set(reply.networks)
             case _, Refused():
                 raise ProtocolError(f"the resolver process refused: {reply.reason}")
             case _:
@@ -279,6 +293,8 @@ class Feed:
             return
         same = welcome.version == VERSION and welcome.release == self._release
         self._phase = _Phase.TALKING if same else _Phase.OUTDATED
+        if same:
+            self._ask(FollowWanted(self._next()))
         for sandbox_id in sorted(self._there - self._held.keys() - self._dropped):
             self._fetching.add(sandbox_id)
             self._ask_about(sandbox_id, FetchSockets(self._next(), sandbox_id))
@@ -332,7 +348,7 @@ class Feed:
         self._asked.add(sandbox_id)
         self._ask(request)
 
-    def _ask(self, request: AgentHello | Close | FetchSockets | Count) -> None:
+    def _ask(self, request: AgentHello | Close | FetchSockets | Count | FollowWanted) -> None:
         self._waiting[request.sequence] = request
         self._outgoing.append([FeedMessage(request_bytes(request))])
 

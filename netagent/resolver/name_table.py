@@ -29,6 +29,7 @@ class RowKind(enum.IntEnum):
     NETWORK = 3
     SANDBOX = 4
     ENDPOINT = 5
+    FEED = 6
 
     __hash__ = int.__hash__  # an enum's own hash is written in Python, and keys are hashed by the thousand
 
@@ -68,6 +69,10 @@ class NetworkRow:
     given: str = ""
     refuses_shared: bool = False
     """A label that leads to several groups leads nowhere."""
+    has_feeds: bool = False
+    """Once the change is complete, the table has the FEED rows of all its endpoints."""
+    feed_rules: tuple[str, ...] | None = None
+    """Domains that labels in it may claim (netagent.feeds.host_rule); None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +95,18 @@ class EndpointRow:
     """Without the folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeedRow:
+    """What feeds have of an endpoint beyond its names, whether or not names lead to it (netagent.feeds.packed)."""
+
+    network_id: NetworkId
+    packed: bytes
+
+
 Key: TypeAlias = tuple[RowKind, str]
 """Kind and identifier (host, network, sandbox or endpoint id)."""
 
-Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow
+Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow | FeedRow
 
 Table: TypeAlias = Mapping[Key, Row]
 """All rows. Treated as a value: never changed once built."""

@@ -12,7 +12,9 @@ queries here, so that whatever ends the process ends the rule too, and queries t
 for all names that are not ours (docs/design/0009). The redirect of 127.0.0.11 port 53 to our sockets is independent:
 it comes and goes with the sockets (docs/design/0025).
 
-It keeps almost none of its initial capabilities (netagent.resolver.capabilities).
+It keeps almost none of its initial capabilities (netagent.resolver.system.capabilities).
+
+It serves feeds to the containers as well (netagent.resolver.feed_server).
 
 Only the resolver runs in it: no pyroute2, no database, no cryptography is imported. The imported modules are excluded
 from garbage collection (`gc.freeze`), so that a collection interrupts answers no longer than its own garbage takes.
@@ -23,11 +25,13 @@ from garbage collection (`gc.freeze`), so that a collection interrupts answers n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import fcntl
 import functools
 import gc
 import logging
+import math
 import os
 import random
 import signal
@@ -48,12 +52,14 @@ from netagent.datapath.endpoint.dns_redirect import (
     open_redirect,
 )
 from netagent.model.sandbox import SandboxId
-from netagent.resolver import capabilities
 from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
-from netagent.resolver.daemonize import LOCKED_STATUS, Ready, become_daemon
-from netagent.resolver.host_servers import DNS_PORT, ServersFile
-from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes
+from netagent.resolver.feed_server import FeedServer, open_feed_listener
+from netagent.resolver.feed_source import FEED_ADDRESS
+from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, Wanted, reply_bytes
 from netagent.resolver.session import Effect, ServedTable, Session
+from netagent.resolver.system import capabilities
+from netagent.resolver.system.daemonize import LOCKED_STATUS, Ready, become_daemon
+from netagent.resolver.system.host_servers import DNS_PORT, ServersFile
 from netdns.exchange import open_here
 from netdns.resolver import Resolver
 from netdns.server import Server
@@ -64,6 +70,9 @@ LOG_NAME: Final = "resolver.log"
 
 _RESOLV_CONF_PERIOD_S: Final = 2.0
 """How often the file is checked without a query, so that the log reports a change."""
+
+_LISTEN_AGAIN_S: Final = 10.0
+"""How often port 7953 is tried again in sandboxes in which another program has it."""
 
 _MAX_CONNECTIONS: Final = 8
 """Bound of agents connected to the resolver process; beyond it: further ones are closed. One agent, its successor,
@@ -100,6 +109,15 @@ class ResolverProcess:
         """Sockets at port 53 for an agent of an earlier release, kept until it has ended this process."""
         self._connections = 0
         self._agent: trio.CancelScope | None = None
+        self._away_since = time.monotonic()
+        """When the connection of the last agent ended."""
+        self._feeds = FeedServer(self._answering.feeds, away_s=self._away_s, note_wanted=self._note_wanted)
+        self._feeds_wanted = trio.Event()
+        self._follower: tuple[SocketChannel, int] | None = None
+        """The agent that wants to know which feeds are wanted, and the number of its request."""
+        self._feeds_taken: set[SandboxId] = set()
+        """Sandboxes in which another program has the port of feeds."""
+        self._listen_again = trio.Event()
         self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
 
     async def run(self) -> None:
@@ -107,6 +125,9 @@ class ResolverProcess:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._server.run)
             nursery.start_soon(self._watch_upstreams)
+            nursery.start_soon(self._feeds.run)
+            nursery.start_soon(self._name_wanted)
+            nursery.start_soon(self._listen_for_feeds)
             while True:
                 connection, _ = await self._listener.accept()
                 if self._connections >= _MAX_CONNECTIONS:
@@ -117,8 +138,9 @@ class ResolverProcess:
     async def _serve(self, channel: SocketChannel) -> None:
         self._connections += 1
         session = Session(self._answering, self._release)
+        scope = trio.CancelScope()
         try:
-            with channel, trio.CancelScope() as scope:
+            with channel, scope:
                 while (message := await channel.receive()) is not None:
                     payload, pair = message
                     effect = session.handle_request_untrusted(payload, has_sockets=pair is not None)
@@ -131,6 +153,9 @@ class ResolverProcess:
             _log.warning("a connection on the control socket failed: %s", error)
         finally:
             self._connections -= 1
+            if self._agent is scope:
+                self._agent, self._follower, self._away_since = None, None, time.monotonic()
+                self._feeds.note_change()
 
     def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
         """Keep the sockets, and have queries come to them; return what is left to do."""
@@ -172,10 +197,57 @@ class ResolverProcess:
         if effect.close is not None:
             self._drop(effect.close)
         self._update_listeners()
+        self._feeds.note_change()
+        if effect.follow is not None:
+            self._follower = channel, effect.follow
+            self._feeds_wanted.set()
         for reply in effect.replies:
             await channel.send(reply, self._sockets_for(effect))
         if effect.count is not None:
             await channel.send(reply_bytes(Statistics(effect.count, self._statistics())))
+
+    def _note_wanted(self) -> None:
+        self._feeds_wanted.set()
+
+    async def _name_wanted(self) -> None:
+        """Say which feeds are wanted, to an agent that has asked, whenever that changes."""
+        while True:
+            await self._feeds_wanted.wait()
+            self._feeds_wanted = trio.Event()
+            if self._follower is not None:
+                channel, sequence = self._follower
+                wanted = tuple(sorted(self._answering.feeds.wanted))
+                with contextlib.suppress(OSError, trio.ClosedResourceError):  # the next agent asks again
+                    await channel.send(reply_bytes(Wanted(sequence, wanted)))
+
+    def _away_s(self) -> float | None:
+        """Return how long no agent has been connected; None: one is."""
+        return None if self._agent is not None else time.monotonic() - self._away_since
+
+    async def _listen_for_feeds(self) -> None:
+        """Listen for requests of feeds in all sandboxes that are answered. Entering hundreds of namespaces takes a
+        while, so other tasks run between two."""
+        while True:
+            self._listen_again = trio.Event()
+            for sandbox_id in tuple(self._forwarding.keys() - self._feeds.sandboxes()):
+                pair = self._sockets.get(sandbox_id)  # it may have gone meanwhile
+                if pair is not None and sandbox_id in self._forwarding:
+                    self._listen_in(sandbox_id, pair)
+                await trio.lowlevel.checkpoint()
+            with trio.move_on_after(_LISTEN_AGAIN_S if self._feeds_taken else math.inf):
+                await self._listen_again.wait()
+
+    def _listen_in(self, sandbox_id: SandboxId, pair: SocketPair) -> None:
+        try:
+            listener = _in_netns_of(pair, open_feed_listener)
+        except OSError as error:
+            if sandbox_id not in self._feeds_taken:
+                address, port = FEED_ADDRESS
+                _log.warning("no feeds at %s:%d in sandbox %s: %s", address, port, sandbox_id, error.strerror)
+            self._feeds_taken.add(sandbox_id)
+        else:
+            self._feeds_taken.discard(sandbox_id)
+            self._feeds.add_listener(sandbox_id, listener)
 
     def _sockets_for(self, effect: Effect) -> SocketPair | None:
         sandbox_id = effect.sockets_of
@@ -196,6 +268,8 @@ class ResolverProcess:
 
     def _drop(self, sandbox_id: SandboxId) -> None:
         self._server.remove_listener(sandbox_id)
+        self._feeds.remove_listener(sandbox_id)
+        self._feeds_taken.discard(sandbox_id)
         self._forwarding.pop(sandbox_id, None)
         self._end_redirect(sandbox_id)
         bound = self._bound.pop(sandbox_id, None)
@@ -221,6 +295,7 @@ class ResolverProcess:
         for sandbox_id in ready.keys() - self._forwarding.keys():
             pair = self._sockets[sandbox_id]
             self._server.add_listener(sandbox_id, pair.udp, pair.tcp)
+            self._listen_again.set()
         # A sandbox without a row keeps its sockets until they are closed, and resolves nothing meanwhile.
         for sandbox_id in self._forwarding.keys() | ready.keys():
             forward = sandbox_id in ready and ready[sandbox_id].forward
@@ -261,7 +336,7 @@ class ResolverProcess:
             "redirects": len(self._redirects),
             **self._counters,
         }
-        return {**self._server.statistics(), **own}
+        return {**self._server.statistics(), **self._feeds.statistics(), **own}
 
 
 def _in_netns_of(pair: SocketPair, fn: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     CLOSE   [6, s, sandbox id]                     DONE
     FETCH   [7, s, sandbox id]                     SOCKETS    [4, s, sandbox id, behind] + sockets
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
+    FOLLOW  [9, s]                                 WANTED     [6, s, [network id…]], and again at each change
     anything that is not understood                REFUSED    [3, s, reason]
 
 The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is redirected to them, the one that owns
@@ -22,6 +23,8 @@ does not gets sockets that have port 53 themselves. `behind` is true when the re
 
 BEGIN … COMMIT is a full table: rows are applied as they come, and COMMIT removes those that were not mentioned in
 between. ROWS outside of it are changes. So a table that breaks off half way has removed nothing.
+
+WANTED has the networks whose feeds containers have asked for: the agent sends FEED rows of these, and only of these.
 
 HELLO, WELCOME, FETCH and SOCKETS never change: with them a new release of the agent can take the sockets from an old
 release of the resolver process, whatever else has changed, and hand them to a new one.
@@ -39,6 +42,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgpack
 
+from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.name_table import Change
 from netagent.resolver.row import (
@@ -138,6 +142,13 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowWanted:
+    """Say which networks' feeds containers have asked for, now and whenever that changes."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessWelcome:
     """The resolver process's identity, and the sandboxes of which it has sockets. `more` of them follow in
     another."""
@@ -181,8 +192,16 @@ class Statistics:
     counters: Mapping[str, int]
 
 
-Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count
-Reply: TypeAlias = ProcessWelcome | Done | Refused | FetchedSockets | Statistics
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The networks whose feeds containers have asked for."""
+
+    sequence: int
+    networks: tuple[NetworkId, ...]
+
+
+Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count | FollowWanted
+Reply: TypeAlias = ProcessWelcome | Done | Refused | FetchedSockets | Statistics | Wanted
 
 _REQUESTS: Final[tuple[type[Request], ...]] = (
     AgentHello,
@@ -193,8 +212,16 @@ _REQUESTS: Final[tuple[type[Request], ...]] = (
     Close,
     FetchSockets,
     Count,
+    FollowWanted,
 )
-_REPLIES: Final[tuple[type[Reply], ...]] = (ProcessWelcome, Done, Refused, FetchedSockets, Statistics)
+_REPLIES: Final[tuple[type[Reply], ...]] = (
+    ProcessWelcome,
+    Done,
+    Refused,
+    FetchedSockets,
+    Statistics,
+    Wanted,
+)
 """The first is type 1 on the wire. The fields of a message follow in the order of their declaration."""
 
 
@@ -271,6 +298,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "str": read_text,
     "bool": lambda value: value is True,
     "SandboxId": read_text,
+    "tuple[NetworkId, ...]": lambda value: tuple(map(read_text, read_array(value))),
     "tuple[SandboxId, ...]": lambda value: tuple(map(read_text, read_array(value))),
     "tuple[Change, ...]": lambda value: tuple(map(read_change_untrusted, read_array(value))),
     "Mapping[str, int]": _statistics,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
+from netagent.feeds.packed import MAX_PACKED_BYTES
 from netagent.model.ids import EndpointId, NetworkId, is_name
 from netagent.model.records import Group, Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
     Change,
     EndpointRow,
+    FeedRow,
     HostRow,
     Key,
     NetworkRow,
@@ -44,7 +46,8 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.label, row.address]
         case NetworkRow():
             subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
-            return [*head, row.label, subnets, row.given, row.refuses_shared]
+            rules = None if row.feed_rules is None else list(row.feed_rules)
+            return [*head, row.label, subnets, row.given, row.refuses_shared, row.has_feeds, rules]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
             return [*head, list(row.networks), links, row.forward, row.group or ""]
@@ -55,6 +58,8 @@ def fields_of(change: Change) -> list[Any]:
             names = [row.name, row.host_label, row.service, list(aliases)]
             tail = [row.is_behind, [] if group is None else [group.name, group.service or ""]]
             return [*head, row.network_id, *names, list(row.addresses), ports, *tail]
+        case FeedRow():
+            return [*head, row.network_id, row.packed]
 
 
 def read_change_untrusted(value: Any) -> Change:
@@ -73,9 +78,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
             return HostRow(_name(label), _address(address))
         # What is read by `_at` is missing from an agent of an earlier release.
         case RowKind.NETWORK, [label, subnets, *later]:
-            known = tuple(_subnet(subnet) for subnet in read_array(subnets))
-            given = _at(later, 0)
-            return NetworkRow(_name(label), known, _name(given) if given else "", _at(later, 1) is True)
+            return _network(label, subnets, later)
         case RowKind.SANDBOX, [networks, links, forward, *later]:
             group = _at(later, 0)
             return Sandbox(
@@ -100,6 +103,8 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 is_behind=_at(later, 0) is True,
                 group=group,
             )
+        case RowKind.FEED, [network, packed, *_]:
+            return FeedRow(NetworkId(read_text(network)), _packed(packed))
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
 
@@ -113,6 +118,24 @@ def _group(value: Any) -> Group | None:
         return None
     name, service, *_ = read_array(value)
     return Group(_name(name), _name(service) if service else None)
+
+
+def _network(label: Any, subnets: Any, later: list[Any]) -> NetworkRow:
+    given, rules = _at(later, 0), _at(later, 3)
+    return NetworkRow(
+        _name(label),
+        tuple(_subnet(subnet) for subnet in read_array(subnets)),
+        _name(given) if given else "",
+        refuses_shared=_at(later, 1) is True,
+        has_feeds=_at(later, 2) is True,
+        feed_rules=None if rules is None else tuple(map(read_text, read_array(rules))),
+    )
+
+
+def _packed(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) > MAX_PACKED_BYTES:
+        _refuse(f"at most {MAX_PACKED_BYTES} octets of an endpoint were expected")
+    return value
 
 
 def _link(value: Any) -> Link:

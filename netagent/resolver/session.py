@@ -10,11 +10,13 @@ the agent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.resolver.name_table import Key, RowKind
+from netagent.resolver.feed_source import FeedSource
+from netagent.resolver.name_table import Change, Key, RowKind
 from netagent.resolver.protocol import (
     AgentHello,
     Begin,
@@ -24,6 +26,7 @@ from netagent.resolver.protocol import (
     Done,
     FetchedSockets,
     FetchSockets,
+    FollowWanted,
     Listen,
     ProtocolError,
     Refused,
@@ -39,7 +42,7 @@ MAX_ROWS = 1_000_000
 beyond this is a mistake, not a cluster."""
 
 
-_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets
+_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets | FollowWanted
 
 
 class ServedTable:
@@ -47,10 +50,16 @@ class ServedTable:
 
     def __init__(self) -> None:
         self.source = ZoneSource()
+        self.feeds = FeedSource(self.source)
         self.complete = False
         """Whether a whole table was received since the start."""
         self.held: dict[SandboxId, bool] = {}
         """Sandboxes whose sockets are here, and whether a runtime's resolver is behind them."""
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply changes of rows."""
+        self.source.apply(changes)
+        self.feeds.apply(changes)
 
     def ready(self) -> dict[SandboxId, Sandbox]:
         """Return the sandboxes to answer for: with sockets, with a row, once a table was complete."""
@@ -75,6 +84,8 @@ class Effect:
     """Send these sockets along with the (only) reply."""
     bound: bool = False
     """Send sockets that have port 53 themselves: the agent knows no others."""
+    follow: int | None = None
+    """Send the networks whose feeds are wanted as the answer to this request, now and at each change."""
     count: int | None = None
     """Send the counters as the answer to this request."""
     refused: bool = False
@@ -121,6 +132,8 @@ class Session:
             case Commit():
                 self._commit()
                 return _done(request.sequence)
+            case FollowWanted(sequence):
+                return Effect(follow=sequence)
             case Listen(sequence, sandbox_id, behind_runtime):
                 if not has_sockets:
                     return _refuse(sequence, "LISTEN without a bound UDP and a listening TCP socket")
@@ -141,16 +154,17 @@ class Session:
         source = self._answering.source
         if len(source.rows) + len(request.changes) > MAX_ROWS:
             return _refuse(request.sequence, f"more than {MAX_ROWS} rows")
-        source.apply(request.changes)
+        self._answering.apply(request.changes)
         if self._unmentioned is not None:
             self._unmentioned.difference_update(key for key, _ in request.changes)
         return Effect()
 
     def _commit(self) -> None:
         if self._unmentioned is not None:
-            self._answering.source.apply([(key, None) for key in self._unmentioned])
+            self._answering.apply([(key, None) for key in self._unmentioned])
             self._unmentioned = None
             self._answering.complete = True
+        self._answering.feeds.commit()
 
 
 def _done(sequence: int) -> Effect:

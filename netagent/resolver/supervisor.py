@@ -21,14 +21,15 @@ import trio
 
 from netagent.datapath.endpoint.dns_redirect import end_port_redirect
 from netagent.errors import FailedError
+from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.periodic_task import PeriodicTask
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
 from netagent.resolver.feed import Feed
-from netagent.resolver.host_servers import read_servers
-from netagent.resolver.launch import end_process, kill_process, start_process
 from netagent.resolver.name_table import Key, Table
 from netagent.resolver.protocol import SOCKET_NAME, ProtocolError
+from netagent.resolver.system.host_servers import read_servers
+from netagent.resolver.system.launch import end_process, kill_process, start_process
 
 PATIENCE_S: Final = 2.0
 """How long a command waits for the process."""
@@ -53,13 +54,21 @@ class Supervisor:
     """Owns the connection, the agent's copies of all sockets, and the process's life.
 
     `release` is this program's version; a running process of another release is replaced, after its sockets were
-    taken over. `run` may be called only once.
+    taken over. `note_wanted` is called when `wanted_feeds` has changed. `run` may be called only once.
     """
 
-    def __init__(self, run_dir: Path, *, release: str, resolv_conf: Path = Path("/etc/resolv.conf")) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        release: str,
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        note_wanted: Callable[[], None] = lambda: None,
+    ) -> None:
         self._run_dir = run_dir
         self._release = release
         self._resolv_conf = resolv_conf
+        self._note_wanted = note_wanted
         self._feed = Feed(release)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._process_id: int | None = None
@@ -70,6 +79,11 @@ class Supervisor:
         self._begun = False
         self._running = trio.CancelScope()
         self._ended = trio.Event()
+
+    @property
+    def wanted_feeds(self) -> frozenset[NetworkId]:
+        """Networks whose feeds containers have asked for; a published table has the FEED rows of these."""
+        return self._feed.wanted
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -258,6 +272,7 @@ class Supervisor:
             if message is None:
                 return "it ended, or serves another agent"
             payload, pair = message
+            wanted = self._feed.wanted
             try:
                 taken = self._feed.handle_reply_untrusted(payload, has_sockets=pair is not None)
             except ProtocolError as error:
@@ -269,6 +284,8 @@ class Supervisor:
                 _close(pair)
             for refused in self._feed.refused:
                 self._forget_sockets(refused)
+            if self._feed.wanted != wanted:
+                self._note_wanted()
             self._to_send.set()
             self._announce()
             if self._feed.must_replace:

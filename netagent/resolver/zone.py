@@ -1,9 +1,10 @@
 """Derive the resolver process's table from the registry's view. Pure, apart from a memory of what it built.
 
 Only names that this host's sandboxes can resolve go into the table: the networks they are in, with their visible
-endpoints, and the hosts. `every_row` derives it from scratch. `ZoneBuilder` remembers the table that it built last
-and derives again what was touched since (RegistryView says where to look): a change of one endpoint costs one row,
-however many there are. A test compares the two.
+endpoints, and the hosts. Rows for feeds, which have all endpoints and their labels, are only those of networks whose
+feeds a container has asked for (`feeds`). `every_row` derives it from scratch. `ZoneBuilder` remembers the table that
+it built last and derives again what was touched since (RegistryView says where to look): a change of one endpoint
+costs one row, or two, however many there are. A test compares the two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.records import Group
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
+from netagent.resolver.feed_entry import feed_host_state, feed_row
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
@@ -36,8 +38,11 @@ from netgossip.slices import Slices
 _MAX_LABEL = 63
 
 
-def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Iterator[Change]:
-    """Yield the whole table for these sandboxes, key by key; None: the key has no row."""
+def every_row(
+    view: RegistryView, sandboxes: Iterable[Sandbox], domain: str, feeds: Set[NetworkId] = frozenset()
+) -> Iterator[Change]:
+    """Yield the whole table for these sandboxes, key by key, with the feeds of these networks; None: the key has no
+    row."""
     boxes = tuple(sandboxes)
     networks = _networks_of(view, boxes)
     yield SETTINGS_KEY, SettingsRow(domain)
@@ -46,9 +51,12 @@ def every_row(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> 
     for host_id in view.hosts:
         yield (RowKind.HOST, host_id), _host_row(view, host_id)
     for network in networks.values():
-        yield (RowKind.NETWORK, network.network_id), _network_row(network)
+        has_feeds = network.network_id in feeds
+        yield (RowKind.NETWORK, network.network_id), _network_row(network, has_feeds=has_feeds)
         for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
             yield (RowKind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
+            if has_feeds:
+                yield (RowKind.FEED, endpoint_id), feed_row(view, endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class _Seen:
     sandboxes: Mapping[SandboxId, Sandbox]
     networks: Mapping[NetworkId, NetworkView]
     """The networks that the sandboxes are in."""
+    feeds: Set[NetworkId]
+    """The networks whose feeds are wanted."""
 
 
 class ZoneBuilder:
@@ -80,9 +90,14 @@ class ZoneBuilder:
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
 
-    def build(self, view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox]) -> Slices[BuiltTable]:
-        """Build the table for these sandboxes. They must not change any more; the same object again is the least
-        work.
+    def build(
+        self,
+        view: RegistryView,
+        sandboxes: Mapping[SandboxId, Sandbox],
+        feeds: Set[NetworkId] = frozenset(),
+    ) -> Slices[BuiltTable]:
+        """Build the table for these sandboxes, with the feeds of these networks. They must not change any more; the
+        same object again is the least work.
 
         If the generator is not run to its end, the next call rebuilds everything.
         """
@@ -90,15 +105,15 @@ class ZoneBuilder:
         touched = view.touched_since(seen.view) if seen is not None else None
         if seen is None or touched is None:
             self._rows = Map()
-            for key, row in every_row(view, sandboxes.values(), self._domain):
+            for key, row in every_row(view, sandboxes.values(), self._domain, feeds):
                 self._put(key, row)
                 yield
             self._touched.clear()
-            self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+            self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()), feeds)
             return BuiltTable(self._rows, None)
-        now = _Seen(view, sandboxes, seen.networks)
-        if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks:
-            now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()))
+        now = _Seen(view, sandboxes, seen.networks, feeds)
+        if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks or feeds != seen.feeds:
+            now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()), feeds)
             yield from self._follow_sandboxes(seen, now)
         for host_id in touched.hosts:
             yield from self._follow_host(seen.view, now, host_id)
@@ -120,8 +135,10 @@ class ZoneBuilder:
                 self._put((RowKind.SANDBOX, sandbox_id), box)
         for network_id in seen.networks.keys() | now.networks.keys():
             before, network = seen.networks.get(network_id), now.networks.get(network_id)
-            self._put((RowKind.NETWORK, network_id), _network_row(network) if network is not None else None)
-            if (before is None) != (network is None):
+            has_feeds = network_id in now.feeds
+            row = None if network is None else _network_row(network, has_feeds=has_feeds)
+            self._put((RowKind.NETWORK, network_id), row)
+            if (before is None) != (network is None) or (network_id in seen.feeds) != has_feeds:
                 holder = seen.view if network is None else now.view
                 for endpoint_id in holder.endpoints_in(network_id):
                     self._follow_endpoint(now, endpoint_id)
@@ -129,9 +146,11 @@ class ZoneBuilder:
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Slices[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
-        if _host_state(before, host_id) == _host_state(now.view, host_id):
-            return
+        is_same = _host_state(before, host_id) == _host_state(now.view, host_id)
+        is_same_in_feeds = is_same and feed_host_state(before, host_id) == feed_host_state(now.view, host_id)
         for network_id in now.networks:
+            if is_same_in_feeds if network_id in now.feeds else is_same:
+                continue
             for endpoint_id in now.view.endpoints_said(host_id, network_id):
                 self._follow_endpoint(now, endpoint_id)
                 yield
@@ -141,6 +160,9 @@ class ZoneBuilder:
         is_asked_for = endpoint is not None and endpoint.network_id in now.networks
         row = _endpoint_row(now.view, endpoint) if endpoint is not None and is_asked_for else None
         self._put((RowKind.ENDPOINT, endpoint_id), row)
+        is_fed = is_asked_for and endpoint is not None and endpoint.network_id in now.feeds
+        fed = feed_row(now.view, endpoint) if endpoint is not None and is_fed else None
+        self._put((RowKind.FEED, endpoint_id), fed)
 
     def _put(self, key: Key, row: Row | None) -> None:
         if self._rows.get(key) == row:
@@ -183,12 +205,13 @@ def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
     return HostRow(host_label(host), ipaddress.ip_address(host.record.underlay).packed)
 
 
-def _network_row(network: NetworkView) -> NetworkRow:
+def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
     subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
     return NetworkRow(
         _label(network.unique_name),
         tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
         "" if network.holds_name else network.name,
+        has_feeds=has_feeds,
     )
 
 

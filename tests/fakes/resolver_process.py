@@ -19,10 +19,10 @@ from fakes import names
 from netagent.datapath.endpoint import netns
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
-from netagent.resolver.launch import end_process
 from netagent.resolver.name_table import Table
 from netagent.resolver.protocol import SOCKET_NAME
 from netagent.resolver.supervisor import Supervisor
+from netagent.resolver.system.launch import end_process
 
 BOUND_S = 15.0
 CLONE_NEWNET = 0x40000000

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
+from netagent.model.ids import NetworkId
 from netagent.model.sandbox import Sandbox
 from netagent.registry.view import RegistryView
 from netagent.resolver.name_table import Table
 from netagent.resolver.zone import every_row
 
 
-def whole_table(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Table:
-    return {key: row for key, row in every_row(view, sandboxes, domain) if row is not None}
+def whole_table(
+    view: RegistryView, sandboxes: Iterable[Sandbox], domain: str, feeds: Set[NetworkId] = frozenset()
+) -> Table:
+    return {key: row for key, row in every_row(view, sandboxes, domain, feeds) if row is not None}

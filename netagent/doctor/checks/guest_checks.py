@@ -16,6 +16,7 @@ from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.endpoints.validation import has_default_route
 from netagent.journal.rows import LocalEndpointRow
 from netagent.registry.view import NetworkView, RegistryView
+from netagent.resolver.feed_source import FEED_ADDRESS
 
 _DNS_PORT: Final = 53
 
@@ -44,6 +45,10 @@ class GuestFacts:
     """`udp` and `tcp`, those that have a socket for 127.0.0.11 port 53."""
     resolver_port: int = _DNS_PORT
     """The port of these sockets: not 53 if port 53 is redirected."""
+    has_feeds: bool = False
+    """A socket listens for requests of feeds."""
+    is_feed_port_taken: bool = False
+    """A program of the container has their port."""
 
 
 def inside_lines(
@@ -66,6 +71,7 @@ def inside_lines(
         if network is not None and has_default_route(row, rows, internal):
             lines += _defaults(row, network, facts)
     lines += _sockets(row, facts)
+    lines.append(_feeds(row, facts))
     return lines
 
 
@@ -147,6 +153,17 @@ def _sockets(row: LocalEndpointRow, facts: GuestFacts) -> Iterator[ObjectStatus]
             if is_there
             else "restart the agent; if it stays missing, `netagent detach` and attach it again",
         )
+
+
+def _feeds(row: LocalEndpointRow, facts: GuestFacts) -> ObjectStatus:
+    address, port = FEED_ADDRESS
+    thing = f"{address} port {port} tcp in {row.target}"
+    if facts.has_feeds:
+        return ObjectStatus("feeds", thing, State.PRESENT)
+    if facts.is_feed_port_taken:
+        reason = "a program of the container has this port, so no feeds are served there"
+        return ObjectStatus("feeds", thing, State.NOT_NEEDED, reason)
+    return ObjectStatus("feeds", thing, State.MISSING, "no feeds are served there", "restart the agent")
 
 
 def _inside(row: LocalEndpointRow, command: str) -> str:

@@ -8,9 +8,10 @@ not inspected.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -22,12 +23,14 @@ from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open
 from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
+from netagent.resolver.feed_source import FEED_ADDRESS
 
 AT_ONCE = 4
 """Bound of containers that `doctor` examines at the same time; beyond it: others wait their turn. Each inspection
 uses a thread; the kernel serialises most of their work."""
 _RESOLVERS = {"0B00007F", "7F00000B"}
 """127.0.0.11 as /proc/net writes it on a little-endian machine; on a big-endian one it is the reverse."""
+_EVERYWHERE = "00000000"
 _MAX_TABLE_BYTES = 1 << 20
 _LISTEN, _UNCONNECTED = "0A", "07"
 
@@ -64,34 +67,55 @@ async def visit(row: LocalEndpointRow) -> GuestFacts:
         return GuestFacts(problem=f"its namespace cannot be inspected: {error.strerror or error}")
 
 
-def _open_inside() -> tuple[socket.socket, tuple[frozenset[str], int]]:
+def _open_inside() -> tuple[socket.socket, ResolverFacts]:
     sock = open_socket()
     try:
-        return sock, resolver_sockets()
+        return sock, resolver_facts()
     except BaseException:
         sock.close()
         raise
 
 
-def resolver_sockets() -> tuple[frozenset[str], int]:
-    """Return `udp` and `tcp`, if 127.0.0.11 port 53 leads to one in the calling thread's namespace, and its port."""
+class ResolverFacts(NamedTuple):
+    """What listens in a namespace for the resolver process."""
+
+    protocols: frozenset[str]
+    """`udp` and `tcp`, if 127.0.0.11 port 53 leads to one."""
+    port: int
+    """To which port that is."""
+    has_feeds: bool
+    is_feed_port_taken: bool
+
+
+def resolver_facts() -> ResolverFacts:
+    """Read them in the calling thread's namespace."""
     try:
         port = redirected_port() or RESOLVER_ADDRESS[1]
     except OSError:  # a kernel without nf_tables redirects nothing
         port = RESOLVER_ADDRESS[1]
-    wanted = {f"{address}:{port:04X}" for address in _RESOLVERS}
-    found = set()
-    for protocol, state in (("udp", _UNCONNECTED), ("tcp", _LISTEN)):
-        with Path(f"/proc/thread-self/net/{protocol}").open(encoding="ascii") as table:
-            for line in table.read(_MAX_TABLE_BYTES).splitlines():
-                fields = line.split()
-                if len(fields) > 3 and fields[1] in wanted and fields[3] == state:
-                    found.add(protocol)
-    return frozenset(found), port
+    listening = {"udp": set(_listening("udp", _UNCONNECTED)), "tcp": set(_listening("tcp", _LISTEN))}
+    feed_port = FEED_ADDRESS[1]
+    return ResolverFacts(
+        frozenset(protocol for protocol in listening if listening[protocol] & _places(port)),
+        port,
+        has_feeds=bool(listening["tcp"] & _places(feed_port)),
+        is_feed_port_taken=f"{_EVERYWHERE}:{feed_port:04X}" in listening["tcp"],
+    )
 
 
-async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> GuestFacts:
-    sockets, port = resolver
+def _places(port: int) -> set[str]:
+    return {f"{address}:{port:04X}" for address in _RESOLVERS}
+
+
+def _listening(protocol: str, state: str) -> Iterator[str]:
+    with Path(f"/proc/thread-self/net/{protocol}").open(encoding="ascii") as table:
+        for line in table.read(_MAX_TABLE_BYTES).splitlines():
+            fields = line.split()
+            if len(fields) > 3 and fields[3] == state:
+                yield fields[1]
+
+
+async def _look(inside: Netlink, resolver: ResolverFacts) -> GuestFacts:
     links = {link.index: link for link in [decode_link(m.body) for m in await inside.dump(link_dump())]}
     addresses = [decode_address(message.body) for message in await inside.dump(address_dump())]
     routes = set()
@@ -106,6 +130,8 @@ async def _look(inside: Netlink, resolver: tuple[frozenset[str], int]) -> GuestF
             (links[index].name, cidr.partition("/")[0]) for index, cidr in addresses if index in links
         ),
         routes=frozenset(routes),
-        resolver_sockets=sockets,
-        resolver_port=port,
+        resolver_sockets=resolver.protocols,
+        resolver_port=resolver.port,
+        has_feeds=resolver.has_feeds,
+        is_feed_port_taken=resolver.is_feed_port_taken,
     )

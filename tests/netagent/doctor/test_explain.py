@@ -280,13 +280,14 @@ def right_inside(world: World) -> GuestFacts:
         addresses=frozenset(("eth0", address) for address in row.addresses),
         routes=frozenset(("eth0", where) for where in (*record.subnets, *everywhere)),
         resolver_sockets=frozenset({"udp", "tcp"}),
+        has_feeds=True,
     )
 
 
 def test_an_own_endpoint_is_there_inside_and_outside(world: World) -> None:
     lines = lines_of(world, 1, inside=right_inside(world), replies=answered(world, 1))
     assert {line.state for line in lines} == {State.PRESENT}
-    assert {"device", "bridge entry", "interface", "address", "route", "resolver", "name"} == {
+    assert {"device", "bridge entry", "interface", "address", "route", "resolver", "feeds", "name"} == {
         line.kind for line in lines
     }
 
@@ -299,6 +300,13 @@ def test_where_port_53_is_led_is_told(world: World, port: int, told: str) -> Non
         f"127.0.0.11 port 53 {one} in netns:web1" for one in ("udp", "tcp")
     ]
     assert all(state is State.PRESENT and told in reason for _, state, reason in found)
+
+
+def test_a_container_that_has_the_port_of_feeds_is_told_so(world: World) -> None:
+    facts = replace(right_inside(world), has_feeds=False, is_feed_port_taken=True)
+    (line,) = [one for one in lines_of(world, 1, inside=facts) if one.kind == "feeds"]
+    assert (line.thing, line.is_wrong) == ("127.0.0.11 port 7953 tcp in netns:web1", False)
+    assert "a program of the container has this port" in line.reason
 
 
 def test_the_way_out_is_the_default_route_of_one_endpoint(world: World) -> None:
@@ -326,6 +334,7 @@ def test_the_way_out_is_the_default_route_of_one_endpoint(world: World) -> None:
         ({"addresses": frozenset()}, "address", ("", "ip addr add")),
         ({"routes": frozenset()}, "route", ("", "ip route add")),
         ({"resolver_sockets": frozenset({"udp"})}, "resolver", ("no resolver listens", "restart the agent")),
+        ({"has_feeds": False}, "feeds", ("no feeds are served", "restart the agent")),
     ],
 )
 def test_what_is_wrong_inside_is_named(world: World, change: Any, kind: str, told: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
 from netagent.resolver.feed import Feed, FeedMessage
@@ -41,6 +42,9 @@ class Conversation(RuleBasedStateMachine):
         self.to_process: deque[FeedMessage] = deque()
         self.to_agent: deque[tuple[bytes, bool]] = deque()
         self.table: Table | None = None
+        self.follower: int | None = None
+        self.feeds_wanted: set[NetworkId] = set()
+        """Of this process."""
         self.wanted: dict[SandboxId, bool] = {}  # and whether behind a runtime
 
     # --- the network between them ---
@@ -55,7 +59,7 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.session is not None)
     @rule()
     def cut(self) -> None:
-        self.session = None
+        self.session = self.follower = None
         self.to_process.clear()
         self.to_agent.clear()
         self.feed.disconnected()
@@ -72,6 +76,9 @@ class Conversation(RuleBasedStateMachine):
         sockets = outgoing.sockets_of in self.agent_sockets
         effect = self.session.handle_request_untrusted(outgoing.payload, has_sockets=sockets)
         assert not effect.refused or outgoing.sockets_of is not None
+        if effect.follow is not None:
+            self.follower = effect.follow
+            self.say_wanted()
         for payload in effect.replies:
             self.to_agent.append((payload, effect.sockets_of is not None))
 
@@ -86,6 +93,18 @@ class Conversation(RuleBasedStateMachine):
         self.collect()
 
     # --- what happens to them ---
+
+    @rule(numbers=st.frozensets(st.integers(1, 3), min_size=1))
+    def feeds_are_asked_for(self, numbers: frozenset[int]) -> None:
+        is_new = self.answering.feeds.want(tuple(NetworkId(f"{one:032x}") for one in numbers))
+        self.feeds_wanted |= {NetworkId(f"{one:032x}") for one in numbers}
+        if is_new:
+            self.say_wanted()
+
+    def say_wanted(self) -> None:
+        if self.follower is not None:
+            wanted = tuple(sorted(self.answering.feeds.wanted))
+            self.to_agent.append((reply_bytes(protocol.Wanted(self.follower, wanted)), False))
 
     @rule(numbers=st.sets(st.integers(1, 5)), is_step=st.booleans())
     def publish(self, numbers: set[int], *, is_step: bool) -> None:
@@ -124,6 +143,7 @@ class Conversation(RuleBasedStateMachine):
         if self.session is not None:
             self.cut()
         self.answering = ServedTable()
+        self.feeds_wanted.clear()
         self.wanted = {one: self.wanted[one] for one in self.agent_sockets}
 
     # --- what must hold ---
@@ -142,6 +162,7 @@ class Conversation(RuleBasedStateMachine):
         assert not self.to_process
         assert self.feed.is_talking
         assert self.answering.held == self.wanted
+        assert self.feed.wanted >= self.feeds_wanted
         assert self.wanted.keys() == self.agent_sockets == self.feed.sandbox_ids
         assert all(self.feed.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
         assert all(self.feed.is_served(one) for one in self.wanted)

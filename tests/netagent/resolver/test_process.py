@@ -35,7 +35,6 @@ from netagent.datapath.endpoint import dns_redirect
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import supervisor as supervisor_module
 from netagent.resolver.channel import SocketChannel, connect
-from netagent.resolver.launch import start_process
 from netagent.resolver.protocol import (
     SOCKET_NAME,
     Count,
@@ -44,6 +43,7 @@ from netagent.resolver.protocol import (
     parse_reply_untrusted,
     request_bytes,
 )
+from netagent.resolver.system.launch import start_process
 
 pytestmark = pytest.mark.kernel
 
@@ -336,7 +336,8 @@ def test_the_process_is_light(run_dir: Path) -> None:
         "sqlite3",
         "immutables",
         "starlette",
-        "netgossip",
+        "netgossip.driver",
+        "netgossip.node",
         "asyncio",
     ]
     code = f"import sys, netagent.resolver.process; print([m for m in {heavy!r} if m in sys.modules])"

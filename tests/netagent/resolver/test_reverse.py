@@ -12,8 +12,8 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.resolver.host_servers import parse_servers_untrusted, read_servers
 from netagent.resolver.reverse import parse_reverse
+from netagent.resolver.system.host_servers import parse_servers_untrusted, read_servers
 
 
 def labels_of(name: str) -> tuple[bytes, ...]:

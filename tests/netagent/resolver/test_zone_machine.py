@@ -48,6 +48,7 @@ class StepByStep(RuleBasedStateMachine):
         self.view = RegistryView(H1)
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.boxes = BOX
+        self.feeds: frozenset[NetworkId] = frozenset()
         self.maker = ZoneBuilder(DOMAIN)
         self.table: Mapping[Key, Row] = {}
         self.source = ZoneSource()
@@ -72,7 +73,11 @@ class StepByStep(RuleBasedStateMachine):
         owner=HOSTS,
         number=st.integers(1, 3),
         state=st.fixed_dictionaries(
-            {"going_down": st.booleans(), "drain": st.none() | st.just(Drain(1, "anna"))}
+            {
+                "going_down": st.booleans(),
+                "drain": st.none() | st.just(Drain(1, "anna")),
+                "zone": st.sampled_from(["", "rack1"]),
+            }
         ),
     )
     def host_record(self, owner: HostId, number: int, state: HostFields) -> None:
@@ -149,9 +154,13 @@ class StepByStep(RuleBasedStateMachine):
         named = [(SandboxId(f"c{number}"), tuple(one)) for number, one in enumerate(networks)]
         self.boxes = {one: Sandbox(sandbox_id=one, networks=inside) for one, inside in named}
 
+    @rule(feeds=st.frozensets(NETWORKS))
+    def feeds_wanted(self, feeds: frozenset[NetworkId]) -> None:
+        self.feeds = feeds
+
     @rule(slices=st.integers(0, 12))
     def made_in_part(self, slices: int) -> None:
-        making = self.maker.build(self.view, self.boxes)
+        making = self.maker.build(self.view, self.boxes, self.feeds)
         for _ in range(slices):
             try:
                 next(making)
@@ -162,10 +171,10 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule()
     def made(self) -> None:
-        self.check(at_once(self.maker.build(self.view, self.boxes)))
+        self.check(at_once(self.maker.build(self.view, self.boxes, self.feeds)))
 
     def check(self, made: BuiltTable) -> None:
-        expected = whole_table(self.view, self.boxes.values(), DOMAIN)
+        expected = whole_table(self.view, self.boxes.values(), DOMAIN, self.feeds)
         assert dict(made.table) == expected
         if made.touched is not None:
             every = {*self.table, *expected}

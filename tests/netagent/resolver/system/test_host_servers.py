@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from netagent.resolver.host_servers import ServersFile, parse_servers_untrusted
 from netagent.resolver.process import ResolverProcess
+from netagent.resolver.system.host_servers import ServersFile, parse_servers_untrusted
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import trio
 from fakes.resolver_process import Container, agent, serve
 
 from netagent.model.sandbox import SandboxId
-from netagent.resolver import capabilities
+from netagent.resolver.system import capabilities
 
 pytestmark = pytest.mark.kernel
 
@@ -37,7 +37,7 @@ def test_the_process_keeps_no_right_that_it_does_not_need(run_dir: Path, contain
 def test_what_cannot_be_given_up_is_reported_and_the_rest_is_given_up(run_dir: Path) -> None:
     """A unit whose bounding set lacks CAP_SETPCAP: then the process has nothing to drop that set with."""
     script = (
-        "from netagent.resolver import capabilities\n"
+        "from netagent.resolver.system import capabilities\n"
         "try:\n    capabilities.keep_few()\nexcept OSError as error:\n    print(error.strerror)\n"
         "print(*(line.split()[1] for line in open('/proc/self/status') if line[:6] in ('CapEff', 'CapPrm')))"
     )

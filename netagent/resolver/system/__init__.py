@@ -1,0 +1,5 @@
+"""The resolver process as a process of the operating system: how it starts, what it may do, and the host's servers.
+
+Read `launch` (the agent's side of a start), `daemonize` (the process's side), `capabilities` and `host_servers`.
+Imports nothing of netagent.
+"""
