@@ -41,6 +41,13 @@ CD: Final = 0x0010
 # Flag of the OPT record (RFC 6891 6.1.4).
 DO: Final = 0x8000
 
+# Keys of the parameters in SVCB and HTTPS (RFC 9460 14.3.2).
+KEY_ALPN: Final = 1
+KEY_NO_DEFAULT_ALPN: Final = 2
+KEY_PORT: Final = 3
+KEY_IPV4HINT: Final = 4
+KEY_IPV6HINT: Final = 6
+
 # Response codes. BADVERS needs the upper bits that live in OPT.
 NOERROR: Final = 0
 FORMERR: Final = 1

@@ -8,9 +8,9 @@ There is one table for each client. It is emptied when the source's version for 
 servers change. An upstream answer is valid as long as its TTLs show the same numbers, a second at most, and is then
 made again from the cache.
 
-Several addresses rotate: an entry has several finished orders and steps through them, with a separate step for each
-question, because stubs ask for A and AAAA in pairs, and with a shared step each of them would see only every second
-order. An order is finished when its turn comes.
+Several addresses rotate: an entry has several finished orders and steps through a list of them, in which an order may
+be several times, with a separate step for each question, because stubs ask for A and AAAA in pairs, and with a shared
+step each of them would see only every second order. An order is finished when its turn comes.
 
 Bounded in entries and in octets. When there is no room the table is emptied: a container asks for a handful of names,
 and one that scans many displaces only its own answers.
@@ -28,18 +28,20 @@ OVERHEAD_BYTES: Final = 600
 class _Turns:
     """Several orders of one answer, without its id."""
 
-    __slots__ = ("_finish", "_tails", "_turn")
+    __slots__ = ("_finish", "_orders", "_tails", "_turn")
 
-    def __init__(self, finish: Callable[[int], bytes], orders: int, turn: int) -> None:
+    def __init__(self, finish: Callable[[int], bytes], orders: Sequence[int], turn: int) -> None:
         self._finish = finish
-        self._tails: list[bytes | None] = [None] * orders
+        self._orders = orders
+        self._tails: dict[int, bytes] = {}
         self._turn = turn
 
     def next_tail(self) -> bytes:
-        self._turn = turn = (self._turn + 1) % len(self._tails)
-        tail = self._tails[turn]
+        self._turn = turn = (self._turn + 1) % len(self._orders)
+        order = self._orders[turn]
+        tail = self._tails.get(order)
         if tail is None:
-            tail = self._tails[turn] = self._finish(turn)
+            tail = self._tails[order] = self._finish(order)
         return tail
 
 
@@ -111,12 +113,14 @@ class HotTable:
         self._put(payload[2:], _Entry(reply[2:], bytes, OVERHEAD_BYTES + len(payload) + len(reply), until))
 
     def keep_turning(
-        self, payload: bytes, finish: Callable[[int], bytes], *, orders: int, turn: int
+        self, payload: bytes, finish: Callable[[int], bytes], *, orders: Sequence[int], turn: int
     ) -> bytes:
-        """Keep `orders` variants made by `finish`, messages without their id, and return the next answer."""
+        """Keep variants made by `finish`, messages without their id, and return the next answer. `orders`: which one
+        each answer is, in turn."""
         turns = _Turns(finish, orders, turn)
         tail = turns.next_tail()
-        cost_bytes = OVERHEAD_BYTES + len(payload) + orders * len(tail)  # all have about the same length
+        # All variants have about the same length.
+        cost_bytes = OVERHEAD_BYTES + len(payload) + len(set(orders)) * len(tail) + 8 * len(orders)
         self._put(payload[2:], _Entry(b"", turns.next_tail, cost_bytes, float("inf")))
         return payload[:2] + tail
 

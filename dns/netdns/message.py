@@ -224,8 +224,8 @@ def render_query(message_id: int, qname: Name, rtype: int, *, flags: int, opt: b
 def render(query: Query, reply: Reply, *, limit_bytes: int, our_size_bytes: int, turn: int = 0) -> bytes:
     """Write the reply to a query in at most `limit_bytes` (>= 512).
 
-    `turn` rotates the last RRset of the answer. TC is set when a record of ANSWER or AUTHORITY did not fit;
-    ADDITIONAL is silently left out.
+    `turn` is the index of the record with which the last RRset of the answer begins. TC is set when a record of
+    ANSWER or AUTHORITY did not fit; ADDITIONAL is silently left out.
     """
     opt = b""
     if query.opt is not None:
@@ -265,11 +265,7 @@ class _Writer:
 
     def write(self, owner: Name, rrset: RRset, turn: int) -> int:
         """Append as many records of the set as fit; return how many."""
-        rdatas = rrset.rdatas
-        if turn and len(rdatas) > 1:
-            first = turn % len(rdatas)
-            rdatas = rdatas[first:] + rdatas[:first]
-        for count, rdata in enumerate(rdatas[: rrset.count]):
+        for count, rdata in enumerate(rrset.turned(turn)):
             position = len(self.body)
             head = self._compress(owner)
             if position + len(head) + 10 + len(rdata) > self.limit_bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Iterable, Mapping
 
+from netdns import constants
 from netdns.errors import UsageError
 from netdns.source import Name
 
@@ -62,6 +64,19 @@ def txt(*texts: bytes) -> bytes:
     if not strings:
         raise UsageError("a TXT record needs at least one string")
     return b"".join(bytes([len(string)]) + string for string in strings)
+
+
+def svcb(priority: int, target: Name, parameters: Mapping[int, bytes]) -> bytes:
+    """Return the data of an SVCB or HTTPS (RFC 9460 2.2); `parameters` by their keys. Raises UsageError."""
+    if not parameters.get(constants.KEY_ALPN) and constants.KEY_NO_DEFAULT_ALPN in parameters:
+        raise UsageError("no-default-alpn without alpn")
+    written = [struct.pack("!HH", key, len(parameters[key])) + parameters[key] for key in sorted(parameters)]
+    return struct.pack("!H", priority) + target + b"".join(written)
+
+
+def alpn(protocols: Iterable[bytes]) -> bytes:
+    """Return the value of SVCB's `alpn`: each identifier 1 to 255 octets."""
+    return b"".join(bytes([len(one)]) + one for one in protocols)
 
 
 def hinfo(cpu: bytes, os: bytes) -> bytes:

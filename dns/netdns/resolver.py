@@ -297,9 +297,7 @@ class Resolver:
             self._counts[f"answered_rcode_{decision.rcode}"] += 1
             if waiter.transport is Transport.UDP and decision.rcode in {c.NOERROR, c.NXDOMAIN}:
                 return self._keep_hot(payload, query, decision, view)
-            return self._render(
-                query, decision, waiter.transport, self._rng.randrange(self._config.max_rotations)
-            )
+            return self._render(query, decision, waiter.transport, self._rng.choice(_beginnings(decision)))
         if decision.otherwise is not None:
             return self._forward(payload, view.near, waiter._replace(otherwise=decision.otherwise), now)
         far = self._default_servers if view.servers is None else view.servers
@@ -414,18 +412,34 @@ class Resolver:
 
     def _keep_hot(self, payload: bytes, query: Query, reply: Reply, view: _View) -> bytes:
         """Keep the answer for clients that send the same octets again, and return it in one order."""
-        records = len(reply.answers[-1][1].rdatas) if reply.answers else 1
-        orders = min(records, self._config.max_rotations)
-        if orders == 1:
-            rendered = self._render(query, reply, Transport.UDP, 0)
+        orders = self._kept_orders(_beginnings(reply))
+        if len(orders) == 1:
+            rendered = self._render(query, reply, Transport.UDP, orders[0])
             view.hot.keep(payload, rendered, math.inf)
             return rendered
 
         def finish(order: int) -> bytes:
-            return self._render(query, reply, Transport.UDP, order * records // orders)[2:]
+            return self._render(query, reply, Transport.UDP, order)[2:]
 
         # A random start: a question that is seldom repeated octet for octet must not always get the first order.
-        return view.hot.keep_turning(payload, finish, orders=orders, turn=self._rng.randrange(orders))
+        return view.hot.keep_turning(payload, finish, orders=orders, turn=self._rng.randrange(len(orders)))
+
+    def _kept_orders(self, beginnings: Sequence[int]) -> Sequence[int]:
+        """Return the orders to keep: all, or some at even distances from a random one, so that each record has its
+        share of the first places among all clients."""
+        most = self._config.max_rotations
+        if len(beginnings) <= most or len(set(beginnings)) <= most:
+            return beginnings
+        offset = self._rng.random()
+        return [beginnings[int((place + offset) * len(beginnings) / most)] for place in range(most)]
+
+
+_ONE_ORDER: Final = (0,)
+
+
+def _beginnings(reply: Reply) -> Sequence[int]:
+    """Return the indexes with which answers may begin in the RRset that rotates."""
+    return reply.answers[-1][1].beginnings if reply.answers else _ONE_ORDER
 
 
 _CROWDED: Final = answers.failure(c.EDE_OTHER, "too many queries are waiting for upstream")

@@ -13,7 +13,7 @@ The client is whatever value the listener was added with. It identifies a socket
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -33,6 +33,25 @@ class RRset:
     rdatas: tuple[bytes, ...]
     shown: int = 0
     """How many records one answer has, rotating from answer to answer; 0 means all."""
+    firsts: tuple[int, ...] = ()
+    """Which record each answer begins with, answer by answer and then from the beginning again, by its index. A
+    record that is in it more often is first more often. Empty: each record in turn."""
+    turning: int = 0
+    """How many of the records, from the first on, rotate; the others follow them in their order. 0 means all."""
+
+    @property
+    def beginnings(self) -> Sequence[int]:
+        """`firsts`, or each record that rotates."""
+        return self.firsts or range(self.turning or len(self.rdatas))
+
+    def turned(self, first: int) -> tuple[bytes, ...]:
+        """Return the records of an answer that begins with the one of this index."""
+        turning = self.turning or len(self.rdatas)
+        first %= turning or 1
+        rdatas = self.rdatas
+        if first:
+            rdatas = rdatas[first:turning] + rdatas[:first] + rdatas[turning:]
+        return rdatas[: self.count]
 
     @property
     def count(self) -> int:

@@ -261,8 +261,18 @@ def test_a_table_replaces_and_never_holds_more_than_it_may() -> None:
     table.keep(b"idq4", b"id" + b"d" * 5000, 10.0)  # larger than all there is
     table.check_invariants()
     assert table.answer(b"idq4", 1.0) is None
-    assert table.keep_turning(b"idq5", lambda order: b"%d" % order, orders=3, turn=0) == b"id1"
+    assert table.keep_turning(b"idq5", lambda order: b"%d" % order, orders=range(3), turn=0) == b"id1"
     assert [table.answer(b"abq5", 1.0) for _ in range(4)] == [b"ab2", b"ab0", b"ab1", b"ab2"]
     table.clear()
     table.check_invariants()
     assert table.answer(b"idq5", 1.0) is None
+    # An order that is in the list more often comes more often, and is made once.
+    made: list[int] = []
+
+    def finish(order: int) -> bytes:
+        made.append(order)
+        return b"%d" % order
+
+    assert table.keep_turning(b"idq6", finish, orders=(7, 7, 2), turn=2) == b"id7"
+    assert [table.answer(b"abq6", 1.0) for _ in range(5)] == [b"ab7", b"ab2", b"ab7", b"ab7", b"ab2"]
+    assert made == [7, 2]

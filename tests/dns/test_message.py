@@ -163,6 +163,23 @@ def test_rotation_turns_the_last_set_only() -> None:
     assert [rrset[0].to_text() for rrset in theirs.answer] == ["b.test.", "2.0.0.2", "3.0.0.3", "1.0.0.1"]
 
 
+@pytest.mark.parametrize(
+    ("shown", "turning", "turn", "expected"),
+    [
+        (0, 2, 0, "abcd"),
+        (0, 2, 1, "bacd"),
+        (0, 2, 3, "bacd"),
+        (1, 0, 2, "c"),
+        (1, 2, 1, "b"),
+        (3, 0, 3, "dab"),
+    ],
+)
+def test_some_records_rotate_before_others(shown: int, turning: int, turn: int, expected: str) -> None:
+    rrset = RRset(c.TXT, 5, (b"a", b"b", b"c", b"d"), shown=shown, turning=turning)
+    assert b"".join(rrset.turned(turn)).decode() == expected
+    assert list(rrset.beginnings) == list(range(turning or 4))
+
+
 def test_additional_is_dropped_without_a_word() -> None:
     query = message.query_untrusted(dns.message.make_query("a.test", "A").to_wire())
     address = RRset(c.A, 5, (b"\x01\0\0\1",))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
+import dns.edns
 import dns.message
 import dns.rcode
+import pytest
 
 from netdns import constants as c
 from netdns import name, rdata, special
@@ -125,3 +129,38 @@ def test_reverse_zones_cut_inside_a_label() -> None:
         assert isinstance(special.lookup_after(name.from_text(text), c.PTR), NotOurs), text
     assert isinstance(special.lookup_after(name.ROOT, c.A), NotOurs)
     assert isinstance(special.lookup_after(name.from_text("local"), c.A), NoData)
+
+
+class WeightedSource(CountingSource):
+    firsts: tuple[int, ...] = ()
+
+    def lookup(self, wire: bytes, rtype: int, client: Hashable) -> Found | NoData | NoSuchName | NotOurs:
+        found = super().lookup(wire, rtype, client)
+        return Found(replace(found.rrset, firsts=self.firsts)) if isinstance(found, Found) else found
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_a_record_is_first_as_often_as_the_source_says(transport: Transport, *, is_repeated: bool) -> None:
+    source, resolver = make(WeightedSource("mesh.test"))
+    assert isinstance(source, WeightedSource)
+    source.firsts = (0, 0, 1, 0, 0, 2, 0, 0)
+    firsts: Counter[str] = Counter()
+    for number in range(800):
+        options = [] if is_repeated else [dns.edns.GenericOption(65001, number.to_bytes(2, "big"))]
+        reply = ask(resolver, "web.mesh.test", transport=transport, use_edns=0, options=options)
+        assert len(reply.answer[0]) == 3
+        firsts[reply.answer[0][0].to_text()] += 1
+    assert firsts["10.0.0.1"] == pytest.approx(600, abs=60)
+    assert firsts["10.0.0.2"] == pytest.approx(100, abs=40)
+
+
+def test_every_record_of_a_large_set_is_first_for_some_client() -> None:
+    source, resolver = make()
+    source.put("big.mesh.test", c.A, [rdata.a(f"10.0.1.{number}") for number in range(60)])
+    firsts = set()
+    for client in range(100):
+        for _ in range(8):
+            reply = ask(resolver, "big.mesh.test", client=str(client), use_edns=0)
+            firsts.add(reply.answer[0][0].to_text())
+    assert len(firsts) == 60
