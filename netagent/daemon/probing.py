@@ -6,9 +6,10 @@ import json
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from operator import is_
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -17,7 +18,10 @@ from netagent.datapath.host.offload import OffloadKeeper
 from netagent.datapath.host.probe_device import probe_address
 from netagent.eviction.liveness_quorum import LivenessQuorum
 from netagent.model.ids import ClusterId, HostId, vxlan_name
+from netagent.model.locality import FARTHEST, HERE
+from netagent.periodic_task import PeriodicTask
 from netagent.probes.checksum import Checksums
+from netagent.probes.distance import Distances
 from netagent.probes.echo import EchoProber, Listeners, ProbeMachines
 from netagent.probes.liveness import Liveness
 from netagent.probes.path import Paths
@@ -25,10 +29,13 @@ from netagent.probes.quality import PathStatus
 from netagent.probes.reach import ReachableHosts
 from netagent.projection.datapath_input import path_targets, probe_targets
 from netagent.registry.state_store import Snapshot, StateStore
+from netagent.registry.view import RegistryView
 
 _MAX_NOTE_BYTES: Final = 1 << 20
-"""Bound of size of the file of unreached hosts, read at a start; beyond it: a larger file is ignored. 25,000
-hosts."""
+"""Bound of size of the files of unreached hosts and of distances, read at a start; beyond it: a larger file is
+ignored. 25,000 hosts."""
+_DISTANCES_S: Final = 2.0
+"""How often changed distances are put into the view."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +59,15 @@ class ProbeResults:
         self._reach = ReachableHosts(_noted(notes) & frozenset(live.view.hosts))
         self._turned = trio.Event()
         live.update_view(lambda view: view.with_unreached(self._reach.unreached))
+        self._distance_notes = notes.with_name("distances.json")
+        self._distances = Distances(_noted_distances(self._distance_notes, live.view))
+        live.update_view(lambda view: view.with_distances(self._distances.classes))
         self._offload = offload
         chance = random.Random(random.getrandbits(64))
         paths = Paths(chance)
         paths.adopt(live.limits)
         self.prober = EchoProber(
-            ProbeMachines(Liveness(chance), paths, Checksums(chance)),
+            ProbeMachines(Liveness(chance), paths, Checksums(chance), self._distances),
             probe_address(cluster_id, live.view.local),
             random.getrandbits(16),
             Listeners(
@@ -77,6 +87,7 @@ class ProbeResults:
             nursery.start_soon(self.prober.run)
             nursery.start_soon(self._quorum.run)
             nursery.start_soon(self._watch_reach)
+            nursery.start_soon(self._watch_distances)
 
     async def _watch_reach(self) -> None:
         """Put the unreached hosts into the view, once they are certain."""
@@ -91,7 +102,16 @@ class ProbeResults:
         unreached = self._reach.unreached
         if unreached != self._live.view.unreached:
             self._live.update_view(lambda view: view.with_unreached(unreached))
-            _note(self._notes, unreached)
+            _note(self._notes, sorted(unreached))
+
+    async def _watch_distances(self) -> None:
+        """Put changed distances into the view, many at once: each change of the view wakes its readers."""
+        task = PeriodicTask(_DISTANCES_S)
+        while True:
+            if changes := self._distances.take_changes():
+                self._live.update_view(partial(RegistryView.with_distances, changes=changes))
+                _note(self._distance_notes, self._distances.classes)
+            await task.wait()
 
     def follow(self, known: Snapshot) -> None:
         """Probe the hosts of the snapshot, and check the network cards for its devices. Costs nothing while only
@@ -103,6 +123,7 @@ class ProbeResults:
         self._seen = seen
         targets = probe_targets(known.view)
         self._reach.keep_only(targets)
+        self._distances.keep_only(targets)
         self._tell_reach()
         self.prober.set_peers(targets)
         self.prober.set_paths(path_targets(known.view))
@@ -120,21 +141,46 @@ class ProbeResults:
         self._live.set_limit(host_id, status.limit_bytes)
 
 
-def _note(file: Path, unreached: frozenset[HostId]) -> None:
-    """Save them for the next agent, which has no probe results yet when it tells the resolver what to answer."""
+def _note(file: Path, hosts: list[HostId] | dict[HostId, int]) -> None:
+    """Save hosts for the next agent, which has no probe results yet when it tells the resolver what to answer."""
     draft = file.with_suffix(".new")
     try:
-        draft.write_text(json.dumps(sorted(unreached)), "utf-8")
+        draft.write_text(json.dumps(hosts), "utf-8")
         draft.replace(file)
     except OSError as error:
-        _log.warning("names may lead to unreached hosts for some seconds after the next start: %s", error)
+        _log.warning(
+            "names may lead to unreached or far hosts for some seconds after the next start: %s", error
+        )
 
 
 def _noted(file: Path) -> frozenset[HostId]:
     """Read the saved hosts; an unreadable file counts as none."""
+    listed = _read(file)
+    return (
+        frozenset(HostId(one) for one in listed if isinstance(one, str))
+        if isinstance(listed, list)
+        else _NONE
+    )
+
+
+_NONE: Final = frozenset[HostId]()
+
+
+def _noted_distances(file: Path, view: RegistryView) -> dict[HostId, int]:
+    """Read the saved distances of hosts that are known; an unreadable file counts as none."""
+    listed = _read(file)
+    if not isinstance(listed, dict):
+        return {}
+    return {
+        HostId(host_id): distance
+        for host_id, distance in listed.items()
+        if host_id in view.hosts and type(distance) is int and HERE < distance <= FARTHEST
+    }
+
+
+def _read(file: Path) -> Any:
     try:
         with file.open(encoding="utf-8") as opened:
-            listed = json.loads(opened.read(_MAX_NOTE_BYTES))
-        return frozenset(HostId(one) for one in listed if isinstance(one, str))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return frozenset()
+            return json.loads(opened.read(_MAX_NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None

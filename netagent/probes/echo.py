@@ -1,4 +1,4 @@
-"""Send what `liveness`, `path` and `checksum` decide, and pass them the answers.
+"""Send what `liveness`, `path` and `checksum` decide, and pass them the answers, and `distance` the round-trip times.
 
 One raw ICMPv6 socket receives for all; the echo requests of the first two differ by identifier. Echo requests from
 other hosts are let through only while they matter: in a large cluster they are many, and they only tell something
@@ -20,6 +20,7 @@ import trio
 from netagent.model.ids import HostId
 from netagent.probes import packet
 from netagent.probes.checksum import ChecksumProbe, Checksums
+from netagent.probes.distance import Distances
 from netagent.probes.liveness import Liveness, LivenessReport, SilentHost
 from netagent.probes.packet import Echo, PacketError
 from netagent.probes.path import Paths
@@ -64,6 +65,7 @@ class ProbeMachines:
     liveness: Liveness
     paths: Paths
     checksums: Checksums
+    distances: Distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class EchoProber:
         self._liveness = machines.liveness
         self._paths = machines.paths
         self._checksums = machines.checksums
+        self._distances = machines.distances
         self._address = address
         self._identifier = identifier & (_PATH_BIT - 1)
         self._listeners = listeners
@@ -145,6 +148,10 @@ class EchoProber:
     def rtt_s(self, host_id: HostId) -> float | None:
         """Return the round trip time of the last answer over the overlay."""
         return self._liveness.rtt_s(host_id)
+
+    def fastest_rtt_s(self, host_id: HostId) -> float | None:
+        """Return the fastest of the last round-trip times, which decides how far the host is."""
+        return self._distances.rtt_s(host_id)
 
     def path(self, host_id: HostId) -> PathStatus | None:
         """Return what is known of the path to a host; None if it shares no network with this one."""
@@ -225,7 +232,9 @@ class EchoProber:
         if not echo.is_reply:
             self._paths.handle_heard(address, now)
         elif echo.identifier == self._identifier:
-            self._liveness.handle_answer(echo.sequence, address, now)
+            host_id = self._liveness.handle_answer(echo.sequence, address, now)
+            if host_id is not None and (rtt_s := self._liveness.rtt_s(host_id)) is not None:
+                self._distances.handle_rtt(host_id, rtt_s, now)
         elif echo.identifier == self._identifier | _PATH_BIT:
             self._paths.handle_answer(echo.sequence, address, now)
 

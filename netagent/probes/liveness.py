@@ -139,11 +139,11 @@ class Liveness:
             elif self._schedule.planned_at(host_id) > peer.sent_at + KEEN_INTERVAL_S:
                 self._schedule.plan(host_id, max(now, peer.sent_at + KEEN_INTERVAL_S))
 
-    def handle_answer(self, sequence: int, address: str, now: float) -> None:
-        """Note an echo reply. It counts only for the request in flight."""
+    def handle_answer(self, sequence: int, address: str, now: float) -> HostId | None:
+        """Note an echo reply. It counts only for the request in flight; return the host whose answer counted."""
         sent = self._schedule.sent(sequence)
         if sent is None or (peer := self._peers[host_id := sent[0]]).address != address:
-            return
+            return None
         self._schedule.end([sequence])
         is_first = peer.answers is None
         peer.waiting_for, peer.misses, peer.rtt_s, peer.heard_at = None, 0, now - peer.sent_at, now
@@ -157,6 +157,7 @@ class Liveness:
             at = now + pause_s * (self._rng.random() if is_first else 1.0)
         self._schedule.plan(host_id, at)
         self._learn(host_id, peer, answers=True)
+        return host_id
 
     def handle_deadline(self, now: float) -> None:
         """Send what is due; count requests without answer."""

@@ -13,7 +13,7 @@ view unchanged. Because empty inner maps are dropped, equal contents are equal v
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -152,6 +152,7 @@ class StoreBuilder:
         self.set_answer(host_id, answers=None)
         self.set_silent(frozenset(self.s.silent) - {host_id})
         self.set_unreached(frozenset(self.s.unreached) - {host_id})
+        self.set_distances({host_id: None})
 
     def copy_records(self, source: Store, where: LogKey, keys: Iterable[bytes]) -> None:
         """Make some records of one log equal to those of another store; drop those that it does not have."""
@@ -232,6 +233,13 @@ class StoreBuilder:
             self.s.unreached = assign(self.s.unreached, host_id, True if host_id in hosts else None)
             self._hosts.add(host_id)
 
+    def set_distances(self, changes: Mapping[HostId, int | None]) -> None:
+        """Set how far some hosts are from this one; None: not known."""
+        for host_id, distance in changes.items():
+            if self.s.distances.get(host_id) != distance:
+                self.s.distances = assign(self.s.distances, host_id, distance)
+                self._hosts.add(host_id)
+
     # -- direct indexes ----------------------------------------------------------------------------------------
 
     def _index(self, owner: HostId, held: StoredRecord) -> None:
@@ -297,6 +305,7 @@ class StoreBuilder:
             or new.answers is not old.answers
             or new.silent is not old.silent
             or new.unreached is not old.unreached
+            or new.distances is not old.distances
         )
 
     def touched(self) -> tuple[set[HostId], set[Place]]:
@@ -499,4 +508,5 @@ def rebuild(store: Store, local: HostId) -> Store:
         draft.set_answer(host_id, answers=answers)
     draft.set_silent(frozenset(store.silent))
     draft.set_unreached(frozenset(store.unreached))
+    draft.set_distances(store.distances)
     return draft.finish()

@@ -31,7 +31,7 @@ Claim: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True)
 class Store:
-    """All maps of one view. The first six are the truth, the others follow from it.
+    """All maps of one view. The first seven are the truth, the others follow from it.
 
     The maps are immutable; the store is not, so that a StoreBuilder can edit a copy field by field. The store of a
     view never changes.
@@ -46,6 +46,8 @@ class Store:
     """Hosts of which several agree that their kernel is silent: True."""
     unreached: Map[HostId, bool] = field(default_factory=Map)
     """Hosts that do not answer this one over the overlay (netagent.probes.reach): True."""
+    distances: Map[HostId, int] = field(default_factory=Map)
+    """How far other hosts are from this one, as classes of round-trip time (netagent.model.locality)."""
 
     hosts: Map[HostId, HostView] = field(default_factory=Map)
     host_names: Map[str, frozenset[HostId]] = field(default_factory=Map)

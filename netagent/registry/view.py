@@ -23,6 +23,7 @@ from functools import cached_property, partial
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.locality import HERE
 from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record, ServiceKey
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
@@ -105,6 +106,10 @@ class RegistryView:
         """Set all hosts that this host's own probes do not reach."""
         return self.edited(lambda draft: draft.set_unreached(hosts))
 
+    def with_distances(self, changes: Mapping[HostId, int | None]) -> RegistryView:
+        """Set how far some hosts are from this one; None: not known."""
+        return self.edited(lambda draft: draft.set_distances(changes))
+
     def without_host(self, host_id: HostId) -> RegistryView:
         """Drop everything that the host wrote or that we know of it."""
         return self.edited(lambda draft: draft.drop_host(host_id))
@@ -133,6 +138,10 @@ class RegistryView:
     def unreached(self) -> frozenset[HostId]:
         """Hosts that do not answer this one over the overlay."""
         return frozenset(self.store.unreached)
+
+    def distance_of(self, host_id: HostId) -> int | None:
+        """How far a host is from this one (netagent.model.locality); None while its answers have not said so."""
+        return HERE if host_id == self.local else self.store.distances.get(host_id)
 
     def is_behind(self, endpoint: EndpointView) -> bool:
         """True when names lead to the endpoint only where they have nothing else, because its host is not reached."""

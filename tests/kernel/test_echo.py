@@ -12,6 +12,7 @@ from harness.namespaces import Namespace, wait_until
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.model.ids import HostId
 from netagent.probes.checksum import Checksums
+from netagent.probes.distance import Distances
 from netagent.probes.echo import TESTIMONY_S, EchoProber, Listeners, ProbeMachines
 from netagent.probes.liveness import Liveness, LivenessReport
 from netagent.probes.path import Paths
@@ -27,7 +28,7 @@ async def ask_kernels(other: Namespace) -> None:
     answers: dict[HostId, bool] = {}
     chance = random.Random(1)
     prober = EchoProber(
-        ProbeMachines(Liveness(chance), Paths(chance), Checksums(chance)),
+        ProbeMachines(Liveness(chance), Paths(chance), Checksums(chance), Distances()),
         "2001:db8::1",
         7,
         Listeners(

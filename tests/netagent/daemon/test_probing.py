@@ -68,7 +68,7 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path: Path) -> None:
 
 def test_all_hosts_that_fall_silent_in_one_step_make_one_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the view, whose readers all look again, and of the file."""
-    notes: list[frozenset[HostId]] = []
+    notes: list[list[HostId]] = []
     monkeypatch.setattr(daemon_probing, "_note", lambda _file, unreached: notes.append(unreached))
     sent: list[object] = []
     sockets: Any = SimpleNamespace(icmp=SimpleNamespace(sendto=lambda *packet: sent.append(packet)))
@@ -88,7 +88,7 @@ def test_all_hosts_that_fall_silent_in_one_step_make_one_change(monkeypatch: pyt
             prober._flush(sockets)
             await trio.sleep(KEEN_INTERVAL_S)
         assert len(sent) == (MISSES_FOR_SILENCE + 1) * BURST
-        assert notes == [live.view.unreached] == [frozenset(hosts)]
+        assert notes == [sorted(live.view.unreached)] == [sorted(hosts)]
         assert live.revision - before <= 2, "one for the answers, one for what is not reached"
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
