@@ -29,6 +29,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.journal", "netgossip.errors", "netgossip.join.identity", "netgossip.records.replication",
         "netgossip.types",
     },
+    "netagent.external": {"netagent.registry"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},

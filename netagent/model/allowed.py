@@ -59,6 +59,14 @@ def underlay_flaw(text: str) -> str:
     return ""
 
 
+def outside_flaw(text: str) -> str:
+    """Return why a service cannot be outside the cluster at this address, as a clause; '' if it can."""
+    address = ipaddress.ip_address(text)
+    if any(one.version == address.version and address in one for one in _NOT_FOR_HOSTS):
+        return "is loopback, link-local, multicast or unspecified: it is no other machine's"
+    return ""
+
+
 def is_particular(destination: _Network) -> bool:
     """True for the destination of a route that a network could overlap by mistake."""
     return not (

@@ -17,6 +17,12 @@ NetworkId = NewType("NetworkId", str)
 EndpointId = NewType("EndpointId", str)
 """32 hex digits, random."""
 
+ServiceId = NewType("ServiceId", str)
+"""32 hex digits, random: a service that is no container (ExternalServiceRecord)."""
+
+OwnNameId = NewType("OwnNameId", str)
+"""32 hex digits, random: a name that an operator added to a network."""
+
 ClusterId = NewType("ClusterId", str)
 """32 hex digits, random; the label on every gossip packet."""
 

@@ -4,7 +4,8 @@ On the wire a record is a msgpack array `[kind, version, …]` (netagent.registr
 value. Every record has exactly one writer, the host under whose id it is replicated. So `owner` is not part of a
 record: the registry adds it.
 
-    scope 0 (every host)          host, network, removal, attachment, grant, host address, forget
+    scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
+                                  external service, external state, own name
     scope = a network's id        endpoint
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.subnet import gateways_of
 
 MAX_ALIASES: Final = 64
@@ -302,6 +303,165 @@ class ForgetRecord:
     Its eviction of the writer does not count up to this version (epoch, sequence) of its log."""
 
 
+# -- services that are no containers, and names of an operator's own --------------------------------------------
+#
+# An external service has outside addresses, a DNS name, or is a program of a host. Its owner is the host where it was
+# added, but it does not run there (a program of a host excepted): when the owner dies it stays, and the owner's
+# successor takes it over. So it has an id of its own, which no change of owner touches.
+#
+# What is found out about it (do its checks succeed, what does its DNS name resolve to, was it renewed in time) is an
+# external state, written by the one host that asks: its owner, or another host while the owner is away. Of several
+# the one with the highest turn is in force. A host that takes over writes one more than the last, so other hosts
+# need not agree about when a host died.
+
+MAX_ADDRESSES: Final = 32
+"""Most addresses of one external service: given, or in the answer for its DNS name."""
+MAX_WEIGHT: Final = 65_535
+"""SRV has 16 bits for it (RFC 2782)."""
+MAX_TURN: Final = 1 << 31
+"""A service sees fewer changes of the host that asks. A host at the end of the range can be followed by none."""
+MAX_DNS_TTL_S: Final = 86_400
+MAX_TEXTS: Final = 16
+MAX_TEXT_CHARS: Final = 255
+MAX_OWN_NAME_LABELS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """Where an external service is reached."""
+
+    address: str
+    port: int | None = None
+
+    @property
+    def text(self) -> str:
+        """As users type it: `192.0.2.50:5432`, `[2001:db8::1]:5432`."""
+        if self.port is None:
+            return self.address
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedAddresses:
+    """Addresses outside the network."""
+
+    addresses: tuple[ServiceAddress, ...]
+    """Sorted by address and port, without duplicates, never empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostProgram:
+    """A program of the owner, reached at the owner's own address in the network."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DnsName:
+    """A name outside the cluster, which the asking host resolves."""
+
+    name: str
+    """Lower case, without the last dot."""
+    port: int | None = None
+
+
+ServiceTarget: TypeAlias = FixedAddresses | HostProgram | DnsName
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalServiceRecord:
+    """A service that is no container, as an operator added it to a network. It never changes: to alter it, remove it
+    and add another one."""
+
+    service_id: ServiceId
+    network_id: NetworkId
+    name: str
+    target: ServiceTarget
+    added_s: int
+    """Unix time in seconds: for people."""
+    added_by: str
+    """The account of the operator who added it."""
+    ports: tuple[Port, ...] = ()
+    """Ports by name, of all its addresses."""
+    weight: int = 1
+    checks: tuple[str, ...] = ()
+    """As the operator wrote them (netagent.checks.spec). A host that cannot read one does not ask."""
+    ttl_s: int | None = None
+    """It leaves names unless it is renewed within this time; None: it stays."""
+
+    @property
+    def is_watched(self) -> bool:
+        """True if there is something to find out about it."""
+        return bool(self.checks) or self.ttl_s is not None or isinstance(self.target, DnsName)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """What the checks say about one address."""
+
+    address: str
+    health: Health
+    since_s: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The latest answer for a service's DNS name. It stands while no name server answers."""
+
+    addresses: tuple[str, ...]
+    """Sorted; those that clients may not be led to are left out."""
+    ttl_s: int
+    reason: str = ""
+    """Why there are no addresses, or fewer than in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalStateRecord:
+    """What its writer found out about an external service."""
+
+    service_id: ServiceId
+    network_id: NetworkId
+    turn: int
+    states: tuple[AddressState, ...] = ()
+    """Sorted by address; addresses that no check has been asked of are missing."""
+    resolution: Resolution | None = None
+    """None: not known yet, or it has no DNS name."""
+    expired_s: int | None = None
+    """Since when it has not been renewed; None: it is in time, or needs no renewal."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameAlias:
+    """Another name of the cluster: labels in front of a network."""
+
+    network_id: NetworkId
+    name: str
+    """`web`, or `web.h1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameData:
+    """Data of the name itself."""
+
+    addresses: tuple[str, ...] = ()
+    """Sorted."""
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNameRecord:
+    """A name that an operator added to a network."""
+
+    name_id: OwnNameId
+    network_id: NetworkId
+    name: str
+    """Labels in front of the network's name: `shop`, `www.shop`, `*.shop`."""
+    value: NameAlias | NameData
+    added_s: int
+    added_by: str
+
+
 Record: TypeAlias = (
     HostRecord
     | NetworkRecord
@@ -311,6 +471,9 @@ Record: TypeAlias = (
     | HostAddressRecord
     | EndpointRecord
     | ForgetRecord
+    | ExternalServiceRecord
+    | ExternalStateRecord
+    | OwnNameRecord
 )
 
 

@@ -8,11 +8,10 @@ what is remembered, or of another lineage, looks everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 
 MAX_STEPS: Final = 1024
 """Bound of steps of the registry that are remembered; beyond it: a reader that is further behind derives everything
@@ -22,6 +21,8 @@ MAX_KEYS: Final = 50_000
 The first sync of a large network, in any number of steps."""
 
 Place: TypeAlias = tuple[NetworkId, EndpointId]
+ServicePlace: TypeAlias = tuple[NetworkId, ServiceId]
+NamePlace: TypeAlias = tuple[NetworkId, OwnNameId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class ChangedKeys:
 
     hosts: frozenset[HostId] = frozenset()
     endpoints: frozenset[Place] = frozenset()
+    services: frozenset[ServicePlace] = frozenset()
+    """External services."""
+    own_names: frozenset[NamePlace] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.hosts) + len(self.endpoints) + len(self.services) + len(self.own_names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,10 +52,10 @@ Changelog: TypeAlias = tuple[ChangelogStep, ...]
 """Oldest first, never empty; the last step led to the view that holds it."""
 
 
-def extended(changelog: Changelog, hosts: Collection[HostId], endpoints: Collection[Place]) -> Changelog:
+def extended(changelog: Changelog, touched: ChangedKeys) -> Changelog:
     """The changelog of the next view."""
-    keys = changelog[-1].keys + len(hosts) + len(endpoints)
-    step = ChangelogStep(ChangedKeys(frozenset(hosts), frozenset(endpoints)), keys)
+    keys = changelog[-1].keys + len(touched)
+    step = ChangelogStep(touched, keys)
     first = max(0, len(changelog) + 1 - MAX_STEPS)
     while first < len(changelog) and keys - changelog[first].keys > MAX_KEYS:
         first += 1
@@ -66,5 +73,7 @@ def touched_between(earlier: Changelog, later: Changelog) -> ChangedKeys | None:
             return ChangedKeys(
                 frozenset().union(*(step.touched.hosts for step in steps)),
                 frozenset().union(*(step.touched.endpoints for step in steps)),
+                frozenset().union(*(step.touched.services for step in steps)),
+                frozenset().union(*(step.touched.own_names for step in steps)),
             )
     return None

@@ -24,16 +24,19 @@ from netagent.model.naming import given_labels
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
+    ExternalServiceRecord,
+    ExternalStateRecord,
     ForgetRecord,
     GrantRecord,
     HostAddressRecord,
     HostRecord,
     NetworkRecord,
+    OwnNameRecord,
     Record,
     RemovalRecord,
 )
 from netagent.registry import conflict_rules
-from netagent.registry.changelog import Place
+from netagent.registry.changelog import ChangedKeys, NamePlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.views import EndpointView, HostView, NetworkView, short_id
@@ -92,6 +95,8 @@ class StoreBuilder:
         self._names: set[str] = set()
         self._vnis: set[int] = set()
         self._endpoints: set[EndpointKey] = set()
+        self._services: set[ServicePlace] = set()
+        self._own_names: set[NamePlace] = set()
         self._before = store
 
     # -- edits of the truth ------------------------------------------------------------------------------------
@@ -255,7 +260,9 @@ class StoreBuilder:
         name, key, member, value = _place_of(owner, record)
         index = getattr(self.s, name)
         setattr(self.s, name, add(index, key, member) if value is None else put(index, key, member, value))
-        self._note(record)
+        for name, key, member in _further_places(owner, record):
+            setattr(self.s, name, add(getattr(self.s, name), key, member))
+        self._note(owner, record)
 
     def _unindex(self, owner: HostId, record: Record) -> None:
         if isinstance(record, EndpointRecord):
@@ -266,18 +273,30 @@ class StoreBuilder:
                 self._endpoints |= self.s.claims.get(claim, frozenset())
                 self.s.claims = remove(self.s.claims, claim, endpoint_key)
             return
-        self._note(record)
+        self._note(owner, record)
         name, key, member, value = _place_of(owner, record)
         index = getattr(self.s, name)
         setattr(self.s, name, remove(index, key, member) if value is None else drop(index, key, member))
+        for name, key, member in _further_places(owner, record):
+            setattr(self.s, name, remove(getattr(self.s, name), key, member))
 
-    def _note(self, record: Record) -> None:
+    def _note(self, owner: HostId, record: Record) -> None:
         """Note what has to be decided again because of a record, which is in its index."""
         match record:
             case HostRecord():
                 self._hosts |= self.s.host_names[record.name]
             case NetworkRecord() | RemovalRecord() | AttachmentRecord() | GrantRecord():
                 self._networks.add(record.network_id)
+            case HostAddressRecord():
+                # Programs of that host are reached there.
+                here = self.s.services_in.get(record.network_id, frozenset())
+                self._services.update((record.network_id, one) for who, one in here if who == owner)
+            case ExternalServiceRecord() | ExternalStateRecord():
+                self._services.add((record.network_id, record.service_id))
+            case OwnNameRecord():
+                called = self.s.own_names_called.get((record.network_id, record.name), frozenset())
+                self._own_names.update((record.network_id, one) for _, one in called)
+                self._own_names.add((record.network_id, record.name_id))
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -308,9 +327,14 @@ class StoreBuilder:
             or new.distances is not old.distances
         )
 
-    def touched(self) -> tuple[set[HostId], set[Place]]:
-        """Hosts and endpoints that may differ from before."""
-        return self._hosts, {(network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints}
+    def touched(self) -> ChangedKeys:
+        """What may differ from before."""
+        return ChangedKeys(
+            frozenset(self._hosts),
+            frozenset((network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints),
+            frozenset(self._services),
+            frozenset(self._own_names),
+        )
 
     def _decide_evicted(self) -> None:
         """Decide which hosts are evicted: take their records out of all indexes, and put back those that
@@ -486,14 +510,34 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "grants", record.network_id, (owner, key_of(record)[1]), record
         case HostAddressRecord():
             return "host_addresses", record.network_id, owner, record
-        case ForgetRecord(settled=True):
-            return "evictions", record.host_id, owner, None
-        case ForgetRecord(disputed=None):
-            return "intentions", record.host_id, owner, None
         case ForgetRecord():
-            return "disputes", record.host_id, owner, record.disputed
+            return _place_of_eviction(owner, record)
+        case ExternalServiceRecord():
+            return "external_services", record.service_id, owner, record
+        case ExternalStateRecord():
+            return "external_states", record.service_id, owner, record
+        case OwnNameRecord():
+            return "own_names", record.name_id, owner, record
         case EndpointRecord():
             return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
+
+
+def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashable, Hashable]]:
+    """Yield the indexes of sets that a record is in beside its place, each with its key and member there."""
+    match record:
+        case ExternalServiceRecord():
+            yield "services_in", record.network_id, (owner, record.service_id)
+        case OwnNameRecord():
+            yield "own_names_in", record.network_id, (owner, record.name_id)
+            yield "own_names_called", (record.network_id, record.name), (owner, record.name_id)
+
+
+def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashable, Hashable, object | None]:
+    if record.settled:
+        return "evictions", record.host_id, owner, None
+    if record.disputed is None:
+        return "intentions", record.host_id, owner, None
+    return "disputes", record.host_id, owner, record.disputed
 
 
 def rebuild(store: Store, local: HostId) -> Store:

@@ -17,7 +17,7 @@ from immutables import Map
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.sandbox import Netns, NetnsIdentity
-from netagent.registry.changelog import Changelog, ChangelogStep, extended, touched_between
+from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 
 _Order: TypeAlias = tuple[int, EndpointId]
 
@@ -143,7 +143,8 @@ class LocalRows(Mapping[EndpointId, LocalEndpointRow]):
         return self._later(tables, row)
 
     def _later(self, tables: _Tables, changed: LocalEndpointRow) -> LocalRows:
-        changelog = extended(self._changelog, (), ((changed.network_id, changed.endpoint_id),))
+        place = (changed.network_id, changed.endpoint_id)
+        changelog = extended(self._changelog, ChangedKeys(endpoints=frozenset({place})))
         return LocalRows(tables=tables, changelog=changelog, inhabited=self._inhabited)
 
 

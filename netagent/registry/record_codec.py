@@ -14,6 +14,8 @@ Keys, unique within (scope, owner):
     n + network id         network                  a + network id             attachment
     g + network id + first (4) + hop (4)  grant     e + endpoint id            endpoint
     f + host id            forget                   o + network id             host address
+    x + service id         external service         s + service id             external state
+    d + name id            own name
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from netagent.model.records import (
     AttachmentRecord,
     Drain,
     EndpointRecord,
+    ExternalServiceRecord,
+    ExternalStateRecord,
     ForgetRecord,
     GrantRecord,
     Group,
@@ -42,10 +46,19 @@ from netagent.model.records import (
     HostAddressRecord,
     HostRecord,
     NetworkRecord,
+    OwnNameRecord,
     Policy,
     Port,
     Record,
     RemovalRecord,
+)
+from netagent.registry.external_fields import (
+    name_fields,
+    read_name,
+    read_service,
+    read_state,
+    service_fields,
+    state_fields,
 )
 from netagent.registry.record_fields import (
     RecordError,
@@ -69,6 +82,7 @@ MAX_DRAINED_BY_CHARS: Final = 64
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
+_EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,12 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
             return scope_of(record.network_id), b"e" + pack_id(record.endpoint_id)
         case ForgetRecord():
             return CLUSTER_SCOPE, b"f" + pack_id(record.host_id)
+        case ExternalServiceRecord():
+            return CLUSTER_SCOPE, b"x" + pack_id(record.service_id)
+        case ExternalStateRecord():
+            return CLUSTER_SCOPE, b"s" + pack_id(record.service_id)
+        case OwnNameRecord():
+            return CLUSTER_SCOPE, b"d" + pack_id(record.name_id)
 
 
 def endpoint_of_key(key: bytes) -> EndpointId | None:
@@ -162,6 +182,12 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _ENDPOINT, _endpoint_fields(record)
         case ForgetRecord():
             return _FORGET, [pack_id(record.host_id), record.settled, list(record.disputed or ())]
+        case ExternalServiceRecord():
+            return _EXTERNAL_SERVICE, service_fields(record)
+        case ExternalStateRecord():
+            return _EXTERNAL_STATE, state_fields(record)
+        case OwnNameRecord():
+            return _OWN_NAME, name_fields(record)
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -364,4 +390,7 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _ENDPOINT: _read_endpoint,
     _FORGET: _read_forget,
     _HOST_ADDRESS: _read_host_address,
+    _EXTERNAL_SERVICE: read_service,
+    _EXTERNAL_STATE: read_state,
+    _OWN_NAME: read_name,
 }

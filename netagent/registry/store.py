@@ -7,8 +7,17 @@ from typing import NamedTuple, TypeAlias
 
 from immutables import Map
 
-from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record, ServiceKey
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.records import (
+    ExternalServiceRecord,
+    ExternalStateRecord,
+    GrantRecord,
+    HostAddressRecord,
+    NetworkRecord,
+    OwnNameRecord,
+    Record,
+    ServiceKey,
+)
 from netagent.registry.views import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
@@ -87,6 +96,17 @@ class Store:
     """By alias, and by the service of the group, whichever group that is."""
     by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     """The endpoints that have a link to a label."""
+
+    external_services: Map[ServiceId, Map[HostId, ExternalServiceRecord]] = field(default_factory=Map)
+    """By owner: several only if one lies, or while one succeeds another."""
+    external_states: Map[ServiceId, Map[HostId, ExternalStateRecord]] = field(default_factory=Map)
+    services_in: Map[NetworkId, frozenset[tuple[HostId, ServiceId]]] = field(default_factory=Map)
+    """External services of the network."""
+    own_names: Map[OwnNameId, Map[HostId, OwnNameRecord]] = field(default_factory=Map)
+    own_names_in: Map[NetworkId, frozenset[tuple[HostId, OwnNameId]]] = field(default_factory=Map)
+    own_names_called: Map[tuple[NetworkId, str], frozenset[tuple[HostId, OwnNameId]]] = field(
+        default_factory=Map
+    )
 
     def is_used(self, network: NetworkView) -> bool:
         """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone

@@ -77,7 +77,7 @@ class RegistryView:
         store = draft.finish()
         if not draft.changes():
             return self
-        changelog = extended(self._changelog, *draft.touched())
+        changelog = extended(self._changelog, draft.touched())
         return dataclasses.replace(self, generation=self.generation + 1, store=store, _changelog=changelog)
 
     def with_entries(self, event: EntriesChanged) -> RegistryView:

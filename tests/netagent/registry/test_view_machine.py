@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fakes.external import alias, data, name_id, service, service_id, state
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, grant, host, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies._internal.random import ArtificialRandom
 
+from netagent.external.view import external_service, own_name
 from netagent.model.ids import HostId
 from netagent.model.records import (
     AttachmentRecord,
     ForgetRecord,
+    HostAddressRecord,
     RemovalRecord,
 )
 from netagent.registry.view import RegistryView
@@ -35,6 +38,11 @@ records = st.one_of(
     st.builds(ForgetRecord, hosts, settled=st.booleans()),
     st.builds(ForgetRecord, hosts, disputed=st.tuples(st.just(1), st.integers(0, 9))),
     st.builds(grant, network_ids, st.sampled_from([0, 128]), st.just(200), hosts, st.integers(1, 2)),
+    st.builds(service, st.integers(1, 2), network_ids, checks=st.sampled_from([(), ("tcp:1",)])),
+    st.builds(state, st.integers(1, 2), st.integers(0, 2), network_ids),
+    st.builds(alias, st.integers(1, 3), st.sampled_from(["shop", "*.shop"]), st.just("web"), network_ids),
+    st.builds(data, st.integers(1, 3), texts=st.just(("v=1",))),
+    st.builds(HostAddressRecord, network_ids, st.integers(2, 4), st.just("06:00:00:00:00:09")),
     st.builds(
         endpoint,
         st.integers(1, 3),
@@ -135,6 +143,18 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
                 before, after = old.endpoints_in(network_id), new.endpoints_in(network_id)
                 changed = {one for one in {*before, *after} if differs(before, after, one)}
                 assert {(network_id, one) for one in changed} <= touched.endpoints
+                services = (service_id(1), service_id(2))
+                changed_services = {
+                    one
+                    for one in services
+                    if external_service(old, network_id, one) != external_service(new, network_id, one)
+                }
+                assert {(network_id, one) for one in changed_services} <= touched.services
+                own = (name_id(1), name_id(2), name_id(3))
+                changed_names = {
+                    one for one in own if own_name(old, network_id, one) != own_name(new, network_id, one)
+                }
+                assert {(network_id, one) for one in changed_names} <= touched.own_names
         assert old.touched_since(views[-1]) is None or old is views[-1]
 
 

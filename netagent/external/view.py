@@ -1,0 +1,206 @@
+"""External services and own names as this host knows them: what the owner says, joined with what was found out. Pure.
+
+A container always comes first: an external service or an own name with a label that an endpoint of the network has is
+there, but names do not lead to it (netagent.resolver.index).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from netagent.model.ids import HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.records import (
+    AddressState,
+    DnsName,
+    ExternalServiceRecord,
+    ExternalStateRecord,
+    FixedAddresses,
+    Health,
+    HostProgram,
+    OwnNameRecord,
+    ServiceAddress,
+)
+from netagent.model.subnet import addresses_of, offset_count
+from netagent.registry.external_fields import address_key
+from netagent.registry.view import RegistryView
+
+
+class ExternalState(enum.Enum):
+    """Whether names lead to an address of an external service, and if not, why."""
+
+    UP = "up"
+    STARTING = "starting"
+    """No check has succeeded yet."""
+    UNHEALTHY = "unhealthy"
+    EXPIRED = "expired"
+    """It was not renewed in time."""
+    HIDDEN = "hidden"
+    """It is a program of a host that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalAddress:
+    """One address of an external service."""
+
+    place: ServiceAddress
+    state: ExternalState
+    since_s: int | None = None
+    """Unix time; None: not known."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalService:
+    """An external service, its owner and its addresses."""
+
+    record: ExternalServiceRecord
+    owner: HostId
+    addresses: tuple[ExternalAddress, ...]
+    found: ExternalStateRecord | None = None
+    """The state in force; None: nothing was found out yet."""
+    found_by: HostId | None = None
+    """The host that wrote it."""
+
+    @property
+    def answering(self) -> tuple[ServiceAddress, ...]:
+        """The addresses that names lead to."""
+        return tuple(one.place for one in self.addresses if one.state is ExternalState.UP)
+
+    @property
+    def ttl_s(self) -> int | None:
+        """How long clients may keep its addresses: what the DNS name said. None: as for a container."""
+        resolution = self.found.resolution if self.found is not None else None
+        return resolution.ttl_s if resolution is not None and not self.record.checks else None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnName:
+    """An own name and its owner."""
+
+    record: OwnNameRecord
+    owner: HostId
+    holder: HostId
+    """The host whose record with this name counts: the first, by id."""
+
+    @property
+    def counts(self) -> bool:
+        """True if the name leads where this record says."""
+        return self.owner == self.holder
+
+
+def external_service(
+    view: RegistryView, network_id: NetworkId, service_id: ServiceId
+) -> ExternalService | None:
+    """Return a service of the network; None if there is none."""
+    owners = view.store.external_services.get(service_id)
+    if owners is None:
+        return None
+    owner = min(owners)
+    record = owners[owner]
+    if record.network_id != network_id:
+        return None
+    found_by, found = state_in_force(view, record) or (None, None)
+    addresses = tuple(_addresses(view, owner, record, found))
+    return ExternalService(record, owner, addresses, found, found_by)
+
+
+def external_services(view: RegistryView, network_id: NetworkId) -> Iterator[ExternalService]:
+    """Yield the services of a network, by id."""
+    known = {service_id for _, service_id in view.store.services_in.get(network_id, frozenset())}
+    for service_id in sorted(known):
+        service = external_service(view, network_id, service_id)
+        if service is not None:
+            yield service
+
+
+def state_in_force(
+    view: RegistryView, record: ExternalServiceRecord
+) -> tuple[HostId, ExternalStateRecord] | None:
+    """Return what counts of all that hosts found out about a service, and its writer."""
+    written = view.store.external_states.get(record.service_id)
+    found = [
+        (one.turn, host_id, one)
+        for host_id, one in (written.items() if written is not None else ())
+        if one.network_id == record.network_id
+    ]
+    if not found:
+        return None
+    _, host_id, state = max(found, key=lambda one: one[:2])
+    return host_id, state
+
+
+def own_names(view: RegistryView, network_id: NetworkId) -> Iterator[OwnName]:
+    """Yield the own names of a network, by name."""
+    found = []
+    for owner, name_id in view.store.own_names_in.get(network_id, frozenset()):
+        record = view.store.own_names[name_id][owner]
+        found.append((record.name, owner, name_id, record))
+    for _, owner, _, record in sorted(found, key=lambda one: one[:3]):
+        yield OwnName(record, owner, _holder(view, record)[0])
+
+
+def own_name(view: RegistryView, network_id: NetworkId, name_id: OwnNameId) -> OwnNameRecord | None:
+    """Return the own name with this id if it counts; None otherwise."""
+    for owner, record in view.store.own_names.get(name_id, _NO_NAMES).items():
+        if record.network_id == network_id and _holder(view, record) == (owner, name_id):
+            return record
+    return None
+
+
+def _holder(view: RegistryView, record: OwnNameRecord) -> tuple[HostId, OwnNameId]:
+    return min(view.store.own_names_called[record.network_id, record.name])
+
+
+_NO_NAMES: dict[HostId, OwnNameRecord] = {}
+
+
+def _addresses(
+    view: RegistryView, owner: HostId, record: ExternalServiceRecord, found: ExternalStateRecord | None
+) -> Iterator[ExternalAddress]:
+    expired_s = found.expired_s if found is not None else None
+    hidden = isinstance(record.target, HostProgram) and view.is_host_hidden(owner)
+    said = {one.address: one for one in found.states} if found is not None else {}
+    for place in sorted(places_of(view, owner, record, found), key=address_key):
+        if hidden:
+            yield ExternalAddress(place, ExternalState.HIDDEN, reason="its host is away")
+        elif expired_s is not None and record.ttl_s is not None:
+            reason = f"not renewed within {record.ttl_s} s"
+            yield ExternalAddress(place, ExternalState.EXPIRED, expired_s, reason)
+        elif not record.checks:
+            yield ExternalAddress(place, ExternalState.UP)
+        else:
+            yield _checked(place, said.get(place.address))
+
+
+def _checked(place: ServiceAddress, said: AddressState | None) -> ExternalAddress:
+    if said is None:
+        return ExternalAddress(place, ExternalState.STARTING, reason="no check has succeeded yet")
+    if said.health.is_answering:
+        return ExternalAddress(place, ExternalState.UP, said.since_s)
+    state = ExternalState.STARTING if said.health is Health.STARTING else ExternalState.UNHEALTHY
+    return ExternalAddress(place, state, said.since_s, said.reason)
+
+
+def places_of(
+    view: RegistryView, owner: HostId, record: ExternalServiceRecord, found: ExternalStateRecord | None
+) -> tuple[ServiceAddress, ...]:
+    """Return where a service is reached, whatever its checks say."""
+    match record.target:
+        case FixedAddresses(addresses):
+            return addresses
+        case DnsName(_, port):
+            resolution = found.resolution if found is not None else None
+            return tuple(ServiceAddress(one, port) for one in (resolution.addresses if resolution else ()))
+        case HostProgram(port):
+            return tuple(ServiceAddress(one, port) for one in host_addresses(view, record.network_id, owner))
+
+
+def host_addresses(view: RegistryView, network_id: NetworkId, host_id: HostId) -> tuple[str, ...]:
+    """Return the addresses of a host itself in a network made with `--host-access`; none without."""
+    network = view.networks.get(network_id)
+    own = view.host_addresses(network_id).get(host_id)
+    if network is None or own is None or own.offset >= offset_count(network.record.subnets):
+        return ()
+    return addresses_of(network.record.subnets, own.offset)
