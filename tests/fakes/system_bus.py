@@ -26,6 +26,7 @@ class FakeBus:
         """Closes the connection of each client instead of an answer."""
         self.streams: list[trio.SocketStream] = []
         self._serial = 0
+        self._sending = trio.Lock()
 
     async def run(
         self, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
@@ -48,7 +49,8 @@ class FakeBus:
 
     async def _send(self, stream: trio.SocketStream, message: Message) -> None:
         self._serial += 1
-        await stream.send_all(message.serialise(self._serial))
+        async with self._sending:
+            await stream.send_all(message.serialise(self._serial))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.streams.append(stream)
