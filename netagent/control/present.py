@@ -91,6 +91,7 @@ class Presenter:
             "mtu_bytes": record.mtu_bytes,
             "internal": record.internal,
             "policy": record.policy.value,
+            "answer_order": record.answer.value,
             "multicast": record.multicast,
             "host_access": record.host_access,
             "host_addresses": self._host_addresses(network),
@@ -149,6 +150,7 @@ class Presenter:
             "mac": record.mac,
             "aliases": sorted(record.aliases),
             "ports": [_port(port) for port in record.ports],
+            "weight": record.weight,
             "labels": dict(record.labels),
             "health": record.health.value,
             "health_since": record.health_note.since.strftime(_ISO) if record.health_note else None,
@@ -364,4 +366,4 @@ def drain_part(drain: Drain | None) -> schema.DrainPart | None:
 
 
 def _port(port: Port) -> schema.PortPart:
-    return {"name": port.name, "number": port.number, "protocol": port.protocol}
+    return {"name": port.name, "number": port.number, "protocol": port.protocol, "alpn": list(port.alpn)}

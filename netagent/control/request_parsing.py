@@ -19,6 +19,8 @@ from netagent.errors import InputError
 from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
+from netagent.model.port import alpn_flaw
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Group, Link, Policy, Port
 from netagent.model.request import AttachRequest, NetworkRequest
@@ -49,6 +51,7 @@ def attach_request(given: asked.AttachCommand) -> AttachRequest:
         group=Group(group, service or None) if group else None,
         aliases=tuple(name_of(alias, "alias") for alias in given.aliases),
         links=tuple(link_of(link) for link in given.links),
+        weight=DEFAULT_WEIGHT if given.weight is None else given.weight,
         ports=tuple(_port(port) for port in given.ports),
         publish=publications_of(given.publish),
         labels=_labels(given.labels),
@@ -77,6 +80,7 @@ def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
         policy=Policy(given.policy),
         multicast=given.multicast,
         host_access=given.host_access,
+        answer=AnswerOrder(given.answer_order),
     )
 
 
@@ -177,7 +181,10 @@ def _port(given: asked.PortOfAttach) -> Port:
         )
     # The name of a port defaults to its number, so that it has an SRV record too: _80._tcp.web.app
     name = optional_name(given.name, "name") or str(given.number)
-    return Port(name=name, number=given.number, protocol=protocol)
+    alpn = tuple(given.alpn)
+    if flaw := alpn_flaw(alpn):
+        raise InputError(flaw, thing=name, hint="write a port such as https=443/tcp+h2+http/1.1")
+    return Port(name=name, number=given.number, protocol=protocol, alpn=alpn)
 
 
 def _labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

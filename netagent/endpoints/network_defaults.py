@@ -83,6 +83,7 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         policy=request.policy,
         multicast=request.multicast,
         host_access=request.host_access,
+        answer=request.answer,
     )
 
 
@@ -126,6 +127,8 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
     ]
     if request.policy != record.policy:
         found.append(f"its policy is {record.policy.value}")
+    if request.answer != record.answer:
+        found.append(f"its answers are made by {record.answer.value}")
     return found
 
 

@@ -92,6 +92,7 @@ def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRec
         group=row.group,
         drain=row.drain,
         health_note=note,
+        weight=row.weight,
     )
 
 

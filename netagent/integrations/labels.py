@@ -3,6 +3,9 @@
     netagent.service=web                the service that it belongs to (default: its name)
     netagent.group=shop                 the group that it belongs to (default: compose's project)
     netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
+    netagent.expose=https=443/tcp+h2    … with the protocols that its server speaks behind TLS, for HTTPS and SVCB
+    netagent.weight=10                  its share among the replicas of its service (default: 100)
+    netagent.txt.KEY=VALUE              KEY=VALUE in TXT records
     netagent.check=http:8080/healthz    a check (netagent.checks.spec); further ones as netagent.check.NAME=…
     netagent.all-failing=keep           names lead to it while it is unhealthy and no other replica is up
 
@@ -28,26 +31,32 @@ from netagent.checks.spec import parse_check_untrusted
 from netagent.errors import InputError
 from netagent.model.check import MAX_CHECKS, Check
 from netagent.model.ids import is_name, nearest_name
+from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT
 from netagent.model.origin_labels import (
     COMPOSE_PROJECT,
     COMPOSE_SERVICE,
     CONTAINER_ID,
     ORIGINAL_NAME,
     PUBLISHED,
+    TXT_LABELS,
 )
+from netagent.model.port import alpn_flaw, split_alpn
 from netagent.model.records import Group, Port
+from netagent.model.txt import text_flaw
 
 SERVICE = "netagent.service"
 GROUP = "netagent.group"
 EXPOSE = "netagent.expose"
 CHECK = "netagent.check"
 ALL_FAILING = "netagent.all-failing"
+WEIGHT = "netagent.weight"
 
 MAX_PORTS = 64
 MAX_LABELS = 64
 MAX_KEY_CHARS, MAX_VALUE_CHARS = 255, 4096
 """The bound of records; a longer label is left out alone, or the container would have no record at all."""
 MAX_OWN_CHARS = 2048
+_MAX_WEIGHT_DIGITS = 4
 MAX_PUBLISHED = 32
 """Most ports of the host that are shown, each of at most 60 characters."""
 MAX_LABELS_BYTES = 8 * 1024
@@ -79,6 +88,7 @@ class Described:
     ports: tuple[Port, ...] = ()
     checks: tuple[Check, ...] = ()
     keeps_names: bool = False
+    weight: int = DEFAULT_WEIGHT
     labels: tuple[tuple[str, str], ...] = ()
     """Labels to publish, sorted by key."""
     flaws: tuple[str, ...] = ()
@@ -127,10 +137,12 @@ def described(
         port = _port(text)
         if port is None or len(ports) >= MAX_PORTS:
             flaws.append(
-                f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp], separated by commas"
+                f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp][+ALPN], separated by "
+                "commas"
             )
         elif port not in ports:
             ports.append(port)
+    flaws += [f"the label {key[:80]}: {flaw}" for key in labels if (flaw := text_flaw(key, labels[key]))]
     found = {
         ORIGINAL_NAME: original_name if nearest_name(original_name) != original_name else "",
         CONTAINER_ID: container_id,
@@ -144,6 +156,7 @@ def described(
         ports=tuple(ports),
         checks=_checks(labels, flaws),
         keeps_names=_keeps_names(labels, flaws),
+        weight=_weight(labels, flaws),
         labels=_published(labels, found),
         flaws=tuple(flaws),
     )
@@ -177,11 +190,21 @@ def _by_compose(labels: Mapping[str, str], what: str) -> str:
 
 
 def _port(text: str) -> Port | None:
-    match = _PORT.fullmatch(text)
-    if match is None or not 1 <= int(match[2]) <= 65535:
+    without, alpn = split_alpn(text)
+    match = _PORT.fullmatch(without)
+    if match is None or not 1 <= int(match[2]) <= 65535 or alpn_flaw(alpn):
         return None
     name = match[1] or str(int(match[2]))
-    return Port(name=name, number=int(match[2]), protocol=match[3] or "tcp") if is_name(name) else None
+    return Port(name, int(match[2]), match[3] or "tcp", alpn) if is_name(name) else None
+
+
+def _weight(labels: Mapping[str, str], flaws: list[str]) -> int:
+    """Return the weight that a label has, or the default one, and note its flaw."""
+    text = labels.get(WEIGHT, str(DEFAULT_WEIGHT))
+    if text.isascii() and text.isdecimal() and len(text) <= _MAX_WEIGHT_DIGITS and int(text) <= MAX_WEIGHT:
+        return int(text)
+    flaws.append(f"the label {WEIGHT}={text[:80]!r} is not a weight; write a number from 0 to {MAX_WEIGHT}")
+    return DEFAULT_WEIGHT
 
 
 def _checks(labels: Mapping[str, str], flaws: list[str]) -> tuple[Check, ...]:
@@ -214,7 +237,8 @@ def _published(labels: Mapping[str, str], found: Mapping[str, str]) -> tuple[tup
     room_bytes = MAX_LABELS_BYTES
     for key in sorted(labels):
         value = labels[key]
-        if not key or key.startswith((_OURS, *_OF_RUNTIMES)) or not (key + value).isprintable():
+        is_theirs = key.startswith((_OURS, *_OF_RUNTIMES)) and not key.startswith(TXT_LABELS)
+        if not key or is_theirs or not (key + value).isprintable():
             continue
         if len(key) > MAX_KEY_CHARS or len(value) > MAX_VALUE_CHARS:
             continue

@@ -58,6 +58,13 @@ class NetworkCreateCommand(
         choices=("open", "links"),
         help="open (default): all containers may connect to each other; links: only to services they are linked to",
     )
+    answer_order: Literal["spread", "nearest", "zone"] = option(
+        "--answer",
+        default="spread",
+        choices=("spread", "nearest", "zone"),
+        help="which replicas a service's name leads to: spread (default): all; nearest: the nearest ones; "
+        "zone: those in the asker's zone, or else the nearest ones",
+    )
     multicast: bool = switch("--multicast", help="carry multicast and broadcast to the other hosts")
     host_access: bool = switch("--host-access", help="give each host an address in the network")
 
@@ -151,6 +158,7 @@ class PortOfAttach(Fields):
     number: int = argument(called="a port's number", bounds=(1, 65535))
     name: str = option(default="")
     protocol: str = option(default="")
+    alpn: list[str] = repeated()
 
 
 class AttachCommand(
@@ -192,9 +200,17 @@ class AttachCommand(
     )
     ports: list[PortOfAttach] = repeated(
         "--expose",
-        metavar="[NAME=]PORT[/PROTOCOL]",
-        help="a port to announce in SRV records, such as http=80/tcp; may be repeated",
+        metavar="[NAME=]PORT[/PROTOCOL][+ALPN…]",
+        help="a port to announce in SRV records, such as http=80/tcp, and with the protocols that its server speaks "
+        "behind TLS in HTTPS records, such as https=443/tcp+h2+http/1.1; may be repeated",
         read=ports_of,
+    )
+    weight: int | None = option(
+        "--weight",
+        type=int,
+        metavar="N",
+        help="its share among the replicas of its service: 0 to 1000 (default: 100); 0: only if there is no other",
+        bounds=(0, 1000),
     )
     publish: list[str] = repeated(
         "-p",

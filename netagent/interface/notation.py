@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from netagent.errors import InputError
 from netagent.model.number import MAX_DIGITS, whole_number
+from netagent.model.port import split_alpn
 
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", re.ASCII)
 _UNITS_S = (86400, 3600, 60, 1)
@@ -26,18 +27,24 @@ def link_of(text: str) -> dict[str, str]:
     return {"service": service, "alias": alias} if alias else {"service": service}
 
 
+_PORTS = "write 80/tcp, NAME=80/tcp or https=443/tcp+h2+http/1.1"
+
+
 def port_of(text: str) -> dict[str, object]:
-    """`[NAME=]80[/tcp]`."""
-    name, equals, rest = text.rpartition("=")
+    """`[NAME=]80[/tcp][+ALPN…]`."""
+    without, alpn = split_alpn(text)
+    name, equals, rest = without.rpartition("=")
     number, slash, protocol = rest.partition("/")
     found = whole_number(number, 0, 10**MAX_DIGITS)  # the agent checks the range of ports
     if found is None or (equals and not name) or (slash and not protocol):
-        raise InputError(f"{text[:80]!r} is not a port", thing=text[:80], hint="write 80/tcp or NAME=80/tcp")
+        raise InputError(f"{text[:80]!r} is not a port", thing=text[:80], hint=_PORTS)
     port: dict[str, object] = {"number": found}
     if name:
         port["name"] = name
     if protocol:
         port["protocol"] = protocol.lower()
+    if alpn:
+        port["alpn"] = list(alpn)
     return port
 
 
@@ -90,7 +97,7 @@ def links_of(texts: list[str]) -> list[dict[str, str]]:
 
 
 def ports_of(texts: list[str]) -> list[dict[str, object]]:
-    """`[NAME=]80[/tcp]` each."""
+    """`[NAME=]80[/tcp][+ALPN…]` each."""
     return [port_of(text) for text in texts]
 
 

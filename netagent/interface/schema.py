@@ -350,6 +350,8 @@ class Network(TypedDict):
     mtu_bytes: int
     internal: bool
     policy: Literal["open", "links"]
+    answer_order: NotRequired[Literal["spread", "nearest", "zone"]]
+    """Which replicas the names of its services lead to."""
     multicast: bool
     host_access: bool
     host_addresses: list[HostAddress]
@@ -393,6 +395,7 @@ class PortPart(TypedDict):
     name: str
     number: int
     protocol: str
+    alpn: NotRequired[list[str]]
 
 
 class LinkPart(TypedDict):
@@ -417,6 +420,8 @@ class Endpoint(TypedDict):
     mac: str
     aliases: list[str]
     ports: list[PortPart]
+    weight: NotRequired[int]
+    """Its share among the replicas of its service."""
     labels: dict[str, str]
     health: Literal["unknown", "starting", "healthy", "unhealthy"]
     health_since: NotRequired[str | None]

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, Subject, TcpCheck
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.locality import DEFAULT_WEIGHT
 from netagent.model.publication import Publication
 from netagent.model.records import Drain, Group, Health, HealthNote, Link, Port
 from netagent.model.sandbox import Netns, NetnsIdentity, SandboxId
@@ -64,6 +65,7 @@ class LocalEndpointRow:
     links: tuple[Link, ...] = ()
     aliases: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
+    weight: int = DEFAULT_WEIGHT
     labels: tuple[tuple[str, str], ...] = ()
     publish: tuple[Publication, ...] = ()
     """Ports of this host that lead to it."""
@@ -124,6 +126,9 @@ def endpoint_to_json(row: LocalEndpointRow) -> str:
         "health": row.health.value,
         "checks": [_check_to_json(one) for one in row.checks],
         "checked": None if row.checked is None else _checked_to_json(row.checked),
+        # Beside the ports: the previous release does not know this key in them, but must find the row.
+        "ports": [{"name": one.name, "number": one.number, "protocol": one.protocol} for one in row.ports],
+        "alpn": [list(one.alpn) for one in row.ports],
     }
     if row.group is not None:
         fields["group"]["directory"] = row.group.directory.hex() if row.group.directory else ""
@@ -139,13 +144,18 @@ def endpoint_from_json(text: str) -> LocalEndpointRow:
         is_starting = fields.get("starting") is True
         stage = _stage_from_json(fields)
         known = {one.name for one in dataclasses.fields(LocalEndpointRow)}
+        alpn = [tuple(one) for one in fields.get("alpn", ())]
         fields = {name: value for name, value in fields.items() if name in known}
         fields["stage"], fields["origin"] = stage, fields.get("origin") or None
         fields["health"] = Health.STARTING if is_starting else Health(fields.get("health", Health.UNKNOWN))
         fields["addresses"] = tuple(fields["addresses"])
         fields["aliases"] = tuple(fields["aliases"])
         fields["links"] = tuple(Link(**link) for link in fields["links"])
-        fields["ports"] = tuple(Port(**port) for port in fields["ports"])
+        # A release that does not know `alpn` may have rewritten the row.
+        alpn = alpn if len(alpn) == len(fields["ports"]) else [()] * len(fields["ports"])
+        fields["ports"] = tuple(
+            Port(**port, alpn=spoken) for port, spoken in zip(fields["ports"], alpn, strict=True)
+        )
         fields["labels"] = tuple((key, value) for key, value in fields["labels"])
         fields["publish"] = tuple(Publication(**one) for one in fields.get("publish", ()))
         fields["group"] = _group_from_json(fields.get("group"))

@@ -1,7 +1,7 @@
 """Labels that the agent itself adds to an endpoint's record: name and id of the container in its runtime.
 
-They begin with `netagent.`, and no label passed on by a runtime does. Users and commands find containers by them; DNS
-names never derive from them.
+They begin with `netagent.`, and of the labels passed on by a runtime only those below `netagent.txt.` do. Users and
+commands find containers by them; DNS names never derive from them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ COMPOSE_PROJECT: Final = "netagent.compose-project"
 COMPOSE_SERVICE: Final = "netagent.compose-service"
 PUBLISHED: Final = "netagent.published-by-runtime"
 """`8080:80/tcp`, separated by commas: ports of the host that the runtime itself forwards to the container."""
+TXT_LABELS: Final = "netagent.txt."
+"""Labels of the operator that become `KEY=VALUE` in TXT records."""
 
 MIN_ID_DIGITS: Final = 6
 """At least this many digits of an id identify it; fewer would often be a word."""

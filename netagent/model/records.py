@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.subnet import gateways_of
 
 MAX_ALIASES: Final = 64
@@ -113,6 +114,8 @@ class NetworkRecord:
     multicast: bool = False
     host_access: bool = False
     revision: int = 0
+    answer: AnswerOrder = AnswerOrder.SPREAD
+    """Which replicas of a service its name leads to."""
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -175,6 +178,8 @@ class Port:
     name: str
     number: int
     protocol: str = "tcp"
+    alpn: tuple[str, ...] = ()
+    """The protocols that its server speaks behind TLS (`h2`, `http/1.1`, `h3`, `dot`), best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,8 @@ class EndpointRecord:
     group: Group | None = None
     drain: Drain | None = None
     health_note: HealthNote | None = None
+    weight: int = DEFAULT_WEIGHT
+    """0 to MAX_WEIGHT: its share among the replicas of its service (netagent.model.locality)."""
 
     @property
     def is_answering(self) -> bool:

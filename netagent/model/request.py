@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netagent.model.check import Check
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.publication import Publication
 from netagent.model.records import Group, Link, Policy, Port
 
@@ -31,6 +32,7 @@ class AttachRequest:
     """Default: that of the sandbox's first endpoint."""
     aliases: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
+    weight: int = DEFAULT_WEIGHT
     ports: tuple[Port, ...] = ()
     publish: tuple[Publication, ...] = ()
     """Sorted; no two share a port of the host."""
@@ -57,3 +59,4 @@ class NetworkRequest:
     policy: Policy = Policy.OPEN
     multicast: bool = False
     host_access: bool = False
+    answer: AnswerOrder = AnswerOrder.SPREAD

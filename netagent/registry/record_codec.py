@@ -29,6 +29,8 @@ import msgpack
 
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
+from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, is_alpn
 from netagent.model.records import (
     MAX_ALIASES,
     MAX_REASON_CHARS,
@@ -219,6 +221,7 @@ def _network_fields(record: NetworkRecord) -> list[object]:
         record.multicast,
         record.host_access,
         record.revision,
+        record.answer.value,
     ]
 
 
@@ -232,7 +235,10 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         [pack_address(address) for address in record.addresses],
         pack_mac(record.mac),
         list(record.aliases if group is None else group.added_to(record.aliases, record.service)),
-        [[port.name, port.number, port.protocol] for port in record.ports],
+        [
+            [port.name, port.number, port.protocol, *([list(port.alpn)] if port.alpn else [])]
+            for port in record.ports
+        ],
         [[key, value] for key, value in record.labels],
         # A release that does not know STARTING, or drains, must keep its names away from the endpoint as well.
         (Health.UNHEALTHY if record.health is Health.STARTING or record.drain else record.health).value,
@@ -241,6 +247,7 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         [] if group is None else [group.name, group.service or "", group.directory or b""],
         [] if drain is None else [drain.since_s, drain.by, record.health.value],
         [] if note is None else [note.since_s, note.reason, note.keeps_names],
+        record.weight,
     ]
 
 
@@ -279,6 +286,8 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
         host_access=fields.boolean("host_access"),
         revision=fields.integer("revision", 0, 2**32 - 1),
     )
+    if fields.has_more():
+        record = dataclasses.replace(record, answer=fields.choice("answer", AnswerOrder))
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):
@@ -323,8 +332,9 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
         drain = _read_drain(more)
         health = more.choice("drain", Health)
     note = _read_health_note(fields.array("health note", 0)) if fields.has_more() else None
+    weight = fields.integer("weight", 0, MAX_WEIGHT) if fields.has_more() else DEFAULT_WEIGHT
     return dataclasses.replace(
-        record, aliases=aliases, health=health, group=group, drain=drain, health_note=note
+        record, aliases=aliases, health=health, group=group, drain=drain, health_note=note, weight=weight
     )
 
 
@@ -373,7 +383,17 @@ def _read_count(fields: RecordFields, what: str) -> int:
 
 def _read_port(fields: RecordFields, what: str) -> Port:
     inner = fields.array(what, 3)
-    return Port(inner.name(what), inner.integer(what, 1, 65535), inner.word(what, ("tcp", "udp", "sctp")))
+    port = Port(inner.name(what), inner.integer(what, 1, 65535), inner.word(what, ("tcp", "udp", "sctp")))
+    if not inner.has_more():
+        return port
+    return dataclasses.replace(port, alpn=inner.items(what, MAX_ALPN, _read_alpn))
+
+
+def _read_alpn(fields: RecordFields, what: str) -> str:
+    text = fields.text(what, max_chars=MAX_ALPN_CHARS)
+    if not is_alpn(text):
+        raise RecordError(f"{what}: not an ALPN protocol")
+    return text
 
 
 def _read_label(fields: RecordFields, what: str) -> tuple[str, str]:

@@ -3,8 +3,8 @@
 In the order of precedence:
 
     runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
-    args.cni        the same, and name, service, group, links, expose, check, all_failing, labels; Multus fills it
-                    from a pod's annotation
+    args.cni        the same, and name, service, group, links, expose, check, all_failing, weight, labels; Multus fills
+                    it from a pod's annotation
     CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, NETAGENT_GROUP, and kubelet's data about the pod
 
 Lists of the same field from several places are joined. Pure.
@@ -22,6 +22,7 @@ from typing import Any
 from netagent.control.request_parsing import attach_untrusted
 from netagent.errors import InputError
 from netagent.model.ids import MAX_NAME, nearest_name
+from netagent.model.port import split_alpn
 from netagent.model.request import AttachRequest
 
 BAD_FIELD, BAD_ENVIRONMENT = "cni-field", "cni-environment"
@@ -31,7 +32,9 @@ _STANDARD = {
     "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
     "disableCheck", "disableGC",
 }  # fmt: skip
-_OURS = ("network", "service", "group", "aliases", "links", "expose", "check", "all_failing", "ifname")
+_OURS = (
+    "network", "service", "group", "aliases", "links", "expose", "check", "all_failing", "weight", "ifname",
+)  # fmt: skip
 _ARGUMENTS = (
     "IgnoreUnknown", "IP", "MAC", "NETAGENT_NAME", "NETAGENT_SERVICE", "NETAGENT_GROUP", "K8S_POD_NAME",
     "K8S_POD_NAMESPACE", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID",
@@ -100,6 +103,7 @@ def request_untrusted(
         "ports": [_port(one) for source in (configuration, given) for one in _texts(source, "expose")],
         "checks": [one for source in (configuration, given) for one in _texts(source, "check")],
         "all_failing": given.get("all_failing") or configuration.get("all_failing"),
+        "weight": given.get("weight") if "weight" in given else configuration.get("weight"),
         "publish": _publications(runtime.get("portMappings")),
         "labels": _labels(given, arguments),
         "ip": [
@@ -196,9 +200,11 @@ def _link(text: str) -> dict[str, str]:
 
 
 def _port(text: str) -> dict[str, object]:
-    """`[NAME=]80[/tcp]`."""
-    match = re.fullmatch(r"(?:([^=]+)=)?([0-9]{1,5})(?:/([A-Za-z]+))?", text, re.ASCII)
+    """`[NAME=]80[/tcp][+ALPN…]`."""
+    without, alpn = split_alpn(text)
+    match = re.fullmatch(r"(?:([^=]+)=)?([0-9]{1,5})(?:/([A-Za-z]+))?", without, re.ASCII)
     if match is None:
         raise InputError(f"{text[:80]!r} is not a port", thing="expose", hint="write 80/tcp or NAME=80/tcp")
     name, number, protocol = match.groups()
-    return {"name": name or "", "number": int(number), "protocol": (protocol or "tcp").lower()}
+    protocol = (protocol or "tcp").lower()
+    return {"name": name or "", "number": int(number), "protocol": protocol, "alpn": list(alpn)}

@@ -21,6 +21,7 @@ from netagent.integrations.docker.protocol import NETWORK_OPTION
 from netagent.integrations.labels import described, names_from
 from netagent.model.check import Check
 from netagent.model.ids import is_name, nearest_name
+from netagent.model.locality import DEFAULT_WEIGHT
 from netagent.model.records import MAX_ALIASES, Group, Health, Link, Port
 
 MIRROR_LABEL = "netagent.network"
@@ -108,6 +109,7 @@ class EndpointFields:
     ports: tuple[Port, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
+    weight: int = DEFAULT_WEIGHT
     health: Health = Health.UNKNOWN
     group: Group | None = None
     checks: tuple[Check, ...] = ()
@@ -137,6 +139,7 @@ def fields_of(
         service=found.service or name,
         aliases=aliases[:MAX_ALIASES],
         ports=found.ports,
+        weight=found.weight,
         labels=found.labels,
         links=links[:MAX_LINKS],
         health=container.health,

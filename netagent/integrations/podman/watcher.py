@@ -452,6 +452,7 @@ async def _apply_labels(member: ClusterAccess, row: LocalEndpointRow, said: labe
             row.endpoint_id,
             service=said.service or nearest_name(row.target.removeprefix(TARGET)),
             ports=said.ports,
+            weight=said.weight,
             labels=said.labels,
             group=said.group,
             checks=said.checks,

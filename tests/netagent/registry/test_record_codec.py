@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgpack
 import pytest
-from fakes.registry import endpoint, host
+from fakes.registry import endpoint, host, network
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +20,8 @@ from netagent.errors import InputError
 from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
+from netagent.model.locality import MAX_WEIGHT, AnswerOrder
+from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS
 from netagent.model.records import (
     MAX_ALIASES,
     MAX_TIME_S,
@@ -106,7 +108,13 @@ grants = st.builds(
     st.integers(1, 1000),
 )
 host_addresses = st.builds(HostAddressRecord, ids, st.integers(2, 2**32 - 1), macs)
-ports = st.builds(Port, names, st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"]))
+ports = st.builds(
+    Port,
+    names,
+    st.integers(1, 65535),
+    st.sampled_from(["tcp", "udp", "sctp"]),
+    st.sampled_from([(), ("h2",), ("h3", "http/1.1")]),
+)
 endpoints = st.builds(
     EndpointRecord,
     endpoint_id=ids,
@@ -330,13 +338,38 @@ def test_a_record_of_an_earlier_release_has_what_it_says(last: int) -> None:
 def test_a_release_that_does_not_know_groups_has_their_services_as_aliases() -> None:
     grouped = endpoint(group=Group("shop", "db", b"12345678"), aliases=("one",))
     assert decode_untrusted(encode(grouped)) == grouped
-    assert cut(grouped, 3) == endpoint(aliases=("one", "db"))
+    assert cut(grouped, 4) == endpoint(aliases=("one", "db"))
     same = endpoint(service="db", group=Group("shop", "db"))
-    assert cut(same, 3) == endpoint(service="db")
+    assert cut(same, 4) == endpoint(service="db")
 
 
 def test_the_most_aliases_leave_no_room_for_the_service_of_a_group() -> None:
     most = tuple(f"a{number}" for number in range(MAX_ALIASES))
     grouped = endpoint(group=Group("shop", "db"), aliases=most)
     assert decode_untrusted(encode(grouped)) == grouped
-    assert cut(grouped, 3) == endpoint(aliases=most)
+    assert cut(grouped, 4) == endpoint(aliases=most)
+
+
+def test_a_release_that_does_not_know_weights_or_protocols_reads_the_rest() -> None:
+    spoken = Port("https", 443, "tcp", ("h2", "http/1.1"))
+    assert cut(endpoint(weight=7, ports=(spoken,)), 1) == endpoint(ports=(spoken,))
+    assert cut(network(answer=AnswerOrder.NEAREST), 1) == network()
+    (kind, version, *fields) = msgpack.unpackb(encode(endpoint(ports=(spoken,))))
+    assert fields[7] == [["https", 443, "tcp", ["h2", "http/1.1"]]]
+    assert msgpack.unpackb(encode(endpoint(ports=(Port("http", 80),))))[9] == [["http", 80, "tcp"]]
+    del kind, version
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (endpoint(weight=MAX_WEIGHT + 1), "weight"),
+        (endpoint(weight=-1), "weight"),
+        (endpoint(ports=(Port("a", 1, alpn=("H2",)),)), "ports"),
+        (endpoint(ports=(Port("a", 1, alpn=("a" * (MAX_ALPN_CHARS + 1),)),)), "ports"),
+        (endpoint(ports=(Port("a", 1, alpn=tuple(f"a{n}" for n in range(MAX_ALPN + 1))),)), "ports"),
+    ],
+)
+def test_weights_and_protocols_are_bounded(wrong: EndpointRecord, field: str) -> None:
+    with pytest.raises(RecordError, match=field):
+        encode(wrong)
