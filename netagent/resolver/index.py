@@ -6,10 +6,13 @@ leads to several groups it is *shared*: all of them are answered in turn, or non
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, KeysView, Mapping
 from typing import Final, TypeAlias
 
+from netagent.model.ids import MAX_NAME
 from netagent.model.naming import PLACES_IN_GROUP, Rank, ranks, ranks_in_group
+from netagent.model.records import Port
 from netagent.resolver.name_table import EndpointRow, NetworkRow
 
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
@@ -17,11 +20,26 @@ _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 _ID_LABEL_DIGITS: Final = 12
 """48 bits of a random id: two of a million endpoints of one host share them with a probability of 0.2 %, and then a
 lookup of that one label shows both."""
+_SERVICE_NAME: Final = re.compile(r"(?=[a-z0-9-]{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def id_label(row: EndpointRow) -> bytes:
     """Return the label made from the endpoint's id: always a legal host name, and short."""
     return f"e{row.endpoint_id[:_ID_LABEL_DIGITS]}".encode()
+
+
+def instance_label(row: EndpointRow) -> bytes:
+    """Return the endpoint's label in DNS-SD: `web@h1`, which no other name contains, or the one from its id."""
+    label = f"{row.name}@{row.host_label}".encode()
+    return label if len(label) <= MAX_NAME else id_label(row)
+
+
+def service_type(port: Port) -> bytes | None:
+    """Return the service type of DNS-SD that a port belongs to; None for a port whose name cannot be one (RFC 6335
+    5.1), such as a number, and for SCTP."""
+    if port.protocol not in {"tcp", "udp"} or _SERVICE_NAME.fullmatch(port.name) is None:
+        return None
+    return f"_{port.name}._{port.protocol}".encode()
 
 
 class NetworkIndex:
@@ -37,6 +55,10 @@ class NetworkIndex:
         self._groups: _Labelled = {}
         self._on_host: dict[tuple[bytes, bytes], dict[str, EndpointRow]] = {}
         self._hosts: _Labelled = {}
+        self._types: _Labelled = {}
+        """By service type: `_http._tcp`."""
+        self._instances: _Labelled = {}
+        """Those with a service type, by their instance label."""
         self._addresses: _Labelled = {}
 
     def set_row(self, row: NetworkRow | None) -> None:
@@ -111,6 +133,21 @@ class NetworkIndex:
         rows = self._addresses.get(address)
         return rows[min(rows)] if rows else None
 
+    @property
+    def types(self) -> KeysView[bytes]:
+        """The service types of DNS-SD that have instances: `_http._tcp`."""
+        return self._types.keys()
+
+    def of_type(self, service_type: bytes) -> tuple[EndpointRow, ...]:
+        """Return the endpoints with a port of a service type, by id."""
+        rows = self._types.get(service_type, {})
+        return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
+
+    def instance(self, label: bytes, kind: bytes) -> tuple[EndpointRow, ...]:
+        """Return the endpoint with an instance label, if it has a port of this service type."""
+        rows = self._instances.get(label, {}).values()
+        return tuple(row for row in rows if kind in map(service_type, row.ports))
+
     def is_empty(self) -> bool:
         """Whether nothing is known of the network."""
         return self.row is None and not self._hosts
@@ -129,6 +166,11 @@ class NetworkIndex:
         yield self._hosts, row.host_label.encode()
         for address in dict.fromkeys(row.addresses):
             yield self._addresses, address
+        types = dict.fromkeys(filter(None, map(service_type, row.ports)))
+        for one in types:
+            yield self._types, one
+        if types:
+            yield self._instances, instance_label(row)
 
 
 def _in_order(rows: Mapping[str, EndpointRow]) -> tuple[EndpointRow, ...]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.records import Group, Port
 from netagent.model.sandbox import Sandbox
 
@@ -40,6 +41,8 @@ class SettingsRow:
 
     domain: str
     """`mesh.internal`: lower case, no dot at the end."""
+    zone: str = ""
+    """The label of this host's zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class HostRow:
     label: str
     address: bytes
     """4 or 16 octets."""
+    zone: str = ""
+    """The label of its zone."""
+    distance: int | None = None
+    """How far it is from this host (netagent.model.locality); None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class NetworkRow:
     """Once the change is complete, the table has the FEED rows of all its endpoints."""
     feed_rules: tuple[str, ...] | None = None
     """Domains that labels in it may claim (netagent.feeds.host_rule); None: all."""
+    answer: AnswerOrder = AnswerOrder.SPREAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,11 @@ class EndpointRow:
     """It is unhealthy. Only for people: the resolver process does not get it."""
     group: Group | None = None
     """Without the folder."""
+    weight: int = DEFAULT_WEIGHT
+    up_since_s: int | None = None
+    """Since when its check succeeds: Unix time. None: it has none, or that is not known."""
+    texts: tuple[bytes, ...] = ()
+    """`KEY=VALUE` of its TXT record, at most 255 octets each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,9 @@ from netdns.servers import UpstreamServer as Upstream
 LOCK_NAME: Final = "resolver.lock"
 LOG_NAME: Final = "resolver.log"
 
-_RESOLV_CONF_PERIOD_S: Final = 2.0
-"""How often the file is checked without a query, so that the log reports a change."""
+_LOOK_S: Final = 2.0
+"""How often resolv.conf is checked without a query, so that the log reports a change, and the warm-up of endpoints
+goes on."""
 
 _LISTEN_AGAIN_S: Final = 10.0
 """How often port 7953 is tried again in sandboxes in which another program has it."""
@@ -124,7 +125,7 @@ class ResolverProcess:
         """Answer until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._server.run)
-            nursery.start_soon(self._watch_upstreams)
+            nursery.start_soon(self._watch)
             nursery.start_soon(self._feeds.run)
             nursery.start_soon(self._name_wanted)
             nursery.start_soon(self._listen_for_feeds)
@@ -143,6 +144,7 @@ class ResolverProcess:
             with channel, scope:
                 while (message := await channel.receive()) is not None:
                     payload, pair = message
+                    self._answering.source.handle_time(int(time.time()))
                     effect = session.handle_request_untrusted(payload, has_sockets=pair is not None)
                     if effect.keep is not None and pair is not None:
                         effect = self._keep(effect, effect.keep, pair, session)
@@ -324,10 +326,12 @@ class ResolverProcess:
             self._resolver.set_default_upstreams([(server, DNS_PORT) for server in servers])
             _log.info("upstream servers: %s", ", ".join(servers) or "none")
 
-    async def _watch_upstreams(self) -> None:
+    async def _watch(self) -> None:
         while True:
             self._follow_upstreams()
-            await trio.sleep(_RESOLV_CONF_PERIOD_S)
+            # Unix time: endpoints' records say by it since when they are up.
+            self._answering.source.handle_time(int(time.time()))
+            await trio.sleep(_LOOK_S)
 
     def _statistics(self) -> dict[str, int]:
         own = {

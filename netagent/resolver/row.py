@@ -10,8 +10,11 @@ from typing import Any, Final, NoReturn
 
 from netagent.feeds.packed import MAX_PACKED_BYTES
 from netagent.model.ids import EndpointId, NetworkId, is_name
+from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
+from netagent.model.port import is_alpn
 from netagent.model.records import Group, Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.model.txt import MAX_TEXT_BYTES
 from netagent.resolver.name_table import (
     Change,
     EndpointRow,
@@ -41,23 +44,28 @@ def fields_of(change: Change) -> list[Any]:
         case None:
             return head
         case SettingsRow():
-            return [*head, row.domain]
+            return [*head, row.domain, row.zone]
         case HostRow():
-            return [*head, row.label, row.address]
+            return [*head, row.label, row.address, row.zone, row.distance]
         case NetworkRow():
             subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
             rules = None if row.feed_rules is None else list(row.feed_rules)
-            return [*head, row.label, subnets, row.given, row.refuses_shared, row.has_feeds, rules]
+            more = [row.refuses_shared, row.has_feeds, rules, row.answer.value]
+            return [*head, row.label, subnets, row.given, *more]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
             return [*head, list(row.networks), links, row.forward, row.group or ""]
         case EndpointRow():
-            ports = [[port.name, port.number, port.protocol] for port in row.ports]
+            ports = [
+                [port.name, port.number, port.protocol, *([list(port.alpn)] if port.alpn else [])]
+                for port in row.ports
+            ]
             group, aliases = row.group, row.aliases
             aliases = aliases if group is None else group.added_to(aliases, row.service)
             names = [row.name, row.host_label, row.service, list(aliases)]
             tail = [row.is_behind, [] if group is None else [group.name, group.service or ""]]
-            return [*head, row.network_id, *names, list(row.addresses), ports, *tail]
+            order = [row.weight, row.up_since_s, list(row.texts)]
+            return [*head, row.network_id, *names, list(row.addresses), ports, *tail, *order]
         case FeedRow():
             return [*head, row.network_id, row.packed]
 
@@ -72,11 +80,12 @@ def read_change_untrusted(value: Any) -> Change:
 
 def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
     match kind, fields:
-        case RowKind.SETTINGS, [domain, *_]:
-            return SettingsRow(_domain(domain))
-        case RowKind.HOST, [label, address, *_]:
-            return HostRow(_name(label), _address(address))
         # What is read by `_at` is missing from an agent of an earlier release.
+        case RowKind.SETTINGS, [domain, *later]:
+            return SettingsRow(_domain(domain), _name_or_none(_at(later, 0)))
+        case RowKind.HOST, [label, address, *later]:
+            zone, distance = _name_or_none(_at(later, 0)), _integer_or_none(_at(later, 1))
+            return HostRow(_name(label), _address(address), zone, distance)
         case RowKind.NETWORK, [label, subnets, *later]:
             return _network(label, subnets, later)
         case RowKind.SANDBOX, [networks, links, forward, *later]:
@@ -102,6 +111,9 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 ports=tuple(_port(port) for port in read_array(ports)),
                 is_behind=_at(later, 0) is True,
                 group=group,
+                weight=DEFAULT_WEIGHT if _at(later, 2) is None else _weight(_at(later, 2)),
+                up_since_s=_integer_or_none(_at(later, 3)),
+                texts=tuple(map(_text, read_array(_at(later, 4) or []))),
             )
         case RowKind.FEED, [network, packed, *_]:
             return FeedRow(NetworkId(read_text(network)), _packed(packed))
@@ -121,14 +133,15 @@ def _group(value: Any) -> Group | None:
 
 
 def _network(label: Any, subnets: Any, later: list[Any]) -> NetworkRow:
-    given, rules = _at(later, 0), _at(later, 3)
+    rules, answer = _at(later, 3), _at(later, 4)
     return NetworkRow(
         _name(label),
         tuple(_subnet(subnet) for subnet in read_array(subnets)),
-        _name(given) if given else "",
+        _name_or_none(_at(later, 0)),
         refuses_shared=_at(later, 1) is True,
         has_feeds=_at(later, 2) is True,
         feed_rules=None if rules is None else tuple(map(read_text, read_array(rules))),
+        answer=AnswerOrder.SPREAD if answer is None else AnswerOrder(answer),
     )
 
 
@@ -144,10 +157,38 @@ def _link(value: Any) -> Link:
 
 
 def _port(value: Any) -> Port:
-    name, number, protocol, *_ = read_array(value)
+    name, number, protocol, *more = read_array(value)
     if not 0 < read_integer(number) < 65536:
         _refuse(f"port {number}")
-    return Port(_name(name), number, _name(protocol))
+    return Port(_name(name), number, _name(protocol), tuple(map(_alpn, read_array(more[0]))) if more else ())
+
+
+def _alpn(value: Any) -> str:
+    text = read_text(value)
+    if not is_alpn(text):
+        _refuse(f"{text!r} is not an ALPN protocol")
+    return text
+
+
+def _weight(value: Any) -> int:
+    if not 0 <= read_integer(value) <= MAX_WEIGHT:
+        _refuse(f"weight {value}")
+    return int(value)
+
+
+def _text(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) > MAX_TEXT_BYTES:
+        _refuse(f"a text of at most {MAX_TEXT_BYTES} octets was expected")
+    return value
+
+
+def _name_or_none(value: Any) -> str:
+    """Return a name, "" if there is none."""
+    return "" if value is None or value == "" else _name(value)
+
+
+def _integer_or_none(value: Any) -> int | None:
+    return None if value is None else read_integer(value)
 
 
 def _subnet(value: Any) -> Subnet:

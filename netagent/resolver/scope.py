@@ -6,7 +6,15 @@ Below `<domain>`:
     <name>.<host>.<network>              one endpoint
     <label>.<group>.<network>            endpoints of one group, unless that host has an endpoint of that name
     <host>.node                          a host's underlay address
+    nearest.<any of the first>           the nearest of its endpoints; top<N>.nearest: the N nearest ones
+    <zone>.zone.<any of the first>       those in a zone, or if there are none, the nearest ones
+    all.<any of the first>               all, with all their addresses
     _<port>._<protocol>.<any of these>   SRV for a port that is exposed by name
+
+`nearest`, `all` and `zone` have this meaning where the rest of the name leads to endpoints. Otherwise, and below a
+network alone, they are labels like others: `all.app` is a service called `all`, and `nearest.h1.app` an endpoint of
+that name. Where both exist, as when a service is called like a host, the words win, and SRV and PTR name an endpoint
+that is called like one of them by its id.
 
 A network may lose its name when two parts of the cluster join that each had one of that name. It is then called
 `<name>-<4 hex>`; in its own sandboxes it also answers to the name, unless they are in the other network, too.
@@ -38,12 +46,14 @@ client of `database` must not reach an outside host because the database is down
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, TypeAlias
 
 from netagent.model.ids import NODE_LABEL
+from netagent.model.locality import ZONE_LABEL, Choice, choice_of
+from netagent.model.port import HTTP_ALPN
 from netagent.model.records import Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.index import NetworkIndex
@@ -70,22 +80,59 @@ class Node:
     """The network in which it was found."""
     alias: bool = False
     """Whether a link of the sandbox led here."""
+    asked: Choice | None = None
+    """Which of the endpoints the name asks for; None: as its network says."""
+    is_https: bool = False
+    """Whether `services` are for `https://NAME:PORT`, and have no SRV."""
 
-    def addresses(self, size: int) -> tuple[bytes, ...]:
-        """Return the distinct addresses of 4 or of 16 octets: of endpoints that this host reaches, or if there are
-        none, of the others. Clients reorder what they get (RFC 6724), so an unreached address at the end of an answer
-        would be the first one for some."""
-        reached = [row for row in self.rows if not row.is_behind]
-        found = [address for row in reached for address in row.addresses if len(address) == size]
-        if not found:
-            found = [address for row in self.rows for address in row.addresses if len(address) == size]
-        found += [address for address in self.host_addresses if len(address) == size]
-        return tuple(dict.fromkeys(found))
+    @property
+    def choice(self) -> Choice:
+        """Which of the endpoints are meant."""
+        if self.asked is not None:
+            return self.asked
+        row = None if self.index is None else self.index.row
+        return Choice() if row is None else Choice(row.answer)
 
     @property
     def is_bare(self) -> bool:
         """Whether it has no records at all."""
         return not (self.rows or self.host_addresses or self.services)
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseDomains:
+    """DNS-SD: the domains in which services can be browsed."""
+
+    networks: tuple[NetworkIndex, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseTypes:
+    """DNS-SD: the service types of a network."""
+
+    index: NetworkIndex
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseType:
+    """DNS-SD: the instances of a service type, or one of them."""
+
+    index: NetworkIndex
+    kind: bytes
+    """`_http._tcp`."""
+    label: bytes | None = None
+    """The label of the one instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseAbove:
+    """DNS-SD: a name that has only names below it."""
+
+
+Browse: TypeAlias = BrowseDomains | BrowseTypes | BrowseType | BrowseAbove
+
+_BROWSE: Final = frozenset({b"b", b"lb", b"db"})
+"""Labels for the domains to browse (RFC 6763 11): the recommended ones, those for legacy clients, the default."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +161,42 @@ class Scope:
         """Resolve a name that does not end in the domain. None: no such name, or not ours."""
         base, service = _split_service(labels)
         if len(base) == 1:
-            node = self._alias(base[0]) if base[0] in self.aliases else self._in_first_network(base[0])
+            node = self._single(base[0])
         elif len(base) > 1:
             node = self._base(base)
+            if node is None or node.is_bare:
+                node = self._chosen(base, self._without_network) or node
             if len(base) == 2 and (node is None or node.is_bare):
                 node = self._in_group(*base) or node
         else:
             node = None
         node = _with_service(node, service)
         return None if node is None or (node.is_bare and not service) else node
+
+    def browsed(self, labels: Labels) -> Browse | None:
+        """Return what DNS-SD asks for by a name without the domain at its end (RFC 6763); None: nothing of it."""
+        match labels:
+            case [domains, b"_dns-sd", b"_udp"] if domains in _BROWSE and self.networks:
+                return BrowseDomains(tuple(self.networks))
+            case [b"_dns-sd", b"_udp"] | [b"_udp"] if self.networks:
+                return BrowseAbove()
+        index = self._network(labels[-1]) if len(labels) > 1 else None
+        if index is None:
+            return None
+        match labels[:-1]:
+            case [domains, b"_dns-sd", b"_udp"] if domains in _BROWSE:
+                return BrowseDomains((index,))
+            case [b"_services", b"_dns-sd", b"_udp"]:
+                return BrowseTypes(index)
+            case [b"_dns-sd", b"_udp"] | [b"_udp"]:
+                return BrowseAbove()
+            case [protocol] if any(one.endswith(b"." + protocol) for one in index.types):
+                return BrowseAbove()
+            case [service, protocol] if (kind := service + b"." + protocol) in index.types:
+                return BrowseType(index, kind)
+            case [label, service, protocol] if index.instance(label, kind := service + b"." + protocol):
+                return BrowseType(index, kind, label)
+        return None
 
     def is_alias(self, labels: Labels) -> bool:
         """Whether a name without the domain is a link's alias, and so ours even if its service has no endpoint."""
@@ -131,7 +205,10 @@ class Scope:
 
     def is_like_ours(self, labels: Labels) -> bool:
         """Whether a name without the domain has a form that is ours, whether or not it exists."""
-        match _split_service(labels)[0]:
+        base = _split_service(labels)[0]
+        if (chosen := choice_of(base)) and len(base) > chosen[1] + 1:
+            base = base[chosen[1] :]
+        match base:
             case (_, top):
                 return top == _NODE or self._network(top) is not None
             case (_, place, top):
@@ -139,7 +216,31 @@ class Scope:
                 return index is not None and (place in self.hosts or index.has_group(place))
         return False
 
+    def _single(self, label: bytes) -> Node | None:
+        return self._alias(label) if label in self.aliases else self._in_first_network(label)
+
+    def _without_network(self, labels: Labels) -> Node | None:
+        match labels:
+            case (label,):
+                return self._single(label)
+            case (label, group):
+                return self._in_group(label, group)
+        return None
+
+    def _chosen(self, labels: Labels, resolve: Callable[[Labels], Node | None]) -> Node | None:
+        """Resolve a name that begins with one of the words; None: they have no such meaning here."""
+        found = choice_of(labels)
+        node = resolve(labels[found[1] :]) if found is not None else None
+        return None if found is None or node is None or not node.rows else replace(node, asked=found[0])
+
     def _base(self, labels: Labels) -> Node | None:
+        node = self._chosen(labels, self._plain_base) or self._plain_base(labels)
+        if node is None and labels[:1] == (ZONE_LABEL,):  # above <zone>.zone.web.app (RFC 8020)
+            node = self._plain_base(labels[1:])
+            return None if node is None or not node.rows else Node(index=node.index)
+        return node
+
+    def _plain_base(self, labels: Labels) -> Node | None:
         if not labels:
             return Node()
         *rest, top = labels
@@ -237,6 +338,19 @@ def _with_service(node: Node | None, service: Labels) -> Node | None:
     if len(service) == 2:
         name = service[0][1:]
         ports = [(row, port) for row, port in ports if port.name.encode() == name]
+        if protocol == b"https" and not ports:
+            return _with_https_port(node, name)
     if not ports:
         return None
-    return Node(services=tuple(ports) if len(service) == 2 else (), index=node.index, alias=node.alias)
+    return replace(node, rows=(), host_addresses=(), services=tuple(ports) if len(service) == 2 else ())
+
+
+def _with_https_port(node: Node, number: bytes) -> Node | None:
+    """Narrow a node down to `_8443._https` below it (RFC 9460 9.1)."""
+    ports = tuple((row, port) for row, port in https_ports(node.rows) if str(port.number).encode() == number)
+    return replace(node, rows=(), host_addresses=(), services=ports, is_https=True) if ports else None
+
+
+def https_ports(rows: Iterable[EndpointRow]) -> Iterator[tuple[EndpointRow, Port]]:
+    """Return the ports whose servers speak HTTP behind TLS."""
+    return ((row, port) for row in rows for port in row.ports if not HTTP_ALPN.isdisjoint(port.alpn))

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from immutables import Map
 
-from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import Group
+from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
+from netagent.model.records import EndpointRecord, Group, Health
 from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.model.txt import texts_of
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 from netagent.resolver.feed_entry import feed_host_state, feed_row
 from netagent.resolver.name_table import (
@@ -45,7 +46,7 @@ def every_row(
     row."""
     boxes = tuple(sandboxes)
     networks = _networks_of(view, boxes)
-    yield SETTINGS_KEY, SettingsRow(domain)
+    yield SETTINGS_KEY, _settings_row(view, domain)
     for box in boxes:
         yield (RowKind.SANDBOX, box.sandbox_id), box
     for host_id in view.hosts:
@@ -146,6 +147,8 @@ class ZoneBuilder:
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Slices[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
+        if host_id == now.view.local:
+            self._put(SETTINGS_KEY, _settings_row(now.view, self._domain))
         is_same = _host_state(before, host_id) == _host_state(now.view, host_id)
         is_same_in_feeds = is_same and feed_host_state(before, host_id) == feed_host_state(now.view, host_id)
         for network_id in now.networks:
@@ -198,11 +201,21 @@ def _host_state(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
     return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached
 
 
+def zone_label(host: HostView | None) -> str:
+    """Return the label of a host's zone in names; empty if it has none."""
+    return "" if host is None or host.record is None else nearest_name(host.record.zone)
+
+
+def _settings_row(view: RegistryView, domain: str) -> SettingsRow:
+    return SettingsRow(domain, zone_label(view.hosts.get(view.local)))
+
+
 def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
     host = view.hosts.get(host_id)
     if host is None or host.record is None or view.is_host_hidden(host_id):
         return None
-    return HostRow(host_label(host), ipaddress.ip_address(host.record.underlay).packed)
+    address = ipaddress.ip_address(host.record.underlay).packed
+    return HostRow(host_label(host), address, zone_label(host), view.distance_of(host_id))
 
 
 def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
@@ -212,7 +225,14 @@ def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
         tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
         "" if network.holds_name else network.name,
         has_feeds=has_feeds,
+        answer=network.record.answer,
     )
+
+
+def _up_since_s(record: EndpointRecord) -> int | None:
+    """Return since when an endpoint's checks succeed; None if it has none."""
+    note = record.health_note
+    return note.since_s if record.health is Health.HEALTHY and note is not None else None
 
 
 def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:
@@ -232,4 +252,7 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         is_behind=is_kept or view.is_behind(endpoint),
         is_kept=is_kept,
         group=record.group and Group(record.group.name, record.group.service),
+        weight=record.weight,
+        up_since_s=_up_since_s(record),
+        texts=texts_of(record.labels),
     )

@@ -11,13 +11,17 @@ The SOA's serial is the version of the client's view, so two runs of `dig SOA <d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from netagent.model.ids import NetworkId
+from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.locality import WORDS, Choice, is_warming, warm_steps
+from netagent.model.port import HTTP_1
+from netagent.model.records import Port
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.resolver.index import NetworkIndex, id_label
+from netagent.resolver.index import NetworkIndex, id_label, instance_label, service_type
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
@@ -29,8 +33,19 @@ from netagent.resolver.name_table import (
     SettingsRow,
     Subnet,
 )
+from netagent.resolver.order import Ranked, Surroundings, firsts, led_to, ranked
 from netagent.resolver.reverse import ReverseName, parse_reverse
-from netagent.resolver.scope import NO_SANDBOX, Labels, Node, Scope
+from netagent.resolver.scope import (
+    NO_SANDBOX,
+    Browse,
+    BrowseDomains,
+    BrowseType,
+    BrowseTypes,
+    Labels,
+    Node,
+    Scope,
+    https_ports,
+)
 from netdns import constants, rdata, rebinding
 from netdns.name import MAX_NAME_BYTES, ROOT, from_labels, from_text, is_within, labels
 from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOurs, RRset, Zone
@@ -71,11 +86,14 @@ _LEAD_TO_ADDRESSES: Final = frozenset(
 _RNAME: Final = from_text("nobody.invalid")
 """A zone like ours has no mailbox (RFC 6303 3 uses the same name)."""
 
-_SRV_WEIGHT: Final = 1
-"""Equal shares. With weight 0 everywhere, RFC 2782's algorithm always takes the first record."""
+MAX_INSTANCES: Final = 1000
+"""Bound of the instances in an answer of DNS-SD; beyond it: those with the smallest ids."""
+MAX_INSTANCES_WITH_GLUE: Final = 16
+"""So many of them come with their SRV, TXT and addresses (RFC 6763 12.1); few more fit into a datagram."""
 
-_SRV_BEHIND: Final = 1
-"""The priority of endpoints that this host does not reach: used only if none of priority 0 is reached."""
+_ADDRESS_BYTES: Final = {constants.A: 4, constants.AAAA: 16}
+_ANY: Final = (constants.A, constants.AAAA, constants.SRV, constants.TXT, constants.HTTPS)
+_PTR_OR_ANY: Final = frozenset({constants.PTR, constants.ANY})
 
 
 class ZoneSource:
@@ -90,6 +108,10 @@ class ZoneSource:
         self._counter = 1
         self._versions: dict[Client, int] = {}
         self._subnets: dict[tuple[int, int], Counter[int]] = {}
+        self._zone_label = ""
+        self._now_s = 0
+        self._warming: dict[int, Counter[NetworkId]] = {}
+        """By the second since which endpoints are up whose share still grows: how many, by network."""
 
     @property
     def rows(self) -> Mapping[Key, Row]:
@@ -125,6 +147,31 @@ class ZoneSource:
         if all_clients or networks or sandboxes:
             self._raise_versions(networks, sandboxes, all_clients=all_clients)
 
+    def handle_time(self, now_s: int) -> None:
+        """Set the time (Unix), which decides how far the warm-up of endpoints is. Costs the seconds in which
+        endpoints came up, not the endpoints. Call it before changes, and every few seconds."""
+        before_s, self._now_s = self._now_s, now_s
+        networks: set[str] = set()
+        for since_s, counts in list(self._warming.items()):
+            if warm_steps(since_s, before_s) != warm_steps(since_s, now_s):
+                networks.update(counts)
+            if not is_warming(since_s, now_s):
+                del self._warming[since_s]
+        if networks:
+            self._raise_versions(networks, set(), all_clients=False)
+
+    def _count_warming(self, row: EndpointRow, change: int) -> None:
+        since_s = row.up_since_s
+        if since_s is None or not (
+            since_s in self._warming or (change > 0 and is_warming(since_s, self._now_s))
+        ):
+            return
+        counts = self._warming.setdefault(since_s, Counter())
+        counts[row.network_id] += change
+        counts += Counter()  # drops zero counts
+        if not counts:
+            del self._warming[since_s]
+
     def _raise_versions(self, networks: set[str], sandboxes: set[str], *, all_clients: bool) -> None:
         self._counter += 1
         for sandbox_id, sandbox in self._sandboxes.items():
@@ -134,6 +181,7 @@ class ZoneSource:
     def _index(self, key: Key, before: Row | None, row: Row | None) -> None:
         match before:
             case EndpointRow():
+                self._count_warming(before, -1)
                 self._networks[before.network_id].discard(before)
                 self._drop_if_empty(before.network_id)
             case HostRow():
@@ -151,6 +199,7 @@ class ZoneSource:
                 self._versions.pop(before.sandbox_id, None)
         match row:
             case EndpointRow():
+                self._count_warming(row, 1)
                 self._network(row.network_id).add(row)
             case HostRow():
                 self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
@@ -160,7 +209,8 @@ class ZoneSource:
             case Sandbox():
                 self._sandboxes[row.sandbox_id] = row
         if key == SETTINGS_KEY:
-            self._domain = from_text(row.domain if isinstance(row, SettingsRow) else DEFAULT_DOMAIN)
+            settings = row if isinstance(row, SettingsRow) else SettingsRow(DEFAULT_DOMAIN)
+            self._domain, self._zone_label = from_text(settings.domain), settings.zone
 
     def _count_subnets(self, network: NetworkRow, change: int) -> None:
         for subnet in network.subnets:
@@ -203,7 +253,7 @@ class ZoneSource:
                 return NoSuchName(self._zone(ROOT, client))
             kept = rtype in _LEAD_TO_ADDRESSES and scope.is_like_ours(parts)
             return NotOurs(self._zone(ROOT, client) if kept else None)
-        return self._records(node, rtype, self._zone(ROOT, client))
+        return self._records(node, rtype, self._zone(ROOT, client), client)
 
     def claims(self, client: Client, address: bytes) -> bool:
         """Return whether an address (4 or 16 octets) is in a network of the client's, so that only we may answer
@@ -237,7 +287,10 @@ class ZoneSource:
         if not relative and rtype == constants.SOA:
             return Found(RRset(constants.SOA, TTL_S, (zone.soa,)))
         node = scope.below_domain(relative)
-        return NoSuchName(zone) if node is None else self._records(node, rtype, zone)
+        if node is not None:
+            return self._records(node, rtype, zone, client)
+        browse = scope.browsed(relative)
+        return NoSuchName(zone) if browse is None else self._browsed(browse, rtype, zone)
 
     def _answer_reverse(self, parts: Labels, reverse: ReverseName, rtype: int, client: Client) -> Answer:
         for index in self.scope(client).networks:
@@ -266,40 +319,163 @@ class ZoneSource:
             return NoData(zone)
         return Found(RRset(constants.PTR, TTL_S, (rdata.ptr(self.canonical_name(row)),)))
 
-    def _records(self, node: Node, rtype: int, zone: Zone) -> Answer:
-        for one in (constants.A, constants.AAAA, constants.SRV) if rtype == constants.ANY else (rtype,):
+    def _records(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
+        for one in _ANY if rtype == constants.ANY else (rtype,):
             match one:
-                case constants.A if found := node.addresses(4):
-                    return Found(RRset(one, TTL_S, found[:MAX_RECORDS]))
-                case constants.AAAA if found := node.addresses(16):
-                    shown = AAAA_SHOWN if len(found) > 1 and node.addresses(4) else 0
-                    return Found(RRset(one, TTL_S, found[:MAX_RECORDS], shown=shown))
-                case constants.SRV if node.services:
-                    return self._services(node)
+                case constants.A | constants.AAAA:
+                    found = self._addresses(node, one, client)
+                case constants.SRV:
+                    found = self._srv(node)
+                case constants.TXT:
+                    found = _texts(node.rows)
+                case constants.HTTPS:
+                    found = self._https(node)
+                case constants.SVCB:
+                    found = self._svcb(node)
+                case _:
+                    found = None
+            if found is not None:
+                return found
         return NoData(zone)
 
-    def _services(self, node: Node) -> Found:
+    @property
+    def _around(self) -> Surroundings:
+        return Surroundings(self._hosts, self._zone_label, self._now_s)
+
+    def _addresses(self, node: Node, rtype: int, client: Client) -> Found | None:
+        size = _ADDRESS_BYTES[rtype]
+        around, choice = self._around, node.choice
+        rows, turning = led_to(node.rows, choice, around, str(client))
+        with_address = [
+            (address, number)
+            for number, row in enumerate(rows)
+            for address in row.addresses
+            if len(address) == size
+        ]
+        addresses = tuple(dict.fromkeys([address for address, _ in with_address]))[:MAX_RECORDS]
+        addresses += tuple(address for address in node.host_addresses if len(address) == size)
+        if not addresses:
+            return None
+        has_both = any(len(address) != size for row in rows for address in row.addresses)
+        is_one_shown = rtype == constants.AAAA and has_both and len(addresses) > 1 and not choice.every
+        if len(addresses) < len(with_address) or not rows:  # two with one address, or too many: each in turn
+            return Found(RRset(rtype, TTL_S, addresses, shown=AAAA_SHOWN if is_one_shown else 0))
+        before = [number for _, number in with_address if number < turning]
+        return Found(
+            RRset(
+                rtype,
+                TTL_S,
+                addresses,
+                shown=AAAA_SHOWN if is_one_shown else 0,
+                firsts=firsts([rows[number] for number in before], around),
+                turning=0 if len(before) == len(addresses) else len(before),
+            )
+        )
+
+    def _ranked(
+        self, services: Iterable[tuple[EndpointRow, Port]], choice: Choice
+    ) -> list[tuple[Ranked, Port]]:
+        """Rank the endpoints of ports; the ports of one endpoint follow each other."""
+        ports: dict[EndpointId, list[Port]] = {}
+        rows: dict[EndpointId, EndpointRow] = {}
+        for row, port in services:
+            rows[row.endpoint_id] = row
+            ports.setdefault(row.endpoint_id, []).append(port)
+        every = ranked(tuple(rows.values()), choice, self._around)
+        if choice.top is not None:
+            every = every[: choice.top]
+        return [(one, port) for one in every for port in ports[one.row.endpoint_id]][:MAX_RECORDS]
+
+    def _srv(self, node: Node) -> Found | None:
+        if not node.services or node.is_https:
+            return None
+        around = self._around
         records: dict[bytes, None] = {}
         glue: dict[tuple[Name, RRset], None] = {}
-        for row, port in sorted(node.services, key=lambda one: one[0].is_behind)[:MAX_RECORDS]:
-            target = self.canonical_name(row)
-            priority = _SRV_BEHIND if row.is_behind else 0
-            records[rdata.srv(priority, _SRV_WEIGHT, port.number, target)] = None
-            for rtype, size in ((constants.A, 4), (constants.AAAA, 16)):
-                addresses = tuple(address for address in row.addresses if len(address) == size)
-                if addresses:
-                    glue[target, RRset(rtype, TTL_S, addresses)] = None
+        for one, port in self._ranked(node.services, node.choice):
+            target = self.canonical_name(one.row)
+            records[rdata.srv(one.tier, around.weight_of(one.row), port.number, target)] = None
+            glue.update(dict.fromkeys(_glue(target, one.row)))
         return Found(RRset(constants.SRV, TTL_S, tuple(records)), glue=tuple(glue))
+
+    def _https(self, node: Node) -> Found | None:
+        """Say how to reach `https://NAME`, or `https://NAME:PORT` for `_PORT._https.NAME` (RFC 9460 9)."""
+        services = node.services if node.is_https else tuple(https_ports(node.rows))
+        return self._service_bindings(constants.HTTPS, services, node.choice)
+
+    def _svcb(self, node: Node) -> Found | None:
+        """Say how to reach a named port whose server speaks TLS, at the name that has its SRV."""
+        services = () if node.is_https else tuple(one for one in node.services if one[1].alpn)
+        return self._service_bindings(constants.SVCB, services, node.choice)
+
+    def _service_bindings(
+        self, rtype: int, services: Iterable[tuple[EndpointRow, Port]], choice: Choice
+    ) -> Found | None:
+        spoken: dict[tuple[EndpointId, int], dict[str, None]] = {}
+        tiers: dict[tuple[EndpointId, int], Ranked] = {}
+        for one, port in self._ranked(services, choice):
+            # h2 by TCP and h3 by UDP on one port are one way to reach one server.
+            place = one.row.endpoint_id, port.number
+            spoken.setdefault(place, {}).update(dict.fromkeys(port.alpn))
+            tiers[place] = one
+        if not spoken:
+            return None
+        records: list[bytes] = []
+        glue: dict[tuple[Name, RRset], None] = {}
+        for place, protocols in spoken.items():
+            one, target = tiers[place], self.canonical_name(tiers[place].row)
+            parameters = _parameters(one.row, place[1], protocols, is_https=rtype == constants.HTTPS)
+            records.append(rdata.svcb(1 + one.tier, target, parameters))
+            glue.update(dict.fromkeys(_glue(target, one.row)))
+        return Found(RRset(rtype, TTL_S, tuple(records)), glue=tuple(glue))
+
+    def _browsed(self, browse: Browse, rtype: int, zone: Zone) -> Answer:
+        """Answer DNS-SD. A browser asks for PTR, and for SRV and TXT of an instance."""
+        found: Found | None = None
+        match browse:
+            case BrowseDomains(networks) if rtype in _PTR_OR_ANY:
+                found = _pointers(self._below(index) for index in networks)
+            case BrowseTypes(index) if rtype in _PTR_OR_ANY:
+                found = _pointers(self._below(index, *kind.split(b".")) for kind in sorted(index.types))
+            case BrowseType(index, kind, None) if rtype in _PTR_OR_ANY:
+                found = self._instances(index, kind)
+            case BrowseType(index, kind, bytes(label)):
+                rows = index.instance(label, kind)
+                if rtype in {constants.SRV, constants.ANY}:
+                    found = self._srv(Node(services=_ports_of(rows, kind)))
+                elif rtype == constants.TXT:
+                    # An instance always has one, if only an empty one (RFC 6763 6.1).
+                    found = _texts(rows) or Found(RRset(constants.TXT, TTL_S, (rdata.txt(b""),)))
+        return NoData(zone) if found is None else found
+
+    def _instances(self, index: NetworkIndex, kind: bytes) -> Found | None:
+        rows = index.of_type(kind)[:MAX_INSTANCES]
+        names = [self._below(index, instance_label(row), *kind.split(b".")) for row in rows]
+        glue: dict[tuple[Name, RRset], None] = {}
+        for name, row in list(zip(names, rows, strict=True))[:MAX_INSTANCES_WITH_GLUE]:
+            srv, texts = self._srv(Node(services=_ports_of((row,), kind))), _texts((row,))
+            glue.update({(name, one.rrset): None for one in (srv, texts) if one is not None})
+            glue.update(dict.fromkeys(srv.glue if srv is not None else ()))
+        found = _pointers(names)
+        return None if found is None else replace(found, glue=tuple(glue))
+
+    def _below(self, index: NetworkIndex, *leading: bytes) -> Name:
+        return from_labels((*leading, index.label, *labels(self._domain)))
 
     def canonical_name(self, row: EndpointRow) -> Name:
         """Return the one name that stands for this endpoint alone, and that resolves to it.
 
         `<name>.<host>.<network>.<domain>`. The label of the id replaces the name if the name has an underscore, which
-        many programs reject in a host name, or if the whole would be longer than a name can be.
+        many programs reject in a host name, if it has another meaning before a label (scope.py), or if the whole
+        would be longer than a name can be.
         """
         above = (row.host_label.encode(), self._networks[row.network_id].label, *labels(self._domain))
         name = row.name.encode()
-        if b"_" in name or sum(len(label) + 1 for label in (name, *above)) >= MAX_NAME_BYTES:
+        if (
+            b"_" in name
+            or row.name in WORDS
+            or sum(len(label) + 1 for label in (name, *above)) >= MAX_NAME_BYTES
+        ):
             name = id_label(row)
         return from_labels((name, *above))
 
@@ -315,3 +491,43 @@ class ZoneSource:
     def _zone(self, apex: Name, client: Client) -> Zone:
         soa = rdata.soa(apex, _RNAME, serial=self.version(client), minimum_s=NEGATIVE_TTL_S)
         return Zone(apex, soa, NEGATIVE_TTL_S)
+
+
+def _texts(rows: Iterable[EndpointRow]) -> Found | None:
+    """One record for each endpoint that has texts."""
+    found = dict.fromkeys(rdata.txt(*row.texts) for row in rows if row.texts)
+    return Found(RRset(constants.TXT, TTL_S, tuple(found)[:MAX_RECORDS])) if found else None
+
+
+def _glue(target: Name, row: EndpointRow) -> Iterator[tuple[Name, RRset]]:
+    for rtype, size in _ADDRESS_BYTES.items():
+        addresses = tuple(address for address in row.addresses if len(address) == size)
+        if addresses:
+            yield target, RRset(rtype, TTL_S, addresses)
+
+
+def _pointers(names: Iterable[Name]) -> Found | None:
+    targets = tuple(map(rdata.ptr, names))
+    return Found(RRset(constants.PTR, TTL_S, targets)) if targets else None
+
+
+def _ports_of(rows: Iterable[EndpointRow], kind: bytes) -> tuple[tuple[EndpointRow, Port], ...]:
+    return tuple((row, port) for row in rows for port in row.ports if service_type(port) == kind)
+
+
+def _parameters(
+    row: EndpointRow, port: int, protocols: Collection[str], *, is_https: bool
+) -> dict[int, bytes]:
+    """Return the parameters of a service binding. HTTP/1.1 is what a client of HTTPS assumes without being told (RFC
+    9460 9.1); if the server does not speak it, the record must say so."""
+    parameters = {
+        constants.KEY_ALPN: rdata.alpn(one.encode() for one in protocols),
+        constants.KEY_PORT: port.to_bytes(2, "big"),
+    }
+    if is_https and HTTP_1 not in protocols:
+        parameters[constants.KEY_NO_DEFAULT_ALPN] = b""
+    for key, size in ((constants.KEY_IPV4HINT, 4), (constants.KEY_IPV6HINT, 16)):
+        hint = b"".join(address for address in row.addresses if len(address) == size)
+        if hint:
+            parameters[key] = hint
+    return parameters

@@ -3,8 +3,8 @@
 In the order of precedence:
 
     runtimeConfig   ips, mac, aliases, portMappings: by the capabilities that the configuration declares
-    args.cni        the same, and name, service, group, links, expose, check, all_failing, weight, labels; Multus fills
-                    it from a pod's annotation
+    args.cni        the same, and name, service, group, links, expose, check, all_failing, weight, labels; Multus
+                    fills it from a pod's annotation
     CNI_ARGS        IP, MAC, NETAGENT_NAME, NETAGENT_SERVICE, NETAGENT_GROUP, and kubelet's data about the pod
 
 Lists of the same field from several places are joined. Pure.

@@ -313,8 +313,8 @@ def test_a_release_that_does_not_know_starting_or_drains_reads_them_as_unhealthy
     drained = endpoint(health=Health.HEALTHY, drain=Drain(1_700_000_000, "anna"))
     assert decode_untrusted(encode(starting)) == starting
     assert decode_untrusted(encode(drained)) == drained
-    assert cut(starting, 4).health is Health.UNHEALTHY
-    assert cut(drained, 2).health is Health.UNHEALTHY
+    assert cut(starting, 5).health is Health.UNHEALTHY
+    assert cut(drained, 3).health is Health.UNHEALTHY
     drained_host = host(drain=Drain(1_700_000_000, "anna"))
     assert decode_untrusted(encode(drained_host)) == drained_host
     assert cut(drained_host, 1) == host(going_down=True)

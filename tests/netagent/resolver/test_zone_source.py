@@ -258,7 +258,7 @@ def test_ports_behind_a_path_that_is_down_come_last() -> None:
     answer = source.lookup(from_text("_http._tcp.web.app.mesh.internal"), 33, "c")
     assert isinstance(answer, Found)
     found = [struct.unpack_from("!HHH", data) for data in answer.rrset.rdatas]
-    assert found == [(0, 1, 8080), (1, 1, 80)]
+    assert found == [(0, 100, 8080), (1, 100, 80)]
 
 
 def test_ports_by_name(source: ZoneSource) -> None:

@@ -1,0 +1,128 @@
+"""Which endpoints of a name an answer leads to, and in which order. Pure.
+
+The table says how far each host is and in which zone, what weight an endpoint has, and since when it is up. All this
+is data: the answers stay right while the agent is away.
+
+Endpoints are ranked by tiers. Tier 0 is what an answer with addresses leads to: all of the tier, each first as often
+as its weight says. SRV and HTTPS records give every tier, with the tier as priority, so that a client goes on
+outward by itself. Endpoints that this host does not reach are behind all others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from netagent.model.locality import (
+    FARTHEST,
+    WARM_UP_STEPS,
+    AnswerOrder,
+    Choice,
+    first_places,
+    tiers,
+    warm_steps,
+)
+from netagent.resolver.name_table import EndpointRow, HostRow
+
+_UNKNOWN: Final = FARTHEST + 1
+"""A host whose distance is not known counts as farther than all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where this host is among the others, and when."""
+
+    hosts: Mapping[bytes, Mapping[str, HostRow]]
+    """By the label of their names."""
+    zone: str
+    now_s: int
+    """Unix time."""
+
+    def host_of(self, row: EndpointRow) -> HostRow | None:
+        """Return the row of an endpoint's host."""
+        hosts = self.hosts.get(row.host_label.encode())
+        return hosts[min(hosts)] if hosts else None
+
+    def steps_of(self, row: EndpointRow) -> int:
+        """Return how many steps of its warm-up an endpoint has taken."""
+        return warm_steps(row.up_since_s, self.now_s)
+
+    def weight_of(self, row: EndpointRow) -> int:
+        """Return the weight of an endpoint now; 0 only if it was given that."""
+        return -(-row.weight * self.steps_of(row) // WARM_UP_STEPS)
+
+    def distance(self, row: EndpointRow, choice: Choice) -> tuple[int, int]:
+        """Return how far an endpoint is, to be compared with others."""
+        if choice.order is AnswerOrder.SPREAD:
+            return 0, 0
+        host = self.host_of(row)
+        far = _UNKNOWN if host is None or host.distance is None else host.distance
+        zone = "" if host is None else host.zone
+        if choice.order is AnswerOrder.NEAREST:
+            return far, zone != self.zone
+        is_there = zone == (self.zone if choice.zone is None else choice.zone.decode("ascii", "replace"))
+        return (0, 0) if is_there else (1 + far, zone != self.zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An endpoint in its tier."""
+
+    row: EndpointRow
+    tier: int
+
+
+def ranked(rows: Sequence[EndpointRow], choice: Choice, around: Surroundings) -> list[Ranked]:
+    """Rank endpoints: tier by tier, and within a tier by id."""
+    far = [(row.is_behind, *around.distance(row, choice)) for row in rows]
+    found = [Ranked(row, tier) for row, tier in zip(rows, tiers(far), strict=True)]
+    return sorted(found, key=lambda one: (one.tier, one.row.endpoint_id))
+
+
+def led_to(
+    rows: Sequence[EndpointRow], choice: Choice, around: Surroundings, asker: str
+) -> tuple[list[EndpointRow], int]:
+    """Return the endpoints that an answer with addresses leads to, and how many of them, from the first on, rotate.
+
+    Clients reorder what they get (RFC 6724), so an unreached address at the end of an answer would be the first one
+    for some: there are unreached endpoints in an answer only if there are no others.
+    """
+    if choice.every:
+        return list(rows), len(rows)
+    reached = [row for row in rows if not row.is_behind] or list(rows)
+    if choice.order is AnswerOrder.SPREAD:
+        return reached, len(reached)
+    every = ranked(reached, choice, around)
+    nearest = [one.row for one in every if one.tier == 0]
+    if choice.top is None:
+        return nearest, len(nearest)
+    found: list[EndpointRow] = []
+    for tier in range(every[-1].tier + 1 if every else 0):
+        room = choice.top - len(found)
+        found += _some([one.row for one in every if one.tier == tier], room, asker)
+        if len(found) == choice.top:
+            break
+    return found, min(len(nearest), len(found))
+
+
+def _some(rows: list[EndpointRow], most: int, asker: str) -> list[EndpointRow]:
+    """Return at most so many of the endpoints: always the same ones for one asker, and for all askers together each
+    as often as its weight says (weighted rendezvous hashing)."""
+    if len(rows) <= most:
+        return rows
+
+    def score(row: EndpointRow) -> float:
+        digest = hashlib.blake2b(f"{asker}/{row.endpoint_id}".encode(), digest_size=8).digest()
+        chance = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
+        return math.log(chance) / row.weight if row.weight else -math.inf
+
+    return sorted(sorted(rows, key=score, reverse=True)[:most], key=lambda row: row.endpoint_id)
+
+
+def firsts(rows: Sequence[EndpointRow], around: Surroundings) -> tuple[int, ...]:
+    """Return which of the endpoints each answer begins with; empty: each in turn."""
+    # With the weight by steps, a share is exact before it is rounded.
+    return first_places([row.weight * around.steps_of(row) for row in rows])
