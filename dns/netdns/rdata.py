@@ -7,7 +7,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Mapping
 
-from netdns import constants
+from netdns import constants, name
 from netdns.errors import UsageError
 from netdns.source import Name
 
@@ -77,6 +77,27 @@ def svcb(priority: int, target: Name, parameters: Mapping[int, bytes]) -> bytes:
 def alpn(protocols: Iterable[bytes]) -> bytes:
     """Return the value of SVCB's `alpn`: each identifier 1 to 255 octets."""
     return b"".join(bytes([len(one)]) + one for one in protocols)
+
+
+def strings_of(data: bytes) -> list[bytes]:
+    """Return the strings of a TXT's data, or the identifiers of an `alpn`, that this package wrote."""
+    found, at = [], 0
+    while at < len(data):
+        end = at + 1 + data[at]
+        found.append(data[at + 1 : end])
+        at = end
+    return found
+
+
+def parts_of_svcb(data: bytes) -> tuple[int, Name, dict[int, bytes]]:
+    """Return priority, target and parameters of an SVCB's data that this package wrote."""
+    target, at = name.read_plain_untrusted(data, 2)
+    parameters: dict[int, bytes] = {}
+    while at < len(data):
+        key, length = struct.unpack_from("!HH", data, at)
+        parameters[key] = data[at + 4 : at + 4 + length]
+        at += 4 + length
+    return int.from_bytes(data[:2], "big"), target, parameters
 
 
 def hinfo(cpu: bytes, os: bytes) -> bytes:

@@ -63,6 +63,8 @@ def _path(item: Item) -> str:
 def _options(item: Item) -> str:
     words = [word for word in ("internal", "multicast", "host_access") if item[word]]
     words += ["policy links"] if item["policy"] != "open" else []
+    order = item.get("answer_order", "spread")  # agents of the previous release do not send it
+    words += [f"answer {order}"] if order != "spread" else []
     return ", ".join(word.replace("_", " ") for word in words)
 
 
@@ -123,6 +125,7 @@ ENDPOINTS = (
     Column("ALL ADDRESSES", lambda e: ", ".join(e["addresses"]), wide=True),
     Column("MAC", lambda e: e["mac"], wide=True),
     Column("PUBLISHED", lambda e: ", ".join(e.get("published", [])), wide=True),
+    Column("WEIGHT", lambda e: str(e.get("weight", "")), wide=True),
     Column("HEALTH", lambda e: e["health"], wide=True),
     Column("SINCE", lambda e: e.get("health_since") or "", wide=True),
     Column("CHECKS", lambda e: ", ".join(e.get("checks", [])), wide=True),

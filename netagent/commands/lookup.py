@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, NotRequired, TypedDict
@@ -164,6 +165,8 @@ async def _explained(
                 sandbox_id=sandbox_id,
                 beyond=beyond,
                 behind_runtime=any(row.netns is not None and row.netns.behind_runtime for row in beside),
+                now_s=int(time.time()),
+                rtt_s=cluster.probing.prober.fastest_rtt_s,
             )
         )
     except DnsError as error:

@@ -22,6 +22,7 @@ from netagent.doctor.checks.object_checks import Evidence, address_line, device_
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, leads_to, questions_about
 from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.model.locality import HERE, AnswerOrder, class_text
 from netagent.model.records import Policy
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
@@ -99,6 +100,8 @@ def endpoint_lines(
     row = evidence.rows.get(endpoint.endpoint_id)
     if row is not None and inside is not None and endpoint.owner == view.local:
         yield from inside_lines(row, evidence.rows.values(), view, inside)
+    if view.is_visible(endpoint):
+        yield order_line(view, endpoint, idle)
     yield from name_lines(evidence, endpoint, names, replies)
 
 
@@ -265,6 +268,8 @@ def name_lines(
             host = host_text(view, endpoint.owner)
             state = State.NOT_NEEDED
             reason = f"it resolves to other endpoints: this host gets no answer from {host} over the overlay"
+        elif is_visible and said is not None and said.data and (order := _order_of(view, endpoint)):
+            state, reason = State.NOT_NEEDED, f"it resolves to nearer endpoints: {order}"
         elif is_visible:
             state = State.MISSING
             reason = (
@@ -274,6 +279,33 @@ def name_lines(
             state, reason = State.NOT_NEEDED, hidden
         fix = "restart the agent, which sends all names to the resolver again" if state in _WRONG else ""
         yield ObjectStatus("name", question.name, state, reason, fix)
+
+
+def order_line(view: RegistryView, endpoint: EndpointView, idle: str) -> ObjectStatus:
+    """Return what decides when answers begin with the endpoint: its weight, and how far its host is. `idle`: why this
+    host has nothing for it."""
+    name, host = endpoint.record.name, view.hosts.get(endpoint.owner)
+    distance = view.distance_of(endpoint.owner)
+    words = [f"{name} has weight {endpoint.record.weight}"]
+    words += [
+        f"{host_text(view, endpoint.owner)} is {class_text(distance)}" if distance else "",
+        f"{host_text(view, endpoint.owner)} is this host" if distance == HERE else "",
+        f"in zone {host.record.zone}"
+        if host is not None and host.record is not None and host.record.zone
+        else "",
+    ]
+    reason = _order_of(view, endpoint) or "all replicas are answered, each as often as its weight says"
+    state = State.NOT_NEEDED if idle else State.PRESENT
+    return ObjectStatus("order", ", ".join(filter(None, words)), state, idle or reason)
+
+
+def _order_of(view: RegistryView, endpoint: EndpointView) -> str:
+    """Say which replicas the names of the endpoint's network lead to; empty: all."""
+    network = view.networks.get(endpoint.network_id)
+    if network is None or network.record.answer is AnswerOrder.SPREAD:
+        return ""
+    which = "the nearest" if network.record.answer is AnswerOrder.NEAREST else "those in this host's zone"
+    return f"in network {network.unique_name} names lead to {which} replicas"
 
 
 _WRONG = {State.MISSING, State.LEFT_OVER}

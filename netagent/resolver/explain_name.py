@@ -9,19 +9,21 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from netagent.model.ids import NetworkId
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, choice_of, class_text
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.name_table import EndpointRow
+from netagent.resolver.order import Surroundings, led_to, ranked
 from netagent.resolver.scope import Node, Scope
 from netagent.resolver.zone import every_row, host_label
 from netagent.resolver.zone_source import ZoneSource
-from netdns import constants, special
+from netdns import constants, rdata, special
 from netdns.name import from_text, labels, to_text
 from netdns.source import Answer, Found, Name, NoData, NoSuchName, NotOurs, RRset
 from netgossip.slices import Slices
@@ -35,8 +37,10 @@ TYPES: Final[Mapping[str, int]] = {
     "TXT": constants.TXT,
     "NS": constants.NS,
     "CNAME": constants.CNAME,
+    "HTTPS": constants.HTTPS,
+    "SVCB": constants.SVCB,
 }
-"""Types that can be asked for; no name of ours has records of the last three."""
+"""Types that can be asked for."""
 
 FORWARDED: Final = "FORWARDED"
 """The status of a name that other servers answer."""
@@ -83,6 +87,10 @@ class _NameQuestion:
     """Types of address that the name has, where it has none of `rtype`."""
 
 
+def _not_measured(_host_id: HostId) -> float | None:
+    return None
+
+
 def explain(
     view: RegistryView,
     sandboxes: Mapping[SandboxId, Sandbox],
@@ -93,9 +101,12 @@ def explain(
     sandbox_id: SandboxId = HOST_VIEW,
     beyond: Sequence[NetworkId] = (),
     behind_runtime: bool = False,
+    now_s: int = 0,
+    rtt_s: Callable[[HostId], float | None] = _not_measured,
 ) -> Slices[NameExplanation]:
     """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
-    `beyond`: networks that HOST_VIEW gets in addition to this host's.
+    `beyond`: networks that HOST_VIEW gets in addition to this host's. `now_s`: Unix time. `rtt_s`: the round-trip
+    time that decides how far a host is.
 
     In slices, because there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a
     sandbox that does not exist, netdns's UsageError for text that can't be a domain name.
@@ -103,6 +114,7 @@ def explain(
     number = TYPES[rtype]
     sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view, beyond)
     source = ZoneSource()
+    source.handle_time(now_s)
     for change in every_row(view, [sandbox], domain):
         source.apply([change])
         yield
@@ -135,6 +147,7 @@ def explain(
             _NameQuestion(rtype, address, tuple(others)),
             hidden,
             behind_runtime=behind_runtime,
+            order=_order_text(_node_at(scope, final), source.around, sandbox.sandbox_id, rtt_s),
         ),
     )
 
@@ -211,8 +224,39 @@ def _data_text(rrset: RRset, data: bytes) -> str:
         case constants.SRV:
             priority, weight, port = struct.unpack_from("!HHH", data)
             return f"{priority} {weight} {port} {to_text(data[6:])}"
+        case constants.TXT:
+            return " ".join(_quoted(one) for one in rdata.strings_of(data))
+        case constants.HTTPS | constants.SVCB:
+            priority, target, parameters = rdata.parts_of_svcb(data)
+            words = [_parameter_text(key, value) for key, value in parameters.items()]
+            return " ".join([str(priority), to_text(target), *words])
         case _:
             return data.hex()
+
+
+def _quoted(text: bytes) -> str:
+    """Format a string of a TXT record as `dig` does."""
+    shown = "".join(
+        f"\\{one:03}" if not 32 <= one < 127 else f"\\{chr(one)}" if one in b'"\\' else chr(one)
+        for one in text
+    )
+    return f'"{shown}"'
+
+
+def _parameter_text(key: int, value: bytes) -> str:
+    match key:
+        case constants.KEY_ALPN:
+            return "alpn=" + ",".join(one.decode("ascii", "replace") for one in rdata.strings_of(value))
+        case constants.KEY_NO_DEFAULT_ALPN:
+            return "no-default-alpn"
+        case constants.KEY_PORT:
+            return f"port={int.from_bytes(value, 'big')}"
+        case constants.KEY_IPV4HINT | constants.KEY_IPV6HINT:
+            size, name = (4, "ipv4hint") if key == constants.KEY_IPV4HINT else (16, "ipv6hint")
+            hints = [value[at : at + size] for at in range(0, len(value), size)]
+            return f"{name}=" + ",".join(str(ipaddress.ip_address(one)) for one in hints)
+        case _:
+            return f"key{key}={value.hex()}"
 
 
 def _reason(
@@ -223,6 +267,7 @@ def _reason(
     hidden: Sequence[str],
     *,
     behind_runtime: bool,
+    order: str,
 ) -> str:
     if isinstance(answer, NotOurs) and not behind_runtime:
         if scope.sandbox.forward:
@@ -235,6 +280,7 @@ def _reason(
     match answer:
         case Found(rrset):
             parts.append(_found_text(scope, label, name))
+            parts += [order] if order else []
             if rrset.count < len(rrset.rdatas):
                 parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
         case NoData():
@@ -265,6 +311,14 @@ def _node_at(scope: Scope, name: Name) -> Node | None:
 def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
     """Return the label that stands for a service or endpoint in the name, and the link that led to it, in words."""
     parts = [label for label in labels(name) if label[:1] != b"_"]
+    below = len(parts) - (len(scope.domain) if tuple(parts[-len(scope.domain) :]) == scope.domain else 0)
+    if (chosen := choice_of(parts)) and chosen[
+        1
+    ] < below:  # `web` in nearest.web, but not `app` in nearest.app
+        is_network_alone = chosen[1] + 1 == below and any(
+            parts[chosen[1]] == one.label for one in scope.networks
+        )
+        parts = parts if is_network_alone else parts[chosen[1] :]
     label = parts[0] if parts else b""
     if label not in scope.aliases:
         return label, ""
@@ -290,6 +344,54 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
             found = f"{found}; not to {_where(behind)}: {why}"
     shared = node.index.shared_by(label, scope.group) if len(groups - {None}) > 1 else ()
     return f"{found}; {_shared_text(label, shared)}" if shared else found
+
+
+def _order_text(
+    node: Node | None, around: Surroundings, asker: str, rtt_s: Callable[[HostId], float | None]
+) -> str:
+    """Say what decided between the endpoints of a name; empty if nothing did."""
+    rows = () if node is None else node.rows or tuple(dict.fromkeys(row for row, _ in node.services))
+    if node is None or not rows:
+        return ""
+    choice = node.choice
+    parts: list[str] = []
+    if choice.every:
+        parts.append("all endpoints are in the answer, those included that this host does not reach")
+    elif choice.order is not AnswerOrder.SPREAD:
+        by = "nearest first"
+        if choice.order is AnswerOrder.ZONE:
+            zone = around.zone if choice.zone is None else choice.zone.decode("ascii", "replace")
+            is_there = any(host is not None and host.zone == zone for host in map(around.host_of, rows))
+            by = f"zone {zone} first" if zone else "this host has no zone; hosts without one first"
+            by = by if is_there else f"no endpoint is in zone {zone}; nearest first"
+        every = ranked(rows, choice, around)
+        parts.append(f"{by}: {_some_of([_far_text(one.row, around, rtt_s) for one in every])}")
+    led, _ = led_to(rows, choice, around, asker)
+    weights = [row.weight * around.steps_of(row) for row in led]
+    if len(set(weights)) > 1:
+        shares = [
+            f"{row.name} on {row.host_label} {weight / sum(weights):.0%}"
+            + (" while it warms up" if around.steps_of(row) < WARM_UP_STEPS else "")
+            for row, weight in zip(led, weights, strict=True)
+        ]
+        parts.append(f"share of first places: {_some_of(shares)}")
+    return "; ".join(parts)
+
+
+def _far_text(row: EndpointRow, around: Surroundings, rtt_s: Callable[[HostId], float | None]) -> str:
+    """Format how far an endpoint is: `web on h2 (0.3 ms away, zone a)`."""
+    hosts = around.hosts.get(row.host_label.encode(), {})
+    host = around.host_of(row)
+    if host is None or host.distance is None:
+        words = ["not measured yet"]
+    elif host.distance == HERE:
+        words = ["this host"]
+    else:
+        measured_s = rtt_s(HostId(min(hosts)))
+        words = [class_text(host.distance) if measured_s is None else f"{measured_s * 1000:.2g} ms away"]
+    words += [f"zone {host.zone}"] if host is not None and host.zone else []
+    words += ["its check fails" if row.is_kept else "unreached"] if row.is_behind else []
+    return f"{row.name} on {row.host_label} ({', '.join(words)})"
 
 
 def _shared_text(label: bytes, rows: Sequence[EndpointRow]) -> str:

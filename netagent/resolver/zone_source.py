@@ -339,12 +339,13 @@ class ZoneSource:
         return NoData(zone)
 
     @property
-    def _around(self) -> Surroundings:
+    def around(self) -> Surroundings:
+        """Where this host is among the others, and when."""
         return Surroundings(self._hosts, self._zone_label, self._now_s)
 
     def _addresses(self, node: Node, rtype: int, client: Client) -> Found | None:
         size = _ADDRESS_BYTES[rtype]
-        around, choice = self._around, node.choice
+        around, choice = self.around, node.choice
         rows, turning = led_to(node.rows, choice, around, str(client))
         with_address = [
             (address, number)
@@ -381,7 +382,7 @@ class ZoneSource:
         for row, port in services:
             rows[row.endpoint_id] = row
             ports.setdefault(row.endpoint_id, []).append(port)
-        every = ranked(tuple(rows.values()), choice, self._around)
+        every = ranked(tuple(rows.values()), choice, self.around)
         if choice.top is not None:
             every = every[: choice.top]
         return [(one, port) for one in every for port in ports[one.row.endpoint_id]][:MAX_RECORDS]
@@ -389,7 +390,7 @@ class ZoneSource:
     def _srv(self, node: Node) -> Found | None:
         if not node.services or node.is_https:
             return None
-        around = self._around
+        around = self.around
         records: dict[bytes, None] = {}
         glue: dict[tuple[Name, RRset], None] = {}
         for one, port in self._ranked(node.services, node.choice):

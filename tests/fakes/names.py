@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Mapping
 
 from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
+from netagent.model.port import split_alpn
 from netagent.model.records import Group, Link, Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
@@ -37,14 +40,24 @@ def subnet(text: str) -> Subnet:
 
 
 def network(
-    network_id: str, label: str, *subnets: str, given: str = "", refuses_shared: bool = False
+    network_id: str,
+    label: str,
+    *subnets: str,
+    given: str = "",
+    refuses_shared: bool = False,
+    answer: AnswerOrder = AnswerOrder.SPREAD,
 ) -> tuple[Key, Row]:
-    row = NetworkRow(label, tuple(subnet(one) for one in subnets), given, refuses_shared)
+    row = NetworkRow(
+        label, tuple(subnet(one) for one in subnets), given, refuses_shared=refuses_shared, answer=answer
+    )
     return (RowKind.NETWORK, network_id), row
 
 
-def host(host_id: str, label: str, address: str) -> tuple[Key, Row]:
-    return (RowKind.HOST, host_id), HostRow(label, *packed(address))
+def host(
+    host_id: str, label: str, address: str, *, zone: str = "", distance: int | None = None
+) -> tuple[Key, Row]:
+    (octets,) = packed(address)
+    return (RowKind.HOST, host_id), HostRow(label, octets, zone, distance)
 
 
 def sandbox(
@@ -73,8 +86,12 @@ def endpoint(
     aliases: tuple[str, ...] = (),
     ports: tuple[str, ...] = (),
     group: str = "",
+    is_behind: bool = False,
+    weight: int = DEFAULT_WEIGHT,
+    up_since_s: int | None = None,
+    texts: tuple[bytes, ...] = (),
 ) -> tuple[Key, Row]:
-    """`group`: `shop/web`, with the service or without; empty: none."""
+    """`group`: `shop/web`, with the service or without; empty: none. `ports`: `https=443/tcp+h2` each."""
     project, _, part = group.partition("/")
     row = EndpointRow(
         endpoint_id=endpoint_id(number),
@@ -84,14 +101,29 @@ def endpoint(
         service=service or name,
         aliases=aliases,
         addresses=packed(*addresses),
-        ports=tuple(Port(p.split("=")[0], int(p.split("=")[1])) for p in ports),
+        ports=tuple(map(port, ports)),
+        is_behind=is_behind,
         group=Group(project, part or None) if project else None,
+        weight=weight,
+        up_since_s=up_since_s,
+        texts=texts,
     )
     return (RowKind.ENDPOINT, row.endpoint_id), row
 
 
-def settings(domain: str = "mesh.internal") -> tuple[Key, Row]:
-    return SETTINGS_KEY, SettingsRow(domain)
+def replaced(row: Row, **fields: object) -> Row:
+    return dataclasses.replace(row, **fields)  # type: ignore[arg-type]
+
+
+def port(text: str) -> Port:
+    without, alpn = split_alpn(text)
+    name, _, number = without.partition("=")
+    number, _, protocol = number.partition("/")
+    return Port(name, int(number), protocol or "tcp", alpn)
+
+
+def settings(domain: str = "mesh.internal", *, zone: str = "") -> tuple[Key, Row]:
+    return SETTINGS_KEY, SettingsRow(domain, zone)
 
 
 def world() -> dict[Key, Row]:
@@ -124,7 +156,7 @@ def source_of(table: Mapping[Key, Row]) -> ZoneSource:
 
 
 TYPES = {"A": constants.A, "AAAA": constants.AAAA, "PTR": constants.PTR, "SRV": constants.SRV}
-TYPES |= {"HTTPS": constants.HTTPS, "DS": 43, "DNSKEY": 48}
+TYPES |= {"HTTPS": constants.HTTPS, "SVCB": constants.SVCB, "DS": 43, "DNSKEY": 48}
 TYPES |= {"SOA": constants.SOA, "TXT": constants.TXT, "MX": 15, "ANY": constants.ANY, "NS": constants.NS}
 
 

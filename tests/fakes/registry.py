@@ -6,6 +6,7 @@ import dataclasses
 from typing import TypedDict, Unpack
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     Drain,
     EndpointRecord,
@@ -46,6 +47,7 @@ class NetworkFields(TypedDict, total=False):
     multicast: bool
     host_access: bool
     revision: int
+    answer: AnswerOrder
 
 
 class EndpointFields(TypedDict, total=False):
@@ -61,6 +63,7 @@ class EndpointFields(TypedDict, total=False):
     group: Group | None
     drain: Drain | None
     health_note: HealthNote | None
+    weight: int
 
 
 def identifier(number: int) -> str:

@@ -143,7 +143,10 @@ def cluster_of() -> Any:
         journal=SimpleNamespace(has_room=True),
         probing=SimpleNamespace(
             prober=SimpleNamespace(
-                rtt_s=lambda host_id: None, path=lambda host_id: None, broken_checksums=frozenset()
+                rtt_s=lambda host_id: None,
+                fastest_rtt_s=lambda host_id: None,
+                path=lambda host_id: None,
+                broken_checksums=frozenset(),
             )
         ),
         gossip=SimpleNamespace(

@@ -15,6 +15,7 @@ from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import ResolverAnswer, ResolverQuestion, questions_about
 from netagent.model.ids import bridge_name, vxlan_name
+from netagent.model.locality import AnswerOrder
 from netagent.model.records import ForgetRecord, Health, Policy
 from netagent.registry.record_codec import key_of
 from netgossip.types import MemberState
@@ -57,8 +58,34 @@ def test_a_remote_endpoint_is_all_there(world: World) -> None:
         *["neighbour"] * 2,
         "bridge entry",
         "tunnel entry",
+        "order",
         *["name"] * 2,
     ]
+
+
+def test_what_decides_between_replicas_is_said(world: World) -> None:
+    (line,) = [one for one in lines_of(world) if one.kind == "order"]
+    assert line.thing == "web2 has weight 100"
+    assert line.reason == "all replicas are answered, each as often as its weight says"
+    world.view = world.view.with_distances({H2: 1})
+    world.put(H2, host("h2", zone="rack7"))
+    world.put(H2, replace(world.endpoint(2).record, weight=10))
+    world.put(H1, network(answer=AnswerOrder.NEAREST))
+    (line,) = [one for one in lines_of(world) if one.kind == "order"]
+    assert line.thing == "web2 has weight 10, h2 is at most 1 ms away, in zone rack7"
+    assert line.reason == "in network app names lead to the nearest replicas"
+
+
+def test_a_name_that_leads_to_nearer_replicas_is_no_fault(world: World) -> None:
+    nearer = {
+        question: ResolverAnswer(0, frozenset({bytes([10, 1, 0, 99])}), False)
+        for question, _ in questions_about(world.endpoint(2), NAMES)
+    }
+    assert ("name", State.MISSING) in states(lines_of(world, replies=nearer))
+    world.put(H1, network(answer=AnswerOrder.NEAREST))
+    found = [line for line in lines_of(world, replies=nearer) if line.kind == "name"]
+    assert {line.state for line in found} == {State.NOT_NEEDED}
+    assert "it resolves to nearer endpoints" in found[0].reason
 
 
 def test_in_a_network_with_multicast_its_host_is_sent_that_as_well(world: World) -> None:
@@ -287,9 +314,8 @@ def right_inside(world: World) -> GuestFacts:
 def test_an_own_endpoint_is_there_inside_and_outside(world: World) -> None:
     lines = lines_of(world, 1, inside=right_inside(world), replies=answered(world, 1))
     assert {line.state for line in lines} == {State.PRESENT}
-    assert {"device", "bridge entry", "interface", "address", "route", "resolver", "feeds", "name"} == {
-        line.kind for line in lines
-    }
+    kinds = {"device", "bridge entry", "interface", "address", "route", "resolver", "feeds", "order", "name"}
+    assert kinds == {line.kind for line in lines}
 
 
 @pytest.mark.parametrize(("port", "told"), [(61053, "redirected to port 61053"), (53, "can't use this port")])

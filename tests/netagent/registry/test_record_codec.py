@@ -298,7 +298,7 @@ def test_keys() -> None:
     assert key_of(grant) == (CLUSTER_SCOPE, b"g" + network + b"\0\0\1\2\0\0\0\3")
 
 
-R = TypeVar("R", EndpointRecord, HostRecord)
+R = TypeVar("R", EndpointRecord, HostRecord, NetworkRecord)
 
 
 def cut(record: R, last: int) -> R:

@@ -12,7 +12,8 @@ from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, netwo
 from fakes.zone import whole_table
 
 from netagent.model.ids import HostId
-from netagent.model.records import STOP, AttachmentRecord, Drain, Health, HealthNote, Link, Record
+from netagent.model.locality import AnswerOrder
+from netagent.model.records import STOP, AttachmentRecord, Drain, Health, HealthNote, Link, Port, Record
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import NameExplanation, explain
@@ -289,3 +290,43 @@ def test_the_resolver_process_reads_a_kept_row_as_one_of_last_resort(world: Worl
     key = (RowKind.ENDPOINT, kept.endpoint_id)
     assert read_change_untrusted(fields_of((key, kept))) == (key, dataclasses.replace(kept, is_kept=False))
     assert kept.is_behind
+
+
+def test_distance_zone_and_weight_reach_the_table_and_are_explained(world: World) -> None:
+    world.put(H3, endpoint(2, offset=12))
+    assert world.ask("nearest.web") == ["10.1.0.11", "10.1.0.12"], "neither has been measured"
+    world.view = world.view.with_distances({H2: 4, H3: 1})
+    assert world.ask("nearest.web") == ["10.1.0.12"]
+    world.put(H2, host("h2", zone="Rack 7"))
+    assert world.ask("rack-7.zone.web") == ["10.1.0.11"]
+    found = world.explain("nearest.web", rtt_s={H2: 0.0402, H3: 0.0003}.get)
+    assert [record.data for record in found.records] == ["10.1.0.12"]
+    assert "nearest first: web2 on h3 (0.3 ms away), web1 on h2 (40 ms away, zone rack-7)" in found.reason
+    found = world.explain("nosuch.zone.web")
+    assert "no endpoint is in zone nosuch; nearest first: web2 on h3 (at most 1 ms away)" in found.reason
+    assert "did you mean web?" in world.explain("nearest.wep.app").reason
+    world.put(
+        H3, endpoint(2, offset=12, weight=50, health=Health.HEALTHY, health_note=HealthNote(1_700_000_000))
+    )
+    found = world.explain("web", now_s=1_700_000_000)
+    assert "share of first places: web1 on h2 92%, web2 on h3 8% while it warms up" in found.reason
+    assert "share of first places: web1 on h2 67%, web2 on h3 33%" in world.explain("web").reason
+    world.put(H1, host("h1", zone="Rack 7"))
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+    world.put(H1, network(answer=AnswerOrder.ZONE))
+    assert world.ask("web") == ["10.1.0.11"]
+    assert "zone rack-7 first: web1 on h2" in world.explain("web").reason
+    assert world.explain("all.web").reason.endswith(
+        "all endpoints are in the answer, those included that this host does not reach; "
+        "share of first places: web1 on h2 67%, web2 on h3 33%"
+    )
+
+
+def test_types_of_service_records_are_shown_in_words(world: World) -> None:
+    spoken = Port("https", 443, "tcp", ("h2",))
+    labels = (("netagent.txt.note", 'say "hi"'), ("netagent.txt.path", "/a"), ("other", "x"))
+    world.put(H2, endpoint(1, offset=11, ports=(spoken,), labels=labels))
+    assert [one.data for one in world.explain("web", "TXT").records] == [r'"note=say \"hi\"" "path=/a"']
+    assert [one.data for one in world.explain("web", "HTTPS").records] == [
+        "1 web1.h2.app.mesh.internal. alpn=h2 no-default-alpn port=443 ipv4hint=10.1.0.11 ipv6hint=fd00:1::b"
+    ]
