@@ -147,7 +147,7 @@ def test_a_record_is_first_as_often_as_the_source_says(transport: Transport, *, 
     source.firsts = (0, 0, 1, 0, 0, 2, 0, 0)
     firsts: Counter[str] = Counter()
     for number in range(800):
-        options = [] if is_repeated else [dns.edns.GenericOption(65001, number.to_bytes(2, "big"))]
+        options = [] if is_repeated else [dns.edns.GenericOption("65001", number.to_bytes(2, "big"))]
         reply = ask(resolver, "web.mesh.test", transport=transport, use_edns=0, options=options)
         assert len(reply.answer[0]) == 3
         firsts[reply.answer[0][0].to_text()] += 1
