@@ -26,8 +26,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.state_dir": {"netgossip.join.identity"},
     "netagent.journal": {"netgossip.types"},
     "netagent.registry": {
-        "netagent.journal", "netgossip.errors", "netgossip.join.identity", "netgossip.records.replication",
-        "netgossip.types",
+        "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",
+        "netgossip.records.replication", "netgossip.types",
     },
     "netagent.external": {"netagent.registry"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
@@ -56,7 +56,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.registry", "netagent.rpc", "netagent.state_dir", "netgossip",
     },
     "netagent.endpoints": {
-        "netagent.checks.state", "netagent.datapath", "netagent.ipam", "netagent.journal",
+        "netagent.checks.state", "netagent.datapath", "netagent.feeds.table", "netagent.ipam", "netagent.journal",
         "netagent.membership.participation", "netagent.projection", "netagent.registry",
         "netgossip.records.replication", "netgossip.types",
     },
@@ -69,14 +69,14 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.doctor": {
-        "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation", "netagent.firewall",
-        "netagent.journal", "netagent.probes.schedule",
+        "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation", "netagent.feeds",
+        "netagent.firewall", "netagent.journal", "netagent.probes.schedule",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netdns", "netgossip.types",
     },
     "netagent.interface": set(),
     "netagent.control": {
         "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
-        "netagent.endpoints", "netagent.feeds.encoding", "netagent.interface",
+        "netagent.endpoints", "netagent.feeds.encoding", "netagent.feeds.host_rule", "netagent.interface",
         "netagent.journal", "netagent.probes", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.interface"},

@@ -15,6 +15,7 @@ from netagent.datapath.reconcile.observe import observe
 from netagent.doctor import explain
 from netagent.doctor.checks.expected_objects import Situation, intended_state
 from netagent.doctor.checks.firewall_checks import RESTORE, published_lines
+from netagent.doctor.checks.label_checks import label_lines
 from netagent.doctor.checks.object_checks import Evidence
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, questions_about
@@ -80,6 +81,7 @@ async def explain_endpoints(
         inside = await visit(own) if own is not None and endpoint.owner == evidence.view.local else None
         replies = await _replies(evidence, own, endpoint, names)
         lines += explain.endpoint_lines(evidence, endpoint, inside, names, replies)
+        lines += await in_slices(label_lines(evidence.view, endpoint, cluster.keys.domain))
         if own is not None and own.publish:
             lines += _published(cluster, own)
     origins = tuple(explain.origin_of_endpoint(endpoint) for endpoint in shown)

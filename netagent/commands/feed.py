@@ -17,6 +17,7 @@ from netagent.commands.presenters import presenter
 from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
+from netagent.doctor.checks.label_checks import CURE, label_flaws
 from netagent.endpoints.find import network_called
 from netagent.errors import FailedError, NotFoundError, RefusedError
 from netagent.feeds.catalogue import FEEDS
@@ -28,6 +29,10 @@ from netagent.registry.view import NetworkView
 from netagent.resolver.feed_entry import feed_endpoint, feed_network
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
+
+MAX_SHOWN: Final = 10
+"""Bound of labels that `status` names because feeds leave them out; beyond it: it gives their number. `netagent feed`
+names all of them."""
 
 PAUSE_S: Final = 0.5
 """Shortest time between two bodies of one request: one of ten thousand endpoints takes as long to make."""
@@ -83,7 +88,7 @@ def _answer(request: FeedCommand, networks: Sequence[NetworkView], tag: str, bod
             {
                 "code": "label-left-out",
                 "message": flaw,
-                "cure": "correct the label, and start the container anew",
+                "cure": CURE,
             }
             for flaw in body.flaws
         ],
@@ -126,3 +131,22 @@ def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[Fe
             endpoints.append(feed_endpoint(view, endpoint, here))
             yield
     return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))))
+
+
+def label_notices(cluster: Cluster) -> Slices[list[schema.Notice]]:
+    """Return warnings about the labels of this host's endpoints."""
+    view = cluster.live.view
+    own = (view.endpoints.get(endpoint_id) for endpoint_id in cluster.live.rows)
+    flaws = yield from label_flaws(view, filter(None, own), cluster.keys.domain)
+    notices: list[schema.Notice] = [
+        {"code": "label-left-out", "message": flaw, "cure": CURE} for flaw in flaws[:MAX_SHOWN]
+    ]
+    if len(flaws) > MAX_SHOWN:
+        notices.append(
+            {
+                "code": "label-left-out",
+                "message": f"feeds leave out {len(flaws) - MAX_SHOWN} further labels",
+                "cure": "see `netagent feed traefik`, `caddy` and `prometheus`",
+            }
+        )
+    return notices

@@ -12,6 +12,7 @@ import trio
 
 from netagent import __version__
 from netagent.checks.all_failing import failing_services
+from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
 from netagent.commands.name_notices import failing_notices, name_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
@@ -182,6 +183,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
     status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
+    status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
     status["warnings"] += path_notices(present, sights, place)

@@ -94,6 +94,8 @@ class Presenter:
             "answer_order": record.answer.value,
             "multicast": record.multicast,
             "host_access": record.host_access,
+            "feed_rules": list(record.feed_rules or ()),
+            "feed_labels": record.feed_labels,
             "host_addresses": self._host_addresses(network),
             "created_by": self.host_name(network.creator or network.owner),
             "revision": record.revision,

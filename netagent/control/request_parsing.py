@@ -16,6 +16,7 @@ from netagent.checks.spec import parse_checks_untrusted
 from netagent.config_values import parse_seed
 from netagent.control.conversion import fields_untrusted, name_of
 from netagent.errors import InputError
+from netagent.feeds.host_rule import is_domain
 from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
@@ -81,7 +82,20 @@ def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
         multicast=given.multicast,
         host_access=given.host_access,
         answer=AnswerOrder(given.answer_order),
+        feed_rules=_feed_rules(given.feed_rules),
+        feed_labels=not given.no_feed_labels,
     )
+
+
+def _feed_rules(given: Sequence[str]) -> tuple[str, ...] | None:
+    for rule in given:
+        if not is_domain(rule):
+            raise InputError(
+                f"{rule[:80]!r} is no domain for --feed-rule",
+                thing=rule[:80],
+                hint="write shop.example.com, or *.example.com for all below it, in lower case",
+            )
+    return tuple(sorted(set(given))) or None
 
 
 def link_of(given: asked.LinkCommand | asked.UnlinkCommand | asked.LinkOfAttach) -> Link:

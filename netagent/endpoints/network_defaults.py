@@ -84,6 +84,8 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         multicast=request.multicast,
         host_access=request.host_access,
         answer=request.answer,
+        feed_rules=request.feed_rules,
+        feed_labels=request.feed_labels,
     )
 
 
@@ -129,6 +131,11 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
         found.append(f"its policy is {record.policy.value}")
     if request.answer != record.answer:
         found.append(f"its answers are made by {record.answer.value}")
+    if request.feed_rules != record.feed_rules:
+        rules = ", ".join(record.feed_rules or ())
+        found.append(f"its feed rules are {rules}" if rules else "it has no feed rules")
+    if request.feed_labels != record.feed_labels:
+        found.append(f"its labels for feeds are {'' if record.feed_labels else 'not '}published")
     return found
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from netagent.errors import NetagentError
+from netagent.feeds.table import is_feed_label
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import REASONS_OF_RUNTIME
 from netagent.model.ids import EndpointId, HostId
@@ -35,7 +36,7 @@ class EndpointRecords:
     def of(self, row: LocalEndpointRow) -> EndpointRecord:
         """Return the record of an endpoint as it is to be published now."""
         others = [one for one in self._live.rows.mates_of(row) if one.endpoint_id != row.endpoint_id]
-        record = record_of(row, published_links(row, others, self._live.view, self._domain))
+        record = published_record(row, others, self._live.view, self._domain)
         return without_names(record) if row.endpoint_id in self.nameless else record
 
     def is_current(self, row: LocalEndpointRow) -> bool:
@@ -70,6 +71,19 @@ class EndpointRecords:
     async def withdraw(self, row: LocalEndpointRow) -> None:
         """Withdraw the record."""
         await self._publisher.withdraw(record_of(row))
+
+
+def published_record(
+    row: LocalEndpointRow, others: Iterable[LocalEndpointRow], view: RegistryView, domain: str
+) -> EndpointRecord:
+    """Return the record that other hosts get: with the links of its sandbox (`others` are the endpoints in it), and
+    without the labels that its network keeps from them."""
+    record = record_of(row, published_links(row, others, view, domain))
+    network = view.networks.get(row.network_id)
+    if network is None or network.record.feed_labels:
+        return record
+    labels = tuple((key, value) for key, value in record.labels if not is_feed_label(key))
+    return dataclasses.replace(record, labels=labels)
 
 
 def record_of(row: LocalEndpointRow, links: tuple[str, ...] = ()) -> EndpointRecord:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+MAX_FEED_RULES: Final = 64
+"""Bound of domains that a network lists; beyond it: refused. A command takes as many of one option."""
 MAX_RULE_CHARS: Final = 4096
 """Bound of one rule of a router; beyond it: refused. A label has as many."""
 MAX_DEPTH: Final = 32

@@ -15,6 +15,8 @@ from typing import Final, TypeAlias
 from netagent.model.records import Port
 from netgossip.slices import Slices
 
+_FEED_LABELS: Final = ("traefik.", "caddy", "prometheus.io/")
+
 MAX_FLAWS: Final = 100
 """Bound of sentences about labels that a feed leaves out; beyond it: further ones are left out. A status line shows
 their number, and a person repairs one after the other."""
@@ -116,6 +118,11 @@ def by_service(endpoints: Iterable[FeedEndpoint]) -> Slices[dict[tuple[str, ...]
         found.setdefault(endpoint.service_key, []).append(endpoint)
         yield
     return dict(sorted(found.items()))
+
+
+def is_feed_label(key: str) -> bool:
+    """True for a label that a feed reads."""
+    return key.lower().startswith(_FEED_LABELS)
 
 
 def sorted_by_id(endpoints: Iterable[FeedEndpoint]) -> Slices[list[FeedEndpoint]]:

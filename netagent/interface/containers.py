@@ -67,6 +67,15 @@ class NetworkCreateCommand(
     )
     multicast: bool = switch("--multicast", help="carry multicast and broadcast to the other hosts")
     host_access: bool = switch("--host-access", help="give each host an address in the network")
+    feed_rules: list[str] = repeated(
+        "--feed-rule",
+        metavar="DOMAIN",
+        help="labels of its containers may publish only this domain, or all below it as *.DOMAIN (default: all)",
+    )
+    no_feed_labels: bool = switch(
+        "--no-feed-labels",
+        help="keep labels of Traefik, Caddy and Prometheus from the other hosts, and from feeds",
+    )
 
 
 class NetworkListCommand(

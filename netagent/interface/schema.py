@@ -354,6 +354,10 @@ class Network(TypedDict):
     """Which replicas the names of its services lead to."""
     multicast: bool
     host_access: bool
+    feed_rules: list[str]
+    """Domains that labels of its containers may claim in feeds; empty: all."""
+    feed_labels: bool
+    """True if labels that feeds read are published."""
     host_addresses: list[HostAddress]
     created_by: str
     """Host name."""

@@ -116,6 +116,10 @@ class NetworkRecord:
     revision: int = 0
     answer: AnswerOrder = AnswerOrder.SPREAD
     """Which replicas of a service its name leads to."""
+    feed_rules: tuple[str, ...] | None = None
+    """Domains that labels of its containers may claim in feeds (netagent.feeds.host_rule), sorted; None: all."""
+    feed_labels: bool = True
+    """Labels that feeds read are published. They may hold hashes of passwords."""
 
     @property
     def gateways(self) -> tuple[str, ...]:

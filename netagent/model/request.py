@@ -60,3 +60,5 @@ class NetworkRequest:
     multicast: bool = False
     host_access: bool = False
     answer: AnswerOrder = AnswerOrder.SPREAD
+    feed_rules: tuple[str, ...] | None = None
+    feed_labels: bool = True

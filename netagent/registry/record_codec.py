@@ -27,6 +27,7 @@ from typing import Final
 
 import msgpack
 
+from netagent.feeds.host_rule import MAX_FEED_RULES, is_domain
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
@@ -222,6 +223,8 @@ def _network_fields(record: NetworkRecord) -> list[object]:
         record.host_access,
         record.revision,
         record.answer.value,
+        list(record.feed_rules or ()),
+        record.feed_labels,
     ]
 
 
@@ -288,11 +291,23 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
     )
     if fields.has_more():
         record = dataclasses.replace(record, answer=fields.choice("answer", AnswerOrder))
+    if fields.has_more():
+        rules = fields.sorted_items("feed_rules", MAX_FEED_RULES, _feed_rule)
+        record = dataclasses.replace(
+            record, feed_rules=rules or None, feed_labels=fields.boolean("feed_labels")
+        )
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):
         raise RecordError("policy: links excludes multicast and host_access")
     return record
+
+
+def _feed_rule(fields: RecordFields, what: str) -> str:
+    rule = fields.text(what, max_chars=253)
+    if not is_domain(rule):
+        raise RecordError(f"{what}: not a domain")
+    return rule
 
 
 def _read_grant(fields: RecordFields) -> GrantRecord:

@@ -15,7 +15,7 @@ from netagent.resolver.name_table import FeedRow
 
 def feed_network(network: NetworkView, domain: str) -> FeedNetwork:
     """Return a network as feeds have it."""
-    return FeedNetwork(network.unique_name, f"{network.unique_name}.{domain}")
+    return FeedNetwork(network.unique_name, f"{network.unique_name}.{domain}", network.record.feed_rules)
 
 
 def feed_endpoint(view: RegistryView, endpoint: EndpointView, network: FeedNetwork) -> FeedEndpoint:

@@ -226,6 +226,7 @@ def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
         "" if network.holds_name else network.name,
         has_feeds=has_feeds,
         answer=network.record.answer,
+        feed_rules=network.record.feed_rules,
     )
 
 

@@ -77,6 +77,8 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "policy": "open",
         "multicast": False,
         "host_access": False,
+        "feed_rules": [],
+        "feed_labels": True,
         "host_addresses": [],
         "created_by": "h1",
         "revision": 0,

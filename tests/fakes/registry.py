@@ -48,6 +48,8 @@ class NetworkFields(TypedDict, total=False):
     host_access: bool
     revision: int
     answer: AnswerOrder
+    feed_rules: tuple[str, ...] | None
+    feed_labels: bool
 
 
 class EndpointFields(TypedDict, total=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from netagent.doctor.checks.finding import Finding
-from netagent.endpoints.records import published_links, record_of
+from netagent.endpoints.records import published_record
 from netagent.journal.reader import StoredState
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId
@@ -87,7 +87,7 @@ def _published_findings(
             continue
         if endpoint_id not in told:
             yield Finding(endpoint_id, f"the endpoint {row.name} is not published to other hosts", _RESTART)
-        elif told[endpoint_id] != record_of(row, published_links(row, rows.values(), view, domain)):
+        elif told[endpoint_id] != published_record(row, rows.values(), view, domain):
             text = f"the published record of the endpoint {row.name} differs from what this host knows"
             yield Finding(endpoint_id, text, _RESTART)
     for endpoint_id, record in told.items():

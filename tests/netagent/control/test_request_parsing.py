@@ -122,6 +122,13 @@ def test_targets(target: str) -> None:
     assert request_parsing.target_of(target) == target
 
 
+def test_rules_for_feeds_are_sorted() -> None:
+    parsed = network_untrusted({"name": "db", "feed_rules": ["b.example", "*.a.example", "b.example"]})
+    assert (parsed.feed_rules, parsed.feed_labels) == (("*.a.example", "b.example"), True)
+    parsed = network_untrusted({"name": "db", "no_feed_labels": True})
+    assert (parsed.feed_rules, parsed.feed_labels) == (None, False)
+
+
 def test_a_network_request() -> None:
     parsed = network_untrusted(
         {
@@ -160,6 +167,9 @@ def test_a_network_request() -> None:
         ({"subnets": ["x"] * 65}, "--subnet is given 65 times"),
         ({"internal": "yes"}, "true nor false"),
         ({"policy": "closed"}, "open or links"),
+        ({"feed_rules": ["https://a.example"]}, "is no domain for --feed-rule"),
+        ({"feed_rules": ["Shop.example.com"]}, "in lower case"),
+        ({"feed_rules": ["a.example"] * 65}, "--feed-rule is given 65 times"),
     ],
 )
 def test_network_refuses(change: dict[str, Any], says: str) -> None:
@@ -266,6 +276,8 @@ FIELDS = st.sampled_from(
         "policy",
         "multicast",
         "host_access",
+        "feed_rules",
+        "no_feed_labels",
         "ttl_s",
         "uses",
         "addresses",

@@ -114,6 +114,16 @@ async def test_attach_reserves_binds_listens_and_only_then_publishes(namespaces:
 
 
 @virtual
+async def test_a_network_may_keep_labels_of_feeds_from_other_hosts(namespaces: Namespaces) -> None:
+    one = await started(namespaces, "web")
+    await one.publisher.put(network(N1, "app", feed_labels=False))
+    labels = (("caddy", "a.example"), ("team", "shop"), ("Traefik.http.middlewares.a.basicauth.users", "x:y"))
+    row, _ = await one.endpoints.attach(request(labels=labels))
+    assert row.labels == labels
+    assert one.live.view.endpoints[row.endpoint_id].record.labels == (("team", "shop"),)
+
+
+@virtual
 async def test_others_know_the_way_to_a_container_before_it_can_speak_and_no_name_leads_there(
     namespaces: Namespaces,
 ) -> None:

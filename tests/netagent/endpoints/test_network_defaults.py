@@ -112,3 +112,13 @@ def test_creating_again_compares_what_was_asked_for() -> None:
     assert differences(NetworkRequest(name="app", mtu_bytes=1400, subnets=record.subnets), record) == []
     assert differences(NetworkRequest(name="app", mtu_bytes=1300), record) == ["its MTU is 1400 bytes"]
     assert len(differences(NetworkRequest(name="app", internal=True, policy=Policy.LINKS), record)) == 2
+    ruled = plan_network(
+        NetworkRequest(name="app", feed_rules=("*.a.example",), feed_labels=False), ID, around()
+    )
+    assert differences(NetworkRequest(name="app"), ruled) == [
+        "its feed rules are *.a.example",
+        "its labels for feeds are not published",
+    ]
+    assert differences(NetworkRequest(name="app", feed_rules=("a.example",)), record) == [
+        "it has no feed rules"
+    ]

@@ -98,6 +98,8 @@ networks = st.builds(
     multicast=st.booleans(),
     host_access=st.booleans(),
     revision=st.integers(0, 2**32 - 1),
+    feed_rules=st.none() | st.sampled_from([("*.example.com",), ("*.example.com", "shop.example.org")]),
+    feed_labels=st.booleans(),
 ).filter(lambda one: one.policy is Policy.OPEN or not (one.multicast or one.host_access))
 grants = st.builds(
     lambda network_id, first, size, to, hop: GrantRecord(network_id, first, first + size, to, hop),
@@ -219,6 +221,8 @@ def test_oversized_and_deeply_nested_values_are_refused() -> None:
         (NETWORK, {"subnets": ("fd00::/64", "10.0.0.0/20")}, "IPv4 first"),
         (NETWORK, {"mtu_bytes": 100}, "mtu"),
         (NETWORK, {"network_id": "xyz"}, "identifier"),
+        (NETWORK, {"feed_rules": ("b.example", "a.example")}, "sorted"),
+        (NETWORK, {"feed_rules": ("Host(`a`)",)}, "domain"),
         (ENDPOINT, {"addresses": ("10.0.0.1", "fd00::1", "fd00::2")}, "addresses"),
         (ENDPOINT, {"ports": (Port("web", 70000),)}, "ports"),
         (ENDPOINT, {"ports": (Port("web", 80, "icmp"),)}, "ports"),
@@ -319,6 +323,13 @@ def test_a_release_that_does_not_know_starting_or_drains_reads_them_as_unhealthy
     assert decode_untrusted(encode(drained_host)) == drained_host
     assert cut(drained_host, 1) == host(going_down=True)
     assert cut(host(), 1) == host()
+
+
+def test_a_network_of_the_release_before_has_no_rules_for_feeds() -> None:
+    plain = dataclasses.replace(NETWORK, feed_rules=None, feed_labels=True)
+    ruled = dataclasses.replace(plain, feed_rules=("*.a.example", "b.example"), feed_labels=False)
+    assert decode_untrusted(encode(ruled)) == ruled
+    assert cut(ruled, 2) == plain
 
 
 def test_the_reason_for_a_health_is_a_short_line() -> None:
