@@ -149,8 +149,8 @@ KNOWS = {
     "shtab": {"netagent.cli.client_commands"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
-        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.registry.local_rows",
-        "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
+        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.registry.group_labels",
+        "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",

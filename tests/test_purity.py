@@ -35,6 +35,7 @@ PERFORMS = {
     "netagent.commands.networks",
     "netagent.commands.presenters",
     "netagent.daemon.agent",
+    "netagent.membership.group_label_keeper",  # since when, for people
     "netagent.daemon.memory",
     "netagent.main",
     "netagent.config",  # reads files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NotRequired, TypedDict
 
@@ -58,7 +58,10 @@ async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -
     view = cluster.live.view
     mates = cluster.live.rows.mates_of(asker) if asker else []
     group = next((row.group.name for row in mates if row.group), "")
-    explained = await _explained(cluster, view, (name, rtype), sandbox_id)
+    gone: dict[str, int] = {}
+    for row in mates if group else ():
+        gone |= cluster.group_labels.gone(row.network_id, group)
+    explained = await _explained(cluster, view, (name, rtype), sandbox_id, gone=gone)
     found = _lookup(explained, asker.endpoint_id if asker else "")
     return {**found, **_shared(view, cluster.keys.domain, found, group)}
 
@@ -143,6 +146,8 @@ async def _explained(
     asked: tuple[str, str],
     sandbox_id: SandboxId,
     beyond: Sequence[NetworkId] = (),
+    *,
+    gone: Mapping[str, int] | None = None,
 ) -> NameExplanation:
     name, rtype = asked
     if rtype not in TYPES:
@@ -167,6 +172,7 @@ async def _explained(
                 behind_runtime=any(row.netns is not None and row.netns.behind_runtime for row in beside),
                 now_s=int(time.time()),
                 rtt_s=cluster.probing.prober.fastest_rtt_s,
+                gone=gone,
             )
         )
     except DnsError as error:

@@ -52,6 +52,7 @@ from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import keep_prefetched
 from netagent.journal.journal import Journal
 from netagent.membership.gossip import Gossip, open_ports
+from netagent.membership.group_label_keeper import GroupLabelKeeper
 from netagent.membership.host_record import HostRecordKeeper, host_record
 from netagent.membership.restore import RestoredState, restore
 from netagent.model.ids import ClusterId, HostId, bridge_name
@@ -106,6 +107,7 @@ class Cluster:
                 {row.endpoint_id: row for row in remembered.fenced},
                 limits_of(remembered.view, self.kernel.clamps_found),
             )
+            self.group_labels = GroupLabelKeeper(self.live, self.journal)
             self._build_exchange(identity, sockets, remembered)
             self._build_host(state, egress_interfaces, find_drops)
             boot = boot_id()
@@ -285,6 +287,8 @@ class Cluster:
             await self._tell_of_this_host(self._own_host.publish)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.gossip.run, self._handlers.answer)
+                # Before recovery: it takes endpoints away whose labels must be known after the next start, too.
+                nursery.start_soon(self.group_labels.run)
                 for task in (self.kernel.run, self.probing.run, self.controllers.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()

@@ -191,6 +191,20 @@ class Journal:
         """The silences as last noted."""
         return {HostId(host): float(silent_s) for host, silent_s in self._read("SELECT * FROM silence")}
 
+    def note_group_label(self, key: Hashable, statement: Statement) -> None:
+        """Note the label of a group, by `put_group_label` or `drop_group_label`."""
+        self._note(("group label", key), statement)
+
+    def load_group_labels(self) -> dict[tuple[NetworkId, str], dict[str, int | None]]:
+        """The labels of groups by network and group: since when none of the group has it, the oldest first, then
+        those that an endpoint has."""
+        found: dict[tuple[NetworkId, str], dict[str, int | None]] = {}
+        for network_id, group, label, gone_s in self._read(
+            "SELECT * FROM group_label ORDER BY gone_s IS NULL, gone_s"
+        ):
+            found.setdefault((NetworkId(network_id), group), {})[label] = gone_s
+        return found
+
     def load_fenced(self) -> list[LocalEndpointRow]:
         """Endpoints of a former identity of this host."""
         return [endpoint_from_json(text) for (text,) in self._read("SELECT row FROM fenced ORDER BY 1")]
@@ -253,6 +267,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         steps += [statements.STEPS[version] for version in range(max(found, 1), statements.SCHEMA_VERSION)]
         version = f"PRAGMA user_version = {statements.SCHEMA_VERSION};"
         connection.executescript(f"BEGIN IMMEDIATE; {''.join(steps)} {version} COMMIT;")
+    connection.executescript(statements.ADDED)
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise translate(_damaged(verdict), path)

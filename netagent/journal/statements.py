@@ -80,6 +80,16 @@ CREATE TABLE fenced (endpoint_id TEXT PRIMARY KEY, row TEXT NOT NULL);
 """By version, the step that leads to the next one. A new file takes all steps too."""
 
 
+ADDED: Final = """
+CREATE TABLE IF NOT EXISTS group_label (
+    network_id TEXT NOT NULL, group_name TEXT NOT NULL, label TEXT NOT NULL, gone_s INTEGER,
+    PRIMARY KEY (network_id, group_name, label)
+) WITHOUT ROWID;
+"""
+"""Tables that a release which does not know them may leave as they are: they need no further version, so that it can
+still open the file."""
+
+
 def append_entries(
     family: Family, entries: Iterable[Entry], collected: Mapping[Scope, int] | None = None
 ) -> list[Statement]:
@@ -221,6 +231,21 @@ def save_silences(silences: Mapping[HostId, float]) -> list[Statement]:
     """Replace the silences of other hosts by these."""
     rows = [Statement("INSERT INTO silence VALUES (?, ?)", (host, s)) for host, s in silences.items()]
     return [Statement("DELETE FROM silence"), *rows]
+
+
+def put_group_label(network_id: NetworkId, group: str, label: str, gone_s: int | None) -> Statement:
+    """Save a label of a group in a network, and since when no endpoint of the group has had it; None: one has it."""
+    return Statement(
+        "INSERT OR REPLACE INTO group_label VALUES (?, ?, ?, ?)", (network_id, group, label, gone_s)
+    )
+
+
+def drop_group_label(network_id: NetworkId, group: str, label: str) -> Statement:
+    """Delete a label that a group no longer counts as its own."""
+    return Statement(
+        "DELETE FROM group_label WHERE network_id = ? AND group_name = ? AND label = ?",
+        (network_id, group, label),
+    )
 
 
 def fence(row: LocalEndpointRow) -> Statement:

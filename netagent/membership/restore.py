@@ -25,7 +25,7 @@ class RestoredState:
     fenced: list[LocalEndpointRow]
     """The endpoints that it had when it was evicted."""
     view: RegistryView
-    """The view that follows from the logs and the members."""
+    """The view that follows from the logs, the members, and the labels that groups have had."""
 
 
 def restore(journal: Journal, local: HostId) -> RestoredState:
@@ -43,7 +43,7 @@ def restore(journal: Journal, local: HostId) -> RestoredState:
         ),
         rows=journal.load_endpoints(),
         fenced=journal.load_fenced(),
-        view=first_view(local, [*own_logs, *replicas], members),
+        view=first_view(local, [*own_logs, *replicas], members).with_labels_had(journal.load_group_labels()),
     )
 
 

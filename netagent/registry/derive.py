@@ -13,14 +13,14 @@ view unchanged. Because empty inner maps are dropped, equal contents are equal v
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import TypeVar
 
 from immutables import Map
 
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.naming import given_labels
+from netagent.model.naming import given_labels, labels_inside
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -37,6 +37,7 @@ from netagent.model.records import (
 )
 from netagent.registry import conflict_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServicePlace
+from netagent.registry.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.views import EndpointView, HostView, NetworkView, short_id
@@ -97,6 +98,8 @@ class StoreBuilder:
         self._endpoints: set[EndpointKey] = set()
         self._services: set[ServicePlace] = set()
         self._own_names: set[NamePlace] = set()
+        self._groups: set[GroupKey] = set()
+        self._remembers = False
         self._before = store
 
     # -- edits of the truth ------------------------------------------------------------------------------------
@@ -245,6 +248,20 @@ class StoreBuilder:
                 self.s.distances = assign(self.s.distances, host_id, distance)
                 self._hosts.add(host_id)
 
+    def remember_labels(self, had: Mapping[GroupKey, Iterable[str]]) -> None:
+        """Add labels that groups have had, the one that has been without an endpoint for the longest first."""
+        for key, labels in had.items():
+            known = self.s.group_labels.get(key, NO_LABELS)
+            self.s.group_labels = self.s.group_labels.set(key, known.remembering(labels))
+            self._remembers = True
+
+    def forget_labels(self, keys: Iterable[GroupKey]) -> None:
+        """Drop the labels of those groups that have no endpoint any more."""
+        for key in keys:
+            if key in self.s.group_labels and not self.s.group_labels[key].records:
+                self.s.group_labels = self.s.group_labels.delete(key)
+                self._remembers = True
+
     # -- direct indexes ----------------------------------------------------------------------------------------
 
     def _index(self, owner: HostId, held: StoredRecord) -> None:
@@ -312,6 +329,8 @@ class StoreBuilder:
             self._decide_host(host_id)
         self._decide_networks()
         self._decide_endpoints()
+        for key in self._groups:
+            self.s.group_labels = self.s.group_labels.set(key, self.s.group_labels[key].settled())
         return self.s
 
     def changes(self) -> bool:
@@ -325,6 +344,7 @@ class StoreBuilder:
             or new.silent is not old.silent
             or new.unreached is not old.unreached
             or new.distances is not old.distances
+            or self._remembers
         )
 
     def touched(self) -> ChangedKeys:
@@ -478,6 +498,8 @@ class StoreBuilder:
             self.s.by_given = put(self.s.by_given, (record.network_id, label), endpoint_id, view)
         for link in record.links:
             self.s.by_link = put(self.s.by_link, (record.network_id, link), endpoint_id, view)
+        if record.group is not None:
+            self._count(view, GroupLabels.with_endpoint)
 
     def _withdraw(self, key: EndpointKey, view: EndpointView) -> None:
         """Take an endpoint out of the indexes of those that count, wherever it is."""
@@ -493,6 +515,21 @@ class StoreBuilder:
             self.s.by_given = drop(self.s.by_given, (record.network_id, label), endpoint_id)
         for link in record.links:
             self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
+        if record.group is not None:
+            self._count(view, GroupLabels.without_endpoint)
+
+    def _count(self, view: EndpointView, count: Callable[..., GroupLabels]) -> None:
+        """Count a member of a group in or out. Only `finish` says which labels are without an endpoint: most that are
+        counted out here are counted in again."""
+        group = view.record.group
+        assert group is not None
+        key = (view.network_id, group.name)
+        labels = labels_inside(view.record, group.name)
+        known = self.s.group_labels.get(key, NO_LABELS)
+        self.s.group_labels = self.s.group_labels.set(
+            key, count(known, labels, is_own=view.owner == self._local)
+        )
+        self._groups.add(key)
 
 
 def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, object | None]:
@@ -541,8 +578,12 @@ def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashab
 
 
 def rebuild(store: Store, local: HostId) -> Store:
-    """Return the store that follows from `store`'s truth alone. For checks only: it costs the whole registry."""
-    draft = StoreBuilder(Store(refused=store.refused), local)
+    """Return the store that follows from `store`'s truth, and from the labels that groups have had, alone. For checks
+    only: it costs the whole registry."""
+    had: Map[GroupKey, GroupLabels] = Map(
+        (key, GroupLabels(absent=labels.absent)) for key, labels in store.group_labels.items()
+    )
+    draft = StoreBuilder(Store(refused=store.refused, group_labels=had), local)
     for where, log in store.records.items():
         for key, held in log.items():
             draft.set_record(where, key, held)

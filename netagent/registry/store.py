@@ -18,6 +18,7 @@ from netagent.model.records import (
     Record,
     ServiceKey,
 )
+from netagent.registry.group_labels import GroupKey, GroupLabels
 from netagent.registry.views import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 
@@ -40,7 +41,8 @@ Claim: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True)
 class Store:
-    """All maps of one view. The first seven are the truth, the others follow from it.
+    """All maps of one view. The first seven are the truth; the others follow from it, except for the labels that
+    groups have had.
 
     The maps are immutable; the store is not, so that a StoreBuilder can edit a copy field by field. The store of a
     view never changes.
@@ -96,6 +98,8 @@ class Store:
     """By alias, and by the service of the group, whichever group that is."""
     by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     """The endpoints that have a link to a label."""
+    group_labels: Map[GroupKey, GroupLabels] = field(default_factory=Map)
+    """The labels that groups have, and that they have had: the latter do not follow from the records."""
 
     external_services: Map[ServiceId, Map[HostId, ExternalServiceRecord]] = field(default_factory=Map)
     """By owner: several only if one lies, or while one succeeds another."""

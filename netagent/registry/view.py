@@ -16,7 +16,7 @@ and `conflicts` lists the conflicts for people.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -24,10 +24,12 @@ from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import HERE
+from netagent.model.naming import labels_inside
 from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record, ServiceKey
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
+from netagent.registry.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.registry.record_codec import key_of, scope_of
 from netagent.registry.store import EndpointKey, Store, StoredRecord
 from netagent.registry.views import (
@@ -122,6 +124,14 @@ class RegistryView:
         """Drop `most` more of the records that others wrote in a scope which this host has left: there may be ten
         thousand. Returns the same object when none is left."""
         return self.edited(lambda draft: draft.drop_some(scope, most))
+
+    def with_labels_had(self, had: Mapping[GroupKey, Iterable[str]]) -> RegistryView:
+        """Add labels that groups have had, the one that has been without an endpoint for the longest first."""
+        return self.edited(lambda draft: draft.remember_labels(had))
+
+    def without_labels_had(self, keys: Iterable[GroupKey]) -> RegistryView:
+        """Drop the labels of those groups that have no endpoint any more."""
+        return self.edited(lambda draft: draft.forget_labels(keys))
 
     def touched_since(self, earlier: RegistryView) -> ChangedKeys | None:
         """The hosts and endpoints that can differ from `earlier`; None: any. See netagent.registry.changelog."""
@@ -271,6 +281,28 @@ class RegistryView:
         yield from self.store.by_service.get((network_id, ServiceKey(label)), _NO_ENDPOINTS).values()
         yield from self.store.by_given.get((network_id, label), _NO_ENDPOINTS).values()
         yield from (one for one in self.endpoints_named(label) if one.network_id == network_id)
+
+    def labels_of(self, network_id: NetworkId, group: str) -> GroupLabels:
+        """The labels by which members of a group find each other in the network, and those that it has had."""
+        return self.store.group_labels.get((network_id, group), NO_LABELS)
+
+    def touched_labels(self, earlier: RegistryView, touched: ChangedKeys) -> Iterator[tuple[GroupKey, str]]:
+        """Yield the labels of groups that can differ from `earlier`, some more than once; `touched`: what can. If a
+        group has got its first endpoint or lost its last one, all that it has had differ."""
+        groups: set[GroupKey] = set()
+        for _, endpoint_id in touched.endpoints:
+            for view in (earlier, self):
+                endpoint = view.endpoints.get(endpoint_id)
+                if endpoint is not None and endpoint.record.group is not None:
+                    key = (endpoint.network_id, endpoint.record.group.name)
+                    groups.add(key)
+                    yield from ((key, label) for label in labels_inside(endpoint.record, key[1]))
+        for key in groups:
+            before, now = earlier.labels_of(*key), self.labels_of(*key)
+            if bool(before.records) != bool(now.records):
+                yield from ((key, label) for label in {*before.absent, *now.absent})
+            elif before.absent != now.absent:
+                yield from ((key, label) for label in set(before.absent) ^ set(now.absent))
 
     def service(self, network_id: NetworkId, name: str, group: str | None = None) -> ServiceView:
         """One service; without endpoints if none offers it."""

@@ -11,16 +11,18 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, choice_of, class_text
+from netagent.model.naming import given_labels
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.name_table import EndpointRow
 from netagent.resolver.order import Surroundings, led_to, ranked
-from netagent.resolver.scope import Node, Scope
+from netagent.resolver.scope import Labels, Node, Scope
 from netagent.resolver.zone import every_row, host_label
 from netagent.resolver.zone_source import ZoneSource
 from netdns import constants, rdata, special
@@ -85,6 +87,8 @@ class _NameQuestion:
     """An address asked for instead of a name; empty otherwise."""
     others: tuple[str, ...]
     """Types of address that the name has, where it has none of `rtype`."""
+    gone: Mapping[str, int]
+    """Since when no endpoint of the asker's group has had a label: Unix time."""
 
 
 def _not_measured(_host_id: HostId) -> float | None:
@@ -103,10 +107,12 @@ def explain(
     behind_runtime: bool = False,
     now_s: int = 0,
     rtt_s: Callable[[HostId], float | None] = _not_measured,
+    gone: Mapping[str, int] | None = None,
 ) -> Slices[NameExplanation]:
     """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
     `beyond`: networks that HOST_VIEW gets in addition to this host's. `now_s`: Unix time. `rtt_s`: the round-trip
-    time that decides how far a host is.
+    time that decides how far a host is. `gone`: since when (Unix time) no endpoint of the sandbox's group has had a
+    label.
 
     In slices, because there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a
     sandbox that does not exist, netdns's UsageError for text that can't be a domain name.
@@ -144,7 +150,7 @@ def explain(
             scope,
             final,
             answer,
-            _NameQuestion(rtype, address, tuple(others)),
+            _NameQuestion(rtype, address, tuple(others), gone or {}),
             hidden,
             behind_runtime=behind_runtime,
             order=_order_text(_node_at(scope, final), source.around, sandbox.sandbox_id, rtt_s),
@@ -288,7 +294,7 @@ def _reason(
             if asked.others:
                 parts.append(f"ask for {' or '.join(asked.others)}")
         case NoSuchName():
-            parts.append(_missing_text(scope, label, asked.address))
+            parts.append(_missing_text(scope, name, label, asked))
             if scope.is_like_ours(labels(name)):
                 top = labels(name)[-1].decode("ascii", "replace")
                 parts.append(f"names of this form that end in .{top} are not forwarded")
@@ -342,7 +348,7 @@ def _found_text(scope: Scope, label: bytes, name: Name) -> str:
     for is_kept, why in ((False, _UNREACHED), (True, _UNHEALTHY)):
         if behind := [row for row in rows if row.is_behind and row.is_kept is is_kept]:
             found = f"{found}; not to {_where(behind)}: {why}"
-    shared = node.index.shared_by(label, scope.group) if len(groups - {None}) > 1 else ()
+    shared = node.index.shared_by(label) if len(groups - {None}) > 1 else ()
     return f"{found}; {_shared_text(label, shared)}" if shared else found
 
 
@@ -420,14 +426,16 @@ def _some_of(texts: Sequence[str]) -> str:
     return ", ".join(texts[:MAX_SAID]) + more
 
 
-def _missing_text(scope: Scope, label: bytes, address: str) -> str:
+def _missing_text(scope: Scope, name: Name, label: bytes, asked: _NameQuestion) -> str:
     networks = [index.label.decode() for index in scope.networks]
     if not networks:
         return "this host takes part in no network"
-    if address:
-        return f"no visible endpoint has the address {address} in {', '.join(networks)}"
+    if asked.address:
+        return f"no visible endpoint has the address {asked.address} in {', '.join(networks)}"
+    if scope.is_own(_without_domain(scope, name)):
+        return _of_own_group_text(scope, label, asked.gone.get(label.decode()))
     for index in scope.networks:
-        if shared := index.shared_by(label, scope.group):
+        if shared := index.shared_by(label):
             refused = f"network {index.label.decode()} refuses shared names"
             return f"{refused}: {_shared_text(label, shared)}"
     text = label.decode("ascii", "replace")
@@ -437,13 +445,34 @@ def _missing_text(scope: Scope, label: bytes, address: str) -> str:
     return f"no visible endpoint has the name {text} in {', '.join(networks)}{hint}"
 
 
+def _of_own_group_text(scope: Scope, label: bytes, gone_s: int | None) -> str:
+    """Say that a label of the asker's group leads nowhere, and where it leads others."""
+    text = label.decode()
+    since = "" if gone_s is None else f" since {datetime.fromtimestamp(gone_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    said = [f"{text} is a name of group {scope.sandbox.group}, which has had no endpoint for it{since}"]
+    if gone_s is None:
+        said = [f"{text} is a name of group {scope.sandbox.group}, which has no visible endpoint for it"]
+    others = [row for index in scope.networks for row in index.members(label) or index.shared_by(label)]
+    if others:
+        groups = sorted({row.group.name for row in others if row.group is not None})
+        asked = f": ask for {' or '.join(f'{text}.{one}' for one in groups[:MAX_SAID])}" if groups else ""
+        said.append(f"containers of this group are not led to {_where(others)} instead{asked}")
+    return "; ".join(said)
+
+
+def _without_domain(scope: Scope, name: Name) -> Labels:
+    parts = labels(name)
+    return parts[: -len(scope.domain)] if parts[-len(scope.domain) :] == scope.domain else parts
+
+
 def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
     """Return hidden endpoints with this name or address, each with the reason."""
     found: set[str] = set()
     for endpoint in _endpoints(view, scope):
         yield
         record = endpoint.record
-        called = (record.name, record.service, record.service_key.name, *record.aliases, *record.addresses)
+        given = given_labels(record.name, record.group, record.aliases)
+        called = (record.name, record.service, *given, *record.addresses)
         if text in called and not view.is_visible(endpoint) and not view.is_kept(endpoint):
             host = view.hosts.get(endpoint.owner)
             where = host_label(host) if host is not None else endpoint.owner[:8]

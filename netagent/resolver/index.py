@@ -1,7 +1,8 @@
 """The endpoints of one network, by every label that they answer to.
 
-A label leads to endpoints in the order of netagent.model.naming: for a member of a group first in its group. Where it
-leads to several groups it is *shared*: all of them are answered in turn, or none if the network refuses shared names.
+A label leads to endpoints in the order of netagent.model.naming. Where it leads to several groups it is *shared*: all
+of them are answered in turn, or none if the network refuses shared names. What a member of a group finds first is in
+netagent.resolver.scope.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, TypeAlias
 from netagent.model.ids import MAX_NAME
 from netagent.model.naming import PLACES_IN_GROUP, Rank, ranks, ranks_in_group
 from netagent.model.records import Port
-from netagent.resolver.name_table import EndpointRow, NetworkRow
+from netagent.resolver.name_table import EndpointRow, GroupLabelRow, NetworkRow
 
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 
@@ -53,6 +54,8 @@ class NetworkIndex:
         self._inside: tuple[_Labelled, ...] = tuple({} for _ in range(PLACES_IN_GROUP))
         """By place in the order of groups and `<label>.<group>`."""
         self._groups: _Labelled = {}
+        self._kept: set[bytes] = set()
+        """`<label>.<group>` of labels that lead to none of the group now."""
         self._on_host: dict[tuple[bytes, bytes], dict[str, EndpointRow]] = {}
         self._hosts: _Labelled = {}
         self._types: _Labelled = {}
@@ -87,17 +90,29 @@ class NetworkIndex:
             if not rows:
                 del self._on_host[pair]
 
-    def members(self, label: bytes, group: bytes | None = None) -> tuple[EndpointRow, ...]:
-        """Return the endpoints for `<label>.<network>`, by id, as a member of the group sees them; empty when there
-        are none."""
-        rank, rows = self._led_to(label, group)
+    def keep_label(self, row: GroupLabelRow) -> None:
+        """Add a label that leads to none of its group now."""
+        self._kept.add(f"{row.label}.{row.group}".encode())
+
+    def discard_label(self, row: GroupLabelRow) -> None:
+        """Undo `keep_label`."""
+        self._kept.discard(f"{row.label}.{row.group}".encode())
+
+    def members(self, label: bytes) -> tuple[EndpointRow, ...]:
+        """Return the endpoints for `<label>.<network>`, by id, whichever group they are in; empty when there are
+        none."""
+        rank, rows = self._led_to(label)
         is_refused = self.row is not None and self.row.refuses_shared and bool(_sharing(rank, rows))
         return () if is_refused else rows
 
-    def shared_by(self, label: bytes, group: bytes | None = None) -> tuple[EndpointRow, ...]:
+    def shared_by(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints of the groups that share a label, by group, also if the network refuses it; empty when
         it is not shared."""
-        return _sharing(*self._led_to(label, group))
+        return _sharing(*self._led_to(label))
+
+    def keeps(self, label: bytes, group: bytes) -> bool:
+        """True if the group has had the label, and none of its endpoints that names lead to has it now."""
+        return label + b"." + group in self._kept
 
     def in_group(self, label: bytes, group: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints for `<label>.<group>.<network>`."""
@@ -107,11 +122,8 @@ class NetworkIndex:
         """Whether there are names below `<group>.<network>`."""
         return group in self._groups
 
-    def _led_to(self, label: bytes, group: bytes | None) -> tuple[Rank | None, tuple[EndpointRow, ...]]:
-        """Return the endpoints and how the label leads to them; None: in the asker's own group, or nowhere."""
-        own = self.in_group(label, group) if group is not None else ()
-        if own:
-            return None, own
+    def _led_to(self, label: bytes) -> tuple[Rank | None, tuple[EndpointRow, ...]]:
+        """Return the endpoints and how the label leads to them; None: nowhere."""
         for rank, table in zip(Rank, self._anywhere, strict=True):
             rows = table.get(label)
             if rows and rank is Rank.CHOSEN:
@@ -150,7 +162,7 @@ class NetworkIndex:
 
     def is_empty(self) -> bool:
         """Whether nothing is known of the network."""
-        return self.row is None and not self._hosts
+        return self.row is None and not self._hosts and not self._kept
 
     def labels(self) -> frozenset[str]:
         """Return all labels that `members` knows, for suggestions."""

@@ -1,4 +1,5 @@
-"""The rows that a resolver answers from: one for each host, network, sandbox and endpoint that it may name.
+"""The rows that a resolver answers from: one for each host, network, sandbox and endpoint that it may name, and for
+each label of a group that it must not answer for others.
 
 The agent derives the rows from its view of the cluster (zone.py) and sends them to the resolver process (feed.py,
 protocol.py), which turns them into answers (zone_source.py). Each row stands alone: none is right or wrong because of
@@ -31,6 +32,7 @@ class RowKind(enum.IntEnum):
     SANDBOX = 4
     ENDPOINT = 5
     FEED = 6
+    GROUP_LABEL = 7
 
     __hash__ = int.__hash__  # an enum's own hash is written in Python, and keys are hashed by the thousand
 
@@ -116,10 +118,25 @@ class FeedRow:
     packed: bytes
 
 
-Key: TypeAlias = tuple[RowKind, str]
-"""Kind and identifier (host, network, sandbox or endpoint id)."""
+@dataclass(frozen=True, slots=True)
+class GroupLabelRow:
+    """A label of a group in a network that leads to none of its endpoints now: no member of the group may be led to
+    others by it. Only for groups of sandboxes in the table that have an endpoint in the network."""
 
-Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow | FeedRow
+    network_id: NetworkId
+    group: str
+    label: str
+
+    @property
+    def key(self) -> Key:
+        """The row's key. Names have no slash."""
+        return RowKind.GROUP_LABEL, f"{self.network_id}/{self.group}/{self.label}"
+
+
+Key: TypeAlias = tuple[RowKind, str]
+"""Kind and identifier (host, network, sandbox or endpoint id; of a group's label all three)."""
+
+Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow | FeedRow | GroupLabelRow
 
 Table: TypeAlias = Mapping[Key, Row]
 """All rows. Treated as a value: never changed once built."""
@@ -133,7 +150,8 @@ SETTINGS_KEY: Key = (RowKind.SETTINGS, "")
 def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> Iterator[Change]:
     """Yield what turns `old` into `new`, computed on demand: new and altered rows first, then removals.
 
-    In this order a name that moves from one endpoint to another always has an address. The tables differ only at
+    In this order a name that moves from one endpoint to another always has an address, and a group's label that loses
+    its last endpoint leads to no other group in between. The tables differ only at
     `touched` keys, and only these are compared; None: anywhere.
     """
     without: list[Key] = []

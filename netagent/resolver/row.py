@@ -19,6 +19,7 @@ from netagent.resolver.name_table import (
     Change,
     EndpointRow,
     FeedRow,
+    GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
@@ -68,6 +69,8 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.network_id, *names, list(row.addresses), ports, *tail, *order]
         case FeedRow():
             return [*head, row.network_id, row.packed]
+        case GroupLabelRow():
+            return [*head, row.network_id, row.group, row.label]
 
 
 def read_change_untrusted(value: Any) -> Change:
@@ -117,6 +120,8 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
             )
         case RowKind.FEED, [network, packed, *_]:
             return FeedRow(NetworkId(read_text(network)), _packed(packed))
+        case RowKind.GROUP_LABEL, [network, group, label, *_]:
+            return GroupLabelRow(NetworkId(read_text(network)), _name(group), _name(label))
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
 

@@ -2,7 +2,8 @@
 
 Below `<domain>`:
 
-    <label>.<network>                    its endpoints (see index.py): in a sandbox of a group, that group's first
+    <label>.<network>                    its endpoints (see index.py); in a sandbox of a group, its group's or none if
+                                         the group has had the label
     <name>.<host>.<network>              one endpoint
     <label>.<group>.<network>            endpoints of one group, unless that host has an endpoint of that name
     <host>.node                          a host's underlay address
@@ -42,6 +43,11 @@ A stub resolver asks for a single label with the search list first: `db` becomes
 link's alias also exists at that name, in that sandbox alone; otherwise a service of the same name would win over the
 alias. An alias whose service has no endpoint does not exist, and never means something else of the same name: a
 client of `database` must not reach an outside host because the database is down.
+
+For the same reason a label of the sandbox's own group, in any of the sandbox's networks, leads to the group or
+nowhere. While the group's `db` restarts, no `db` of another group stands in for it, no chosen service, and no
+endpoint that is called so. The table says which labels these are as long as the group has no endpoint for them
+(GroupLabelRow). A label that the group never had is looked for in the networks.
 """
 
 from __future__ import annotations
@@ -198,10 +204,34 @@ class Scope:
                 return BrowseType(index, kind, label)
         return None
 
-    def is_alias(self, labels: Labels) -> bool:
-        """Whether a name without the domain is a link's alias, and so ours even if its service has no endpoint."""
-        base, _ = _split_service(labels)
-        return len(base) == 1 and base[0] in self.aliases
+    def is_kept(self, labels: Labels) -> bool:
+        """Whether a name without the domain is ours even if it has no endpoint: a link's alias, a label of the own
+        group, or one that groups share in a network which refuses that. Docker's resolver, which would be asked next,
+        knows all groups on this host."""
+        match _split_service(labels)[0]:
+            case (label,):
+                is_own = label in self.aliases or self.is_of_own_group(label)
+                return is_own or any(one.shared_by(label) for one in self.networks)
+            case (label, group):
+                return group == self.group and self.is_of_own_group(label)
+        return False
+
+    def is_own(self, labels: Labels) -> bool:
+        """Whether a name without the domain means the group of the sandbox and no other."""
+        match _split_service(labels)[0]:
+            case (label,):
+                return self.is_of_own_group(label)
+            case (label, place, *_):
+                is_group = place == self.group or self._network(place) is not None
+                return is_group and self.is_of_own_group(label)
+        return False
+
+    def is_of_own_group(self, label: bytes) -> bool:
+        """Whether the group of the sandbox has the label, or has had it, in one of the sandbox's networks."""
+        group = self.group
+        return group is not None and any(
+            index.keeps(label, group) or index.in_group(label, group) for index in self.networks
+        )
 
     def is_like_ours(self, labels: Labels) -> bool:
         """Whether a name without the domain has a form that is ours, whether or not it exists."""
@@ -287,10 +317,16 @@ class Scope:
 
     def _in_first_network(self, label: bytes) -> Node | None:
         for index in self.networks:
-            rows = index.members(label, self.group)
+            rows = self._members(index, label)
             if rows:
                 return Node(rows, index=index)
         return None
+
+    def _members(self, index: NetworkIndex, label: bytes) -> tuple[EndpointRow, ...]:
+        """Return the endpoints for `<label>.<network>` as programs in the sandbox see them."""
+        if self.group is None or not self.is_of_own_group(label):
+            return index.members(label)
+        return index.in_group(label, self.group)
 
     def _in_group(self, label: bytes, group: bytes) -> Node | None:
         for index in self.networks:
@@ -304,7 +340,7 @@ class Scope:
             case []:
                 return Node(index=index)
             case [label]:
-                rows = index.members(label, self.group)
+                rows = self._members(index, label)
                 has_names = index.has_host(label) or index.has_group(label)
                 return Node(rows, index=index) if rows or has_names else None
             case [label, place]:

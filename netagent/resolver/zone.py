@@ -1,30 +1,35 @@
 """Derive the resolver process's table from the registry's view. Pure, apart from a memory of what it built.
 
 Only names that this host's sandboxes can resolve go into the table: the networks they are in, with their visible
-endpoints, and the hosts. Rows for feeds, which have all endpoints and their labels, are only those of networks whose
-feeds a container has asked for (`feeds`). `every_row` derives it from scratch. `ZoneBuilder` remembers the table that
-it built last and derives again what was touched since (RegistryView says where to look): a change of one endpoint
-costs one row, or two, however many there are. A test compares the two.
+endpoints, the labels of the sandboxes' groups that lead nowhere now, and the hosts. Rows for feeds, which have all
+endpoints and their labels, are only those of networks whose feeds a container has asked for (`feeds`). `every_row`
+derives it from scratch. `ZoneBuilder` remembers the table that it built last and derives again what was touched since
+(RegistryView says where to look): a change of one endpoint costs one row, or two, however many there are. A test
+compares the two.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from immutables import Map
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
+from netagent.model.naming import ranks_in_group
 from netagent.model.records import EndpointRecord, Group, Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
+from netagent.registry.group_labels import NO_LABELS, GroupKey
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 from netagent.resolver.feed_entry import feed_host_state, feed_row
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
     EndpointRow,
+    GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
@@ -45,7 +50,8 @@ def every_row(
     """Yield the whole table for these sandboxes, key by key, with the feeds of these networks; None: the key has no
     row."""
     boxes = tuple(sandboxes)
-    networks = _networks_of(view, boxes)
+    networks, groups = _networks_of(view, boxes), _groups_of(boxes)
+    led: set[tuple[GroupKey, str]] = set()
     yield SETTINGS_KEY, _settings_row(view, domain)
     for box in boxes:
         yield (RowKind.SANDBOX, box.sandbox_id), box
@@ -55,9 +61,17 @@ def every_row(
         has_feeds = network.network_id in feeds
         yield (RowKind.NETWORK, network.network_id), _network_row(network, has_feeds=has_feeds)
         for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
-            yield (RowKind.ENDPOINT, endpoint_id), _endpoint_row(view, endpoint)
+            row = _endpoint_row(view, endpoint)
+            yield (RowKind.ENDPOINT, endpoint_id), row
             if has_feeds:
                 yield (RowKind.FEED, endpoint_id), feed_row(view, endpoint)
+            led.update(_labels_of(row))
+    for group in groups:
+        labels = view.labels_of(*group)
+        for label in (*labels.present, *labels.absent) if labels.records else ():
+            if (group, label) not in led:
+                kept = GroupLabelRow(*group, label)
+                yield kept.key, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class _Seen:
     """The networks that the sandboxes are in."""
     feeds: Set[NetworkId]
     """The networks whose feeds are wanted."""
+    groups: Set[GroupKey]
+    """The groups of the sandboxes, in each of their networks."""
 
 
 class ZoneBuilder:
@@ -90,6 +106,10 @@ class ZoneBuilder:
         """The input of `_rows`; None: nothing, or an unfinished step."""
         self._rows: Map[Key, Row] = Map()
         self._touched: set[Key] = set()
+        self._led: Counter[tuple[GroupKey, str]] = Counter()
+        """The number of endpoints in the table to which a label of a group leads."""
+        self._labels: set[tuple[GroupKey, str]] = set()
+        """Those of which it changed whether there are any."""
 
     def build(
         self,
@@ -106,21 +126,28 @@ class ZoneBuilder:
         touched = view.touched_since(seen.view) if seen is not None else None
         if seen is None or touched is None:
             self._rows = Map()
+            self._led.clear()
             for key, row in every_row(view, sandboxes.values(), self._domain, feeds):
                 self._put(key, row)
                 yield
             self._touched.clear()
-            self._seen = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()), feeds)
+            self._labels.clear()
+            self._seen = _seen(view, sandboxes, feeds)
             return BuiltTable(self._rows, None)
-        now = _Seen(view, sandboxes, seen.networks, feeds)
+        now = _Seen(view, sandboxes, seen.networks, feeds, seen.groups)
         if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks or feeds != seen.feeds:
-            now = _Seen(view, sandboxes, _networks_of(view, sandboxes.values()), feeds)
+            now = _seen(view, sandboxes, feeds)
             yield from self._follow_sandboxes(seen, now)
         for host_id in touched.hosts:
             yield from self._follow_host(seen.view, now, host_id)
         for _, endpoint_id in touched.endpoints:
             self._follow_endpoint(now, endpoint_id)
             yield
+        self._labels.update(view.touched_labels(seen.view, touched))
+        for group, label in self._labels:
+            self._follow_label(now, group, label)
+            yield
+        self._labels.clear()
         self._seen = now
         keys, self._touched = self._touched, set()
         return BuiltTable(self._rows, keys)
@@ -144,6 +171,11 @@ class ZoneBuilder:
                 for endpoint_id in holder.endpoints_in(network_id):
                     self._follow_endpoint(now, endpoint_id)
                     yield
+        for group in seen.groups ^ now.groups:
+            labels = (seen.view if group in seen.groups else now.view).labels_of(*group)
+            for label in (*labels.present, *labels.absent):
+                self._labels.add((group, label))
+                yield
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Slices[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
@@ -167,9 +199,25 @@ class ZoneBuilder:
         fed = feed_row(now.view, endpoint) if endpoint is not None and is_fed else None
         self._put((RowKind.FEED, endpoint_id), fed)
 
+    def _follow_label(self, now: _Seen, group: GroupKey, label: str) -> None:
+        row = GroupLabelRow(*group, label)
+        labels = now.view.labels_of(*group) if group in now.groups else NO_LABELS
+        is_kept = labels.records > 0 and label in labels and not self._led[group, label]
+        self._put(row.key, row if is_kept else None)
+
     def _put(self, key: Key, row: Row | None) -> None:
-        if self._rows.get(key) == row:
+        before = self._rows.get(key)
+        if before == row:
             return
+        for label in _labels_of(row):
+            self._led[label] += 1
+            if self._led[label] == 1:
+                self._labels.add(label)
+        for label in _labels_of(before):
+            self._led[label] -= 1
+            if not self._led[label]:
+                del self._led[label]
+                self._labels.add(label)
         self._rows = self._rows.set(key, row) if row is not None else self._rows.delete(key)
         self._touched.add(key)
 
@@ -177,6 +225,22 @@ class ZoneBuilder:
 def _networks_of(view: RegistryView, sandboxes: Iterable[Sandbox]) -> dict[NetworkId, NetworkView]:
     wanted = {network_id for box in sandboxes for network_id in box.networks}
     return {network_id: view.networks[network_id] for network_id in wanted if network_id in view.networks}
+
+
+def _groups_of(sandboxes: Iterable[Sandbox]) -> frozenset[GroupKey]:
+    return frozenset((network, box.group) for box in sandboxes if box.group for network in box.networks)
+
+
+def _seen(view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox], feeds: Set[NetworkId]) -> _Seen:
+    boxes = sandboxes.values()
+    return _Seen(view, sandboxes, _networks_of(view, boxes), feeds, _groups_of(boxes))
+
+
+def _labels_of(row: Row | None) -> Iterator[tuple[GroupKey, str]]:
+    """Yield the labels by which an endpoint's group finds it."""
+    if isinstance(row, EndpointRow) and row.group is not None:
+        group = (row.network_id, row.group.name)
+        yield from ((group, label) for label in ranks_in_group(row.name, row.group, row.aliases))
 
 
 def host_label(host: HostView) -> str:

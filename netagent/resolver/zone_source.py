@@ -26,6 +26,7 @@ from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
     EndpointRow,
+    GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
@@ -135,7 +136,7 @@ class ZoneSource:
                 self._rows[key] = row
             for one in (before, row):
                 match one:
-                    case EndpointRow():
+                    case EndpointRow() | GroupLabelRow():
                         networks.add(one.network_id)
                     case NetworkRow():
                         networks.add(key[1])
@@ -143,7 +144,8 @@ class ZoneSource:
                         sandboxes.add(key[1])
                     case HostRow() | SettingsRow():
                         all_clients = True
-            self._index(key, before, row)
+            self._unindex(key, before, row)
+            self._index(key, row)
         if all_clients or networks or sandboxes:
             self._raise_versions(networks, sandboxes, all_clients=all_clients)
 
@@ -178,11 +180,15 @@ class ZoneSource:
             if all_clients or sandbox_id in sandboxes or not networks.isdisjoint(sandbox.networks):
                 self._versions[sandbox_id] = self._counter
 
-    def _index(self, key: Key, before: Row | None, row: Row | None) -> None:
+    def _unindex(self, key: Key, before: Row | None, row: Row | None) -> None:
+        """Take a row out of the indexes; the next one that has its key replaces what is indexed by the key alone."""
         match before:
             case EndpointRow():
                 self._count_warming(before, -1)
                 self._networks[before.network_id].discard(before)
+                self._drop_if_empty(before.network_id)
+            case GroupLabelRow():
+                self._networks[before.network_id].discard_label(before)
                 self._drop_if_empty(before.network_id)
             case HostRow():
                 hosts = self._hosts[before.label.encode()]
@@ -197,10 +203,14 @@ class ZoneSource:
             case Sandbox() if row is None:
                 del self._sandboxes[before.sandbox_id]
                 self._versions.pop(before.sandbox_id, None)
+
+    def _index(self, key: Key, row: Row | None) -> None:
         match row:
             case EndpointRow():
                 self._count_warming(row, 1)
                 self._network(row.network_id).add(row)
+            case GroupLabelRow():
+                self._network(row.network_id).keep_label(row)
             case HostRow():
                 self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
             case NetworkRow():
@@ -249,7 +259,7 @@ class ZoneSource:
             return self._answer_reverse(parts, reverse, rtype, client)
         node = scope.bare(parts)
         if node is None:
-            if scope.is_alias(parts):
+            if scope.is_kept(parts):
                 return NoSuchName(self._zone(ROOT, client))
             kept = rtype in _LEAD_TO_ADDRESSES and scope.is_like_ours(parts)
             return NotOurs(self._zone(ROOT, client) if kept else None)

@@ -14,6 +14,7 @@ from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
     EndpointRow,
+    GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
@@ -124,6 +125,12 @@ def port(text: str) -> Port:
 
 def settings(domain: str = "mesh.internal", *, zone: str = "") -> tuple[Key, Row]:
     return SETTINGS_KEY, SettingsRow(domain, zone)
+
+
+def group_label(label: str, group: str, network_id: NetworkId = APP) -> tuple[Key, Row]:
+    """A label that the group has had."""
+    row = GroupLabelRow(network_id, group, label)
+    return row.key, row
 
 
 def world() -> dict[Key, Row]:

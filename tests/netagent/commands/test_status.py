@@ -22,7 +22,7 @@ from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
-from netagent.model.records import AttachmentRecord, Drain, Group, Link
+from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.join.discovery import DiscoveredPeer
@@ -133,6 +133,7 @@ def cluster_of() -> Any:
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
         ),
         controllers=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
+        group_labels=SimpleNamespace(gone=lambda network_id, group: {"db": 1_800_000_000}),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
@@ -421,6 +422,41 @@ async def test_a_name_that_two_projects_share_is_warned_of_by_status_and_lookup(
     found = await look_up(cluster, "db", "A", "web1")
     assert "warnings" not in found
     assert found["reason"] == f"found in group shop of network app: shop-db-1 on {H2[:8]}"
+
+
+@virtual
+async def test_look_up_says_that_the_own_project_had_the_name_and_who_else_has_it() -> None:
+    cluster, writer = cluster_of(), Writer(H2)
+    records = [
+        endpoint(number, offset=number, name=name, service=name, group=group)
+        for number, name, group in (
+            (5, "shop-db-1", Group("shop", "db")),
+            (6, "blog-db-1", Group("blog", "db")),
+            (7, "shop-web-1", Group("shop", "web")),
+        )
+    ]
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_row(dataclasses.replace(row, group=Group("shop")))
+    for event in (*map(writer.put, records), writer.delete(records[0])):
+        cluster.live.update_view(lambda view, event=event: view.with_entries(event))
+    expected = (
+        "db is a name of group shop, which has had no endpoint for it since 2027-01-15 08:00:00 UTC; "
+        f"containers of this group are not led to blog-db-1 on {H2[:8]} instead: ask for db.blog"
+    )
+    for name in ("db", "db.app.mesh.internal."):
+        found = await look_up(cluster, name, "A", "web1")
+        assert (found["status"], found["reason"]) == ("NXDOMAIN", expected)
+        assert "warnings" not in found
+    found = await look_up(cluster, "db.app", "A", "web1")
+    assert found["status"] == "NXDOMAIN"
+    assert found["reason"].startswith(expected)
+    assert (await look_up(cluster, "db.blog", "A", "web1"))["answers"]
+    hidden = endpoint(8, offset=8, name="shop-db-2", group=Group("shop", "db"), health=Health.UNHEALTHY)
+    cluster.live.update_view(lambda view: view.with_entries(writer.put(hidden)))
+    found = await look_up(cluster, "db", "A", "web1")
+    assert found["reason"].endswith(f"left out: shop-db-2 on {H2[:8]} (its health check fails)"), found[
+        "reason"
+    ]
 
 
 @virtual

@@ -64,6 +64,9 @@ class Remembers(Journal):
     def load_fenced(self) -> list[Any]:
         return []
 
+    def load_group_labels(self) -> dict[tuple[NetworkId, str], dict[str, int | None]]:
+        return {(N1, "shop"): {"cache": 5, "web": None}}
+
     def note_replica_dropped(self, scope: bytes, owner: str) -> None:
         self.dropped.append((scope, owner))
 
@@ -83,3 +86,4 @@ def test_the_first_view_is_made_of_ours_and_of_others() -> None:
     assert len(known.view.endpoints) == 1
     assert [one.node_id for one in known.history.members] == [H2], "ourselves the gossip adds"
     assert known.rows == [ROW]
+    assert known.view.labels_of(N1, "shop").absent == ("cache", "web")

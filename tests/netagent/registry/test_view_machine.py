@@ -16,6 +16,7 @@ from netagent.model.ids import HostId
 from netagent.model.records import (
     AttachmentRecord,
     ForgetRecord,
+    Group,
     HostAddressRecord,
     RemovalRecord,
 )
@@ -50,6 +51,7 @@ records = st.one_of(
         st.integers(1, 4),
         name=st.sampled_from(["x", "y"]),
         mac=st.sampled_from(["06:00:00:00:00:01", "06:00:00:00:00:02", "02:00:00:00:00:03"]),
+        group=st.sampled_from([None, Group("shop"), Group("shop", "db")]),
     ),
 )
 logs = st.dictionaries(hosts, st.lists(st.tuples(records, st.booleans()), max_size=12), max_size=3)
@@ -155,6 +157,10 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
                     one for one in own if own_name(old, network_id, one) != own_name(new, network_id, one)
                 }
                 assert {(network_id, one) for one in changed_names} <= touched.own_names
+            places = set(new.touched_labels(old, touched))
+            for key in {*old.store.group_labels, *new.store.group_labels}:
+                labels = [{*view.labels_of(*key).present} for view in (old, new)]
+                assert {(key, one) for one in labels[0] ^ labels[1]} <= places
         assert old.touched_since(views[-1]) is None or old is views[-1]
 
 

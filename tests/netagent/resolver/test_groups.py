@@ -70,6 +70,51 @@ def test_what_the_own_project_has_not_got_is_the_networks() -> None:
     assert ask(source, "shop-db-1", client=BLOG) == ["10.160.0.1"]
 
 
+@pytest.mark.parametrize("name", ["db", "db.app", "db.app.mesh.internal", "db.back", "db.back.mesh.internal"])
+def test_none_stands_in_for_what_the_own_project_has_had(name: str) -> None:
+    """The other project's, a chosen service, an alias, a plain container, and all that in a further network."""
+    others = [
+        names.endpoint(8, "blog-db-2", "10.160.0.8", group="blog/db"),
+        names.endpoint(9, "pg", "10.160.0.9", service="db"),
+        names.endpoint(10, "x", "10.160.0.10", aliases=("db",)),
+        names.endpoint(11, "db", "10.160.0.11"),
+        names.endpoint(12, "db", "10.170.0.12", network_id=BACK),
+        names.endpoint(13, "shop-web-1", "10.160.0.13", group="shop/web"),
+    ]
+    both = names.sandbox("both", BACK, APP, group="shop")
+    rows = [names.network(APP, "app"), names.network(BACK, "back"), both, names.sandbox(PLAIN, BACK, APP)]
+    gone = source_of(dict([*rows, *others, names.group_label("db", "shop")]))
+    full = "mesh" in name
+    assert ask(gone, name, client="both") == (
+        NX if full else "nxdomain ." if name == "db" else "kept inside ."
+    )
+    never = source_of(dict([*rows, *others]))
+    assert ask(never, name, client="both") == ask(never, name, client=PLAIN)
+    assert ask(gone, name, client=PLAIN) == ask(never, name, client=PLAIN)
+    back = source_of(dict([*rows, *others, names.endpoint(14, "shop-db-1", "10.160.0.14", group="shop/db")]))
+    answer = ["10.160.0.14"] if "back" not in name else NX if full else "kept inside ."
+    assert ask(back, name, client="both") == answer, "in whichever network the project has it"
+
+
+def test_a_name_with_the_own_group_does_not_leave_the_host_while_its_endpoint_is_away() -> None:
+    source = two_projects(names.group_label("cache", "shop"))
+    assert ask(source, "cache.shop", client=SHOP) == "nxdomain ."
+    assert ask(source, "cache.shop.app.mesh.internal", client=SHOP) == NX
+    assert ask(source, "cache.shop", client=BLOG) == "not ours"
+    assert ask(source, "never.shop", client=SHOP) == "not ours"
+
+
+def test_links_do_not_lead_past_the_own_project_either() -> None:
+    linked = names.sandbox(LINKED, APP, group="shop", links=("cache:store", "cache.blog:theirs"))
+    source = two_projects(
+        linked,
+        names.group_label("cache", "shop"),
+        names.endpoint(9, "blog-cache-1", "10.160.0.9", group="blog/cache"),
+    )
+    assert ask(source, "store", client=LINKED) == "nxdomain ."
+    assert ask(source, "theirs", client=LINKED) == ["10.160.0.9"]
+
+
 def test_a_plain_container_takes_no_name_from_a_project() -> None:
     source = two_projects(names.endpoint(9, "db", "10.160.0.9"), names.endpoint(10, "web", "10.160.0.10"))
     assert ask(source, "db", client=SHOP) == ["10.160.0.1"]
@@ -95,11 +140,9 @@ def test_links_come_before_the_own_project() -> None:
 
 def test_a_network_that_refuses_shared_names_denies_them_to_third_parties_only() -> None:
     source = two_projects(refuses_shared=True)
-    for name in ("db.app", "db.app.mesh.internal"):
-        assert ask(source, name, client=PLAIN) == (NX if "mesh" in name else "kept inside .")
-    assert ask(source, "db", client=PLAIN) == "not ours", (
-        "a single label is never forwarded by the resolver's own rule"
-    )
+    assert ask(source, "db.app.mesh.internal", client=PLAIN) == NX
+    assert ask(source, "db.app", client=PLAIN) == "kept inside ."
+    assert ask(source, "db", client=PLAIN) == "nxdomain .", "Docker's resolver would answer with one of them"
     assert ask(source, "db", client=SHOP) == ["10.160.0.1"]
     assert ask(source, "db.shop", client=PLAIN) == ["10.160.0.1"]
     assert ask(source, "web", client=PLAIN) == ["10.160.0.3", "10.160.0.4"], "of one project"
@@ -183,7 +226,9 @@ def row_of(
     return names.endpoint(number, name, address, service=service or "", group=text, aliases=aliases)
 
 
-def looked_up(rows: list[EndpointRow], label: str, group: str | None) -> list[EndpointRow]:
+def looked_up(
+    rows: list[EndpointRow], label: str, group: str | None, had: tuple[str, ...]
+) -> list[EndpointRow]:
     """As the documents say it."""
 
     def of_group(row: EndpointRow) -> str | None:
@@ -195,10 +240,14 @@ def looked_up(rows: list[EndpointRow], label: str, group: str | None) -> list[En
     own = [row for row in rows if row.group and row.group.name == group]
     plain = [row for row in rows if row.group is None]
     chosen = [row for row in rows if is_chosen(row) and row.service == label]
-    steps = [
+    inside = [
         [row for row in own if of_group(row) == label],
         [row for row in own if row.name == label],
         [row for row in own if label in row.aliases],
+    ]
+    if any(inside) or (group and label in had):
+        return next(filter(None, inside), [])
+    steps = [
         chosen
         and [
             row
@@ -214,14 +263,21 @@ def looked_up(rows: list[EndpointRow], label: str, group: str | None) -> list[En
     return next(filter(None, steps), [])
 
 
-@given(ENDPOINTS, LABELS | st.just("a-1"), st.sampled_from((None, "shop", "blog")))
-def test_the_order_of_the_look_up(endpoints: list[Any], label: str, group: str | None) -> None:
+@given(
+    ENDPOINTS, LABELS | st.just("a-1"), st.sampled_from((None, "shop", "blog")), st.lists(LABELS).map(tuple)
+)
+def test_the_order_of_the_look_up(
+    endpoints: list[Any], label: str, group: str | None, had: tuple[str, ...]
+) -> None:
     rows = [row_of(number, *fields) for number, fields in enumerate(endpoints, 1)]
+    kept = [names.group_label(one, group) for one in had] if group else []
     source = source_of(
-        dict([names.settings(), names.network(APP, "app"), names.sandbox("c", APP, group=group), *rows])
+        dict(
+            [names.settings(), names.network(APP, "app"), names.sandbox("c", APP, group=group), *rows, *kept]
+        )
     )
     found = ask(source, f"{label}.app.mesh.internal")
-    expected = looked_up([row for _, row in rows if isinstance(row, EndpointRow)], label, group)
+    expected = looked_up([row for _, row in rows if isinstance(row, EndpointRow)], label, group, had)
     shown = [f"10.0.0.{int(row.endpoint_id[:2], 16)}" for row in expected]
     assert found == (shown or found)
     assert shown or found in (NX, "nodata mesh.internal.")

@@ -53,6 +53,12 @@ ROWS = st.one_of(
         st.lists(st.sampled_from(("db:web", "web:alias", "web.back:db")), max_size=2),
         st.sampled_from((None, "shop", "blog")),
     ),
+    st.builds(
+        names.group_label,
+        st.sampled_from((*LABELS, "s")),
+        st.sampled_from(("shop", "blog")),
+        st.sampled_from((APP, BACK)),
+    ),
     st.builds(names.settings, st.sampled_from(("mesh.internal", "other.internal"))),
 )
 TABLES = st.lists(ROWS, max_size=12).map(dict)

@@ -19,6 +19,7 @@ from netagent.model.records import (
     Drain,
     EndpointRecord,
     ForgetRecord,
+    Group,
     Health,
     Record,
     RemovalRecord,
@@ -36,6 +37,7 @@ from netgossip.types import Member, MemberState
 DOMAIN = "mesh.internal"
 HOSTS = st.sampled_from([H1, H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
+GROUPS = st.sampled_from([None, Group("shop"), Group("shop", "db"), Group("blog", "db")])
 BOX = {SandboxId("c"): Sandbox(sandbox_id=SandboxId("c"), networks=(N1,))}
 
 
@@ -107,7 +109,12 @@ class StepByStep(RuleBasedStateMachine):
         place=NETWORKS,
         at=st.integers(2, 6),
         state=st.fixed_dictionaries(
-            {"health": st.sampled_from(Health), "drain": st.none() | st.just(Drain(1, STOP))}
+            {
+                "health": st.sampled_from(Health),
+                "drain": st.none() | st.just(Drain(1, STOP)),
+                "group": GROUPS,
+                "aliases": st.lists(st.sampled_from(["www", "x"]), max_size=1).map(tuple),
+            }
         ),
     )
     def endpoint_record(
@@ -149,10 +156,20 @@ class StepByStep(RuleBasedStateMachine):
     def scope_left(self, network_id: NetworkId, most: int) -> None:
         self.view = self.view.without_some(bytes.fromhex(network_id), most)
 
-    @rule(networks=st.lists(st.lists(NETWORKS, unique=True), max_size=3))
-    def sandboxes(self, networks: list[list[NetworkId]]) -> None:
-        named = [(SandboxId(f"c{number}"), tuple(one)) for number, one in enumerate(networks)]
-        self.boxes = {one: Sandbox(sandbox_id=one, networks=inside) for one, inside in named}
+    @rule(
+        networks=st.lists(
+            st.tuples(st.lists(NETWORKS, unique=True), st.sampled_from([None, "shop", "blog"])), max_size=3
+        )
+    )
+    def sandboxes(self, networks: list[tuple[list[NetworkId], str | None]]) -> None:
+        self.boxes = {}
+        for number, (inside, group) in enumerate(networks):
+            box = Sandbox(sandbox_id=SandboxId(f"c{number}"), networks=tuple(inside), group=group)
+            self.boxes[box.sandbox_id] = box
+
+    @rule(network_id=NETWORKS, group=st.sampled_from(["shop", "blog"]))
+    def labels_had_forgotten(self, network_id: NetworkId, group: str) -> None:
+        self.view = self.view.without_labels_had([(network_id, group)])
 
     @rule(feeds=st.frozensets(NETWORKS))
     def feeds_wanted(self, feeds: frozenset[NetworkId]) -> None:
