@@ -22,9 +22,9 @@ from typing import Final
 from netagent.journal.journal import Journal
 from netagent.log import Limited
 from netagent.membership.held_evictions import HeldEvictions
+from netagent.membership.host_keys import without_false_hosts
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
-from netagent.registry.host_keys import without_false_hosts
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netagent.rpc.client import RpcClient
