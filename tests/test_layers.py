@@ -149,7 +149,7 @@ KNOWS = {
     "shtab": {"netagent.cli.client_commands"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
-        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.registry.group_labels",
+        "netagent.ipam.allocation", "netagent.registry.derive", "netagent.model.group_labels",
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from netagent.journal.statements import Statement, drop_group_label, put_group_label
-from netagent.registry.group_labels import GroupKey, GroupLabels
+from netagent.model.group_labels import GroupKey, GroupLabels
 from netagent.registry.view import RegistryView
 from netgossip.slices import Slices
 

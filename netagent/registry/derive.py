@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from immutables import Map
 
+from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.naming import given_labels, labels_inside
 from netagent.model.records import (
@@ -37,7 +38,6 @@ from netagent.model.records import (
 )
 from netagent.registry import conflict_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServicePlace
-from netagent.registry.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
 from netagent.registry.views import EndpointView, HostView, NetworkView, short_id

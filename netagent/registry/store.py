@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from immutables import Map
 
+from netagent.model.group_labels import GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.records import (
     ExternalServiceRecord,
@@ -18,7 +19,6 @@ from netagent.model.records import (
     Record,
     ServiceKey,
 )
-from netagent.registry.group_labels import GroupKey, GroupLabels
 from netagent.registry.views import EndpointView, HostView, NetworkView
 from netgossip.types import Member, Scope, Version
 

@@ -22,6 +22,7 @@ from functools import cached_property, partial
 
 from immutables import Map
 
+from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import HERE
 from netagent.model.naming import labels_inside
@@ -29,7 +30,6 @@ from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddre
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
-from netagent.registry.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.registry.record_codec import key_of, scope_of
 from netagent.registry.store import EndpointKey, Store, StoredRecord
 from netagent.registry.views import (

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from immutables import Map
 
+from netagent.model.group_labels import NO_LABELS, GroupKey
 from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
 from netagent.model.naming import ranks_in_group
 from netagent.model.records import EndpointRecord, Group, Health
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
-from netagent.registry.group_labels import NO_LABELS, GroupKey
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
 from netagent.resolver.feed_entry import feed_host_state, feed_row
 from netagent.resolver.name_table import (

@@ -8,9 +8,9 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, network
 
 from netagent.journal.journal import Journal
 from netagent.membership.group_label_memory import FORGET_S, MAX_EMPTY, GroupLabelMemory
+from netagent.model.group_labels import GroupKey
 from netagent.model.ids import HostId
 from netagent.model.records import EndpointRecord, Group
-from netagent.registry.group_labels import GroupKey
 from netagent.registry.view import RegistryView
 from netgossip.slices import at_once
 

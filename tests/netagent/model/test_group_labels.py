@@ -6,9 +6,9 @@ from fakes.registry import H1, H2, N1, N2, Writer, endpoint, network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.model.group_labels import MAX_ABSENT, GroupLabels
 from netagent.model.ids import NetworkId
 from netagent.model.records import Group
-from netagent.registry.group_labels import MAX_ABSENT, GroupLabels
 from netagent.registry.view import RegistryView
 from netgossip.types import EntriesChanged
 
