@@ -21,10 +21,12 @@ from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
+from netagent.model.origin_labels import TXT_LABELS
 from netagent.model.port import alpn_flaw
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Group, Link, Policy, Port
 from netagent.model.request import AttachRequest, NetworkRequest
+from netagent.model.txt import text_flaw
 
 TARGET_FORMS = "netns:NAME, /PATH, pid:PID, docker:NAME, podman:NAME, unit:NAME or machine:NAME"
 _TARGET = re.compile(r"/.+|netns:[^/\s]+|pid:[1-9][0-9]{0,9}|(docker|podman|unit|machine):\S+")
@@ -207,6 +209,8 @@ def _labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
             raise InputError(
                 f"{key[:80]!r} cannot be the key of a label", thing=key[:80], hint="write KEY=VALUE"
             )
+        if flaw := text_flaw(key, value[key]):
+            raise InputError(f"the label {key}: {flaw}", thing=key, hint=f"write {TXT_LABELS}KEY=VALUE")
     return tuple(sorted(dict(value).items()))
 
 

@@ -48,6 +48,10 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
         "db:database",
         "--expose",
         "http=80/tcp",
+        "--expose",
+        "https=443/tcp+h2",
+        "--weight",
+        "10",
         "--label",
         "tier=front",
         "--alias",
@@ -68,9 +72,10 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
     asked = served.service.attached[0]
     assert (asked.links, asked.ports, asked.labels) == (
         (Link("db", "database"),),
-        (Port("http", 80),),
+        (Port("http", 80), Port("https", 443, alpn=("h2",))),
         (("tier", "front"),),
     )
+    assert asked.weight == 10
     assert (asked.aliases, asked.addresses, asked.publish, asked.mac, asked.ifname) == (
         ("www",),
         ("10.160.0.9",),

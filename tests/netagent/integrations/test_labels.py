@@ -20,8 +20,10 @@ from netagent.integrations.labels import (
 )
 from netagent.model.check import MAX_CHECKS
 from netagent.model.ids import EndpointId, NetworkId, is_name, nearest_name
+from netagent.model.locality import DEFAULT_WEIGHT
 from netagent.model.origin_labels import ORIGINAL_NAME
 from netagent.model.records import EndpointRecord, Group, Port
+from netagent.model.txt import MAX_TEXTS, MAX_TEXTS_BYTES, text_flaw, texts_of
 from netagent.registry.record_codec import decode_untrusted, encode
 
 
@@ -59,6 +61,44 @@ def test_what_labels_say() -> None:
     assert found.service == "web"
     assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("443", 443))
     assert (found.labels, found.flaws) == ((("color", "red"),), ())
+
+
+def test_labels_say_weight_protocols_and_texts() -> None:
+    labels = {
+        "netagent.weight": "10",
+        "netagent.expose": "https=443/tcp+h2+http/1.1",
+        "netagent.txt.path": "/shop",
+        "netagent.txt.": "no key",
+        "netagent.txt.long": "x" * 255,
+        "netagent.other": "not passed on",
+    }
+    found = described(labels, "w1")
+    assert (found.weight, found.ports) == (10, (Port("https", 443, "tcp", ("h2", "http/1.1")),))
+    assert ("netagent.txt.path", "/shop") in found.labels
+    assert not {"netagent.weight", "netagent.other"} & {key for key, _ in found.labels}
+    assert texts_of(found.labels) == (b"path=/shop",)
+    assert found.flaws == (
+        f"the label netagent.txt.: {text_flaw('netagent.txt.', '')}",
+        "the label netagent.txt.long: KEY=VALUE in a TXT record must be at most 255 bytes long",
+    )
+    assert described({}, "w1").weight == DEFAULT_WEIGHT
+    image = {"netagent.weight": "10", "netagent.txt.path": "/shop"}
+    assert without_image(labels, image).keys().isdisjoint(image), "the maker of an image does not choose them"
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1001", "ten", "1" * 5000, "\u0661"])
+def test_a_weight_that_is_none_is_passed_over_and_named(text: str) -> None:
+    found = described({"netagent.weight": text}, "w1")
+    assert found.weight == DEFAULT_WEIGHT
+    assert len(found.flaws) == 1
+    assert "write a number from 0 to 1000" in found.flaws[0]
+
+
+def test_the_texts_of_a_container_are_bounded() -> None:
+    labels = tuple((f"netagent.txt.k{number:02}", "v" * 60) for number in range(40))
+    texts = texts_of(labels)
+    assert len(texts) <= MAX_TEXTS
+    assert sum(len(text) + 1 for text in texts) <= MAX_TEXTS_BYTES
 
 
 def test_a_label_is_a_check_and_further_ones_have_a_name_after_it() -> None:

@@ -55,7 +55,8 @@ FULL_ROW = row(
     stage=Published(Netns("/run/netns/web1", (4, 4026532000), "boot"), "eth0"),
     links=(Link("db", "database"),),
     aliases=("www",),
-    ports=(Port("http", 80),),
+    ports=(Port("http", 80), Port("https", 443, "tcp", ("h2", "http/1.1"))),
+    weight=7,
     labels=(("a", "b"),),
     publish=(Publication(8080, 80), Publication(53, 5353, "udp", 2, "192.0.2.1")),
     group=Group("shop", "web", b"12345678"),
@@ -223,12 +224,21 @@ def test_a_row_of_an_earlier_release_has_no_published_ports_no_drain_and_no_chec
     journal = reopen()
     run(journal.save_endpoint, row(1))
     fields = json.loads(endpoint_to_json(row(1)))
-    for later in ("publish", "drain", "checks", "checked", "keeps_names", "health_since_s"):
+    for later in ("publish", "drain", "checks", "checked", "keeps_names", "health_since_s", "weight", "alpn"):
         del fields[later]
     run(journal.transaction, [Statement("UPDATE endpoint SET row = ?", (json.dumps(fields),))])
     [found] = reopen().load_endpoints()
     assert found == row(1)
     assert (found.publish, found.checks, found.checked) == ((), (), None)
+
+
+def test_the_release_before_finds_in_the_ports_of_a_row_what_it_knows() -> None:
+    spoken = row(1, ports=(Port("https", 443, "tcp", ("h2",)), Port("http", 80)))
+    fields = json.loads(endpoint_to_json(spoken))
+    assert [set(one) for one in fields["ports"]] == [{"name", "number", "protocol"}] * 2
+    assert endpoint_from_json(json.dumps(fields)) == spoken
+    del fields["alpn"]  # it has rewritten the row
+    assert endpoint_from_json(json.dumps(fields)).ports == (Port("https", 443), Port("http", 80))
 
 
 def test_cooling_addresses(reopen: Reopen) -> None:

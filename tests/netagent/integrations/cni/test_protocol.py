@@ -136,6 +136,8 @@ def test_wrong_variables_have_a_code_of_their_own(verb: str, variables: dict[str
         ({"links": ["a:B c"]}, 7, "alias"),
         ({"expose": ["http"]}, 7, "80/tcp"),
         ({"expose": ["0/tcp"]}, 7, "number"),
+        ({"expose": ["443/tcp+H2"]}, 7, "ALPN"),
+        ({"weight": "many"}, 7, "from 0 to 1000"),
         ({"args": []}, 7, "args is not an object"),
         ({"args": {"cni": {"ips": ["10.1.0.300"]}}}, 7, "IP address"),
         ({"args": {"cni": {"labels": [{"key": 1}]}}}, 7, "labels"),
@@ -250,8 +252,9 @@ def test_who_knows_the_container_best_wins() -> None:
         "service": "web",
         "aliases": ["www"],
         "links": ["db.back:database", "cache"],
-        "expose": ["http=80/TCP", "53/udp", "9090"],
+        "expose": ["http=80/TCP", "53/udp", "9090+h2+http/1.1"],
         "check": ["http:80/healthz"],
+        "weight": 7,
         "args": {
             "cni": {
                 "ips": ["10.1.0.7/16"],
@@ -267,7 +270,13 @@ def test_who_knows_the_container_best_wins() -> None:
     assert (found.name, found.service, found.target) == ("db-0-prod", "web", "cni:c1")
     assert found.aliases == ("www", "w2", "w3")
     assert found.links == (Link("db.back", "database"), Link("cache", "cache"))
-    assert found.ports == (Port("http", 80), Port("53", 53, "udp"), Port("9090", 9090))
+    assert found.ports == (
+        Port("http", 80),
+        Port("53", 53, "udp"),
+        Port("9090", 9090, alpn=("h2", "http/1.1")),
+    )
+    assert found.weight == 7
+    assert add({"weight": 7, "args": {"cni": {"weight": 0}}}).request.weight == 0
     assert found.checks == parse_checks_untrusted(["http:80/healthz", "tcp:9090 fall=5"])
     assert found.keeps_names
     assert (found.addresses, found.mac) == (("10.1.0.7",), "02:00:00:00:00:07")
