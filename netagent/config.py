@@ -241,7 +241,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "zone",
         kind.optional_name,
         "",
-        "failure zone of this host, shown by `members -o wide`",
+        "zone of this host, for names such as `ZONE.zone.web`; shown by `members`",
         "NAME",
     ),
     ConfigKey(
