@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, TypeAlias
 
 import trio
@@ -32,8 +33,8 @@ from netagent.model.check import HttpCheck, TcpCheck
 from netagent.model.sandbox import Netns
 
 ANSWER_S: Final = 0.01
-"""Most servers have answered after this time. To read all their answers at once costs a fraction of a task for each,
-which only the slower ones get."""
+"""Most servers have answered after this time. To read all their answers at once costs a fraction of waiting for
+each."""
 MAX_SHOWN_CHARS: Final = 512
 """Most characters of an answer that are shown."""
 _PIECE_BYTES: Final = 16 * 1024
@@ -51,9 +52,9 @@ _SAID: Final = {
 NetworkCheck: TypeAlias = HttpCheck | TcpCheck
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
-    """A check that is due."""
+    """A check that is due. Ask it again and again: what never changes of it is computed once."""
 
     subject: NetworkCheck
     netns: Netns
@@ -61,10 +62,22 @@ class Question:
     """The endpoint's own: tried in turn, until one does not refuse."""
     timeout_s: float
 
-    @property
+    @cached_property
     def place(self) -> str:
         """What is asked, as outcomes call it: `8080/healthz`."""
         return f"{self.subject.port}{self.subject.path if isinstance(self.subject, HttpCheck) else ''}"
+
+    @cached_property
+    def requests(self) -> tuple[bytes, ...]:
+        """What is sent by HTTP to each address; nothing by TCP."""
+        if isinstance(self.subject, TcpCheck):
+            return (b"",) * len(self.addresses)
+        return tuple(_request(self.subject, address) for address in self.addresses)
+
+    @cached_property
+    def is_tls(self) -> bool:
+        """True if it is asked by TLS."""
+        return isinstance(self.subject, HttpCheck) and self.subject.is_tls
 
     def failed(self, text: str) -> Outcome:
         """Return a failure."""
@@ -99,32 +112,82 @@ async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | 
         return
     try:
         await trio.sleep(ANSWER_S)
-        async with trio.open_nursery() as nursery:
-            for number, connection in waiting:
-                outcome = connection.poll()
-                if outcome is not None:
-                    done(number, outcome)
-                    continue
-                deadline = began_at + connection.question.timeout_s
-                nursery.start_soon(_wait, connection, deadline, partial(done, number))
+        slow = []
+        for number, connection in waiting:
+            outcome = connection.poll()
+            if outcome is None:
+                slow.append((number, connection))
+            else:
+                done(number, outcome)
+        if slow:
+            await _wait_all(slow, began_at, done)
     finally:
         for _, connection in waiting:
             connection.sock.close()
+
+
+async def _wait_all(
+    slow: Sequence[tuple[int, _Connection]], began_at: float, done: Callable[[int, Outcome | None], None]
+) -> None:
+    """Wait for the servers that take longer: one task for all of them, and one for each by TLS."""
+    plain: dict[int, tuple[int, _Connection]] = {}
+    async with trio.open_nursery() as nursery:
+        for number, connection in slow:
+            if connection.question.is_tls:
+                deadline = began_at + connection.question.timeout_s
+                nursery.start_soon(_wait_by_tls, connection, deadline, partial(done, number))
+            else:
+                plain[connection.sock.fileno()] = number, connection
+        if plain:
+            await _wait_plain(plain, began_at, done)
+
+
+async def _wait_plain(
+    waiting: dict[int, tuple[int, _Connection]], began_at: float, done: Callable[[int, Outcome | None], None]
+) -> None:
+    """Wait for servers by descriptor, until each has answered or its time is over."""
+    with closing(select.epoll()) as ready:
+        for fd, (_, connection) in waiting.items():
+            ready.register(fd, connection.awaits)
+        while waiting:
+            deadline = began_at + min(connection.question.timeout_s for _, connection in waiting.values())
+            with trio.move_on_at(deadline):
+                await trio.lowlevel.wait_readable(ready.fileno())
+            for fd, _ in ready.poll(0):
+                number, connection = waiting[fd]
+                awaited = connection.awaits
+                outcome = connection.poll()  # closes the socket with it, which takes it out of `ready`
+                if outcome is not None:
+                    del waiting[fd]
+                    done(number, outcome)
+                elif connection.awaits != awaited:
+                    ready.modify(fd, connection.awaits)
+            now = trio.current_time()
+            for fd, (number, connection) in list(waiting.items()):
+                if now >= began_at + connection.question.timeout_s:
+                    del waiting[fd]
+                    connection.sock.close()
+                    done(number, connection.question.late())
 
 
 def _open(question: Question) -> _Connection | Outcome:
     """Connect to the first address that does not refuse, and begin what can be begun at once. Raises OSError when
     this host is at fault."""
     code = errno.ENETUNREACH
-    for address in question.addresses:
+    for address, request in zip(question.addresses, question.requests, strict=True):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         code = sock.connect_ex((address, question.subject.port))
-        if code == errno.EINPROGRESS:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code:
-            connection = _Connection(question, sock, address)
-            return connection.poll() or connection
+        if code in {0, errno.EINPROGRESS}:
+            connection = _Connection(question, sock, request)
+            try:
+                outcome = connection.begin()
+            except OSError as error:
+                code = error.errno or errno.EIO
+            else:
+                if outcome is not None:
+                    sock.close()
+                return outcome or connection
         sock.close()
     if code in _OF_THIS_HOST:
         raise OSError(code, os.strerror(code))
@@ -134,17 +197,51 @@ def _open(question: Question) -> _Connection | Outcome:
 class _Connection:
     """A connection to a server, from its first packet to the end of the answer's head."""
 
-    def __init__(self, question: Question, sock: socket.socket, address: str) -> None:
+    __slots__ = ("_reader", "is_connected", "question", "request", "sock")
+
+    def __init__(self, question: Question, sock: socket.socket, request: bytes) -> None:
         self.question = question
         self.sock = sock
-        self._address = address
+        self.request = request
         self._reader = HeadReader()
         self.is_connected = False
+
+    @property
+    def awaits(self) -> int:
+        """What it waits for, as epoll(7) calls it."""
+        return select.EPOLLIN if self.is_connected else select.EPOLLOUT
+
+    def begin(self) -> Outcome | None:
+        """Send the request, or note the connection, as soon as the server has it; the outcome if that is all. OSError
+        when it is refused."""
+        if self.request and not self.question.is_tls:
+            try:
+                self.sock.send(self.request)  # fits into an empty buffer
+            except BlockingIOError:  # the server's queue is full: the kernel sends its SYN again
+                return None
+            self.is_connected = True
+            return None
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        try:
+            self.sock.getpeername()
+        except OSError:  # as above
+            return None
+        self.is_connected = True
+        if self.request:
+            return None
+        return Outcome(is_success=True, text=f"connected to {self.question.place}")
 
     def poll(self) -> Outcome | None:
         """Do what can be done without waiting; close and return the outcome once there is one."""
         try:
-            outcome = self._step()
+            if not self.is_connected:
+                outcome = self.begin()
+            elif self.question.is_tls:
+                outcome = None
+            else:
+                outcome = self.take(self.sock.recv(_PIECE_BYTES))
         except BlockingIOError:
             return None
         except AnswerError as error:
@@ -155,37 +252,6 @@ class _Connection:
             self.sock.close()
         return outcome
 
-    def _step(self) -> Outcome | None:
-        if not self.is_connected:
-            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, "")
-            try:
-                self.sock.getpeername()
-            except OSError:  # the server's queue is full: the kernel sends its SYN again
-                return None
-            self.is_connected = True
-            match self.question.subject:
-                case TcpCheck():
-                    return Outcome(is_success=True, text=f"connected to {self.question.place}")
-                case HttpCheck(is_tls=True):
-                    return None
-                case HttpCheck():
-                    self.sock.send(self.request())  # fits into an empty buffer
-            # A server needs some time: the first attempt to read follows later.
-            return None
-        if isinstance(self.question.subject, HttpCheck) and self.question.subject.is_tls:
-            return None
-        return self.take(self.sock.recv(_PIECE_BYTES))
-
-    def request(self) -> bytes:
-        """Return what is sent."""
-        subject = self.question.subject
-        assert isinstance(subject, HttpCheck)
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        head = f"GET {subject.path} HTTP/1.1\r\nHost: {host}:{subject.port}\r\nUser-Agent: netagent-check\r\n"
-        return f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode("ascii")
-
     def take(self, piece: bytes) -> Outcome | None:
         """Take a piece of the answer; the outcome once its head is complete. AnswerError."""
         if not piece:
@@ -194,19 +260,21 @@ class _Connection:
         return None if head is None else _outcome(self.question, head)
 
 
-async def _wait(connection: _Connection, deadline: float, done: Callable[[Outcome | None], None]) -> None:
-    """Wait for a server that takes longer."""
+def _request(subject: HttpCheck, address: str) -> bytes:
+    host = f"[{address}]" if ":" in address else address
+    head = f"GET {subject.path} HTTP/1.1\r\nHost: {host}:{subject.port}\r\nUser-Agent: netagent-check\r\n"
+    return f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode("ascii")
+
+
+async def _wait_by_tls(
+    connection: _Connection, deadline: float, done: Callable[[Outcome | None], None]
+) -> None:
     question, outcome = connection.question, None
     with closing(connection.sock), trio.move_on_at(deadline):
-        while outcome is None:
-            if not connection.is_connected:
-                await trio.lowlevel.wait_writable(connection.sock)
-            elif isinstance(question.subject, HttpCheck) and question.subject.is_tls:
-                outcome = await _exchange_by_tls(connection)
-                break
-            else:
-                await trio.lowlevel.wait_readable(connection.sock)
+        while outcome is None and not connection.is_connected:
+            await trio.lowlevel.wait_writable(connection.sock)
             outcome = connection.poll()
+        outcome = outcome or await _exchange_by_tls(connection)
     done(outcome or question.late())
 
 
@@ -215,7 +283,7 @@ async def _exchange_by_tls(connection: _Connection) -> Outcome:
     outcome: Outcome | None = None
     try:
         async with trio.SSLStream(inner, _tls(), https_compatible=True) as stream:
-            await stream.send_all(connection.request())
+            await stream.send_all(connection.request)
             while outcome is None:
                 outcome = connection.take(bytes(await stream.receive_some(_PIECE_BYTES)))
     except trio.BrokenResourceError:
@@ -243,4 +311,6 @@ def shown_untrusted(data: bytes) -> str:
     if not data:
         return ""
     text = data[: 4 * MAX_SHOWN_CHARS].decode("utf-8", "replace")[:MAX_SHOWN_CHARS]
-    return "".join(one if one.isprintable() or one == "\n" else " " for one in text).strip()
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() or one == "\n" else " " for one in text)
+    return text.strip()

@@ -50,6 +50,10 @@ class HeadReader:
     def feed_untrusted(self, piece: bytes) -> HttpHead | None:
         """Take a piece; return the head once it is complete. Raises AnswerError."""
         self._count_piece()
+        if not self._data:  # most heads are whole in one piece, and need no buffer
+            status, end = _STATUS.match(piece), _END.search(piece)
+            if status is not None and end is not None and status[1][0] != ord("1"):
+                return _head(int(status[1]), piece[: end.end()], piece[end.end() :])
         self._data += piece
         while (end := _END.search(self._data, self._looked)) is not None:
             head, self._data = bytes(self._data[: end.end()]), self._data[end.end() :]

@@ -50,6 +50,8 @@ class _Watched:
 
     row: LocalEndpointRow
     machine: EndpointHealth
+    questions: tuple[Question | None, ...]
+    """Of each check; None for a command."""
     is_being_saved: bool = False
 
     def is_life_of(self, row: LocalEndpointRow) -> bool:
@@ -117,7 +119,8 @@ class CheckRunner:
             return
         now, unix_s = trio.current_time(), int(time.time())
         if watched is None:
-            watched = _Watched(row, EndpointHealth(row.checks, row.checked, now, unix_s))
+            machine = EndpointHealth(row.checks, row.checked, now, unix_s)
+            watched = _Watched(row, machine, tuple(question_of(row, check) for check in row.checks))
             self._watched[endpoint_id] = watched
             for number in range(len(row.checks)):
                 self._schedule.add((watched, number), now)
@@ -140,24 +143,26 @@ class CheckRunner:
         async def execute(check: Check, subject: ExecCheck) -> None:
             end(check, await self._execute(row, subject, check.timeout_s))
 
-        network = [check for check in row.checks if not isinstance(check.subject, ExecCheck)]
+        questions = [(check, one) for check in row.checks if (one := question_of(row, check)) is not None]
         async with trio.open_nursery() as nursery:
             for check in row.checks:
                 if isinstance(check.subject, ExecCheck):
                     nursery.start_soon(execute, check, check.subject)
-            questions = [question_of(row, check) for check in network]
-            await self._ask_all(questions, lambda number, outcome: end(network[number], outcome))
+            network = [one for _, one in questions]
+            await self._ask_all(network, lambda number, outcome: end(questions[number][0], outcome))
         return [(check, *found[check]) for check in row.checks]
 
     async def _ask_what_is_due(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
-                due = self._schedule.take(trio.current_time())
-                commands = [key for key in due if isinstance(_check_of(key).subject, ExecCheck)]
-                for key in commands:
-                    nursery.start_soon(self._run_command, key)
-                if len(commands) < len(due):
-                    nursery.start_soon(self._ask, [key for key in due if key not in commands])
+                asked = []
+                for key in self._schedule.take(trio.current_time()):
+                    if isinstance(_check_of(key).subject, ExecCheck):
+                        nursery.start_soon(self._run_command, key)
+                    else:
+                        asked.append(key)
+                if asked:
+                    nursery.start_soon(self._ask, asked)
                 self._woken = trio.Event()
                 self._sleeps_until = self._schedule.next_moment()
                 with trio.move_on_at(self._sleeps_until):
@@ -169,8 +174,11 @@ class CheckRunner:
             self._woken.set()
 
     async def _ask(self, keys: Sequence[_Key]) -> None:
-        questions = [question_of(watched.row, _check_of((watched, number))) for watched, number in keys]
-        await self._ask_all(questions, lambda number, outcome: self._end(keys[number], outcome))
+        questions = [watched.questions[number] for watched, number in keys]
+        await self._ask_all(
+            [one for one in questions if one is not None],
+            lambda number, outcome: self._end(keys[number], outcome),
+        )
 
     async def _run_command(self, key: _Key) -> None:
         check = _check_of(key)
@@ -184,8 +192,10 @@ class CheckRunner:
             what = f"{subject_text(_check_of(key).subject)} of {watched.row.name}"
             _limited.warning(what, f"cannot ask {what}; its last state stands")
         elif outcome is not None and is_current:
+            before = watched.machine.checked
             watched.machine.handle_outcome(number, outcome, now, int(time.time()))
-            self._save_soon(watched)
+            if watched.machine.checked is not before:
+                self._save_soon(watched)
         self._schedule.end(key, watched.machine.interval_s(number, now), now)
         self._wake()
 
@@ -220,10 +230,11 @@ def _is_stopping(row: LocalEndpointRow) -> bool:
     return row.drain is not None and row.drain.by == STOP
 
 
-def question_of(row: LocalEndpointRow, check: Check) -> Question:
-    """Return the question of a check that is asked through the network of its container."""
+def question_of(row: LocalEndpointRow, check: Check) -> Question | None:
+    """Return the question of a check that is asked through the network of its container; None for a command."""
     assert row.netns is not None
-    assert not isinstance(check.subject, ExecCheck)
+    if isinstance(check.subject, ExecCheck):
+        return None
     return Question(check.subject, row.netns, row.addresses, check.timeout_s)
 
 

@@ -16,7 +16,7 @@ from netgossip.deadlines import NEVER, DeadlineHeap
 
 MAX_AT_ONCE: Final = 64
 """Bound of checks that are asked at the same time; beyond it: others wait until one has ended."""
-BATCH_S: Final = 0.05
+BATCH_S: Final = 0.1
 FIRST_S: Final = 0.5
 """The first question comes within this time, at a random moment: after a start of the agent all are new."""
 JITTER: Final = 0.1

@@ -132,10 +132,16 @@ async def run_in_each_netns(
 
 
 def _visit(netns: Netns, fn: Callable[[], T]) -> T | RefusedError | OSError:
+    # What `reopened_netns` does, without its sentences: a host with a thousand checks visits 500 per second.
     try:
-        with reopened_netns(netns) as fd:
-            _enter(fd)
-            return fn()
+        fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if netns_identity(fd) != netns.identity:
+                return RefusedError(f"another namespace is at {netns.path}", code="namespace-gone")
+            _enter(fd)  # EINVAL if it is none
+        finally:
+            os.close(fd)
+        return fn()
     except (RefusedError, OSError) as error:
         return error
 
@@ -241,7 +247,7 @@ def _bind_resolver_sockets(address: tuple[str, int]) -> tuple[socket.socket, soc
     with ExitStack() as opened:
         udp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
         tcp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-        _bring_loopback_up(udp)
+        bring_loopback_up(udp)
         udp.bind(address)
         # After a restart of the resolver its old connections may linger in TIME_WAIT.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -251,7 +257,7 @@ def _bind_resolver_sockets(address: tuple[str, int]) -> tuple[socket.socket, soc
     return udp, tcp
 
 
-def _bring_loopback_up(sock: socket.socket) -> None:
+def bring_loopback_up(sock: socket.socket) -> None:
     """Set `lo` up (netdevice(7)): in a new namespace there is no 127.0.0.0/8 to bind to before."""
     request = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sh22x", b"lo", 0))
     (flags,) = struct.unpack_from("h", request, 16)
