@@ -54,10 +54,16 @@ class Surroundings:
         """Return the weight of an endpoint now; 0 only if it was given that."""
         return -(-row.weight * self.steps_of(row) // WARM_UP_STEPS)
 
-    def distance(self, row: EndpointRow, choice: Choice) -> tuple[int, int]:
-        """Return how far an endpoint is, to be compared with others."""
+    def distances(self, rows: Sequence[EndpointRow], choice: Choice) -> list[tuple[int, int]]:
+        """Return how far each endpoint is, to be compared with others."""
         if choice.order is AnswerOrder.SPREAD:
-            return 0, 0
+            return [(0, 0)] * len(rows)
+        # Hosts are few, even where a name has two thousand endpoints.
+        by_host = {row.host_label: row for row in rows}
+        far = {label: self._distance(row, choice) for label, row in by_host.items()}
+        return [far[row.host_label] for row in rows]
+
+    def _distance(self, row: EndpointRow, choice: Choice) -> tuple[int, int]:
         host = self.host_of(row)
         far = _UNKNOWN if host is None or host.distance is None else host.distance
         zone = "" if host is None else host.zone
@@ -77,7 +83,8 @@ class Ranked:
 
 def ranked(rows: Sequence[EndpointRow], choice: Choice, around: Surroundings) -> list[Ranked]:
     """Rank endpoints: tier by tier, and within a tier by id."""
-    far = [(row.is_behind, *around.distance(row, choice)) for row in rows]
+    distances = around.distances(rows, choice)
+    far = [(row.is_behind, *distance) for row, distance in zip(rows, distances, strict=True)]
     found = [Ranked(row, tier) for row, tier in zip(rows, tiers(far), strict=True)]
     return sorted(found, key=lambda one: (one.tier, one.row.endpoint_id))
 
@@ -95,11 +102,14 @@ def led_to(
     reached = [row for row in rows if not row.is_behind] or list(rows)
     if choice.order is AnswerOrder.SPREAD:
         return reached, len(reached)
+    distances = around.distances(reached, choice)
+    least = min(distances, default=None)
+    nearest = [row for row, distance in zip(reached, distances, strict=True) if distance == least]
+    if choice.top is None or len(nearest) >= choice.top:
+        found = nearest if choice.top is None else _some(nearest, choice.top, asker)
+        return found, len(found)
     every = ranked(reached, choice, around)
-    nearest = [one.row for one in every if one.tier == 0]
-    if choice.top is None:
-        return nearest, len(nearest)
-    found: list[EndpointRow] = []
+    found = []
     for tier in range(every[-1].tier + 1 if every else 0):
         room = choice.top - len(found)
         found += _some([one.row for one in every if one.tier == tier], room, asker)

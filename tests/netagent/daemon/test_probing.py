@@ -16,8 +16,10 @@ from fakes.rows import local_row
 from netagent.daemon import probing as daemon_probing
 from netagent.daemon.probing import ProbeResults
 from netagent.model.ids import ClusterId, HostId
+from netagent.model.locality import HERE
 from netagent.model.records import AttachmentRecord, EndpointRecord, HostRecord, NetworkRecord
 from netagent.probes.liveness import BURST, KEEN_INTERVAL_S, MISSES_FOR_SILENCE
+from netagent.probes.packet import Echo
 from netagent.probes.reach import STEADY_S
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -62,6 +64,54 @@ def test_who_is_not_reached_outlives_the_agent(tmp_path: Path) -> None:
         for wrong in ("", "[", "{}", "7", '["not known", 7, null]', "[" * 100_000):
             notes.write_text(wrong)
             assert made()[0].view.unreached == frozenset()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_how_far_hosts_are_reaches_the_view_together_and_outlives_the_agent(tmp_path: Path) -> None:
+    """An order of answers that jumps with each restart of the agent would move every client."""
+    notes = tmp_path / "unreached.json"
+    hosts = {HostId(f"{number:032x}"): f"fd00::{number:x}" for number in range(2, 40)}
+    view = RegistryView(H1)
+    for host_id in hosts:
+        view = view.with_entries(Writer(host_id).put(host(f"h{int(host_id, 16)}")))
+    offload: Any = SimpleNamespace(set_wanted=lambda _: None, set_devices=lambda _: None)
+
+    def made() -> tuple[StateStore, ProbeResults]:
+        live = StateStore(view, {})
+        probing = ProbeResults(
+            live, offload, ClusterId("c" * 32), ask=never, doubt=lambda _: None, notes=notes
+        )
+        return live, probing
+
+    async def main() -> None:
+        live, probing = made()
+        prober = probing.prober
+        prober.set_peers({host_id: (address, False) for host_id, address in hosts.items()})
+        assert live.view.distance_of(H1) == HERE
+        assert live.view.distance_of(H2) is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probing._watch_distances)
+            await trio.testing.wait_all_tasks_blocked()
+            before = live.revision
+            prober._liveness.handle_deadline(trio.current_time())
+            requests, _, _ = prober._liveness.drain()
+            await trio.sleep(0.02)
+            for request in requests:
+                echo = Echo(is_reply=True, identifier=prober._identifier, sequence=request.sequence)
+                prober._take(echo, request.address, trio.current_time())
+            assert live.revision == before, "not one by one"
+            await trio.sleep(2.5)
+            assert {live.view.distance_of(host_id) for host_id in hosts} == {4}
+            assert live.revision == before + 1
+            assert prober.fastest_rtt_s(H2) == pytest.approx(0.02)
+            nursery.cancel_scope.cancel()
+        live, _ = made()
+        assert {live.view.distance_of(host_id) for host_id in hosts} == {4}
+        file = notes.with_name("distances.json")
+        for wrong in ("", "[", "[]", "7", f'{{"{H2}": "far", "{H1}": 0, "unknown": 1}}', "[" * 100_000):
+            file.write_text(wrong)
+            assert made()[0].view.distance_of(H2) is None
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -97,7 +97,7 @@ def noticed(
         case Member():
             return view.with_member(one)
         case frozenset():
-            return view.with_silent(one).with_unreached(one)
+            return view.with_silent(one).with_unreached(one).with_distances(dict.fromkeys(one, len(one)))
         case (host_id, answers):
             return view.with_host_answers({HostId(host_id): answers})
 

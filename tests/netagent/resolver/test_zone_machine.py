@@ -143,6 +143,10 @@ class StepByStep(RuleBasedStateMachine):
     def probed(self, unreached: frozenset[HostId]) -> None:
         self.view = self.view.with_unreached(unreached)
 
+    @rule(owner=HOSTS, distance=st.sampled_from([None, 1, 5]))
+    def measured(self, owner: HostId, distance: int | None) -> None:
+        self.view = self.view.with_distances({owner: distance})
+
     @rule(owner=HOSTS, gone=HOSTS, is_said=st.booleans())
     def forget(self, owner: HostId, gone: HostId, *, is_said: bool) -> None:
         (self.put if is_said else self.delete)(owner, ForgetRecord(gone, settled=True))
