@@ -34,6 +34,7 @@ def feed_endpoint(view: RegistryView, endpoint: EndpointView, network: FeedNetwo
         ports=record.ports,
         labels=dict(record.labels),
         state=feed_state(view, endpoint),
+        weight=max(1, record.weight),  # proxies know no 0 (Envoy refuses the whole answer)
     )
 
 

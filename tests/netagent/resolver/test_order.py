@@ -334,3 +334,9 @@ def test_words_before_a_group_s_service() -> None:
     )
     assert ask(source, "nearest.db.shop") == ["10.160.0.11"]
     assert ask(source, "all.db.shop.app.mesh.internal") == ["10.160.0.11", "10.160.0.12"]
+    # While its own group's service is away, a word leads to no other group's, as the plain name does not.
+    away = [names.endpoint(1, "x", "10.160.0.21", group="shop/x"), names.group_label("db", "shop", APP)]
+    source = source_of(world(*rows[2:], *away))
+    for name in ("db", "nearest.db", "all.db"):
+        assert ask(source, f"{name}.app.mesh.internal", client="s") == NX
+    assert ask(source, "nearest.db.app.mesh.internal") == ["10.160.0.13"]
