@@ -26,7 +26,11 @@ def test_aliases_links_and_labels_are_names(docker_hosts: Fleet) -> None:
         "--label",
         "netagent.service=shop",
         "--label",
-        "netagent.expose=http=80/tcp",
+        "netagent.expose=http=80/tcp,https=443/tcp+h2",
+        "--label",
+        "netagent.weight=7",
+        "--label",
+        "netagent.txt.path=/shop",
         "--label",
         "tier=1",
     )
@@ -39,8 +43,13 @@ def test_aliases_links_and_labels_are_names(docker_hosts: Fleet) -> None:
     assert endpoint is not None
     given = {key: value for key, value in endpoint["labels"].items() if not key.startswith("netagent.")}
     assert given == {"tier": "1"}
-    srv = fleet.execute("h2", "client", "dig", "+short", "_http._tcp.shop.app.mesh.internal", "SRV").stdout
-    assert " 80 " in srv, srv
+    for name, rtype, answer in (
+        ("_http._tcp.shop", "SRV", "0 7 80 web-1.h1."),
+        ("shop", "TXT", '"path=/shop"'),
+        ("shop", "HTTPS", '1 web-1.h1.app.mesh.internal. alpn="h2" no-default-alpn port=443 ipv4hint='),
+    ):
+        said = fleet.execute("h2", "client", "dig", "+short", f"{name}.app.mesh.internal", rtype).stdout
+        assert said.startswith(answer), said
 
 
 def test_addresses_by_hand_are_honoured_and_never_given_twice(docker_hosts: Fleet) -> None:

@@ -90,13 +90,16 @@ def hosts(two_hosts: PodmanHosts) -> Iterator[PodmanHosts]:
 
 def test_a_container_has_its_names_on_both_hosts_as_soon_as_podman_run_returns(hosts: PodmanHosts) -> None:
     hosts.start(
-        "web", "--network-alias", "Front", "-l", "netagent.service=shop", "-l", "netagent.expose=http=80"
+        *("web", "--network-alias", "Front", "-l", "netagent.service=shop"),
+        *("-l", "netagent.expose=http=80", "-l", "netagent.weight=7"),
     )
     address = hosts.podman("inspect", "web", "--format", "{{.NetworkSettings.Networks.app.IPAddress}}")
     for name in ("web", "front"):
         assert hosts.asked(name, container="web", host="h1") == {address}
         hosts.until(lambda: hosts.asked(name) == {address}, f"h2 lacks the name {name}")
     hosts.until(lambda: hosts.asked("shop") == {address}, "the label netagent.service is not followed")
+    found = hosts.lab.host("h2").run(["netagent", "lookup", "_http._tcp.shop", "SRV", "--json"]).stdout
+    assert [one["data"] for one in json.loads(found)["answers"]] == ["0 7 80 web.h1.app.mesh.internal."]
     conf = hosts.podman("exec", "web", "cat", "/etc/resolv.conf").splitlines()
     assert conf == ["search app.mesh.internal mesh.internal", "nameserver 127.0.0.11"]
     assert hosts.try_podman("exec", "cli", "ping", "-c", "1", "web", host="h2").status == 0
