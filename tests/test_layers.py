@@ -29,7 +29,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",
         "netgossip.records.replication", "netgossip.types",
     },
-    "netagent.external": {"netagent.registry"},
+    "netagent.external": {"netagent.registry", "netgossip.types"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},
@@ -43,9 +43,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.probes": {"netgossip.deadlines"},
     "netagent.resolver": {"netagent.datapath.endpoint", "netagent.feeds", "netagent.resolver.system", "netdns"},
     "netagent.resolver.system": set(),
-    "netagent.resolver.zone": {"netagent.registry", "netagent.resolver"},
+    "netagent.resolver.zone": {"netagent.external.view", "netagent.registry", "netagent.resolver"},
     "netagent.resolver.feed_entry": {"netagent.feeds", "netagent.registry", "netagent.resolver"},
-    "netagent.resolver.explain_name": {"netagent.registry", "netagent.resolver", "netdns"},
+    "netagent.resolver.explain_name": {
+        "netagent.external.view", "netagent.registry", "netagent.resolver", "netdns",
+    },
     "netagent.projection": {
         "netagent.datapath", "netagent.firewall", "netagent.journal", "netagent.registry", "netagent.resolver",
         "netgossip.types",

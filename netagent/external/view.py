@@ -1,19 +1,22 @@
 """External services and own names as this host knows them: what the owner says, joined with what was found out. Pure.
 
-A container always comes first: an external service or an own name with a label that an endpoint of the network has is
-there, but names do not lead to it (netagent.resolver.index).
+A container always comes first: while an endpoint of the network has a label, also one that is unhealthy, names lead
+to no external service and no own name of that label. Clients of a database must not reach another one because theirs
+restarts.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from netagent.model.ids import HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.naming import ranks
 from netagent.model.records import (
     AddressState,
     DnsName,
+    EndpointRecord,
     ExternalServiceRecord,
     ExternalStateRecord,
     FixedAddresses,
@@ -21,10 +24,11 @@ from netagent.model.records import (
     HostProgram,
     OwnNameRecord,
     ServiceAddress,
+    ServiceKey,
 )
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.external_fields import address_key
-from netagent.registry.view import RegistryView
+from netagent.registry.view import EndpointView, RegistryView
 
 
 class ExternalState(enum.Enum):
@@ -74,6 +78,23 @@ class ExternalService:
         resolution = self.found.resolution if self.found is not None else None
         return resolution.ttl_s if resolution is not None and not self.record.checks else None
 
+    @property
+    def shortcomings(self) -> tuple[str, ...]:
+        """Why names do not lead to its addresses, or that it has none, for people."""
+        record, found = self.record, self.found
+        left_out = tuple(
+            f"{one.place.text}: {one.reason}" for one in self.addresses if one.state is not ExternalState.UP
+        )
+        match record.target:
+            case HostProgram() if not self.addresses:
+                return ("its host has no address in the network",)
+            case DnsName(name):
+                resolution = found.resolution if found is not None else None
+                if resolution is None:
+                    return (f"{name} has not been resolved yet",)
+                return (resolution.reason, *left_out) if resolution.reason else left_out
+        return left_out
+
 
 @dataclass(frozen=True, slots=True)
 class OwnName:
@@ -94,13 +115,17 @@ def external_service(
     view: RegistryView, network_id: NetworkId, service_id: ServiceId
 ) -> ExternalService | None:
     """Return a service of the network; None if there is none."""
+    found = service_with(view, service_id)
+    return None if found is None or found.record.network_id != network_id else found
+
+
+def service_with(view: RegistryView, service_id: ServiceId) -> ExternalService | None:
+    """Return the service with this id, of the first host that has one, in whichever network it is."""
     owners = view.store.external_services.get(service_id)
     if owners is None:
         return None
     owner = min(owners)
     record = owners[owner]
-    if record.network_id != network_id:
-        return None
     found_by, found = state_in_force(view, record) or (None, None)
     addresses = tuple(_addresses(view, owner, record, found))
     return ExternalService(record, owner, addresses, found, found_by)
@@ -141,19 +166,21 @@ def own_names(view: RegistryView, network_id: NetworkId) -> Iterator[OwnName]:
         yield OwnName(record, owner, _holder(view, record)[0])
 
 
-def own_name(view: RegistryView, network_id: NetworkId, name_id: OwnNameId) -> OwnNameRecord | None:
-    """Return the own name with this id if it counts; None otherwise."""
-    for owner, record in view.store.own_names.get(name_id, _NO_NAMES).items():
-        if record.network_id == network_id and _holder(view, record) == (owner, name_id):
-            return record
-    return None
+def own_name(view: RegistryView, name_id: OwnNameId) -> OwnNameRecord | None:
+    """Return the own name with this id, of the first host that has one, if it counts; None otherwise."""
+    owners = view.store.own_names.get(name_id, _NO_NAMES)
+    if not owners:
+        return None
+    owner = min(owners)
+    return owners[owner] if _holder(view, owners[owner]) == (owner, name_id) else None
 
 
 def _holder(view: RegistryView, record: OwnNameRecord) -> tuple[HostId, OwnNameId]:
     return min(view.store.own_names_called[record.network_id, record.name])
 
 
-_NO_NAMES: dict[HostId, OwnNameRecord] = {}
+_NO_NAMES: Mapping[HostId, OwnNameRecord] = {}
+_NO_ENDPOINTS: Mapping[EndpointId, EndpointView] = {}
 
 
 def _addresses(
@@ -195,6 +222,24 @@ def places_of(
             return tuple(ServiceAddress(one, port) for one in (resolution.addresses if resolution else ()))
         case HostProgram(port):
             return tuple(ServiceAddress(one, port) for one in host_addresses(view, record.network_id, owner))
+
+
+def labels_of(record: EndpointRecord) -> tuple[str, ...]:
+    """Return the labels by which names lead to an endpoint in its network."""
+    return tuple(ranks(record.name, record.service, record.group, record.aliases))
+
+
+def endpoint_called(view: RegistryView, network_id: NetworkId, label: str) -> EndpointView | None:
+    """Return an endpoint of the network that has a label, visible or not; None if there is none."""
+    store = view.store
+    for table in (
+        store.by_service.get((network_id, ServiceKey(label)), _NO_ENDPOINTS),
+        store.by_given.get((network_id, label), _NO_ENDPOINTS),
+    ):
+        for endpoint in table.values():
+            return endpoint
+    named = store.by_name.get(label, _NO_ENDPOINTS).values()
+    return next((one for one in named if one.network_id == network_id), None)
 
 
 def host_addresses(view: RegistryView, network_id: NetworkId, host_id: HostId) -> tuple[str, ...]:

@@ -327,8 +327,6 @@ class ForgetRecord:
 
 MAX_ADDRESSES: Final = 32
 """Most addresses of one external service: given, or in the answer for its DNS name."""
-MAX_WEIGHT: Final = 65_535
-"""SRV has 16 bits for it (RFC 2782)."""
 MAX_TURN: Final = 1 << 31
 """A service sees fewer changes of the host that asks. A host at the end of the range can be followed by none."""
 MAX_DNS_TTL_S: Final = 86_400
@@ -394,7 +392,7 @@ class ExternalServiceRecord:
     """The account of the operator who added it."""
     ports: tuple[Port, ...] = ()
     """Ports by name, of all its addresses."""
-    weight: int = 1
+    weight: int = DEFAULT_WEIGHT
     checks: tuple[str, ...] = ()
     """As the operator wrote them (netagent.checks.spec). A host that cannot read one does not ask."""
     ttl_s: int | None = None

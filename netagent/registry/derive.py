@@ -309,11 +309,14 @@ class StoreBuilder:
                 here = self.s.services_in.get(record.network_id, frozenset())
                 self._services.update((record.network_id, one) for who, one in here if who == owner)
             case ExternalServiceRecord() | ExternalStateRecord():
-                self._services.add((record.network_id, record.service_id))
+                # Of several with one id, which only a lie can make, the first host's counts, in its network.
+                every = self.s.external_services.get(record.service_id, Map()).values()
+                self._services.update((one.network_id, record.service_id) for one in (record, *every))
             case OwnNameRecord():
-                called = self.s.own_names_called.get((record.network_id, record.name), frozenset())
-                self._own_names.update((record.network_id, one) for _, one in called)
-                self._own_names.add((record.network_id, record.name_id))
+                for one in (record, *self.s.own_names.get(record.name_id, Map()).values()):
+                    called = self.s.own_names_called.get((one.network_id, one.name), frozenset())
+                    self._own_names.update((one.network_id, name_id) for _, name_id in called)
+                    self._own_names.add((one.network_id, record.name_id))
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -564,6 +567,7 @@ def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashab
     match record:
         case ExternalServiceRecord():
             yield "services_in", record.network_id, (owner, record.service_id)
+            yield "services_called", (record.network_id, record.name), (owner, record.service_id)
         case OwnNameRecord():
             yield "own_names_in", record.network_id, (owner, record.name_id)
             yield "own_names_called", (record.network_id, record.name), (owner, record.name_id)

@@ -8,6 +8,7 @@ from typing import Final
 
 from netagent.model.allowed import outside_flaw
 from netagent.model.ids import NetworkId, OwnNameId, ServiceId, is_name
+from netagent.model.locality import MAX_WEIGHT
 from netagent.model.records import (
     MAX_ADDRESSES,
     MAX_DNS_TTL_S,
@@ -16,7 +17,6 @@ from netagent.model.records import (
     MAX_TEXTS,
     MAX_TIME_S,
     MAX_TURN,
-    MAX_WEIGHT,
     AddressState,
     DnsName,
     ExternalServiceRecord,
@@ -82,7 +82,7 @@ def read_service(fields: RecordFields) -> ExternalServiceRecord:
         added_s=fields.integer("added_s", 0, MAX_TIME_S),
         added_by=fields.text("added_by", max_chars=MAX_ACCOUNT_CHARS),
         ports=fields.items("ports", MAX_NAMED_PORTS, _read_port),
-        weight=fields.integer("weight", 1, MAX_WEIGHT),
+        weight=fields.integer("weight", 0, MAX_WEIGHT),
         checks=fields.items("checks", MAX_CHECKS, _read_check),
         ttl_s=fields.integer("ttl_s", 0, MAX_RECORD_TTL_S) or None,
     )

@@ -106,6 +106,9 @@ class Store:
     external_states: Map[ServiceId, Map[HostId, ExternalStateRecord]] = field(default_factory=Map)
     services_in: Map[NetworkId, frozenset[tuple[HostId, ServiceId]]] = field(default_factory=Map)
     """External services of the network."""
+    services_called: Map[tuple[NetworkId, str], frozenset[tuple[HostId, ServiceId]]] = field(
+        default_factory=Map
+    )
     own_names: Map[OwnNameId, Map[HostId, OwnNameRecord]] = field(default_factory=Map)
     own_names_in: Map[NetworkId, frozenset[tuple[HostId, OwnNameId]]] = field(default_factory=Map)
     own_names_called: Map[tuple[NetworkId, str], frozenset[tuple[HostId, OwnNameId]]] = field(

@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
+from netagent.external.view import endpoint_called, external_service
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, choice_of, class_text
 from netagent.model.naming import given_labels
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
-from netagent.resolver.name_table import EndpointRow
+from netagent.resolver.name_table import EndpointRow, ExternalAddressRow
 from netagent.resolver.order import Surroundings, led_to, ranked
 from netagent.resolver.scope import Labels, Node, Scope
 from netagent.resolver.zone import every_row, host_label
@@ -216,16 +217,19 @@ def _status(answer: Answer, *, forwarded: bool) -> str:
 def _records(name: Name, answer: Answer) -> Iterator[ExplainedRecord]:
     if not isinstance(answer, Found):
         return
+    owner, ttl_s = to_text(answer.canonical or name), answer.rrset.ttl_s
+    if answer.canonical is not None:
+        yield ExplainedRecord(to_text(name), "CNAME", ttl_s, owner)
     rtype = next((text for text, number in TYPES.items() if number == answer.rrset.rtype), "")
     for data in answer.rrset.rdatas[: answer.rrset.count]:
-        yield ExplainedRecord(to_text(name), rtype, answer.rrset.ttl_s, _data_text(answer.rrset, data))
+        yield ExplainedRecord(owner, rtype, ttl_s, _data_text(answer.rrset, data))
 
 
 def _data_text(rrset: RRset, data: bytes) -> str:
     match rrset.rtype:
         case constants.A | constants.AAAA:
             return str(ipaddress.ip_address(data))
-        case constants.PTR:
+        case constants.PTR | constants.CNAME:
             return to_text(data)
         case constants.SRV:
             priority, weight, port = struct.unpack_from("!HHH", data)
@@ -285,8 +289,9 @@ def _reason(
         parts.append(via)
     match answer:
         case Found(rrset):
-            parts.append(_found_text(scope, label, name))
-            parts += [order] if order else []
+            added = _added_text(_node_at(scope, name))
+            parts.append(added or _found_text(scope, label, name))
+            parts += [order] if order and not added else []
             if rrset.count < len(rrset.rdatas):
                 parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
         case NoData():
@@ -330,6 +335,22 @@ def _label_meant(scope: Scope, name: Name) -> tuple[bytes, str]:
         return label, ""
     target = scope.aliases[label]
     return target[0], f"{label.decode()} is this container's link to {b'.'.join(target).decode()}"
+
+
+def _added_text(node: Node | None) -> str:
+    """Say what an operator added under a name; empty if a container has it."""
+    if node is None or node.index is None:
+        return ""
+    place = f"network {node.index.label.decode()}"
+    if node.canonical is not None:
+        return f"an operator made it another name of {b'.'.join(node.canonical).decode()}"
+    rows = node.rows or tuple(row for row, _ in node.services)
+    if not rows:
+        return f"found in {place}: an operator added the name" if node.host_addresses or node.texts else ""
+    if not isinstance(rows[0], ExternalAddressRow):
+        return ""
+    owners = ", ".join(sorted({row.host_label for row in rows}))
+    return f"found in {place}: external service {rows[0].service}, added on {owners}"
 
 
 def _found_text(scope: Scope, label: bytes, name: Name) -> str:
@@ -477,7 +498,23 @@ def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
             host = view.hosts.get(endpoint.owner)
             where = host_label(host) if host is not None else endpoint.owner[:8]
             found.add(f"{record.name} on {where} ({_why_hidden(view, endpoint)})")
+    for network_id in scope.sandbox.networks:
+        found.update(_added_left_out(view, network_id, text))
+        yield
     return sorted(found)[:10]
+
+
+def _added_left_out(view: RegistryView, network_id: NetworkId, text: str) -> Iterator[str]:
+    """Yield why names do not lead to what operators added to a network under a name."""
+    holder = endpoint_called(view, network_id, text)
+    for _, service_id in view.store.services_called.get((network_id, text), ()):
+        service = external_service(view, network_id, service_id)
+        if service is not None and holder is not None:
+            yield f"external service {text} (container {holder.record.name} has the name)"
+        elif service is not None:
+            yield from (f"external service {text} ({one})" for one in service.shortcomings)
+    if holder is not None and view.store.own_names_called.get((network_id, text)):
+        yield f"the name that an operator added (container {holder.record.name} has it)"
 
 
 def _endpoints(view: RegistryView, scope: Scope) -> Iterable[EndpointView]:

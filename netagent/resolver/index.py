@@ -3,18 +3,29 @@
 A label leads to endpoints in the order of netagent.model.naming. Where it leads to several groups it is *shared*: all
 of them are answered in turn, or none if the network refuses shared names. What a member of a group finds first is in
 netagent.resolver.scope.
+
+What operators added to the network comes after these: the addresses of an external service, and own names, of which a
+wildcard stands for all names below it that have none of their own (RFC 4592).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, KeysView, Mapping
+from collections import Counter
+from collections.abc import Iterator, KeysView, Mapping, Sequence
+from itertools import chain
 from typing import Final, TypeAlias
 
-from netagent.model.ids import MAX_NAME
+from netagent.model.ids import MAX_NAME, NetworkId
 from netagent.model.naming import PLACES_IN_GROUP, Rank, ranks, ranks_in_group
 from netagent.model.records import Port
-from netagent.resolver.name_table import EndpointRow, GroupLabelRow, NetworkRow
+from netagent.resolver.name_table import (
+    EndpointRow,
+    ExternalAddressRow,
+    GroupLabelRow,
+    NetworkRow,
+    OwnNameRow,
+)
 
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 
@@ -46,7 +57,8 @@ def service_type(port: Port) -> bytes | None:
 class NetworkIndex:
     """Rows of one network. `row` is None while the network's own row has not arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, network_id: NetworkId | None = None) -> None:
+        self.network_id = network_id
         self.row: NetworkRow | None = None
         self.label = self.given = b""
         self._anywhere: tuple[_Labelled, ...] = tuple({} for _ in Rank)
@@ -63,6 +75,11 @@ class NetworkIndex:
         self._instances: _Labelled = {}
         """Those with a service type, by their instance label."""
         self._addresses: _Labelled = {}
+        self._external: _Labelled = {}
+        self._own_names: dict[bytes, dict[str, OwnNameRow]] = {}
+        """By the labels in front of the network's, with dots between them."""
+        self._own_below: Counter[bytes] = Counter()
+        """How many own names are below a name."""
 
     def set_row(self, row: NetworkRow | None) -> None:
         """Set the network's name and subnets."""
@@ -97,6 +114,40 @@ class NetworkIndex:
     def discard_label(self, row: GroupLabelRow) -> None:
         """Undo `keep_label`."""
         self._kept.discard(f"{row.label}.{row.group}".encode())
+
+    def add_own_name(self, row: OwnNameRow) -> None:
+        """Add an own name. An older row of it must have been discarded."""
+        self._own_names.setdefault(row.name.encode(), {})[row.name_id] = row
+        self._own_below.update(_above(row.name.encode()))
+
+    def discard_own_name(self, row: OwnNameRow) -> None:
+        """Undo `add_own_name`."""
+        rows = self._own_names[row.name.encode()]
+        del rows[row.name_id]
+        if not rows:
+            del self._own_names[row.name.encode()]
+        self._own_below.subtract(_above(row.name.encode()))
+        self._own_below += Counter()  # drops zero counts
+
+    def external(self, label: bytes) -> tuple[EndpointRow, ...]:
+        """Return the addresses of an external service, in its order; empty when there are none."""
+        return _in_order(self._external.get(label, {}))
+
+    def own_name(self, labels: Sequence[bytes]) -> OwnNameRow | None:
+        """Return the own name for these labels, or the wildcard that stands for it."""
+        name = b".".join(labels)
+        if rows := self._own_names.get(name):
+            return rows[min(rows)]
+        while not (name in self._own_below or name in self._own_names):
+            _, dot, name = name.partition(b".")
+            if not dot:
+                return None
+        rows = self._own_names.get(b"*." + name, {}) if name != b".".join(labels) else {}
+        return rows[min(rows)] if rows else None
+
+    def has_own_names(self, labels: Sequence[bytes]) -> bool:
+        """Whether there are own names below a name."""
+        return b".".join(labels) in self._own_below
 
     def members(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints for `<label>.<network>`, by id, whichever group they are in; empty when there are
@@ -162,22 +213,29 @@ class NetworkIndex:
 
     def is_empty(self) -> bool:
         """Whether nothing is known of the network."""
-        return self.row is None and not self._hosts and not self._kept
+        return self.row is None and not self._hosts and not self._kept and not self._own_names
 
     def labels(self) -> frozenset[str]:
         """Return all labels that `members` knows, for suggestions."""
-        return frozenset(label.decode() for table in self._anywhere for label in table)
+        tables = (*self._anywhere, self._external)
+        added = (name.decode() for name in self._own_names if b"." not in name)
+        return frozenset(chain((label.decode() for table in tables for label in table), added))
 
     def _places(self, row: EndpointRow) -> Iterator[tuple[_Labelled, bytes]]:
-        for label, rank in ranks(row.name, row.service, row.group, row.aliases).items():
-            yield self._anywhere[rank], label.encode()
+        if isinstance(row, ExternalAddressRow):
+            yield self._external, row.service.encode()
+        else:
+            for label, rank in ranks(row.name, row.service, row.group, row.aliases).items():
+                yield self._anywhere[rank], label.encode()
         if row.group is not None:
             yield self._groups, row.group.name.encode()
             for label, place in ranks_in_group(row.name, row.group, row.aliases).items():
                 yield self._inside[place], f"{label}.{row.group.name}".encode()
         yield self._hosts, row.host_label.encode()
-        for address in dict.fromkeys(row.addresses):
-            yield self._addresses, address
+        # A service outside has no reverse name here, whatever address it claims.
+        if not isinstance(row, ExternalAddressRow) or row.is_inside:
+            for address in dict.fromkeys(row.addresses):
+                yield self._addresses, address
         types = dict.fromkeys(filter(None, map(service_type, row.ports)))
         for one in types:
             yield self._types, one
@@ -197,6 +255,15 @@ def _sharing(rank: Rank | None, rows: tuple[EndpointRow, ...]) -> tuple[Endpoint
     return tuple(row for _, row in found) if len({name for (name, _), _ in found}) > 1 else ()
 
 
-def _pairs(row: EndpointRow) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+def _above(name: bytes) -> Iterator[bytes]:
+    """Yield the names that a name is below, within the network."""
+    while b"." in name:
+        name = name.partition(b".")[2]
+        yield name
+
+
+def _pairs(row: EndpointRow) -> tuple[tuple[bytes, bytes], ...]:
     host_label = row.host_label.encode()
+    if isinstance(row, ExternalAddressRow):
+        return ((row.name.encode(), host_label),)
     return (row.name.encode(), host_label), (id_label(row), host_label)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.records import Group, Port
 from netagent.model.sandbox import Sandbox
@@ -33,6 +33,8 @@ class RowKind(enum.IntEnum):
     ENDPOINT = 5
     FEED = 6
     GROUP_LABEL = 7
+    EXTERNAL = 8
+    OWN_NAME = 9
 
     __hash__ = int.__hash__  # an enum's own hash is written in Python, and keys are hashed by the thousand
 
@@ -133,10 +135,85 @@ class GroupLabelRow:
         return RowKind.GROUP_LABEL, f"{self.network_id}/{self.group}/{self.label}"
 
 
-Key: TypeAlias = tuple[RowKind, str]
-"""Kind and identifier (host, network, sandbox or endpoint id; of a group's label all three)."""
+@dataclass(frozen=True, slots=True)
+class ExternalAddressRow(EndpointRow):
+    """One address of an external service, in the place of an endpoint."""
 
-Row: TypeAlias = SettingsRow | HostRow | NetworkRow | Sandbox | EndpointRow | FeedRow | GroupLabelRow
+    ttl_s: int | None = None
+    """How long clients may keep the address; None: as a container's."""
+    is_inside: bool = False
+    """It is an address of the network, which a host itself has there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalRow:
+    """An external service that has addresses to answer with."""
+
+    service_id: ServiceId
+    network_id: NetworkId
+    name: str
+    host_label: str
+    """Of its owner."""
+    places: tuple[tuple[bytes, int | None], ...]
+    """Address (4 or 16 octets) and port."""
+    ports: tuple[Port, ...]
+    """Ports by name, of all its addresses."""
+    weight: int
+    ttl_s: int | None
+    is_inside: bool
+    is_behind: bool = False
+
+    def addresses(self) -> Iterator[ExternalAddressRow]:
+        """Yield its addresses as rows. Each has a name of its own, to which SRV records point."""
+        for number, (address, port) in enumerate(self.places):
+            own = () if port is None else (Port(str(port), port),)
+            yield ExternalAddressRow(
+                endpoint_id=EndpointId(f"{self.service_id}.{number:03}"),
+                network_id=self.network_id,
+                name=f"x{self.service_id[:_ID_DIGITS]}-{number}",
+                host_label=self.host_label,
+                service=self.name,
+                aliases=(),
+                addresses=(address,),
+                ports=tuple(dict.fromkeys((*self.ports, *own))),
+                is_behind=self.is_behind,
+                weight=self.weight,
+                ttl_s=self.ttl_s,
+                is_inside=self.is_inside,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNameRow:
+    """A name that an operator added to a network: labels in front of the network's, the first may be `*`."""
+
+    name_id: OwnNameId
+    network_id: NetworkId
+    name: str
+    alias: tuple[NetworkId, str] | None
+    """A network, and labels in front of it: the name is an alias. None: it has data."""
+    addresses: tuple[bytes, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+_ID_DIGITS: Final = 12
+"""As netagent.resolver.index.id_label has of an endpoint's id."""
+
+Key: TypeAlias = tuple[RowKind, str]
+"""Kind and identifier (host, network, sandbox or endpoint id, or that of what an operator added; of a group's label
+all three)."""
+
+Row: TypeAlias = (
+    SettingsRow
+    | HostRow
+    | NetworkRow
+    | Sandbox
+    | EndpointRow
+    | FeedRow
+    | GroupLabelRow
+    | ExternalRow
+    | OwnNameRow
+)
 
 Table: TypeAlias = Mapping[Key, Row]
 """All rows. Treated as a value: never changed once built."""

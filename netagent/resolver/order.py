@@ -25,7 +25,7 @@ from netagent.model.locality import (
     tiers,
     warm_steps,
 )
-from netagent.resolver.name_table import EndpointRow, HostRow
+from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, HostRow
 
 _UNKNOWN: Final = FARTHEST + 1
 """A host whose distance is not known counts as farther than all others."""
@@ -42,7 +42,9 @@ class Surroundings:
     """Unix time."""
 
     def host_of(self, row: EndpointRow) -> HostRow | None:
-        """Return the row of an endpoint's host."""
+        """Return the row of an endpoint's host; None also for an outside address, which is on no host."""
+        if isinstance(row, ExternalAddressRow) and not row.is_inside:
+            return None
         hosts = self.hosts.get(row.host_label.encode())
         return hosts[min(hosts)] if hosts else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from netagent.feeds.packed import MAX_PACKED_BYTES
-from netagent.model.ids import EndpointId, NetworkId, is_name
+from netagent.model.ids import EndpointId, NetworkId, OwnNameId, ServiceId, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
 from netagent.model.port import is_alpn
 from netagent.model.records import Group, Link, Port
@@ -18,11 +18,13 @@ from netagent.model.txt import MAX_TEXT_BYTES
 from netagent.resolver.name_table import (
     Change,
     EndpointRow,
+    ExternalRow,
     FeedRow,
     GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
+    OwnNameRow,
     Row,
     RowKind,
     SettingsRow,
@@ -33,6 +35,7 @@ MAX_ITEMS: Final = 4096
 """Per array."""
 
 _MAX_TEXT: Final = 512
+_MAX_TTL_S: Final = 86_400
 _MAX_DOMAIN: Final = 253
 """Characters of the longest name in DNS (RFC 1035 3.1): the source encodes the domain."""
 
@@ -57,10 +60,7 @@ def fields_of(change: Change) -> list[Any]:
             links = [[link.service, link.alias] for link in row.links]
             return [*head, list(row.networks), links, row.forward, row.group or ""]
         case EndpointRow():
-            ports = [
-                [port.name, port.number, port.protocol, *([list(port.alpn)] if port.alpn else [])]
-                for port in row.ports
-            ]
+            ports = _port_fields(row.ports)
             group, aliases = row.group, row.aliases
             aliases = aliases if group is None else group.added_to(aliases, row.service)
             names = [row.name, row.host_label, row.service, list(aliases)]
@@ -71,6 +71,19 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.network_id, row.packed]
         case GroupLabelRow():
             return [*head, row.network_id, row.group, row.label]
+        case ExternalRow():
+            places = [[address, port] for address, port in row.places]
+            tail = [_port_fields(row.ports), row.weight, row.ttl_s, row.is_inside, row.is_behind]
+            return [*head, row.network_id, row.name, row.host_label, places, *tail]
+        case OwnNameRow():
+            alias = list(row.alias or ())
+            return [*head, row.network_id, row.name, alias, list(row.addresses), list(row.texts)]
+
+
+def _port_fields(ports: tuple[Port, ...]) -> list[Any]:
+    return [
+        [port.name, port.number, port.protocol, *([list(port.alpn)] if port.alpn else [])] for port in ports
+    ]
 
 
 def read_change_untrusted(value: Any) -> Change:
@@ -122,6 +135,28 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
             return FeedRow(NetworkId(read_text(network)), _packed(packed))
         case RowKind.GROUP_LABEL, [network, group, label, *_]:
             return GroupLabelRow(NetworkId(read_text(network)), _name(group), _name(label))
+        case RowKind.EXTERNAL, [network, name, host, places, ports, weight, ttl_s, inside, behind, *_]:
+            return ExternalRow(
+                service_id=ServiceId(identifier),
+                network_id=NetworkId(read_text(network)),
+                name=_name(name),
+                host_label=_name(host),
+                places=tuple(_place(place) for place in read_array(places)),
+                ports=tuple(_port(port) for port in read_array(ports)),
+                weight=_weight(weight),
+                ttl_s=_bounded_or_none(ttl_s, _MAX_TTL_S),
+                is_inside=inside is True,
+                is_behind=behind is True,
+            )
+        case RowKind.OWN_NAME, [network, name, alias, addresses, texts, *_]:
+            return OwnNameRow(
+                name_id=OwnNameId(identifier),
+                network_id=NetworkId(read_text(network)),
+                name=_own_name(name),
+                alias=_alias(alias),
+                addresses=tuple(_address(address) for address in read_array(addresses)),
+                texts=tuple(read_text(text) for text in read_array(texts)),
+            )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
 
@@ -194,6 +229,32 @@ def _name_or_none(value: Any) -> str:
 
 def _integer_or_none(value: Any) -> int | None:
     return None if value is None else read_integer(value)
+
+
+def _place(value: Any) -> tuple[bytes, int | None]:
+    address, port, *_ = read_array(value)
+    return _address(address), _bounded_or_none(port, 65535)
+
+
+def _bounded_or_none(value: Any, most: int) -> int | None:
+    found = _integer_or_none(value)
+    if found is not None and not 0 <= found <= most:
+        _refuse(f"the number {found}")
+    return found
+
+
+def _own_name(value: Any) -> str:
+    text = read_text(value)
+    _domain(text.removeprefix("*."))
+    return text
+
+
+def _alias(value: Any) -> tuple[NetworkId, str] | None:
+    match read_array(value):
+        case [network, name, *_]:
+            return NetworkId(read_text(network)), _domain(name)
+        case _:
+            return None
 
 
 def _subnet(value: Any) -> Subnet:

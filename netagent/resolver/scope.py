@@ -6,6 +6,8 @@ Below `<domain>`:
                                          the group has had the label
     <name>.<host>.<network>              one endpoint
     <label>.<group>.<network>            endpoints of one group, unless that host has an endpoint of that name
+    <external service>.<network>         its addresses, and names of an operator's own: only where no container
+    <own name>.<network>                 has the name
     <host>.node                          a host's underlay address
     nearest.<any of the first>           the nearest of its endpoints; top<N>.nearest: the N nearest ones
     <zone>.zone.<any of the first>       those in a zone, or if there are none, the nearest ones
@@ -48,6 +50,8 @@ For the same reason a label of the sandbox's own group, in any of the sandbox's 
 nowhere. While the group's `db` restarts, no `db` of another group stands in for it, no chosen service, and no
 endpoint that is called so. The table says which labels these are as long as the group has no endpoint for them
 (GroupLabelRow). A label that the group never had is looked for in the networks.
+The same holds for an own name that is an alias (a CNAME). It leads nowhere but to names of networks that the sandbox
+is in: a sandbox that does not see the target does not see the alias either.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ from netagent.model.port import HTTP_ALPN
 from netagent.model.records import Port
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.index import NetworkIndex
-from netagent.resolver.name_table import EndpointRow, HostRow
+from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, HostRow
 
 Labels: TypeAlias = tuple[bytes, ...]
 
@@ -71,6 +75,8 @@ NO_SANDBOX: Final = Sandbox(sandbox_id=SandboxId(""), forward=False)
 """A client that is not a sandbox of ours: it is in no network."""
 
 _NODE: Final = NODE_LABEL.encode()
+_MAX_ALIASES: Final = 8
+"""Own names that lead to each other; a longer chain is a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,10 @@ class Node:
     """Which of the endpoints the name asks for; None: as its network says."""
     is_https: bool = False
     """Whether `services` are for `https://NAME:PORT`, and have no SRV."""
+    texts: tuple[bytes, ...] = ()
+    """Of an own name."""
+    canonical: Labels | None = None
+    """The name, without the domain, to which an own name led; None: none led here."""
 
     @property
     def choice(self) -> Choice:
@@ -102,7 +112,13 @@ class Node:
     @property
     def is_bare(self) -> bool:
         """Whether it has no records at all."""
-        return not (self.rows or self.host_addresses or self.services)
+        return not (self.rows or self.host_addresses or self.services or self.texts)
+
+    @property
+    def ttl_s(self) -> int | None:
+        """How long clients may keep what it has; None: as usual."""
+        given = [row.ttl_s for row in self.rows if isinstance(row, ExternalAddressRow)]
+        return min((ttl_s for ttl_s in given if ttl_s is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +336,8 @@ class Scope:
             rows = self._members(index, label)
             if rows:
                 return Node(rows, index=index)
+            if added := self._added(index, (label,)):
+                return added
         return None
 
     def _members(self, index: NetworkIndex, label: bytes) -> tuple[EndpointRow, ...]:
@@ -335,20 +353,40 @@ class Scope:
                 return Node(rows, index=index)
         return None
 
-    def _in_network(self, index: NetworkIndex, labels: Sequence[bytes]) -> Node | None:
+    def _in_network(self, index: NetworkIndex, labels: Sequence[bytes], depth: int = 0) -> Node | None:
+        rows: tuple[EndpointRow, ...] = ()
+        has_names = index.has_own_names(labels)
         match labels:
             case []:
                 return Node(index=index)
             case [label]:
                 rows = self._members(index, label)
-                has_names = index.has_host(label) or index.has_group(label)
-                return Node(rows, index=index) if rows or has_names else None
+                has_names = has_names or index.has_host(label) or index.has_group(label)
             case [label, place]:
                 # The host first: a target of SRV or PTR means this one endpoint, whatever groups are called.
                 rows = index.on_host(label, place) or index.in_group(label, place)
-                return Node(rows, index=index) if rows else None
-            case _:
-                return None
+        if rows:
+            return Node(rows, index=index)
+        return self._added(index, labels, depth) or (Node(index=index) if has_names else None)
+
+    def _added(self, index: NetworkIndex, labels: Sequence[bytes], depth: int = 0) -> Node | None:
+        """Resolve what operators added to a network."""
+        if len(labels) == 1 and (rows := index.external(labels[0])):
+            return Node(rows, index=index)
+        own = index.own_name(labels)
+        if own is None:
+            return None
+        if own.alias is None:
+            return Node((), own.addresses, index=index, texts=tuple(text.encode() for text in own.texts))
+        network_id, name = own.alias
+        target = next((one for one in self.networks if one.network_id == network_id), None)
+        if target is None or depth == _MAX_ALIASES:
+            return None
+        parts = tuple(name.encode().split(b"."))
+        node = self._in_network(target, parts, depth + 1)
+        if node is None or node.is_bare:
+            return None
+        return replace(node, canonical=node.canonical or (*parts, target.label))
 
     def _host(self, labels: Sequence[bytes]) -> Node | None:
         if not labels:
@@ -378,13 +416,26 @@ def _with_service(node: Node | None, service: Labels) -> Node | None:
             return _with_https_port(node, name)
     if not ports:
         return None
-    return replace(node, rows=(), host_addresses=(), services=tuple(ports) if len(service) == 2 else ())
+    return _narrowed(node, services=tuple(ports) if len(service) == 2 else ())
+
+
+def _narrowed(node: Node, services: tuple[tuple[EndpointRow, Port], ...], *, is_https: bool = False) -> Node:
+    """Return the node of a name below one, which has nothing but services."""
+    return replace(
+        node,
+        rows=(),
+        host_addresses=(),
+        services=services,
+        is_https=is_https,
+        texts=(),
+        canonical=None,
+    )
 
 
 def _with_https_port(node: Node, number: bytes) -> Node | None:
     """Narrow a node down to `_8443._https` below it (RFC 9460 9.1)."""
     ports = tuple((row, port) for row, port in https_ports(node.rows) if str(port.number).encode() == number)
-    return replace(node, rows=(), host_addresses=(), services=ports, is_https=True) if ports else None
+    return _narrowed(node, ports, is_https=True) if ports else None
 
 
 def https_ports(rows: Iterable[EndpointRow]) -> Iterator[tuple[EndpointRow, Port]]:

@@ -12,15 +12,23 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from immutables import Map
 
+from netagent.external.view import (
+    endpoint_called,
+    external_services,
+    labels_of,
+    own_name,
+    own_names,
+    service_with,
+)
 from netagent.model.group_labels import NO_LABELS, GroupKey
-from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId, nearest_name
 from netagent.model.naming import ranks_in_group
-from netagent.model.records import EndpointRecord, Group, Health
+from netagent.model.records import EndpointRecord, Group, Health, HostProgram, NameAlias
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
@@ -29,10 +37,12 @@ from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
     EndpointRow,
+    ExternalRow,
     GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
+    OwnNameRow,
     Row,
     RowKind,
     SettingsRow,
@@ -66,6 +76,11 @@ def every_row(
             if has_feeds:
                 yield (RowKind.FEED, endpoint_id), feed_row(view, endpoint)
             led.update(_labels_of(row))
+        for service in external_services(view, network.network_id):
+            service_id = service.record.service_id
+            yield (RowKind.EXTERNAL, service_id), _external_row(view, networks, service_id)
+        for name in own_names(view, network.network_id):
+            yield (RowKind.OWN_NAME, name.record.name_id), _own_name_row(view, networks, name.record.name_id)
     for group in groups:
         labels = view.labels_of(*group)
         for label in (*labels.present, *labels.absent) if labels.records else ():
@@ -142,6 +157,13 @@ class ZoneBuilder:
             yield from self._follow_host(seen.view, now, host_id)
         for _, endpoint_id in touched.endpoints:
             self._follow_endpoint(now, endpoint_id)
+            self._follow_added(seen.view, now, endpoint_id)
+            yield
+        for service_id in {service_id for _, service_id in touched.services}:
+            self._follow_service(now, service_id)
+            yield
+        for name_id in {name_id for _, name_id in touched.own_names}:
+            self._follow_own_name(now, name_id)
             yield
         self._labels.update(view.touched_labels(seen.view, touched))
         for group, label in self._labels:
@@ -171,6 +193,12 @@ class ZoneBuilder:
                 for endpoint_id in holder.endpoints_in(network_id):
                     self._follow_endpoint(now, endpoint_id)
                     yield
+                for _, service_id in holder.store.services_in.get(network_id, ()):
+                    self._follow_service(now, service_id)
+                    yield
+                for _, name_id in holder.store.own_names_in.get(network_id, ()):
+                    self._follow_own_name(now, name_id)
+                    yield
         for group in seen.groups ^ now.groups:
             labels = (seen.view if group in seen.groups else now.view).labels_of(*group)
             for label in (*labels.present, *labels.absent):
@@ -181,6 +209,12 @@ class ZoneBuilder:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
         if host_id == now.view.local:
             self._put(SETTINGS_KEY, _settings_row(now.view, self._domain))
+        if _owner_state(before, host_id) != _owner_state(now.view, host_id):
+            for network_id in now.networks:
+                for owner, service_id in now.view.store.services_in.get(network_id, ()):
+                    if owner == host_id:
+                        self._follow_service(now, service_id)
+                        yield
         is_same = _host_state(before, host_id) == _host_state(now.view, host_id)
         is_same_in_feeds = is_same and feed_host_state(before, host_id) == feed_host_state(now.view, host_id)
         for network_id in now.networks:
@@ -204,6 +238,26 @@ class ZoneBuilder:
         labels = now.view.labels_of(*group) if group in now.groups else NO_LABELS
         is_kept = labels.records > 0 and label in labels and not self._led[group, label]
         self._put(row.key, row if is_kept else None)
+
+    def _follow_added(self, before: RegistryView, now: _Seen, endpoint_id: EndpointId) -> None:
+        """Update what operators added with a label that an endpoint has, or had: while it has it, they yield."""
+        if not (now.view.store.services_called or now.view.store.own_names_called):
+            return
+        found = (view.endpoints.get(endpoint_id) for view in (before, now.view))
+        for endpoint in filter(None, found):
+            network_id = endpoint.network_id
+            for label in labels_of(endpoint.record):
+                place = (network_id, label)
+                for _, service_id in now.view.store.services_called.get(place, ()):
+                    self._follow_service(now, service_id)
+                for _, name_id in now.view.store.own_names_called.get(place, ()):
+                    self._follow_own_name(now, name_id)
+
+    def _follow_service(self, now: _Seen, service_id: ServiceId) -> None:
+        self._put((RowKind.EXTERNAL, service_id), _external_row(now.view, now.networks, service_id))
+
+    def _follow_own_name(self, now: _Seen, name_id: OwnNameId) -> None:
+        self._put((RowKind.OWN_NAME, name_id), _own_name_row(now.view, now.networks, name_id))
 
     def _put(self, key: Key, row: Row | None) -> None:
         before = self._rows.get(key)
@@ -265,6 +319,13 @@ def _host_state(view: RegistryView, host_id: HostId) -> tuple[str, bool] | None:
     return _label_of(view, host_id), host_id in view.hosts and view.hosts[host_id].is_unreached
 
 
+def _owner_state(view: RegistryView, host_id: HostId) -> tuple[str, bool, bool]:
+    """Return everything about a host that the rows of its external services depend on."""
+    host = view.hosts.get(host_id)
+    is_unreached = host is not None and host.is_unreached
+    return _label_of(view, host_id), view.is_host_hidden(host_id), is_unreached
+
+
 def zone_label(host: HostView | None) -> str:
     """Return the label of a host's zone in names; empty if it has none."""
     return "" if host is None or host.record is None else nearest_name(host.record.zone)
@@ -321,3 +382,42 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         up_since_s=_up_since_s(record),
         texts=texts_of(record.labels),
     )
+
+
+def _external_row(
+    view: RegistryView, networks: Container[NetworkId], service_id: ServiceId
+) -> ExternalRow | None:
+    service = service_with(view, service_id)
+    if service is None or service.record.network_id not in networks or not service.answering:
+        return None
+    record, is_inside = service.record, isinstance(service.record.target, HostProgram)
+    if endpoint_called(view, record.network_id, record.name):
+        return None
+    owner = view.hosts.get(service.owner)
+    return ExternalRow(
+        service_id=service_id,
+        network_id=record.network_id,
+        name=record.name,
+        host_label=_label_of(view, service.owner),
+        places=tuple((ipaddress.ip_address(one.address).packed, one.port) for one in service.answering),
+        ports=record.ports,
+        weight=record.weight,
+        ttl_s=service.ttl_s,
+        is_inside=is_inside,
+        is_behind=is_inside and owner is not None and owner.is_unreached,
+    )
+
+
+def _own_name_row(
+    view: RegistryView, networks: Container[NetworkId], name_id: OwnNameId
+) -> OwnNameRow | None:
+    record = own_name(view, name_id)
+    if record is None or record.network_id not in networks:
+        return None
+    if endpoint_called(view, record.network_id, record.name):
+        return None
+    place = name_id, record.network_id, record.name
+    if isinstance(record.value, NameAlias):
+        return OwnNameRow(*place, (record.value.network_id, record.value.name))
+    packed = tuple(ipaddress.ip_address(one).packed for one in record.value.addresses)
+    return OwnNameRow(*place, None, packed, record.value.texts)

@@ -26,10 +26,12 @@ from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
     EndpointRow,
+    ExternalRow,
     GroupLabelRow,
     HostRow,
     Key,
     NetworkRow,
+    OwnNameRow,
     Row,
     SettingsRow,
     Subnet,
@@ -136,7 +138,7 @@ class ZoneSource:
                 self._rows[key] = row
             for one in (before, row):
                 match one:
-                    case EndpointRow() | GroupLabelRow():
+                    case EndpointRow() | GroupLabelRow() | ExternalRow() | OwnNameRow():
                         networks.add(one.network_id)
                     case NetworkRow():
                         networks.add(key[1])
@@ -180,6 +182,30 @@ class ZoneSource:
             if all_clients or sandbox_id in sandboxes or not networks.isdisjoint(sandbox.networks):
                 self._versions[sandbox_id] = self._counter
 
+    def _index(self, key: Key, row: Row | None) -> None:
+        match row:
+            case EndpointRow():
+                self._count_warming(row, 1)
+                self._network(row.network_id).add(row)
+            case GroupLabelRow():
+                self._network(row.network_id).keep_label(row)
+            case ExternalRow():
+                index = self._network(row.network_id)
+                for address in row.addresses():
+                    index.add(address)
+            case OwnNameRow():
+                self._network(row.network_id).add_own_name(row)
+            case HostRow():
+                self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
+            case NetworkRow():
+                self._count_subnets(row, 1)
+                self._network(NetworkId(key[1])).set_row(row)
+            case Sandbox():
+                self._sandboxes[row.sandbox_id] = row
+        if key == SETTINGS_KEY:
+            settings = row if isinstance(row, SettingsRow) else SettingsRow(DEFAULT_DOMAIN)
+            self._domain, self._zone_label = from_text(settings.domain), settings.zone
+
     def _unindex(self, key: Key, before: Row | None, row: Row | None) -> None:
         """Take a row out of the indexes; the next one that has its key replaces what is indexed by the key alone."""
         match before:
@@ -189,6 +215,13 @@ class ZoneSource:
                 self._drop_if_empty(before.network_id)
             case GroupLabelRow():
                 self._networks[before.network_id].discard_label(before)
+                self._drop_if_empty(before.network_id)
+            case ExternalRow():
+                for address in before.addresses():
+                    self._networks[before.network_id].discard(address)
+                self._drop_if_empty(before.network_id)
+            case OwnNameRow():
+                self._networks[before.network_id].discard_own_name(before)
                 self._drop_if_empty(before.network_id)
             case HostRow():
                 hosts = self._hosts[before.label.encode()]
@@ -204,24 +237,6 @@ class ZoneSource:
                 del self._sandboxes[before.sandbox_id]
                 self._versions.pop(before.sandbox_id, None)
 
-    def _index(self, key: Key, row: Row | None) -> None:
-        match row:
-            case EndpointRow():
-                self._count_warming(row, 1)
-                self._network(row.network_id).add(row)
-            case GroupLabelRow():
-                self._network(row.network_id).keep_label(row)
-            case HostRow():
-                self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
-            case NetworkRow():
-                self._count_subnets(row, 1)
-                self._network(NetworkId(key[1])).set_row(row)
-            case Sandbox():
-                self._sandboxes[row.sandbox_id] = row
-        if key == SETTINGS_KEY:
-            settings = row if isinstance(row, SettingsRow) else SettingsRow(DEFAULT_DOMAIN)
-            self._domain, self._zone_label = from_text(settings.domain), settings.zone
-
     def _count_subnets(self, network: NetworkRow, change: int) -> None:
         for subnet in network.subnets:
             bits = 8 * len(subnet.base)
@@ -233,7 +248,7 @@ class ZoneSource:
                 del self._subnets[kind]
 
     def _network(self, network_id: NetworkId) -> NetworkIndex:
-        return self._networks.setdefault(network_id, NetworkIndex())
+        return self._networks.setdefault(network_id, NetworkIndex(network_id))
 
     def _drop_if_empty(self, network_id: NetworkId) -> None:
         if self._networks[network_id].is_empty():
@@ -330,6 +345,22 @@ class ZoneSource:
         return Found(RRset(constants.PTR, TTL_S, (rdata.ptr(self.canonical_name(row)),)))
 
     def _records(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
+        canonical = self._canonical(node)
+        if canonical is not None and rtype == constants.CNAME:
+            return Found(RRset(constants.CNAME, TTL_S, (canonical,)))
+        answer = self._data(node, rtype, zone, client)
+        if canonical is not None and isinstance(answer, Found):
+            return replace(answer, canonical=canonical)
+        return answer
+
+    def _canonical(self, node: Node) -> Name | None:
+        """Return the name to which an own name leads; None: there is none, or it is too long to be given."""
+        if node.canonical is None:
+            return None
+        parts = (*node.canonical, *labels(self._domain))
+        return from_labels(parts) if sum(len(label) + 1 for label in parts) < MAX_NAME_BYTES else None
+
+    def _data(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
         for one in _ANY if rtype == constants.ANY else (rtype,):
             match one:
                 case constants.A | constants.AAAA:
@@ -337,7 +368,7 @@ class ZoneSource:
                 case constants.SRV:
                     found = self._srv(node)
                 case constants.TXT:
-                    found = _texts(node.rows)
+                    found = _texts(node.rows) or _own_texts(node.texts)
                 case constants.HTTPS:
                     found = self._https(node)
                 case constants.SVCB:
@@ -354,7 +385,7 @@ class ZoneSource:
         return Surroundings(self._hosts, self._zone_label, self._now_s)
 
     def _addresses(self, node: Node, rtype: int, client: Client) -> Found | None:
-        size = _ADDRESS_BYTES[rtype]
+        size, ttl_s = _ADDRESS_BYTES[rtype], TTL_S if node.ttl_s is None else node.ttl_s
         around, choice = self.around, node.choice
         rows, turning = led_to(node.rows, choice, around, str(client))
         with_address = [
@@ -370,12 +401,12 @@ class ZoneSource:
         has_both = any(len(address) != size for row in rows for address in row.addresses)
         is_one_shown = rtype == constants.AAAA and has_both and len(addresses) > 1 and not choice.every
         if len(addresses) < len(with_address) or not rows:  # two with one address, or too many: each in turn
-            return Found(RRset(rtype, TTL_S, addresses, shown=AAAA_SHOWN if is_one_shown else 0))
+            return Found(RRset(rtype, ttl_s, addresses, shown=AAAA_SHOWN if is_one_shown else 0))
         before = [number for _, number in with_address if number < turning]
         return Found(
             RRset(
                 rtype,
-                TTL_S,
+                ttl_s,
                 addresses,
                 shown=AAAA_SHOWN if is_one_shown else 0,
                 firsts=firsts([rows[number] for number in before], around),
@@ -508,6 +539,11 @@ def _texts(rows: Iterable[EndpointRow]) -> Found | None:
     """One record for each endpoint that has texts."""
     found = dict.fromkeys(rdata.txt(*row.texts) for row in rows if row.texts)
     return Found(RRset(constants.TXT, TTL_S, tuple(found)[:MAX_RECORDS])) if found else None
+
+
+def _own_texts(texts: Iterable[bytes]) -> Found | None:
+    found = tuple(dict.fromkeys(map(rdata.txt, texts)))
+    return Found(RRset(constants.TXT, TTL_S, found)) if found else None
 
 
 def _glue(target: Name, row: EndpointRow) -> Iterator[tuple[Name, RRset]]:

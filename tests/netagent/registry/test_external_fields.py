@@ -12,9 +12,9 @@ from fakes.external import alias, at, data, service, state
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.model.locality import MAX_WEIGHT
 from netagent.model.records import (
     MAX_TURN,
-    MAX_WEIGHT,
     AddressState,
     DnsName,
     ExternalServiceRecord,
@@ -67,7 +67,7 @@ services = st.builds(
     ports=st.lists(st.builds(Port, names, ports, st.sampled_from(["tcp", "udp", "sctp"])), max_size=4).map(
         tuple
     ),
-    weight=st.integers(1, MAX_WEIGHT),
+    weight=st.integers(0, MAX_WEIGHT),
     checks=st.lists(st.sampled_from(["tcp:5432", "http:80/ fall=2"]), max_size=3).map(tuple),
     ttl_s=st.none() | st.integers(1, 86_400),
 )
@@ -135,7 +135,7 @@ def test_damaged_records_give_a_record_or_one_error(record: Any, data: st.DataOb
         (service(), {"target": DnsName("a" * 254)}, "253"),
         (service(), {"checks": ("tcp:1",) * 9}, "checks"),
         (service(), {"checks": ("tcp:1\x1b[2J",)}, "shown"),
-        (service(), {"weight": 0}, "weight"),
+        (service(), {"weight": MAX_WEIGHT + 1}, "weight"),
         (service(), {"added_by": "anna\n"}, "shown"),
         (state(), {"turn": MAX_TURN + 1}, "turn"),
         (state(), {"resolution": Resolution(("127.0.0.1",), 5)}, "loopback"),

@@ -153,10 +153,8 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
                 }
                 assert {(network_id, one) for one in changed_services} <= touched.services
                 own = (name_id(1), name_id(2), name_id(3))
-                changed_names = {
-                    one for one in own if own_name(old, network_id, one) != own_name(new, network_id, one)
-                }
-                assert {(network_id, one) for one in changed_names} <= touched.own_names
+                changed_names = {one for one in own if own_name(old, one) != own_name(new, one)}
+                assert changed_names <= {one for _, one in touched.own_names}
             places = set(new.touched_labels(old, touched))
             for key in {*old.store.group_labels, *new.store.group_labels}:
                 labels = [{*view.labels_of(*key).present} for view in (old, new)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from fakes.external import alias, at, service
+from fakes.external import data as own_data
 from fakes.names import ask, source_of
 from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
 from fakes.zone import whole_table
@@ -88,7 +91,7 @@ def test_a_sandbox_has_an_id_that_tells_boots_apart() -> None:
 
 def test_the_table_holds_what_its_sandboxes_may_ask(world: World) -> None:
     kinds = [key[0] for key in world.table()]
-    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2, 0, 0]
+    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2, 0, 0, 0, 0]
     both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
     assert len(world.table(C, both)) == len(world.table()) + 3
     assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(RowKind.ENDPOINT) == 0
@@ -330,3 +333,40 @@ def test_types_of_service_records_are_shown_in_words(world: World) -> None:
     assert [one.data for one in world.explain("web", "HTTPS").records] == [
         "1 web1.h2.app.mesh.internal. alpn=h2 no-default-alpn port=443 ipv4hint=10.1.0.11 ipv6hint=fd00:1::b"
     ]
+
+
+def test_an_external_service_and_own_names_are_answered_and_explained(world: World) -> None:
+    world.put(H2, service(target=at("203.0.113.50")), alias(to="web"), own_data(2, "note", texts=('v="1"',)))
+    assert world.ask("pg") == ["203.0.113.50"]
+    assert world.ask("shop.app.mesh.internal") == ["10.1.0.11", "10.1.0.12"]
+    assert "external service pg, added on h2" in world.explain("pg").reason
+    found = world.explain("shop")
+    assert [(one.name, one.rtype, one.data) for one in found.records] == [
+        ("shop.app.mesh.internal.", "CNAME", "web.app.mesh.internal."),
+        ("web.app.mesh.internal.", "A", "10.1.0.11"),
+        ("web.app.mesh.internal.", "A", "10.1.0.12"),
+    ]
+    assert found.reason == "an operator made it another name of web.app"
+    assert world.explain("shop", "CNAME").records[0].data == "web.app.mesh.internal."
+    text = world.explain("note", "TXT")
+    assert text.records[0].data == '"v=\\"1\\""'
+    assert text.reason == "found in network app: an operator added the name"
+
+
+def test_a_container_keeps_its_name_also_while_it_is_unhealthy(world: World) -> None:
+    world.put(H2, service(name="web"), alias(name="db1", to="web"))
+    assert world.ask("web") == ["10.1.0.11", "10.1.0.12"]
+    sick = endpoint(5, offset=15, name="db1", service="db1", health=Health.UNHEALTHY)
+    assert world.ask("db1") == ["10.1.0.11", "10.1.0.12"]
+    world.put(H3, sick)
+    assert world.ask("db1.app.mesh.internal") == "nxdomain mesh.internal."
+    assert "the name that an operator added (container db1 has it)" in world.explain("db1").reason
+    assert re.search(r"external service web \(container web[12] has the name\)", world.explain("web").reason)
+    world.view = world.view.with_entries(world.writers[H3].delete(sick))
+    assert world.ask("db1") == ["10.1.0.11", "10.1.0.12"]
+
+
+def test_why_an_external_service_is_not_answered(world: World) -> None:
+    world.put(H2, service(checks=("tcp:5432",)))
+    assert world.ask("pg.app.mesh.internal") == "nxdomain mesh.internal."
+    assert "203.0.113.50:5432: no check has succeeded yet" in world.explain("pg").reason

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from fakes.external import ServiceFields, alias, at, data, service
+from fakes.external import state as state_of
 from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, HostFields, Writer, endpoint, host, network
 from fakes.zone import whole_table
 from hypothesis import settings
@@ -21,6 +24,8 @@ from netagent.model.records import (
     ForgetRecord,
     Group,
     Health,
+    HostAddressRecord,
+    HostProgram,
     Record,
     RemovalRecord,
 )
@@ -126,6 +131,48 @@ class StepByStep(RuleBasedStateMachine):
     @rule(owner=HOSTS, number=st.integers(1, 6), place=NETWORKS)
     def endpoint_gone(self, owner: HostId, number: int, place: NetworkId) -> None:
         self.delete(owner, endpoint(number, place))
+
+    @rule(
+        owner=HOSTS,
+        number=st.integers(1, 2),
+        place=NETWORKS,
+        fields=st.fixed_dictionaries(
+            {
+                "name": st.sampled_from(
+                    ["web", "web3", "pg"]
+                ),  # the first two are names of containers as well
+                "target": st.sampled_from([at("203.0.113.50"), HostProgram(9100)]),
+                "ttl_s": st.none() | st.just(30),
+            }
+        ),
+    )
+    def external_service(self, owner: HostId, number: int, place: NetworkId, fields: ServiceFields) -> None:
+        self.put(owner, service(number, place, **fields))
+
+    @rule(
+        owner=HOSTS, number=st.integers(1, 2), turn=st.integers(0, 2), place=NETWORKS, expired=st.booleans()
+    )
+    def external_state(
+        self, owner: HostId, number: int, turn: int, place: NetworkId, *, expired: bool
+    ) -> None:
+        self.put(owner, dataclasses.replace(state_of(number, turn, place), expired_s=9 if expired else None))
+
+    @rule(owner=HOSTS, place=NETWORKS, offset=st.integers(8, 9), is_there=st.booleans())
+    def host_address(self, owner: HostId, place: NetworkId, offset: int, *, is_there: bool) -> None:
+        record = HostAddressRecord(place, offset, "06:00:00:00:00:09")
+        (self.put if is_there else self.delete)(owner, record)
+
+    @rule(owner=HOSTS, number=st.integers(1, 3), name=st.sampled_from(["web", "shop", "*.shop"]))
+    def own_name(self, owner: HostId, number: int, name: str) -> None:
+        self.put(owner, alias(number, name, "web"))
+
+    @rule(owner=HOSTS, number=st.integers(1, 3))
+    def own_data(self, owner: HostId, number: int) -> None:
+        self.put(owner, data(number, "shop", addresses=("203.0.113.9",), texts=("v=1",)))
+
+    @rule(owner=HOSTS, number=st.integers(1, 3), kind=st.sampled_from([service, state_of, alias]))
+    def added_gone(self, owner: HostId, number: int, kind: Any) -> None:
+        self.delete(owner, kind(number))
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
     def member(self, owner: HostId, state: MemberState) -> None:
