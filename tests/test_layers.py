@@ -58,17 +58,17 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.registry", "netagent.rpc", "netagent.state_dir", "netgossip",
     },
     "netagent.endpoints": {
-        "netagent.checks.state", "netagent.datapath", "netagent.feeds.table", "netagent.ipam", "netagent.journal",
-        "netagent.membership.participation", "netagent.projection", "netagent.registry",
-        "netgossip.records.replication", "netgossip.types",
+        "netagent.checks.state", "netagent.datapath", "netagent.external.view", "netagent.feeds.table",
+        "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.projection",
+        "netagent.registry", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",
         "netgossip.slices",
     },
     "netagent.eviction": {
-        "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry", "netagent.rpc",
-        "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
+        "netagent.external.view", "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.registry",
+        "netagent.rpc", "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.doctor": {
         "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation", "netagent.feeds",
@@ -91,7 +91,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.integrations.shim": set(),  # runs without the rest of netagent
     "netagent.daemon": {
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
-        "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.firewall",
+        "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
+        "netagent.firewall",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.state_dir",
         "netgossip",

@@ -15,6 +15,7 @@ from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, until_idle
 from netagent.endpoints.fencing import fence_all
 from netagent.endpoints.host_access import HostAccess
 from netagent.endpoints.lifecycle import Endpoints
+from netagent.external.view import own_programs
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import hand_on
 from netagent.journal.journal import Journal
@@ -47,6 +48,7 @@ class Leave:
                 async with self.own_host.going_down():
                     await self._withdrawal(drain_s)
                     detached = await self.endpoints.remove_all()
+                    await self.gossip.publisher.withdraw(*own_programs(self.live.view))
                     await self.host_access.withdraw_all()
                     await self.gossip.participation.withdraw_all()
                     # Another leaving host must know that we leave before it chooses a successor for its space, and

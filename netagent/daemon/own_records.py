@@ -1,7 +1,8 @@
 """Keeps the records in order that this host has written for all, while the registry changes.
 
 It withdraws our records in networks that are gone, our evictions of other hosts that no longer stand
-(eviction/succession.py), and grants that later ones of ours cover whole. It repeats grants of others to us: the
+(eviction/succession.py), grants that later ones of ours cover whole, and what we found out about external services
+that are gone or that another host asks by now. It repeats grants of others to us: the
 granting host may be restored from a backup older than the grant, or be lost with its log; as long as our log has the
 grant, no host takes the space for the granting host's.
 """
@@ -11,14 +12,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from netagent.errors import NetagentError
 from netagent.eviction.succession import amended_evictions
+from netagent.external.view import external_service
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.space import superseded
 from netagent.log import Limited
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import GrantRecord, HostAddressRecord, NetworkRecord, Record
+from netagent.model.records import (
+    ExternalServiceRecord,
+    ExternalStateRecord,
+    GrantRecord,
+    HostAddressRecord,
+    NetworkRecord,
+    OwnNameRecord,
+    Record,
+)
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -64,7 +75,7 @@ class OwnRecords:
                 covered += superseded([one for (writer, _), one in grants.items() if writer == view.local])
             seen[network_id] = grants
         changed, taken_back = amended_evictions(view, self.pursued())
-        stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered]
+        stale = [*_of_gone_networks(view, self.undecided()), *taken_back, *covered, *_stale_states(view)]
         if stale or changed:
             await self.publisher.change(put=changed, withdraw=stale)
         self._seen = seen
@@ -75,6 +86,26 @@ def _of_gone_networks(view: RegistryView, undecided: Collection[NetworkId]) -> l
     return [
         record
         for record in view.records_of(view.local, CLUSTER_SCOPE)
-        if isinstance(record, NetworkRecord | GrantRecord | HostAddressRecord)
+        if isinstance(record, _OF_NETWORKS)
         and (view.is_removed(record.network_id) or record.network_id in yielded)
     ]
+
+
+_OF_NETWORKS: Final = (
+    NetworkRecord,
+    GrantRecord,
+    HostAddressRecord,
+    ExternalServiceRecord,
+    OwnNameRecord,
+)
+
+
+def _stale_states(view: RegistryView) -> list[Record]:
+    """Return what we found out about services that are gone, or that does not count because another host went on."""
+    found: list[Record] = []
+    for record in view.records_of(view.local, CLUSTER_SCOPE):
+        if isinstance(record, ExternalStateRecord):
+            service = external_service(view, record.network_id, record.service_id)
+            if service is None or service.found_by != view.local:
+                found.append(record)
+    return found

@@ -20,6 +20,7 @@ import trio
 from netagent.endpoints.find import host_called, network_called
 from netagent.endpoints.network_defaults import NetworkConstraints, differences, plan_network, shortcoming
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.external.view import added_to
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
@@ -242,6 +243,14 @@ class Networks:
                 code="network-in-use",
                 thing=network.unique_name,
                 hint="detach them, or add --force to cut them off",
+            )
+        if added := sorted(added_to(view, network.network_id)):
+            more = f" and {len(added) - 5} more" if len(added) > 5 else ""
+            raise RefusedError(
+                f"operators added {', '.join(added[:5])}{more} to network {network.unique_name}",
+                code="network-in-use",
+                thing=network.unique_name,
+                hint="remove them, or add --force",
             )
 
 

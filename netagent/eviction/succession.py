@@ -2,8 +2,9 @@
 
 Once a host is evicted nothing that it wrote counts, and its logs are dropped everywhere. The successor therefore
 repeats what the cluster still needs of them as its own, in the same change in which it says that they are gone:
-networks, removals, their evictions of earlier hosts, and grants that their receivers have not repeated yet. Their
-attachments and endpoints end with them.
+networks, removals, their evictions of earlier hosts, grants that their receivers have not repeated yet, external
+services, what they found out about these, and own names. Their attachments and endpoints end with them, and so do
+external services that are programs of theirs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Final
 
+from netagent.external.view import external_service, successor_state
 from netagent.model.ids import HostId
-from netagent.model.records import ForgetRecord, GrantRecord, NetworkRecord, Record, RemovalRecord
+from netagent.model.records import (
+    ExternalServiceRecord,
+    ExternalStateRecord,
+    ForgetRecord,
+    GrantRecord,
+    HostProgram,
+    NetworkRecord,
+    OwnNameRecord,
+    Record,
+    RemovalRecord,
+)
 from netagent.registry.record_codec import key_of
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -34,7 +46,8 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
     for host in sorted(gone):
         for record in _kept(view, host, gone):
             key = key_of(record)[1]
-            if key not in own:
+            # A state in force follows on whatever this host had found out earlier.
+            if key not in own or isinstance(record, ExternalStateRecord):
                 records.setdefault(key, record)
     return list(records.values())
 
@@ -53,9 +66,28 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                 # said the same of it.
                 if record.host_id != view.local and record.host_id not in view.hosts:
                     yield record
+            case OwnNameRecord() | ExternalServiceRecord() | ExternalStateRecord():
+                if _stays(view, host, record):
+                    yield successor_state(record) if isinstance(record, ExternalStateRecord) else record
             case GrantRecord() if record.to not in gone:
                 if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
                     yield record
+
+
+def _stays(
+    view: RegistryView, host: HostId, record: OwnNameRecord | ExternalServiceRecord | ExternalStateRecord
+) -> bool:
+    """True for what an operator added on a host and that does not end with it, and for what it found out last."""
+    if record.network_id not in view.networks:
+        return False
+    match record:
+        case ExternalServiceRecord():
+            return not isinstance(record.target, HostProgram)
+        case ExternalStateRecord():
+            service = external_service(view, record.network_id, record.service_id)
+            return service is not None and service.found_by == host
+        case OwnNameRecord():
+            return True
 
 
 def amended_evictions(

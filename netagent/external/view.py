@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.naming import ranks
 from netagent.model.records import (
+    MAX_TURN,
     AddressState,
     DnsName,
     EndpointRecord,
@@ -29,6 +30,7 @@ from netagent.model.records import (
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.external_fields import address_key
 from netagent.registry.view import EndpointView, RegistryView
+from netgossip.types import CLUSTER_SCOPE
 
 
 class ExternalState(enum.Enum):
@@ -156,6 +158,11 @@ def state_in_force(
     return host_id, state
 
 
+def successor_state(found: ExternalStateRecord) -> ExternalStateRecord:
+    """Return the same state for another host to write, which takes precedence."""
+    return replace(found, turn=min(found.turn, MAX_TURN - 1) + 1)
+
+
 def own_names(view: RegistryView, network_id: NetworkId) -> Iterator[OwnName]:
     """Yield the own names of a network, by name."""
     found = []
@@ -222,6 +229,19 @@ def places_of(
             return tuple(ServiceAddress(one, port) for one in (resolution.addresses if resolution else ()))
         case HostProgram(port):
             return tuple(ServiceAddress(one, port) for one in host_addresses(view, record.network_id, owner))
+
+
+def added_to(view: RegistryView, network_id: NetworkId) -> set[str]:
+    """Return the names of all external services and all own names of a network."""
+    names = {one.record.name for one in external_services(view, network_id)}
+    return names | {one.record.name for one in own_names(view, network_id)}
+
+
+def own_programs(view: RegistryView) -> list[ExternalServiceRecord]:
+    """Return the external services that are programs of this host, and end with its membership."""
+    own = view.records_of(view.local, CLUSTER_SCOPE)
+    services = [one for one in own if isinstance(one, ExternalServiceRecord)]
+    return [one for one in services if isinstance(one.target, HostProgram)]
 
 
 def labels_of(record: EndpointRecord) -> tuple[str, ...]:

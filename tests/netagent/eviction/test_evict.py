@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 import trio
 from fakes.agent_host import AgentHost, Fabric
+from fakes.external import alias, service, service_id, state
 from fakes.rows import reserve
 from fakes.virtual import virtual
 from trio import Nursery
@@ -15,6 +17,7 @@ from trio import Nursery
 from netagent.daemon.own_records import OwnRecords
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.eviction.auto_evict import LEFT_S, AutoEviction
+from netagent.external.view import external_service, own_names
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import AttachmentRecord, ForgetRecord, RemovalRecord
 from netagent.model.request import NetworkRequest
@@ -425,3 +428,64 @@ async def test_a_host_that_is_known_to_return_is_overruled_by_force(cluster: Clu
     await trio.sleep(60)
     await h1.eviction.forget(["h3"], dead_for_s=0, force=True)
     assert set(h1.live.view.evicted) == {h3.host_id}
+
+
+@on_hosts(3)
+async def test_what_operators_added_outlives_the_host_where_they_did(cluster: Cluster) -> None:
+    h1, h2, h3 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    place = made.network_id
+    await h3.publisher.put(
+        service(1, place), service(2, place, ttl_s=30), alias(1, network_id=place, place=place)
+    )
+    await h3.publisher.put(dataclasses.replace(state(2, 1, place), expired_s=9))
+    await cluster.calm()
+    cluster.kill(h3)
+    for host in (h1, h2):
+        found = external_service(host.live.view, place, service_id(1))
+        assert found is not None
+        assert found.answering, "the death of its owner changes nothing"
+    await h2.eviction.forget(["h3"], dead_for_s=0, force=False)
+    await cluster.calm()
+    for host in (h1, h2):
+        for number, count in ((1, 1), (2, 0)):
+            found = external_service(host.live.view, place, service_id(number))
+            assert found is not None
+            assert (found.owner, len(found.answering)) == (h2.host_id, count)
+        assert [one.owner for one in own_names(host.live.view, place)] == [h2.host_id]
+
+
+@on_hosts(2)
+async def test_a_network_with_additions_is_removed_only_with_force_and_they_go_with_it(
+    cluster: Cluster,
+) -> None:
+    h1, h2 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    place = made.network_id
+    records = (service(1, place, ttl_s=30), state(1, 1, place), alias(1, network_id=place, place=place))
+    await h2.publisher.put(*records)
+    await cluster.calm()
+    with pytest.raises(RefusedError, match="operators added pg, shop to network app"):
+        await h1.networks.remove("app", force=False)
+    assert await h1.networks.prune() == []
+    await h1.networks.remove("app", force=True)
+    await cluster.calm()
+    assert not set(records) & set(h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE))
+
+
+@on_hosts(3)
+async def test_a_host_takes_back_what_it_found_out_once_another_one_goes_on(cluster: Cluster) -> None:
+    h1, h2, h3 = cluster.hosts
+    made, _ = await h1.networks.create(APP)
+    place = made.network_id
+    await h3.publisher.put(service(1, place, ttl_s=30))
+    await cluster.calm()
+    await h2.publisher.put(state(1, 1, place))
+    await cluster.calm()
+    assert state(1, 1, place) in h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE)
+    await h3.publisher.put(state(1, 2, place))
+    await cluster.calm()
+    assert state(1, 1, place) not in h2.live.view.records_of(h2.host_id, CLUSTER_SCOPE)
+    await h3.publisher.withdraw(service(1, place))
+    await cluster.calm()
+    assert state(1, 2, place) not in h3.live.view.records_of(h3.host_id, CLUSTER_SCOPE)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from fakes.external import alias, service, service_id, state
 from fakes.registry import H1, H2, H3, N1, Writer, host, network
 
 from netagent.eviction.succession import eviction_records
-from netagent.model.records import ForgetRecord, NetworkRecord
+from netagent.external.view import external_service, own_names
+from netagent.model.records import (
+    MAX_TURN,
+    AddressState,
+    ForgetRecord,
+    Health,
+    HostProgram,
+    NetworkRecord,
+)
 from netagent.registry.record_codec import decode_untrusted, encode
 from netagent.registry.view import RegistryView
 
@@ -23,3 +34,42 @@ def test_a_network_with_the_highest_forged_revision_is_taken_over() -> None:
     assert {type(one) for one in written} == {ForgetRecord, NetworkRecord}
     assert view.networks[N1].owner == H1
     assert view.networks[N1].record.subnets == network().subnets
+
+
+def test_what_operators_added_is_taken_over_with_what_was_found_out_last() -> None:
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    up, down = ((AddressState("203.0.113.50", health, 9),) for health in (Health.HEALTHY, Health.UNHEALTHY))
+    checked = service(1, checks=("tcp:5432",))
+    written = (
+        (H1, network()),
+        (H3, checked),
+        (H3, service(2, target=HostProgram(9100), name="node")),
+        (H3, alias()),
+        # This host had asked once, while the owner was away; the owner went on, and its word counts.
+        (H1, dataclasses.replace(state(1, turn=1), states=down)),
+        (H3, dataclasses.replace(state(1, turn=2), states=up)),
+    )
+    for owner, record in written:
+        view = view.with_entries(writers[owner].put(record))
+    for one in eviction_records(view, {H3}):
+        view = view.with_entries(writers[H1].put(one))
+    found = external_service(view, checked.network_id, service_id(1))
+    assert found is not None
+    assert (found.owner, found.found_by, len(found.answering)) == (H1, H1, 1)
+    assert external_service(view, checked.network_id, service_id(2)) is None, (
+        "it ran on the host that is gone"
+    )
+    assert [(one.owner, one.counts) for one in own_names(view, checked.network_id)] == [(H1, True)]
+
+
+def test_a_forged_turn_is_followed() -> None:
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H3)}
+    forged = state(1, turn=MAX_TURN)
+    for owner, record in ((H1, network()), (H1, service(1, ttl_s=30)), (H3, forged)):
+        view = view.with_entries(writers[owner].put(record))
+    written = eviction_records(view, {H3})
+    for one in written:
+        assert decode_untrusted(encode(one)) == one
+    assert forged in written

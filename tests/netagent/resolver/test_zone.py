@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -361,7 +360,7 @@ def test_a_container_keeps_its_name_also_while_it_is_unhealthy(world: World) -> 
     world.put(H3, sick)
     assert world.ask("db1.app.mesh.internal") == "nxdomain mesh.internal."
     assert "the name that an operator added (container db1 has it)" in world.explain("db1").reason
-    assert re.search(r"external service web \(container web[12] has the name\)", world.explain("web").reason)
+    assert "external service web (container web" in world.explain("web").reason
     world.view = world.view.with_entries(world.writers[H3].delete(sick))
     assert world.ask("db1") == ["10.1.0.11", "10.1.0.12"]
 
