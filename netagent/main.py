@@ -35,7 +35,18 @@ from netagent.errors import FailedError, NetagentError
 
 logger = logging.getLogger("netagent")
 
-COMMANDS: Final = (cluster, containers, doctor, feed, inspect, lists, lookup, networks, ping, status)
+COMMANDS: Final = (
+    cluster,
+    containers,
+    doctor,
+    feed,
+    inspect,
+    lists,
+    lookup,
+    networks,
+    ping,
+    status,
+)
 """Importing them has filled HANDLERS."""
 
 

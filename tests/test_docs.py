@@ -216,7 +216,7 @@ def test_commands_that_errors_and_warnings_name_exist() -> None:
 def check_command_word(words: list[str], name: str) -> None:
     """Running text may leave required arguments away, but not invent commands or options."""
     known = leaves()
-    path = " ".join(words[:2]) if words[0] in {"network", "service", "endpoint"} else words[0]
+    path = " ".join(words[:2]) if words[0] in {"network", "service", "endpoint", "name"} else words[0]
     assert path in known or path == "network" or words == ["--help"], f"{name}: netagent {' '.join(words)}"
     options = {word.partition("=")[0] for word in words if word.startswith("-")}
     if path in known:

@@ -123,6 +123,7 @@ PERFORMS = {
     "netagent.firewall.source_nat",
     "netagent.firewall.guard",
     "netagent.probes.echo",
+    "netagent.external.additions",
     # what is known, and who knows it
     "netagent.ipam.allocator",
     "netagent.ipam.space_requests",

@@ -330,8 +330,54 @@ def _checked(printer: Printer, _request: object, answer: schema.CheckAnswer) -> 
             yield from (f"  {clean(line)}" for line in result["shown"].splitlines())
 
 
+def external(printer: Printer, answer: Item) -> Iterator[str]:
+    """Say what was added to a service that is no container: by each command that added to it."""
+    for part in answer["external"]:
+        what = {"name": f"name {part['dns_name']}", "host-port": "a program of that host"}.get(
+            part["kind"], ""
+        )
+        added = f"added on {part['owner']} by {part['added_by']}, {part['added_at']}"
+        yield clean(_sentence([f"external service {part['id'][:ID_DIGITS]}", what, added]))
+        checks = ", ".join(part["checks"])
+        yield from (
+            _line(label, text)
+            for label, text in (
+                ("checks", f"{checks} (asked by {part['asked_by']})" if checks else ""),
+                ("renewed", f"within {span(part['ttl_s'])}" if part["ttl_s"] else ""),
+                ("weight", str(part["weight"]) if part["weight"] != 100 else ""),
+                ("not used", f"container {part['shadowed_by']} has the name" if part["shadowed_by"] else ""),
+                ("reason", part["reason"]),
+            )
+            if text
+        )
+        yield from printer.table(part["addresses"], tables.EXTERNAL)
+
+
+def _service_added(printer: Printer, _request: object, answer: schema.ServiceAdded) -> Iterable[str]:
+    what = "" if answer["created"] else ", already added"
+    yield clean(f"{answer['name']} in {answer['network']} is {answer['fqdn']}{what}")
+    yield from external(printer, answer)
+
+
+def _service_removed(_printer: Printer, _request: object, answer: schema.ServiceRemoved) -> Iterable[str]:
+    yield clean(f"removed the external service {answer['name']} from {answer['network']}")
+
+
+def _own_name(_printer: Printer, _request: object, answer: schema.OwnName) -> Iterable[str]:
+    what = "" if answer.get("created", True) else ", already added"
+    leads_to = answer["cname"] or ", ".join([*answer["addresses"], *answer["texts"]])
+    yield clean(f"{answer['fqdn']} leads to {leads_to}{what}")
+
+
+def _own_name_removed(_printer: Printer, _request: object, answer: schema.OwnNameRemoved) -> Iterable[str]:
+    yield clean(f"removed the name {answer['name']}")
+
+
 def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
-    yield from thing(answer, answer["kind"])
+    yield from thing({key: one for key, one in answer.items() if key != "external"}, answer["kind"])
+    if answer.get("external"):
+        yield ""
+        yield from external(printer, answer)
     if answer.get("endpoints"):
         yield ""
         yield from printer.table(answer["endpoints"], tables.ENDPOINTS)
@@ -373,6 +419,10 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.Detached": (_detached, lambda answer: answer["name"]),
     "schema.CheckAnswer": (_checked, lambda answer: " ".join(one["name"] for one in answer["endpoints"])),
     "schema.Drained": (_drained, lambda answer: answer["name"]),
+    "schema.ServiceAdded": (_service_added, lambda answer: answer["name"]),
+    "schema.ServiceRemoved": (_service_removed, lambda answer: answer["name"]),
+    "schema.OwnName": (_own_name, lambda answer: answer["name"]),
+    "schema.OwnNameRemoved": (_own_name_removed, lambda answer: answer["name"]),
     "schema.Status": (
         lambda _printer, _request, answer: status(answer),
         lambda answer: answer["host"]["name"],

@@ -114,6 +114,16 @@ def _state(item: Item) -> str:
     return str(item["state"])
 
 
+def _places(service: Item) -> str:
+    """Return the hosts of a service; of one that is no container, the hosts where it was added."""
+    external = " (external)" if service.get("external") else ""  # older agents do not send it
+    return some(service["hosts"]) + external
+
+
+def _leads_to(name: Item) -> str:
+    return name["cname"] or ", ".join([*name["addresses"], *(f'"{text}"' for text in name["texts"])])
+
+
 ENDPOINTS = (
     Column("NAME", lambda e: e["name"]),
     Column("SERVICE", lambda e: e["service"]),
@@ -144,7 +154,7 @@ SERVICES = (
     Column("NETWORK", lambda s: s["network"]),
     Column("UP", _up),
     Column("ADDRESSES", _addresses),
-    Column("HOSTS", lambda s: some(s["hosts"])),
+    Column("HOSTS", _places),
     Column("PORTS", _ports),
     Column("NAME", lambda s: s["fqdn"]),
     Column("ALIASES", lambda s: some(s.get("aliases", []))),
@@ -152,6 +162,26 @@ SERVICES = (
     Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
     Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
     Column("SOURCE", _source, wide=True),
+)
+
+EXTERNAL = (
+    Column("ADDRESS", lambda a: a["address"]),
+    Column("PORT", lambda a: "" if a["port"] is None else str(a["port"])),
+    Column("STATE", _state),
+    Column("SINCE", lambda a: a["since"]),
+    Column("REASON", lambda a: a["reason"]),
+)
+
+OWN_NAMES = (
+    Column("NAME", lambda n: n["name"]),
+    Column("LEADS TO", _leads_to),
+    Column("STATE", _state),
+    Column("REASON", lambda n: n["reason"]),
+    Column("ADDED ON", lambda n: n["owner"]),
+    Column("BY", lambda n: n["added_by"]),
+    Column("SINCE", lambda n: n["added_at"], wide=True),
+    Column("FULL NAME", lambda n: n["fqdn"], wide=True),
+    Column("ID", lambda n: n["id"][:ID_DIGITS], wide=True),
 )
 
 MEMBERS = (
@@ -258,6 +288,11 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
         ENDPOINTS,
         "no endpoints; `netagent attach TARGET --network NAME` creates one",
         "endpoint",
+    ),
+    "schema.Listing[schema.OwnName]": (
+        OWN_NAMES,
+        "no names of your own; `netagent name add NAME.NETWORK --cname NAME` adds one",
+        "name",
     ),
     "schema.Listing[schema.Service]": (
         SERVICES,

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import trio
 
+from netagent.control.present import Presenter
 from netagent.daemon.cluster import Cluster
 from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
@@ -18,14 +19,17 @@ from netagent.doctor.checks.firewall_checks import RESTORE, published_lines
 from netagent.doctor.checks.label_checks import label_lines
 from netagent.doctor.checks.object_checks import Evidence
 from netagent.doctor.checks.object_status import ObjectStatus, State
-from netagent.doctor.checks.resolver_checks import Replies, questions_about
+from netagent.doctor.checks.resolver_checks import Replies, ResolverQuestion, questions_about, source_of
 from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.resolver_query import ask_inside
+from netagent.endpoints.validation import sandboxes
 from netagent.firewall.driver import Tables
 from netagent.firewall.ruleset import ruleset_of
+from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.registry.view import EndpointView, RegistryView
+from netdns import constants
 from netgossip.slice_runner import in_slices
 
 SETTLE_S = 2.0
@@ -113,6 +117,31 @@ async def _replies(
     if asker is None:
         return None
     return await ask_inside(asker, [question for question, _ in questions_about(endpoint, names)])
+
+
+async def explain_addition(
+    cluster: Cluster, present: Presenter, found: schema.ServiceInspection | schema.OwnNameInspection
+) -> explain.WhyReport:
+    """Explain an external service or an own name: its records, and whether names lead where they should."""
+    view, network_id = cluster.live.view, NetworkId(found["network_id"])
+    ids = [part["id"] for part in found["external"]] if found["kind"] == "service" else [found["id"]]
+    origins = tuple(explain.origins_of_addition(view, network_id, ids))
+    rows = cluster.live.rows
+    asker = next((one for one in rows.in_network(network_id).values() if one.sandbox_id is not None), None)
+    if asker is None or asker.sandbox_id is None:
+        reason = "no container of this host can resolve it"
+        return explain.WhyReport(origins, (ObjectStatus("name", found["fqdn"], State.NOT_NEEDED, reason),))
+    with trio.move_on_after(SETTLE_S):
+        await cluster.controllers.projection.wait_followed(cluster.live.revision)
+    internal = frozenset(one for one, network in view.networks.items() if network.record.internal)
+    box = sandboxes(rows.values(), internal)[asker.sandbox_id]
+    source = await in_slices(source_of(view, [box], present.domain))
+    questions = [
+        ResolverQuestion(found["fqdn"], rtype) for rtype in (constants.A, constants.AAAA, constants.TXT)
+    ]
+    replies = await ask_inside(asker, questions)
+    lines = explain.addition_lines(source, questions, replies, asker.sandbox_id)
+    return explain.WhyReport(origins, tuple(lines))
 
 
 async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.WhyReport:

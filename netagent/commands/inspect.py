@@ -6,18 +6,26 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
-from netagent.commands.explain_facts import endpoint_with, explain_endpoints, explain_host, explain_network
+from netagent.commands.explain_facts import (
+    endpoint_with,
+    explain_addition,
+    explain_endpoints,
+    explain_host,
+    explain_network,
+)
 from netagent.commands.handlers import answers
 from netagent.commands.missing_networks import not_known, notices
 from netagent.commands.presenters import overview_of, presenter, sight_of
 from netagent.commands.reasons import why as why_of
 from netagent.control.present import Presenter, SightOf
+from netagent.control.present_additions import own_name_part, services_of
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.explain import WhyReport
 from netagent.endpoints.find import fenced_called
 from netagent.endpoints.records import noted_endpoint
 from netagent.errors import InputError, NotFoundError
+from netagent.external.view import OwnName, own_names
 from netagent.interface import schema
 from netagent.interface.questions import InspectCommand
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -56,7 +64,7 @@ async def inspect(agent: Agent, request: InspectCommand) -> schema.Inspection:
             ) from None
         else:
             raise
-    if found["kind"] != "endpoint":
+    if found["kind"] != "endpoint" and found["kind"] != "name":
         about = [g for g in overview.gaps if found["kind"] != "network" or g.network_id == found["id"]]
         found["warnings"] = notices(present, about)
     if request.why:
@@ -72,6 +80,10 @@ async def _why(
             explanation = await explain_network(cluster, NetworkId(found["id"]))
         case "host":
             explanation = await explain_host(cluster, HostId(found["id"]))
+        case "name":
+            explanation = await explain_addition(cluster, present, found)
+        case "service" if found.get("external"):
+            explanation = await explain_addition(cluster, present, found)
         case "service":
             ids = [EndpointId(one["id"]) for one in found["endpoints"]]
             explanation = await _explain_endpoints(cluster, ids, present, overview)
@@ -110,6 +122,13 @@ def inspect_thing(present: Presenter, thing: str, sight_of: SightOf) -> Slices[s
     endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
     if endpoints:
         return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
+    external = _external_called(present, thing)
+    if external:
+        found = _only(external, thing, [one["id"] for one in external])
+        return {**found, "kind": "service", "endpoints": [], "warnings": []}
+    own = [one for n in view.networks for one in own_names(view, n) if _is_own_name(present, one, thing)]
+    if own:
+        return {"kind": "name", **own_name_part(present, own[0])}
     network = view.network_named(thing)
     if network is not None:
         return (yield from _network(present, network))
@@ -216,6 +235,23 @@ def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
         names = dict.fromkeys((thing, thing.removesuffix("." + present.network_name(network_id))))
         found += [ServiceView(network_id, name, view.given(network_id, name)) for name in names]
     return [service for service in found if service.endpoints]
+
+
+def _external_called(present: Presenter, thing: str) -> list[schema.Service]:
+    """Find external services by NAME, NAME.NETWORK, or the id of an addition."""
+    found = []
+    for network_id in present.view.networks:
+        names = {thing, thing.removesuffix("." + present.network_name(network_id))}
+        for service in services_of(present, network_id):
+            ids = {part["id"] for part in service["external"]}
+            if service["name"] in names or thing in ids:
+                found.append(service)
+    return found
+
+
+def _is_own_name(present: Presenter, one: OwnName, thing: str) -> bool:
+    name = f"{one.record.name}.{present.network_name(one.record.network_id)}"
+    return one.counts and thing in {one.record.name, name}
 
 
 def is_called(endpoint: EndpointView, thing: str) -> bool:

@@ -10,6 +10,7 @@ from netagent.commands.inspect import is_called
 from netagent.commands.missing_networks import notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
+from netagent.control.present_additions import services_of
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
@@ -51,6 +52,7 @@ async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[sch
     present, view = presenter(cluster, overview), overview.view
     keys = await in_slices(_each(_service_of, _known(view), _filter(view, request)))
     found = await in_slices(_services(present, view, dict.fromkeys(keys)))
+    found += await in_slices(_external_services(present, view, request))
     return {"items": found, "warnings": notices(present, overview.gaps)}
 
 
@@ -111,6 +113,22 @@ def _services(
 
 def _service_of(endpoint: EndpointView) -> tuple[NetworkId, ServiceKey]:
     return endpoint.network_id, endpoint.record.service_key
+
+
+def _external_services(
+    present: Presenter, view: RegistryView, request: ListCommand
+) -> Slices[list[schema.Service]]:
+    """Render the services that are no containers: their records are on each host."""
+    network_id, host_id = _places(view, request)
+    shown = []
+    for one in view.networks if network_id is None else [network_id]:
+        for service in services_of(present, one):
+            owners = {part["owner_id"] for part in service["external"]}
+            is_wanted = request.service in {"", service["name"]}
+            if is_wanted and (host_id is None or host_id in owners):
+                shown.append(service)
+        yield
+    return shown
 
 
 def _known(view: RegistryView) -> list[EndpointView]:

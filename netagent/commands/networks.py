@@ -1,4 +1,4 @@
-"""Commands of networks, and how much of a network's address space each host owns and uses.
+"""Commands of networks and of what operators add to them; which host owns and uses how much of a network's space.
 
 Every host knows the ownership, because every host has the grants. Use is known only on hosts in the network, which
 have its endpoints; elsewhere it is None, not 0. Addresses of hosts themselves (`--host-access`) count as in use, like
@@ -9,20 +9,27 @@ them out before they refuse an endpoint.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import overview_of, presenter
+from netagent.control.addition_parsing import check_own_name, own_name_request, service_request
+from netagent.control.asker import account
 from netagent.control.present import Presenter
+from netagent.control.present_additions import own_name_part, service_part
 from netagent.control.request_parsing import network_request
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
 from netagent.endpoints.network_defaults import shortcoming
+from netagent.errors import InputError, NotFoundError
+from netagent.external.view import ExternalService, OwnName, external_services, own_names
+from netagent.interface import additions as adding
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import FixedAddresses
 from netagent.model.subnet import addresses_of
 from netagent.registry.view import AgentState, NetworkView
 
@@ -167,3 +174,128 @@ def _range(network: NetworkView, first: int, last: int) -> str:
     """Format a range in addresses of the first subnet; those of the other family follow from them."""
     ends = [addresses_of(network.record.subnets, offset)[0] for offset in dict.fromkeys((first, last))]
     return " - ".join(ends)
+
+
+# -- external services and own names ----------------------------------------------------------------------------
+
+
+@answers(adding.ServiceAddCommand)
+async def add_service(agent: Agent, request: adding.ServiceAddCommand) -> schema.ServiceAdded:
+    """Add an external service. Repeating the request renews it."""
+    cluster = agent.member()
+    wanted = service_request(request, cluster.keys.domain)
+    network = network_called(cluster.live.view, request.network)
+    added, created = await cluster.additions.add_service(network, wanted, account())
+    present = presenter(cluster)
+    named = [
+        one
+        for one in external_services(present.view, network.network_id)
+        if one.record.name == added.record.name
+    ]
+    warnings = _warnings(present, added)
+    return {**service_part(present, named or [added]), "created": created, "warnings": warnings}
+
+
+def _warnings(present: Presenter, service: ExternalService) -> list[schema.Notice]:
+    """Warn of addresses that containers of some hosts cannot reach: a host admits none of its own."""
+    if not isinstance(service.record.target, FixedAddresses):
+        return []
+    given = {one.address for one in service.record.target.addresses}
+    hosts = {host.address: host for host in present.view.hosts.values() if host.address in given}
+    return [
+        {
+            "code": "address-of-host",
+            "message": f"{address} is host {host.unique_name} itself: its own containers cannot reach it",
+            "cure": "use --host-port there, in a network created with --host-access; or run the program in a "
+            "container",
+        }
+        for address, host in sorted(hosts.items())
+    ]
+
+
+@answers(adding.ServiceRemoveCommand)
+async def remove_service(agent: Agent, request: adding.ServiceRemoveCommand) -> schema.ServiceRemoved:
+    """Remove what this host has added to a service."""
+    cluster = agent.member()
+    network, name = _service_called(cluster, request.service, request.network)
+    removed = await cluster.additions.remove_service(network, name)
+    return {"name": name, "network": network.unique_name, "removed": removed}
+
+
+def _service_called(cluster: Cluster, text: str, network: str) -> tuple[NetworkView, str]:
+    """Return the network and the name (or id) of an external service, as typed. Raises NotFoundError, InputError."""
+    view = cluster.live.view
+    if network:
+        return network_called(view, network), text
+    name, _, place = text.removesuffix(f".{cluster.keys.domain}").partition(".")
+    found: list[NetworkView] = []
+    for known in view.networks.values():
+        if place not in {"", known.unique_name}:
+            continue
+        services = external_services(view, known.network_id)
+        if any(name in {one.record.name, one.record.service_id} for one in services):
+            found.append(known)
+    if len(found) > 1:
+        names = ", ".join(sorted(f"{name}.{one.unique_name}" for one in found))
+        raise InputError(f"{text!r} is ambiguous: {names}", thing=text, hint="give --network")
+    if not found:
+        raise NotFoundError(
+            f"there is no external service {text!r}",
+            code="no-such-service",
+            thing=text,
+            hint="see `netagent services`; `netagent detach` removes a container from its service",
+        )
+    return found[0], name
+
+
+@answers(adding.NameAddCommand)
+async def add_name(agent: Agent, request: adding.NameAddCommand) -> schema.OwnName:
+    """Add a name to a network. Repeating the request changes nothing."""
+    cluster = agent.member()
+    network, name = _split(cluster, request.name)
+    wanted = own_name_request(request, name)
+    record, created = await cluster.additions.add_name(network, wanted, account())
+    local = cluster.live.view.local
+    found = [one for one in own_names(cluster.live.view, network.network_id) if one.record == record]
+    one = found[0] if found else OwnName(record, local, local)
+    return {**own_name_part(presenter(cluster), one), "created": created}
+
+
+@answers(adding.NameRemoveCommand)
+async def remove_name(agent: Agent, request: adding.NameRemoveCommand) -> schema.OwnNameRemoved:
+    """Remove a name that this host has added."""
+    cluster = agent.member()
+    network, name = _split(cluster, request.name)
+    check_own_name(name)
+    await cluster.additions.remove_name(network, name)
+    return {"name": f"{name}.{network.unique_name}", "network": network.unique_name}
+
+
+@answers(adding.NameListCommand)
+async def list_names(agent: Agent, request: adding.NameListCommand) -> schema.Listing[schema.OwnName]:
+    """Return the names that operators added. Each host knows those of all networks."""
+    cluster = agent.member()
+    present, view = presenter(cluster), cluster.live.view
+    networks: Sequence[NetworkView] = list(view.networks.values())
+    if request.network:
+        networks = [network_called(view, request.network)]
+    return {
+        "items": [
+            own_name_part(present, name)
+            for network in networks
+            for name in own_names(view, network.network_id)
+        ]
+    }
+
+
+def _split(cluster: Cluster, text: str) -> tuple[NetworkView, str]:
+    """Return the network of NAME.NETWORK, and the labels in front of it. Raises InputError, NotFoundError."""
+    plain = text.lower().removesuffix(".").removesuffix("." + cluster.keys.domain)
+    name, _, place = plain.rpartition(".")
+    if not name:
+        raise InputError(
+            f"{text[:80]!r} does not say in which network",
+            thing=text[:80],
+            hint=f"write {plain[:40] or 'NAME'}.NETWORK",
+        )
+    return network_called(cluster.live.view, place), name

@@ -55,7 +55,7 @@ def attach_request(given: asked.AttachCommand) -> AttachRequest:
         aliases=tuple(name_of(alias, "alias") for alias in given.aliases),
         links=tuple(link_of(link) for link in given.links),
         weight=DEFAULT_WEIGHT if given.weight is None else given.weight,
-        ports=tuple(_port(port) for port in given.ports),
+        ports=tuple(port_of_attach(port) for port in given.ports),
         publish=publications_of(given.publish),
         labels=_labels(given.labels),
         checks=parse_checks_untrusted(given.checks),
@@ -189,7 +189,8 @@ def target_of(text: str) -> str:
     return text
 
 
-def _port(given: asked.PortOfAttach) -> Port:
+def port_of_attach(given: asked.PortOfAttach) -> Port:
+    """Check a port to announce."""
     protocol = given.protocol or "tcp"
     if protocol not in _PROTOCOLS:
         raise InputError(

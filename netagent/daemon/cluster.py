@@ -46,6 +46,7 @@ from netagent.eviction.auto_evict import AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
+from netagent.external.additions import Additions
 from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
@@ -113,6 +114,7 @@ class Cluster:
             boot = boot_id()
             self._build_records(identity, boot)
             self._build_endpoints(boot)
+            self.additions = Additions(self.live, self.gossip.publisher, keys.domain)
             self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()
 

@@ -8,7 +8,7 @@ endpoint is fenced, or this host does not take part in the network.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from netagent.datapath.host.probe_device import probe_vni
@@ -20,12 +20,32 @@ from netagent.doctor.checks.guest_checks import GuestFacts, inside_lines
 from netagent.doctor.checks.kernel_drift import state_of
 from netagent.doctor.checks.object_checks import Evidence, address_line, device_line, entry_line
 from netagent.doctor.checks.object_status import ObjectStatus, State
-from netagent.doctor.checks.resolver_checks import Replies, leads_to, questions_about
-from netagent.model.ids import HostId, NetworkId, bridge_name, veth_name, vxlan_name
+from netagent.doctor.checks.resolver_checks import (
+    Replies,
+    ResolverQuestion,
+    expected,
+    fault,
+    leads_to,
+    questions_about,
+)
+from netagent.external.view import external_service
+from netagent.model.ids import (
+    HostId,
+    NetworkId,
+    OwnNameId,
+    ServiceId,
+    bridge_name,
+    veth_name,
+    vxlan_name,
+)
 from netagent.model.locality import HERE, AnswerOrder, class_text
-from netagent.model.records import Policy
+from netagent.model.records import OwnNameRecord, Policy
+from netagent.model.sandbox import SandboxId
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
+from netagent.resolver.zone_source import ZoneSource
+from netdns import constants
+from netdns.source import Found
 from netgossip.types import Version
 
 
@@ -34,7 +54,7 @@ class Origin:
     """The record that objects follow from."""
 
     kind: str
-    """`endpoint`, `network` or `host`."""
+    """`endpoint`, `network` or `host`; `external service`, `external state` or `own name`."""
     name: str
     owner: HostId
     version: Version | None
@@ -66,6 +86,43 @@ def origin_of_host(evidence: Evidence, host: HostView) -> Origin:
     """Return the record that it publishes about itself."""
     version = None if host.record is None else evidence.view.version_of(host.host_id, host.record)
     return Origin("host", host.unique_name or host.name, host.host_id, version)
+
+
+def origins_of_addition(view: RegistryView, network_id: NetworkId, ids: Iterable[str]) -> Iterator[Origin]:
+    """Yield the records of what an operator added: external services with what was found out, or an own name."""
+    for one in ids:
+        service = external_service(view, network_id, ServiceId(one))
+        if service is not None:
+            version = view.version_of(service.owner, service.record)
+            yield Origin("external service", service.record.name, service.owner, version)
+            if service.found is not None and service.found_by is not None:
+                version = view.version_of(service.found_by, service.found)
+                yield Origin("external state", service.record.name, service.found_by, version)
+        for owner, record in view.store.own_names.get(OwnNameId(one), _NO_NAMES).items():
+            yield Origin("own name", record.name, owner, view.version_of(owner, record))
+
+
+_NO_NAMES: Mapping[HostId, OwnNameRecord] = {}
+
+
+def addition_lines(
+    source: ZoneSource, questions: Iterable[ResolverQuestion], replies: Replies, sandbox_id: SandboxId
+) -> Iterator[ObjectStatus]:
+    """Yield whether the resolver in a container answers as the records say, for each type that they have."""
+    for question in questions:
+        answer, said = expected(source, question, sandbox_id), replies.get(question)
+        if not isinstance(answer, Found) and said is not None and not fault(answer, said):
+            continue
+        thing = f"{question.name} {_TYPES.get(question.rtype, question.rtype)}"
+        wrong = fault(answer, said)
+        fix = "restart the agent, which sends all names to the resolver again" if wrong else ""
+        state = (
+            State.PRESENT if not wrong else State.MISSING if isinstance(answer, Found) else State.LEFT_OVER
+        )
+        yield ObjectStatus("name", thing, state, wrong, fix)
+
+
+_TYPES = {constants.A: "A", constants.AAAA: "AAAA", constants.TXT: "TXT"}
 
 
 def endpoint_lines(

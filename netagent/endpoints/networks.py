@@ -250,7 +250,7 @@ class Networks:
                 f"operators added {', '.join(added[:5])}{more} to network {network.unique_name}",
                 code="network-in-use",
                 thing=network.unique_name,
-                hint="remove them, or add --force",
+                hint="remove them with `netagent service rm` and `netagent name rm`, or add --force",
             )
 
 

@@ -215,7 +215,7 @@ class WhyRecord(TypedDict):
     """A record behind an object, and its writer."""
 
     kind: str
-    """`endpoint`, `network` or `host`."""
+    """`endpoint`, `network` or `host`; `external service`, `external state` or `own name`."""
     name: str
     host: str
     """The host that wrote it."""
@@ -529,6 +529,51 @@ class CheckAnswer(TypedDict):
     """True if all checks succeed."""
 
 
+ExternalWord = Literal["up", "starting", "unhealthy", "expired", "hidden"]
+"""`starting`: no check has succeeded yet. `expired`: it was not renewed in time. `hidden`: it is a program of a host
+that is away."""
+
+
+class ExternalAddress(TypedDict):
+    """An address of an external service."""
+
+    address: str
+    port: int | None
+    state: ExternalWord
+    since: str
+    """Since when; `""` if not known."""
+    reason: str
+    """Why `state` is not `up`."""
+
+
+class ExternalPart(TypedDict):
+    """What was added to a service that is no container, by one command on one host."""
+
+    id: str
+    owner: str
+    """The host where it was added."""
+    owner_id: str
+    kind: Literal["address", "host-port", "name"]
+    dns_name: str
+    """The name outside; `""` for others."""
+    ports: list[PortPart]
+    weight: int
+    checks: list[str]
+    ttl_s: int | None
+    """Within this time it has to be renewed; null: it stays."""
+    added_at: str
+    """`2026-12-01T22:13:00Z`."""
+    added_by: str
+    asked_by: str
+    """The host that asks its checks, resolves its name, or waits for its renewal; `""`: there is nothing to ask, or
+    no host to do so."""
+    addresses: list[ExternalAddress]
+    reason: str
+    """Why it has no addresses, or fewer than it should; `""` otherwise."""
+    shadowed_by: str
+    """The container that has the name, so that names lead to no address of this; `""`: none."""
+
+
 class Service(TypedDict):
     """All endpoints that share a service name in a network, or in a group of it."""
 
@@ -566,10 +611,63 @@ class Service(TypedDict):
     source: SourceWord
     told_by: list[str]
     """As for endpoints."""
+    external: NotRequired[list[ExternalPart]]
+    """What operators added, if it is no service of containers."""
     alias_of: NotRequired[list[str]]
     """Only in `inspect`, if the name is an alias and not a service: the services whose endpoints have it."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
+
+
+class ServiceAdded(Service):
+    """Answer of `service add`."""
+
+    created: bool
+    """False if it was there already, and is renewed."""
+    warnings: list[Notice]
+    """What will not work as expected."""
+
+
+class ServiceRemoved(TypedDict):
+    """Answer of `service rm`."""
+
+    name: str
+    network: str
+    removed: int
+    """Number of additions of this host to the service."""
+
+
+class OwnName(TypedDict):
+    """A name that an operator added to a network."""
+
+    id: str
+    name: str
+    """`shop.app`."""
+    network: str
+    network_id: str
+    fqdn: str
+    cname: str
+    """The full name that it leads to; `""` if it has data of its own."""
+    addresses: list[str]
+    texts: list[str]
+    owner: str
+    owner_id: str
+    added_at: str
+    added_by: str
+    state: Literal["up", "shadowed"]
+    """`shadowed`: a container has the name, or another host's record of this name counts."""
+    reason: str
+    created: NotRequired[bool]
+    """Only in the answer of `name add`."""
+    why: NotRequired[Why]
+    """Only in `inspect --why`."""
+
+
+class OwnNameRemoved(TypedDict):
+    """Answer of `name rm`."""
+
+    name: str
+    network: str
 
 
 class EndpointInspection(Endpoint):
@@ -585,6 +683,12 @@ class ServiceInspection(Service):
     endpoints: list[Endpoint]
     warnings: list[Notice]
     """What is not known, because hosts that know it do not answer."""
+
+
+class OwnNameInspection(OwnName):
+    """`inspect` of a name that an operator added."""
+
+    kind: Literal["name"]
 
 
 class NetworkInspection(Network):
@@ -604,7 +708,7 @@ class HostInspection(MemberInfo):
     """As above."""
 
 
-Inspection = EndpointInspection | ServiceInspection | NetworkInspection | HostInspection
+Inspection = EndpointInspection | ServiceInspection | OwnNameInspection | NetworkInspection | HostInspection
 
 
 class CheckFinding(TypedDict):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from netagent.model.check import Check
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.publication import Publication
-from netagent.model.records import Group, Link, Policy, Port
+from netagent.model.records import Group, Link, Policy, Port, ServiceTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,3 +62,26 @@ class NetworkRequest:
     answer: AnswerOrder = AnswerOrder.SPREAD
     feed_rules: tuple[str, ...] | None = None
     feed_labels: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRequest:
+    """Add a service that is no container to a network."""
+
+    name: str
+    target: ServiceTarget
+    ports: tuple[Port, ...] = ()
+    weight: int = DEFAULT_WEIGHT
+    checks: tuple[str, ...] = ()
+    ttl_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnNameRequest:
+    """Add a name to a network: an alias, or data."""
+
+    name: str
+    """Labels in front of the network's name; the first may be `*`."""
+    cname: str | None = None
+    addresses: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()

@@ -13,12 +13,20 @@ from typing import Any, get_type_hints
 
 import trio
 
+from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.control.api import Handlers, build_app
 from netagent.control.asker import account
 from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
 from netagent.control.server import serve
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.interface import schema
+from netagent.interface.additions import (
+    NameAddCommand,
+    NameListCommand,
+    NameRemoveCommand,
+    ServiceAddCommand,
+    ServiceRemoveCommand,
+)
 from netagent.interface.cluster import (
     ForgetCommand,
     InitCommand,
@@ -270,6 +278,63 @@ def service_of(row: schema.Endpoint) -> schema.Service:
     }
 
 
+def own_name_of(name: str) -> schema.OwnName:
+    return {
+        "id": "0d" * 16,
+        "name": f"{name}.app",
+        "network": "app",
+        "network_id": "00" * 16,
+        "fqdn": f"{name}.app.mesh.internal",
+        "cname": "web.app.mesh.internal",
+        "addresses": [],
+        "texts": [],
+        "owner": "h1",
+        "owner_id": "aa" * 16,
+        "added_at": "2026-12-01T22:13:00Z",
+        "added_by": "root",
+        "state": "up",
+        "reason": "",
+    }
+
+
+def external_of(name: str) -> schema.Service:
+    part: schema.ExternalPart = {
+        "id": "5e" * 16,
+        "owner": "h1",
+        "owner_id": "aa" * 16,
+        "kind": "address",
+        "dns_name": "",
+        "ports": [],
+        "weight": 1,
+        "checks": [],
+        "ttl_s": None,
+        "added_at": "2026-12-01T22:13:00Z",
+        "added_by": "root",
+        "asked_by": "",
+        "addresses": [{"address": "192.0.2.50", "port": 5432, "state": "up", "since": "", "reason": ""}],
+        "reason": "",
+        "shadowed_by": "",
+    }
+    return {
+        "id": f"{name}.app",
+        "name": name,
+        "network": "app",
+        "network_id": "00" * 16,
+        "fqdn": f"{name}.app.mesh.internal",
+        "endpoint_count": 1,
+        "answering": 1,
+        "unreached": 0,
+        "drained": 0,
+        "addresses": ["192.0.2.50"],
+        "hosts": ["h1"],
+        "ports": [],
+        "aliases": [],
+        "source": "own",
+        "told_by": [],
+        "external": [part],
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -318,6 +383,23 @@ class FakeService:
             return self._generation
         finally:
             self.waiting -= 1
+
+    async def service_add(self, request: ServiceAddCommand) -> schema.ServiceAdded:
+        wanted = service_request(request, CLUSTER["domain"])
+        return {**external_of(wanted.name), "created": True, "warnings": []}
+
+    async def service_remove(self, request: ServiceRemoveCommand) -> schema.ServiceRemoved:
+        return {"name": request.service, "network": "app", "removed": 1}
+
+    async def name_add(self, request: NameAddCommand) -> schema.OwnName:
+        wanted = own_name_request(request, request.name.rpartition(".")[0])
+        return {**own_name_of(wanted.name), "created": True}
+
+    async def name_list(self, request: NameListCommand) -> schema.Listing[schema.OwnName]:
+        return {"items": [own_name_of("shop")]}
+
+    async def name_remove(self, request: NameRemoveCommand) -> schema.OwnNameRemoved:
+        return {"name": request.name, "network": "app"}
 
     async def status(self, request: StatusCommand) -> schema.Status:
         if self.failure:

@@ -1,0 +1,149 @@
+"""External services and own names as the dicts that the API returns (netagent.interface.schema). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from netagent.control.present import Presenter
+from netagent.external.turns import asking_host, stand_in
+from netagent.external.view import (
+    ExternalAddress,
+    ExternalService,
+    ExternalState,
+    OwnName,
+    endpoint_called,
+    external_services,
+)
+from netagent.interface import schema
+from netagent.model.ids import NetworkId
+from netagent.model.records import DnsName, FixedAddresses, NameAlias, NameData, Port
+from netagent.registry.external_fields import address_key
+
+
+def services_of(present: Presenter, network_id: NetworkId) -> list[schema.Service]:
+    """Render the external services of a network, by name."""
+    named: dict[str, list[ExternalService]] = {}
+    for service in external_services(present.view, network_id):
+        named.setdefault(service.record.name, []).append(service)
+    return [service_part(present, some) for _, some in sorted(named.items())]
+
+
+def service_part(present: Presenter, services: Sequence[ExternalService]) -> schema.Service:
+    """Render the external services of one name in one network."""
+    record = services[0].record
+    network = present.network_name(record.network_id)
+    parts = [external_part(present, one) for one in services]
+    holder = endpoint_called(present.view, record.network_id, record.name)
+    answering = () if holder else {place for one in services for place in one.answering}
+    places = {one.place for service in services for one in service.addresses}
+    ports = {port for one in services for port in one.record.ports}
+    ports |= {Port(str(place.port), place.port) for place in places if place.port is not None}
+    return {
+        # A container's service of the same name has the plain id.
+        "id": f"{record.name}.{network}" + ("/external" if holder else ""),
+        "name": record.name,
+        "network": network,
+        "network_id": record.network_id,
+        "fqdn": f"{record.name}.{network}.{present.domain}",
+        "endpoint_count": len(places),
+        "answering": len(answering),
+        "unreached": 0,
+        "drained": 0,
+        "addresses": list(dict.fromkeys(one.address for one in sorted(answering, key=address_key))),
+        "hosts": sorted({present.host_name(one.owner) for one in services}),
+        "ports": [
+            {"name": port.name, "number": port.number, "protocol": port.protocol}
+            for port in sorted(ports, key=lambda p: (p.name, p.number, p.protocol))
+        ],
+        "aliases": [],
+        "source": "own" if all(one.owner == present.view.local for one in services) else "replicated",
+        "told_by": [],
+        "external": parts,
+    }
+
+
+def external_part(present: Presenter, service: ExternalService) -> schema.ExternalPart:
+    """Render one addition."""
+    record, view, target = service.record, present.view, service.record.target
+    asking = asking_host(view, service, stand_in(view))
+    holder = endpoint_called(view, record.network_id, record.name)
+    shown = {one.place.text for one in service.addresses}
+    whole = [text for text in service.shortcomings if text.partition(": ")[0] not in shown]
+    return {
+        "id": record.service_id,
+        "owner": present.host_name(service.owner),
+        "owner_id": service.owner,
+        "kind": "name"
+        if isinstance(target, DnsName)
+        else "address"
+        if isinstance(target, FixedAddresses)
+        else "host-port",
+        "dns_name": target.name if isinstance(target, DnsName) else "",
+        "ports": [
+            {"name": port.name, "number": port.number, "protocol": port.protocol} for port in record.ports
+        ],
+        "weight": record.weight,
+        "checks": list(record.checks),
+        "ttl_s": record.ttl_s,
+        "added_at": _time(record.added_s),
+        "added_by": record.added_by,
+        "asked_by": "" if asking is None else present.host_name(asking),
+        "addresses": [_address(one) for one in service.addresses],
+        "reason": "; ".join(whole),
+        "shadowed_by": "" if holder is None else holder.record.name,
+    }
+
+
+def own_name_part(present: Presenter, one: OwnName) -> schema.OwnName:
+    """Render an own name."""
+    record, view = one.record, present.view
+    network = present.network_name(record.network_id)
+    holder = endpoint_called(view, record.network_id, record.name)
+    reason = "" if one.counts else f"the name that {present.host_name(one.holder)} has added counts"
+    if holder is not None:
+        reason = f"container {holder.record.name} has the name"
+    match record.value:
+        case NameAlias(place, name):
+            cname, data = f"{name}.{present.network_name(place)}.{present.domain}", NameData()
+        case NameData() as data:
+            cname = ""
+    return {
+        "id": record.name_id,
+        "name": f"{record.name}.{network}",
+        "network": network,
+        "network_id": record.network_id,
+        "fqdn": f"{record.name}.{network}.{present.domain}",
+        "cname": cname,
+        "addresses": list(data.addresses),
+        "texts": list(data.texts),
+        "owner": present.host_name(one.owner),
+        "owner_id": one.owner,
+        "added_at": _time(record.added_s),
+        "added_by": record.added_by,
+        "state": "shadowed" if reason else "up",
+        "reason": reason,
+    }
+
+
+def _address(one: ExternalAddress) -> schema.ExternalAddress:
+    return {
+        "address": one.place.address,
+        "port": one.place.port,
+        "state": _WORDS[one.state],
+        "since": "" if one.since_s is None else _time(one.since_s),
+        "reason": one.reason,
+    }
+
+
+_WORDS: dict[ExternalState, schema.ExternalWord] = {
+    ExternalState.UP: "up",
+    ExternalState.STARTING: "starting",
+    ExternalState.UNHEALTHY: "unhealthy",
+    ExternalState.EXPIRED: "expired",
+    ExternalState.HIDDEN: "hidden",
+}
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
