@@ -1,13 +1,45 @@
-"""A system bus with one systemd behind it, on a socket: units by their processes, and signals to those that asked."""
+"""A system bus with one systemd behind it, on a socket: units by their processes, and signals to who has asked."""
 
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 
 import trio
-from jeepney import DBusAddress, HeaderFields, Message, new_error, new_method_return, new_signal
-from jeepney.low_level import Parser
+
+from netagent.integrations.systemd.messages import ERROR, METHOD_RETURN, SIGNAL, BusMessage, MessageBuffer
+
+
+def pad(data: bytes, size: int) -> bytes:
+    return data + bytes(-len(data) % size)
+
+
+def message(kind: int, fields: dict[int, tuple[str, str | int]], body: bytes = b"") -> bytes:
+    """One as the bus sends it."""
+    header = b""
+    for code, (signature, value) in fields.items():
+        header = pad(header, 8) + bytes([code, 1]) + signature.encode() + b"\0"
+        if isinstance(value, int):
+            header += struct.pack("<I", value)
+        elif signature == "g":
+            header += bytes([len(value)]) + value.encode() + b"\0"
+        else:
+            header += struct.pack("<I", len(value)) + value.encode() + b"\0"
+    fixed = struct.pack("<BBBBIII", ord("l"), kind, 1, 1, len(body), 7, len(header))
+    return pad(fixed + header, 8) + body
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<I", len(value)) + value.encode() + b"\0"
+
+
+def reply(serial: int, value: str | None, *, variant: bool = False) -> bytes:
+    """What a call is answered with; None: nothing."""
+    if value is None:
+        return message(METHOD_RETURN, {5: ("u", serial)})
+    body = (b"\1s\0\0" if variant else b"") + text(value)
+    return message(METHOD_RETURN, {5: ("u", serial), 8: ("g", "v" if variant else "o")}, body)
 
 
 class FakeBus:
@@ -22,10 +54,7 @@ class FakeBus:
         self.is_subscribed = False
         self.is_hostile = False
         """Refuses each client."""
-        self.is_silent = False
-        """Closes the connection of each client instead of an answer."""
         self.streams: list[trio.SocketStream] = []
-        self._serial = 0
         self._sending = trio.Lock()
 
     async def run(
@@ -41,52 +70,58 @@ class FakeBus:
         """It changes, and the bus sends a signal to those that have asked for it."""
         self.states[path] = state
         if self.is_subscribed and any(f"path='{path}'" in match for match in self.matches):
-            unit = DBusAddress(path, interface="org.freedesktop.DBus.Properties")
-            said = new_signal(
-                unit, "PropertiesChanged", "sa{sv}as", ("org.freedesktop.systemd1.Unit", {}, [])
-            )
-            await self._send(self.streams[-1], said)
-
-    async def _send(self, stream: trio.SocketStream, message: Message) -> None:
-        self._serial += 1
-        async with self._sending:
-            await stream.send_all(message.serialise(self._serial))
+            fields: dict[int, tuple[str, str | int]] = {
+                1: ("o", path), 2: ("s", "org.freedesktop.DBus.Properties"), 3: ("s", "PropertiesChanged"),
+                7: ("s", ":1.1"), 8: ("g", "sa{sv}as"),
+            }  # fmt: skip
+            body = pad(text("org.freedesktop.systemd1.Unit"), 4) + bytes(12)
+            async with self._sending:
+                await self.streams[-1].send_all(message(SIGNAL, fields, body))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.streams.append(stream)
         greeting = bytes(await stream.receive_some(200))
         assert re.fullmatch(rb"\0AUTH EXTERNAL ([0-9a-f]{2})+\r\n", greeting), greeting
-        if self.is_silent:
-            return
         if self.is_hostile:
             await stream.send_all(b"REJECTED EXTERNAL\r\n")
             return
         await stream.send_all(b"OK 0123456789abcdef\r\n")
         assert await stream.receive_some(7) == b"BEGIN\r\n"
-        parser = Parser()
+        unread = b""
         try:
             async for data in stream:
-                for call in parser.feed(data):
-                    await self._send(stream, self._answer(call))
+                unread += data
+                while len(unread) >= 16:
+                    body, serial, fields = struct.unpack_from("<III", unread, 4)
+                    size = 16 + fields + -fields % 8 + body
+                    if len(unread) < size:
+                        break
+                    [call] = MessageBuffer().feed_untrusted(unread[:size])
+                    argument = struct.unpack_from("<I", unread, size - 4)[0]
+                    async with self._sending:
+                        await stream.send_all(self._answer(serial, call, argument))
+                    unread = unread[size:]
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
-    def _answer(self, call: Message) -> Message:
-        member, path = call.header.fields[HeaderFields.member], call.header.fields[HeaderFields.path]
-        self.calls.append(member)
-        match member, call.body:
-            case "Hello", _:
-                return new_method_return(call, "s", (":1.7",))
-            case "Subscribe", _:
+    def _answer(self, serial: int, call: BusMessage, argument: int) -> bytes:
+        assert call.member is not None
+        self.calls.append(call.member)
+        match call.member:
+            case "Subscribe":
                 self.is_subscribed = True
-            case "AddMatch", (rule,):
-                self.matches.append(rule)
-            case "RemoveMatch", (rule,):
-                self.matches.remove(rule)
-            case "GetUnitByPID", (process,) if process in self.units:
-                return new_method_return(call, "o", (self.units[process],))
-            case "Get", _ if path in self.states:
-                return new_method_return(call, "v", (("s", self.states[path]),))
+            case "AddMatch":
+                self.matches.append(call.text or "")
+            case "RemoveMatch":
+                self.matches.remove(call.text or "")
+            case "GetUnitByPID" if argument in self.units:
+                return reply(serial, self.units[argument])
+            case "Get" if call.path in self.states:
+                return reply(serial, self.states[call.path], variant=True)
+            case "GetUnitByPID" | "Get":
+                return message(
+                    ERROR, {4: ("s", "org.x.NoSuchUnit"), 5: ("u", serial), 8: ("g", "s")}, text("no")
+                )
             case _:
-                return new_error(call, "org.x.NoSuchUnit", "s", ("no",))
-        return new_method_return(call)
+                pass
+        return reply(serial, ":1.7" if call.member == "Hello" else None)

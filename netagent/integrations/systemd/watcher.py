@@ -15,29 +15,15 @@ A unit is found by its main process, whose namespace was attached, so aliases an
 from __future__ import annotations
 
 import logging
-import math
+import os
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import trio
-from jeepney import (
-    DBusAddress,
-    HeaderFields,
-    MatchRule,
-    Message,
-    MessageType,
-    Properties,
-    message_bus,
-    new_method_call,
-)
-from jeepney.auth import BEGIN, AuthenticationError, Authenticator
-from jeepney.io.common import RouterClosed
-from jeepney.io.trio import DBusConnection, DBusRouter
 
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.cluster_access import ClusterAccess, Membership
+from netagent.integrations.systemd.messages import ERROR, SIGNAL, BusMessage, MessageBuffer, encode_call
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
@@ -52,10 +38,13 @@ LOOK_S = 0.5
 """Seconds between checks for a change of the cluster."""
 READS_APART_S = 0.02
 """Seconds between two reads of states, while signals come without a pause."""
+_READ_BYTES = 16384
 _TARGET = "unit:"
 _PROCESS = re.compile(r"/proc/([0-9]+)/ns/net")
 _SYSTEMD = "org.freedesktop.systemd1"
-_MANAGER = DBusAddress("/org/freedesktop/systemd1", bus_name=_SYSTEMD, interface=f"{_SYSTEMD}.Manager")
+_MANAGER = (_SYSTEMD, "/org/freedesktop/systemd1", f"{_SYSTEMD}.Manager")
+_BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+_PROPERTIES = "org.freedesktop.DBus.Properties"
 _UNIT = f"{_SYSTEMD}.Unit"
 
 logger = logging.getLogger("netagent.systemd")
@@ -72,21 +61,11 @@ class UnitWatcher:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            failed = False
             try:
                 await self._wait_for_units()
-                async with _open_bus(self._bus) as router:
-                    await _Units(router, self._member).follow()
-            except* (
-                NetagentError,
-                OSError,
-                trio.EndOfChannel,
-                trio.BrokenResourceError,
-                RouterClosed,
-            ) as group:
-                _limited.warning("bus", f"cannot see which units systemd is stopping: {_reason(group)}")
-                failed = True
-            if failed:
+                await self._watch()
+            except (NetagentError, OSError) as error:
+                _limited.warning("bus", f"cannot see which units systemd is stopping: {error}")
                 await trio.sleep(RECONNECT_S)
 
     async def _wait_for_units(self) -> None:
@@ -99,6 +78,16 @@ class UnitWatcher:
                     return
             await trio.sleep(LOOK_S)
 
+    async def _watch(self) -> None:
+        """Watch until the connection ends, which raises FailedError or OSError."""
+        stream = await trio.open_unix_socket(self._bus)
+        connection = BusConnection(stream)
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(_until_failure, connection, nursery, connection.receive)
+            nursery.start_soon(_until_failure, connection, nursery, _Units(connection, self._member).follow)
+        assert connection.failure is not None
+        raise connection.failure
+
     def _member(self) -> ClusterAccess | None:
         try:
             return self._membership()
@@ -109,40 +98,34 @@ class UnitWatcher:
 class _Units:
     """The units of endpoints, over one connection."""
 
-    def __init__(self, router: DBusRouter, member: Callable[[], ClusterAccess | None]) -> None:
-        self._router = router
+    def __init__(self, connection: BusConnection, member: Callable[[], ClusterAccess | None]) -> None:
+        self._connection = connection
         self._member = member
         self._seen: LocalRows | None = None
         self._paths: dict[EndpointId, str] = {}
         """The unit of each endpoint; "" if its process has ended."""
-        self._dirty: set[str] = set()
-        """Units whose state is to be read."""
-        self._woken = trio.Event()
 
     async def follow(self) -> None:
         """Follow them until the connection fails."""
-        await _call(
-            self._router, new_method_call(_MANAGER, "Subscribe")
-        )  # else systemd sends no signals about units
-        # The router drops what does not fit into the channel, and a lost signal is a stop that is not seen.
-        send, signals = trio.open_memory_channel[Message](math.inf)
-        async with self._router.filter(_signals(), channel=send), trio.open_nursery() as nursery:
-            nursery.start_soon(self._notice_signals, signals)
-            while True:
-                member = self._member()
-                if member is not None:
-                    await self._notice_rows(member)
-                    await self._read_states(member)
-                await trio.sleep(READS_APART_S)
-                with trio.move_on_after(LOOK_S):
-                    await self._woken.wait()
-                self._woken = trio.Event()
-
-    async def _notice_signals(self, signals: trio.MemoryReceiveChannel[Message]) -> None:
-        async for signal in signals:
-            self._dirty.add(signal.header.fields[HeaderFields.path])
-            self._woken.set()
-        raise trio.EndOfChannel
+        connection = self._connection
+        await connection.call(*_BUS, "Hello")
+        await connection.call(*_MANAGER, "Subscribe")  # else systemd sends no signals about units
+        while True:
+            member = self._member()
+            if member is not None:
+                await self._notice_rows(member)
+                dirty, connection.changed = connection.changed, set()
+                states = {path: await self._state_of(path) for path in dirty & set(self._paths.values())}
+                async with (
+                    trio.open_nursery() as nursery
+                ):  # many may stop together, and each waits for the disk
+                    for endpoint_id, path in self._paths.items():
+                        if path in states:
+                            nursery.start_soon(_apply_state, member, endpoint_id, states[path])
+            await trio.sleep(READS_APART_S)
+            with trio.move_on_after(LOOK_S):
+                await connection.woken.wait()
+            connection.woken = trio.Event()
 
     async def _notice_rows(self, member: ClusterAccess) -> None:
         rows, seen = member.live.rows, self._seen
@@ -152,84 +135,89 @@ class _Units:
             if endpoint_id not in rows:
                 path = self._paths.pop(endpoint_id)
                 if path and path not in self._paths.values():
-                    await _call(self._router, message_bus.RemoveMatch(_signals(path)))
+                    await self._connection.call(*_BUS, "RemoveMatch", _signals_of(path))
         for endpoint_id in rows if touched is None else touched & rows.keys():
             row = rows[endpoint_id]
             process = _process_of(row)
             if process is not None and row.is_published and endpoint_id not in self._paths:
-                path = (
-                    await _call(self._router, new_method_call(_MANAGER, "GetUnitByPID", "u", (process,)))
-                    or ""
-                )
+                path = await self._connection.call(*_MANAGER, "GetUnitByPID", process) or ""
                 if path and path not in self._paths.values():
-                    await _call(self._router, message_bus.AddMatch(_signals(path)))
+                    await self._connection.call(*_BUS, "AddMatch", _signals_of(path))
                 self._paths[endpoint_id] = path
-                if path:
-                    self._dirty.add(path)  # read after the match was added, so no change is missed
-
-    async def _read_states(self, member: ClusterAccess) -> None:
-        dirty, self._dirty = self._dirty, set()
-        states = {path: await self._state_of(path) for path in dirty & set(self._paths.values())}
-        # Many may stop together, and each waits for the disk.
-        async with trio.open_nursery() as nursery:
-            for endpoint_id, path in self._paths.items():
-                if path in states:
-                    nursery.start_soon(_apply_state, member, endpoint_id, states[path])
+                self._connection.changed.add(path)  # read after the match was added, so no change is missed
 
     async def _state_of(self, path: str) -> str | None:
-        unit = DBusAddress(path, bus_name=_SYSTEMD, interface=_UNIT)
-        found = await _call(self._router, Properties(unit).get("ActiveState"))
-        return None if found is None else found[1]  # a variant: its type and its value
+        return await self._connection.call(_SYSTEMD, path, _PROPERTIES, "Get", _UNIT, "ActiveState")
 
 
-@asynccontextmanager
-async def _open_bus(path: str) -> AsyncIterator[DBusRouter]:
-    """Connect and authenticate. Raises OSError and FailedError, and what trio and jeepney raise at the end of a
-    connection: EndOfChannel, BrokenResourceError, RouterClosed."""
-    async with await trio.open_unix_socket(path) as stream:
-        await _authenticate(stream)
-        async with DBusConnection(stream.socket).router() as router:
-            await _call(router, message_bus.Hello())
-            yield router
+class BusConnection:
+    """One connection to the system bus; `receive` must run while calls wait."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._sending = trio.Lock()
+        self._serial = 0
+        self._replies: dict[int, trio.MemorySendChannel[BusMessage]] = {}
+        self.changed: set[str] = set()
+        """Objects of which a signal came."""
+        self.woken = trio.Event()
+        self._ready = trio.Event()
+        self.failure: NetagentError | OSError | None = None
+
+    async def receive(self) -> None:
+        """Authenticate, then read for ever; FailedError at the end of the stream."""
+        user = str(os.geteuid()).encode().hex()
+        await self._stream.send_all(f"\0AUTH EXTERNAL {user}\r\n".encode())
+        if not (await self._received()).startswith(b"OK "):
+            raise FailedError("the system bus refuses the agent")
+        await self._stream.send_all(b"BEGIN\r\n")
+        self._ready.set()
+        messages = MessageBuffer()
+        while True:
+            for message in messages.feed_untrusted(await self._received()):
+                if message.kind == SIGNAL and message.path is not None:
+                    self.changed.add(message.path)
+                    self.woken.set()
+                elif message.reply_to in self._replies:
+                    self._replies[message.reply_to].send_nowait(message)
+
+    async def _received(self) -> bytes:
+        data = bytes(await self._stream.receive_some(_READ_BYTES))
+        if not data:
+            raise FailedError("the system bus has ended the connection")
+        return data
+
+    async def call(self, name: str, path: str, interface: str, member: str, *given: str | int) -> str | None:
+        """Call a method; return the first value of the reply if it is text, None if systemd refuses. FailedError: no
+        reply."""
+        await self._ready.wait()
+        self._serial += 1
+        serial = self._serial
+        send, replies = trio.open_memory_channel[BusMessage](1)
+        self._replies[serial] = send
+        try:
+            async with self._sending:
+                await self._stream.send_all(encode_call(serial, name, path, interface, member, *given))
+            with trio.fail_after(REPLY_S):
+                message = await replies.receive()
+        except trio.TooSlowError:
+            raise FailedError(f"systemd did not answer {member} within {REPLY_S:.0f} s") from None
+        finally:
+            del self._replies[serial]
+        return None if message.kind == ERROR else message.text
 
 
-async def _authenticate(stream: trio.SocketStream) -> None:
-    # jeepney's own way to open a connection asks for ever when the bus closes it instead of answering.
-    authenticator = Authenticator()
+async def _until_failure(
+    connection: BusConnection, nursery: trio.Nursery, work: Callable[[], Awaitable[None]]
+) -> None:
+    """End the whole connection when a part of it fails."""
     try:
-        with trio.fail_after(REPLY_S):
-            for line in authenticator:
-                await stream.send_all(line)
-                answer = bytes(await stream.receive_some())
-                if not answer:
-                    raise FailedError("the system bus has ended the connection")
-                authenticator.feed(answer)
-    except AuthenticationError:
-        raise FailedError("the system bus refuses the agent") from None
-    except trio.TooSlowError:
-        raise FailedError(f"the system bus did not answer within {REPLY_S:.0f} s") from None
-    await stream.send_all(BEGIN)
-
-
-async def _call(router: DBusRouter, message: Message) -> Any:
-    """Call a method; return the first value of the reply, None if there is none or the call is refused. Raises
-    FailedError without a reply."""
-    try:
-        with trio.fail_after(REPLY_S):
-            reply = await router.send_and_get_reply(message)
-    except trio.TooSlowError:
-        member = message.header.fields[HeaderFields.member]
-        raise FailedError(f"systemd did not answer {member} within {REPLY_S:.0f} s") from None
-    is_refused = reply.header.message_type is MessageType.error
-    return None if is_refused or not reply.body else reply.body[0]
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, (NetagentError, OSError)):
-        return str(error)
-    return "the system bus has ended the connection"
+        await work()
+    except (NetagentError, OSError) as error:
+        connection.failure = error
+    except trio.BrokenResourceError:
+        connection.failure = FailedError("the system bus has ended the connection")
+    nursery.cancel_scope.cancel()
 
 
 def _process_of(row: LocalEndpointRow) -> int | None:
@@ -240,19 +228,12 @@ def _process_of(row: LocalEndpointRow) -> int | None:
     return int(found[1]) if found else None
 
 
-def _signals(path: str | None = None) -> MatchRule:
-    """The rule for signals that the state of a unit has changed, or of any unit."""
-    # A signal that has come names its sender by number, so only the rule that the bus applies names systemd.
-    sender = None if path is None else _SYSTEMD
-    rule = MatchRule(
-        type="signal",
-        sender=sender,
-        interface="org.freedesktop.DBus.Properties",
-        member="PropertiesChanged",
-        path=path,
+def _signals_of(path: str) -> str:
+    """The rule for signals that the unit's state has changed."""
+    return (
+        f"type='signal',sender='{_SYSTEMD}',interface='{_PROPERTIES}',member='PropertiesChanged',"
+        f"path='{path}',arg0='{_UNIT}'"
     )
-    rule.add_arg_condition(0, _UNIT)
-    return rule
 
 
 async def _apply_state(member: ClusterAccess, endpoint_id: EndpointId, state: str | None) -> None:
