@@ -28,7 +28,7 @@ from netagent.feeds.table import (
     leading,
 )
 from netagent.model.number import whole_number
-from netgossip.slices import Slices
+from netgossip.slices import Slices, merge_sort
 
 SITES, PROXY = "caddy", "caddy.reverse_proxy"
 
@@ -38,7 +38,7 @@ _UPSTREAMS = re.compile(r"\{\{\s*upstreams(?:\s+(https?))?(?:\s+([0-9]{1,5}))?\s
 _SITE = re.compile(r"(?:(https?)://)?([^/:\s]+)(?::([0-9]{1,5}))?/?")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Site:
     port: int
     host: str
@@ -63,7 +63,7 @@ def caddy(table: FeedTable) -> Slices[FeedBody]:
         for endpoint in endpoints:
             _add(endpoint, sites, flaws, is_leading=endpoint.endpoint_id in lead)
             yield
-    return FeedBody(_config(sites, table.url), tuple(flaws.sentences))
+    return FeedBody((yield from _config(sites, table.url)), tuple(flaws.sentences))
 
 
 def _add(endpoint: FeedEndpoint, sites: dict[_Site, _Proxied], flaws: Flaws, *, is_leading: bool) -> None:
@@ -125,14 +125,18 @@ def _site(endpoint: FeedEndpoint, word: str, flaws: Flaws) -> _Site | None:
     return _Site(number or (443 if is_tls else 80), host, is_tls)
 
 
-def _config(sites: dict[_Site, _Proxied], url: str | None) -> dict[str, object]:
+def _config(sites: dict[_Site, _Proxied], url: str | None) -> Slices[dict[str, object]]:
+    on_port: dict[int, list[_Site]] = {}
+    ordered = yield from merge_sort(list(sites), key=lambda one: (one.port, one.host, one.is_tls))
+    for site in ordered:
+        on_port.setdefault(site.port, []).append(site)
     servers: dict[str, object] = {}
-    for port in sorted({site.port for site in sites}):
-        here = sorted(site for site in sites if site.port == port)
-        server: dict[str, object] = {
-            "listen": [f":{port}"],
-            "routes": [_route(one, sites[one]) for one in here],
-        }
+    for port, here in on_port.items():
+        routes = []
+        for one in here:
+            routes.append(_route(one, sites[one]))
+            yield
+        server: dict[str, object] = {"listen": [f":{port}"], "routes": routes}
         plain = [site.host for site in here if not site.is_tls]
         if plain:
             server["automatic_https"] = {"skip": plain} if len(plain) < len(here) else {"disable": True}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import Final
 
-from netgossip.slices import Slices
+from netgossip.slices import Slices, merge_sort
 
 _NOT_IN_YAML: Final = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 """Characters that JSON allows as they are. YAML refuses pairs of surrogates as escapes, so others are not escaped."""
@@ -28,7 +29,11 @@ def encoded(value: object) -> Slices[list[str]]:
         return [_text_of(value)]
     opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
     parts = [opening]
-    items = sorted(value.items()) if isinstance(value, dict) else [("", item) for item in value]
+    items: list[tuple[str, object]]
+    if isinstance(value, dict):
+        items = yield from merge_sort(list(value.items()), key=itemgetter(0))
+    else:
+        items = [("", item) for item in value]
     for number, (key, item) in enumerate(items):
         comma = "," if number else ""
         inner = yield from encoded(item)
@@ -38,6 +43,16 @@ def encoded(value: object) -> Slices[list[str]]:
         else:
             parts += [head, *inner]
     return [*parts, closing]
+
+
+def freed(value: object) -> Slices[None]:
+    """Empty a value in parts, once it is encoded: to free a million objects in one go takes as long as 20 ms."""
+    while isinstance(value, dict | list) and value:
+        for _ in range(min(len(value), _SMALL)):
+            inner = value.pop() if isinstance(value, list) else value.popitem()[1]
+            if isinstance(inner, dict | list) and _room_left(inner, _SMALL) < 0:
+                yield from freed(inner)
+        yield
 
 
 def _room_left(value: object, room: int) -> int:

@@ -11,9 +11,9 @@ Endpoints are in localities by the zone of their host. UDP and SCTP ports have n
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 
+from netagent.feeds.encoding import encoded
 from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, by_service, leading
 from netagent.model.records import Port
 from netgossip.slices import Slices
@@ -28,34 +28,38 @@ CONNECT_S = 2
 def envoy(table: FeedTable) -> Slices[FeedBody]:
     """Make the feed of clusters."""
     assignments = yield from _assignments(table)
-    clusters: list[dict[str, object]] = [
-        {
-            "@type": CLUSTER,
-            "name": name,
-            "type": "STATIC",
-            "connect_timeout": f"{CONNECT_S}s",
-            "load_assignment": {"cluster_name": name, "endpoints": endpoints},
-        }
-        for name, endpoints in assignments.items()
-    ]
+    clusters: list[dict[str, object]] = []
+    for name, endpoints in assignments.items():
+        clusters.append(
+            {
+                "@type": CLUSTER,
+                "name": name,
+                "type": "STATIC",
+                "connect_timeout": f"{CONNECT_S}s",
+                "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+            }
+        )
+        yield
     return FeedBody((yield from _response(CLUSTER, clusters)))
 
 
 def envoy_endpoints(table: FeedTable) -> Slices[FeedBody]:
     """Make the feed of endpoints."""
     assignments = yield from _assignments(table)
-    found: list[dict[str, object]] = [
-        {"@type": ASSIGNMENT, "cluster_name": name, "endpoints": endpoints}
-        for name, endpoints in assignments.items()
-    ]
+    found: list[dict[str, object]] = []
+    for name, endpoints in assignments.items():
+        found.append({"@type": ASSIGNMENT, "cluster_name": name, "endpoints": endpoints})
+        yield
     return FeedBody((yield from _response(ASSIGNMENT, found)))
 
 
 def _response(kind: str, resources: list[dict[str, object]]) -> Slices[dict[str, object]]:
     digest = hashlib.sha256()
     for resource in resources:
-        digest.update(json.dumps(resource, sort_keys=True).encode())
-        yield
+        for number, part in enumerate((yield from encoded(resource))):
+            digest.update(part.encode())
+            if not number % 64:
+                yield
     return {"version_info": digest.hexdigest()[:16], "type_url": kind, "resources": resources}
 
 

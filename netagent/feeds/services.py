@@ -13,8 +13,9 @@ as those of the API: `added` and `changed` with an item, `removed` with the item
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
+from netagent.feeds.encoding import encoded
 from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, by_service, leading
 from netgossip.slices import Slices
 
@@ -29,15 +30,34 @@ def services(table: FeedTable) -> Slices[FeedBody]:
     return FeedBody({"schema": SCHEMA, "networks": [one.name for one in table.networks], "items": items})
 
 
-def changes(before: Mapping[str, object], after: Mapping[str, object]) -> Slices[list[dict[str, Any]]]:
-    """Return the events that turn one set of items, by id, into the other: additions and changes first."""
-    events: list[dict[str, Any]] = []
+def encoded_items(table: FeedTable) -> Slices[dict[str, str]]:
+    """Make the items, each as text, by id: what watchers compare with what they were sent."""
+    items: dict[str, str] = {}
+    for key, endpoints in (yield from by_service(table.endpoints)).items():
+        item = yield from _service(key, endpoints)
+        items[".".join(key)] = "".join((yield from encoded(item)))
+    return items
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> Slices[list[str]]:
+    """Return the events that turn one set of items into the other, as lines: additions and changes first."""
+    lines = []
     for key, item in after.items():
         if before.get(key) != item:
-            events.append({"schema": SCHEMA, "event": "changed" if key in before else "added", "item": item})
+            lines.append(_line("changed" if key in before else "added", item))
         yield
-    gone = [item for key, item in before.items() if key not in after]
-    return events + [{"schema": SCHEMA, "event": "removed", "item": item} for item in gone]
+    for key, item in before.items():
+        if key not in after:
+            lines.append(_line("removed", item))
+        yield
+    return lines
+
+
+def _line(event: str, item: str) -> str:
+    return f'{{"event":"{event}","item":{item},"schema":{SCHEMA}}}\n'
+
+
+SYNCED: Final = f'{{"event":"synced","schema":{SCHEMA}}}\n'
 
 
 def _service(key: tuple[str, ...], endpoints: list[FeedEndpoint]) -> Slices[dict[str, object]]:

@@ -8,12 +8,13 @@ that a proxy says "no server" and not "no such site", and a monitor goes on watc
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
 from netagent.model.records import Port
-from netgossip.slices import Slices
+from netgossip.slices import Slices, merge_sort
 
 _FEED_LABELS: Final = ("traefik.", "caddy", "prometheus.io/")
 
@@ -117,7 +118,7 @@ def by_service(endpoints: Iterable[FeedEndpoint]) -> Slices[dict[tuple[str, ...]
     for endpoint in endpoints:
         found.setdefault(endpoint.service_key, []).append(endpoint)
         yield
-    return dict(sorted(found.items()))
+    return dict((yield from merge_sort(list(found.items()), key=itemgetter(0))))
 
 
 def is_feed_label(key: str) -> bool:
@@ -125,18 +126,9 @@ def is_feed_label(key: str) -> bool:
     return key.lower().startswith(_FEED_LABELS)
 
 
-def sorted_by_id(endpoints: Iterable[FeedEndpoint]) -> Slices[list[FeedEndpoint]]:
-    """Sort endpoints by id. Ids are random, so those that begin alike are few, and each such part is sorted alone."""
-    parts: dict[str, list[FeedEndpoint]] = {}
-    for number, endpoint in enumerate(endpoints):
-        parts.setdefault(endpoint.endpoint_id[:2], []).append(endpoint)
-        if not number % 64:
-            yield
-    found: list[FeedEndpoint] = []
-    for key in sorted(parts):
-        found += sorted(parts[key], key=lambda one: one.endpoint_id)
-        yield
-    return found
+def sorted_by_id(endpoints: Sequence[FeedEndpoint]) -> Slices[list[FeedEndpoint]]:
+    """Sort endpoints by id."""
+    return (yield from merge_sort(endpoints, key=attrgetter("endpoint_id")))
 
 
 def leading(endpoints: Iterable[FeedEndpoint]) -> list[FeedEndpoint]:

@@ -39,7 +39,7 @@ from netagent.feeds.table import (
 from netagent.feeds.traefik_schema import SECTIONS, FieldError, Place, assemble, field_untrusted
 from netagent.model.number import whole_number
 from netagent.model.records import Port
-from netgossip.slices import Slices
+from netgossip.slices import Slices, merge_sort
 
 PREFIX: Final = "traefik"
 
@@ -72,7 +72,7 @@ def traefik(table: FeedTable) -> Slices[FeedBody]:
     config: dict[str, dict[str, dict[str, object]]] = {}
     owners: dict[Defined, FeedNetwork] = {}
     for network, said in networks.items():
-        for defined in sorted(said.texts):
+        for defined in (yield from merge_sort(list(said.texts), key=lambda one: one)):
             yield
             name = " ".join(defined)
             if defined in owners:

@@ -13,7 +13,7 @@ body is made once for all that ask for the same networks, in slices, and for at 
 from __future__ import annotations
 
 import contextlib
-import json
+import gc
 import logging
 import select
 import socket
@@ -21,15 +21,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from netagent.feeds.catalogue import FEEDS
-from netagent.feeds.encoding import encoded
+from netagent.feeds.encoding import encoded, freed
 from netagent.feeds.request import FeedRequest, RequestError, RequestReader
-from netagent.feeds.services import SCHEMA, changes
-from netagent.feeds.table import FeedBody
+from netagent.feeds.services import SYNCED, changes, encoded_items
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.feed_source import FEED_ADDRESS, FeedSource, IncompleteError, Networks
 from netgossip.slice_runner import in_slices
@@ -66,6 +65,9 @@ _FRESH_S: Final = 1.0
 _HEARTBEAT_S: Final = 30.0
 _PART_BYTES: Final = 64 * 1024
 
+WATCHED: Final = "services?watch"
+"""The items of `services`, for those who watch it."""
+
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -96,10 +98,10 @@ def open_feed_listener() -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A feed as octets, and as the value that they are made of."""
+    """A feed as octets; for those who watch, its items."""
 
     parts: tuple[bytes, ...]
-    value: Any
+    items: Mapping[str, str]
     version: object
     made_at: float
 
@@ -287,7 +289,7 @@ class FeedServer:
                 await self._changed.wait()
         try:
             with trio.move_on_after(_ANSWER_S):
-                return await self._body(request.feed, networks)
+                return await self._body(WATCHED if request.watch else request.feed, networks)
         except IncompleteError:
             reason = "this host does not know yet all that is in the networks of this container"
             raise RequestError(503, reason) from None
@@ -327,16 +329,13 @@ class FeedServer:
     async def _send_changes(self, connection: _Connection, body: _Body) -> None:
         """Send the items, then what changes, as lines, and an empty one after each time without a change."""
         await _send(connection.sock, self._head(200, "application/x-ndjson", {}))
-        before: Mapping[str, object] = {}
+        before: Mapping[str, str] = {}
         is_first = True
         while True:
-            items = {item["id"]: item for item in body.value["items"]}
-            events = await in_slices(changes(before, items))
-            if is_first:
-                events.append({"schema": SCHEMA, "event": "synced"})
-            for part in await in_slices(_lines(events)):
+            lines = await in_slices(changes(before, body.items))
+            for part in await in_slices(_octets([*lines, SYNCED] if is_first else lines)):
                 await _send(connection.sock, part)
-            before, is_first = items, False
+            before, is_first = body.items, False
             next_one = await self._next_body(connection, body)
             if next_one is None:
                 return
@@ -353,7 +352,7 @@ class FeedServer:
             if self._source.is_complete(networks) and self._source.version_of(networks) != body.version:
                 await trio.sleep_until(body.made_at + _FRESH_S)  # until then it would be the same one
                 with contextlib.suppress(IncompleteError):
-                    return await self._body("services", networks)
+                    return await self._body(WATCHED, networks)
                 continue
             waiting = self._changed
             with trio.move_on_after(_HEARTBEAT_S) as scope:
@@ -385,11 +384,36 @@ class FeedServer:
         # The version is that from before: what changes meanwhile is in the next one.
         version = self._source.version_of(networks)
         self._counts["bodies"] += 1
+        # A feed of ten thousand endpoints is a million objects without a circle. Looking through them for garbage
+        # would take a hundred milliseconds, in which no name is answered.
+        gc.disable()
+        try:
+            if feed == WATCHED:
+                items = await in_slices(self._items(networks))
+                return _Body((), items, version, trio.current_time())
+            parts = await in_slices(self._parts(feed, networks))
+            return _Body(tuple(parts), {}, version, trio.current_time())
+        finally:
+            gc.enable()
+
+    def _items(self, networks: Networks) -> Slices[dict[str, str]]:
+        table = yield from self._source.table(networks, "")
+        items = yield from encoded_items(table)
+        endpoints = list(table.endpoints)
+        del table
+        yield from freed(endpoints)
+        return items
+
+    def _parts(self, feed: str, networks: Networks) -> Slices[list[bytes]]:
         url = f"http://{FEED_ADDRESS[0]}:{FEED_ADDRESS[1]}/{feed}"
-        table = await in_slices(self._source.table(networks, url))
-        made: FeedBody = await in_slices(FEEDS[feed](table))
-        parts = await in_slices(_octets(await in_slices(encoded(made.value))))
-        return _Body(tuple(parts), made.value, version, trio.current_time())
+        table = yield from self._source.table(networks, url)
+        body = yield from FEEDS[feed](table)
+        endpoints = list(table.endpoints)
+        del table
+        yield from freed(endpoints)
+        texts = yield from encoded(body.value)
+        yield from freed(body.value)
+        return (yield from _octets(texts))
 
 
 def _octets(texts: list[str]) -> Slices[list[bytes]]:
@@ -403,14 +427,6 @@ def _octets(texts: list[str]) -> Slices[list[bytes]]:
             some.append(texts.pop().encode())
             size += len(some[-1])
         parts.append(b"".join(some))
-        yield
-    return parts
-
-
-def _lines(events: list[dict[str, Any]]) -> Slices[list[bytes]]:
-    parts: list[bytes] = []
-    for event in events:
-        parts.append(json.dumps(event).encode() + b"\n")
         yield
     return parts
 

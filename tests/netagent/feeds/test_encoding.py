@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.feeds.encoding import encoded
+from netagent.feeds.encoding import encoded, freed
 from netgossip.slices import at_once
 
 JSON = st.recursive(
@@ -35,6 +35,17 @@ def test_the_same_value_is_the_same_text() -> None:
 def test_yaml_reads_the_same_as_json(value: dict[str, str]) -> None:
     """Traefik reads the body of its HTTP provider as YAML."""
     assert yaml.safe_load(text_of(value)) == value
+
+
+@given(JSON)
+def test_what_is_freed_is_empty(value: object) -> None:
+    at_once(freed(value))
+    assert not isinstance(value, dict | list) or not value
+
+
+def test_many_values_are_freed_in_slices() -> None:
+    value = {"items": [{"endpoints": [{"id": number} for number in range(1000)]}]}
+    assert sum(1 for _ in freed(value)) >= 1000 // 64
 
 
 def test_many_values_are_encoded_in_slices() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from fakes.feed_tables import a_table, an_endpoint, body_of
 
-from netagent.feeds.services import changes, services
-from netagent.feeds.table import FeedState
+from netagent.feeds.services import SYNCED, changes, encoded_items, services
+from netagent.feeds.table import FeedEndpoint, FeedState
 from netgossip.slices import at_once
 
 
@@ -55,17 +57,17 @@ def test_an_empty_table_has_no_items() -> None:
 
 
 def test_events_turn_one_state_into_the_next() -> None:
-    def items(*endpoints: object) -> dict[str, object]:
-        value = at_once(services(a_table(*endpoints))).value  # type: ignore[arg-type]
-        assert isinstance(value, dict)
-        return {item["id"]: item for item in value["items"]}
+    def items(*endpoints: FeedEndpoint) -> dict[str, str]:
+        return at_once(encoded_items(a_table(*endpoints)))
 
     before = items(an_endpoint(1), an_endpoint(2, service="db"))
     after = items(an_endpoint(1, state=FeedState.DRAINED), an_endpoint(3, service="api"))
-    events = at_once(changes(before, after))
-    assert [(event["event"], event["item"]["id"]) for event in events] == [
-        ("added", "api.app"),
-        ("changed", "web.app"),
-        ("removed", "db.app"),
+    events = [json.loads(line) for line in at_once(changes(before, after))]
+    assert [(event["schema"], event["event"], event["item"]["id"]) for event in events] == [
+        (1, "added", "api.app"),
+        (1, "changed", "web.app"),
+        (1, "removed", "db.app"),
     ]
+    assert events[1]["item"]["endpoints"][0]["state"] == "drained"
     assert at_once(changes(after, after)) == []
+    assert json.loads(SYNCED) == {"schema": 1, "event": "synced"}
