@@ -111,9 +111,9 @@ def without_image(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[s
     return {key: value for key, value in labels.items() if key in others or not key.startswith(dropped)}
 
 
-def without_ours(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return a container's labels without netagent's."""
-    return {key: value for key, value in labels.items() if not key.startswith(_OURS)}
+def without_choices(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return a container's labels without those that choose names, groups or checks: netagent's and compose's."""
+    return {key: value for key, value in labels.items() if not key.startswith((_OURS, *_COMPOSE))}
 
 
 def has_ours(labels: Iterable[str]) -> bool:

@@ -39,7 +39,7 @@ from netagent.integrations.docker.container import DockerContainer, DockerNetwor
 from netagent.integrations.docker.engine import Engine, EngineError
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import origin_of
-from netagent.integrations.labels import has_ours, without_image, without_ours
+from netagent.integrations.labels import has_ours, without_choices, without_image
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
@@ -284,7 +284,7 @@ class DockerWatcher:
             await self._engine.get(f"/containers/{quote(container_id)}/json")
         )
         if self._labels == "off":
-            return dataclasses.replace(container, labels=without_ours(container.labels))
+            return dataclasses.replace(container, labels=without_choices(container.labels))
         if self._labels == "all" or not has_ours(container.labels):
             return container
         image = self._image_labels.get(container.image)

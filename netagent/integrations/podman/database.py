@@ -18,6 +18,7 @@ import struct
 import weakref
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -73,10 +74,14 @@ def read_states_untrusted(storage: str) -> ContainerStates:
     """Read which containers run and which ones Podman is stopping. FailedError: it cannot be read."""
     ids: dict[int, set[str]] = {_RUNNING: set(), _STOPPING: set()}
     try:
+        if not Path(storage, DATABASE).is_file():  # a FIFO would hold the thread for ever
+            raise FailedError(f"cannot read {storage}/{DATABASE}: there is no such file")
         uri = f"file:{quote(f'{storage}/{DATABASE}')}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as database:
             # The column State is not kept up to date. As text, because JSON in a BLOB has another meaning to SQLite.
-            state = "json_extract(CAST(JSON AS TEXT), '$.state')"
+            # To look into a row that is no JSON would end the query, and hide the stops of all others.
+            text = "CAST(JSON AS TEXT)"
+            state = f"CASE WHEN json_valid({text}) THEN json_extract({text}, '$.state') END"
             query = f"SELECT ID, {state} AS now FROM ContainerState WHERE now IN (?, ?)"
             for container_id, number in database.execute(query, (_RUNNING, _STOPPING)):
                 ids[number].add(str(container_id))

@@ -240,23 +240,25 @@ class PodmanWatcher:
             await self._stops_wanted.wait()
             self._stops_wanted = trio.Event()
             read_at = trio.current_time()
+            # Before the read: what is learnt meanwhile needs another one.
+            had_stops, self._has_stops = self._has_stops, False
             try:
                 member = self._membership()
                 if self._storage:
                     states = await trio.to_thread.run_sync(read_states_untrusted, self._storage)
-                    if states.stopping or self._has_stops:
+                    if states.stopping or had_stops:
                         await self._apply_stops(member, states)
             except RefusedError:
-                pass
+                self._has_stops |= had_stops
             except NetagentError as error:
                 self._has_stops = True
                 _limited.warning("stops", f"cannot see which containers Podman is stopping: {error}")
             await trio.sleep_until(read_at + STOPS_APART_S)
 
     async def _apply_stops(self, member: ClusterAccess, states: ContainerStates) -> None:
-        async with (
-            trio.open_nursery() as nursery
-        ):  # many may stop together, and each change waits for the disk
+        self._has_stops |= bool(states.stopping)
+        # Many may stop together, and each change waits for the disk.
+        async with trio.open_nursery() as nursery:
             for container_id, rows in _by_container(member.live.rows.values()).items():
                 one = self._followed.get(container_id)
                 is_stopping = None if one is None else _is_stopping(container_id, one, states)
@@ -265,7 +267,7 @@ class PodmanWatcher:
                         nursery.start_soon(_begin_drain, member, row)
                     elif is_stopping is False and row.drain is not None:
                         nursery.start_soon(_end_drain, member, row)
-                    self._has_stops |= is_stopping is None and row.drain is not None
+                    self._has_stops |= row.drain is not None
 
     # -- asking Podman ---------------------------------------------------------------------------------------
 

@@ -340,6 +340,7 @@ async def test_labels_of_the_image_choose_nothing(world: World) -> None:
         assert world.record("web").service == "web"
         assert world.record("web").ports == ()
         assert ("maker", "m") in world.record("web").labels
+
         assert world.record("own").service == "site", "the operator gave it to the container"
         assert len([one for one in world.docker.requests if "images" in one[1]]) == 1, "it never changes"
 
@@ -378,6 +379,32 @@ async def test_a_check_of_the_image_does_not_count(world: World) -> None:
         world.docker.images["sha256:aa"] = labels
         await world.docker.run("web", "app", image="sha256:aa", labels=labels)
         await until(lambda: is_shown(world, "web"), 2.0)
+
+
+@pytest.mark.parametrize("which", ["off", "container"])
+@virtual
+async def test_an_image_is_in_no_project_of_an_operator(world: World, which: str) -> None:
+    world.begin(**{"docker.labels": which})
+    async with world.running():
+        await with_docker_network(world)
+        made = "com.docker.compose."
+        labels = {f"{made}project": "shop", f"{made}service": "db", f"{made}container-number": "1"}
+        world.docker.images["sha256:aa"] = labels
+        await world.docker.run("web", "app", image="sha256:aa", labels=labels)
+        await trio.sleep(1)
+        assert world.record("web").group is None
+
+
+@virtual
+async def test_with_labels_off_no_label_chooses_a_project(world: World) -> None:
+    world.begin(**{"docker.labels": "off"})
+    async with world.running():
+        await with_docker_network(world)
+        made = "com.docker.compose."
+        labels = {f"{made}project": "shop", f"{made}service": "db", f"{made}container-number": "1"}
+        await world.docker.run("web", "app", labels=labels)
+        await trio.sleep(1)
+        assert world.record("web").group is None
 
 
 @pytest.mark.parametrize(("which", "service"), [("all", "database"), ("off", "web"), ("container", "web")])

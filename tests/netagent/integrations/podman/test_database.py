@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,11 +38,17 @@ def test_the_states_of_containers_are_read(podman: sqlite3.Connection, tmp_path:
 
 
 @pytest.mark.parametrize("json", [b"", b"{", b"\xff\x00", "[" * 3000], ids=["empty", "cut", "bytes", "deep"])
-def test_what_is_no_state_is_refused_with_the_file(
+def test_what_is_no_state_hides_no_other_container(
     podman: sqlite3.Connection, tmp_path: Path, json: object
 ) -> None:
     commit(podman, "a", json)
-    with pytest.raises(FailedError, match=r"cannot read .*/db\.sql: "):
+    commit(podman, "b", '{"state":8}')
+    assert read_states_untrusted(str(tmp_path)).stopping == {"b"}
+
+
+def test_a_database_that_is_a_fifo_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "db.sql")
+    with pytest.raises(FailedError, match="there is no such file"):
         read_states_untrusted(str(tmp_path))
 
 

@@ -19,8 +19,9 @@ from trio import Nursery
 
 from netagent.checks.spec import parse_checks_untrusted
 from netagent.errors import FailedError
+from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.podman import netns_processes, watcher
-from netagent.integrations.podman.database import DatabaseWatch
+from netagent.integrations.podman.database import ContainerStates, DatabaseWatch
 from netagent.integrations.podman.plugin import NetavarkPlugin
 from netagent.integrations.podman.report import PodmanContainer
 from netagent.integrations.podman.watcher import (
@@ -671,8 +672,12 @@ class Database:
         self._connection.execute("COMMIT")
 
     def spoil(self) -> None:
-        """Store what is no state."""
-        self._connection.execute("UPDATE ContainerState SET JSON = '{'")
+        """Bring the table into a form that is not expected, until `mend`."""
+        self._connection.execute("ALTER TABLE ContainerState RENAME TO Other")
+
+    def mend(self) -> None:
+        """Undo `spoil`."""
+        self._connection.execute("ALTER TABLE Other RENAME TO ContainerState")
 
     def close(self) -> None:
         self._connection.close()
@@ -747,6 +752,38 @@ async def test_names_lead_away_while_podman_stops_the_container(
 
 
 @virtual
+async def test_a_commit_that_stops_nothing_costs_no_look_at_the_endpoints(
+    namespaces: Namespaces,
+    proc: Proc,
+    database: Database,
+    commits: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[ContainerStates] = []
+    apply_stops = PodmanWatcher._apply_stops
+
+    async def counted(self: PodmanWatcher, member: ClusterAccess, states: ContainerStates) -> None:
+        looks.append(states)
+        await apply_stops(self, member, states)
+
+    monkeypatch.setattr(PodmanWatcher, "_apply_stops", counted)
+    async with trio.open_nursery() as nursery:
+        this = await following(nursery, namespaces, "ns1")
+        proc.start(100, this.one.path("ns1"))
+        this.podman.container_list[C1] = container(storage=database.storage)
+        await this.set_up()
+        await this.until(lambda: Commits.latest.storages == {database.storage})
+        await committed(this, database, STOP, **{C1: STOPPING})
+        await committed(this, database, None, **{C1: RUNNING})
+        await committed(this, database, None, **{C1: RUNNING})
+        before = len(looks)
+        for _ in range(5):
+            await committed(this, database, None, **{C1: RUNNING})
+        assert len(looks) == before
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_a_stop_that_began_before_the_agent_is_seen(
     namespaces: Namespaces, proc: Proc, database: Database, commits: None
 ) -> None:
@@ -802,5 +839,6 @@ async def test_a_database_that_is_not_as_expected_changes_nothing_and_is_read_ag
         Commits.latest.happened.set()
         await this.until(lambda: "cannot see which containers Podman is stopping" in caplog.text)
         assert drained(this) == [STOP]
+        database.mend()
         await committed(this, database, None, **{C1: RUNNING})
         nursery.cancel_scope.cancel()
