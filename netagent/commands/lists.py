@@ -8,6 +8,7 @@ from typing import TypeVar
 from netagent.commands.handlers import answers
 from netagent.commands.inspect import is_called
 from netagent.commands.missing_networks import notices
+from netagent.commands.name_notices import name_notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
 from netagent.control.present_additions import services_of
@@ -21,6 +22,7 @@ from netagent.interface.questions import EndpointsCommand, ServicesCommand
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ServiceKey
 from netagent.registry.cluster_overview import ClusterOverview
+from netagent.registry.shared_names import SharedName, shared_name
 from netagent.registry.view import EndpointView, RegistryView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
@@ -53,7 +55,8 @@ async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[sch
     keys = await in_slices(_each(_service_of, _known(view), _filter(view, request)))
     found = await in_slices(_services(present, view, dict.fromkeys(keys)))
     found += await in_slices(_external_services(present, view, request))
-    return {"items": found, "warnings": notices(present, overview.gaps)}
+    shared = await in_slices(_shared(view, keys))
+    return {"items": found, "warnings": [*notices(present, overview.gaps), *name_notices(shared)]}
 
 
 async def _overview(cluster: Cluster, request: ListCommand) -> ClusterOverview:
@@ -109,6 +112,17 @@ def _services(
         shown.append((yield from present.service(view.service(network_id, *key))))
         yield
     return shown
+
+
+def _shared(view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]]) -> Slices[list[SharedName]]:
+    """Return the names of the services that several groups have."""
+    found = []
+    for network_id, label in dict.fromkeys((network_id, key.name) for network_id, key in keys if key.group):
+        one = shared_name(view, network_id, label)
+        if one is not None and not one.losers:
+            found.append(one)
+        yield
+    return sorted(found)
 
 
 def _service_of(endpoint: EndpointView) -> tuple[NetworkId, ServiceKey]:

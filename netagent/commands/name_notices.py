@@ -8,7 +8,7 @@ from typing import Final
 from netagent.checks.all_failing import FailingService
 from netagent.control.present import Presenter
 from netagent.interface import schema
-from netagent.registry.shared_names import CURE, SharedName
+from netagent.registry.shared_names import CURE, SPLIT_CURE, SharedName, SplitProject
 
 SHOWN: Final = 10
 """Names shown one by one; of further ones the notice gives the number."""
@@ -22,6 +22,17 @@ def name_notices(found: Sequence[SharedName]) -> list[schema.Notice]:
     if len(found) > SHOWN:
         message = f"several containers claim the same name, {len(found) - SHOWN} times more"
         notices.append({"code": "shared-name", "message": message, "cure": "`netagent doctor` lists them"})
+    return notices
+
+
+def project_notices(found: Sequence[SplitProject]) -> list[schema.Notice]:
+    """Return one notice for each service, and one for those beyond SHOWN."""
+    notices: list[schema.Notice] = [
+        {"code": "split-project", "message": one.text, "cure": SPLIT_CURE} for one in found[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        message = f"{len(found) - SHOWN} services more of projects were started from different folders"
+        notices.append({"code": "split-project", "message": message, "cure": SPLIT_CURE})
     return notices
 
 

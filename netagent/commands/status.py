@@ -14,7 +14,7 @@ from netagent import __version__
 from netagent.checks.all_failing import failing_services
 from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
-from netagent.commands.name_notices import failing_notices, name_notices
+from netagent.commands.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.daemon.agent import Agent
@@ -35,7 +35,7 @@ from netagent.ipam.space import Range, usable_count
 from netagent.journal.writer import HEADROOM_BYTES
 from netagent.model.ids import HostId
 from netagent.probes.quality import Quality
-from netagent.registry.shared_names import shared_names
+from netagent.registry.shared_names import shared_names, split_projects
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
@@ -182,6 +182,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
+    status["warnings"] += project_notices(await in_slices(split_projects(view)))
     status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)

@@ -86,6 +86,7 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         answer=request.answer,
         feed_rules=request.feed_rules,
         feed_labels=request.feed_labels,
+        refuses_shared_names=request.refuses_shared_names,
     )
 
 
@@ -136,6 +137,10 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
         found.append(f"its feed rules are {rules}" if rules else "it has no feed rules")
     if request.feed_labels != record.feed_labels:
         found.append(f"its labels for feeds are {'' if record.feed_labels else 'not '}published")
+    if request.refuses_shared_names != record.refuses_shared_names:
+        found.append(
+            f"names that groups share are {'refused' if record.refuses_shared_names else 'answered'} in it"
+        )
     return found
 
 

@@ -67,6 +67,13 @@ class NetworkCreateCommand(
     )
     multicast: bool = switch("--multicast", help="carry multicast and broadcast to the other hosts")
     host_access: bool = switch("--host-access", help="give each host an address in the network")
+    shared_names: Literal["answer", "refuse"] = option(
+        "--shared-names",
+        default="answer",
+        choices=("answer", "refuse"),
+        help="a name that several groups (compose projects) have, asked from outside them: answer (default): "
+        "all of them in turn; refuse: NXDOMAIN",
+    )
     feed_rules: list[str] = repeated(
         "--feed-rule",
         metavar="DOMAIN",

@@ -358,6 +358,8 @@ class Network(TypedDict):
     """Domains that labels of its containers may claim in feeds; empty: all."""
     feed_labels: bool
     """True if labels that feeds read are published."""
+    shared_names: NotRequired[Literal["answer", "refuse"]]
+    """Whether a name that several groups have is answered outside them."""
     host_addresses: list[HostAddress]
     created_by: str
     """Host name."""

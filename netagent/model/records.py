@@ -120,6 +120,8 @@ class NetworkRecord:
     """Domains that labels of its containers may claim in feeds (netagent.feeds.host_rule), sorted; None: all."""
     feed_labels: bool = True
     """Labels that feeds read are published. They may hold hashes of passwords."""
+    refuses_shared_names: bool = False
+    """A label that several groups have leads nowhere, except for members of one of them."""
 
     @property
     def gateways(self) -> tuple[str, ...]:

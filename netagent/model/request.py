@@ -62,6 +62,7 @@ class NetworkRequest:
     answer: AnswerOrder = AnswerOrder.SPREAD
     feed_rules: tuple[str, ...] | None = None
     feed_labels: bool = True
+    refuses_shared_names: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,15 @@
 """The links between endpoints, which open the firewall of a network whose policy is LINKS. Pure.
 
 A link opens the way to all endpoints to which the resolver may ever lead it, so that the way is open before a name
-gets another endpoint: if the group of the linking endpoint has the label, to those of the group, else to all that
-have it as service, name or alias.
+gets another endpoint: if the group of the linking endpoint has the label, or has had it, to those of the group, else
+to all that have it as service, name or alias.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId
 from netagent.model.naming import labels_inside
 from netagent.registry.view import EndpointView, RegistryView, in_order
 
@@ -26,7 +26,9 @@ def linked_from(view: RegistryView, endpoint: EndpointView) -> tuple[EndpointVie
         if place:
             led = [one for one in every if place in _places_of(view, one, label)]
         else:
-            led = [one for one in every if group and label in labels_inside(one.record, group.name)] or every
+            is_own = group is not None and label in view.labels_of(endpoint.network_id, group.name)
+            led = [one for one in every if group and label in labels_inside(one.record, group.name)]
+            led = led if is_own else every
         found.update((one.endpoint_id, one) for one in led)
     return in_order(found)
 
@@ -41,17 +43,12 @@ def linked_to(view: RegistryView, endpoint: EndpointView) -> tuple[EndpointView,
         for place in _places_of(view, endpoint, label):
             found.update(view.store.by_link.get((network_id, f"{label}.{place}"), _NONE))
         clients = view.store.by_link.get((network_id, label), _NONE)
-        having = _groups_with(view, network_id, label) if clients else set()
         for client_id, client in clients.items():
             group = client.record.group
-            if group is None or group.name not in having or (group.name == own and label in own_labels):
+            is_inside = group is not None and group.name == own and label in own_labels
+            if is_inside or group is None or label not in view.labels_of(network_id, group.name):
                 found[client_id] = client
     return in_order(found)
-
-
-def _groups_with(view: RegistryView, network_id: NetworkId, label: str) -> set[str]:
-    records = (one.record for one in view.labelled(network_id, label))
-    return {one.group.name for one in records if one.group and label in labels_inside(one, one.group.name)}
 
 
 def _places_of(view: RegistryView, endpoint: EndpointView, label: str) -> set[str]:

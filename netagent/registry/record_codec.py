@@ -225,6 +225,7 @@ def _network_fields(record: NetworkRecord) -> list[object]:
         record.answer.value,
         list(record.feed_rules or ()),
         record.feed_labels,
+        record.refuses_shared_names,
     ]
 
 
@@ -296,6 +297,8 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
         record = dataclasses.replace(
             record, feed_rules=rules or None, feed_labels=fields.boolean("feed_labels")
         )
+    if fields.has_more():
+        record = dataclasses.replace(record, refuses_shared_names=fields.boolean("refuses_shared_names"))
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):

@@ -1,4 +1,4 @@
-"""Names that lead elsewhere than the operators who assigned them expect. Pure.
+"""Names that lead elsewhere than the operators who assigned them expect, and projects that may be two. Pure.
 
 What a label leads to, for a container outside all groups that have it, is in netagent.model.naming.
 
@@ -22,6 +22,12 @@ _LOOKED_AT_PER_SLICE: Final = 64
 CURE: Final = (
     "ask for NAME.GROUP, or name the service so that no other project uses the name; see "
     "docs/how-to/runtimes/docker.md"
+)
+
+
+SPLIT_CURE: Final = (
+    "give one of the two another name (`docker compose -p NAME`, or `name:` in its file); if it is one project, run "
+    "it from a folder of the same path on each host"
 )
 
 
@@ -52,6 +58,8 @@ class SharedName:
     """The endpoints that are answered for it."""
     losers: tuple[NameClaimant, ...]
     """The endpoints that have it and are not answered; () where the name is shared."""
+    is_refused: bool = False
+    """The network refuses shared names: nothing is answered."""
 
     @property
     def text(self) -> str:
@@ -61,7 +69,8 @@ class SharedName:
         if not self.losers:
             asked = " or ".join(f"{self.label}.{one.group}" for one in self.takers if one.group)
             return (
-                f"{where} is shared by {takers}: other containers get the addresses of all; ask for {asked}"
+                f"{where} is shared by {takers}: other containers get "
+                f"{'no answer' if self.is_refused else 'the addresses of all'}; ask for {asked}"
             )
         losers = " and ".join(one.text for one in self.losers)
         return f"{where} leads to {takers}, and not to {losers}"
@@ -96,7 +105,50 @@ def shared_name(view: RegistryView, network_id: NetworkId, label: str) -> Shared
         return SharedName(network.unique_name, label, _parties(view, takers), _parties(view, losers))
     if takers is of_network or len({one.record.group.name for one in takers if one.record.group}) < 2:
         return None
-    return SharedName(network.unique_name, label, _parties(view, takers), ())
+    is_refused = network.record.refuses_shared_names
+    return SharedName(network.unique_name, label, _parties(view, takers), (), is_refused=is_refused)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SplitProject:
+    """A project whose service runs on several hosts, from different working folders."""
+
+    network: str
+    group: str
+    service: str
+    hosts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        return (
+            f"service {self.service} of project {self.group} in network {self.network} was started from different "
+            f"folders on {' and '.join(self.hosts)}: if these are two projects of one name, each finds the other's "
+            "containers under its own names"
+        )
+
+
+def split_projects(view: RegistryView) -> Slices[tuple[SplitProject, ...]]:
+    """Return the services of projects that several hosts run from different folders, sorted. Costs the services of
+    groups and their endpoints."""
+    found = []
+    looked_at = 0
+    for (network_id, label), endpoints in view.store.by_given.items():
+        folders: dict[str, dict[bytes, set[HostId]]] = {}
+        for one in endpoints.values():
+            group = one.record.group
+            if group is not None and group.service == label and group.directory is not None:
+                folders.setdefault(group.name, {}).setdefault(group.directory, set()).add(one.owner)
+            looked_at += 1
+            if looked_at % _LOOKED_AT_PER_SLICE == 0:
+                yield
+        network = view.networks.get(network_id)
+        for name, hosts_by_folder in folders.items():
+            hosts = set().union(*hosts_by_folder.values())
+            if network is not None and len(hosts_by_folder) > 1 and len(hosts) > 1:
+                where = tuple(sorted(_host_name(view, host) for host in hosts))
+                found.append(SplitProject(network.unique_name, name, label, where))
+    return tuple(sorted(found))
 
 
 def _parties(view: RegistryView, endpoints: Iterable[EndpointView]) -> tuple[NameClaimant, ...]:

@@ -228,8 +228,8 @@ def changes_between(old: Table, new: Table, touched: Collection[Key] | None = No
     """Yield what turns `old` into `new`, computed on demand: new and altered rows first, then removals.
 
     In this order a name that moves from one endpoint to another always has an address, and a group's label that loses
-    its last endpoint leads to no other group in between. The tables differ only at
-    `touched` keys, and only these are compared; None: anywhere.
+    its last endpoint leads to no other group in between. The tables differ only at `touched` keys, and only these are
+    compared; None: anywhere.
     """
     without: list[Key] = []
     for key in {**old, **new} if touched is None else touched:

@@ -349,6 +349,7 @@ def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
         _label(network.unique_name),
         tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
         "" if network.holds_name else network.name,
+        refuses_shared=network.record.refuses_shared_names,
         has_feeds=has_feeds,
         answer=network.record.answer,
         feed_rules=network.record.feed_rules,

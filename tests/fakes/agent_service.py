@@ -87,6 +87,7 @@ def network_of(name: str, number: int = 0) -> schema.Network:
         "host_access": False,
         "feed_rules": [],
         "feed_labels": True,
+        "shared_names": "answer",
         "host_addresses": [],
         "created_by": "h1",
         "revision": 0,

@@ -50,6 +50,7 @@ class NetworkFields(TypedDict, total=False):
     answer: AnswerOrder
     feed_rules: tuple[str, ...] | None
     feed_labels: bool
+    refuses_shared_names: bool
 
 
 class EndpointFields(TypedDict, total=False):

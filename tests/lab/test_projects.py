@@ -142,7 +142,9 @@ def test_scenario_54_no_other_project_stands_in_for_the_only_database_while_it_i
     with projects.looking_up("shop-web-1", least=LOOKUPS_EACH) as found:
         app.remove("shop-db-1")
         app.wait(lambda: app.ask("shop-web-1", "db").status == "NXDOMAIN", 5.0, "shop still has a db")
-        why = app.try_netagent("h1", "lookup", "db", "--from", "shop-web-1").stdout
+        why = json.loads(app.try_netagent("h1", "lookup", "db", "--from", "shop-web-1", "--json").stdout)[
+            "reason"
+        ]
         app.attach("h2", "db")  # `docker run --name db`
         app.attach("h2", "chosen", "--service", "db")
         kill_agent(app, "h1")
@@ -181,6 +183,8 @@ def test_a_plain_container_is_answered_as_documented_and_takes_no_name(projects:
     app = projects.app
     both = sorted(projects.own("shop") + projects.own("blog"))
     app.wait(lambda: app.ask("plain", "db").data == both, 5.0, "not both")
+    listed = json.loads(app.try_netagent("h1", "services", "--json").stdout)["warnings"]
+    assert any("group blog on h2 and group shop on h3" in one["message"] for one in listed), listed
     app.attach("h1", "db")
     app.wait(lambda: "db" in app.endpoint_names("h3"), 5.0, "h3 does not know it")
     assert app.ask("plain", "db").data == both
@@ -192,6 +196,19 @@ def test_a_plain_container_is_answered_as_documented_and_takes_no_name(projects:
     for number, host in ((2, "h2"), (3, "h3")):
         projects.start("shop", "web", host, number)
     app.wait(lambda: up_of(app, "web", "shop") == (3, 3), 5.0, "not one service of three")
+
+
+def test_a_network_that_refuses_shared_names_answers_them_inside_the_projects_only(cluster: Cluster) -> None:
+    made = cluster.netagent("h1", "network", "create", "app", "--shared-names", "refuse")
+    assert made["shared_names"] == "refuse"
+    assert cluster.try_netagent("h1", "network", "create", "app").status == 4
+    projects = Projects(cluster)
+    for project in PROJECTS:
+        projects.wait_found(project, f"{project}-web-1")
+    cluster.wait(lambda: cluster.ask("plain", "db.blog").data == projects.own("blog"), 5.0, "no db.blog")
+    assert cluster.ask("plain", "db").status == "NXDOMAIN"
+    found = json.loads(cluster.try_netagent("h3", "lookup", "db", "--from", "plain", "--json").stdout)
+    assert "network app refuses shared names: db is shared by 2 groups: blog (" in found["reason"], found
 
 
 def up_of(app: Cluster, name: str, group: str) -> tuple[int, int] | None:

@@ -425,6 +425,22 @@ async def test_a_name_that_two_projects_share_is_warned_of_by_status_and_lookup(
 
 
 @virtual
+async def test_a_project_in_two_folders_is_warned_of() -> None:
+    cluster = cluster_of()
+    for number, owner in ((5, H2), (6, H3)):
+        group = Group("app", "db", f"{number}".encode() * 8)
+        one = endpoint(
+            number, offset=number, name=f"app-db-{number}", service=f"app-db-{number}", group=group
+        )
+        event = Writer(owner).put(one)
+        cluster.live.update_view(lambda view, event=event: view.with_entries(event))
+    status = await status_of(agent_of(cluster))
+    (notice,) = (one for one in status["warnings"] if one["code"] == "split-project")
+    assert "service db of project app in network app was started from different folders" in notice["message"]
+    assert "docker compose -p NAME" in notice["cure"]
+
+
+@virtual
 async def test_look_up_says_that_the_own_project_had_the_name_and_who_else_has_it() -> None:
     cluster, writer = cluster_of(), Writer(H2)
     records = [

@@ -133,6 +133,8 @@ def test_targets(target: str) -> None:
 def test_rules_for_feeds_are_sorted() -> None:
     parsed = network_untrusted({"name": "db", "feed_rules": ["b.example", "*.a.example", "b.example"]})
     assert (parsed.feed_rules, parsed.feed_labels) == (("*.a.example", "b.example"), True)
+    assert not parsed.refuses_shared_names
+    assert network_untrusted({"name": "db", "shared_names": "refuse"}).refuses_shared_names
     parsed = network_untrusted({"name": "db", "no_feed_labels": True})
     assert (parsed.feed_rules, parsed.feed_labels) == (None, False)
 
@@ -286,6 +288,7 @@ FIELDS = st.sampled_from(
         "host_access",
         "feed_rules",
         "no_feed_labels",
+        "shared_names",
         "ttl_s",
         "uses",
         "addresses",

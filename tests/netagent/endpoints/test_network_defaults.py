@@ -119,6 +119,9 @@ def test_creating_again_compares_what_was_asked_for() -> None:
         "its feed rules are *.a.example",
         "its labels for feeds are not published",
     ]
+    refusing = NetworkRequest(name="app", refuses_shared_names=True)
+    assert differences(refusing, record) == ["names that groups share are answered in it"]
+    assert differences(refusing, plan_network(refusing, ID, around())) == []
     assert differences(NetworkRequest(name="app", feed_rules=("a.example",)), record) == [
         "it has no feed rules"
     ]

@@ -64,6 +64,18 @@ def test_a_link_means_the_own_project_first(client: EndpointRecord, led: list[st
     assert sorted(one.record.name for one in found) == led
 
 
+def test_a_link_opens_no_way_to_another_project_while_the_own_database_restarts() -> None:
+    client = box(4, "web", Group("shop", "web"), links=("db",))
+    view = view_of(SHOP_DB, BLOG_DB, PLAIN_DB, client)
+    writer = Writer(H1)
+    writer.sequence = 99
+    view = view.with_entries(writer.delete(SHOP_DB))
+    assert SHOP_DB.endpoint_id not in view.endpoints
+    assert linked_from(view, view.endpoints[client.endpoint_id]) == ()
+    for other in (BLOG_DB, PLAIN_DB):
+        assert linked_to(view, view.endpoints[other.endpoint_id]) == ()
+
+
 LABELS = st.sampled_from(("db", "web", "x"))
 LINKS = st.sampled_from(("db", "web", "x", "db.shop", "x.blog", "db.h1", "x.h2"))
 BOXES = st.lists(

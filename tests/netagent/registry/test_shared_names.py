@@ -8,7 +8,7 @@ import pytest
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 
 from netagent.model.records import Group
-from netagent.registry.shared_names import shared_names
+from netagent.registry.shared_names import shared_names, split_projects
 from netagent.registry.view import RegistryView
 from netgossip.slices import at_once
 
@@ -52,6 +52,32 @@ def test_two_projects_with_one_service_name_are_named_with_their_hosts() -> None
             "the addresses of all; ask for db.blog or db.shop"
         )
     ]
+
+
+def test_a_network_that_refuses_shared_names_says_so() -> None:
+    view = view_of((H1, compose("shop")), (H2, compose("blog")))
+    writer = Writer(H1)
+    writer.sequence = 99
+    view = view.with_entries(writer.put(network(N1, "app", refuses_shared_names=True)))
+    (text,) = texts(view)
+    assert "other containers get no answer; ask for db.blog or db.shop" in text
+
+
+def test_a_project_that_runs_from_different_folders_on_two_hosts_may_be_two() -> None:
+    def at(folder: bytes, number: int, service: str = "db") -> dict[str, Any]:
+        return compose("app", number, group=Group("app", service, folder), service=f"app-{service}-{number}")
+
+    anna, otto = b"anna....", b"otto...."
+    view = view_of((H1, at(anna, 1)), (H2, at(otto, 2)), (H3, at(anna, 3)), (H3, at(otto, 4, "web")))
+    (found,) = at_once(split_projects(view))
+    assert found.text == (
+        "service db of project app in network app was started from different folders on h1 and h2 and h3: if these "
+        "are two projects of one name, each finds the other's containers under its own names"
+    )
+    same = view_of((H1, at(anna, 1)), (H2, at(anna, 2)), (H3, compose("app", 3)))
+    assert at_once(split_projects(same)) == ()
+    one_host = view_of((H1, at(anna, 1)), (H1, at(otto, 2)))
+    assert at_once(split_projects(one_host)) == (), "compose itself says so"
 
 
 def test_a_container_of_that_name_does_not_get_it() -> None:
