@@ -46,12 +46,13 @@ link's alias also exists at that name, in that sandbox alone; otherwise a servic
 alias. An alias whose service has no endpoint does not exist, and never means something else of the same name: a
 client of `database` must not reach an outside host because the database is down.
 
-For the same reason a label of the sandbox's own group, in any of the sandbox's networks, leads to the group or
-nowhere. While the group's `db` restarts, no `db` of another group stands in for it, no chosen service, and no
-endpoint that is called so. The table says which labels these are as long as the group has no endpoint for them
-(GroupLabelRow). A label that the group never had is looked for in the networks.
 The same holds for an own name that is an alias (a CNAME). It leads nowhere but to names of networks that the sandbox
 is in: a sandbox that does not see the target does not see the alias either.
+
+For the same reason a label of the sandbox's own group, in any of the sandbox's networks, leads to the group or
+nowhere. While the group's `db` restarts, no `db` of another group stands in for it, no chosen service, no endpoint
+that is called so, and nothing that an operator added. The table says which labels these are as long as the group has
+no endpoint for them (GroupLabelRow). A label that the group never had is looked for in the networks.
 """
 
 from __future__ import annotations
@@ -370,7 +371,9 @@ class Scope:
         return self._added(index, labels, depth) or (Node(index=index) if has_names else None)
 
     def _added(self, index: NetworkIndex, labels: Sequence[bytes], depth: int = 0) -> Node | None:
-        """Resolve what operators added to a network."""
+        """Resolve what operators added to a network. It stands in for no label of the sandbox's own group either."""
+        if len(labels) == 1 and self.is_of_own_group(labels[0]):
+            return None
         if len(labels) == 1 and (rows := index.external(labels[0])):
             return Node(rows, index=index)
         own = index.own_name(labels)

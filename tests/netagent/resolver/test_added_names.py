@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from fakes.names import APP, BACK, ask, packed, sandbox, source_of, world
+from fakes.names import APP, BACK, ask, group_label, packed, sandbox, source_of, world
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +89,21 @@ def test_a_container_always_comes_first_without_mixing() -> None:
     assert ask(shadowed, "web.app.mesh.internal") == ["10.160.0.11", "10.160.1.12"]
     assert ask(shadowed, "dup.app.mesh.internal") == ["10.160.0.41"]
     assert ask(shadowed, "web-1.app.mesh.internal") == ["10.160.0.11"]
+
+
+def test_nothing_that_was_added_stands_in_for_what_the_own_group_has_had() -> None:
+    added = (
+        external(2, "db", ("203.0.113.60", 5432)),
+        own(1, "cache", addresses=packed("203.0.113.61")),
+    )
+    shop = sandbox("shop-web", APP, group="shop")
+    before = source(*added, shop)
+    after = source(*added, shop, group_label("db", "shop"), group_label("cache", "shop"))
+    for label, address in (("db", "203.0.113.60"), ("cache", "203.0.113.61")):
+        for name in (label, f"{label}.app", f"{label}.app.mesh.internal"):
+            assert ask(before, name, client="shop-web") == [address]
+            assert ask(after, name, client="shop-web") in {NX, "nxdomain .", "kept inside ."}
+            assert ask(after, name) == [address]
 
 
 def test_answers_keep_the_ttl_of_an_outside_name() -> None:
