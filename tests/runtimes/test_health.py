@@ -88,3 +88,82 @@ def test_an_unhealthy_container_of_podman_leaves_its_service_and_returns(docker_
             f"sick: {sick}, and yet web is not {expected}",
             time.monotonic(),
         )
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_a_command_of_a_check_is_run_by_docker_and_by_podman(docker_hosts: Fleet, host: str) -> None:
+    fleet, other = docker_hosts, "h2"
+    check = "exec:'test -e /tmp/ready' interval=1s timeout=5s fall=1 rise=1 grace=0s"
+    fleet.start(host, "web-1", "--label", "netagent.service=web", "--label", f"netagent.check={check}")
+    fleet.start(other, "client")
+
+    def state() -> tuple[str, str]:
+        found = [one for one in fleet.netagent(other, "endpoints") if one["name"] == "web-1"]
+        return (found[0]["state"], found[0]["health_reason"]) if found else ("", "")
+
+    def answered() -> bool:
+        return bool(fleet.replicas(other, "client", "web"))
+
+    fails = ("unhealthy", "test exited with 1, 1 of 1")
+    fleet.wait(lambda: state() == fails, 30.0, lambda: f"it fails, and is {state()}")
+    assert not answered()
+    assert fleet.try_netagent(host, "check", "web").status == 1
+    for ready, expected in ((True, ("up", "")), (False, fails)):
+        fleet.execute(host, "web-1", "touch" if ready else "rm", "/tmp/ready")
+        fleet.wait(lambda: state() == expected, 30.0, lambda: f"ready: {ready}, and it is {state()}")
+        fleet.wait(lambda: answered() is ready, SPREAD_S, f"ready: {ready}, and names differ")
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_commands_that_hang_do_not_pile_up_in_the_container(docker_hosts: Fleet, host: str) -> None:
+    fleet = docker_hosts
+    check = "exec:'sleep 4321' interval=1s timeout=500ms fall=2 grace=0s"
+    fleet.start(host, "web-1", "--label", f"netagent.check={check}")
+
+    def reason() -> str:
+        found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
+        return found[0]["health_reason"] if found else ""
+
+    late = "sleep did not end within 500ms, 2 of 2"
+    fleet.wait(lambda: reason() == late, 30.0, lambda: f"its reason is {reason()!r}")
+    began, most = time.monotonic(), 0
+    while time.monotonic() - began < 10:
+        lines = fleet.lab.host(host).run(["pgrep", "-fx", "sleep 4321"]).stdout.split()
+        most = max(most, len(lines))
+        time.sleep(0.3)
+    assert 1 <= most <= 2, most
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_a_command_that_does_not_exist_fails(docker_hosts: Fleet, host: str) -> None:
+    fleet = docker_hosts
+    fleet.start(host, "web-1", "--label", "netagent.check=exec:/nope interval=1s fall=2 grace=0s")
+
+    def shown() -> tuple[str, str]:
+        found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
+        return (found[0]["state"], found[0]["health_reason"]) if found else ("", "")
+
+    fleet.wait(lambda: shown()[0] == "unhealthy", 30.0, lambda: f"it is {shown()}")
+    assert shown()[1].startswith("/nope "), shown()
+
+
+def test_a_label_s_check_and_the_health_check_must_both_succeed(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    listen = ["python3", "-m", "http.server", "8080", "--directory", "/tmp"]
+    often = ("--health-cmd", CHECK, "--health-interval", "1s", "--health-retries", "1")
+    check = "http:8080/ready interval=1s fall=1 rise=1 grace=0s"
+    fleet.start("h1", "web-1", "--label", f"netagent.check={check}", *often, command=listen)
+
+    def state() -> tuple[str, str]:
+        found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
+        return (found[0]["state"], found[0]["health_reason"]) if found else ("", "")
+
+    steps = (
+        (("true",), ("unhealthy", "http 404 from 8080/ready, 1 of 1")),
+        (("touch", "/tmp/ready"), ("up", "")),
+        (("touch", "/tmp/sick"), ("unhealthy", "its HEALTHCHECK fails")),
+        (("rm", "/tmp/sick"), ("up", "")),
+    )
+    for command, expected in steps:
+        fleet.execute("h1", "web-1", *command)
+        fleet.wait(lambda: state() == expected, 30.0, lambda: f"after {command} it is {state()}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ import trio
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
+from netagent.integrations.podman.netns_processes import kill_marked
 from netagent.integrations.podman.report import (
     PodmanContainer,
     PodmanNetwork,
@@ -33,6 +35,13 @@ MAX_AT_ONCE = 50
 some 15 kB for each."""
 MAX_IMAGES = 256
 """Bound of images whose labels are remembered; beyond it: the oldest is inspected again."""
+MAX_OUTPUT_BYTES = 4096
+"""Bound of the output of a check's command that is kept; beyond it: read and dropped."""
+START_S = 0.5
+"""Within this time after the end of `podman exec`, conmon has started the command, or never does."""
+MARK = "NETAGENT_CHECK"
+"""Variable of a check's command, by whose value its processes are found."""
+_CHUNK_BYTES = 65536
 NO_SUCH = "no such container"
 CANNOT_RUN = 125
 """Exit status of `podman exec` when the error is Podman's, such as a container that does not run."""
@@ -111,15 +120,35 @@ class Podman:
         )
 
     async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        """Run a command in a container until it ends; return its exit status and its output. FailedError when Podman
-        itself fails."""
-        words = ["podman", "exec", container, *command]
-        done = await trio.run_process(
-            words, stdin=b"", capture_stdout=True, stderr=subprocess.STDOUT, check=False, env=_environment()
+        """Run a command in a container until it ends; return its exit status, and the beginning of its output.
+
+        Cancelled, it kills the command. Raises FailedError when Podman itself fails."""
+        mark = f"{MARK}={secrets.token_hex(16)}"
+        words = ["podman", "exec", "--env", mark, container, *command]
+        process = await trio.lowlevel.open_process(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
         )
-        if done.returncode == CANNOT_RUN:
-            raise FailedError(f"`podman exec` failed: {done.stdout[:200].decode('utf-8', 'replace').strip()}")
-        return done.returncode, bytes(done.stdout)
+        output = b""
+        try:
+            assert process.stdout is not None
+            async with process.stdout as pipe:
+                while piece := await pipe.receive_some(_CHUNK_BYTES):
+                    output += piece[: MAX_OUTPUT_BYTES - len(output)]
+            status = await process.wait()
+        except trio.Cancelled:
+            # Podman's end does not end the command, and commands that hang would pile up in the container.
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+                await _kill_marked(mark)
+            raise
+        if status == CANNOT_RUN:
+            raise FailedError(f"`podman exec` failed: {output[:200].decode('utf-8', 'replace').strip()}")
+        return status, output
 
     async def _run(self, *words: str, harmless: str = "") -> bytes:
         """Run podman; return its output, also if all its errors begin with `harmless`: then it has done the rest."""
@@ -146,6 +175,14 @@ class Podman:
         if complaints and not (harmless and all(one.startswith(harmless) for one in complaints)):
             raise FailedError(f"`podman {' '.join(words[:2])}` failed: {complaints[-1]}")
         return bytes(done.stdout)
+
+
+async def _kill_marked(mark: str) -> None:
+    """Kill a command, and look once more if there is none: conmon may be about to start it."""
+    for _ in range(2):
+        if await trio.to_thread.run_sync(kill_marked, mark.encode()):
+            return
+        await trio.sleep(START_S)
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Facts read per container: the processes in its namespace, its health log, its resolv.conf.
+"""Facts read per container: the processes in its namespace, its health log, its resolv.conf. And the end of commands
+of checks.
 
 `/proc/PID/ns/net` of a process that has ended, even of a zombie, cannot be resolved; for a reused pid it is another
 namespace. So one stat(2) reliably tells whether the process still runs in the same namespace.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ from netagent.model.records import Health
 
 SYSTEMD = Path("/run/systemd/system")
 PROC = Path("/proc")
+MAX_ENVIRONMENT_BYTES = 128 * 1024
+"""Of one process; a command whose environment is larger is not found by its mark."""
 
 
 def lives(pid: int, namespace: tuple[int, int]) -> bool:
@@ -43,6 +47,36 @@ def inhabited(namespaces: Mapping[str, tuple[int, int]]) -> set[str]:
             continue  # ended meanwhile
         found.update(text for one, text in ids.items() if one in arguments)
     return found
+
+
+def kill_marked(mark: bytes) -> int:
+    """Kill all processes with `NAME=VALUE` in their environment; return their number. Reads all of /proc as well."""
+    count = 0
+    for folder in PROC.iterdir():
+        if not folder.name.isdigit() or not _is_marked(folder, mark):
+            continue
+        try:
+            fd = os.pidfd_open(int(folder.name))
+        except OSError:
+            continue
+        try:
+            # Only now the process is held: its pid may have been another one's before.
+            if _is_marked(folder, mark):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                count += 1
+        except OSError:
+            continue  # ended meanwhile
+        finally:
+            os.close(fd)
+    return count
+
+
+def _is_marked(folder: Path, mark: bytes) -> bool:
+    try:
+        with (folder / "environ").open("rb") as file:
+            return mark in file.read(MAX_ENVIRONMENT_BYTES).split(b"\0")
+    except OSError:
+        return False
 
 
 def _namespace_of(folder: Path) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,7 +16,7 @@ from fakes.podman import C1, C2
 
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.podman import command
-from netagent.integrations.podman.command import Podman
+from netagent.integrations.podman.command import CANNOT_RUN, MAX_OUTPUT_BYTES, Podman
 from netagent.model.ids import NetworkId
 
 
@@ -97,6 +98,43 @@ def test_a_podman_that_hangs_is_given_up_and_ended(
     podman(status=60, last="exec /bin/sleep")
     with pytest.raises(FailedError, match="`podman network ls` did not end within"):
         run(Podman().networks)
+
+
+def test_a_command_of_a_check_has_its_status_and_a_bounded_output(podman: Callable[..., Any]) -> None:
+    calls = podman("x" * 100_000, "", 3)
+    status, output = run(Podman().execute, C1, ("/bin/ready", "-v"))
+    assert (status, output) == (3, b"x" * MAX_OUTPUT_BYTES)
+    assert re.fullmatch(rf"exec --env NETAGENT_CHECK=[0-9a-f]{{32}} {C1} /bin/ready -v \n", calls.read_text())
+    podman("", "Error: no such container", CANNOT_RUN)
+    with pytest.raises(FailedError, match="`podman exec` failed: Error: no such container"):
+        run(Podman().execute, C1, ("/bin/ready",))
+
+
+def test_a_command_of_a_check_that_hangs_is_killed_although_podman_is_not_its_parent(
+    podman: Callable[..., Any],
+) -> None:
+    """As conmon is, which is no child of podman; so the script leaves the command behind, with the variable."""
+    calls = podman("", "", last='/usr/bin/setsid /usr/bin/env "$3" /bin/sleep 4321 & wait; exit')
+
+    async def ask() -> None:
+        with trio.move_on_after(0.5):
+            await Podman().execute(C1, ("/bin/ready",))
+
+    run(ask)
+    mark = calls.read_text().split()[2].encode()
+    left = [
+        folder.name
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and mark in read_environment(folder)
+    ]
+    assert left == []
+
+
+def read_environment(folder: Path) -> bytes:
+    try:
+        return (folder / "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_host_without_podman_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
