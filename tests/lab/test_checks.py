@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
 from pathlib import Path
 
 import pytest
 from lab.harness import Cluster
 
+from netagent.checks.spec import parse_check_untrusted
+
 pytestmark = pytest.mark.lab
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "checks.md"
 MOODY = str(Path(__file__).with_name("moody.py"))
 QUICK = "http:8080/healthz interval=1s timeout=500ms fall=3 rise=2 grace=0s"
 NOTICED_S = 20.0
@@ -60,7 +65,7 @@ def moods(app: Cluster, tmp_path: Path) -> Moods:
     return Moods(app, tmp_path)
 
 
-def test_names_follow_what_the_program_does(moods: Moods) -> None:
+def test_scenario_57_names_follow_what_the_program_does(moods: Moods) -> None:
     app = moods.app
     behaviours = {
         "busy": ("503", "http 503 from 8080/healthz, 3 of 3"),
@@ -104,7 +109,7 @@ def test_names_follow_what_the_program_does(moods: Moods) -> None:
     assert app.try_netagent("h1", "check", "busy").status == 0
 
 
-def test_a_program_that_flaps_costs_few_changes(moods: Moods) -> None:
+def test_scenario_57_a_program_that_flaps_costs_few_changes(moods: Moods) -> None:
     """For 40 s it changes every second, which without the hold would be 40 changes."""
     moods.start("restless", check="http:8080/ interval=1s fall=1 rise=1")
     moods.set("restless", "ok")
@@ -123,7 +128,7 @@ def test_a_program_that_flaps_costs_few_changes(moods: Moods) -> None:
     moods.await_state("restless", "up", 90.0)
 
 
-def test_the_last_states_stand_while_the_agent_is_away(moods: Moods) -> None:
+def test_scenario_57_the_last_states_stand_while_the_agent_is_away(moods: Moods) -> None:
     app = moods.app
     for name in ("falling", "rising", "well"):
         moods.start(name)
@@ -193,6 +198,28 @@ def test_when_all_replicas_fail_names_lead_nowhere_unless_they_are_to_be_kept(mo
     assert any(
         "service kept of network app is up, and names lead to them all the same" in m for m in messages
     )
+
+
+def test_the_commands_of_the_guide_do_what_it_says(moods: Moods) -> None:
+    app = moods.app
+    text = GUIDE.read_text(encoding="utf-8")
+    typed = re.findall(r"^(?:\$ )?sudo (netagent .*)$", text, re.MULTILINE)
+    attached = re.findall(r"attach netns:(\S+)", "\n".join(typed))
+    assert attached == ["web1", "web4"]
+    for name in attached:
+        moods.set(name, "ok")
+        app.lab.add_container(name, "h1", (), ("python3", MOODY, str(moods.folder / name)))
+    for line in typed:
+        for name in set(attached).intersection(endpoint["name"] for endpoint in app.held("h1")):
+            moods.await_state(name, "up")
+        done = app.try_netagent("h1", *shlex.split(line)[1:])
+        assert done.status == 0, (line, done.stderr)
+    endpoints = {one["name"]: one for one in app.held("h1")}
+    assert endpoints["web1"]["checks"] == ["http:8080/healthz"]
+    assert endpoints["web4"]["checks"] == ["tcp:8080"]
+    options = re.search(r"--check '([^']+)'", text)
+    assert options is not None
+    assert parse_check_untrusted(options[1]).fall == 2
 
 
 def await_answer(app: Cluster, service: str, addresses: list[str]) -> None:
