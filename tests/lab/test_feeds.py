@@ -91,6 +91,33 @@ def test_a_container_reads_feeds_also_while_its_agent_is_away(web: Cluster) -> N
     assert traefik_servers() == [f"http://{addresses(web, 'web-h3')}:7080"]
 
 
+def test_a_domain_outside_the_rules_is_refused_and_named(app: Cluster) -> None:
+    app.netagent("h1", "network", "create", "shop", "--feed-rule", "*.shop.example")
+    for name, domain in (("good", "a.shop.example"), ("bad", "bank.example")):
+        rule = f"traefik.http.routers.{name}.rule=Host(`{domain}`)"
+        app.attach("h2", name, "--network", "shop", "--expose", "http=80/tcp", "--label", rule)
+    app.attach("h1", "reader", "--network", "shop")
+
+    def routers() -> set[str]:
+        status, _, config = fetch(app, "reader", "traefik")
+        return set(config["http"]["routers"]) if status == 200 and config else set()
+
+    app.wait(lambda: routers() == {"good"}, 5.0, "another router than the one that is allowed")
+    told = [
+        one["message"] for one in app.netagent("h2", "status")["warnings"] if one["code"] == "label-left-out"
+    ]
+    assert len(told) == 1
+    assert "bank.example" in told[0]
+    assert not [one for one in app.netagent("h1", "status")["warnings"] if one["code"] == "label-left-out"]
+    inspected = app.try_netagent("h1", "inspect", "bad", "--why", "--json")
+    assert inspected.status == 1, "something of it is missing"
+    why = json.loads(inspected.stdout)["why"]
+    assert any("bank.example" in json.dumps(line) for line in why["objects"] if line["state"] == "missing")
+    refused = app.try_netagent("h1", "network", "create", "shop", "--feed-rule", "bank.example")
+    assert refused.status == 4
+    assert "its feed rules are *.shop.example" in refused.stderr
+
+
 def test_prometheus_scrapes_what_its_feed_names(web: Cluster, tmp_path: Path) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text(

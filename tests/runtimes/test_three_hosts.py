@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from runtimes.harness import PROGRAMS_OF_THE_MACHINE, REDIS, REDIS_OPTIONS, SPRE
 pytestmark = pytest.mark.runtimes
 
 PODMAN_API = "unix:///run/podman.sock"
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=9).read().decode())"
 COMPOSE = """
 x-common: &common
   image: lab
@@ -53,6 +55,24 @@ def test_containers_of_three_hosts_reach_each_other_by_name(docker_hosts: Fleet)
             if name != other:  # and has reached it by name
                 assert fleet.resolve(host, name, other) == expected
                 assert fleet.resolve(host, name, f"{other}.app.mesh.internal") == expected
+
+
+def test_containers_of_each_runtime_read_feeds(docker_hosts: Fleet) -> None:
+    """Also where Docker's own resolver has 127.0.0.11."""
+    fleet = docker_hosts
+    names = {host: f"c-{host}" for host in fleet.hosts}
+    for host, name in names.items():
+        fleet.start(host, name)
+    fleet.wait_endpoints(list(names.values()))
+    url = "http://127.0.0.11:7953/services"
+
+    def has_feed(host: str) -> bool:
+        done = fleet.execute(host, names[host], "python3", "-c", FETCH, url)
+        seen = json.loads(done.stdout)["items"] if done.status == 0 else []
+        return [item["name"] for item in seen] == sorted(names.values())
+
+    for host in fleet.hosts:
+        fleet.wait(partial(has_feed, host), SPREAD_S, f"no feed on {host}")
 
 
 @pytest.mark.parametrize("host", ["h1", "h3"])
