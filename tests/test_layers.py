@@ -29,7 +29,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",
         "netgossip.records.replication", "netgossip.types",
     },
-    "netagent.external": {"netagent.registry", "netgossip.deadlines", "netgossip.types"},
+    "netagent.external": {"netagent.checks", "netagent.registry", "netgossip.deadlines", "netgossip.types"},
+    "netagent.external.view": {"netagent.registry", "netgossip.types"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},
@@ -96,7 +97,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.firewall",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.state_dir",
-        "netgossip",
+        "netdns", "netgossip",
     },
     "netagent.commands": {
         "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath", "netagent.doctor",

@@ -124,6 +124,7 @@ PERFORMS = {
     "netagent.firewall.guard",
     "netagent.probes.echo",
     "netagent.external.additions",
+    "netagent.external.runner",
     # what is known, and who knows it
     "netagent.ipam.allocator",
     "netagent.ipam.space_requests",

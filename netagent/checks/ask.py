@@ -57,7 +57,8 @@ class Question:
     """A check that is due. Ask it again and again: what never changes of it is computed once."""
 
     subject: NetworkCheck
-    netns: Netns
+    netns: Netns | None
+    """None: asked from this host itself, for a service that is no container."""
     addresses: tuple[str, ...]
     """The endpoint's own: tried in turn, until one does not refuse."""
     timeout_s: float
@@ -98,7 +99,7 @@ async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | 
     """Ask all at the same time; call `done` with the number of each once it has ended; None if it could not be
     asked."""
     began_at = trio.current_time()
-    opened = await run_in_each_netns((one.netns, partial(_open, one)) for one in questions)
+    opened = await _open_all(questions)
     waiting: list[tuple[int, _Connection]] = []
     for number, found in enumerate(opened):
         match found:
@@ -168,6 +169,22 @@ async def _wait_plain(
                     del waiting[fd]
                     connection.sock.close()
                     done(number, connection.question.late())
+
+
+async def _open_all(questions: Sequence[Question]) -> list[_Connection | Outcome | RefusedError | OSError]:
+    """Open each, in its namespace; connecting does not wait."""
+    inside = [(one.netns, partial(_open, one)) for one in questions if one.netns is not None]
+    found = iter(await run_in_each_netns(inside) if inside else ())
+    opened: list[_Connection | Outcome | RefusedError | OSError] = []
+    for one in questions:
+        if one.netns is not None:
+            opened.append(next(found))
+            continue
+        try:
+            opened.append(_open(one))
+        except OSError as error:
+            opened.append(error)
+    return opened
 
 
 def _open(question: Question) -> _Connection | Outcome:

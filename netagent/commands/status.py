@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from netagent.commands.handlers import answers
 from netagent.commands.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
+from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.expected_objects import addresses_of_others
@@ -183,6 +185,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
     status["warnings"] += project_notices(await in_slices(split_projects(view)))
+    status["warnings"] += addition_notices(present, int(time.time()))
     status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)

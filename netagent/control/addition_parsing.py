@@ -9,11 +9,13 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
+from netagent.checks.spec import check_text, parse_checks_untrusted
 from netagent.control.conversion import name_of
 from netagent.control.request_parsing import port_of_attach
 from netagent.errors import InputError
 from netagent.interface import additions as asked
 from netagent.model.allowed import outside_flaw
+from netagent.model.check import ExecCheck
 from netagent.model.ids import is_name
 from netagent.model.locality import DEFAULT_WEIGHT
 from netagent.model.number import whole_number
@@ -40,6 +42,7 @@ def service_request(given: asked.ServiceAddCommand, domain: str) -> ServiceReque
         target=_target(given, domain),
         ports=tuple(port_of_attach(port) for port in given.ports),
         weight=DEFAULT_WEIGHT if given.weight is None else given.weight,
+        checks=_checks(given.checks),
         ttl_s=None if given.ttl_s is None else max(1, round(given.ttl_s)),
     )
 
@@ -64,6 +67,18 @@ def _target(given: asked.ServiceAddCommand, domain: str) -> ServiceTarget:
             hint=f"give at most {MAX_ADDRESSES}; more can be added by another command",
         )
     return FixedAddresses(tuple(sorted(found, key=address_key)))
+
+
+def _checks(texts: Iterable[str]) -> tuple[str, ...]:
+    found = parse_checks_untrusted(texts)
+    for one in found:
+        if isinstance(one.subject, ExecCheck):
+            raise InputError(
+                "a command is run in a container, and this service is none",
+                thing="check",
+                hint="use http:PORT/PATH, https:PORT/PATH or tcp:PORT",
+            )
+    return tuple(map(check_text, found))
 
 
 def _place(text: str) -> ServiceAddress:

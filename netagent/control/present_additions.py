@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from netagent.control.present import Presenter
 from netagent.external.turns import asking_host, stand_in
@@ -14,11 +15,16 @@ from netagent.external.view import (
     OwnName,
     endpoint_called,
     external_services,
+    own_names,
 )
 from netagent.interface import schema
 from netagent.model.ids import NetworkId
 from netagent.model.records import DnsName, FixedAddresses, NameAlias, NameData, Port
 from netagent.registry.external_fields import address_key
+
+MONTH_S: Final = 30 * 86_400
+MAX_NOTICES: Final = 10
+"""Warnings about additions that are shown one by one; of further ones there is the number."""
 
 
 def services_of(present: Presenter, network_id: NetworkId) -> list[schema.Service]:
@@ -124,6 +130,70 @@ def own_name_part(present: Presenter, one: OwnName) -> schema.OwnName:
         "state": "shadowed" if reason else "up",
         "reason": reason,
     }
+
+
+def addition_notices(present: Presenter, now_s: int) -> list[schema.Notice]:
+    """Warn of what operators added and what does not lead where they meant. Any host knows all of it."""
+    found: list[schema.Notice] = []
+    for network_id in present.view.networks:
+        for service in external_services(present.view, network_id):
+            found += _service_notices(present, service, now_s)
+        for name in own_names(present.view, network_id):
+            part = own_name_part(present, name)
+            if part["reason"]:
+                found.append(
+                    {
+                        "code": "name-shadowed",
+                        "message": f"the name {part['name']}, added on {part['owner']}, leads nowhere: "
+                        f"{part['reason']}",
+                        "cure": f"on {part['owner']} `netagent name rm {part['name']}`, or rename the container",
+                    }
+                )
+    more = len(found) - MAX_NOTICES
+    if more > 0:
+        found = found[:MAX_NOTICES]
+        found.append(
+            {
+                "code": "name-shadowed",
+                "message": f"{more} more external services or names do not lead where they should",
+                "cure": "see `netagent services` and `netagent name ls`",
+            }
+        )
+    return found
+
+
+def _service_notices(present: Presenter, service: ExternalService, now_s: int) -> Iterator[schema.Notice]:
+    part = external_part(present, service)
+    record = service.record
+    name = f"{record.name}.{present.network_name(record.network_id)}"
+    remove = f"on {part['owner']} `netagent service rm {name}`"
+    if part["shadowed_by"]:
+        yield {
+            "code": "name-shadowed",
+            "message": f"external service {name}, added on {part['owner']}, is in no answer: container "
+            f"{part['shadowed_by']} has the name",
+            "cure": f"{remove}, or rename the container",
+        }
+    elif service.found is not None and service.found.expired_s is not None:
+        yield {
+            "code": "external-expired",
+            "message": f"external service {name} is in no answer: not renewed within {record.ttl_s} s, since "
+            f"{_time(service.found.expired_s)}",
+            "cure": f"repeat its `netagent service add` on {part['owner']}, or {remove}",
+        }
+    elif record.is_watched and not service.answering:
+        yield {
+            "code": "external-down",
+            "message": f"external service {name} is in no answer: {'; '.join(service.shortcomings[:3])}",
+            "cure": f"`netagent inspect` shows what its checks say; if it is gone for good, {remove}",
+        }
+    elif not record.is_watched and now_s - record.added_s > MONTH_S:
+        yield {
+            "code": "external-unchecked",
+            "message": f"external service {name} was added on {part['owner']} by {record.added_by} "
+            f"{(now_s - record.added_s) // 86_400} days ago, and nothing checks whether it is still there",
+            "cure": f"{remove}, and add it again with --check or --ttl if it is",
+        }
 
 
 def _address(one: ExternalAddress) -> schema.ExternalAddress:

@@ -34,6 +34,7 @@ from netagent.datapath.endpoint.netns import boot_id
 from netagent.datapath.host.probe_device import probe_mac
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.reconcile.desired import device_mac
+from netagent.doctor.facts.name_servers import LOOKUP_S, ask_servers
 from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.garbage_collector import GarbageCollector
 from netagent.endpoints.host_access import HostAccess
@@ -47,6 +48,8 @@ from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.evict import Eviction
 from netagent.external.additions import Additions
+from netagent.external.runner import ExternalRunner
+from netagent.external.watch import DnsAnswer
 from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
@@ -63,6 +66,8 @@ from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
+from netdns import constants
+from netdns.name import from_text
 from netgossip.join.identity import Identity
 from netgossip.sockets import NodeSockets
 from netgossip.types import Address, Event
@@ -114,7 +119,11 @@ class Cluster:
             boot = boot_id()
             self._build_records(identity, boot)
             self._build_endpoints(boot)
-            self.additions = Additions(self.live, self.gossip.publisher, keys.domain)
+            self.external = ExternalRunner(
+                self.live, self.gossip.publisher, self._resolve_outside, random.Random()
+            )
+            self.additions = Additions(self.live, self.gossip.publisher, keys.domain, self.external.renew)
+            self._background.append(self.external.run)
             self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()
 
@@ -329,6 +338,20 @@ class Cluster:
             logger.warning("cannot publish this host's record yet: %s", error)  # `run` keeps trying
 
     # -- callbacks of the parts --------------------------------------------------------------------------------
+
+    async def _resolve_outside(self, name: str) -> DnsAnswer | None:
+        """Ask this host's name servers for the addresses of a name; None: no answer that decides."""
+        servers = self.controllers.supervisor.name_servers()
+        found: list[tuple[str, int]] = []
+        exists = True
+        for rtype in (constants.A, constants.AAAA):
+            replies = await ask_servers(servers, from_text(name), rtype, LOOKUP_S)
+            best = next((one for one in replies if one.status in {"NOERROR", "NXDOMAIN"}), None)
+            if best is None:
+                return None
+            found += best.addresses
+            exists = exists and best.status == "NOERROR"
+        return DnsAnswer(tuple(found), exists)
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.controllers.announcer.note(events)

@@ -69,6 +69,12 @@ class ServiceAddCommand(
         help="its share among what was added to the service: 0 to 1000 (default: 100); 0: only if there is no other",
         bounds=(0, 1000),
     )
+    checks: list[str] = repeated(
+        "--check",
+        metavar="CHECK",
+        help="asked by this host at each of its addresses: http:PORT/PATH, https:PORT/PATH or tcp:PORT, and how "
+        "often, as for `attach`; may be repeated",
+    )
     ttl_s: float | None = option(
         "--ttl",
         metavar="TIME",

@@ -1,0 +1,170 @@
+"""Asking for external services on hosts that exchange records: exactly one asks, whichever host dies."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+from fakes.agent_host import AgentHost, Fabric
+from fakes.external import at, service, service_id
+from fakes.virtual import virtual
+
+from netagent.checks.ask import Question
+from netagent.checks.state import Outcome
+from netagent.external.runner import ExternalRunner
+from netagent.external.view import ExternalService, external_service
+from netagent.external.watch import DnsAnswer
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import DnsName
+from netagent.model.request import NetworkRequest
+from netgossip.types import CLUSTER_SCOPE, MemberState
+
+
+class Cluster:
+    """Hosts whose checks and look-ups a test answers; `asked` counts them by host."""
+
+    def __init__(self, nursery: trio.Nursery, size: int) -> None:
+        self.fabric = Fabric(nursery, size, random.Random(1))
+        self.hosts = self.fabric.hosts
+        self.works = True
+        self.answer: DnsAnswer | None = DnsAnswer((("198.51.100.7", 60),))
+        self.asked: Counter[HostId] = Counter()
+        self.runners: dict[HostId, ExternalRunner] = {}
+        self.scopes: dict[HostId, trio.CancelScope] = {}
+        for one in self.hosts:
+            runner = ExternalRunner(
+                one.live,
+                one.publisher,
+                partial(self._resolve, one),
+                random.Random(2),
+                partial(self._ask, one),
+            )
+            self.runners[one.host_id] = runner
+            self.scopes[one.host_id] = trio.CancelScope()
+            nursery.start_soon(self._run, one.host_id)
+
+    async def _run(self, host_id: HostId) -> None:
+        with self.scopes[host_id]:
+            await self.runners[host_id].run()
+
+    async def _ask(
+        self, one: AgentHost, questions: Sequence[Question], done: Callable[[int, Outcome | None], None]
+    ) -> None:
+        await trio.sleep(0.01)
+        for number, question in enumerate(questions):
+            assert question.netns is None
+            self.asked[one.host_id] += 1
+            done(number, Outcome(is_success=self.works, text="refused"))
+
+    async def _resolve(self, one: AgentHost, name: str) -> DnsAnswer | None:
+        assert name == "db.example.com"
+        await trio.sleep(0.01)
+        self.asked[one.host_id] += 1
+        return self.answer
+
+    def kill(self, gone: AgentHost) -> None:
+        self.scopes[gone.host_id].cancel()
+        for one in self.hosts:
+            if one is not gone:
+                one.meet(gone.host_id, MemberState.DEAD)
+
+    def seen(self, one: AgentHost, network_id: NetworkId) -> ExternalService:
+        found = external_service(one.live.view, network_id, service_id(1))
+        assert found is not None
+        return found
+
+    async def asked_within(self, seconds: float) -> set[HostId]:
+        self.asked.clear()
+        await trio.sleep(seconds)
+        return set(self.asked)
+
+
+def on_three(test: Any) -> Any:
+    @virtual
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(nursery, 3)
+            await cluster.fabric.tell_hosts()
+            made, _ = await cluster.hosts[0].networks.create(NetworkRequest(name="app"))
+            await test(cluster, made.network_id)
+            nursery.cancel_scope.cancel()
+
+    run.__name__ = test.__name__
+    return run
+
+
+@on_three
+async def test_exactly_one_host_asks_and_the_state_stays_when_it_dies(
+    cluster: Cluster, app: NetworkId
+) -> None:
+    h1, h2, h3 = cluster.hosts
+    await h3.publisher.put(service(1, app, target=at("203.0.113.50"), checks=("tcp:5432 fall=2",)))
+    assert await cluster.asked_within(10.0) == {h3.host_id}
+    assert all(cluster.seen(one, app).answering for one in cluster.hosts)
+    changes = {one.host_id: len(one.node.heard) for one in cluster.hosts}
+    await trio.sleep(60)
+    assert changes == {one.host_id: len(one.node.heard) for one in cluster.hosts}, (
+        "only changes are published"
+    )
+
+    cluster.kill(h3)
+    assert await cluster.asked_within(2.0) == set(), "it might come back, or this host know too little"
+    assert await cluster.asked_within(20.0) == {h1.host_id}
+    assert cluster.seen(h2, app).answering
+    assert cluster.seen(h2, app).found_by == h3.host_id, "nothing changed, so nothing was published"
+
+    cluster.works = False
+    await trio.sleep(20)
+    for one in (h1, h2):
+        assert not cluster.seen(one, app).answering
+        assert cluster.seen(one, app).found_by == h1.host_id
+    cluster.works = True
+    await trio.sleep(90)
+    assert cluster.seen(h2, app).answering
+
+    cluster.kill(h1)
+    assert await cluster.asked_within(20.0) == {h2.host_id}
+    assert cluster.seen(h2, app).answering
+
+
+@on_three
+async def test_a_name_is_resolved_by_one_host_and_its_last_answer_stands(
+    cluster: Cluster, app: NetworkId
+) -> None:
+    h1, h2, h3 = cluster.hosts
+    await h3.publisher.put(service(1, app, target=DnsName("db.example.com", 5432)))
+    assert await cluster.asked_within(10.0) == {h3.host_id}
+    assert [one.address for one in cluster.seen(h1, app).answering] == ["198.51.100.7"]
+    cluster.answer = None
+    await trio.sleep(600)
+    assert [one.address for one in cluster.seen(h1, app).answering] == ["198.51.100.7"]
+    cluster.kill(h3)
+    cluster.answer = DnsAnswer((("198.51.100.9", 60),))
+    assert await cluster.asked_within(100.0) == {h1.host_id}
+    assert [one.address for one in cluster.seen(h2, app).answering] == ["198.51.100.9"]
+
+
+@on_three
+async def test_a_service_that_is_not_renewed_leaves_names_everywhere(
+    cluster: Cluster, app: NetworkId
+) -> None:
+    h1, h2, h3 = cluster.hosts
+    await h3.publisher.put(service(1, app, ttl_s=30))
+    await trio.sleep(20)
+    cluster.runners[h3.host_id].renew(service_id(1))
+    await trio.sleep(20)
+    assert cluster.seen(h1, app).answering
+    await trio.sleep(12)
+    assert not cluster.seen(h1, app).answering
+    cluster.runners[h3.host_id].renew(service_id(1))
+    await trio.sleep(1)
+    assert cluster.seen(h2, app).answering
+    cluster.kill(h3)
+    await trio.sleep(60)
+    assert not cluster.seen(h2, app).answering, "it cannot be renewed now"
+    own = h1.live.view.records_of(h1.host_id, CLUSTER_SCOPE)
+    assert cluster.seen(h2, app).found in own
