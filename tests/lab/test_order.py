@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lab.conftest import inhabited
-from lab.harness import Cluster
+from lab.harness import STREAM, Cluster
 from netlab.lab import Lab
 from netlab.topology import of_hosts
 
@@ -125,6 +125,39 @@ def test_the_share_of_first_places_is_the_weight(zoned: Cluster) -> None:
     expected = ["0 50 80 ported.h3.app.mesh.internal."]
     app.wait(lambda: app.ask("c1", "_http._tcp.web.app", "SRV").data == expected, 5.0, "no SRV")
     app.remove("heavy", "light", "ported")
+
+
+def test_a_replica_whose_check_has_just_succeeded_warms_up_on_all_hosts_alike(zoned: Cluster) -> None:
+    app = zoned
+    exposed = ("--expose", "echo=7000/tcp")
+    four(app, "h1", "warm", *exposed)
+    checked = ("--service", "web", *exposed, "--check", "tcp:7000 interval=1s")
+    app.attach("h2", "cold", *checked, command=("python3", STREAM, "serve"))
+
+    def weights(container: str) -> dict[str, int]:
+        found = app.ask(container, "_echo._tcp.web.app", "SRV").data
+        return {one.split()[3].partition(".")[0]: int(one.split()[1]) for one in found}
+
+    app.wait(
+        lambda: weights("c1").get("cold", 100) < 100, 15.0, "it does not begin with less than its weight"
+    )
+    with app.agent_of("h3") as one:
+        one.kill_agent()  # the share grows all the same
+        seen = [weights("c1")["cold"]]
+
+        def is_warm() -> bool:
+            seen.append(weights("c1")["cold"])
+            return seen[-1] == 100
+
+        app.wait(is_warm, 40.0, "it stays cold")
+        app.wait(lambda: weights("c3") == {"warm": 100, "cold": 100}, 3.0, "another host has other shares")
+        one.start_agent()
+    steps = sorted(set(seen))
+    assert set(steps) <= {17, 34, 50, 67, 84, 100}
+    assert len(steps) >= 4
+    assert seen == sorted(seen), "a share that grows never shrinks"
+    app.wait(lambda: set(app.agents("h3").values()) == {"alive"}, 15.0, "h3 is not back")
+    app.remove("warm", "cold")
 
 
 def test_clients_find_texts_instances_and_protocols(zoned: Cluster) -> None:
