@@ -291,7 +291,7 @@ KEYS: tuple[ConfigKey, ...] = (
         "docker.labels",
         kind.one_of("container", "all", "off"),
         "container",
-        "which labels of netagent and of compose count: a container's own, its image's as well, or none; used with docker.enabled",
+        "whose labels choose names and groups: the container's, its image's too, or none; used with docker.enabled",
         "container|all|off",
     ),
     ConfigKey(
