@@ -16,6 +16,9 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.slice_runner import in_slices
 
+NOTED_AT_ONCE = 200
+"""Labels that are noted before other tasks run."""
+
 
 class GroupLabelKeeper:
     """One for each run of the cluster."""
@@ -37,8 +40,10 @@ class GroupLabelKeeper:
             await in_slices(self._memory.follow(known.view, now=now, time_s=int(time.time())))
             if gone := self._memory.take_due(now):
                 self._live.update_view(partial(RegistryView.without_labels_had, keys=gone))
-            for key, statement in self._memory.take_statements():
+            for number, (key, statement) in enumerate(self._memory.take_statements(), 1):
                 self._journal.note_group_label(key, statement)
+                if number % NOTED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             due = self._memory.next_due
             with trio.move_on_at(math.inf if due is None else due):
                 await self._live.wait_newer(known.revision)

@@ -20,6 +20,9 @@ FORGET_S: Final = 600.0
 MAX_EMPTY: Final = 1024
 """Bound of groups without an endpoint that are remembered; beyond it: the one that has been so for the longest is
 forgotten."""
+MAX_NOTED: Final = 1024
+"""Bound of labels of a group in a network that the journal holds; beyond it: further ones are not noted, so they are
+forgotten if the agent ends while none of the group has them."""
 
 
 class GroupLabelMemory:
@@ -90,6 +93,8 @@ class GroupLabelMemory:
             if label in noted:
                 del noted[label]
                 self._statements[key, label] = drop_group_label(*key, label)
+            return
+        if label not in noted and len(noted) >= MAX_NOTED:
             return
         since_s = None if label in labels.present else noted.get(label) or time_s
         if label not in noted or noted[label] != since_s:

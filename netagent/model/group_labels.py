@@ -25,6 +25,8 @@ MAX_ABSENT: Final = 64
 """Bound of labels of a group in a network that none of its endpoints has any more; beyond it: the one that has been
 without an endpoint for the longest is forgotten. A project has some ten services; each `docker compose run` leaves a
 container's name here."""
+_MAX_UNSETTLED: Final = 4 * MAX_ABSENT
+"""Within one edit, which may bring a label back that it has just taken out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ class GroupLabels:
             else:
                 present = present.delete(label)
                 gone.append(label)
-        return GroupLabels(self.records - 1, self.own - is_own, present, (*self.absent, *gone))
+        # A host with thousands of them goes in one edit, so no more is copied each time than `settled` may need.
+        absent = (*self.absent, *gone)[-_MAX_UNSETTLED:]
+        return GroupLabels(self.records - 1, self.own - is_own, present, absent)
 
     def remembering(self, labels: Iterable[str]) -> GroupLabels:
         """Add labels that it has had, the one that has been without an endpoint for the longest first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from fakes.registry import H1, H2, N1, Writer, endpoint, network
 
 from netagent.journal.journal import Journal
-from netagent.membership.group_label_memory import FORGET_S, MAX_EMPTY, GroupLabelMemory
+from netagent.membership.group_label_memory import FORGET_S, MAX_EMPTY, MAX_NOTED, GroupLabelMemory
 from netagent.model.group_labels import GroupKey
 from netagent.model.ids import HostId
 from netagent.model.records import EndpointRecord, Group
@@ -132,3 +132,18 @@ def test_a_restart_of_the_agent_knows_the_labels(tmp_path: Path) -> None:
         assert journal.load_group_labels() == {SHOP: {"db": 42, "web": None}}
     finally:
         journal.close()
+
+
+def test_a_group_with_very_many_labels_fills_no_journal() -> None:
+    world = World()
+    world.put(H1, web(1))
+    world.follow()
+    per_record = 50
+    for number in range(2, 2 + MAX_NOTED // per_record + 2):
+        aliases = tuple(f"a{number}-{one}" for one in range(per_record))
+        record = endpoint(
+            number, offset=number + 1, name=f"n{number}", aliases=aliases, group=Group("shop", "web")
+        )
+        world.put(H2, record)
+    world.follow()
+    assert len(world.labels) == MAX_NOTED
