@@ -107,17 +107,21 @@ def led_to(
     distances = around.distances(reached, choice)
     least = min(distances, default=None)
     nearest = [row for row, distance in zip(reached, distances, strict=True) if distance == least]
-    if choice.top is None or len(nearest) >= choice.top:
-        found = nearest if choice.top is None else _some(nearest, choice.top, asker)
-        return found, len(found)
-    every = ranked(reached, choice, around)
-    found = []
-    for tier in range(every[-1].tier + 1 if every else 0):
-        room = choice.top - len(found)
-        found += _some([one.row for one in every if one.tier == tier], room, asker)
-        if len(found) == choice.top:
-            break
-    return found, min(len(nearest), len(found))
+    if choice.top is None:
+        return nearest, len(nearest)
+    found = nearest_of(ranked(reached, choice, around), choice.top, asker)
+    return [one.row for one in found], min(len(nearest), len(found))
+
+
+def nearest_of(every: list[Ranked], most: int, asker: str) -> list[Ranked]:
+    """Return at most so many of ranked endpoints: the nearest ones, and of the tier that has too many, some that
+    depend on the asker."""
+    if len(every) <= most:
+        return every
+    last = every[most - 1].tier
+    whole = [one for one in every if one.tier < last]
+    some = _some([one.row for one in every if one.tier == last], most - len(whole), asker)
+    return whole + [Ranked(row, last) for row in some]
 
 
 def _some(rows: list[EndpointRow], most: int, asker: str) -> list[EndpointRow]:

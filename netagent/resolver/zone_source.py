@@ -36,7 +36,7 @@ from netagent.resolver.name_table import (
     SettingsRow,
     Subnet,
 )
-from netagent.resolver.order import Ranked, Surroundings, firsts, led_to, ranked
+from netagent.resolver.order import Ranked, Surroundings, firsts, led_to, nearest_of, ranked
 from netagent.resolver.reverse import ReverseName, parse_reverse
 from netagent.resolver.scope import (
     NO_SANDBOX,
@@ -93,6 +93,15 @@ MAX_INSTANCES: Final = 1000
 """Bound of the instances in an answer of DNS-SD; beyond it: those with the smallest ids."""
 MAX_INSTANCES_WITH_GLUE: Final = 16
 """So many of them come with their SRV, TXT and addresses (RFC 6763 12.1); few more fit into a datagram."""
+
+MAX_IN_SRV: Final = 1000
+"""Bound of the endpoints in an SRV answer; beyond it: the nearest ones, other ones for each container. More do not
+fit into a message."""
+MAX_IN_HTTPS: Final = 32
+"""Bound of the endpoints in an HTTPS or SVCB answer; beyond it: the nearest ones, other ones for each container.
+Browsers ask for HTTPS before each address, and try a few records at most."""
+MAX_WITH_GLUE: Final = 64
+"""So many targets of SRV come with their addresses; a datagram has room for some twenty."""
 
 _ADDRESS_BYTES: Final = {constants.A: 4, constants.AAAA: 16}
 _ANY: Final = (constants.A, constants.AAAA, constants.SRV, constants.TXT, constants.HTTPS)
@@ -366,13 +375,13 @@ class ZoneSource:
                 case constants.A | constants.AAAA:
                     found = self._addresses(node, one, client)
                 case constants.SRV:
-                    found = self._srv(node)
+                    found = self._srv(node, client)
                 case constants.TXT:
                     found = _texts(node.rows) or _own_texts(node.texts)
                 case constants.HTTPS:
-                    found = self._https(node)
+                    found = self._https(node, client)
                 case constants.SVCB:
-                    found = self._svcb(node)
+                    found = self._svcb(node, client)
                 case _:
                     found = None
             if found is not None:
@@ -415,47 +424,47 @@ class ZoneSource:
         )
 
     def _ranked(
-        self, services: Iterable[tuple[EndpointRow, Port]], choice: Choice
+        self, services: Iterable[tuple[EndpointRow, Port]], choice: Choice, most: int, client: Client
     ) -> list[tuple[Ranked, Port]]:
-        """Rank the endpoints of ports; the ports of one endpoint follow each other."""
+        """Rank the endpoints of ports, and return those of the nearest; the ports of one follow each other."""
         ports: dict[EndpointId, list[Port]] = {}
         rows: dict[EndpointId, EndpointRow] = {}
         for row, port in services:
             rows[row.endpoint_id] = row
             ports.setdefault(row.endpoint_id, []).append(port)
         every = ranked(tuple(rows.values()), choice, self.around)
-        if choice.top is not None:
-            every = every[: choice.top]
+        every = nearest_of(every, most if choice.top is None else min(most, choice.top), str(client))
         return [(one, port) for one in every for port in ports[one.row.endpoint_id]][:MAX_RECORDS]
 
-    def _srv(self, node: Node) -> Found | None:
+    def _srv(self, node: Node, client: Client) -> Found | None:
         if not node.services or node.is_https:
             return None
         around = self.around
         records: dict[bytes, None] = {}
         glue: dict[tuple[Name, RRset], None] = {}
-        for one, port in self._ranked(node.services, node.choice):
+        for one, port in self._ranked(node.services, node.choice, MAX_IN_SRV, client):
             target = self.canonical_name(one.row)
             records[rdata.srv(one.tier, around.weight_of(one.row), port.number, target)] = None
-            glue.update(dict.fromkeys(_glue(target, one.row)))
+            if len(records) <= MAX_WITH_GLUE:
+                glue.update(dict.fromkeys(_glue(target, one.row)))
         return Found(RRset(constants.SRV, TTL_S, tuple(records)), glue=tuple(glue))
 
-    def _https(self, node: Node) -> Found | None:
+    def _https(self, node: Node, client: Client) -> Found | None:
         """Say how to reach `https://NAME`, or `https://NAME:PORT` for `_PORT._https.NAME` (RFC 9460 9)."""
         services = node.services if node.is_https else tuple(https_ports(node.rows))
-        return self._service_bindings(constants.HTTPS, services, node.choice)
+        return self._service_bindings(constants.HTTPS, services, node.choice, client)
 
-    def _svcb(self, node: Node) -> Found | None:
+    def _svcb(self, node: Node, client: Client) -> Found | None:
         """Say how to reach a named port whose server speaks TLS, at the name that has its SRV."""
         services = () if node.is_https else tuple(one for one in node.services if one[1].alpn)
-        return self._service_bindings(constants.SVCB, services, node.choice)
+        return self._service_bindings(constants.SVCB, services, node.choice, client)
 
     def _service_bindings(
-        self, rtype: int, services: Iterable[tuple[EndpointRow, Port]], choice: Choice
+        self, rtype: int, services: Iterable[tuple[EndpointRow, Port]], choice: Choice, client: Client
     ) -> Found | None:
         spoken: dict[tuple[EndpointId, int], dict[str, None]] = {}
         tiers: dict[tuple[EndpointId, int], Ranked] = {}
-        for one, port in self._ranked(services, choice):
+        for one, port in self._ranked(services, choice, MAX_IN_HTTPS, client):
             # h2 by TCP and h3 by UDP on one port are one way to reach one server.
             place = one.row.endpoint_id, port.number
             spoken.setdefault(place, {}).update(dict.fromkeys(port.alpn))
@@ -463,13 +472,11 @@ class ZoneSource:
         if not spoken:
             return None
         records: list[bytes] = []
-        glue: dict[tuple[Name, RRset], None] = {}
         for place, protocols in spoken.items():
             one, target = tiers[place], self.canonical_name(tiers[place].row)
             parameters = _parameters(one.row, place[1], protocols, is_https=rtype == constants.HTTPS)
             records.append(rdata.svcb(1 + one.tier, target, parameters))
-            glue.update(dict.fromkeys(_glue(target, one.row)))
-        return Found(RRset(rtype, TTL_S, tuple(records)), glue=tuple(glue))
+        return Found(RRset(rtype, TTL_S, tuple(records)))  # the hints have the addresses
 
     def _browsed(self, browse: Browse, rtype: int, zone: Zone) -> Answer:
         """Answer DNS-SD. A browser asks for PTR, and for SRV and TXT of an instance."""
@@ -484,7 +491,7 @@ class ZoneSource:
             case BrowseType(index, kind, bytes(label)):
                 rows = index.instance(label, kind)
                 if rtype in {constants.SRV, constants.ANY}:
-                    found = self._srv(Node(services=_ports_of(rows, kind)))
+                    found = self._srv(Node(services=_ports_of(rows, kind)), "")
                 elif rtype == constants.TXT:
                     # An instance always has one, if only an empty one (RFC 6763 6.1).
                     found = _texts(rows) or Found(RRset(constants.TXT, TTL_S, (rdata.txt(b""),)))
@@ -495,7 +502,7 @@ class ZoneSource:
         names = [self._below(index, instance_label(row), *kind.split(b".")) for row in rows]
         glue: dict[tuple[Name, RRset], None] = {}
         for name, row in list(zip(names, rows, strict=True))[:MAX_INSTANCES_WITH_GLUE]:
-            srv, texts = self._srv(Node(services=_ports_of((row,), kind))), _texts((row,))
+            srv, texts = self._srv(Node(services=_ports_of((row,), kind)), ""), _texts((row,))
             glue.update({(name, one.rrset): None for one in (srv, texts) if one is not None})
             glue.update(dict.fromkeys(srv.glue if srv is not None else ()))
         found = _pointers(names)

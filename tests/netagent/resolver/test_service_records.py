@@ -13,8 +13,17 @@ from fakes import names
 from fakes.names import APP, source_of
 
 from netagent.resolver.name_table import Key, Row
-from netagent.resolver.zone_source import MAX_INSTANCES, ZoneSource
+from netagent.resolver.zone_source import (
+    MAX_IN_HTTPS,
+    MAX_IN_SRV,
+    MAX_INSTANCES,
+    MAX_WITH_GLUE,
+    ZoneSource,
+)
+from netdns import constants
+from netdns.name import from_text
 from netdns.resolver import Resolver, Transport
+from netdns.source import Found
 
 ZONE = "app.mesh.internal"
 LONG = "a" * 40
@@ -197,6 +206,31 @@ def test_the_protocols_of_the_nearest_come_first() -> None:
     source = table()
     targets = [one.split()[0:2] for one in records(source, "nearest.web.app", "HTTPS")]
     assert targets == [["1", f"web-1.h1.{ZONE}."], ["2", f"web-2.h2.{ZONE}."]]
+
+
+def test_answers_of_a_service_with_two_thousand_replicas_are_bounded_and_not_the_same_for_all() -> None:
+    rows = [
+        names.endpoint(number % 256, f"n{number}", "10.160.0.1", service="big", ports=("https=443+h2",))
+        for number in range(2000)
+    ]
+    many = [
+        ((key[0], f"{number:032x}"), names.replaced(row, endpoint_id=f"{number:032x}"))
+        for number, (key, row) in enumerate(rows)
+    ]
+    source = table(*many, names.sandbox("d", APP))
+    seen: dict[tuple[str, int], set[bytes]] = {}
+    for client in ("c", "d"):
+        for name, rtype, most in (
+            (f"big.{ZONE}", constants.HTTPS, MAX_IN_HTTPS),
+            (f"_https._tcp.big.{ZONE}", constants.SRV, MAX_IN_SRV),
+        ):
+            answer = source.lookup(from_text(name), rtype, client)
+            assert isinstance(answer, Found)
+            assert len(answer.rrset.rdatas) == most
+            assert len(answer.glue) <= 2 * MAX_WITH_GLUE
+            seen[client, rtype] = set(answer.rrset.rdatas)
+    for rtype in (constants.HTTPS, constants.SRV):
+        assert seen["c", rtype] != seen["d", rtype]
 
 
 def test_every_type_is_within_a_datagram_or_says_so() -> None:
