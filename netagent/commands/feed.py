@@ -20,6 +20,7 @@ from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.label_checks import CURE, label_flaws
 from netagent.endpoints.find import network_called
 from netagent.errors import FailedError, NotFoundError, RefusedError
+from netagent.external.view import external_services
 from netagent.feeds.catalogue import FEEDS
 from netagent.feeds.encoding import encoded
 from netagent.feeds.table import FeedBody, FeedTable, sorted_by_id
@@ -27,6 +28,8 @@ from netagent.interface import schema
 from netagent.interface.questions import FEED_HOLD_S, FeedCommand
 from netagent.registry.view import NetworkView
 from netagent.resolver.feed_entry import feed_endpoint, feed_network
+from netagent.resolver.feed_source import external_endpoints
+from netagent.resolver.zone import external_row
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -129,6 +132,10 @@ def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[Fe
         shown.append(here)
         for endpoint in view.endpoints_in(network.network_id).values():
             endpoints.append(feed_endpoint(view, endpoint, here))
+            yield
+        for service in external_services(view, network.network_id):
+            row = external_row(view, {network.network_id}, service.record.service_id)
+            endpoints += external_endpoints(row, here) if row is not None else ()
             yield
     return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))))
 

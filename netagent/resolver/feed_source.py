@@ -8,14 +8,23 @@ would take sites down. A container sees the networks that its sandbox is in, as 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from netagent.feeds.packed import PackedError, unpack_endpoint_untrusted
-from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedTable, sorted_by_id
+from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedState, FeedTable, sorted_by_id
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.resolver.name_table import SETTINGS_KEY, Change, FeedRow, NetworkRow, RowKind, SettingsRow
+from netagent.resolver.name_table import (
+    SETTINGS_KEY,
+    Change,
+    ExternalRow,
+    FeedRow,
+    NetworkRow,
+    RowKind,
+    SettingsRow,
+)
 from netagent.resolver.zone_source import DEFAULT_DOMAIN, ZoneSource
 from netgossip.slices import Slices
 
@@ -32,6 +41,22 @@ class IncompleteError(Exception):
     """This host does not know yet, or no longer, all that is in a network."""
 
 
+def external_endpoints(row: ExternalRow, network: FeedNetwork) -> Iterator[FeedEndpoint]:
+    """Yield the addresses of a service that is no container, to which names lead, as endpoints."""
+    for one in row.addresses():
+        yield FeedEndpoint(
+            endpoint_id=one.endpoint_id,
+            network=network,
+            name=one.name,
+            service=one.service,
+            host=one.host_label,
+            addresses=tuple(str(ipaddress.ip_address(address)) for address in one.addresses),
+            ports=one.ports,
+            state=FeedState.UNREACHED if one.is_behind else FeedState.UP,
+            weight=max(1, one.weight),
+        )
+
+
 class FeedSource:
     """The FEED rows by network. `source` has the other rows."""
 
@@ -39,6 +64,8 @@ class FeedSource:
         self._source = source
         self._packed: dict[NetworkId, dict[str, bytes]] = {}
         self._network_of: dict[str, NetworkId] = {}
+        self._external: dict[str, ExternalRow] = {}
+        """Services that are no containers, of all networks: operators add them one by one."""
         self._versions: dict[NetworkId, int] = {}
         self._complete: set[NetworkId] = set()
         self._arriving: set[NetworkId] = set()
@@ -54,6 +81,8 @@ class FeedSource:
             match kind:
                 case RowKind.FEED:
                     self._put(identifier, row if isinstance(row, FeedRow) else None)
+                case RowKind.EXTERNAL:
+                    self._set_external(identifier, row if isinstance(row, ExternalRow) else None)
                 case RowKind.NETWORK:
                     self._set_network(NetworkId(identifier), row if isinstance(row, NetworkRow) else None)
                 case RowKind.SETTINGS | RowKind.SANDBOX:
@@ -77,6 +106,14 @@ class FeedSource:
             self._network_of[endpoint_id] = row.network_id
             self._packed.setdefault(row.network_id, {})[endpoint_id] = row.packed
             self._touch(row.network_id)
+
+    def _set_external(self, service_id: str, row: ExternalRow | None) -> None:
+        before = self._external.pop(service_id, None)
+        if row is not None:
+            self._external[service_id] = row
+        for one in (before, row):
+            if one is not None:
+                self._touch(one.network_id)
 
     def _set_network(self, network_id: NetworkId, row: NetworkRow | None) -> None:
         if row is None or not row.has_feeds:
@@ -140,5 +177,9 @@ class FeedSource:
                 # Bytes that are none come from a fault: names have the endpoint nevertheless.
                 with contextlib.suppress(PackedError):
                     endpoints.append(unpack_endpoint_untrusted(endpoint_id, network, packed))
+                yield
+            for external in tuple(self._external.values()):
+                if external.network_id == network_id:
+                    endpoints += external_endpoints(external, network)
                 yield
         return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))), url)

@@ -78,7 +78,7 @@ def every_row(
             led.update(_labels_of(row))
         for service in external_services(view, network.network_id):
             service_id = service.record.service_id
-            yield (RowKind.EXTERNAL, service_id), _external_row(view, networks, service_id)
+            yield (RowKind.EXTERNAL, service_id), external_row(view, networks, service_id)
         for name in own_names(view, network.network_id):
             yield (RowKind.OWN_NAME, name.record.name_id), _own_name_row(view, networks, name.record.name_id)
     for group in groups:
@@ -254,7 +254,7 @@ class ZoneBuilder:
                     self._follow_own_name(now, name_id)
 
     def _follow_service(self, now: _Seen, service_id: ServiceId) -> None:
-        self._put((RowKind.EXTERNAL, service_id), _external_row(now.view, now.networks, service_id))
+        self._put((RowKind.EXTERNAL, service_id), external_row(now.view, now.networks, service_id))
 
     def _follow_own_name(self, now: _Seen, name_id: OwnNameId) -> None:
         self._put((RowKind.OWN_NAME, name_id), _own_name_row(now.view, now.networks, name_id))
@@ -385,9 +385,11 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
     )
 
 
-def _external_row(
+def external_row(
     view: RegistryView, networks: Container[NetworkId], service_id: ServiceId
 ) -> ExternalRow | None:
+    """Return the row of a service that is no container; None if names lead to none of its addresses, or to a
+    container of that name."""
     service = service_with(view, service_id)
     if service is None or service.record.network_id not in networks or not service.answering:
         return None

@@ -118,6 +118,19 @@ def test_a_domain_outside_the_rules_is_refused_and_named(app: Cluster) -> None:
     assert "its feed rules are *.shop.example" in refused.stderr
 
 
+def test_a_service_that_is_no_container_is_in_feeds(app: Cluster) -> None:
+    app.netagent("h2", "service", "add", "pg", "--network", "app", "--address", "203.0.113.50:5432")
+
+    def places() -> list[tuple[list[str], int]]:
+        items = {item["name"]: item for item in fetch(app, "c1", "services")[2]["items"]}
+        endpoints = items["pg"]["endpoints"] if "pg" in items else []
+        return [(one["addresses"], one["ports"][0]["number"]) for one in endpoints if one["leading"]]
+
+    app.wait(lambda: places() == [(["203.0.113.50"], 5432)], 5.0, "the service is not fed")
+    app.netagent("h2", "service", "rm", "pg")
+    app.wait(lambda: places() == [], 5.0, "the service stays")
+
+
 def test_prometheus_scrapes_what_its_feed_names(web: Cluster, tmp_path: Path) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text(
