@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from netagent.checks.http_answer import AnswerError, HeadReader, HttpHead
+from netagent.checks.http_answer import AnswerError, HeadReader, HttpHead, whole_head_untrusted
 from netagent.checks.spec import duration_text
 from netagent.checks.state import Outcome
 from netagent.datapath.endpoint.netns import run_in_each_netns
@@ -32,7 +32,7 @@ from netagent.errors import RefusedError
 from netagent.model.check import HttpCheck, TcpCheck
 from netagent.model.sandbox import Netns
 
-ANSWER_S: Final = 0.01
+ANSWER_S: Final = 0.02
 """Most servers have answered after this time. To read all their answers at once costs a fraction of waiting for
 each."""
 MAX_SHOWN_CHARS: Final = 512
@@ -220,7 +220,7 @@ class _Connection:
         self.question = question
         self.sock = sock
         self.request = request
-        self._reader = HeadReader()
+        self._reader: HeadReader | None = None
         self.is_connected = False
 
     @property
@@ -273,7 +273,10 @@ class _Connection:
         """Take a piece of the answer; the outcome once its head is complete. AnswerError."""
         if not piece:
             raise AnswerError("closed the connection without an answer")
-        head = self._reader.feed_untrusted(piece)
+        head = whole_head_untrusted(piece) if self._reader is None else None
+        if head is None:
+            self._reader = self._reader or HeadReader()
+            head = self._reader.feed_untrusted(piece)
         return None if head is None else _outcome(self.question, head)
 
 

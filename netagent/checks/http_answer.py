@@ -19,6 +19,7 @@ MAX_PIECES: Final = 64
 
 _END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?=[ \r\n])")
+_FINAL: Final = re.compile(rb"HTTP/1\.[01] ([2-9][0-9]{2})[ \r\n]")
 _LOCATION: Final = re.compile(rb"^location:[ \t]*([!-~]{1,1024})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _BEGIN: Final = b"HTTP/1."
 
@@ -38,6 +39,13 @@ class HttpHead:
     """The beginning of the body, as far as it has arrived."""
 
 
+def whole_head_untrusted(piece: bytes) -> HttpHead | None:
+    """Return the head of an answer whose first piece contains it, as almost all do; None where HeadReader decides."""
+    end = piece.find(b"\n\r\n", 0, MAX_HEAD_BYTES)
+    status = _FINAL.match(piece) if end > 0 and piece.find(b"\n\n", 0, end) < 0 else None
+    return None if status is None else _head(int(status[1]), piece[: end + 3], piece[end + 3 :])
+
+
 class HeadReader:
     """Takes the pieces of an answer until its head is complete."""
 
@@ -50,10 +58,6 @@ class HeadReader:
     def feed_untrusted(self, piece: bytes) -> HttpHead | None:
         """Take a piece; return the head once it is complete. Raises AnswerError."""
         self._count_piece()
-        if not self._data:  # most heads are whole in one piece, and need no buffer
-            status, end = _STATUS.match(piece), _END.search(piece)
-            if status is not None and end is not None and status[1][0] != ord("1"):
-                return _head(int(status[1]), piece[: end.end()], piece[end.end() :])
         self._data += piece
         while (end := _END.search(self._data, self._looked)) is not None:
             head, self._data = bytes(self._data[: end.end()]), self._data[end.end() :]

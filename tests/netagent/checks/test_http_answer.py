@@ -7,7 +7,14 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.checks.http_answer import MAX_HEAD_BYTES, MAX_PIECES, AnswerError, HeadReader, HttpHead
+from netagent.checks.http_answer import (
+    MAX_HEAD_BYTES,
+    MAX_PIECES,
+    AnswerError,
+    HeadReader,
+    HttpHead,
+    whole_head_untrusted,
+)
 
 
 def read(*pieces: bytes) -> HttpHead | None:
@@ -42,6 +49,26 @@ def test_a_head_in_one_piece_or_in_single_bytes(text: bytes, head: HttpHead) -> 
     if len(text) < MAX_PIECES:
         end = len(text) - len(head.body)
         assert read(*(text[at : at + 1] for at in range(end))) == HttpHead(head.status, head.location, b"")
+
+
+PARTS = [
+    *(b"HTTP/1.1 200 OK", b"HTTP/1.0 301 Moved", b"HTTP/1.1 103 Early", b"HTTP/1.1 2000", b"SSH"),
+    *(b"\r\n", b"\n", b"\r\n\r\n", b"\n\n", b"\r", b"Location: /login", b"X: y", b"body"),
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map(b"".join))
+def test_a_head_that_is_whole_at_once_is_what_the_reader_makes_of_it(piece: bytes) -> None:
+    found = whole_head_untrusted(piece)
+    if found is not None:
+        assert found == read(piece)
+
+
+def test_a_usual_answer_is_whole_at_once() -> None:
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
+    assert whole_head_untrusted(text) == HttpHead(200, "", b"ok\n")
+    assert whole_head_untrusted(text[:-5]) is None
+    assert whole_head_untrusted(b"HTTP/1.1 200 OK\r\n" + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n") is None
 
 
 @pytest.mark.parametrize(
