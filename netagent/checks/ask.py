@@ -3,7 +3,9 @@
 A thread visits the namespaces of all checks that are due (netagent.datapath.endpoint.netns): it makes each socket,
 connects it, and sends the request. A connection to an address of one's own namespace is decided within the call that
 opens it, so a refusal by IPv4 is known before IPv6 is tried. The event loop reads the answers. No redirect is
-followed; bytes, pieces and time of an answer are bounded.
+followed; bytes, pieces and time of an answer are bounded. By TLS the container's program also chooses the arithmetic
+that the event loop does: with a group of 10,000 bits an exchange of keys takes seconds, so only elliptic curves are
+offered.
 
 A check that could not be asked, because this host lacks memory or files, or because the namespace is gone, has no
 outcome: it says nothing about the container.
@@ -19,7 +21,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Final, TypeAlias
 
 import trio
@@ -37,6 +39,10 @@ ANSWER_S: Final = 0.02
 each."""
 MAX_SHOWN_CHARS: Final = 512
 """Most characters of an answer that are shown."""
+MAX_TLS_BYTES: Final = 128 * 1024
+"""Bound of the bytes that a server sends by TLS, with its certificates; beyond it: the check has failed."""
+MAX_TLS_PIECES: Final = 256
+"""Bound of the pieces in which they arrive; beyond it: the check has failed."""
 _PIECE_BYTES: Final = 16 * 1024
 _OF_THIS_HOST: Final = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES,
@@ -299,7 +305,7 @@ async def _wait_by_tls(
 
 
 async def _exchange_by_tls(connection: _Connection) -> Outcome:
-    inner = trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock.dup()))
+    inner = _BoundedStream(trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock.dup())))
     outcome: Outcome | None = None
     try:
         async with trio.SSLStream(inner, _tls(), https_compatible=True) as stream:
@@ -313,10 +319,45 @@ async def _exchange_by_tls(connection: _Connection) -> Outcome:
     return outcome
 
 
+class _BoundedStream(trio.abc.Stream):
+    """A connection below TLS. A handshake, or messages beside the answer, could go on for ever."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._bytes = self._pieces = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next piece. AnswerError beyond a bound."""
+        piece = bytes(await self._stream.receive_some(max_bytes))
+        self._bytes += len(piece)
+        self._pieces += 1
+        if self._bytes > MAX_TLS_BYTES:
+            raise AnswerError(f"sent more than {MAX_TLS_BYTES // 1024} KiB by TLS")
+        if self._pieces > MAX_TLS_PIECES:
+            raise AnswerError(f"sent its part of TLS in more than {MAX_TLS_PIECES} pieces")
+        return piece
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As of the stream."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As of the stream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """As of the stream."""
+        await self._stream.aclose()
+
+
+@cache
 def _tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES")  # of TLS 1.2; its DHE takes any group
+    context.set_ecdh_curve("prime256v1")  # of TLS 1.3 too, which otherwise offers groups of up to 8192 bits
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -6,9 +6,10 @@ import datetime as dt
 import functools
 import socket
 import ssl
+import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from harness.namespaces import Namespace, NamespaceFactory
 
-from netagent.checks.ask import NetworkCheck, Question, ask_all
+from netagent.checks.ask import MAX_TLS_PIECES, NetworkCheck, Question, ask_all
 from netagent.checks.spec import parse_check_untrusted
 from netagent.checks.state import Outcome
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
@@ -257,6 +258,57 @@ async def test_a_server_that_speaks_tls(container: Namespace, tmp_path: Path) ->
     async with serving(container, serve), serving(container, answering(OK), port=8081):
         assert await ask_one(container, "https:8080/") == (True, "http 200 from 8080/")
         assert await ask_one(container, "https:8081/") == (False, "8081/ does not speak TLS")
+
+
+@pytest.fixture
+def large_groups(container: Namespace, tmp_path: Path) -> Iterator[tuple[int, ...]]:
+    """Ports of servers that exchange keys of 8192 bits only."""
+    group, pem = str(tmp_path / "group.pem"), str(tmp_path / "rsa.pem")
+    make = f"openssl genpkey -genparam -algorithm DH -pkeyopt group:ffdhe8192 -out {group}"
+    sign = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=web -keyout {pem}.key -out {pem}"
+    for command in (make, sign):
+        subprocess.run(command.split(), check=True, capture_output=True)
+    by_port = {
+        8080: f"-tls1_2 -cipher DHE-RSA-AES128-GCM-SHA256 -dhparam {group}",
+        8081: "-tls1_3 -groups ffdhe8192",
+    }
+    with ExitStack() as running:
+        for port, options in by_port.items():
+            server = f"openssl s_server -www -accept {V4}:{port} -cert {pem} -key {pem}.key {options}"
+            words = ["ip", "netns", "exec", container.name, *server.split()]
+            process = running.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL))
+            running.callback(process.kill)
+        yield tuple(by_port)
+
+
+@in_trio
+async def test_keys_of_many_thousand_bits_are_not_exchanged(
+    container: Namespace, large_groups: tuple[int, ...]
+) -> None:
+    """The exchange would hold up the whole agent, and the container's program chooses the group."""
+    for port in large_groups:
+        with trio.fail_after(10.0):
+            while not (await ask_one(container, f"tcp:{port}"))[0]:
+                await trio.sleep(0.05)
+        said = await ask_one(container, f"https:{port}/ timeout=10s")
+        assert said == (False, f"{port}/ does not speak TLS")
+
+
+@in_trio
+async def test_a_handshake_without_end_fails(container: Namespace) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        # The first byte of a message in each record: a ServerHello of 16 KiB.
+        for byte in b"\x02\x00\x40\x00" + bytes(1000):
+            await stream.send_all(b"\x16\x03\x03\x00\x01" + bytes([byte]))
+            await trio.sleep(0.002)
+
+    async with serving(container, serve):
+        is_success, text = await ask_one(container, "https:8080/ timeout=20s")
+        assert (is_success, text) == (
+            False,
+            f"8080/ sent its part of TLS in more than {MAX_TLS_PIECES} pieces",
+        )
 
 
 def self_signed(folder: Path) -> Path:
