@@ -146,7 +146,11 @@ async def _wait_all(
             else:
                 plain[connection.sock.fileno()] = number, connection
         if plain:
-            await _wait_plain(plain, began_at, done)
+            try:
+                await _wait_plain(plain, began_at, done)
+            except OSError:  # this host has no descriptor left
+                for number, _ in plain.values():
+                    done(number, None)
 
 
 async def _wait_plain(
@@ -201,6 +205,9 @@ def _open(question: Question) -> _Connection | Outcome:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         code = sock.connect_ex((address, question.subject.port))
+        # Where no program listens, the kernel may choose the very port for this end, and connect it with itself.
+        if sock.getsockname()[:2] == (address, question.subject.port):
+            code = errno.ECONNREFUSED
         if code in {0, errno.EINPROGRESS}:
             connection = _Connection(question, sock, request)
             try:
@@ -305,7 +312,7 @@ async def _wait_by_tls(
 
 
 async def _exchange_by_tls(connection: _Connection) -> Outcome:
-    inner = _BoundedStream(trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock.dup())))
+    inner = _BoundedStream(trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock)))
     outcome: Outcome | None = None
     try:
         async with trio.SSLStream(inner, _tls(), https_compatible=True) as stream:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import datetime as dt
+import errno
 import functools
+import select
 import socket
 import ssl
 import subprocess
@@ -236,6 +239,17 @@ async def test_a_server_that_hangs_before_it_accepts(container: Namespace) -> No
 
 
 @in_trio
+async def test_a_connection_of_a_port_with_itself_is_none(container: Namespace) -> None:
+    """As happens by chance, if the port that is asked is one of those that the kernel chooses for clients."""
+    container.run_code("open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40001')")
+    for kind, end in (("tcp", ""), ("http", "/")):
+        found = await ask(container, *[f"{kind}:{port}{end}" for port in (40000, 40001) for _ in range(20)])
+        assert {one and (one.is_success, one.text) for one in found} == {
+            (False, f"connection refused at {port}{end}") for port in (40000, 40001)
+        }
+
+
+@in_trio
 async def test_a_namespace_that_is_gone_says_nothing_about_the_container(container: Namespace) -> None:
     netns = Netns(container.path, (1, 1), "b" * 32)
     gone = Netns("/run/netns/nt4-gone", (1, 1), "b" * 32)
@@ -244,6 +258,47 @@ async def test_a_namespace_that_is_gone_says_nothing_about_the_container(contain
     found: dict[int, Outcome | None] = {}
     await ask_all([Question(check, one, (V4,), 1.0) for one in (netns, gone)], found.__setitem__)
     assert found == {0: None, 1: None}
+
+
+def refuse(error: Exception) -> Callable[..., None]:
+    """A call that this host has no room for."""
+
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("thing", "error"),
+    [
+        ((select, "epoll"), OSError(errno.EMFILE, "Too many open files")),
+        ((_thread, "start_new_thread"), RuntimeError("can't start new thread")),
+    ],
+)
+@in_trio
+async def test_a_host_that_has_no_room_left_says_nothing_about_the_container(
+    container: Namespace, monkeypatch: pytest.MonkeyPatch, thing: tuple[object, str], error: Exception
+) -> None:
+    async with serving(container, say_nothing):
+        monkeypatch.setattr(*thing, refuse(error))
+        assert await ask(container, "http:8080/", "http:8080/") == [None, None]
+
+
+@in_trio
+async def test_tls_takes_no_second_descriptor(
+    container: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with trio.SSLStream(stream, context, server_side=True, https_compatible=True) as inner:
+            await answering(OK)(inner)  # type: ignore[arg-type] # a stream all the same
+
+    async with serving(container, serve):
+        monkeypatch.setattr(socket.socket, "dup", refuse(OSError(errno.EMFILE, "Too many open files")))
+        assert await ask_one(container, "https:8080/") == (True, "http 200 from 8080/")
 
 
 @in_trio

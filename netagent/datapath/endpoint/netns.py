@@ -109,7 +109,7 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
     """Call `fn` inside the namespace and return its result, or raise its exception.
 
     `fn` must be quick and must not block on the network: it is never cancelled half way, so that no socket it opened
-    is lost. OSError when the namespace can't be entered.
+    is lost. OSError when the namespace can't be entered, or this host has no thread left.
     """
 
     def visit() -> T:
@@ -124,11 +124,15 @@ async def run_in_each_netns(
 ) -> list[T | RefusedError | OSError]:
     """Call each function inside the namespace of an endpoint, one after the other in one thread; return what each
     returned, or why it could not. As `run_in_netns`, at a fraction of the cost for each."""
+    wanted = list(visits)
 
     def visit_all() -> list[T | RefusedError | OSError]:
-        return [_visit(netns, fn) for netns, fn in visits]
+        return [_visit(netns, fn) for netns, fn in wanted]
 
-    return await _run_in_own_thread(visit_all)
+    try:
+        return await _run_in_own_thread(visit_all)
+    except OSError as error:  # no thread
+        return [error] * len(wanted)
 
 
 def _visit(netns: Netns, fn: Callable[[], T]) -> T | RefusedError | OSError:
@@ -162,7 +166,10 @@ async def _run_in_own_thread(fn: Callable[[], T]) -> T:
             token.run_sync_soon(done.set)
 
     # Not `threading.Thread`: its start() blocks the caller until the thread runs, for milliseconds on a busy host.
-    _thread.start_new_thread(run, ())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError as error:  # no thread can be had: what the system call said is lost
+        raise OSError(errno.EAGAIN, str(error)) from None
     with trio.CancelScope(shield=True):
         await done.wait()
     if failure:
