@@ -14,6 +14,8 @@ from typing import Final
 MAX_HEAD_BYTES: Final = 16 * 1024
 """Bound of the head of an answer to a check; beyond it: the check has failed. The usual limit of servers and proxies
 for requests is 8 KiB."""
+MAX_LOCATION_CHARS: Final = 80
+"""Bound of the address of a redirect that is shown; beyond it: cut off."""
 MAX_PIECES: Final = 64
 """Bound of pieces in which the head of an answer or interim answers arrive; beyond it: the check has failed."""
 
@@ -21,6 +23,7 @@ _END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?=[ \r\n])")
 _FINAL: Final = re.compile(rb"HTTP/1\.[01] ([2-9][0-9]{2})[ \r\n]")
 _LOCATION: Final = re.compile(rb"^location:[ \t]*([!-~]{1,1024})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_URL: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?)(?:[^/?#@]*@)*([^?#;]*)")
 _BEGIN: Final = b"HTTP/1."
 
 
@@ -34,7 +37,7 @@ class HttpHead:
 
     status: int
     location: str
-    """Where the server redirects; empty if it does not."""
+    """Where the server redirects: scheme, host and path. Empty if it does not."""
     body: bytes
     """The beginning of the body, as far as it has arrived."""
 
@@ -84,4 +87,12 @@ class HeadReader:
 
 def _head(status: int, head: bytes, body: bytes) -> HttpHead:
     location = _LOCATION.search(head) if 300 <= status < 400 else None
-    return HttpHead(status, location[1].decode("ascii") if location else "", body)
+    return HttpHead(status, _without_secrets(location[1].decode("ascii")) if location else "", body)
+
+
+def _without_secrets(location: str) -> str:
+    """Return scheme, host and path of a URL: all hosts of the network learn why a check fails, and a query or a
+    password may be a secret."""
+    match = _URL.match(location)
+    assert match is not None
+    return (match[1] + match[2])[:MAX_LOCATION_CHARS]

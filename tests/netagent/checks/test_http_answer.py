@@ -37,6 +37,16 @@ def read(*pieces: bytes) -> HttpHead | None:
             b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.9/\r\n\r\n",
             HttpHead(302, "http://192.0.2.9/", b""),
         ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: https://me:pass@id.example:8443/login;s=1?token=s3cret#x\r\n\r\n",
+            HttpHead(302, "https://id.example:8443/login", b""),
+        ),
+        (b"HTTP/1.1 302 Found\r\nLocation: ?token=s3cret\r\n\r\n", HttpHead(302, "", b"")),
+        (b"HTTP/1.1 302 Found\r\nLocation: //u@v@h/a?b\r\n\r\n", HttpHead(302, "//h/a", b"")),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: /" + b"x" * 900 + b"\r\n\r\n",
+            HttpHead(302, "/" + "x" * 79, b""),
+        ),
         (b"HTTP/1.1 302 Found\r\nX: y\r\nlOCATION:\t/login \r\n\r\n", HttpHead(302, "/login", b"")),
         (b"HTTP/1.1 302 Found\r\nLocation: /\x1b[2J\r\n\r\n", HttpHead(302, "", b"")),
         (b"HTTP/1.1 200 OK\r\nLocation: /a\r\n\r\n", HttpHead(200, "", b"")),
