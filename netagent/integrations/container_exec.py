@@ -16,8 +16,9 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import ExecCheck
 from netagent.model.origin_labels import CONTAINER_ID, label_of
 
-Execute: TypeAlias = Callable[[str, Sequence[str]], Awaitable[tuple[int, bytes]]]
-"""Runs a command in a container until it ends, by name or id; returns exit status and output."""
+Execute: TypeAlias = Callable[[str, Sequence[str]], Awaitable[tuple[int, bytes] | None]]
+"""Runs a command in a container until it ends, by name or id; returns exit status and output. None: an earlier run of
+it does not end, so this one did not begin."""
 
 
 def container_of_row(row: LocalEndpointRow) -> tuple[str, str]:
@@ -33,12 +34,15 @@ async def run_check(execute: Execute, container: str, check: ExecCheck, timeout_
     program = check.command[0]
     try:
         with trio.fail_after(timeout_s):
-            status, output = await execute(container, check.command)
+            done = await execute(container, check.command)
     except trio.TooSlowError:
         text = f"{program} did not end within {duration_text(timeout_s)}"
         return Outcome(is_success=False, text=text)
     except (NetagentError, OSError):
         return None
+    if done is None:
+        return Outcome(is_success=False, text=f"{program} of an earlier check has not ended, although killed")
+    status, output = done
     return Outcome(
         is_success=status == 0, text=f"{program} exited with {status}", shown=shown_untrusted(output)
     )

@@ -8,6 +8,7 @@ the daemon then uses its own, and the fields that we read have not changed since
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import struct
@@ -21,6 +22,7 @@ import h11
 import trio
 
 from netagent.errors import FailedError, InputError, NetagentError
+from netagent.log import Limited
 
 DEADLINE_S = 10.0
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -34,8 +36,17 @@ MAX_REQUESTS = 32
 being started take longer."""
 MAX_OUTPUT_BYTES = 4096
 """Bound of the output of a check's command that is kept; beyond it: read and dropped."""
+MAX_READ_BYTES = 1024 * 1024
+"""Bound of the output of a check's command that is read; beyond it: the command is killed, and has failed."""
+MAX_HANGING = 256
+"""Bound of killed commands that are remembered until they have ended; beyond it: the oldest is forgotten."""
+TOO_MUCH = 128 + signal.SIGPIPE
+"""Exit status of a command that was killed because it wrote too much: as if its output had been closed."""
+NOT_FOUND = 404
 _CHUNK_BYTES = 65536
 _FRAME = struct.Struct(">4xI")
+
+_limited = Limited(logging.getLogger("netagent.docker"))
 
 
 class EngineError(FailedError):
@@ -52,6 +63,8 @@ class Engine:
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._room = trio.CapacityLimiter(MAX_REQUESTS)
+        self._hanging: dict[tuple[str, tuple[str, ...]], str] = {}
+        """Commands in containers that were killed and may not have ended, with their paths."""
 
     async def get(self, path: str, **query: str) -> Any:
         """Return the JSON at `path`. Raises EngineError."""
@@ -68,40 +81,82 @@ class Engine:
                 return _json_untrusted(method, path, answer.status, content)
         raise _too_slow(method, path)
 
-    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        """Run a command in a container until it ends; return its exit status, and the beginning of its output.
+    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes] | None:
+        """Run a command in a container until it ends; return its exit status, and the beginning of its output. None:
+        an earlier run of it does not end, so this one did not begin.
 
         Cancelled, it kills the command. Raises EngineError."""
+        key = container, tuple(command)
+        if key in self._hanging:
+            if await self._is_running(self._hanging[key]):
+                return None
+            self._hanging.pop(key, None)
         body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
         made = _object_untrusted(await self.call("POST", f"/containers/{quote(container)}/exec", body=body))
         path = f"/exec/{quote(str(made.get('Id')))}"
         try:
             start = {"Detach": False, "Tty": False}
             async with self._exchange("POST", f"{path}/start", {}, start) as answer:
-                output = await answer.read_beginning(MAX_OUTPUT_BYTES)
+                output, is_whole = await answer.read_beginning(MAX_OUTPUT_BYTES, MAX_READ_BYTES)
                 if answer.status >= 400:
                     raise EngineError(f"Docker cannot run {command[0]}", status=answer.status)
+            if not is_whole:
+                await self._end(path, key)
+                return TOO_MUCH, unframed_untrusted(output)
+            return await self._status(path), unframed_untrusted(output)
         except trio.Cancelled:
             with trio.move_on_after(DEADLINE_S, shield=True):
-                await self._kill(path)
+                await self._end(path, key)
             raise
-        status = _object_untrusted(await self.get(f"{path}/json")).get("ExitCode")
-        return (status if isinstance(status, int) else -1), unframed_untrusted(output)
+
+    async def _status(self, path: str) -> int:
+        """Return the exit status of a command that has closed its output; it may run on."""
+        pause_s = 0.02
+        while True:
+            now = _object_untrusted(await self.get(f"{path}/json"))
+            status = now.get("ExitCode")
+            if now.get("Running") is not True and isinstance(status, int):
+                return status
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+
+    async def _end(self, path: str, key: tuple[str, tuple[str, ...]]) -> None:
+        """Kill a command that runs, and remember it until it has ended: Docker's API cannot kill it, and commands
+        that hang would pile up in the container."""
+        if len(self._hanging) >= MAX_HANGING:
+            del self._hanging[next(iter(self._hanging))]
+        self._hanging[key] = path
+        with suppress(NetagentError, OSError):
+            await self._kill(path)
+
+    async def _is_running(self, path: str) -> bool:
+        """True if a command still runs. EngineError if Docker does not say."""
+        try:
+            now = _object_untrusted(await self.get(f"{path}/json"))
+        except EngineError as error:
+            if error.status == NOT_FOUND:  # its container is gone
+                return False
+            raise
+        if now.get("Running") is not True:
+            return False
+        with suppress(NetagentError, OSError):
+            await self._kill(path)
+        return True
 
     async def _kill(self, path: str) -> None:
-        """Kill a command that runs: Docker's API cannot, and commands that hang would pile up in the container."""
-        with suppress(NetagentError, OSError):
-            pid = _object_untrusted(await self.get(f"{path}/json")).get("Pid")
-            if not isinstance(pid, int) or pid <= 1:
-                return
-            fd = os.pidfd_open(pid)
-            try:
-                # Only now the process is held: was it the command's when Docker said so, and is it still?
-                now = _object_untrusted(await self.get(f"{path}/json"))
-                if now.get("Running") is True and now.get("Pid") == pid:
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            finally:
-                os.close(fd)
+        pid = _object_untrusted(await self.get(f"{path}/json")).get("Pid")
+        if not isinstance(pid, int) or pid <= 1:
+            return
+        fd = os.pidfd_open(pid)
+        try:
+            # Only now the process is held: was it the command's when Docker said so, and is it still?
+            now = _object_untrusted(await self.get(f"{path}/json"))
+            if now.get("Running") is True and now.get("Pid") == pid:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except PermissionError:
+            _limited.warning("kill", f"cannot kill process {pid} of a check's command: it takes CAP_KILL")
+        finally:
+            os.close(fd)
 
     @asynccontextmanager
     async def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Events]:
@@ -148,12 +203,15 @@ class _Answer:
         event = await _next_event(self._machine, self._stream)
         return bytes(event.data) if isinstance(event, h11.Data) else b""
 
-    async def read_beginning(self, size_bytes: int) -> bytes:
-        """Read to the end; return the beginning."""
-        content = b""
+    async def read_beginning(self, kept_bytes: int, most_bytes: int) -> tuple[bytes, bool]:
+        """Read to the end, or beyond `most_bytes`; return the beginning, and whether the end was reached."""
+        content, size = b"", 0
         while piece := await self.read():
-            content += piece[: size_bytes - len(content)]
-        return content
+            content += piece[: kept_bytes - len(content)]
+            size += len(piece)
+            if size > most_bytes:
+                return content, False
+        return content, True
 
     async def read_all(self) -> bytes:
         """Return the whole body. EngineError when it is too large."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
 import trio
 
+from netagent.checks.spec import MAX_TIMEOUT_S
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.labels import has_ours, without_image
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
-from netagent.integrations.podman.netns_processes import kill_marked
+from netagent.integrations.podman.netns_processes import is_marked_left, kill_marked
 from netagent.integrations.podman.report import (
     PodmanContainer,
     PodmanNetwork,
@@ -37,6 +40,12 @@ MAX_IMAGES = 256
 """Bound of images whose labels are remembered; beyond it: the oldest is inspected again."""
 MAX_OUTPUT_BYTES = 4096
 """Bound of the output of a check's command that is kept; beyond it: read and dropped."""
+MAX_READ_BYTES = 1024 * 1024
+"""Bound of the output of a check's command that is read; beyond it: the command is killed, and has failed."""
+MAX_HANGING = 256
+"""Bound of killed commands that are remembered until they have ended; beyond it: the oldest is forgotten."""
+TOO_MUCH = 128 + signal.SIGPIPE
+"""Exit status of a command that was killed because it wrote too much: as if its output had been closed."""
 START_S = 0.5
 """Within this time after the end of `podman exec`, conmon has started the command, or never does."""
 MARK = "NETAGENT_CHECK"
@@ -45,6 +54,8 @@ _CHUNK_BYTES = 65536
 NO_SUCH = "no such container"
 CANNOT_RUN = 125
 """Exit status of `podman exec` when the error is Podman's, such as a container that does not run."""
+_OF_SYSTEMD_RUN = b"Failed to "
+"""So begin the errors of systemd-run itself, with exit status 1."""
 _OUR_OWN = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 """Variables that systemd set for the agent, and that Podman would take as its own."""
 
@@ -55,6 +66,8 @@ class Podman:
     def __init__(self) -> None:
         self._image_labels: dict[str, Mapping[str, str]] = {}
         """netagent's labels of images, by the image's id: the image with an id never changes."""
+        self._hanging: dict[tuple[str, tuple[str, ...]], bytes] = {}
+        """Commands in containers that did not end although killed, with the marks of their processes."""
 
     async def networks(self) -> tuple[PodmanNetwork, ...]:
         """Return all networks."""
@@ -119,36 +132,59 @@ class Podman:
             await self._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"pod={pod}")
         )
 
-    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
-        """Run a command in a container until it ends; return its exit status, and the beginning of its output.
+    async def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes] | None:
+        """Run a command in a container until it ends; return its exit status, and the beginning of its output. None:
+        an earlier run of it does not end, so this one did not begin.
 
         Cancelled, it kills the command. Raises FailedError when Podman itself fails."""
+        key = container, tuple(command)
+        if key in self._hanging:
+            if await trio.to_thread.run_sync(is_marked_left, self._hanging[key]):
+                return None
+            self._hanging.pop(key, None)
         mark = f"{MARK}={secrets.token_hex(16)}"
-        words = ["podman", "exec", "--env", mark, container, *command]
+        name, _, value = mark.partition("=")
+        words = [*_outside_of_unit(mark), "podman", "exec", "--env", mark, container, *command]
         process = await trio.lowlevel.open_process(
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_environment() | {name: value},
         )
-        output = b""
+        output, size = b"", 0
         try:
             assert process.stdout is not None
             async with process.stdout as pipe:
-                while piece := await pipe.receive_some(_CHUNK_BYTES):
+                while size <= MAX_READ_BYTES and (piece := await pipe.receive_some(_CHUNK_BYTES)):
                     output += piece[: MAX_OUTPUT_BYTES - len(output)]
+                    size += len(piece)
+            if size > MAX_READ_BYTES:
+                await self._end(process, key, mark)
+                return TOO_MUCH, output
             status = await process.wait()
         except trio.Cancelled:
             # Podman's end does not end the command, and commands that hang would pile up in the container.
-            process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()
-                await _kill_marked(mark)
+                await self._end(process, key, mark)
             raise
-        if status == CANNOT_RUN:
+        if status == CANNOT_RUN or (status == 1 and output.startswith(_OF_SYSTEMD_RUN)):
             raise FailedError(f"`podman exec` failed: {output[:200].decode('utf-8', 'replace').strip()}")
         return status, output
+
+    async def _end(self, process: trio.Process, key: tuple[str, tuple[str, ...]], mark: str) -> None:
+        """End a run and its command, and remember a command that does not end."""
+        process.kill()
+        await process.wait()
+        sought = mark.encode()
+        for _ in range(2):
+            if await trio.to_thread.run_sync(kill_marked, sought):
+                break
+            await trio.sleep(START_S)  # conmon may be about to start the command
+        if await trio.to_thread.run_sync(is_marked_left, sought):
+            if len(self._hanging) >= MAX_HANGING:
+                del self._hanging[next(iter(self._hanging))]
+            self._hanging[key] = sought
 
     async def _run(self, *words: str, harmless: str = "") -> bytes:
         """Run podman; return its output, also if all its errors begin with `harmless`: then it has done the rest."""
@@ -177,12 +213,14 @@ class Podman:
         return bytes(done.stdout)
 
 
-async def _kill_marked(mark: str) -> None:
-    """Kill a command, and look once more if there is none: conmon may be about to start it."""
-    for _ in range(2):
-        if await trio.to_thread.run_sync(kill_marked, mark.encode()):
-            return
-        await trio.sleep(START_S)
+def _outside_of_unit(mark: str) -> tuple[str, ...]:
+    """Return what runs a command of a check beside the agent's unit: a runtime has to enter all namespaces of the
+    container, with all capabilities that the container has, and the unit forbids both."""
+    systemd_run = shutil.which("systemd-run")
+    if "INVOCATION_ID" not in os.environ or systemd_run is None:
+        return ()
+    bound = f"--property=RuntimeMaxSec={MAX_TIMEOUT_S + DEADLINE_S:.0f}"
+    return (systemd_run, "--pipe", "--wait", "--collect", "--quiet", f"--setenv={mark}", bound, "--")
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import stat
@@ -19,6 +20,8 @@ from typing import BinaryIO
 from netagent.errors import InputError
 from netagent.integrations.podman.health import MAX_LOG_BYTES, health_untrusted
 from netagent.model.records import Health
+
+logger = logging.getLogger("netagent.podman")
 
 SYSTEMD = Path("/run/systemd/system")
 PROC = Path("/proc")
@@ -50,10 +53,15 @@ def inhabited(namespaces: Mapping[str, tuple[int, int]]) -> set[str]:
 
 
 def kill_marked(mark: bytes) -> int:
-    """Kill all processes with `NAME=VALUE` in their environment; return their number. Reads all of /proc as well."""
+    """Kill the command of a check: all processes with `NAME=VALUE` in their environment; return their number. Reads
+    all of /proc as well.
+
+    conmon has the mark too. It ends with its command, and is left alive to show that a command lives which has
+    overwritten its own environment.
+    """
     count = 0
     for folder in PROC.iterdir():
-        if not folder.name.isdigit() or not _is_marked(folder, mark):
+        if not folder.name.isdigit() or not _is_marked(folder, mark) or _is_conmon(folder):
             continue
         try:
             fd = os.pidfd_open(int(folder.name))
@@ -64,11 +72,25 @@ def kill_marked(mark: bytes) -> int:
             if _is_marked(folder, mark):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 count += 1
+        except PermissionError:
+            logger.warning("cannot kill process %s of a check's command: it takes CAP_KILL", folder.name)
         except OSError:
             continue  # ended meanwhile
         finally:
             os.close(fd)
     return count
+
+
+def is_marked_left(mark: bytes) -> bool:
+    """True if a process with this mark is left, or the conmon of one."""
+    return any(folder.name.isdigit() and _is_marked(folder, mark) for folder in PROC.iterdir())
+
+
+def _is_conmon(folder: Path) -> bool:
+    try:
+        return (folder / "comm").read_text("utf-8", "replace").strip() == "conmon"
+    except OSError:
+        return False
 
 
 def _is_marked(folder: Path, mark: bytes) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,83 @@ def test_an_event_without_end_is_bounded(
 
 def test_events_that_are_refused(follow_events: Callable[..., Any]) -> None:
     assert "status 500" in str(follow_events(whole(b"{}", b"HTTP/1.1 500 Oops\r\n"))[1])
+
+
+class Commands:
+    """A Docker that runs the command of one check, and says of it what a test sets."""
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.is_endless = False
+        self.states: list[dict[str, Any]] = []
+        """What is said of the command, in turn; the last one stays."""
+        self.begun = 0
+
+    async def serve(self, stream: SocketStream) -> None:
+        async with stream:
+            asked = await stream.receive_some(65536)
+            if b"/containers/" in asked:
+                await stream.send_all(whole(b'{"Id": "e1"}'))
+            elif b"/start" in asked:
+                self.begun += 1
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(OK + b"\r\n" + self.output)
+                    while self.is_endless:
+                        await stream.send_all(bytes(65536))
+            else:
+                state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+                await stream.send_all(whole(json.dumps(state).encode()))
+
+
+def commanded(test: Callable[[Commands, Engine], Any]) -> Callable[[Path], None]:
+    """Run a test on the real clock with such a Docker."""
+
+    async def run(path: Path) -> None:
+        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await listener.bind(str(path))
+        listener.listen()
+        commands = Commands()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, commands.serve, [trio.SocketListener(listener)])
+            await test(commands, Engine(path))
+            nursery.cancel_scope.cancel()
+
+    def in_folder(tmp_path: Path) -> None:
+        trio.run(run, tmp_path / "d.sock")
+
+    return in_folder
+
+
+RUNS: dict[str, Any] = {"Running": True, "ExitCode": None, "Pid": 0}
+ENDED: dict[str, Any] = {"Running": False, "ExitCode": 3, "Pid": 0}
+
+
+@commanded
+async def test_a_command_that_closes_its_output_and_runs_on_is_waited_for(
+    commands: Commands, engine: Engine
+) -> None:
+    commands.states = [RUNS, RUNS, {"Running": False, "ExitCode": None}, ENDED]
+    commands.output = b"\x01\0\0\0\0\0\0\x04here"
+    assert await engine.execute("web", ("/bin/ready",)) == (3, b"here")
+
+
+@commanded
+async def test_a_command_that_writes_without_end_is_given_up(commands: Commands, engine: Engine) -> None:
+    commands.states, commands.is_endless = [ENDED], True
+    done = await engine.execute("web", ("/bin/ready",))
+    assert done is not None
+    assert done[0] == module.TOO_MUCH
+
+
+@commanded
+async def test_no_second_command_is_begun_while_the_first_one_runs(
+    commands: Commands, engine: Engine
+) -> None:
+    commands.states = [RUNS]
+    with trio.move_on_after(0.2):
+        await engine.execute("web", ("/bin/ready",))
+    assert await engine.execute("web", ("/bin/ready",)) is None
+    assert commands.begun == 1
+    commands.states = [ENDED]
+    assert await engine.execute("web", ("/bin/ready",)) == (3, b"")
+    assert commands.begun == 2

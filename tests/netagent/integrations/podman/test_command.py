@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
+import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,7 +19,7 @@ from fakes.podman import C1, C2
 
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.podman import command
-from netagent.integrations.podman.command import CANNOT_RUN, MAX_OUTPUT_BYTES, Podman
+from netagent.integrations.podman.command import CANNOT_RUN, MAX_OUTPUT_BYTES, TOO_MUCH, Podman
 from netagent.model.ids import NetworkId
 
 
@@ -102,8 +105,7 @@ def test_a_podman_that_hangs_is_given_up_and_ended(
 
 def test_a_command_of_a_check_has_its_status_and_a_bounded_output(podman: Callable[..., Any]) -> None:
     calls = podman("x" * 100_000, "", 3)
-    status, output = run(Podman().execute, C1, ("/bin/ready", "-v"))
-    assert (status, output) == (3, b"x" * MAX_OUTPUT_BYTES)
+    assert run(Podman().execute, C1, ("/bin/ready", "-v")) == (3, b"x" * MAX_OUTPUT_BYTES)
     assert re.fullmatch(rf"exec --env NETAGENT_CHECK=[0-9a-f]{{32}} {C1} /bin/ready -v \n", calls.read_text())
     podman("", "Error: no such container", CANNOT_RUN)
     with pytest.raises(FailedError, match="`podman exec` failed: Error: no such container"):
@@ -128,6 +130,63 @@ def test_a_command_of_a_check_that_hangs_is_killed_although_podman_is_not_its_pa
         if folder.name.isdigit() and mark in read_environment(folder)
     ]
     assert left == []
+
+
+def test_a_command_of_a_check_that_writes_without_end_is_killed(podman: Callable[..., Any]) -> None:
+    podman(last="exec /usr/bin/yes")
+    assert run(Podman().execute, C1, ("/bin/ready",)) == (TOO_MUCH, b"0\n" * (MAX_OUTPUT_BYTES // 2))
+
+
+def test_no_second_command_is_begun_while_the_first_one_lives(
+    podman: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command has overwritten its environment, as a process may; its conmon has not."""
+    conmon = "/bin/cp /bin/sleep conmon; /usr/bin/setsid ./conmon 4321 & /usr/bin/env -i /bin/sleep"
+    calls = podman(status=4321, last=conmon)
+    monkeypatch.setattr(command, "START_S", 0.05)
+    runtime = Podman()
+
+    async def ask() -> bool:
+        with trio.move_on_after(0.5):
+            assert await runtime.execute(C1, ("/bin/ready",)) is None
+            return False
+        return True
+
+    assert run(ask)
+    assert not run(ask), "a second one has begun"
+    assert len(calls.read_text().splitlines()) == 1
+    for folder in conmons(calls.parent):
+        os.kill(int(folder.name), signal.SIGKILL)
+    while conmons(calls.parent):
+        time.sleep(0.01)
+    podman("here", "", 3)
+    assert run(runtime.execute, C1, ("/bin/ready",)) == (3, b"here")
+
+
+def conmons(where: Path) -> list[Path]:
+    return [
+        folder
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and os.path.realpath(folder / "exe") == str(where / "conmon")
+    ]
+
+
+def test_under_systemd_a_command_of_a_check_runs_beside_the_agent_s_unit(
+    podman: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = podman("here", "", 3)
+    monkeypatch.setenv("INVOCATION_ID", "c" * 32)
+    beside = calls.parent / "systemd-run"
+    beside.write_text(f'#!/bin/sh\necho "$*" > {calls.parent}/beside\nexit 3\n')
+    beside.chmod(0o755)
+    assert run(Podman().execute, C1, ("/bin/ready", "-v")) == (3, b"")
+    said = (calls.parent / "beside").read_text()
+    assert said.startswith("--pipe --wait --collect --quiet --setenv=NETAGENT_CHECK=")
+    assert "--property=RuntimeMaxSec=70 -- podman exec --env NETAGENT_CHECK=" in said
+    assert said.endswith(f" {C1} /bin/ready -v\n")
+    beside.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
+    with pytest.raises(FailedError, match="Failed to connect to bus"):
+        run(Podman().execute, C1, ("/bin/ready", "-v"))
 
 
 def read_environment(folder: Path) -> bytes:
