@@ -80,7 +80,11 @@ class CheckRunner:
         self._execute = execute
         self._ask_all = ask
         self._watched: dict[EndpointId, _Watched] = {}
-        self._schedule: CheckSchedule[_Key] = CheckSchedule(rng)
+        self._schedule: CheckSchedule[_Key] = CheckSchedule(
+            rng,
+            owner_of=lambda key: key[0].row.endpoint_id,
+            is_command=lambda key: isinstance(_check_of(key).subject, ExecCheck),
+        )
         self._room = trio.CapacityLimiter(SAVED_AT_ONCE)
         self._woken = trio.Event()
         self._sleeps_until = 0.0

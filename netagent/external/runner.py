@@ -57,7 +57,9 @@ class ExternalRunner:
         self._turns = Turns()
         self.watched: dict[ServiceId, ServiceWatch] = {}
         self._keys: dict[ServiceId, set[_Key]] = {}
-        self._schedule: CheckSchedule[_Key] = CheckSchedule(rng)
+        self._schedule: CheckSchedule[_Key] = CheckSchedule(
+            rng, owner_of=lambda key: key, is_command=lambda _: False
+        )
         self._woken = trio.Event()
         self._saving: set[ServiceId] = set()
         self._nursery: trio.Nursery
