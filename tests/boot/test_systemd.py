@@ -48,6 +48,30 @@ while True:
 """
 """Asks for web222.app.mesh.internal, for ever, and counts."""
 
+DEEDS = """
+import trio
+from netagent.integrations.podman.command import Podman
+
+async def check():
+    podman = Podman()
+    for command, expected in ((("true",), (0, b"")), (("sh", "-c", "echo here; exit 3"), (3, b"here\\n"))):
+        done = await podman.execute("web", command)
+        assert done == expected, done
+    begun = 0
+    with trio.fail_after(20.0):
+        while begun < 2:
+            with trio.move_on_after(3.0) as scope:
+                assert await podman.execute("web", ("sleep", "4321")) is None  # the first one is ending
+            begun += scope.cancelled_caught
+            await trio.sleep(0.1)
+    status, output = await podman.execute("web", ("yes",))
+    assert (status, len(output)) == (141, 4096), (status, len(output))
+
+trio.run(check)
+"""
+"""Runs commands in the container `web`: one that succeeds, one that fails, one that hangs, and one that writes for
+ever."""
+
 
 @contextlib.contextmanager
 def hosts(tmp_path: Path, count: int) -> Iterator[tuple[Lab, Machine]]:
@@ -349,6 +373,34 @@ def test_podman_can_learn_of_networks_behind_the_restrictions(tmp_path: Path) ->
         machine.run("systemctl", "daemon-reload")
         done = machine.try_run("systemctl", "start", "deeds.service")
         assert done.returncode == 0, machine.run("journalctl", "--unit", "deeds.service", "--no-pager")
+
+
+def test_podman_runs_commands_of_checks_in_spite_of_the_restrictions(tmp_path: Path) -> None:
+    """In a unit with the agent's restrictions, which keep `podman exec` itself from entering a container."""
+    with hosts(tmp_path, 1) as (_, machine):
+        machine.netagent("install", "systemd")
+        machine.netagent("install", "podman")
+        units = "/etc/systemd/system"
+        machine.run("cp", "-r", f"{units}/netagent.service.d", f"{units}/deeds.service.d")
+        machine.run("cp", f"{units}/netagent.service", f"{units}/deeds.service")
+        machine.write("/run/deeds.py", DEEDS)
+        program = f"{Path(NETAGENT).with_name('python')} /run/deeds.py"
+        oneshot = f"[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart={program}\n"
+        machine.write(f"{units}/deeds.service.d/zz.conf", oneshot)
+        machine.run("mkdir", "-p", "/var/lib/containers", "/etc/containers", "/var/box")
+        machine.run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/containers")  # no overlay over an overlay
+        machine.write("/etc/containers/containers.conf", '[engine]\nruntime = "runc"\n')
+        folders = "for one in usr bin sbin lib lib64 etc proc sys dev tmp run; do mkdir /var/box/$one; done"
+        machine.run("sh", "-c", folders)
+        mounts = [f"--volume=/{one}:/{one}:ro" for one in ("usr", "bin", "sbin", "lib", "lib64")]
+        options = ("--detach", "--name=web", "--network=none", "--pids-limit=0", "--user=65534", *mounts)
+        machine.run("podman", "run", *options, "--rootfs", "/var/box", "sleep", "1000000")
+        machine.run("systemctl", "daemon-reload")
+        done = machine.try_run("systemctl", "start", "deeds.service")
+        journal = machine.run("journalctl", "--unit", "deeds.service", "--no-pager", "--output", "cat")
+        assert done.returncode == 0, journal
+        assert machine.try_run("pgrep", "-fx", "sleep 4321").returncode == 1
+        machine.run("podman", "rm", "--force", "--time", "0", "web")
 
 
 def test_uninstall_leaves_the_host_as_it_was(tmp_path: Path) -> None:
