@@ -30,7 +30,7 @@ import trio
 from netagent.checks.ask import Question, ask_all
 from netagent.checks.runner import CheckRunner
 from netagent.checks.spec import parse_check_untrusted
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome
 from netagent.datapath.endpoint.netns import boot_id, bring_loopback_up
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.check import CheckedHealth
@@ -124,12 +124,12 @@ class Measured:
     def __init__(self) -> None:
         self.count = self.failed = 0
 
-    async def ask(self, questions: Sequence[Question], done: Callable[[int, Outcome | None], None]) -> None:
+    async def ask(self, questions: Sequence[Question], done: Callable[[int, Answer], None]) -> None:
         """Ask, and count."""
 
-        def end(number: int, outcome: Outcome | None) -> None:
+        def end(number: int, outcome: Answer) -> None:
             self.count += 1
-            self.failed += outcome is None or not outcome.is_success
+            self.failed += not (isinstance(outcome, Outcome) and outcome.is_success)
             done(number, outcome)
 
         await ask_all(questions, end)

@@ -8,7 +8,8 @@ that the event loop does: with a group of 10,000 bits an exchange of keys takes 
 offered.
 
 A check that could not be asked, because this host lacks memory or files, or because the namespace is gone, has no
-outcome: it says nothing about the container.
+outcome: it says nothing about the container. Another reason may be of the container's own making: it has removed its
+address, or a rule of its own refuses the packet.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import trio
 
 from netagent.checks.http_answer import AnswerError, HeadReader, HttpHead, whole_head_untrusted
 from netagent.checks.spec import duration_text
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome, Unasked
 from netagent.datapath.endpoint.netns import run_in_each_netns
 from netagent.errors import RefusedError
 from netagent.model.check import HttpCheck, TcpCheck
@@ -44,9 +45,8 @@ MAX_TLS_BYTES: Final = 128 * 1024
 MAX_TLS_PIECES: Final = 256
 """Bound of the pieces in which they arrive; beyond it: the check has failed."""
 _PIECE_BYTES: Final = 16 * 1024
-_OF_THIS_HOST: Final = {
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES,
-}  # fmt: skip
+_OF_THIS_HOST: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
+_UNASKED: Final = {errno.EADDRNOTAVAIL, errno.EPERM, errno.EACCES}
 _SAID: Final = {
     errno.ECONNREFUSED: "connection refused at",
     errno.ECONNRESET: "connection reset by",
@@ -101,7 +101,7 @@ class Question:
         return self.failed(f"no {what} {self.place} within {duration_text(self.timeout_s)}")
 
 
-async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | None], None]) -> None:
+async def ask_all(questions: Sequence[Question], done: Callable[[int, Answer], None]) -> None:
     """Ask all at the same time; call `done` with the number of each once it has ended; None if it could not be
     asked."""
     began_at = trio.current_time()
@@ -111,7 +111,7 @@ async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | 
         match found:
             case _Connection():
                 waiting.append((number, found))
-            case Outcome():
+            case Outcome() | Unasked():
                 done(number, found)
             case OSError() | RefusedError():
                 done(number, None)
@@ -134,7 +134,7 @@ async def ask_all(questions: Sequence[Question], done: Callable[[int, Outcome | 
 
 
 async def _wait_all(
-    slow: Sequence[tuple[int, _Connection]], began_at: float, done: Callable[[int, Outcome | None], None]
+    slow: Sequence[tuple[int, _Connection]], began_at: float, done: Callable[[int, Answer], None]
 ) -> None:
     """Wait for the servers that take longer: one task for all of them, and one for each by TLS."""
     plain: dict[int, tuple[int, _Connection]] = {}
@@ -154,7 +154,7 @@ async def _wait_all(
 
 
 async def _wait_plain(
-    waiting: dict[int, tuple[int, _Connection]], began_at: float, done: Callable[[int, Outcome | None], None]
+    waiting: dict[int, tuple[int, _Connection]], began_at: float, done: Callable[[int, Answer], None]
 ) -> None:
     """Wait for servers by descriptor, until each has answered or its time is over."""
     with closing(select.epoll()) as ready:
@@ -181,11 +181,11 @@ async def _wait_plain(
                     done(number, connection.question.late())
 
 
-async def _open_all(questions: Sequence[Question]) -> list[_Connection | Outcome | RefusedError | OSError]:
+async def _open_all(questions: Sequence[Question]) -> list[_Opened | RefusedError | OSError]:
     """Open each, in its namespace; connecting does not wait."""
     inside = [(one.netns, partial(_open, one)) for one in questions if one.netns is not None]
     found = iter(await run_in_each_netns(inside) if inside else ())
-    opened: list[_Connection | Outcome | RefusedError | OSError] = []
+    opened: list[_Opened | RefusedError | OSError] = []
     for one in questions:
         if one.netns is not None:
             opened.append(next(found))
@@ -197,7 +197,7 @@ async def _open_all(questions: Sequence[Question]) -> list[_Connection | Outcome
     return opened
 
 
-def _open(question: Question) -> _Connection | Outcome:
+def _open(question: Question) -> _Opened:
     """Connect to the first address that does not refuse, and begin what can be begun at once. Raises OSError when
     this host is at fault."""
     code = errno.ENETUNREACH
@@ -221,6 +221,10 @@ def _open(question: Question) -> _Connection | Outcome:
         sock.close()
     if code in _OF_THIS_HOST:
         raise OSError(code, os.strerror(code))
+    if code in _UNASKED and question.netns is None:  # this host's own rules refuse
+        raise OSError(code, os.strerror(code))
+    if code in _UNASKED:
+        return Unasked(f"{question.place} cannot be asked: {os.strerror(code)}")
     return question.failed_by(code)
 
 
@@ -293,15 +297,16 @@ class _Connection:
         return None if head is None else _outcome(self.question, head)
 
 
+_Opened: TypeAlias = _Connection | Outcome | Unasked
+
+
 def _request(subject: HttpCheck, address: str) -> bytes:
     host = f"[{address}]" if ":" in address else address
     head = f"GET {subject.path} HTTP/1.1\r\nHost: {host}:{subject.port}\r\nUser-Agent: netagent-check\r\n"
     return f"{head}Accept: */*\r\nConnection: close\r\n\r\n".encode("ascii")
 
 
-async def _wait_by_tls(
-    connection: _Connection, deadline: float, done: Callable[[Outcome | None], None]
-) -> None:
+async def _wait_by_tls(connection: _Connection, deadline: float, done: Callable[[Answer], None]) -> None:
     question, outcome = connection.question, None
     with closing(connection.sock), trio.move_on_at(deadline):
         while outcome is None and not connection.is_connected:

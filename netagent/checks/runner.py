@@ -19,7 +19,7 @@ import trio
 from netagent.checks.ask import Question, ask_all
 from netagent.checks.schedule import CheckSchedule
 from netagent.checks.spec import subject_text
-from netagent.checks.state import EndpointHealth, Outcome
+from netagent.checks.state import Answer, EndpointHealth, Unasked
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
@@ -28,6 +28,7 @@ from netagent.model.ids import EndpointId
 from netagent.model.records import STOP
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
+from netgossip.deadlines import NEVER, DeadlineHeap
 
 SAVED_AT_ONCE: Final = 16
 """Bound of results that are saved at the same time; beyond it: others wait. When all endpoints of a host fall at
@@ -40,8 +41,8 @@ ROWS_AT_ONCE: Final = 200
 logger = logging.getLogger("netagent.checks")
 _limited = Limited(logger)
 
-Execute: TypeAlias = Callable[[LocalEndpointRow, ExecCheck, float], Awaitable[Outcome | None]]
-"""Runs the command of a check in a container, by its runtime, within so many seconds; None: it could not be run."""
+Execute: TypeAlias = Callable[[LocalEndpointRow, ExecCheck, float], Awaitable[Answer]]
+"""Runs the command of a check in a container, by its runtime, within so many seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,7 +73,7 @@ class CheckRunner:
         save: Callable[[LocalEndpointRow, CheckedHealth], Awaitable[None]],
         execute: Execute,
         rng: Random,
-        ask: Callable[[Sequence[Question], Callable[[int, Outcome | None], None]], Awaitable[None]] = ask_all,
+        ask: Callable[[Sequence[Question], Callable[[int, Answer], None]], Awaitable[None]] = ask_all,
     ) -> None:
         """`save` makes what was found the endpoint's health, unless the row is another one by now."""
         self._live = live
@@ -85,6 +86,8 @@ class CheckRunner:
             owner_of=lambda key: key[0].row.endpoint_id,
             is_command=lambda key: isinstance(_check_of(key).subject, ExecCheck),
         )
+        self._waiting: DeadlineHeap[EndpointId] = DeadlineHeap()
+        """When a change comes that an endpoint's health holds back."""
         self._room = trio.CapacityLimiter(SAVED_AT_ONCE)
         self._woken = trio.Event()
         self._sleeps_until = 0.0
@@ -116,6 +119,7 @@ class CheckRunner:
         is_checked = row is not None and row.is_published and bool(row.checks) and not _is_stopping(row)
         if watched is not None and (row is None or not is_checked or not watched.is_life_of(row)):
             del self._watched[endpoint_id]
+            self._waiting.discard(endpoint_id)
             for number in range(len(watched.row.checks)):
                 self._schedule.drop((watched, number))
             watched = None
@@ -131,17 +135,18 @@ class CheckRunner:
             self._wake()
         watched.row = row
         watched.machine.handle_runtime(row.health, now, unix_s)
+        self._decide_later(watched)
         self._save_soon(watched)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    async def ask_now(self, row: LocalEndpointRow) -> list[tuple[Check, Outcome | None, float]]:
+    async def ask_now(self, row: LocalEndpointRow) -> list[tuple[Check, Answer, float]]:
         """Ask all checks of an endpoint once, without an effect on its health; return what each came to, with None
         if it could not be asked, and how long that took in seconds."""
         began_at = trio.current_time()
-        found: dict[Check, tuple[Outcome | None, float]] = {}
+        found: dict[Check, tuple[Answer, float]] = {}
 
-        def end(check: Check, outcome: Outcome | None) -> None:
+        def end(check: Check, outcome: Answer) -> None:
             found[check] = outcome, trio.current_time() - began_at
 
         async def execute(check: Check, subject: ExecCheck) -> None:
@@ -160,6 +165,7 @@ class CheckRunner:
         async with trio.open_nursery() as nursery:
             while True:
                 asked = []
+                self._decide_what_waited()
                 for key in self._schedule.take(trio.current_time()):
                     if isinstance(_check_of(key).subject, ExecCheck):
                         nursery.start_soon(self._run_command, key)
@@ -168,14 +174,32 @@ class CheckRunner:
                 if asked:
                     nursery.start_soon(self._ask, asked)
                 self._woken = trio.Event()
-                self._sleeps_until = self._schedule.next_moment()
+                self._sleeps_until = self._next_moment()
                 with trio.move_on_at(self._sleeps_until):
                     await self._woken.wait()
 
     def _wake(self) -> None:
         """Wake the task above, if something is due earlier than it knows."""
-        if self._schedule.next_moment() < self._sleeps_until:
+        if self._next_moment() < self._sleeps_until:
             self._woken.set()
+
+    def _next_moment(self) -> float:
+        return min(self._schedule.next_moment(), self._waiting.next())
+
+    def _decide_later(self, watched: _Watched) -> None:
+        """Note until when a change of the endpoint's health waits, if one does."""
+        endpoint_id, at = watched.row.endpoint_id, watched.machine.decides_at
+        if at != self._waiting.at(endpoint_id):
+            self._waiting.set(endpoint_id, at) if at < NEVER else self._waiting.discard(endpoint_id)
+            self._wake()
+
+    def _decide_what_waited(self) -> None:
+        now, unix_s = trio.current_time(), int(time.time())
+        while (endpoint_id := self._waiting.pop_due(now)) is not None:
+            watched = self._watched[endpoint_id]
+            watched.machine.handle_time(now, unix_s)
+            self._decide_later(watched)
+            self._save_soon(watched)
 
     async def _ask(self, keys: Sequence[_Key]) -> None:
         questions = [watched.questions[number] for watched, number in keys]
@@ -189,16 +213,22 @@ class CheckRunner:
         assert isinstance(check.subject, ExecCheck)
         self._end(key, await self._execute(key[0].row, check.subject, check.timeout_s))
 
-    def _end(self, key: _Key, outcome: Outcome | None) -> None:
+    def _end(self, key: _Key, outcome: Answer) -> None:
         (watched, number), now = key, trio.current_time()
         is_current = self._watched.get(watched.row.endpoint_id) is watched
-        if outcome is None and is_current:
+        machine, unix_s = watched.machine, int(time.time())
+        if outcome is None or isinstance(outcome, Unasked):
             what = f"{subject_text(_check_of(key).subject)} of {watched.row.name}"
-            _limited.warning(what, f"cannot ask {what}; its last state stands")
-        elif outcome is not None and is_current:
-            before = watched.machine.checked
-            watched.machine.handle_outcome(number, outcome, now, int(time.time()))
-            if watched.machine.checked is not before:
+            text = "its last state stands" if outcome is None else outcome.text
+            _limited.warning(what, f"cannot ask {what}: {text}")
+        if outcome is not None and is_current:
+            before = machine.checked
+            if isinstance(outcome, Unasked):
+                machine.handle_unasked(number, outcome, now, unix_s)
+            else:
+                machine.handle_outcome(number, outcome, now, unix_s)
+            self._decide_later(watched)
+            if machine.checked is not before:
                 self._save_soon(watched)
         self._schedule.end(key, watched.machine.interval_s(number, now), now)
         self._wake()

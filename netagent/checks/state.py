@@ -5,15 +5,19 @@ first success it is starting, and failures count only once its grace is over. Th
 health that its runtime reports is one of them.
 
 Every change of the result goes to all hosts of the network, so flapping is damped: the endpoint goes down at once,
-but each time that it falls again soon after it came up, it is held down for twice as long, up to a minute. For the
-same reason the text says why the endpoint fell, and does not follow each answer.
+but each time that it falls again soon after it came up, it is held down for twice as long, up to a minute. A starting
+endpoint is between the two: it falls to unhealthy, and comes up to healthy. For the same reason the text says why the
+endpoint fell, does not follow each answer, and blames another check a minute later at the earliest.
+
+A question that could not be asked says nothing at first. But the container can bring that about as well, so as many
+in a row as make it unhealthy count as failures; unless this host lacks memory or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from netagent.checks.spec import MIN_INTERVAL_S, subject_text
 from netagent.model.check import REASONS_OF_RUNTIME, Check, CheckedHealth, ExecCheck
@@ -27,6 +31,8 @@ STEADY_S: Final = 60.0
 FIRST_HOLD_S: Final = 5.0
 MAX_HOLD_S: Final = 60.0
 
+_RANK: Final = {Health.UNHEALTHY: 0, Health.STARTING: 1, Health.HEALTHY: 2}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -37,6 +43,18 @@ class Outcome:
     """`http 503 from 8080/healthz`; printable."""
     shown: str = ""
     """The beginning of what came back, for an operator who asks; printable but for line breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A check that could not be asked, for a reason that may lie in the container."""
+
+    text: str
+    """`its container is paused`; printable."""
+
+
+Answer: TypeAlias = Outcome | Unasked | None
+"""What a question came to; None: this host lacks what it takes to ask."""
 
 
 @dataclass(slots=True)
@@ -55,6 +73,8 @@ class _Counted(_Source):
     grace_until: float
     failures: int = 0
     successes: int = 0
+    unasked: int = 0
+    """How often in a row it could not be asked."""
 
     @property
     def is_steady(self) -> bool:
@@ -93,15 +113,33 @@ class EndpointHealth:
             one.reason = self.checked.note.reason
         self._up_at = float("-inf")
         self._hold_s = 0.0
+        self._blamed_at = float("-inf")
         self.held_until = float("-inf")
         """Before this moment it does not come up."""
+        self.decides_at = float("inf")
+        """The moment at which to call `handle_time`: a change waits until then."""
 
     def handle_outcome(self, number: int, outcome: Outcome, now: float, unix_s: int) -> None:
         """Take in the answer to the check with this number."""
         one = self._checks[number]
+        one.unasked = 0
         if outcome.is_success and one.is_steady and self.checked.health is Health.HEALTHY:
             return  # as almost always: a host with a thousand checks has 500 answers per second
         one.count(outcome, now)
+        self._decide(now, unix_s)
+
+    def handle_unasked(self, number: int, reason: Unasked, now: float, unix_s: int) -> None:
+        """Take in that the check with this number could not be asked."""
+        one = self._checks[number]
+        one.unasked = min(one.unasked + 1, one.check.fall)
+        if one.unasked >= one.check.fall and one.health is not Health.UNHEALTHY:
+            failure = Outcome(is_success=False, text=reason.text)
+            for _ in range(one.check.fall):
+                one.count(failure, now)
+            self._decide(now, unix_s)
+
+    def handle_time(self, now: float, unix_s: int) -> None:
+        """The moment `decides_at` has come."""
         self._decide(now, unix_s)
 
     def handle_runtime(self, health: Health, now: float, unix_s: int) -> None:
@@ -123,18 +161,24 @@ class EndpointHealth:
         )
 
     def _decide(self, now: float, unix_s: int) -> None:
+        self.decides_at = float("inf")
         before, worst = self.checked, self._worst()
         health = Health.HEALTHY if worst is None else worst.health
-        if health is Health.HEALTHY and before.health is Health.UNHEALTHY and now < self.held_until:
+        if _RANK[health] > _RANK[before.health] and now < self.held_until:
+            self.decides_at = self.held_until
             return
-        # Which check a starting endpoint waits for is no news for other hosts.
-        if health is before.health and (worst is self._blamed or health is not Health.UNHEALTHY):
-            return
-        if health is Health.HEALTHY:
+        if health is before.health:
+            # Which check a starting endpoint waits for is no news for other hosts.
+            if worst is self._blamed or health is not Health.UNHEALTHY:
+                return
+            if now < self._blamed_at + MAX_HOLD_S:
+                self.decides_at = self._blamed_at + MAX_HOLD_S
+                return
+        elif _RANK[health] > _RANK[before.health]:
             self._up_at = now
-        elif before.health is Health.HEALTHY:
+        else:
             self._hold(now)
-        self._blamed = worst
+        self._blamed, self._blamed_at = worst, now
         since_s = before.note.since_s if health is before.health else unix_s
         self.checked = CheckedHealth(health, HealthNote(since_s, worst.reason if worst else ""))
 
@@ -158,10 +202,8 @@ class EndpointHealth:
         assert self._hold_s <= MAX_HOLD_S
         assert len(self.checked.note.reason) <= MAX_REASON_CHARS
         worst = self._worst()
-        if self.checked.health is Health.HEALTHY:
-            assert worst is None
-        elif worst is not None:
-            assert self.checked.health is worst.health
+        if worst is not None:
+            assert _RANK[self.checked.health] <= _RANK[worst.health], "only a rise waits"
 
 
 def first_health(checks: Sequence[Check], unix_s: int) -> CheckedHealth:

@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from netagent.checks.spec import check_text
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Unasked
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import endpoint_part, presenter
 from netagent.control.asker import account
@@ -207,9 +207,12 @@ def _group_service(row: LocalEndpointRow) -> str:
     return f"{row.group.service}.{row.group.name}" if row.group and row.group.service else ""
 
 
-def _check_result(check: Check, outcome: Outcome | None, took_s: float) -> schema.CheckResult:
+def _check_result(check: Check, outcome: Answer, took_s: float) -> schema.CheckResult:
     if outcome is None:
         says = "this host cannot ask it now; see the agent's log"
+        return {"check": check_text(check), "ok": None, "says": says, "shown": "", "took_s": round(took_s, 3)}
+    if isinstance(outcome, Unasked):
+        says = outcome.text
         return {"check": check_text(check), "ok": None, "says": says, "shown": "", "took_s": round(took_s, 3)}
     return {
         "check": check_text(check),

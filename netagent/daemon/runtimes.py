@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import trio
 from starlette.routing import Route
 
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer
 from netagent.config import Config
 from netagent.integrations.cluster_access import Membership
 from netagent.integrations.cni.plugin import CniPlugin
@@ -59,8 +59,8 @@ class Runtimes:
             text for one in (self._docker, self._podman) if one is not None for text in one.troubles()
         )
 
-    async def execute(self, row: LocalEndpointRow, check: ExecCheck, timeout_s: float) -> Outcome | None:
-        """Run the command of a check in the endpoint's container, by its runtime; None: it could not be run."""
+    async def execute(self, row: LocalEndpointRow, check: ExecCheck, timeout_s: float) -> Answer:
+        """Run the command of a check in the endpoint's container, by its runtime; None: that runtime is not here."""
         runtime, container = container_of_row(row)
         by = {"docker": self._docker, "podman": self._podman}.get(runtime)
         if by is None or not container:

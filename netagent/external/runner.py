@@ -16,7 +16,7 @@ import trio
 
 from netagent.checks.ask import Question, ask_all
 from netagent.checks.schedule import CheckSchedule
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome
 from netagent.errors import NetagentError
 from netagent.external.turns import Turns, asking_host, stand_in
 from netagent.external.view import service_with, successor_state
@@ -40,7 +40,7 @@ _limited = Limited(logger)
 _Key: TypeAlias = tuple[ServiceWatch, str, int]
 """A check at an address, by its number; -1: the DNS name."""
 Resolve: TypeAlias = Callable[[str], Awaitable[DnsAnswer | None]]
-Ask: TypeAlias = Callable[[Sequence[Question], Callable[[int, Outcome | None], None]], Awaitable[None]]
+Ask: TypeAlias = Callable[[Sequence[Question], Callable[[int, Answer], None]], Awaitable[None]]
 
 
 class ExternalRunner:
@@ -160,11 +160,11 @@ class ExternalRunner:
             assert not isinstance(check.subject, ExecCheck)
             questions.append(Question(check.subject, None, (address,), check.timeout_s))
 
-        def end(position: int, outcome: Outcome | None) -> None:
+        def end(position: int, outcome: Answer) -> None:
             key = keys[position]
             watch, address, number = key
             now = trio.current_time()
-            if outcome is not None and self._is_current(watch):
+            if isinstance(outcome, Outcome) and self._is_current(watch):
                 watch.handle_outcome(address, number, outcome, now, int(time.time()))
                 self._publish_soon(watch)
             self._schedule.end(key, watch.check_interval_s(address, number, now), now)

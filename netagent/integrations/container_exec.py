@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 
 from netagent.checks.ask import shown_untrusted
 from netagent.checks.spec import duration_text
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome, Unasked
 from netagent.endpoints.validation import RUNS_COMMANDS
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
@@ -20,6 +20,11 @@ Execute: TypeAlias = Callable[[str, Sequence[str]], Awaitable[tuple[int, bytes] 
 """Runs a command in a container until it ends, by name or id; returns exit status and output. None: an earlier run of
 it does not end, so this one did not begin."""
 
+NOT_RUN: Final = "not-run"
+"""Code of the error of a runtime that answers, and does not run the command: the container may be paused."""
+MAX_SAID_CHARS: Final = 120
+"""Most characters that are shown of what a runtime says then."""
+
 
 def container_of_row(row: LocalEndpointRow) -> tuple[str, str]:
     """Return the runtime of an endpoint's container, and what the container is called there; "" if there is none."""
@@ -29,8 +34,8 @@ def container_of_row(row: LocalEndpointRow) -> tuple[str, str]:
     return runtime, label_of(row.labels, CONTAINER_ID)
 
 
-async def run_check(execute: Execute, container: str, check: ExecCheck, timeout_s: float) -> Outcome | None:
-    """Run the command of a check; None: the runtime could not run it."""
+async def run_check(execute: Execute, container: str, check: ExecCheck, timeout_s: float) -> Answer:
+    """Run the command of a check; None: the runtime is not there."""
     program = check.command[0]
     try:
         with trio.fail_after(timeout_s):
@@ -38,7 +43,12 @@ async def run_check(execute: Execute, container: str, check: ExecCheck, timeout_
     except trio.TooSlowError:
         text = f"{program} did not end within {duration_text(timeout_s)}"
         return Outcome(is_success=False, text=text)
-    except (NetagentError, OSError):
+    except NetagentError as error:
+        if error.code != NOT_RUN:
+            return None
+        said = "".join(one if one.isprintable() else " " for one in str(error)[:MAX_SAID_CHARS])
+        return Unasked(f"{program} cannot run: {said}")
+    except OSError:
         return None
     if done is None:
         return Outcome(is_success=False, text=f"{program} of an earlier check has not ended, although killed")

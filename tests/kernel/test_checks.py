@@ -25,7 +25,7 @@ from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.checks.ask import MAX_TLS_PIECES, NetworkCheck, Question, ask_all
 from netagent.checks.spec import parse_check_untrusted
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome, Unasked
 from netagent.datapath.endpoint.netns import opened_netns, run_in_netns
 from netagent.model.check import ExecCheck
 from netagent.model.sandbox import Netns
@@ -99,9 +99,7 @@ def answering(text: bytes) -> Serve:
     return serve
 
 
-async def ask(
-    container: Namespace, *texts: str, addresses: tuple[str, ...] = (V4, V6)
-) -> list[Outcome | None]:
+async def ask(container: Namespace, *texts: str, addresses: tuple[str, ...] = (V4, V6)) -> list[Answer]:
     """Ask all checks at once."""
     netns = Netns(container.path, container.identity, "b" * 32)
     questions = []
@@ -110,7 +108,7 @@ async def ask(
         assert not isinstance(check.subject, ExecCheck)
         subject: NetworkCheck = check.subject
         questions.append(Question(subject, netns, addresses, check.timeout_s))
-    found: dict[int, Outcome | None] = {}
+    found: dict[int, Answer] = {}
     await ask_all(questions, found.__setitem__)
     return [found[number] for number in range(len(questions))]
 
@@ -118,7 +116,7 @@ async def ask(
 async def ask_one(container: Namespace, text: str) -> tuple[bool, str]:
     """Ask one check; return whether it succeeded, and the text."""
     (outcome,) = await ask(container, text)
-    assert outcome is not None
+    assert isinstance(outcome, Outcome)
     return outcome.is_success, outcome.text
 
 
@@ -244,7 +242,7 @@ async def test_a_connection_of_a_port_with_itself_is_none(container: Namespace) 
     container.run_code("open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40001')")
     for kind, end in (("tcp", ""), ("http", "/")):
         found = await ask(container, *[f"{kind}:{port}{end}" for port in (40000, 40001) for _ in range(20)])
-        assert {one and (one.is_success, one.text) for one in found} == {
+        assert {isinstance(one, Outcome) and (one.is_success, one.text) for one in found} == {
             (False, f"connection refused at {port}{end}") for port in (40000, 40001)
         }
 
@@ -255,9 +253,19 @@ async def test_a_namespace_that_is_gone_says_nothing_about_the_container(contain
     gone = Netns("/run/netns/nt4-gone", (1, 1), "b" * 32)
     check = parse_check_untrusted("tcp:8080").subject
     assert not isinstance(check, ExecCheck)
-    found: dict[int, Outcome | None] = {}
+    found: dict[int, Answer] = {}
     await ask_all([Question(check, one, (V4,), 1.0) for one in (netns, gone)], found.__setitem__)
     assert found == {0: None, 1: None}
+
+
+@in_trio
+async def test_a_container_that_refuses_the_question_is_named_as_such(container: Namespace) -> None:
+    for family in ("-4", "-6"):
+        container.run(f"ip {family} rule add pref 0 prohibit")
+        container.run(f"ip {family} rule del pref 0 table local")
+    async with serving(container, answering(OK)):
+        (found,) = await ask(container, "http:8080/")
+    assert found == Unasked("8080/ cannot be asked: Permission denied")
 
 
 def refuse(error: Exception) -> Callable[..., None]:

@@ -92,14 +92,19 @@ class Engine:
                 return None
             self._hanging.pop(key, None)
         body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
-        made = _object_untrusted(await self.call("POST", f"/containers/{quote(container)}/exec", body=body))
+        try:
+            made = _object_untrusted(
+                await self.call("POST", f"/containers/{quote(container)}/exec", body=body)
+            )
+        except EngineError as error:
+            raise FailedError(str(error), code="not-run" if error.status else "docker") from None
         path = f"/exec/{quote(str(made.get('Id')))}"
         try:
             start = {"Detach": False, "Tty": False}
             async with self._exchange("POST", f"{path}/start", {}, start) as answer:
                 output, is_whole = await answer.read_beginning(MAX_OUTPUT_BYTES, MAX_READ_BYTES)
                 if answer.status >= 400:
-                    raise EngineError(f"Docker cannot run {command[0]}", status=answer.status)
+                    raise FailedError(f"Docker says: status {answer.status}", code="not-run")
             if not is_whole:
                 await self._end(path, key)
                 return TOO_MUCH, unframed_untrusted(output)

@@ -169,7 +169,8 @@ class Podman:
                 await self._end(process, key, mark)
             raise
         if status == CANNOT_RUN or (status == 1 and output.startswith(_OF_SYSTEMD_RUN)):
-            raise FailedError(f"`podman exec` failed: {output[:200].decode('utf-8', 'replace').strip()}")
+            said = output[:200].decode("utf-8", "replace").strip()
+            raise FailedError(f"`podman exec` failed: {said}", code="not-run")
         return status, output
 
     async def _end(self, process: trio.Process, key: tuple[str, tuple[str, ...]], mark: str) -> None:

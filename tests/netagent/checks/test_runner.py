@@ -14,9 +14,9 @@ from fakes.virtual import virtual
 
 from netagent.checks.ask import Question
 from netagent.checks.runner import CheckRunner
-from netagent.checks.schedule import MAX_AT_ONCE
+from netagent.checks.schedule import COMMANDS_AT_ONCE, MAX_AT_ONCE
 from netagent.checks.spec import parse_check_untrusted
-from netagent.checks.state import Outcome
+from netagent.checks.state import FIRST_HOLD_S, Answer, Outcome, Unasked
 from netagent.errors import FailedError
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.check import CheckedHealth, ExecCheck, HttpCheck
@@ -47,12 +47,15 @@ class Host:
         self.asked: list[tuple[float, str, int]] = []
         self.at_once = self.most_at_once = 0
         self.commands: list[tuple[str, ...]] = []
+        self.commands_at_once = self.most_commands = 0
+        self.is_paused = False
+        """True: its runtime runs no command."""
         self.saved: list[tuple[str, CheckedHealth]] = []
         self.refusals = 0
         """How often saving fails from now on."""
         self.runner = CheckRunner(self.live, self._save, self._execute, Random(1), self._ask)
 
-    async def _ask(self, questions: Sequence[Question], done: Callable[[int, Outcome | None], None]) -> None:
+    async def _ask(self, questions: Sequence[Question], done: Callable[[int, Answer], None]) -> None:
         self.at_once += len(questions)
         self.most_at_once = max(self.most_at_once, self.at_once)
         for question in questions:
@@ -65,9 +68,14 @@ class Host:
             text = f"http {status} from {question.place}"
             done(number, Outcome(is_success=status == 200, text=text) if status else None)
 
-    async def _execute(self, _row: LocalEndpointRow, check: ExecCheck, _timeout_s: float) -> Outcome | None:
+    async def _execute(self, _row: LocalEndpointRow, check: ExecCheck, _timeout_s: float) -> Answer:
         self.commands.append(check.command)
+        self.commands_at_once += 1
+        self.most_commands = max(self.most_commands, self.commands_at_once)
         await trio.sleep(self.took_s)
+        self.commands_at_once -= 1
+        if self.is_paused:
+            return Unasked("/bin/ready cannot run: paused")
         return Outcome(is_success=True, text="/bin/ready exited with 0")
 
     async def _save(self, seen: LocalEndpointRow, checked: CheckedHealth) -> None:
@@ -156,6 +164,69 @@ async def test_a_check_that_cannot_be_asked_says_nothing(host: Host) -> None:
     host.status[80] = 0
     await trio.sleep(60)
     assert host.health(1) is Health.HEALTHY
+
+
+@on_a_host
+async def test_a_container_cannot_keep_its_state_by_being_paused(host: Host) -> None:
+    host.live.set_row(row(1, "exec:/bin/ready interval=2s fall=3"))
+    await trio.sleep(5)
+    assert host.health(1) is Health.HEALTHY
+    host.is_paused = True
+    await trio.sleep(3)
+    assert host.health(1) is Health.HEALTHY
+    await trio.sleep(10)
+    assert host.health(1) is Health.UNHEALTHY
+    assert host.saved[-1][1].note.reason == "/bin/ready cannot run: paused, 3 of 3"
+    host.is_paused = False
+    await trio.sleep(30)
+    assert host.health(1) is Health.HEALTHY
+
+
+@on_a_host
+async def test_a_hold_ends_by_itself_when_only_the_runtime_s_check_recovers(host: Host) -> None:
+    host.live.set_row(row(1, "http:80/ interval=1h", health=Health.HEALTHY))
+    await trio.sleep(2)
+    assert host.health(1) is Health.HEALTHY
+    for health in (Health.UNHEALTHY, Health.HEALTHY):
+        host.live.set_row(replace(host.live.rows[row(1).endpoint_id], health=health))
+        await trio.sleep(0.5)
+        assert host.health(1) is Health.UNHEALTHY
+    await trio.sleep(FIRST_HOLD_S)
+    assert host.health(1) is Health.HEALTHY
+
+
+@on_a_host
+async def test_commands_that_hang_keep_no_check_by_http_from_its_turn(host: Host) -> None:
+    host.took_s = 60.0
+    for number in range(40):
+        host.live.set_row(row(number, "exec:/bin/ready timeout=1m", "exec:/bin/other timeout=1m"))
+    await trio.sleep(20)
+    host.took_s = 0.001
+    host.live.set_row(row(99, "http:80/"))
+    await trio.sleep(2)
+    assert host.health(99) is Health.HEALTHY
+    assert host.most_commands == COMMANDS_AT_ONCE
+
+
+@on_a_host
+async def test_an_endpoint_that_is_checked_drained_and_stopped_costs_three_changes(host: Host) -> None:
+    """Of its record: it is published as starting, comes up, and is drained. Nothing its checks see after that counts,
+    and its end is a removal."""
+    added = row(
+        1, "http:80/ fall=1 rise=1", "exec:/bin/ready fall=1 rise=1 interval=1s", health=Health.HEALTHY
+    )
+    host.live.set_row(added)
+    await trio.sleep(5)
+    assert host.health(1) is Health.HEALTHY
+    host.live.set_row(replace(host.live.rows[added.endpoint_id], drain=Drain(1_700_000_000, STOP)))
+    host.status[80], host.is_paused = 503, True
+    await trio.sleep(1)
+    now = host.live.rows[added.endpoint_id]
+    host.live.set_row(replace(now, health=Health.UNHEALTHY))
+    await trio.sleep(30)
+    host.live.drop_row(added.endpoint_id)
+    await trio.sleep(30)
+    assert [checked.health for _, checked in host.saved] == [Health.STARTING, Health.HEALTHY]
 
 
 @on_a_host

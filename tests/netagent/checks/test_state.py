@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from netagent.checks.spec import parse_check_untrusted
-from netagent.checks.state import FIRST_HOLD_S, MAX_HOLD_S, STEADY_S, EndpointHealth, Outcome
+from netagent.checks.state import FIRST_HOLD_S, MAX_HOLD_S, STEADY_S, EndpointHealth, Outcome, Unasked
 from netagent.model.check import CheckedHealth
 from netagent.model.records import MAX_REASON_CHARS, Health, HealthNote
 
@@ -106,6 +106,7 @@ def test_all_checks_must_succeed() -> None:
     assert endpoint.answer(refused, number=1) is Health.UNHEALTHY
     assert endpoint.note == HealthNote(STARTED_S + 3, "http 503 from 8080/, 1 of 1")
     # The check that was blamed recovers, the other one still fails.
+    endpoint.now += MAX_HOLD_S
     assert endpoint.answer(YES) is Health.UNHEALTHY
     assert endpoint.note == HealthNote(STARTED_S + 3, "connection refused at 6379, 1 of 1")
 
@@ -176,6 +177,52 @@ def test_what_an_earlier_run_found_stands_until_answers_say_otherwise() -> None:
     assert endpoint.answer(YES, YES) is Health.UNHEALTHY
     assert endpoint.machine.checked == down
     assert endpoint.answer(YES, YES, number=1) is Health.HEALTHY
+
+
+def test_checks_that_fail_in_turn_cost_one_change_of_the_reason_a_minute() -> None:
+    endpoint = Endpoint("http:8080/ fall=1 rise=1", "tcp:6379 fall=1 rise=1")
+    endpoint.answer(NO)
+    endpoint.answer(NO, number=1)
+    before = endpoint.changes
+    for _ in range(150):
+        assert endpoint.answer(YES, NO) is Health.UNHEALTHY
+        assert endpoint.answer(YES, NO, number=1) is Health.UNHEALTHY
+    assert endpoint.changes - before <= 600 / MAX_HOLD_S
+
+
+def test_a_check_that_flaps_beside_one_that_never_succeeded_is_held_down_too() -> None:
+    endpoint = Endpoint("http:8080/ fall=1 rise=1 grace=0s", "tcp:6379 grace=1h")
+    for _ in range(300):
+        endpoint.answer(YES, NO)
+    assert endpoint.changes <= 2 * 600 / MAX_HOLD_S + 8
+
+
+def test_a_change_that_a_hold_keeps_back_comes_at_its_end_without_an_answer() -> None:
+    endpoint = Endpoint("http:8080/ interval=1h")
+    endpoint.answer(YES)
+    assert endpoint.runtime(Health.UNHEALTHY) is Health.UNHEALTHY
+    assert endpoint.runtime(Health.HEALTHY) is Health.UNHEALTHY
+    assert endpoint.machine.decides_at == endpoint.machine.held_until == endpoint.now + FIRST_HOLD_S
+    endpoint.now = endpoint.machine.decides_at
+    endpoint.machine.handle_time(endpoint.now, endpoint.unix_s)
+    assert endpoint.machine.checked.health is Health.HEALTHY
+    assert endpoint.machine.decides_at == float("inf")
+
+
+def test_what_cannot_be_asked_again_and_again_has_failed() -> None:
+    """A container could keep its state otherwise, by a rule that refuses the question."""
+    endpoint = Endpoint("http:8080/ fall=3 rise=1")
+    endpoint.answer(YES)
+    reason = Unasked("8080/ cannot be asked: Operation not permitted")
+    for answers in ((2, YES), (2, NO), (2, YES)):
+        for _ in range(answers[0]):
+            endpoint.machine.handle_unasked(0, reason, endpoint.now, endpoint.unix_s)
+        assert endpoint.answer(answers[1]) is Health.HEALTHY
+    for _ in range(3):
+        endpoint.machine.handle_unasked(0, reason, endpoint.now, endpoint.unix_s)
+    assert endpoint.machine.checked.health is Health.UNHEALTHY
+    assert endpoint.note.reason == "8080/ cannot be asked: Operation not permitted, 3 of 3"
+    endpoint.machine.check_invariants()
 
 
 class Machine(RuleBasedStateMachine):

@@ -14,7 +14,7 @@ from fakes.external import at, service, service_id
 from fakes.virtual import virtual
 
 from netagent.checks.ask import Question
-from netagent.checks.state import Outcome
+from netagent.checks.state import Answer, Outcome
 from netagent.external.runner import ExternalRunner
 from netagent.external.view import ExternalService, external_service
 from netagent.external.watch import DnsAnswer
@@ -52,7 +52,7 @@ class Cluster:
             await self.runners[host_id].run()
 
     async def _ask(
-        self, one: AgentHost, questions: Sequence[Question], done: Callable[[int, Outcome | None], None]
+        self, one: AgentHost, questions: Sequence[Question], done: Callable[[int, Answer], None]
     ) -> None:
         await trio.sleep(0.01)
         for number, question in enumerate(questions):
