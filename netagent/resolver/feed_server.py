@@ -281,12 +281,11 @@ class FeedServer:
             if watching >= MAX_WATCHERS:
                 raise RequestError(503, f"{MAX_WATCHERS} connections of this container watch already")
             connection.is_watching = True
-        networks = self._source.networks_of(connection.sandbox_id)
-        if self._source.want(networks):
-            self._note_wanted()
+        networks = self._networks_of(connection.sandbox_id)
         with trio.move_on_after(_COMPLETE_S):
             while not self._source.is_complete(networks) and self._away_s() is None:
                 await self._changed.wait()
+                networks = self._networks_of(connection.sandbox_id)
         try:
             with trio.move_on_after(_ANSWER_S):
                 return await self._body(WATCHED if request.watch else request.feed, networks)
@@ -294,6 +293,13 @@ class FeedServer:
             reason = "this host does not know yet all that is in the networks of this container"
             raise RequestError(503, reason) from None
         raise RequestError(503, f"the feed could not be made within {_ANSWER_S:g} s")
+
+    def _networks_of(self, sandbox_id: SandboxId) -> Networks:
+        """Return the networks that a sandbox is in now, and want their feeds."""
+        networks = self._source.networks_of(sandbox_id)
+        if self._source.want(networks):
+            self._note_wanted()
+        return networks
 
     async def _answer(self, sock: trio.socket.SocketType, request: FeedRequest, body: _Body) -> None:
         self._counts["answers"] += 1
@@ -344,11 +350,9 @@ class FeedServer:
     async def _next_body(self, connection: _Connection, body: _Body) -> _Body | None:
         """Wait for a body that may be another one. None: the container has left its networks."""
         while True:
-            networks = self._source.networks_of(connection.sandbox_id)
+            networks = self._networks_of(connection.sandbox_id)
             if not networks:
                 return None
-            if self._source.want(networks):  # it has entered another network
-                self._note_wanted()
             if self._source.is_complete(networks) and self._source.version_of(networks) != body.version:
                 await trio.sleep_until(body.made_at + _FRESH_S)  # until then it would be the same one
                 with contextlib.suppress(IncompleteError):
@@ -365,6 +369,8 @@ class FeedServer:
     async def _body(self, feed: str, networks: Networks) -> _Body:
         key = feed, networks
         async with self._making:
+            if not self._source.is_complete(networks):  # before a body from the time when it was, as well
+                raise IncompleteError
             known = self._bodies.pop(key, None)
             if known is None or not self._is_fresh(known, networks):
                 began = time.monotonic()

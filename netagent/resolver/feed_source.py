@@ -163,6 +163,8 @@ class FeedSource:
     def table(self, networks: Networks, url: str) -> Slices[FeedTable]:
         """Return what a feed of these networks is made of, of each network as it is at one moment. Raises
         IncompleteError."""
+        if not self.is_complete(networks):
+            raise IncompleteError
         settings = self._source.rows.get(SETTINGS_KEY)
         domain = settings.domain if isinstance(settings, SettingsRow) else DEFAULT_DOMAIN
         shown: list[FeedNetwork] = []
