@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, TypeAlias
 
 from netagent.model.ids import EndpointId, NetworkId, OwnNameId, ServiceId
@@ -225,19 +226,22 @@ SETTINGS_KEY: Key = (RowKind.SETTINGS, "")
 
 
 def changes_between(old: Table, new: Table, touched: Collection[Key] | None = None) -> Iterator[Change]:
-    """Yield what turns `old` into `new`, computed on demand: new and altered rows first, then removals.
+    """Yield what turns `old` into `new`, computed on demand: new and altered rows first, then removals,
+    of networks before all others: a feed of a network that goes is never answered with a part of its endpoints.
 
     In this order a name that moves from one endpoint to another always has an address, and a group's label that loses
     its last endpoint leads to no other group in between. The tables differ only at `touched` keys, and only these are
     compared; None: anywhere.
     """
+    networks_gone: list[Key] = []
     without: list[Key] = []
     for key in {**old, **new} if touched is None else touched:
         row = new.get(key)
         if row is None:
-            without.append(key)  # looked up in the other one later: thousands may go at once
+            # Looked up in the other one later: thousands may go at once.
+            (networks_gone if key[0] is RowKind.NETWORK else without).append(key)
         elif (before := old.get(key)) is not row and before != row:
             yield key, row
-    for key in without:
+    for key in chain(networks_gone, without):
         if key in old:
             yield key, None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import trio
 from fakes.feed_tables import an_endpoint
@@ -11,7 +13,7 @@ from netagent.model.ids import NetworkId
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.feed_server import FeedServer
 from netagent.resolver.feed_source import IncompleteError
-from netagent.resolver.name_table import Change, FeedRow, Key, NetworkRow, Row, RowKind
+from netagent.resolver.name_table import Change, FeedRow, Key, NetworkRow, Row, RowKind, changes_between
 from netagent.resolver.session import ServedTable
 from netgossip.slices import at_once
 
@@ -52,3 +54,15 @@ def test_a_network_that_has_gone_is_answered_by_no_body_from_before() -> None:
                 await server._body("services", networks)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_network_that_goes_is_never_answered_with_a_part_of_its_endpoints(seed: int) -> None:
+    """The order in which rows go is that of a set, which is another one in each process."""
+    old = dict([NETWORK, SANDBOX, *map(fed, range(1, 6))])
+    served = committed(*old.items())
+    keys = random.Random(seed).sample(list(old), len(old))
+    for change in changes_between(old, dict([SANDBOX]), keys):
+        served.apply([change])
+        with pytest.raises(IncompleteError):
+            at_once(served.feeds.table(served.feeds.networks_of(S), "http://x"))
