@@ -4,7 +4,9 @@
     caddy.reverse_proxy={{upstreams 8080}}        the port; without this label the one that `netagent.expose` names
 
 These are the labels that people put on containers for a proxy beside Docker. Further directives in labels are not
-understood, and named as left out. Where replicas name different sites, each site has the replicas that name it.
+understood, and named as left out. A site is at port 443 with TLS or at port 80 without: a label opens no other port
+of the proxy's host (2019 is Caddy's own), and two sites cannot want different things of one. Where replicas name
+different sites, each site has the replicas that name it.
 
 Caddy loads all of its configuration at once. So the feed is a whole configuration; one that is served names itself as
 the place to load the next from, and Caddy does nothing while it stays the same.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from netagent.feeds.host_rule import is_allowed, is_domain
 from netagent.feeds.table import (
@@ -34,6 +37,11 @@ SITES, PROXY = "caddy", "caddy.reverse_proxy"
 
 POLL_S = 5
 
+MAX_SITES: Final = 32
+"""Bound of sites of one container; beyond it: further ones are left out. A label of 4 KiB names a thousand."""
+
+_TLS_PORT, _PLAIN_PORT = 443, 80
+
 _UPSTREAMS = re.compile(r"\{\{\s*upstreams(?:\s+(https?))?(?:\s+([0-9]{1,5}))?\s*\}\}")
 _SITE = re.compile(r"(?:(https?)://)?([^/:\s]+)(?::([0-9]{1,5}))?/?")
 
@@ -42,7 +50,6 @@ _SITE = re.compile(r"(?:(https?)://)?([^/:\s]+)(?::([0-9]{1,5}))?/?")
 class _Site:
     port: int
     host: str
-    is_tls: bool
 
 
 @dataclass(slots=True)
@@ -77,7 +84,10 @@ def _add(endpoint: FeedEndpoint, sites: dict[_Site, _Proxied], flaws: Flaws, *, 
     if upstream is None:
         return
     dial, is_tls = upstream
-    for word in text.replace(",", " ").split():
+    words = text.replace(",", " ").split()
+    if len(words) > MAX_SITES:
+        flaws.add(endpoint, f"the label {SITES} has {len(words)} sites; the first {MAX_SITES} count")
+    for word in words[:MAX_SITES]:
         site = _site(endpoint, word, flaws)
         if site is None:
             continue
@@ -121,25 +131,26 @@ def _site(endpoint: FeedEndpoint, word: str, flaws: Flaws) -> _Site | None:
     if rules is not None and not is_allowed(host, rules):
         flaws.add(endpoint, f"feed.rules of {endpoint.network.name} do not allow the domain {host}")
         return None
-    is_tls = match[1] != "http" and number != 80
-    return _Site(number or (443 if is_tls else 80), host, is_tls)
+    is_tls = match[1] == "https" or (match[1] is None and number != _PLAIN_PORT)
+    port = _TLS_PORT if is_tls else _PLAIN_PORT
+    if number is not None and number != port:
+        flaws.add(
+            endpoint, f"the site {word[:80]} is refused: sites are at port 443 with TLS or at 80 without"
+        )
+        return None
+    return _Site(port, host)
 
 
 def _config(sites: dict[_Site, _Proxied], url: str | None) -> Slices[dict[str, object]]:
-    on_port: dict[int, list[_Site]] = {}
-    ordered = yield from merge_sort(list(sites), key=lambda one: (one.port, one.host, one.is_tls))
-    for site in ordered:
-        on_port.setdefault(site.port, []).append(site)
+    routes: dict[int, list[object]] = {}
+    for site in (yield from merge_sort(list(sites), key=lambda one: (one.port, one.host))):
+        routes.setdefault(site.port, []).append((yield from _route(site, sites[site])))
+        yield
     servers: dict[str, object] = {}
-    for port, here in on_port.items():
-        routes = []
-        for one in here:
-            routes.append(_route(one, sites[one]))
-            yield
-        server: dict[str, object] = {"listen": [f":{port}"], "routes": routes}
-        plain = [site.host for site in here if not site.is_tls]
-        if plain:
-            server["automatic_https"] = {"skip": plain} if len(plain) < len(here) else {"disable": True}
+    for port, here in routes.items():
+        server: dict[str, object] = {"listen": [f":{port}"], "routes": here}
+        if port == _PLAIN_PORT:
+            server["automatic_https"] = {"disable": True}
         servers[f"netagent-{port}"] = server
     config: dict[str, object] = {"apps": {"http": {"servers": servers}}}
     if url is not None:
@@ -148,11 +159,13 @@ def _config(sites: dict[_Site, _Proxied], url: str | None) -> Slices[dict[str, o
     return config
 
 
-def _route(site: _Site, proxied: _Proxied) -> dict[str, object]:
-    handler: dict[str, object] = {
-        "handler": "reverse_proxy",
-        "upstreams": [{"dial": dial} for dial in sorted(proxied.upstreams)],
-    }
+def _route(site: _Site, proxied: _Proxied) -> Slices[dict[str, object]]:
+    dials = yield from merge_sort(list(proxied.upstreams), key=str)
+    upstreams: list[object] = []
+    for dial in dials:
+        upstreams.append({"dial": dial})
+        yield
+    handler: dict[str, object] = {"handler": "reverse_proxy", "upstreams": upstreams}
     if proxied.has_tls_upstreams:
         handler["transport"] = {"protocol": "http", "tls": {}}
     return {"match": [{"host": [site.host]}], "handle": [handler], "terminal": True}

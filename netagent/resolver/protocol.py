@@ -59,8 +59,9 @@ T = TypeVar("T")
 SOCKET_NAME: Final = "resolver.sock"
 """In the run directory. Mode 0600."""
 
-VERSION: Final = 1
-"""Raised when two releases can no longer communicate: the agent then replaces the resolver process."""
+VERSION: Final = 2
+"""Raised when two states of this program can no longer communicate, also within one release: the agent then replaces
+the resolver process. 2: it knows FOLLOW."""
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024
 """Bound of one message to the resolver process; beyond it: refused. Well under the smallest send buffer in use
