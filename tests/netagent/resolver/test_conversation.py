@@ -253,6 +253,29 @@ def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said() -> Non
     assert list(feed.drain()) == []
 
 
+def test_a_process_of_an_earlier_state_of_the_same_release_is_replaced_with_its_sockets() -> None:
+    """Its version is 1, and it knows eight types of requests: it refuses all others, without their number."""
+    feed = Feed("r")
+    feed.set_table(names.world())
+    feed.connected()
+    taken = []
+    while not feed.must_replace:
+        (outgoing,) = feed.drain()
+        match protocol.parse_request_untrusted(outgoing.payload):
+            case protocol.AgentHello(sequence):
+                reply: protocol.Reply = protocol.ProcessWelcome(sequence, 1, "r", False, (SandboxId("s"),))
+            case protocol.FetchSockets(sequence, sandbox_id):
+                reply = protocol.FetchedSockets(sequence, sandbox_id)
+            case protocol.FollowWanted():
+                reply = protocol.Refused(0, "type 9 is unknown")
+            case other:
+                raise AssertionError(other)
+        has_sockets = isinstance(reply, protocol.FetchedSockets)
+        taken.append(feed.handle_reply_untrusted(reply_bytes(reply), has_sockets=has_sockets))
+    assert taken == [None, "s"]
+    assert list(feed.drain()) == []
+
+
 def rows_of(
     outgoing: Iterable[FeedMessage],
 ) -> tuple[dict[Key, Row | None], int]:
