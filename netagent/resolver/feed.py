@@ -25,6 +25,7 @@ from typing import TypeAlias
 
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
+from netagent.resolver.feed_source import MAX_WANTED
 from netagent.resolver.name_table import Change, Key, Table, changes_between
 from netagent.resolver.protocol import (
     VERSION,
@@ -118,8 +119,9 @@ class Feed:
         self.statistics: dict[str, int] = {}
         """The process's counters, as last received."""
         self.wanted: frozenset[NetworkId] = frozenset()
-        """Networks whose feeds containers have asked for: those that any process has named, since one may have ended
-        without its successor's knowing."""
+        """Networks whose feeds containers have asked for, as the process named them last."""
+        self._naming: set[NetworkId] = set()
+        """Those of a list of which more is to come."""
         self.counted = 0
         """How often they were received."""
         self.replies = 0
@@ -215,6 +217,7 @@ class Feed:
         self._table_on_its_way = False
         self._there.clear()
         self._sent = self._touched = None
+        self._naming.clear()
         self.replies = 0
 
     def drain(self) -> Iterator[FeedMessage]:
@@ -253,7 +256,7 @@ class Feed:
                 self.statistics = dict(reply.counters)
                 self.counted += 1
             case FollowWanted(), Wanted():
-                self.wanted |= set(reply.networks)
+                self._name_wanted(reply)
             case _, Refused():
                 raise ProtocolError(f"the resolver process refused: {reply.reason}")
             case _:
@@ -298,6 +301,14 @@ class Feed:
         for sandbox_id in sorted(self._there - self._held.keys() - self._dropped):
             self._fetching.add(sandbox_id)
             self._ask_about(sandbox_id, FetchSockets(self._next(), sandbox_id))
+
+    def _name_wanted(self, reply: Wanted) -> None:
+        self._naming.update(reply.networks)
+        if len(self._naming) > MAX_WANTED:
+            raise ProtocolError(f"feeds of more than {MAX_WANTED} networks are wanted")
+        if not reply.more:
+            self.wanted = frozenset(self._naming)
+            self._naming.clear()
 
     def _fetched(self, sockets: FetchedSockets) -> SandboxId | None:
         # Another command may have come while the sockets were in flight.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
@@ -70,8 +71,12 @@ class FeedSource:
         self._complete: set[NetworkId] = set()
         self._arriving: set[NetworkId] = set()
         self._counter = 0
-        self.wanted: set[NetworkId] = set()
-        """Networks whose feeds containers have asked for, since this process or its agent began."""
+        self._networks_in: dict[str, Networks] = {}
+        self._sandboxes: Counter[NetworkId] = Counter()
+        """How many sandboxes are in each network."""
+        self.wanted: frozenset[NetworkId] = frozenset()
+        """Networks whose feeds containers have asked for, and that have a container. Each change gives another
+        object."""
 
     # --- changes ------------------------------------------------------------------------------------------------
 
@@ -85,10 +90,11 @@ class FeedSource:
                     self._set_external(identifier, row if isinstance(row, ExternalRow) else None)
                 case RowKind.NETWORK:
                     self._set_network(NetworkId(identifier), row if isinstance(row, NetworkRow) else None)
-                case RowKind.SETTINGS | RowKind.SANDBOX:
-                    self._counter += (
-                        1  # a domain or networks are other ones: the version of each feed differs
-                    )
+                case RowKind.SANDBOX:
+                    self._counter += 1
+                    self._set_networks(identifier, row.networks if isinstance(row, Sandbox) else ())
+                case RowKind.SETTINGS:
+                    self._counter += 1  # the domain is another one: the version of each feed differs
 
     def commit(self) -> None:
         """Note that the change which the last rows belong to is complete."""
@@ -114,6 +120,20 @@ class FeedSource:
         for one in (before, row):
             if one is not None:
                 self._touch(one.network_id)
+
+    def _set_networks(self, sandbox_id: str, networks: Networks) -> None:
+        before = self._networks_in.pop(sandbox_id, ())
+        if networks:
+            self._networks_in[sandbox_id] = networks
+            self._sandboxes.update(set(networks))
+        left = set()
+        for network_id in set(before):
+            self._sandboxes[network_id] -= 1
+            if not self._sandboxes[network_id]:
+                del self._sandboxes[network_id]
+                left.add(network_id)
+        if not self.wanted.isdisjoint(left):
+            self.wanted -= left
 
     def _set_network(self, network_id: NetworkId, row: NetworkRow | None) -> None:
         if row is None or not row.has_feeds:

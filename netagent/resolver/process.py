@@ -55,7 +55,7 @@ from netagent.model.sandbox import SandboxId
 from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
 from netagent.resolver.feed_server import FeedServer, open_feed_listener
 from netagent.resolver.feed_source import FEED_ADDRESS
-from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, Wanted, reply_bytes
+from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes, wanted_messages
 from netagent.resolver.session import Effect, ServedTable, Session
 from netagent.resolver.system import capabilities
 from netagent.resolver.system.daemonize import LOCKED_STATUS, Ready, become_daemon
@@ -114,6 +114,7 @@ class ResolverProcess:
         """When the connection of the last agent ended."""
         self._feeds = FeedServer(self._answering.feeds, away_s=self._away_s, note_wanted=self._note_wanted)
         self._feeds_wanted = trio.Event()
+        self._seen_wanted = self._answering.feeds.wanted
         self._follower: tuple[SocketChannel, int] | None = None
         """The agent that wants to know which feeds are wanted, and the number of its request."""
         self._feeds_taken: set[SandboxId] = set()
@@ -200,6 +201,8 @@ class ResolverProcess:
             self._drop(effect.close)
         self._update_listeners()
         self._feeds.note_change()
+        if self._seen_wanted is not self._answering.feeds.wanted:  # the last container has left a network
+            self._feeds_wanted.set()
         if effect.follow is not None:
             self._follower = channel, effect.follow
             self._feeds_wanted.set()
@@ -216,11 +219,12 @@ class ResolverProcess:
         while True:
             await self._feeds_wanted.wait()
             self._feeds_wanted = trio.Event()
+            self._seen_wanted = self._answering.feeds.wanted
             if self._follower is not None:
                 channel, sequence = self._follower
-                wanted = tuple(sorted(self._answering.feeds.wanted))
                 with contextlib.suppress(OSError, trio.ClosedResourceError):  # the next agent asks again
-                    await channel.send(reply_bytes(Wanted(sequence, wanted)))
+                    for message in wanted_messages(sequence, self._seen_wanted):
+                        await channel.send(reply_bytes(message))
 
     def _away_s(self) -> float | None:
         """Return how long no agent has been connected; None: one is."""

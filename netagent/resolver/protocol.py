@@ -13,7 +13,7 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     CLOSE   [6, s, sandbox id]                     DONE
     FETCH   [7, s, sandbox id]                     SOCKETS    [4, s, sandbox id, behind] + sockets
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
-    FOLLOW  [9, s]                                 WANTED     [6, s, [network id…]], and again at each change
+    FOLLOW  [9, s]                                 WANTED     [6, s, [network id…], more], and again at each change
     anything that is not understood                REFUSED    [3, s, reason]
 
 The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is redirected to them, the one that owns
@@ -24,7 +24,8 @@ does not gets sockets that have port 53 themselves. `behind` is true when the re
 BEGIN … COMMIT is a full table: rows are applied as they come, and COMMIT removes those that were not mentioned in
 between. ROWS outside of it are changes. So a table that breaks off half way has removed nothing.
 
-WANTED has the networks whose feeds containers have asked for: the agent sends FEED rows of these, and only of these.
+WANTED has the networks whose feeds containers have asked for, in as many messages as it takes: the agent sends FEED
+rows of these, and only of these.
 
 HELLO, WELCOME, FETCH and SOCKETS never change: with them a new release of the agent can take the sockets from an old
 release of the resolver process, whatever else has changed, and hand them to a new one.
@@ -69,7 +70,7 @@ MAX_MESSAGE_BYTES: Final = 32 * 1024
 about a millisecond between two queries."""
 
 _ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 64
-_IDS_IN_WELCOME: Final = 500
+_IDS_IN_MESSAGE: Final = 500
 
 
 class ProtocolError(Exception):
@@ -195,10 +196,11 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The networks whose feeds containers have asked for."""
+    """The networks whose feeds containers have asked for. `more` of them follow in another."""
 
     sequence: int
     networks: tuple[NetworkId, ...]
+    more: bool = False
 
 
 Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count | FollowWanted
@@ -268,8 +270,18 @@ def welcomes(sequence: int, release: str, sandbox_ids: Iterable[SandboxId]) -> I
     """Split the list of sandboxes into as many WELCOMEs as it takes, at least one."""
     rest = sorted(sandbox_ids)
     while True:
-        part, rest = rest[:_IDS_IN_WELCOME], rest[_IDS_IN_WELCOME:]
+        part, rest = rest[:_IDS_IN_MESSAGE], rest[_IDS_IN_MESSAGE:]
         yield ProcessWelcome(sequence, VERSION, release, bool(rest), tuple(part))
+        if not rest:
+            return
+
+
+def wanted_messages(sequence: int, networks: Iterable[NetworkId]) -> Iterator[Wanted]:
+    """Split the list of networks into as many WANTEDs as it takes, at least one."""
+    rest = sorted(networks)
+    while True:
+        part, rest = rest[:_IDS_IN_MESSAGE], rest[_IDS_IN_MESSAGE:]
+        yield Wanted(sequence, tuple(part), bool(rest))
         if not rest:
             return
 

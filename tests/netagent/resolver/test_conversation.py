@@ -16,6 +16,7 @@ from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
 from netagent.resolver.feed import Feed, FeedMessage
+from netagent.resolver.feed_source import MAX_WANTED
 from netagent.resolver.name_table import Key, Row
 from netagent.resolver.protocol import ProtocolError, reply_bytes
 from netagent.resolver.session import ServedTable, Session
@@ -103,8 +104,8 @@ class Conversation(RuleBasedStateMachine):
 
     def say_wanted(self) -> None:
         if self.follower is not None:
-            wanted = tuple(sorted(self.answering.feeds.wanted))
-            self.to_agent.append((reply_bytes(protocol.Wanted(self.follower, wanted)), False))
+            for message in protocol.wanted_messages(self.follower, self.answering.feeds.wanted):
+                self.to_agent.append((reply_bytes(message), False))
 
     @rule(numbers=st.sets(st.integers(1, 5)), is_step=st.booleans())
     def publish(self, numbers: set[int], *, is_step: bool) -> None:
@@ -162,7 +163,7 @@ class Conversation(RuleBasedStateMachine):
         assert not self.to_process
         assert self.feed.is_talking
         assert self.answering.held == self.wanted
-        assert self.feed.wanted >= self.feeds_wanted
+        assert self.feed.wanted == self.feeds_wanted
         assert self.wanted.keys() == self.agent_sockets == self.feed.sandbox_ids
         assert all(self.feed.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
         assert all(self.feed.is_served(one) for one in self.wanted)
@@ -274,6 +275,30 @@ def test_a_process_of_an_earlier_state_of_the_same_release_is_replaced_with_its_
         taken.append(feed.handle_reply_untrusted(reply_bytes(reply), has_sockets=has_sockets))
     assert taken == [None, "s"]
     assert list(feed.drain()) == []
+
+
+def test_as_many_wanted_networks_as_there_may_be_are_named_and_forgotten() -> None:
+    feed = Feed("r")
+    feed.connected()
+    welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    *_, follow = feed.drain()
+    sequence = protocol.parse_request_untrusted(follow.payload).sequence
+    networks = {NetworkId(f"{number:032x}") for number in range(MAX_WANTED)}
+    messages = list(protocol.wanted_messages(sequence, networks))
+    for message in messages:
+        assert feed.wanted == frozenset()
+        assert len(reply_bytes(message)) < protocol.MAX_MESSAGE_BYTES
+        feed.handle_reply_untrusted(reply_bytes(message), has_sockets=False)
+    assert feed.wanted == networks
+    feed.handle_reply_untrusted(reply_bytes(messages[0]), has_sockets=False)
+    feed.connected()  # the rest of the list was lost
+    welcome = protocol.ProcessWelcome(sequence + 1, protocol.VERSION, "r", False, ())
+    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    *_, follow = feed.drain()
+    sequence = protocol.parse_request_untrusted(follow.payload).sequence
+    feed.handle_reply_untrusted(reply_bytes(protocol.Wanted(sequence, ())), has_sockets=False)
+    assert feed.wanted == frozenset()
 
 
 def rows_of(

@@ -17,7 +17,7 @@ from netagent.resolver.name_table import Change, FeedRow, Key, NetworkRow, Row, 
 from netagent.resolver.session import ServedTable
 from netgossip.slices import at_once
 
-A = NetworkId("a" * 32)
+A, B = NetworkId("a" * 32), NetworkId("b" * 32)
 S = SandboxId("s")
 SANDBOX: tuple[Key, Row] = (RowKind.SANDBOX, S), Sandbox(sandbox_id=S, networks=(A,))
 NETWORK: tuple[Key, Row] = (RowKind.NETWORK, A), NetworkRow("app", (), has_feeds=True)
@@ -41,6 +41,19 @@ def test_a_sandbox_without_a_row_has_no_feed() -> None:
     assert feeds.networks_of(S) == ()
     with pytest.raises(IncompleteError):
         at_once(feeds.table((), "http://x"))
+
+
+def test_feeds_of_networks_that_the_last_container_has_left_are_no_longer_wanted() -> None:
+    served = committed(NETWORK, SANDBOX)
+    other = SandboxId("t")
+    served.apply([((RowKind.SANDBOX, other), Sandbox(sandbox_id=other, networks=(A, B)))])
+    assert served.feeds.want((A, B))
+    served.apply([((RowKind.SANDBOX, other), Sandbox(sandbox_id=other, networks=(A,)))])
+    assert served.feeds.wanted == {A}
+    served.apply([((RowKind.SANDBOX, S), None)])
+    assert served.feeds.wanted == {A}
+    served.apply([((RowKind.SANDBOX, other), None)])
+    assert served.feeds.wanted == frozenset()
 
 
 def test_a_network_that_has_gone_is_answered_by_no_body_from_before() -> None:
