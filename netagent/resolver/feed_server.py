@@ -7,7 +7,8 @@ closes.
 This runs beside the answers to DNS, which no container may slow down for others through it. So what a container can
 make it do is bounded in each direction: accepts are taken in rounds, at most one of each container in a round; each
 connection has deadlines, and reads in intervals, so that a request sent octet by octet costs no more than another; a
-body is made once for all that ask for the same networks, in slices, and for at most half of the time.
+body, and what is new in it, is made once for all that ask for the same networks, in slices, and for at most half of
+the time. Containers take turns in what is made: each waits for one of every other container's at most.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import select
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -42,6 +44,8 @@ MAX_WATCHERS: Final = 4
 """Bound of connections of one container that watch a feed; beyond it: 503."""
 MAX_BODIES: Final = 32
 """Bound of feeds that are kept for the next who asks; beyond it: the one not asked for for longest is made again."""
+MAX_BODIES_BYTES: Final = 64 * 1024 * 1024
+"""Bound of the octets of these; beyond it: as with their number."""
 _BACKLOG: Final = 8
 """Bound of connections of one container that wait to be accepted; beyond it: its kernel lets them wait."""
 
@@ -56,6 +60,10 @@ _STALL_S: Final = 10.0
 """How long a reader may take nothing."""
 _ANSWER_S: Final = 60.0
 """How long an answer may take. A body of three megabytes takes a second on a busy host."""
+_CHANGE_S: Final = 30.0
+"""How long a watcher may take for one change: what it has not read is kept until then."""
+_WATCH_S: Final = 1.0
+"""Between two watches that one container begins: each starts with the whole feed."""
 _GOODBYE_S: Final = 1.0
 """A close with octets unread discards what the reader has not read yet: so it may close first."""
 _COMPLETE_S: Final = 3.0
@@ -98,12 +106,18 @@ def open_feed_listener() -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A feed as octets; for those who watch, its items."""
+    """A feed as octets: for those who watch, the first lines."""
 
     parts: tuple[bytes, ...]
-    items: Mapping[str, str]
     version: object
     made_at: float
+    items: Mapping[str, str] = field(default_factory=dict)
+    """Of those who watch."""
+    before: object = None
+    """The version of the body that `news` is about; None: of none."""
+    news: tuple[bytes, ...] = ()
+    """The lines that differ from that body."""
+    kept_bytes: int = 0
 
     @property
     def size(self) -> int:
@@ -136,6 +150,13 @@ class FeedServer:
         self._bodies: dict[tuple[str, Networks], _Body] = {}
         """The one asked for longest ago first."""
         self._making = trio.Lock()
+        """Held while something is made."""
+        self._rest_until = -math.inf
+        """Nothing is made before: as long as the last one took, the time is for names."""
+        self._locks: WeakValueDictionary[object, trio.Lock] = WeakValueDictionary()
+        """Of a body, by its key: one makes it for all. Of a sandbox: it waits for one at a time."""
+        self._next_watch: dict[SandboxId, float] = {}
+        """When each sandbox may begin another watch."""
         self._changed = trio.Event()
         self._seen = source.version
         self._counts: Counter[str] = Counter()
@@ -156,6 +177,7 @@ class FeedServer:
             self._epoll.unregister(listener)
             del self._sandbox_of[listener.fileno()]
             listener.close()
+        self._next_watch.pop(sandbox_id, None)
         for connection in self._connections.get(sandbox_id, ()):
             connection.scope.cancel()
 
@@ -288,7 +310,10 @@ class FeedServer:
                 networks = self._networks_of(connection.sandbox_id)
         try:
             with trio.move_on_after(_ANSWER_S):
-                return await self._body(WATCHED if request.watch else request.feed, networks)
+                if request.watch:
+                    await self._wait_to_watch(connection.sandbox_id)
+                feed = WATCHED if request.watch else request.feed
+                return await self._body(feed, networks, connection.sandbox_id)
         except IncompleteError:
             reason = "this host does not know yet all that is in the networks of this container"
             raise RequestError(503, reason) from None
@@ -332,20 +357,25 @@ class FeedServer:
                 await self._send_changes(connection, body)
             nursery.cancel_scope.cancel()
 
+    async def _wait_to_watch(self, sandbox_id: SandboxId) -> None:
+        at = max(trio.current_time(), self._next_watch.get(sandbox_id, -math.inf))
+        self._next_watch[sandbox_id] = at + _WATCH_S
+        await trio.sleep_until(at)
+
     async def _send_changes(self, connection: _Connection, body: _Body) -> None:
         """Send the items, then what changes, as lines, and an empty one after each time without a change."""
-        await _send(connection.sock, self._head(200, "application/x-ndjson", {}))
-        before: Mapping[str, str] = {}
-        is_first = True
-        while True:
-            lines = await in_slices(changes(before, body.items))
-            for part in await in_slices(_octets([*lines, SYNCED] if is_first else lines)):
-                await _send(connection.sock, part)
-            before, is_first = body.items, False
-            next_one = await self._next_body(connection, body)
-            if next_one is None:
-                return
+        head = self._head(200, "application/x-ndjson", {})
+        await _send_within(_ANSWER_S, connection.sock, (head, *body.parts))
+        while (next_one := await self._next_body(connection, body)) is not None:
+            await _send_within(_CHANGE_S, connection.sock, await self._news(body, next_one))
             body = next_one
+
+    async def _news(self, before: _Body, after: _Body) -> Sequence[bytes]:
+        """Return what is new to a watcher: for all but slow ones that is made already."""
+        if after.before == before.version:
+            return after.news
+        async with self._maker():
+            return await in_slices(_news(before.items, after.items))
 
     async def _next_body(self, connection: _Connection, body: _Body) -> _Body | None:
         """Wait for a body that may be another one. None: the container has left its networks."""
@@ -356,7 +386,7 @@ class FeedServer:
             if self._source.is_complete(networks) and self._source.version_of(networks) != body.version:
                 await trio.sleep_until(body.made_at + _FRESH_S)  # until then it would be the same one
                 with contextlib.suppress(IncompleteError):
-                    return await self._body(WATCHED, networks)
+                    return await self._body(WATCHED, networks, connection.sandbox_id)
                 continue
             waiting = self._changed
             with trio.move_on_after(_HEARTBEAT_S) as scope:
@@ -366,41 +396,77 @@ class FeedServer:
 
     # --- bodies -------------------------------------------------------------------------------------------------
 
-    async def _body(self, feed: str, networks: Networks) -> _Body:
+    async def _body(self, feed: str, networks: Networks, sandbox_id: SandboxId) -> _Body:
         key = feed, networks
-        async with self._making:
-            if not self._source.is_complete(networks):  # before a body from the time when it was, as well
-                raise IncompleteError
-            known = self._bodies.pop(key, None)
-            if known is None or not self._is_fresh(known, networks):
-                began = time.monotonic()
-                known = await self._make(feed, networks)
-                # As long as it took, no other one is made: the other half of the time is for names.
-                await trio.sleep(min(time.monotonic() - began, _FRESH_S))
-            self._bodies[key] = known
-            while len(self._bodies) > MAX_BODIES:
-                del self._bodies[next(iter(self._bodies))]
+        if (known := self._fresh(key)) is not None:
             return known
+        async with self._lock(sandbox_id), self._lock(key):
+            if (known := self._fresh(key)) is not None:
+                return known
+            async with self._maker():
+                made = await self._make(feed, networks)
+            self._bodies.pop(key, None)
+            self._bodies[key] = made
+            kept = sum(one.kept_bytes for one in self._bodies.values())
+            while len(self._bodies) > 1 and (len(self._bodies) > MAX_BODIES or kept > MAX_BODIES_BYTES):
+                kept -= self._bodies.pop(next(iter(self._bodies))).kept_bytes
+            return made
 
-    def _is_fresh(self, body: _Body, networks: Networks) -> bool:
-        is_same = body.version == self._source.version_of(networks)
-        return is_same or trio.current_time() - body.made_at < _FRESH_S
+    def _lock(self, of: object) -> trio.Lock:
+        if (lock := self._locks.get(of)) is None:
+            lock = self._locks[of] = trio.Lock()
+        return lock
+
+    def _fresh(self, key: tuple[str, Networks]) -> _Body | None:
+        """Return the body if it need not be made. IncompleteError, also if it was whole once."""
+        if not self._source.is_complete(key[1]):
+            raise IncompleteError
+        known = self._bodies.get(key)
+        if known is None:
+            return None
+        is_same = known.version == self._source.version_of(key[1])
+        if not is_same and trio.current_time() - known.made_at >= _FRESH_S:
+            return None
+        self._bodies[key] = self._bodies.pop(key)  # asked for last
+        return known
+
+    @contextlib.asynccontextmanager
+    async def _maker(self) -> AsyncIterator[None]:
+        """Make something inside: one at a time, and for at most half of the time, also if it is cancelled."""
+        async with self._making:
+            await trio.sleep_until(self._rest_until)
+            began = trio.current_time()
+            # A feed of ten thousand endpoints is a million objects without a circle. Looking through them for
+            # garbage would take a hundred milliseconds, in which no name is answered.
+            gc.disable()
+            try:
+                yield
+            finally:
+                gc.enable()
+                now = trio.current_time()
+                self._rest_until = now + min(now - began, _FRESH_S)
 
     async def _make(self, feed: str, networks: Networks) -> _Body:
         # The version is that from before: what changes meanwhile is in the next one.
         version = self._source.version_of(networks)
         self._counts["bodies"] += 1
-        # A feed of ten thousand endpoints is a million objects without a circle. Looking through them for garbage
-        # would take a hundred milliseconds, in which no name is answered.
-        gc.disable()
-        try:
-            if feed == WATCHED:
-                items = await in_slices(self._items(networks))
-                return _Body((), items, version, trio.current_time())
-            parts = await in_slices(self._parts(feed, networks))
-            return _Body(tuple(parts), {}, version, trio.current_time())
-        finally:
-            gc.enable()
+        if feed != WATCHED:
+            parts = tuple(await in_slices(self._parts(feed, networks)))
+            return _Body(parts, version, trio.current_time(), kept_bytes=sum(map(len, parts)))
+        before = self._bodies.get((feed, networks))
+        items = await in_slices(self._items(networks))
+        parts = tuple(await in_slices(_news({}, items, SYNCED)))
+        news = () if before is None else tuple(await in_slices(_news(before.items, items)))
+        return _Body(
+            parts,
+            version,
+            trio.current_time(),
+            items,
+            None if before is None else before.version,
+            news,
+            # The items are in the lines once more.
+            kept_bytes=2 * sum(map(len, parts)) + sum(map(len, news)),
+        )
 
     def _items(self, networks: Networks) -> Slices[dict[str, str]]:
         table = yield from self._source.table(networks, "")
@@ -420,6 +486,11 @@ class FeedServer:
         texts = yield from encoded(body.value)
         yield from freed(body.value)
         return (yield from _octets(texts))
+
+
+def _news(before: Mapping[str, str], after: Mapping[str, str], end: str = "") -> Slices[list[bytes]]:
+    lines = yield from changes(before, after)
+    return (yield from _octets([*lines, end]))
 
 
 def _octets(texts: list[str]) -> Slices[list[bytes]]:
@@ -445,6 +516,15 @@ async def _send(sock: trio.socket.SocketType, data: bytes) -> None:
             rest = rest[await sock.send(rest) :]
         if scope.cancelled_caught:
             raise TimeoutError
+
+
+async def _send_within(limit_s: float, sock: trio.socket.SocketType, parts: Iterable[bytes]) -> None:
+    """Send all parts. OSError as `_send`, or if all of them take longer than that."""
+    with trio.move_on_after(limit_s) as scope:
+        for part in parts:
+            await _send(sock, part)
+    if scope.cancelled_caught:
+        raise TimeoutError
 
 
 async def _wait_closed(sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:

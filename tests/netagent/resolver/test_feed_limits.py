@@ -169,7 +169,7 @@ def test_feeds_that_are_kept_are_few() -> None:
 
     async def play() -> None:
         for number in range(MAX_BODIES + 5):
-            await containers.server._body("services", (names.APP,) * (number + 1))
+            await containers.server._body("services", (names.APP,) * (number + 1), SandboxId("c0"))
         assert len(containers.server._bodies) == MAX_BODIES
 
     run(containers, play)
