@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from netlab import programs
 
 pytestmark = pytest.mark.lab
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "external-services.md"
 OUTSIDE = "192.0.2.254"
 """The fabric, which is on no host."""
 SERVER = """
@@ -136,3 +139,19 @@ def test_links_restrict_no_external_service(app: Cluster) -> None:
         assert app.inside("s1", sys.executable, "-c", CONNECT, "database").status == 0
         assert app.inside("s2", sys.executable, "-c", CONNECT, "pg").status == 0
         assert app.ask("s2", "database").status == "NXDOMAIN"
+
+
+def test_the_commands_of_the_guide_do_what_it_says(app: Cluster) -> None:
+    typed = re.findall(r"^sudo (netagent .*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(typed) > 10
+    for line in typed:
+        done = app.try_netagent("h1", *shlex.split(line)[1:])
+        assert done.status == 0, (line, done.stderr)
+    services = {one["name"]: one for one in app.netagent("h2", "services")}
+    assert {"api", "site", "pg", "db", "node"} <= services.keys()
+    assert [part["weight"] for part in services["api"]["external"]] != [100, 100]
+    assert services["pg"]["external"][0]["checks"] == ["tcp:5432"]
+    names = {one["name"]: one for one in app.netagent("h3", "name", "ls")}
+    assert names.keys() == {"shop.app", "*.shop.app", "printer.app", "note.app"}
+    assert app.ask("c2", "note", "TXT").status == "NOERROR"
+    assert app.ask("c2", "printer").data == ["192.0.2.77"]
