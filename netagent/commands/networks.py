@@ -23,6 +23,7 @@ from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
 from netagent.endpoints.network_defaults import shortcoming
 from netagent.errors import InputError, NotFoundError
+from netagent.external.turns import stand_in
 from netagent.external.view import ExternalService, OwnName, external_services, own_names
 from netagent.interface import additions as adding
 from netagent.interface import containers as asked
@@ -193,7 +194,11 @@ async def add_service(agent: Agent, request: adding.ServiceAddCommand) -> schema
         if one.record.name == added.record.name
     ]
     warnings = _warnings(present, added)
-    return {**service_part(present, named or [added]), "created": created, "warnings": warnings}
+    return {
+        **service_part(present, named or [added], stand_in(present.view)),
+        "created": created,
+        "warnings": warnings,
+    }
 
 
 def _warnings(present: Presenter, service: ExternalService) -> list[schema.Notice]:

@@ -185,7 +185,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
     status["warnings"] += project_notices(await in_slices(split_projects(view)))
-    status["warnings"] += addition_notices(present, int(time.time()))
+    status["warnings"] += await in_slices(addition_notices(present, int(time.time())))
     status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)

@@ -18,9 +18,10 @@ from netagent.external.view import (
     own_names,
 )
 from netagent.interface import schema
-from netagent.model.ids import NetworkId
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import DnsName, FixedAddresses, NameAlias, NameData, Port
 from netagent.registry.external_fields import address_key
+from netgossip.slices import Slices
 
 MONTH_S: Final = 30 * 86_400
 MAX_NOTICES: Final = 10
@@ -32,14 +33,18 @@ def services_of(present: Presenter, network_id: NetworkId) -> list[schema.Servic
     named: dict[str, list[ExternalService]] = {}
     for service in external_services(present.view, network_id):
         named.setdefault(service.record.name, []).append(service)
-    return [service_part(present, some) for _, some in sorted(named.items())]
+    instead = stand_in(present.view)
+    return [service_part(present, some, instead) for _, some in sorted(named.items())]
 
 
-def service_part(present: Presenter, services: Sequence[ExternalService]) -> schema.Service:
-    """Render the external services of one name in one network."""
+def service_part(
+    present: Presenter, services: Sequence[ExternalService], instead: HostId | None
+) -> schema.Service:
+    """Render the external services of one name in one network. `instead`: the host that asks for owners that are
+    away."""
     record = services[0].record
     network = present.network_name(record.network_id)
-    parts = [external_part(present, one) for one in services]
+    parts = [external_part(present, one, instead) for one in services]
     holder = endpoint_called(present.view, record.network_id, record.name)
     answering = () if holder else {place for one in services for place in one.answering}
     places = {one.place for service in services for one in service.addresses}
@@ -69,10 +74,12 @@ def service_part(present: Presenter, services: Sequence[ExternalService]) -> sch
     }
 
 
-def external_part(present: Presenter, service: ExternalService) -> schema.ExternalPart:
-    """Render one addition."""
+def external_part(
+    present: Presenter, service: ExternalService, instead: HostId | None
+) -> schema.ExternalPart:
+    """Render one addition. `instead`: the host that asks for owners that are away."""
     record, view, target = service.record, present.view, service.record.target
-    asking = asking_host(view, service, stand_in(view))
+    asking = asking_host(view, service, instead)
     holder = endpoint_called(view, record.network_id, record.name)
     shown = {one.place.text for one in service.addresses}
     whole = [text for text in service.shortcomings if text.partition(": ")[0] not in shown]
@@ -132,13 +139,15 @@ def own_name_part(present: Presenter, one: OwnName) -> schema.OwnName:
     }
 
 
-def addition_notices(present: Presenter, now_s: int) -> list[schema.Notice]:
+def addition_notices(present: Presenter, now_s: int) -> Slices[list[schema.Notice]]:
     """Warn of what operators added and what does not lead where they meant. Any host knows all of it."""
     found: list[schema.Notice] = []
     for network_id in present.view.networks:
         for service in external_services(present.view, network_id):
             found += _service_notices(present, service, now_s)
+            yield
         for name in own_names(present.view, network_id):
+            yield
             part = own_name_part(present, name)
             if part["reason"]:
                 found.append(
@@ -163,7 +172,7 @@ def addition_notices(present: Presenter, now_s: int) -> list[schema.Notice]:
 
 
 def _service_notices(present: Presenter, service: ExternalService, now_s: int) -> Iterator[schema.Notice]:
-    part = external_part(present, service)
+    part = external_part(present, service, None)
     record = service.record
     name = f"{record.name}.{present.network_name(record.network_id)}"
     remove = f"on {part['owner']} `netagent service rm {name}`"

@@ -11,6 +11,7 @@ from netagent.control.present import Presenter
 from netagent.control.present_additions import MONTH_S, addition_notices, services_of
 from netagent.model.records import Record
 from netagent.registry.view import RegistryView
+from netgossip.slices import at_once
 
 
 def presenter(*records: Record) -> Presenter:
@@ -21,7 +22,7 @@ def presenter(*records: Record) -> Presenter:
 
 
 def codes(present: Presenter, now_s: int = ADDED_S) -> list[str]:
-    return [one["code"] for one in addition_notices(present, now_s)]
+    return [one["code"] for one in at_once(addition_notices(present, now_s))]
 
 
 def test_a_service_that_nothing_checks_is_named_after_a_month() -> None:
@@ -36,7 +37,7 @@ def test_what_is_in_no_answer_is_named_with_the_reason() -> None:
     expired = dataclasses.replace(state(), expired_s=ADDED_S)
     assert codes(presenter(service(ttl_s=30), expired)) == ["external-expired"]
     shadowed = presenter(service(), alias(), endpoint(name="pg", aliases=("shop",)))
-    found = addition_notices(shadowed, ADDED_S)
+    found = at_once(addition_notices(shadowed, ADDED_S))
     assert [one["code"] for one in found] == ["name-shadowed", "name-shadowed"]
     assert "container pg has the name" in found[0]["message"]
     (shown,) = services_of(shadowed, N1)
@@ -49,6 +50,6 @@ def test_what_is_in_no_answer_is_named_with_the_reason() -> None:
 
 def test_many_are_counted() -> None:
     many = presenter(*(service(number, name=f"s{number}", checks=("tcp:1",)) for number in range(30)))
-    found = addition_notices(many, ADDED_S)
+    found = at_once(addition_notices(many, ADDED_S))
     assert len(found) == 11
     assert "20 more" in found[-1]["message"]
