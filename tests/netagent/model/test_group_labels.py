@@ -67,6 +67,16 @@ def test_what_the_journal_knew_is_older_than_what_has_gone_since() -> None:
     assert view.labels_of(N1, "shop").absent == ("older", "db")
 
 
+def test_a_group_that_loses_thousands_of_labels_in_one_edit_keeps_the_latest_at_bounded_cost() -> None:
+    labels = GroupLabels()
+    for number in range(2000):
+        labels = labels.with_endpoint([f"a{number}"], is_own=False)
+    for number in range(2000):
+        labels = labels.without_endpoint([f"a{number}"], is_own=False)
+        assert len(labels.absent) <= 4 * MAX_ABSENT
+    assert labels.settled().absent == tuple(f"a{number}" for number in range(2000 - MAX_ABSENT, 2000))
+
+
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 99), max_size=3, unique=True)), max_size=60))
 def test_the_labels_are_those_of_all_endpoints_up_to_the_bound(steps: list[tuple[bool, list[int]]]) -> None:
     labels, there, left = GroupLabels(), list[list[str]](), list[str]()
