@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import trio
 
 from netagent.checks.ask import Question, ask_all
-from netagent.checks.schedule import CheckSchedule
+from netagent.checks.schedule import COMMANDS_AT_ONCE, CheckSchedule
 from netagent.checks.spec import subject_text
 from netagent.checks.state import Answer, EndpointHealth, Unasked
 from netagent.errors import NetagentError
@@ -89,6 +89,8 @@ class CheckRunner:
         self._waiting: DeadlineHeap[EndpointId] = DeadlineHeap()
         """When a change comes that an endpoint's health holds back."""
         self._room = trio.CapacityLimiter(SAVED_AT_ONCE)
+        self._commands = trio.CapacityLimiter(COMMANDS_AT_ONCE)
+        """Commands that run because an operator asks, beside those that are due."""
         self._woken = trio.Event()
         self._sleeps_until = 0.0
         self._nursery: trio.Nursery
@@ -150,7 +152,8 @@ class CheckRunner:
             found[check] = outcome, trio.current_time() - began_at
 
         async def execute(check: Check, subject: ExecCheck) -> None:
-            end(check, await self._execute(row, subject, check.timeout_s))
+            async with self._commands:
+                end(check, await self._execute(row, subject, check.timeout_s))
 
         questions = [(check, one) for check in row.checks if (one := question_of(row, check)) is not None]
         async with trio.open_nursery() as nursery:

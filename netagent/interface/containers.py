@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 
 from netagent.interface.cluster import MAX_DRAIN_S, Watching
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
@@ -340,6 +340,11 @@ class UndrainCommand(
     """Let names lead again to a container, or to the containers of this host that are not drained by themselves."""
 
 
+CHECK_WAIT_S: Final = 120.0
+"""Bound of the time that `check` waits for answers, one of which may take a minute; beyond it: the others are shown
+as not asked."""
+
+
 class CheckCommand(
     Command["schema.CheckAnswer"],
     command="check",
@@ -353,6 +358,11 @@ class CheckCommand(
     endpoint: str = argument(
         metavar="ENDPOINT", help="its name, NAME.NETWORK, or id; or a service", read=filled("endpoint")
     )
+
+    @property
+    def work_s(self) -> float:
+        """The time that programs get to answer."""
+        return CHECK_WAIT_S
 
 
 class _Linking(_OfEndpoint["schema.Endpoint"]):

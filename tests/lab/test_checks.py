@@ -236,3 +236,23 @@ def failing(app: Cluster) -> list[str]:
     return [
         one["message"] for one in app.netagent("h2", "status")["warnings"] if one["code"] == "all-failing"
     ]
+
+
+def test_an_endpoint_that_is_checked_drained_and_stopped_costs_three_changes(moods: Moods) -> None:
+    """It is published and waits for its check, it comes up, and it is drained; its end removes the record."""
+    app, versions = moods.app, set[object]()
+    moods.start("brief")
+
+    def seen() -> list[dict[str, object]]:
+        found = [one for one in app.netagent("h2", "endpoints", "--local") if one["name"] == "brief"]
+        versions.update(one["version"] for one in found)
+        return found
+
+    seen()
+    moods.set("brief", "ok")
+    app.wait(lambda: seen()[0]["state"] == "up", NOTICED_S, "it does not come up")
+    app.netagent("h1", "drain", "brief")
+    app.wait(lambda: seen()[0]["state"] != "up", NOTICED_S, "it is not drained")
+    app.netagent("h1", "detach", "brief")
+    app.wait(lambda: seen() == [], NOTICED_S, "it is not gone")
+    assert len(versions) <= 3, versions

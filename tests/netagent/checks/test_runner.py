@@ -209,6 +209,14 @@ async def test_commands_that_hang_keep_no_check_by_http_from_its_turn(host: Host
 
 
 @on_a_host
+async def test_an_operator_s_question_runs_few_commands_at_once(host: Host) -> None:
+    asked = row(1, *[f"exec:/bin/ready{number}" for number in range(8)])
+    found = await host.runner.ask_now(asked)
+    assert len(found) == 8
+    assert host.most_commands == COMMANDS_AT_ONCE
+
+
+@on_a_host
 async def test_an_endpoint_that_is_checked_drained_and_stopped_costs_three_changes(host: Host) -> None:
     """Of its record: it is published as starting, comes up, and is drained. Nothing its checks see after that counts,
     and its end is a removal."""
