@@ -167,3 +167,34 @@ def test_a_label_s_check_and_the_health_check_must_both_succeed(docker_hosts: Fl
     for command, expected in steps:
         fleet.execute("h1", "web-1", *command)
         fleet.wait(lambda: state() == expected, 30.0, lambda: f"after {command} it is {state()}")
+
+
+def test_a_container_of_docker_that_is_paused_does_not_keep_its_health(docker_hosts: Fleet) -> None:
+    fleet = docker_hosts
+    check = "exec:true interval=1s timeout=2s fall=2 rise=1 grace=0s"
+    fleet.start("h1", "web-1", "--label", f"netagent.check={check}")
+
+    def state() -> tuple[str, str]:
+        found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
+        return (found[0]["state"], found[0]["health_reason"]) if found else ("", "")
+
+    fleet.wait(lambda: state()[0] == "up", 30.0, lambda: f"it works, and is {state()}")
+    fleet.runtime("h1", "pause", "web-1")
+    try:
+        fleet.wait(lambda: state()[0] == "unhealthy", 30.0, lambda: f"it is paused, and {state()}")
+        assert state()[1].startswith("true cannot run: Docker says: "), state()
+    finally:
+        fleet.runtime("h1", "unpause", "web-1")
+    fleet.wait(lambda: state()[0] == "up", 90.0, lambda: f"it works again, and is {state()}")
+
+
+@pytest.mark.parametrize("host", ["h1", "h3"])
+def test_a_command_that_writes_without_end_fails(docker_hosts: Fleet, host: str) -> None:
+    fleet = docker_hosts
+    fleet.start(host, "web-1", "--label", "netagent.check=exec:yes interval=1s timeout=5s fall=2 grace=0s")
+
+    def reason() -> str:
+        found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
+        return found[0]["health_reason"] if found else ""
+
+    fleet.wait(lambda: reason() == "yes exited with 141, 2 of 2", 30.0, lambda: f"its reason is {reason()!r}")
