@@ -141,7 +141,10 @@ def test_no_second_command_is_begun_while_the_first_one_lives(
     podman: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command has overwritten its environment, as a process may; its conmon has not."""
-    conmon = "/bin/cp /bin/sleep conmon; /usr/bin/setsid ./conmon 4321 & /usr/bin/env -i /bin/sleep"
+    conmon = (
+        "/bin/cp /bin/sleep conmon; /bin/cp /bin/sleep program; /usr/bin/setsid ./conmon 4321 & "
+        "/usr/bin/env -i ./program"
+    )
     calls = podman(status=4321, last=conmon)
     monkeypatch.setattr(command, "START_S", 0.05)
     runtime = Podman()
@@ -155,19 +158,20 @@ def test_no_second_command_is_begun_while_the_first_one_lives(
     assert run(ask)
     assert not run(ask), "a second one has begun"
     assert len(calls.read_text().splitlines()) == 1
-    for folder in conmons(calls.parent):
+    for folder in processes_of(calls.parent):
         os.kill(int(folder.name), signal.SIGKILL)
-    while conmons(calls.parent):
+    while processes_of(calls.parent):
         time.sleep(0.01)
     podman("here", "", 3)
     assert run(runtime.execute, C1, ("/bin/ready",)) == (3, b"here")
 
 
-def conmons(where: Path) -> list[Path]:
+def processes_of(where: Path) -> list[Path]:
+    """Those that run a program of this folder."""
     return [
         folder
         for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and os.path.realpath(folder / "exe") == str(where / "conmon")
+        if folder.name.isdigit() and (folder / "exe").resolve().parent == where
     ]
 
 
