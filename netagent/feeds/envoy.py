@@ -11,12 +11,12 @@ Endpoints are in localities by the zone of their host. UDP and SCTP ports have n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from operator import itemgetter
 
 from netagent.feeds.encoding import encoded
 from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, by_service, leading
 from netagent.model.records import Port
-from netgossip.slices import Slices
+from netgossip.slices import Slices, merge_sort
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -65,26 +65,31 @@ def _response(kind: str, resources: list[dict[str, object]]) -> Slices[dict[str,
 
 def _assignments(table: FeedTable) -> Slices[dict[str, list[dict[str, object]]]]:
     """Return the localities of each cluster."""
-    found = {}
+    found: dict[str, list[dict[str, object]]] = {}
     for key, endpoints in (yield from by_service(table.endpoints)).items():
-        lead = leading(endpoints)
-        names = sorted({port.name for one in endpoints for port in one.ports if port.protocol == "tcp"})
-        for name in names:
-            found[f"{'.'.join(key)}:{name}"] = yield from _localities(lead, name)
+        ports = yield from _by_port(endpoints)
+        for name, zones in (yield from merge_sort(list(ports.items()), key=itemgetter(0))):
+            found[f"{'.'.join(key)}:{name}"] = [
+                {"locality": {"zone": zone} if zone else {}, "lb_endpoints": here}
+                for zone, here in sorted(zones.items())
+            ]
+            yield
     return found
 
 
-def _localities(endpoints: Iterable[FeedEndpoint], port_name: str) -> Slices[list[dict[str, object]]]:
-    zones: dict[str, list[dict[str, object]]] = {}
+def _by_port(endpoints: list[FeedEndpoint]) -> Slices[dict[str, dict[str, list[object]]]]:
+    """Return the endpoints that names lead to by port and zone, in one pass: replicas may each name other ports."""
+    lead = {one.endpoint_id for one in leading(endpoints)}
+    ports: dict[str, dict[str, list[object]]] = {}
     for endpoint in endpoints:
         for port in endpoint.ports:
-            if port.protocol == "tcp" and port.name == port_name and endpoint.addresses:
+            if port.protocol != "tcp":
+                continue
+            zones = ports.setdefault(port.name, {})
+            if endpoint.endpoint_id in lead and endpoint.addresses:
                 zones.setdefault(endpoint.zone, []).append(_endpoint(endpoint, port))
         yield
-    return [
-        {"locality": {"zone": zone} if zone else {}, "lb_endpoints": found}
-        for zone, found in sorted(zones.items())
-    ]
+    return ports
 
 
 def _endpoint(endpoint: FeedEndpoint, port: Port) -> dict[str, object]:

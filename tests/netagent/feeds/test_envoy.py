@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fakes.feed_tables import an_endpoint, body_of
@@ -53,6 +54,24 @@ def test_endpoints_are_in_the_zones_of_their_hosts_with_their_weights() -> None:
     assert check_assignment(assignment) == [("10.160.0.2", 80), ("10.160.0.1", 80), ("10.160.0.3", 80)]
     assert [one["locality"] for one in assignment["endpoints"]] == [{"zone": "a"}, {"zone": "b"}]
     assert assignment["endpoints"][0]["lb_endpoints"][0]["load_balancing_weight"] == 7
+
+
+def test_replicas_that_each_name_other_ports_cost_no_more_than_their_ports() -> None:
+    ports = 0
+
+    class Counted(tuple[Port, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Port]:
+            nonlocal ports
+            for port in super().__iter__():
+                ports += 1
+                yield port
+
+    replicas = [an_endpoint(n, ports=Counted(Port(f"p{n}-{m}", m + 1) for m in range(8))) for n in range(40)]
+    body, _ = body_of(envoy, *replicas)
+    assert len(body["resources"]) == 320
+    assert ports <= 2 * 320
 
 
 def test_a_cluster_without_endpoints_stays() -> None:
