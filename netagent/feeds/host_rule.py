@@ -4,7 +4,8 @@ Whoever may start a container in a network may put any label on it, `Host(`bank.
 domain, `shop.example.com`, or all below one, `*.example.com`. With rules a router is refused unless each request that
 it matches has a host that a rule allows. So Traefik's rule is read as the expression that it is: `A && B` is bounded
 if one of both is, `A || B` if both are, `!A` never, `Host(…)` if each of its names is allowed, and anything else
-(a path, a regular expression, an address) is not bounded by itself.
+(a path, a regular expression, an address) is not bounded by itself. And no name that the rules do not allow may be
+anywhere in it, also negated or beside another: Traefik asks for certificates for each name that it finds in a rule.
 """
 
 from __future__ import annotations
@@ -48,14 +49,15 @@ def is_allowed(host: str, rules: Sequence[str]) -> bool:
 
 
 def is_bounded_untrusted(text: str, rules: Sequence[str]) -> bool:
-    """True if the rules allow each host whose requests a router's rule matches. Raises RuleError."""
+    """True if the rules allow each host whose requests a router's rule matches, and each that it names. Raises
+    RuleError."""
     if len(text) > MAX_RULE_CHARS:
         raise RuleError(f"has more than {MAX_RULE_CHARS} characters")
     reader = _Reader(_tokens(text), rules)
     found = reader.either(0)
     if reader.next:
         raise RuleError(f"goes on after its end, with {reader.next[1][:40]!r}")
-    return found
+    return found and not reader.names_another
 
 
 def _tokens(text: str) -> list[Token]:
@@ -77,6 +79,8 @@ class _Reader:
     def __init__(self, tokens: list[Token], rules: Sequence[str]) -> None:
         self._tokens = tokens[::-1]
         self._rules = rules
+        self.names_another = False
+        """A host that the rules do not allow is named somewhere."""
 
     @property
     def next(self) -> Token | None:
@@ -116,7 +120,11 @@ class _Reader:
         while self._take(","):
             texts.append(self._text())
         self._expect(")")
-        return name.lower() in _HOSTS and all(is_allowed(text, self._rules) for text in texts)
+        if name.lower() not in _HOSTS:
+            return False
+        if not all(is_allowed(text, self._rules) for text in texts):
+            self.names_another = True
+        return True
 
     def _text(self) -> str:
         kind, text = self._pop()

@@ -13,7 +13,8 @@ containers have counts, and the first by its text among equals; Traefik itself w
 out is named. A definition stays while its containers are not answering: its service then has no server.
 
 A network with `feed.rules` publishes only the domains that they allow: routers and certificates for others are
-refused, and so are TCP routers for all names and UDP routers, which take a whole entry point.
+refused, and so are TCP routers for all names and UDP routers, which take a whole entry point. What its labels lead to
+is then of the network itself: no service or middleware of another one or of Traefik's own configuration.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def traefik(table: FeedTable) -> Slices[FeedBody]:
     config: dict[str, dict[str, dict[str, object]]] = {}
     owners: dict[Defined, FeedNetwork] = {}
     for network, said in networks.items():
+        own = []
         for defined in (yield from merge_sort(list(said.texts), key=lambda one: one)):
             yield
             name = " ".join(defined)
@@ -79,14 +81,47 @@ def traefik(table: FeedTable) -> Slices[FeedBody]:
                 flaws.note(f"{network.name}: {name} is left out, {owners[defined].name} has one of that name")
                 continue
             owners[defined] = network
+            own.append(defined)
+        for defined in own:
+            yield
             protocol, section, word = defined
-            config.setdefault(protocol, {}).setdefault(section, {})[word] = _definition(
-                defined, said, network, flaws
-            )
+            definition = _definition(defined, said, network, flaws)
+            if network.rules is not None:
+                other = _of_another(defined, definition, owners, network)
+                if other is not None:
+                    flaws.note(
+                        f"{network.name}: {' '.join(defined)} is refused: {other[:120]} is none of the network's, "
+                        "which has feed.rules"
+                    )
+                    continue
+            config.setdefault(protocol, {}).setdefault(section, {})[word] = definition
     return FeedBody(config, tuple(flaws.sentences))
 
 
-def _definition(defined: Defined, said: _Network, network: FeedNetwork, flaws: Flaws) -> object:
+def _of_another(
+    defined: Defined,
+    definition: Mapping[str, Any],
+    owners: Mapping[Defined, FeedNetwork],
+    network: FeedNetwork,
+) -> str | None:
+    """Return the first service or middleware that a definition leads to and that the network does not define."""
+    protocol, section, _ = defined
+    services: list[str] = []
+    middlewares: list[str] = []
+    if section == "routers":
+        services, middlewares = [definition["service"]], definition.get("middlewares", [])
+    elif section == "middlewares":
+        middlewares = definition.get("chain", {}).get("middlewares", [])
+        errors = definition.get("errors", {})
+        services = [errors["service"]] if "service" in errors else []
+    for kind, names in (("services", services), ("middlewares", middlewares)):
+        for name in names:
+            if owners.get((protocol, kind, name)) != network:
+                return name
+    return None
+
+
+def _definition(defined: Defined, said: _Network, network: FeedNetwork, flaws: Flaws) -> dict[str, Any]:
     texts = said.texts[defined]
     if len(texts) > 1:
         flaws.note(f"{network.name}: {' '.join(defined)} has {len(texts)} definitions; that of most counts")

@@ -384,6 +384,41 @@ def test_rules_of_the_network_bound_its_domains(labels: dict[str, str], *, publi
     assert (len(flaws) == 0) is published
 
 
+@pytest.mark.parametrize(
+    ("fields", "published"),
+    [
+        ({"routers.r.middlewares": "own"}, True),
+        ({"routers.r.middlewares": "own,auth@file"}, False),
+        ({"routers.r.middlewares": "others"}, False),
+        ({"routers.r.service": "own"}, True),
+        ({"routers.r.service": "api@internal"}, False),
+        ({"routers.r.service": "others"}, False),
+        ({"routers.r.middlewares": "m", "middlewares.m.chain.middlewares": "own"}, True),
+        ({"middlewares.m.chain.middlewares": "auth@file"}, False),
+        ({"middlewares.m.errors.service": "others", "middlewares.m.errors.status": "500"}, False),
+        ({"middlewares.m.errors.service": "own", "middlewares.m.errors.status": "500"}, True),
+    ],
+)
+def test_with_rules_labels_lead_to_what_their_network_defines(
+    fields: dict[str, str], *, published: bool
+) -> None:
+    network = FeedNetwork("app", "app.mesh.internal", rules=("*.example.com",))
+    own = {
+        f"{T}services.own.loadbalancer.server.port": "80",
+        f"{T}middlewares.own.addprefix.prefix": "/a",
+        f"{T}routers.r.rule": "Host(`a.example.com`)",
+    }
+    others = {
+        f"{T}services.others.loadbalancer.server.port": "80",
+        f"{T}middlewares.others.addprefix.prefix": "/a",
+    }
+    labels = {**own, **{f"{T}{key}": value for key, value in fields.items()}}
+    config, flaws = load(an_endpoint(1, labels=others), an_endpoint(2, labels=labels, network=network))
+    section, name = ("middlewares", "m") if "middlewares.m" in str(fields) else ("routers", "r")
+    assert (name in config["http"].get(section, {})) is published
+    assert (not flaws) is published
+
+
 def test_the_work_of_one_container_is_bounded_by_its_labels() -> None:
     """8 KiB of labels are the most that a record of a runtime's container has."""
     deep = {f"{T}routers.{'r' * 20}{n}.tls.domains[{n}].sans": ",".join("abcdefgh" * 6) for n in range(64)}
