@@ -96,5 +96,5 @@ def _endpoint(endpoint: FeedEndpoint, port: Port) -> dict[str, object]:
     address = {"address": endpoint.addresses[0], "port_value": port.number}
     return {
         "endpoint": {"address": {"socket_address": address}, "hostname": endpoint.name},
-        "load_balancing_weight": endpoint.weight,
+        "load_balancing_weight": max(1, endpoint.weight),  # Envoy refuses the whole answer because of a 0
     }

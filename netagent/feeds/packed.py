@@ -45,6 +45,7 @@ def _pack(endpoint: FeedEndpoint, labels: dict[str, str]) -> bytes:
             labels,
             _STATES.index(endpoint.state),
             endpoint.weight,
+            endpoint.is_kept,
         ]
     )
     return packed
@@ -57,8 +58,10 @@ def unpack_endpoint_untrusted(endpoint_id: str, network: FeedNetwork, data: byte
     # A length inside the bytes can't exceed them, so that nothing is allocated because of a false one.
     limit = len(data)
     try:
-        name, service, group, host, zone, addresses, ports, labels, state, weight, *_ = msgpack.unpackb(
-            data, max_str_len=limit, max_array_len=limit, max_map_len=limit, max_bin_len=0, max_ext_len=0
+        name, service, group, host, zone, addresses, ports, labels, state, weight, is_kept, *_ = (
+            msgpack.unpackb(
+                data, max_str_len=limit, max_array_len=limit, max_map_len=limit, max_bin_len=0, max_ext_len=0
+            )
         )
         return FeedEndpoint(
             endpoint_id=endpoint_id,
@@ -75,6 +78,7 @@ def unpack_endpoint_untrusted(endpoint_id: str, network: FeedNetwork, data: byte
             labels={_text(key): _text(value) for key, value in labels.items()},
             state=_STATES[_number(state)],
             weight=_number(weight),
+            is_kept=is_kept is True,
         )
     except (
         ValueError,

@@ -1,6 +1,7 @@
 """What all feeds are made of: the endpoints that one asker may see, and their networks.
 
-Names lead to endpoints that are UP; to UNREACHED ones only where a service has no other. Feeds lead where names lead.
+Names lead to endpoints that are UP; to UNREACHED ones, and to unhealthy ones that a check keeps, only where a service
+has no other; and to those of weight 0 only where all have it. Feeds lead where names lead.
 The other endpoints are in the table as well: what their labels define stays defined while none of them answers, so
 that a proxy says "no server" and not "no such site", and a monitor goes on watching what is sick.
 """
@@ -63,6 +64,8 @@ class FeedEndpoint:
     ports: tuple[Port, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     state: FeedState = FeedState.UP
+    is_kept: bool = False
+    """It is unhealthy, and names lead to it while the service has no other."""
     weight: int = 1
 
     @property
@@ -135,7 +138,8 @@ def leading(endpoints: Iterable[FeedEndpoint]) -> list[FeedEndpoint]:
     """Return those that names lead to, of the endpoints of one service."""
     known = list(endpoints)
     up = [one for one in known if one.state is FeedState.UP]
-    return up or [one for one in known if one.state is FeedState.UNREACHED]
+    found = up or [one for one in known if one.state is FeedState.UNREACHED or one.is_kept]
+    return [one for one in found if one.weight] or found
 
 
 def at_port(address: str, port: int) -> str:

@@ -34,7 +34,8 @@ def feed_endpoint(view: RegistryView, endpoint: EndpointView, network: FeedNetwo
         ports=record.ports,
         labels=dict(record.labels),
         state=feed_state(view, endpoint),
-        weight=max(1, record.weight),  # proxies know no 0 (Envoy refuses the whole answer)
+        is_kept=view.is_kept(endpoint),
+        weight=record.weight,
     )
 
 

@@ -54,7 +54,7 @@ def external_endpoints(row: ExternalRow, network: FeedNetwork) -> Iterator[FeedE
             addresses=tuple(str(ipaddress.ip_address(address)) for address in one.addresses),
             ports=one.ports,
             state=FeedState.UNREACHED if one.is_behind else FeedState.UP,
-            weight=max(1, one.weight),
+            weight=one.weight,
         )
 
 

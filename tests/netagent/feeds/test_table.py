@@ -24,6 +24,15 @@ def test_feeds_lead_where_names_lead(states: list[FeedState], lead: list[int]) -
     assert leading(endpoints) == [endpoints[number] for number in lead]
 
 
+def test_kept_replicas_lead_where_there_is_no_other_and_weight_0_only_among_itself() -> None:
+    kept = an_endpoint(1, state=FeedState.UNHEALTHY, is_kept=True)
+    sick = an_endpoint(2, state=FeedState.UNHEALTHY)
+    last, up = an_endpoint(3, weight=0), an_endpoint(4)
+    assert leading([kept, sick]) == [kept]
+    assert leading([kept, sick, last]) == [last]
+    assert leading([kept, last, up]) == [up]
+
+
 def test_an_ipv6_address_is_in_brackets() -> None:
     assert at_port("fd00::1", 80) == "[fd00::1]:80"
     assert at_port("10.0.0.1", 80) == "10.0.0.1:80"
