@@ -342,6 +342,7 @@ class FakeService:
     def __init__(self) -> None:
         self.networks: dict[str, schema.Network] = {"app": network_of("app")}
         self.rows: list[schema.Endpoint] = []
+        self.feed_networks = ["app"]
         self.cluster: schema.ClusterPart | None = CLUSTER
         self.heard: list[schema.HeardAgent] = []
         self.attached: list[AttachRequest] = []
@@ -666,10 +667,16 @@ class FakeService:
         if request.feed not in FEED_NAMES:
             raise NotFoundError(f"there is no feed {request.feed!r}", thing=request.feed)
         content = {"items": [row["names"][0] for row in self.rows]}
-        tag = str(hash(str(content)))
+        tag = str(hash(str([content, self.feed_networks])))
         if tag == request.known:
             await trio.sleep(0.05)
-        return {"feed": request.feed, "networks": ["app"], "tag": tag, "content": content, "warnings": []}
+        return {
+            "feed": request.feed,
+            "networks": list(self.feed_networks),
+            "tag": tag,
+            "content": content,
+            "warnings": [],
+        }
 
     async def version(self, request: VersionCommand) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}

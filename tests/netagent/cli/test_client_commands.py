@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from fakes.agent_service import Served, doctor_of, endpoint_of, pong, why_of
 from fakes.agent_service import served as serving
 
+from netagent.cli.feed_command import replace_file
+from netagent.errors import FailedError
 from netagent.interface.containers import AttachCommand
 from netagent.model.publication import Publication
 from netagent.model.records import Link, Port
@@ -559,6 +563,38 @@ def test_a_feed_replaces_its_file_and_keeps_its_rights(served: Served, netagent:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.sock", "feed.json", "link"]
 
 
+def test_what_is_no_file_is_not_replaced_by_a_feed(served: Served, netagent: Run, tmp_path: Path) -> None:
+    fifo, loop, folder = tmp_path / "fifo", tmp_path / "loop", tmp_path / "folder"
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    folder.mkdir()
+    for path, why in ((fifo, "no regular file"), (folder, "no regular file"), (loop, "symbolic links")):
+        done = netagent("feed", "services", "--file", str(path))
+        assert done.returncode == 5
+        assert f"cannot write {path}: " in done.stderr
+        assert why in done.stderr
+    assert fifo.is_fifo()
+
+
+def test_another_users_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, link = tmp_path / "feed.json", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+    if os.geteuid() == 0:
+        os.chown(link, 1234, 1234, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    with pytest.raises(FailedError, match="belongs to another user"):
+        replace_file(str(link), "new")
+    assert file.read_text() == "old"
+
+
+def test_a_new_file_of_a_feed_is_not_for_everybody(tmp_path: Path) -> None:
+    file = tmp_path / "feed.json"
+    replace_file(str(file), "new")
+    assert file.stat().st_mode & 0o027 == 0
+
+
 def test_a_file_that_cannot_be_written_is_named(served: Served, netagent: Run, tmp_path: Path) -> None:
     done = netagent("feed", "services", "--file", str(tmp_path / "none" / "feed.json"))
     assert done.returncode == 5
@@ -580,3 +616,32 @@ def test_a_watched_feed_follows_and_outlives_the_agent(served: Served, netagent:
             assert json.loads(process.stdout.readline()) == {"items": ["db.app.mesh.internal"]}
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_watched_file_is_not_cut_when_the_host_leaves_a_network(
+    served: Served, netagent: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "feed.json"
+    served.service.rows = [endpoint_of("web")]
+    served.service.feed_networks = ["app", "back"]
+    with watching(served, "feed", "services", "--file", str(file)) as process:
+        assert process.stderr
+        wait_until(lambda: file.exists() and "web" in file.read_text())
+        served.service.feed_networks = ["app"]
+        served.service.rows = []
+        said = process.stderr.readline()
+        assert "has left back" in said
+        assert said.endswith("stays as it is; waiting\n")
+        assert "web" in file.read_text()
+        served.service.rows = [endpoint_of("db")]
+        served.service.feed_networks = ["app", "back"]
+        wait_until(lambda: "db" in file.read_text())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
