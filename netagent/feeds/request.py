@@ -14,6 +14,9 @@ import h11
 MAX_REQUEST_BYTES: Final = 4096
 """Bound of one request for a feed; beyond it: 431. Prometheus and Traefik send some 300 bytes."""
 
+MAX_LINES: Final = 64
+"""Bound of lines of a request; beyond it: 431. 4 KiB hold a thousand, whose reading takes milliseconds."""
+
 _PARAMETERS: Final = {"watch": {"true": True, "1": True, "false": False, "0": False}}
 
 
@@ -40,12 +43,17 @@ class RequestReader:
     def __init__(self) -> None:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
         self._taken = 0
+        self._lines = 0
 
     def receive_untrusted(self, data: bytes) -> FeedRequest | None:
         """Take a part of it; return the request, None if more is to come. Raises RequestError."""
         # What is beyond the bound is not given to the parser, which would keep and search it.
         room = MAX_REQUEST_BYTES - self._taken
         self._taken += len(data)
+        if b"\n" in data:
+            self._lines += data.count(b"\n", 0, room)
+            if self._lines > MAX_LINES:
+                raise RequestError(431, f"a request has at most {MAX_LINES} lines")
         try:
             self._parser.receive_data(data[:room])
             event = self._parser.next_event()

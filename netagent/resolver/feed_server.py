@@ -37,7 +37,8 @@ from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
 MAX_CONNECTIONS: Final = 64
-"""Bound of connections for feeds; beyond it: the container with most of them loses its oldest one."""
+"""Bound of connections for feeds; beyond it: the container with most of them loses its oldest one; if
+all have one, the oldest that watches goes."""
 MAX_OF_SANDBOX: Final = 8
 """Bound of connections for feeds of one container; beyond it: closed."""
 MAX_WATCHERS: Final = 4
@@ -130,6 +131,7 @@ class _Connection:
     sock: trio.socket.SocketType
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_watching: bool = False
+    began: float = field(default_factory=trio.current_time)
 
 
 class FeedServer:
@@ -164,11 +166,15 @@ class FeedServer:
     # --- listeners ----------------------------------------------------------------------------------------------
 
     def add_listener(self, sandbox_id: SandboxId, listener: socket.socket) -> None:
-        """Answer on this socket, which belongs to the server from here on."""
+        """Answer on this socket, which belongs to the server from here on. OSError: it is closed."""
         self.remove_listener(sandbox_id)
+        try:
+            self._epoll.register(listener, select.EPOLLIN)
+        except OSError:  # the user's bound of watches is reached
+            listener.close()
+            raise
         self._listeners[sandbox_id] = listener
         self._sandbox_of[listener.fileno()] = sandbox_id
-        self._epoll.register(listener, select.EPOLLIN)
 
     def remove_listener(self, sandbox_id: SandboxId) -> None:
         """Close a sandbox's listener and connections."""
@@ -240,9 +246,14 @@ class FeedServer:
         if sum(map(len, self._connections.values())) < MAX_CONNECTIONS:
             return True
         most = max(self._connections.values(), key=len)
+        oldest: _Connection | None = next(iter(most))
         if len(most) <= len(own) + 1:
+            # A watcher comes back when it is closed; without this, as many of them would keep all others out.
+            watching = (one for each in self._connections.values() for one in each if one.is_watching)
+            oldest = None if own else min(watching, key=lambda one: one.began, default=None)
+        if oldest is None:
             return False
-        oldest = next(iter(most))
+        most = self._connections[oldest.sandbox_id]
         oldest.scope.cancel()
         del most[oldest]  # at once: its task may take a while to end
         self._counts["displaced"] += 1

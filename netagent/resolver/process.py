@@ -245,7 +245,7 @@ class ResolverProcess:
 
     def _listen_in(self, sandbox_id: SandboxId, pair: SocketPair) -> None:
         try:
-            listener = _in_netns_of(pair, open_feed_listener)
+            self._feeds.add_listener(sandbox_id, _in_netns_of(pair, open_feed_listener))
         except OSError as error:
             if sandbox_id not in self._feeds_taken:
                 address, port = FEED_ADDRESS
@@ -253,7 +253,6 @@ class ResolverProcess:
             self._feeds_taken.add(sandbox_id)
         else:
             self._feeds_taken.discard(sandbox_id)
-            self._feeds.add_listener(sandbox_id, listener)
 
     def _sockets_for(self, effect: Effect) -> SocketPair | None:
         sandbox_id = effect.sockets_of

@@ -7,7 +7,7 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.feeds.request import MAX_REQUEST_BYTES, FeedRequest, RequestError, RequestReader
+from netagent.feeds.request import MAX_LINES, MAX_REQUEST_BYTES, FeedRequest, RequestError, RequestReader
 
 PROMETHEUS = (
     b"GET /prometheus HTTP/1.1\r\nHost: 127.0.0.11:7953\r\nUser-Agent: Prometheus/2.53.3\r\nAccept: application/json"
@@ -53,6 +53,7 @@ def test_a_part_of_a_request_waits_for_the_rest(length: int) -> None:
         (b"GET /?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"\x16\x03\x01" + b"\0" * MAX_REQUEST_BYTES, 400),
         (b"GET /" + b"a" * MAX_REQUEST_BYTES, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * MAX_LINES + b"\r\n", 431),
     ],
 )
 def test_everything_else_is_refused(data: bytes, status: int) -> None:
@@ -85,4 +86,4 @@ def test_the_work_is_bounded(piece: bytes, part: int) -> None:
         except RequestError:
             return
 
-    instructions_of(read, most=1_000_000)
+    instructions_of(read, most=1_100_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -130,6 +131,43 @@ def test_a_container_has_eight_connections_and_others_find_room() -> None:
             assert counted["feed_refused"] == 2 * (count - 1)
 
     run(containers, play)
+
+
+def test_watchers_of_as_many_containers_keep_no_other_out() -> None:
+    containers = Containers(MAX_CONNECTIONS + 1)
+
+    async def play() -> None:
+        async with contextlib.AsyncExitStack() as opened:
+            watching = []
+            for number in range(MAX_CONNECTIONS):
+                watching.append(await opened.enter_async_context(await containers.connect(number)))
+                await watching[-1].send_all(GET.replace(b"services", b"services?watch=true"))
+                assert (await watching[-1].receive_some()).startswith(b"HTTP/1.1 200 ")
+            async with await containers.connect(MAX_CONNECTIONS) as stream:
+                await stream.send_all(GET)
+                assert (await all_of(stream)).startswith(b"HTTP/1.1 200 ")
+            with trio.fail_after(5):
+                await all_of(watching[0])  # the oldest one has been closed
+            await containers.until(MAX_CONNECTIONS - 1)
+
+    run(containers, play)
+
+
+def test_a_listener_that_cannot_be_waited_for_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = Containers(1)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    class Full:
+        def register(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(containers.server, "_epoll", Full())
+        with pytest.raises(OSError, match="full"):
+            containers.server.add_listener(SandboxId("c1"), listener)
+    assert listener.fileno() == -1
+    assert containers.server.sandboxes() == {"c0"}
+    containers.server.remove_listener(SandboxId("c0"))
 
 
 def test_one_body_is_made_for_all_who_ask_for_the_same() -> None:
