@@ -355,10 +355,10 @@ def _refuse_loop(view: RegistryView, record: OwnNameRecord) -> None:
             raise InputError(
                 f"the alias {record.name} would lead to itself", thing=record.name, hint="name another target"
             )
-        called = view.store.own_names_called.get((value.network_id, value.name))
-        if not called:
+        holder = view.store.own_name_holders.get((value.network_id, value.name))
+        if holder is None:
             return
-        owner, name_id = min(called)
+        owner, name_id = holder
         value = view.store.own_names[name_id][owner].value
     raise InputError(
         f"the alias {record.name} would lead through more than {_MAX_ALIASES} others",

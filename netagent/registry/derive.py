@@ -98,6 +98,8 @@ class StoreBuilder:
         self._endpoints: set[EndpointKey] = set()
         self._services: set[ServicePlace] = set()
         self._own_names: set[NamePlace] = set()
+        self._called: set[tuple[NetworkId, str]] = set()
+        """Own names of which another record may count now."""
         self._groups: set[GroupKey] = set()
         self._remembers = False
         self._before = store
@@ -278,7 +280,7 @@ class StoreBuilder:
         index = getattr(self.s, name)
         setattr(self.s, name, add(index, key, member) if value is None else put(index, key, member, value))
         for name, key, member in _further_places(owner, record):
-            setattr(self.s, name, add(getattr(self.s, name), key, member))
+            setattr(self.s, name, put(getattr(self.s, name), key, member, value=True))
         self._note(owner, record)
 
     def _unindex(self, owner: HostId, record: Record) -> None:
@@ -295,7 +297,7 @@ class StoreBuilder:
         index = getattr(self.s, name)
         setattr(self.s, name, remove(index, key, member) if value is None else drop(index, key, member))
         for name, key, member in _further_places(owner, record):
-            setattr(self.s, name, remove(getattr(self.s, name), key, member))
+            setattr(self.s, name, drop(getattr(self.s, name), key, member))
 
     def _note(self, owner: HostId, record: Record) -> None:
         """Note what has to be decided again because of a record, which is in its index."""
@@ -306,7 +308,7 @@ class StoreBuilder:
                 self._networks.add(record.network_id)
             case HostAddressRecord():
                 # Programs of that host are reached there.
-                here = self.s.services_in.get(record.network_id, frozenset())
+                here = self.s.services_in.get(record.network_id, Map())
                 self._services.update((record.network_id, one) for who, one in here if who == owner)
             case ExternalServiceRecord() | ExternalStateRecord():
                 # Of several with one id, which only a lie can make, the first host's counts, in its network.
@@ -314,8 +316,7 @@ class StoreBuilder:
                 self._services.update((one.network_id, record.service_id) for one in (record, *every))
             case OwnNameRecord():
                 for one in (record, *self.s.own_names.get(record.name_id, Map()).values()):
-                    called = self.s.own_names_called.get((one.network_id, one.name), frozenset())
-                    self._own_names.update((one.network_id, name_id) for _, name_id in called)
+                    self._called.add((one.network_id, one.name))
                     self._own_names.add((one.network_id, record.name_id))
 
     # -- decisions ---------------------------------------------------------------------------------------------
@@ -332,6 +333,8 @@ class StoreBuilder:
             self._decide_host(host_id)
         self._decide_networks()
         self._decide_endpoints()
+        for place in self._called:
+            self._decide_holder(place)
         for key in self._groups:
             self.s.group_labels = self.s.group_labels.set(key, self.s.group_labels[key].settled())
         return self.s
@@ -491,6 +494,15 @@ class StoreBuilder:
             else:
                 self.s.fenced = self.s.fenced.set(key, view)
 
+    def _decide_holder(self, place: tuple[NetworkId, str]) -> None:
+        """Decide which of the own names with one name counts: once for all edits, as one member may have written
+        thousands of them."""
+        old = self._before.own_name_holders.get(place)
+        new = min(self.s.own_names_called.get(place, Map()), default=None)
+        self.s.own_name_holders = assign(self.s.own_name_holders, place, new)
+        if new != old:
+            self._own_names.update((place[0], name_id) for _, name_id in filter(None, (old, new)))
+
     def _place(self, view: EndpointView) -> None:
         record, endpoint_id = view.record, view.endpoint_id
         self.s.endpoints = self.s.endpoints.set(endpoint_id, view)
@@ -563,7 +575,7 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
 
 
 def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashable, Hashable]]:
-    """Yield the indexes of sets that a record is in beside its place, each with its key and member there."""
+    """Yield the indexes without values that a record is in beside its place, each with its key and member there."""
     match record:
         case ExternalServiceRecord():
             yield "services_in", record.network_id, (owner, record.service_id)

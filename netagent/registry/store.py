@@ -104,16 +104,18 @@ class Store:
     external_services: Map[ServiceId, Map[HostId, ExternalServiceRecord]] = field(default_factory=Map)
     """By owner: several only if one lies, or while one succeeds another."""
     external_states: Map[ServiceId, Map[HostId, ExternalStateRecord]] = field(default_factory=Map)
-    services_in: Map[NetworkId, frozenset[tuple[HostId, ServiceId]]] = field(default_factory=Map)
-    """External services of the network."""
-    services_called: Map[tuple[NetworkId, str], frozenset[tuple[HostId, ServiceId]]] = field(
+    services_in: Map[NetworkId, Map[tuple[HostId, ServiceId], bool]] = field(default_factory=Map)
+    """External services of the network: True. One member may have thousands, so no set that is copied."""
+    services_called: Map[tuple[NetworkId, str], Map[tuple[HostId, ServiceId], bool]] = field(
         default_factory=Map
     )
     own_names: Map[OwnNameId, Map[HostId, OwnNameRecord]] = field(default_factory=Map)
-    own_names_in: Map[NetworkId, frozenset[tuple[HostId, OwnNameId]]] = field(default_factory=Map)
-    own_names_called: Map[tuple[NetworkId, str], frozenset[tuple[HostId, OwnNameId]]] = field(
+    own_names_in: Map[NetworkId, Map[tuple[HostId, OwnNameId], bool]] = field(default_factory=Map)
+    own_names_called: Map[tuple[NetworkId, str], Map[tuple[HostId, OwnNameId], bool]] = field(
         default_factory=Map
     )
+    own_name_holders: Map[tuple[NetworkId, str], tuple[HostId, OwnNameId]] = field(default_factory=Map)
+    """The first of those with one name, which counts."""
 
     def is_used(self, network: NetworkView) -> bool:
         """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone

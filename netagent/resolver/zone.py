@@ -155,10 +155,13 @@ class ZoneBuilder:
             yield from self._follow_sandboxes(seen, now)
         for host_id in touched.hosts:
             yield from self._follow_host(seen.view, now, host_id)
+        places: set[tuple[NetworkId, str]] = set()
         for _, endpoint_id in touched.endpoints:
             self._follow_endpoint(now, endpoint_id)
-            self._follow_added(seen.view, now, endpoint_id)
+            places.update(_added_places(seen.view, now.view, endpoint_id))
             yield
+        for place in places:
+            yield from self._follow_added(seen.view, now, place)
         for service_id in {service_id for _, service_id in touched.services}:
             self._follow_service(now, service_id)
             yield
@@ -239,19 +242,18 @@ class ZoneBuilder:
         is_kept = labels.records > 0 and label in labels and not self._led[group, label]
         self._put(row.key, row if is_kept else None)
 
-    def _follow_added(self, before: RegistryView, now: _Seen, endpoint_id: EndpointId) -> None:
-        """Update what operators added with a label that an endpoint has, or had: while it has it, they yield."""
-        if not (now.view.store.services_called or now.view.store.own_names_called):
+    def _follow_added(self, before: RegistryView, now: _Seen, place: tuple[NetworkId, str]) -> Slices[None]:
+        """Update what operators added with a label, if it is only now that endpoints have it, or have it no more:
+        while they do, it yields."""
+        if (endpoint_called(before, *place) is None) == (endpoint_called(now.view, *place) is None):
             return
-        found = (view.endpoints.get(endpoint_id) for view in (before, now.view))
-        for endpoint in filter(None, found):
-            network_id = endpoint.network_id
-            for label in labels_of(endpoint.record):
-                place = (network_id, label)
-                for _, service_id in now.view.store.services_called.get(place, ()):
-                    self._follow_service(now, service_id)
-                for _, name_id in now.view.store.own_names_called.get(place, ()):
-                    self._follow_own_name(now, name_id)
+        for _, service_id in now.view.store.services_called.get(place, ()):
+            self._follow_service(now, service_id)
+            yield
+        holder = now.view.store.own_name_holders.get(place)
+        if holder is not None:
+            self._follow_own_name(now, holder[1])
+            yield
 
     def _follow_service(self, now: _Seen, service_id: ServiceId) -> None:
         self._put((RowKind.EXTERNAL, service_id), external_row(now.view, now.networks, service_id))
@@ -274,6 +276,20 @@ class ZoneBuilder:
                 self._labels.add(label)
         self._rows = self._rows.set(key, row) if row is not None else self._rows.delete(key)
         self._touched.add(key)
+
+
+def _added_places(
+    before: RegistryView, now: RegistryView, endpoint_id: EndpointId
+) -> Iterator[tuple[NetworkId, str]]:
+    """Yield the labels that an endpoint has, or had, and of which operators have added something."""
+    store = now.store
+    if not (store.services_called or store.own_name_holders):
+        return
+    for endpoint in filter(None, (view.endpoints.get(endpoint_id) for view in (before, now))):
+        for label in labels_of(endpoint.record):
+            place = endpoint.network_id, label
+            if place in store.services_called or place in store.own_name_holders:
+                yield place
 
 
 def _networks_of(view: RegistryView, sandboxes: Iterable[Sandbox]) -> dict[NetworkId, NetworkView]:

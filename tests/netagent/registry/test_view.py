@@ -7,6 +7,8 @@ import random
 from typing import TypeVar
 
 import pytest
+from fakes.external import data as own_data
+from fakes.external import name_id
 from fakes.registry import (
     H1,
     H2,
@@ -25,6 +27,7 @@ from fakes.registry import (
     network,
 )
 
+from netagent.external.view import own_name
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import (
     AttachmentRecord,
@@ -607,3 +610,19 @@ def test_approaching_another_view_leads_to_what_that_has(seed: int) -> None:
     alone = at_once(approach(mine, base, frozenset()))
     assert alone.endpoints == base.endpoints
     alone.check_invariants()
+
+
+def test_one_more_of_many_own_names_with_one_name_touches_itself_and_the_one_that_counts() -> None:
+    entries = [entry(H2, own_data(number, "db", texts=("a",)), number) for number in range(2, 3000)]
+    view = RegistryView(H1).with_entries(event(H2, *entries))
+    for number in (3001, 1):  # the last of all, and the first, which counts from now on
+        known, view = (
+            view,
+            view.with_entries(event(H2, entry(H2, own_data(number, "db", texts=("a",)), 3000 + number))),
+        )
+        touched = found(view.touched_since(known)).own_names
+        assert (N1, name_id(number)) in touched
+        assert touched <= {(N1, name_id(one)) for one in (number, 1, 2)}
+    assert own_name(view, name_id(1)) is not None
+    assert own_name(view, name_id(2)) is None
+    view.check_invariants()

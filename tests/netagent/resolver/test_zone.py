@@ -365,6 +365,24 @@ def test_a_container_keeps_its_name_also_while_it_is_unhealthy(world: World) -> 
     assert world.ask("db1") == ["10.1.0.11", "10.1.0.12"]
 
 
+def test_additions_with_one_label_are_looked_at_again_only_when_endpoints_get_or_lose_it(
+    world: World,
+) -> None:
+    for number in range(1, 200):
+        world.put(
+            H2,
+            service(number, name="web"),
+            service(200 + number, name="pg"),
+            own_data(number, "pg", texts=("a",)),
+        )
+    world.table()
+    # One step for each, so that none is long.
+    for number, label, steps in ((20, "web", range(4)), (21, "pg", range(200, 210)), (22, "pg", range(4))):
+        world.put(H3, endpoint(number, offset=number, name=f"n{number}", service=label))
+        assert sum(1 for _ in world.maker.build(world.view, {C.sandbox_id: C})) in steps
+        world.table()
+
+
 def test_why_an_external_service_is_not_answered(world: World) -> None:
     world.put(H2, service(checks=("tcp:5432",)))
     assert world.ask("pg.app.mesh.internal") == "nxdomain mesh.internal."
