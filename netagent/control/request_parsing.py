@@ -22,7 +22,7 @@ from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.origin_labels import TXT_LABELS
-from netagent.model.port import alpn_flaw
+from netagent.model.port import MAX_ALPN_TOTAL_CHARS, alpn_flaw, has_too_many_alpn
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Group, Link, Policy, Port
 from netagent.model.request import AttachRequest, NetworkRequest
@@ -55,7 +55,7 @@ def attach_request(given: asked.AttachCommand) -> AttachRequest:
         aliases=tuple(name_of(alias, "alias") for alias in given.aliases),
         links=tuple(link_of(link) for link in given.links),
         weight=DEFAULT_WEIGHT if given.weight is None else given.weight,
-        ports=tuple(port_of_attach(port) for port in given.ports),
+        ports=_ports_of_attach(given.ports),
         publish=publications_of(given.publish),
         labels=_labels(given.labels),
         checks=parse_checks_untrusted(given.checks),
@@ -203,6 +203,17 @@ def port_of_attach(given: asked.PortOfAttach) -> Port:
     if flaw := alpn_flaw(alpn):
         raise InputError(flaw, thing=name, hint="write a port such as https=443/tcp+h2+http/1.1")
     return Port(name=name, number=given.number, protocol=protocol, alpn=alpn)
+
+
+def _ports_of_attach(given: Iterable[asked.PortOfAttach]) -> tuple[Port, ...]:
+    ports = tuple(port_of_attach(port) for port in given)
+    if has_too_many_alpn(port.alpn for port in ports):
+        raise InputError(
+            f"the ALPN protocols of all ports have more than {MAX_ALPN_TOTAL_CHARS:,} characters",
+            thing="ports",
+            hint="give fewer protocols after +",
+        )
+    return ports
 
 
 def _labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

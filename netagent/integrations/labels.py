@@ -40,7 +40,7 @@ from netagent.model.origin_labels import (
     PUBLISHED,
     TXT_LABELS,
 )
-from netagent.model.port import alpn_flaw, split_alpn
+from netagent.model.port import alpn_flaw, has_too_many_alpn, split_alpn
 from netagent.model.records import Group, Port
 from netagent.model.txt import text_flaw
 
@@ -140,6 +140,8 @@ def described(
                 f"the label {EXPOSE} has {text[:80]!r}; write [NAME=]PORT[/tcp|udp|sctp][+ALPN], separated by "
                 "commas"
             )
+        elif has_too_many_alpn(one.alpn for one in (*ports, port)):
+            flaws.append(f"the label {EXPOSE} has too many ALPN protocols: {text[:80]!r} is left out")
         elif port not in ports:
             ports.append(port)
     flaws += [f"the label {key[:80]}: {flaw}" for key in labels if (flaw := text_flaw(key, labels[key]))]

@@ -7,16 +7,25 @@ use are words such as `h2`, and others have no place in labels and on command li
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 MAX_ALPN: Final = 8
 """Bound of the protocols of one port; beyond it: refused."""
 MAX_ALPN_CHARS: Final = 32
+MAX_ALPN_TOTAL_CHARS: Final = 4096
+"""Bound of the protocols of all ports of an endpoint together; beyond it: refused. With them and all its names, it
+fits into one message to the resolver process."""
 HTTP_1: Final = "http/1.1"
 HTTP_ALPN: Final = frozenset({HTTP_1, "h2", "h3"})
 """Protocols of a server for `https://`."""
 
 _ALPN: Final = re.compile(r"[a-z0-9][a-z0-9._/-]*")
+
+
+def has_too_many_alpn(alpns: Iterable[tuple[str, ...]]) -> bool:
+    """True if the protocols of all ports of an endpoint are too long together."""
+    return sum(len(one) for alpn in alpns for one in alpn) > MAX_ALPN_TOTAL_CHARS
 
 
 def is_alpn(text: str) -> bool:

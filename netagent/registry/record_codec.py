@@ -31,7 +31,7 @@ from netagent.feeds.host_rule import MAX_FEED_RULES, is_domain
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
-from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, is_alpn
+from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
 from netagent.model.records import (
     MAX_ALIASES,
     MAX_REASON_CHARS,
@@ -340,6 +340,8 @@ def _read_endpoint(fields: RecordFields) -> EndpointRecord:
         health=fields.choice("health", Health),
         links=fields.sorted_items("links", 256, RecordFields.dotted_name) if fields.has_more() else (),
     )
+    if has_too_many_alpn(port.alpn for port in record.ports):
+        raise RecordError("ports: too many ALPN protocols")
     is_starting = fields.boolean("starting") if fields.has_more() else False
     health = Health.STARTING if is_starting else record.health
     group = _read_group(fields.array("group", 0)) if fields.has_more() else None

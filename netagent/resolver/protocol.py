@@ -251,12 +251,15 @@ def _message_bytes(number: int, message: Request | Reply) -> bytes:
 def rows_messages(sequence: int, changes: Iterable[Change]) -> Iterator[bytes]:
     """Encode changes as ROWS messages of at most MAX_MESSAGE_BYTES, all with one sequence number.
 
-    A single row always fits: the largest record a host may publish is far below the limit.
+    A row that would not fit into one is left out, and one sent earlier is taken back: only a hostile member's record
+    is so large, and the others of the table must reach the process.
     """
     rows: list[bytes] = []
     size = 0
     for change in changes:
         row = _pack(fields_of(change))
+        if len(row) > _ROWS_BYTES:
+            row = _pack(fields_of((change[0], None)))
         if rows and (size + len(row) > _ROWS_BYTES or len(rows) == MAX_ITEMS):
             yield _rows_message(sequence, rows)
             rows, size = [], 0

@@ -90,6 +90,14 @@ def test_what_is_not_given_is_empty() -> None:
         ({"ports": [{"number": 1, "protocol": "tpc"}]}, "use tcp"),
         ({"ports": [{"number": 443, "alpn": ["H2"]}]}, "'H2' is not an ALPN protocol such as h2 or http/1.1"),
         ({"ports": [{"number": 443, "alpn": [f"h{n}" for n in range(9)]}]}, "at most 8 different ALPN"),
+        (
+            {
+                "ports": [
+                    {"number": n, "alpn": [f"{one}{'a' * 31}" for one in range(8)]} for n in range(1, 18)
+                ]
+            },
+            "the ALPN protocols of all ports have more than 4,096 characters",
+        ),
         ({"ports": [{"number": 443, "alpn": "h2"}]}, "not a list"),
         ({"weight": -1}, "from 0 to 1000"),
         ({"weight": 1001}, "from 0 to 1000"),

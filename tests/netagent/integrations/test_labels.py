@@ -94,6 +94,13 @@ def test_a_weight_that_is_none_is_passed_over_and_named(text: str) -> None:
     assert "write a number from 0 to 1000" in found.flaws[0]
 
 
+def test_ports_with_too_many_protocols_together_are_left_out_and_named() -> None:
+    alpn = "".join(f"+{number}{'a' * 31}" for number in range(8))
+    found = described({"netagent.expose": ",".join(f"{number}{alpn}" for number in range(1, 19))}, "web")
+    assert [port.number for port in found.ports] == list(range(1, 17))
+    assert [flaw.count("too many ALPN protocols") for flaw in found.flaws] == [1, 1]
+
+
 def test_the_texts_of_a_container_are_bounded() -> None:
     labels = tuple((f"netagent.txt.k{number:02}", "v" * 60) for number in range(40))
     texts = texts_of(labels)

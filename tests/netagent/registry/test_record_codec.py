@@ -21,7 +21,7 @@ from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
 from netagent.model.locality import MAX_WEIGHT, AnswerOrder
-from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS
+from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, MAX_ALPN_TOTAL_CHARS
 from netagent.model.records import (
     MAX_ALIASES,
     MAX_TIME_S,
@@ -52,6 +52,8 @@ from netagent.registry.record_codec import (
 from netgossip.types import CLUSTER_SCOPE
 
 NET = NetworkId("ab" * 16)
+LONG_ALPN = tuple(f"{number}{'a' * (MAX_ALPN_CHARS - 1)}" for number in range(MAX_ALPN))
+TOO_MANY = MAX_ALPN_TOTAL_CHARS // (MAX_ALPN * MAX_ALPN_CHARS) + 1
 AROUND = NetworkConstraints(ClusterId("ab" * 16), ("10.160.0.0/12",), (), (), "192.0.2.1", 1500)
 
 ids = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -385,6 +387,7 @@ def test_a_release_that_does_not_know_weights_or_protocols_reads_the_rest() -> N
         (endpoint(weight=-1), "weight"),
         (endpoint(ports=(Port("a", 1, alpn=("H2",)),)), "ports"),
         (endpoint(ports=(Port("a", 1, alpn=("a" * (MAX_ALPN_CHARS + 1),)),)), "ports"),
+        (endpoint(ports=tuple(Port("a", n, alpn=LONG_ALPN) for n in range(1, TOO_MANY + 1))), "ports"),
         (endpoint(ports=(Port("a", 1, alpn=tuple(f"a{n}" for n in range(MAX_ALPN + 1))),)), "ports"),
     ],
 )

@@ -13,9 +13,11 @@ from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netagent.model.port import MAX_ALPN
+from netagent.model.records import Port
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
-from netagent.resolver.name_table import EndpointRow, RowKind
+from netagent.resolver.name_table import Change, EndpointRow, RowKind
 from netagent.resolver.protocol import (
     MAX_MESSAGE_BYTES,
     ProtocolError,
@@ -153,6 +155,23 @@ def test_messages_are_cut_to_size() -> None:
     messages = list(protocol.rows_messages(1, many.items()))
     assert len(messages) > 2
     assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
+
+
+def test_a_row_that_fits_into_no_message_is_taken_back_and_the_others_are_sent() -> None:
+    first, second, third = (names.endpoint(number, f"web-{number}", "10.0.0.1") for number in (1, 2, 3))
+    alpn = tuple(f"{number}{'a' * 31}" for number in range(MAX_ALPN))
+    ports = tuple(Port("a", number, alpn=alpn) for number in range(1, 257))
+    too_long = second[0], names.replaced(second[1], ports=ports)
+    messages = list(protocol.rows_messages(1, [first, too_long, third]))
+    assert max(map(len, messages)) <= MAX_MESSAGE_BYTES
+    sent = [one for message in messages for one in parse_rows(message)]
+    assert sent == [first, (second[0], None), third]
+
+
+def parse_rows(message: bytes) -> tuple[Change, ...]:
+    request = parse_request_untrusted(message)
+    assert isinstance(request, protocol.Rows)
+    return request.changes
 
 
 def test_a_message_too_long_is_refused_unread() -> None:
