@@ -16,6 +16,8 @@ from typing import Final
 
 MAX_FEED_RULES: Final = 64
 """Bound of domains that a network lists; beyond it: refused. A command takes as many of one option."""
+MAX_FEED_RULE_CHARS: Final = 253
+"""Of one of these: a domain is no longer."""
 MAX_RULE_CHARS: Final = 4096
 """Bound of one rule of a router; beyond it: refused. A label has as many."""
 MAX_DEPTH: Final = 32
@@ -37,7 +39,7 @@ class RuleError(ValueError):
 
 def is_domain(text: str) -> bool:
     """True for a domain in lower case, or `*.` and one."""
-    return len(text) <= 253 and _DOMAIN.fullmatch(text) is not None
+    return len(text) <= MAX_FEED_RULE_CHARS and _DOMAIN.fullmatch(text) is not None
 
 
 def is_allowed(host: str, rules: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ from typing import Final
 
 import msgpack
 
-from netagent.feeds.host_rule import MAX_FEED_RULES, is_domain
+from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS, MAX_FEED_RULES
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
@@ -291,9 +291,9 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
         revision=fields.integer("revision", 0, 2**32 - 1),
     )
     if fields.has_more():
-        record = dataclasses.replace(record, answer=fields.choice("answer", AnswerOrder))
+        record = dataclasses.replace(record, answer=fields.choice_or("answer", AnswerOrder.SPREAD))
     if fields.has_more():
-        rules = fields.sorted_items("feed_rules", MAX_FEED_RULES, _feed_rule)
+        rules = fields.sorted_items("feed_rules", MAX_FEED_RULES, _read_feed_rule)
         record = dataclasses.replace(
             record, feed_rules=rules or None, feed_labels=fields.boolean("feed_labels")
         )
@@ -306,11 +306,9 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
     return record
 
 
-def _feed_rule(fields: RecordFields, what: str) -> str:
-    rule = fields.text(what, max_chars=253)
-    if not is_domain(rule):
-        raise RecordError(f"{what}: not a domain")
-    return rule
+def _read_feed_rule(fields: RecordFields, what: str) -> str:
+    # Also one of a form that a later release added: it allows no domain here, and a successor repeats it.
+    return fields.text(what, max_chars=MAX_FEED_RULE_CHARS)
 
 
 def _read_grant(fields: RecordFields) -> GrantRecord:

@@ -175,6 +175,11 @@ class RecordFields:
                 return member
         raise RecordError(f"{what}: unknown value")
 
+    def choice_or(self, what: str, default: _Enum) -> _Enum:
+        """A member of the default's enum, by value; the default for a value that a later release added."""
+        value = self._next(what)
+        return next((one for one in type(default) if one.value == value), default)
+
     def address(self, what: str, *, version: int | None = None) -> str:
         """An IP address from its packed bytes."""
         value = self._next(what)

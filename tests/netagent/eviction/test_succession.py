@@ -9,6 +9,7 @@ from fakes.registry import H1, H2, H3, N1, Writer, host, network
 
 from netagent.eviction.succession import eviction_records
 from netagent.external.view import external_service, own_names
+from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     MAX_TURN,
     AddressState,
@@ -34,6 +35,21 @@ def test_a_network_with_the_highest_forged_revision_is_taken_over() -> None:
     assert {type(one) for one in written} == {ForgetRecord, NetworkRecord}
     assert view.networks[N1].owner == H1
     assert view.networks[N1].record.subnets == network().subnets
+
+
+def test_a_network_keeps_what_it_was_made_with() -> None:
+    made = network(
+        answer=AnswerOrder.NEAREST,
+        feed_rules=("*.example.com", "a rule of a later release"),
+        feed_labels=True,
+        refuses_shared_names=True,
+    )
+    view, writers = RegistryView(H1), {owner: Writer(owner) for owner in (H1, H3)}
+    view = view.with_entries(writers[H1].put(host("h1"))).with_entries(writers[H3].put(made))
+    for one in eviction_records(view, {H3}):
+        view = view.with_entries(writers[H1].put(one))
+    assert view.networks[N1].owner == H1
+    assert view.networks[N1].record == dataclasses.replace(made, revision=made.revision + 1)
 
 
 def test_what_operators_added_is_taken_over_with_what_was_found_out_last() -> None:

@@ -17,6 +17,7 @@ from netagent.config import load
 from netagent.control.request_parsing import network_request
 from netagent.endpoints.network_defaults import NetworkConstraints, plan_network
 from netagent.errors import InputError
+from netagent.feeds.host_rule import is_allowed
 from netagent.interface.containers import NetworkCreateCommand
 from netagent.model.allowed import is_particular, underlay_flaw
 from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId
@@ -225,7 +226,7 @@ def test_oversized_and_deeply_nested_values_are_refused() -> None:
         (NETWORK, {"mtu_bytes": 100}, "mtu"),
         (NETWORK, {"network_id": "xyz"}, "identifier"),
         (NETWORK, {"feed_rules": ("b.example", "a.example")}, "sorted"),
-        (NETWORK, {"feed_rules": ("Host(`a`)",)}, "domain"),
+        (NETWORK, {"feed_rules": ("a" * 254,)}, "feed_rules"),
         (ENDPOINT, {"addresses": ("10.0.0.1", "fd00::1", "fd00::2")}, "addresses"),
         (ENDPOINT, {"ports": (Port("web", 70000),)}, "ports"),
         (ENDPOINT, {"ports": (Port("web", 80, "icmp"),)}, "ports"),
@@ -333,6 +334,18 @@ def test_a_network_of_the_release_before_has_no_rules_for_feeds() -> None:
     ruled = dataclasses.replace(plain, feed_rules=("*.a.example", "b.example"), feed_labels=False)
     assert decode_untrusted(encode(ruled)) == ruled
     assert cut(ruled, 3) == plain
+
+
+def test_a_network_with_values_of_a_later_release_is_read_and_its_rules_allow_nothing() -> None:
+    rules = ("*.(a|b)", "*..", "Host(`a`)")
+    later = dataclasses.replace(NETWORK, answer=AnswerOrder.NEAREST, feed_rules=rules)
+    items = msgpack.unpackb(encode(later))
+    assert items[12] == later.answer.value
+    items[12] = "latency"
+    found = decode_untrusted(msgpack.packb(items))
+    assert found == dataclasses.replace(later, answer=AnswerOrder.SPREAD)
+    assert decode_untrusted(encode(found)) == found, "a successor repeats the rules"
+    assert not any(is_allowed(host, rules) for host in ("a", "a.b", "(a|b)", "x.(a|b)", "*.."))
 
 
 def test_a_network_of_the_release_before_answers_shared_names() -> None:
