@@ -37,7 +37,7 @@ from netagent.datapath.host.uplink import LocalAddresses, Underlay, egress_inter
 from netagent.doctor.checks.rule_match import Packet
 from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
-from netagent.errors import NetagentError, RefusedError
+from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.membership.host_record import version_of_others
 from netagent.rpc.messages import Drops
@@ -48,6 +48,8 @@ from netgossip.types import Address
 
 SOCKET_GROUP = "netagent"
 RING_KEY_BYTES = 32
+MAX_DOMAIN_CHARS = 100
+"""With the longest labels of a network and an endpoint and a type of DNS-SD, a name has room for three more."""
 STOP_S = 15.0
 """After the first signal: longest time for a leave, if one is configured. Names are gone everywhere after 2.5 s,
 clients use them for REMEMBERED_S more; systemd waits 20 s (netagent.service)."""
@@ -222,6 +224,12 @@ class Agent:
                     return False
                 raise self._in_a_cluster()
             domain = self.config.domain or f"{name}.internal"
+            if len(domain) > MAX_DOMAIN_CHARS:
+                raise InputError(
+                    f"the domain has {len(domain)} characters, and names below it would be too long for DNS",
+                    thing=domain,
+                    hint=f"set domain to one of at most {MAX_DOMAIN_CHARS} characters",
+                )
             keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
             await self._become_member(keys)
             logger.info("started the cluster %s", name)

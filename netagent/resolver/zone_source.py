@@ -351,7 +351,7 @@ class ZoneSource:
             return NoSuchName(zone)
         if rtype not in (constants.PTR, constants.ANY):
             return NoData(zone)
-        return Found(RRset(constants.PTR, TTL_S, (rdata.ptr(self.canonical_name(row)),)))
+        return _pointers((self.canonical_name(row),)) or NoData(zone)
 
     def _records(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
         canonical = self._canonical(node)
@@ -366,8 +366,7 @@ class ZoneSource:
         """Return the name to which an own name leads; None: there is none, or it is too long to be given."""
         if node.canonical is None:
             return None
-        parts = (*node.canonical, *labels(self._domain))
-        return from_labels(parts) if sum(len(label) + 1 for label in parts) < MAX_NAME_BYTES else None
+        return _name_of((*node.canonical, *labels(self._domain)))
 
     def _data(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
         for one in _ANY if rtype == constants.ANY else (rtype,):
@@ -444,10 +443,12 @@ class ZoneSource:
         glue: dict[tuple[Name, RRset], None] = {}
         for one, port in self._ranked(node.services, node.choice, MAX_IN_SRV, client):
             target = self.canonical_name(one.row)
+            if target is None:
+                continue
             records[rdata.srv(one.tier, around.weight_of(one.row), port.number, target)] = None
             if len(records) <= MAX_WITH_GLUE:
                 glue.update(dict.fromkeys(_glue(target, one.row)))
-        return Found(RRset(constants.SRV, TTL_S, tuple(records)), glue=tuple(glue))
+        return Found(RRset(constants.SRV, TTL_S, tuple(records)), glue=tuple(glue)) if records else None
 
     def _https(self, node: Node, client: Client) -> Found | None:
         """Say how to reach `https://NAME`, or `https://NAME:PORT` for `_PORT._https.NAME` (RFC 9460 9)."""
@@ -474,9 +475,12 @@ class ZoneSource:
         records: list[bytes] = []
         for place, protocols in spoken.items():
             one, target = tiers[place], self.canonical_name(tiers[place].row)
+            if target is None:
+                continue
             parameters = _parameters(one.row, place[1], protocols, is_https=rtype == constants.HTTPS)
             records.append(rdata.svcb(1 + one.tier, target, parameters))
-        return Found(RRset(rtype, TTL_S, tuple(records)))  # the hints have the addresses
+        # No glue: the hints have the addresses.
+        return Found(RRset(rtype, TTL_S, tuple(records))) if records else None
 
     def _browsed(self, browse: Browse, rtype: int, zone: Zone) -> Answer:
         """Answer DNS-SD. A browser asks for PTR, and for SRV and TXT of an instance."""
@@ -502,31 +506,29 @@ class ZoneSource:
         names = [self._below(index, instance_label(row), *kind.split(b".")) for row in rows]
         glue: dict[tuple[Name, RRset], None] = {}
         for name, row in list(zip(names, rows, strict=True))[:MAX_INSTANCES_WITH_GLUE]:
+            if name is None:
+                continue
             srv, texts = self._srv(Node(services=_ports_of((row,), kind)), ""), _texts((row,))
             glue.update({(name, one.rrset): None for one in (srv, texts) if one is not None})
             glue.update(dict.fromkeys(srv.glue if srv is not None else ()))
         found = _pointers(names)
         return None if found is None else replace(found, glue=tuple(glue))
 
-    def _below(self, index: NetworkIndex, *leading: bytes) -> Name:
-        return from_labels((*leading, index.label, *labels(self._domain)))
+    def _below(self, index: NetworkIndex, *leading: bytes) -> Name | None:
+        return _name_of((*leading, index.label, *labels(self._domain)))
 
-    def canonical_name(self, row: EndpointRow) -> Name:
+    def canonical_name(self, row: EndpointRow) -> Name | None:
         """Return the one name that stands for this endpoint alone, and that resolves to it.
 
         `<name>.<host>.<network>.<domain>`. The label of the id replaces the name if the name has an underscore, which
         many programs reject in a host name, if it has another meaning before a label (scope.py), or if the whole
-        would be longer than a name can be.
+        would be longer than a name can be. None: it would be so even then, below a very long domain (`init` refuses
+        such a one).
         """
         above = (row.host_label.encode(), self._networks[row.network_id].label, *labels(self._domain))
-        name = row.name.encode()
-        if (
-            b"_" in name
-            or row.name in WORDS
-            or sum(len(label) + 1 for label in (name, *above)) >= MAX_NAME_BYTES
-        ):
-            name = id_label(row)
-        return from_labels((name, *above))
+        is_usable = "_" not in row.name and row.name not in WORDS
+        named = _name_of((row.name.encode(), *above)) if is_usable else None
+        return named or _name_of((id_label(row), *above))
 
     def scope(self, client: Client) -> Scope:
         """Return everything that answers for `client` may be built from."""
@@ -560,8 +562,13 @@ def _glue(target: Name, row: EndpointRow) -> Iterator[tuple[Name, RRset]]:
             yield target, RRset(rtype, TTL_S, addresses)
 
 
-def _pointers(names: Iterable[Name]) -> Found | None:
-    targets = tuple(map(rdata.ptr, names))
+def _name_of(parts: Collection[bytes]) -> Name | None:
+    """Join labels; None: the name would be longer than one can be."""
+    return from_labels(parts) if sum(len(label) + 1 for label in parts) < MAX_NAME_BYTES else None
+
+
+def _pointers(names: Iterable[Name | None]) -> Found | None:
+    targets = tuple(rdata.ptr(name) for name in names if name is not None)
     return Found(RRset(constants.PTR, TTL_S, targets)) if targets else None
 
 

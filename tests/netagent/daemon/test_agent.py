@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,18 @@ async def test_init_starts_a_cluster_once(load: Callable[[], Config]) -> None:
     assert not await one.init("")
     with pytest.raises(RefusedError, match=r"in the cluster mesh.*netagent leave"):
         await one.init("other")
+
+
+@virtual
+async def test_init_refuses_a_domain_with_no_room_for_names(load: Callable[[], Config]) -> None:
+    one = agent(load)
+    domains = [".".join(["a" * 49, "b" * length]) for length in (51, 50)]
+    one.config = dataclasses.replace(one.config, domain=domains[0])
+    with pytest.raises(InputError, match=r"has 101 characters.*set domain to one of at most 100"):
+        await one.init("mesh")
+    assert one.cluster is None
+    one.config = dataclasses.replace(one.config, domain=domains[1])
+    assert await one.init("mesh")
 
 
 @virtual

@@ -160,6 +160,30 @@ def test_an_instance_whose_label_would_be_too_long_is_called_by_its_id() -> None
     assert records(source, instance.removesuffix(".mesh.internal."), "SRV")
 
 
+@pytest.mark.parametrize("length", [100, 104, 154, 170, 200])
+def test_below_a_long_domain_each_query_gets_an_answer_with_the_names_that_are_possible(length: int) -> None:
+    domain = ".".join(["d" * 49] * (length // 50) + ["e" * (length % 50)] * (length % 50 > 0))
+    long = "n" * 63
+    ports = ("http=80", f"{'p' * 15}=443+h2")
+    rows = [
+        names.settings(domain),
+        names.network(APP, long, "10.160.0.0/20"),
+        names.endpoint(5, "x" * 63, "10.160.0.15", on="h" * 63, ports=ports),
+    ]
+    source = table(*rows)
+    asked = [
+        (f"{below}{middle}{domain}", rtype)
+        for below in ("", "_services._dns-sd._udp.", "b._dns-sd._udp.", "_http._tcp.", f"e{'05' * 6}.")
+        for middle in (f"{long}.", "")
+        for rtype in ("PTR", "SRV", "HTTPS", "SVCB", "TXT", "ANY")
+    ]
+    for name, rtype in [*asked, ("15.0.160.10.in-addr.arpa", "PTR")]:
+        if len(name) < 254:
+            ask(source, name, rtype)
+    if length == 100:
+        assert len(ask(source, f"_{'p' * 15}._tcp.{long}.{domain}", "PTR").answer[0]) == 1
+
+
 def test_a_thousand_instances_are_the_most_in_an_answer() -> None:
     rows = [
         names.endpoint(number % 256, f"n{number}", "10.160.0.1", ports=("imap=143",))
