@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -89,6 +90,8 @@ _LEAD_TO_ADDRESSES: Final = frozenset(
 _RNAME: Final = from_text("nobody.invalid")
 """A zone like ours has no mailbox (RFC 6303 3 uses the same name)."""
 
+MAX_TYPES: Final = 1000
+"""Bound of the service types in an answer of DNS-SD; beyond it: those that were there first."""
 MAX_INSTANCES: Final = 1000
 """Bound of the instances in an answer of DNS-SD; beyond it: those with the smallest ids."""
 MAX_INSTANCES_WITH_GLUE: Final = 16
@@ -489,7 +492,8 @@ class ZoneSource:
             case BrowseDomains(networks) if rtype in _PTR_OR_ANY:
                 found = _pointers(self._below(index) for index in networks)
             case BrowseTypes(index) if rtype in _PTR_OR_ANY:
-                found = _pointers(self._below(index, *kind.split(b".")) for kind in sorted(index.types))
+                kinds = sorted(islice(index.types, MAX_TYPES))
+                found = _pointers(self._below(index, *kind.split(b".")) for kind in kinds)
             case BrowseType(index, kind, None) if rtype in _PTR_OR_ANY:
                 found = self._instances(index, kind)
             case BrowseType(index, kind, bytes(label)):
@@ -502,7 +506,9 @@ class ZoneSource:
         return NoData(zone) if found is None else found
 
     def _instances(self, index: NetworkIndex, kind: bytes) -> Found | None:
-        rows = index.of_type(kind)[:MAX_INSTANCES]
+        every = index.of_type(kind)
+        # A browser shows all alike, so those of last resort only if there are no others.
+        rows = (tuple(row for row in every if not row.is_behind) or every)[:MAX_INSTANCES]
         names = [self._below(index, instance_label(row), *kind.split(b".")) for row in rows]
         glue: dict[tuple[Name, RRset], None] = {}
         for name, row in list(zip(names, rows, strict=True))[:MAX_INSTANCES_WITH_GLUE]:

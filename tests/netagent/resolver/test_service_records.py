@@ -27,6 +27,10 @@ from netdns.source import Found
 
 ZONE = "app.mesh.internal"
 LONG = "a" * 40
+REACHED = names.endpoint(
+    2, "web-2", "10.160.0.12", service="web", on="h2", ports=("http=8080", "https=8443+h2")
+)
+"""The second replica, which is unreached without this row."""
 
 
 def table(*more: tuple[Key, Row]) -> ZoneSource:
@@ -98,7 +102,7 @@ def test_a_name_has_the_texts_of_its_endpoints() -> None:
 
 
 def test_a_browser_finds_types_instances_and_their_ports() -> None:
-    source = table()
+    source = table(REACHED)
     assert records(source, "b._dns-sd._udp", "PTR") == [f"{ZONE}."]
     assert records(source, "lb._dns-sd._udp.app", "PTR") == [f"{ZONE}."]
     # A port called by a number, and one of SCTP, are of no service type.
@@ -114,7 +118,7 @@ def test_a_browser_finds_types_instances_and_their_ports() -> None:
 
 
 def test_an_instance_comes_with_what_the_client_asks_next() -> None:
-    reply = ask(table(), f"_http._tcp.{ZONE}", "PTR")
+    reply = ask(table(REACHED), f"_http._tcp.{ZONE}", "PTR")
     more = {(str(rrset.name), dns.rdatatype.to_text(rrset.rdtype)) for rrset in reply.additional}
     assert more == {
         (rf"web-1\@h1._http._tcp.{ZONE}.", "SRV"),
@@ -182,6 +186,33 @@ def test_below_a_long_domain_each_query_gets_an_answer_with_the_names_that_are_p
             ask(source, name, rtype)
     if length == 100:
         assert len(ask(source, f"_{'p' * 15}._tcp.{long}.{domain}", "PTR").answer[0]) == 1
+
+
+def test_instances_of_last_resort_are_listed_only_if_there_are_no_others() -> None:
+    def row(number: int, *, is_behind: bool = False) -> tuple[Key, Row]:
+        address = f"10.160.0.{number}"
+        return names.endpoint(number, f"m{number}", address, ports=("imap=143",), is_behind=is_behind)
+
+    behind = [row(21, is_behind=True), row(22, is_behind=True)]
+    for rows, listed in ((behind, ["m21", "m22"]), ([*behind, row(23)], ["m23"])):
+        found = records(table(*rows), "_imap._tcp.app", "PTR")
+        assert found == [rf"{name}\@h1._imap._tcp.{ZONE}." for name in listed]
+    assert records(table(*behind, row(23)), "m21@h1._imap._tcp.app", "SRV"), "one that is known is found"
+
+
+def test_a_thousand_types_are_the_most_in_an_answer_those_that_were_there_first() -> None:
+    many = [
+        names.endpoint(
+            number,
+            f"n{number}",
+            f"10.160.1.{number}",
+            ports=tuple(f"p{number}-{n}={n}" for n in range(1, 257)),
+        )
+        for number in range(10, 20)
+    ]
+    reply = ask(table(*many), f"_services._dns-sd._udp.{ZONE}", "PTR")
+    assert len(reply.answer[0]) == MAX_INSTANCES
+    assert f"_http._tcp.{ZONE}." in {one.to_text() for one in reply.answer[0]}
 
 
 def test_a_thousand_instances_are_the_most_in_an_answer() -> None:
