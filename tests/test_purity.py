@@ -79,6 +79,7 @@ PERFORMS = {
     "netagent.integrations.shim_call",
     "netagent.integrations.container_targets",
     "netagent.integrations.container_exec",
+    "netagent.integrations.marked_processes",
     # what is wrong
     "netagent.doctor.facts.agent_ports",
     "netagent.cli.offline_doctor",

@@ -115,16 +115,19 @@ def test_a_command_of_a_check_is_run_by_docker_and_by_podman(docker_hosts: Fleet
 
 
 @pytest.mark.parametrize("host", ["h1", "h3"])
-def test_commands_that_hang_do_not_pile_up_in_the_container(docker_hosts: Fleet, host: str) -> None:
+@pytest.mark.parametrize("command", ["sleep 4321", 'sh -c "sleep 4321; true"'])
+def test_commands_that_hang_do_not_pile_up_in_the_container(
+    docker_hosts: Fleet, host: str, command: str
+) -> None:
     fleet = docker_hosts
-    check = "exec:'sleep 4321' interval=1s timeout=500ms fall=2 grace=0s"
+    check = f"exec:'{command}' interval=1s timeout=500ms fall=2 grace=0s"
     fleet.start(host, "web-1", "--label", f"netagent.check={check}")
 
     def reason() -> str:
         found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
         return found[0]["health_reason"] if found else ""
 
-    late = "sleep did not end within 500ms, 2 of 2"
+    late = f"{command.split(maxsplit=1)[0]} did not end within 500ms, 2 of 2"
     fleet.wait(lambda: reason() == late, 30.0, lambda: f"its reason is {reason()!r}")
     began, most = time.monotonic(), 0
     while time.monotonic() - began < 10:

@@ -22,6 +22,7 @@ import h11
 import trio
 
 from netagent.errors import FailedError, InputError, NetagentError
+from netagent.integrations.marked_processes import is_marked_left, kill_marked, new_mark
 from netagent.log import Limited
 
 DEADLINE_S = 10.0
@@ -63,8 +64,8 @@ class Engine:
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._room = trio.CapacityLimiter(MAX_REQUESTS)
-        self._hanging: dict[tuple[str, tuple[str, ...]], str] = {}
-        """Commands in containers that were killed and may not have ended, with their paths."""
+        self._hanging: dict[tuple[str, tuple[str, ...]], tuple[str, bytes]] = {}
+        """Commands in containers that were killed and may not have ended, with their paths and marks."""
 
     async def get(self, path: str, **query: str) -> Any:
         """Return the JSON at `path`. Raises EngineError."""
@@ -88,10 +89,11 @@ class Engine:
         Cancelled, it kills the command. Raises EngineError."""
         key = container, tuple(command)
         if key in self._hanging:
-            if await self._is_running(self._hanging[key]):
+            if await self._is_running(*self._hanging[key]):
                 return None
             self._hanging.pop(key, None)
-        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
+        mark = new_mark()
+        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Env": [mark]}
         try:
             made = _object_untrusted(
                 await self.call("POST", f"/containers/{quote(container)}/exec", body=body)
@@ -106,12 +108,12 @@ class Engine:
                 if answer.status >= 400:
                     raise FailedError(f"Docker says: status {answer.status}", code="not-run")
             if not is_whole:
-                await self._end(path, key)
+                await self._end(path, key, mark)
                 return TOO_MUCH, unframed_untrusted(output)
             return await self._status(path), unframed_untrusted(output)
         except trio.Cancelled:
             with trio.move_on_after(DEADLINE_S, shield=True):
-                await self._end(path, key)
+                await self._end(path, key, mark)
             raise
 
     async def _status(self, path: str) -> int:
@@ -125,16 +127,17 @@ class Engine:
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
 
-    async def _end(self, path: str, key: tuple[str, tuple[str, ...]]) -> None:
+    async def _end(self, path: str, key: tuple[str, tuple[str, ...]], mark: str) -> None:
         """Kill a command that runs, and remember it until it has ended: Docker's API cannot kill it, and commands
         that hang would pile up in the container."""
         if len(self._hanging) >= MAX_HANGING:
             del self._hanging[next(iter(self._hanging))]
-        self._hanging[key] = path
+        self._hanging[key] = path, mark.encode()
         with suppress(NetagentError, OSError):
             await self._kill(path)
+        await trio.to_thread.run_sync(kill_marked, mark.encode())  # and what it has started
 
-    async def _is_running(self, path: str) -> bool:
+    async def _is_running(self, path: str, mark: bytes) -> bool:
         """True if a command still runs. EngineError if Docker does not say."""
         try:
             now = _object_untrusted(await self.get(f"{path}/json"))
@@ -143,7 +146,7 @@ class Engine:
                 return False
             raise
         if now.get("Running") is not True:
-            return False
+            return await trio.to_thread.run_sync(is_marked_left, mark)
         with suppress(NetagentError, OSError):
             await self._kill(path)
         return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -19,8 +18,8 @@ import trio
 from netagent.checks.spec import MAX_TIMEOUT_S
 from netagent.errors import FailedError, NetagentError
 from netagent.integrations.labels import has_ours, without_image
+from netagent.integrations.marked_processes import is_marked_left, kill_marked, new_mark
 from netagent.integrations.podman.netavark import DRIVER, NETWORK_OPTION
-from netagent.integrations.podman.netns_processes import is_marked_left, kill_marked
 from netagent.integrations.podman.report import (
     PodmanContainer,
     PodmanNetwork,
@@ -48,8 +47,6 @@ TOO_MUCH = 128 + signal.SIGPIPE
 """Exit status of a command that was killed because it wrote too much: as if its output had been closed."""
 START_S = 0.5
 """Within this time after the end of `podman exec`, conmon has started the command, or never does."""
-MARK = "NETAGENT_CHECK"
-"""Variable of a check's command, by whose value its processes are found."""
 _CHUNK_BYTES = 65536
 NO_SUCH = "no such container"
 CANNOT_RUN = 125
@@ -142,7 +139,7 @@ class Podman:
             if await trio.to_thread.run_sync(is_marked_left, self._hanging[key]):
                 return None
             self._hanging.pop(key, None)
-        mark = f"{MARK}={secrets.token_hex(16)}"
+        mark = new_mark()
         name, _, value = mark.partition("=")
         words = [*_outside_of_unit(mark), "podman", "exec", "--env", mark, container, *command]
         process = await trio.lowlevel.open_process(

@@ -1,5 +1,4 @@
-"""Facts read per container: the processes in its namespace, its health log, its resolv.conf. And the end of commands
-of checks.
+"""Facts read per container: the processes in its namespace, its health log, its resolv.conf.
 
 `/proc/PID/ns/net` of a process that has ended, even of a zombie, cannot be resolved; for a reused pid it is another
 namespace. So one stat(2) reliably tells whether the process still runs in the same namespace.
@@ -9,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
-import signal
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +18,8 @@ from netagent.errors import InputError
 from netagent.integrations.podman.health import MAX_LOG_BYTES, health_untrusted
 from netagent.model.records import Health
 
-logger = logging.getLogger("netagent.podman")
-
 SYSTEMD = Path("/run/systemd/system")
 PROC = Path("/proc")
-MAX_ENVIRONMENT_BYTES = 128 * 1024
-"""Of one process; a command whose environment is larger is not found by its mark."""
 
 
 def lives(pid: int, namespace: tuple[int, int]) -> bool:
@@ -50,55 +43,6 @@ def inhabited(namespaces: Mapping[str, tuple[int, int]]) -> set[str]:
             continue  # ended meanwhile
         found.update(text for one, text in ids.items() if one in arguments)
     return found
-
-
-def kill_marked(mark: bytes) -> int:
-    """Kill the command of a check: all processes with `NAME=VALUE` in their environment; return their number. Reads
-    all of /proc as well.
-
-    conmon has the mark too. It ends with its command, and is left alive to show that a command lives which has
-    overwritten its own environment.
-    """
-    count = 0
-    for folder in PROC.iterdir():
-        if not folder.name.isdigit() or not _is_marked(folder, mark) or _is_conmon(folder):
-            continue
-        try:
-            fd = os.pidfd_open(int(folder.name))
-        except OSError:
-            continue
-        try:
-            # Only now the process is held: its pid may have been another one's before.
-            if _is_marked(folder, mark):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-                count += 1
-        except PermissionError:
-            logger.warning("cannot kill process %s of a check's command: it takes CAP_KILL", folder.name)
-        except OSError:
-            continue  # ended meanwhile
-        finally:
-            os.close(fd)
-    return count
-
-
-def is_marked_left(mark: bytes) -> bool:
-    """True if a process with this mark is left, or the conmon of one."""
-    return any(folder.name.isdigit() and _is_marked(folder, mark) for folder in PROC.iterdir())
-
-
-def _is_conmon(folder: Path) -> bool:
-    try:
-        return (folder / "comm").read_text("utf-8", "replace").strip() == "conmon"
-    except OSError:
-        return False
-
-
-def _is_marked(folder: Path, mark: bytes) -> bool:
-    try:
-        with (folder / "environ").open("rb") as file:
-            return mark in file.read(MAX_ENVIRONMENT_BYTES).split(b"\0")
-    except OSError:
-        return False
 
 
 def _namespace_of(folder: Path) -> tuple[int, int] | None:
