@@ -64,8 +64,8 @@ def caddy(table: FeedTable) -> Slices[FeedBody]:
     flaws, sites = Flaws(), dict[_Site, _Proxied]()
     order = {network: number for number, network in enumerate(table.networks)}
     services = list((yield from by_service(table.endpoints)).values())
-    services.sort(key=lambda endpoints: order.get(endpoints[0].network, len(order)))
-    for endpoints in services:
+    in_order = yield from merge_sort(services, key=lambda one: order.get(one[0].network, len(order)))
+    for endpoints in in_order:
         lead = {one.endpoint_id for one in leading(endpoints)}
         for endpoint in endpoints:
             _add(endpoint, sites, flaws, is_leading=endpoint.endpoint_id in lead)

@@ -23,6 +23,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from netagent.feeds.host_rule import RuleError, is_allowed, is_bounded_untrusted
@@ -85,7 +86,7 @@ def traefik(table: FeedTable) -> Slices[FeedBody]:
         for defined in own:
             yield
             protocol, section, word = defined
-            definition = _definition(defined, said, network, flaws)
+            definition = yield from _definition(defined, said, network, flaws)
             if network.rules is not None:
                 other = _of_another(defined, definition, owners, network)
                 if other is not None:
@@ -121,16 +122,18 @@ def _of_another(
     return None
 
 
-def _definition(defined: Defined, said: _Network, network: FeedNetwork, flaws: Flaws) -> dict[str, Any]:
+def _definition(
+    defined: Defined, said: _Network, network: FeedNetwork, flaws: Flaws
+) -> Slices[dict[str, Any]]:
     texts = said.texts[defined]
     if len(texts) > 1:
         flaws.note(f"{network.name}: {' '.join(defined)} has {len(texts)} definitions; that of most counts")
     chosen: dict[str, Any] = json.loads(min(texts, key=lambda text: (-texts[text], text)))
     if defined[1] == "services":
-        servers = said.servers.get(defined, {})
+        servers = yield from merge_sort(list(said.servers.get(defined, {}).items()), key=itemgetter(0))
         chosen["loadBalancer"] = {
             **chosen.get("loadBalancer", {}),
-            "servers": [servers[key] for key in sorted(servers)],
+            "servers": [server for _, server in servers],
         }
     return chosen
 
