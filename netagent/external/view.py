@@ -11,8 +11,6 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from immutables import Map
-
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.naming import ranks
 from netagent.model.records import (
@@ -137,7 +135,7 @@ def service_with(view: RegistryView, service_id: ServiceId) -> ExternalService |
 
 def external_services(view: RegistryView, network_id: NetworkId) -> Iterator[ExternalService]:
     """Yield the services of a network, by id."""
-    known = {service_id for _, service_id in view.store.services_in.get(network_id, Map())}
+    known = {service_id for _, service_id in view.store.services_in.get(network_id, ())}
     for service_id in sorted(known):
         service = external_service(view, network_id, service_id)
         if service is not None:
@@ -168,7 +166,7 @@ def successor_state(found: ExternalStateRecord) -> ExternalStateRecord:
 def own_names(view: RegistryView, network_id: NetworkId) -> Iterator[OwnName]:
     """Yield the own names of a network, by name."""
     found = []
-    for owner, name_id in view.store.own_names_in.get(network_id, Map()):
+    for owner, name_id in view.store.own_names_in.get(network_id, ()):
         record = view.store.own_names[name_id][owner]
         found.append((record.name, owner, name_id, record))
     for _, owner, _, record in sorted(found, key=lambda one: one[:3]):
