@@ -210,13 +210,17 @@ class Endpoints:
             await unfence(self._live, self.context.journal, [fenced.endpoint_id])
             return fenced
         row = local_endpoint_called(self._live, text)
+        await self._remove_in_use(row, drain_s)
+        return row
+
+    async def _remove_in_use(self, row: LocalEndpointRow, drain_s: float | None) -> None:
+        """Remove an endpoint that clients may talk to. If that fails, it has its names again."""
         try:
             await self._withdraw_names(row, drain_s)
             await self.remove(row)
         except NetagentError:
             await self._restore_names(row)
             raise
-        return row
 
     async def _withdraw_names(self, row: LocalEndpointRow, drain_s: float | None) -> None:
         """Withdraw the endpoint's names, and let open requests finish. The endpoint keeps working meanwhile."""
@@ -249,8 +253,9 @@ class Endpoints:
             row = self._live.rows.with_origin(origin)  # read it again: an attach in progress has ended
         if row is not None:
             if may_be_in_use and is_at_its_path(row):
-                await self._withdraw_names(row, None)
-            await self.remove(row)
+                await self._remove_in_use(row, None)
+            else:
+                await self.remove(row)
         return row
 
     async def remove(self, row: LocalEndpointRow) -> None:

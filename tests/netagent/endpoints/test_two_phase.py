@@ -207,6 +207,26 @@ async def test_a_name_that_is_taken_gets_a_part_of_the_id(namespaces: Namespaces
 
 
 @virtual
+async def test_an_endpoint_in_use_that_could_not_be_removed_has_its_names_again(
+    namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await started(namespaces, "web")
+    row = await entered(one, namespaces)
+
+    async def fail(_: LocalEndpointRow) -> LocalEndpointRow:
+        assert not one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
+        raise DiskFullError("/var: the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.endpoints.removal, "take_down", fail)
+        with pytest.raises(DiskFullError):
+            await one.endpoints.detach_origin(ORIGIN, may_be_in_use=True)
+    assert one.live.view.is_visible(one.live.view.endpoints[row.endpoint_id])
+    await one.endpoints.detach_origin(ORIGIN, may_be_in_use=True)
+    assert one.traces() == {}
+
+
+@virtual
 async def test_what_a_runtime_learns_later_is_published_when_it_shows(namespaces: Namespaces) -> None:
     one = await started(namespaces, "web")
     row = await entered(one, namespaces)
