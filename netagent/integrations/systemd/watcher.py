@@ -5,7 +5,8 @@ connect all are read. systemd sends the signal in the turn of its loop in which 
 runs the unit's ExecStop=: so names are gone a few milliseconds later.
 
     deactivating                     the endpoint is drained
-    inactive, failed                 as it was: its namespace goes with it (netagent.endpoints.garbage_collector)
+    inactive, failed, unknown        as it was: its namespace goes with it (netagent.endpoints.garbage_collector)
+      and its process is there       the drain ends after LIVES_ON_S: systemd left the process (KillMode=)
     anything else                    a drain of a stop ends
     the bus is away                  as it was
 
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.systemd.messages import ERROR, SIGNAL, BusMessage, MessageBuffer, encode_call
@@ -36,6 +38,8 @@ REPLY_S = 5.0
 RECONNECT_S = 2.0
 LOOK_S = 0.5
 """Seconds between checks for a change of the cluster."""
+LIVES_ON_S = 5.0
+"""Seconds after which a process outlives its unit: one that ends is gone with its namespace long before."""
 READS_APART_S = 0.02
 """Seconds between two reads of states, while signals come without a pause."""
 _READ_BYTES = 16384
@@ -46,6 +50,8 @@ _MANAGER = (_SYSTEMD, "/org/freedesktop/systemd1", f"{_SYSTEMD}.Manager")
 _BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _UNIT = f"{_SYSTEMD}.Unit"
+_OVER = frozenset({None, "inactive", "failed"})
+"""States of a unit that has ended; None: systemd does not know it any more."""
 
 logger = logging.getLogger("netagent.systemd")
 _limited = Limited(logger)
@@ -104,6 +110,8 @@ class _Units:
         self._seen: LocalRows | None = None
         self._paths: dict[EndpointId, str] = {}
         """The unit of each endpoint; "" if its process has ended."""
+        self._over: dict[EndpointId, float] = {}
+        """Endpoints whose unit has ended, and when their process must have ended, too."""
 
     async def follow(self) -> None:
         """Follow them until the connection fails."""
@@ -121,11 +129,28 @@ class _Units:
                 ):  # many may stop together, and each waits for the disk
                     for endpoint_id, path in self._paths.items():
                         if path in states:
+                            self._note_over(endpoint_id, states[path])
                             nursery.start_soon(_apply_state, member, endpoint_id, states[path])
+                    for endpoint_id in self._living_on(member):
+                        nursery.start_soon(_apply_state, member, endpoint_id, "left alive by its unit")
             await trio.sleep(READS_APART_S)
             with trio.move_on_after(LOOK_S):
                 await connection.woken.wait()
             connection.woken = trio.Event()
+
+    def _note_over(self, endpoint_id: EndpointId, state: str | None) -> None:
+        if state in _OVER:
+            self._over.setdefault(endpoint_id, trio.current_time() + LIVES_ON_S)
+        else:
+            self._over.pop(endpoint_id, None)
+
+    def _living_on(self, member: ClusterAccess) -> list[EndpointId]:
+        """Return the endpoints whose process has now outlived its unit; each once."""
+        due = [endpoint_id for endpoint_id, at in self._over.items() if at <= trio.current_time()]
+        for endpoint_id in due:
+            del self._over[endpoint_id]
+        rows = (member.live.rows.get(endpoint_id) for endpoint_id in due)
+        return [row.endpoint_id for row in rows if row is not None and is_at_its_path(row)]
 
     async def _notice_rows(self, member: ClusterAccess) -> None:
         rows, seen = member.live.rows, self._seen
@@ -134,6 +159,7 @@ class _Units:
         for endpoint_id in list(self._paths if touched is None else touched & self._paths.keys()):
             if endpoint_id not in rows:
                 path = self._paths.pop(endpoint_id)
+                self._over.pop(endpoint_id, None)
                 if path and path not in self._paths.values():
                     await self._connection.call(*_BUS, "RemoveMatch", _signals_of(path))
         for endpoint_id in rows if touched is None else touched & rows.keys():
@@ -144,7 +170,10 @@ class _Units:
                 if path and path not in self._paths.values():
                     await self._connection.call(*_BUS, "AddMatch", _signals_of(path))
                 self._paths[endpoint_id] = path
-                self._connection.changed.add(path)  # read after the match was added, so no change is missed
+                if path:
+                    self._connection.changed.add(
+                        path
+                    )  # read after the match was added, so no change is missed
 
     async def _state_of(self, path: str) -> str | None:
         return await self._connection.call(_SYSTEMD, path, _PROPERTIES, "Get", _UNIT, "ActiveState")
@@ -238,7 +267,7 @@ def _signals_of(path: str) -> str:
 
 async def _apply_state(member: ClusterAccess, endpoint_id: EndpointId, state: str | None) -> None:
     row = member.live.rows.get(endpoint_id)
-    if row is None or state in {None, "inactive", "failed"}:
+    if row is None or state in _OVER:
         return
     try:
         if state == "deactivating" and row.drain is None:

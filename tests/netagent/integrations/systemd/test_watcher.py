@@ -17,7 +17,7 @@ from fakes.virtual import ending
 
 from netagent.integrations.systemd import watcher
 from netagent.integrations.systemd.watcher import UnitWatcher
-from netagent.journal.rows import Published
+from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.ids import EndpointId
 from netagent.model.records import STOP
 from netagent.model.request import AttachRequest
@@ -158,6 +158,56 @@ async def test_a_process_of_no_unit_and_a_unit_without_a_state_change_nothing(
         await world.until(lambda: world.by(web) == STOP)
         assert world.by(gone) is None
         assert world.bus.calls.count("GetUnitByPID") == 2
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", None])
+@pytest.mark.parametrize("lives_on", [True, False])
+def test_the_drain_of_a_stop_ends_if_the_process_outlives_its_unit(
+    namespaces: Namespaces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str | None,
+    *,
+    lives_on: bool,
+) -> None:
+    monkeypatch.setattr(watcher, "LIVES_ON_S", 1.0)
+    asked: list[EndpointId] = []
+
+    def is_there(row: LocalEndpointRow) -> bool:
+        asked.append(row.endpoint_id)
+        return lives_on
+
+    monkeypatch.setattr(watcher, "is_at_its_path", is_there)
+
+    @real
+    async def run(namespaces: Namespaces, tmp_path: Path) -> None:
+        async with watching(namespaces, tmp_path) as world:
+            web = await world.attach("unit:web", 100)
+            for _ in range(2):  # it is started and stopped again meanwhile
+                await world.bus.set_state(WEB, "active")
+                await world.until(functools.partial(world.is_by, web, None))
+                await world.until(lambda: world.bus.matches)
+                await world.bus.set_state(WEB, "deactivating")
+                await world.until(functools.partial(world.is_by, web, STOP))
+                await world.bus.set_state(WEB, "inactive")
+                await world.settled()
+                assert world.by(web) == STOP
+                assert asked == []
+            if state is None:
+                await world.bus.set_state(WEB, "")
+                del world.bus.states[WEB]
+            else:
+                await world.bus.set_state(WEB, state)
+            await world.until(lambda: asked)
+            assert asked == [web]
+            if lives_on:
+                await world.until(functools.partial(world.is_by, web, None))
+            else:
+                world.bus.states[WEB] = "inactive"
+                await world.settled()
+                assert world.by(web) == STOP
+
+    run(namespaces, tmp_path)
 
 
 @real
