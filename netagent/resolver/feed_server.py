@@ -63,8 +63,10 @@ _ANSWER_S: Final = 60.0
 """How long an answer may take. A body of three megabytes takes a second on a busy host."""
 _CHANGE_S: Final = 30.0
 """How long a watcher may take for one change: what it has not read is kept until then."""
-_WATCH_S: Final = 1.0
-"""Between two watches that one container begins: each starts with the whole feed."""
+_LARGE_S: Final = 1.0
+"""Between two large answers to one container, and two watches: each starts with the whole feed."""
+_LARGE_BYTES: Final = 1024 * 1024
+"""An answer of more is large: what a container reads as fast as it can takes processor time."""
 _GOODBYE_S: Final = 1.0
 """A close with octets unread discards what the reader has not read yet: so it may close first."""
 _COMPLETE_S: Final = 3.0
@@ -157,8 +159,8 @@ class FeedServer:
         """Nothing is made before: as long as the last one took, the time is for names."""
         self._locks: WeakValueDictionary[object, trio.Lock] = WeakValueDictionary()
         """Of a body, by its key: one makes it for all. Of a sandbox: it waits for one at a time."""
-        self._next_watch: dict[SandboxId, float] = {}
-        """When each sandbox may begin another watch."""
+        self._next_large: dict[SandboxId, float] = {}
+        """When each sandbox may have another large answer."""
         self._changed = trio.Event()
         self._seen = source.version
         self._counts: Counter[str] = Counter()
@@ -183,7 +185,7 @@ class FeedServer:
             self._epoll.unregister(listener)
             del self._sandbox_of[listener.fileno()]
             listener.close()
-        self._next_watch.pop(sandbox_id, None)
+        self._next_large.pop(sandbox_id, None)
         for connection in self._connections.get(sandbox_id, ()):
             connection.scope.cancel()
 
@@ -288,6 +290,8 @@ class FeedServer:
             if request.watch:
                 await self._watch(connection, body)
             else:
+                if body.size > _LARGE_BYTES:
+                    await self._wait_turn(connection.sandbox_id)
                 await self._answer(connection.sock, request, body)
         await _say_goodbye(connection.sock)
 
@@ -322,7 +326,7 @@ class FeedServer:
         try:
             with trio.move_on_after(_ANSWER_S):
                 if request.watch:
-                    await self._wait_to_watch(connection.sandbox_id)
+                    await self._wait_turn(connection.sandbox_id)
                 feed = WATCHED if request.watch else request.feed
                 return await self._body(feed, networks, connection.sandbox_id)
         except IncompleteError:
@@ -368,9 +372,9 @@ class FeedServer:
                 await self._send_changes(connection, body)
             nursery.cancel_scope.cancel()
 
-    async def _wait_to_watch(self, sandbox_id: SandboxId) -> None:
-        at = max(trio.current_time(), self._next_watch.get(sandbox_id, -math.inf))
-        self._next_watch[sandbox_id] = at + _WATCH_S
+    async def _wait_turn(self, sandbox_id: SandboxId) -> None:
+        at = max(trio.current_time(), self._next_large.get(sandbox_id, -math.inf))
+        self._next_large[sandbox_id] = at + _LARGE_S
         await trio.sleep_until(at)
 
     async def _send_changes(self, connection: _Connection, body: _Body) -> None:

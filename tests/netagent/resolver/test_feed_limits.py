@@ -111,6 +111,21 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
     run(containers, play)
 
 
+def test_a_container_gets_one_large_answer_each_second() -> None:
+    containers = Containers(1, endpoints=200)
+
+    async def play() -> None:
+        times = []
+        for _ in range(4):
+            async with await containers.connect() as stream:
+                await stream.send_all(GET)
+                assert len(await all_of(stream)) > 1_000_000
+                times.append(trio.current_time())
+        assert times[-1] - times[0] >= 3
+
+    run(containers, play)
+
+
 def test_a_container_has_eight_connections_and_others_find_room() -> None:
     count = MAX_CONNECTIONS // MAX_OF_SANDBOX + 1
     containers = Containers(count)

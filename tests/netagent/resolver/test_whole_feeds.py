@@ -159,7 +159,7 @@ def test_a_container_begins_one_watch_each_second() -> None:
         _, server, _ = serving()
         began = trio.current_time()
         for number in range(4):
-            await server._wait_to_watch(S)
+            await server._wait_turn(S)
             assert trio.current_time() - began == pytest.approx(number)
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
