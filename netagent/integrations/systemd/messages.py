@@ -1,7 +1,8 @@
 """D-Bus messages: the few forms that a watcher of units needs.
 
-Calls with strings and numbers are encoded; of what comes, the header is decoded, and of a body its first value if
-that is text. All else is skipped: a signal only says that a state should be read again.
+Calls with strings and numbers are encoded; of what comes, the header is decoded, and of a reply's body its first
+value if that is text. All else is skipped: a signal only says that a state should be read again. Any local user may
+send one, of any form, so a message that cannot be read is passed over.
 (https://dbus.freedesktop.org/doc/dbus-specification.html)
 """
 
@@ -24,7 +25,8 @@ _NUMBER: Final = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
-    """One that has come. `text`: the first value of its body, if that is a string, a path, or a variant with one."""
+    """One that has come. `text`: the first value of its body, if that is a string, a path, or a variant with one;
+    never that of a signal."""
 
     kind: int
     reply_to: int | None = None
@@ -66,7 +68,8 @@ class MessageBuffer:
         self._unread = bytearray()
 
     def feed_untrusted(self, data: bytes) -> Iterator[BusMessage]:
-        """Yield the messages that are whole now. FailedError: it is no message, or too long."""
+        """Yield the messages that are whole now, without those that cannot be read. FailedError: the stream is none
+        of messages, or one is too long."""
         self._unread += data
         while len(self._unread) >= _FIXED.size:
             order, kind, _, version, body, _, fields = _FIXED.unpack_from(self._unread)
@@ -79,7 +82,11 @@ class MessageBuffer:
                 return
             message = bytes(self._unread[: header + body])
             del self._unread[: header + body]
-            yield _message(kind, message, _FIXED.size + fields, header)
+            try:
+                read = _message(kind, message, _FIXED.size + fields, header)
+            except FailedError:
+                continue
+            yield read
 
 
 def _message(kind: int, message: bytes, fields_end: int, body_at: int) -> BusMessage:
@@ -96,6 +103,8 @@ def _message(kind: int, message: bytes, fields_end: int, body_at: int) -> BusMes
             texts[code] = reader.text(signature)
     body, signature = _Reader(message, body_at), texts.get(_SIGNATURE, "")
     text = None
+    if kind == SIGNAL:
+        signature = ""
     if signature.startswith("v"):
         signature = body.signature()
     if signature.startswith(("s", "o")):

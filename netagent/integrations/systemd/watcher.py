@@ -15,6 +15,7 @@ A unit is found by its main process, whose namespace was attached, so aliases an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -161,6 +162,7 @@ class _Units:
                 path = self._paths.pop(endpoint_id)
                 self._over.pop(endpoint_id, None)
                 if path and path not in self._paths.values():
+                    self._connection.watched.discard(path)
                     await self._connection.call(*_BUS, "RemoveMatch", _signals_of(path))
         for endpoint_id in rows if touched is None else touched & rows.keys():
             row = rows[endpoint_id]
@@ -168,6 +170,7 @@ class _Units:
             if process is not None and row.is_published and endpoint_id not in self._paths:
                 path = await self._connection.call(*_MANAGER, "GetUnitByPID", process) or ""
                 if path and path not in self._paths.values():
+                    self._connection.watched.add(path)
                     await self._connection.call(*_BUS, "AddMatch", _signals_of(path))
                 self._paths[endpoint_id] = path
                 if path:
@@ -187,6 +190,8 @@ class BusConnection:
         self._sending = trio.Lock()
         self._serial = 0
         self._replies: dict[int, trio.MemorySendChannel[BusMessage]] = {}
+        self.watched: set[str] = set()
+        """Objects whose signals count."""
         self.changed: set[str] = set()
         """Objects of which a signal came."""
         self.woken = trio.Event()
@@ -204,11 +209,14 @@ class BusConnection:
         messages = MessageBuffer()
         while True:
             for message in messages.feed_untrusted(await self._received()):
-                if message.kind == SIGNAL and message.path is not None:
-                    self.changed.add(message.path)
-                    self.woken.set()
+                if message.kind == SIGNAL:
+                    # Any local user may send one, about whatever it likes.
+                    if message.path in self.watched:
+                        self.changed.add(message.path)
+                        self.woken.set()
                 elif message.reply_to in self._replies:
-                    self._replies[message.reply_to].send_nowait(message)
+                    with contextlib.suppress(trio.WouldBlock):  # a second reply to one call
+                        self._replies[message.reply_to].send_nowait(message)
 
     async def _received(self) -> bytes:
         data = bytes(await self._stream.receive_some(_READ_BYTES))

@@ -8,6 +8,7 @@ import struct
 
 import pytest
 from fakes.system_bus import message, pad, text
+from fakes.work import instructions_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ CHANGED = message(
 STATE = message(METHOD_RETURN, {5: ("u", 3), 8: ("g", "v")}, b"\1s\0\0" + text("deactivating"))
 EMPTY = message(METHOD_RETURN, {5: ("u", 4), 7: ("s", ":1.0")})
 READ = [
-    BusMessage(SIGNAL, None, "/unit/web", "PropertiesChanged", None, "Unit"),
+    BusMessage(SIGNAL, None, "/unit/web", "PropertiesChanged"),
     BusMessage(METHOD_RETURN, 3, text="deactivating"),
     BusMessage(METHOD_RETURN, 4),
 ]
@@ -58,6 +59,36 @@ def test_what_is_no_message_is_refused_by_one_exception(data: bytes, flip: tuple
     for stream in (data, b"l\4\1\1" + data, bytes(spoilt)):
         with contextlib.suppress(FailedError):
             list(MessageBuffer().feed_untrusted(stream))
+
+
+HOSTILE = {
+    "a file descriptor": ("h", bytes(4)),
+    "arrays in arrays": ("a" * 32 + "y", bytes(64)),
+    "structures in arrays": ("a(" * 32 + "y" + ")" * 32, bytes(64)),
+    "a variant of variants": ("v", b"\1v\0" * 1000),
+    "a text longer than its message": ("s", b"\xff\xff\xff\x7f"),
+    "the longest text": ("s", text("x" * (MAX_MESSAGE_BYTES - 200))),
+    "the longest array": ("ay", struct.pack("<I", MAX_MESSAGE_BYTES - 200) + bytes(MAX_MESSAGE_BYTES - 200)),
+    "a signature that is none": ("!" * 255, b""),
+}
+
+
+@pytest.mark.parametrize("form", HOSTILE)
+def test_a_signal_of_any_form_costs_its_header(form: str) -> None:
+    signature, body = HOSTILE[form]
+    hostile = message(SIGNAL, {1: ("o", "/x"), 2: ("s", "a.b"), 3: ("s", "C"), 8: ("g", signature)}, body)
+    assert len(hostile) <= MAX_MESSAGE_BYTES
+
+    stream, found = hostile + CHANGED + STATE + EMPTY, list[BusMessage]()
+    instructions_of(lambda: found.extend(MessageBuffer().feed_untrusted(stream)), most=6000)
+    assert (found[0].path, found[0].text) == ("/x", None)
+    assert found[1:] == READ
+
+
+def test_a_message_that_cannot_be_read_is_passed_over_and_the_next_one_read() -> None:
+    strange = message(SIGNAL, {1: ("o", "/x"), 77: ("x", "12345678")})
+    wrong = message(METHOD_RETURN, {5: ("u", 3), 8: ("g", "s")}, b"\xff\xff\xff\x7f")
+    assert list(MessageBuffer().feed_untrusted(strange + CHANGED + wrong + STATE + EMPTY)) == READ
 
 
 def test_a_message_beyond_the_bound_is_refused_before_it_is_kept() -> None:

@@ -12,10 +12,11 @@ import pytest
 import trio
 from fakes.agent_host import AgentHost, Namespaces
 from fakes.podman import PodmanHost
-from fakes.system_bus import FakeBus
+from fakes.system_bus import FakeBus, message
 from fakes.virtual import ending
 
 from netagent.integrations.systemd import watcher
+from netagent.integrations.systemd.messages import MAX_MESSAGE_BYTES, SIGNAL
 from netagent.integrations.systemd.watcher import UnitWatcher
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.model.ids import EndpointId
@@ -45,6 +46,9 @@ class World:
 
     def is_by(self, endpoint_id: EndpointId, by: str | None) -> bool:
         return self.by(endpoint_id) == by
+
+    def has_connections(self, count: int) -> bool:
+        return len(self.bus.streams) == count
 
     async def settled(self, path: str = WEB) -> None:
         """Until its state was read once more, and what follows was done."""
@@ -208,6 +212,30 @@ def test_the_drain_of_a_stop_ends_if_the_process_outlives_its_unit(
                 assert world.by(web) == STOP
 
     run(namespaces, tmp_path)
+
+
+@real
+async def test_signals_of_any_local_user_wake_nothing_and_one_too_long_costs_a_connection_and_a_pause(
+    namespaces: Namespaces, tmp_path: Path
+) -> None:
+    async with watching(namespaces, tmp_path) as world:
+        web = await world.attach("unit:web", 100)
+        await world.until(lambda: "Get" in world.bus.calls)
+        [stream] = world.bus.streams
+        for signature, body in (("h", bytes(4)), ("aay", bytes(90_000)), ("s", b"\xff" * 4), ("!", b"")):
+            await stream.send_all(message(SIGNAL, {1: ("o", "/evil"), 8: ("g", signature)}, body))
+        await stream.send_all(message(SIGNAL, {1: ("o", "/evil"), 77: ("x", "12345678")}))
+        await world.settled()
+        assert "/evil" not in world.bus.states
+        assert len(world.bus.streams) == 1, "none of them ended the connection"
+        for count, state, by in ((2, "deactivating", STOP), (3, "active", None)):
+            world.bus.states[WEB], began = state, trio.current_time()  # without a signal
+            too_long = message(SIGNAL, {1: ("o", WEB), 8: ("g", "ay")}, bytes(MAX_MESSAGE_BYTES))
+            with contextlib.suppress(trio.BrokenResourceError):
+                await world.bus.streams[-1].send_all(too_long)
+            await world.until(functools.partial(world.has_connections, count))
+            assert trio.current_time() - began >= watcher.RECONNECT_S
+            await world.until(functools.partial(world.is_by, web, by))
 
 
 @real
