@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
+from netagent.model.ids import EndpointId
 from netagent.model.locality import (
     FARTHEST,
     WARM_UP_STEPS,
@@ -26,6 +27,14 @@ from netagent.model.locality import (
     warm_steps,
 )
 from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, HostRow
+
+MANY: Final = 256
+"""From so many endpoints of a name on, their ranking is kept."""
+MAX_RANKINGS: Final = 16
+"""Bound of rankings that are kept; beyond it: the oldest one is made again when it is needed."""
+
+Rankings: TypeAlias = "dict[tuple[AnswerOrder, bytes | None, tuple[EndpointId, ...]], list[Ranked]]"
+"""By order, zone and the endpoints."""
 
 _UNKNOWN: Final = FARTHEST + 1
 """A host whose distance is not known counts as farther than all others."""
@@ -40,6 +49,8 @@ class Surroundings:
     zone: str
     now_s: int
     """Unix time."""
+    rankings: Rankings = field(default_factory=dict)
+    """What was ranked of this state of the table: each container asks for itself."""
 
     def host_of(self, row: EndpointRow) -> HostRow | None:
         """Return the row of an endpoint's host; None also for an outside address, which is on no host."""
@@ -84,7 +95,19 @@ class Ranked:
 
 
 def ranked(rows: Sequence[EndpointRow], choice: Choice, around: Surroundings) -> list[Ranked]:
-    """Rank endpoints: tier by tier, and within a tier by id."""
+    """Rank endpoints: tier by tier, and within a tier by id. The ranking is kept if there are many."""
+    if len(rows) < MANY:
+        return _rank(rows, choice, around)
+    key = choice.order, choice.zone, tuple(row.endpoint_id for row in rows)
+    found = around.rankings.get(key)
+    if found is None:
+        if len(around.rankings) >= MAX_RANKINGS:
+            del around.rankings[next(iter(around.rankings))]
+        found = around.rankings[key] = _rank(rows, choice, around)
+    return found
+
+
+def _rank(rows: Sequence[EndpointRow], choice: Choice, around: Surroundings) -> list[Ranked]:
     distances = around.distances(rows, choice)
     far = [(row.is_behind, *distance) for row, distance in zip(rows, distances, strict=True)]
     found = [Ranked(row, tier) for row, tier in zip(rows, tiers(far), strict=True)]

@@ -37,7 +37,7 @@ from netagent.resolver.name_table import (
     SettingsRow,
     Subnet,
 )
-from netagent.resolver.order import Ranked, Surroundings, firsts, led_to, nearest_of, ranked
+from netagent.resolver.order import Ranked, Rankings, Surroundings, firsts, led_to, nearest_of, ranked
 from netagent.resolver.reverse import ReverseName, parse_reverse
 from netagent.resolver.scope import (
     NO_SANDBOX,
@@ -125,6 +125,8 @@ class ZoneSource:
         self._subnets: dict[tuple[int, int], Counter[int]] = {}
         self._zone_label = ""
         self._now_s = 0
+        self._rankings: Rankings = {}
+        """Of the present table."""
         self._warming: dict[int, Counter[NetworkId]] = {}
         """By the second since which endpoints are up whose share still grows: how many, by network."""
 
@@ -190,6 +192,7 @@ class ZoneSource:
 
     def _raise_versions(self, networks: set[str], sandboxes: set[str], *, all_clients: bool) -> None:
         self._counter += 1
+        self._rankings.clear()
         for sandbox_id, sandbox in self._sandboxes.items():
             if all_clients or sandbox_id in sandboxes or not networks.isdisjoint(sandbox.networks):
                 self._versions[sandbox_id] = self._counter
@@ -393,7 +396,7 @@ class ZoneSource:
     @property
     def around(self) -> Surroundings:
         """Where this host is among the others, and when."""
-        return Surroundings(self._hosts, self._zone_label, self._now_s)
+        return Surroundings(self._hosts, self._zone_label, self._now_s, self._rankings)
 
     def _addresses(self, node: Node, rtype: int, client: Client) -> Found | None:
         size, ttl_s = _ADDRESS_BYTES[rtype], TTL_S if node.ttl_s is None else node.ttl_s

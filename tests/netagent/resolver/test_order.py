@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import dns.message
 import pytest
 from fakes import names
 from fakes.names import APP, ask, packed, source_of
 
-from netagent.model.locality import WARM_UP_STEP_S, WARM_UP_STEPS, AnswerOrder
-from netagent.resolver.name_table import HostRow, Key, Row, SettingsRow
+from netagent.model.locality import WARM_UP_STEP_S, WARM_UP_STEPS, AnswerOrder, Choice
+from netagent.resolver import order
+from netagent.resolver.name_table import EndpointRow, HostRow, Key, Row, SettingsRow
+from netagent.resolver.order import MAX_RANKINGS
 from netagent.resolver.zone_source import ZoneSource
 from netdns import constants
 from netdns.name import from_text, to_text
@@ -340,3 +342,44 @@ def test_words_before_a_group_s_service() -> None:
     for name in ("db", "nearest.db", "all.db"):
         assert ask(source, f"{name}.app.mesh.internal", client="s") == NX
     assert ask(source, "nearest.db.app.mesh.internal") == ["10.160.0.13"]
+
+
+def test_many_replicas_are_ranked_once_for_each_choice_and_state_of_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked: list[int] = []
+    rank = order._rank
+
+    def counted(
+        rows: Sequence[EndpointRow], choice: Choice, around: order.Surroundings
+    ) -> list[order.Ranked]:
+        ranked.append(len(rows))
+        return rank(rows, choice, around)
+
+    monkeypatch.setattr(order, "_rank", counted)
+    many = [
+        names.endpoint(number, f"many-{number}", f"10.160.1.{number}", service="many", ports=("http=80",))
+        for number in range(256)
+    ]
+    source = source_of(world(*many, names.sandbox("d", APP)))
+
+    def look_up(*asked: str) -> int:
+        ranked.clear()
+        for text in asked:
+            name, rtype = text.split()
+            for client in "cdc":
+                found = source.lookup(
+                    from_text(f"{name}.app.mesh.internal"), getattr(constants, rtype), client
+                )
+                assert isinstance(found, Found)
+        assert set(ranked) <= {256}
+        return len(ranked)
+
+    assert look_up("top3.nearest.many A", "_http._tcp.nearest.many SRV") == 1
+    assert look_up("_http._tcp.many SRV", "_http._tcp.a.zone.many SRV", "_http._tcp.b.zone.many SRV") == 3
+    assert look_up("top3.nearest.many A") == 0
+    source.apply([names.host("1" * 32, "h1", "192.0.2.1", zone="a", distance=3)])
+    assert look_up("top3.nearest.many A", "_http._tcp.nearest.many SRV") == 1
+    for number in range(MAX_RANKINGS + 5):
+        source.lookup(from_text(f"_http._tcp.z{number}.zone.many.app.mesh.internal"), constants.SRV, "c")
+    assert len(source.around.rankings) == MAX_RANKINGS
