@@ -386,6 +386,7 @@ def test_podman_runs_commands_of_checks_in_spite_of_the_restrictions(tmp_path: P
         machine.write("/run/deeds.py", DEEDS)
         program = f"{Path(NETAGENT).with_name('python')} /run/deeds.py"
         oneshot = f"[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart={program}\n"
+        oneshot += "PrivateTmp=no\n"  # the checkout may lie in /tmp
         machine.write(f"{units}/deeds.service.d/zz.conf", oneshot)
         machine.run("mkdir", "-p", "/var/lib/containers", "/etc/containers", "/var/box")
         machine.run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/containers")  # no overlay over an overlay
