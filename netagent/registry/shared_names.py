@@ -19,12 +19,7 @@ from netagent.registry.view import EndpointView, RegistryView
 from netgossip.slices import Slices
 
 _LOOKED_AT_PER_SLICE: Final = 64
-CURE: Final = (
-    "ask for NAME.GROUP, or name the service so that no other project uses the name; see "
-    "docs/how-to/runtimes/docker.md"
-)
-
-
+CURE: Final = "name one of them so that no other project uses the name; see docs/how-to/projects.md"
 SPLIT_CURE: Final = (
     "give one of the two another name (`docker compose -p NAME`, or `name:` in its file); if it is one project, run "
     "it from a folder of the same path on each host"

@@ -404,7 +404,7 @@ async def test_a_name_that_two_projects_share_is_warned_of_by_status_and_lookup(
     (notice,) = (one for one in status["warnings"] if one["code"] == "shared-name")
     for part in ("name db in network app", "group blog on", "group shop on"):
         assert part in notice["message"]
-    assert "NAME.GROUP" in notice["cure"]
+    assert "docs/how-to/projects.md" in notice["cure"]
     for name in ("db", "db.app", "db.app.mesh.internal."):
         found = await look_up(cluster, name, "A", "web1")
         assert found["warnings"] == [notice], name
