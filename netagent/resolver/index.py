@@ -126,8 +126,10 @@ class NetworkIndex:
         del rows[row.name_id]
         if not rows:
             del self._own_names[row.name.encode()]
-        self._own_below.subtract(_above(row.name.encode()))
-        self._own_below += Counter()  # drops zero counts
+        for name in _above(row.name.encode()):
+            self._own_below[name] -= 1
+            if not self._own_below[name]:
+                del self._own_below[name]
 
     def external(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the addresses of an external service, in its order; empty when there are none."""

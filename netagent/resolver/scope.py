@@ -374,6 +374,8 @@ class Scope:
         """Resolve what operators added to a network. It stands in for no label of the sandbox's own group either."""
         if len(labels) == 1 and self.is_of_own_group(labels[0]):
             return None
+        if len(labels) == 2 and self._is_place_of_containers(index, labels[1]):
+            return None
         if len(labels) == 1 and (rows := index.external(labels[0])):
             return Node(rows, index=index)
         own = index.own_name(labels)
@@ -390,6 +392,10 @@ class Scope:
         if node is None or node.is_bare:
             return None
         return replace(node, canonical=node.canonical or (*parts, target.label))
+
+    def _is_place_of_containers(self, index: NetworkIndex, place: bytes) -> bool:
+        """True if names below it are those of a group's or a host's containers: `db.shop` leads there or nowhere."""
+        return place == self.group or index.has_group(place) or index.has_host(place)
 
     def _host(self, labels: Sequence[bytes]) -> Node | None:
         if not labels:

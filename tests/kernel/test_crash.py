@@ -160,7 +160,7 @@ class World:
             mine = [row for row in rows.values() if row["name"] == name and row["stage"] == "published"]
             addresses, sockets = inside(box)
             compare(f"addresses in {name}", addresses, {a for row in mine for a in row["addresses"]})
-            compare(f"resolver's sockets in {name}", sockets, 2 if mine else 0)
+            compare(f"resolver's sockets in {name}", sockets, 3 if mine else 0)
             has_file = (self.h1.folder / "etc" / box.name / "resolv.conf").exists()
             compare(f"resolv.conf of {name}", has_file, any(not row["origin"] for row in mine))
         return {row["name"]: row | {"id": i} for i, row in rows.items()}, flaws
@@ -200,7 +200,7 @@ def looked_into(namespace: Namespace, script: str) -> list[str]:
 
 
 def inside(box: Namespace) -> tuple[set[str], int]:
-    """Its addresses; UDP and TCP sockets at the resolver's."""
+    """Its addresses; sockets at the resolver's: UDP and TCP for names, and one that feeds are asked at."""
     links, *sockets = looked_into(box, "ip -json address; ss -Hltun src 127.0.0.11")
     found = {
         one["local"]

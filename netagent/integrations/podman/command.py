@@ -136,12 +136,16 @@ class Podman:
         Cancelled, it kills the command. Raises FailedError when Podman itself fails."""
         key = container, tuple(command)
         if key in self._hanging:
+            await trio.to_thread.run_sync(kill_marked, self._hanging[key])
             if await trio.to_thread.run_sync(is_marked_left, self._hanging[key]):
                 return None
             self._hanging.pop(key, None)
         mark = new_mark()
         name, _, value = mark.partition("=")
-        words = [*_outside_of_unit(mark), "podman", "exec", "--env", mark, container, *command]
+        words = ["podman", "exec", "--env", mark, container, *command]
+        if outside := _outside_of_unit(mark):
+            # systemd puts its own variables in for `$NAME`, and a `$` for `$$`.
+            words = [*outside, *(word.replace("$", "$$") for word in words)]
         process = await trio.lowlevel.open_process(
             words,
             stdin=subprocess.DEVNULL,
@@ -175,10 +179,11 @@ class Podman:
         process.kill()
         await process.wait()
         sought = mark.encode()
-        for _ in range(2):
-            if await trio.to_thread.run_sync(kill_marked, sought):
-                break
-            await trio.sleep(START_S)  # conmon may be about to start the command
+        await trio.to_thread.run_sync(kill_marked, sought)
+        await trio.sleep(
+            START_S
+        )  # conmon may be about to start the command, and it may just have started others
+        await trio.to_thread.run_sync(kill_marked, sought)
         if await trio.to_thread.run_sync(is_marked_left, sought):
             if len(self._hanging) >= MAX_HANGING:
                 del self._hanging[next(iter(self._hanging))]

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from fakes.names import APP, BACK, ask, group_label, packed, sandbox, source_of, world
+from fakes.work import instructions_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.model.ids import NetworkId, OwnNameId, ServiceId
 from netagent.model.records import Port
+from netagent.resolver.index import NetworkIndex
 from netagent.resolver.name_table import ExternalRow, Key, OwnNameRow, Row, RowKind
 from netagent.resolver.row import fields_of, read_change_untrusted
 from netagent.resolver.zone_source import TTL_S, ZoneSource
@@ -260,3 +262,35 @@ def test_a_row_with_a_false_field_is_refused_by_one_kind_of_error(
     made = source_of(world())
     made.apply([read])
     made.lookup(from_text("shop.app.mesh.internal"), constants.A, "c")
+
+
+def test_a_name_below_a_group_or_a_host_is_a_container_s_or_none() -> None:
+    address = packed("203.0.113.9")
+    added = (
+        own(1, "*.shop", addresses=address),
+        own(2, "*.h1", addresses=address),
+        own(3, "*.x", addresses=address),
+    )
+    shop = sandbox("shop-web", APP, group="shop")
+    one = source(*added, shop)
+    assert ask(one, "db.x.app.mesh.internal") == ["203.0.113.9"]
+    assert ask(one, "db.h1.app.mesh.internal") == NX, "an endpoint of h1, or none"
+    assert ask(one, "db.shop.app.mesh.internal", client="shop-web") == NX, "of the own group, or none"
+
+
+def test_own_names_are_taken_out_at_a_cost_of_their_own() -> None:
+    def work(count: int) -> int:
+        index = NetworkIndex(APP)
+        rows = [
+            OwnNameRow(OwnNameId(f"{one:032x}"), APP, f"a{one}.b{one}.c{one}", None) for one in range(count)
+        ]
+        for row in rows:
+            index.add_own_name(row)
+        done = instructions_of(index.discard_own_name, rows[0], most=10_000)
+        for row in rows[1:]:
+            index.discard_own_name(row)
+        assert index.is_empty()
+        assert not index.has_own_names([b"c1"])
+        return done
+
+    assert work(20) == work(200)

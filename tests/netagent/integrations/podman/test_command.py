@@ -183,11 +183,11 @@ def test_under_systemd_a_command_of_a_check_runs_beside_the_agent_s_unit(
     beside = calls.parent / "systemd-run"
     beside.write_text(f'#!/bin/sh\necho "$*" > {calls.parent}/beside\nexit 3\n')
     beside.chmod(0o755)
-    assert run(Podman().execute, C1, ("/bin/ready", "-v")) == (3, b"")
+    assert run(Podman().execute, C1, ("/bin/ready", "-v", "$HOME${X}")) == (3, b"")
     said = (calls.parent / "beside").read_text()
     assert said.startswith("--pipe --wait --collect --quiet --setenv=NETAGENT_CHECK=")
     assert "--property=RuntimeMaxSec=70 -- podman exec --env NETAGENT_CHECK=" in said
-    assert said.endswith(f" {C1} /bin/ready -v\n")
+    assert said.endswith(f"{C1} /bin/ready -v $$HOME$${{X}}\n"), "systemd would put its own variables in"
     beside.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
     with pytest.raises(FailedError, match="Failed to connect to bus"):
         run(Podman().execute, C1, ("/bin/ready", "-v"))
