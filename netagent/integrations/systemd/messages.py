@@ -16,10 +16,13 @@ from typing import Final
 from netagent.errors import FailedError
 
 MAX_MESSAGE_BYTES: Final = 128 * 1024
-"""Bound of one message of the system bus; beyond it: the watcher of units connects again and reads all states."""
+"""Bound of one message of the system bus; beyond it: the message is passed over."""
+_LONGEST_BYTES: Final = 2**27
+"""Of any message, by the specification."""
 METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SENDER, _SIGNATURE = range(1, 9)
 _FIXED: Final = struct.Struct("<BBBBIII")
+_BIG_ENDIAN: Final = struct.Struct(">BBBBIII")
 _NUMBER: Final = struct.Struct("<I")
 
 
@@ -66,18 +69,26 @@ class MessageBuffer:
 
     def __init__(self) -> None:
         self._unread = bytearray()
+        self._skipped = 0
+        """Bytes of a message that was too long which have not come yet."""
 
     def feed_untrusted(self, data: bytes) -> Iterator[BusMessage]:
-        """Yield the messages that are whole now, without those that cannot be read. FailedError: the stream is none
-        of messages, or one is too long."""
-        self._unread += data
+        """Yield the messages that are whole now, without those that cannot be read or are too long: any local user
+        can send them. FailedError: the stream is none of messages."""
+        passed = min(self._skipped, len(data))
+        self._skipped -= passed
+        self._unread += data[passed:]
         while len(self._unread) >= _FIXED.size:
-            order, kind, _, version, body, _, fields = _FIXED.unpack_from(self._unread)
-            if order != ord("l") or version != 1:
-                raise FailedError("the system bus speaks an unknown version")
+            # In the byte order of its sender.
+            fixed = _FIXED if self._unread[0] == ord("l") else _BIG_ENDIAN
+            order, kind, _, version, body, _, fields = fixed.unpack_from(self._unread)
             header = _FIXED.size + fields + -fields % 8
-            if header + body > MAX_MESSAGE_BYTES:
-                raise FailedError(f"a message of the system bus has more than {MAX_MESSAGE_BYTES} bytes")
+            if order not in b"lB" or version != 1 or header + body > _LONGEST_BYTES:
+                raise FailedError("the system bus speaks an unknown version")
+            if order == ord("B") or header + body > MAX_MESSAGE_BYTES:
+                self._skipped = max(header + body - len(self._unread), 0)
+                del self._unread[: header + body]
+                continue
             if len(self._unread) < header + body:
                 return
             message = bytes(self._unread[: header + body])
