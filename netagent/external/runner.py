@@ -19,18 +19,22 @@ from netagent.checks.schedule import CheckSchedule
 from netagent.checks.state import Answer, Outcome
 from netagent.errors import NetagentError
 from netagent.external.turns import Turns, asking_host, stand_in
-from netagent.external.view import service_with, successor_state
+from netagent.external.view import ExternalService, service_with, successor_state
 from netagent.external.watch import DnsAnswer, ServiceWatch
 from netagent.log import Limited
 from netagent.model.check import ExecCheck
 from netagent.model.ids import HostId, ServiceId
-from netagent.model.records import ExternalStateRecord
+from netagent.model.records import MAX_TURN, ExternalStateRecord
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 RETRY_S: Final = 2.0
-"""Pause before a change that could not be published is tried again: the disk is full."""
+"""Pause after each change of a service that is published, or could not be: another member, or a full disk, must not
+make this host write without end."""
+LOST_TURN_S: Final = 10.0
+"""A host that asks instead of the owner waits this long once another host's word has replaced its own: two that see
+the cluster differently, and get different answers, overwrite each other no faster."""
 SERVICES_AT_ONCE: Final = 64
 """Services that are looked through before other tasks run."""
 
@@ -62,6 +66,8 @@ class ExternalRunner:
         )
         self._woken = trio.Event()
         self._saving: set[ServiceId] = set()
+        self._written: set[ServiceId] = set()
+        """Services whose state in force was this host's word when it looked last."""
         self._nursery: trio.Nursery
 
     def renew(self, service_id: ServiceId) -> None:
@@ -99,6 +105,7 @@ class ExternalRunner:
     async def _follow_taken(self, view: RegistryView, taken: frozenset[ServiceId]) -> None:
         for service_id in self.watched.keys() - taken:
             del self.watched[service_id]
+            self._written.discard(service_id)
             for key in self._keys.pop(service_id):
                 self._schedule.drop(key)
         for number, service_id in enumerate(sorted(taken), 1):
@@ -205,22 +212,32 @@ class ExternalRunner:
                     return
                 watch.service = service
                 state = watch.wanted()
-                if state is None:
+                if state is None or self._is_beaten(service):
                     return
-                revision = self._live.revision
+                if service.owner != self._live.view.local and self._has_lost(service):
+                    self._written.discard(service_id)
+                    await trio.sleep(LOST_TURN_S)
+                    continue
                 try:
                     await self._publisher.put(self._as_ours(state, service.found, service.found_by))
                 except (NetagentError, OSError) as error:
                     _limited.warning(
                         service_id, f"cannot publish the state of {service.record.name} yet: {error}"
                     )
-                    await trio.sleep(RETRY_S)
-                    continue
-                logger.info("external service %s: %s", service.record.name, _summary(state))
-                with trio.move_on_after(RETRY_S):
-                    await self._live.wait_newer(revision)
+                else:
+                    self._written.add(service_id)
+                    logger.info("external service %s: %s", service.record.name, _summary(state))
+                await trio.sleep(RETRY_S)
         finally:
             self._saving.discard(service_id)
+
+    def _has_lost(self, service: ExternalService) -> bool:
+        return service.record.service_id in self._written and service.found_by != self._live.view.local
+
+    def _is_beaten(self, service: ExternalService) -> bool:
+        """True if another host is at the end of the turns, and this one, not being the owner, cannot follow it."""
+        local, found = self._live.view.local, service.found
+        return found is not None and found.turn >= MAX_TURN and local not in (service.found_by, service.owner)
 
     def _as_ours(
         self, state: ExternalStateRecord, found: ExternalStateRecord | None, by: HostId | None

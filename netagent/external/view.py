@@ -128,7 +128,7 @@ def service_with(view: RegistryView, service_id: ServiceId) -> ExternalService |
         return None
     owner = min(owners)
     record = owners[owner]
-    found_by, found = state_in_force(view, record) or (None, None)
+    found_by, found = state_in_force(view, owner, record) or (None, None)
     addresses = tuple(_addresses(view, owner, record, found))
     return ExternalService(record, owner, addresses, found, found_by)
 
@@ -143,18 +143,22 @@ def external_services(view: RegistryView, network_id: NetworkId) -> Iterator[Ext
 
 
 def state_in_force(
-    view: RegistryView, record: ExternalServiceRecord
+    view: RegistryView, owner: HostId, record: ExternalServiceRecord
 ) -> tuple[HostId, ExternalStateRecord] | None:
-    """Return what counts of all that hosts found out about a service, and its writer."""
+    """Return what counts of all that hosts found out about a service, and its writer.
+
+    Of equal turns the owner's counts: a member that writes the greatest turn cannot take a service from an owner that
+    is there.
+    """
     written = view.store.external_states.get(record.service_id)
     found = [
-        (one.turn, host_id, one)
+        (one.turn, host_id == owner, host_id, one)
         for host_id, one in (written.items() if written is not None else ())
         if one.network_id == record.network_id
     ]
     if not found:
         return None
-    _, host_id, state = max(found, key=lambda one: one[:2])
+    _, _, host_id, state = max(found, key=lambda one: one[:3])
     return host_id, state
 
 

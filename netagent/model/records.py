@@ -330,7 +330,8 @@ class ForgetRecord:
 MAX_ADDRESSES: Final = 32
 """Most addresses of one external service: given, or in the answer for its DNS name."""
 MAX_TURN: Final = 1 << 31
-"""A service sees fewer changes of the host that asks. A host at the end of the range can be followed by none."""
+"""A service sees fewer changes of the host that asks. At the end of the range only the owner
+can follow another host: of equal turns, its own counts."""
 MAX_DNS_TTL_S: Final = 86_400
 MAX_TEXTS: Final = 16
 MAX_TEXT_CHARS: Final = 255

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 from fakes.agent_host import AgentHost, Fabric
-from fakes.external import at, service, service_id
+from fakes.external import at, service, service_id, state
 from fakes.virtual import virtual
 
 from netagent.checks.ask import Question
@@ -19,7 +19,7 @@ from netagent.external.runner import ExternalRunner
 from netagent.external.view import ExternalService, external_service
 from netagent.external.watch import DnsAnswer
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import DnsName
+from netagent.model.records import MAX_TURN, DnsName
 from netagent.model.request import NetworkRequest
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
@@ -168,3 +168,43 @@ async def test_a_service_that_is_not_renewed_leaves_names_everywhere(
     assert not cluster.seen(h2, app).answering, "it cannot be renewed now"
     own = h1.live.view.records_of(h1.host_id, CLUSTER_SCOPE)
     assert cluster.seen(h2, app).found in own
+
+
+@on_three
+async def test_a_forged_greatest_turn_does_not_make_the_owner_write_without_end(
+    cluster: Cluster, app: NetworkId
+) -> None:
+    h1, h2, h3 = cluster.hosts
+    await h1.publisher.put(service(1, app, target=at("203.0.113.50"), checks=("tcp:5432",)))
+    await trio.sleep(10)
+    before = len(h2.node.heard)
+    await h3.publisher.put(state(1, MAX_TURN, app))
+    await trio.sleep(60)
+    assert len(h2.node.heard) - before <= 4
+    assert cluster.seen(h2, app).found_by == h1.host_id, "of equal turns the owner's counts"
+    assert cluster.seen(h2, app).answering
+
+
+@on_three
+async def test_two_hosts_that_disagree_overwrite_each_other_slowly(cluster: Cluster, app: NetworkId) -> None:
+    h1, h2, h3 = cluster.hosts
+    await h3.publisher.put(service(1, app, target=at("203.0.113.50"), checks=("tcp:5432",)))
+    await trio.sleep(10)
+    cluster.kill(h3)
+    cluster.works = False
+    await trio.sleep(60)
+    assert cluster.seen(h2, app).found_by == h1.host_id
+    written, until = 0, trio.current_time() + 60
+    while trio.current_time() < until:
+        found = cluster.seen(h1, app)
+        if found.found_by == h1.host_id:
+            written += 1
+            assert found.found is not None
+            await h2.publisher.put(state(1, found.found.turn + 1, app))
+        await trio.sleep(0.1)
+    assert 4 <= written <= 7
+
+    await h2.publisher.put(state(1, MAX_TURN, app))
+    heard = len(h1.node.heard)
+    await trio.sleep(60)
+    assert len(h1.node.heard) == heard, "it cannot follow, and does not try"
