@@ -61,9 +61,9 @@ class ExternalRunner:
         self._turns = Turns()
         self.watched: dict[ServiceId, ServiceWatch] = {}
         self._keys: dict[ServiceId, set[_Key]] = {}
-        self._schedule: CheckSchedule[_Key] = CheckSchedule(
-            rng, owner_of=lambda key: key, is_command=lambda _: False
-        )
+        self._checks = _schedule(rng)
+        self._names = _schedule(rng)
+        """Apart from the checks, so that checks that hang keep no name from being resolved."""
         self._woken = trio.Event()
         self._saving: set[ServiceId] = set()
         self._written: set[ServiceId] = set()
@@ -107,7 +107,7 @@ class ExternalRunner:
             del self.watched[service_id]
             self._written.discard(service_id)
             for key in self._keys.pop(service_id):
-                self._schedule.drop(key)
+                self._schedule_of(key).drop(key)
         for number, service_id in enumerate(sorted(taken), 1):
             service = service_with(view, service_id)
             if service is None:
@@ -133,10 +133,13 @@ class ExternalRunner:
             keys.add((watch, watch.name, -1))
         known = self._keys[watch.service.record.service_id]
         for key in known - keys:
-            self._schedule.drop(key)
+            self._schedule_of(key).drop(key)
         for key in keys - known:
-            self._schedule.add(key, now)
+            self._schedule_of(key).add(key, now)
         self._keys[watch.service.record.service_id] = keys
+
+    def _schedule_of(self, key: _Key) -> CheckSchedule[_Key]:
+        return self._names if key[2] < 0 else self._checks
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -149,15 +152,12 @@ class ExternalRunner:
                     if now >= watch.next_deadline:
                         watch.handle_deadline(now, int(time.time()))
                         self._publish_soon(watch)
-                due = self._schedule.take(now)
-                for key in due:
-                    if key[2] < 0:
-                        nursery.start_soon(self._resolve_name, key)
-                checks = [key for key in due if key[2] >= 0]
-                if checks:
+                for key in self._names.take(now):
+                    nursery.start_soon(self._resolve_name, key)
+                if checks := self._checks.take(now):
                     nursery.start_soon(self._ask, checks)
                 expiry = min((one.next_deadline for one in self.watched.values()), default=float("inf"))
-                with trio.move_on_at(min(self._schedule.next_moment(), expiry)):
+                with trio.move_on_at(min(self._names.next_moment(), self._checks.next_moment(), expiry)):
                     await self._woken.wait()
 
     async def _ask(self, keys: Sequence[_Key]) -> None:
@@ -174,7 +174,7 @@ class ExternalRunner:
             if isinstance(outcome, Outcome) and self._is_current(watch):
                 watch.handle_outcome(address, number, outcome, now, int(time.time()))
                 self._publish_soon(watch)
-            self._schedule.end(key, watch.check_interval_s(address, number, now), now)
+            self._checks.end(key, watch.check_interval_s(address, number, now), now)
             self._woken.set()
 
         await self._ask_all(questions, end)
@@ -188,7 +188,7 @@ class ExternalRunner:
             subnets = [text for one in self._live.view.networks.values() for text in one.record.subnets]
             watch.handle_answer(answer, subnets)
             self._publish_soon(watch)
-        self._schedule.end(key, watch.resolve_interval_s(failed=answer is None), trio.current_time())
+        self._names.end(key, watch.resolve_interval_s(failed=answer is None), trio.current_time())
         self._woken.set()
 
     def _is_current(self, watch: ServiceWatch) -> bool:
@@ -249,6 +249,11 @@ class ExternalRunner:
         return ExternalStateRecord(
             state.service_id, state.network_id, turn, state.states, state.resolution, state.expired_s
         )
+
+
+def _schedule(rng: Random) -> CheckSchedule[_Key]:
+    """Return a schedule in which each service has its room, whatever number of addresses it has."""
+    return CheckSchedule(rng, owner_of=lambda key: key[0], is_command=lambda _: False)
 
 
 def _parts_of(view: RegistryView) -> tuple[object, ...]:

@@ -31,6 +31,8 @@ class Cluster:
         self.fabric = Fabric(nursery, size, random.Random(1))
         self.hosts = self.fabric.hosts
         self.works = True
+        self.hanging: frozenset[str] = frozenset()
+        """Addresses whose checks hang until they are given up."""
         self.answer: DnsAnswer | None = DnsAnswer((("198.51.100.7", 60),))
         self.asked: Counter[HostId] = Counter()
         self.runners: dict[HostId, ExternalRunner] = {}
@@ -55,10 +57,25 @@ class Cluster:
         self, one: AgentHost, questions: Sequence[Question], done: Callable[[int, Answer], None]
     ) -> None:
         await trio.sleep(0.01)
-        for number, question in enumerate(questions):
-            assert question.netns is None
-            self.asked[one.host_id] += 1
-            done(number, Outcome(is_success=self.works, text="refused"))
+        async with trio.open_nursery() as nursery:
+            for number, question in enumerate(questions):
+                if self.hanging.isdisjoint(question.addresses):
+                    self._end(one, number, question, done)
+                else:
+                    nursery.start_soon(self._hang, one, number, question, done)
+
+    async def _hang(
+        self, one: AgentHost, number: int, question: Question, done: Callable[[int, Answer], None]
+    ) -> None:
+        await trio.sleep(60)
+        self._end(one, number, question, done)
+
+    def _end(
+        self, one: AgentHost, number: int, question: Question, done: Callable[[int, Answer], None]
+    ) -> None:
+        assert question.netns is None
+        self.asked[one.host_id] += 1
+        done(number, Outcome(is_success=self.works, text="refused"))
 
     async def _resolve(self, one: AgentHost, name: str) -> DnsAnswer | None:
         assert name == "db.example.com"
@@ -208,3 +225,22 @@ async def test_two_hosts_that_disagree_overwrite_each_other_slowly(cluster: Clus
     heard = len(h1.node.heard)
     await trio.sleep(60)
     assert len(h1.node.heard) == heard, "it cannot follow, and does not try"
+
+
+@on_three
+async def test_checks_that_hang_keep_no_other_service_and_no_name_from_its_turn(
+    cluster: Cluster, app: NetworkId
+) -> None:
+    h1 = cluster.hosts[0]
+    dead = [f"203.0.113.{number}" for number in range(100, 132)]
+    cluster.hanging = frozenset(dead)
+    slow = ("tcp:5432 timeout=60", "tcp:5433 timeout=60", "tcp:5434 timeout=60")
+    await h1.publisher.put(service(2, app, name="slow", target=at(*dead), checks=slow))
+    await trio.sleep(2)
+    await h1.publisher.put(service(1, app, target=at("203.0.113.50"), checks=("tcp:5432",)))
+    await h1.publisher.put(service(3, app, name="db", target=DnsName("db.example.com", 5432)))
+    await trio.sleep(5)
+    assert cluster.seen(h1, app).answering
+    resolved = external_service(h1.live.view, app, service_id(3))
+    assert resolved is not None
+    assert resolved.answering
