@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from netlab.lab import Lab
 
 _numbers = itertools.count(1)
-GROUP_MARKS = ("lab", "boot", "runtimes", "kernel", "interop")
+GROUP_MARKS = ("lab", "services", "boot", "runtimes", "kernel", "interop")
 
 EXPLORING, SAME = "exploring", "same"
 """`--hypothesis-profile`: other examples each time, or, ordinarily, the same ones, so that a change answers for

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1] / ".ci" / "tests"
-SETTINGS = "[pytest]\nmarkers = lab\n  boot\n  kernel\n  runtimes\n  interop\n  long\n"
+SETTINGS = "[pytest]\nmarkers = lab\n  services\n  boot\n  kernel\n  runtimes\n  interop\n  long\n"
 MEETING = ("lab", "kernel", "boot", "others")
 SUITE = """
 import os
@@ -89,12 +89,15 @@ def test_the_lanes_run_at_once_and_what_computes_leaves_the_processors_to_the_ot
 
 
 def test_each_test_belongs_to_one_group(tmp_path: Path) -> None:
-    """Also one of a host that boots, which is of the lab as well."""
-    both = "pass\n\n@pytest.mark.boot\n@pytest.mark.lab\ndef test_of_boot():\n    fails_once('boot')"
+    """Also one of a host that boots, or of services, which is of the lab as well."""
+    both = "pass"
+    for mark in ("boot", "services"):
+        both += f"\n\n@pytest.mark.{mark}\n@pytest.mark.lab\ndef test_of_{mark}():\n    fails_once('{mark}')"
     status, output = _run(tmp_path, lab=both)
     assert status == 0, output
-    assert (tmp_path / "boot").stat().st_size == 2, "once, and once more alone"
-    assert output.splitlines()[-1] == "test_suite.py::test_of_boot"
+    for mark in ("boot", "services"):
+        assert (tmp_path / mark).stat().st_size == 2, "once, and once more alone"
+    assert output.splitlines()[-2:] == ["test_suite.py::test_of_boot", "test_suite.py::test_of_services"]
 
 
 def test_what_passes_alone_is_named_and_forgiven(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lab.harness import Cluster
 
 from netagent.checks.spec import parse_check_untrusted
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.services]
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "checks.md"
 MOODY = str(Path(__file__).with_name("moody.py"))

@@ -15,7 +15,7 @@ import pytest
 from lab.harness import Cluster
 from netlab import programs
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.services]
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "external-services.md"
 OUTSIDE = "192.0.2.254"

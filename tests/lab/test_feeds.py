@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from lab.harness import Cluster
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.services]
 
 HTTP = str(Path(__file__).with_name("http_service.py"))
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "feeds.md"
