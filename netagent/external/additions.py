@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.external.turns import MAX_SERVICES
 from netagent.external.view import (
     ExternalService,
     endpoint_called,
@@ -43,8 +44,6 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView, RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
-MAX_SERVICES: Final = 256
-"""Bound of external services that one host adds to one network; beyond it: refused. Each goes to all hosts."""
 MAX_OWN_NAMES: Final = 256
 """Bound of own names that one host adds to one network; beyond it: refused. Each goes to all hosts."""
 FOLLOW_S: Final = 2.0

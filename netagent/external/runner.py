@@ -18,7 +18,7 @@ from netagent.checks.ask import Question, ask_all
 from netagent.checks.schedule import CheckSchedule
 from netagent.checks.state import Answer, Outcome
 from netagent.errors import NetagentError
-from netagent.external.turns import Turns, asking_host, stand_in
+from netagent.external.turns import TakenOver, Turns, asking_host, stand_in
 from netagent.external.view import ExternalService, service_with, successor_state
 from netagent.external.watch import DnsAnswer, ServiceWatch
 from netagent.log import Limited
@@ -270,15 +270,18 @@ def _parts_of(view: RegistryView) -> tuple[object, ...]:
 
 async def _wanted(view: RegistryView) -> dict[ServiceId, HostId]:
     """Return the services that this host should ask for, with their owners."""
-    instead, found = stand_in(view), dict[ServiceId, HostId]()
+    instead, found, others = stand_in(view), dict[ServiceId, HostId](), TakenOver()
     for number, service_id in enumerate(view.store.external_services, 1):
         service = service_with(view, service_id)
         is_here = service is not None and service.record.network_id in view.networks
         if service is not None and is_here and asking_host(view, service, instead) == view.local:
-            found[service_id] = service.owner
+            if service.owner == view.local:
+                found[service_id] = service.owner
+            else:
+                others.add(service)
         if number % SERVICES_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
-    return found
+    return found | others.chosen()
 
 
 def _summary(state: ExternalStateRecord) -> str:

@@ -16,6 +16,7 @@ from fakes.virtual import virtual
 from netagent.checks.ask import Question
 from netagent.checks.state import Answer, Outcome
 from netagent.external.runner import ExternalRunner
+from netagent.external.turns import MAX_SERVICES
 from netagent.external.view import ExternalService, external_service
 from netagent.external.watch import DnsAnswer
 from netagent.model.ids import HostId, NetworkId
@@ -244,3 +245,13 @@ async def test_checks_that_hang_keep_no_other_service_and_no_name_from_its_turn(
     resolved = external_service(h1.live.view, app, service_id(3))
     assert resolved is not None
     assert resolved.answering
+
+
+@on_three
+async def test_a_stand_in_takes_over_no_more_than_a_host_may_add(cluster: Cluster, app: NetworkId) -> None:
+    h1, _, h3 = cluster.hosts
+    for number in range(1, MAX_SERVICES + 11):
+        await h3.publisher.put(service(number, app, name=f"s{number}", ttl_s=3600))
+    cluster.kill(h3)
+    await trio.sleep(20)
+    assert len(cluster.runners[h1.host_id].watched) == MAX_SERVICES
