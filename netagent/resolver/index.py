@@ -11,6 +11,7 @@ wildcard stands for all names below it that have none of their own (RFC 4592).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
 from itertools import chain
@@ -27,6 +28,9 @@ from netagent.resolver.name_table import (
     OwnNameRow,
 )
 
+MAX_EXTERNAL: Final = 256
+"""Bound of addresses of external services to which one name leads; beyond it: the first by id. Any host may add
+services to a name, and each query puts all of them in order."""
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 
 _ID_LABEL_DIGITS: Final = 12
@@ -76,6 +80,8 @@ class NetworkIndex:
         """Those with a service type, by their instance label."""
         self._addresses: _Labelled = {}
         self._external: _Labelled = {}
+        self._outside: dict[str, tuple[list[str], dict[str, ExternalAddressRow]]] = {}
+        """By name, all addresses of external services: their ids in order, and their rows."""
         self._own_names: dict[bytes, dict[str, OwnNameRow]] = {}
         """By the labels in front of the network's, with dots between them."""
         self._own_below: Counter[bytes] = Counter()
@@ -89,13 +95,40 @@ class NetworkIndex:
 
     def add(self, row: EndpointRow) -> None:
         """Add an endpoint. An older row of it must have been discarded."""
+        if not isinstance(row, ExternalAddressRow):
+            self._put(row)
+            return
+        ids, rows = self._outside.setdefault(row.service, ([], {}))
+        position = bisect_left(ids, row.endpoint_id)
+        ids.insert(position, row.endpoint_id)
+        rows[row.endpoint_id] = row
+        if position < MAX_EXTERNAL:
+            self._put(row)
+            if len(ids) > MAX_EXTERNAL:
+                self._take(rows[ids[MAX_EXTERNAL]])
+
+    def discard(self, row: EndpointRow) -> None:
+        """Undo `add`."""
+        if not isinstance(row, ExternalAddressRow):
+            self._take(row)
+            return
+        ids, rows = self._outside[row.service]
+        position = bisect_left(ids, row.endpoint_id)
+        del ids[position], rows[row.endpoint_id]
+        if position < MAX_EXTERNAL:
+            self._take(row)
+            if len(ids) >= MAX_EXTERNAL:
+                self._put(rows[ids[MAX_EXTERNAL - 1]])
+        if not ids:
+            del self._outside[row.service]
+
+    def _put(self, row: EndpointRow) -> None:
         for table, label in self._places(row):
             table.setdefault(label, {})[row.endpoint_id] = row
         for pair in _pairs(row):
             self._on_host.setdefault(pair, {})[row.endpoint_id] = row
 
-    def discard(self, row: EndpointRow) -> None:
-        """Undo `add`."""
+    def _take(self, row: EndpointRow) -> None:
         for table, label in self._places(row):
             rows = table[label]
             rows.pop(row.endpoint_id, None)
