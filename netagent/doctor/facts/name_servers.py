@@ -17,9 +17,10 @@ from typing import Final
 import trio
 
 from netagent.doctor.checks.resolver_checks import RCODES
-from netdns import constants
+from netdns import constants, edns
 from netdns.errors import FormatError
 from netdns.message import Message, message_untrusted, render_query
+from netdns.name import Names
 from netdns.source import Name
 
 PATIENCE_S: Final = 1.0
@@ -33,6 +34,10 @@ _LENGTHS: Final = {constants.A: 4, constants.AAAA: 16}
 LOOKUP_S: Final = 3.0
 """For a name that a server has to ask other servers for."""
 _MAX_DATAGRAM_BYTES: Final = 65_535
+_EDNS_BYTES: Final = 1232
+"""The size of answer that is asked for: what passes nearly every path in one packet."""
+_WITHOUT_EDNS: Final = frozenset({constants.FORMERR, constants.NOTIMP})
+"""What a server that does not know EDNS says to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class NameServerReply:
     """The answer's A and AAAA records, each with its TTL in seconds."""
     record_count: int = 0
     """Number of records in the answer, aliases included."""
+    is_cut: bool = False
+    """The answer did not fit, so what it lacks is not known."""
 
     @property
     def is_slow(self) -> bool:
@@ -76,42 +83,72 @@ async def _answer_of(server: str, name: Name, rtype: int, patience_s: float) -> 
     begun_at = trio.current_time()
     try:
         with trio.move_on_after(patience_s):
-            message = await _ask(server, name, rtype)
+            payload, message = await _ask(server, name, rtype)
             return NameServerReply(
                 server,
                 trio.current_time() - begun_at,
                 status=RCODES.get(message.flags & 0xF, f"code {message.flags & 0xF}"),
-                addresses=tuple(_addresses(message)),
+                addresses=tuple(_addresses(payload, message, name)),
                 record_count=sum(record.section == 1 for record in message.records),
+                is_cut=bool(message.flags & constants.TC),
             )
     except OSError as error:
         return NameServerReply(server, None, (error.strerror or str(error)).lower())
     return NameServerReply(server, None, "no answer")
 
 
-def _addresses(message: Message) -> Iterator[tuple[str, int]]:
-    """Yield addresses with TTLs. A record whose length does not fit its type is not an address."""
-    for record in message.records:
-        if record.section == 1 and _LENGTHS.get(record.rtype) == len(record.rdata):
+def _addresses(payload: bytes, message: Message, name: Name) -> Iterator[tuple[str, int]]:
+    """Yield the addresses, with TTLs, of a name and of the names that it is an alias of. A record whose length does
+    not fit its type is not an address."""
+    names, aliases = Names(payload), dict[Name, Name]()
+    answers = [one for one in message.records if one.section == 1 and one.rclass == constants.IN]
+    for record in answers:
+        if record.rtype == constants.CNAME:
+            with contextlib.suppress(FormatError):
+                target, _ = names.read_untrusted(record.end - len(record.rdata))
+                aliases[record.owner.lower()] = target.lower()
+    asked, reached = name.lower(), set[Name]()
+    while asked not in reached:
+        reached.add(asked)
+        asked = aliases.get(asked, asked)
+    for record in answers:
+        if record.owner.lower() in reached and _LENGTHS.get(record.rtype) == len(record.rdata):
             yield str(ipaddress.ip_address(record.rdata)), record.ttl_s
 
 
-async def _ask(server: str, name: Name, rtype: int) -> Message:
+def answer_untrusted(payload: bytes, number: int, name: Name, rtype: int) -> Message | None:
+    """Return the message if it answers the query with this number; None otherwise."""
+    try:
+        message = message_untrusted(payload)
+    except FormatError:
+        return None
+    if message.message_id != number or not message.flags & constants.QR:
+        return None
+    asked = [(one.lower(), *kind) for one, *kind in message.questions]
+    # A server that did not understand the query may leave the question out.
+    is_refusal = not asked and message.flags & 0xF in _WITHOUT_EDNS
+    return message if is_refusal or asked == [(name.lower(), rtype, constants.IN)] else None
+
+
+async def _ask(server: str, name: Name, rtype: int) -> tuple[bytes, Message]:
     """Receive until an answer to the query comes; anything else is ignored. OSError."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     number = secrets.randbits(16)
-    query = render_query(number, name, rtype, flags=constants.RD, opt=b"")
+    opt = edns.render_opt(_EDNS_BYTES)
     with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
         await sock.connect((server, _DNS_PORT))
         while True:
-            await sock.send(query)
+            await sock.send(render_query(number, name, rtype, flags=constants.RD, opt=opt))
             with trio.move_on_after(_AGAIN_S):
                 while True:
                     payload = await sock.recv(_MAX_DATAGRAM_BYTES)
-                    with contextlib.suppress(FormatError):
-                        message = message_untrusted(payload)
-                        if message.message_id == number and message.flags & constants.QR:
-                            return message
+                    message = answer_untrusted(payload, number, name, rtype)
+                    if message is None:
+                        continue
+                    if not opt or message.flags & 0xF not in _WITHOUT_EDNS:
+                        return payload, message
+                    opt = b""
+                    break
 
 
 def server_notices(answers: Sequence[NameServerReply]) -> list[tuple[str, str, str]]:
