@@ -34,7 +34,7 @@ from netagent.datapath.endpoint.netns import boot_id
 from netagent.datapath.host.probe_device import probe_mac
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.reconcile.desired import device_mac
-from netagent.doctor.facts.name_servers import LOOKUP_S, ask_servers
+from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers
 from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.garbage_collector import GarbageCollector
 from netagent.endpoints.host_access import HostAccess
@@ -341,17 +341,9 @@ class Cluster:
 
     async def _resolve_outside(self, name: str) -> DnsAnswer | None:
         """Ask this host's name servers for the addresses of a name; None: no answer that decides."""
-        servers = self.controllers.supervisor.name_servers()
-        found: list[tuple[str, int]] = []
-        exists = True
-        for rtype in (constants.A, constants.AAAA):
-            replies = await ask_servers(servers, from_text(name), rtype, LOOKUP_S)
-            best = next((one for one in replies if one.status in {"NOERROR", "NXDOMAIN"}), None)
-            if best is None:
-                return None
-            found += best.addresses
-            exists = exists and best.status == "NOERROR"
-        return DnsAnswer(tuple(found), exists)
+        servers, query = self.controllers.supervisor.name_servers(), from_text(name)
+        ipv4 = await ask_servers(servers, query, constants.A, LOOKUP_S)
+        return answer_of(ipv4, await ask_servers(servers, query, constants.AAAA, LOOKUP_S))
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.controllers.announcer.note(events)
@@ -369,3 +361,21 @@ class Cluster:
             underlay=self.underlay.address,
             underlay_mtu_bytes=self.underlay.mtu_bytes,
         )
+
+
+def answer_of(ipv4: Sequence[NameServerReply], ipv6: Sequence[NameServerReply]) -> DnsAnswer | None:
+    """Return what name servers said of a name, asked for both families; None: no answer that decides.
+
+    Many fail for AAAA alone, so IPv4 addresses count without it. That a name has none counts only if both say so.
+    """
+    four, six = _deciding(ipv4), _deciding(ipv6)
+    if four is None or (six is None and four.status == "NOERROR" and not four.addresses):
+        return None
+    found = [four] if six is None else [four, six]
+    addresses = tuple(address for one in found for address in one.addresses)
+    return DnsAnswer(addresses, exists=all(one.status == "NOERROR" for one in found))
+
+
+def _deciding(replies: Sequence[NameServerReply]) -> NameServerReply | None:
+    whole = (one for one in replies if not one.is_cut)
+    return next((one for one in whole if one.status in {"NOERROR", "NXDOMAIN"}), None)
