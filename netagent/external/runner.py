@@ -60,6 +60,8 @@ class ExternalRunner:
         self._ask_all = ask
         self._turns = Turns()
         self.watched: dict[ServiceId, ServiceWatch] = {}
+        self._renewed: set[ServiceId] = set()
+        """Services of this host that were renewed before it began to ask for them."""
         self._keys: dict[ServiceId, set[_Key]] = {}
         self._checks = _schedule(rng)
         self._names = _schedule(rng)
@@ -73,7 +75,9 @@ class ExternalRunner:
     def renew(self, service_id: ServiceId) -> None:
         """Note that an operator's program has renewed a service of this host."""
         watch = self.watched.get(service_id)
-        if watch is not None:
+        if watch is None:
+            self._renewed.add(service_id)
+        else:
             watch.renew(trio.current_time())
             self._publish_soon(watch)
             self._woken.set()
@@ -117,12 +121,16 @@ class ExternalRunner:
             if watch is None:
                 watch = self.watched[service_id] = ServiceWatch(service, now, unix_s)
                 self._keys[service_id] = set()
+                if service_id in self._renewed:
+                    watch.renew(now)
             elif watch.service != service:
                 watch.follow(service, now, unix_s)
             self._plan(watch, now)
             self._publish_soon(watch)
             if number % SERVICES_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
+        known = view.store.external_services
+        self._renewed = {one for one in self._renewed if one in known and one not in self.watched}
         self._woken.set()
 
     def _plan(self, watch: ServiceWatch, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -255,3 +256,15 @@ async def test_a_stand_in_takes_over_no_more_than_a_host_may_add(cluster: Cluste
     cluster.kill(h3)
     await trio.sleep(20)
     assert len(cluster.runners[h1.host_id].watched) == MAX_SERVICES
+
+
+@on_three
+async def test_a_renewal_before_the_agent_asks_is_not_lost(cluster: Cluster, app: NetworkId) -> None:
+    h1 = cluster.hosts[0]
+    expired = dataclasses.replace(state(1, 1, app), expired_s=1_760_000_000)
+    await h1.publisher.put(service(1, app, ttl_s=30), expired)
+    assert not cluster.runners[h1.host_id].watched
+    assert not cluster.seen(h1, app).answering
+    cluster.runners[h1.host_id].renew(service_id(1))
+    await trio.sleep(1)
+    assert cluster.seen(h1, app).answering
