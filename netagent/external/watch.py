@@ -99,7 +99,7 @@ class ServiceWatch:
 
     def handle_answer(self, answer: DnsAnswer | None, subnets: Iterable[str]) -> None:
         """Take in what a name server said; None: none answered, so the last answer stands. `subnets`: of all
-        networks. Names outside must not lead to addresses there, nor to this host or its link."""
+        networks. Names outside must not lead to addresses there, nor to loopback, a link, or a cloud's metadata."""
         if answer is None:
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
             return
@@ -190,8 +190,25 @@ def _checked(said: AddressState | None) -> CheckedHealth | None:
     return CheckedHealth(said.health, HealthNote(said.since_s, said.reason))
 
 
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254")))
+"""Where clouds give out credentials, beside 169.254.169.254."""
+_CARRIERS: Final = ((ipaddress.IPv6Network("64:ff9b::/96"), 0), (ipaddress.IPv6Network("2002::/16"), 80))
+"""IPv6 addresses that lead to an IPv4 address, by NAT64 (RFC 6052) and 6to4 (RFC 3056); how many bits follow it."""
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+"""Addresses of a transition that is over (RFC 4291 section 2.5.5.1): they lead nowhere, or to this host."""
+
+
 def _is_refused(address: str, inside: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     parsed = ipaddress.ip_address(address)
-    return bool(outside_flaw(address)) or any(
-        subnet.version == parsed.version and parsed in subnet for subnet in inside
+    if isinstance(parsed, ipaddress.IPv6Address):
+        for carrier, bits_after in _CARRIERS:
+            if parsed in carrier:
+                carried = ipaddress.IPv4Address(int(parsed) >> bits_after & 0xFFFF_FFFF)
+                return _is_refused(str(carried), inside)
+        if parsed in _COMPATIBLE:
+            return True
+    return (
+        bool(outside_flaw(address))
+        or parsed in _METADATA
+        or any(subnet.version == parsed.version and parsed in subnet for subnet in inside)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from fakes.external import ADDED_S, at, service, service_id, state
 from fakes.registry import H1, H2, H3, N1, Writer, host, network
 from hypothesis import given
@@ -187,3 +188,30 @@ def test_a_host_waits_before_it_takes_over_but_not_for_its_own() -> None:
     turns.follow({}, H1, 14.0)
     turns.follow(wanted, H1, 15.0)
     assert turns.taken(15.0) == {service_id(1)}
+
+
+@pytest.mark.parametrize(
+    ("address", "is_kept"),
+    [
+        ("100.100.100.200", False),
+        ("fd00:ec2::254", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::a01:7", False),
+        ("64:ff9b::c633:6407", True),
+        ("2002:7f00:1::1", False),
+        ("2002:a01:7::1", False),
+        ("2002:6464:64c8::1", False),
+        ("2002:c633:6407::1", True),
+        ("::7f00:1", False),
+        ("100.100.100.201", True),
+        ("2001:db8::7", True),
+    ],
+)
+def test_what_leads_inside_by_way_of_ipv6_or_to_a_cloud_s_metadata_is_left_out(
+    address: str, is_kept: bool
+) -> None:
+    watch = ServiceWatch(seen(service(target=DnsName("db.example.com"))), 0.0, 0)
+    watch.handle_answer(DnsAnswer(((address, 60),)), ("10.1.0.0/24",))
+    assert watch.resolution is not None
+    assert bool(watch.resolution.addresses) == is_kept
