@@ -25,14 +25,17 @@ QUESTIONS = str(Path(__file__).with_name("questions.py"))
 DOMAIN = "mesh.internal"
 RESOLVER_SOCKET = "0B00007F:EE7D"
 """127.0.0.11 port 61053, to which port 53 is led, as /proc/net writes it."""
+FEED_SOCKET = "0B00007F:1F11"
+"""127.0.0.11 port 7953."""
 UNBOUND_SOCKETS = {"agent": 1, "resolver": 0}
 """Those that are never bound are in no list of the kernel's: the agent asks about network cards by one."""
 START_S = 10.0
 """A resolver process is ready 0.3 s after its start, on a busy machine later."""
 MAX_FDS_BESIDE_SANDBOXES = 48
 """An agent at rest has 40, a resolver process 12; room for connections that come and go."""
-FDS_OF_A_SANDBOX = {"agent": 5, "resolver": 3}
-"""Both have its two sockets and what leads to them; the agent also watches its interfaces and their settings."""
+FDS_OF_A_SANDBOX = {"agent": 5, "resolver": 4}
+"""Both have its two sockets and what leads to them; the agent also watches its interfaces and their settings, and the
+resolver process is asked for feeds."""
 FDS_OF_AN_ENDPOINT = {"agent": 2, "resolver": 0}
 """The agent holds two settings of each interface."""
 JOURNAL = """
@@ -64,7 +67,9 @@ class Sandbox:
 
     addresses: frozenset[str]
     sockets: frozenset[int]
-    """Inodes of what listens on the resolver's address."""
+    """Inodes of what is asked for names."""
+    feeds: frozenset[int]
+    """Inodes of what is asked for feeds."""
     watches: frozenset[int]
     """Inodes of netlink sockets, such as those by which the agent hears of changes."""
 
@@ -187,8 +192,10 @@ def _sandbox(cluster: Cluster, host: str, name: str) -> Sandbox:
         if link["ifname"] != "lo" and address["scope"] == "global"
     }
     sockets = {int(line.split()[9]) for line in lines if line.split()[1] == RESOLVER_SOCKET}
+    listening = "0A"
+    feeds = {int(line.split()[9]) for line in lines if line.split()[1::2][:2] == [FEED_SOCKET, listening]}
     watches = {int(line.split()[9]) for line in lines if len(line.split()) == 10}
-    return Sandbox(frozenset(addresses), frozenset(sockets), frozenset(watches))
+    return Sandbox(frozenset(addresses), frozenset(sockets), frozenset(feeds), frozenset(watches))
 
 
 def _host_sockets(cluster: Cluster, host: str) -> set[int]:
@@ -354,7 +361,9 @@ def _sandbox_flaws(one: Picture) -> Iterator[str]:
         yield from _difference(f"addresses inside {name}", sandbox.addresses, by_box[name])
         if len(sandbox.sockets) != (2 if by_box[name] else 0):
             yield f"{len(sandbox.sockets)} resolver sockets in {name}, which has {len(by_box[name])} addresses"
-        sockets |= sandbox.sockets | sandbox.watches
+        if len(sandbox.feeds) != (1 if by_box[name] else 0):
+            yield f"{len(sandbox.feeds)} sockets for feeds in {name}, which has {len(by_box[name])} addresses"
+        sockets |= sandbox.sockets | sandbox.feeds | sandbox.watches
     boxes = sum(bool(addresses) for addresses in by_box.values())
     if one.processes.keys() != {"agent", "resolver"}:
         yield f"runs only {sorted(one.processes)}"
