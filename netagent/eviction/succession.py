@@ -33,6 +33,9 @@ from netgossip.types import CLUSTER_SCOPE
 MOST_REVISIONS: Final = 1 << 24
 """A network outlives fewer hosts. A revision above it is forged by a host that no longer counts once it is gone, and
 none could be above it."""
+MAX_ADDITIONS: Final = 4096
+"""Bound of records of external services and own names that a successor repeats; beyond it: they end with the evicted
+hosts. A host that filled its log with them could otherwise not be evicted, because no log has room for two."""
 
 
 def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
@@ -43,9 +46,14 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
         eviction = ForgetRecord(host, settled=True)
         records[key_of(eviction)[1]] = eviction
     own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
+    additions = 0
     for host in sorted(gone):
         for record in _kept(view, host, gone):
             key = key_of(record)[1]
+            if isinstance(record, OwnNameRecord | ExternalServiceRecord | ExternalStateRecord):
+                additions += 1
+                if additions > MAX_ADDITIONS:
+                    continue
             # A state in force follows on whatever this host had found out earlier.
             if key not in own or isinstance(record, ExternalStateRecord):
                 records.setdefault(key, record)

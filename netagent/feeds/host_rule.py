@@ -1,6 +1,6 @@
 """Which domains the labels of a network may claim: `feed.rules` of the network.
 
-Whoever may start a container in a network may put any label on it, `Host(`bank.example.com`)` as well. A rule is a
+A user who may start a container in a network may put any label on it, `Host(`bank.example.com`)` as well. A rule is a
 domain, `shop.example.com`, or all below one, `*.example.com`. With rules a router is refused unless each request that
 it matches has a host that a rule allows. So Traefik's rule is read as the expression that it is: `A && B` is bounded
 if one of both is, `A || B` if both are, `!A` never, `Host(…)` if each of its names is allowed, and anything else

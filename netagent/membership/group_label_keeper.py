@@ -40,10 +40,12 @@ class GroupLabelKeeper:
             await in_slices(self._memory.follow(known.view, now=now, time_s=int(time.time())))
             if gone := self._memory.take_due(now):
                 self._live.update_view(partial(RegistryView.without_labels_had, keys=gone))
-            for number, (key, statement) in enumerate(self._memory.take_statements(), 1):
-                self._journal.note_group_label(key, statement)
-                if number % NOTED_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
+            # To its end also when the agent stops: what was taken is not noted again.
+            with trio.CancelScope(shield=True):
+                for number, (key, statement) in enumerate(self._memory.take_statements(), 1):
+                    self._journal.note_group_label(key, statement)
+                    if number % NOTED_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
             due = self._memory.next_due
             with trio.move_on_at(math.inf if due is None else due):
                 await self._live.wait_newer(known.revision)

@@ -220,7 +220,7 @@ class ServiceKey(NamedTuple):
 def service_key(name: str, service: str, group: Group | None) -> ServiceKey:
     """Return the service that an endpoint is a replica of.
 
-    A service that was chosen (`--service`) is the network's, whoever offers it. A member of a group is otherwise a
+    A service that was chosen (`--service`) is the network's. A member of a group is otherwise a
     replica of the group's service, which is its own name where the group does not say.
     """
     if group is None or service not in {name, group.service}:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from fakes.external import alias, service, service_id, state
-from fakes.registry import H1, H2, H3, N1, Writer, host, network
+from fakes.external import alias, name_id, service, service_id, state
+from fakes.registry import H1, H2, H3, N1, Writer, entry, event, host, network
 
-from netagent.eviction.succession import eviction_records
+from netagent.eviction.succession import MAX_ADDITIONS, eviction_records
 from netagent.external.view import external_service, own_names
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
@@ -17,6 +17,7 @@ from netagent.model.records import (
     Health,
     HostProgram,
     NetworkRecord,
+    OwnNameRecord,
 )
 from netagent.registry.record_codec import decode_untrusted, encode
 from netagent.registry.view import RegistryView
@@ -89,3 +90,18 @@ def test_a_forged_turn_is_followed() -> None:
     for one in written:
         assert decode_untrusted(encode(one)) == one
     assert forged in written
+
+
+def test_a_host_with_a_log_full_of_own_names_can_be_evicted() -> None:
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    names = [
+        dataclasses.replace(alias(1), name_id=name_id(number), name=f"a{number}")
+        for number in range(MAX_ADDITIONS + 50)
+    ]
+    view = view.with_entries(writers[H2].put(network()))
+    entries = (entry(H3, one, number) for number, one in enumerate(names, 1))
+    view = view.with_entries(event(H3, *entries))
+    written = eviction_records(view, {H3})
+    assert sum(isinstance(one, OwnNameRecord) for one in written) == MAX_ADDITIONS
+    assert any(isinstance(one, ForgetRecord) for one in written)
