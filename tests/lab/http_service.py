@@ -1,7 +1,7 @@
 """HTTP beside a rolling replacement; runs inside the containers and needs only Python.
 
-`serve PORT` answers every request with the name of the process after 50 ms, and /metrics for Prometheus. `ask URL`
-sends requests, each over a connection of its own, from four threads until standard input ends, and prints {"done",
+`serve PORT` answers every request with its own address after 50 ms, and /metrics for Prometheus. `ask URL` sends
+requests, each over a connection of its own, from four threads until standard input ends, and prints {"done",
 "failed", "by"}.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
             body = b"lab_up 1\n"
         else:
             time.sleep(0.05)
-            body = str(os.getpid()).encode()
+            body = self.connection.getsockname()[0].encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,10 @@ def haproxy(web: Cluster, tmp_path: Path) -> Iterator[Cluster]:
             one.wait(10)
 
 
+def is_asked(cluster: Cluster, name: str) -> bool:
+    return cluster.inside(name, "ss", "-Htn", "state", "connected", "sport = :7080").stdout != ""
+
+
 def test_a_rolling_replacement_behind_haproxy_loses_no_request(haproxy: Cluster) -> None:
     argv = haproxy.lab.container("c2").entering(["python3", HTTP, "ask", "http://proxy:8080/"])
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as asking:
@@ -199,6 +204,7 @@ def test_a_rolling_replacement_behind_haproxy_loses_no_request(haproxy: Cluster)
                 replica(haproxy, new, host)
                 haproxy.netagent(host, "drain", old, "--wait", "20s")
                 haproxy.remove(old)
+                haproxy.wait(partial(is_asked, haproxy, new), 10.0, f"HAProxy leads no request to {new}")
             haproxy.wait(lambda: len(haproxy.ask("c1", "web").data) == 2, 5.0, "not two replicas")
         finally:
             output, _ = asking.communicate(timeout=60)
