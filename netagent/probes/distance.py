@@ -3,7 +3,8 @@
 The probes of liveness bring a sample for each answer. No packet is faster than its path, but a busy host, a full
 queue or this process itself makes many slower; so the fastest of the last WINDOW samples counts. A host changes its
 class only when that is clearly beyond a bound (MARGIN), and not twice within HOLD_S: a path that alternates between
-two routes changes the order of answers twice a minute at most.
+two routes changes the order of answers twice a minute at most. Only among the first WINDOW samples of a host each
+faster one counts at once: the very first one often waits for an address resolution, or for a host that is starting.
 
 The result of this host's previous agent is valid until the samples show otherwise.
 """
@@ -28,30 +29,35 @@ HOLD_S: Final = 30.0
 @dataclass(slots=True)
 class _Measured:
     distance: int | None
+    is_settled: bool
+    """It has had all its first samples, or was known before."""
     samples: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     changed_at: float | None = None
-    """None: it has not changed since the first sample."""
+    """None: it has not changed since the first samples."""
 
 
 class Distances:
     """The state machine. Feed it samples; drain changes."""
 
     def __init__(self, adopted: Mapping[HostId, int] | None = None) -> None:
-        self._hosts = {host_id: _Measured(distance) for host_id, distance in (adopted or {}).items()}
+        self._hosts = {
+            host_id: _Measured(distance, is_settled=True) for host_id, distance in (adopted or {}).items()
+        }
         self._changes: dict[HostId, int | None] = {}
 
     def handle_rtt(self, host_id: HostId, rtt_s: float, now: float) -> None:
         """Note the round-trip time of an answer."""
-        host = self._hosts.setdefault(host_id, _Measured(None))
+        host = self._hosts.setdefault(host_id, _Measured(None, is_settled=False))
         host.samples.append(rtt_s)
         distance = self._judged(host, now)
         if distance != host.distance:
-            host.changed_at = None if host.distance is None else now
+            host.changed_at = now if host.is_settled else None
             host.distance = self._changes[host_id] = distance
+        host.is_settled |= len(host.samples) == WINDOW
 
     def _judged(self, host: _Measured, now: float) -> int:
         fastest_s, distance = min(host.samples), host.distance
-        if distance is None:
+        if distance is None or not host.is_settled:
             return class_of(fastest_s)
         if host.changed_at is not None and now < host.changed_at + HOLD_S:
             return distance
