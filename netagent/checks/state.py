@@ -6,8 +6,9 @@ health that its runtime reports is one of them.
 
 Every change of the result goes to all hosts of the network, so flapping is damped: the endpoint goes down at once,
 but each time that it falls again soon after it came up, it is held down for twice as long, up to a minute. A starting
-endpoint is between the two: it falls to unhealthy, and comes up to healthy. For the same reason the text says why the
-endpoint fell, does not follow each answer, and blames another check a minute later at the earliest.
+endpoint is between the two: it falls to unhealthy, and comes up to healthy. For the same reason the text that says
+why it is unhealthy follows the answers with pauses, each twice as long as the one before, up to a minute: a server
+that refused connections at first and answers 503 since then is reported with the 503.
 
 A question that could not be asked says nothing at first. But the container can bring that about as well, so as many
 in a row as make it unhealthy count as failures; unless this host lacks memory or files.
@@ -92,7 +93,7 @@ class _Counted(_Source):
         if self.health is Health.STARTING and now < self.grace_until:
             return
         self.failures = min(self.failures + 1, self.check.fall)
-        if self.failures >= self.check.fall and self.health is not Health.UNHEALTHY:
+        if self.failures >= self.check.fall:
             self.health = Health.UNHEALTHY
             counts = f", {self.failures} of {self.check.fall}"
             self.reason = outcome.text[: MAX_REASON_CHARS - len(counts)] + counts
@@ -114,6 +115,8 @@ class EndpointHealth:
         self._up_at = float("-inf")
         self._hold_s = 0.0
         self._blamed_at = float("-inf")
+        self._text_pause_s = FIRST_HOLD_S
+        """How long the text stands while the health does not change."""
         self.held_until = float("-inf")
         """Before this moment it does not come up."""
         self.decides_at = float("inf")
@@ -169,15 +172,18 @@ class EndpointHealth:
             return
         if health is before.health:
             # Which check a starting endpoint waits for is no news for other hosts.
-            if worst is self._blamed or health is not Health.UNHEALTHY:
+            if worst is None or health is not Health.UNHEALTHY or worst.reason == before.note.reason:
                 return
-            if now < self._blamed_at + MAX_HOLD_S:
-                self.decides_at = self._blamed_at + MAX_HOLD_S
+            if now < self._blamed_at + self._text_pause_s:
+                self.decides_at = self._blamed_at + self._text_pause_s
                 return
-        elif _RANK[health] > _RANK[before.health]:
-            self._up_at = now
+            self._text_pause_s = min(2 * self._text_pause_s, MAX_HOLD_S)
         else:
-            self._hold(now)
+            self._text_pause_s = FIRST_HOLD_S
+            if _RANK[health] > _RANK[before.health]:
+                self._up_at = now
+            else:
+                self._hold(now)
         self._blamed, self._blamed_at = worst, now
         since_s = before.note.since_s if health is before.health else unix_s
         self.checked = CheckedHealth(health, HealthNote(since_s, worst.reason if worst else ""))
