@@ -26,8 +26,8 @@ from netagent.model.records import (
     DnsName,
     FixedAddresses,
     HostProgram,
-    ServiceAddress,
     ServiceTarget,
+    TargetAddress,
 )
 from netagent.model.request import OwnNameRequest, ServiceRequest
 from netagent.registry.external_fields import MAX_DOMAIN_CHARS, address_key, in_order, own_name_flaw
@@ -81,7 +81,7 @@ def _checks(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(check_text, found))
 
 
-def _place(text: str) -> ServiceAddress:
+def _place(text: str) -> TargetAddress:
     address, port = text, ""
     if text.startswith("["):
         address, _, port = text[1:].partition("]")
@@ -91,7 +91,7 @@ def _place(text: str) -> ServiceAddress:
     elif text.count(":") == 1:
         address, _, port = text.partition(":")
         port = port or "-"
-    return ServiceAddress(_outside(address, text), _port(port, text) if port else None)
+    return TargetAddress(_outside(address, text), _port(port, text) if port else None)
 
 
 def _outside(address: str, text: str) -> str:

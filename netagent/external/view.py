@@ -24,8 +24,8 @@ from netagent.model.records import (
     Health,
     HostProgram,
     OwnNameRecord,
-    ServiceAddress,
     ServiceKey,
+    TargetAddress,
 )
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.external_fields import address_key
@@ -50,7 +50,7 @@ class ExternalState(enum.Enum):
 class ExternalAddress:
     """One address of an external service."""
 
-    place: ServiceAddress
+    place: TargetAddress
     state: ExternalState
     since_s: int | None = None
     """Unix time; None: not known."""
@@ -70,7 +70,7 @@ class ExternalService:
     """The host that wrote it."""
 
     @property
-    def answering(self) -> tuple[ServiceAddress, ...]:
+    def answering(self) -> tuple[TargetAddress, ...]:
         """The addresses that names lead to."""
         return tuple(one.place for one in self.addresses if one.state is ExternalState.UP)
 
@@ -212,7 +212,7 @@ def _addresses(
             yield _checked(place, said.get(place.address))
 
 
-def _checked(place: ServiceAddress, said: AddressState | None) -> ExternalAddress:
+def _checked(place: TargetAddress, said: AddressState | None) -> ExternalAddress:
     if said is None:
         return ExternalAddress(place, ExternalState.STARTING, reason="no check has succeeded yet")
     if said.health.is_answering:
@@ -223,16 +223,16 @@ def _checked(place: ServiceAddress, said: AddressState | None) -> ExternalAddres
 
 def places_of(
     view: RegistryView, owner: HostId, record: ExternalServiceRecord, found: ExternalStateRecord | None
-) -> tuple[ServiceAddress, ...]:
+) -> tuple[TargetAddress, ...]:
     """Return where a service is reached, whatever its checks say."""
     match record.target:
         case FixedAddresses(addresses):
             return addresses
         case DnsName(_, port):
             resolution = found.resolution if found is not None else None
-            return tuple(ServiceAddress(one, port) for one in (resolution.addresses if resolution else ()))
+            return tuple(TargetAddress(one, port) for one in (resolution.addresses if resolution else ()))
         case HostProgram(port):
-            return tuple(ServiceAddress(one, port) for one in host_addresses(view, record.network_id, owner))
+            return tuple(TargetAddress(one, port) for one in host_addresses(view, record.network_id, owner))
 
 
 def added_to(view: RegistryView, network_id: NetworkId) -> set[str]:

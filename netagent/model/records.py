@@ -339,7 +339,7 @@ MAX_OWN_NAME_LABELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceAddress:
+class TargetAddress:
     """Where an external service is reached."""
 
     address: str
@@ -357,7 +357,7 @@ class ServiceAddress:
 class FixedAddresses:
     """Addresses outside the network."""
 
-    addresses: tuple[ServiceAddress, ...]
+    addresses: tuple[TargetAddress, ...]
     """Sorted by address and port, without duplicates, never empty."""
 
 

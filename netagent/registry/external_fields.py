@@ -29,8 +29,8 @@ from netagent.model.records import (
     OwnNameRecord,
     Port,
     Resolution,
-    ServiceAddress,
     ServiceTarget,
+    TargetAddress,
 )
 from netagent.registry.record_fields import RecordError, RecordFields, pack_address, pack_id
 
@@ -103,16 +103,16 @@ def _read_target(fields: RecordFields) -> ServiceTarget:
             return DnsName(name, fields.integer("target", 0, 65535) or None)
 
 
-def address_key(one: ServiceAddress) -> tuple[int, int, int]:
+def address_key(one: TargetAddress) -> tuple[int, int, int]:
     """Sort key of addresses: IPv4 first, each family by value."""
     parsed = ipaddress.ip_address(one.address)
     return parsed.version, int(parsed), one.port or 0
 
 
-def _read_service_address(fields: RecordFields, what: str) -> ServiceAddress:
+def _read_service_address(fields: RecordFields, what: str) -> TargetAddress:
     inner = fields.array(what, 2)
     address = _read_outside_address(inner, what)
-    return ServiceAddress(address, inner.integer(what, 0, 65535) or None)
+    return TargetAddress(address, inner.integer(what, 0, 65535) or None)
 
 
 def _read_outside_address(fields: RecordFields, what: str) -> str:
@@ -252,7 +252,7 @@ def _read_text(fields: RecordFields, what: str) -> str:
 
 def in_order(addresses: Sequence[str]) -> tuple[str, ...]:
     """Return addresses as records have them: without duplicates, IPv4 first, each family by value."""
-    return tuple(sorted(set(addresses), key=lambda one: address_key(ServiceAddress(one))))
+    return tuple(sorted(set(addresses), key=lambda one: address_key(TargetAddress(one))))
 
 
 def _must_be_sorted(what: str, addresses: Sequence[str]) -> None:

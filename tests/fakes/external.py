@@ -17,7 +17,7 @@ from netagent.model.records import (
     NameData,
     OwnNameRecord,
     Port,
-    ServiceAddress,
+    TargetAddress,
 )
 
 ADDED_S = 1_760_000_000
@@ -38,7 +38,7 @@ def service_id(number: int) -> ServiceId:
 
 
 def at(*texts: str, port: int | None = 5432) -> FixedAddresses:
-    return FixedAddresses(tuple(ServiceAddress(text, port) for text in texts))
+    return FixedAddresses(tuple(TargetAddress(text, port) for text in texts))
 
 
 def service(

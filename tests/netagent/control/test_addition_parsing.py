@@ -13,7 +13,7 @@ from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.errors import InputError
 from netagent.interface.additions import NameAddCommand, ServiceAddCommand
 from netagent.interface.containers import PortOfAttach
-from netagent.model.records import DnsName, FixedAddresses, HostProgram, Port, ServiceAddress
+from netagent.model.records import DnsName, FixedAddresses, HostProgram, Port, TargetAddress
 
 DOMAIN = "mesh.internal"
 
@@ -26,10 +26,10 @@ def test_each_way_to_say_where_a_service_is() -> None:
     addresses = ["[2001:db8::1]:5432", "192.0.2.50:5432", "192.0.2.51", "2001:db8::2", "192.0.2.50:5432"]
     assert service(addresses=addresses).target == FixedAddresses(
         (
-            ServiceAddress("192.0.2.50", 5432),
-            ServiceAddress("192.0.2.51"),
-            ServiceAddress("2001:db8::1", 5432),
-            ServiceAddress("2001:db8::2"),
+            TargetAddress("192.0.2.50", 5432),
+            TargetAddress("192.0.2.51"),
+            TargetAddress("2001:db8::1", 5432),
+            TargetAddress("2001:db8::2"),
         )
     )
     assert service(host_port=9100).target == HostProgram(9100)

@@ -17,7 +17,7 @@ from netagent.external import additions
 from netagent.external.additions import Additions
 from netagent.journal.journal import DiskFullError
 from netagent.model.ids import ServiceId
-from netagent.model.records import DnsName, HostProgram, NameAlias, NameData, Record, ServiceAddress
+from netagent.model.records import DnsName, HostProgram, NameAlias, NameData, Record, TargetAddress
 from netagent.model.request import NetworkRequest, OwnNameRequest, ServiceRequest
 from netagent.registry.view import NetworkView
 from netgossip.types import CLUSTER_SCOPE, MemberState
@@ -221,5 +221,5 @@ async def test_a_full_disk_leaves_nothing(op: Operator, app: NetworkView) -> Non
 
 
 def test_an_address_shows_its_port() -> None:
-    assert ServiceAddress("2001:db8::1", 80).text == "[2001:db8::1]:80"
-    assert ServiceAddress("192.0.2.1").text == "192.0.2.1"
+    assert TargetAddress("2001:db8::1", 80).text == "[2001:db8::1]:80"
+    assert TargetAddress("192.0.2.1").text == "192.0.2.1"

@@ -26,7 +26,7 @@ from netagent.model.records import (
     HostProgram,
     Record,
     Resolution,
-    ServiceAddress,
+    TargetAddress,
 )
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -61,7 +61,7 @@ def said(address: str, health: Health, reason: str = "") -> AddressState:
 def test_a_service_without_check_is_answered_at_once_and_goes_with_its_record() -> None:
     known = Known()
     known.put(H2, service())
-    assert known.service().answering == (ServiceAddress("203.0.113.50", 5432),)
+    assert known.service().answering == (TargetAddress("203.0.113.50", 5432),)
     assert known.service().owner == H2
     known.delete(H2, service())
     assert external_service(known.view, N1, service_id(1)) is None
@@ -74,7 +74,7 @@ def test_a_checked_service_is_answered_after_its_first_success_and_by_address() 
     assert [one.state for one in known.service().addresses] == [ExternalState.STARTING] * 2
     found = (said("203.0.113.50", Health.HEALTHY), said("203.0.113.51", Health.UNHEALTHY, "refused"))
     known.put(H2, dataclasses.replace(state(), states=found))
-    assert known.service().answering == (ServiceAddress("203.0.113.50", 5432),)
+    assert known.service().answering == (TargetAddress("203.0.113.50", 5432),)
     assert known.service().addresses[1].reason == "refused"
 
 
@@ -109,7 +109,7 @@ def test_a_dns_name_has_the_addresses_and_the_ttl_of_its_latest_answer() -> None
     known.put(H2, service(target=DnsName("db.example.com", 5432)))
     assert known.service().addresses == ()
     known.put(H2, dataclasses.replace(state(), resolution=Resolution(("198.51.100.7",), 300)))
-    assert known.service().answering == (ServiceAddress("198.51.100.7", 5432),)
+    assert known.service().answering == (TargetAddress("198.51.100.7", 5432),)
     assert known.service().ttl_s == 300
 
 
@@ -123,8 +123,8 @@ def test_a_program_of_a_host_is_where_its_host_is_and_hidden_with_it() -> None:
     assert touched is not None
     assert touched.services == {(N1, service_id(1))}
     assert known.service().answering == (
-        ServiceAddress("10.1.0.9", 9100),
-        ServiceAddress("fd00:1::9", 9100),
+        TargetAddress("10.1.0.9", 9100),
+        TargetAddress("fd00:1::9", 9100),
     )
     known.view = known.view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1))
     assert known.service().answering, "a dead agent alone hides nothing"

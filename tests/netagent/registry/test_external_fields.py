@@ -27,7 +27,7 @@ from netagent.model.records import (
     OwnNameRecord,
     Port,
     Resolution,
-    ServiceAddress,
+    TargetAddress,
 )
 from netagent.registry.external_fields import address_key, in_order
 from netagent.registry.record_codec import (
@@ -52,7 +52,7 @@ accounts = st.sampled_from(["anna", "root", "x" * 64])
 targets = st.one_of(
     st.builds(HostProgram, ports),
     st.builds(DnsName, st.lists(names, min_size=1, max_size=4).map(".".join), st.none() | ports),
-    st.sets(st.builds(ServiceAddress, outside, st.none() | ports), min_size=1, max_size=8).map(
+    st.sets(st.builds(TargetAddress, outside, st.none() | ports), min_size=1, max_size=8).map(
         lambda some: FixedAddresses(tuple(sorted(some, key=address_key)))
     ),
 )
