@@ -63,6 +63,20 @@ class AnswerOrder(enum.Enum):
     """Those in the asker's zone, or if there are none, the nearest ones."""
 
 
+class Balance(enum.Enum):
+    """Which replicas of a service its own address leads to."""
+
+    SPREAD = "spread"
+    """All, by weight."""
+    NEAREST = "nearest"
+    """The nearest ones that there are."""
+    ZONE = "zone"
+    """Those in the zone of the client's host, or if there are none, the nearest ones."""
+    FIRST = "first"
+    """One: the one with the most weight, and of several with the same weight the one whose host has the smallest id.
+    The same for the clients of all hosts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which replicas a question is about."""

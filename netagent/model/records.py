@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
-from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.subnet import gateways_of
 
 MAX_ALIASES: Final = 64
@@ -472,6 +472,72 @@ class OwnNameRecord:
     value: NameAlias | NameData
     added_s: int
     added_by: str
+
+
+# -- service addresses ------------------------------------------------------------------------------------------
+#
+# A service of a network can have an address of its own, which the kernel of the client's host leads to one of the
+# service's replicas at each connection. The addresses come from service ranges, subnets beside the network's own.
+# The offset of an address in its range belongs to the host that owns the same offset of the network, so the grants
+# that share out the network's space share out the addresses of services as well.
+#
+# Two halves of a cut may each make a range, and an address for one service: then all ranges and all addresses are in
+# force, and names lead to the address whose owner has the smallest id.
+
+MAX_SERVICE_PORTS: Final = 32
+"""Bound of the ports of one service address; beyond it: refused."""
+MAX_HOST_WEIGHTS: Final = 64
+"""Bound of the hosts that have a weight of their own for one service; beyond it: refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRangeRecord:
+    """Subnets for the addresses of a network's services, each as large as the network's own of that family."""
+
+    network_id: NetworkId
+    subnets: tuple[str, ...]
+    """CIDRs, one for each subnet of the network, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a service's address, and the port of its replicas that it leads to. For TCP and UDP."""
+
+    number: int
+    target: int
+
+
+class ServiceAddressOrigin(enum.Enum):
+    """Why a service has an address of its own."""
+
+    OPERATOR = "operator"
+    """`netagent service create`."""
+    LABEL = "label"
+    """A replica has the label `netagent.address=true`."""
+    NETWORK = "network"
+    """The network was made with `--service-addresses on`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddressRecord:
+    """A service's own addresses, and how connections to them are shared out among its replicas."""
+
+    network_id: NetworkId
+    service: ServiceKey
+    addresses: tuple[str, ...]
+    """One for each subnet of the range that it is from, in the same order and at the same offset."""
+    origin: ServiceAddressOrigin = ServiceAddressOrigin.OPERATOR
+    ports: tuple[ServicePort, ...] = ()
+    """Sorted by number. Only these are served; empty: all, each led to the same port."""
+    balance: Balance = Balance.SPREAD
+    host_weights: tuple[tuple[str, int], ...] = ()
+    """Weights by name of a host, sorted by name: there each replica has this weight instead of its own."""
+    is_sticky: bool = False
+    """All connections of one sandbox go to one replica, as long as it stays."""
+    keeps_failing: bool = False
+    """While all replicas fail their checks, connections are led to them all the same."""
+    keeps_connections: bool = False
+    """Connections to a replica that is gone are not reset: for links between hosts that heal."""
 
 
 Record: TypeAlias = (
