@@ -30,7 +30,7 @@ _known_types: Final[dict[type[Fields], Mapping[str, tuple[Argument, Any]]]] = {}
 
 def object_untrusted(body: bytes) -> dict[str, Any]:
     """Parse the body of a request as a JSON object; no body is an empty object."""
-    if not body.strip():
+    if not body:
         return {}
     try:
         value = msgspec.json.decode(body)

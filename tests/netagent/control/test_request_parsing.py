@@ -266,7 +266,7 @@ def test_fields_in_the_path_are_read_as_those_in_the_body(name: str) -> None:
 
 
 def test_no_body_is_an_empty_object() -> None:
-    assert conversion.object_untrusted(b" \n") == {}
+    assert conversion.object_untrusted(b"") == {}
 
 
 JSON = st.recursive(
