@@ -40,6 +40,7 @@ VALUES: Final[dict[Callable[[Any], Any], str]] = {
     kind.domain: "a lower-case domain name of at most 200 characters",
     kind.name: "one lower-case DNS label (a-z, 0-9, - and _; at most 63 characters)",
     kind.optional_address: "an IPv4 or IPv6 address",
+    kind.optional_listener: "ADDRESS:PORT, an IPv6 address in brackets",
     kind.optional_name: "one DNS label, as for `name`, or empty",
     kind.optional_path: "an absolute path",
     kind.path: "an absolute path",

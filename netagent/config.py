@@ -193,9 +193,9 @@ KEYS: tuple[ConfigKey, ...] = (
     ),
     ConfigKey(
         "http",
-        kind.text,
-        "",
-        "ADDRESS:PORT of metrics and dashboard, which this version does not serve: leave it empty",
+        kind.optional_listener,
+        "127.0.0.1:7958",
+        "where the agent serves its health by HTTP, for load balancers; an IPv6 address in brackets; empty: nowhere",
         "ADDRESS:PORT",
     ),
     ConfigKey(
@@ -326,12 +326,6 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             values[key.name] = _parsed(key.name, environment[key.variable], f"in ${key.variable}")
     for name, text in flags.items():
         values[name] = _parsed(name, text, f"in {_BY_NAME[name].flag}")
-    if values["http"]:
-        raise InputError(
-            "http is set, but this version serves neither metrics nor a dashboard",
-            thing="http",
-            hint="leave it empty",
-        )
     if values["gossip_port"] == values["record_port"]:
         hint = "give them different ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)

@@ -93,6 +93,18 @@ def optional_address(value: Any) -> str | None:
     return str(ipaddress.ip_address(text(value)))
 
 
+def optional_listener(value: Any) -> str:
+    """An address and a port, `127.0.0.1:7958` or `[::1]:7958`, canonical; empty: none."""
+    if value in ("", None):
+        return ""
+    host, _, port = text(value).rpartition(":")
+    address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    if host.startswith("[") != (address.version == 6) or not port.isascii() or not port.isdecimal():
+        raise ValueError("must be ADDRESS:PORT, with an IPv6 address in brackets")
+    return f"{shown}:{number(1, 65535)(port)}"
+
+
 def name(value: Any) -> str:
     """One DNS label."""
     if not is_name(text(value)):

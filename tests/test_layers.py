@@ -84,6 +84,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.interface", "netagent.journal", "netagent.probes", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.interface"},
+    "netagent.http": {"netagent.control.asgi", "netagent.registry"},
     "netagent.control.problem": set(),
     "netagent.integrations": {
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath.endpoint.netns",
@@ -94,7 +95,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.daemon": {
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
-        "netagent.firewall",
+        "netagent.firewall", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.state_dir",
         "netdns", "netgossip",
@@ -144,10 +145,11 @@ KNOWS = {
         "netagent.journal.reader",
         "netagent.journal.writer",
     },
-    "hypercorn": {"netagent.control.server"},
+    "hypercorn": {"netagent.control.asgi"},
     "starlette": {
-        "netagent.control.api", "netagent.control.server", "netagent.control.streaming",
-        "netagent.daemon.runtimes", "netagent.integrations.docker.plugin", "netagent.integrations.shim_call",
+        "netagent.control.api", "netagent.control.asgi", "netagent.control.server", "netagent.control.streaming",
+        "netagent.daemon.runtimes", "netagent.http.listener", "netagent.integrations.docker.plugin",
+        "netagent.integrations.shim_call",
     },
     "h11": {"netagent.feeds.request", "netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.join.discovery"},

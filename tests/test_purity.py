@@ -61,7 +61,9 @@ PERFORMS = {
     "netagent.control.asker",
     "netagent.integrations.podman.database",
     "netagent.integrations.systemd.watcher",
+    "netagent.control.asgi",
     "netagent.control.server",
+    "netagent.http.listener",
     "netagent.commands.status",
     "netagent.control.watch",
     # other tools

@@ -98,7 +98,12 @@ async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status
         status["warnings"] = list(_lonely_warnings(agent))
     else:
         await _fill(status, agent, cluster, is_thorough=is_thorough)
-    status["warnings"] += [*_config_warnings(agent), *_address_warning(agent), *_runtime_warnings(agent)]
+    status["warnings"] += [
+        *_config_warnings(agent),
+        *_address_warning(agent),
+        *_http_warning(agent),
+        *_runtime_warnings(agent),
+    ]
     return status
 
 
@@ -115,6 +120,15 @@ def _config_warnings(agent: Agent) -> Iterable[schema.Notice]:
             "code": "config-waits",
             "message": f"keys changed in the configuration but not in effect yet: {', '.join(agent.waiting_keys)}",
             "cure": "restart the agent; containers, packets and names are not interrupted",
+        }
+
+
+def _http_warning(agent: Agent) -> Iterable[schema.Notice]:
+    if agent.http is not None and agent.http.trouble is not None:
+        yield {
+            "code": "http",
+            "message": f"the agent cannot serve HTTP on {agent.http.place}: {agent.http.trouble}",
+            "cure": "set http to an address of this host and a free port, and restart the agent; or to an empty text",
         }
 
 

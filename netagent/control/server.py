@@ -8,23 +8,19 @@ still answers is never replaced. A socket that the service manager made, which l
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import logging
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import run as hypercorn_run
-from hypercorn.trio import serve as hypercorn_serve
-from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 
-from netagent.control import asker
+from netagent.control.asgi import serve_on
 from netagent.errors import FailedError, RefusedError
 
 SOCKET_MODE = 0o660
@@ -33,9 +29,6 @@ BACKLOG_CONNECTIONS = 128
 GRACE_S = 6.0
 """Grace period in seconds for open requests when the agent stops: an attach that waits for other hosts times out
 after 5 s."""
-IDLE_S = 5
-"""After this many seconds a connection without a request, or with an incomplete header, is closed."""
-MAX_HEADER_BYTES = 16 * 1024
 
 _log = logging.getLogger("netagent.control")
 
@@ -58,55 +51,10 @@ async def serve(
     mode and its group to the program that made it.
     """
     with _listening(socket_path, group) if listener is None else listener as serving:
-        config = Config()
-        config.bind = [f"fd://{serving.detach()}"]
-        # Hypercorn logs an address for a browser; our own line names the socket.
-        config.errorlog = logging.getLogger("hypercorn.error")
-        config.accesslog = None
-        config.include_server_header = False
-        config.graceful_timeout = GRACE_S
-        config.keep_alive_timeout = IDLE_S
-        config.h11_max_incomplete_size = MAX_HEADER_BYTES
-
-        async def stop() -> None:
-            await shutdown.wait()
-            app.state.stopping.set()
-
         async with trio.open_nursery() as nursery:
-            await nursery.start(_run, app, config, stop)
+            await nursery.start(functools.partial(serve_on, serving, app, shutdown, grace_s=GRACE_S))
             _log.info("serving the API on %s", socket_path)
             task_status.started()
-
-
-class _Connection(TCPServer):
-    """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
-    refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one
-    that is frozen before the connection ends (netagent.daemon.memory) for hours. And one that notes who asks."""
-
-    async def run(self) -> None:
-        try:
-            stream = cast("trio.SocketStream", self.stream)  # not SSL: it is a unix socket
-            asker.note(stream.socket)
-            await super().run()
-        finally:
-            vars(self).clear()
-
-
-vars(hypercorn_run)["TCPServer"] = (
-    _Connection  # the class it creates per connection; hypercorn offers no other hook
-)
-
-
-async def _run(
-    app: Starlette,
-    config: Config,
-    stop: Callable[[], Awaitable[None]],
-    *,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    # hypercorn's types require its own scope dictionaries; Starlette's are general mappings.
-    framework = cast("Any", app)
-    await hypercorn_serve(framework, config, shutdown_trigger=stop, mode="asgi", task_status=task_status)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,9 @@ from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
+from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
+from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
 from netgossip.join.identity import PRIVATE_KEY_BYTES
@@ -81,6 +83,7 @@ class Agent:
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
         self.runtimes = Runtimes(self.config, lambda: self.member().access, plugin)
         self.foreign_rules = ForeignRules()
+        self.http = HttpListener(self.config.http, self._view) if self.config.http else None
         self._changing = trio.Lock()
         self.shutdown = trio.Event()
         """Set when the agent is about to stop: requests that only wait end."""
@@ -118,6 +121,8 @@ class Agent:
                     app = build_app(handlers, wait_changed, self.runtimes.routes)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
+                    if self.http is not None:
+                        api.start_soon(self.http.run, self.shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
                     self._supervision.tell_ready(self._situation())
                 await self._stop()
@@ -143,6 +148,9 @@ class Agent:
         is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_active
         found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
         return tuple(one.message for one in found)
+
+    def _view(self) -> RegistryView | None:
+        return None if self.cluster is None else self.cluster.live.view
 
     def _version_of_others(self) -> int | None:
         return version_of_others(self.cluster.live.view) if self.cluster is not None else None

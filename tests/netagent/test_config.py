@@ -50,7 +50,9 @@ def test_every_default_is_itself_a_valid_value(tmp_path: Path) -> None:
         ('timing = "fast"', ["timing", "lan"]),
         ('state_dir = "relative"', ["state_dir", "absolute"]),
         ('mdns = "perhaps"', ["mdns", "true or false"]),
-        ('http = "127.0.0.1:7958"', ["http"]),
+        ('http = "7958"', ["http"]),
+        ('http = "::1:7958"', ["http", "brackets"]),
+        ('http = "127.0.0.1:99999"', ["http", "65535"]),
         ("name = ", ["netagent.toml"]),
     ],
 )

@@ -25,9 +25,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from netagent.commands.handlers import HANDLERS
+from netagent.control.asgi import MAX_HEADER_BYTES
 from netagent.control.conversion import types_of
 from netagent.control.openapi import answer_type, document
-from netagent.control.server import MAX_HEADER_BYTES
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command
 from netagent.main import handlers_of

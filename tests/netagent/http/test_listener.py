@@ -1,0 +1,107 @@
+"""The listener by real sockets on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import trio_test
+
+from netagent.control.asgi import MAX_TCP_CONNECTIONS
+from netagent.http.listener import HttpListener
+from netagent.model.ids import HostId
+from netagent.registry.view import RegistryView
+
+
+def free_place(host: str = "127.0.0.1") -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port = probe.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def connected(place: str) -> trio.SocketStream:
+    host, _, port = place.rpartition(":")
+    with trio.fail_after(10):
+        while True:
+            try:
+                return await trio.open_tcp_stream(host.strip("[]"), int(port))
+            except OSError:
+                await trio.sleep(0.01)
+
+
+async def ask(place: str, path: str) -> tuple[int, dict[str, object]]:
+    async with await connected(place) as stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        whole = b"".join([part async for part in stream])
+    head, _, body = whole.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body) if body.startswith(b"{") else {}
+
+
+@asynccontextmanager
+async def serving(place: str, view: RegistryView | None) -> AsyncIterator[HttpListener]:
+    listener, shutdown = HttpListener(place, lambda: view), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.run, shutdown)
+        yield listener
+        shutdown.set()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@trio_test
+async def test_it_answers_over_both_families(host: str) -> None:
+    place = free_place(host)
+    async with serving(place, RegistryView(HostId("0" * 32))):
+        assert await ask(place, "/healthz") == (200, {"schema": 1, "status": "up"})
+        status, body = await ask(place, "/healthz/service/web")
+        assert (status, body["status"]) == (404, "unknown")
+        assert (await ask(place, "/v1/status"))[0] == 404
+
+
+@trio_test
+async def test_a_host_in_no_cluster_is_down() -> None:
+    place = free_place()
+    async with serving(place, None):
+        assert (await ask(place, "/healthz"))[0] == 503
+        assert (await ask(place, "/healthz/service/web"))[0] == 503
+
+
+@trio_test
+async def test_an_address_that_is_taken_is_reported_and_tried_again() -> None:
+    place = free_place()
+    host, _, port = place.rpartition(":")
+    taken = socket.create_server((host, int(port)))
+    async with serving(place, None) as listener:
+        with trio.fail_after(10):
+            while listener.trouble is None:
+                await trio.sleep(0.01)
+        assert listener.trouble == "Address already in use"
+        taken.close()
+        assert (await ask(place, "/healthz"))[0] == 503
+        assert listener.trouble is None
+
+
+@trio_test
+async def test_connections_are_bounded_and_the_next_is_served_when_one_ends() -> None:
+    place = free_place()
+    async with serving(place, None):
+        idle = [await connected(place) for _ in range(MAX_TCP_CONNECTIONS)]
+        with trio.fail_after(10):
+            async with await connected(place) as one_more:
+                with contextlib.suppress(trio.BrokenResourceError):  # reset: it is closed all the same
+                    assert await one_more.receive_some() == b""
+        for one in idle:
+            await one.aclose()
+        with trio.fail_after(10):
+            while True:
+                try:
+                    assert (await ask(place, "/healthz"))[0] == 503
+                    break
+                except (IndexError, trio.BrokenResourceError):  # a place is not free yet
+                    await trio.sleep(0.01)
