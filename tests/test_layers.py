@@ -35,8 +35,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},
     "netagent.datapath.host": {"netagent.datapath.netlink", "netagent.datapath.state"},
+    "netagent.datapath.bpf": set(),
     "netagent.datapath.reconcile": {
-        "netagent.datapath.host", "netagent.datapath.netlink", "netagent.datapath.state",
+        "netagent.datapath.bpf", "netagent.datapath.host", "netagent.datapath.netlink", "netagent.datapath.state",
     },
     "netagent.datapath.endpoint": {"netagent.datapath"},
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},

@@ -100,7 +100,11 @@ PERFORMS = {
     "netagent.datapath.reconcile.apply",
     "netagent.datapath.endpoint.attach",
     "netagent.datapath.endpoint.veth_binding",
-    "netagent.datapath.host.bpf",
+    "netagent.datapath.bpf.system_call",
+    "netagent.datapath.bpf.programs",
+    "netagent.datapath.bpf.maps",
+    "netagent.datapath.bpf.tcx",
+    "netagent.datapath.bpf.cgroup",
     "netagent.datapath.endpoint.tcp_connections",
     "netagent.datapath.host.conntrack",
     "netagent.datapath.netlink.device",  # a codec, but it is pyroute2's

@@ -12,9 +12,10 @@ from harness.datapath import ADDRESSES, Host, answers, open_overlay
 from harness.namespaces import Namespace, NamespaceFactory, wait_until
 from kernel.eavesdropping import CABLE, carried, packets_at
 
+from netagent.datapath.bpf import programs, tcx
+from netagent.datapath.bpf.programs import Kind
+from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
-from netagent.datapath.host import bpf
-from netagent.datapath.host.bpf import Side
 from netagent.datapath.netlink.link import decode_link, link_dump
 from netagent.datapath.reconcile import bridge_nf_bypass
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass, are_tagged
@@ -58,7 +59,7 @@ async def look(host: Host) -> tuple[bool, dict[tuple[int, Side], list[int]]]:
     ports = await ports_of(host)
 
     def visit() -> tuple[bool, dict[tuple[int, Side], list[int]]]:
-        found = {(index, side): bpf.programs_at(index, side) for index in ports for side in Side}
+        found = {(index, side): tcx.programs_at(index, side) for index in ports for side in Side}
         return are_tagged(ports), found
 
     with opened_netns(host.namespace.path) as fd:
@@ -166,9 +167,9 @@ def test_scenario_37_what_is_taken_from_a_port_is_put_back_and_a_start_adopts(
             foreign: list[int] = []
 
             def tamper() -> None:
-                other = bpf.load("somebody_s", bridge_nf_bypass._END)
-                bpf.attach(index, side, other)
-                bpf.detach(index, side, program)
+                other = programs.load(Kind.SCHED_CLS, "somebody_s", bridge_nf_bypass._END)
+                tcx.attach(index, side, other)
+                tcx.detach(index, side, program)
                 foreign.append(other.id)
 
             with opened_netns(hosts[0].path) as fd:
@@ -206,13 +207,13 @@ def test_without_the_means_all_is_as_without_it_and_reported(
             for host in (h1, h2):
                 await wait_tagged(host, is_tagged=True)
             # As on a kernel that can't: what can't be put there is not half there.
-            monkeypatch.setattr(bpf, "load", refuse)
-            monkeypatch.setattr(bpf, "attach", refuse)
+            monkeypatch.setattr(programs, "load", refuse)
+            monkeypatch.setattr(tcx, "attach", refuse)
             ports = list(await ports_of(h1))
 
             def take_one() -> None:
-                for number in bpf.programs_at(ports[0], Side.INGRESS):
-                    bpf.detach(ports[0], Side.INGRESS, number)
+                for number in tcx.programs_at(ports[0], Side.INGRESS):
+                    tcx.detach(ports[0], Side.INGRESS, number)
 
             with opened_netns(hosts[0].path) as fd:
                 await run_in_netns(fd, take_one)

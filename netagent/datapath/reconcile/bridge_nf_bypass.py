@@ -28,8 +28,10 @@ from typing import Final, TypeAlias
 
 import trio
 
-from netagent.datapath.host import bpf
-from netagent.datapath.host.bpf import Program, ProgramTag, Side, instruction
+from netagent.datapath.bpf import programs, tcx
+from netagent.datapath.bpf.instructions import instruction
+from netagent.datapath.bpf.programs import Kind, Program, ProgramTag
+from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
 from netagent.periodic import Turns
@@ -114,7 +116,7 @@ def are_tagged(ports: Iterable[int]) -> bool:
 
 
 def _names_at(index: int, side: Side) -> set[str]:
-    marks = (bpf.mark_of(number) for number in bpf.programs_at(index, side))
+    marks = (programs.mark_of(number) for number in tcx.programs_at(index, side))
     return {mark.name for mark in marks if mark is not None}
 
 
@@ -239,12 +241,12 @@ class BridgeNfBypass:
         """Attach it; return whether it was missing. A program of another release is replaced."""
         side, instructions = _PROGRAMS[name]
         if name not in self._loaded:
-            self._loaded[name] = bpf.load(name, instructions)
+            self._loaded[name] = programs.load(Kind.SCHED_CLS, name, instructions)
         program = self._loaded[name]
         there = self._ours_at(index, side, name)
         if there is None or program.mark in there.values():
             return False
-        bpf.attach(index, side, program)
+        tcx.attach(index, side, program)
         self._remove(name, index, {program.mark})
         return True
 
@@ -252,13 +254,13 @@ class BridgeNfBypass:
         side, _instructions = _PROGRAMS[name]
         for number, mark in (self._ours_at(index, side, name) or {}).items():
             if mark not in kept:
-                bpf.detach(index, side, number)
+                tcx.detach(index, side, number)
         return True
 
     def _ours_at(self, index: int, side: Side, name: str) -> dict[int, ProgramTag] | None:
         """Return the programs of this name, by id; None when the device is gone."""
         try:
-            numbers = bpf.programs_at(index, side)
+            numbers = tcx.programs_at(index, side)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -267,6 +269,6 @@ class BridgeNfBypass:
             self._marks.clear()
         for number in numbers:
             if number not in self._marks:
-                self._marks[number] = bpf.mark_of(number)
+                self._marks[number] = programs.mark_of(number)
         marks = {number: self._marks[number] for number in numbers}
         return {number: mark for number, mark in marks.items() if mark is not None and mark.name == name}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from netagent.datapath.host import bpf
-from netagent.datapath.host.bpf import ProgramTag, Side
+from netagent.datapath.bpf import programs, tcx
+from netagent.datapath.bpf.programs import Kind, ProgramTag
+from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.reconcile import bridge_nf_bypass
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass, is_wanted
 from netagent.datapath.reconcile.drift import Drift
@@ -40,7 +41,7 @@ def test_a_tag_is_of_use_where_bridge_netfilter_looks_at_frames_without_one_only
 
 
 class Ports:
-    """In the place of netagent.datapath.host.bpf: what stands at which port, and how often it was read."""
+    """In the place of netagent.datapath.bpf: what stands at which port, and how often it was read."""
 
     def __init__(self, count: int) -> None:
         self.at: dict[tuple[int, Side], dict[int, None]] = {
@@ -49,7 +50,7 @@ class Ports:
         self.asked = 0
         self.names: dict[int, ProgramTag] = {}
 
-    def load(self, name: str, instructions: bytes) -> _Loaded:
+    def load(self, kind: Kind, name: str, instructions: bytes) -> _Loaded:
         number = len(self.names) + 1
         self.names[number] = ProgramTag(name, bytes(8))
         return _Loaded(number, self.names[number])
@@ -78,8 +79,9 @@ class _Loaded:
 def thousand(monkeypatch: pytest.MonkeyPatch) -> tuple[Ports, BridgeNfBypass]:
     """A bypass with a thousand ports, all of which have both programs."""
     ports = Ports(1000)
-    for name in ("load", "programs_at", "mark_of", "attach", "detach"):
-        monkeypatch.setattr(bpf, name, getattr(ports, name))
+    for module, names in ((programs, ("load", "mark_of")), (tcx, ("programs_at", "attach", "detach"))):
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(ports, name))
     monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
     bypass = BridgeNfBypass(Drift())
     bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
