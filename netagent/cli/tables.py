@@ -66,6 +66,7 @@ def _options(item: Item) -> str:
     order = item.get("answer_order", "spread")  # agents of the previous release do not send it
     words += [f"answer {order}"] if order != "spread" else []
     words += ["shared names refused"] if item.get("shared_names") == "refuse" else []
+    words += ["service addresses"] if item.get("service_addresses") == "on" else []
     words += [f"feed rule {rule}" for rule in item.get("feed_rules", ())]
     words += [] if item.get("feed_labels", True) else ["no feed labels"]
     return ", ".join(word.replace("_", " ") for word in words)

@@ -97,6 +97,7 @@ class Presenter:
             "feed_rules": list(record.feed_rules or ()),
             "feed_labels": record.feed_labels,
             "shared_names": "refuse" if record.refuses_shared_names else "answer",
+            "service_addresses": "on" if record.service_addresses else "off",
             "host_addresses": self._host_addresses(network),
             "created_by": self.host_name(network.creator or network.owner),
             "revision": record.revision,

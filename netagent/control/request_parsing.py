@@ -87,6 +87,7 @@ def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
         feed_rules=_feed_rules(given.feed_rules),
         feed_labels=not given.no_feed_labels,
         refuses_shared_names=given.shared_names == "refuse",
+        service_addresses=given.service_addresses == "on",
     )
 
 

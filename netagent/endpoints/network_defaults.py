@@ -87,6 +87,7 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         feed_rules=request.feed_rules,
         feed_labels=request.feed_labels,
         refuses_shared_names=request.refuses_shared_names,
+        service_addresses=request.service_addresses,
     )
 
 
@@ -141,6 +142,9 @@ def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:
         found.append(
             f"names that groups share are {'refused' if record.refuses_shared_names else 'answered'} in it"
         )
+    if request.service_addresses != record.service_addresses:
+        which = "each service" if record.service_addresses else "only a service that asks for one"
+        found.append(f"{which} gets an address of its own in it")
     return found
 
 

@@ -74,6 +74,12 @@ class NetworkCreateCommand(
         help="a name that several groups (compose projects) have, asked from outside them: answer (default): "
         "all of them in turn; refuse: NXDOMAIN",
     )
+    service_addresses: Literal["off", "on"] = option(
+        "--service-addresses",
+        default="off",
+        choices=("off", "on"),
+        help="on: each service of the network gets an address of its own (default: off)",
+    )
     feed_rules: list[str] = repeated(
         "--feed-rule",
         metavar="DOMAIN",

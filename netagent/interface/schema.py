@@ -360,6 +360,8 @@ class Network(TypedDict):
     """True if labels that feeds read are published."""
     shared_names: NotRequired[Literal["answer", "refuse"]]
     """Whether a name that several groups have is answered outside them."""
+    service_addresses: NotRequired[Literal["off", "on"]]
+    """Whether each service with replicas in it gets an address of its own."""
     host_addresses: list[HostAddress]
     created_by: str
     """Host name."""

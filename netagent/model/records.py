@@ -122,6 +122,8 @@ class NetworkRecord:
     """Labels that feeds read are published. They may hold hashes of passwords."""
     refuses_shared_names: bool = False
     """A label that several groups have leads nowhere, except for members of one of them."""
+    service_addresses: bool = False
+    """Each service with replicas in it gets an address of its own."""
 
     @property
     def gateways(self) -> tuple[str, ...]:

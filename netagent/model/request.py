@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netagent.model.check import Check
-from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
+from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
-from netagent.model.records import Group, Link, Policy, Port, ServiceTarget
+from netagent.model.records import Group, Link, Policy, Port, ServiceKey, ServicePort, ServiceTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,7 @@ class NetworkRequest:
     feed_rules: tuple[str, ...] | None = None
     feed_labels: bool = True
     refuses_shared_names: bool = False
+    service_addresses: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +87,33 @@ class OwnNameRequest:
     cname: str | None = None
     addresses: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAddressRequest:
+    """Give a service of a network an address of its own. The fields are those of ServiceAddressRecord."""
+
+    service: ServiceKey
+    ports: tuple[ServicePort, ...] = ()
+    """Sorted by number, which no two share."""
+    balance: Balance = Balance.SPREAD
+    host_weights: tuple[tuple[str, int], ...] = ()
+    """Sorted by name, which no two share."""
+    is_sticky: bool = False
+    keeps_failing: bool = False
+    keeps_connections: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAddressChange:
+    """Change the options of a service's address. None: as it is."""
+
+    ports: tuple[ServicePort, ...] | None = None
+    """Instead of those that it has; empty: all ports."""
+    balance: Balance | None = None
+    host_weights: tuple[tuple[str, int | None], ...] | None = None
+    """Weights of some hosts, in place of those that they have; None takes the host's weight away. Empty: no host has
+    a weight of its own any more."""
+    is_sticky: bool | None = None
+    keeps_failing: bool | None = None
+    keeps_connections: bool | None = None

@@ -226,6 +226,7 @@ def _network_fields(record: NetworkRecord) -> list[object]:
         list(record.feed_rules or ()),
         record.feed_labels,
         record.refuses_shared_names,
+        record.service_addresses,
     ]
 
 
@@ -299,6 +300,8 @@ def _read_network(fields: RecordFields) -> NetworkRecord:
         )
     if fields.has_more():
         record = dataclasses.replace(record, refuses_shared_names=fields.boolean("refuses_shared_names"))
+    if fields.has_more():
+        record = dataclasses.replace(record, service_addresses=fields.boolean("service_addresses"))
     if flaw := mtu_flaw(record.mtu_bytes, has_ipv6=any(":" in text for text in record.subnets)):
         raise RecordError(f"mtu_bytes: {record.mtu_bytes} {flaw}")
     if record.policy is Policy.LINKS and (record.multicast or record.host_access):

@@ -51,6 +51,7 @@ class NetworkFields(TypedDict, total=False):
     feed_rules: tuple[str, ...] | None
     feed_labels: bool
     refuses_shared_names: bool
+    service_addresses: bool
 
 
 class EndpointFields(TypedDict, total=False):

@@ -124,13 +124,13 @@ def test_a_thing_shows_what_is_known() -> None:
     answer = trio.run(service.network_inspect, NetworkInspectCommand(network="app"))
     assert list(screen.thing({"schema": 1, **answer}, "network"))[:4] == [
         "network app",
-        "  id:             " + "00" * 16,
-        "  subnets:        10.160.0.0/20",
-        "  gateways:       10.160.0.1",
+        "  id:                " + "00" * 16,
+        "  subnets:           10.160.0.0/20",
+        "  gateways:          10.160.0.1",
     ]
     text = "\n".join(screen.thing(answer, "network"))
-    assert "mtu:            1450 bytes" in text
-    assert "space:          owned 1024, used 3, free 1020, cooling 1" in text
+    assert "mtu:               1450 bytes" in text
+    assert "space:             owned 1024, used 3, free 1020, cooling 1" in text
     assert "clash" not in text
 
 

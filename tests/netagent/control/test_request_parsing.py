@@ -143,6 +143,8 @@ def test_rules_for_feeds_are_sorted() -> None:
     assert (parsed.feed_rules, parsed.feed_labels) == (("*.a.example", "b.example"), True)
     assert not parsed.refuses_shared_names
     assert network_untrusted({"name": "db", "shared_names": "refuse"}).refuses_shared_names
+    assert not parsed.service_addresses
+    assert network_untrusted({"name": "db", "service_addresses": "on"}).service_addresses
     parsed = network_untrusted({"name": "db", "no_feed_labels": True})
     assert (parsed.feed_rules, parsed.feed_labels) == (None, False)
 
@@ -297,6 +299,7 @@ FIELDS = st.sampled_from(
         "feed_rules",
         "no_feed_labels",
         "shared_names",
+        "service_addresses",
         "ttl_s",
         "uses",
         "addresses",

@@ -122,6 +122,11 @@ def test_creating_again_compares_what_was_asked_for() -> None:
     refusing = NetworkRequest(name="app", refuses_shared_names=True)
     assert differences(refusing, record) == ["names that groups share are answered in it"]
     assert differences(refusing, plan_network(refusing, ID, around())) == []
+    giving = NetworkRequest(name="app", service_addresses=True)
+    assert differences(giving, record) == [
+        "only a service that asks for one gets an address of its own in it"
+    ]
+    assert differences(giving, plan_network(giving, ID, around())) == []
     assert differences(NetworkRequest(name="app", feed_rules=("a.example",)), record) == [
         "it has no feed rules"
     ]

@@ -44,6 +44,7 @@ def test_a_network_keeps_what_it_was_made_with() -> None:
         feed_rules=("*.example.com", "a rule of a later release"),
         feed_labels=True,
         refuses_shared_names=True,
+        service_addresses=True,
     )
     view, writers = RegistryView(H1), {owner: Writer(owner) for owner in (H1, H3)}
     view = view.with_entries(writers[H1].put(host("h1"))).with_entries(writers[H3].put(made))

@@ -104,6 +104,7 @@ networks = st.builds(
     feed_rules=st.none() | st.sampled_from([("*.example.com",), ("*.example.com", "shop.example.org")]),
     feed_labels=st.booleans(),
     refuses_shared_names=st.booleans(),
+    service_addresses=st.booleans(),
 ).filter(lambda one: one.policy is Policy.OPEN or not (one.multicast or one.host_access))
 grants = st.builds(
     lambda network_id, first, size, to, hop: GrantRecord(network_id, first, first + size, to, hop),
@@ -333,7 +334,7 @@ def test_a_network_of_the_release_before_has_no_rules_for_feeds() -> None:
     plain = dataclasses.replace(NETWORK, feed_rules=None, feed_labels=True)
     ruled = dataclasses.replace(plain, feed_rules=("*.a.example", "b.example"), feed_labels=False)
     assert decode_untrusted(encode(ruled)) == ruled
-    assert cut(ruled, 3) == plain
+    assert cut(ruled, 4) == plain
 
 
 def test_a_network_with_values_of_a_later_release_is_read_and_its_rules_allow_nothing() -> None:
@@ -351,7 +352,13 @@ def test_a_network_with_values_of_a_later_release_is_read_and_its_rules_allow_no
 def test_a_network_of_the_release_before_answers_shared_names() -> None:
     refusing = network(refuses_shared_names=True)
     assert decode_untrusted(encode(refusing)) == refusing
-    assert cut(refusing, 1) == network()
+    assert cut(refusing, 2) == network()
+
+
+def test_a_network_of_the_release_before_gives_no_service_an_address() -> None:
+    giving = network(refuses_shared_names=True, service_addresses=True)
+    assert decode_untrusted(encode(giving)) == giving
+    assert cut(giving, 1) == network(refuses_shared_names=True)
 
 
 def test_the_reason_for_a_health_is_a_short_line() -> None:
@@ -386,7 +393,7 @@ def test_the_most_aliases_leave_no_room_for_the_service_of_a_group() -> None:
 def test_a_release_that_does_not_know_weights_or_protocols_reads_the_rest() -> None:
     spoken = Port("https", 443, "tcp", ("h2", "http/1.1"))
     assert cut(endpoint(weight=7, ports=(spoken,)), 1) == endpoint(ports=(spoken,))
-    assert cut(network(answer=AnswerOrder.NEAREST), 4) == network()
+    assert cut(network(answer=AnswerOrder.NEAREST), 5) == network()
     (kind, version, *fields) = msgpack.unpackb(encode(endpoint(ports=(spoken,))))
     assert fields[7] == [["https", 443, "tcp", ["h2", "http/1.1"]]]
     assert msgpack.unpackb(encode(endpoint(ports=(Port("http", 80),))))[9] == [["http", 80, "tcp"]]
