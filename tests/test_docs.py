@@ -289,7 +289,7 @@ def test_the_guide_says_what_to_do_about_each_warning() -> None:
     """The codes of `status` and `doctor`, and of conflicts, all stand in the table that leads to a symptom."""
     emitted = {kind.value for kind in ConflictKind} | {"upstream-dead", "upstream-slow"}
     additions = ROOT / "netagent/control/present_additions.py"
-    for source in [*sorted((ROOT / "netagent/commands").glob("*.py")), additions]:
+    for source in [*sorted((ROOT / "netagent/commands").rglob("*.py")), additions]:
         emitted |= set(re.findall(r'"code": "([a-z-]+)"', source.read_text(encoding="utf-8")))
     table = section("docs/how-to/troubleshooting.md", "## Warnings by their code")
     listed = {code for row in rows(table) for code in re.findall(r"`([a-z-]+)`", row[0])}

@@ -109,6 +109,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.resolver", "netagent.rpc",
         "netdns", "netgossip",
     },
+    "netagent.commands.notices": {
+        "netagent.checks.all_failing", "netagent.control.present", "netagent.interface", "netagent.probes",
+        "netagent.registry",
+    },
     "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
     "netagent.install": set(),
     "netagent.cli": {"netagent.control.client", "netagent.interface"},

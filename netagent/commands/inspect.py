@@ -14,7 +14,7 @@ from netagent.commands.explain_facts import (
     explain_network,
 )
 from netagent.commands.handlers import answers
-from netagent.commands.missing_networks import not_known, notices
+from netagent.commands.notices.missing_networks import not_known, notices
 from netagent.commands.presenters import overview_of, presenter, sight_of
 from netagent.commands.reasons import why as why_of
 from netagent.control.present import Presenter, SightOf

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from netagent.commands.handlers import answers
 from netagent.commands.inspect import is_called
-from netagent.commands.missing_networks import notices
-from netagent.commands.name_notices import name_notices
+from netagent.commands.notices.missing_networks import notices
+from netagent.commands.notices.name_notices import name_notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
 from netagent.control.present_additions import services_of

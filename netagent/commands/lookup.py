@@ -10,8 +10,8 @@ from typing import Final, NotRequired, TypedDict
 
 from netagent.commands.handlers import answers
 from netagent.commands.inspect import is_called
-from netagent.commands.missing_networks import not_known
-from netagent.commands.name_notices import name_notices
+from netagent.commands.notices.missing_networks import not_known
+from netagent.commands.notices.name_notices import name_notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from netagent.commands.explain_facts import gather
 from netagent.commands.handlers import answers
 from netagent.commands.lookup import look_up
-from netagent.commands.missing_networks import not_known
+from netagent.commands.notices.missing_networks import not_known
 from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster

@@ -15,8 +15,8 @@ from netagent import __version__
 from netagent.checks.all_failing import failing_services
 from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
-from netagent.commands.name_notices import failing_notices, name_notices, project_notices
-from netagent.commands.path_notices import PathEnds, checksum_notices, path_notices
+from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
+from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import Agent

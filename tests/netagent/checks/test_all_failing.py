@@ -7,7 +7,7 @@ from typing import Any
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 
 from netagent.checks.all_failing import FailingService, failing_services
-from netagent.commands.name_notices import SHOWN, failing_notices
+from netagent.commands.notices.name_notices import SHOWN, failing_notices
 from netagent.control.present import Presenter
 from netagent.model.ids import HostId
 from netagent.model.records import AttachmentRecord, Drain, Group, Health, HealthNote

@@ -12,7 +12,7 @@ from fakes.rows import PUBLISHED, local_row
 from netagent.checks.spec import parse_checks_untrusted
 from netagent.commands.inspect import inspect_thing, is_called
 from netagent.commands.lookup import _meant
-from netagent.commands.missing_networks import notices
+from netagent.commands.notices.missing_networks import notices
 from netagent.control.present import Presenter, ProbeView
 from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Endpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.registry import H1, H2, Writer, host
 
-from netagent.commands.path_notices import PathEnds, path_notices
+from netagent.commands.notices.path_notices import PathEnds, path_notices
 from netagent.control.present import Presenter, ProbeView
 from netagent.model.ids import HostId
 from netagent.probes.quality import PathStatus, Quality
