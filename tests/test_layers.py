@@ -31,6 +31,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.external": {"netagent.checks", "netagent.registry", "netgossip.deadlines", "netgossip.types"},
     "netagent.external.view": {"netagent.registry", "netgossip.types"},
+    "netagent.balancing": {"netagent.external.view", "netagent.registry", "netgossip.deadlines"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},

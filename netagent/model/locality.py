@@ -22,7 +22,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 DEFAULT_WEIGHT: Final = 100
 """So that one replica can get less than the others without a change of these."""
@@ -33,6 +33,8 @@ HERE: Final = 0
 CLASS_BOUNDS_S: Final = (0.001, 0.004, 0.016, 0.064, 0.256)
 """Round-trip times up to which a host is in class 1 (one site), 2 (one city), 3, 4 (one continent), 5; beyond: 6."""
 FARTHEST: Final = len(CLASS_BOUNDS_S) + 1
+UNKNOWN: Final = FARTHEST + 1
+"""A host whose distance is not known counts as farther than all others, and so does an address outside."""
 
 WARM_UP_STEPS: Final = 6
 WARM_UP_STEP_S: Final = 5
@@ -50,6 +52,9 @@ ALL_LABEL: Final = b"all"
 ZONE_LABEL: Final = b"zone"
 WORDS: Final = frozenset({"nearest", "all"})
 """Labels before a service that say which of its replicas are meant."""
+
+
+T = TypeVar("T")
 
 
 class AnswerOrder(enum.Enum):
@@ -118,6 +123,26 @@ def class_text(distance: int) -> str:
     return f"at most {CLASS_BOUNDS_S[distance - 1] * 1000:g} ms away"
 
 
+def how_far(order: AnswerOrder, distance: int | None, zone: str, asker_zone: str) -> tuple[int, int]:
+    """Return how far a replica is in this order, to be compared with others: by the distance of its host (None: not
+    known), the zone of that host and the zone that is asked for."""
+    far = UNKNOWN if distance is None else distance
+    match order:
+        case AnswerOrder.SPREAD:
+            return 0, 0
+        case AnswerOrder.NEAREST:
+            return far, zone != asker_zone
+        case AnswerOrder.ZONE:
+            return (0, 0) if zone == asker_zone else (1 + far, zone != asker_zone)
+
+
+def nearest(things: Sequence[T], distances: Iterable[tuple[int, int]]) -> list[T]:
+    """Return those of the things that are nearest."""
+    far = list(distances)
+    least = min(far, default=None)
+    return [one for one, distance in zip(things, far, strict=True) if distance == least]
+
+
 def warm_steps(up_since_s: int | None, now_s: int) -> int:
     """Return how many of WARM_UP_STEPS an endpoint has taken since it is up; None: it has no check.
 
@@ -130,6 +155,13 @@ def warm_steps(up_since_s: int | None, now_s: int) -> int:
 def is_warming(up_since_s: int | None, now_s: int) -> bool:
     """True while the share of an endpoint grows."""
     return warm_steps(up_since_s, now_s) < WARM_UP_STEPS
+
+
+def next_warm_step_s(up_since_s: int | None, now_s: int) -> int | None:
+    """Return when the share of an endpoint grows next; None: it does not."""
+    if up_since_s is None or not is_warming(up_since_s, now_s):
+        return None
+    return up_since_s + warm_steps(up_since_s, now_s) * WARM_UP_STEP_S
 
 
 def first_places(weights: Sequence[int]) -> tuple[int, ...]:

@@ -279,10 +279,20 @@ class EndpointRecord:
         return self.drain is None and self.health.is_answering
 
     @property
+    def is_failing(self) -> bool:
+        """True if it is unhealthy, and not drained as well."""
+        return self.drain is None and self.health is Health.UNHEALTHY
+
+    @property
     def is_kept(self) -> bool:
         """True if it is unhealthy and DNS answers contain it if no other replica is up."""
-        is_kept = self.health_note is not None and self.health_note.keeps_names
-        return is_kept and self.drain is None and self.health is Health.UNHEALTHY
+        return self.is_failing and self.health_note is not None and self.health_note.keeps_names
+
+    @property
+    def up_since_s(self) -> int | None:
+        """Since when its checks succeed; None if it has none."""
+        note = self.health_note
+        return note.since_s if self.health is Health.HEALTHY and note is not None else None
 
     @property
     def service_key(self) -> ServiceKey:

@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from immutables import Map
 
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
 from netagent.model.locality import HERE
 from netagent.model.naming import labels_inside
 from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record, ServiceKey
@@ -152,6 +152,11 @@ class RegistryView:
     def distance_of(self, host_id: HostId) -> int | None:
         """How far a host is from this one (netagent.model.locality); None while its answers have not said so."""
         return HERE if host_id == self.local else self.store.distances.get(host_id)
+
+    def zone_label_of(self, host_id: HostId) -> str:
+        """The label of a host's zone in names; empty if it has none, or is not known."""
+        host = self.hosts.get(host_id)
+        return "" if host is None or host.record is None else nearest_name(host.record.zone)
 
     def is_behind(self, endpoint: EndpointView) -> bool:
         """True when names lead to the endpoint only where they have nothing else, because its host is not reached."""
@@ -316,6 +321,10 @@ class RegistryView:
     def is_kept(self, endpoint: EndpointView) -> bool:
         """True when names lead to the endpoint, which is unhealthy, if no other replica is up."""
         return endpoint.record.is_kept and self._is_in_use(endpoint)
+
+    def is_failing(self, endpoint: EndpointView) -> bool:
+        """True when nothing but its failing checks keeps names from leading to the endpoint."""
+        return endpoint.record.is_failing and self._is_in_use(endpoint)
 
     def _is_in_use(self, endpoint: EndpointView) -> bool:
         return (

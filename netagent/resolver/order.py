@@ -18,11 +18,12 @@ from typing import Final, TypeAlias
 
 from netagent.model.ids import EndpointId
 from netagent.model.locality import (
-    FARTHEST,
     WARM_UP_STEPS,
     AnswerOrder,
     Choice,
     first_places,
+    how_far,
+    nearest,
     tiers,
     warm_steps,
 )
@@ -35,9 +36,6 @@ MAX_RANKINGS: Final = 16
 
 Rankings: TypeAlias = "dict[tuple[AnswerOrder, bytes | None, tuple[EndpointId, ...]], list[Ranked]]"
 """By order, zone and the endpoints."""
-
-_UNKNOWN: Final = FARTHEST + 1
-"""A host whose distance is not known counts as farther than all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +76,9 @@ class Surroundings:
 
     def _distance(self, row: EndpointRow, choice: Choice) -> tuple[int, int]:
         host = self.host_of(row)
-        far = _UNKNOWN if host is None or host.distance is None else host.distance
-        zone = "" if host is None else host.zone
-        if choice.order is AnswerOrder.NEAREST:
-            return far, zone != self.zone
-        is_there = zone == (self.zone if choice.zone is None else choice.zone.decode("ascii", "replace"))
-        return (0, 0) if is_there else (1 + far, zone != self.zone)
+        distance, zone = (None, "") if host is None else (host.distance, host.zone)
+        asked = self.zone if choice.zone is None else choice.zone.decode("ascii", "replace")
+        return how_far(choice.order, distance, zone, asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +122,11 @@ def led_to(
     reached = [row for row in rows if not row.is_behind] or list(rows)
     if choice.order is AnswerOrder.SPREAD:
         return reached, len(reached)
-    distances = around.distances(reached, choice)
-    least = min(distances, default=None)
-    nearest = [row for row, distance in zip(reached, distances, strict=True) if distance == least]
+    least = nearest(reached, around.distances(reached, choice))
     if choice.top is None:
-        return nearest, len(nearest)
+        return least, len(least)
     found = nearest_of(ranked(reached, choice, around), choice.top, asker)
-    return [one.row for one in found], min(len(nearest), len(found))
+    return [one.row for one in found], min(len(least), len(found))
 
 
 def nearest_of(every: list[Ranked], most: int, asker: str) -> list[Ranked]:

@@ -26,9 +26,9 @@ from netagent.external.view import (
     service_with,
 )
 from netagent.model.group_labels import NO_LABELS, GroupKey
-from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId, nearest_name
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.naming import ranks_in_group
-from netagent.model.records import EndpointRecord, Group, Health, HostProgram, NameAlias
+from netagent.model.records import Group, HostProgram, NameAlias
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
@@ -342,13 +342,8 @@ def _owner_state(view: RegistryView, host_id: HostId) -> tuple[str, bool, bool]:
     return _label_of(view, host_id), view.is_host_hidden(host_id), is_unreached
 
 
-def zone_label(host: HostView | None) -> str:
-    """Return the label of a host's zone in names; empty if it has none."""
-    return "" if host is None or host.record is None else nearest_name(host.record.zone)
-
-
 def _settings_row(view: RegistryView, domain: str) -> SettingsRow:
-    return SettingsRow(domain, zone_label(view.hosts.get(view.local)))
+    return SettingsRow(domain, view.zone_label_of(view.local))
 
 
 def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
@@ -356,7 +351,7 @@ def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
     if host is None or host.record is None or view.is_host_hidden(host_id):
         return None
     address = ipaddress.ip_address(host.record.underlay).packed
-    return HostRow(host_label(host), address, zone_label(host), view.distance_of(host_id))
+    return HostRow(host_label(host), address, view.zone_label_of(host_id), view.distance_of(host_id))
 
 
 def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
@@ -370,12 +365,6 @@ def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
         answer=network.record.answer,
         feed_rules=network.record.feed_rules,
     )
-
-
-def _up_since_s(record: EndpointRecord) -> int | None:
-    """Return since when an endpoint's checks succeed; None if it has none."""
-    note = record.health_note
-    return note.since_s if record.health is Health.HEALTHY and note is not None else None
 
 
 def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:
@@ -396,7 +385,7 @@ def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | N
         is_kept=is_kept,
         group=record.group and Group(record.group.name, record.group.service),
         weight=record.weight,
-        up_since_s=_up_since_s(record),
+        up_since_s=record.up_since_s,
         texts=texts_of(record.labels),
     )
 

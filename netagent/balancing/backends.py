@@ -1,0 +1,169 @@
+"""Which replicas of a service its addresses lead to, and with which weights. Pure.
+
+They are those that names would lead to: the endpoints of the service that are up, on hosts that are neither away nor
+drained. Those that this host does not reach, and those whose failing checks the operator does not trust, count only
+if there are no others. Where no container of the network has the service's name, the addresses of an external service
+of that name take their place, as they do for names.
+
+Of these the service's balance selects: all, the nearest ones, those in this host's zone, or the first one. The order
+is that of names as well (netagent.model.locality), and each host selects for its own containers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from netagent.external.view import endpoint_called, service_with
+from netagent.model.ids import EndpointId, HostId
+from netagent.model.locality import (
+    AnswerOrder,
+    Balance,
+    how_far,
+    nearest,
+    next_warm_step_s,
+    warm_steps,
+)
+from netagent.model.records import HostProgram, ServiceAddressRecord, TargetAddress
+from netagent.registry.view import EndpointView, RegistryView
+from netgossip.slices import Slices
+
+MAX_OUTSIDE: Final = 256
+"""Bound of addresses of external services that one service address leads to; beyond it: the first by id, as for
+names."""
+_LOOKED_AT_PER_SLICE: Final = 64
+
+_NO_ENDPOINTS: Mapping[EndpointId, EndpointView] = {}
+
+_ORDERS: Final = {
+    Balance.SPREAD: AnswerOrder.SPREAD,
+    Balance.NEAREST: AnswerOrder.NEAREST,
+    Balance.ZONE: AnswerOrder.ZONE,
+    Balance.FIRST: AnswerOrder.SPREAD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A replica to which connections to a service's address may be led."""
+
+    key: str
+    """The id of the endpoint; of an address of an external service, that of the service and the address."""
+    owner: HostId
+    addresses: tuple[bytes, ...]
+    """At most one of each family."""
+    weight: int
+    up_since_s: int | None = None
+    """None: it has no check, and no warm-up."""
+    is_behind: bool = False
+    """It counts only if all others are behind as well."""
+    is_outside: bool = False
+    """Its address is on no host of the cluster."""
+
+    def address(self, octets: int) -> bytes | None:
+        """Return its address of the family whose addresses have so many octets; None: it has none."""
+        return next((one for one in self.addresses if len(one) == octets), None)
+
+    def weight_now(self, now_s: int) -> int:
+        """Return its weight in steps of its warm-up."""
+        return self.weight * warm_steps(self.up_since_s, now_s)
+
+
+def backends_of(view: RegistryView, record: ServiceAddressRecord) -> Slices[list[Backend]]:
+    """Return the backends of a service. Costs its replicas."""
+    every = yield from candidates(view, record)
+    return selected(view, record, [one for one in every if not one.is_behind] or every)
+
+
+def candidates(view: RegistryView, record: ServiceAddressRecord) -> Slices[list[Backend]]:
+    """Return all replicas that may be backends."""
+    given = dict(record.host_weights)
+    found: list[Backend] = []
+    endpoints = view.store.by_service.get((record.network_id, record.service), _NO_ENDPOINTS)
+    for number, endpoint in enumerate(endpoints.values(), start=1):
+        is_kept = view.is_kept(endpoint) or (record.keeps_failing and view.is_failing(endpoint))
+        if is_kept or view.is_visible(endpoint):
+            found.append(_inside(view, endpoint, given, is_kept=is_kept))
+        if number % _LOOKED_AT_PER_SLICE == 0:
+            yield
+    return found or list(islice(_added(view, record, given), MAX_OUTSIDE))
+
+
+def _inside(
+    view: RegistryView, endpoint: EndpointView, given: Mapping[str, int], *, is_kept: bool
+) -> Backend:
+    host = view.hosts.get(endpoint.owner)
+    own = endpoint.record.weight
+    return Backend(
+        key=endpoint.endpoint_id,
+        owner=endpoint.owner,
+        addresses=tuple(ipaddress.ip_address(one).packed for one in endpoint.record.addresses),
+        weight=own if host is None else given.get(host.unique_name, own),
+        up_since_s=endpoint.record.up_since_s,
+        is_behind=is_kept or view.is_behind(endpoint),
+    )
+
+
+def _added(view: RegistryView, service: ServiceAddressRecord, given: Mapping[str, int]) -> Iterator[Backend]:
+    """Yield the addresses of external services with the name of the service."""
+    network_id, (name, group) = service.network_id, service.service
+    if group is not None or endpoint_called(view, network_id, name) is not None:
+        return
+    called = view.store.services_called.get((network_id, name), ())
+    for service_id in sorted({service_id for _, service_id in called}):
+        found = service_with(view, service_id)
+        if found is None or found.record.network_id != network_id:
+            continue
+        # Only a program of a host runs on its owner.
+        is_outside = not isinstance(found.record.target, HostProgram)
+        host = None if is_outside else view.hosts.get(found.owner)
+        own = found.record.weight
+        for target in found.answering:
+            if _fits(service, target):
+                yield Backend(
+                    key=f"{service_id}/{target.text}",
+                    owner=found.owner,
+                    addresses=(ipaddress.ip_address(target.address).packed,),
+                    weight=own if host is None else given.get(host.unique_name, own),
+                    is_behind=host is not None and host.is_unreached,
+                    is_outside=is_outside,
+                )
+
+
+def _fits(service: ServiceAddressRecord, target: TargetAddress) -> bool:
+    """True if all ports of the service lead to the one port where the address is served. An address without a port,
+    and a service without ports, have any."""
+    return target.port is None or all(port.target == target.port for port in service.ports)
+
+
+def selected(view: RegistryView, record: ServiceAddressRecord, every: Sequence[Backend]) -> list[Backend]:
+    """Return those that the balance of the service selects."""
+    if record.balance is Balance.FIRST:
+        return sorted(every, key=lambda one: (-one.weight, one.owner, one.key))[:1]
+    order, own_zone = _ORDERS[record.balance], view.zone_label_of(view.local)
+    # Hosts are few, even where a service has two thousand replicas.
+    far = {
+        owner: how_far(order, view.distance_of(owner), view.zone_label_of(owner), own_zone)
+        for owner in {one.owner for one in every if not one.is_outside}
+    }
+    outside = how_far(order, None, "", own_zone)
+    return nearest(every, [outside if one.is_outside else far[one.owner] for one in every])
+
+
+def weights_at(backends: Sequence[Backend], octets: int, now_s: int) -> dict[bytes, int]:
+    """Return the weight of each address of a family, in steps of the backends' warm-up."""
+    found: dict[bytes, int] = {}
+    for one in backends:
+        address = one.address(octets)
+        if address is not None:
+            found[address] = found.get(address, 0) + one.weight_now(now_s)
+    return found
+
+
+def next_step_s(backends: Sequence[Backend], now_s: int) -> int | None:
+    """Return when the shares change next because a backend has taken a step of its warm-up; None: they do not."""
+    steps = [next_warm_step_s(one.up_since_s, now_s) for one in backends] if len(backends) > 1 else []
+    return min((at_s for at_s in steps if at_s is not None), default=None)
