@@ -57,3 +57,6 @@ class Sandbox:
     forward: bool = True
     """True if names outside the cluster are forwarded to the host's name servers. False when all its networks are
     internal."""
+    translates: tuple[NetworkId, ...] = ()
+    """Those of its networks whose service addresses the kernel translates for its programs: names of services lead to
+    these. In the others they lead to replicas."""

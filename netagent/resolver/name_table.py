@@ -1,5 +1,5 @@
-"""The rows that a resolver answers from: one for each host, network, sandbox and endpoint that it may name, and for
-each label of a group that it must not answer for others.
+"""The rows that a resolver answers from: one for each host, network, sandbox, endpoint and service address that it
+may name, and for each label of a group that it must not answer for others.
 
 The agent derives the rows from its view of the cluster (zone.py) and sends them to the resolver process (feed.py,
 protocol.py), which turns them into answers (zone_source.py). Each row stands alone: none is right or wrong because of
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeAlias
 
-from netagent.model.ids import EndpointId, NetworkId, OwnNameId, ServiceId
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
-from netagent.model.records import Group, Port
+from netagent.model.records import Group, Port, ServiceKey
 from netagent.model.sandbox import Sandbox
 
 
@@ -36,6 +36,7 @@ class RowKind(enum.IntEnum):
     GROUP_LABEL = 7
     EXTERNAL = 8
     OWN_NAME = 9
+    SERVICE_ADDRESS = 10
 
     __hash__ = int.__hash__  # an enum's own hash is written in Python, and keys are hashed by the thousand
 
@@ -86,6 +87,8 @@ class NetworkRow:
     feed_rules: tuple[str, ...] | None = None
     """Domains that labels in it may claim (netagent.feeds.host_rule); None: all."""
     answer: AnswerOrder = AnswerOrder.SPREAD
+    service_ranges: tuple[Subnet, ...] = ()
+    """Where the addresses of its services are; these too are inside, and have reverse names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +200,33 @@ class OwnNameRow:
     texts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceAddressRow:
+    """The addresses of its own that a service has by one owner. Of several owners' the smallest one's are in names;
+    all of them have a reverse name."""
+
+    network_id: NetworkId
+    service: ServiceKey
+    owner: HostId
+    addresses: tuple[bytes, ...]
+    """4 or 16 octets each."""
+    is_chosen: bool = False
+    """An operator made it: the service's name means this service of the network as if it had been chosen for its
+    replicas (netagent.model.naming), also while it has none."""
+
+    @property
+    def key(self) -> Key:
+        """The row's key. Names have no slash."""
+        name, group = self.service
+        return RowKind.SERVICE_ADDRESS, f"{self.network_id}/{self.owner}/{name}/{group or ''}"
+
+
 _ID_DIGITS: Final = 12
 """As netagent.resolver.index.id_label has of an endpoint's id."""
 
 Key: TypeAlias = tuple[RowKind, str]
 """Kind and identifier (host, network, sandbox or endpoint id, or that of what an operator added; of a group's label
-all three)."""
+and of a service's addresses all that they are found by)."""
 
 Row: TypeAlias = (
     SettingsRow
@@ -214,6 +238,7 @@ Row: TypeAlias = (
     | GroupLabelRow
     | ExternalRow
     | OwnNameRow
+    | ServiceAddressRow
 )
 
 Table: TypeAlias = Mapping[Key, Row]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from netagent.feeds.packed import MAX_PACKED_BYTES
-from netagent.model.ids import EndpointId, NetworkId, OwnNameId, ServiceId, is_name
+from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
 from netagent.model.port import is_alpn
-from netagent.model.records import Group, Link, Port
+from netagent.model.records import Group, Link, Port, ServiceKey
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import MAX_TEXT_BYTES
 from netagent.resolver.name_table import (
@@ -27,6 +27,7 @@ from netagent.resolver.name_table import (
     OwnNameRow,
     Row,
     RowKind,
+    ServiceAddressRow,
     SettingsRow,
     Subnet,
 )
@@ -52,13 +53,13 @@ def fields_of(change: Change) -> list[Any]:
         case HostRow():
             return [*head, row.label, row.address, row.zone, row.distance]
         case NetworkRow():
-            subnets = [[subnet.base, subnet.prefix_bits] for subnet in row.subnets]
             rules = None if row.feed_rules is None else list(row.feed_rules)
             more = [row.refuses_shared, row.has_feeds, rules, row.answer.value]
-            return [*head, row.label, subnets, row.given, *more]
+            ranges = _subnet_fields(row.service_ranges)
+            return [*head, row.label, _subnet_fields(row.subnets), row.given, *more, ranges]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
-            return [*head, list(row.networks), links, row.forward, row.group or ""]
+            return [*head, list(row.networks), links, row.forward, row.group or "", list(row.translates)]
         case EndpointRow():
             ports = _port_fields(row.ports)
             group, aliases = row.group, row.aliases
@@ -78,6 +79,13 @@ def fields_of(change: Change) -> list[Any]:
         case OwnNameRow():
             alias = list(row.alias or ())
             return [*head, row.network_id, row.name, alias, list(row.addresses), list(row.texts)]
+        case ServiceAddressRow():
+            place = [row.network_id, row.service.name, row.service.group or "", row.owner]
+            return [*head, *place, list(row.addresses), row.is_chosen]
+
+
+def _subnet_fields(subnets: tuple[Subnet, ...]) -> list[Any]:
+    return [[subnet.base, subnet.prefix_bits] for subnet in subnets]
 
 
 def _port_fields(ports: tuple[Port, ...]) -> list[Any]:
@@ -112,6 +120,9 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 links=tuple(_link(link) for link in read_array(links)),
                 group=_name(group) if group else None,
                 forward=forward is True,
+                translates=tuple(
+                    NetworkId(read_text(network)) for network in read_array(_at(later, 1) or [])
+                ),
             )
         case RowKind.ENDPOINT, [network, name, host, service, aliases, addresses, ports, *later]:
             group = _group(_at(later, 1))
@@ -157,6 +168,14 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 texts=tuple(read_text(text) for text in read_array(texts)),
             )
+        case RowKind.SERVICE_ADDRESS, [network, name, group, owner, addresses, is_chosen, *_]:
+            return ServiceAddressRow(
+                network_id=NetworkId(read_text(network)),
+                service=ServiceKey(_name(name), _name(group) if group else None),
+                owner=HostId(read_text(owner)),
+                addresses=tuple(_address(address) for address in read_array(addresses)),
+                is_chosen=is_chosen is True,
+            )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
 
@@ -182,6 +201,7 @@ def _network(label: Any, subnets: Any, later: list[Any]) -> NetworkRow:
         has_feeds=_at(later, 2) is True,
         feed_rules=None if rules is None else tuple(map(read_text, read_array(rules))),
         answer=AnswerOrder.SPREAD if answer is None else AnswerOrder(answer),
+        service_ranges=tuple(_subnet(subnet) for subnet in read_array(_at(later, 5) or [])),
     )
 
 

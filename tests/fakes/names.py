@@ -6,10 +6,10 @@ import dataclasses
 import ipaddress
 from collections.abc import Mapping
 
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.port import split_alpn
-from netagent.model.records import Group, Link, Port
+from netagent.model.records import Group, Link, Port, ServiceKey
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
@@ -20,6 +20,7 @@ from netagent.resolver.name_table import (
     NetworkRow,
     Row,
     RowKind,
+    ServiceAddressRow,
     SettingsRow,
     Subnet,
 )
@@ -47,9 +48,15 @@ def network(
     given: str = "",
     refuses_shared: bool = False,
     answer: AnswerOrder = AnswerOrder.SPREAD,
+    ranges: tuple[str, ...] = (),
 ) -> tuple[Key, Row]:
     row = NetworkRow(
-        label, tuple(subnet(one) for one in subnets), given, refuses_shared=refuses_shared, answer=answer
+        label,
+        tuple(subnet(one) for one in subnets),
+        given,
+        refuses_shared=refuses_shared,
+        answer=answer,
+        service_ranges=tuple(subnet(one) for one in ranges),
     )
     return (RowKind.NETWORK, network_id), row
 
@@ -67,9 +74,16 @@ def sandbox(
     links: tuple[str, ...] = (),
     forward: bool = True,
     group: str | None = None,
+    translates: tuple[NetworkId, ...] = (),
 ) -> tuple[Key, Row]:
-    pairs = tuple(Link(*one.split(":")) for one in links)
-    row = Sandbox(sandbox_id=SandboxId(name), networks=networks, links=pairs, forward=forward, group=group)
+    row = Sandbox(
+        sandbox_id=SandboxId(name),
+        networks=networks,
+        links=tuple(Link(*one.split(":")) for one in links),
+        forward=forward,
+        group=group,
+        translates=translates,
+    )
     return (RowKind.SANDBOX, name), row
 
 
@@ -130,6 +144,20 @@ def settings(domain: str = "mesh.internal", *, zone: str = "") -> tuple[Key, Row
 def group_label(label: str, group: str, network_id: NetworkId = APP) -> tuple[Key, Row]:
     """A label that the group has had."""
     row = GroupLabelRow(network_id, group, label)
+    return row.key, row
+
+
+def service_address(
+    service: str,
+    *addresses: str,
+    owner: int = 1,
+    network_id: NetworkId = APP,
+    is_chosen: bool = False,
+) -> tuple[Key, Row]:
+    """`service`: `web`, or `web.shop` of a group."""
+    name, _, group = service.partition(".")
+    key = ServiceKey(name, group or None)
+    row = ServiceAddressRow(network_id, key, HostId(f"{owner}" * 32), packed(*addresses), is_chosen)
     return row.key, row
 
 

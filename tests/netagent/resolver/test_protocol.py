@@ -100,7 +100,7 @@ def test_any_values_are_a_message_or_refused(kind: int, value: Any) -> None:
             continue
 
 
-@given(st.integers(0, 6), st.lists(VALUES, max_size=8))
+@given(st.integers(0, 12), st.lists(VALUES, max_size=12))
 def test_any_rows_are_rows_or_refused(kind: int, fields: Any) -> None:
     try:
         parse_request_untrusted(msgpack.packb([3, 1, [[kind, "id", *fields]]]))
@@ -117,6 +117,30 @@ def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(
     assert isinstance(row, EndpointRow)
     assert row.is_behind is is_behind
     assert fields_of(((RowKind.ENDPOINT, "e"), row))[:10] == [*array[:9], is_behind]
+
+
+def test_rows_that_service_addresses_add_to_are_read_from_and_by_the_release_before() -> None:
+    """Nothing is moved: what is new comes last, and means nothing where it is missing."""
+    _, network = names.network(names.APP, "app", "10.0.0.0/24", ranges=("10.1.0.0/24", "fd00:1::/64"))
+    network_key = (RowKind.NETWORK, names.APP)
+    array = fields_of((network_key, network))
+    assert array[9:] == [[[b"\x0a\x01\0\0", 24], [b"\xfd\0\0\1" + bytes(12), 64]]]
+    assert read_change_untrusted(array) == (network_key, network)
+    assert read_change_untrusted(array[:9]) == (network_key, names.replaced(network, service_ranges=()))
+
+    key, box = names.sandbox("c", names.APP, names.BACK, group="shop", translates=(names.BACK,))
+    array = fields_of((key, box))
+    assert array[6:] == [[names.BACK]]
+    assert read_change_untrusted([*array, "later"]) == (key, box)
+    assert read_change_untrusted(array[:6]) == (key, names.replaced(box, translates=()))
+
+
+@pytest.mark.parametrize("service", ["web", "web.shop"])
+@pytest.mark.parametrize("is_chosen", [True, False])
+def test_the_addresses_of_a_service_come_back(service: str, is_chosen: bool) -> None:
+    change = names.service_address(service, "10.1.0.7", "fd00:1::7", is_chosen=is_chosen)
+    assert change[0] == (RowKind.SERVICE_ADDRESS, f"{names.APP}/{'1' * 32}/web/{service[4:]}")
+    assert read_change_untrusted([*fields_of(change), "later"]) == change
 
 
 @pytest.mark.parametrize(
@@ -139,6 +163,13 @@ def test_a_row_of_the_release_before_is_not_behind_and_more_fields_are_ignored(
         [1, "", "mesh..internal"],
         [1, "", ".".join(["a" * 63] * 4)],
         [9, "x", 1],
+        [3, "n", "app", [], "", False, False, None, "spread", [[b"abcd", 33]]],
+        [4, "c", [], [], True, "", [1]],
+        [10, "x", "n", "Web", "", "o", [], False],
+        [10, "x", "n", "web", "Shop", "o", [], False],
+        [10, "x", "n", "web", "", "o", [b"abc"], False],
+        [10, "x", "n", "web", "", "o", []],
+        [11, "x", 1],
     ],
 )
 def test_rows_that_would_lie_are_refused(row: list[Any] | list[int | str]) -> None:
