@@ -14,6 +14,9 @@ Then, and for everyone else at once, the network:
 
 The first that has an endpoint wins, never a mixture. What was given on purpose comes before what merely happens to be
 called so: a container that is started as `db` takes the name from no project that has a `db`.
+
+A service that has an address of its own (`service create`) has its place in this order with or without endpoints: one
+of the network is CHOSEN if an operator gave it the address, else DEFAULT, and one of a group is GIVEN.
 """
 
 from __future__ import annotations
@@ -54,12 +57,14 @@ def ranks(name: str, service: str, group: Group | None, aliases: Iterable[str]) 
 
 
 PLACES_IN_GROUP: Final = 3
+PLACE_OF_SERVICE: Final = 0
+PLACE_OF_MEMBER: Final = 1
 
 
 def ranks_in_group(name: str, group: Group, aliases: Iterable[str]) -> dict[str, int]:
     """Return the labels that lead to a member of a group from inside it, each with its place in the order."""
-    found = {group.service or name: 0}
-    found.setdefault(name, 1)
+    found = {group.service or name: PLACE_OF_SERVICE}
+    found.setdefault(name, PLACE_OF_MEMBER)
     return dict.fromkeys(aliases, 2) | found
 
 

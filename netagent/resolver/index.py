@@ -1,8 +1,13 @@
-"""The endpoints of one network, by every label that they answer to.
+"""The endpoints and service addresses of one network, by every label that leads to them.
 
 A label leads to endpoints in the order of netagent.model.naming. Where it leads to several groups it is *shared*: all
 of them are answered in turn, or none if the network refuses shared names. What a member of a group finds first is in
 netagent.resolver.scope.
+
+A service that has an address of its own has the place of its replicas in this order also while it has none: its label
+then leads to no endpoint, and to no other service either. The label of a service, and each alias that all its
+replicas have, *means* the service: the answer may be the service's address instead of its replicas'. The name of a
+replica never does, and neither does a label that several services share.
 
 What operators added to the network comes after these: the addresses of an external service, and own names, of which a
 wildcard stands for all names below it that have none of their own (RFC 4592).
@@ -14,23 +19,33 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from netagent.model.ids import MAX_NAME, NetworkId
-from netagent.model.naming import PLACES_IN_GROUP, Rank, ranks, ranks_in_group
-from netagent.model.records import Port
+from netagent.model.ids import MAX_NAME, HostId, NetworkId
+from netagent.model.naming import (
+    PLACE_OF_MEMBER,
+    PLACE_OF_SERVICE,
+    PLACES_IN_GROUP,
+    Rank,
+    ranks,
+    ranks_in_group,
+)
+from netagent.model.records import Port, ServiceKey, service_key
 from netagent.resolver.name_table import (
     EndpointRow,
     ExternalAddressRow,
     GroupLabelRow,
     NetworkRow,
     OwnNameRow,
+    ServiceAddressRow,
 )
 
 MAX_EXTERNAL: Final = 256
 """Bound of addresses of external services to which one name leads; beyond it: the first by id. Any host may add
 services to a name, and each query puts all of them in order."""
+_T = TypeVar("_T")
 _Labelled: TypeAlias = dict[bytes, dict[str, EndpointRow]]
 
 _ID_LABEL_DIGITS: Final = 12
@@ -58,6 +73,20 @@ def service_type(port: Port) -> bytes | None:
     return f"_{port.name}._{port.protocol}".encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a label means in a network."""
+
+    rows: tuple[EndpointRow, ...] = ()
+    """The endpoints to which it leads, by id."""
+    service: ServiceAddressRow | None = None
+    """The service that it means, if that has an address of its own."""
+
+    def __bool__(self) -> bool:
+        """True if it means anything."""
+        return bool(self.rows) or self.service is not None
+
+
 class NetworkIndex:
     """Rows of one network. `row` is None while the network's own row has not arrived."""
 
@@ -82,6 +111,15 @@ class NetworkIndex:
         self._external: _Labelled = {}
         self._outside: dict[str, tuple[list[str], dict[str, ExternalAddressRow]]] = {}
         """By name, all addresses of external services: their ids in order, and their rows."""
+        self._replicas: Counter[ServiceKey] = Counter()
+        """How many endpoints a service has."""
+        self._services: dict[ServiceKey, dict[HostId, ServiceAddressRow]] = {}
+        """Those with an address of their own; by owner."""
+        self._groups_with: dict[bytes, Counter[str]] = {}
+        """By label, the groups whose service of that name has addresses."""
+        self._service_groups: Counter[bytes] = Counter()
+        """How many services with an address of their own a group has."""
+        self._service_addresses: dict[bytes, dict[str, ServiceAddressRow]] = {}
         self._own_names: dict[bytes, dict[str, OwnNameRow]] = {}
         """By the labels in front of the network's, with dots between them."""
         self._own_below: Counter[bytes] = Counter()
@@ -127,6 +165,7 @@ class NetworkIndex:
             table.setdefault(label, {})[row.endpoint_id] = row
         for pair in _pairs(row):
             self._on_host.setdefault(pair, {})[row.endpoint_id] = row
+        self._replicas[_service_of(row)] += 1
 
     def _take(self, row: EndpointRow) -> None:
         for table, label in self._places(row):
@@ -139,6 +178,35 @@ class NetworkIndex:
             rows.pop(row.endpoint_id, None)
             if not rows:
                 del self._on_host[pair]
+        _less(self._replicas, _service_of(row))
+
+    def add_service(self, row: ServiceAddressRow) -> None:
+        """Add the addresses of a service. An older row of them must have been discarded."""
+        name, group = row.service
+        self._services.setdefault(row.service, {})[row.owner] = row
+        for address in row.addresses:
+            self._service_addresses.setdefault(address, {})[row.key[1]] = row
+        if group is not None:
+            self._groups_with.setdefault(name.encode(), Counter())[group] += 1
+            self._service_groups[group.encode()] += 1
+
+    def discard_service(self, row: ServiceAddressRow) -> None:
+        """Undo `add_service`."""
+        name, group = row.service
+        rows = self._services[row.service]
+        rows.pop(row.owner, None)
+        if not rows:
+            del self._services[row.service]
+        for address in dict.fromkeys(row.addresses):
+            found = self._service_addresses[address]
+            found.pop(row.key[1], None)
+            if not found:
+                del self._service_addresses[address]
+        if group is not None:
+            _less(self._service_groups, group.encode())
+            _less(self._groups_with[name.encode()], group)
+            if not self._groups_with[name.encode()]:
+                del self._groups_with[name.encode()]
 
     def keep_label(self, row: GroupLabelRow) -> None:
         """Add a label that leads to none of its group now."""
@@ -160,9 +228,7 @@ class NetworkIndex:
         if not rows:
             del self._own_names[row.name.encode()]
         for name in _above(row.name.encode()):
-            self._own_below[name] -= 1
-            if not self._own_below[name]:
-                del self._own_below[name]
+            _less(self._own_below, name)
 
     def external(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the addresses of an external service, in its order; empty when there are none."""
@@ -187,9 +253,46 @@ class NetworkIndex:
     def members(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints for `<label>.<network>`, by id, whichever group they are in; empty when there are
         none."""
+        return self.meaning(label).rows
+
+    def meaning(self, label: bytes) -> Meaning:
+        """Return what `<label>.<network>` means, whichever group that is in."""
         rank, rows = self._led_to(label)
-        is_refused = self.row is not None and self.row.refuses_shared and bool(_sharing(rank, rows))
-        return () if is_refused else rows
+        if self.row is not None and self.row.refuses_shared and _sharing(rank, rows):
+            return Meaning()
+        if rank is None or not self._services:
+            return Meaning(rows)
+        text = label.decode("ascii", "replace")
+        services = set(map(_service_of, rows))
+        match rank:
+            case Rank.CHOSEN | Rank.DEFAULT:
+                services.add(ServiceKey(text))
+            case Rank.GIVEN:
+                services.update(ServiceKey(text, group) for group in self._groups_with.get(label, ()))
+            case Rank.MEMBER | Rank.NAME:
+                return Meaning(rows)
+        return Meaning(rows, self._meant(services, text, rows))
+
+    def _meant(
+        self, services: set[ServiceKey], label: str, rows: tuple[EndpointRow, ...]
+    ) -> ServiceAddressRow | None:
+        """Return the one service that a label means that leads to these endpoints of these services."""
+        if len(services) != 1:
+            return None
+        (key,) = services
+        if key.name != label and self._replicas[key] != len(rows):
+            return None  # an alias of some of the replicas
+        return self.service(key)
+
+    def service(self, key: ServiceKey) -> ServiceAddressRow | None:
+        """Return a service's own addresses that names lead to; None: it has none."""
+        owners = self._services.get(key)
+        return owners[min(owners)] if owners else None
+
+    def service_with_address(self, address: bytes) -> ServiceAddressRow | None:
+        """Return the service that has the address; of two, which the registry does not allow, the smaller one."""
+        rows = self._service_addresses.get(address)
+        return rows[min(rows)] if rows else None
 
     def shared_by(self, label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints of the groups that share a label, by group, also if the network refuses it; empty when
@@ -200,23 +303,49 @@ class NetworkIndex:
         """True if the group has had the label, and none of its endpoints that names lead to has it now."""
         return label + b"." + group in self._kept
 
-    def in_group(self, label: bytes, group: bytes) -> tuple[EndpointRow, ...]:
-        """Return the endpoints for `<label>.<group>.<network>`."""
-        return _in_order(next(filter(None, (one.get(label + b"." + group) for one in self._inside)), {}))
+    def in_group(self, label: bytes, group: bytes) -> Meaning:
+        """Return what `<label>.<group>.<network>` means."""
+        name = label + b"." + group
+        key = ServiceKey(label.decode("ascii", "replace"), group.decode("ascii", "replace"))
+        for place, table in enumerate(self._inside):
+            found = table.get(name)
+            is_service = place == PLACE_OF_SERVICE
+            if not found and not (is_service and key in self._services):
+                continue
+            rows = _in_order(found or {})
+            if place == PLACE_OF_MEMBER or not self._services:
+                return Meaning(rows)
+            services = set(map(_service_of, rows)) | ({key} if is_service else set())
+            return Meaning(rows, self._meant(services, key.name, rows))
+        return Meaning()
 
     def has_group(self, group: bytes) -> bool:
         """Whether there are names below `<group>.<network>`."""
-        return group in self._groups
+        return group in self._groups or group in self._service_groups
 
     def _led_to(self, label: bytes) -> tuple[Rank | None, tuple[EndpointRow, ...]]:
-        """Return the endpoints and how the label leads to them; None: nowhere."""
+        """Return the endpoints and how the label leads to them, or to a service without any; None: nowhere."""
         for rank, table in zip(Rank, self._anywhere, strict=True):
-            rows = table.get(label)
-            if rows and rank is Rank.CHOSEN:
+            rows = table.get(label, {})
+            is_service = bool(self._services) and self._has_service(label, rank)
+            if rank is Rank.CHOSEN and (rows or is_service):
                 rows = rows | self._anywhere[Rank.DEFAULT].get(label, {})
-            if rows:
+            if rows or is_service:
                 return rank, _in_order(rows)
         return None, ()
+
+    def _has_service(self, label: bytes, rank: Rank) -> bool:
+        """True if a service with an address of its own has the label by this rank, with or without replicas."""
+        match rank:
+            case Rank.CHOSEN:
+                owners = self._services.get(ServiceKey(label.decode("ascii", "replace")), {})
+                return any(row.is_chosen for row in owners.values())
+            case Rank.GIVEN:
+                return label in self._groups_with
+            case Rank.DEFAULT:
+                return ServiceKey(label.decode("ascii", "replace")) in self._services
+            case Rank.MEMBER | Rank.NAME:
+                return False
 
     def on_host(self, label: bytes, host_label: bytes) -> tuple[EndpointRow, ...]:
         """Return the endpoints for `<label>.<host>.<network>`: one, as long as its host keeps the rules."""
@@ -248,13 +377,15 @@ class NetworkIndex:
 
     def is_empty(self) -> bool:
         """Whether nothing is known of the network."""
-        return self.row is None and not self._hosts and not self._kept and not self._own_names
+        rows = self._hosts or self._kept or self._own_names or self._services
+        return self.row is None and not rows
 
     def labels(self) -> frozenset[str]:
-        """Return all labels that `members` knows, for suggestions."""
+        """Return all labels that `meaning` knows, for suggestions."""
         tables = (*self._anywhere, self._external)
         added = (name.decode() for name in self._own_names if b"." not in name)
-        return frozenset(chain((label.decode() for table in tables for label in table), added))
+        services = (key.name for key in self._services)
+        return frozenset(chain((label.decode() for table in tables for label in table), added, services))
 
     def _places(self, row: EndpointRow) -> Iterator[tuple[_Labelled, bytes]]:
         if isinstance(row, ExternalAddressRow):
@@ -280,6 +411,16 @@ class NetworkIndex:
 
 def _in_order(rows: Mapping[str, EndpointRow]) -> tuple[EndpointRow, ...]:
     return tuple(rows[endpoint_id] for endpoint_id in sorted(rows))
+
+
+def _service_of(row: EndpointRow) -> ServiceKey:
+    return service_key(row.name, row.service, row.group)
+
+
+def _less(counts: Counter[_T], key: _T) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _sharing(rank: Rank | None, rows: tuple[EndpointRow, ...]) -> tuple[EndpointRow, ...]:

@@ -41,9 +41,15 @@ top-level domains), and each container may bring another one: if absent names we
 all of `.com` from every container of the network. A program that must never reach an outside host of the same name
 asks for `db`, inside the group, or for `db.shop.app`.
 
+A label or alias that means a service with an address of its own (see index.py) leads to that address where the
+sandbox's programs are led on from there, and to the replicas elsewhere. `nearest`, `all` and `zone`, `<name>.<host>`
+and SRV records always lead to replicas. So a name means the same service for all that ask, and only the address
+differs. While no replica is up, the address stays; a sandbox that would get replicas finds the name without data, so
+that its stub looks no further.
+
 A stub resolver asks for a single label with the search list first: `db` becomes `db.<first network>.<domain>`. So a
 link's alias also exists at that name, in that sandbox alone; otherwise a service of the same name would win over the
-alias. An alias whose service has no endpoint does not exist, and never means something else of the same name: a
+alias. An alias whose service has no address does not exist, and never means something else of the same name: a
 client of `database` must not reach an outside host because the database is down.
 
 The same holds for an own name that is an alias (a CNAME). It leads nowhere but to names of networks that the sandbox
@@ -67,8 +73,8 @@ from netagent.model.locality import ZONE_LABEL, Choice, choice_of
 from netagent.model.port import HTTP_ALPN
 from netagent.model.records import Port
 from netagent.model.sandbox import Sandbox, SandboxId
-from netagent.resolver.index import NetworkIndex
-from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, HostRow
+from netagent.resolver.index import Meaning, NetworkIndex
+from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, HostRow, ServiceAddressRow
 
 Labels: TypeAlias = tuple[bytes, ...]
 
@@ -101,6 +107,10 @@ class Node:
     """Of an own name."""
     canonical: Labels | None = None
     """The name, without the domain, to which an own name led; None: none led here."""
+    service: ServiceAddressRow | None = None
+    """The service that it means, if that has an address of its own."""
+    is_translated: bool = False
+    """Whether the kernel leads the sandbox's programs from that address to a replica."""
 
     @property
     def choice(self) -> Choice:
@@ -111,13 +121,22 @@ class Node:
         return Choice() if row is None else Choice(row.answer)
 
     @property
+    def service_addresses(self) -> tuple[bytes, ...]:
+        """The addresses that an answer gives instead of the endpoints'; empty: none."""
+        is_given = self.service is not None and self.is_translated and self.asked is None
+        return self.service.addresses if self.service is not None and is_given else ()
+
+    @property
     def is_bare(self) -> bool:
         """Whether it has no records at all."""
-        return not (self.rows or self.host_addresses or self.services or self.texts)
+        has_address = self.rows or self.host_addresses or self.service_addresses
+        return not (has_address or self.services or self.texts)
 
     @property
     def ttl_s(self) -> int | None:
         """How long clients may keep what it has; None: as usual."""
+        if self.service_addresses:
+            return None
         given = [row.ttl_s for row in self.rows if isinstance(row, ExternalAddressRow)]
         return min((ttl_s for ttl_s in given if ttl_s is not None), default=None)
 
@@ -223,12 +242,12 @@ class Scope:
 
     def is_kept(self, labels: Labels) -> bool:
         """Whether a name without the domain is ours even if it has no endpoint: a link's alias, a label of the own
-        group, or one that groups share in a network which refuses that. Docker's resolver, which would be asked next,
-        knows all groups on this host."""
+        group, a service that has an address of its own, or one that groups share in a network which refuses that.
+        Docker's resolver, which would be asked next, knows all groups on this host."""
         match _split_service(labels)[0]:
             case (label,):
                 is_own = label in self.aliases or self.is_of_own_group(label)
-                return is_own or any(one.shared_by(label) for one in self.networks)
+                return is_own or any(one.meaning(label) or one.shared_by(label) for one in self.networks)
             case (label, group):
                 return group == self.group and self.is_of_own_group(label)
         return False
@@ -247,7 +266,7 @@ class Scope:
         """Whether the group of the sandbox has the label, or has had it, in one of the sandbox's networks."""
         group = self.group
         return group is not None and any(
-            index.keeps(label, group) or index.in_group(label, group) for index in self.networks
+            index.keeps(label, group) or bool(index.in_group(label, group)) for index in self.networks
         )
 
     def is_like_ours(self, labels: Labels) -> bool:
@@ -278,13 +297,16 @@ class Scope:
         """Resolve a name that begins with one of the words; None: they have no such meaning here."""
         found = choice_of(labels)
         node = resolve(labels[found[1] :]) if found is not None else None
-        return None if found is None or node is None or not node.rows else replace(node, asked=found[0])
+        if found is None or node is None or not (node.rows or node.service):
+            return None
+        return replace(node, asked=found[0])
 
     def _base(self, labels: Labels) -> Node | None:
         node = self._chosen(labels, self._plain_base) or self._plain_base(labels)
         if node is None and labels[:1] == (ZONE_LABEL,):  # above <zone>.zone.web.app (RFC 8020)
             node = self._plain_base(labels[1:])
-            return None if node is None or not node.rows else Node(index=node.index)
+            is_there = node is not None and (node.rows or node.service)
+            return Node(index=node.index) if node is not None and is_there else None
         return node
 
     def _plain_base(self, labels: Labels) -> Node | None:
@@ -320,7 +342,7 @@ class Scope:
         node = self._in_first_network(target[0]) if len(target) == 1 else self._plain(target)
         if node is None or node.is_bare:
             return None
-        return Node(node.rows, node.host_addresses, node.services, node.index, alias=True)
+        return replace(node, alias=True, texts=(), canonical=None)
 
     def _plain(self, labels: Labels) -> Node | None:
         """Resolve without aliases, so that a link to `db.app` under the alias `db` does not mean itself."""
@@ -334,40 +356,46 @@ class Scope:
 
     def _in_first_network(self, label: bytes) -> Node | None:
         for index in self.networks:
-            rows = self._members(index, label)
-            if rows:
-                return Node(rows, index=index)
-            if added := self._added(index, (label,)):
-                return added
+            if node := self._labelled(index, label) or self._added(index, (label,)):
+                return node
         return None
 
-    def _members(self, index: NetworkIndex, label: bytes) -> tuple[EndpointRow, ...]:
-        """Return the endpoints for `<label>.<network>` as programs in the sandbox see them."""
-        if self.group is None or not self.is_of_own_group(label):
-            return index.members(label)
-        return index.in_group(label, self.group)
+    def _labelled(self, index: NetworkIndex, label: bytes) -> Node | None:
+        """Resolve `<label>.<network>` as programs in the sandbox see it; None: no endpoint and no service has it."""
+        if self.group is not None and self.is_of_own_group(label):
+            return self._meant(index, index.in_group(label, self.group))
+        meaning = index.meaning(label)
+        if meaning.service is not None and not meaning.rows:
+            meaning = Meaning(index.external(label), meaning.service)
+        return self._meant(index, meaning)
+
+    def _meant(self, index: NetworkIndex, meaning: Meaning) -> Node | None:
+        if not meaning:
+            return None
+        is_translated = index.network_id in self.sandbox.translates
+        return Node(meaning.rows, index=index, service=meaning.service, is_translated=is_translated)
 
     def _in_group(self, label: bytes, group: bytes) -> Node | None:
         for index in self.networks:
-            rows = index.in_group(label, group)
-            if rows:
-                return Node(rows, index=index)
+            if node := self._meant(index, index.in_group(label, group)):
+                return node
         return None
 
     def _in_network(self, index: NetworkIndex, labels: Sequence[bytes], depth: int = 0) -> Node | None:
-        rows: tuple[EndpointRow, ...] = ()
+        node: Node | None = None
         has_names = index.has_own_names(labels)
         match labels:
             case []:
                 return Node(index=index)
             case [label]:
-                rows = self._members(index, label)
+                node = self._labelled(index, label)
                 has_names = has_names or index.has_host(label) or index.has_group(label)
             case [label, place]:
                 # The host first: a target of SRV or PTR means this one endpoint, whatever groups are called.
-                rows = index.on_host(label, place) or index.in_group(label, place)
-        if rows:
-            return Node(rows, index=index)
+                rows = index.on_host(label, place)
+                node = Node(rows, index=index) if rows else self._meant(index, index.in_group(label, place))
+        if node is not None:
+            return node
         return self._added(index, labels, depth) or (Node(index=index) if has_names else None)
 
     def _added(self, index: NetworkIndex, labels: Sequence[bytes], depth: int = 0) -> Node | None:
@@ -438,6 +466,7 @@ def _narrowed(node: Node, services: tuple[tuple[EndpointRow, Port], ...], *, is_
         is_https=is_https,
         texts=(),
         canonical=None,
+        service=None,
     )
 
 

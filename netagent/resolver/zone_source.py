@@ -34,6 +34,7 @@ from netagent.resolver.name_table import (
     NetworkRow,
     OwnNameRow,
     Row,
+    ServiceAddressRow,
     SettingsRow,
     Subnet,
 )
@@ -56,7 +57,8 @@ from netdns.source import Answer, Client, Found, Name, NoData, NoSuchName, NotOu
 
 TTL_S: Final = 5
 """Long enough to spare a busy client most queries, short enough that no client uses a dead address for long: with the
-600 s of another resolver, proxies keep dead addresses for ten minutes."""
+600 s of another resolver, proxies keep dead addresses for ten minutes. A service's own address never dies, but
+whether the kernel leads on from there may change: then clients ask again within this time and get replicas."""
 
 NEGATIVE_TTL_S: Final = 1
 """A name that is missing now may be attached in the next second."""
@@ -152,7 +154,7 @@ class ZoneSource:
                 self._rows[key] = row
             for one in (before, row):
                 match one:
-                    case EndpointRow() | GroupLabelRow() | ExternalRow() | OwnNameRow():
+                    case EndpointRow() | GroupLabelRow() | ExternalRow() | OwnNameRow() | ServiceAddressRow():
                         networks.add(one.network_id)
                     case NetworkRow():
                         networks.add(key[1])
@@ -210,6 +212,8 @@ class ZoneSource:
                     index.add(address)
             case OwnNameRow():
                 self._network(row.network_id).add_own_name(row)
+            case ServiceAddressRow():
+                self._network(row.network_id).add_service(row)
             case HostRow():
                 self._hosts.setdefault(row.label.encode(), {})[key[1]] = row
             case NetworkRow():
@@ -238,6 +242,9 @@ class ZoneSource:
             case OwnNameRow():
                 self._networks[before.network_id].discard_own_name(before)
                 self._drop_if_empty(before.network_id)
+            case ServiceAddressRow():
+                self._networks[before.network_id].discard_service(before)
+                self._drop_if_empty(before.network_id)
             case HostRow():
                 hosts = self._hosts[before.label.encode()]
                 del hosts[key[1]]
@@ -253,7 +260,7 @@ class ZoneSource:
                 self._versions.pop(before.sandbox_id, None)
 
     def _count_subnets(self, network: NetworkRow, change: int) -> None:
-        for subnet in network.subnets:
+        for subnet in _all_subnets(network):
             bits = 8 * len(subnet.base)
             kind = (bits, bits - subnet.prefix_bits)
             counts = self._subnets.setdefault(kind, Counter())
@@ -303,7 +310,7 @@ class ZoneSource:
             len(subnet.base) == len(address)
             and (value ^ int.from_bytes(subnet.base, "big")) >> (bits - subnet.prefix_bits) == 0
             for index in self.scope(client).networks
-            for subnet in (index.row.subnets if index.row else ())
+            for subnet in _all_subnets(index.row)
         )
 
     def is_inside(self, address: bytes) -> bool:
@@ -334,7 +341,7 @@ class ZoneSource:
 
     def _answer_reverse(self, parts: Labels, reverse: ReverseName, rtype: int, client: Client) -> Answer:
         for index in self.scope(client).networks:
-            for subnet in index.row.subnets if index.row else ():
+            for subnet in _all_subnets(index.row):
                 if reverse.overlaps(subnet):
                     return self._answer_in_subnet(parts, reverse, rtype, (client, index, subnet))
         return NotOurs()
@@ -352,12 +359,15 @@ class ZoneSource:
             return Found(RRset(constants.SOA, TTL_S, (zone.soa,)))
         if reverse.address is None:
             return NoSuchName(zone) if reverse.junk_labels else NoData(zone)
-        row = index.with_address(reverse.address)
-        if row is None:
+        row, service = index.with_address(reverse.address), index.service_with_address(reverse.address)
+        if row is None and service is None:
             return NoSuchName(zone)
         if rtype not in (constants.PTR, constants.ANY):
             return NoData(zone)
-        return _pointers((self.canonical_name(row),)) or NoData(zone)
+        name = None if row is None else self.canonical_name(row)
+        if service is not None and row is None:
+            name = self._below(index, *(one.encode() for one in service.service if one))
+        return _pointers((name,)) or NoData(zone)
 
     def _records(self, node: Node, rtype: int, zone: Zone, client: Client) -> Answer:
         canonical = self._canonical(node)
@@ -400,6 +410,10 @@ class ZoneSource:
 
     def _addresses(self, node: Node, rtype: int, client: Client) -> Found | None:
         size, ttl_s = _ADDRESS_BYTES[rtype], TTL_S if node.ttl_s is None else node.ttl_s
+        if own := node.service_addresses:
+            # Never with addresses of replicas beside it: a client would fix upon one of these.
+            found = tuple(address for address in own if len(address) == size)
+            return Found(RRset(rtype, ttl_s, found)) if found else None
         around, choice = self.around, node.choice
         rows, turning = led_to(node.rows, choice, around, str(client))
         with_address = [
@@ -551,6 +565,11 @@ class ZoneSource:
     def _zone(self, apex: Name, client: Client) -> Zone:
         soa = rdata.soa(apex, _RNAME, serial=self.version(client), minimum_s=NEGATIVE_TTL_S)
         return Zone(apex, soa, NEGATIVE_TTL_S)
+
+
+def _all_subnets(row: NetworkRow | None) -> tuple[Subnet, ...]:
+    """Return all ranges whose addresses are a network's."""
+    return () if row is None else (*row.subnets, *row.service_ranges)
 
 
 def _texts(rows: Iterable[EndpointRow]) -> Found | None:

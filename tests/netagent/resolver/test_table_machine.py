@@ -50,13 +50,14 @@ ROWS = st.one_of(
         ),
     ),
     st.builds(
-        lambda network_id, label, refuses, answer: names.network(
-            network_id, label, "10.0.0.0/24", refuses_shared=refuses, answer=answer
+        lambda network_id, label, refuses, answer, ranges: names.network(
+            network_id, label, "10.0.0.0/24", refuses_shared=refuses, answer=answer, ranges=ranges
         ),
         st.sampled_from((APP, BACK)),
         st.sampled_from(("app", "back")),
         st.booleans(),
         st.sampled_from(AnswerOrder),
+        st.sampled_from(((), ("10.1.0.0/24", "10.1.1.0/24"))),
     ),
     st.builds(
         lambda number, label, zone, distance: names.host(
@@ -68,10 +69,23 @@ ROWS = st.one_of(
         st.sampled_from((None, 0, 1)),
     ),
     st.builds(
-        lambda order, links, group: names.sandbox("c", *order, links=tuple(links), group=group),
+        lambda order, links, group, translates: names.sandbox(
+            "c", *order, links=tuple(links), group=group, translates=translates
+        ),
         st.permutations([APP, BACK]),
         st.lists(st.sampled_from(("db:web", "web:alias", "web.back:db")), max_size=2),
         st.sampled_from((None, "shop", "blog")),
+        st.sampled_from(((), (APP,), (APP, BACK))),
+    ),
+    st.builds(
+        lambda service, octet, owner, network_id, is_chosen: names.service_address(
+            service, f"10.1.0.{octet}", owner=owner, network_id=network_id, is_chosen=is_chosen
+        ),
+        st.sampled_from((*LABELS[:3], "web.shop", "s.shop", "s.blog")),
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.sampled_from((APP, BACK)),
+        st.booleans(),
     ),
     st.builds(
         names.group_label,
@@ -112,6 +126,7 @@ QUESTIONS = [
         "h1.node.mesh.internal",
         "2.0.0.10.in-addr.arpa",
         "3.0.0.10.in-addr.arpa",
+        "2.0.1.10.in-addr.arpa",
     )
     for prefix, rtype in (
         ("", "A"),
