@@ -57,6 +57,6 @@ class Sandbox:
     forward: bool = True
     """True if names outside the cluster are forwarded to the host's name servers. False when all its networks are
     internal."""
-    translates: tuple[NetworkId, ...] = ()
-    """Those of its networks whose service addresses the kernel translates for its programs: names of services lead to
-    these. In the others they lead to replicas."""
+    translates: frozenset[NetworkId] = frozenset()
+    """The networks of whose services the kernel leads connections to their own addresses on to replicas, in this
+    namespace. In the others a service's name is answered with its replicas."""

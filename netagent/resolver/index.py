@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeAlias, TypeVar
 
-from netagent.model.ids import MAX_NAME, HostId, NetworkId
+from netagent.model.ids import MAX_NAME, NetworkId
 from netagent.model.naming import (
     PLACE_OF_MEMBER,
     PLACE_OF_SERVICE,
@@ -113,12 +113,12 @@ class NetworkIndex:
         """By name, all addresses of external services: their ids in order, and their rows."""
         self._replicas: Counter[ServiceKey] = Counter()
         """How many endpoints a service has."""
-        self._services: dict[ServiceKey, dict[HostId, ServiceAddressRow]] = {}
-        """Those with an address of their own; by owner."""
+        self._services: dict[ServiceKey, dict[str, ServiceAddressRow]] = {}
+        """Those with addresses of their own, by the identifier of the row."""
         self._groups_with: dict[bytes, Counter[str]] = {}
         """By label, the groups whose service of that name has addresses."""
         self._service_groups: Counter[bytes] = Counter()
-        """How many services with an address of their own a group has."""
+        """How many addresses the services of a group have."""
         self._service_addresses: dict[bytes, dict[str, ServiceAddressRow]] = {}
         self._own_names: dict[bytes, dict[str, OwnNameRow]] = {}
         """By the labels in front of the network's, with dots between them."""
@@ -181,9 +181,9 @@ class NetworkIndex:
         _less(self._replicas, _service_of(row))
 
     def add_service(self, row: ServiceAddressRow) -> None:
-        """Add the addresses of a service. An older row of them must have been discarded."""
+        """Add an address pair of a service. An older row of it must have been discarded."""
         name, group = row.service
-        self._services.setdefault(row.service, {})[row.owner] = row
+        self._services.setdefault(row.service, {})[row.key[1]] = row
         for address in row.addresses:
             self._service_addresses.setdefault(address, {})[row.key[1]] = row
         if group is not None:
@@ -194,7 +194,7 @@ class NetworkIndex:
         """Undo `add_service`."""
         name, group = row.service
         rows = self._services[row.service]
-        rows.pop(row.owner, None)
+        rows.pop(row.key[1], None)
         if not rows:
             del self._services[row.service]
         for address in dict.fromkeys(row.addresses):
@@ -286,8 +286,8 @@ class NetworkIndex:
 
     def service(self, key: ServiceKey) -> ServiceAddressRow | None:
         """Return a service's own addresses that names lead to; None: it has none."""
-        owners = self._services.get(key)
-        return owners[min(owners)] if owners else None
+        rows = self._services.get(key)
+        return rows[min(rows)] if rows else None
 
     def service_with_address(self, address: bytes) -> ServiceAddressRow | None:
         """Return the service that has the address; of two, which the registry does not allow, the smaller one."""
@@ -338,8 +338,8 @@ class NetworkIndex:
         """True if a service with an address of its own has the label by this rank, with or without replicas."""
         match rank:
             case Rank.CHOSEN:
-                owners = self._services.get(ServiceKey(label.decode("ascii", "replace")), {})
-                return any(row.is_chosen for row in owners.values())
+                rows = self._services.get(ServiceKey(label.decode("ascii", "replace")), {})
+                return any(row.is_chosen for row in rows.values())
             case Rank.GIVEN:
                 return label in self._groups_with
             case Rank.DEFAULT:

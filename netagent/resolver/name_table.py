@@ -202,8 +202,8 @@ class OwnNameRow:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddressRow:
-    """The addresses of its own that a service has by one owner. Of several owners' the smallest one's are in names;
-    all of them have a reverse name."""
+    """One address pair of a service of its own. Of several the first one, by owner, is in names; all of them have a
+    reverse name."""
 
     network_id: NetworkId
     service: ServiceKey
@@ -216,9 +216,9 @@ class ServiceAddressRow:
 
     @property
     def key(self) -> Key:
-        """The row's key. Names have no slash."""
-        name, group = self.service
-        return RowKind.SERVICE_ADDRESS, f"{self.network_id}/{self.owner}/{name}/{group or ''}"
+        """The row's key. The keys of one service's rows are in the order of their owners."""
+        place = b"".join(self.addresses).hex()
+        return RowKind.SERVICE_ADDRESS, f"{self.network_id}/{self.owner}/{place}"
 
 
 _ID_DIGITS: Final = 12

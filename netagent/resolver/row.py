@@ -59,7 +59,7 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.label, _subnet_fields(row.subnets), row.given, *more, ranges]
         case Sandbox():
             links = [[link.service, link.alias] for link in row.links]
-            return [*head, list(row.networks), links, row.forward, row.group or "", list(row.translates)]
+            return [*head, list(row.networks), links, row.forward, row.group or "", sorted(row.translates)]
         case EndpointRow():
             ports = _port_fields(row.ports)
             group, aliases = row.group, row.aliases
@@ -120,7 +120,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 links=tuple(_link(link) for link in read_array(links)),
                 group=_name(group) if group else None,
                 forward=forward is True,
-                translates=tuple(
+                translates=frozenset(
                     NetworkId(read_text(network)) for network in read_array(_at(later, 1) or [])
                 ),
             )

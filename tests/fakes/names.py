@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
@@ -74,7 +74,7 @@ def sandbox(
     links: tuple[str, ...] = (),
     forward: bool = True,
     group: str | None = None,
-    translates: tuple[NetworkId, ...] = (),
+    translates: Collection[NetworkId] = (),
 ) -> tuple[Key, Row]:
     row = Sandbox(
         sandbox_id=SandboxId(name),
@@ -82,7 +82,7 @@ def sandbox(
         links=tuple(Link(*one.split(":")) for one in links),
         forward=forward,
         group=group,
-        translates=translates,
+        translates=frozenset(translates),
     )
     return (RowKind.SANDBOX, name), row
 

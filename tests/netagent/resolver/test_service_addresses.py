@@ -173,6 +173,13 @@ def test_of_two_owners_the_first_one_is_in_names_and_both_have_a_reverse_name() 
     assert ask(source, "7.0.200.10.in-addr.arpa", "PTR") == "nxdomain 0.200.10.in-addr.arpa."
 
 
+def test_of_two_addresses_by_one_owner_the_first_is_in_names() -> None:
+    """An heir has its own and that of the host whose addresses it took over."""
+    source = served(OWN, names.service_address("web", "10.200.0.6", "fd00:2::6"))
+    assert ask(source, "web") == ["10.200.0.6"]
+    assert ask(source, "7.0.200.10.in-addr.arpa", "PTR") == ["web.app.mesh.internal."]
+
+
 def test_reverse_names_of_a_range_are_the_networks() -> None:
     source = served(OWN, names.service_address("db.shop", "10.200.0.8"))
     assert ask(source, "8.0.200.10.in-addr.arpa", "PTR", OLD) == ["db.shop.app.mesh.internal."]
@@ -379,11 +386,11 @@ def test_a_name_means_the_same_service_whether_or_not_its_address_is_translated(
     """An answer is what those get that do not translate, or one service's address, by its first owner; then the
     others get replicas of this service alone, and all of them by an alias."""
     source = source_of(table(*rows.items()))
-    owned: dict[ServiceKey, dict[HostId, tuple[bytes, ...]]] = {}
+    owned: dict[ServiceKey, dict[tuple[HostId, tuple[bytes, ...]], tuple[bytes, ...]]] = {}
     replicas: dict[ServiceKey, set[str]] = {}
     for row in rows.values():
         if isinstance(row, ServiceAddressRow):
-            owned.setdefault(row.service, {})[row.owner] = row.addresses
+            owned.setdefault(row.service, {})[row.owner, row.addresses] = row.addresses
         elif isinstance(row, EndpointRow):
             key = service_key(row.name, row.service, row.group)
             replicas.setdefault(key, set()).add(str(ipaddress.ip_address(row.addresses[0])))
