@@ -28,12 +28,15 @@ async def overview_of(
 
 
 async def wait_changed(cluster: Cluster, seen: int) -> int:
-    """Wait until the generation of what lists show is not `seen`; also compares the answers of other members."""
+    """Wait until the generation of what lists show is above `seen`; also compares the answers of other members. Both
+    parts only grow, so their sum tells a change of either."""
+    live, remote = cluster.live, cluster.gossip.remote_networks
     while True:
         with trio.move_on_after(COMPARE_S):
-            return await cluster.live.wait_newer(seen)
-        if cluster.gossip.remote_networks.is_used and await cluster.gossip.remote_networks.has_news():
-            return cluster.live.revision
+            await live.wait_newer(seen - remote.generation)
+            return live.revision + remote.generation
+        if remote.is_used:
+            await remote.refresh()
 
 
 def presenter(cluster: Cluster, overview: ClusterOverview | None = None) -> Presenter:

@@ -102,6 +102,7 @@ class RemoteNetworks:
         """The overview's last view; None: nothing was fetched."""
         self._versions: dict[tuple[Scope, HostId], Version] = {}
         """The versions of the fetched logs in that view."""
+        self._generation = 0
         self._asking = trio.Lock()
         self._building = trio.Lock()
 
@@ -141,18 +142,20 @@ class RemoteNetworks:
         gaps = tuple(gap for network_id in asked if (gap := self._gap(network_id)) is not None)
         return ClusterOverview(view, told_by, (*gaps, *self._missing(every)))
 
-    async def has_news(self) -> bool:
-        """Compare what is held once more, for watchers; True when it differs from the last overview."""
+    @property
+    def generation(self) -> int:
+        """Grows with every log of the overview that is replaced. Each watcher keeps the one that it has read: any
+        command, and the dropping of what is not used, brings the overview up to date before a watcher looks."""
+        return self._generation
+
+    async def refresh(self) -> None:
+        """Compare what is held once more, for watchers; bring the overview up to date with it."""
         now = trio.current_time()
         for one in self._fetched.values():
             one.used_at = now
         await self._ask(list(self._fetched))
-        return any(
-            self._versions.get((scope, HostId(owner))) != version
-            for scope in map(scope_of, self._fetched)
-            for owner, (version, _) in self._records.outline(scope).items()
-            if owner != self._live.view.local
-        )
+        if self._has_news():
+            await self._bring_up()
 
     async def run(self) -> None:
         """Drop networks that no command has used recently; until cancelled."""
@@ -279,6 +282,15 @@ class RemoteNetworks:
 
     # -- the overview ------------------------------------------------------------------------------------------
 
+    def _has_news(self) -> bool:
+        """True when a log that is held differs from the one in the overview."""
+        return any(
+            self._versions.get((scope, HostId(owner))) != version
+            for scope in map(scope_of, self._fetched)
+            for owner, (version, _) in self._records.outline(scope).items()
+            if owner != self._live.view.local
+        )
+
     async def _bring_up(self) -> RegistryView:
         """Return the overview's view, as of now."""
         async with self._building:
@@ -294,6 +306,7 @@ class RemoteNetworks:
         view = yield from approach(self._view or base, base, frozenset(scopes))
         for where in [where for where in self._versions if where[0] not in scopes]:
             del self._versions[where]
+            self._generation += 1
         for scope in scopes:
             outline = self._records.outline(scope)
             logs = chain(view.store.records, view.store.refused)
@@ -301,6 +314,7 @@ class RemoteNetworks:
             for gone in owners.difference(outline, {view.local}):
                 view = yield from _without_log(view, scope, gone)
                 self._versions.pop((scope, gone), None)
+                self._generation += 1
             for owner, (version, _) in outline.items():
                 if owner == view.local or self._versions.get((scope, HostId(owner))) == version:
                     continue
@@ -308,6 +322,7 @@ class RemoteNetworks:
                 if log is not None:
                     view = yield from _with_log(view, log)
                     self._versions[scope, HostId(owner)] = Version(log.epoch, log.head)
+                    self._generation += 1
                 self._view = view  # a caller that is cancelled in between leaves whole logs
             yield
         return view

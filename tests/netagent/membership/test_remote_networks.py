@@ -12,6 +12,7 @@ import trio
 from fakes.registry import N1, N2, N3, endpoint, network
 from fakes.virtual import virtual
 
+from netagent.commands.presenters import COMPARE_S, wait_changed
 from netagent.membership import remote_networks
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.remote_networks import ASK_S, FRESH_S, LINGER_S, PEERS, RemoteNetworks
@@ -178,6 +179,30 @@ async def test_an_answer_is_as_the_network_is_now_and_costs_no_question_within_a
     assert {e.record.service for e in found.view.endpoints.values()} == {"site", "web"}
     assert {one.record.name for one in found.view.endpoints.values()} == {"web1", "web5"}
     found.view.check_invariants()
+
+
+@virtual
+async def test_every_watcher_sees_a_removal_whoever_read_the_list_before_it(world: World) -> None:
+    await asked(world)
+    cluster: Any = SimpleNamespace(live=world.live, gossip=SimpleNamespace(remote_networks=world.remote))
+    seen = await wait_changed(cluster, -1)
+    found: list[list[str]] = []
+
+    async def watch() -> None:
+        await wait_changed(cluster, seen)
+        overview = await world.remote.overview()
+        found.append([one.record.name for one in overview.view.endpoints.values()])
+
+    world.put("h2", endpoint(1), deleted=True)
+    world.step(1.0)
+    await trio.sleep(2 * FRESH_S)
+    await asked(world)  # a command on the same host reads it first
+    with trio.move_on_after(3 * COMPARE_S):
+        async with trio.open_nursery() as nursery, trio.open_nursery() as watchers:
+            nursery.start_soon(world.run)
+            watchers.start_soon(watch)
+            watchers.start_soon(watch)
+    assert found == [["web2"], ["web2"]]
 
 
 @virtual
