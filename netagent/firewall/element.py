@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -32,6 +33,8 @@ class Field(enum.Enum):
     IPV6 = "ipv6_addr"
     PROTOCOL = "inet_proto"
     PORT = "inet_service"
+    PLACE = "numgen random mod 64"
+    """A number that a rule draws at random, 32 bits in the processor's order; nft has no name for the type."""
     BYTES16 = "tcp option maxseg size"
     """A number of bytes, 16 bits; nft has no name for the type, only for expressions that have it."""
 
@@ -96,5 +99,6 @@ _ENCODERS: Final[Mapping[Field, Callable[[str], bytes]]] = {
     Field.IPV6: _address,
     Field.PROTOCOL: lambda word: bytes([_PROTOCOLS[word]]),
     Field.PORT: _number,
+    Field.PLACE: lambda word: int(word).to_bytes(4, sys.byteorder),
     Field.BYTES16: _number,
 }

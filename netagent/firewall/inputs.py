@@ -59,6 +59,18 @@ class PortForward:
     """The container's replies to outside addresses would take another route, so the source is translated."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceForward:
+    """A port of the host, at all its addresses of one family, that leads to one of several containers."""
+
+    protocol: str
+    host_port: int
+    containers: tuple[tuple[str, int], ...]
+    """(Address, port), sorted, never empty."""
+    snat: frozenset[str] = frozenset()
+    """Addresses of those whose replies to outside addresses would take another route."""
+
+
 AllowedFlow: TypeAlias = tuple[str, str, str]
 """(Port by which a packet arrives, its source, its destination), both of one family."""
 
@@ -88,3 +100,5 @@ class FirewallInput:
     """And flows that may only reply."""
     port_forwards: tuple[PortForward, ...] = ()
     """Published ports."""
+    service_forwards: tuple[ServiceForward, ...] = ()
+    """Published ports of services. A port of the host that is published for one container leads to that one."""

@@ -13,6 +13,9 @@ can translate it to the host's (netagent.firewall.text): the first translation o
 
 Translations of the destination by other programs come first: Podman's own networks publish the same ports again.
 
+A port that is published for a service leads to the service's containers on this host. Each has its share of 64
+places, one of which a new connection draws at random.
+
 For 127.0.0.1 the bridge has route_localnet (netagent.datapath.host.forwarding). That would let containers reach the
 host's own 127.0.0.0/8, so their packets to it are dropped first. IPv6 has no such switch: ::1 leads nowhere and is
 refused at once, so that a client that means `localhost` tries 127.0.0.1 next.
@@ -24,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from netagent.firewall.element import Family, Field, SetKind, Words
-from netagent.firewall.inputs import PortForward
+from netagent.firewall.inputs import PortForward, ServiceForward
 
 Ruled: TypeAlias = Mapping[SetKind, Mapping[Words, Words]]
 """The contents of each set."""
@@ -38,6 +41,13 @@ PORT_FORWARDS6: Final = SetKind(_INET, "doors6", (Field.IPV6, Field.PROTOCOL, Fi
 ANYWHERE4: Final = SetKind(_INET, "anywhere4", (Field.PROTOCOL, Field.PORT), _TO4)
 """The same for all addresses of the host."""
 ANYWHERE6: Final = SetKind(_INET, "anywhere6", (Field.PROTOCOL, Field.PORT), _TO6)
+PLACES: Final = 64
+"""Bound of the containers of one host that a published service leads to; beyond it: the others get no connections."""
+_PLACE_KEY: Final = (Field.PROTOCOL, Field.PORT, Field.PLACE)
+_PLACE: Final = f"meta l4proto . th dport . {Field.PLACE.value}"
+SERVICES4: Final = SetKind(_INET, "services4", _PLACE_KEY, _TO4, typeof=f"{_PLACE} : ip daddr . th dport")
+"""(Protocol, port, place) -> container of a published service."""
+SERVICES6: Final = SetKind(_INET, "services6", _PLACE_KEY, _TO6, typeof=f"{_PLACE} : ip6 daddr . th dport")
 SNAT4: Final = SetKind(_INET, "beside4", (Field.IPV4,))
 """Containers with published ports whose replies to outside addresses would not come back this way."""
 SNAT6: Final = SetKind(_INET, "beside6", (Field.IPV6,))
@@ -47,7 +57,18 @@ RESIDENTS4: Final = SetKind(_INET, "residents4", (Field.IPV4,))
 on, a packet that is translated to another container of the same bridge does not pass the host, and has none."""
 RESIDENTS6: Final = SetKind(_INET, "residents6", (Field.IPV6,))
 
-KINDS: Final = (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6, SNAT4, SNAT6, RESIDENTS4, RESIDENTS6)
+KINDS: Final = (
+    PORT_FORWARDS4,
+    PORT_FORWARDS6,
+    ANYWHERE4,
+    ANYWHERE6,
+    SERVICES4,
+    SERVICES6,
+    SNAT4,
+    SNAT6,
+    RESIDENTS4,
+    RESIDENTS6,
+)
 
 CHAINS: Final = """
 	chain loopback {
@@ -68,6 +89,8 @@ CHAINS: Final = """
 		dnat ip to meta l4proto . th dport map @anywhere4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @doors6
 		dnat ip6 to meta l4proto . th dport map @anywhere6
+		dnat ip to meta l4proto . th dport . numgen random mod 64 map @services4
+		dnat ip6 to meta l4proto . th dport . numgen random mod 64 map @services6
 	}
 	chain answering {
 		type nat hook postrouting priority srcnat - 6; policy accept;
@@ -97,16 +120,19 @@ CHAINS: Final = """
 def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
     """Return ports of the host whose datagrams go elsewhere under one than under the other."""
     changed: set[int] = set()
-    for kind in (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6):
+    for kind in (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6, SERVICES4, SERVICES6):
         before, after = old.get(kind, {}), new.get(kind, {})
+        protocol, port = kind.key.index(Field.PROTOCOL), kind.key.index(Field.PORT)
         for key in before.keys() | after.keys():
-            if key[-2] == "udp" and before.get(key) != after.get(key):
-                changed.add(int(key[-1]))
+            if key[protocol] == "udp" and before.get(key) != after.get(key):
+                changed.add(int(key[port]))
     return frozenset(changed)
 
 
 def elements(
-    port_forwards: Iterable[PortForward], residents: Iterable[str]
+    port_forwards: Iterable[PortForward],
+    residents: Iterable[str],
+    service_forwards: Iterable[ServiceForward] = (),
 ) -> dict[SetKind, dict[Words, Words]]:
     """Return the contents of the sets. `residents`: addresses of this host's containers."""
     found: dict[SetKind, dict[Words, Words]] = {kind: {} for kind in KINDS}
@@ -122,4 +148,12 @@ def elements(
             found[ANYWHERE6 if is_six else ANYWHERE4][port_forward.protocol, str(port_forward.host_port)] = to
         if port_forward.needs_snat:
             found[SNAT6 if is_six else SNAT4][port_forward.container,] = ()
+    for one in service_forwards:
+        is_six = ":" in one.containers[0][0]
+        places = found[SERVICES6 if is_six else SERVICES4]
+        for place in range(PLACES):
+            container, port = one.containers[place % len(one.containers)]
+            places[one.protocol, str(one.host_port), str(place)] = (container, str(port))
+        for container in one.snat:
+            found[SNAT6 if is_six else SNAT4][container,] = ()
     return found

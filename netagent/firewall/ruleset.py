@@ -137,7 +137,9 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
             LENT6: _keys((device,) for device in given.lent6),
             **_policy(given),
             **publishing.elements(
-                given.port_forwards, (address for one in given.endpoints for address in one.addresses)
+                given.port_forwards,
+                (address for one in given.endpoints for address in one.addresses),
+                given.service_forwards,
             ),
         },
         agent_ports=given.agent_ports,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -13,7 +13,13 @@ from harness.firewall import Netfilter, bridge, give, guarding, plug
 from harness.namespaces import Namespace, NamespaceFactory
 from kernel.test_policy import sock_in
 
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, PortForward
+from netagent.firewall.inputs import (
+    FirewallInput,
+    GuardedEndpoint,
+    GuardedNetwork,
+    PortForward,
+    ServiceForward,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -140,6 +146,51 @@ def test_a_published_port_is_reached_from_everywhere(
                     for there, here in (("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")):
                         for kind in BOTH:
                             assert await seen_by(client, there, HOST_PORT, kind) == (HOST_PORT, here)
+
+    trio.run(main)
+
+
+def test_a_published_service_leads_to_each_of_its_containers_here_and_to_no_other(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    host, outside, web, cli, far = place(wire, namespaces)
+    # CLI is a replica with another port, FAR the one that is published for itself and wins its port.
+    here = [
+        ServiceForward(
+            protocol=protocol,
+            host_port=HOST_PORT + number,
+            containers=((web_address, PORT), (cli_address, PORT + 1)),
+        )
+        for protocol in ("tcp", "udp")
+        for number in range(2)
+        for web_address, cli_address in zip(WEB.addresses, CLI.addresses, strict=True)
+    ]
+    own = tuple(
+        PortForward(protocol="tcp", host_port=HOST_PORT + 1, container=address, port=PORT + 2)
+        for address in FAR.addresses
+    )
+    given = dataclasses.replace(GIVEN, port_forwards=own, service_forwards=tuple(here))
+
+    async def main() -> None:
+        ports = {"web": (web, WEB, PORT), "cli": (cli, CLI, PORT + 1), "far": (far, FAR, PORT + 2)}
+        async with guarding(host, given) as guard, AsyncExitStack() as stack:
+            for container, one, port in ports.values():
+                await stack.enter_async_context(serving(container, range(port, port + 1), one.addresses))
+            for outer, source in (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")):
+                for kind in BOTH:
+                    found = {await seen_by(outside, outer, HOST_PORT, kind) for _ in range(40)}
+                    assert found == {(PORT, source), (PORT + 1, source)}
+                assert await seen_by(outside, outer, HOST_PORT + 1, socket.SOCK_STREAM) == (PORT + 2, source)
+            # One replica goes: all new connections reach the other one. Then none is left: refused at once.
+            left = [dataclasses.replace(one, containers=one.containers[:1]) for one in here]
+            await give(guard, dataclasses.replace(given, service_forwards=tuple(left)), 2)
+            for outer in OUTER.values():
+                for kind in BOTH:
+                    assert {(await seen_by(outside, outer, HOST_PORT, kind))[0] for _ in range(20)} == {PORT}
+            await give(guard, dataclasses.replace(given, service_forwards=()), 3)
+            for outer in OUTER.values():
+                with pytest.raises(OSError, match="refused"):
+                    await seen_by(outside, outer, HOST_PORT, socket.SOCK_STREAM)
 
     trio.run(main)
 
