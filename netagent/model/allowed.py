@@ -20,6 +20,14 @@ offset in both families, and IPv4 has up to 2**20 of them; a link's subnet has /
 WIDEST_PREFIX = 3
 """A wider route means "everywhere": a default route, or the halves and eighths that VPNs use instead of one."""
 
+_NOT_IN_INTERNET = tuple(
+    map(
+        ipaddress.ip_network,
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+    )
+) + tuple(map(ipaddress.ip_network, ("198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "fc00::/7")))
+"""Private, shared, for benchmarks and for documents (RFC 6890)."""
+
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NOT_FOR_HOSTS = tuple(
     map(
@@ -40,6 +48,18 @@ def subnet_flaw(subnet: _Network) -> tuple[str, str] | None:
             "use a private range such as 10.160.0.0/20",
         )
     return None
+
+
+def range_flaw(subnet: _Network) -> str:
+    """Return why addresses of services cannot be from this subnet, as a clause; '' if they can. What is sent there
+    does not leave the sandbox, and no record may cut a container off from hosts of the Internet."""
+    if any(one.version == subnet.version and _contains(one, subnet) for one in _NOT_IN_INTERNET):
+        return ""
+    return "is not private: hosts of the Internet may have its addresses"
+
+
+def _contains(outer: _Network, inner: _Network) -> bool:
+    return outer.prefixlen <= inner.prefixlen and inner.network_address in outer
 
 
 def mtu_flaw(mtu_bytes: int, *, has_ipv6: bool) -> str:

@@ -5,7 +5,7 @@ value. Every record has exactly one writer, the host under whose id it is replic
 record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
-                                  external service, external state, own name
+                                  external service, external state, own name, service range, service address
     scope = a network's id        endpoint
 """
 
@@ -511,7 +511,7 @@ class ServiceRangeRecord:
     """CIDRs, one for each subnet of the network, in the same order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ServicePort:
     """A port of a service's address, and the port of its replicas that it leads to. For TCP and UDP."""
 
@@ -564,6 +564,8 @@ Record: TypeAlias = (
     | ExternalServiceRecord
     | ExternalStateRecord
     | OwnNameRecord
+    | ServiceRangeRecord
+    | ServiceAddressRecord
 )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
+from netagent.model.records import ServiceKey
 
 MAX_STEPS: Final = 1024
 """Bound of steps of the registry that are remembered; beyond it: a reader that is further behind derives everything
@@ -23,20 +24,23 @@ The first sync of a large network, in any number of steps."""
 Place: TypeAlias = tuple[NetworkId, EndpointId]
 ServicePlace: TypeAlias = tuple[NetworkId, ServiceId]
 NamePlace: TypeAlias = tuple[NetworkId, OwnNameId]
+ServiceKeyPlace: TypeAlias = tuple[NetworkId, ServiceKey]
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedKeys:
-    """All that can differ between two views, apart from networks, which are few."""
+    """All that can differ between two views, apart from networks and their service ranges, which are few."""
 
     hosts: frozenset[HostId] = frozenset()
     endpoints: frozenset[Place] = frozenset()
     services: frozenset[ServicePlace] = frozenset()
     """External services."""
     own_names: frozenset[NamePlace] = frozenset()
+    service_addresses: frozenset[ServiceKeyPlace] = frozenset()
 
     def __len__(self) -> int:
-        return len(self.hosts) + len(self.endpoints) + len(self.services) + len(self.own_names)
+        parts = (self.hosts, self.endpoints, self.services, self.own_names, self.service_addresses)
+        return sum(map(len, parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,5 +79,6 @@ def touched_between(earlier: Changelog, later: Changelog) -> ChangedKeys | None:
                 frozenset().union(*(step.touched.endpoints for step in steps)),
                 frozenset().union(*(step.touched.services for step in steps)),
                 frozenset().union(*(step.touched.own_names for step in steps)),
+                frozenset().union(*(step.touched.service_addresses for step in steps)),
             )
     return None

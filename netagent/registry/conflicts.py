@@ -3,10 +3,13 @@ them already; the sentences are computed on demand."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from netagent.model.ids import NetworkId
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import ServiceAddressRecord, ServiceRangeRecord
 from netagent.model.subnet import parse_subnet
+from netagent.registry import service_rules
 from netagent.registry.conflict_rules import claims_of
 from netagent.registry.store import EndpointKey, Store
 from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
@@ -15,7 +18,8 @@ from netagent.registry.views import AgentState, Conflict, ConflictKind, Endpoint
 def find_conflicts(store: Store) -> tuple[Conflict, ...]:
     """Return every conflict, sorted. Costs in proportion to the square of the networks (subnets) and to the
     conflicts."""
-    return tuple(sorted({*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}))
+    found = {*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}
+    return tuple(sorted({*found, *_service_ranges(store), *_service_addresses(store)}))
 
 
 def _host_names(store: Store) -> Iterator[Conflict]:
@@ -83,9 +87,93 @@ def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Conf
         yield Conflict(ConflictKind.OUTSIDE.value, view.endpoint_id, "", text)
 
 
+def _service_ranges(store: Store) -> Iterator[Conflict]:
+    """Of ranges beyond a bound only the number is said: one host may have written thousands."""
+    for network_id, claims in store.range_records.items():
+        network = store.networks.get(network_id)
+        if network is None:
+            continue
+        in_force = {one.record.subnets for one in store.service_ranges.get(network_id, ())}
+        judged = {one.record.subnets for one in service_rules.judged_ranges(claims, network.record)}
+        beyond: Counter[HostId] = Counter()
+        for (owner, _), record in claims.items():
+            if record.subnets in in_force:
+                continue
+            if record.subnets not in judged:
+                beyond[owner] += 1
+                continue
+            holder, why = _why_not_in_force(store, network_id, record)
+            text = (
+                f"the service range {', '.join(record.subnets)} of network {network.unique_name} is not in force: "
+                f"{why}"
+            )
+            yield Conflict(ConflictKind.SERVICE_RANGE.value, network_id, holder, text)
+        for owner, count in beyond.items():
+            text = (
+                f"{count} service ranges of network {network.unique_name}, written by host "
+                f"{_host_called(store, owner)}, are not in force: they do not fit the network, or are too many"
+            )
+            yield Conflict(ConflictKind.SERVICE_RANGE.value, network_id, "", text)
+
+
+def _why_not_in_force(store: Store, network_id: NetworkId, record: ServiceRangeRecord) -> tuple[str, str]:
+    """Return the id of what has the addresses of a range, and a clause about it."""
+    for other in store.networks.values():
+        if any(service_rules.meets(record, subnet) for subnet in other.record.subnets):
+            return other.network_id, f"it overlaps network {other.unique_name}"
+    for host in store.hosts.values():
+        for address in (host.record.underlay, host.record.probe_address) if host.record else ():
+            if service_rules.meets(record, address):
+                return host.host_id, f"{address} is the address of host {host.unique_name}"
+    for other_id, ranges in store.service_ranges.items():
+        if any(service_rules.meets(record, text) for one in ranges for text in one.record.subnets):
+            return other_id, f"it overlaps the one of network {_network_name(store, other_id)}"
+    return network_id, "another one of the network has its place"
+
+
+def _service_addresses(store: Store) -> Iterator[Conflict]:
+    for network_id, claims in store.address_records.items():
+        if network_id not in store.networks:
+            continue
+        name = _network_name(store, network_id)
+        beyond: Counter[HostId] = Counter()
+        for place, record in claims.items():
+            owner, key = place
+            if place in store.address_holders.get((network_id, record.service), ()):
+                continue
+            last = store.last_addresses.get(owner)
+            if last is not None and key > last:
+                beyond[owner] += 1
+                continue
+            holder, why = _why_not_held(store, owner, record)
+            text = (
+                f"the address {' and '.join(record.addresses)} that host {_host_called(store, owner)} gave to "
+                f"service {record.service.name} of network {name} is not in force: {why}"
+            )
+            yield Conflict(ConflictKind.SERVICE_ADDRESS.value, network_id, holder, text)
+        for owner, count in beyond.items():
+            text = (
+                f"{count} addresses of services that host {_host_called(store, owner)} wrote in network {name} are "
+                f"not in force: of one host at most {service_rules.MAX_SERVICE_ADDRESSES} are"
+            )
+            yield Conflict(ConflictKind.SERVICE_ADDRESS.value, network_id, owner, text)
+
+
+def _why_not_held(store: Store, owner: HostId, record: ServiceAddressRecord) -> tuple[str, str]:
+    for address in record.addresses:
+        holder = min(store.address_claims.get(address, ()), default=None)
+        if holder is not None and holder[0] != owner:
+            return holder[0], f"{address} belongs to host {_host_called(store, holder[0])}"
+    return "", "it is not one place in a service range of the network, or its host wrote it twice"
+
+
 def _host_name(store: Store, view: EndpointView) -> str:
-    host = store.hosts.get(view.owner)
-    return short_id(view.owner) if host is None else host.unique_name
+    return _host_called(store, view.owner)
+
+
+def _host_called(store: Store, host_id: HostId) -> str:
+    host = store.hosts.get(host_id)
+    return short_id(host_id) if host is None else host.unique_name
 
 
 def _network_name(store: Store, network_id: NetworkId) -> str:

@@ -35,12 +35,16 @@ from netagent.model.records import (
     OwnNameRecord,
     Record,
     RemovalRecord,
+    ServiceAddressRecord,
+    ServiceKey,
+    ServiceRangeRecord,
 )
-from netagent.registry import conflict_rules
-from netagent.registry.changelog import ChangedKeys, NamePlace, ServicePlace
+from netagent.registry import conflict_rules, service_rules
+from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
+from netagent.registry.service_rules import RecordPlace
 from netagent.registry.store import EndpointKey, LogKey, Store, StoredRecord
-from netagent.registry.views import EndpointView, HostView, NetworkView, short_id
+from netagent.registry.views import EndpointView, HostView, NetworkView, ServiceAddressView, short_id
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, Scope
 
 K = TypeVar("K", bound=Hashable)
@@ -101,6 +105,11 @@ class StoreBuilder:
         self._called: set[tuple[NetworkId, str]] = set()
         """Own names of which another record may count now."""
         self._groups: set[GroupKey] = set()
+        self._decides_ranges = False
+        self._addresses: set[tuple[NetworkId, RecordPlace]] = set()
+        """Service addresses that may be in force now, or not."""
+        self._addressed: set[ServiceKeyPlace] = set()
+        """Services whose addresses in force have changed."""
         self._remembers = False
         self._before = store
 
@@ -318,6 +327,10 @@ class StoreBuilder:
                 for one in (record, *self.s.own_names.get(record.name_id, Map()).values()):
                     self._called.add((one.network_id, one.name))
                     self._own_names.add((one.network_id, record.name_id))
+            case ServiceRangeRecord():
+                self._decides_ranges = True
+            case ServiceAddressRecord():
+                self._addresses.add((record.network_id, (owner, key_of(record)[1])))
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -333,6 +346,8 @@ class StoreBuilder:
             self._decide_host(host_id)
         self._decide_networks()
         self._decide_endpoints()
+        self._decide_ranges()
+        self._decide_addresses()
         for place in self._called:
             self._decide_holder(place)
         for key in self._groups:
@@ -360,6 +375,7 @@ class StoreBuilder:
             frozenset((network_id, endpoint_id) for _owner, endpoint_id, network_id in self._endpoints),
             frozenset(self._services),
             frozenset(self._own_names),
+            frozenset(self._addressed),
         )
 
     def _decide_evicted(self) -> None:
@@ -494,6 +510,135 @@ class StoreBuilder:
             else:
                 self.s.fenced = self.s.fenced.set(key, view)
 
+    # -- service ranges and service addresses --------------------------------------------------------------------
+
+    def _decide_ranges(self) -> None:
+        """Decide which service ranges are in force, all at once: each may depend on all others. They are few, and
+        hardly any change concerns them."""
+        if not self.s.range_records and not self._before.service_ranges:
+            return
+        if not self._decides_ranges and not self._has_moved():
+            return
+        judged = {}
+        for network_id, claims in self.s.range_records.items():
+            network = self.s.networks.get(network_id)
+            if network is not None:
+                judged[network_id] = service_rules.judged_ranges(claims, network.record)
+        networks = (one.record for one in self.s.networks.values())
+        hosts = (one.record for one in self.s.hosts.values() if one.record is not None)
+        ranges = service_rules.ranges_in_force(judged, networks, hosts)
+        for network_id in {*ranges, *self.s.service_ranges}:
+            new, old = (by_id.get(network_id, ()) for by_id in (ranges, self.s.service_ranges))
+            if old != new:
+                self.s.service_ranges = assign(self.s.service_ranges, network_id, new or None)
+                for place in self.s.address_records.get(network_id, ()):
+                    is_inside, was_inside = (service_rules.is_inside(some, place[1]) for some in (new, old))
+                    if is_inside is not was_inside:
+                        self._addresses.add((network_id, place))
+
+    def _has_moved(self) -> bool:
+        """True if a network or a host has other addresses than before, so that other ranges may be in force."""
+        old, new = self._before, self.s
+        for host_id in self._hosts if new.hosts is not old.hosts else ():
+            if _places_of_host(old.hosts.get(host_id)) != _places_of_host(new.hosts.get(host_id)):
+                return True
+        if new.networks is old.networks:
+            return False
+        subnets = [{one: view.record.subnets for one, view in store.networks.items()} for store in (old, new)]
+        return subnets[0] != subnets[1]
+
+    def _decide_addresses(self) -> None:
+        """Decide which service addresses are in force."""
+        for owner in {place[0] for _, place in self._addresses}:
+            self._bound_addresses(owner)
+        rivals = set(self._addresses)
+        for network_id, place in self._addresses:
+            rivals.update(self._claim_addresses(network_id, place))
+        changed: dict[ServiceKeyPlace, dict[RecordPlace, ServiceAddressView | None]] = {}
+        found = [self._judged(network_id, place) for network_id, place in rivals]
+        for (network_id, place), view in zip(rivals, found, strict=True):
+            old = self._before.address_records.get(network_id, Map()).get(place)
+            for record in (old, self.s.address_records.get(network_id, Map()).get(place)):
+                if record is not None:
+                    is_it = view is not None and view.service == record.service
+                    changed.setdefault((network_id, record.service), {})[place] = view if is_it else None
+        for where, views in changed.items():
+            self._set_holders(where, views)
+        for view in filter(None, found):  # only now: a loser never removes a winner's entry
+            for address in view.record.addresses:
+                self.s.by_service_address = self.s.by_service_address.set(address, view)
+
+    def _bound_addresses(self, owner: HostId) -> None:
+        """Note up to which key the addresses of a host may be in force. If that has changed, those between the former
+        one and this one have to be decided as well."""
+        keys = self.s.address_keys.get(owner, Map())
+        old, new = self.s.last_addresses.get(owner), service_rules.last_in_force(keys, len(keys))
+        if old != new:
+            self.s.last_addresses = assign(self.s.last_addresses, owner, new)
+            bounds = [key for key in (old, new) if key is not None]
+            low, high = min(bounds), max(bounds) if len(bounds) == 2 else None
+            for key in keys:
+                if low < key and (high is None or key <= high):
+                    self._addresses.add((_network_of(key), (owner, key)))
+
+    def _claim_addresses(
+        self, network_id: NetworkId, place: RecordPlace
+    ) -> Iterator[tuple[NetworkId, RecordPlace]]:
+        """Let a record claim its addresses, if it may, or no longer; yield all that claim or claimed them."""
+        record = self.s.address_records.get(network_id, Map()).get(place)
+        known = record or self._before.address_records.get(network_id, Map()).get(place)
+        if known is None:
+            return  # put and deleted again in one go
+        last = self.s.last_addresses.get(place[0])
+        may_claim = (
+            record is not None
+            and (last is None or place[1] <= last)
+            and service_rules.is_inside(self.s.service_ranges.get(network_id, ()), place[1])
+        )
+        for address in known.addresses:
+            if may_claim:
+                self.s.address_claims = put(self.s.address_claims, address, place, network_id)
+            else:
+                self.s.address_claims = drop(self.s.address_claims, address, place)
+            yield from ((where, one) for one, where in self.s.address_claims.get(address, Map()).items())
+
+    def _judged(self, network_id: NetworkId, place: RecordPlace) -> ServiceAddressView | None:
+        """Return the service address if it is in force."""
+        record = self.s.address_records.get(network_id, Map()).get(place)
+        claims = self.s.address_claims
+        if record is None or not all(
+            min(claims.get(address, Map()), default=None) == place for address in record.addresses
+        ):
+            return None
+        return ServiceAddressView(place[0], record)
+
+    def _set_holders(
+        self, where: ServiceKeyPlace, views: Mapping[RecordPlace, ServiceAddressView | None]
+    ) -> None:
+        """Put some addresses of a service in force, or out of it."""
+        before = self.s.address_holders.get(where, Map())
+        holders = before
+        for place, view in views.items():
+            old = holders.get(place)
+            if old == view:
+                continue
+            holders = assign(holders, place, view)
+            for address in () if old is None else old.record.addresses:
+                if self.s.by_service_address.get(address) == old:
+                    self.s.by_service_address = self.s.by_service_address.delete(address)
+        if holders is before:
+            return
+        self._addressed.add(where)
+        self.s.address_holders = assign(self.s.address_holders, where, holders or None)
+        network_id, service = where
+        here: Map[ServiceKey, tuple[ServiceAddressView, ...]] = self.s.service_addresses.get(
+            network_id, Map()
+        )
+        here = assign(here, service, tuple(holders[one] for one in sorted(holders)) or None)
+        self.s.service_addresses = assign(self.s.service_addresses, network_id, here or None)
+
+    # -- own names and endpoints ---------------------------------------------------------------------------------
+
     def _decide_holder(self, place: tuple[NetworkId, str]) -> None:
         """Decide which of the own names with one name counts: once for all edits, as one member may have written
         thousands of them."""
@@ -554,10 +699,9 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "host_names", record.name, owner, None
         case NetworkRecord():
             return "revisions", record.network_id, owner, record
-        case RemovalRecord():
-            return "removals", record.network_id, owner, None
-        case AttachmentRecord():
-            return "attachments", record.network_id, owner, None
+        case RemovalRecord() | AttachmentRecord():
+            index = "removals" if isinstance(record, RemovalRecord) else "attachments"
+            return index, record.network_id, owner, None
         case GrantRecord():
             return "grants", record.network_id, (owner, key_of(record)[1]), record
         case HostAddressRecord():
@@ -570,6 +714,9 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "external_states", record.service_id, owner, record
         case OwnNameRecord():
             return "own_names", record.name_id, owner, record
+        case ServiceRangeRecord() | ServiceAddressRecord():
+            index = "range_records" if isinstance(record, ServiceRangeRecord) else "address_records"
+            return index, record.network_id, (owner, key_of(record)[1]), record
         case EndpointRecord():
             return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
 
@@ -583,6 +730,8 @@ def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashab
         case OwnNameRecord():
             yield "own_names_in", record.network_id, (owner, record.name_id)
             yield "own_names_called", (record.network_id, record.name), (owner, record.name_id)
+        case ServiceAddressRecord():
+            yield "address_keys", owner, key_of(record)[1]
 
 
 def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashable, Hashable, object | None]:
@@ -591,6 +740,17 @@ def _place_of_eviction(owner: HostId, record: ForgetRecord) -> tuple[str, Hashab
     if record.disputed is None:
         return "intentions", record.host_id, owner, None
     return "disputes", record.host_id, owner, record.disputed
+
+
+def _network_of(key: bytes) -> NetworkId:
+    """Return the network of a service address, by the key of its record."""
+    return NetworkId(key[1:17].hex())
+
+
+def _places_of_host(host: HostView | None) -> tuple[str, str] | None:
+    """Return the addresses that only this host has."""
+    record = None if host is None else host.record
+    return None if record is None else (record.underlay, record.probe_address)
 
 
 def rebuild(store: Store, local: HostId) -> Store:

@@ -16,6 +16,11 @@ Keys, unique within (scope, owner):
     f + host id            forget                   o + network id             host address
     x + service id         external service         s + service id             external state
     d + name id            own name
+    w + network id + each subnet: base, length (1)  service range
+    v + network id + addresses                      service address
+
+The last two have what they claim in their keys: a host that succeeds another may have several of one network or
+service.
 """
 
 from __future__ import annotations
@@ -28,13 +33,15 @@ from typing import Final
 import msgpack
 
 from netagent.feeds.host_rule import MAX_FEED_RULE_CHARS, MAX_FEED_RULES
-from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw
+from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw, range_flaw
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
+from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
 from netagent.model.records import (
     MAX_ALIASES,
+    MAX_HOST_WEIGHTS,
     MAX_REASON_CHARS,
+    MAX_SERVICE_PORTS,
     MAX_TIME_S,
     AttachmentRecord,
     Drain,
@@ -54,7 +61,13 @@ from netagent.model.records import (
     Port,
     Record,
     RemovalRecord,
+    ServiceAddressOrigin,
+    ServiceAddressRecord,
+    ServiceKey,
+    ServicePort,
+    ServiceRangeRecord,
 )
+from netagent.model.subnet import parse_subnet
 from netagent.registry.external_fields import (
     name_fields,
     read_name,
@@ -86,6 +99,7 @@ _VERSION: Final = 1
 HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 _EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
+_SERVICE_RANGE, _SERVICE_ADDRESS = 12, 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +120,11 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
     match record:
         case HostRecord():
             return CLUSTER_SCOPE, HOST_KEY
-        case NetworkRecord():
-            return CLUSTER_SCOPE, b"n" + pack_id(record.network_id)
-        case RemovalRecord():
-            return CLUSTER_SCOPE, b"r" + pack_id(record.network_id)
-        case AttachmentRecord():
-            return CLUSTER_SCOPE, b"a" + pack_id(record.network_id)
+        case NetworkRecord() | RemovalRecord() | AttachmentRecord() | HostAddressRecord():
+            return CLUSTER_SCOPE, _OF_NETWORK[type(record)] + pack_id(record.network_id)
         case GrantRecord():
             where = record.first.to_bytes(4, "big") + record.hop.to_bytes(4, "big")
             return CLUSTER_SCOPE, b"g" + pack_id(record.network_id) + where
-        case HostAddressRecord():
-            return CLUSTER_SCOPE, b"o" + pack_id(record.network_id)
         case EndpointRecord():
             return scope_of(record.network_id), b"e" + pack_id(record.endpoint_id)
         case ForgetRecord():
@@ -127,6 +135,22 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
             return CLUSTER_SCOPE, b"s" + pack_id(record.service_id)
         case OwnNameRecord():
             return CLUSTER_SCOPE, b"d" + pack_id(record.name_id)
+        case ServiceRangeRecord():
+            subnets = (parse_subnet(text) for text in record.subnets)
+            where = b"".join(one.network_address.packed + bytes([one.prefixlen]) for one in subnets)
+            return CLUSTER_SCOPE, b"w" + pack_id(record.network_id) + where
+        case ServiceAddressRecord():
+            where = b"".join(map(pack_address, record.addresses))
+            return CLUSTER_SCOPE, b"v" + pack_id(record.network_id) + where
+
+
+_OF_NETWORK: Final[dict[type[Record], bytes]] = {
+    NetworkRecord: b"n",
+    RemovalRecord: b"r",
+    AttachmentRecord: b"a",
+    HostAddressRecord: b"o",
+}
+"""The first byte of the keys of which a network's id is the rest."""
 
 
 def endpoint_of_key(key: bytes) -> EndpointId | None:
@@ -172,10 +196,9 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _HOST, _host_fields(record)
         case NetworkRecord():
             return _NETWORK, _network_fields(record)
-        case RemovalRecord():
-            return _REMOVAL, [pack_id(record.network_id)]
-        case AttachmentRecord():
-            return _ATTACHMENT, [pack_id(record.network_id)]
+        case RemovalRecord() | AttachmentRecord():
+            kind = _REMOVAL if isinstance(record, RemovalRecord) else _ATTACHMENT
+            return kind, [pack_id(record.network_id)]
         case GrantRecord():
             where = [record.first, record.last, pack_id(record.to), record.hop]
             return _GRANT, [pack_id(record.network_id), *where]
@@ -191,6 +214,8 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _EXTERNAL_STATE, state_fields(record)
         case OwnNameRecord():
             return _OWN_NAME, name_fields(record)
+        case ServiceRangeRecord() | ServiceAddressRecord():
+            return _fields_of_addresses(record)
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -253,6 +278,24 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
         [] if drain is None else [drain.since_s, drain.by, record.health.value],
         [] if note is None else [note.since_s, note.reason, note.keeps_names],
         record.weight,
+    ]
+
+
+def _fields_of_addresses(record: ServiceRangeRecord | ServiceAddressRecord) -> tuple[int, list[object]]:
+    if isinstance(record, ServiceRangeRecord):
+        return _SERVICE_RANGE, [pack_id(record.network_id), [pack_cidr(one) for one in record.subnets]]
+    return _SERVICE_ADDRESS, [
+        pack_id(record.network_id),
+        record.service.name,
+        record.service.group or "",
+        [pack_address(address) for address in record.addresses],
+        record.origin.value,
+        [[port.number, port.target] for port in record.ports],
+        record.balance.value,
+        [[host, weight] for host, weight in record.host_weights],
+        record.is_sticky,
+        record.keeps_failing,
+        record.keeps_connections,
     ]
 
 
@@ -422,6 +465,48 @@ def _read_label(fields: RecordFields, what: str) -> tuple[str, str]:
     return inner.text(what, max_chars=255), inner.text(what, max_chars=4096, multiline=True)
 
 
+def _read_service_range(fields: RecordFields) -> ServiceRangeRecord:
+    record = ServiceRangeRecord(NetworkId(fields.identifier("network_id")), fields.subnets("subnets"))
+    for text in record.subnets:
+        if flaw := range_flaw(parse_subnet(text)):
+            raise RecordError(f"subnets: {text} {flaw}")
+    return record
+
+
+def _read_service_address(fields: RecordFields) -> ServiceAddressRecord:
+    record = ServiceAddressRecord(
+        network_id=NetworkId(fields.identifier("network_id")),
+        service=ServiceKey(fields.name("service"), fields.name_or_none("group")),
+        addresses=fields.items("addresses", 2, RecordFields.address),
+        origin=fields.choice_or("origin", ServiceAddressOrigin.OPERATOR),
+        ports=fields.sorted_items("ports", MAX_SERVICE_PORTS, _read_service_port),
+        balance=fields.choice_or("balance", Balance.SPREAD),
+        host_weights=fields.sorted_items("host_weights", MAX_HOST_WEIGHTS, _read_host_weight),
+        is_sticky=fields.boolean("is_sticky"),
+        keeps_failing=fields.boolean("keeps_failing"),
+        keeps_connections=fields.boolean("keeps_connections"),
+    )
+    if not record.addresses:
+        raise RecordError("addresses: none")
+    for what, keys in (
+        ("ports", [port.number for port in record.ports]),
+        ("host_weights", [host for host, _ in record.host_weights]),
+    ):
+        if len(set(keys)) < len(keys):
+            raise RecordError(f"{what}: with duplicates")
+    return record
+
+
+def _read_service_port(fields: RecordFields, what: str) -> ServicePort:
+    inner = fields.array(what, 2)
+    return ServicePort(inner.integer(what, 1, 65535), inner.integer(what, 1, 65535))
+
+
+def _read_host_weight(fields: RecordFields, what: str) -> tuple[str, int]:
+    inner = fields.array(what, 2)
+    return inner.name(what), inner.integer(what, 0, MAX_WEIGHT)
+
+
 _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _HOST: _read_host,
     _NETWORK: _read_network,
@@ -434,4 +519,6 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _EXTERNAL_SERVICE: read_service,
     _EXTERNAL_STATE: read_state,
     _OWN_NAME: read_name,
+    _SERVICE_RANGE: _read_service_range,
+    _SERVICE_ADDRESS: _read_service_address,
 }

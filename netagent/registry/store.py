@@ -17,9 +17,12 @@ from netagent.model.records import (
     NetworkRecord,
     OwnNameRecord,
     Record,
+    ServiceAddressRecord,
     ServiceKey,
+    ServiceRangeRecord,
 )
-from netagent.registry.views import EndpointView, HostView, NetworkView
+from netagent.registry.service_rules import RecordPlace
+from netagent.registry.views import EndpointView, HostView, NetworkView, ServiceAddressView, ServiceRangeView
 from netgossip.types import Member, Scope, Version
 
 
@@ -116,6 +119,28 @@ class Store:
     )
     own_name_holders: Map[tuple[NetworkId, str], tuple[HostId, OwnNameId]] = field(default_factory=Map)
     """The first of those with one name, which counts."""
+
+    range_records: Map[NetworkId, Map[RecordPlace, ServiceRangeRecord]] = field(default_factory=Map)
+    """All service ranges, before it is decided which are in force."""
+    service_ranges: Map[NetworkId, tuple[ServiceRangeView, ...]] = field(default_factory=Map)
+    """Those in force, by owner."""
+    address_records: Map[NetworkId, Map[RecordPlace, ServiceAddressRecord]] = field(default_factory=Map)
+    """All service addresses, before it is decided which are in force."""
+    address_keys: Map[HostId, Map[bytes, bool]] = field(default_factory=Map)
+    """The same by owner: True."""
+    last_addresses: Map[HostId, bytes] = field(default_factory=Map)
+    """The last key that may be in force, of hosts with more of them than may be."""
+    address_claims: Map[str, Map[RecordPlace, NetworkId]] = field(default_factory=Map)
+    """Address -> the records that claim it: those within the bounds and in a range in force."""
+    by_service_address: Map[str, ServiceAddressView] = field(default_factory=Map)
+    """Service addresses in force by address."""
+    address_holders: Map[tuple[NetworkId, ServiceKey], Map[RecordPlace, ServiceAddressView]] = field(
+        default_factory=Map
+    )
+    """Service addresses in force by service, and the same by network, in the order of their owners."""
+    service_addresses: Map[NetworkId, Map[ServiceKey, tuple[ServiceAddressView, ...]]] = field(
+        default_factory=Map
+    )
 
     def is_used(self, network: NetworkView) -> bool:
         """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone

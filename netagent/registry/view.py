@@ -39,6 +39,8 @@ from netagent.registry.views import (
     EndpointView,
     HostView,
     NetworkView,
+    ServiceAddressView,
+    ServiceRangeView,
     ServiceView,
 )
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
@@ -51,6 +53,8 @@ __all__ = [
     "HostView",
     "NetworkView",
     "RegistryView",
+    "ServiceAddressView",
+    "ServiceRangeView",
     "ServiceView",
 ]
 
@@ -247,6 +251,20 @@ class RegistryView:
         """All grants by (writer, key): the very same object as long as no grant of the network changes."""
         return self.store.grants.get(network_id, _NO_GRANTS)
 
+    # -- service addresses ---------------------------------------------------------------------------------------
+
+    def service_ranges(self, network_id: NetworkId) -> tuple[ServiceRangeView, ...]:
+        """The network's service ranges in force, by owner: the very same object as long as none changes."""
+        return self.store.service_ranges.get(network_id, ())
+
+    def service_addresses(self, network_id: NetworkId) -> Map[ServiceKey, tuple[ServiceAddressView, ...]]:
+        """The network's service addresses in force. Of several of one service, by owner, names give the first."""
+        return self.store.service_addresses.get(network_id, _NO_ADDRESSES)
+
+    def service_by_address(self, address: str) -> ServiceAddressView | None:
+        """The service address in force that this address (in its short form) is of."""
+        return self.store.by_service_address.get(address)
+
     # -- endpoints ---------------------------------------------------------------------------------------------
 
     @property
@@ -378,6 +396,7 @@ class RegistryView:
 
 _NO_RECORDS: Map[bytes, StoredRecord] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
+_NO_ADDRESSES: Map[ServiceKey, tuple[ServiceAddressView, ...]] = Map()
 _NO_GRANTS: Map[tuple[HostId, bytes], GrantRecord] = Map()
 
 

@@ -10,7 +10,14 @@ import enum
 from dataclasses import dataclass
 
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.records import EndpointRecord, HostRecord, NetworkRecord
+from netagent.model.records import (
+    EndpointRecord,
+    HostRecord,
+    NetworkRecord,
+    ServiceAddressRecord,
+    ServiceKey,
+    ServiceRangeRecord,
+)
 from netgossip.types import Member, MemberState, Version
 
 
@@ -148,6 +155,32 @@ class ServiceView:
     """The group whose service it is; None: the network's."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRangeView:
+    """A service range in force, and the first of the hosts that wrote it."""
+
+    owner: HostId
+    record: ServiceRangeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddressView:
+    """A service address in force, and the host that wrote it."""
+
+    owner: HostId
+    record: ServiceAddressRecord
+
+    @property
+    def network_id(self) -> NetworkId:
+        """The network whose service it is."""
+        return self.record.network_id
+
+    @property
+    def service(self) -> ServiceKey:
+        """The service in its network."""
+        return self.record.service
+
+
 class ConflictKind(enum.Enum):
     """What two records both claim."""
 
@@ -159,6 +192,8 @@ class ConflictKind(enum.Enum):
     MAC = "mac"
     OUTSIDE = "address-outside-network"
     ENDPOINT_ID = "endpoint-id"
+    SERVICE_RANGE = "service-range"
+    SERVICE_ADDRESS = "service-address"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -168,7 +203,7 @@ class Conflict:
     kind: str
     """A ConflictKind's value."""
     loser: str
-    """Id of the host, network or endpoint that yields."""
+    """Id of the host, network or endpoint that yields; of a service's range or address: of its network."""
     holder: str
     """Id of the one that keeps what both claim; empty when none does (an address outside its network)."""
     text: str
@@ -192,4 +227,6 @@ _CURES = {
     ConflictKind.MAC: _ANEW,
     ConflictKind.OUTSIDE: _ANEW,
     ConflictKind.ENDPOINT_ID: _ANEW,
+    ConflictKind.SERVICE_RANGE: "`netagent service rm` the services that have addresses of it, and give them others",
+    ConflictKind.SERVICE_ADDRESS: "`netagent service rm` it on its host, and give the service another address",
 }

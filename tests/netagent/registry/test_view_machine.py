@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from fakes.external import alias, data, name_id, service, service_id, state
 from fakes.registry import H1, H2, H3, N1, N2, endpoint, entry, event, grant, host, network
+from fakes.service_addresses import service_address, service_range
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies._internal.random import ArtificialRandom
@@ -20,19 +22,26 @@ from netagent.model.records import (
     HostAddressRecord,
     RemovalRecord,
 )
+from netagent.registry import service_rules
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE, Entry, Member, MemberState
 
 hosts = st.sampled_from([H1, H2, H3])
 network_ids = st.sampled_from([N1, N2])
 records = st.one_of(
-    st.builds(host, st.sampled_from(["a", "b"]), going_down=st.booleans()),
+    st.builds(
+        host,
+        st.sampled_from(["a", "b"]),
+        going_down=st.booleans(),
+        underlay=st.sampled_from(["192.0.2.1", "10.9.1.200"]),
+    ),
     st.builds(
         network,
         network_ids,
         st.sampled_from(["app", "db"]),
         vni=st.sampled_from([7, 8]),
         revision=st.integers(0, 1),
+        subnets=st.sampled_from([("10.1.0.0/24", "fd00:1::/64"), ("10.9.2.0/24", "fd00:1::/64")]),
     ),
     st.builds(RemovalRecord, network_ids),
     st.builds(AttachmentRecord, network_ids),
@@ -44,6 +53,15 @@ records = st.one_of(
     st.builds(alias, st.integers(1, 3), st.sampled_from(["shop", "*.shop"]), st.just("web"), network_ids),
     st.builds(data, st.integers(1, 3), texts=st.just(("v=1",))),
     st.builds(HostAddressRecord, network_ids, st.integers(2, 4), st.just("06:00:00:00:00:09")),
+    st.builds(service_range, st.integers(1, 2), network_ids),
+    st.builds(
+        service_address,
+        st.sampled_from(["web", "db"]),
+        st.integers(1, 3),
+        network_ids,
+        within=st.integers(1, 2),
+        is_sticky=st.booleans(),
+    ),
     st.builds(
         endpoint,
         st.integers(1, 3),
@@ -63,6 +81,57 @@ members = st.builds(
 def by_scope(owner: str, written: Any) -> list[Entry]:
     """The owner's changes as (scope, entry), with one sequence per change."""
     return [entry(owner, record, number, deleted=gone) for number, (record, gone) in enumerate(written, 1)]
+
+
+# Records that meet: the machine below tries many other kinds, and hardly ever enough of these.
+addressed = st.one_of(
+    st.builds(
+        network, network_ids, subnets=st.sampled_from([("10.1.0.0/24", "fd00:1::/64"), ("10.9.2.0/24",)])
+    ),
+    st.builds(service_range, st.integers(1, 3), network_ids),
+    st.builds(
+        service_address,
+        st.sampled_from(["web", "db"]),
+        st.integers(1, 4),
+        network_ids,
+        within=st.integers(1, 3),
+        is_sticky=st.booleans(),
+    ),
+    st.builds(host, underlay=st.sampled_from(["192.0.2.1", "10.9.1.200"])),
+    st.builds(ForgetRecord, hosts, settled=st.just(True)),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(hosts, addressed, st.booleans()), max_size=30), st.integers(1, 5))
+def test_service_addresses_made_step_by_step_are_those_made_from_scratch(changes: Any, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(service_rules, "MAX_SERVICE_ADDRESSES", most)
+        patched.setattr(service_rules, "MAX_SERVICE_RANGES", min(most, 2))
+        view = RegistryView(H1)
+        for owner in (H1, H2):
+            view = view.with_entries(event(owner, entry(owner, network(N1 if owner == H1 else N2), 1)))
+            view = view.with_entries(event(owner, entry(owner, service_range(1 if owner == H1 else 2), 2)))
+        for number, (owner, record, gone) in enumerate(changes, 3):
+            before = view
+            view = view.with_entries(event(owner, entry(owner, record, number, deleted=gone)))
+            view.check_invariants()
+            touched = view.touched_since(before)
+            assert touched is not None
+            for network_id in (N1, N2):
+                here = [one.service_addresses(network_id) for one in (before, view)]
+                assert {
+                    (network_id, one) for one in {*here[0], *here[1]} if differs(here[0], here[1], one)
+                } == {one for one in touched.service_addresses if one[0] == network_id}
+            addresses = list(view.store.by_service_address.values())
+            for network_id in (N1, N2):
+                for key, views in view.service_addresses(network_id).items():
+                    assert [one.owner for one in views] == sorted(one.owner for one in views)
+                    for one in views:
+                        assert one.service == key
+                        assert all(view.service_by_address(text) == one for text in one.record.addresses)
+                        addresses = [left for left in addresses if left != one]
+            assert not addresses, "an index has an address that is not in force"
 
 
 @settings(max_examples=150)
@@ -88,6 +157,8 @@ def test_indexes_follow_and_order_does_not_matter(written: Any, seen: Any, rng: 
     final = [whole(view, written) for view in views]
     for name in ("hosts", "networks", "endpoints", "fenced", "conflicts", "refused"):
         assert getattr(final[0], name) == getattr(final[1], name)
+    for name in ("service_ranges", "service_addresses", "by_service_address"):
+        assert getattr(final[0].store, name) == getattr(final[1].store, name)
 
 
 def noticed(
@@ -153,6 +224,9 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
                 }
                 assert {(network_id, one) for one in changed_services} <= touched.services
                 own = (name_id(1), name_id(2), name_id(3))
+                here = [one.service_addresses(network_id) for one in (old, new)]
+                moved = {one for one in {*here[0], *here[1]} if differs(here[0], here[1], one)}
+                assert {(network_id, one) for one in moved} <= touched.service_addresses
                 changed_names = {one for one in own if own_name(old, one) != own_name(new, one)}
                 assert changed_names <= {one for _, one in touched.own_names}
             places = set(new.touched_labels(old, touched))
@@ -162,5 +236,5 @@ def test_what_no_change_touched_is_as_it_was(changes: Any) -> None:
         assert old.touched_since(views[-1]) is None or old is views[-1]
 
 
-def differs(old: Mapping[Any, Any], new: Mapping[Any, Any], key: str) -> bool:
+def differs(old: Mapping[Any, Any], new: Mapping[Any, Any], key: object) -> bool:
     return old.get(key) != new.get(key)
