@@ -42,6 +42,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.datapath.sockets": {"netagent.datapath.bpf", "netagent.datapath.reconcile.drift"},
     "netagent.datapath.endpoint": {"netagent.datapath"},
+    "netagent.datapath.sockets": {"netagent.datapath.endpoint.netns", "netagent.datapath.netlink"},
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},

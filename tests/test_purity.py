@@ -111,6 +111,7 @@ PERFORMS = {
     "netagent.datapath.host.forwarding",
     "netagent.datapath.endpoint.guest_watch",
     "netagent.datapath.netlink.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.sockets.reset",
     "netagent.datapath.host.port_owner",  # reads /proc/net
     "netagent.datapath.netlink.route_socket",
     "netagent.datapath.endpoint.netns",

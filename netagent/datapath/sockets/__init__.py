@@ -7,5 +7,6 @@ the socket: it is a member of the network, or nothing happens (docs/design/0043-
 
 Read `layout` (the tables that programs and agent share), `programs` (the eight programs), `cgroup_root` (the folder
 that they are attached to), `adoption` (finds, attaches and exchanges them), `service_tables` (keeps the kernel equal
-to what is wanted). Imports `datapath.bpf` and `datapath.reconcile.drift`.
+to what is wanted), and `reset` (ends the sockets that lead to backends that are gone). Imports `datapath.bpf` and
+other folders of `datapath`.
 """
