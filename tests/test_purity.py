@@ -105,6 +105,8 @@ PERFORMS = {
     "netagent.datapath.bpf.maps",
     "netagent.datapath.bpf.tcx",
     "netagent.datapath.bpf.cgroup",
+    "netagent.datapath.host.service_routes",
+    "netagent.datapath.reconcile.host_service_routes",
     "netagent.datapath.endpoint.tcp_connections",
     "netagent.datapath.host.conntrack",
     "netagent.datapath.netlink.device",  # a codec, but it is pyroute2's

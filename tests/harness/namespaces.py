@@ -46,6 +46,13 @@ class Namespace:
         words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code]
         subprocess.run(words, capture_output=True, timeout=COMMAND_S, check=True)
 
+    def run_python(self, code: str, *arguments: str) -> str:
+        """What a few lines of Python print in there, with these arguments."""
+        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code, *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def remove(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=COMMAND_S)
 

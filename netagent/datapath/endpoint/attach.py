@@ -11,8 +11,8 @@ need to know where the endpoint was. When the namespace goes, the kernel removes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from netagent.datapath.endpoint.guest_watch import GuestNews, open_inside, open_news
@@ -65,6 +65,7 @@ class Attacher:
         self._settings = settings
         self._removal = LinkDeletion(netlink)
         self._host_netns = host_netns or _own_netns()
+        self.routed_ranges = RoutedRanges()
 
     async def bind(self, endpoint: LocalEndpoint) -> str:
         """Create the interface, or complete an existing one; return its name inside the namespace.
@@ -86,7 +87,11 @@ class Attacher:
                 )
             with _failing("create", endpoint), closing(await open_inside(netns_fd)) as inside:
                 binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
-                return await binding.complete()
+                ifname = await binding.complete()
+                # Refused ones prevent no attach: the sandbox does without service addresses, and `repair` says why.
+                with suppress(OSError):
+                    await self._follow_ranges(binding, ifname)
+                return ifname
 
     async def repair(self, endpoint: LocalEndpoint) -> list[Damage]:
         """Check whether a bound endpoint's interface is as `bind` left it, and repair it; return what was repaired.
@@ -102,9 +107,21 @@ class Attacher:
             binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
             await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
             damages = await binding.damages()
-            if damages:
-                await binding.complete()
-            return damages
+            ifname = await binding.complete() if damages else endpoint.ifname
+            return damages + (await self._follow_ranges(binding, ifname) if ifname else [])
+
+    async def _follow_ranges(self, binding: VethBinding, ifname: str) -> list[Damage]:
+        endpoint = binding.endpoint
+        known = self.routed_ranges.of(endpoint.endpoint_id)
+        if not endpoint.service_ranges and known == frozenset():
+            return []
+        try:
+            damages = await binding.follow_ranges(ifname, known or ())
+        except BaseException:
+            self.routed_ranges.set(endpoint.endpoint_id, ())
+            raise
+        self.routed_ranges.set(endpoint.endpoint_id, endpoint.service_ranges)
+        return damages
 
     async def open_news(self, netns: Netns) -> GuestNews:
         """Open a netlink subscription in the namespace, which reports all changes there. The socket keeps the
@@ -164,6 +181,7 @@ class Attacher:
     async def unbind(self, endpoint_id: EndpointId) -> None:
         """Remove the endpoint's interface. When this returns, neither end can be found, though the kernel may need
         another 45 ms for its cleanup (netagent.datapath.endpoint.link_delete). No error if there is none."""
+        self.routed_ranges.set(endpoint_id, None)
         link = await self._link_of(endpoint_id)
         if link is None:
             return
@@ -189,6 +207,31 @@ class Attacher:
         return next(
             (link for link in await all_links(self._netlink) if endpoint_on(link) == endpoint_id), None
         )
+
+
+class RoutedRanges:
+    """To which service ranges the sandboxes of this host's endpoints have routes, as this agent has set them.
+
+    `note_changed` is called after each change; the owner sets it.
+    """
+
+    def __init__(self) -> None:
+        self._ranges: dict[EndpointId, frozenset[str]] = {}
+        self.note_changed: Callable[[], None] = lambda: None
+
+    def of(self, endpoint_id: EndpointId) -> frozenset[str] | None:
+        """Return the ranges, none if the kernel refused; None: this agent has not looked there yet."""
+        return self._ranges.get(endpoint_id)
+
+    def set(self, endpoint_id: EndpointId, ranges: Iterable[str] | None) -> None:
+        """Note the ranges; None: not known."""
+        before, now = self._ranges.get(endpoint_id), None if ranges is None else frozenset(ranges)
+        if now is None:
+            self._ranges.pop(endpoint_id, None)
+        else:
+            self._ranges[endpoint_id] = now
+        if (before or None) != (now or None):
+            self.note_changed()
 
 
 def _check_ifname(ifname: str) -> None:

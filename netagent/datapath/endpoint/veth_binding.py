@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -34,6 +34,7 @@ from netagent.datapath.endpoint.veth_pair import (
     raise_if_full,
     turn_ipv6_off,
 )
+from netagent.datapath.host.service_routes import follow_local_routes, local_routes
 from netagent.datapath.host.sysctls import Setting, Settings, ipv6_settings
 from netagent.datapath.netlink.link import (
     LinkMessage,
@@ -196,6 +197,17 @@ class VethBinding:
             settings=self._settings(ifname),
         )
         return await damages_inside(self.inside, peer, wanted)
+
+    async def follow_ranges(self, ifname: str, known: Collection[str]) -> list[Damage]:
+        """Make the local routes those to the wanted service ranges. Return the missing ones, as far as they are to
+        ranges that are `known` to have had one."""
+        link = await link_called(self.inside.netlink, ifname)
+        if link is None:
+            raise OSError(errno.ENODEV, f"{ifname} was removed in the meantime")
+        wanted = local_routes(self.endpoint.service_ranges, self.endpoint.addresses, link.index)
+        missing = await follow_local_routes(self.inside.netlink, wanted, at=link.index)
+        lost = sorted(one.subnet for one in missing if one.subnet in known)
+        return [Damage(DamageKind.ROUTE_DELETED, f"local {subnet} of {ifname}") for subnet in lost]
 
     async def _adopt(self, existing: LinkMessage) -> str | None:
         """Return the inner name of a pair of ours that reaches this namespace; None when a new pair is needed."""

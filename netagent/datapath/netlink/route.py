@@ -1,4 +1,4 @@
-"""Routes from netlink's bytes: the host's existing routes. Pure. Layout: rtnetlink(7), <linux/rtnetlink.h>."""
+"""Routes from netlink's bytes, and ours as requests. Pure. Layout: rtnetlink(7), <linux/rtnetlink.h>."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _MAIN_TABLE, _SCOPE_LINK = 254, 253
+_LOCAL_TABLE, _SCOPE_HOST = 255, 254
 _SCOPE_UNIVERSE, _RTNH_F_ONLINK = 0, 4
 _RTM_F_CLONED = 0x200
 _KERNEL_PROTOCOL, _KERNEL_METRIC6 = 2, 256
@@ -31,6 +32,15 @@ class Route(NamedTuple):
 
     destination: ipaddress.IPv4Network | ipaddress.IPv6Network
     ifindex: int
+
+
+class LocalRoute(NamedTuple):
+    """A subnet whose addresses all are the namespace's own, the device that the route is at, and the source address
+    of what is sent there ('' for the kernel's choice)."""
+
+    subnet: str
+    ifindex: int
+    source: str
 
 
 def route_request_body(family: int) -> bytes:
@@ -76,6 +86,53 @@ def on_link_body(cidr: str, ifindex: int, source: str) -> bytes:
     )
     # Values are 4 or 16 bytes, so nothing needs padding.
     return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
+
+
+def local_body(wanted: LocalRoute) -> bytes:
+    """Return the body of RTM_NEWROUTE or RTM_DELROUTE for a local route. Carries our mark.
+
+    It is at a device of ours and not at `lo`: so it goes with that device, and also counts for sockets that are bound
+    to the device. Packets take `lo` all the same.
+    """
+    network = ipaddress.ip_network(wanted.subnet)
+    is_four = network.version == 4
+    header = _HEADER.pack(
+        socket.AF_INET if is_four else socket.AF_INET6,
+        network.prefixlen,
+        0,
+        0,
+        _LOCAL_TABLE,
+        OUR_PROTOCOL,
+        _SCOPE_HOST if is_four else _SCOPE_UNIVERSE,
+        _RTN_LOCAL,
+        0,
+    )
+    attributes = [(_RTA_DST, network.network_address.packed), (_RTA_OIF, struct.pack("=I", wanted.ifindex))]
+    if wanted.source:
+        attributes.append((_RTA_PREFSRC, ipaddress.ip_address(wanted.source).packed))
+    return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
+
+
+def request_body_of_local(family: int) -> bytes:
+    """Return the body of an RTM_GETROUTE dump of our local routes, if the kernel filters dumps (strict)."""
+    return _HEADER.pack(family, 0, 0, 0, _LOCAL_TABLE, OUR_PROTOCOL, 0, _RTN_LOCAL, 0)
+
+
+def decode_local(body: bytes) -> LocalRoute | None:
+    """Decode a local route of ours in the body of RTM_NEWROUTE; None for any other route."""
+    family, length, _src, _tos, _table, protocol, _scope, kind, flags = _HEADER.unpack_from(body)
+    if (kind, protocol) != (_RTN_LOCAL, OUR_PROTOCOL) or flags & _RTM_F_CLONED:
+        return None
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = _attributes(body)
+    destination = found.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
+    source = found.get(_RTA_PREFSRC)
+    return LocalRoute(
+        str(ipaddress.ip_network((destination, length))),
+        struct.unpack("=I", found[_RTA_OIF])[0] if _RTA_OIF in found else 0,
+        str(ipaddress.ip_address(source)) if source is not None else "",
+    )
 
 
 def subnet_body(cidr: str, ifindex: int) -> bytes:
@@ -126,20 +183,22 @@ def decode(body: bytes) -> Route | None:
     family, length, _src, _tos, _table, _protocol, _scope, kind, flags = _HEADER.unpack_from(body)
     if kind != _RTN_UNICAST or flags & _RTM_F_CLONED or family not in {socket.AF_INET, socket.AF_INET6}:
         return None
-    raw = bytes(4 if family == socket.AF_INET else 16)
-    ifindex = 0
+    found = _attributes(body)
+    raw = found.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
+    ifindex = struct.unpack("=I", found[_RTA_OIF])[0] if _RTA_OIF in found else 0
+    return Route(ipaddress.ip_network((raw, length)), ifindex)
+
+
+def _attributes(body: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
     offset = _HEADER.size
     while offset + 4 <= len(body):
         size, attribute = _ATTRIBUTE.unpack_from(body, offset)
         if size < 4:
             break
-        value = body[offset + 4 : offset + size]
-        if attribute == _RTA_DST:
-            raw = value
-        elif attribute == _RTA_OIF:
-            (ifindex,) = struct.unpack("=I", value)
+        found[attribute] = body[offset + 4 : offset + size]
         offset += (size + 3) & ~3
-    return Route(ipaddress.ip_network((raw, length)), ifindex)
+    return found
 
 
 def decode_main(body: bytes) -> Route | None:

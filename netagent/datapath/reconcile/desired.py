@@ -46,6 +46,8 @@ class LocalEndpoint:
     """Whether the network carries them: multicast and broadcast from the sandbox go there."""
     gateways: tuple[str, ...] = ()
     """Default gateways of the sandbox, without prefix length; empty: this endpoint gives it no default route."""
+    service_ranges: tuple[str, ...] = ()
+    """Subnets of service addresses, which are the sandbox's own (netagent.datapath.host.service_routes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
