@@ -40,9 +40,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.datapath.reconcile": {
         "netagent.datapath.bpf", "netagent.datapath.host", "netagent.datapath.netlink", "netagent.datapath.state",
     },
-    "netagent.datapath.sockets": {"netagent.datapath.bpf", "netagent.datapath.reconcile.drift"},
+    "netagent.datapath.sockets": {
+        "netagent.datapath.bpf", "netagent.datapath.endpoint.netns", "netagent.datapath.netlink",
+        "netagent.datapath.reconcile.drift",
+    },
     "netagent.datapath.endpoint": {"netagent.datapath"},
-    "netagent.datapath.sockets": {"netagent.datapath.endpoint.netns", "netagent.datapath.netlink"},
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
