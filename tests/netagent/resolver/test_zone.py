@@ -90,7 +90,7 @@ def test_a_sandbox_has_an_id_that_tells_boots_apart() -> None:
 
 def test_the_table_holds_what_its_sandboxes_may_ask(world: World) -> None:
     kinds = [key[0] for key in world.table()]
-    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2, 0, 0, 0, 0]
+    assert [kinds.count(kind) for kind in RowKind] == [1, 3, 1, 1, 2, 0, 0, 0, 0, 0]
     both = Sandbox(sandbox_id=SandboxId("d"), networks=(N1, N2))
     assert len(world.table(C, both)) == len(world.table()) + 3
     assert [key[0] for key in world.table(Sandbox(sandbox_id=SandboxId("e")))].count(RowKind.ENDPOINT) == 0
