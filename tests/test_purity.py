@@ -107,6 +107,9 @@ PERFORMS = {
     "netagent.datapath.bpf.cgroup",
     "netagent.datapath.host.service_routes",
     "netagent.datapath.reconcile.host_service_routes",
+    "netagent.datapath.sockets.cgroup_root",
+    "netagent.datapath.sockets.adoption",
+    "netagent.datapath.sockets.service_tables",
     "netagent.datapath.endpoint.tcp_connections",
     "netagent.datapath.host.conntrack",
     "netagent.datapath.netlink.device",  # a codec, but it is pyroute2's

@@ -65,6 +65,10 @@ class Map:
         self._value = ctypes.create_string_buffer(shape.value_bytes)
         addresses = ctypes.addressof(self._key), ctypes.addressof(self._value)
         self._attribute = ctypes.create_string_buffer(_ELEMENT.pack(fd, *addresses, 0), ATTRIBUTE_BYTES)
+        # To delete, the kernel insists on no value.
+        self._without_value = ctypes.create_string_buffer(
+            _ELEMENT.pack(fd, addresses[0], 0, 0), ATTRIBUTE_BYTES
+        )
 
     def close(self) -> None:
         """Close the descriptor. The map stays while a program uses it."""
@@ -82,7 +86,7 @@ class Map:
         """Delete an element; no error when it is not there."""
         self._set_key(key)
         try:
-            call(Command.MAP_DELETE, self._attribute)
+            call(Command.MAP_DELETE, self._without_value)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise

@@ -14,6 +14,7 @@ names of maps: an agent adopts the maps of another release by name and size.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -147,8 +148,8 @@ def unpack_member(key: bytes) -> Member:
     return Member(cookie, network)
 
 
-UNUSED: Final = bytes(4)
-"""The value of a member's element; the programs set it to 1 when the namespace uses a service's address."""
+UNUSED, USED = bytes(4), (1).to_bytes(4, sys.byteorder)
+"""Values of a member's element. The programs set it to USED when the namespace uses a service's address."""
 
 
 def pack_end(end: SocketEnd) -> bytes:

@@ -1,0 +1,459 @@
+"""Keeps the kernel's tables of service addresses equal to what is wanted, and the programs that read them in place.
+
+Three things may be in the way of each other, so their order is fixed:
+
+- The programs are attached once the tables are filled: when services and members were set, or the tables of an
+  earlier agent were adopted. Programs of another release over a new layout thus work on until theirs are complete.
+- A service's ports are written before its element, which says that it has ports, and deleted after it.
+- Members are added before others are removed. The resolver answers a member with service addresses only while it is
+  in `usable_members`: so it is noted before, and has to be set aside by the resolver before it is removed here.
+
+The event loop alone writes, some 3 us per element, in slices. What takes longer runs in a thread: loading, attaching,
+and the comparison with the kernel. Whatever another program changes is repaired within two seconds, and counted. As
+long as no service was wanted since the boot, nothing is loaded: a host without services pays nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from ipaddress import ip_address
+from typing import Final
+
+import trio
+
+from netagent.datapath.bpf.maps import Map
+from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.datapath.sockets import adoption
+from netagent.datapath.sockets.adoption import SocketPrograms
+from netagent.datapath.sockets.cgroup_root import open_cgroup_root
+from netagent.datapath.sockets.checked_map import PER_BATCH, CheckedMap
+from netagent.datapath.sockets.layout import (
+    MEMBERS,
+    ORIGINS_OF_SOCKETS,
+    PORTS,
+    SERVICES4,
+    SERVICES6,
+    UNUSED,
+    USED,
+    Member,
+    ServiceEntry,
+    pack_member,
+    pack_ports,
+    pack_service,
+    services_of,
+    unpack_end,
+    unpack_member,
+    unpack_places,
+)
+from netagent.errors import FailedError
+from netagent.log import Limited
+from netagent.periodic_task import PeriodicTask
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
+
+_log = logging.getLogger(__name__)
+_limited = Limited(_log)
+
+PERIOD_S: Final = 1.5
+"""The kernel sends no notifications about programs and maps, and repairs must happen within two seconds."""
+RETRY_S: Final = 10.0
+"""Pause after a failure: of what another program holds, or the kernel can't do."""
+_MOST_OF_A_PROCESSOR: Final = 0.01
+"""The share of one that comparing may take; with so many services that it would be more, it is done less often."""
+_WRITES_PER_SLICE: Final = 32
+
+
+class _Tables:
+    """The open maps."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self.services = {shape: CheckedMap(maps[shape.name]) for shape in (SERVICES4, SERVICES6)}
+        self.ports = CheckedMap(maps[PORTS.name])
+        self.members = CheckedMap(maps[MEMBERS.name], restored=USED)
+        self.members_map = maps[MEMBERS.name]
+        self.origins_fd = maps[ORIGINS_OF_SOCKETS.name].fd
+        self.all = (*self.services.values(), self.ports, self.members)
+        self.ports_of: dict[bytes, set[bytes]] = {}
+        """The keys in `ports` by the address of their service."""
+
+    def adopt(self) -> None:
+        for one in self.all:
+            one.adopt()
+        for key in self.ports.written:
+            self.ports_of.setdefault(unpack_end(key).address, set()).add(key)
+
+    def addresses(self) -> set[bytes]:
+        """All that the tables lead."""
+        return {
+            address for table in self.services.values() for address in table.written
+        } | self.ports_of.keys()
+
+    def write_service(self, address: bytes, entry: ServiceEntry | None) -> None:
+        services, ports = self.services[services_of(address)], pack_ports(entry) if entry is not None else {}
+        present = self.ports_of.setdefault(address, set())
+        if entry is None:
+            services.remove(address)
+        else:
+            for key, value in ports.items():
+                present.add(key)
+                self.ports.put(key, value)
+            services.put(address, pack_service(entry))
+        for key in present - ports.keys():
+            self.ports.remove(key)
+            present.discard(key)
+        if not present:
+            del self.ports_of[address]
+
+
+class ServiceTables:
+    """Used by the tasks of one event loop. `run` is a task of its own."""
+
+    def __init__(
+        self,
+        drift: Drift,
+        *,
+        open_root: Callable[[], int] = open_cgroup_root,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change`: called when `trouble` or `usable_members` have changed by themselves."""
+        self._drift = drift
+        self._open_root = open_root
+        self._on_change = on_change
+        self._wanted: dict[bytes, ServiceEntry] | None = None
+        """By address; None: not known yet, and what an earlier agent left stays."""
+        self._dirty: set[bytes] = set()
+        """Addresses that may not be in the kernel as they are wanted."""
+        self._members: frozenset[Member] | None = None
+        """None: as for services."""
+        self._group: int | None = None
+        self._programs: SocketPrograms | None = None
+        self._tables: _Tables | None = None
+        self._are_members_dirty = False
+        self._is_attached = False
+        self._is_started = False
+        self._is_closed = False
+        self._trouble: str | None = None
+        self._lack: str | None = None
+        """Why something wanted is not in the tables."""
+        self._lock = trio.Lock()
+        """Held while the kernel is written or programs are attached."""
+        self._task = PeriodicTask(PERIOD_S)
+
+    # -- what others read ---------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this host does not lead connections to service addresses, or not to all; None: it does, or has none."""
+        return self._trouble or self._lack
+
+    @property
+    def usable_members(self) -> Set[Member]:
+        """The members for which the kernel leads connections right now."""
+        if self._tables is None or not self._is_attached:
+            return frozenset()
+        return {unpack_member(key) for key in self._tables.members.written}
+
+    def is_usable(self, member: Member) -> bool:
+        """Return whether it is one of them."""
+        tables = self._tables
+        return tables is not None and self._is_attached and pack_member(member) in tables.members.written
+
+    def is_in_kernel(self, address: bytes) -> bool:
+        """Return whether the kernel leads connections to this service address, of members."""
+        tables = self._tables
+        return (
+            tables is not None
+            and self._is_attached
+            and address in tables.services[services_of(address)].written
+        )
+
+    def places_in_kernel(self, address: bytes) -> tuple[bytes, ...]:
+        """Return the places of a service as the kernel has them, after a start as an earlier agent left them."""
+        if self._tables is None:
+            return ()
+        value = self._tables.services[services_of(address)].written.get(address)
+        return () if value is None else unpack_places(value)
+
+    @property
+    def origins_fd(self) -> int | None:
+        """The map with the origins of sockets, for sock_diag(7); None: no socket has any. Open until `run` ends."""
+        return None if self._tables is None else self._tables.origins_fd
+
+    async def used_members(self) -> list[Member]:
+        """Return the members whose namespaces have used a service's address since they became members."""
+        async with self._lock:  # until it is read, the map stays open
+            if self._tables is None:
+                return []
+            return await trio.to_thread.run_sync(_used_members, self._tables.members_map)
+
+    # -- what others want ---------------------------------------------------------------------------------------
+
+    async def set_services(self, changed: Mapping[bytes, ServiceEntry | None]) -> None:
+        """Set or remove (None) services by address; returns when the kernel has them, or can't."""
+        wanted = self._wanted = {} if self._wanted is None else self._wanted
+        for address, entry in changed.items():
+            if entry is None:
+                wanted.pop(address, None)
+            else:
+                wanted[address] = entry
+        self._dirty.update(changed)
+        await self._write()
+
+    async def replace_services(self, services: Mapping[bytes, ServiceEntry]) -> None:
+        """Set all services; what is not among them is removed."""
+        self._dirty.update(self._wanted or (), services)
+        if self._tables is not None:
+            self._dirty.update(self._tables.addresses())
+        self._wanted = dict(services)
+        await self._write()
+
+    async def set_members(self, members: Iterable[Member]) -> None:
+        """Set all members; returns when the kernel has them, or can't."""
+        self._members = frozenset(members)
+        self._are_members_dirty = True
+        await self._write()
+
+    # -- the task -----------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Adopt what an earlier agent left, then look every PERIOD_S until cancelled. Leaves the kernel as it is."""
+        try:
+            while True:
+                began = time.perf_counter()
+                await self._look()
+                took_s = time.perf_counter() - began
+                if not self._is_started:
+                    self._is_started = True
+                    task_status.started()
+                await self._task.wait(
+                    RETRY_S if self._trouble else max(PERIOD_S, took_s / _MOST_OF_A_PROCESSOR)
+                )
+        finally:
+            with trio.CancelScope(shield=True):  # until the thread that reads or writes them has ended
+                async with self._lock:
+                    self._close()
+
+    async def detach_all(self) -> None:
+        """Leave nothing in the kernel: this host leaves the cluster. Nothing is attached after that. OSError."""
+        self._is_closed = True
+        async with self._lock:
+            self._close()
+            group = await trio.to_thread.run_sync(self._open_root)
+            try:
+                await trio.to_thread.run_sync(adoption.detach_all, group)
+            finally:
+                os.close(group)
+
+    def _close(self) -> None:
+        self._is_attached = False
+        self._tables = None
+        if self._programs is not None:
+            self._programs.close()
+            self._programs = None
+        if self._group is not None:
+            os.close(self._group)
+            self._group = None
+
+    async def _look(self) -> None:
+        """Write what could not be written before, and repair what another program has changed."""
+        async with self._lock:
+            try:
+                if await self._is_open():
+                    await self._write_all()
+                    await self._attach()
+                    await self._compare()
+            except (OSError, FailedError) as error:
+                self._complain(error)
+
+    async def _compare(self) -> None:
+        tables = self._tables
+        if tables is not None and self._is_attached:
+            suspects = await trio.to_thread.run_sync(lambda: [one.suspects() for one in tables.all])
+            self._report(await in_slices(_repair(tables, suspects)))
+
+    def _report(self, damages: Iterable[Damage]) -> None:
+        for sentence in self._drift.note(damages):
+            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+
+    # -- programs -----------------------------------------------------------------------------------------------
+
+    async def _is_open(self) -> bool:
+        """Open the tables of an earlier agent, or make new ones if any are needed; return whether they are open."""
+        if self._is_closed:
+            return False
+        if self._tables is None:
+            if self._group is None:
+                self._group = await trio.to_thread.run_sync(self._open_root)
+            opened = await trio.to_thread.run_sync(_open, self._group, bool(self._wanted and self._members))
+            if opened is None:
+                return False
+            self._programs, self._tables = opened
+            self._dirty.update(self._wanted or ())
+            if self._wanted is not None:
+                self._dirty |= self._tables.addresses()
+            self._are_members_dirty = self._members is not None
+        return True
+
+    async def _write(self) -> None:
+        """Bring the kernel to what is wanted now."""
+        async with self._lock:
+            if self._tables is None and not (self._wanted and self._members):
+                return
+            try:
+                if await self._is_open():
+                    await self._write_all()
+                    if not self._is_attached:
+                        await self._attach()
+            except (OSError, FailedError) as error:
+                self._complain(error)
+
+    async def _attach(self) -> None:
+        programs = self._programs
+        if programs is None or not (
+            programs.is_adopted or (self._wanted is not None and self._members is not None)
+        ):
+            return
+        was_attached = self._is_attached
+        missing = await trio.to_thread.run_sync(programs.attach_all)
+        self._is_attached = True
+        if was_attached:
+            self._report(Damage(DamageKind.SOCKET_PROGRAM_REMOVED, name) for name in missing)
+        else:
+            self._trouble = None
+            self._on_change()
+
+    def _complain(self, error: OSError | FailedError) -> None:
+        trouble = str(error) if isinstance(error, FailedError) else _reason(error)
+        if trouble == self._trouble:
+            return
+        _log.warning("datapath: connections are not led to service addresses: %s", trouble)
+        self._trouble = trouble
+        self._is_attached = False
+        self._on_change()
+
+    # -- tables -------------------------------------------------------------------------------------------------
+
+    async def _write_all(self) -> None:
+        assert self._tables is not None
+        lacks = [
+            await in_slices(self._write_members(self._tables)),
+            await in_slices(self._write_services(self._tables)),
+        ]
+        lack = "; ".join(one for one in lacks if one is not None) or None
+        if lack is not None and lack != self._lack:
+            _log.warning("datapath: %s", lack)
+        self._lack = lack
+
+    def _write_members(self, tables: _Tables) -> Slices[str | None]:
+        """Return why some could not be written."""
+        if self._members is None or not self._are_members_dirty:
+            return None
+        self._are_members_dirty = False
+        wanted = {pack_member(member) for member in self._members}
+        present = tables.members.written.keys()
+        lack = None
+        for number, key in enumerate(wanted - present, 1):
+            try:
+                tables.members.put(key, UNUSED)
+            except OSError as error:
+                lack = _lack("members", error)
+                self._are_members_dirty = True
+                break
+            if number % _WRITES_PER_SLICE == 0:
+                yield
+        for number, key in enumerate(present - wanted, 1):
+            tables.members.remove(key)
+            if number % _WRITES_PER_SLICE == 0:
+                yield
+        return lack
+
+    def _write_services(self, tables: _Tables) -> Slices[str | None]:
+        """Return why some could not be written."""
+        if self._wanted is None:
+            return None
+        lack = None
+        # Those that go first, so that a full table has room.
+        gone = [address for address in self._dirty if address not in self._wanted]
+        kept = [address for address in self._dirty if address in self._wanted]
+        for number, address in enumerate([*gone, *kept], 1):
+            self._dirty.discard(address)
+            try:
+                tables.write_service(address, self._wanted.get(address))
+            except OSError as error:
+                self._dirty.add(address)
+                lack = _lack("service addresses", error)
+            if number % _WRITES_PER_SLICE == 0:
+                yield
+        return lack
+
+
+def _open(group: int, is_needed: bool) -> tuple[SocketPrograms, _Tables] | None:  # noqa: FBT001 - for a thread
+    """Open what an earlier agent left, or if it is needed make it; load the programs. Blocks."""
+    found = adoption.adoptable_maps(group)
+    if not found and not is_needed:
+        return None
+    try:
+        programs = SocketPrograms(group, found)
+    except BaseException:
+        for one in found.values():
+            one.close()
+        raise
+    try:
+        tables = _Tables(programs.maps)
+        if found:
+            tables.adopt()
+    except BaseException:
+        programs.close()
+        raise
+    return programs, tables
+
+
+def _used_members(members: Map) -> list[Member]:
+    return [
+        unpack_member(key) for batch in members.batches(PER_BATCH) for key, value in batch if value != UNUSED
+    ]
+
+
+def _repair(tables: _Tables, suspects: Collection[Collection[bytes]]) -> Slices[list[Damage]]:
+    """Look again at what seemed to differ, and set it right."""
+    damages = []
+    number = 0
+    for table, keys in zip(tables.all, suspects, strict=True):
+        for key in keys:
+            if table.repair(key):
+                damages.append(_damage(tables, table, key))
+            number += 1
+            if number % _WRITES_PER_SLICE == 0:
+                yield
+    return damages
+
+
+def _damage(tables: _Tables, table: CheckedMap, key: bytes) -> Damage:
+    if table is tables.members:
+        member = unpack_member(key)
+        return Damage(DamageKind.MEMBER_ALTERED, f"namespace {member.cookie} in network {member.network}")
+    if table is tables.ports:
+        end = unpack_end(key)
+        return Damage(DamageKind.SERVICE_ALTERED, f"port {end.port} of {ip_address(end.address)}")
+    return Damage(DamageKind.SERVICE_ALTERED, str(ip_address(key)))
+
+
+def _lack(what: str, error: OSError) -> str:
+    reason = "the kernel's table is full" if error.errno == errno.E2BIG else _reason(error)
+    return f"not all {what} are in the kernel: {reason}"
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EPERM:
+            return "the kernel refuses the programs for lack of a right (CAP_SYS_ADMIN, CAP_NET_ADMIN)"
+        case errno.EINVAL | errno.ENOSYS | errno.EOPNOTSUPP | errno.ENODEV:
+            return f"the kernel can't run programs at sockets, which takes Linux 5.10 ({error.strerror})"
+        case errno.EBUSY | errno.E2BIG:
+            return "64 programs are at the root of the control groups, and it takes no more"
+        case _:
+            return error.strerror or str(error)
