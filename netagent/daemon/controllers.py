@@ -58,6 +58,7 @@ class Controllers:
         is_synced: Callable[[NetworkId], bool],
     ) -> None:
         self._live = live
+        self._service_tables = kernel.service_tables
         self._is_synced = is_synced
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
@@ -96,6 +97,7 @@ class Controllers:
     async def end(self) -> None:
         """Stop the resolver, and remove everything of ours from the kernel: this host leaves for good."""
         await self.supervisor.stop()
+        await self._service_tables.detach_all()
         await self.projection.clear()
 
     @property

@@ -17,6 +17,7 @@ from netagent.datapath.netlink.route_socket import Netlink, open_notification_so
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
 from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.reconcile.reconciler import Reconciler
+from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.projection import mac_announcer
@@ -42,6 +43,7 @@ class HostKernel:
             self.guard = Guard(tables)
             drift = Drift()
             self.bridge_nf_bypass = BridgeNfBypass(drift)
+            self.service_tables = ServiceTables(drift)
             settings = undo.enter_context(closing(open_settings()))
             self.reconciler = Reconciler(
                 self._netlink,
@@ -64,6 +66,7 @@ class HostKernel:
         async with trio.open_nursery() as nursery:
             for task in (self.reconciler.run, self.bridge_nf_bypass.run, self.guard.run, self.offload.run):
                 nursery.start_soon(task)
+            nursery.start_soon(self.service_tables.run)
 
     async def routes(self) -> tuple[str, ...]:
         """The prefixes that this host has routes to."""

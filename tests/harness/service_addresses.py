@@ -149,7 +149,7 @@ def control_group(parent: Path | None = None) -> Iterator[Path]:
     """A control group of version 2, in the place of the root."""
     if parent is None:
         mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text("utf-8"))
-        parent = Path(mounts[0].mount_point)
+        parent = Path(mounts[0].path)
     group = parent / f"nt4-{secrets.token_hex(3)}"
     group.mkdir()
     try:

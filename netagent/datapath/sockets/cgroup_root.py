@@ -1,10 +1,10 @@
 """The root of cgroup v2's tree, which the programs are attached to.
 
 Every process of the host is below it, also on hosts whose controllers are of version 1, and whether or not the tree
-is mounted. Several mounts may show parts of it; the one that shows most is taken: in a container with the host's
-/sys/fs/cgroup that is the host's mount. Where there is none, the kernel makes a mount that has no place and goes with
-its descriptor. In a cgroup namespace of its own an agent sees no further than that namespace's root: right for a host
-that is a container itself, and wrong for an agent in a container, which therefore needs the host's mount.
+is mounted. Several mounts may show parts of it, to us and to process 1; the one that shows most is taken. So an agent
+in a container with a control group namespace of its own finds the host's root, if it shares the host's processes.
+Where there is no mount, the kernel makes one that has no place and goes with its descriptor. A host that is a
+container itself ends at the root of its namespace, and so does what it can attach to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from netagent.errors import FailedError
 
 _KIND: Final = "cgroup2"
 # The numbers are the same on all architectures that netagent runs on.
@@ -29,33 +31,65 @@ class CgroupMount:
     """A mount of cgroup v2's tree."""
 
     root: str
-    """What it shows, as seen from our cgroup namespace: `/`, `/../..` above it, `/system.slice` a part."""
-    mount_point: str
+    """What it shows, as seen from our cgroup namespace: `/`, `/../..` above it."""
+    path: str
     device: int
 
 
 def open_cgroup_root() -> int:
-    """Open the folder that is the root of cgroup v2's tree; the caller closes the descriptor. OSError."""
-    for mount in cgroup_mounts(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")):
-        fd = os.open(mount.mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Open the folder that is the root of cgroup v2's tree; the caller closes the descriptor. OSError,
+    FailedError."""
+    mounts = cgroup_mounts(_text("/proc/self/mountinfo"))
+    mounts += cgroup_mounts(_text("/proc/1/mountinfo"), below="/proc/1/root")
+    height_needed = _height(_cgroup_of(_text("/proc/1/cgroup")))
+    for mount in sorted(mounts, key=lambda one: -_height(one.root)):
+        if _height(mount.root) < height_needed:
+            break
+        try:
+            fd = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
         if os.fstat(fd).st_dev == mount.device:
             return fd
         os.close(fd)  # something else is mounted over it
+    if height_needed:
+        raise FailedError(
+            "the root of the host's control groups is not visible from this container",
+            code="no-cgroup-root",
+            hint="start it with --cgroupns=host",
+        )
     return _open_new_mount()
 
 
-def cgroup_mounts(mountinfo: str) -> list[CgroupMount]:
-    """Return those mounts that show all that we can see, the highest first. Format: proc_pid_mountinfo(5)."""
+def cgroup_mounts(mountinfo: str, below: str = "") -> list[CgroupMount]:
+    """Return those mounts that show all that we can see, or more. Format: proc_pid_mountinfo(5)."""
     found = []
     for line in mountinfo.splitlines():
         first, _separator, second = line.partition(" - ")
         if second.split(" ", 1)[0] != _KIND:
             continue
         _number, _parent, device, root, mount_point, *_ = first.split(" ")
-        if root.removesuffix("/").replace("/..", "") == "":
+        if not root.removesuffix("/").replace("/..", ""):
             major, minor = map(int, device.split(":"))
-            found.append(CgroupMount(root, _unescape(mount_point), os.makedev(major, minor)))
-    return sorted(found, key=lambda mount: -mount.root.count(".."))
+            found.append(CgroupMount(root, below + _unescape(mount_point), os.makedev(major, minor)))
+    return found
+
+
+def _height(path: str) -> int:
+    """Return how far above the root of our cgroup namespace a group is."""
+    return path.split("/").count("..")
+
+
+def _cgroup_of(text: str) -> str:
+    """Return the group of a process in version 2's tree: of `/proc/PID/cgroup`, the line of hierarchy 0."""
+    return next((line.removeprefix("0::") for line in text.splitlines() if line.startswith("0::")), "/")
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def _unescape(path: str) -> str:

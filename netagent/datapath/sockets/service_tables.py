@@ -112,17 +112,10 @@ class _Tables:
 class ServiceTables:
     """Used by the tasks of one event loop. `run` is a task of its own."""
 
-    def __init__(
-        self,
-        drift: Drift,
-        *,
-        open_root: Callable[[], int] = open_cgroup_root,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_change`: called when `trouble` or `usable_members` have changed by themselves."""
+    def __init__(self, drift: Drift, *, open_root: Callable[[], int] = open_cgroup_root) -> None:
         self._drift = drift
         self._open_root = open_root
-        self._on_change = on_change
+        self._watchers: list[Callable[[], None]] = []
         self._wanted: dict[bytes, ServiceEntry] | None = None
         """By address; None: not known yet, and what an earlier agent left stays."""
         self._dirty: set[bytes] = set()
@@ -137,6 +130,8 @@ class ServiceTables:
         self._is_started = False
         self._is_closed = False
         self._trouble: str | None = None
+        self._complaint: tuple[str, bool] | None = None
+        """The trouble that the log names, and whether anything was wanted then."""
         self._lack: str | None = None
         """Why something wanted is not in the tables."""
         self._lock = trio.Lock()
@@ -149,6 +144,10 @@ class ServiceTables:
     def trouble(self) -> str | None:
         """Why this host does not lead connections to service addresses, or not to all; None: it does, or has none."""
         return self._trouble or self._lack
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` when `trouble` or the usable members have changed without a call of theirs."""
+        self._watchers.append(watcher)
 
     @property
     def usable_members(self) -> Set[Member]:
@@ -238,15 +237,15 @@ class ServiceTables:
                     self._close()
 
     async def detach_all(self) -> None:
-        """Leave nothing in the kernel: this host leaves the cluster. Nothing is attached after that. OSError."""
+        """Leave nothing in the kernel: this host leaves the cluster. Nothing is attached after that."""
         self._is_closed = True
         async with self._lock:
             self._close()
-            group = await trio.to_thread.run_sync(self._open_root)
             try:
-                await trio.to_thread.run_sync(adoption.detach_all, group)
-            finally:
-                os.close(group)
+                await trio.to_thread.run_sync(_detach_all, self._open_root)
+            except (OSError, FailedError) as error:
+                # Where none can be attached there is none to detach.
+                _log.info("datapath: no programs are taken from the sockets: %s", error)
 
     def _close(self) -> None:
         self._is_attached = False
@@ -301,8 +300,8 @@ class ServiceTables:
     async def _write(self) -> None:
         """Bring the kernel to what is wanted now."""
         async with self._lock:
-            if self._tables is None and not (self._wanted and self._members):
-                return
+            if self._tables is None and (self._trouble is not None or not (self._wanted and self._members)):
+                return  # nothing to do, or `run` tries again
             try:
                 if await self._is_open():
                     await self._write_all()
@@ -323,17 +322,25 @@ class ServiceTables:
         if was_attached:
             self._report(Damage(DamageKind.SOCKET_PROGRAM_REMOVED, name) for name in missing)
         else:
-            self._trouble = None
-            self._on_change()
+            self._trouble = self._complaint = None
+            self._tell()
 
     def _complain(self, error: OSError | FailedError) -> None:
         trouble = str(error) if isinstance(error, FailedError) else _reason(error)
-        if trouble == self._trouble:
+        complaint = trouble, bool(self._wanted and self._members)
+        if complaint == self._complaint:
             return
-        _log.warning("datapath: connections are not led to service addresses: %s", trouble)
+        # A host without services lacks nothing.
+        level = logging.WARNING if complaint[1] else logging.INFO
+        _log.log(level, "datapath: connections are not led to service addresses: %s", trouble)
+        self._complaint = complaint
         self._trouble = trouble
         self._is_attached = False
-        self._on_change()
+        self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher()
 
     # -- tables -------------------------------------------------------------------------------------------------
 
@@ -410,6 +417,14 @@ def _open(group: int, is_needed: bool) -> tuple[SocketPrograms, _Tables] | None:
         programs.close()
         raise
     return programs, tables
+
+
+def _detach_all(open_root: Callable[[], int]) -> None:
+    group = open_root()
+    try:
+        adoption.detach_all(group)
+    finally:
+        os.close(group)
 
 
 def _used_members(members: Map) -> list[Member]:
