@@ -24,8 +24,7 @@ import errno
 import logging
 import os
 import socket
-import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -46,6 +45,7 @@ from netagent.datapath.netlink.sock_diag import (
     mapped,
     no_socket_key,
 )
+from netagent.datapath.sockets.layout import ORIGINS_BYTES, unpack_origins
 from netagent.log import Limited
 from netagent.model.sandbox import Netns
 
@@ -76,14 +76,13 @@ _UDP_STATES: Final = (State.ESTABLISHED,)
 _GONE: Final = {errno.ENOENT, errno.ESTALE}
 """Ended by itself meanwhile; another socket has its addresses."""
 
-ORIGINS: Final = struct.Struct("=I" + 4 * "16s2s2x16s2s2x")
-"""What is at a socket: the next place, and four pairs of backend and service."""
-
 
 class ConnectionResets:
     """Ends sockets that lead to gone backends, in all sandboxes that have used service addresses. One task: `run`."""
 
-    def __init__(self, users: Callable[[], Iterable[Netns]], origins: Callable[[], int | None]) -> None:
+    def __init__(
+        self, users: Callable[[], Awaitable[Iterable[Netns]]], origins: Callable[[], int | None]
+    ) -> None:
         """`users` returns the namespaces whose programs have used a service address, `origins` the descriptor of the
         map in which the programs in the kernel note origins; None: there is none yet."""
         self._users = users
@@ -138,8 +137,9 @@ class ConnectionResets:
                     await self._wake.wait()
 
     async def _reset(self, gone: frozenset[bytes]) -> None:
+        users = await self._users()
         visit = partial(reset_connections, gone, self._origins())
-        for result in await run_in_each_netns((netns, visit) for netns in self._users()):
+        for result in await run_in_each_netns((netns, visit) for netns in users):
             if isinstance(result, int):
                 self._ended += result
             elif isinstance(result, OSError) and result.errno not in {errno.ENOENT, errno.ESRCH}:
@@ -299,8 +299,9 @@ class _Conversation:
 
 def _came_by_service(one: ListedSocket) -> bool:
     """Return whether an origin is noted for the socket's real peer."""
-    if one.storage is None or len(one.storage) != ORIGINS.size:
+    if one.storage is None or len(one.storage) != ORIGINS_BYTES:
         return False
-    _place, *ends = ORIGINS.unpack(one.storage)
-    backends = zip(ends[0::4], ends[1::4], strict=True)
-    return (one.peer, one.peer_port.to_bytes(2, "big")) in backends
+    return any(
+        (mapped(origin.backend.address), origin.backend.port) == (one.peer, one.peer_port)
+        for origin in unpack_origins(one.storage)
+    )

@@ -12,7 +12,8 @@ import trio.testing
 
 from netagent.datapath.netlink.sock_diag import ListedSocket, mapped
 from netagent.datapath.sockets import reset
-from netagent.datapath.sockets.reset import AGAIN_S, MOST_ADDRESSES, ORIGINS, ConnectionResets
+from netagent.datapath.sockets.layout import ORIGINS_BYTES, SocketEnd, pack_end
+from netagent.datapath.sockets.reset import AGAIN_S, MOST_ADDRESSES, ConnectionResets
 from netagent.model.sandbox import Netns
 
 ONE, OTHER = b"\x0a\0\0\1", bytes(15) + b"\1"
@@ -28,7 +29,10 @@ class Rounds:
         self.result: int | OSError = 2
         monkeypatch.setattr(reset, "run_in_each_netns", self.visit)
         monkeypatch.setattr(reset, "why_it_cannot_reset", lambda: why_not)
-        self.resets = ConnectionResets(lambda: [SANDBOX], lambda: 5)
+        self.resets = ConnectionResets(self.users, lambda: 5)
+
+    async def users(self) -> list[Netns]:
+        return [SANDBOX]
 
     async def visit(self, visits: Iterable[tuple[Netns, Any]]) -> list[int | OSError]:
         ((netns, function),) = visits
@@ -158,12 +162,10 @@ def test_no_more_addresses_are_held_than_the_bound(monkeypatch: pytest.MonkeyPat
     run(main)
 
 
-def origins(*pairs: tuple[bytes, int]) -> bytes:
-    values: list[bytes] = []
-    for backend, port in pairs:
-        values += [mapped(backend), port.to_bytes(2, "big"), bytes(16), bytes(2)]
-    values += [bytes(16), bytes(2)] * (8 - 2 * len(pairs))
-    return ORIGINS.pack(1, *values)
+def origins(*backends: tuple[bytes, int]) -> bytes:
+    service = pack_end(SocketEnd(b"\x0a\0\xff\1", 80))
+    pairs = b"".join(pack_end(SocketEnd(*backend)) + service for backend in backends)
+    return (bytes(4) + pairs).ljust(ORIGINS_BYTES, b"\0")
 
 
 @pytest.mark.parametrize(
