@@ -31,7 +31,6 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.external": {"netagent.checks", "netagent.registry", "netgossip.deadlines", "netgossip.types"},
     "netagent.external.view": {"netagent.registry", "netgossip.types"},
-    "netagent.balancing": {"netagent.external.view", "netagent.registry", "netgossip.deadlines"},
     "netagent.ipam": {"netagent.journal", "netagent.registry"},
     "netagent.datapath": set(),
     "netagent.datapath.netlink": {"netagent.datapath.state"},
@@ -45,6 +44,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.datapath.reconcile.drift",
     },
     "netagent.datapath.endpoint": {"netagent.datapath"},
+    "netagent.balancing": {
+        "netagent.datapath.sockets.layout", "netagent.external.view", "netagent.registry", "netgossip.deadlines",
+    },
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},

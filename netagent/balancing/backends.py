@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -62,6 +63,8 @@ class Backend:
     """It counts only if all others are behind as well."""
     is_outside: bool = False
     """Its address is on no host of the cluster."""
+    is_program: bool = False
+    """It is a program of the owner itself."""
 
     def address(self, octets: int) -> bytes | None:
         """Return its address of the family whose addresses have so many octets; None: it has none."""
@@ -92,6 +95,17 @@ def candidates(view: RegistryView, record: ServiceAddressRecord) -> Slices[list[
     return found or list(islice(_added(view, record, given), MAX_OUTSIDE))
 
 
+def packed(endpoint: EndpointView) -> tuple[bytes, ...]:
+    """Return the addresses of an endpoint as packets have them."""
+    return tuple(map(packed_address, endpoint.record.addresses))
+
+
+@lru_cache(maxsize=65_536)
+def packed_address(address: str) -> bytes:
+    """Return an address as packets have it."""
+    return ipaddress.ip_address(address).packed
+
+
 def _inside(
     view: RegistryView, endpoint: EndpointView, given: Mapping[str, int], *, is_kept: bool
 ) -> Backend:
@@ -100,7 +114,7 @@ def _inside(
     return Backend(
         key=endpoint.endpoint_id,
         owner=endpoint.owner,
-        addresses=tuple(ipaddress.ip_address(one).packed for one in endpoint.record.addresses),
+        addresses=packed(endpoint),
         weight=own if host is None else given.get(host.unique_name, own),
         up_since_s=endpoint.record.up_since_s,
         is_behind=is_kept or view.is_behind(endpoint),
@@ -126,10 +140,11 @@ def _added(view: RegistryView, service: ServiceAddressRecord, given: Mapping[str
                 yield Backend(
                     key=f"{service_id}/{target.text}",
                     owner=found.owner,
-                    addresses=(ipaddress.ip_address(target.address).packed,),
+                    addresses=(packed_address(target.address),),
                     weight=own if host is None else given.get(host.unique_name, own),
                     is_behind=host is not None and host.is_unreached,
                     is_outside=is_outside,
+                    is_program=not is_outside,
                 )
 
 

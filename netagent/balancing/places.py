@@ -1,7 +1,7 @@
 """Which backend has which place in a service's table: as many as its weight says, and as few moves as possible. Pure.
 
 A service has 64 places, and the kernel takes one of them for each connection. So weights, warm-up and distance are
-numbers of places, and the kernel needs to know nothing of them.
+numbers of places, and the kernel needs to know nothing of them. The smallest share is one connection in 64.
 
 **Shares.** A backend's exact share of the places is its weight by the sum of all weights. It gets this number rounded
 down or up. Which backends get one more is decided by weighted rendezvous hashing of the host and the backend: each
@@ -20,10 +20,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from netagent.datapath.sockets.layout import PLACES
 from netgossip.slices import Slices
 
-PLACES: Final = 64
-"""The kernel's table has room for so many. The smallest share is one connection in 64."""
 _WEIGHED_PER_SLICE: Final = 128
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.balancing import places
-from netagent.balancing.places import PLACES
+from netagent.datapath.sockets.layout import PLACES
 from netgossip.slices import at_once
 
 BACKENDS = st.integers(0, 400).map(lambda number: number.to_bytes(4, "big"))
