@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
@@ -21,7 +21,7 @@ from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, choice_of,
 from netagent.model.naming import given_labels
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
-from netagent.resolver.name_table import EndpointRow, ExternalAddressRow
+from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, ServiceAddressRow
 from netagent.resolver.order import Surroundings, led_to, ranked
 from netagent.resolver.scope import Labels, Node, Scope
 from netagent.resolver.zone import every_row, host_label
@@ -90,6 +90,13 @@ class _NameQuestion:
     """Types of address that the name has, where it has none of `rtype`."""
     gone: Mapping[str, int]
     """Since when no endpoint of the asker's group has had a label: Unix time."""
+    untranslated: str
+    """Why the kernel leads the asker on from no service address; empty: it does, or that is not known."""
+
+    @property
+    def is_for_address(self) -> bool:
+        """True if an answer has addresses."""
+        return self.rtype in {"A", "AAAA"}
 
 
 def _not_measured(_host_id: HostId) -> float | None:
@@ -109,17 +116,22 @@ def explain(
     now_s: int = 0,
     rtt_s: Callable[[HostId], float | None] = _not_measured,
     gone: Mapping[str, int] | None = None,
+    untranslated: str = "",
 ) -> Slices[NameExplanation]:
     """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
     `beyond`: networks that HOST_VIEW gets in addition to this host's. `now_s`: Unix time. `rtt_s`: the round-trip
     time that decides how far a host is. `gone`: since when (Unix time) no endpoint of the sandbox's group has had a
-    label.
+    label. `untranslated`: why the kernel leads the sandbox on from no service address.
 
     In slices, because there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a
     sandbox that does not exist, netdns's UsageError for text that can't be a domain name.
     """
     number = TYPES[rtype]
-    sandbox = sandboxes[sandbox_id] if sandbox_id != HOST_VIEW else _host_sandbox(view, beyond)
+    if sandbox_id != HOST_VIEW:
+        sandbox = sandboxes[sandbox_id]
+    else:
+        translated = frozenset().union(*(one.translates for one in sandboxes.values()))
+        sandbox = replace(_host_sandbox(view, beyond), translates=translated)
     source = ZoneSource()
     source.handle_time(now_s)
     for change in every_row(view, [sandbox], domain):
@@ -151,7 +163,7 @@ def explain(
             scope,
             final,
             answer,
-            _NameQuestion(rtype, address, tuple(others), gone or {}),
+            _NameQuestion(rtype, address, tuple(others), gone or {}, untranslated),
             hidden,
             behind_runtime=behind_runtime,
             order=_order_text(_node_at(scope, final), source.around, sandbox.sandbox_id, rtt_s),
@@ -289,15 +301,14 @@ def _reason(
         parts.append(via)
     match answer:
         case Found(rrset):
-            added = _added_text(_node_at(scope, name))
-            parts.append(added or _found_text(scope, label, name))
-            parts += [order] if order and not added else []
+            parts += _found_texts(scope, name, label, asked, order)
             if rrset.count < len(rrset.rdatas):
                 parts.append(f"an answer carries {rrset.count} of {len(rrset.rdatas)} addresses, in turn")
         case NoData():
             parts.append(f"the name exists, without records of type {asked.rtype}")
             if asked.others:
                 parts.append(f"ask for {' or '.join(asked.others)}")
+            parts += _no_replica_texts(_node_at(scope, name), asked)
         case NoSuchName():
             parts.append(_missing_text(scope, name, label, asked))
             if scope.is_like_ours(labels(name)):
@@ -351,6 +362,63 @@ def _added_text(node: Node | None) -> str:
         return ""
     owners = ", ".join(sorted({row.host_label for row in rows}))
     return f"found in {place}: external service {rows[0].service}, added on {owners}"
+
+
+def _found_texts(scope: Scope, name: Name, label: bytes, asked: _NameQuestion, order: str) -> list[str]:
+    """Say what the answer is, and what decided between endpoints (`order`)."""
+    node = _node_at(scope, name)
+    added, service = _added_text(node), _service_text(scope, node, asked)
+    if service:
+        # Of an own name, what it is another name of; an external service is said by what it leads to.
+        return [added, service] if node is not None and node.canonical is not None else [service]
+    if added:
+        return [added, *_untranslated_texts(node, asked)]
+    found = [_found_text(scope, label, name), *([order] if order else [])]
+    return found + _untranslated_texts(node, asked)
+
+
+def _no_replica_texts(node: Node | None, asked: _NameQuestion) -> list[str]:
+    if node is None or node.service is None or node.rows:
+        return []
+    return [f"{_called(node.service)} has no replica that is up", *_untranslated_texts(node, asked)]
+
+
+def _called(service: ServiceAddressRow) -> str:
+    """Format which service it is: `service db of group shop`."""
+    name, group = service.service
+    return f"service {name}" if group is None else f"service {name} of group {group}"
+
+
+def _service_text(scope: Scope, node: Node | None, asked: _NameQuestion) -> str:
+    """Say which service's own address the answer is, and where that leads; empty if it is none."""
+    if asked.address:
+        packed = ipaddress.ip_address(asked.address).packed
+        for index in scope.networks:
+            if found := index.service_with_address(packed):
+                return f"found in network {index.label.decode()}: the own address of {_called(found)}"
+    if node is None or node.service is None or node.index is None:
+        return ""
+    if not (asked.is_for_address and node.service_addresses):
+        return ""
+    own = f"found in network {node.index.label.decode()}: the own address of {_called(node.service)}"
+    if not node.rows:
+        return f"{own}, which has no replica that is up, so connections are refused"
+    led = [row for row in node.rows if not row.is_behind] or node.rows
+    name = ".".join(filter(None, node.service.service))
+    return (
+        f"{own}, from which the kernel leads each connection to one of {_where(led)}; all.{name} names them"
+    )
+
+
+def _untranslated_texts(node: Node | None, asked: _NameQuestion) -> list[str]:
+    """Say that the answer is not the own address of the service, and why; empty if it is, or there is none."""
+    if node is None or node.service is None or node.asked is not None or node.is_translated:
+        return []
+    if not asked.is_for_address:
+        return []
+    own = ", ".join(str(ipaddress.ip_address(one)) for one in node.service.addresses)
+    why = f": {asked.untranslated}" if asked.untranslated else ""
+    return [f"not its own address ({own}), which the kernel does not translate for this container{why}"]
 
 
 def _found_text(scope: Scope, label: bytes, name: Name) -> str:

@@ -1,7 +1,8 @@
 """Derive the resolver process's table from the registry's view. Pure, apart from a memory of what it built.
 
 Only names that this host's sandboxes can resolve go into the table: the networks they are in, with their visible
-endpoints, the labels of the sandboxes' groups that lead nowhere now, and the hosts. Rows for feeds, which have all
+endpoints, the addresses of their services, the labels of the sandboxes' groups that lead nowhere now, and the hosts.
+Rows for feeds, which have all
 endpoints and their labels, are only those of networks whose feeds a container has asked for (`feeds`). `every_row`
 derives it from scratch. `ZoneBuilder` remembers the table that it built last and derives again what was touched since
 (RegistryView says where to look): a change of one endpoint costs one row, or two, however many there are. A test
@@ -28,10 +29,11 @@ from netagent.external.view import (
 from netagent.model.group_labels import NO_LABELS, GroupKey
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.naming import ranks_in_group
-from netagent.model.records import Group, HostProgram, NameAlias
+from netagent.model.records import Group, HostProgram, NameAlias, ServiceAddressOrigin, ServiceKey
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
-from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView
+from netagent.registry.changelog import ChangedKeys
+from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView, ServiceAddressView
 from netagent.resolver.feed_entry import feed_host_state, feed_row
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
@@ -45,6 +47,7 @@ from netagent.resolver.name_table import (
     OwnNameRow,
     Row,
     RowKind,
+    ServiceAddressRow,
     SettingsRow,
     Subnet,
     Table,
@@ -69,24 +72,34 @@ def every_row(
         yield (RowKind.HOST, host_id), _host_row(view, host_id)
     for network in networks.values():
         has_feeds = network.network_id in feeds
-        yield (RowKind.NETWORK, network.network_id), _network_row(network, has_feeds=has_feeds)
+        yield (RowKind.NETWORK, network.network_id), _network_row(view, network, has_feeds=has_feeds)
         for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
             row = _endpoint_row(view, endpoint)
             yield (RowKind.ENDPOINT, endpoint_id), row
             if has_feeds:
                 yield (RowKind.FEED, endpoint_id), feed_row(view, endpoint)
             led.update(_labels_of(row))
-        for service in external_services(view, network.network_id):
-            service_id = service.record.service_id
-            yield (RowKind.EXTERNAL, service_id), external_row(view, networks, service_id)
-        for name in own_names(view, network.network_id):
-            yield (RowKind.OWN_NAME, name.record.name_id), _own_name_row(view, networks, name.record.name_id)
+        yield from _added_rows(view, networks, network.network_id)
     for group in groups:
         labels = view.labels_of(*group)
         for label in (*labels.present, *labels.absent) if labels.records else ():
             if (group, label) not in led:
                 kept = GroupLabelRow(*group, label)
                 yield kept.key, kept
+
+
+def _added_rows(
+    view: RegistryView, networks: Container[NetworkId], network_id: NetworkId
+) -> Iterator[Change]:
+    """Yield the rows of what operators added to a network, and of the addresses of its services."""
+    for service in external_services(view, network_id):
+        service_id = service.record.service_id
+        yield (RowKind.EXTERNAL, service_id), external_row(view, networks, service_id)
+    for name in own_names(view, network_id):
+        yield (RowKind.OWN_NAME, name.record.name_id), _own_name_row(view, networks, name.record.name_id)
+    for addresses in view.service_addresses(network_id).values():
+        for own in map(_service_address_row, addresses):
+            yield own.key, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +175,7 @@ class ZoneBuilder:
             yield
         for place in places:
             yield from self._follow_added(seen.view, now, place)
-        for service_id in {service_id for _, service_id in touched.services}:
-            self._follow_service(now, service_id)
-            yield
-        for name_id in {name_id for _, name_id in touched.own_names}:
-            self._follow_own_name(now, name_id)
-            yield
+        yield from self._follow_additions(seen.view, now, touched)
         self._labels.update(view.touched_labels(seen.view, touched))
         for group, label in self._labels:
             self._follow_label(now, group, label)
@@ -189,24 +197,51 @@ class ZoneBuilder:
         for network_id in seen.networks.keys() | now.networks.keys():
             before, network = seen.networks.get(network_id), now.networks.get(network_id)
             has_feeds = network_id in now.feeds
-            row = None if network is None else _network_row(network, has_feeds=has_feeds)
-            self._put((RowKind.NETWORK, network_id), row)
+            self._follow_network(now, network_id)
             if (before is None) != (network is None) or (network_id in seen.feeds) != has_feeds:
-                holder = seen.view if network is None else now.view
-                for endpoint_id in holder.endpoints_in(network_id):
-                    self._follow_endpoint(now, endpoint_id)
-                    yield
-                for _, service_id in holder.store.services_in.get(network_id, ()):
-                    self._follow_service(now, service_id)
-                    yield
-                for _, name_id in holder.store.own_names_in.get(network_id, ()):
-                    self._follow_own_name(now, name_id)
-                    yield
+                yield from self._follow_all_in(seen.view, now, network_id)
         for group in seen.groups ^ now.groups:
             labels = (seen.view if group in seen.groups else now.view).labels_of(*group)
             for label in (*labels.present, *labels.absent):
                 self._labels.add((group, label))
                 yield
+
+    def _follow_all_in(self, before: RegistryView, now: _Seen, network_id: NetworkId) -> Slices[None]:
+        """Update all rows of a network that has come, that goes, or whose feeds do."""
+        holder = now.view if network_id in now.networks else before
+        for endpoint_id in holder.endpoints_in(network_id):
+            self._follow_endpoint(now, endpoint_id)
+            yield
+        for _, service_id in holder.store.services_in.get(network_id, ()):
+            self._follow_service(now, service_id)
+            yield
+        for _, name_id in holder.store.own_names_in.get(network_id, ()):
+            self._follow_own_name(now, name_id)
+            yield
+        for service in holder.service_addresses(network_id):
+            self._follow_service_address(before, now, network_id, service)
+            yield
+
+    def _follow_additions(self, before: RegistryView, now: _Seen, touched: ChangedKeys) -> Slices[None]:
+        """Update what operators added, and the addresses of services."""
+        for service_id in {service_id for _, service_id in touched.services}:
+            self._follow_service(now, service_id)
+            yield
+        for name_id in {name_id for _, name_id in touched.own_names}:
+            self._follow_own_name(now, name_id)
+            yield
+        for network_id in now.networks:
+            if now.view.service_ranges(network_id) is not before.service_ranges(network_id):
+                self._follow_network(now, network_id)
+        for place in touched.service_addresses:
+            self._follow_service_address(before, now, *place)
+            yield
+
+    def _follow_network(self, now: _Seen, network_id: NetworkId) -> None:
+        network = now.networks.get(network_id)
+        has_feeds = network_id in now.feeds
+        row = None if network is None else _network_row(now.view, network, has_feeds=has_feeds)
+        self._put((RowKind.NETWORK, network_id), row)
 
     def _follow_host(self, before: RegistryView, now: _Seen, host_id: HostId) -> Slices[None]:
         self._put((RowKind.HOST, host_id), _host_row(now.view, host_id))
@@ -260,6 +295,22 @@ class ZoneBuilder:
 
     def _follow_own_name(self, now: _Seen, name_id: OwnNameId) -> None:
         self._put((RowKind.OWN_NAME, name_id), _own_name_row(now.view, now.networks, name_id))
+
+    def _follow_service_address(
+        self, before: RegistryView, now: _Seen, network_id: NetworkId, service: ServiceKey
+    ) -> None:
+        is_asked_for = network_id in now.networks
+        addresses = now.view.service_addresses(network_id).get(service, ()) if is_asked_for else ()
+        rows = {row.key: row for row in map(_service_address_row, addresses)}
+        for key in {
+            _service_address_row(one).key for one in before.service_addresses(network_id).get(service, ())
+        }:
+            # Another service may have got the address meanwhile, and the row may have been followed already.
+            row = self._rows.get(key)
+            if key not in rows and isinstance(row, ServiceAddressRow) and row.service == service:
+                self._put(key, None)
+        for key, one in rows.items():
+            self._put(key, one)
 
     def _put(self, key: Key, row: Row | None) -> None:
         before = self._rows.get(key)
@@ -354,16 +405,33 @@ def _host_row(view: RegistryView, host_id: HostId) -> HostRow | None:
     return HostRow(host_label(host), address, view.zone_label_of(host_id), view.distance_of(host_id))
 
 
-def _network_row(network: NetworkView, *, has_feeds: bool) -> NetworkRow:
-    subnets = [ipaddress.ip_network(text) for text in network.record.subnets]
+def _network_row(view: RegistryView, network: NetworkView, *, has_feeds: bool) -> NetworkRow:
+    ranges = [text for one in view.service_ranges(network.network_id) for text in one.record.subnets]
     return NetworkRow(
         _label(network.unique_name),
-        tuple(Subnet(one.network_address.packed, one.prefixlen) for one in subnets),
+        tuple(map(_subnet, network.record.subnets)),
         "" if network.holds_name else network.name,
         refuses_shared=network.record.refuses_shared_names,
         has_feeds=has_feeds,
         answer=network.record.answer,
         feed_rules=network.record.feed_rules,
+        service_ranges=tuple(map(_subnet, ranges)),
+    )
+
+
+def _subnet(text: str) -> Subnet:
+    parsed = ipaddress.ip_network(text)
+    return Subnet(parsed.network_address.packed, parsed.prefixlen)
+
+
+def _service_address_row(address: ServiceAddressView) -> ServiceAddressRow:
+    record = address.record
+    return ServiceAddressRow(
+        network_id=record.network_id,
+        service=record.service,
+        owner=address.owner,
+        addresses=tuple(ipaddress.ip_address(one).packed for one in record.addresses),
+        is_chosen=record.origin is ServiceAddressOrigin.OPERATOR,
     )
 
 

@@ -9,17 +9,29 @@ from typing import Any
 import pytest
 from fakes.external import alias, at, service
 from fakes.external import data as own_data
-from fakes.names import ask, source_of
+from fakes.names import ask, source_of, subnet
 from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, endpoint, host, network
+from fakes.service_addresses import service_address, service_range
 from fakes.zone import whole_table
 
 from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
-from netagent.model.records import STOP, AttachmentRecord, Drain, Health, HealthNote, Link, Port, Record
+from netagent.model.records import (
+    STOP,
+    AttachmentRecord,
+    Drain,
+    Health,
+    HealthNote,
+    Link,
+    Port,
+    Record,
+    ServiceAddressOrigin,
+    ServiceKey,
+)
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.explain_name import NameExplanation, explain
-from netagent.resolver.name_table import EndpointRow, Key, Row, RowKind
+from netagent.resolver.name_table import EndpointRow, Key, NetworkRow, Row, RowKind, ServiceAddressRow
 from netagent.resolver.row import fields_of, read_change_untrusted
 from netagent.resolver.zone import ZoneBuilder
 from netgossip.slices import at_once
@@ -60,13 +72,18 @@ class World:
         return ask(source_of(self.table()), name, rtype)
 
     def explain(
-        self, name: str, rtype: str = "A", sandbox: str = C.sandbox_id, **options: Any
+        self,
+        name: str,
+        rtype: str = "A",
+        sandbox: str = C.sandbox_id,
+        boxes: Mapping[SandboxId, Sandbox] | None = None,
+        **options: Any,
     ) -> NameExplanation:
         asker = SandboxId(sandbox)
         return at_once(
             explain(
                 self.view,
-                {C.sandbox_id: C},
+                boxes or {C.sandbox_id: C},
                 domain="mesh.internal",
                 name=name,
                 rtype=rtype,
@@ -387,3 +404,81 @@ def test_why_an_external_service_is_not_answered(world: World) -> None:
     world.put(H2, service(checks=("tcp:5432",)))
     assert world.ask("pg.app.mesh.internal") == "nxdomain mesh.internal."
     assert "203.0.113.50:5432: no check has succeeded yet" in world.explain("pg").reason
+
+
+TRANSLATING = dataclasses.replace(C, translates=frozenset({N1}))
+
+
+def test_service_addresses_and_ranges_reach_the_table(world: World) -> None:
+    world.put(H2, service_range())
+    world.put(H1, service_address(offset=7))
+    world.put(
+        H3, service_address(offset=8, origin=ServiceAddressOrigin.NETWORK), service_address("db", 9, N2)
+    )
+    table = world.table(TRANSLATING)
+    network = table[RowKind.NETWORK, N1]
+    assert isinstance(network, NetworkRow)
+    assert network.service_ranges == (subnet("10.9.1.0/24"), subnet("fd00:9:1::/64"))
+    rows = [row for row in table.values() if isinstance(row, ServiceAddressRow)]
+    assert [(row.service, row.owner, row.is_chosen) for row in rows] == [
+        (ServiceKey("web"), H1, True),
+        (ServiceKey("web"), H3, False),
+    ]
+    source = source_of(table)
+    assert ask(source, "web") == ["10.9.1.7"]
+    assert ask(source, "web", "AAAA") == ["fd00:9:1::7"]
+    assert ask(source, "all.web") == ["10.1.0.11", "10.1.0.12"]
+    assert ask(source, "8.1.9.10.in-addr.arpa", "PTR") == ["web.app.mesh.internal."]
+
+
+def test_the_address_of_a_service_is_explained(world: World) -> None:
+    world.put(H2, service_range())
+    world.put(H1, service_address(offset=7), service_address("db", 8, group="shop"))
+    boxes = {C.sandbox_id: TRANSLATING}
+    for asker in (C.sandbox_id, ""):  # the host answers as its containers are answered
+        found = world.explain("web", sandbox=asker, boxes=boxes)
+        assert data(found) == ["10.9.1.7"]
+        assert found.reason == (
+            "found in network app: the own address of service web, from which the kernel leads each connection to "
+            "one of web1 on h2, web2 on h3; all.web names them"
+        )
+    found = world.explain("db.shop", boxes=boxes)
+    assert found.reason == (
+        "found in network app: the own address of service db of group shop, which has no replica that is up, so "
+        "connections are refused"
+    )
+    assert (
+        "this container's link to web; found in network app: the own"
+        in world.explain("site", boxes=boxes).reason
+    )
+    reverse = world.explain("fd00:9:1::7", boxes=boxes)
+    assert (reverse.reason, data(reverse)) == (
+        "found in network app: the own address of service web",
+        ["web.app.mesh.internal."],
+    )
+    assert "the own address" not in world.explain("all.web", boxes=boxes).reason
+
+
+def test_replicas_instead_of_the_address_of_a_service_are_explained(world: World) -> None:
+    world.put(H2, service_range())
+    world.put(H1, service_address(offset=7), service_address("api", 8))
+    found = world.explain("web", untranslated="the kernel is older than Linux 5.8")
+    assert data(found) == ["10.1.0.11", "10.1.0.12"]
+    assert found.reason == (
+        "found in network app: web1 on h2, web2 on h3; not its own address (10.9.1.7, fd00:9:1::7), which the kernel "
+        "does not translate for this container: the kernel is older than Linux 5.8"
+    )
+    assert "own address" not in world.explain("nearest.web").reason
+    api = world.explain("api")
+    assert (api.status, api.name) == ("NOERROR", "api.app.mesh.internal.")
+    assert "service api has no replica that is up; not its own address (10.9.1.8" in api.reason
+
+
+def test_another_name_of_a_service_with_an_address_is_explained(world: World) -> None:
+    world.put(H2, service_range())
+    world.put(H1, service_address(offset=7), alias(1, "old", "web"))
+    found = world.explain("old", boxes={C.sandbox_id: TRANSLATING})
+    assert [one.data for one in found.records] == ["web.app.mesh.internal.", "10.9.1.7"]
+    assert found.reason.startswith(
+        "an operator made it another name of web.app; found in network app: the own address of service web"
+    )

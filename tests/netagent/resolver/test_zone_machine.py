@@ -10,6 +10,7 @@ import pytest
 from fakes.external import ServiceFields, alias, at, data, service
 from fakes.external import state as state_of
 from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, HostFields, Writer, endpoint, host, network
+from fakes.service_addresses import service_address, service_range
 from fakes.zone import whole_table
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -28,6 +29,8 @@ from netagent.model.records import (
     HostProgram,
     Record,
     RemovalRecord,
+    ServiceAddressOrigin,
+    ServiceAddressRecord,
 )
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.changelog import MAX_STEPS
@@ -173,6 +176,26 @@ class StepByStep(RuleBasedStateMachine):
     @rule(owner=HOSTS, number=st.integers(1, 3), kind=st.sampled_from([service, state_of, alias]))
     def added_gone(self, owner: HostId, number: int, kind: Any) -> None:
         self.delete(owner, kind(number))
+
+    @rule(owner=HOSTS, number=st.integers(1, 2), place=NETWORKS, is_there=st.booleans())
+    def service_range(self, owner: HostId, number: int, place: NetworkId, *, is_there: bool) -> None:
+        (self.put if is_there else self.delete)(owner, service_range(number, place))
+
+    @rule(
+        owner=HOSTS,
+        record=st.builds(
+            service_address,
+            st.sampled_from(["web", "db"]),
+            st.integers(3, 4),
+            NETWORKS,
+            group=st.sampled_from([None, "shop"]),
+            origin=st.sampled_from(ServiceAddressOrigin),
+        ),
+        is_there=st.booleans(),
+    )
+    def service_address(self, owner: HostId, record: ServiceAddressRecord, *, is_there: bool) -> None:
+        # Few addresses, so that they move between services, owners and networks.
+        (self.put if is_there else self.delete)(owner, record)
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
     def member(self, owner: HostId, state: MemberState) -> None:
