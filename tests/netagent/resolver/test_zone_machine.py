@@ -12,7 +12,7 @@ from fakes.external import state as state_of
 from fakes.registry import H1, H2, H3, N1, N2, EndpointFields, HostFields, Writer, endpoint, host, network
 from fakes.service_addresses import service_address, service_range
 from fakes.zone import whole_table
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -284,6 +284,56 @@ class StepByStep(RuleBasedStateMachine):
 
 TestStepByStep = StepByStep.TestCase
 TestStepByStep.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+_ADDRESSED = st.one_of(
+    st.builds(service_range, st.integers(1, 2), NETWORKS),
+    st.builds(
+        service_address,
+        st.sampled_from(["web", "db"]),
+        st.integers(3, 4),
+        NETWORKS,
+        within=st.integers(1, 2),
+        group=st.sampled_from([None, "shop"]),
+        origin=st.sampled_from(ServiceAddressOrigin),
+    ),
+)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from([H1, H2]), _ADDRESSED, st.sampled_from([True, True, False])),
+            st.lists(NETWORKS, unique=True, max_size=2),
+        ),
+        max_size=30,
+    )
+)
+def test_rows_of_service_addresses_follow_step_by_step(steps: list[Any]) -> None:
+    """The machine above tries many other kinds, and hardly ever enough of these that meet."""
+    world = StepByStep()
+    world.begin()
+    world.put(H1, service_range(1, N1))
+    world.put(H2, service_range(2, N2))
+    for step in steps:
+        if isinstance(step, list):
+            world.boxes = {one: dataclasses.replace(box, networks=tuple(step)) for one, box in BOX.items()}
+        else:
+            owner, record, is_there = step
+            (world.put if is_there else world.delete)(owner, record)
+        world.made()
+
+
+def test_an_address_that_another_service_gets_keeps_its_row() -> None:
+    """Whichever of the two services is looked at first."""
+    world = StepByStep()
+    world.begin()
+    world.put(H1, service_range(1, N1))
+    for name in ("web", "db", "web", "api", "db", "api"):
+        world.put(H1, service_address(name, 3, N1))
+        world.made()
+    assert [key[0] for key in world.table].count(RowKind.SERVICE_ADDRESS) == 1
 
 
 def world_of(count: int) -> StepByStep:
