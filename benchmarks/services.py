@@ -170,7 +170,7 @@ def group_of(label: str) -> Iterator[Path]:
     mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text("utf-8"))
     if not mounts:
         raise SystemExit("control groups of version 2 are not mounted: mount -t cgroup2 none /mnt")
-    group = Path(mounts[0].mount_point) / f"{NAME}-{label}"
+    group = Path(mounts[0].path) / f"{NAME}-{label}"
     group.mkdir(exist_ok=True)
     try:
         yield group
