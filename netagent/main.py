@@ -23,6 +23,7 @@ from netagent.commands import (
     lookup,
     networks,
     ping,
+    published_services,
     status,
 )
 from netagent.commands.handlers import HANDLERS
@@ -45,6 +46,7 @@ COMMANDS: Final = (
     lookup,
     networks,
     ping,
+    published_services,
     status,
 )
 """Importing them has filled HANDLERS."""

@@ -85,6 +85,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.probes.schedule", "netagent.projection", "netagent.registry", "netagent.resolver", "netdns",
         "netgossip.types",
     },
+    "netagent.services": {
+        "netagent.endpoints.claims", "netagent.endpoints.find", "netagent.registry", "netgossip.types",
+    },
     "netagent.interface": set(),
     "netagent.control": {
         "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
@@ -105,7 +108,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
         "netagent.firewall", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
-        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc", "netagent.state_dir",
+        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
+        "netagent.services", "netagent.state_dir",
         "netdns", "netgossip",
     },
     "netagent.commands": {

@@ -34,6 +34,8 @@ PERFORMS = {
     "netagent.commands.lists",
     "netagent.commands.networks",
     "netagent.commands.presenters",
+    "netagent.commands.published_services",
+    "netagent.services.published_services",
     "netagent.daemon.agent",
     "netagent.membership.group_label_keeper",  # since when, for people
     "netagent.daemon.memory",
@@ -64,6 +66,7 @@ PERFORMS = {
     "netagent.control.asgi",
     "netagent.control.server",
     "netagent.http.listener",
+    "netagent.projection.busy_ports",
     "netagent.commands.status",
     "netagent.control.watch",
     # other tools

@@ -77,13 +77,15 @@ def runs(
 
 def run_command(session: CommandContext, request: Command[Any]) -> int:
     """Run a command; return the exit status."""
-    kind, printer = type(request), session.printer
+    kind = type(request)
     if kind in _ELSEWHERE:
         importlib.import_module(_ELSEWHERE[kind])
     if run := RUNS.get(kind):
         return run(session, request)
     if kind.declaration.order:
         return _list(session, request)
+    request, printer = request.sent(), session.printer
+    kind = type(request)
     answer = session.client.send(request)
     from netagent.cli.screen import HINTS, SHOWN
 

@@ -14,7 +14,7 @@ from netagent.cli.render import GAP, Item, Printer, clean, counted, some, span
 from netagent.cli.tables import ID_DIGITS
 from netagent.interface.cluster import InitCommand, InviteCommand
 from netagent.interface.command import Command
-from netagent.interface.containers import NetworkInspectCommand
+from netagent.interface.containers import NetworkInspectCommand, UnpublishServiceCommand
 
 if TYPE_CHECKING:
     from netagent.interface import schema
@@ -363,6 +363,17 @@ def _service_removed(_printer: Printer, _request: object, answer: schema.Service
     yield clean(f"removed the external service {answer['name']} from {answer['network']}")
 
 
+def _service_published(_printer: Printer, request: object, answer: schema.PublishedService) -> Iterable[str]:
+    name = clean(".".join(filter(None, (answer["name"], answer["group"], answer["network"]))))
+    if isinstance(request, UnpublishServiceCommand):
+        yield f"{answer['port']} no longer leads to {name}"
+        return
+    what = "" if answer["created"] else ", already published"
+    yield f"{answer['port']} leads to {name} on each host with a replica{what}"
+    if not answer["replicas"]:
+        yield "this host has none in names, so its port is refused"
+
+
 def _own_name(_printer: Printer, _request: object, answer: schema.OwnName) -> Iterable[str]:
     what = "" if answer.get("created", True) else ", already added"
     leads_to = answer["cname"] or ", ".join([*answer["addresses"], *answer["texts"]])
@@ -421,6 +432,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.Drained": (_drained, lambda answer: answer["name"]),
     "schema.ServiceAdded": (_service_added, lambda answer: answer["name"]),
     "schema.ServiceRemoved": (_service_removed, lambda answer: answer["name"]),
+    "schema.PublishedService": (_service_published, lambda answer: answer["name"]),
     "schema.OwnName": (_own_name, lambda answer: answer["name"]),
     "schema.OwnNameRemoved": (_own_name_removed, lambda answer: answer["name"]),
     "schema.Status": (

@@ -65,6 +65,7 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
+from netagent.services.published_services import PublishedServices
 from netagent.state_dir import ClusterKeys, StateDir
 from netdns import constants
 from netdns.name import from_text
@@ -123,6 +124,7 @@ class Cluster:
                 self.live, self.gossip.publisher, self._resolve_outside, random.Random()
             )
             self.additions = Additions(self.live, self.gossip.publisher, keys.domain, self.external.renew)
+            self.published_services = PublishedServices(self.live, self.gossip.publisher)
             self._background.append(self.external.run)
             self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()

@@ -22,11 +22,18 @@ from netagent.firewall.inputs import FirewallInput
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
 from netagent.model.sandbox import Sandbox, SandboxId
+from netagent.projection.busy_ports import BusyPorts
 from netagent.projection.controller import Projection, ProjectionSteps
 from netagent.projection.datapath_input import networks_here, networks_taken_part
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import InputCache, firewall_input
 from netagent.projection.mac_announcer import Announcer
+from netagent.projection.published_services import (
+    HostPort,
+    PublishedPort,
+    published_ports,
+    service_forwards,
+)
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot, StateStore
@@ -67,6 +74,7 @@ class Controllers:
         self._zones = ZoneBuilder(keys.domain)
         self._sandboxes = SandboxBuilder()
         self._kept = InputCache()
+        self.busy_ports = BusyPorts(self._published, live.note_change)
         self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
         self.supervisor = Supervisor(run_dir, release=__version__, note_wanted=live.note_change)
         self.resolvers = ResolverSockets(self.supervisor)
@@ -91,7 +99,13 @@ class Controllers:
     async def run(self) -> None:
         """Run until cancelled; kernel and resolver continue with what they have."""
         async with trio.open_nursery() as nursery:
-            for task in (self.forwarding.run, self.supervisor.run, self.projection.run, self.announcer.run):
+            for task in (
+                self.forwarding.run,
+                self.supervisor.run,
+                self.projection.run,
+                self.announcer.run,
+                self.busy_ports.run,
+            ):
                 nursery.start_soon(task)
 
     async def end(self) -> None:
@@ -111,7 +125,14 @@ class Controllers:
     def _guarded(self, known: Snapshot) -> FirewallInput:
         if self._listed[0] is not known.rows:
             self._listed = known.rows, known.rows.listed()
-        internal = _internal(known.view)
+        internal, rows = _internal(known.view), known.rows
+        ports = self.published_ports(known)
+        replicas = {row.endpoint_id: row for port in ports for row in port.replicas}
+        default_routes = [
+            row.endpoint_id
+            for row in (*rows.publishing(), *replicas.values())
+            if has_default_route(row, rows.mates_of(row), internal)
+        ]
         return firewall_input(
             known.view,
             self._listed[1],
@@ -119,13 +140,17 @@ class Controllers:
             agent_ports=self._agent_ports,
             limits=known.limits,
             lent={family: self.forwarding.lent(family) for family in (IPV4, IPV6)},
-            default_routes=[
-                row.endpoint_id
-                for row in known.rows.publishing()
-                if has_default_route(row, known.rows.mates_of(row), internal)
-            ],
+            default_routes=default_routes,
+            service_forwards=service_forwards(ports, self.busy_ports.busy, default_routes),
             kept=self._kept,
         )
+
+    def published_ports(self, known: Snapshot) -> tuple[PublishedPort, ...]:
+        """The ports of this host that are published for services with replicas here."""
+        return published_ports(known.view, known.rows) if known.view.store.published_services else ()
+
+    def _published(self) -> list[HostPort]:
+        return [(one.protocol, one.host_port) for one in self.published_ports(self._live.now)]
 
     def _routed(self, known: Snapshot) -> list[str]:
         networks = networks_here(known.view, networks_taken_part(known.view, known.rows.networks))

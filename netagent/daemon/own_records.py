@@ -28,6 +28,7 @@ from netagent.model.records import (
     HostAddressRecord,
     NetworkRecord,
     OwnNameRecord,
+    PublishedServiceRecord,
     Record,
 )
 from netagent.registry.publish import Publisher
@@ -97,6 +98,7 @@ _OF_NETWORKS: Final = (
     HostAddressRecord,
     ExternalServiceRecord,
     OwnNameRecord,
+    PublishedServiceRecord,
 )
 
 

@@ -3,8 +3,8 @@
 Once a host is evicted nothing that it wrote counts, and its logs are dropped everywhere. The successor therefore
 repeats what the cluster still needs of them as its own, in the same change in which it says that they are gone:
 networks, removals, their evictions of earlier hosts, grants that their receivers have not repeated yet, external
-services, what they found out about these, and own names. Their attachments and endpoints end with them, and so do
-external services that are programs of theirs.
+services, what they found out about these, own names, and published services. Their attachments and endpoints end with
+them, and so do external services that are programs of theirs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from netagent.model.records import (
     HostProgram,
     NetworkRecord,
     OwnNameRecord,
+    PublishedServiceRecord,
     Record,
     RemovalRecord,
 )
@@ -34,8 +35,9 @@ MOST_REVISIONS: Final = 1 << 24
 """A network outlives fewer hosts. A revision above it is forged by a host that no longer counts once it is gone, and
 none could be above it."""
 MAX_ADDITIONS: Final = 4096
-"""Bound of records of external services and own names that a successor repeats; beyond it: they end with the evicted
-hosts. A host that filled its log with them could otherwise not be evicted, because no log has room for two."""
+"""Bound of records of external services, own names and published services that a successor repeats; beyond it: they
+end with the evicted hosts. A host that filled its log with them could otherwise not be evicted, because no log has
+room for two."""
 
 
 def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Record]:
@@ -50,7 +52,9 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
     for host in sorted(gone):
         for record in _kept(view, host, gone):
             key = key_of(record)[1]
-            if isinstance(record, OwnNameRecord | ExternalServiceRecord | ExternalStateRecord):
+            if isinstance(
+                record, OwnNameRecord | ExternalServiceRecord | ExternalStateRecord | PublishedServiceRecord
+            ):
                 additions += 1
                 if additions > MAX_ADDITIONS:
                     continue
@@ -77,6 +81,8 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
             case OwnNameRecord() | ExternalServiceRecord() | ExternalStateRecord():
                 if _stays(view, host, record):
                     yield successor_state(record) if isinstance(record, ExternalStateRecord) else record
+            case PublishedServiceRecord() if record.network_id in view.networks:
+                yield record
             case GrantRecord() if record.to not in gone:
                 if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
                     yield record

@@ -177,6 +177,10 @@ class Command(Fields, Generic[A_co]):
 
     declaration: ClassVar[Declaration]
 
+    def sent(self) -> Command[Any]:
+        """The request that is sent: this one, unless its options mean another command. Raises InputError."""
+        return self
+
     def __init_subclass__(cls, command: str = "", **more: Any) -> None:
         super().__init_subclass__()
         if command:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
+from netagent.errors import InputError
 from netagent.interface.cluster import MAX_DRAIN_S, Watching
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
 from netagent.interface.notation import (
@@ -402,10 +403,72 @@ class UnlinkCommand(
     """Remove a link."""
 
 
-class _Publishing(_OfEndpoint["schema.Endpoint"]):
+class _PublishingService(Command["schema.PublishedService"]):
+    service: str = argument(metavar="NAME", help="the service, or NAME.NETWORK", read=filled("service"))
+    port: str = argument(
+        metavar="PORT:PORT[/PROTOCOL]",
+        help="a port of the hosts and a port of the replicas, or a range of each",
+    )
+    network: str = option(
+        "--network", default="", metavar="NET", help="the network, if several have such a service"
+    )
+    group: str = option("--group", default="", metavar="NAME", help="the group, if it is the service of one")
+
+
+class PublishServiceCommand(
+    _PublishingService,
+    command="publish",
+    within="service",
+    route="POST /v1/services/{service}/published",
+    brief="Forward a port of each host that has a replica to its replicas.",
+    examples="sudo netagent service publish web 80:80\nsudo netagent publish --service web 80:80",
+):
+    """Forward a port of each host that has a replica of the service to the replicas on that host. They see the
+    client's address. Other hosts refuse. Repeating the command changes nothing."""
+
+
+class UnpublishServiceCommand(
+    _PublishingService,
+    command="unpublish",
+    within="service",
+    route="DELETE /v1/services/{service}/published",
+    brief="Stop forwarding the port.",
+    examples="sudo netagent service unpublish web 80:80",
+):
+    """Stop forwarding the port on all hosts. Only the host where the service was published can do so."""
+
+
+class _Publishing(Command["schema.Endpoint"]):
+    endpoint: str = argument(
+        metavar="ENDPOINT",
+        nargs="?",
+        default="",
+        help="its name, NAME.NETWORK, or id; or --service instead",
+        read=filled("endpoint"),
+    )
+    service: str = option(
+        "--service",
+        default="",
+        metavar="NAME",
+        help="a port of each host with a replica of this service instead, as by `netagent service publish`",
+        is_sent=False,
+    )
+    network: str = option(
+        "--network", default="", metavar="NET", help="the network of the service", is_sent=False
+    )
+    group: str = option("--group", default="", metavar="NAME", help="the group of the service", is_sent=False)
     port: str = argument(
         metavar=PORTS, help="a port of the host and a port of the container, or a range of each"
     )
+
+    def sent(self) -> Command[Any]:
+        """With --service the same request about that."""
+        if bool(self.endpoint) == bool(self.service):
+            raise InputError("name an endpoint or a service", hint="write ENDPOINT, or --service NAME")
+        if not self.service:
+            return self
+        kind = PublishServiceCommand if isinstance(self, PublishCommand) else UnpublishServiceCommand
+        return kind(**{name: vars(self).get(name, "") for name in ("service", "port", "network", "group")})
 
 
 class PublishCommand(
@@ -414,6 +477,7 @@ class PublishCommand(
     route="POST /v1/endpoints/{endpoint}/published",
     brief="forward a port of this host to a container",
     examples="sudo netagent publish web1 8080:80\n"
+    "sudo netagent publish --service web 80:80\n"
     "sudo netagent publish web1 192.0.2.1:5000-5009:5000-5009/udp",
 ):
     """Forward a port of this host to a port of the endpoint's container."""

@@ -641,6 +641,21 @@ class ServiceRemoved(TypedDict):
     """Number of additions of this host to the service."""
 
 
+class PublishedService(TypedDict):
+    """Answer of `service publish` and `service unpublish`."""
+
+    name: str
+    network: str
+    group: str
+    """Empty: it is the network's own service."""
+    port: str
+    """`80:80/tcp`."""
+    created: bool
+    """False: it was so already. `service unpublish`: always false."""
+    replicas: int
+    """Of this host, to which the port leads now."""
+
+
 class OwnName(TypedDict):
     """A name that an operator added to a network."""
 

@@ -5,7 +5,8 @@ value. Every record has exactly one writer, the host under whose id it is replic
 record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
-                                  external service, external state, own name, service range, service address
+                                  external service, external state, own name, service range, service address,
+                                  published service
     scope = a network's id        endpoint
 """
 
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
+from netagent.model.publication import Publication
 from netagent.model.subnet import gateways_of
 
 MAX_ALIASES: Final = 64
@@ -552,6 +554,20 @@ class ServiceAddressRecord:
     """Connections to a replica that is gone are not reset: for links between hosts that heal."""
 
 
+MAX_PUBLISHED_PORTS: Final = 64
+"""Bound of the ports of one published service; beyond it: refused. Each is 64 elements of a set in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedServiceRecord:
+    """Ports of each host that has a replica of a service, forwarded to the replicas on that host."""
+
+    network_id: NetworkId
+    service: ServiceKey
+    publication: Publication
+    """Without an address of the host: it is for all hosts."""
+
+
 Record: TypeAlias = (
     HostRecord
     | NetworkRecord
@@ -566,6 +582,7 @@ Record: TypeAlias = (
     | OwnNameRecord
     | ServiceRangeRecord
     | ServiceAddressRecord
+    | PublishedServiceRecord
 )
 
 

@@ -23,6 +23,7 @@ from netagent.firewall.inputs import (
     GuardedEndpoint,
     GuardedNetwork,
     PortForward,
+    ServiceForward,
 )
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
@@ -113,14 +114,15 @@ def firewall_input(
     limits: Mapping[HostId, int],
     lent: Mapping[str, frozenset[str]] = _NOTHING_LENT,
     default_routes: Collection[EndpointId] = (),
+    service_forwards: tuple[ServiceForward, ...] = (),
     kept: InputCache | None = None,
 ) -> FirewallInput:
     """Return the networks that this host has devices of, its endpoints, and the hosts that it may hear.
 
     `limits`: the largest packet, in bytes, that the path to a host carries; only for paths that carry too little.
     `lent`: devices by family (netagent.datapath.host.forwarding). `default_routes`: endpoints with their sandboxes'
-    default route. `kept`: the cache of the previous call, whose `rows` must be the same object if they are equal;
-    then only what has changed is rebuilt.
+    default route. `service_forwards`: netagent.projection.published_services. `kept`: the cache of the previous call,
+    whose `rows` must be the same object if they are equal; then only what has changed is rebuilt.
     """
     kept = kept or InputCache()
     seed = probe_mac(view.local)
@@ -164,6 +166,7 @@ def firewall_input(
                 for port_forward in port_forwards_of(row, default_routes)
             ),
         ),
+        service_forwards=service_forwards,
     )
 
 

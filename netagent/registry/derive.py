@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from immutables import Map
 
@@ -33,6 +33,7 @@ from netagent.model.records import (
     HostRecord,
     NetworkRecord,
     OwnNameRecord,
+    PublishedServiceRecord,
     Record,
     RemovalRecord,
     ServiceAddressRecord,
@@ -714,11 +715,18 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
             return "external_states", record.service_id, owner, record
         case OwnNameRecord():
             return "own_names", record.name_id, owner, record
-        case ServiceRangeRecord() | ServiceAddressRecord():
-            index = "range_records" if isinstance(record, ServiceRangeRecord) else "address_records"
-            return index, record.network_id, (owner, key_of(record)[1]), record
+        case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
+            return _BY_NETWORK[type(record)], record.network_id, (owner, key_of(record)[1]), record
         case EndpointRecord():
             return "claimed", record.network_id, (owner, record.endpoint_id, record.network_id), record
+
+
+_BY_NETWORK: Final[Mapping[type[Record], str]] = {
+    ServiceRangeRecord: "range_records",
+    ServiceAddressRecord: "address_records",
+    PublishedServiceRecord: "published_services",
+}
+"""The indexes of records by network and then by place."""
 
 
 def _further_places(owner: HostId, record: Record) -> Iterator[tuple[str, Hashable, Hashable]]:

@@ -18,8 +18,9 @@ Keys, unique within (scope, owner):
     d + name id            own name
     w + network id + each subnet: base, length (1)  service range
     v + network id + addresses                      service address
+    p + network id + protocol, host port (2) + service + NUL + group    published service
 
-The last two have what they claim in their keys: a host that succeeds another may have several of one network or
+The last three have what they claim in their keys: a host that succeeds another may have several of one network or
 service.
 """
 
@@ -37,9 +38,11 @@ from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, mtu_flaw, range
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Balance
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
+from netagent.model.publication import Publication
 from netagent.model.records import (
     MAX_ALIASES,
     MAX_HOST_WEIGHTS,
+    MAX_PUBLISHED_PORTS,
     MAX_REASON_CHARS,
     MAX_SERVICE_PORTS,
     MAX_TIME_S,
@@ -59,6 +62,7 @@ from netagent.model.records import (
     OwnNameRecord,
     Policy,
     Port,
+    PublishedServiceRecord,
     Record,
     RemovalRecord,
     ServiceAddressOrigin,
@@ -99,7 +103,8 @@ _VERSION: Final = 1
 HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 _EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
-_SERVICE_RANGE, _SERVICE_ADDRESS = 12, 13
+_SERVICE_RANGE, _SERVICE_ADDRESS, _PUBLISHED_SERVICE = range(12, 15)
+_PROTOCOLS: Final = ("tcp", "udp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,11 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
         case ServiceAddressRecord():
             where = b"".join(map(pack_address, record.addresses))
             return CLUSTER_SCOPE, b"v" + pack_id(record.network_id) + where
+        case PublishedServiceRecord():
+            service, port = record.service, record.publication.host_port.to_bytes(2, "big")
+            where = bytes([_PROTOCOLS.index(record.publication.protocol)]) + port
+            name = f"{service.name}\0{service.group or ''}".encode()
+            return CLUSTER_SCOPE, b"p" + pack_id(record.network_id) + where + name
 
 
 _OF_NETWORK: Final[dict[type[Record], bytes]] = {
@@ -214,8 +224,8 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
             return _EXTERNAL_STATE, state_fields(record)
         case OwnNameRecord():
             return _OWN_NAME, name_fields(record)
-        case ServiceRangeRecord() | ServiceAddressRecord():
-            return _fields_of_addresses(record)
+        case ServiceRangeRecord() | ServiceAddressRecord() | PublishedServiceRecord():
+            return _fields_of_services(record)
 
 
 def _host_fields(record: HostRecord) -> list[object]:
@@ -281,9 +291,15 @@ def _endpoint_fields(record: EndpointRecord) -> list[object]:
     ]
 
 
-def _fields_of_addresses(record: ServiceRangeRecord | ServiceAddressRecord) -> tuple[int, list[object]]:
+def _fields_of_services(
+    record: ServiceRangeRecord | ServiceAddressRecord | PublishedServiceRecord,
+) -> tuple[int, list[object]]:
     if isinstance(record, ServiceRangeRecord):
         return _SERVICE_RANGE, [pack_id(record.network_id), [pack_cidr(one) for one in record.subnets]]
+    if isinstance(record, PublishedServiceRecord):
+        service, port = record.service, record.publication
+        where = [port.host_port, port.port, port.protocol, port.count]
+        return _PUBLISHED_SERVICE, [pack_id(record.network_id), service.name, service.group or "", *where]
     return _SERVICE_ADDRESS, [
         pack_id(record.network_id),
         record.service.name,
@@ -497,6 +513,18 @@ def _read_service_address(fields: RecordFields) -> ServiceAddressRecord:
     return record
 
 
+def _read_published_service(fields: RecordFields) -> PublishedServiceRecord:
+    network_id = NetworkId(fields.identifier("network_id"))
+    service = ServiceKey(fields.name("service"), fields.name_or_none("group"))
+    host_port, port = fields.integer("host_port", 1, 65535), fields.integer("port", 1, 65535)
+    protocol, count = fields.text("protocol", max_chars=3), fields.integer("count", 1, MAX_PUBLISHED_PORTS)
+    if protocol not in _PROTOCOLS:
+        raise RecordError("protocol: neither tcp nor udp")
+    if max(host_port, port) + count > 65536:
+        raise RecordError("count: beyond the last port")
+    return PublishedServiceRecord(network_id, service, Publication(host_port, port, protocol, count))
+
+
 def _read_service_port(fields: RecordFields, what: str) -> ServicePort:
     inner = fields.array(what, 2)
     return ServicePort(inner.integer(what, 1, 65535), inner.integer(what, 1, 65535))
@@ -521,4 +549,5 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _OWN_NAME: read_name,
     _SERVICE_RANGE: _read_service_range,
     _SERVICE_ADDRESS: _read_service_address,
+    _PUBLISHED_SERVICE: _read_published_service,
 }

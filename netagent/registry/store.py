@@ -16,6 +16,7 @@ from netagent.model.records import (
     HostAddressRecord,
     NetworkRecord,
     OwnNameRecord,
+    PublishedServiceRecord,
     Record,
     ServiceAddressRecord,
     ServiceKey,
@@ -141,6 +142,8 @@ class Store:
     service_addresses: Map[NetworkId, Map[ServiceKey, tuple[ServiceAddressView, ...]]] = field(
         default_factory=Map
     )
+    published_services: Map[NetworkId, Map[RecordPlace, PublishedServiceRecord]] = field(default_factory=Map)
+    """Ports of hosts that lead to services."""
 
     def is_used(self, network: NetworkView) -> bool:
         """True as the rules define it: the network's creator takes part in it, or has granted space of it, or is gone

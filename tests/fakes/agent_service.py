@@ -51,9 +51,11 @@ from netagent.interface.containers import (
     NetworkPruneCommand,
     NetworkRemoveCommand,
     PublishCommand,
+    PublishServiceCommand,
     UndrainCommand,
     UnlinkCommand,
     UnpublishCommand,
+    UnpublishServiceCommand,
 )
 from netagent.interface.questions import (
     FEED_NAMES,
@@ -337,6 +339,19 @@ def external_of(name: str) -> schema.Service:
     }
 
 
+def published_service(
+    request: PublishServiceCommand | UnpublishServiceCommand, *, created: bool
+) -> schema.PublishedService:
+    return {
+        "name": request.service,
+        "network": "app",
+        "group": request.group,
+        "port": publication_of(request.port).text,
+        "created": created,
+        "replicas": 0,
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -393,6 +408,12 @@ class FakeService:
 
     async def service_remove(self, request: ServiceRemoveCommand) -> schema.ServiceRemoved:
         return {"name": request.service, "network": "app", "removed": 1}
+
+    async def service_publish(self, request: PublishServiceCommand) -> schema.PublishedService:
+        return published_service(request, created=True)
+
+    async def service_withdraw(self, request: UnpublishServiceCommand) -> schema.PublishedService:
+        return published_service(request, created=False)
 
     async def name_add(self, request: NameAddCommand) -> schema.OwnName:
         wanted = own_name_request(request, request.name.rpartition(".")[0])
