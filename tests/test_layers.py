@@ -71,6 +71,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.projection",
         "netagent.registry", "netgossip.records.replication", "netgossip.types",
     },
+    "netagent.service_addresses": {
+        "netagent.endpoints.network_defaults", "netagent.ipam", "netagent.journal",
+        "netagent.membership.participation", "netagent.registry", "netgossip.types",
+    },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",
         "netgossip.slices",
@@ -109,7 +113,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.firewall", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
-        "netagent.services", "netagent.state_dir",
+        "netagent.service_addresses", "netagent.services", "netagent.state_dir",
         "netdns", "netgossip",
     },
     "netagent.commands": {

@@ -147,6 +147,9 @@ PERFORMS = {
     "netagent.ipam.grants",
     "netagent.ipam.allocations",
     "netagent.ipam.prefetch",
+    "netagent.ipam.service_offsets",
+    "netagent.service_addresses.use_cases",
+    "netagent.service_addresses.keeper",
     "netagent.journal.write_behind",  # a lock: filled by the event loop, emptied by the writer's thread
     "netagent.journal.journal",
     "netagent.registry.state_store",

@@ -65,6 +65,8 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
+from netagent.service_addresses.keeper import ServiceAddressKeeper
+from netagent.service_addresses.use_cases import ServiceAddresses
 from netagent.services.published_services import PublishedServices
 from netagent.state_dir import ClusterKeys, StateDir
 from netdns import constants
@@ -266,6 +268,20 @@ class Cluster:
                 bridge_name(network.record.vni), probe_mac(self.live.view.local)
             ),
         )
+        self.service_addresses = ServiceAddresses(
+            self.live,
+            gossip.publisher,
+            self.allocator.services,
+            surroundings=self._surroundings,
+            is_closed=lambda: context.is_closed,
+        )
+        keeper = ServiceAddressKeeper(
+            live=self.live,
+            addresses=self.service_addresses,
+            publisher=gossip.publisher,
+            participation=gossip.participation,
+            journal=self.journal,
+        )
         self.leaving = Leave(
             live=self.live,
             journal=self.journal,
@@ -278,7 +294,14 @@ class Cluster:
             withdrawal=withdrawal,
         )
         mend = partial(self.interfaces.run, self.kernel.reconciler.wait_absent_changed)
-        self._background += [collector.run, host_access.run, mend, self.checks.run]
+        self._background += [
+            collector.run,
+            host_access.run,
+            mend,
+            self.checks.run,
+            keeper.give,
+            keeper.clear_up,
+        ]
 
     def _was_away(self, boot: str) -> bool:
         """True if names must not lead here before recovery: they did not when the last run ended, or they would lead
@@ -362,6 +385,7 @@ class Cluster:
             ),
             underlay=self.underlay.address,
             underlay_mtu_bytes=self.underlay.mtu_bytes,
+            ranges=view.range_records,
         )
 
 

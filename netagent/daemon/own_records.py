@@ -30,6 +30,8 @@ from netagent.model.records import (
     OwnNameRecord,
     PublishedServiceRecord,
     Record,
+    ServiceAddressRecord,
+    ServiceRangeRecord,
 )
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
@@ -99,6 +101,8 @@ _OF_NETWORKS: Final = (
     ExternalServiceRecord,
     OwnNameRecord,
     PublishedServiceRecord,
+    ServiceRangeRecord,
+    ServiceAddressRecord,
 )
 
 

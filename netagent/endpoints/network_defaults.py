@@ -1,11 +1,12 @@
-"""Planning of a new network: its subnets, MTU and VNI, and why a request is refused. Pure.
+"""Planning of a new network: its subnets, MTU and VNI, and why a request is refused; and of its service range. Pure.
 
 A network may overlap neither another network nor a route of any host, because packets would then take the wrong
 path. The routes are part of every host's record, so this host knows them without asking.
 
 Subnets that the request does not give come from the pools, starting at a place derived from the network's random id:
 two hosts that create different networks at the same instant rarely choose the same subnet, and if they do, the
-conflict rules decide.
+conflict rules decide. A service range is chosen in the same way, so that hosts that give a network its first service
+address at the same instant make one range.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from netagent.errors import InputError, RefusedError
-from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, subnet_flaw
+from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, range_flaw, subnet_flaw
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
-from netagent.model.records import HostRecord, NetworkRecord
+from netagent.model.records import HostRecord, NetworkRecord, ServiceRangeRecord
 from netagent.model.request import NetworkRequest
+from netagent.model.span import Span, meets, merged, span_of
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
+from netagent.registry.service_rules import range_prefix
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MAX_RANGES_TRIED = 4096
+"""Bound of the subnets of one pool that are tried for a service range; beyond it: refused. A cluster has far fewer
+networks."""
 POOL_PREFIX = 20
 """A network gets 4,096 addresses from the pool; a /12 has room for 256 such networks."""
 OVERHEAD_IPV4_BYTES = 50
@@ -40,6 +46,8 @@ class NetworkConstraints:
     hosts: tuple[HostRecord, ...]
     underlay: str
     underlay_mtu_bytes: int
+    ranges: tuple[ServiceRangeRecord, ...] = ()
+    """Also those that are not in force: they may be again."""
 
 
 def plan_network(request: NetworkRequest, network_id: NetworkId, around: NetworkConstraints) -> NetworkRecord:
@@ -107,6 +115,13 @@ def conflict(subnet: IPNetwork, around: NetworkConstraints) -> str:
         for text in network.subnets:
             if _overlap(subnet, ipaddress.ip_network(text)):
                 return f"{text} of the network {network.name}"
+    for one in around.ranges:
+        for text in one.subnets:
+            if _overlap(subnet, ipaddress.ip_network(text)):
+                name = next((net.name for net in around.networks if net.network_id == one.network_id), "")
+                return (
+                    f"{text}, from which services of the network {name or one.network_id[:8]} have addresses"
+                )
     for host in around.hosts:
         for text in host.routes:
             if _overlap(subnet, ipaddress.ip_network(text)):
@@ -115,6 +130,52 @@ def conflict(subnet: IPNetwork, around: NetworkConstraints) -> str:
         if address.version == subnet.version and address in subnet:
             return f"the address {address} of host {host.name}"
     return ""
+
+
+def plan_range(network: NetworkRecord, around: NetworkConstraints) -> ServiceRangeRecord:
+    """Return subnets for the addresses of a network's services. RefusedError `pool-full` when none is free."""
+    texts = [text for record in around.networks for text in record.subnets]
+    texts += [text for record in around.ranges for text in record.subnets]
+    for host in around.hosts:
+        texts += [*host.routes, host.underlay, host.probe_address]
+    taken = merged(map(span_of, [*texts, around.underlay]))
+    found = []
+    for version, length in map(range_prefix, network.subnets):
+        pools = (
+            list(map(ipaddress.ip_network, around.pools)) if version == 4 else [ula_prefix(around.cluster_id)]
+        )
+        subnet = _free_range(pools, length, int(network.network_id[14:22], 16), taken)
+        if subnet is None:
+            where = "address_pools" if version == 4 else "the cluster's ULA prefix"
+            raise RefusedError(
+                f"no private subnet of the size /{length} is free in {where} for services of network {network.name}",
+                code="pool-full",
+                thing=network.name,
+                hint="remove a network, or enlarge the pool: the addresses of services need as much as the network",
+            )
+        found.append(str(subnet))
+    return ServiceRangeRecord(network.network_id, tuple(found))
+
+
+def _free_range(
+    pools: Iterable[IPNetwork], length: int, start: int, taken: Sequence[Span]
+) -> IPNetwork | None:
+    """Return a free subnet of the pools with this prefix length: the first of those tried, from a place that depends
+    on `start`. IPv6 subnets begin where those of networks do."""
+    for pool in pools:
+        step = 64 if pool.version == 6 else length
+        count = 1 << max(0, step - pool.prefixlen) if length >= pool.prefixlen else 0
+        # An odd stride comes to all subnets of a pool, whose number is a power of two, and soon leaves a taken part.
+        stride = (count * 5 // 8) | 1
+        for turn in range(min(count, MAX_RANGES_TRIED)):
+            number = (start + turn * stride) % count
+            base = int(pool.network_address) + (number << (pool.max_prefixlen - step))
+            subnet = ipaddress.ip_network((base, length))
+            # Subnet 0 of the cluster's prefix is the probe network's.
+            is_kept = pool.version == 6 and number == 0
+            if not is_kept and not range_flaw(subnet) and not meets(taken, span_of(str(subnet))):
+                return subnet
+    return None
 
 
 def differences(request: NetworkRequest, record: NetworkRecord) -> list[str]:

@@ -24,7 +24,7 @@ from netagent.external.view import added_to
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import NetworkRecord, Policy, RemovalRecord
+from netagent.model.records import NetworkRecord, Policy, RemovalRecord, ServiceAddressOrigin
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
 from netagent.registry.publish import Publisher
@@ -244,7 +244,7 @@ class Networks:
                 thing=network.unique_name,
                 hint="detach them, or add --force to cut them off",
             )
-        if added := sorted(added_to(view, network.network_id)):
+        if added := sorted(added_to(view, network.network_id) | _given_addresses(view, network.network_id)):
             more = f" and {len(added) - 5} more" if len(added) > 5 else ""
             raise RefusedError(
                 f"operators added {', '.join(added[:5])}{more} to network {network.unique_name}",
@@ -252,6 +252,15 @@ class Networks:
                 thing=network.unique_name,
                 hint="remove them with `netagent service rm` and `netagent name rm`, or add --force",
             )
+
+
+def _given_addresses(view: RegistryView, network_id: NetworkId) -> set[str]:
+    """Return the names of the services to which operators gave an address."""
+    return {
+        service.name
+        for service, views in view.service_addresses(network_id).items()
+        if any(one.record.origin is ServiceAddressOrigin.OPERATOR for one in views)
+    }
 
 
 def _unheard(view: RegistryView, network_id: NetworkId) -> list[HostId]:

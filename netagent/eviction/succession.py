@@ -3,8 +3,9 @@
 Once a host is evicted nothing that it wrote counts, and its logs are dropped everywhere. The successor therefore
 repeats what the cluster still needs of them as its own, in the same change in which it says that they are gone:
 networks, removals, their evictions of earlier hosts, grants that their receivers have not repeated yet, external
-services, what they found out about these, own names, and published services. Their attachments and endpoints end with
-them, and so do external services that are programs of theirs.
+services, what they found out about these, own names, published services, and ranges and addresses of services, which
+programs remember for ever. Their attachments and endpoints end with them, and so do external services that are
+programs of theirs.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from netagent.model.records import (
     PublishedServiceRecord,
     Record,
     RemovalRecord,
+    ServiceAddressRecord,
+    ServiceRangeRecord,
 )
 from netagent.registry.record_codec import key_of
+from netagent.registry.service_rules import MAX_SERVICE_ADDRESSES
 from netagent.registry.view import RegistryView
 from netgossip.types import CLUSTER_SCOPE
 
@@ -49,9 +53,14 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
         records[key_of(eviction)[1]] = eviction
     own = {key_of(record)[1] for record in view.records_of(view.local, CLUSTER_SCOPE)}
     additions = 0
+    room = MAX_SERVICE_ADDRESSES - len(view.store.address_keys.get(view.local, ()))
     for host in sorted(gone):
         for record in _kept(view, host, gone):
             key = key_of(record)[1]
+            if isinstance(record, ServiceAddressRecord):
+                room -= 1
+                if room < 0:
+                    continue
             if isinstance(
                 record, OwnNameRecord | ExternalServiceRecord | ExternalStateRecord | PublishedServiceRecord
             ):
@@ -78,6 +87,8 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                 # said the same of it.
                 if record.host_id != view.local and record.host_id not in view.hosts:
                     yield record
+            case ServiceRangeRecord() | ServiceAddressRecord() if _is_in_force(view, host, record):
+                yield record
             case OwnNameRecord() | ExternalServiceRecord() | ExternalStateRecord():
                 if _stays(view, host, record):
                     yield successor_state(record) if isinstance(record, ExternalStateRecord) else record
@@ -86,6 +97,13 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
             case GrantRecord() if record.to not in gone:
                 if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
                     yield record
+
+
+def _is_in_force(view: RegistryView, host: HostId, record: ServiceRangeRecord | ServiceAddressRecord) -> bool:
+    if isinstance(record, ServiceRangeRecord):
+        return record.subnets in {one.record.subnets for one in view.service_ranges(record.network_id)}
+    found = view.service_by_address(record.addresses[0])
+    return found is not None and (found.owner, found.record) == (host, record)
 
 
 def _stays(

@@ -9,6 +9,7 @@ can one be chosen that is just being given away. The journal is written afterwar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import trio
@@ -17,6 +18,7 @@ from netagent.errors import FailedError, InputError, RefusedError
 from netagent.ipam.allocation import Allocation
 from netagent.ipam.allocations import Allocations, in_use, unknown
 from netagent.ipam.grants import Grants
+from netagent.ipam.service_offsets import ServiceOffsets
 from netagent.ipam.space import AddressSpace
 from netagent.ipam.space_requests import SILENT, Ask, SpaceRequests
 from netagent.journal import statements
@@ -32,7 +34,8 @@ from netagent.registry.view import RegistryView
 class Allocator:
     """Addresses of this host's endpoints, in all networks.
 
-    `view` returns the current view; `rows` are the journal's endpoints at start: their addresses are in use.
+    `view` returns the current view; `rows` are the journal's endpoints at start: their addresses are in use. `unix_s`
+    is the time in seconds, for what must outlast a restart.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Allocator:
         ask: Ask,
         rows: Iterable[LocalEndpointRow] = (),
         clock: Callable[[], float] = trio.current_time,
+        unix_s: Callable[[], int] = lambda: int(time.time()),
     ) -> None:
         self._view = view
         self._journal = journal
@@ -53,7 +57,15 @@ class Allocator:
             view=view, journal=journal, publisher=publisher, rows=rows, clock=clock
         )
         self.space_requests = SpaceRequests(self.allocations, view=view, ask=ask, clock=clock)
-        self.grants = Grants(self.allocations, view=view)
+        self.services = ServiceOffsets(
+            self.allocations,
+            self.space_requests,
+            view=view,
+            journal=journal,
+            publisher=publisher,
+            unix_s=unix_s,
+        )
+        self.grants = Grants(self.allocations, self.services, view=view)
 
     # -- endpoints ---------------------------------------------------------------------------------------------
 
@@ -118,7 +130,9 @@ class Allocator:
 
     def forget_removed(self) -> None:
         """Drop networks that were removed. Costs nothing when there are none; call it on every change."""
-        self.space_requests.forget(self.allocations.forget_removed())
+        removed = self.allocations.forget_removed()
+        self.space_requests.forget(removed)
+        self.services.forget(removed)
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""

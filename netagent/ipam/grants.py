@@ -13,6 +13,7 @@ from netagent.errors import NetagentError
 from netagent.ipam.allocation import Allocation
 from netagent.ipam.allocations import Allocations
 from netagent.ipam.messages import NoSpace, SpaceRequest, encode_granted, parse_request_untrusted
+from netagent.ipam.service_offsets import ServiceOffsets
 from netagent.ipam.space import grant_one, split_for
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import GrantRecord
@@ -23,8 +24,11 @@ from netagent.registry.view import RegistryView
 class Grants:
     """Grants parts of this host's allocations."""
 
-    def __init__(self, allocations: Allocations, *, view: Callable[[], RegistryView]) -> None:
+    def __init__(
+        self, allocations: Allocations, services: ServiceOffsets, *, view: Callable[[], RegistryView]
+    ) -> None:
         self._allocations = allocations
+        self._services = services
         self._view = view
 
     async def answer_request(self, peer: HostId, payload: bytes) -> bytes:
@@ -47,8 +51,13 @@ class Grants:
 
     def _grant_for(self, allocation: Allocation, peer: HostId, request: SpaceRequest) -> GrantRecord | None:
         pool = allocation.pool
+        # The next owner would not know that a service has an offset, or had it a moment ago, and give it to another.
+        in_use = self._services.in_use(allocation.network_id)
+        waiting = self._services.waiting(allocation.network_id).keys()
         if request.offset is not None:
             if pool.is_used(request.offset) or is_reserved(request.offset, allocation.count):
+                return None
+            if request.offset in in_use or request.offset in waiting:
                 return None
             if self._allocations.is_foreign(allocation, request.offset):
                 return None
@@ -56,8 +65,10 @@ class Grants:
         if not request.is_urgent and pool.available_count() * 2 <= pool.usable_total():
             # Ahead of need a host gives only while it keeps more than a quarter: or two hosts would trade for ever.
             return None
-        for with_cooling in (False, True):
-            free = pool.free_ranges(with_cooling=with_cooling)
+        # At last what waits, too: an endpoint without an address is worse than a service's that returns early.
+        last = [(True, in_use)] if request.is_urgent else []
+        for with_cooling, kept in [(False, in_use | waiting), (True, in_use | waiting), *last]:
+            free = pool.free_ranges(with_cooling=with_cooling, without=kept)
             grant = split_for(allocation.network_id, peer, free)
             if grant is not None:
                 return grant

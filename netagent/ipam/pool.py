@@ -8,7 +8,7 @@ when nothing else is free, the one that has cooled longest is taken early.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Final
 
 from netagent.ipam.space import Range, usable_count
@@ -101,9 +101,11 @@ class Pool:
             del self._cooling[offset]
         return done
 
-    def free_ranges(self, *, with_cooling: bool = False) -> list[Range]:
-        """Runs of owned offsets that no endpoint has, within one hop each; without cooling ones unless requested."""
-        taken = sorted(self._used if with_cooling else self._used | self._cooling.keys())
+    def free_ranges(self, *, with_cooling: bool = False, without: Set[int] = frozenset()) -> list[Range]:
+        """Runs of owned offsets that no endpoint has, within one hop each, and that are not in `without`; without
+        cooling ones unless requested."""
+        used = self._used | without
+        taken = sorted(used if with_cooling else used | self._cooling.keys())
         runs = []
         for held in self._owned:
             first, last = max(held.first, 2), min(held.last, self.count - 2)

@@ -21,7 +21,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from netagent.journal.statements import Statement
 from netagent.journal.write_behind import WriteBehind
 from netagent.journal.writer import DiskFullError, JournalError, Writer, translate
 from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import ServiceKey
 from netgossip.types import EntriesChanged, Log, Member, NodeId, Scope
 
 __all__ = ["DiskFullError", "Journal", "JournalError"]
@@ -143,7 +144,32 @@ class Journal:
 
     def note_network_gone(self, network_id: NetworkId) -> None:
         """Note that none of the network's addresses will be used again."""
-        self._note(("cooling", network_id), statements.uncool_all(network_id))
+        gone = [statements.uncool_all(network_id), *statements.forget_services(network_id)]
+        self._note(("cooling", network_id), *gone)
+
+    def load_freed_service_offsets(self) -> Iterator[tuple[NetworkId, int, ServiceKey, int]]:
+        """Offsets of service addresses that were given up: network, offset, service and when, the oldest first."""
+        for network_id, offset, name, group, since_s in self._read(
+            "SELECT * FROM freed_service_offset ORDER BY since_s, network_id, address_offset"
+        ):
+            yield NetworkId(network_id), int(offset), ServiceKey(name, group), int(since_s)
+
+    def note_service_offset_free(self, network_id: NetworkId, offset: int) -> None:
+        """Note that a service may have an offset again."""
+        statement = statements.reuse_service_offset(network_id, offset)
+        self._note(("service offset", network_id, offset), statement)
+
+    def load_idle_services(self) -> dict[tuple[NetworkId, ServiceKey], int]:
+        """Since when services with addresses have no replica."""
+        return {
+            (NetworkId(network_id), ServiceKey(name, group or None)): int(since_s)
+            for network_id, name, group, since_s in self._read("SELECT * FROM idle_service")
+        }
+
+    def note_idle_service(self, network_id: NetworkId, service: ServiceKey, since_s: int | None) -> None:
+        """Note since when a service with an address has no replica; None: it has one."""
+        statement = statements.note_idle_service(network_id, service, since_s)
+        self._note(("idle service", network_id, service), statement)
 
     # -- the cache ---------------------------------------------------------------------------------------------
 

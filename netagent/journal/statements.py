@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from netagent.journal.rows import LocalEndpointRow, endpoint_to_json
 from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import ServiceKey
 from netgossip.types import Entry, Log, Member, NodeId, Scope
 
 Family: TypeAlias = Literal["own", "replica"]
@@ -84,6 +85,15 @@ ADDED: Final = """
 CREATE TABLE IF NOT EXISTS group_label (
     network_id TEXT NOT NULL, group_name TEXT NOT NULL, label TEXT NOT NULL, gone_s INTEGER,
     PRIMARY KEY (network_id, group_name, label)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS freed_service_offset (
+    network_id TEXT NOT NULL, address_offset INTEGER NOT NULL,
+    service TEXT NOT NULL, group_name TEXT, since_s INTEGER NOT NULL,
+    PRIMARY KEY (network_id, address_offset)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS idle_service (
+    network_id TEXT NOT NULL, service TEXT NOT NULL, group_name TEXT NOT NULL, since_s INTEGER NOT NULL,
+    PRIMARY KEY (network_id, service, group_name)
 ) WITHOUT ROWID;
 """
 """Tables that a release which does not know them may leave as they are: they need no further version, so that it can
@@ -227,6 +237,36 @@ def uncool_all(network_id: NetworkId) -> Statement:
     return Statement("DELETE FROM cooling WHERE network_id = ?", (network_id,))
 
 
+def free_service_offset(network_id: NetworkId, offset: int, service: ServiceKey, since_s: int) -> Statement:
+    """Save the offset of a service's address that was given up. With the time: it is not used again for a day."""
+    return Statement(
+        "INSERT OR REPLACE INTO freed_service_offset VALUES (?, ?, ?, ?, ?)",
+        (network_id, offset, service.name, service.group, since_s),
+    )
+
+
+def reuse_service_offset(network_id: NetworkId, offset: int) -> Statement:
+    """Delete an offset that a service may have again."""
+    return Statement(
+        "DELETE FROM freed_service_offset WHERE network_id = ? AND address_offset = ?", (network_id, offset)
+    )
+
+
+def note_idle_service(network_id: NetworkId, service: ServiceKey, since_s: int | None) -> Statement:
+    """Save since when a service with an address has no replica; None: it has one, or no address any more."""
+    where = (network_id, service.name, service.group or "")
+    if since_s is None:
+        sql = "DELETE FROM idle_service WHERE network_id = ? AND service = ? AND group_name = ?"
+        return Statement(sql, where)
+    return Statement("INSERT OR REPLACE INTO idle_service VALUES (?, ?, ?, ?)", (*where, since_s))
+
+
+def forget_services(network_id: NetworkId) -> list[Statement]:
+    """Delete what concerns service addresses of a network that was removed."""
+    tables = ("freed_service_offset", "idle_service")
+    return [Statement(f"DELETE FROM {table} WHERE network_id = ?", (network_id,)) for table in tables]
+
+
 def save_silences(silences: Mapping[HostId, float]) -> list[Statement]:
     """Replace the silences of other hosts by these."""
     rows = [Statement("INSERT INTO silence VALUES (?, ?)", (host, s)) for host, s in silences.items()]
@@ -260,5 +300,6 @@ def unfence(endpoint_id: EndpointId) -> Statement:
 
 def start_anew() -> list[Statement]:
     """Delete all that the former identity wrote or knew, except the members to dial and what is fenced."""
-    tables = ("own_log", "own_entry", "replica_log", "replica_entry", "endpoint", "cooling", "silence")
-    return [Statement(f"DELETE FROM {table}") for table in tables]
+    logs = ("own_log", "own_entry", "replica_log", "replica_entry")
+    others = ("endpoint", "cooling", "silence", "freed_service_offset", "idle_service")
+    return [Statement(f"DELETE FROM {table}") for table in (*logs, *others)]

@@ -119,14 +119,14 @@ def _service_ranges(store: Store) -> Iterator[Conflict]:
 def _why_not_in_force(store: Store, network_id: NetworkId, record: ServiceRangeRecord) -> tuple[str, str]:
     """Return the id of what has the addresses of a range, and a clause about it."""
     for other in store.networks.values():
-        if any(service_rules.meets(record, subnet) for subnet in other.record.subnets):
+        if any(service_rules.has_addresses_of(record, subnet) for subnet in other.record.subnets):
             return other.network_id, f"it overlaps network {other.unique_name}"
     for host in store.hosts.values():
         for address in (host.record.underlay, host.record.probe_address) if host.record else ():
-            if service_rules.meets(record, address):
+            if service_rules.has_addresses_of(record, address):
                 return host.host_id, f"{address} is the address of host {host.unique_name}"
     for other_id, ranges in store.service_ranges.items():
-        if any(service_rules.meets(record, text) for one in ranges for text in one.record.subnets):
+        if any(service_rules.has_addresses_of(record, text) for one in ranges for text in one.record.subnets):
             return other_id, f"it overlaps the one of network {_network_name(store, other_id)}"
     return network_id, "another one of the network has its place"
 

@@ -17,14 +17,14 @@ address there (netagent.ipam.service_offsets), and an address stays when its own
 from __future__ import annotations
 
 import heapq
-import ipaddress
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import HostRecord, NetworkRecord, ServiceRangeRecord
+from netagent.model.span import meets, merged, span_of
 from netagent.model.subnet import MAX_OFFSETS, is_reserved, offset_count, parse_subnet
 from netagent.registry.views import ServiceRangeView
 
@@ -81,15 +81,15 @@ def ranges_in_force(
     hosts: Iterable[HostRecord],
 ) -> dict[NetworkId, tuple[ServiceRangeView, ...]]:
     """Return the ranges in force by network. O(n log n) in ranges, networks and hosts."""
-    spans = [span for network in networks for span in map(_span, network.subnets)]
-    spans += [span for host in hosts for span in (_host_span(host.underlay), _host_span(host.probe_address))]
-    taken = _merged(spans)
+    texts = [text for network in networks for text in network.subnets]
+    texts += [text for host in hosts for text in (host.underlay, host.probe_address)]
+    taken = merged(map(span_of, texts))
     found: dict[NetworkId, tuple[ServiceRangeView, ...]] = {}
     for network_id in sorted(judged):
         kept = []
         for one in judged[network_id]:
-            mine = [_span(text) for text in one.record.subnets]
-            if not any(_meets(taken, span) for span in mine):
+            mine = [span_of(text) for text in one.record.subnets]
+            if not any(meets(taken, span) for span in mine):
                 for span in mine:
                     insort(taken, span)
                 kept.append(one)
@@ -130,44 +130,14 @@ def last_in_force(keys: Iterable[bytes], count: int) -> bytes | None:
     return sorted(keys)[MAX_SERVICE_ADDRESSES - 1]
 
 
-def meets(record: ServiceRangeRecord, place: str) -> bool:
+def has_addresses_of(record: ServiceRangeRecord, place: str) -> bool:
     """True if a range has addresses of a subnet, or an address."""
-    first, last = _span(place) if "/" in place else _host_span(place)
-    return any(start <= last and first <= end for start, end in map(_span, record.subnets))
+    return any(meets([span_of(text)], span_of(place)) for text in record.subnets)
 
 
-# -- spans of addresses: both families on one line, IPv6 above IPv4 ---------------------------------------------
-
-_Span: TypeAlias = tuple[int, int]
-"""The first and the last address."""
-
-
-@lru_cache(maxsize=16384)
-def _host_span(address: str) -> _Span:
-    parsed = ipaddress.ip_address(address)
-    number = int(parsed) + ((1 << 32) if parsed.version == 6 else 0)
-    return number, number
-
-
-@lru_cache(maxsize=4096)
-def _span(subnet: str) -> _Span:
-    parsed = parse_subnet(subnet)
-    first = int(parsed.network_address) + ((1 << 32) if parsed.version == 6 else 0)
-    return first, first + parsed.num_addresses - 1
-
-
-def _merged(spans: Iterable[_Span]) -> list[_Span]:
-    """Return the spans as disjoint ones, in rising order."""
-    found: list[_Span] = []
-    for first, last in sorted(spans):
-        if found and first <= found[-1][1]:
-            found[-1] = found[-1][0], max(last, found[-1][1])
-        else:
-            found.append((first, last))
-    return found
-
-
-def _meets(taken: Sequence[_Span], span: _Span) -> bool:
-    """True if the span shares an address with one of the disjoint spans."""
-    position = bisect_left(taken, (span[1] + 1,))
-    return position > 0 and taken[position - 1][1] >= span[0]
+def offset_in_key(key: bytes, subnets: tuple[str, ...]) -> int:
+    """Return the offset of a service address, by the key of its record and its network's subnets: whether or not the
+    range is known that it is from."""
+    version, length = range_prefix(subnets[0])
+    size, bits = (4, 32 - length) if version == 4 else (16, 128 - length)
+    return int.from_bytes(key[17 : 17 + size]) & ((1 << bits) - 1)

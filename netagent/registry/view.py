@@ -26,7 +26,16 @@ from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import EndpointId, HostId, NetworkId, nearest_name
 from netagent.model.locality import HERE
 from netagent.model.naming import labels_inside
-from netagent.model.records import Drain, EndpointRecord, GrantRecord, HostAddressRecord, Record, ServiceKey
+from netagent.model.records import (
+    Drain,
+    EndpointRecord,
+    GrantRecord,
+    HostAddressRecord,
+    Record,
+    ServiceKey,
+    ServiceRangeRecord,
+)
+from netagent.registry import service_rules
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
 from netagent.registry.conflicts import find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
@@ -256,6 +265,17 @@ class RegistryView:
     def service_ranges(self, network_id: NetworkId) -> tuple[ServiceRangeView, ...]:
         """The network's service ranges in force, by owner: the very same object as long as none changes."""
         return self.store.service_ranges.get(network_id, ())
+
+    @property
+    def range_records(self) -> tuple[ServiceRangeRecord, ...]:
+        """The service ranges of all networks, also those that are not in force. Of each host and network at most as
+        many as may be in force: a member may have written thousands."""
+        return tuple(
+            one.record
+            for network_id, claims in self.store.range_records.items()
+            if network_id in self.networks
+            for one in service_rules.judged_ranges(claims, self.networks[network_id].record)
+        )
 
     def service_addresses(self, network_id: NetworkId) -> Map[ServiceKey, tuple[ServiceAddressView, ...]]:
         """The network's service addresses in force. Of several of one service, by owner, names give the first."""

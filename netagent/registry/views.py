@@ -227,6 +227,8 @@ _CURES = {
     ConflictKind.MAC: _ANEW,
     ConflictKind.OUTSIDE: _ANEW,
     ConflictKind.ENDPOINT_ID: _ANEW,
-    ConflictKind.SERVICE_RANGE: "`netagent service rm` the services that have addresses of it, and give them others",
-    ConflictKind.SERVICE_ADDRESS: "`netagent service rm` it on its host, and give the service another address",
+    ConflictKind.SERVICE_RANGE: "its services get addresses of another range within a minute or two, see "
+    "`netagent services`",
+    ConflictKind.SERVICE_ADDRESS: "its host gives the service another address within a minute or two, see "
+    "`netagent services`",
 }

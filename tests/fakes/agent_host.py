@@ -50,6 +50,8 @@ from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
+from netagent.service_addresses.keeper import ServiceAddressKeeper
+from netagent.service_addresses.use_cases import ServiceAddresses
 from netagent.state_dir import ClusterKeys
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, NodeId, Scope
 
@@ -309,6 +311,7 @@ class AgentHost:
         self.projection = FakeProjection(self.steps)
         self.fabric = fabric
         self.is_syncing = True
+        self.unix_s: Callable[[], int] = lambda: 1_700_000_000 + int(trio.current_time())
         self.forgotten_scopes: list[Scope] = []
         self.keys = ClusterKeys(CLUSTER_ID, "mesh", DOMAIN, (bytes(32),))
         self.egress_interfaces: Callable[[], frozenset[str]] = frozenset
@@ -334,6 +337,7 @@ class AgentHost:
             publisher=self.publisher,
             ask=self._ask,
             rows=self.journal.load_endpoints(),
+            unix_s=self.unix_s,
         )
         self.context = EndpointContext(
             live=self.live,
@@ -365,6 +369,21 @@ class AgentHost:
             surroundings=self._surroundings,
             sweep=self.garbage_collector.sweep,
         )
+        self.service_addresses = ServiceAddresses(
+            self.live,
+            self.publisher,
+            self.allocator.services,
+            surroundings=self._surroundings,
+            is_closed=lambda: self.context.is_closed,
+        )
+        self.keeper = ServiceAddressKeeper(
+            live=self.live,
+            addresses=self.service_addresses,
+            publisher=self.publisher,
+            participation=self.participation,
+            journal=self.journal,
+            unix_s=self.unix_s,
+        )
         self.access = ClusterAccess(
             self.live, self.endpoints, self.networks, self.keys, self.egress_interfaces
         )
@@ -385,6 +404,7 @@ class AgentHost:
             hosts=(),
             underlay="192.0.2.1",
             underlay_mtu_bytes=1500,
+            ranges=view.range_records,
         )
 
     def flush(self) -> None:

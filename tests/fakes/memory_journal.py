@@ -19,7 +19,7 @@ class MemoryJournal(Journal):
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript(statements.SCHEMA + "".join(statements.STEPS.values()))
+        self.db.executescript(statements.SCHEMA + "".join(statements.STEPS.values()) + statements.ADDED)
         self.fail_with: Exception | None = None
 
     def close(self) -> None:
