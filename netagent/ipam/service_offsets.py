@@ -113,9 +113,16 @@ class ServiceOffsets:
                 offset = offset_in_key(key_of(record)[1], network.record.subnets)
                 also.append(statements.free_service_offset(network.network_id, offset, record.service, now_s))
                 freed.append((network.network_id, offset, FreedOffset(record.service, now_s)))
-        await self._publisher.change(withdraw=records, also=also)
+        # Before others learn of it: one of them may give the service an address again at once.
         for network_id, offset, one in freed:
             self._freed.setdefault(network_id, {})[offset] = one
+            self.let_go(network_id, offset)
+        try:
+            await self._publisher.change(withdraw=records, also=also)
+        except BaseException:
+            for network_id, offset, _ in freed:
+                self._freed[network_id].pop(offset, None)
+            raise
 
     def in_use(self, network_id: NetworkId) -> set[int]:
         """The offsets that services of this host have, or are about to get. Costs this host's service addresses."""

@@ -35,6 +35,8 @@ from netagent.registry.view import RegistryView, ServiceRangeView
 from netagent.service_addresses.use_cases import ServiceAddresses, asks, shown, wanted_by
 from netgossip.types import CLUSTER_SCOPE
 
+SETTLE_S: Final = 0.2
+"""How long the first host waits for records of the others: a project may be started on all hosts at one instant."""
 TURN_S: Final = 3.0
 """How much longer each further host waits before it gives an address: for the record of the one before."""
 MAX_TURNS: Final = 5
@@ -66,8 +68,10 @@ class ServiceAddressKeeper:
     participation: Participation
     journal: Journal
     unix_s: Callable[[], int] = lambda: int(time.time())
+    _since: dict[Place, float] = field(default_factory=dict)
+    """Services that should have an address from this host and have none, and since when."""
     _due: dict[Place, float] = field(default_factory=dict)
-    """Services that should have an address and have none, and when this host gives it."""
+    """When this host gives it."""
     _lost_since: dict[bytes, float] = field(default_factory=dict)
     """By key, addresses of this host that are not in force."""
 
@@ -91,16 +95,18 @@ class ServiceAddressKeeper:
         """Note when this host gives a service an address, if it should have one and has none."""
         turn = _turn_of(view, place)
         if turn is None:
+            self._since.pop(place, None)
             self._due.pop(place, None)
-        elif place not in self._due:
-            self._due[place] = trio.current_time() + TURN_S * turn
+        else:
+            since = self._since.setdefault(place, trio.current_time())
+            self._due[place] = max(since + SETTLE_S + TURN_S * turn, self._due.get(place, -math.inf))
 
     async def _give_due(self) -> None:
         now = trio.current_time()
         for place in [place for place, due in self._due.items() if due <= now]:
+            self._consider(self.live.view, place)  # replicas of other hosts may have come
             origin = _lacking(self.live.view, place)
-            del self._due[place]
-            if origin is None or _turn_of(self.live.view, place) is None:
+            if origin is None or self._due.get(place, math.inf) > now:
                 continue
             try:
                 await self.addresses.ensure(*place, origin)
@@ -108,6 +114,8 @@ class ServiceAddressKeeper:
                 self._due[place] = trio.current_time() + RETRY_S
                 where = f"{place[0]} {shown(place[1])}"
                 _limited.warning(where, f"cannot give service {shown(place[1])} an address yet: {error}")
+            else:
+                self._consider(self.live.view, place)
 
     # -- clearing up -------------------------------------------------------------------------------------------
 
