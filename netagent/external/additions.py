@@ -35,11 +35,13 @@ from netagent.model.records import (
     NameData,
     OwnNameRecord,
     Record,
+    ServiceKey,
     ServiceTarget,
 )
 from netagent.model.request import OwnNameRequest, ServiceRequest
 from netagent.model.subnet import parse_subnet
 from netagent.registry.publish import Publisher
+from netagent.registry.service_rules import has_addresses_of
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView, RegistryView
 from netgossip.types import CLUSTER_SCOPE
@@ -206,6 +208,13 @@ class Additions:
                 thing=record.name,
                 hint="use another name",
             )
+        if ServiceKey(record.name) in view.service_addresses(network.network_id):
+            raise RefusedError(
+                f"service {record.name} of network {place} has an address of its own",
+                code="name-in-use",
+                thing=record.name,
+                hint="use another name",
+            )
         match record.value:
             case NameData(addresses):
                 for address in addresses:
@@ -310,6 +319,16 @@ def _refuse_address(view: RegistryView, network: NetworkView, address: str) -> N
                     code="inside-address",
                     thing=address,
                     hint="`netagent attach` the container with --service, or link to it",
+                )
+    for ranges in view.store.service_ranges.values():
+        for one in ranges:
+            if has_addresses_of(one.record, address):
+                other = view.networks[one.record.network_id]
+                raise RefusedError(
+                    f"{address} is from the addresses for services of network {other.unique_name}",
+                    code="inside-address",
+                    thing=address,
+                    hint="use the service's name: an alias leads to it, `netagent name add NAME --cname SERVICE`",
                 )
     families = {parse_subnet(text).version for text in network.record.subnets}
     if parsed.version not in families:

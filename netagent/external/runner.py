@@ -193,7 +193,14 @@ class ExternalRunner:
         if answer is None:
             _limited.warning(name, f"no name server of this host answers for {name}; its last answer stands")
         if self._is_current(watch):
-            subnets = [text for one in self._live.view.networks.values() for text in one.record.subnets]
+            view = self._live.view
+            subnets = [text for one in view.networks.values() for text in one.record.subnets]
+            subnets += [
+                text
+                for some in view.store.service_ranges.values()
+                for one in some
+                for text in one.record.subnets
+            ]
             watch.handle_answer(answer, subnets)
             self._publish_soon(watch)
         self._names.end(key, watch.resolve_interval_s(failed=answer is None), trio.current_time())

@@ -14,12 +14,13 @@ from netagent.endpoints.network_defaults import (
     conflict,
     differences,
     plan_network,
+    plan_range,
     shortcoming,
     ula_prefix,
 )
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.model.ids import ClusterId, NetworkId
-from netagent.model.records import HostRecord, NetworkRecord, Policy
+from netagent.model.records import HostRecord, NetworkRecord, Policy, ServiceRangeRecord
 from netagent.model.request import NetworkRequest
 
 ID = NetworkId("12345678" * 4)
@@ -130,3 +131,76 @@ def test_creating_again_compares_what_was_asked_for() -> None:
     assert differences(NetworkRequest(name="app", feed_rules=("a.example",)), record) == [
         "it has no feed rules"
     ]
+
+
+# -- ranges for addresses of services -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "subnets",
+    [
+        ("10.1.0.0/20", "fd00:1::/64"),
+        ("10.1.0.0/30",),
+        ("10.16.0.0/12", "fd00:1::/64"),
+        ("fd00:1::/64",),
+        ("10.1.0.0/24", "fd00:1::/96"),
+    ],
+)
+def test_a_service_range_is_as_large_as_its_network_and_from_the_same_pools(subnets: tuple[str, ...]) -> None:
+    record = dataclasses.replace(plan_network(NetworkRequest(name="app"), ID, around()), subnets=subnets)
+    found = plan_range(record, around(networks=(record,)))
+    assert found == plan_range(record, around(networks=(record,))), "all hosts choose the same"
+    pools = {4: ipaddress.ip_network("10.160.0.0/12"), 6: ula_prefix(ClusterId("ab" * 16))}
+    for text, own in zip(found.subnets, subnets, strict=True):
+        subnet = ipaddress.ip_network(text)
+        assert subnet.prefixlen == ipaddress.ip_network(own).prefixlen
+        assert subnet.subnet_of(pools[subnet.version])  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.integers(0, 15), max_size=15),
+    st.sampled_from(["networks", "ranges", "routes"]),
+    st.integers(0, 2**32),
+)
+def test_a_service_range_is_free_of_everything(taken: list[int], what: str, number: int) -> None:
+    """A pool of sixteen places, of which some are taken."""
+    record = dataclasses.replace(
+        plan_network(NetworkRequest(name="app"), ID, around()),
+        network_id=NetworkId(f"{number:032x}"),
+        subnets=("10.1.0.0/24",),
+    )
+    places = tuple(f"10.9.{place}.0/24" for place in taken)
+    constraints = around(host("h2", underlay="10.9.15.9"), pools=("10.9.0.0/20",), networks=(record,))
+    if what == "networks":
+        others = tuple(dataclasses.replace(record, subnets=(place,)) for place in places)
+        constraints = dataclasses.replace(constraints, networks=(record, *others))
+    elif what == "ranges":
+        constraints = dataclasses.replace(
+            constraints, ranges=tuple(ServiceRangeRecord(ID, (place,)) for place in places)
+        )
+    else:
+        constraints = dataclasses.replace(constraints, hosts=(*constraints.hosts, host("h3", *places)))
+    if {*taken, 15} == set(range(16)):
+        with pytest.raises(RefusedError) as refused:
+            plan_range(record, constraints)
+        assert refused.value.code == "pool-full"
+        return
+    (found,) = plan_range(record, constraints).subnets
+    assert found not in places
+    assert found != "10.9.15.0/24", "a host has an address there"
+
+
+def test_no_service_range_has_addresses_of_the_internet() -> None:
+    record = dataclasses.replace(
+        plan_network(NetworkRequest(name="app"), ID, around()), subnets=("10.1.0.0/24",)
+    )
+    with pytest.raises(RefusedError, match="no private subnet of the size /24 is free in address_pools"):
+        plan_range(record, around(pools=("8.8.0.0/16",)))
+    (found,) = plan_range(record, around(pools=("8.8.0.0/16", "172.20.0.0/16"))).subnets
+    assert found.startswith("172.20.")
+
+
+def test_a_new_network_keeps_clear_of_service_ranges() -> None:
+    range_ = ServiceRangeRecord(ID, ("10.9.0.0/24",))
+    message = conflict(ipaddress.ip_network("10.9.0.0/16"), around(ranges=(range_,)))
+    assert message == "10.9.0.0/24, from which services of the network 12345678 have addresses"

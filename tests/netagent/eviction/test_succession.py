@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from fakes.external import alias, name_id, service, service_id, state
-from fakes.registry import H1, H2, H3, N1, Writer, entry, event, host, network
+from fakes.registry import H1, H2, H3, N1, N2, Writer, entry, event, host, network
+from fakes.service_addresses import service_address, service_range
 
 from netagent.eviction.succession import MAX_ADDITIONS, eviction_records
 from netagent.external.view import external_service, own_names
+from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     MAX_TURN,
@@ -18,8 +20,14 @@ from netagent.model.records import (
     HostProgram,
     NetworkRecord,
     OwnNameRecord,
+    Record,
+    ServiceAddressRecord,
+    ServiceKey,
+    ServiceRangeRecord,
 )
+from netagent.model.subnet import addresses_of
 from netagent.registry.record_codec import decode_untrusted, encode
+from netagent.registry.service_rules import MAX_SERVICE_ADDRESSES
 from netagent.registry.view import RegistryView
 
 
@@ -106,3 +114,56 @@ def test_a_host_with_a_log_full_of_own_names_can_be_evicted() -> None:
     written = eviction_records(view, {H3})
     assert sum(isinstance(one, OwnNameRecord) for one in written) == MAX_ADDITIONS
     assert any(isinstance(one, ForgetRecord) for one in written)
+
+
+def test_ranges_and_addresses_of_services_are_taken_over_as_they_are() -> None:
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H2, H3)}
+    written: tuple[tuple[HostId, Record], ...] = (
+        (H1, network()),
+        (H1, service_range(1)),
+        (H1, service_address("web", 5)),
+        (H3, service_range(2)),
+        (H3, service_address("web", 7, within=2, is_sticky=True)),
+        (H3, service_address("db", 8, group="shop", within=2)),
+        (H3, service_range(3, N2)),  # of a network that is gone
+        (H3, service_address("old", 9, N2, within=3)),
+        (H3, service_address("lost", 9, within=4)),
+        (H2, service_address("both", 11)),
+        (H3, service_address("loser", 11)),
+    )
+    for owner, record in written:
+        view = view.with_entries(writers[owner].put(record))
+    before = addresses_in(view)
+    taken = eviction_records(view, {H3})
+    assert not [one for one in taken if isinstance(one, ServiceRangeRecord) and one.network_id != N1]
+    view = view.with_entries(event(H1, *(entry(H1, one, 100 + n) for n, one in enumerate(taken))))
+    view.check_invariants()
+    assert addresses_in(view) == before == {"10.9.1.5", "10.9.2.7", "10.9.2.8", "10.9.1.11"}
+    assert {one.owner for one in view.service_addresses(N1)[ServiceKey("web")]} == {H1}
+    found = view.service_by_address("10.9.2.7")
+    assert found is not None
+    assert found.record.is_sticky
+
+
+def addresses_in(view: RegistryView) -> set[str]:
+    every = view.service_addresses(N1).values()
+    return {one.record.addresses[0] for views in every for one in views}
+
+
+def test_a_successor_repeats_no_more_addresses_than_may_be_in_force() -> None:
+    view = RegistryView(H1)
+    writers = {owner: Writer(owner) for owner in (H1, H2)}
+    subnets = ("10.80.0.0/16", "fd00:9::/64")
+    for owner, record in (
+        (H1, network(subnets=("10.64.0.0/16", "fd00:1::/64"))),
+        (H2, ServiceRangeRecord(N1, subnets)),
+        (H1, service_address("mine", addresses=addresses_of(subnets, 9000))),
+    ):
+        view = view.with_entries(writers[owner].put(record))
+    flood = [
+        service_address(f"s{n}", addresses=addresses_of(subnets, n + 2)) for n in range(MAX_SERVICE_ADDRESSES)
+    ]
+    view = view.with_entries(event(H3, *(entry(H3, one, n) for n, one in enumerate(flood, 1))))
+    written = eviction_records(view, {H3})
+    assert sum(isinstance(one, ServiceAddressRecord) for one in written) == MAX_SERVICE_ADDRESSES - 1

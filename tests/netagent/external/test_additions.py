@@ -10,6 +10,7 @@ import trio
 from fakes.agent_host import AgentHost
 from fakes.external import alias, at, service, state
 from fakes.registry import H2, Writer, endpoint, host
+from fakes.service_addresses import service_address, service_range
 from fakes.virtual import virtual
 
 from netagent.errors import InputError, NetagentError, NotFoundError, RefusedError
@@ -147,6 +148,16 @@ async def test_services_and_own_names_share_no_name(op: Operator, app: NetworkVi
     await op.additions.add_name(app, OwnNameRequest(name="shop", cname="web"), "anna")
     with pytest.raises(RefusedError, match=r"added the name shop.*`netagent name rm shop.app` first"):
         await op.additions.add_service(app, dataclasses.replace(PG, name="shop"), "anna")
+
+
+@operating
+async def test_addresses_of_services_keep_their_names_and_their_place(op: Operator, app: NetworkView) -> None:
+    op.others(service_range(1, app.network_id), service_address("web", 5, app.network_id))
+    with pytest.raises(RefusedError, match="service web of network app has an address of its own"):
+        await op.additions.add_name(app, OwnNameRequest(name="web", addresses=("203.0.113.1",)), "anna")
+    with pytest.raises(RefusedError, match=r"10\.9\.1\.77 is from the addresses for services of network app"):
+        await op.additions.add_service(app, dataclasses.replace(PG, target=at("10.9.1.77")), "anna")
+    await op.additions.add_service(app, dataclasses.replace(PG, name="web"), "anna")  # it is a backend of it
 
 
 @operating

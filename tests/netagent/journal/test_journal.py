@@ -24,7 +24,7 @@ from netagent.journal.statements import MAX_DEPARTED, Statement
 from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, TcpCheck
 from netagent.model.ids import NetworkId
 from netagent.model.publication import Publication
-from netagent.model.records import Drain, Group, Health, HealthNote, Link, Port
+from netagent.model.records import Drain, Group, Health, HealthNote, Link, Port, ServiceKey
 from netagent.model.sandbox import Netns
 from netgossip.types import EntriesChanged, Entry, Log, Member, MemberState, Scope, Version
 
@@ -467,3 +467,37 @@ def test_a_full_database_refuses_and_recovers(path: Path, reopen: Reopen) -> Non
     writing.execute("PRAGMA max_page_count = 100000")
     run(append_own, journal, [entry(b"k", 1, bytes(4000))])
     assert journal.load_own_logs()[0].head == 1
+
+
+def test_what_concerns_services_outlasts_a_restart_until_it_is_over(reopen: Reopen) -> None:
+    network, other = NetworkId("a1" * 16), NetworkId("a2" * 16)
+    web, db = ServiceKey("web", "shop"), ServiceKey("db")
+
+    async def write(journal: Journal) -> None:
+        await journal.transaction(
+            [
+                statements.free_service_offset(network, 5, web, 200),
+                statements.free_service_offset(network, 6, db, 100),
+                statements.free_service_offset(other, 5, db, 150),
+            ]
+        )
+        journal.note_idle_service(network, web, 300)
+        journal.note_idle_service(network, db, 400)
+
+    run(write, reopen())
+    journal = reopen()
+    assert list(journal.load_freed_service_offsets()) == [
+        (network, 6, db, 100),
+        (other, 5, db, 150),
+        (network, 5, web, 200),
+    ]
+    assert journal.load_idle_services() == {(network, web): 300, (network, db): 400}
+    journal.note_service_offset_free(network, 6)
+    journal.note_idle_service(network, db, None)
+    journal.note_network_gone(other)
+    journal = reopen()
+    assert list(journal.load_freed_service_offsets()) == [(network, 5, web, 200)]
+    assert journal.load_idle_services() == {(network, web): 300}
+    journal.note_network_gone(network)
+    journal = reopen()
+    assert (list(journal.load_freed_service_offsets()), journal.load_idle_services()) == ([], {})
