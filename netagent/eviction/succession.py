@@ -89,11 +89,10 @@ def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterato
                     yield record
             case ServiceRangeRecord() | ServiceAddressRecord() if _is_in_force(view, host, record):
                 yield record
-            case OwnNameRecord() | ExternalServiceRecord() | ExternalStateRecord():
-                if _stays(view, host, record):
-                    yield successor_state(record) if isinstance(record, ExternalStateRecord) else record
-            case PublishedServiceRecord() if record.network_id in view.networks:
-                yield record
+            case (
+                OwnNameRecord() | PublishedServiceRecord() | ExternalServiceRecord() | ExternalStateRecord()
+            ) if _stays(view, host, record):
+                yield successor_state(record) if isinstance(record, ExternalStateRecord) else record
             case GrantRecord() if record.to not in gone:
                 if (record.to, key_of(record)[1]) not in view.grant_map(record.network_id):
                     yield record
@@ -107,7 +106,9 @@ def _is_in_force(view: RegistryView, host: HostId, record: ServiceRangeRecord | 
 
 
 def _stays(
-    view: RegistryView, host: HostId, record: OwnNameRecord | ExternalServiceRecord | ExternalStateRecord
+    view: RegistryView,
+    host: HostId,
+    record: OwnNameRecord | PublishedServiceRecord | ExternalServiceRecord | ExternalStateRecord,
 ) -> bool:
     """True for what an operator added on a host and that does not end with it, and for what it found out last."""
     if record.network_id not in view.networks:
@@ -118,7 +119,7 @@ def _stays(
         case ExternalStateRecord():
             service = external_service(view, record.network_id, record.service_id)
             return service is not None and service.found_by == host
-        case OwnNameRecord():
+        case OwnNameRecord() | PublishedServiceRecord():
             return True
 
 
