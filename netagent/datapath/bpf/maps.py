@@ -102,9 +102,11 @@ class Map:
             return None
         return self._value.raw
 
-    def batches(self, most: int) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Read all elements, this many at a time (Linux 5.6). An element that is set meanwhile may be missed, and an
-        element may come twice. Any thread may do so."""
+    def batches(self, most: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Read all elements, this many at a time, as keys and values (Linux 5.6).
+
+        An element that is set meanwhile may be missed, and one may come twice. Any thread may do so.
+        """
         shape = self.shape
         before, after = ctypes.create_string_buffer(_CURSOR_BYTES), ctypes.create_string_buffer(_CURSOR_BYTES)
         keys = ctypes.create_string_buffer(most * shape.key_bytes)
@@ -127,13 +129,7 @@ class Map:
                     raise
                 is_last = True
             count = int.from_bytes(attribute.raw[_COUNT_AT : _COUNT_AT + 4], sys.byteorder)
-            yield list(
-                zip(
-                    _cut(keys, shape.key_bytes, count),
-                    _cut(values, shape.value_bytes, count),
-                    strict=True,
-                )
-            )
+            yield _cut(keys, shape.key_bytes, count), _cut(values, shape.value_bytes, count)
             if is_last:
                 return
             ctypes.memmove(before, after, _CURSOR_BYTES)
@@ -145,8 +141,8 @@ class Map:
         self._key.raw = key
 
 
-def _cut(buffer: ctypes.Array[ctypes.c_char], size: int, count: int) -> Iterator[bytes]:
-    return (one for (one,) in struct.iter_unpack(f"{size}s", memoryview(buffer).cast("B")[: size * count]))
+def _cut(buffer: ctypes.Array[ctypes.c_char], size: int, count: int) -> list[bytes]:
+    return [one for (one,) in struct.iter_unpack(f"{size}s", memoryview(buffer).cast("B")[: size * count])]
 
 
 def create(shape: MapShape) -> Map:

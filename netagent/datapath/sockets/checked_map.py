@@ -31,7 +31,9 @@ class CheckedMap:
 
     def adopt(self) -> None:
         """Take what is in the kernel as written. Blocks."""
-        self._written = {key: value for batch in self._map.batches(PER_BATCH) for key, value in batch}
+        self._written = {}
+        for keys, values in self._map.batches(PER_BATCH):
+            self._written.update(zip(keys, values, strict=True))
 
     def put(self, key: bytes, value: bytes) -> bool:
         """Write an element; return whether anything had to be written."""
@@ -52,11 +54,14 @@ class CheckedMap:
         found: list[bytes] = []
         seen: set[bytes] = set()
         written = self._written
-        for batch in self._map.batches(PER_BATCH):
-            for key, value in batch:
-                if written.get(key) != value if self._restored is None else key not in written:
-                    found.append(key)
-            seen.update(key for key, _ in batch)
+        for keys, values in self._map.batches(PER_BATCH):
+            seen.update(keys)
+            if self._restored is not None:
+                found += [key for key in keys if key not in written]
+            elif values != list(
+                map(written.get, keys)
+            ):  # one comparison, since nearly always nothing differs
+                found += [key for key, value in zip(keys, values, strict=True) if written.get(key) != value]
         found += written.keys() - seen
         return found
 

@@ -62,8 +62,9 @@ PERIOD_S: Final = 1.5
 """The kernel sends no notifications about programs and maps, and repairs must happen within two seconds."""
 RETRY_S: Final = 10.0
 """Pause after a failure: of what another program holds, or the kernel can't do."""
-_MOST_OF_A_PROCESSOR: Final = 0.01
-"""The share of one that comparing may take; with so many services that it would be more, it is done less often."""
+_MOST_OF_A_PROCESSOR: Final = 0.02
+"""The share of one that comparing may take. With more than some 10,000 services it would be more, and is done less
+often, so that a repair takes longer."""
 _WRITES_PER_SLICE: Final = 32
 
 
@@ -383,6 +384,8 @@ class ServiceTables:
         if self._wanted is None:
             return None
         lack = None
+        if not self._dirty:
+            return None
         # Those that go first, so that a full table has room.
         gone = [address for address in self._dirty if address not in self._wanted]
         kept = [address for address in self._dirty if address in self._wanted]
@@ -395,6 +398,8 @@ class ServiceTables:
                 lack = _lack("service addresses", error)
             if number % _WRITES_PER_SLICE == 0:
                 yield
+        if not self._dirty:
+            self._dirty = set()  # one that has been large takes as long to go through as then
         return lack
 
 
