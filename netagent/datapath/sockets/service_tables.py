@@ -433,9 +433,10 @@ def _detach_all(open_root: Callable[[], int]) -> None:
 
 
 def _used_members(members: Map) -> list[Member]:
-    return [
-        unpack_member(key) for batch in members.batches(PER_BATCH) for key, value in batch if value != UNUSED
-    ]
+    used = []
+    for keys, values in members.batches(PER_BATCH):
+        used += [unpack_member(key) for key, value in zip(keys, values, strict=True) if value != UNUSED]
+    return used
 
 
 def _repair(tables: _Tables, suspects: Collection[Collection[bytes]]) -> Slices[list[Damage]]:
