@@ -200,7 +200,7 @@ def _systemd(around: InstallContext) -> InstallPart:
         removed=(RELOAD,),
         next=(enable,),
         afterwards=(
-            "the agent is stopped; the resolver, interfaces and state stay (`netagent leave` removes them)",
+            "the agent is stopped; resolver, interfaces, programs and state stay (`netagent leave` removes them)",
         ),
     )
 

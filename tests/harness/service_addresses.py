@@ -124,18 +124,18 @@ class Client:
         enter = 'echo 0 > "$1/cgroup.procs"; shift; exec "$@"'
         return ["sh", "-c", enter, "sh", str(self.group), "ip", "netns", "exec", self.namespace.name, *words]
 
-    def start(self, code: str) -> subprocess.Popen[str]:
-        """Run lines of Python."""
-        words = self.command([sys.executable, "-c", f"{_PRELUDE}\n{code}\nprint(json.dumps(result))"])
+    def start(self, code: str, by: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Run lines of Python, `by` a command that takes a command."""
+        words = self.command([*by, sys.executable, "-c", f"{_PRELUDE}\n{code}\nprint(json.dumps(result))"])
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def run(self, code: str) -> Any:
+    def run(self, code: str, by: Sequence[str] = ()) -> Any:
         """Run lines of Python, and return what they left in `result`."""
-        return result_of(self.start(code))
+        return result_of(self.start(code, by))
 
-    async def call(self, code: str) -> Any:
+    async def call(self, code: str, by: Sequence[str] = ()) -> Any:
         """Do the same, while the event loop goes on."""
-        return await trio.to_thread.run_sync(self.run, code)
+        return await trio.to_thread.run_sync(self.run, code, by)
 
 
 def result_of(process: subprocess.Popen[str]) -> Any:
@@ -173,6 +173,17 @@ def _remove_group(group: Path) -> None:
                 time.sleep(0.01)
                 continue
         return
+
+
+@contextmanager
+def version_1_group(hierarchy: Path) -> Iterator[Path]:
+    """A group of a controller of version 1."""
+    group = hierarchy / f"nt4-{secrets.token_hex(3)}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        _remove_group(group)
 
 
 @dataclass(frozen=True)

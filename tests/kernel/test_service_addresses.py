@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 from harness.namespaces import NamespaceFactory
-from harness.service_addresses import VNI, Client, Network, open_network, open_tables, result_of
+from harness.service_addresses import (
+    VNI,
+    Client,
+    Network,
+    open_network,
+    open_tables,
+    result_of,
+    version_1_group,
+)
 
 from netagent.datapath.sockets.layout import Member
 from netagent.model.records import ServicePort
@@ -295,5 +304,114 @@ result.append(ask())
             await tables.set_services({address: None})
             assert not tables.is_in_kernel(address)
             assert await client.call(f"result = tcp('{WEB4}', 80)") == "ECONNREFUSED"
+
+    trio.run(main)
+
+
+def test_programs_anywhere_below_the_root_are_led(network: Network, client: Client) -> None:
+    """In groups below, in a control group namespace and a mount namespace of their own, with other users' rights, by
+    nsenter(1), and in the groups of version 1's controllers, where the kernel has any."""
+    below = network.group / "below"
+    below.mkdir()
+    inner = Client(client.namespace, below, client.cookie)
+    version_1 = [
+        Path(line.split()[1])
+        for line in Path("/proc/self/mounts").read_text("utf-8").splitlines()
+        if line.split()[2] == "cgroup" and not {"cpuset", "name=systemd"} & {*line.split()[3].split(",")}
+    ]
+
+    async def main() -> None:
+        async with open_tables(network, network.entry(WEB4, "b1")):
+            wanted = ["b1 10.97.0.11", f"{WEB4} 80"]
+            code = f"result = tcp('{WEB4}', 80)"
+            assert await inner.call(code) == wanted
+            for words in (
+                ["unshare", "--cgroup"],
+                ["unshare", "--mount", "--uts", "--ipc"],
+                ["unshare", "--user"],
+                ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+                ["nsenter", f"--net={client.namespace.path}"],
+            ):
+                assert await inner.call(code, words) == wanted, words
+            for hierarchy in version_1:
+                with version_1_group(hierarchy) as group:
+                    enter = ["sh", "-c", f'echo 0 > {group}/cgroup.procs; exec "$@"', "sh"]
+                    assert await inner.call(code, enter) == wanted, hierarchy
+
+    trio.run(main)
+    below.rmdir()
+
+
+def test_what_has_no_hook_is_left_alone(network: Network, client: Client) -> None:
+    """UDP-Lite keeps the service's address as its peer; a ping socket is answered by the namespace itself."""
+
+    async def main() -> None:
+        async with open_tables(network, network.entry(WEB4, "b1")):
+            code = f"""
+def lite():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136) as sock:
+        sock.connect(("{WEB4}", 80)); return end(sock.getpeername())
+def ping_socket():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1) as sock:
+        sock.settimeout(5); sock.connect(("{WEB4}", 0)); sock.send(struct.pack("!BBHHH", 8, 0, 0, 0, 1))
+        return sock.recv(99)[0]
+result = [lite(), ping_socket()]
+"""
+            assert await client.call(code) == [f"{WEB4} 80", 0]
+
+    trio.run(main)
+
+
+def test_io_uring(network: Network, client: Client) -> None:
+    """Its `connect` and `sendmsg` take the same way, also from the kernel's own thread (SQPOLL)."""
+
+    async def main() -> None:
+        async with open_tables(network, network.entry(WEB4, "b1")):
+            code = f"""
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+IORING_OP_SENDMSG, IORING_OP_CONNECT, SQPOLL = 9, 16, 2
+class Ring:
+    def __init__(self, flags):
+        params = ctypes.create_string_buffer(120)
+        struct.pack_into("=II", params, 8, flags, 0)
+        self.fd = libc.syscall(425, 4, params)
+        assert self.fd >= 0, os.strerror(ctypes.get_errno())
+        self.sq = struct.unpack_from("=8I", params.raw, 40)  # head, tail, mask, entries, flags, dropped, array
+        self.cq = struct.unpack_from("=8I", params.raw, 80)  # head, tail, mask, entries, overflow, cqes
+        size = max(self.sq[6] + 4 * 8, self.cq[5] + 16 * 16)
+        self.ring = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
+        self.sqes = mmap.mmap(self.fd, 4096, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0x10000000)
+        self.is_polled = bool(flags & SQPOLL)
+        self.done = 0
+    def call(self, op, fd, address, length, offset):
+        index = self.done & 3
+        self.sqes[64 * index : 64 * index + 64] = struct.pack("=BBHiQQI36x", op, 0, 0, fd, offset, address, length)
+        struct.pack_into("=I", self.ring, self.sq[6] + 4 * index, index)
+        struct.pack_into("=I", self.ring, self.sq[1], self.done + 1)
+        libc.syscall(426, self.fd, 1, 1, 3 if self.is_polled else 1, None, 0)
+        while struct.unpack_from("=I", self.ring, self.cq[1])[0] == self.done: time.sleep(0.001)
+        outcome = struct.unpack_from("=Qi", self.ring, self.cq[5] + 16 * (self.done & 7))[1]
+        self.done += 1
+        struct.pack_into("=I", self.ring, self.cq[0], self.done)
+        return outcome
+name = ctypes.create_string_buffer(
+    struct.pack("=H", socket.AF_INET) + struct.pack("!H", 80) + socket.inet_aton("{WEB4}") + bytes(8))
+data = ctypes.create_string_buffer(b"x", 1)
+vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(data), 1))
+message = ctypes.create_string_buffer(struct.pack(
+    "=QI4xQQQQI4x", ctypes.addressof(name), 16, ctypes.addressof(vector), 1, 0, 0, 0))
+result = []
+for flags in (0, SQPOLL):
+    ring = Ring(flags)
+    sock = socket.socket(); sock.settimeout(5)
+    outcome = ring.call(IORING_OP_CONNECT, sock.fileno(), ctypes.addressof(name), 0, 16)
+    sock.send(b"x"); result.append([outcome, sock.recv(99).decode(), end(sock.getpeername())])
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sock.settimeout(5)
+    outcome = ring.call(IORING_OP_SENDMSG, sock.fileno(), ctypes.addressof(message), 1, 0)
+    answer, peer = sock.recvfrom(99); result.append([outcome, answer.decode(), end(peer)])
+"""
+            answer = ["b1 10.97.0.11", f"{WEB4} 80"]
+            assert await client.call(code) == [[0, *answer], [1, *answer]] * 2
 
     trio.run(main)

@@ -151,7 +151,8 @@ def test_nothing_that_breaks_the_agent_is_asked_for() -> None:
         "CAP_BPF",
         "CAP_SETPCAP",
     }
-    assert "bpf" in service["SystemCallFilter"].split()
+    assert {"bpf", "fsopen", "fsconfig", "fsmount"} <= set(service["SystemCallFilter"].split())
+    assert service["LimitMEMLOCK"] == "infinity"
 
 
 def test_a_package_brings_the_same_files_elsewhere() -> None:
