@@ -58,8 +58,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.external.view", "netagent.registry", "netagent.resolver", "netdns",
     },
     "netagent.projection": {
-        "netagent.datapath", "netagent.firewall", "netagent.journal", "netagent.registry", "netagent.resolver",
-        "netgossip.types",
+        "netagent.balancing", "netagent.datapath", "netagent.firewall", "netagent.journal", "netagent.registry",
+        "netagent.resolver", "netgossip.types",
     },
     "netagent.rpc": {"netagent.probes", "netagent.registry", "netgossip"},
     "netagent.membership": {
@@ -84,8 +84,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.rpc", "netgossip.membership.swim", "netgossip.records.replication", "netgossip.types",
     },
     "netagent.doctor": {
-        "netagent.datapath", "netagent.endpoints.records", "netagent.endpoints.validation",
-        "netagent.external.view", "netagent.feeds", "netagent.firewall", "netagent.journal",
+        "netagent.balancing", "netagent.datapath", "netagent.endpoints.records",
+        "netagent.endpoints.validation", "netagent.external.view", "netagent.feeds", "netagent.firewall",
+        "netagent.journal",
         "netagent.probes.schedule", "netagent.projection", "netagent.registry", "netagent.resolver", "netdns",
         "netgossip.types",
     },

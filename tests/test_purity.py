@@ -196,6 +196,7 @@ PERFORMS = {
     "netagent.eviction.liveness_quorum",
     "netagent.projection.mac_announcer",
     "netagent.projection.controller",
+    "netagent.projection.service_tables",
     "netagent.projection.resolver_sockets",
     "netagent.endpoints.drain",
     "netagent.endpoints.lifecycle",
