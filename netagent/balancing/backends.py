@@ -12,7 +12,7 @@ is that of names as well (netagent.model.locality), and each host selects for it
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -36,6 +36,8 @@ MAX_OUTSIDE: Final = 256
 """Bound of addresses of external services that one service address leads to; beyond it: the first by id, as for
 names."""
 _LOOKED_AT_PER_SLICE: Final = 64
+_PER_SLICE: Final = 512
+"""Of those whose state is known."""
 
 _NO_ENDPOINTS: Mapping[EndpointId, EndpointView] = {}
 
@@ -78,7 +80,7 @@ class Backend:
 def backends_of(view: RegistryView, record: ServiceAddressRecord) -> Slices[list[Backend]]:
     """Return the backends of a service. Costs its replicas."""
     every = yield from candidates(view, record)
-    return selected(view, record, [one for one in every if not one.is_behind] or every)
+    return (yield from selected(view, record, [one for one in every if not one.is_behind] or every))
 
 
 def candidates(view: RegistryView, record: ServiceAddressRecord) -> Slices[list[Backend]]:
@@ -154,31 +156,60 @@ def _fits(service: ServiceAddressRecord, target: TargetAddress) -> bool:
     return target.port is None or all(port.target == target.port for port in service.ports)
 
 
-def selected(view: RegistryView, record: ServiceAddressRecord, every: Sequence[Backend]) -> list[Backend]:
+def selected(
+    view: RegistryView, record: ServiceAddressRecord, every: Sequence[Backend]
+) -> Slices[list[Backend]]:
     """Return those that the balance of the service selects."""
     if record.balance is Balance.FIRST:
-        return sorted(every, key=lambda one: (-one.weight, one.owner, one.key))[:1]
+        first = yield from _smallest(every, lambda one: (-one.weight, one.owner, one.key))
+        return [] if first is None else [first]
     order, own_zone = _ORDERS[record.balance], view.zone_label_of(view.local)
+    if order is AnswerOrder.SPREAD:
+        return list(every)
     # Hosts are few, even where a service has two thousand replicas.
-    far = {
-        owner: how_far(order, view.distance_of(owner), view.zone_label_of(owner), own_zone)
-        for owner in {one.owner for one in every if not one.is_outside}
-    }
-    outside = how_far(order, None, "", own_zone)
-    return nearest(every, [outside if one.is_outside else far[one.owner] for one in every])
+    far: dict[HostId | None, tuple[int, int]] = {None: how_far(order, None, "", own_zone)}
+    found = []
+    for number, one in enumerate(every, start=1):
+        owner = None if one.is_outside else one.owner
+        if owner is not None and owner not in far:
+            far[owner] = how_far(order, view.distance_of(owner), view.zone_label_of(owner), own_zone)
+        found.append(far[owner])
+        if number % _PER_SLICE == 0:
+            yield
+    return nearest(every, found)
 
 
-def weights_at(backends: Sequence[Backend], octets: int, now_s: int) -> dict[bytes, int]:
-    """Return the weight of each address of a family, in steps of the backends' warm-up."""
-    found: dict[bytes, int] = {}
-    for one in backends:
-        address = one.address(octets)
-        if address is not None:
-            found[address] = found.get(address, 0) + one.weight_now(now_s)
+def _smallest(
+    every: Sequence[Backend], key: Callable[[Backend], tuple[int, str, str]]
+) -> Slices[Backend | None]:
+    found: Backend | None = None
+    for number, one in enumerate(every, start=1):
+        if found is None or key(one) < key(found):
+            found = one
+        if number % _PER_SLICE == 0:
+            yield
     return found
 
 
-def next_step_s(backends: Sequence[Backend], now_s: int) -> int | None:
+def weights_at(backends: Sequence[Backend], octets: int, now_s: int) -> Slices[dict[bytes, int]]:
+    """Return the weight of each address of a family, in steps of the backends' warm-up."""
+    found: dict[bytes, int] = {}
+    for number, one in enumerate(backends, start=1):
+        address = one.address(octets)
+        if address is not None:
+            found[address] = found.get(address, 0) + one.weight_now(now_s)
+        if number % _PER_SLICE == 0:
+            yield
+    return found
+
+
+def next_step_s(backends: Sequence[Backend], now_s: int) -> Slices[int | None]:
     """Return when the shares change next because a backend has taken a step of its warm-up; None: they do not."""
-    steps = [next_warm_step_s(one.up_since_s, now_s) for one in backends] if len(backends) > 1 else []
-    return min((at_s for at_s in steps if at_s is not None), default=None)
+    found: int | None = None
+    for number, one in enumerate(backends if len(backends) > 1 else (), start=1):
+        step_s = next_warm_step_s(one.up_since_s, now_s)
+        if step_s is not None and (found is None or step_s < found):
+            found = step_s
+        if number % _PER_SLICE == 0:
+            yield
+    return found

@@ -30,7 +30,7 @@ from netgossip.slices import Slices
 
 ServicePlace: TypeAlias = tuple[NetworkId, ServiceKey]
 
-_LISTED_PER_SLICE: Final = 128
+_LISTED_PER_SLICE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,9 @@ class ServiceTableBuilder:
         filled: tuple[bytes, ...] = ()
         for number, address in enumerate(addresses):
             before = self._before(now, network, record, address)
-            twins = _twins(backends, len(addresses[0]), len(address)) if number else None
+            twins = (yield from _twins(backends, len(addresses[0]), len(address))) if number else None
             if twins is None:
-                weights = weights_at(backends, len(address), now_s)
+                weights = yield from weights_at(backends, len(address), now_s)
                 places = yield from fill(before, weights, self._seed)
                 filled = places if number == 0 else filled
             else:
@@ -158,9 +158,14 @@ class ServiceTableBuilder:
                 self.entries[address] = self._changed[address] = entry
                 self._gained.update(set(places).difference(before))
             used.update(places)
-        placed = [one for one in backends if not used.isdisjoint(one.addresses)]
+        placed = []
+        for number, one in enumerate(backends, start=1):
+            if not used.isdisjoint(one.addresses):
+                placed.append(one)
+            if number % _LISTED_PER_SLICE == 0:
+                yield
         self._gone.note_placed(record.network_id, record.addresses, placed, keeps=record.keeps_connections)
-        step_s = next_step_s(backends, now_s)
+        step_s = yield from next_step_s(backends, now_s)
         if step_s is not None:
             self._steps.set(place, min(self._steps.at(place), step_s))
         return addresses
@@ -183,14 +188,16 @@ class ServiceTableBuilder:
             self._changed[address] = None
 
 
-def _twins(backends: Sequence[Backend], octets: int, others: int) -> Mapping[bytes, bytes] | None:
+def _twins(backends: Sequence[Backend], octets: int, others: int) -> Slices[Mapping[bytes, bytes] | None]:
     """Return the address of the other family for each address of the one; None unless all backends have both."""
     found: dict[bytes, bytes] = {}
-    for one in backends:
+    for number, one in enumerate(backends, start=1):
         address, other = one.address(octets), one.address(others)
         if address is None or other is None:
             return None
         found[address] = other
+        if number % _LISTED_PER_SLICE == 0:
+            yield
     return found if len(set(found.values())) == len(found) == len(backends) else None
 
 

@@ -174,7 +174,7 @@ def test_a_host_may_have_a_weight_of_its_own() -> None:
     world.put(H3, endpoint(2, offset=12, weight=7))
     record = with_fields(host_weights=(("h3", 300), ("h9", 1)))
     assert {one.owner: one.weight for one in world.backends(record)} == {H2: 100, H3: 300}
-    assert weights_at(world.backends(record), 4, 0) == {
+    assert at_once(weights_at(world.backends(record), 4, 0)) == {
         bytes([10, 1, 0, 11]): 600,
         bytes([10, 1, 0, 12]): 1800,
     }
@@ -183,17 +183,17 @@ def test_a_host_may_have_a_weight_of_its_own() -> None:
 def test_a_share_grows_with_the_warm_up() -> None:
     world = World()
     world.put(H2, endpoint(1, offset=11))
-    assert next_step_s(world.backends(), 1000) is None
+    assert at_once(next_step_s(world.backends(), 1000)) is None
     up: EndpointFields = {"health": Health.HEALTHY, "health_note": HealthNote(1000)}
     world.put(H3, endpoint(2, offset=12, **up))
     shares = []
     now_s: int | None = 1000
     while now_s is not None:
-        shares.append((now_s, weights_at(world.backends(), 4, now_s)[bytes([10, 1, 0, 12])]))
-        now_s = next_step_s(world.backends(), now_s)
+        shares.append((now_s, at_once(weights_at(world.backends(), 4, now_s))[bytes([10, 1, 0, 12])]))
+        now_s = at_once(next_step_s(world.backends(), now_s))
     assert shares == [(1000, 100), (1005, 200), (1010, 300), (1015, 400), (1020, 500), (1025, 600)]
     world.delete(H2, endpoint(1, offset=11))
-    assert next_step_s(world.backends(), 1000) is None, "one alone has every place anyway"
+    assert at_once(next_step_s(world.backends(), 1000)) is None, "one alone has every place anyway"
 
 
 def test_an_external_service_stands_in_where_no_container_has_the_name() -> None:

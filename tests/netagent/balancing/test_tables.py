@@ -212,7 +212,7 @@ class StepByStep(RuleBasedStateMachine):
     def check_shares(self, record: ServiceAddressRecord) -> None:
         backends = at_once(backends_of(self.world.view, record))
         for address in packed(*record.addresses):
-            weights = weights_at(backends, len(address), self.world.now_s)
+            weights = at_once(weights_at(backends, len(address), self.world.now_s))
             places = Counter(self.world.kernel[address].places)
             assert places.keys() <= weights.keys()
             assert places.total() == (PLACES if weights else 0)
