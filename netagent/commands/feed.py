@@ -23,11 +23,11 @@ from netagent.errors import FailedError, NotFoundError, RefusedError
 from netagent.external.view import external_services
 from netagent.feeds.catalogue import FEEDS
 from netagent.feeds.encoding import encoded
-from netagent.feeds.table import FeedBody, FeedTable, sorted_by_id
+from netagent.feeds.table import FeedBody, FeedServiceAddress, FeedTable, sorted_by_id
 from netagent.interface import schema
 from netagent.interface.questions import FEED_HOLD_S, FeedCommand
 from netagent.registry.view import NetworkView
-from netagent.resolver.feed_entry import feed_endpoint, feed_network
+from netagent.resolver.feed_entry import feed_endpoint, feed_network, feed_service_addresses
 from netagent.resolver.feed_source import external_endpoints
 from netagent.resolver.zone import external_row
 from netgossip.slice_runner import in_slices
@@ -126,10 +126,11 @@ def _networks(cluster: Cluster, name: str) -> list[NetworkView]:
 
 def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[FeedTable]:
     """Return what a feed of these networks is made of."""
-    view, shown, endpoints = present.view, [], []
+    view, shown, endpoints, own = present.view, [], [], dict[tuple[str, ...], FeedServiceAddress]()
     for network in networks:
         here = feed_network(network, present.domain)
         shown.append(here)
+        own.update(feed_service_addresses(view, network, here))
         for endpoint in view.endpoints_in(network.network_id).values():
             endpoints.append(feed_endpoint(view, endpoint, here))
             yield
@@ -137,7 +138,8 @@ def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[Fe
             row = external_row(view, {network.network_id}, service.record.service_id)
             endpoints += external_endpoints(row, here) if row is not None else ()
             yield
-    return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))))
+    in_order = yield from sorted_by_id(endpoints)
+    return FeedTable(tuple(shown), tuple(in_order), service_addresses=own)
 
 
 def label_notices(cluster: Cluster) -> Slices[list[schema.Notice]]:

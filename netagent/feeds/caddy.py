@@ -29,6 +29,7 @@ from netagent.feeds.table import (
     by_service,
     http_port,
     leading,
+    upstream,
 )
 from netagent.model.number import whole_number
 from netgossip.slices import Slices, merge_sort
@@ -80,10 +81,10 @@ def _add(endpoint: FeedEndpoint, sites: dict[_Site, _Proxied], flaws: Flaws, *, 
     text = endpoint.labels.get(SITES)
     if text is None:
         return
-    upstream = _upstream(endpoint, flaws)
-    if upstream is None:
+    dialled = _upstream(endpoint, flaws)
+    if dialled is None:
         return
-    dial, is_tls = upstream
+    dial, is_tls = dialled
     words = text.replace(",", " ").split()
     if len(words) > MAX_SITES:
         flaws.add(endpoint, f"the label {SITES} has {len(words)} sites; the first {MAX_SITES} count")
@@ -117,7 +118,8 @@ def _upstream(endpoint: FeedEndpoint, flaws: Flaws) -> tuple[str, bool] | None:
             endpoint, "no port is known: expose one by the name http, as netagent.expose=http=80/tcp does"
         )
         return None
-    return at_port(endpoint.addresses[0], number), scheme == "https"
+    place = upstream(endpoint, number, flaws)
+    return None if place is None else (at_port(*place), scheme == "https")
 
 
 def _site(endpoint: FeedEndpoint, word: str, flaws: Flaws) -> _Site | None:

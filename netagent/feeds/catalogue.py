@@ -20,3 +20,6 @@ FEEDS: Final[Mapping[str, Feed]] = {
     "envoy-endpoints": envoy_endpoints,
     "prometheus": prometheus,
 }
+
+FEEDS_OF_REPLICAS: Final = frozenset({"prometheus"})
+"""Feeds that have no use for the own addresses of services: each replica is watched by itself."""

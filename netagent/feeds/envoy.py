@@ -5,7 +5,8 @@ endpoints inside (type STATIC), so that it is enough alone; `envoy-endpoints` ha
 clusters that the operator defines with `"type": "EDS"` and the same name. `version_info` is a digest of the content:
 Envoy takes a body again only if it differs.
 
-Endpoints are in localities by the zone of their host. UDP and SCTP ports have no cluster.
+Endpoints are in localities by the zone of their host. UDP and SCTP ports have no cluster. The own address of a
+service is one endpoint without a locality: the kernel's tables weigh the replicas.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import hashlib
 from operator import itemgetter
 
 from netagent.feeds.encoding import encoded
-from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, by_service, leading
-from netagent.model.records import Port
+from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, Flaws, by_service, leading, upstream
 from netgossip.slices import Slices, merge_sort
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -27,7 +27,8 @@ CONNECT_S = 2
 
 def envoy(table: FeedTable) -> Slices[FeedBody]:
     """Make the feed of clusters."""
-    assignments = yield from _assignments(table)
+    flaws = Flaws()
+    assignments = yield from _assignments(table, flaws)
     clusters: list[dict[str, object]] = []
     for name, endpoints in assignments.items():
         clusters.append(
@@ -40,17 +41,18 @@ def envoy(table: FeedTable) -> Slices[FeedBody]:
             }
         )
         yield
-    return FeedBody((yield from _response(CLUSTER, clusters)))
+    return FeedBody((yield from _response(CLUSTER, clusters)), tuple(flaws.sentences))
 
 
 def envoy_endpoints(table: FeedTable) -> Slices[FeedBody]:
     """Make the feed of endpoints."""
-    assignments = yield from _assignments(table)
+    flaws = Flaws()
+    assignments = yield from _assignments(table, flaws)
     found: list[dict[str, object]] = []
     for name, endpoints in assignments.items():
         found.append({"@type": ASSIGNMENT, "cluster_name": name, "endpoints": endpoints})
         yield
-    return FeedBody((yield from _response(ASSIGNMENT, found)))
+    return FeedBody((yield from _response(ASSIGNMENT, found)), tuple(flaws.sentences))
 
 
 def _response(kind: str, resources: list[dict[str, object]]) -> Slices[dict[str, object]]:
@@ -63,38 +65,48 @@ def _response(kind: str, resources: list[dict[str, object]]) -> Slices[dict[str,
     return {"version_info": digest.hexdigest()[:16], "type_url": kind, "resources": resources}
 
 
-def _assignments(table: FeedTable) -> Slices[dict[str, list[dict[str, object]]]]:
+def _assignments(table: FeedTable, flaws: Flaws) -> Slices[dict[str, list[dict[str, object]]]]:
     """Return the localities of each cluster."""
     found: dict[str, list[dict[str, object]]] = {}
     for key, endpoints in (yield from by_service(table.endpoints)).items():
-        ports = yield from _by_port(endpoints)
+        ports = yield from _by_port(endpoints, flaws)
         for name, zones in (yield from merge_sort(list(ports.items()), key=itemgetter(0))):
             found[f"{'.'.join(key)}:{name}"] = [
-                {"locality": {"zone": zone} if zone else {}, "lb_endpoints": here}
+                {"locality": {"zone": zone} if zone else {}, "lb_endpoints": list(here.values())}
                 for zone, here in sorted(zones.items())
             ]
             yield
     return found
 
 
-def _by_port(endpoints: list[FeedEndpoint]) -> Slices[dict[str, dict[str, list[object]]]]:
+def _by_port(
+    endpoints: list[FeedEndpoint], flaws: Flaws
+) -> Slices[dict[str, dict[str, dict[object, object]]]]:
     """Return the endpoints that names lead to by port and zone, in one pass: replicas may each name other ports."""
     lead = {one.endpoint_id for one in leading(endpoints)}
-    ports: dict[str, dict[str, list[object]]] = {}
+    ports: dict[str, dict[str, dict[object, object]]] = {}
     for endpoint in endpoints:
         for port in endpoint.ports:
             if port.protocol != "tcp":
                 continue
             zones = ports.setdefault(port.name, {})
-            if endpoint.endpoint_id in lead and endpoint.addresses:
-                zones.setdefault(endpoint.zone, []).append(_endpoint(endpoint, port))
+            if endpoint.endpoint_id not in lead:
+                continue
+            place = upstream(endpoint, port.number, flaws)
+            if place is None:
+                continue
+            if endpoint.through is not None:
+                zones.setdefault("", {})[place] = _endpoint(place, endpoint.service, 1)
+            else:
+                here = zones.setdefault(endpoint.zone, {})
+                here[endpoint.endpoint_id, port] = _endpoint(place, endpoint.name, endpoint.weight)
         yield
     return ports
 
 
-def _endpoint(endpoint: FeedEndpoint, port: Port) -> dict[str, object]:
-    address = {"address": endpoint.addresses[0], "port_value": port.number}
+def _endpoint(place: tuple[str, int], name: str, weight: int) -> dict[str, object]:
+    address = {"address": place[0], "port_value": place[1]}
     return {
-        "endpoint": {"address": {"socket_address": address}, "hostname": endpoint.name},
-        "load_balancing_weight": max(1, endpoint.weight),  # Envoy refuses the whole answer because of a 0
+        "endpoint": {"address": {"socket_address": address}, "hostname": name},
+        "load_balancing_weight": max(1, weight),  # Envoy refuses the whole answer because of a 0
     }

@@ -17,7 +17,10 @@ MAX_REQUEST_BYTES: Final = 4096
 MAX_LINES: Final = 64
 """Bound of lines of a request; beyond it: 431. 4 KiB hold a thousand, whose reading takes milliseconds."""
 
-_PARAMETERS: Final = {"watch": {"true": True, "1": True, "false": False, "0": False}}
+_PARAMETERS: Final = {
+    "watch": {"true": True, "1": True, "false": False, "0": False},
+    "upstream": {"service": True, "replicas": False},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class FeedRequest:
     feed: str
     watch: bool = False
     is_head: bool = False
+    through_services: bool = False
+    """With services' own addresses instead of their replicas'."""
 
 
 class RequestError(Exception):
@@ -75,10 +80,11 @@ def _request(event: h11.Request) -> FeedRequest:
     path, _, query = event.target.decode("ascii").partition("?")
     if not path.startswith("/"):
         raise RequestError(400, "the target is no path")
-    watch = False
+    given = {"watch": False, "upstream": False}
     for pair in filter(None, query.split("&")):
         key, _, text = pair.partition("=")
         if text.lower() not in _PARAMETERS.get(key, {}):
-            raise RequestError(400, "the only parameter is watch=true")
-        watch = _PARAMETERS[key][text.lower()]
-    return FeedRequest(path[1:], watch, is_head=event.method == b"HEAD")
+            raise RequestError(400, "the only parameters are watch=true and upstream=service")
+        given[key] = _PARAMETERS[key][text.lower()]
+    is_head = event.method == b"HEAD"
+    return FeedRequest(path[1:], given["watch"], is_head, through_services=given["upstream"])

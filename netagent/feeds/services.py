@@ -1,12 +1,14 @@
 """`services`: the table in our own form, for programs that know no other.
 
     {"schema": 1, "networks": ["app"], "items": [
-      {"id": "web.app", "name": "web", "group": "", "network": "app", "fqdn": "web.app.mesh.internal", "endpoints": [
+      {"id": "web.app", "name": "web", "group": "", "network": "app", "fqdn": "web.app.mesh.internal",
+       "addresses": ["10.172.143.9", …], "ports": [{"number": 80, "target": 8080}], "endpoints": [
         {"id": …, "name": "web1", "host": "h1", "zone": "", "addresses": ["10.160.0.2", …],
          "ports": [{"name": "http", "number": 80, "protocol": "tcp"}], "labels": {…}, "weight": 1,
          "state": "up", "leading": true}]}]}
 
-`leading` is true where names lead to the endpoint now. Fields are only ever added. Watched, each line is an event
+`leading` is true where names lead to the endpoint now. `addresses` of a service are its own, empty if it has none;
+with `ports` only these of it lead to replicas. Fields are only ever added. Watched, each line is an event
 as those of the API: `added` and `changed` with an item, `removed` with the item as it was last, and `synced`.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from netagent.feeds.encoding import encoded
-from netagent.feeds.table import FeedBody, FeedEndpoint, FeedTable, by_service, leading
+from netagent.feeds.table import FeedBody, FeedEndpoint, FeedServiceAddress, FeedTable, by_service, leading
 from netgossip.slices import Slices
 
 SCHEMA = 1
@@ -26,7 +28,7 @@ def services(table: FeedTable) -> Slices[FeedBody]:
     """Make the feed."""
     items = []
     for key, endpoints in (yield from by_service(table.endpoints)).items():
-        items.append((yield from _service(key, endpoints)))
+        items.append((yield from _service(key, endpoints, table.service_addresses.get(key))))
     return FeedBody({"schema": SCHEMA, "networks": [one.name for one in table.networks], "items": items})
 
 
@@ -34,7 +36,7 @@ def encoded_items(table: FeedTable) -> Slices[dict[str, str]]:
     """Make the items, each as text, by id: what watchers compare with what they were sent."""
     items: dict[str, str] = {}
     for key, endpoints in (yield from by_service(table.endpoints)).items():
-        item = yield from _service(key, endpoints)
+        item = yield from _service(key, endpoints, table.service_addresses.get(key))
         items[".".join(key)] = "".join((yield from encoded(item)))
     return items
 
@@ -60,7 +62,9 @@ def _line(event: str, item: str) -> str:
 SYNCED: Final = f'{{"event":"synced","schema":{SCHEMA}}}\n'
 
 
-def _service(key: tuple[str, ...], endpoints: list[FeedEndpoint]) -> Slices[dict[str, object]]:
+def _service(
+    key: tuple[str, ...], endpoints: list[FeedEndpoint], own: FeedServiceAddress | None
+) -> Slices[dict[str, object]]:
     first, shown = endpoints[0], []
     lead = {one.endpoint_id for one in leading(endpoints)}
     for endpoint in endpoints:
@@ -72,6 +76,8 @@ def _service(key: tuple[str, ...], endpoints: list[FeedEndpoint]) -> Slices[dict
         "group": first.group or "",
         "network": first.network.name,
         "fqdn": ".".join([*key[:-1], first.network.domain]),
+        "addresses": [] if own is None else list(own.addresses),
+        "ports": [] if own is None else [{"number": one.number, "target": one.target} for one in own.ports],
         "endpoints": shown,
     }
 

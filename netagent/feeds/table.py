@@ -4,17 +4,20 @@ Names lead to endpoints that are UP; to UNREACHED ones, and to unhealthy ones th
 has no other; and to those of weight 0 only where all have it. Feeds lead where names lead.
 The other endpoints are in the table as well: what their labels define stays defined while none of them answers, so
 that a proxy says "no server" and not "no such site", and a monitor goes on watching what is sick.
+
+A proxy whose kernel translates service addresses may ask for these instead of the replicas (`through_services`). It
+then has one server for each service that has an address of its own, whichever replicas come and go.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
-from netagent.model.records import Port
+from netagent.model.records import Port, ServicePort
 from netgossip.slices import Slices, merge_sort
 
 _FEED_LABELS: Final = ("traefik.", "caddy", "prometheus.io/")
@@ -48,6 +51,22 @@ class FeedNetwork:
     """Domains that labels in it may claim (netagent.feeds.host_rule); None: all."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeedServiceAddress:
+    """The own address of a service."""
+
+    addresses: tuple[str, ...]
+    """IPv4 first."""
+    ports: tuple[ServicePort, ...] = ()
+    """Only these lead to replicas; empty: all, each to the same port."""
+
+    def port_to(self, number: int) -> int | None:
+        """Return the port that leads to this one of the replicas; None: none does."""
+        if not self.ports:
+            return number
+        return next((port.number for port in self.ports if port.target == number), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedEndpoint:
     """An endpoint. `service` is that of its group where it has one."""
@@ -67,6 +86,8 @@ class FeedEndpoint:
     is_kept: bool = False
     """It is unhealthy, and names lead to it while the service has no other."""
     weight: int = 1
+    through: FeedServiceAddress | None = None
+    """Its service's own address, which a proxy is to use instead of this endpoint's."""
 
     @property
     def service_key(self) -> tuple[str, ...]:
@@ -86,6 +107,8 @@ class FeedTable:
     """Sorted by id."""
     url: str | None = None
     """Where this feed is served, for programs whose configuration names its own source. None: nowhere, in a file."""
+    service_addresses: Mapping[tuple[str, ...], FeedServiceAddress] = field(default_factory=dict)
+    """The own addresses of services, by their keys."""
 
 
 @dataclass(slots=True)
@@ -124,6 +147,16 @@ def by_service(endpoints: Iterable[FeedEndpoint]) -> Slices[dict[tuple[str, ...]
     return dict((yield from merge_sort(list(found.items()), key=itemgetter(0))))
 
 
+def through_services(table: FeedTable) -> Slices[FeedTable]:
+    """Return the table for a proxy that is to use the own addresses of services where they have them."""
+    endpoints = []
+    for endpoint in table.endpoints:
+        own = table.service_addresses.get(endpoint.service_key)
+        endpoints.append(endpoint if own is None else replace(endpoint, through=own))
+        yield
+    return replace(table, endpoints=tuple(endpoints))
+
+
 def is_feed_label(key: str) -> bool:
     """True for a label that a feed reads."""
     return key.lower().startswith(_FEED_LABELS)
@@ -135,11 +168,26 @@ def sorted_by_id(endpoints: Sequence[FeedEndpoint]) -> Slices[list[FeedEndpoint]
 
 
 def leading(endpoints: Iterable[FeedEndpoint]) -> list[FeedEndpoint]:
-    """Return those that names lead to, of the endpoints of one service."""
+    """Return those that names lead to, of the endpoints of one service. A service's own address stays while it has no
+    replica that is up: whoever connects is refused."""
     known = list(endpoints)
+    if known and known[0].through is not None:
+        return known
     up = [one for one in known if one.state is FeedState.UP]
     found = up or [one for one in known if one.state is FeedState.UNREACHED or one.is_kept]
     return [one for one in found if one.weight] or found
+
+
+def upstream(endpoint: FeedEndpoint, port: int, flaws: Flaws) -> tuple[str, int] | None:
+    """Return where a proxy reaches this port of an endpoint; None: nowhere."""
+    own = endpoint.through
+    if own is None:
+        return (endpoint.addresses[0], port) if endpoint.addresses else None
+    number = own.port_to(port)
+    if number is None:
+        flaws.add(endpoint, f"no port of the service's own address leads to port {port}")
+        return None
+    return own.addresses[0], number
 
 
 def at_port(address: str, port: int) -> str:

@@ -37,6 +37,7 @@ from netagent.feeds.table import (
     by_service,
     http_port,
     leading,
+    upstream,
 )
 from netagent.feeds.traefik_schema import SECTIONS, FieldError, Place, assemble, field_untrusted
 from netagent.model.number import whole_number
@@ -210,7 +211,10 @@ class _Source:
         if port is None or not self._endpoint.addresses:
             return None
         number, scheme = port
-        where = at_port(self._endpoint.addresses[0], number)
+        place = upstream(self._endpoint, number, self._flaws)
+        if place is None:
+            return None
+        where = at_port(*place)
         if defined[0] != "http":
             return {"address": where, **({"tls": True} if server.get("tls") else {})}
         if scheme not in ("http", "https", "h2c"):

@@ -5,8 +5,10 @@ The agent makes feeds of it for `netagent feed`, and rows for the resolver proce
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from netagent.feeds.packed import pack_endpoint
-from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedState
+from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedServiceAddress, FeedState
 from netagent.model.ids import HostId
 from netagent.model.records import Health
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
@@ -37,6 +39,17 @@ def feed_endpoint(view: RegistryView, endpoint: EndpointView, network: FeedNetwo
         is_kept=view.is_kept(endpoint),
         weight=record.weight,
     )
+
+
+def feed_service_addresses(
+    view: RegistryView, network: NetworkView, shown: FeedNetwork
+) -> Iterator[tuple[tuple[str, ...], FeedServiceAddress]]:
+    """Yield the own addresses of a network's services that names lead to, by the keys of the services."""
+    for (name, group), addresses in view.service_addresses(network.network_id).items():
+        record = addresses[0].record
+        key = (name, shown.name) if group is None else (name, group, shown.name)
+        in_order = sorted(record.addresses, key=lambda one: ":" in one)
+        yield key, FeedServiceAddress(tuple(in_order), record.ports)
 
 
 def feed_state(view: RegistryView, endpoint: EndpointView) -> FeedState:

@@ -27,10 +27,11 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from netagent.feeds.catalogue import FEEDS
+from netagent.feeds.catalogue import FEEDS, FEEDS_OF_REPLICAS
 from netagent.feeds.encoding import encoded, freed
 from netagent.feeds.request import FeedRequest, RequestError, RequestReader
 from netagent.feeds.services import SYNCED, changes, encoded_items
+from netagent.feeds.table import through_services
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.feed_source import FEED_ADDRESS, FeedSource, IncompleteError, Networks
 from netgossip.slice_runner import in_slices
@@ -78,6 +79,8 @@ _PART_BYTES: Final = 64 * 1024
 
 WATCHED: Final = "services?watch"
 """The items of `services`, for those who watch it."""
+_THROUGH_SERVICES: Final = "?upstream=service"
+"""After the name of a feed with the own addresses of services."""
 
 _REASONS: Final = {
     200: "OK",
@@ -85,6 +88,7 @@ _REASONS: Final = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -133,6 +137,8 @@ class _Connection:
     sock: trio.socket.SocketType
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_watching: bool = False
+    through_services: bool = False
+    """It was promised that services' own addresses are translated for it."""
     began: float = field(default_factory=trio.current_time)
 
 
@@ -318,21 +324,37 @@ class FeedServer:
             if watching >= MAX_WATCHERS:
                 raise RequestError(503, f"{MAX_WATCHERS} connections of this container watch already")
             connection.is_watching = True
+        if request.through_services and request.feed in FEEDS_OF_REPLICAS:
+            raise RequestError(400, f"/{request.feed} has no upstream=service: it watches each replica")
         networks = self._networks_of(connection.sandbox_id)
         with trio.move_on_after(_COMPLETE_S):
             while not self._source.is_complete(networks) and self._away_s() is None:
                 await self._changed.wait()
                 networks = self._networks_of(connection.sandbox_id)
+        if request.through_services:
+            self._refuse_untranslated(connection.sandbox_id)
+            connection.through_services = True
         try:
             with trio.move_on_after(_ANSWER_S):
                 if request.watch:
                     await self._wait_turn(connection.sandbox_id)
                 feed = WATCHED if request.watch else request.feed
+                if request.through_services and request.feed != "services":  # which has both
+                    feed += _THROUGH_SERVICES
                 return await self._body(feed, networks, connection.sandbox_id)
         except IncompleteError:
             reason = "this host does not know yet all that is in the networks of this container"
             raise RequestError(503, reason) from None
         raise RequestError(503, f"the feed could not be made within {_ANSWER_S:g} s")
+
+    def _refuse_untranslated(self, sandbox_id: SandboxId) -> None:
+        """Raise RequestError if the kernel would not lead this container on from services' own addresses."""
+        if names := self._source.untranslated(sandbox_id):
+            raise RequestError(
+                409,
+                f"addresses of services in {', '.join(names[:5])} are not translated for this container: see "
+                "`netagent status` on its host, or ask without upstream=service",
+            )
 
     def _networks_of(self, sandbox_id: SandboxId) -> Networks:
         """Return the networks that a sandbox is in now, and want their feeds."""
@@ -393,10 +415,13 @@ class FeedServer:
             return await in_slices(_news(before.items, after.items))
 
     async def _next_body(self, connection: _Connection, body: _Body) -> _Body | None:
-        """Wait for a body that may be another one. None: the container has left its networks."""
+        """Wait for a body that may be another one. None: the container has left its networks, or what it was promised
+        holds no more."""
         while True:
             networks = self._networks_of(connection.sandbox_id)
             if not networks:
+                return None
+            if connection.through_services and self._source.untranslated(connection.sandbox_id):
                 return None
             if self._source.is_complete(networks) and self._source.version_of(networks) != body.version:
                 await trio.sleep_until(body.made_at + _FRESH_S)  # until then it would be the same one
@@ -494,7 +519,10 @@ class FeedServer:
     def _parts(self, feed: str, networks: Networks) -> Slices[list[bytes]]:
         url = f"http://{FEED_ADDRESS[0]}:{FEED_ADDRESS[1]}/{feed}"
         table = yield from self._source.table(networks, url)
-        body = yield from FEEDS[feed](table)
+        name, through, _ = feed.partition(_THROUGH_SERVICES)
+        if through:
+            table = yield from through_services(table)
+        body = yield from FEEDS[name](table)
         endpoints = list(table.endpoints)
         del table
         yield from freed(endpoints)

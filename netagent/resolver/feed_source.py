@@ -14,7 +14,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from netagent.feeds.packed import PackedError, unpack_endpoint_untrusted
-from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedState, FeedTable, sorted_by_id
+from netagent.feeds.table import (
+    FeedEndpoint,
+    FeedNetwork,
+    FeedServiceAddress,
+    FeedState,
+    FeedTable,
+    sorted_by_id,
+)
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.resolver.name_table import (
@@ -24,6 +31,7 @@ from netagent.resolver.name_table import (
     FeedRow,
     NetworkRow,
     RowKind,
+    ServiceAddressRow,
     SettingsRow,
 )
 from netagent.resolver.zone_source import DEFAULT_DOMAIN, ZoneSource
@@ -67,6 +75,8 @@ class FeedSource:
         self._network_of: dict[str, NetworkId] = {}
         self._external: dict[str, ExternalRow] = {}
         """Services that are no containers, of all networks: operators add them one by one."""
+        self._own: dict[NetworkId, dict[str, ServiceAddressRow]] = {}
+        """Services' own addresses, by the identifiers of the rows."""
         self._versions: dict[NetworkId, int] = {}
         self._complete: set[NetworkId] = set()
         self._arriving: set[NetworkId] = set()
@@ -88,6 +98,8 @@ class FeedSource:
                     self._put(identifier, row if isinstance(row, FeedRow) else None)
                 case RowKind.EXTERNAL:
                     self._set_external(identifier, row if isinstance(row, ExternalRow) else None)
+                case RowKind.SERVICE_ADDRESS:
+                    self._set_own(identifier, row if isinstance(row, ServiceAddressRow) else None)
                 case RowKind.NETWORK:
                     self._set_network(NetworkId(identifier), row if isinstance(row, NetworkRow) else None)
                 case RowKind.SANDBOX:
@@ -120,6 +132,18 @@ class FeedSource:
         for one in (before, row):
             if one is not None:
                 self._touch(one.network_id)
+
+    def _set_own(self, identifier: str, row: ServiceAddressRow | None) -> None:
+        # The network is the first part of the identifier, as the rows are made (ServiceAddressRow.key).
+        network_id = NetworkId(identifier.partition("/")[0])
+        known = self._own.setdefault(network_id, {})
+        if row is None:
+            known.pop(identifier, None)
+        else:
+            known[identifier] = row
+        if not known:
+            del self._own[network_id]
+        self._touch(network_id)
 
     def _set_networks(self, sandbox_id: str, networks: Networks) -> None:
         before = self._networks_in.pop(sandbox_id, ())
@@ -180,6 +204,30 @@ class FeedSource:
         domain = self._source.rows.get(SETTINGS_KEY)
         return domain, *((one, self._versions.get(one)) for one in networks)
 
+    def untranslated(self, sandbox_id: SandboxId) -> list[str]:
+        """Return the names of the sandbox's networks that have services with addresses of their own, which the kernel
+        does not translate for its programs."""
+        box = self._source.rows.get((RowKind.SANDBOX, sandbox_id))
+        rows = {
+            one: self._source.rows.get((RowKind.NETWORK, one))
+            for one in self.networks_of(sandbox_id)
+            if one in self._own and isinstance(box, Sandbox) and one not in box.translates
+        }
+        return [row.label if isinstance(row, NetworkRow) else one for one, row in rows.items()]
+
+    def _own_addresses(
+        self, network_id: NetworkId, network: FeedNetwork
+    ) -> Iterator[tuple[tuple[str, ...], FeedServiceAddress]]:
+        """Yield the own addresses that names lead to, by the keys of their services."""
+        rows = self._own.get(network_id, {})
+        for identifier in sorted(rows, reverse=True):  # the first one of a service comes last, and stays
+            row = rows[identifier]
+            name, group = row.service
+            addresses = tuple(str(ipaddress.ip_address(one)) for one in sorted(row.addresses, key=len))
+            if addresses:
+                key = (name, network.name) if group is None else (name, group, network.name)
+                yield key, FeedServiceAddress(addresses, row.ports)
+
     def table(self, networks: Networks, url: str) -> Slices[FeedTable]:
         """Return what a feed of these networks is made of, of each network as it is at one moment. Raises
         IncompleteError."""
@@ -189,12 +237,14 @@ class FeedSource:
         domain = settings.domain if isinstance(settings, SettingsRow) else DEFAULT_DOMAIN
         shown: list[FeedNetwork] = []
         endpoints: list[FeedEndpoint] = []
+        own: dict[tuple[str, ...], FeedServiceAddress] = {}
         for network_id in networks:
             row = self._source.rows.get((RowKind.NETWORK, network_id))
             if not isinstance(row, NetworkRow) or network_id not in self._complete:
                 raise IncompleteError
             network = FeedNetwork(row.label, f"{row.label}.{domain}", row.feed_rules)
             shown.append(network)
+            own.update(self._own_addresses(network_id, network))
             for endpoint_id, packed in tuple(self._packed.get(network_id, {}).items()):
                 # Bytes that are none come from a fault: names have the endpoint nevertheless.
                 with contextlib.suppress(PackedError):
@@ -204,4 +254,4 @@ class FeedSource:
                 if external.network_id == network_id:
                     endpoints += external_endpoints(external, network)
                 yield
-        return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))), url)
+        return FeedTable(tuple(shown), tuple((yield from sorted_by_id(endpoints))), url, own)

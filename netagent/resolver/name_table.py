@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
-from netagent.model.records import Group, Port, ServiceKey
+from netagent.model.records import Group, Port, ServiceKey, ServicePort
 from netagent.model.sandbox import Sandbox
 
 
@@ -213,6 +213,8 @@ class ServiceAddressRow:
     is_chosen: bool = False
     """An operator made it: the service's name means this service of the network as if it had been chosen for its
     replicas (netagent.model.naming), also while it has none."""
+    ports: tuple[ServicePort, ...] = ()
+    """Only these lead to replicas; empty: all, each to the same port."""
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,7 @@ from netagent.feeds.packed import MAX_PACKED_BYTES
 from netagent.model.ids import EndpointId, HostId, NetworkId, OwnNameId, ServiceId, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder
 from netagent.model.port import is_alpn
-from netagent.model.records import Group, Link, Port, ServiceKey
+from netagent.model.records import Group, Link, Port, ServiceKey, ServicePort
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import MAX_TEXT_BYTES
 from netagent.resolver.name_table import (
@@ -81,7 +81,8 @@ def fields_of(change: Change) -> list[Any]:
             return [*head, row.network_id, row.name, alias, list(row.addresses), list(row.texts)]
         case ServiceAddressRow():
             place = [row.network_id, row.service.name, row.service.group or "", row.owner]
-            return [*head, *place, list(row.addresses), row.is_chosen]
+            ports = [[port.number, port.target] for port in row.ports]
+            return [*head, *place, list(row.addresses), row.is_chosen, ports]
 
 
 def _subnet_fields(subnets: tuple[Subnet, ...]) -> list[Any]:
@@ -168,13 +169,14 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 texts=tuple(read_text(text) for text in read_array(texts)),
             )
-        case RowKind.SERVICE_ADDRESS, [network, name, group, owner, addresses, is_chosen, *_]:
+        case RowKind.SERVICE_ADDRESS, [network, name, group, owner, addresses, is_chosen, ports, *_]:
             return ServiceAddressRow(
                 network_id=NetworkId(read_text(network)),
                 service=ServiceKey(_name(name), _name(group) if group else None),
                 owner=HostId(read_text(owner)),
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 is_chosen=is_chosen is True,
+                ports=tuple(_service_port(port) for port in read_array(ports)),
             )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")
@@ -221,6 +223,13 @@ def _port(value: Any) -> Port:
     if not 0 < read_integer(number) < 65536:
         _refuse(f"port {number}")
     return Port(_name(name), number, _name(protocol), tuple(map(_alpn, read_array(more[0]))) if more else ())
+
+
+def _service_port(value: Any) -> ServicePort:
+    number, target, *_ = read_array(value)
+    if not (0 < read_integer(number) < 65536 and 0 < read_integer(target) < 65536):
+        _refuse(f"port {number} to {target}")
+    return ServicePort(number, target)
 
 
 def _alpn(value: Any) -> str:

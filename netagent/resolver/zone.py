@@ -432,6 +432,7 @@ def _service_address_row(address: ServiceAddressView) -> ServiceAddressRow:
         owner=address.owner,
         addresses=tuple(ipaddress.ip_address(one).packed for one in record.addresses),
         is_chosen=record.origin is ServiceAddressOrigin.OPERATOR,
+        ports=record.ports,
     )
 
 

@@ -30,6 +30,9 @@ def test_what_programs_send_is_read() -> None:
     assert read_request_untrusted(b"GET /services?watch=true HTTP/1.0\r\n\r\n") == FeedRequest(
         "services", watch=True
     )
+    through = FeedRequest("services", watch=True, through_services=True)
+    assert read_request_untrusted(b"GET /services?upstream=service&watch=1 HTTP/1.0\r\n\r\n") == through
+    assert read_request_untrusted(b"GET /caddy?upstream=replicas HTTP/1.0\r\n\r\n") == FeedRequest("caddy")
     assert read_request_untrusted(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n") == FeedRequest("", is_head=True)
 
 
@@ -51,6 +54,8 @@ def test_a_part_of_a_request_waits_for_the_rest(length: int) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\na b: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\na: x\ny\r\n\r\n", 400),
         (b"GET /?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /?upstream=true HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /?watch=service HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"\x16\x03\x01" + b"\0" * MAX_REQUEST_BYTES, 400),
         (b"GET /" + b"a" * MAX_REQUEST_BYTES, 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * MAX_LINES + b"\r\n", 431),

@@ -25,6 +25,8 @@ def test_a_service_has_all_its_endpoints_and_says_where_names_lead() -> None:
         "group": "",
         "network": "app",
         "fqdn": "web.app.mesh.internal",
+        "addresses": [],
+        "ports": [],
     }
     assert endpoints[0] == {
         "id": f"{1:032x}",

@@ -133,6 +133,57 @@ def test_a_container_reads_the_feeds_of_its_networks(run_dir: Path, container: C
     trio.run(main)
 
 
+def test_a_proxy_gets_the_own_addresses_of_services_where_these_are_translated_for_it(
+    run_dir: Path, container: Container
+) -> None:
+    async def main() -> None:
+        async with agent(run_dir, stop=True) as one, trio.open_nursery() as nursery:
+            await serve(one, container)
+            labels = {"traefik.http.services.web.loadbalancer.server.port": "9100"}
+            rows = [fed(1, "web-1", labels=labels), names.service_address("web", "10.200.0.7")]
+            nursery.start_soon(follow_wanted, one, *rows)
+            await until_listening(container)
+            path = "traefik?upstream=service"
+            status, _, body = await get(container, path)
+            assert status == 409
+            assert body.startswith(
+                b"addresses of services in app are not translated for this container: see "
+            )
+            status, _, body = await get(container, "traefik")
+            assert b"10.160.0.1:9100" in body
+            status, _, body = await get(container, "prometheus?upstream=service")
+            assert (status, body) == (400, b"/prometheus has no upstream=service: it watches each replica\n")
+
+            box = names.sandbox("c", names.APP, names.BACK, translates=(names.APP,))
+            await one.publish(with_feeds(one.wanted_feeds, *rows, box))
+            status, _, body = await get(container, path)
+            servers = json.loads(body)["http"]["services"]["web"]["loadBalancer"]["servers"]
+            assert (status, servers) == (200, [{"url": "http://10.200.0.7:9100"}])
+            status, _, body = await get(container, "services")
+            assert [item["addresses"] for item in json.loads(body)["items"]] == [["10.200.0.7"]]
+
+            async with await connected(container) as stream:
+                await stream.send_all(GET.replace("{}", "services?watch=true&upstream=service").encode())
+                assert b'"synced"' in await read_until(stream, b'"synced"')
+                await one.publish(with_feeds(one.wanted_feeds, *rows))
+                with trio.fail_after(15):
+                    while await stream.receive_some():
+                        pass  # the promise that was made to it holds no more
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+    data = b""
+    with trio.fail_after(15):
+        while end not in data:
+            part = await stream.receive_some()
+            assert part, data
+            data += part
+    return data
+
+
 def test_what_is_not_known_wholly_is_never_an_empty_list(run_dir: Path, container: Container) -> None:
     async def main() -> None:
         async with agent(run_dir, stop=True) as one:

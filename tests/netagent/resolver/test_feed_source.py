@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from fakes import external, names
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+from fakes.service_addresses import service_address, service_range
 from fakes.zone import whole_table
 
 from netagent.commands.feed import feed_table
 from netagent.control.present import Presenter
 from netagent.feeds.table import FeedTable
 from netagent.model.ids import NetworkId
-from netagent.model.records import Drain, Group, Health, Port
+from netagent.model.records import Drain, Group, Health, Port, ServicePort
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import RegistryView
 from netagent.resolver.feed_source import FeedSource, IncompleteError
@@ -36,6 +37,10 @@ def a_view() -> RegistryView:
         endpoint(2, offset=3, health=Health.UNHEALTHY, group=Group("shop", "front")),
         endpoint(3, N2, addresses=("10.2.0.9",), drain=Drain(1, "anna")),
         external.service(name="pg", target=external.at("192.0.2.50", "192.0.2.51"), weight=0),
+        service_range(),
+        service_address("web", 6),
+        service_address("web", 7),
+        service_address("front", 8, group="shop", ports=(ServicePort(80, 8080),)),
     ):
         view = view.with_entries(here.put(record))
     for record in (host("h2"), endpoint(4, offset=5, name="far", service="far")):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.model.port import MAX_ALPN
-from netagent.model.records import Port
+from netagent.model.records import Port, ServicePort
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
 from netagent.resolver.name_table import Change, EndpointRow, RowKind
@@ -138,7 +138,8 @@ def test_rows_that_service_addresses_add_to_are_read_from_and_by_the_release_bef
 @pytest.mark.parametrize("service", ["web", "web.shop"])
 @pytest.mark.parametrize("is_chosen", [True, False])
 def test_the_addresses_of_a_service_come_back(service: str, is_chosen: bool) -> None:
-    change = names.service_address(service, "10.1.0.7", "fd00:1::7", is_chosen=is_chosen)
+    key, row = names.service_address(service, "10.1.0.7", "fd00:1::7", is_chosen=is_chosen)
+    change = key, names.replaced(row, ports=(ServicePort(80, 8080), ServicePort(443, 443)))
     assert change[0] == (
         RowKind.SERVICE_ADDRESS,
         f"{names.APP}/{'1' * 32}/0a010007fd000001000000000000000000000007",
@@ -168,10 +169,11 @@ def test_the_addresses_of_a_service_come_back(service: str, is_chosen: bool) -> 
         [9, "x", 1],
         [3, "n", "app", [], "", False, False, None, "spread", [[b"abcd", 33]]],
         [4, "c", [], [], True, "", [1]],
-        [10, "x", "n", "Web", "", "o", [], False],
-        [10, "x", "n", "web", "Shop", "o", [], False],
-        [10, "x", "n", "web", "", "o", [b"abc"], False],
-        [10, "x", "n", "web", "", "o", []],
+        [10, "x", "n", "Web", "", "o", [], False, []],
+        [10, "x", "n", "web", "Shop", "o", [], False, []],
+        [10, "x", "n", "web", "", "o", [b"abc"], False, []],
+        [10, "x", "n", "web", "", "o", [], False, [[80, 0]]],
+        [10, "x", "n", "web", "", "o", [], False],
         [11, "x", 1],
     ],
 )
