@@ -263,15 +263,15 @@ class NetworkIndex:
         if rank is None or not self._services:
             return Meaning(rows)
         text = label.decode("ascii", "replace")
-        services = set(map(_service_of, rows))
         match rank:
-            case Rank.CHOSEN | Rank.DEFAULT:
-                services.add(ServiceKey(text))
+            case Rank.CHOSEN | Rank.DEFAULT:  # all of them are replicas of this service
+                return Meaning(rows, self.service(ServiceKey(text)))
             case Rank.GIVEN:
+                services = set(map(_service_of, rows))
                 services.update(ServiceKey(text, group) for group in self._groups_with.get(label, ()))
+                return Meaning(rows, self._meant(services, text, rows))
             case Rank.MEMBER | Rank.NAME:
                 return Meaning(rows)
-        return Meaning(rows, self._meant(services, text, rows))
 
     def _meant(
         self, services: set[ServiceKey], label: str, rows: tuple[EndpointRow, ...]
