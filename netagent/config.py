@@ -51,6 +51,7 @@ class Config:
     forget_after_s: int
     leave_on_shutdown: bool
     zone: str
+    service_addresses: str
     timing: str
     log_level: str
     docker_enabled: bool
@@ -243,6 +244,15 @@ KEYS: tuple[ConfigKey, ...] = (
         "",
         "zone of this host, for names such as `ZONE.zone.web`; shown by `members`",
         "NAME",
+    ),
+    ConfigKey(
+        "service_addresses",
+        kind.one_of("on", "off"),
+        "on",
+        "whether this host's kernel leads connections to the addresses of services on to replicas; off: names are "
+        "answered with the replicas here",
+        "on|off",
+        reloads=True,
     ),
     ConfigKey(
         "timing",

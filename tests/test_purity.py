@@ -197,6 +197,7 @@ PERFORMS = {
     "netagent.projection.mac_announcer",
     "netagent.projection.controller",
     "netagent.projection.service_tables",
+    "netagent.projection.service_members",
     "netagent.projection.resolver_sockets",
     "netagent.endpoints.drain",
     "netagent.endpoints.lifecycle",

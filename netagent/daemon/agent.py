@@ -193,6 +193,7 @@ class Agent:
         self.neighbours.set_seeds(self.config.seeds)
         if self.cluster is not None:
             self.cluster.config = self.config
+            self.cluster.live.note_change()
         logger.info("read the configuration again; changed: %s", ", ".join(at_once) or "nothing")
         if later:
             logger.warning("these keys need a restart to take effect: %s", ", ".join(later))

@@ -181,6 +181,7 @@ class Cluster:
             egress_interfaces=egress_interfaces,
             probe=self.probing.follow,
             is_synced=self.gossip.participation.is_synced,
+            are_service_addresses_on=lambda: self.config.service_addresses == "on",
         )
         self._handlers = RpcHandlers(
             live=self.live,
@@ -244,6 +245,7 @@ class Cluster:
             runtimes=HOST_TARGETS,
             domain=self.keys.domain,
             boot_id=boot,
+            service_ranges=lambda: self.controllers.members.ranges(self.live.view),
         )
         self.endpoints = Endpoints(context)
         self.checks = CheckRunner(self.live, self.endpoints.set_checked, self._execute, random.Random())
@@ -325,7 +327,9 @@ class Cluster:
                 nursery.start_soon(self.gossip.run, self._handlers.answer)
                 # Before recovery: it takes endpoints away whose labels must be known after the next start, too.
                 nursery.start_soon(self.group_labels.run)
-                for task in (self.kernel.run, self.probing.run, self.controllers.run):
+                # Before names are: their answers must not change for a moment with every start.
+                await nursery.start(self.kernel.run)
+                for task in (self.probing.run, self.controllers.run):
                     nursery.start_soon(task)
                 self.gossip.participation.resume()
                 # Recovery acts on the records: wait a moment for the cluster's, rather than trust the journal alone.

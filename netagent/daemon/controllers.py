@@ -6,7 +6,8 @@ of the registry and this host's endpoints, and which part carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -14,6 +15,7 @@ from immutables import Map
 
 from netagent import __version__
 from netagent.daemon.host_kernel import HostKernel
+from netagent.datapath.endpoint.netns import netns_cookie
 from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import DesiredChange
@@ -35,6 +37,7 @@ from netagent.projection.published_services import (
     service_forwards,
 )
 from netagent.projection.resolver_sockets import ResolverSockets
+from netagent.projection.service_members import ServiceMembers
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
@@ -63,6 +66,7 @@ class Controllers:
         egress_interfaces: Callable[[], frozenset[str]],
         probe: Callable[[Snapshot], None],
         is_synced: Callable[[NetworkId], bool],
+        are_service_addresses_on: Callable[[], bool],
     ) -> None:
         self._live = live
         self._service_tables = kernel.service_tables
@@ -78,6 +82,17 @@ class Controllers:
         self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
         self.supervisor = Supervisor(run_dir, release=__version__, note_wanted=live.note_change)
         self.resolvers = ResolverSockets(self.supervisor)
+        self.members = ServiceMembers(
+            kernel.service_tables,
+            kernel.attacher.routed_ranges,
+            kernel.host_service_routes,
+            cookie_of=self._cookie_of,
+            host_cookie=kernel.cookie,
+            is_on=are_service_addresses_on,
+            wake=live.note_change,
+        )
+        kernel.attacher.routed_ranges.note_changed = live.note_change
+        kernel.service_tables.watch(self.members.note_kernel_changed)
         self.forwarding = Forwarding(
             SETTINGS, run_dir / FORWARDING_FILE, egress_interfaces, self._tell_firewall
         )
@@ -86,10 +101,12 @@ class Controllers:
             kernel.reconciler,
             kernel.guard,
             self.forwarding,
-            ProjectionSteps(
+            host_service_routes=kernel.host_service_routes,
+            steps=ProjectionSteps(
                 desired=self._desired,
                 guarded=self._guarded,
                 routed=self._routed,
+                routed_to_host=lambda known: self.members.host_routes(known.view),
                 publish_names=self._publish_names,
                 probe=probe,
             ),
@@ -162,11 +179,17 @@ class Controllers:
         return await self.projection.wait_guarded(self._live.revision)
 
     async def _publish_names(self, known: Snapshot) -> None:
-        boxes = self._sandboxes.make(known.rows, _internal(known.view))
+        others = await self.members.follow(known)
+        boxes = self._sandboxes.make(known.rows, _internal(known.view), self.members.translates, others)
         # A feed that lacks what this host has not heard of yet would take sites down: there is none until then.
         feeds = frozenset(filter(self._is_synced, self.supervisor.wanted_feeds))
         made = await in_slices(self._zones.build(known.view, boxes, feeds))
-        await self.resolvers.publish(made.table, made.touched)
+        if await self.resolvers.publish(made.table, made.touched):
+            await self.members.note_told()
+
+    def _cookie_of(self, sandbox_id: SandboxId) -> int | None:
+        pair = self.supervisor.sockets().get(sandbox_id)
+        return netns_cookie(pair.udp) if pair is not None else None
 
 
 class SandboxBuilder:
@@ -176,24 +199,38 @@ class SandboxBuilder:
         self._seen: tuple[LocalRows, frozenset[NetworkId]] | None = None
         self._boxes: Map[SandboxId, Sandbox] = Map()
 
-    def make(self, rows: LocalRows, internal: frozenset[NetworkId]) -> Map[SandboxId, Sandbox]:
+    def make(
+        self,
+        rows: LocalRows,
+        internal: frozenset[NetworkId],
+        translates: Callable[[SandboxId], frozenset[NetworkId]],
+        others: Set[SandboxId],
+    ) -> Map[SandboxId, Sandbox]:
         """Return the sandboxes; the same object again as long as none has changed. `internal` networks provide no
-        default route."""
+        default route. `translates`: the networks whose service addresses the kernel translates in a sandbox; it has
+        changed since the last call for no `others`."""
         seen, self._seen = self._seen, (rows, internal)
         touched = rows.touched_since(seen[0]) if seen is not None and seen[1] == internal else None
         if seen is None or touched is None:
-            self._boxes = Map(sandboxes(rows.values(), internal))
+            made = sandboxes(rows.values(), internal)
+            self._boxes = Map({one: replace(box, translates=translates(one)) for one, box in made.items()})
             return self._boxes
         versions = (known.get(one) for one in touched for known in (rows, seen[0]))
         for netns in {row.netns for row in versions if row is not None and row.netns is not None}:
             sandbox_id = netns.sandbox_id
             box = sandboxes(rows.in_sandbox(netns), internal).get(sandbox_id)
-            known = self._boxes.get(sandbox_id)
-            if box is None and known is not None:
-                self._boxes = self._boxes.delete(sandbox_id)
-            elif box is not None and box != known:
-                self._boxes = self._boxes.set(sandbox_id, box)
+            if box is None:
+                self._boxes = self._boxes.delete(sandbox_id) if sandbox_id in self._boxes else self._boxes
+            else:
+                self._put(replace(box, translates=translates(sandbox_id)))
+        for sandbox_id in others:
+            if (box := self._boxes.get(sandbox_id)) is not None:
+                self._put(replace(box, translates=translates(sandbox_id)))
         return self._boxes
+
+    def _put(self, box: Sandbox) -> None:
+        if box != self._boxes.get(box.sandbox_id):
+            self._boxes = self._boxes.set(box.sandbox_id, box)
 
 
 def _internal(view: RegistryView) -> frozenset[NetworkId]:

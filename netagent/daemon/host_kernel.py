@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from netagent.datapath.endpoint.attach import Attacher
+from netagent.datapath.endpoint.netns import netns_cookie
 from netagent.datapath.host.offload import OffloadKeeper
 from netagent.datapath.host.sysctls import open_settings
 from netagent.datapath.host.underlay import host_routes
@@ -16,6 +17,7 @@ from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_notification_socket, open_socket
 from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
 from netagent.datapath.reconcile.drift import Drift
+from netagent.datapath.reconcile.host_service_routes import HostServiceRoutes
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.firewall.driver import Tables
@@ -37,11 +39,14 @@ class HostKernel:
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
             any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            self.cookie = netns_cookie(any_socket)
+            """Of this host's own network namespace."""
             tables = Tables(rules, memory=memory)
             self.clamps_found = tables.clamps()
             """What an earlier agent had found out about paths, as the tables still hold it."""
             self.guard = Guard(tables)
             drift = Drift()
+            self.host_service_routes = HostServiceRoutes(self._netlink, drift)
             self.bridge_nf_bypass = BridgeNfBypass(drift)
             self.service_tables = ServiceTables(drift)
             settings = undo.enter_context(closing(open_settings()))
@@ -61,12 +66,20 @@ class HostKernel:
         """Close the sockets; everything in the kernel stays."""
         self._undo.close()
 
-    async def run(self) -> None:
-        """Run until cancelled; leaves the kernel unchanged."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; leaves the kernel unchanged. `started` once it is known what an earlier agent has left
+        there for service addresses."""
         async with trio.open_nursery() as nursery:
-            for task in (self.reconciler.run, self.bridge_nf_bypass.run, self.guard.run, self.offload.run):
+            await nursery.start(self.service_tables.run)
+            task_status.started()
+            for task in (
+                self.reconciler.run,
+                self.bridge_nf_bypass.run,
+                self.guard.run,
+                self.offload.run,
+                self.host_service_routes.run,
+            ):
                 nursery.start_soon(task)
-            nursery.start_soon(self.service_tables.run)
 
     async def routes(self) -> tuple[str, ...]:
         """The prefixes that this host has routes to."""

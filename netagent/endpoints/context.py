@@ -17,6 +17,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import trio
 
@@ -39,6 +40,7 @@ from netagent.model.sandbox import Netns, NetnsIdentity
 from netagent.projection.controller import Projection
 from netagent.projection.datapath_input import local_endpoint
 from netagent.projection.resolver_sockets import ResolverSockets
+from netagent.projection.service_ranges import Ranges
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import NetworkView
@@ -48,6 +50,8 @@ SETTLED_S = 2.0
 something is wrong with them, which `status` shows; the endpoint itself is complete."""
 BRIDGE_S = 5.0
 """How long an attach waits for the network's devices to exist."""
+
+_NO_RANGES: Final[Ranges] = {}
 
 logger = logging.getLogger("netagent.endpoints.context")
 
@@ -91,6 +95,8 @@ class EndpointContext:
     runtimes: RuntimeTargets
     domain: str
     boot_id: str
+    service_ranges: Callable[[], Ranges] = lambda: _NO_RANGES
+    """Returns the service ranges to which sandboxes in a network have routes; the same mapping while it is equal."""
     locks: Locks = field(default_factory=Locks, init=False)
     is_closed: bool = field(default=False, init=False)
     """True while the host is leaving: refuse attaches."""
@@ -158,6 +164,7 @@ class EndpointContext:
     def in_datapath(self, row: LocalEndpointRow, network: NetworkView) -> LocalEndpoint:
         """Return the row in the datapath's form, with the gateways if it carries the sandbox's default route."""
         endpoint = local_endpoint(row, network)
+        endpoint = replace(endpoint, service_ranges=self.service_ranges().get(row.network_id, ()))
         networks = self.live.view.networks
         internal = frozenset(one for one, known in networks.items() if known.record.internal)
         rows = [

@@ -1,10 +1,10 @@
 """Repairs every endpoint's interface, on both ends, when another program changes it.
 
 Changes inside a sandbox arrive as events from its namespace (netagent.datapath.endpoint.guest_watch), changes of the
-host's end from the reconciler. Settings under /proc/sys are read periodically. A first check covers the time before
-the events started, and a slow timer any event that was missed. Each of these leads to a check of the sandbox's
-endpoints, which repairs netagent's own settings. What cannot be repaired is shown with its reason, and tried again
-with growing pauses.
+host's end from the reconciler. Service ranges, to which sandboxes have routes, come and go with the records. Settings
+under /proc/sys are read periodically. A first check covers the time before the events started, and a slow timer any
+event that was missed. Each of these leads to a check of the sandbox's endpoints, which repairs netagent's own
+settings. What cannot be repaired is shown with its reason, and tried again with growing pauses.
 
 An attach or detach holds the lock of the sandbox: a check waits for it, and then finds its result.
 """
@@ -32,6 +32,7 @@ from netagent.model.ids import EndpointId
 from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic import Turns
 from netagent.periodic_task import PeriodicTask
+from netagent.projection.service_ranges import Ranges
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netgossip.slice_runner import in_slices
@@ -80,12 +81,16 @@ class Interfaces:
             nursery.start_soon(self._heed_absent, wait_absent_changed)
             nursery.start_soon(self._heed_settings)
             rows: LocalRows | None = None
+            ranges = self._context.service_ranges()
             revision = 0
             while True:
                 if self._live.rows is not rows:
                     before, rows = rows, self._live.rows
                     # An attach of this agent needs no immediate check; an interface of an earlier agent does.
                     self._follow(nursery, rows, before, look=before is None)
+                if self._context.service_ranges() is not ranges:
+                    before_it, ranges = ranges, self._context.service_ranges()
+                    await in_slices(self._follow_ranges(ranges, before_it))
                 revision = await self._live.wait_newer(revision)
 
     @property
@@ -117,6 +122,17 @@ class Interfaces:
                 nursery.start_soon(self._keep, identity, sandbox)
             elif sandbox is not None and not is_wanted:
                 self._sandboxes.pop(identity).scope.cancel()
+
+    def _follow_ranges(self, ranges: Ranges, before: Ranges) -> Slices[None]:
+        """Look at the sandboxes in networks whose service ranges have come or gone."""
+        for network_id in {*ranges, *before}:
+            if ranges.get(network_id) == before.get(network_id):
+                continue
+            for row in self._live.rows.in_network(network_id).values():
+                sandbox = self._sandboxes.get(row.netns_identity) if row.netns_identity else None
+                if sandbox is not None:
+                    sandbox.look.set()
+                yield
 
     async def _heed_absent(self, wait_absent_changed: WaitAbsentChanged) -> None:
         """Check absent interfaces again while any is absent: if one disappears again before the kernel was read, the

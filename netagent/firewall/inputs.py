@@ -87,7 +87,9 @@ class FirewallInput:
     members: frozenset[str] = frozenset()
     """Source addresses of other hosts' VXLAN packets."""
     subnets: tuple[str, ...] = ()
-    """CIDRs of all networks of the cluster, including those without devices on this host."""
+    """CIDRs of all networks of the cluster, including those without devices on this host, and of service ranges."""
+    own_ranges: tuple[str, ...] = ()
+    """CIDRs of the service ranges that this host routes to itself."""
     lent4: frozenset[str] = frozenset()
     """Devices of other programs that route IPv4 only because netagent turned it on."""
     lent6: frozenset[str] = frozenset()

@@ -16,6 +16,8 @@ Translations of the destination by other programs come first: Podman's own netwo
 A port that is published for a service leads to the service's containers on this host. Each has its share of 64
 places, one of which a new connection draws at random.
 
+A service's address is no address of the host in this sense, even where the host routes it to itself.
+
 For 127.0.0.1 the bridge has route_localnet (netagent.datapath.host.forwarding). That would let containers reach the
 host's own 127.0.0.0/8, so their packets to it are dropped first. IPv6 has no such switch: ::1 leads nowhere and is
 refused at once, so that a client that means `localhost` tries 127.0.0.1 next.
@@ -74,6 +76,8 @@ CHAINS: Final = """
 	chain loopback {
 		type filter hook prerouting priority raw; policy accept;
 		ip daddr 127.0.0.0/8 iifname "na-*" counter name crossed drop
+		$ASTRAY4
+		$ASTRAY6
 	}
 	chain arriving {
 		type nat hook prerouting priority dstnat + 5; policy accept;
@@ -85,6 +89,8 @@ CHAINS: Final = """
 		fib daddr type local jump doors
 	}
 	chain doors {
+		$UNFORWARDED4
+		$UNFORWARDED6
 		dnat ip to ip daddr . meta l4proto . th dport map @doors4
 		dnat ip to meta l4proto . th dport map @anywhere4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @doors6

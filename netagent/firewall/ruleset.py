@@ -112,6 +112,8 @@ class Ruleset:
     subnets: tuple[str, ...] = ()
     """Disjoint CIDRs, sorted. They are part of the rules: networks are made seldom, and a set of intervals can't be
     changed element by element."""
+    own_ranges: tuple[str, ...] = ()
+    """The same of the service ranges that this host routes to itself."""
 
 
 def ruleset_of(given: FirewallInput) -> Ruleset:
@@ -144,6 +146,7 @@ def ruleset_of(given: FirewallInput) -> Ruleset:
         },
         agent_ports=given.agent_ports,
         subnets=_collapsed(given.subnets),
+        own_ranges=_collapsed(given.own_ranges),
         rejecting=policy.restricted_bridges(given),
         needs=frozenset(_needs(given)),
     )

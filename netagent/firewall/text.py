@@ -46,6 +46,10 @@ open a connection. Packets out of an internal network are dropped, whatever rout
 connections that others opened. A device that routes only because netagent turned it on
 (netagent.datapath.host.forwarding) admits no new connections either: the host is no router for its neighbours.
 
+**Service addresses never leave.** A sandbox answers for them itself (netagent.datapath.host.service_routes). What one
+without that route sends there is not forwarded, as to a network. A host that has such a route itself drops it when it
+arrives, before any program's translation of published ports: the host must not answer for the service.
+
 **The host is not part of a network.** It has an address on the bridge as the default gateway, and nothing else:
 between the host and containers only packets of connections opened in another way may pass, mainly errors, and
 neighbour discovery. In a network made with `--host-access` the host has an address of its own, by which it takes part
@@ -325,8 +329,12 @@ _CHAINS: Final = {
 def render(ruleset: Ruleset, families: Collection[Family] = frozenset(Family)) -> str:
     """Return one transaction that replaces our tables of these families, and no table of another program."""
     words = {
-        "$OURS4": _ours("ip", ruleset.subnets),
-        "$OURS6": _ours("ip6", ruleset.subnets),
+        "$OURS4": _ruled("ip", ruleset.subnets, "counter name crossed drop"),
+        "$OURS6": _ruled("ip6", ruleset.subnets, "counter name crossed drop"),
+        "$ASTRAY4": _ruled("ip", ruleset.own_ranges, 'iifname "na-*" counter name crossed drop'),
+        "$ASTRAY6": _ruled("ip6", ruleset.own_ranges, 'iifname "na-*" counter name crossed drop'),
+        "$UNFORWARDED4": _ruled("ip", ruleset.own_ranges, "return"),
+        "$UNFORWARDED6": _ruled("ip6", ruleset.own_ranges, "return"),
         "$PORT": ruleset.vxlan_port,
         "$FLOODS_PER_S": FLOODS_PER_S,
         "$FLOODS_BURST": FLOODS_BURST,
@@ -365,10 +373,10 @@ def _entrances(needs: Collection[OptionalRules]) -> str:
     return chains
 
 
-def _ours(family: str, subnets: Iterable[str]) -> str:
-    """Return the rule that keeps packets to our networks from leaving the host; none if there is no network."""
+def _ruled(family: str, subnets: Iterable[str], rest: str) -> str:
+    """Return a rule for packets to one of the subnets; none if the family has none."""
     listed = ", ".join(one for one in subnets if (":" in one) == (family == "ip6"))
-    return f"{family} daddr {{ {listed} }} counter name crossed drop" if listed else ""
+    return f"{family} daddr {{ {listed} }} {rest}" if listed else ""
 
 
 def _ports(*numbers: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from netagent.datapath.host.forwarding import Forwarding
+from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, KernelState
 from netagent.firewall.guard import Guard
@@ -35,6 +36,7 @@ class ProjectionSteps:
     desired: Callable[[Snapshot], Slices[DesiredChange]]
     guarded: Callable[[Snapshot], FirewallInput]
     routed: Callable[[Snapshot], Collection[str]]
+    routed_to_host: Callable[[Snapshot], Collection[HostRoutes]]
     publish_names: Callable[[Snapshot], Awaitable[None]]
     probe: Callable[[Snapshot], None]
 
@@ -48,12 +50,15 @@ class Projection:
         reconciler: Reconciler,
         guard: Guard,
         forwarding: Forwarding,
+        *,
+        host_service_routes: HostServiceRoutes,
         steps: ProjectionSteps,
     ) -> None:
         self._live = live
         self._reconciler = reconciler
         self._guard = guard
         self._forwarding = forwarding
+        self._host_service_routes = host_service_routes
         self._steps = steps
         self._given = 0
         self._followed = 0
@@ -76,8 +81,10 @@ class Projection:
         with trio.move_on_after(CLEAR_S):
             await self._reconciler.wait_programmed(last)
         self._forwarding.set_desired((), last)
+        self._host_service_routes.set_desired((), last)
         with trio.move_on_after(CLEAR_S):
             await self._forwarding.wait_tried(last)
+            await self._host_service_routes.wait_tried(last)
         self._guard.set_desired(None, last)
         with trio.move_on_after(CLEAR_S):
             await self._guard.wait_tried(last)
@@ -99,6 +106,7 @@ class Projection:
             known = self._live.now
             await self._reconciler.wait_programmed(known.revision)
             self._forwarding.set_desired(self._steps.routed(known), known.revision)
+            self._host_service_routes.set_desired(self._steps.routed_to_host(known), known.revision)
             await self._live.wait_newer(known.revision)
 
     async def _drive_names(self) -> None:
@@ -118,6 +126,7 @@ class Projection:
         await self._reconciler.wait_programmed(revision)
         await self._guard.wait_tried(revision)
         await self._forwarding.wait_tried(revision)
+        await self._host_service_routes.wait_tried(revision)
 
     async def wait_guarded(self, revision: int) -> str:
         """Wait until the firewall is that of `revision` or a later one; return why it can't be, or an empty text.

@@ -30,6 +30,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId, bridge_name, veth_
 from netagent.model.publication import ANYWHERE
 from netagent.model.records import Policy
 from netagent.projection.datapath_input import networks_here, networks_taken_part, own_cidrs
+from netagent.projection.service_ranges import Ranges, RangesHere
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
 
@@ -78,6 +79,7 @@ class InputCache:
     def __init__(self) -> None:
         self._parts: dict[str, tuple[tuple[object, ...], object]] = {}
         self.members = _Members()
+        self.ranges = RangesHere()
         self._endpoints: dict[EndpointId, tuple[LocalEndpointRow, NetworkView | None, GuardedEndpoint]] = {}
 
     def endpoints(
@@ -126,6 +128,7 @@ def firewall_input(
     """
     kept = kept or InputCache()
     seed = probe_mac(view.local)
+    ranges = kept.ranges.of(view)
     places = (rows, view.networks, view.store.host_addresses)
     networks = kept("networks here", places, lambda: _networks_by_id(view, rows))
     restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
@@ -150,7 +153,17 @@ def firewall_input(
             lambda: tuple(_network(view, network, seed) for network in networks.values()),
         ),
         members=kept.members.of(view),
-        subnets=kept("subnets", (view.networks,), lambda: _subnets(view)),
+        subnets=kept("subnets", (view.networks, ranges), lambda: _subnets(view, ranges)),
+        own_ranges=kept(
+            "own ranges",
+            (networks, ranges, view.store.host_addresses),
+            lambda: tuple(
+                subnet
+                for network_id, network in networks.items()
+                if own_cidrs(view, network)
+                for subnet in ranges.get(network_id, ())
+            ),
+        ),
         lent4=lent[IPV4],
         lent6=lent[IPV6],
         clamps={key: size for one in networks.values() for key, size in _clamps(view, one, limits)},
@@ -175,8 +188,9 @@ def _networks_by_id(view: RegistryView, rows: Iterable[LocalEndpointRow]) -> dic
     return {network.network_id: network for network in here}
 
 
-def _subnets(view: RegistryView) -> tuple[str, ...]:
-    return tuple(sorted({subnet for one in view.networks.values() for subnet in one.record.subnets}))
+def _subnets(view: RegistryView, ranges: Ranges) -> tuple[str, ...]:
+    subnets = {subnet for one in view.networks.values() for subnet in one.record.subnets}
+    return tuple(sorted(subnets.union(*ranges.values())))
 
 
 def port_forwards_of(row: LocalEndpointRow, default_routes: Collection[EndpointId]) -> Iterator[PortForward]:

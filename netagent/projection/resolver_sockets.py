@@ -123,7 +123,7 @@ class ResolverSockets:
             for sandbox in await self._supervisor.known_sandboxes() - wanted:
                 await self._supervisor.remove_sandbox(sandbox)
 
-    async def publish(self, table: Table, touched: Collection[Key] | None) -> None:
+    async def publish(self, table: Table, touched: Collection[Key] | None) -> bool:
         """Answer from this table, which differs from the previous one only at `touched` keys (None: anywhere). Waits
-        until the process has it, or is known to be slow."""
-        await self._supervisor.publish(table, touched)
+        until the process has it, or is known to be slow (False)."""
+        return await self._supervisor.publish(table, touched)

@@ -118,9 +118,10 @@ class Attacher:
         try:
             damages = await binding.follow_ranges(ifname, known or ())
         except BaseException:
-            self.routed_ranges.set(endpoint.endpoint_id, ())
+            self.routed_ranges.note(endpoint.endpoint_id, ())
+            self.routed_ranges.note_changed()
             raise
-        self.routed_ranges.set(endpoint.endpoint_id, endpoint.service_ranges)
+        self.routed_ranges.note(endpoint.endpoint_id, endpoint.service_ranges)
         return damages
 
     async def open_news(self, netns: Netns) -> GuestNews:
@@ -181,7 +182,7 @@ class Attacher:
     async def unbind(self, endpoint_id: EndpointId) -> None:
         """Remove the endpoint's interface. When this returns, neither end can be found, though the kernel may need
         another 45 ms for its cleanup (netagent.datapath.endpoint.link_delete). No error if there is none."""
-        self.routed_ranges.set(endpoint_id, None)
+        self.routed_ranges.note(endpoint_id, None)
         link = await self._link_of(endpoint_id)
         if link is None:
             return
@@ -217,21 +218,29 @@ class RoutedRanges:
 
     def __init__(self) -> None:
         self._ranges: dict[EndpointId, frozenset[str]] = {}
+        self._changed: set[EndpointId] = set()
         self.note_changed: Callable[[], None] = lambda: None
 
     def of(self, endpoint_id: EndpointId) -> frozenset[str] | None:
         """Return the ranges, none if the kernel refused; None: this agent has not looked there yet."""
         return self._ranges.get(endpoint_id)
 
-    def set(self, endpoint_id: EndpointId, ranges: Iterable[str] | None) -> None:
+    def note(self, endpoint_id: EndpointId, ranges: Iterable[str] | None) -> None:
         """Note the ranges; None: not known."""
         before, now = self._ranges.get(endpoint_id), None if ranges is None else frozenset(ranges)
         if now is None:
             self._ranges.pop(endpoint_id, None)
         else:
             self._ranges[endpoint_id] = now
-        if (before or None) != (now or None):
+        if before != now:
+            self._changed.add(endpoint_id)
+        if (before or None) != (now or None):  # the first look at a sandbox without any is no news
             self.note_changed()
+
+    def take_changed(self) -> set[EndpointId]:
+        """Return the endpoints whose ranges have changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
 
 
 def _check_ifname(ifname: str) -> None:

@@ -18,6 +18,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>: which CLONE_ flag made this namespace
 _SIOCGSKNS = 0x894C  # <linux/sockios.h>: a descriptor of the namespace that a socket is in
+_SO_NETNS_COOKIE = 71  # <asm-generic/socket.h>, since Linux 5.14
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 RESOLVER_ADDRESS = ("127.0.0.11", 53)
@@ -76,6 +78,15 @@ def netns_identity(fd: int) -> tuple[int, int]:
     """Return (device, inode): equal for two descriptors exactly when they mean one namespace, within one boot."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def netns_cookie(sock: socket.socket) -> int | None:
+    """Return the cookie of the namespace that a socket is in, which no other one has in the same boot; None if the
+    kernel can't tell."""
+    try:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class HostRoutes(NamedTuple):
     """What this host should route to itself at one of its bridges."""
 
     bridge: str
+    vni: int
     ranges: tuple[str, ...]
     addresses: tuple[str, ...]
     """This host's own in the network, without prefix length."""

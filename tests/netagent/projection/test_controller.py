@@ -90,12 +90,14 @@ class World:
             desired=desired_of,
             guarded=revision_of,
             routed=revision_of,
+            routed_to_host=revision_of,
             publish_names=self._publish,
             probe=self.probed.append,
         )
         self.forwarding = Forwarding()
         parts: tuple[Any, Any, Any] = (self.kernel, self.guard, self.forwarding)
-        self.projection = Projection(self.live, *parts, steps)
+        host_routes: tuple[Any] = (Forwarding(),)
+        self.projection = Projection(self.live, *parts, host_service_routes=host_routes[0], steps=steps)
 
     async def _publish(self, known: Snapshot) -> None:
         await trio.sleep(self.names_delay_s)

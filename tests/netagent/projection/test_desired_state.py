@@ -26,7 +26,7 @@ from netagent.model.records import (
     Record,
     RemovalRecord,
 )
-from netagent.model.sandbox import Netns
+from netagent.model.sandbox import Netns, SandboxId
 from netagent.projection.datapath_input import probe_input
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import InputCache, firewall_input
@@ -44,6 +44,10 @@ NETWORKS = st.sampled_from([N1, N2])
 NETS = st.sampled_from(["192.0.2.", "2001:db8::"])
 """Of the underlay: a host of the other family is at no tunnel's other end."""
 TABLES: tuple[Table, ...] = ("neighbour", "master", "self", "flood")
+
+
+def no_networks(sandbox_id: SandboxId) -> frozenset[NetworkId]:
+    return frozenset()
 
 
 def scratch(known: Snapshot, underlay: Underlay) -> KernelState:
@@ -201,8 +205,9 @@ class StepByStep(RuleBasedStateMachine):
         assert self.left.of(view) == {one for one, h in view.hosts.items() if h.agent is AgentState.LEFT}
         assert self.left.of(view) is self.left.of(view)
         internal = frozenset({NetworkId(N2)})
-        assert self.boxes.make(known.rows, internal) == Map(sandboxes(rows, internal))
-        assert self.boxes.make(known.rows, internal) is self.boxes.make(known.rows, internal)
+        boxes = self.boxes.make(known.rows, internal, no_networks, frozenset())
+        assert boxes == Map(sandboxes(rows, internal))
+        assert boxes is self.boxes.make(known.rows, internal, no_networks, frozenset())
 
     @rule()
     def made(self) -> None:

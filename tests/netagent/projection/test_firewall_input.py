@@ -11,7 +11,7 @@ from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.publishing import ANYWHERE4, ANYWHERE6, PORT_FORWARDS4, PORT_FORWARDS6, elements
 from netagent.model.ids import HostId, vxlan_name
 from netagent.model.publication import Publication
-from netagent.model.records import AttachmentRecord
+from netagent.model.records import AttachmentRecord, HostAddressRecord, ServiceRangeRecord
 from netagent.projection.firewall_input import InputCache, firewall_input, limits_of
 from netagent.registry.view import RegistryView
 
@@ -116,3 +116,19 @@ def test_ports_published_at_all_addresses_of_one_family_open_nothing_of_the_othe
         assert sets[ANYWHERE6] == ({("tcp", "80"): ("fd00:1::2", "8080")} if six in publish else {})
         assert not sets[PORT_FORWARDS4]
         assert not sets[PORT_FORWARDS6]
+
+
+def test_service_ranges_stay_inside_and_those_that_the_host_answers_for_are_told_apart() -> None:
+    view, writer = known(), Writer(H1)
+    writer.sequence = 10
+    ranges = ("10.9.0.0/24", "fd00:9::/64")
+    view = view.with_entries(writer.put(ServiceRangeRecord(N1, ranges)))
+    made = firewall_input(view, ROWS, vxlan_port=4799, limits={})
+    assert set(ranges) < set(made.subnets)
+    assert made.own_ranges == ()
+    view = view.with_entries(writer.put(HostAddressRecord(N1, 9, "06:00:00:00:00:01")))
+    assert firewall_input(view, ROWS, vxlan_port=4799, limits={}).own_ranges == ranges
+    view = view.with_entries(writer.put(host("h1", routes=("10.9.0.0/16",))))
+    cut = firewall_input(view, ROWS, vxlan_port=4799, limits={})
+    assert not set(ranges) & set(cut.subnets)
+    assert cut.own_ranges == ()

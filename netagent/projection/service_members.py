@@ -1,0 +1,246 @@
+"""In which namespaces the kernel leads connections to service addresses on to replicas, and of which networks.
+
+Three parts must agree for that, in this order:
+
+    routes     the namespace's own kernel answers for the service range     netagent.endpoints.interfaces
+    member     the programs at the sockets know the namespace               netagent.datapath.sockets.service_tables
+    resolver   a name is answered with the service's address                netagent.resolver.zone
+
+A service's address that a program gets before the first two are there leads nowhere, and so does one that it gets
+after they have gone. So a sandbox becomes a member once it has its routes; it is answered with service addresses once
+the kernel has it as a member; and it stays one until the resolver process has confirmed a table that says otherwise.
+The loop of names takes these steps (netagent.projection.controller), so what changed in between is taken up with the
+next table: `follow` before it, `note_told` after it.
+
+A namespace is known by its cookie, which the kernel gives to no other one in the same boot. A sandbox's cookie is
+read from its resolver sockets, which are in it.
+
+After a start, the sandboxes of the former agent are members at once: they had their routes, and names must not change
+their answers with every restart. The first look at each, within a second, sets what is missing.
+
+The host's own namespace is a member of the networks in which the host has an address (`--host-access`). No resolver
+answers for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Final, TypeAlias
+
+from netagent.datapath.endpoint.attach import RoutedRanges
+from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
+from netagent.datapath.sockets.layout import Member
+from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import NetworkId, bridge_name
+from netagent.model.sandbox import Netns, SandboxId
+from netagent.projection.datapath_input import own_cidrs
+from netagent.projection.service_ranges import Ranges, RangesHere
+from netagent.registry.state_store import Snapshot
+from netagent.registry.view import RegistryView
+
+_NO_RANGES: Final[Ranges] = {}
+
+Memberships: TypeAlias = Mapping[NetworkId, Member]
+"""The networks of which a namespace should be a member."""
+
+_NO_MEMBERSHIPS: Final[Memberships] = {}
+
+
+class ServiceMembers:
+    """Follows the snapshots that the loop of names takes.
+
+    `cookie_of` returns the cookie of a sandbox's namespace, None while it can't be known. `host_cookie`: that of the
+    host's own. `is_on`: the configuration's `service_addresses`. `wake` has a new snapshot taken.
+    """
+
+    def __init__(
+        self,
+        tables: ServiceTables,
+        routed: RoutedRanges,
+        host_routes: HostServiceRoutes,
+        *,
+        cookie_of: Callable[[SandboxId], int | None],
+        host_cookie: int | None,
+        is_on: Callable[[], bool],
+        wake: Callable[[], None],
+    ) -> None:
+        self._tables = tables
+        self._routed = routed
+        self._host_routes = host_routes
+        self._cookie_of = cookie_of
+        self._host_cookie = host_cookie
+        self._is_on = is_on
+        self._wake = wake
+        self._ranges_here = RangesHere()
+        self._seen: tuple[Snapshot, Ranges, bool] | None = None
+        """What `_wanted` was made of."""
+        self._wanted: dict[SandboxId, Memberships] = {}
+        self._wanted_of_host: frozenset[Member] = frozenset()
+        self._waiting: set[Netns] = set()
+        """Sandboxes whose cookie is not known yet."""
+        self._cookies: dict[SandboxId, int] = {}
+        self._translates: dict[SandboxId, frozenset[NetworkId]] = {}
+        self._told: dict[SandboxId, frozenset[Member]] = {}
+        """As what the resolver process may still take a sandbox."""
+        self._unconfirmed: set[SandboxId] = set()
+        """Sandboxes for which that may differ from what the last table says."""
+        self._given: frozenset[Member] | None = None
+        """The members last given to the kernel; None: none yet."""
+        self._must_ask_kernel = True
+
+    # -- what others read ---------------------------------------------------------------------------------------
+
+    def ranges(self, view: RegistryView) -> Ranges:
+        """Return the ranges, by network, to which sandboxes should have routes; the same mapping as long as these are
+        the same. Where service addresses are off, sandboxes keep theirs until none is a member any more."""
+        return _NO_RANGES if self._is_off_for_good else self._ranges_here.of(view)
+
+    def host_routes(self, view: RegistryView) -> list[HostRoutes]:
+        """Return the routes that the host itself should have."""
+        if self._is_off_for_good or self._host_cookie is None:
+            return []
+        found = []
+        for network_id, ranges in self._ranges_here.of(view).items():
+            network = view.networks.get(network_id)
+            cidrs = own_cidrs(view, network) if network is not None and network.holds_vni else ()
+            if network is not None and cidrs:
+                addresses = tuple(cidr.partition("/")[0] for cidr in cidrs)
+                found.append(
+                    HostRoutes(bridge_name(network.record.vni), network.record.vni, ranges, addresses)
+                )
+        return found
+
+    def translates(self, sandbox_id: SandboxId) -> frozenset[NetworkId]:
+        """Return the networks whose service addresses the next table may name to a sandbox."""
+        return self._translates.get(sandbox_id, frozenset())
+
+    def note_kernel_changed(self) -> None:
+        """The kernel has other members than it was given, or had before."""
+        self._must_ask_kernel = True
+        self._wake()
+
+    # -- the steps of the loop ----------------------------------------------------------------------------------
+
+    async def follow(self, known: Snapshot) -> Set[SandboxId]:
+        """Make members of the namespaces that should be; return the sandboxes whose `translates` have changed."""
+        touched = self._follow_rows(known)
+        self._follow_host(known.view)
+        await self._give()
+        if self._must_ask_kernel:
+            self._must_ask_kernel = False
+            touched = touched | self._wanted.keys() | self._translates.keys()
+        return {sandbox_id for sandbox_id in touched if self._follow_kernel(sandbox_id)}
+
+    async def note_told(self) -> None:
+        """The resolver process has the table that follows from the last `follow`: what is a member no more can go."""
+        for sandbox_id in self._unconfirmed:
+            wanted = self._wanted.get(sandbox_id, _NO_MEMBERSHIPS)
+            told = frozenset(wanted[one] for one in self.translates(sandbox_id))
+            if told:
+                self._told[sandbox_id] = told
+            else:
+                self._told.pop(sandbox_id, None)
+        self._unconfirmed.clear()
+        was_off_for_good = self._is_off_for_good
+        await self._give()
+        if self._is_off_for_good and not was_off_for_good:
+            self._wake()  # the routes go last
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_off_for_good(self) -> bool:
+        return not self._is_on() and self._given == frozenset()
+
+    def _follow_rows(self, known: Snapshot) -> set[SandboxId]:
+        """Update what is wanted of sandboxes; return those for which it was made anew."""
+        is_on, ranges = self._is_on(), self._ranges_here.of(known.view)
+        seen, self._seen = self._seen, (known, ranges, is_on)
+        touched = known.rows.touched_since(seen[0].rows) if seen is not None else None
+        changed = self._routed.take_changed()
+        boxes = self._waiting
+        self._waiting = set()
+        if (
+            seen is None
+            or touched is None
+            or seen[1] is not ranges
+            or seen[2] is not is_on
+            or (ranges and seen[0].view.networks is not known.view.networks)
+        ):
+            rows: Iterable[LocalEndpointRow | None] = known.rows.values() if ranges else ()
+            gone = set(self._wanted)
+        else:
+            rows = [one.get(key) for key in (*touched, *changed) for one in (known.rows, seen[0].rows)]
+            gone = set()
+        boxes = boxes | {row.netns for row in rows if row is not None and row.netns is not None}
+        for netns in boxes:
+            sandbox_id = netns.sandbox_id
+            possible = self._memberships(known, netns, ranges)
+            if seen is None:
+                # What the former agent's table says is not known: as if it said it of all that are members.
+                told = frozenset(filter(self._tables.is_usable, possible.values()))
+                self._told |= {sandbox_id: told} if told else {}
+                self._unconfirmed.add(sandbox_id)
+            if is_on and possible:
+                self._wanted[sandbox_id] = possible
+                gone.discard(sandbox_id)
+            else:
+                gone.add(sandbox_id)
+        for sandbox_id in gone:
+            self._wanted.pop(sandbox_id, None)
+        return gone | {netns.sandbox_id for netns in boxes}
+
+    def _memberships(self, known: Snapshot, netns: Netns, ranges: Ranges) -> Memberships:
+        """Return of what a sandbox can be a member: of the networks to whose ranges it has routes."""
+        networks = []
+        rows = known.rows.in_sandbox(netns)
+        for row in rows:
+            network, subnets = known.view.networks.get(row.network_id), ranges.get(row.network_id, ())
+            if network is None or not network.holds_vni or not row.is_published:
+                continue
+            routed = self._routed.of(row.endpoint_id)
+            # Not known is as good as there: this agent has just begun, and its first look sets what is missing.
+            if subnets and (routed is None or not routed.isdisjoint(subnets)):
+                networks.append(network)
+        if not rows:
+            self._cookies.pop(netns.sandbox_id, None)
+        if not networks:
+            return _NO_MEMBERSHIPS
+        cookie = self._cookies.get(netns.sandbox_id) or self._cookie_of(netns.sandbox_id)
+        if cookie is None:
+            self._waiting.add(netns)
+            return _NO_MEMBERSHIPS
+        self._cookies[netns.sandbox_id] = cookie
+        return {one.network_id: Member(cookie, one.record.vni) for one in networks}
+
+    def _follow_host(self, view: RegistryView) -> None:
+        wanted = self.host_routes(view) if self._is_on() else []
+        routed = [one.vni for one in wanted if self._host_routes.has_routes(one.bridge)]
+        cookie = self._host_cookie
+        self._wanted_of_host = frozenset(Member(cookie, vni) for vni in routed if cookie is not None)
+
+    async def _give(self) -> None:
+        wanted = (member for one in self._wanted.values() for member in one.values())
+        members = frozenset(wanted).union(self._wanted_of_host, *self._told.values())
+        if members != self._given:
+            # Noted first: cancelled half way, it is given again with the next snapshot.
+            self._given = None
+            await self._tables.set_members(members)
+            self._given = members
+
+    def _follow_kernel(self, sandbox_id: SandboxId) -> bool:
+        """Update what a sandbox translates by what is wanted and what the kernel has; return whether it changed."""
+        wanted = self._wanted.get(sandbox_id, _NO_MEMBERSHIPS)
+        usable = frozenset(one for one, member in wanted.items() if self._tables.is_usable(member))
+        if usable == self.translates(sandbox_id):
+            return False
+        if usable:
+            self._translates[sandbox_id] = usable
+        else:
+            del self._translates[sandbox_id]
+        told = self._told.get(sandbox_id, frozenset()).union(wanted[one] for one in usable)
+        if told:
+            self._told[sandbox_id] = told
+        self._unconfirmed.add(sandbox_id)
+        return True

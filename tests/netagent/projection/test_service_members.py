@@ -1,0 +1,250 @@
+"""Namespaces become members after their routes and before their names, and stay until no name leads there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from fakes.registry import H1, H2, N1, N2, Writer, host, network
+from fakes.rows import local_row
+from fakes.virtual import virtual
+
+from netagent.datapath.endpoint.attach import RoutedRanges
+from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
+from netagent.datapath.sockets.layout import Member
+from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.journal.rows import Bound, LocalEndpointRow, Published
+from netagent.model.ids import NetworkId
+from netagent.model.records import HostAddressRecord, Record, ServiceRangeRecord
+from netagent.model.sandbox import Netns, SandboxId
+from netagent.projection.service_members import ServiceMembers
+from netagent.projection.service_ranges import RangesHere, ranges_here
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+
+RANGES1 = ("10.2.0.0/24", "fd00:2::/64")
+RANGES2 = ("10.4.0.0/24", "fd00:4::/64")
+VNI1, VNI2 = network(N1).vni, network(N2).vni
+HOST_COOKIE = 1
+
+
+class Tables(ServiceTables):
+    """The kernel's members, and what was done in which order."""
+
+    def __init__(self, members: Iterable[Member] = ()) -> None:
+        self.members = frozenset(members)
+        self.is_working = True
+        self.steps: list[str] = []
+
+    def is_usable(self, member: Member) -> bool:
+        return self.is_working and member in self.members
+
+    async def set_members(self, members: Iterable[Member]) -> None:
+        self.members = frozenset(members)
+        self.steps.append("members")
+
+
+class HostsRoutes(HostServiceRoutes):
+    def __init__(self) -> None:
+        self.bridges: set[str] = set()
+
+    def has_routes(self, bridge: str) -> bool:
+        return bridge in self.bridges
+
+
+class World:
+    """One host with sandboxes by number, whose cookie is 100 and the number."""
+
+    def __init__(self, *members: Member) -> None:
+        self.tables = Tables(members)
+        self.routed = RoutedRanges()
+        self.host_routes = HostsRoutes()
+        self.is_on = True
+        self.known_cookies = True
+        self.writers = {H1: Writer(H1), H2: Writer(H2)}
+        self.live = StateStore(RegistryView(H1), {})
+        self.members = ServiceMembers(
+            self.tables,
+            self.routed,
+            self.host_routes,
+            cookie_of=self._cookie_of,
+            host_cookie=HOST_COOKIE,
+            is_on=lambda: self.is_on,
+            wake=self.live.note_change,
+        )
+        self.write(host(), network(N1), network(N2, "other", subnets=("10.3.0.0/24", "fd00:3::/64")))
+
+    def _cookie_of(self, sandbox_id: SandboxId) -> int | None:
+        return 100 + int(sandbox_id.rpartition("-")[2]) if self.known_cookies else None
+
+    def write(self, *records: Record) -> None:
+        for record in records:
+            event = self.writers[H1].put(record)
+            self.live.update_view(lambda view, event=event: view.with_entries(event))  # type: ignore[misc]
+
+    def withdraw(self, record: Record) -> None:
+        self.live.update_view(lambda view: view.with_entries(self.writers[H1].delete(record)))
+
+    async def publish(self, *, confirmed: bool = True) -> dict[int, set[NetworkId]]:
+        """One round of the loop of names; what the table says of each sandbox that translates."""
+        await self.members.follow(self.live.now)
+        self.tables.steps.append("names")
+        if confirmed:
+            await self.members.note_told()
+        boxes = {row.sandbox_id for row in self.live.rows.values() if row.sandbox_id is not None}
+        return {
+            int(box.rpartition("-")[2]): set(self.members.translates(box))
+            for box in boxes
+            if self.members.translates(box)
+        }
+
+
+def netns(number: int) -> Netns:
+    return Netns(f"/run/netns/c{number}", (4, number), "b" * 32)
+
+
+def row(number: int, network_id: NetworkId = N1, box: int | None = None) -> LocalEndpointRow:
+    stage = Published(netns(number if box is None else box), f"eth{number}")
+    return local_row(f"{number:032x}", network_id, stage=stage)
+
+
+def member(number: int, vni: int = VNI1) -> Member:
+    return Member(100 + number, vni)
+
+
+@virtual
+async def test_a_sandbox_translates_once_it_has_routes_and_the_kernel_has_it_as_a_member() -> None:
+    world = World()
+    world.live.set_row(row(1))
+    world.routed.note(row(1).endpoint_id, ())
+    assert await world.publish() == {}
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    assert await world.publish() == {}
+    assert world.tables.members == frozenset()
+    world.routed.note(row(1).endpoint_id, RANGES1)
+    world.tables.steps.clear()
+    assert await world.publish() == {1: {N1}}
+    assert world.tables.steps == ["members", "names"]
+    world.tables.is_working = False
+    world.members.note_kernel_changed()
+    assert await world.publish() == {}
+    assert world.tables.members == {member(1)}
+    world.tables.is_working = True
+    world.members.note_kernel_changed()
+    assert await world.publish() == {1: {N1}}
+
+
+@virtual
+async def test_a_member_is_struck_after_its_names() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    world.routed.note(row(1).endpoint_id, RANGES1)
+    world.live.set_row(row(2))
+    world.routed.note(row(2).endpoint_id, RANGES1)
+    assert await world.publish() == {1: {N1}, 2: {N1}}
+    leaving = row(1)
+    world.live.set_row(replace(leaving, stage=Bound(netns(1), "eth1")))
+    world.tables.steps.clear()
+    assert await world.publish(confirmed=False) == {2: {N1}}
+    assert world.tables.members == {member(1), member(2)}
+    assert await world.publish() == {2: {N1}}
+    assert world.tables.members == {member(2)}
+    assert world.tables.steps == ["names", "names", "members"]
+    world.live.drop_row(leaving.endpoint_id)
+    assert await world.publish() == {2: {N1}}
+
+
+@virtual
+async def test_of_two_networks_each_is_judged_for_itself() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1), ServiceRangeRecord(N2, RANGES2))
+    world.live.set_row(row(1, N1, box=7))
+    world.live.set_row(row(2, N2, box=7))
+    world.routed.note(row(1).endpoint_id, RANGES1)
+    world.routed.note(row(2).endpoint_id, ())
+    assert await world.publish() == {7: {N1}}
+    world.routed.note(row(2).endpoint_id, RANGES2)
+    assert await world.publish() == {7: {N1, N2}}
+    assert world.tables.members == {member(7), member(7, VNI2)}
+    world.withdraw(ServiceRangeRecord(N1, RANGES1))
+    assert await world.publish() == {7: {N2}}
+    assert world.tables.members == {member(7, VNI2)}
+
+
+@virtual
+async def test_after_a_start_what_the_kernel_has_stays_until_it_was_looked_at() -> None:
+    world = World(member(1), member(2), member(9))
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    for number in (1, 2):
+        world.live.set_row(row(number))
+    assert await world.publish() == {1: {N1}, 2: {N1}}
+    assert world.tables.members == {member(1), member(2)}
+    world.routed.note(row(2).endpoint_id, ())  # refused
+    assert await world.publish() == {1: {N1}}
+
+
+@virtual
+async def test_a_namespace_whose_cookie_is_not_known_yet_follows() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.known_cookies = False
+    world.live.set_row(row(1))
+    assert await world.publish() == {}
+    world.known_cookies = True
+    world.live.note_change()
+    assert await world.publish() == {1: {N1}}
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["in its life", "at its start"])
+@virtual
+async def test_switched_off_names_go_first_then_members_then_routes(is_new: bool) -> None:
+    world = World(*([member(1)] if is_new else []))
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    if not is_new:
+        assert await world.publish() == {1: {N1}}
+    world.is_on = False
+    world.live.note_change()
+    assert await world.publish(confirmed=False) == {}
+    assert world.tables.members == {member(1)}
+    assert world.members.ranges(world.live.view) == {N1: RANGES1}
+    revision = world.live.revision
+    assert await world.publish() == {}
+    assert world.tables.members == frozenset()
+    assert world.live.revision > revision, "the routes follow at once"
+    assert world.members.ranges(world.live.view) == {}
+    world.is_on = True
+    assert await world.publish() == {1: {N1}}
+    assert world.members.ranges(world.live.view) == {N1: RANGES1}
+
+
+@virtual
+async def test_the_host_is_a_member_where_it_has_an_address_and_routes() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1), ServiceRangeRecord(N2, RANGES2))
+    assert world.members.host_routes(world.live.view) == []
+    world.write(HostAddressRecord(N1, 9, "06:00:00:00:00:01"))
+    (wanted,) = world.members.host_routes(world.live.view)
+    assert wanted == HostRoutes(wanted.bridge, VNI1, RANGES1, ("10.1.0.9", "fd00:1::9"))
+    await world.publish()
+    assert world.tables.members == frozenset()
+    world.host_routes.bridges = {wanted.bridge}
+    await world.publish()
+    assert world.tables.members == {Member(HOST_COOKIE, VNI1)}
+    world.is_on = False
+    await world.publish()
+    assert world.tables.members == frozenset()
+    assert world.members.host_routes(world.live.view) == []
+
+
+def test_a_range_that_overlaps_a_route_of_this_host_is_not_used_here() -> None:
+    world, here = World(), RangesHere()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    before = here.of(world.live.view)
+    assert before == {N1: RANGES1}
+    world.write(host(routes=("172.17.0.0/16",)))
+    assert here.of(world.live.view) is before
+    world.write(host(routes=("10.2.0.0/16", "172.17.0.0/16")))
+    assert here.of(world.live.view) == {} == ranges_here(world.live.view)
