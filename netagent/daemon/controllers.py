@@ -87,6 +87,7 @@ class Controllers:
             kernel.attacher.routed_ranges,
             kernel.host_service_routes,
             cookie_of=self._cookie_of,
+            host=kernel.netns,
             host_cookie=kernel.cookie,
             is_on=are_service_addresses_on,
             wake=live.note_change,

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from netagent.datapath.endpoint.attach import Attacher
-from netagent.datapath.endpoint.netns import netns_cookie
+from netagent.datapath.endpoint.netns import netns_cookie, own_netns
 from netagent.datapath.host.offload import OffloadKeeper
 from netagent.datapath.host.sysctls import open_settings
 from netagent.datapath.host.underlay import host_routes
@@ -39,8 +39,7 @@ class HostKernel:
             notifications = undo.enter_context(closing(open_notification_socket()))
             rules = undo.enter_context(closing(nftables.open_socket()))
             any_socket = undo.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
-            self.cookie = netns_cookie(any_socket)
-            """Of this host's own network namespace."""
+            self.netns, self.cookie = own_netns(), netns_cookie(any_socket)
             tables = Tables(rules, memory=memory)
             self.clamps_found = tables.clamps()
             """What an earlier agent had found out about paths, as the tables still hold it."""

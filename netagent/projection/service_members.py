@@ -50,8 +50,8 @@ _NO_MEMBERSHIPS: Final[Memberships] = {}
 class ServiceMembers:
     """Follows the snapshots that the loop of names takes.
 
-    `cookie_of` returns the cookie of a sandbox's namespace, None while it can't be known. `host_cookie`: that of the
-    host's own. `is_on`: the configuration's `service_addresses`. `wake` has a new snapshot taken.
+    `cookie_of` returns the cookie of a sandbox's namespace, None while it can't be known. `host` and `host_cookie`:
+    the host's own namespace. `is_on`: the configuration's `service_addresses`. `wake` has a new snapshot taken.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class ServiceMembers:
         host_routes: HostServiceRoutes,
         *,
         cookie_of: Callable[[SandboxId], int | None],
+        host: Netns,
         host_cookie: int | None,
         is_on: Callable[[], bool],
         wake: Callable[[], None],
@@ -69,6 +70,7 @@ class ServiceMembers:
         self._routed = routed
         self._host_routes = host_routes
         self._cookie_of = cookie_of
+        self._host = host
         self._host_cookie = host_cookie
         self._is_on = is_on
         self._wake = wake
@@ -79,7 +81,7 @@ class ServiceMembers:
         self._wanted_of_host: frozenset[Member] = frozenset()
         self._waiting: set[Netns] = set()
         """Sandboxes whose cookie is not known yet."""
-        self._cookies: dict[SandboxId, int] = {}
+        self._cookies: dict[SandboxId, tuple[int, Netns]] = {}
         self._translates: dict[SandboxId, frozenset[NetworkId]] = {}
         self._told: dict[SandboxId, frozenset[Member]] = {}
         """As what the resolver process may still take a sandbox."""
@@ -114,6 +116,12 @@ class ServiceMembers:
     def translates(self, sandbox_id: SandboxId) -> frozenset[NetworkId]:
         """Return the networks whose service addresses the next table may name to a sandbox."""
         return self._translates.get(sandbox_id, frozenset())
+
+    async def users(self) -> list[Netns]:
+        """Return the namespaces whose programs have used a service's address."""
+        used = {member.cookie for member in await self._tables.used_members()}
+        found = [netns for cookie, netns in self._cookies.values() if cookie in used]
+        return [*found, self._host] if self._host_cookie in used else found
 
     def note_kernel_changed(self) -> None:
         """The kernel has other members than it was given, or had before."""
@@ -207,11 +215,12 @@ class ServiceMembers:
             self._cookies.pop(netns.sandbox_id, None)
         if not networks:
             return _NO_MEMBERSHIPS
-        cookie = self._cookies.get(netns.sandbox_id) or self._cookie_of(netns.sandbox_id)
+        known_cookie = self._cookies.get(netns.sandbox_id)
+        cookie = known_cookie[0] if known_cookie is not None else self._cookie_of(netns.sandbox_id)
         if cookie is None:
             self._waiting.add(netns)
             return _NO_MEMBERSHIPS
-        self._cookies[netns.sandbox_id] = cookie
+        self._cookies[netns.sandbox_id] = cookie, netns
         return {one.network_id: Member(cookie, one.record.vni) for one in networks}
 
     def _follow_host(self, view: RegistryView) -> None:

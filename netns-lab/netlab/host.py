@@ -1,7 +1,9 @@
 """One host: its power, its disk, programs run on it, and its agent.
 
-Programs are started with `nsenter` in all namespaces of the host's process 1. The agent is an ordinary daemon there:
-it reads its configuration from `/etc/netagent/netagent.toml` on the host's disk and uses its default folders.
+Programs are started with `nsenter` in all namespaces of the host's process 1, and in the host's control groups: what
+the agent attaches to the root of these holds for all programs of the host, as on a machine of its own. The agent is
+an ordinary daemon there: it reads its configuration from `/etc/netagent/netagent.toml` on the host's disk and uses
+its default folders.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from netlab import cgroups, programs
 from netlab.daemon import Daemon
 from netlab.errors import LabError
 from netlab.fabric import Fabric, gateway_for
+from netlab.keeper import CGROUP_ENTRANCES
 from netlab.process import ProcessId, running_script
 from netlab.programs import Finished
 from netlab.runtimes import Docker, Podman
 from netlab.state import HostState
 
 KEEPER = Path(__file__).with_name("keeper.py")
+
+JOIN_CGROUPS = f'while read -r file; do echo $$ >"$file"; done <{CGROUP_ENTRANCES} 2>/dev/null; exec "$@"'
 
 AGENT_S = 20.0
 """An agent answers on its socket after about a second; a busy machine may need more. Its stop takes 15 s at most."""
@@ -107,7 +112,7 @@ class Host:
         if self._state.init is None or not self.has_power:
             raise LabError(f"{self.name} has no power: `lab power {self.name} on`", exit_status=4)
         target = str(self._state.init.pid)
-        return ["nsenter", "--target", target, "--all", "--", *argv]
+        return ["nsenter", "--target", target, "--all", "--", "sh", "-c", JOIN_CGROUPS, "sh", *argv]
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 30.0) -> Finished:
         """Run a command to its end on this host; the caller checks the status."""

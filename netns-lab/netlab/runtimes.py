@@ -20,7 +20,6 @@ from typing import Protocol
 from netlab import programs
 from netlab.daemon import Daemon, Machine
 from netlab.errors import LabError
-from netlab.keeper import CGROUP_ENTRANCES
 from netlab.programs import Finished
 from netlab.state import HostState
 
@@ -52,8 +51,6 @@ events_logger = "file"
 infra_image = "localhost/{IMAGE}"
 infra_command = "sleep"
 """
-
-JOIN_CGROUPS = f'while read -r file; do echo $$ >"$file"; done <{CGROUP_ENTRANCES}; exec "$@"'
 
 
 class RuntimeHost(Machine, Protocol):
@@ -88,7 +85,7 @@ class Docker:
     def start(self, options: Sequence[str]) -> None:
         """Start it and return when it accepts commands and has the image."""
         programs.require(DOCKER_PROGRAMS)
-        self._daemon.start(["sh", "-c", JOIN_CGROUPS, "sh", "dockerd", *options])
+        self._daemon.start(["dockerd", *options])
         self._state.dockerd_wanted = list(options)
         self._daemon.wait()
         # It accepts connections before it is ready, and answers when it is.

@@ -13,11 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 from netagent.datapath.endpoint.guest_watch import GuestNews, open_inside, open_news
 from netagent.datapath.endpoint.link_delete import LinkDeletion
-from netagent.datapath.endpoint.netns import netns_identity, reopened_netns, run_in_netns
+from netagent.datapath.endpoint.netns import netns_identity, own_netns, reopened_netns, run_in_netns
 from netagent.datapath.endpoint.veth_binding import VethBinding
 from netagent.datapath.endpoint.veth_pair import (
     all_links,
@@ -64,7 +63,7 @@ class Attacher:
         self._netlink = netlink
         self._settings = settings
         self._removal = LinkDeletion(netlink)
-        self._host_netns = host_netns or _own_netns()
+        self._host_netns = host_netns or own_netns().identity
         self.routed_ranges = RoutedRanges()
 
     async def bind(self, endpoint: LocalEndpoint) -> str:
@@ -265,8 +264,3 @@ def _failing(do: str, endpoint: LocalEndpoint) -> Iterator[None]:
             code="bind-failed",
             thing=endpoint.endpoint_id,
         ) from error
-
-
-def _own_netns() -> tuple[int, int]:
-    status = Path("/proc/thread-self/ns/net").stat()
-    return status.st_dev, status.st_ino

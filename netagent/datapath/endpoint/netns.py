@@ -220,6 +220,12 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
+def own_netns() -> Netns:
+    """Return the network namespace of this process."""
+    status = Path("/proc/thread-self/ns/net").stat()
+    return Netns("/proc/self/ns/net", (status.st_dev, status.st_ino), boot_id())
+
+
 async def make_resolver_sockets(netns_fd: int) -> tuple[socket.socket, socket.socket, socket.socket]:
     """Return (UDP, listening TCP, redirect) sockets inside the namespace, non-blocking; brings its `lo` up.
 

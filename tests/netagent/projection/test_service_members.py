@@ -26,7 +26,7 @@ from netagent.registry.view import RegistryView
 RANGES1 = ("10.2.0.0/24", "fd00:2::/64")
 RANGES2 = ("10.4.0.0/24", "fd00:4::/64")
 VNI1, VNI2 = network(N1).vni, network(N2).vni
-HOST_COOKIE = 1
+HOST_COOKIE, HOST = 1, Netns("/proc/self/ns/net", (4, 1), "b" * 32)
 
 
 class Tables(ServiceTables):
@@ -39,6 +39,9 @@ class Tables(ServiceTables):
 
     def is_usable(self, member: Member) -> bool:
         return self.is_working and member in self.members
+
+    async def used_members(self) -> list[Member]:
+        return list(self.members)
 
     async def set_members(self, members: Iterable[Member]) -> None:
         self.members = frozenset(members)
@@ -69,6 +72,7 @@ class World:
             self.routed,
             self.host_routes,
             cookie_of=self._cookie_of,
+            host=HOST,
             host_cookie=HOST_COOKIE,
             is_on=lambda: self.is_on,
             wake=self.live.note_change,
@@ -168,6 +172,7 @@ async def test_of_two_networks_each_is_judged_for_itself() -> None:
     world.routed.note(row(2).endpoint_id, RANGES2)
     assert await world.publish() == {7: {N1, N2}}
     assert world.tables.members == {member(7), member(7, VNI2)}
+    assert await world.members.users() == [netns(7)]
     world.withdraw(ServiceRangeRecord(N1, RANGES1))
     assert await world.publish() == {7: {N2}}
     assert world.tables.members == {member(7, VNI2)}
@@ -233,6 +238,7 @@ async def test_the_host_is_a_member_where_it_has_an_address_and_routes() -> None
     world.host_routes.bridges = {wanted.bridge}
     await world.publish()
     assert world.tables.members == {Member(HOST_COOKIE, VNI1)}
+    assert await world.members.users() == [HOST]
     world.is_on = False
     await world.publish()
     assert world.tables.members == frozenset()
