@@ -6,7 +6,7 @@ of the registry and this host's endpoints, and which part carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from netagent.daemon.host_kernel import HostKernel
 from netagent.datapath.endpoint.netns import netns_cookie
 from netagent.datapath.host.forwarding import IPV4, IPV6, SETTINGS, Forwarding
 from netagent.datapath.host.uplink import Underlay
+from netagent.datapath.sockets.reset import ConnectionResets
 from netagent.datapath.state import DesiredChange
 from netagent.endpoints.validation import has_default_route, sandboxes
 from netagent.firewall.inputs import FirewallInput
@@ -25,7 +26,7 @@ from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, NetworkId, bridge_name
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.projection.busy_ports import BusyPorts
-from netagent.projection.controller import Projection, ProjectionSteps
+from netagent.projection.controller import PROGRAM_GRACE_S, Projection, ProjectionSteps
 from netagent.projection.datapath_input import networks_here, networks_taken_part
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.projection.firewall_input import InputCache, firewall_input
@@ -38,6 +39,7 @@ from netagent.projection.published_services import (
 )
 from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.projection.service_members import ServiceMembers
+from netagent.projection.service_tables import ServiceTableUpdates
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import Snapshot, StateStore
 from netagent.registry.view import RegistryView
@@ -66,10 +68,11 @@ class Controllers:
         egress_interfaces: Callable[[], frozenset[str]],
         probe: Callable[[Snapshot], None],
         is_synced: Callable[[NetworkId], bool],
+        wait_synced: Callable[[], Awaitable[None]],
         are_service_addresses_on: Callable[[], bool],
     ) -> None:
         self._live = live
-        self._service_tables = kernel.service_tables
+        self._kernel_tables = kernel.service_tables
         self._is_synced = is_synced
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
@@ -113,6 +116,14 @@ class Controllers:
             ),
         )
         self.announcer = Announcer(live, self.projection.wait_programmed, kernel.send_frame)
+        self.resets = ConnectionResets(self.members.users, lambda: kernel.service_tables.origins_fd)
+        self.service_tables = ServiceTableUpdates(
+            live,
+            kernel.service_tables,
+            self.resets,
+            wait_programmed=self.projection.wait_programmed,
+            wait_synced=wait_synced,
+        )
 
     async def run(self) -> None:
         """Run until cancelled; kernel and resolver continue with what they have."""
@@ -123,13 +134,15 @@ class Controllers:
                 self.projection.run,
                 self.announcer.run,
                 self.busy_ports.run,
+                self.resets.run,
+                self.service_tables.run,
             ):
                 nursery.start_soon(task)
 
     async def end(self) -> None:
         """Stop the resolver, and remove everything of ours from the kernel: this host leaves for good."""
         await self.supervisor.stop()
-        await self._service_tables.detach_all()
+        await self._kernel_tables.detach_all()
         await self.projection.clear()
 
     @property
@@ -180,6 +193,9 @@ class Controllers:
         return await self.projection.wait_guarded(self._live.revision)
 
     async def _publish_names(self, known: Snapshot) -> None:
+        # A name leads to a service's address once the address leads on.
+        with trio.move_on_after(PROGRAM_GRACE_S):
+            await self.service_tables.wait_followed(known.revision)
         others = await self.members.follow(known)
         boxes = self._sandboxes.make(known.rows, _internal(known.view), self.members.translates, others)
         # A feed that lacks what this host has not heard of yet would take sites down: there is none until then.
