@@ -41,7 +41,6 @@ from netagent.doctor.checks.resolver_checks import (
 from netagent.doctor.facts.host_facts import FactSources, gather_host
 from netagent.doctor.facts.netns_inspect import visit_all
 from netagent.doctor.facts.resolver_query import ask_inside
-from netagent.endpoints.validation import sandboxes
 from netagent.errors import NetagentError
 from netagent.firewall.driver import Tables
 from netagent.firewall.element import Family
@@ -50,7 +49,6 @@ from netagent.journal.reader import read_apart
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
 from netagent.model.naming import names_of
-from netagent.model.sandbox import Sandbox
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import EndpointView, RegistryView
@@ -262,14 +260,9 @@ def _askers(known: Snapshot) -> list[LocalEndpointRow]:
     return rows if len(rows) <= MAX_ASKED_SANDBOXES else random.sample(rows, MAX_ASKED_SANDBOXES)
 
 
-def _boxes(known: Snapshot) -> dict[str, Sandbox]:
-    internal = frozenset(n for n, network in known.view.networks.items() if network.record.internal)
-    return {str(one): box for one, box in sandboxes(known.rows.values(), internal).items()}
-
-
 async def _source(cluster: Cluster) -> ZoneSource:
     known = cluster.live.now
-    boxes = tuple(_boxes(known).values())
+    boxes = tuple(cluster.controllers.sandboxes(known).values())
     return await in_slices(source_of(known.view, boxes, cluster.keys.domain))
 
 

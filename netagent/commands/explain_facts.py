@@ -22,7 +22,6 @@ from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, ResolverQuestion, questions_about, source_of
 from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.resolver_query import ask_inside
-from netagent.endpoints.validation import sandboxes
 from netagent.firewall.driver import Tables
 from netagent.firewall.ruleset import ruleset_of
 from netagent.interface import schema
@@ -133,8 +132,7 @@ async def explain_addition(
         return explain.WhyReport(origins, (ObjectStatus("name", found["fqdn"], State.NOT_NEEDED, reason),))
     with trio.move_on_after(SETTLE_S):
         await cluster.controllers.projection.wait_followed(cluster.live.revision)
-    internal = frozenset(one for one, network in view.networks.items() if network.record.internal)
-    box = sandboxes(rows.values(), internal)[asker.sandbox_id]
+    box = cluster.controllers.sandboxes(cluster.live.now)[asker.sandbox_id]
     source = await in_slices(source_of(view, [box], present.domain))
     questions = [
         ResolverQuestion(found["fqdn"], rtype) for rtype in (constants.A, constants.AAAA, constants.TXT)

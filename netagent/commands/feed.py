@@ -19,11 +19,11 @@ from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.checks.label_checks import CURE, label_flaws
 from netagent.endpoints.find import network_called
-from netagent.errors import FailedError, NotFoundError, RefusedError
+from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.external.view import external_services
-from netagent.feeds.catalogue import FEEDS
+from netagent.feeds.catalogue import FEEDS, FEEDS_OF_REPLICAS
 from netagent.feeds.encoding import encoded
-from netagent.feeds.table import FeedBody, FeedServiceAddress, FeedTable, sorted_by_id
+from netagent.feeds.table import FeedBody, FeedServiceAddress, FeedTable, sorted_by_id, through_services
 from netagent.interface import schema
 from netagent.interface.questions import FEED_HOLD_S, FeedCommand
 from netagent.registry.view import NetworkView
@@ -51,12 +51,22 @@ async def feed(agent: Agent, request: FeedCommand) -> schema.Feed:
             thing=request.feed[:80],
             hint=f"known are {', '.join(FEEDS)}",
         )
+    is_through = request.upstream == "service"
+    if is_through and request.feed in FEEDS_OF_REPLICAS:
+        raise InputError(
+            f"the feed {request.feed} watches each replica",
+            thing=request.feed,
+            hint="leave out --upstream",
+        )
     deadline = trio.current_time() + FEED_HOLD_S
     while True:
         cluster = agent.member()
         seen = cluster.live.revision
         networks = _networks(cluster, request.network)
         table = await in_slices(feed_table(presenter(cluster), networks))
+        if is_through:
+            refuse_untranslated(cluster, networks)
+            table = await in_slices(through_services(table))
         body = await in_slices(make(table))
         digest = hashlib.sha256()
         for part in await in_slices(encoded(body.value)):
@@ -122,6 +132,23 @@ def _networks(cluster: Cluster, name: str) -> list[NetworkView]:
                 hint="try again, and see `netagent members`",
             )
     return networks
+
+
+def refuse_untranslated(cluster: Cluster, networks: Sequence[NetworkView]) -> None:
+    """Raise RefusedError if the kernel would not lead programs of this host on from services' own addresses."""
+    view = cluster.live.view
+    translated = cluster.controllers.members.translates_for_host(view)
+    for network in networks:
+        if network.network_id in translated or not view.service_addresses(network.network_id):
+            continue
+        name = network.unique_name
+        raise RefusedError(
+            f"addresses of services in {name} are not translated for programs of this host",
+            code="not-translated",
+            thing=name,
+            hint="let the program run in a container of the network, where it asks "
+            "http://127.0.0.11:7953 with ?upstream=service, or leave out --upstream",
+        )
 
 
 def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[FeedTable]:

@@ -18,7 +18,6 @@ from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
 from netagent.endpoints.find import local_endpoint_called
-from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError
 from netagent.interface import schema
 from netagent.interface.questions import LookupCommand
@@ -156,14 +155,13 @@ async def _explained(
             thing=rtype,
             hint="use one of " + ", ".join(TYPES),
         )
-    rows = cluster.live.rows
-    beside = [row for row in rows.values() if row.sandbox_id == sandbox_id]
-    internal = frozenset(n for n, network in view.networks.items() if network.record.internal)
+    known = cluster.live.now
+    beside = [row for row in known.rows.values() if row.sandbox_id == sandbox_id]
     try:
         return await in_slices(
             explain(
                 view,
-                sandboxes(rows.values(), internal),
+                cluster.controllers.sandboxes(known),
                 domain=cluster.keys.domain,
                 name=name,
                 rtype=rtype,
@@ -173,6 +171,7 @@ async def _explained(
                 now_s=int(time.time()),
                 rtt_s=cluster.probing.prober.fastest_rtt_s,
                 gone=gone,
+                untranslated=cluster.controllers.untranslated,
             )
         )
     except DnsError as error:

@@ -73,6 +73,7 @@ class Controllers:
     ) -> None:
         self._live = live
         self._kernel_tables = kernel.service_tables
+        self._are_service_addresses_on = are_service_addresses_on
         self._is_synced = is_synced
         self._vxlan_port = vxlan_port
         self._agent_ports = agent_ports
@@ -149,6 +150,18 @@ class Controllers:
     def guarded_now(self) -> FirewallInput:
         """The input that the firewall should follow now."""
         return self._guarded(self._live.now)
+
+    def sandboxes(self, known: Snapshot) -> dict[SandboxId, Sandbox]:
+        """Return the sandboxes of this host, with what the kernel translates for them now."""
+        made = sandboxes(known.rows.values(), _internal(known.view))
+        return {one: replace(box, translates=self.members.translates(one)) for one, box in made.items()}
+
+    @property
+    def untranslated(self) -> str:
+        """Why the kernel translates no service address on this host; empty: it does, or there is none."""
+        if not self._are_service_addresses_on():
+            return "service_addresses is off in the configuration of this host"
+        return self._kernel_tables.trouble or ""
 
     def _desired(self, known: Snapshot) -> Slices[DesiredChange]:
         return self._maker.make(known, self._underlay())

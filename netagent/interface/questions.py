@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, switch
@@ -150,6 +150,13 @@ class FeedCommand(
 
     feed: str = argument(metavar="FEED", help=", ".join(FEED_NAMES), read=filled("feed"))
     network: str = option("--network", default="", metavar="NET", help="only the endpoints of this network")
+    upstream: Literal["replicas", "service"] = option(
+        "--upstream",
+        default="replicas",
+        choices=("replicas", "service"),
+        help="service: the own address of each service that has one, instead of its replicas (default); for programs "
+        "of this host, and networks with --host-access",
+    )
     known: str = option(default="")
     file: str | None = option(
         "--file", metavar="PATH", help="write it to this file, which is replaced at once", is_sent=False

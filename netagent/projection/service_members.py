@@ -123,6 +123,11 @@ class ServiceMembers:
         found = [netns for cookie, netns in self._cookies.values() if cookie in used]
         return [*found, self._host] if self._host_cookie in used else found
 
+    def translates_for_host(self, view: RegistryView) -> frozenset[NetworkId]:
+        """Return the networks whose service addresses the kernel translates for programs of the host itself."""
+        numbers = {member.network for member in self._wanted_of_host if self._tables.is_usable(member)}
+        return frozenset(one for one, network in view.networks.items() if network.record.vni in numbers)
+
     def note_kernel_changed(self) -> None:
         """The kernel has other members than it was given, or had before."""
         self._must_ask_kernel = True

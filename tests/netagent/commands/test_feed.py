@@ -10,14 +10,16 @@ import pytest
 import trio
 import trio.testing
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
+from fakes.service_addresses import service_address, service_range
 
 from netagent.commands.feed import PAUSE_S, feed, feed_table
 from netagent.control.present import Presenter
-from netagent.errors import FailedError, NotFoundError, RefusedError
+from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.feeds.catalogue import FEEDS
 from netagent.feeds.table import FeedState
 from netagent.interface import schema
 from netagent.interface.questions import FEED_HOLD_S, FEED_NAMES, FeedCommand
+from netagent.model.ids import NetworkId
 from netagent.model.records import AttachmentRecord, Drain, Group, Health, Port
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -46,6 +48,7 @@ class AgentWithView:
     def __init__(self, view: RegistryView) -> None:
         self.live: Any = StateStore(view, {})
         self.synced = {N1}
+        self.translated: frozenset[NetworkId] = frozenset()
         self.shutdown = trio.Event()
 
     def member(self) -> Any:
@@ -55,7 +58,13 @@ class AgentWithView:
             local_overview=SimpleNamespace(view=self.live.view, gaps=(), told_by={}), is_used=False
         )
         gossip = SimpleNamespace(participation=participation, remote_networks=remote)
-        return SimpleNamespace(live=self.live, gossip=gossip, keys=SimpleNamespace(domain="mesh.internal"))
+        members = SimpleNamespace(translates_for_host=lambda view: self.translated)
+        return SimpleNamespace(
+            live=self.live,
+            gossip=gossip,
+            keys=SimpleNamespace(domain="mesh.internal"),
+            controllers=SimpleNamespace(members=members),
+        )
 
 
 @pytest.fixture
@@ -132,6 +141,30 @@ def test_a_feed_has_the_networks_of_this_host(agent: Any) -> None:
 def test_what_is_not_there_is_refused(agent: Any, fields: dict[str, str], error: type[Exception]) -> None:
     with pytest.raises(error):
         ask(agent, **fields)
+
+
+def test_own_addresses_of_services_are_given_to_programs_for_which_they_are_translated(agent: Any) -> None:
+    record = endpoint(labels=(("traefik.http.services.s.loadbalancer.server.port", "80"),))
+    agent.live.update_view(lambda view: view.with_entries(Writer(H1).put(record)))
+
+    def servers(**fields: str) -> list[dict[str, str]]:
+        content = ask(agent, feed="traefik", **fields)["content"]
+        found: list[dict[str, str]] = content["http"]["services"]["s"]["loadBalancer"]["servers"]
+        return found
+
+    replicas = servers()
+    assert servers(upstream="service") == replicas, "no service has an address"
+    writer = Writer(H2)
+    writer.sequence = 5
+    for one in (service_range(), service_address("web", 7)):
+        agent.live.update_view(lambda view, one=one: view.with_entries(writer.put(one)))
+    with pytest.raises(RefusedError, match="in app are not translated for programs of this host"):
+        ask(agent, feed="traefik", upstream="service")
+    assert servers() == replicas
+    agent.translated = frozenset({N1})
+    assert servers(upstream="service") == [{"url": "http://10.9.1.7:80"}]
+    with pytest.raises(InputError, match="watches each replica"):
+        ask(agent, feed="prometheus", upstream="service")
 
 
 def test_no_answer_is_incomplete(agent: Any) -> None:

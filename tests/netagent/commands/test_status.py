@@ -18,6 +18,7 @@ from netagent.doctor.checks.finding import Finding
 from netagent.doctor.checks.foreign_rules import PortUse
 from netagent.doctor.facts.agent_ports import PortState
 from netagent.doctor.facts.name_servers import NameServerReply
+from netagent.endpoints.validation import sandboxes
 from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
@@ -132,7 +133,12 @@ def cluster_of() -> Any:
             ),
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
         ),
-        controllers=SimpleNamespace(supervisor=Names(), forwarding=SimpleNamespace(trouble="")),
+        controllers=SimpleNamespace(
+            supervisor=Names(),
+            forwarding=SimpleNamespace(trouble=""),
+            sandboxes=lambda known: sandboxes(known.rows.values(), frozenset()),
+            untranslated="",
+        ),
         group_labels=SimpleNamespace(gone=lambda network_id, group: {"db": 1_800_000_000}),
         interfaces=SimpleNamespace(troubles={}),
         datapath=datapath,

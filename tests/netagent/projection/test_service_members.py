@@ -239,9 +239,11 @@ async def test_the_host_is_a_member_where_it_has_an_address_and_routes() -> None
     await world.publish()
     assert world.tables.members == {Member(HOST_COOKIE, VNI1)}
     assert await world.members.users() == [HOST]
+    assert world.members.translates_for_host(world.live.view) == {N1}
     world.is_on = False
     await world.publish()
     assert world.tables.members == frozenset()
+    assert world.members.translates_for_host(world.live.view) == frozenset()
     assert world.members.host_routes(world.live.view) == []
 
 
