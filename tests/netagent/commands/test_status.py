@@ -105,6 +105,7 @@ def agent_of(
         started_at=trio.current_time() - 5,
         cluster=cluster,
         runtimes=SimpleNamespace(troubles=lambda: troubles),
+        http=None,
         foreign_rules=Foreign(),
         neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
     )
