@@ -141,7 +141,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.cli.offline_doctor": {
         "netagent.commands", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor",
-        "netagent.interface", "netagent.journal", "netagent.membership.event_queue", "netagent.registry",
+        "netagent.interface", "netagent.journal", "netagent.membership.event_queue",
+        "netagent.projection.service_ranges", "netagent.registry",
     },
     "netgossip": {"netgossip"},
     "netgossip.codec": {"netgossip.errors", "netgossip.slices", "netgossip.types"},

@@ -38,6 +38,7 @@ from netagent.journal.reader import StoredState, read_apart
 from netagent.journal.rows import LocalEndpointRow
 from netagent.membership.event_queue import first_view
 from netagent.model.ids import ClusterId, EndpointId, HostId
+from netagent.projection.service_ranges import ranges_here
 from netagent.registry.local_rows import local_rows
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
@@ -70,7 +71,7 @@ async def _diagnose(config: Config) -> Diagnosis:
         outcomes = tuple(examine(HOST_CHECKS, host))
         if known is None:
             return Diagnosis(outcomes, absent=absent)
-        facts = await _gather(*known, seen)
+        facts = await _gather(config, *known, seen)
     counts = {"devices": len(seen.state.devices)}
     return Diagnosis(outcomes, tuple(examine(INTENT_CHECKS, facts)), counts=counts)
 
@@ -135,10 +136,10 @@ def _place(
 
 
 async def _gather(
-    known: Snapshot, situation: Situation, written: StoredState, seen: Observation
+    config: Config, known: Snapshot, situation: Situation, written: StoredState, seen: Observation
 ) -> IntentFacts:
     view = known.view
-    lines, unseen = await look_inside(known)
+    lines, unseen = await look_inside(known, ranges_here(view) if config.service_addresses == "on" else {})
     address = situation.underlay.address
     is_placed = bool(address and ipaddress.ip_address(address))
     desired = at_once(intended_state(known, situation)) if is_placed else seen.state

@@ -49,6 +49,7 @@ from netagent.journal.reader import read_apart
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
 from netagent.model.naming import names_of
+from netagent.projection.service_ranges import Ranges
 from netagent.registry.shared_names import shared_names
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import EndpointView, RegistryView
@@ -133,7 +134,7 @@ async def _gather_intent(
     found = await _differences(cluster, known, seen)
     whose = await in_slices(owners(known.view))
     firewall = _firewall_findings(cluster, known.view, whose)
-    lines, unseen = await look_inside(known)
+    lines, unseen = await look_inside(known, cluster.controllers.members.ranges(known.view))
     faults, asked = await _ask_names(cluster)
     journal = await _compare_journal(cluster)
     state = seen.state
@@ -214,16 +215,16 @@ def _whose(view: RegistryView, owned: Mapping[tuple[str, str], str]) -> Callable
     return lambda word: hosts.get(word) or things.get(word, "")
 
 
-async def look_inside(known: Snapshot) -> tuple[list[ObjectStatus], int]:
+async def look_inside(known: Snapshot, ranges: Ranges) -> tuple[list[ObjectStatus], int]:
     """Return the status of objects inside the containers of this host, and the number of containers for which no
-    time was left."""
+    time was left. `ranges`: the service ranges to which they should have routes."""
     rows = [row for row in known.rows.values() if row.is_published]
     seen = await visit_all(rows, patience_s=VISITS_S)
     lines: list[ObjectStatus] = []
     for row in rows:
         facts = seen.get(row.netns.identity) if row.netns else None
         if facts is not None:
-            lines += inside_lines(row, known.rows.values(), known.view, facts)
+            lines += inside_lines(row, known.rows.values(), known.view, facts, ranges)
     wanted = {row.netns_identity for row in rows}
     return list(dict.fromkeys(lines)), len(wanted - seen.keys())
 

@@ -64,6 +64,7 @@ async def gather(cluster: Cluster) -> Evidence:
         situation=situation,
         desired=desired,
         observed=seen.state,
+        service_ranges=cluster.controllers.members.ranges(known.view),
         refusals={commands.replace("\n", "; "): reason for commands, reason in dirty},
     )
 

@@ -246,7 +246,7 @@ async def _hops(
         facts = await visit(row)
         hops += [
             hop_of("container", line)
-            for line in inside_lines(row, evidence.rows.values(), view, facts)
+            for line in inside_lines(row, evidence.rows.values(), view, facts, evidence.service_ranges)
             if line.kind in {"interface", "address", "route"}
         ]
     if aim.endpoint is not None:

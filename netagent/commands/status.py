@@ -37,6 +37,7 @@ from netagent.ipam.space import Range, usable_count
 from netagent.journal.writer import HEADROOM_BYTES
 from netagent.model.ids import HostId
 from netagent.probes.quality import Quality
+from netagent.projection.service_ranges import overlapping_route
 from netagent.registry.shared_names import shared_names, split_projects
 from netagent.registry.view import AgentState, RegistryView
 from netgossip.slice_runner import in_slices
@@ -541,4 +542,15 @@ def _overlaps(cluster: Cluster) -> Iterable[schema.Notice]:
                     "code": "overlap",
                     "message": f"the route {text} of {hosts} overlaps network {network.unique_name}",
                     "cure": "remove the route, or recreate the network with another --subnet",
+                }
+        for one in view.service_ranges(network.network_id):
+            clash = overlapping_route(one.record.subnets, routes)
+            if clash is not None:
+                hosts = ", ".join(sorted(hosts_by_route[clash]))
+                yield {
+                    "code": "overlap",
+                    "message": f"the route {clash} of {hosts} overlaps {' and '.join(one.record.subnets)}, from "
+                    f"which services of network {network.unique_name} have their addresses: there names are answered "
+                    "with their replicas",
+                    "cure": "remove the route, or the network and create it again",
                 }

@@ -156,7 +156,7 @@ def endpoint_lines(
             yield from link_lines(view, endpoint, network)
     row = evidence.rows.get(endpoint.endpoint_id)
     if row is not None and inside is not None and endpoint.owner == view.local:
-        yield from inside_lines(row, evidence.rows.values(), view, inside)
+        yield from inside_lines(row, evidence.rows.values(), view, inside, evidence.service_ranges)
     if view.is_visible(endpoint):
         yield order_line(view, endpoint, idle)
     yield from name_lines(evidence, endpoint, names, replies)

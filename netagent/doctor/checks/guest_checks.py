@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from netagent.datapath.netlink.route import OUR_PROTOCOL
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.endpoints.validation import has_default_route
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.ids import NetworkId
 from netagent.registry.view import NetworkView, RegistryView
 from netagent.resolver.feed_source import FEED_ADDRESS
 
@@ -41,6 +43,8 @@ class GuestFacts:
     """(interface, address without prefix length)."""
     routes: frozenset[tuple[str, str]] = frozenset()
     """(interface, destination)."""
+    local_routes: frozenset[tuple[str, str, str]] = frozenset()
+    """(interface, destination, source) of those that netagent has made for service addresses."""
     resolver_sockets: frozenset[str] = frozenset()
     """`udp` and `tcp`, those that have a socket for 127.0.0.11 port 53."""
     resolver_port: int = _DNS_PORT
@@ -52,10 +56,14 @@ class GuestFacts:
 
 
 def inside_lines(
-    row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, facts: GuestFacts
+    row: LocalEndpointRow,
+    rows: Iterable[LocalEndpointRow],
+    view: RegistryView,
+    facts: GuestFacts,
+    ranges: Mapping[NetworkId, Sequence[str]],
 ) -> list[ObjectStatus]:
     """Yield what the endpoint needs in its container, each with its state. `rows`: this host's endpoints, for the
-    default route."""
+    default route. `ranges`: the service ranges, by network, to which containers should have routes."""
     if facts.problem:
         return [
             ObjectStatus(
@@ -67,6 +75,7 @@ def inside_lines(
     if link is not None:
         lines += _addresses(row, facts)
         lines += _routes(row, network, facts)
+        lines += _service_routes(row, facts, ranges.get(row.network_id, ()))
         internal = frozenset(one for one, known in view.networks.items() if known.record.internal)
         if network is not None and has_default_route(row, rows, internal):
             lines += _defaults(row, network, facts)
@@ -118,6 +127,28 @@ def _routes(row: LocalEndpointRow, network: NetworkView | None, facts: GuestFact
         yield ObjectStatus(
             "route", f"{subnet} dev {row.ifname} in {row.target}", state, "", "" if is_there else fix
         )
+
+
+def _service_routes(
+    row: LocalEndpointRow, facts: GuestFacts, ranges: Iterable[str]
+) -> Iterator[ObjectStatus]:
+    sources = {":" in address: address for address in row.addresses}
+    wanted = {(row.ifname or "", one, sources[":" in one]) for one in ranges if (":" in one) in sources}
+    there = {one for one in facts.local_routes if one[0] == row.ifname}
+    for ifname, subnet, source in sorted(wanted | there):
+        route = f"local {subnet} dev {ifname}"
+        state, fix = State.PRESENT, ""
+        if (ifname, subnet, source) not in there:
+            state, fix = (
+                State.MISSING,
+                _inside(row, f"ip route add {route} src {source} proto {OUR_PROTOCOL}"),
+            )
+        elif (ifname, subnet, source) not in wanted:
+            state, fix = (
+                State.LEFT_OVER,
+                _inside(row, f"ip route del {route} table local proto {OUR_PROTOCOL}"),
+            )
+        yield ObjectStatus("route", f"{route} in {row.target}", state, "", fix)
 
 
 def _defaults(row: LocalEndpointRow, network: NetworkView, facts: GuestFacts) -> Iterator[ObjectStatus]:

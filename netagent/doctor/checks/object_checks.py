@@ -5,7 +5,7 @@ What differs, and the command that repairs it, are those of the reconciler's pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from netagent.doctor.checks.expected_objects import Situation
 from netagent.doctor.checks.kernel_drift import RECREATED, command, entry_text, field_text, state_of
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.registry.view import RegistryView
 
 
@@ -32,6 +32,8 @@ class Evidence:
     observed: KernelState
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Why the kernel refuses a command now, by the command."""
+    service_ranges: Mapping[NetworkId, Sequence[str]] = field(default_factory=dict)
+    """Those to which containers should have routes, by network."""
 
 
 def device_line(evidence: Evidence, name: str, idle: str) -> ObjectStatus:

@@ -18,7 +18,7 @@ import trio
 from netagent.datapath.endpoint.dns_redirect import redirected_port
 from netagent.datapath.endpoint.netns import RESOLVER_ADDRESS, reopened_netns, run_in_netns
 from netagent.datapath.netlink.link import address_dump, decode_address, decode_link, link_dump
-from netagent.datapath.netlink.route import RTM_GETROUTE, decode, route_request_body
+from netagent.datapath.netlink.route import RTM_GETROUTE, decode, decode_local, route_request_body
 from netagent.datapath.netlink.route_socket import Netlink, NetlinkRequest, open_socket
 from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
 from netagent.errors import NetagentError
@@ -118,18 +118,22 @@ def _listening(protocol: str, state: str) -> Iterator[str]:
 async def _look(inside: Netlink, resolver: ResolverFacts) -> GuestFacts:
     links = {link.index: link for link in [decode_link(m.body) for m in await inside.dump(link_dump())]}
     addresses = [decode_address(message.body) for message in await inside.dump(address_dump())]
-    routes = set()
+    routes, local = set(), set()
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in await inside.dump(NetlinkRequest(RTM_GETROUTE, 0, route_request_body(family))):
             route = decode(message.body)
             if route is not None and route.ifindex in links:
                 routes.add((links[route.ifindex].name, str(route.destination)))
+            ours = decode_local(message.body)
+            if ours is not None and ours.ifindex in links:
+                local.add((links[ours.ifindex].name, ours.subnet, ours.source))
     return GuestFacts(
         links={link.name: GuestLink(link.mac, link.mtu_bytes, link.up) for link in links.values()},
         addresses=frozenset(
             (links[index].name, cidr.partition("/")[0]) for index, cidr in addresses if index in links
         ),
         routes=frozenset(routes),
+        local_routes=frozenset(local),
         resolver_sockets=resolver.protocols,
         resolver_port=resolver.port,
         has_feeds=resolver.has_feeds,

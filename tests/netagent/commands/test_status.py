@@ -23,7 +23,7 @@ from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
-from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link
+from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link, ServiceRangeRecord
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.join.discovery import DiscoveredPeer
@@ -320,6 +320,20 @@ async def test_everything_that_is_wrong_is_named_with_a_cure() -> None:
     overlap, dead = status["warnings"][-2:]
     assert "not known yet" in dead["message"], "no host has asked its kernel"
     assert "10.1.0.0/16 of h2 overlaps network app" in overlap["message"]
+
+
+@virtual
+async def test_a_route_over_a_service_range_is_told_with_what_follows() -> None:
+    cluster = cluster_of()
+    peer = Writer(H2)
+    ranges = ServiceRangeRecord(N1, ("10.9.0.0/24", "fd00:9::/64"))
+    for record in (host("h2", routes=("10.9.0.0/16",)), ranges):
+        cluster.live.update_view(lambda view, record=record: view.with_entries(peer.put(record)))
+    status = await status_of(agent_of(cluster))
+    assert codes(status) == ["overlap"]
+    (overlap,) = status["warnings"]
+    assert "10.9.0.0/16 of h2 overlaps 10.9.0.0/24 and fd00:9::/64" in overlap["message"]
+    assert "answered with their replicas" in overlap["message"]
 
 
 @virtual

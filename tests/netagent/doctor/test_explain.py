@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
 
 from netagent.datapath.state import KernelState
 from netagent.doctor import explain
-from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink
+from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink, inside_lines
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import ResolverAnswer, ResolverQuestion, questions_about
 from netagent.model.ids import bridge_name, vxlan_name
@@ -316,6 +317,27 @@ def test_an_own_endpoint_is_there_inside_and_outside(world: World) -> None:
     assert {line.state for line in lines} == {State.PRESENT}
     kinds = {"device", "bridge entry", "interface", "address", "route", "resolver", "feeds", "order", "name"}
     assert kinds == {line.kind for line in lines}
+
+
+def test_routes_to_service_ranges_are_there_missing_or_left_over(world: World) -> None:
+    (row,) = world.rows.values()
+    own = {":" in address: address for address in row.addresses}
+
+    def routes(ranges: Iterable[str], *there: tuple[str, str, str]) -> list[tuple[str, State, str]]:
+        inside = replace(right_inside(world), local_routes=frozenset(there))
+        lines = inside_lines(row, world.rows.values(), world.view, inside, {N1: tuple(ranges)})
+        return [(one.thing, one.state, one.fix) for one in lines if one.thing.startswith("local ")]
+
+    ranges = ("10.9.0.0/24", "fd00:9::/64")
+    right = [("eth0", one, own[":" in one]) for one in ranges]
+    things = [f"local {one} dev eth0 in {row.target}" for one in ranges]
+    assert routes(ranges, *right) == [(one, State.PRESENT, "") for one in things]
+    missing = routes(ranges, right[1])[0]
+    assert missing[:2] == (things[0], State.MISSING)
+    assert missing[2].endswith(f"ip route add local 10.9.0.0/24 dev eth0 src {own[False]} proto 78")
+    left = routes((), right[0])[0]
+    assert left[:2] == (things[0], State.LEFT_OVER)
+    assert left[2].endswith("ip route del local 10.9.0.0/24 dev eth0 table local proto 78")
 
 
 @pytest.mark.parametrize(("port", "told"), [(61053, "redirected to port 61053"), (53, "can't use this port")])
