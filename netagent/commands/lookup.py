@@ -199,9 +199,12 @@ async def with_name_servers(cluster: Cluster, found: schema.Lookup) -> schema.Lo
         return found
     servers = cluster.controllers.supervisor.name_servers()
     answers = await ask_servers(servers, from_text(found["name"]), TYPES[found["type"]], LOOKUP_S)
-    rows = cluster.live.rows.values()
-    networks = (cluster.live.view.networks.get(row.network_id) for row in rows)
+    view, here = cluster.live.view, {row.network_id for row in cluster.live.rows.values()}
+    networks = (view.networks.get(one) for one in here)
     subnets = {subnet for one in networks if one is not None for subnet in one.record.subnets}
+    subnets.update(
+        subnet for one in here for known in view.service_ranges(one) for subnet in known.record.subnets
+    )
     return answered(found, answers, subnets)
 
 

@@ -34,7 +34,7 @@ from netagent.model.number import whole_number
 from netagent.model.records import Policy
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.links import linked_from
-from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView
+from netagent.registry.view import AgentState, EndpointView, HostView, RegistryView, ServiceAddressView
 from netagent.rpc import messages
 
 MAX_ADDRESSES = 8
@@ -134,12 +134,31 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
                 thing=text,
                 hint=f"see `netagent lookup {text} --from {row.name}` and `netagent endpoints`",
             ) from None
+    service = view.service_by_address(addresses[0])
+    if service is not None and port is None:
+        addresses = _replicas(view, service)
+        named += "; its replicas are tested, because its own address is answered inside the container"
     endpoint = view.endpoint_by_address(addresses[0])
     if endpoint is None:
         return _Aim(addresses, named, None, None, None, port)
     network = view.networks.get(endpoint.network_id)
     full_bytes = None if network is None else network.record.mtu_bytes
     return _Aim(addresses, named, endpoint.owner, endpoint, full_bytes, port)
+
+
+def _replicas(view: RegistryView, service: ServiceAddressView) -> tuple[str, ...]:
+    """Return the addresses of a service's replicas that names lead to. Raises NotFoundError."""
+    name, group = service.service
+    replicas = filter(view.is_visible, view.service(service.network_id, name, group).endpoints)
+    found = [address for one in replicas for address in one.record.addresses]
+    if not found:
+        raise NotFoundError(
+            f"service {name} has no replica that is up, and its own address is answered inside the container",
+            code="no-replica",
+            thing=name,
+            hint="see `netagent endpoints`",
+        )
+    return tuple(found[:MAX_ADDRESSES])
 
 
 def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _Aim:

@@ -10,8 +10,9 @@ import pytest
 import trio
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.rows import NETNS, local_row
+from fakes.service_addresses import service_address, service_range
 
-from netagent.commands.ping import _aim_host, _far, _host_of, _policy, _split
+from netagent.commands.ping import _aim_host, _aim_inside, _far, _host_of, _policy, _split
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import Situation
@@ -75,6 +76,26 @@ def test_an_end_is_a_name_or_an_address_with_or_without_a_port(
 def test_what_is_no_end_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         _split(text)
+
+
+def test_the_replicas_are_meant_by_the_own_address_of_a_service() -> None:
+    """That address would be answered by the container's own kernel, whatever is behind it."""
+    view = known()
+    other = Writer(H3)
+    for record in (service_range(), service_address("db", 7), service_address("none", 8)):
+        view = view.with_entries(other.put(record))
+    cluster: Any = SimpleNamespace(live=SimpleNamespace(view=view))
+
+    def aim(text: str, port: int | None = None) -> Any:
+        return trio.run(_aim_inside, cluster, ROW, text, port)
+
+    for address in ("10.9.1.7", "fd00:9:1::7"):
+        assert aim(address).addresses == DB.addresses
+        assert aim(address).host_id == H2
+        assert "its replicas are tested" in aim(address).named
+        assert aim(address, 80).addresses == (address,), "a connection is led on"
+    with pytest.raises(NotFoundError, match="service none has no replica that is up"):
+        aim("10.9.1.8")
 
 
 def test_a_host_is_named_by_itself_or_by_what_it_has() -> None:
