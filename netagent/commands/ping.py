@@ -70,10 +70,10 @@ async def ping(agent: Agent, request: PingCommand) -> schema.Ping:
     sizes = [SMALL_BYTES] + ([aim.full_bytes] if aim.full_bytes else [])
     tallies: list[PacketCounts] = []
     for address in aim.addresses:
-        if port is None:
+        if aim.port is None:
             tallies += await echo(row, address, sizes, request.count)
         else:
-            tallies.append(await connect(row, address, port))
+            tallies.append(await connect(row, address, aim.port))
     hops: tuple[Hop, ...] = ()
     if request.trace or any(one.is_lost for one in tallies):
         aim = _traced(cluster.live.view, aim, tallies)
@@ -135,8 +135,8 @@ async def _aim_inside(cluster: Cluster, row: LocalEndpointRow, text: str, port: 
                 hint=f"see `netagent lookup {text} --from {row.name}` and `netagent endpoints`",
             ) from None
     service = view.service_by_address(addresses[0])
-    if service is not None and port is None:
-        addresses = _replicas(view, service)
+    if service is not None:
+        addresses, port = _replicas(view, service), _target_port(service, port)
         named += "; its replicas are tested, because its own address is answered inside the container"
     endpoint = view.endpoint_by_address(addresses[0])
     if endpoint is None:
@@ -159,6 +159,21 @@ def _replicas(view: RegistryView, service: ServiceAddressView) -> tuple[str, ...
             hint="see `netagent endpoints`",
         )
     return tuple(found[:MAX_ADDRESSES])
+
+
+def _target_port(service: ServiceAddressView, port: int | None) -> int | None:
+    """Return the port of a service's replicas to which a port of its own address leads. Raises NotFoundError."""
+    ports = {one.number: one.target for one in service.record.ports}
+    if port is None or not ports:
+        return port
+    if port not in ports:
+        raise NotFoundError(
+            f"port {port} of service {service.service.name} leads nowhere",
+            code="no-such-port",
+            thing=service.service.name,
+            hint=f"it has {', '.join(map(str, ports))}",
+        )
+    return ports[port]
 
 
 def _traced(view: RegistryView, aim: _Aim, tallies: Sequence[PacketCounts]) -> _Aim:

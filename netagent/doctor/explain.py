@@ -7,6 +7,7 @@ endpoint is fenced, or this host does not take part in the network.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -321,6 +322,9 @@ def name_lines(
         if leads_to(said, address):
             is_right = is_visible or view.is_kept(endpoint)
             state, reason = (State.PRESENT, "") if is_right else (State.LEFT_OVER, hidden)
+        elif said is not None and said.data and said.data <= _own_addresses(view, endpoint):
+            reason = hidden or "it resolves to the own address of its service"
+            state = State.PRESENT if is_visible else State.NOT_NEEDED
         elif is_visible and said is not None and said.data and view.is_behind(endpoint):
             host = host_text(view, endpoint.owner)
             state = State.NOT_NEEDED
@@ -336,6 +340,12 @@ def name_lines(
             state, reason = State.NOT_NEEDED, hidden
         fix = "restart the agent, which sends all names to the resolver again" if state in _WRONG else ""
         yield ObjectStatus("name", question.name, state, reason, fix)
+
+
+def _own_addresses(view: RegistryView, endpoint: EndpointView) -> frozenset[bytes]:
+    """Return the own addresses of an endpoint's service, as answers have them."""
+    given = view.service_addresses(endpoint.network_id).get(endpoint.record.service_key, ())
+    return frozenset(ipaddress.ip_address(one).packed for each in given for one in each.record.addresses)
 
 
 def order_line(view: RegistryView, endpoint: EndpointView, idle: str) -> ObjectStatus:

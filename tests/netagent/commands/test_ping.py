@@ -20,7 +20,7 @@ from netagent.doctor.checks.object_checks import Evidence
 from netagent.errors import FailedError, InputError, NotFoundError
 from netagent.journal.rows import Bound, LocalEndpointRow
 from netagent.model.ids import ClusterId
-from netagent.model.records import Policy
+from netagent.model.records import Policy, ServicePort
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
@@ -82,7 +82,11 @@ def test_the_replicas_are_meant_by_the_own_address_of_a_service() -> None:
     """That address would be answered by the container's own kernel, whatever is behind it."""
     view = known()
     other = Writer(H3)
-    for record in (service_range(), service_address("db", 7), service_address("none", 8)):
+    for record in (
+        service_range(),
+        service_address("db", 7, ports=(ServicePort(80, 8080),)),
+        service_address("none", 8),
+    ):
         view = view.with_entries(other.put(record))
     cluster: Any = SimpleNamespace(live=SimpleNamespace(view=view))
 
@@ -93,7 +97,9 @@ def test_the_replicas_are_meant_by_the_own_address_of_a_service() -> None:
         assert aim(address).addresses == DB.addresses
         assert aim(address).host_id == H2
         assert "its replicas are tested" in aim(address).named
-        assert aim(address, 80).addresses == (address,), "a connection is led on"
+        assert (aim(address, 80).addresses, aim(address, 80).port) == (DB.addresses, 8080)
+    with pytest.raises(NotFoundError, match="port 81 of service db leads nowhere"):
+        aim("10.9.1.7", 81)
     with pytest.raises(NotFoundError, match="service none has no replica that is up"):
         aim("10.9.1.8")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fakes.doctor_world import World
 from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
+from fakes.service_addresses import service_address, service_range
 
 from netagent.datapath.state import KernelState
 from netagent.doctor import explain
@@ -209,6 +210,23 @@ def test_a_name_that_leads_to_others_because_its_host_is_not_reached_is_as_it_sh
     # If it has nothing else it must lead there.
     nothing = lines_of(world, replies=answered(world, rcode=3, with_address=False))
     assert any(line.state is State.MISSING for line in nothing)
+
+
+def test_a_name_that_leads_to_the_own_address_of_the_service_is_as_it_should_be(world: World) -> None:
+    own = {
+        question: ResolverAnswer(0, frozenset({bytes([10, 9, 1, 7])}), False) for question in answered(world)
+    }
+
+    def names() -> set[tuple[State, str]]:
+        found = lines_of(world, replies=own)
+        return {(line.state, line.reason) for line in found if line.kind == "name"}
+
+    assert names() == {(State.MISSING, "the answer is NOERROR without its address")}
+    service = world.endpoint(2).record.service
+    world.put(H2, service_range(), service_address(service, 7))
+    assert names() == {(State.PRESENT, "it resolves to the own address of its service")}
+    world.put(H2, replace(endpoint(2, offset=3), health=Health.UNHEALTHY))
+    assert {state for state, _ in names()} == {State.NOT_NEEDED}
 
 
 def test_a_name_without_its_address_is_missing(world: World) -> None:
