@@ -79,7 +79,9 @@ def reload(app: Cluster, host: str, text: str) -> None:
         file = changing.path("/etc/netagent/conf.d/test.toml")
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    app.lab.host(host).must(["pkill", "-HUP", "--oldest", "-f", "netagent agent"])  # in the host's own namespace
+    app.lab.host(host).must(
+        ["pkill", "-HUP", "--oldest", "-f", "netagent agent"]
+    )  # in the host's own namespace
 
 
 CURL_REFUSED = 7
