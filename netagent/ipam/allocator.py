@@ -130,9 +130,8 @@ class Allocator:
 
     def forget_removed(self) -> None:
         """Drop networks that were removed. Costs nothing when there are none; call it on every change."""
-        removed = self.allocations.forget_removed()
-        self.space_requests.forget(removed)
-        self.services.forget(removed)
+        self.space_requests.forget(self.allocations.forget_removed())
+        self.services.forget_removed()
 
     def free_count(self, network_id: NetworkId) -> tuple[int, int]:
         """(offsets an endpoint could get here now, usable offsets this host owns)."""

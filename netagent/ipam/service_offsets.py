@@ -14,7 +14,7 @@ Downwards from the top, because endpoints are placed from the bottom, and what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from netagent.errors import FailedError, RefusedError
@@ -147,11 +147,13 @@ class ServiceOffsets:
             self._journal.note_service_offset_free(network_id, offset)
         return freed
 
-    def forget(self, network_ids: Collection[NetworkId]) -> None:
-        """Drop networks that were removed."""
-        for network_id in network_ids:
+    def forget_removed(self) -> None:
+        """Drop networks that were removed. Costs nothing when there are none."""
+        view = self._view()
+        for network_id in [one for one in self._held.keys() | self._freed.keys() if view.is_removed(one)]:
             self._held.pop(network_id, None)
             self._freed.pop(network_id, None)
+            self._journal.note_network_gone(network_id)
 
     # -- choosing ----------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 import trio
@@ -41,8 +42,8 @@ TURN_S: Final = 3.0
 """How much longer each further host waits before it gives an address: for the record of the one before."""
 MAX_TURNS: Final = 5
 """Of many hosts the last ones wait no longer than so many turns."""
-RETRY_S: Final = 30.0
-"""After an address could not be given."""
+RETRY_S: Final = 60.0
+"""After an address could not be given: hosts that have space were asked."""
 LOOK_S: Final = 60.0
 """Interval for looking at this host's own addresses."""
 LOST_S: Final = 10.0
@@ -122,13 +123,19 @@ class ServiceAddressKeeper:
     async def clear_up(self) -> None:
         """Run until cancelled."""
         task, idle = PeriodicTask(LOOK_S), self.journal.load_idle_services()
+        steps: tuple[Callable[[], Awaitable[None]], ...] = (
+            self._replace_lost,
+            partial(self._withdraw_idle, idle),
+            self._withdraw_lost_ranges,
+        )
         while True:
-            try:
-                await self._replace_lost()
-                await self._withdraw_idle(idle)
-                await self._withdraw_lost_ranges()
-            except NetagentError as error:
-                _limited.warning("clear up", f"cannot put addresses of services in order yet: {error}")
+            for number, step in enumerate(steps):
+                try:
+                    await step()
+                except NetagentError as error:
+                    _limited.warning(
+                        f"step {number}", f"cannot put addresses of services in order yet: {error}"
+                    )
             await task.wait(LOST_S if self._lost_since else LOOK_S)
 
     async def _replace_lost(self) -> None:
@@ -144,8 +151,14 @@ class ServiceAddressKeeper:
                 await trio.lowlevel.checkpoint()
         self._lost_since = {key: self._lost_since.get(key, now) for key in lost}
         for key, record in lost.items():
-            if now - self._lost_since[key] >= LOST_S:
+            if now - self._lost_since[key] < LOST_S:
+                continue
+            try:
                 await self.addresses.give_another(record)
+            except NetagentError as error:
+                _limited.warning(
+                    key.hex(), f"cannot give service {shown(record.service)} another address yet: {error}"
+                )
 
     async def _withdraw_idle(self, idle: dict[Place, int]) -> None:
         """Note since when services have no replica, and withdraw the addresses of those without one for a day."""

@@ -11,6 +11,7 @@ import trio
 from fakes.service_world import DB, WEB, World, with_hosts
 from fakes.virtual import virtual
 
+from netagent.daemon.own_records import OwnRecords
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.ipam.prefetch import hand_on
 from netagent.ipam.service_offsets import QUARANTINE_S
@@ -18,12 +19,14 @@ from netagent.model.ids import HostId
 from netagent.model.locality import Balance
 from netagent.model.records import (
     MAX_HOST_WEIGHTS,
+    HostRecord,
     RemovalRecord,
     ServiceAddressOrigin,
     ServiceKey,
     ServicePort,
 )
 from netagent.model.request import NetworkRequest, ServiceAddressChange, ServiceAddressRequest
+from netgossip.types import CLUSTER_SCOPE
 
 # -- one cluster --------------------------------------------------------------------------------------------------
 
@@ -242,6 +245,25 @@ async def test_a_network_that_is_removed_meanwhile_gets_no_address(world: World)
     with pytest.raises(NotFoundError):
         await h1.service_addresses.create(network, ServiceAddressRequest(service=WEB))
     assert await h1.service_addresses.ensure(world.network_id, WEB, ServiceAddressOrigin.LABEL) is None
+
+
+@with_hosts(2)
+async def test_nothing_stays_of_a_network_that_was_removed(world: World) -> None:
+    h1, h2 = world.hosts
+    await world.create(h1)
+    await world.create(h1, DB)
+    await world.remove(h1, DB)
+    await h2.publisher.put(RemovalRecord(world.network_id))
+    await world.calm()
+    keeper = OwnRecords(
+        live=h1.live, publisher=h1.publisher, allocator=h1.allocator, undecided=set, pursued=set
+    )
+    h1.allocator.forget_removed()
+    await keeper.put_in_order()
+    kinds = {type(one) for one in h1.live.view.records_of(h1.host_id, CLUSTER_SCOPE)}
+    assert kinds == {HostRecord}
+    assert list(h1.journal.load_freed_service_offsets()) == []
+    assert h1.live.view.conflicts == ()
 
 
 # -- hosts that go ------------------------------------------------------------------------------------------------
