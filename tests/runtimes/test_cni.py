@@ -282,3 +282,33 @@ def test_without_portmap_our_own_network_publishes_a_port(hosts: CniHosts) -> No
     done = hosts.client("h1", "del", PUBLISHING, "shown", netns, PUBLISHED)
     assert done.status == 0, done.stderr
     assert web_server_sees(hosts, "h2", H1) == ""
+
+
+def test_the_programs_of_a_pod_are_led_from_a_services_address_to_its_replicas(hosts: CniHosts) -> None:
+    hosts.netns("h2", "web")
+    attach = ("netagent", "attach", "netns:web", "--network", "app", "--label", "netagent.address=true")
+    hosts.lab.host("h2").must(attach)
+    hosts.serve("h2", "web")
+    pod = hosts.netns("h1", "pod")
+    added = hosts.call("h1", "ADD", "p1", pod, "K8S_POD_NAME=pod")
+    own = {one["address"].partition("/")[0] for one in added["ips"]}
+    (replica,) = json.loads(
+        hosts.lab.host("h2").must(["netagent", "endpoints", "--local", "-o", "json", "--host", "h2"])
+    )["items"]
+
+    def found() -> list[str]:
+        return sorted(hosts.addresses("h1", "pod", "web.app.mesh.internal"))
+
+    wait_until(
+        lambda: len(found()) == 2 and not {*found()} & {*replica["addresses"]},
+        SPREAD_S,
+        lambda: f"the pod is answered {found()}",
+    )
+    for address in found():
+        url = f"http://[{address}]/" if ":" in address else f"http://{address}/"
+        asked = hosts.inside("h1", "pod", "curl", "-s", "-m", "5", "-w", " %{remote_ip}", url)
+        seen_as, remote = asked.stdout.split()
+        assert remote == address
+        assert seen_as in own
+    hosts.call("h1", "DEL", "p1", pod)
+    hosts.lab.host("h2").must(["netagent", "detach", "web"])
