@@ -177,6 +177,35 @@ def test_a_unit_is_attached_by_its_name(cluster: tuple[Machine, Cluster]) -> Non
     far.wait(lambda: far.answers("web222", "web.app.mesh.internal") == [], KNOWN_S, "web is still found")
 
 
+ASK_FOR_EVER = """
+while sleep 0.2; do
+    curl -s -m 3 -w ' %{remote_ip}' "http://$1:8080/" >/run/new && mv /run/new /run/said
+done
+"""
+WHOAMI = str(Path(__file__).parents[1] / "lab" / "whoami.py")
+
+
+def test_a_unit_is_led_from_a_services_address_to_its_replicas(cluster: tuple[Machine, Cluster]) -> None:
+    """All of it under systemd's own control groups, which are of version 2 alone."""
+    machine, far = cluster
+    options = ("--service", "shop", "--label", "netagent.address=true")
+    replica = far.attach("h2", "shop1", *options, command=("python3", WHOAMI, "8080"))
+    found: list[str] = []
+
+    def is_own() -> bool:
+        found[:] = far.ask("web222", "shop.app.mesh.internal").data
+        return len(found) == 1 and found[0] not in replica["addresses"]
+
+    far.wait(is_own, KNOWN_S, lambda: f"the other host is answered {found}")
+    machine.write("/run/ask", ASK_FOR_EVER)
+    unit = ("--unit=cli", "--property=PrivateNetwork=yes")
+    machine.run("systemd-run", *IN_PLACE, *unit, "sh", "/run/ask", found[0])
+    machine.netagent("attach", "unit:cli", "--network", "app")
+    far.wait(lambda: "cli" in far.endpoint_names("h2"), KNOWN_S, "h2 does not know the unit")
+    (own,) = (one for one in far.held("h2") if one["name"] == "cli")
+    machine.wait(f"grep -q '{own['addresses'][0]} {found[0]}' /run/said", KNOWN_S)
+
+
 GRACEFUL = "trap 'sleep 5; exit 0' TERM; while true; do sleep 1000000 & wait; done"
 """A program that takes five seconds to stop."""
 
