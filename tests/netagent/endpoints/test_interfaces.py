@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 import trio
 from fakes.agent_host import AgentHost, FakeNews, Namespaces
-from fakes.registry import N1, host, network
+from fakes.registry import N1, N2, host, network
 from fakes.virtual import virtual
 
 from netagent import periodic
@@ -18,7 +18,7 @@ from netagent.datapath.reconcile.drift import Damage, DamageKind
 from netagent.endpoints.interfaces import RETRY_MAX_S, SETTINGS_S, UNHEARD_S, VERIFY_S
 from netagent.errors import FailedError, RefusedError
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.request import AttachRequest
 
 AreAltered: TypeAlias = Callable[[Sequence[Setting]], bool]
@@ -215,3 +215,26 @@ async def test_what_can_not_be_put_right_is_shown_and_tried_again_with_growing_p
         news_of(one, web).alterations = 0
         await trio.sleep(RETRY_MAX_S + 1)
         assert one.interfaces.troubles == {}
+
+
+@virtual
+async def test_sandboxes_in_a_network_follow_its_service_ranges_and_others_rest(
+    namespaces: Namespaces,
+) -> None:
+    async with kept(namespaces, "web", "db") as (one, _looks, rows):
+        ranges: dict[NetworkId, tuple[str, ...]] = {}
+        context = one.endpoints.context
+        context.service_ranges = lambda: ranges
+        assert context.in_datapath(rows[0], one.live.view.networks[N1]).service_ranges == ()
+        for now, count in (
+            ({N1: ("10.9.0.0/24",)}, 2),
+            ({N1: ("10.9.0.0/24",), N2: ("10.8.0.0/24",)}, 0),
+            ({N2: ("10.8.0.0/24",)}, 2),
+        ):
+            one.steps.done.clear()
+            ranges = now
+            one.live.note_change()
+            await trio.sleep(1)
+            assert one.steps.done == ["repair"] * count
+            endpoint = context.in_datapath(rows[0], one.live.view.networks[N1])
+            assert endpoint.service_ranges == now.get(N1, ())
