@@ -17,7 +17,7 @@ from typing import Final
 
 from netagent.external.view import endpoint_called, external_service
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, choice_of, class_text
+from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, Balance, choice_of, class_text
 from netagent.model.naming import given_labels
 from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.registry.view import EndpointView, RegistryView
@@ -92,6 +92,8 @@ class _NameQuestion:
     """Since when no endpoint of the asker's group has had a label: Unix time."""
     untranslated: str
     """Why the kernel leads the asker on from no service address; empty: it does, or that is not known."""
+    balance: Callable[[ServiceAddressRow], Balance]
+    """To which replicas the own address of a service leads."""
 
     @property
     def is_for_address(self) -> bool:
@@ -163,7 +165,9 @@ def explain(
             scope,
             final,
             answer,
-            _NameQuestion(rtype, address, tuple(others), gone or {}, untranslated),
+            _NameQuestion(
+                rtype, address, tuple(others), gone or {}, untranslated, lambda row: _balance(view, row)
+            ),
             hidden,
             behind_runtime=behind_runtime,
             order=_order_text(_node_at(scope, final), source.around, sandbox.sandbox_id, rtt_s),
@@ -389,6 +393,11 @@ def _called(service: ServiceAddressRow) -> str:
     return f"service {name}" if group is None else f"service {name} of group {group}"
 
 
+def _balance(view: RegistryView, row: ServiceAddressRow) -> Balance:
+    given = view.service_addresses(row.network_id).get(row.service, ())
+    return given[0].record.balance if given else Balance.SPREAD
+
+
 def _service_text(scope: Scope, node: Node | None, asked: _NameQuestion) -> str:
     """Say which service's own address the answer is, and where that leads; empty if it is none."""
     if asked.address:
@@ -405,9 +414,18 @@ def _service_text(scope: Scope, node: Node | None, asked: _NameQuestion) -> str:
         return f"{own}, which has no replica that is up, so connections are refused"
     led = [row for row in node.rows if not row.is_behind] or node.rows
     name = ".".join(filter(None, node.service.service))
+    which = _LED_TO[asked.balance(node.service)]
     return (
-        f"{own}, from which the kernel leads each connection to one of {_where(led)}; all.{name} names them"
+        f"{own}, from which the kernel leads each connection to {which} {_where(led)}; all.{name} names them"
     )
+
+
+_LED_TO: Final[Mapping[Balance, str]] = {
+    Balance.SPREAD: "one of",
+    Balance.NEAREST: "one of the nearest of",
+    Balance.ZONE: "one in this host's zone, or else one of the nearest, of",
+    Balance.FIRST: "the one with the most weight of",
+}
 
 
 def _untranslated_texts(node: Node | None, asked: _NameQuestion) -> list[str]:

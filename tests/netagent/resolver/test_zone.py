@@ -15,7 +15,7 @@ from fakes.service_addresses import service_address, service_range
 from fakes.zone import whole_table
 
 from netagent.model.ids import HostId
-from netagent.model.locality import AnswerOrder
+from netagent.model.locality import AnswerOrder, Balance
 from netagent.model.records import (
     STOP,
     AttachmentRecord,
@@ -442,6 +442,13 @@ def test_the_address_of_a_service_is_explained(world: World) -> None:
             "found in network app: the own address of service web, from which the kernel leads each connection to "
             "one of web1 on h2, web2 on h3; all.web names them"
         )
+    for balance, which in (
+        (Balance.NEAREST, "to one of the nearest of web1"),
+        (Balance.ZONE, "to one in this host's zone, or else one of the nearest, of web1"),
+        (Balance.FIRST, "to the one with the most weight of web1"),
+    ):
+        world.put(H1, service_address(offset=7, balance=balance))
+        assert which in world.explain("web", boxes=boxes).reason
     found = world.explain("db.shop", boxes=boxes)
     assert found.reason == (
         "found in network app: the own address of service db of group shop, which has no replica that is up, so "
