@@ -1,11 +1,11 @@
 """Asks checks by TCP and HTTP, from inside the container's namespace and at the endpoint's own addresses only.
 
 A thread visits the namespaces of all checks that are due (netagent.datapath.endpoint.netns): it makes each socket,
-connects it, and sends the request. A connection to an address of one's own namespace is decided within the call that
-opens it, so a refusal by IPv4 is known before IPv6 is tried. The event loop reads the answers. No redirect is
-followed; bytes, pieces and time of an answer are bounded. By TLS the container's program also chooses the arithmetic
-that the event loop does: with a group of 10,000 bits an exchange of keys takes seconds, so only elliptic curves are
-offered.
+connects it, sends the request, and reads what most servers have answered a moment later. A connection to an address
+of one's own namespace is decided within the call that opens it, so a refusal by IPv4 is known before IPv6 is tried.
+The event loop waits for slow servers. No redirect is followed; bytes, pieces and time of an answer are bounded. By
+TLS the container's program also chooses the arithmetic that the event loop does: with a group of 10,000 bits an
+exchange of keys takes seconds, so only elliptic curves are offered.
 
 A check that could not be asked, because this host lacks memory or files, or because the namespace is gone, has no
 outcome: it says nothing about the container. Another reason may be of the container's own making: it has removed its
@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ _SAID: Final = {
     errno.ENETUNREACH: "no route to",
 }
 
+_KIND: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
 NetworkCheck: TypeAlias = HttpCheck | TcpCheck
+_Target: TypeAlias = tuple[socket.AddressFamily, tuple[str, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,16 @@ class Question:
         return f"{self.subject.port}{self.subject.path if isinstance(self.subject, HttpCheck) else ''}"
 
     @cached_property
-    def requests(self) -> tuple[bytes, ...]:
-        """What is sent by HTTP to each address; nothing by TCP."""
-        if isinstance(self.subject, TcpCheck):
-            return (b"",) * len(self.addresses)
-        return tuple(_request(self.subject, address) for address in self.addresses)
+    def targets(self) -> tuple[_Target, ...]:
+        """What is connected, and what is sent there by HTTP; nothing by TCP."""
+        return tuple(
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                (address, self.subject.port),
+                b"" if isinstance(self.subject, TcpCheck) else _request(self.subject, address),
+            )
+            for address in self.addresses
+        )
 
     @cached_property
     def is_tls(self) -> bool:
@@ -105,31 +114,23 @@ async def ask_all(questions: Sequence[Question], done: Callable[[int, Answer], N
     """Ask all at the same time; call `done` with the number of each once it has ended; None if it could not be
     asked."""
     began_at = trio.current_time()
-    opened = await _open_all(questions)
-    waiting: list[tuple[int, _Connection]] = []
-    for number, found in enumerate(opened):
-        match found:
-            case _Connection():
-                waiting.append((number, found))
-            case Outcome() | Unasked():
-                done(number, found)
-            case OSError() | RefusedError():
-                done(number, None)
-    if not waiting:
-        return
+    visits = [(one.netns, partial(_open, one)) for one in questions]
+    opened = await run_in_each_netns(visits, then=_take_early)
+    slow = [(n, one) for n, one in enumerate(opened) if isinstance(one, _Connection) and one.outcome is None]
     try:
-        await trio.sleep(ANSWER_S)
-        slow = []
-        for number, connection in waiting:
-            outcome = connection.poll()
-            if outcome is None:
-                slow.append((number, connection))
-            else:
-                done(number, outcome)
+        for number, found in enumerate(opened):
+            match found:
+                case _Connection():
+                    if found.outcome is not None:
+                        done(number, found.outcome)
+                case Outcome() | Unasked():
+                    done(number, found)
+                case OSError() | RefusedError():
+                    done(number, None)
         if slow:
             await _wait_all(slow, began_at, done)
     finally:
-        for _, connection in waiting:
+        for _, connection in slow:
             connection.sock.close()
 
 
@@ -181,32 +182,28 @@ async def _wait_plain(
                     done(number, connection.question.late())
 
 
-async def _open_all(questions: Sequence[Question]) -> list[_Opened | RefusedError | OSError]:
-    """Open each, in its namespace; connecting does not wait."""
-    inside = [(one.netns, partial(_open, one)) for one in questions if one.netns is not None]
-    found = iter(await run_in_each_netns(inside) if inside else ())
-    opened: list[_Opened | RefusedError | OSError] = []
-    for one in questions:
-        if one.netns is not None:
-            opened.append(next(found))
-            continue
-        try:
-            opened.append(_open(one))
-        except OSError as error:
-            opened.append(error)
-    return opened
+def _take_early(opened: Sequence[_Opened | RefusedError | OSError]) -> None:
+    """Read what most servers have answered by now. In the thread that visited them: the event loop is free meanwhile,
+    and wakes once for all."""
+    connections = [one for one in opened if isinstance(one, _Connection)]
+    if connections:
+        time.sleep(ANSWER_S)
+    for one in connections:
+        one.poll()
 
 
 def _open(question: Question) -> _Opened:
     """Connect to the first address that does not refuse, and begin what can be begun at once. Raises OSError when
     this host is at fault."""
     code = errno.ENETUNREACH
-    for address, request in zip(question.addresses, question.requests, strict=True):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        code = sock.connect_ex((address, question.subject.port))
+    for family, target, request in question.targets:
+        sock = socket.socket(family, _KIND)
+        if request and not question.is_tls:
+            # The request follows at once and carries the ACK: one packet less, and the server wakes once.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        code = sock.connect_ex(target)
         # Where no program listens, the kernel may choose the very port for this end, and connect it with itself.
-        if sock.getsockname()[:2] == (address, question.subject.port):
+        if sock.getsockname()[:2] == target:
             code = errno.ECONNREFUSED
         if code in {0, errno.EINPROGRESS}:
             connection = _Connection(question, sock, request)
@@ -231,7 +228,7 @@ def _open(question: Question) -> _Opened:
 class _Connection:
     """A connection to a server, from its first packet to the end of the answer's head."""
 
-    __slots__ = ("_reader", "is_connected", "question", "request", "sock")
+    __slots__ = ("_reader", "is_connected", "outcome", "question", "request", "sock")
 
     def __init__(self, question: Question, sock: socket.socket, request: bytes) -> None:
         self.question = question
@@ -239,6 +236,8 @@ class _Connection:
         self.request = request
         self._reader: HeadReader | None = None
         self.is_connected = False
+        self.outcome: Outcome | None = None
+        """How it ended; its socket is closed then."""
 
     @property
     def awaits(self) -> int:
@@ -284,6 +283,7 @@ class _Connection:
             outcome = self.question.failed_by(error.errno or errno.EIO)
         if outcome is not None:
             self.sock.close()
+            self.outcome = outcome
         return outcome
 
     def take(self, piece: bytes) -> Outcome | None:

@@ -46,7 +46,7 @@ def whole_head_untrusted(piece: bytes) -> HttpHead | None:
     """Return the head of an answer whose first piece contains it, as almost all do; None where HeadReader decides."""
     end = piece.find(b"\n\r\n", 0, MAX_HEAD_BYTES)
     status = _FINAL.match(piece) if end > 0 and piece.find(b"\n\n", 0, end) < 0 else None
-    return None if status is None else _head(int(status[1]), piece[: end + 3], piece[end + 3 :])
+    return None if status is None else _head(int(status[1]), piece, end + 3)
 
 
 class HeadReader:
@@ -70,7 +70,7 @@ class HeadReader:
                 raise AnswerError("does not speak HTTP")
             # 100 and 103 announce the answer; after 101 the connection speaks another protocol.
             if not 100 <= int(status[1]) < 200 or int(status[1]) == 101:
-                return _head(int(status[1]), head, bytes(self._data))
+                return _head(int(status[1]), head + self._data, len(head))
             self._count_piece()
         if self._data[: len(_BEGIN)] != _BEGIN[: len(self._data)]:
             raise AnswerError("does not speak HTTP")
@@ -85,9 +85,9 @@ class HeadReader:
             raise AnswerError(f"sent its headers in more than {MAX_PIECES} pieces")
 
 
-def _head(status: int, head: bytes, body: bytes) -> HttpHead:
-    location = _LOCATION.search(head) if 300 <= status < 400 else None
-    return HttpHead(status, _without_secrets(location[1].decode("ascii")) if location else "", body)
+def _head(status: int, answer: bytes, end: int) -> HttpHead:
+    location = _LOCATION.search(answer, 0, end) if 300 <= status < 400 else None
+    return HttpHead(status, _without_secrets(location[1].decode("ascii")) if location else "", answer[end:])
 
 
 def _without_secrets(location: str) -> str:

@@ -84,7 +84,7 @@ class CheckRunner:
         self._schedule: CheckSchedule[_Key] = CheckSchedule(
             rng,
             owner_of=lambda key: key[0].row.endpoint_id,
-            is_command=lambda key: isinstance(_check_of(key).subject, ExecCheck),
+            is_command=lambda key: key[0].questions[key[1]] is None,
         )
         self._waiting: DeadlineHeap[EndpointId] = DeadlineHeap()
         """When a change comes that an endpoint's health holds back."""
@@ -170,10 +170,10 @@ class CheckRunner:
                 asked = []
                 self._decide_what_waited()
                 for key in self._schedule.take(trio.current_time()):
-                    if isinstance(_check_of(key).subject, ExecCheck):
+                    if (question := key[0].questions[key[1]]) is None:
                         nursery.start_soon(self._run_command, key)
                     else:
-                        asked.append(key)
+                        asked.append((key, question))
                 if asked:
                     nursery.start_soon(self._ask, asked)
                 self._woken = trio.Event()
@@ -204,11 +204,9 @@ class CheckRunner:
             self._decide_later(watched)
             self._save_soon(watched)
 
-    async def _ask(self, keys: Sequence[_Key]) -> None:
-        questions = [watched.questions[number] for watched, number in keys]
+    async def _ask(self, asked: Sequence[tuple[_Key, Question]]) -> None:
         await self._ask_all(
-            [one for one in questions if one is not None],
-            lambda number, outcome: self._end(keys[number], outcome),
+            [question for _, question in asked], lambda number, outcome: self._end(asked[number][0], outcome)
         )
 
     async def _run_command(self, key: _Key) -> None:

@@ -131,14 +131,25 @@ async def run_in_netns(netns_fd: int, fn: Callable[[], T]) -> T:
 
 
 async def run_in_each_netns(
-    visits: Iterable[tuple[Netns, Callable[[], T]]],
+    visits: Iterable[tuple[Netns | None, Callable[[], T]]],
+    then: Callable[[list[T | RefusedError | OSError]], object] | None = None,
 ) -> list[T | RefusedError | OSError]:
-    """Call each function inside the namespace of an endpoint, one after the other in one thread; return what each
-    returned, or why it could not. As `run_in_netns`, at a fraction of the cost for each."""
+    """Call each function inside the namespace of an endpoint, or with None in this host's own, one after the other in
+    one thread; return what each returned, or why it could not. As `run_in_netns`, at a fraction of the cost for each.
+
+    `then` gets this list in the same thread, in any namespace; it may wait for a moment.
+    """
     wanted = list(visits)
 
     def visit_all() -> list[T | RefusedError | OSError]:
-        return [_visit(netns, fn) for netns, fn in wanted]
+        found: dict[int, T | RefusedError | OSError] = {}
+        # The thread stays in the namespace that it entered last, so this host's own comes first.
+        for number in sorted(range(len(wanted)), key=lambda one: wanted[one][0] is not None):
+            found[number] = _visit(*wanted[number])
+        answers = [found[number] for number in range(len(wanted))]
+        if then is not None:
+            then(answers)
+        return answers
 
     try:
         return await _run_in_own_thread(visit_all)
@@ -146,9 +157,11 @@ async def run_in_each_netns(
         return [error] * len(wanted)
 
 
-def _visit(netns: Netns, fn: Callable[[], T]) -> T | RefusedError | OSError:
+def _visit(netns: Netns | None, fn: Callable[[], T]) -> T | RefusedError | OSError:
     # What `reopened_netns` does, without its sentences: a host with a thousand checks visits 500 per second.
     try:
+        if netns is None:
+            return fn()
         fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if netns_identity(fd) != netns.identity:
