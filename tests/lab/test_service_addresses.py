@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 
 import pytest
 from fakes.registry import event
 from lab.harness import Cluster
+from lab.test_service_sandboxes import FOLLOWED_S, PORT, WHOAMI, fetched
 
 from netagent.model.ids import HostId
 from netagent.model.records import ServiceKey
@@ -67,12 +69,17 @@ def test_what_both_sides_of_a_cut_gave_stays_when_an_agent_dies_and_when_a_host_
             f"{host} still hears the other side",
         )
     for host in ("h1", "h3"):
-        app.attach(host, f"web-{host}", *ASKS)
+        app.attach(host, f"web-{host}", *ASKS, command=("python3", WHOAMI, PORT))
+        app.await_listening(f"web-{host}", int(PORT))
     given = wait_known(app, "h2", ["h1"]) | wait_known(app, "h3", ["h3"])
     assert len(given) == 2
     app.lab.heal()
     for host in app.hosts:
         assert wait_known(app, host, ["h1", "h3"]) == given
+    # Programs on both sides go on with the address that they were given: each leads to the replicas of both.
+    for address in itertools.chain(*given):
+        for container in ("c1", "c2", "c3"):
+            app.wait(lambda: fetched(app, container, address)[0] == 0, FOLLOWED_S, f"{address} is silent")
 
     with app.agent_of("h1") as changing:
         changing.kill_agent()
