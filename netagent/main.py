@@ -24,6 +24,7 @@ from netagent.commands import (
     networks,
     ping,
     published_services,
+    services,
     status,
 )
 from netagent.commands.handlers import HANDLERS
@@ -47,6 +48,7 @@ COMMANDS: Final = (
     networks,
     ping,
     published_services,
+    services,
     status,
 )
 """Importing them has filled HANDLERS."""

@@ -95,7 +95,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.interface": set(),
     "netagent.control": {
-        "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
+        "netagent.balancing", "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
         "netagent.endpoints", "netagent.external", "netagent.feeds.encoding", "netagent.feeds.host_rule",
         "netagent.interface", "netagent.journal", "netagent.probes", "netagent.registry",
     },
@@ -125,8 +125,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netdns", "netgossip",
     },
     "netagent.commands.notices": {
-        "netagent.checks.all_failing", "netagent.control.present", "netagent.interface", "netagent.probes",
-        "netagent.registry",
+        "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
+        "netagent.interface", "netagent.probes", "netagent.registry",
     },
     "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
     "netagent.install": set(),

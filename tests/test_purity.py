@@ -60,6 +60,7 @@ PERFORMS = {
     "netagent.control.client",
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
+    "netagent.commands.services",
     "netagent.control.asker",
     "netagent.integrations.podman.database",
     "netagent.integrations.systemd.watcher",

@@ -23,6 +23,8 @@ from typing import Final
 from netagent.datapath.sockets.layout import PLACES
 from netgossip.slices import Slices
 
+__all__ = ["PLACES", "fill", "shares"]
+
 _WEIGHED_PER_SLICE: Final = 128
 
 

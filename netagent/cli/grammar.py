@@ -20,7 +20,8 @@ from netagent.interface.command import Argument, Command
 _WORDS = {
     "network": "networks: create, ls, inspect, rm, prune, connect, disconnect",
     "endpoint": "`netagent endpoint ls` is the same as `netagent endpoints`",
-    "service": "services that are no containers: add, rm; `netagent service ls` is the same as `netagent services`",
+    "service": "services with an address of their own: create, set, inspect, rm; services that are no containers: "
+    "add, rm; `netagent service ls` is the same as `netagent services`",
     "name": "names that you add to networks: add, ls, rm",
 }
 """Words that another one follows, with their help."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netagent.interface import additions, containers
+from netagent.interface import additions, containers, services
 from netagent.interface.catalogue import GROUPS, commands_of
 
 SUMMARY = "Service discovery and overlay networks for containers, without a central server."
@@ -37,8 +37,10 @@ def _groups() -> Iterator[str]:
         lines = [group.TITLE]
         if group is containers:
             lines.append("  network     create, ls, inspect, rm, connect, disconnect, prune")
+        if group is services:
+            lines.append("  service     create, set, inspect, rm")
         if group is additions:
-            lines.append("  service     add, rm")
+            lines.append("  service     add")
             lines.append("  name        add, ls, rm")
         for command in commands_of(group):
             declared = command.declaration

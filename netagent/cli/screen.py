@@ -353,6 +353,59 @@ def external(printer: Printer, answer: Item) -> Iterator[str]:
         yield from printer.table(part["addresses"], tables.EXTERNAL)
 
 
+def service_address(printer: Printer, part: Item) -> Iterator[str]:
+    """Say which address a service has, with which options, and where this host leads connections to it."""
+    why = {"label": "by the label netagent.address=true", "network": "by its network"}.get(part["origin"], "")
+    names = "" if part["in_names"] else "names lead to another one"
+    yield clean(_sentence([", ".join(part["addresses"]), f"given on {part['owner']} {why}".rstrip(), names]))
+    ports = [
+        str(one["number"]) if one["number"] == one["target"] else f"{one['number']} to {one['target']}"
+        for one in part["ports"]
+    ]
+    yield from (
+        _line(label, text)
+        for label, text in (
+            ("balance", _sentence([part["balance"], "sticky" if part["sticky"] else ""])),
+            ("ports", ", ".join(ports) or "all"),
+            ("weights", ", ".join(f"{host}={weight}" for host, weight in part["host_weights"].items())),
+            ("failing", "used while no replica is up" if part["all_failing"] == "keep" else ""),
+            ("gone", "connections are kept" if part["keep_connections"] else ""),
+            ("backends", "" if part["backends"] else "none: connections are refused"),
+        )
+        if text
+    )
+    if part["backends"]:
+        yield from printer.table(part["backends"], tables.BACKENDS)
+
+
+def _service_created(printer: Printer, _request: object, answer: schema.ServiceCreated) -> Iterable[str]:
+    has = "has now" if answer["created"] else "has"
+    yield clean(f"{_service_name(answer)} in {answer['network']} is {answer['fqdn']}, and {has} the address")
+    for part in answer["service_addresses"]:
+        yield from service_address(printer, part)
+
+
+def _service_name(service: Item) -> str:
+    return f"{service['name']}.{service['group']}" if service.get("group") else str(service["name"])
+
+
+def _described(printer: Printer, _request: object, answer: schema.ServiceDescription) -> Iterable[str]:
+    name = _service_name(answer)
+    up = f"{answer['answering']} of {counted(answer['endpoint_count'], 'replica')} up"
+    yield clean(f"{name} in {answer['network']} is {answer['fqdn']}: {up}")
+    if not answer["service_addresses"]:
+        yield clean(
+            f"it has no address of its own: `netagent service create {answer['name']} "
+            f"--network {answer['network']}` gives it one"
+        )
+    for part in answer["service_addresses"]:
+        yield ""
+        yield from service_address(printer, part)
+    if answer["no_backends"]:
+        yield ""
+        yield from printer.table(answer["no_backends"], tables.NO_BACKENDS)
+
+
 def _service_added(printer: Printer, _request: object, answer: schema.ServiceAdded) -> Iterable[str]:
     what = "" if answer["created"] else ", already added"
     yield clean(f"{answer['name']} in {answer['network']} is {answer['fqdn']}{what}")
@@ -360,7 +413,11 @@ def _service_added(printer: Printer, _request: object, answer: schema.ServiceAdd
 
 
 def _service_removed(_printer: Printer, _request: object, answer: schema.ServiceRemoved) -> Iterable[str]:
-    yield clean(f"removed the external service {answer['name']} from {answer['network']}")
+    name, network = answer["name"], answer["network"]
+    if addresses := answer.get("addresses"):
+        yield clean(f"removed the address of service {name} in {network}: {', '.join(addresses)}")
+    if answer["removed"]:
+        yield clean(f"removed the external service {name} from {network}")
 
 
 def _service_published(_printer: Printer, request: object, answer: schema.PublishedService) -> Iterable[str]:
@@ -385,7 +442,11 @@ def _own_name_removed(_printer: Printer, _request: object, answer: schema.OwnNam
 
 
 def _inspected(printer: Printer, _request: object, answer: Mapping[str, Any]) -> Iterable[str]:
-    yield from thing({key: one for key, one in answer.items() if key != "external"}, answer["kind"])
+    apart = ("external", "service_addresses")
+    yield from thing({key: one for key, one in answer.items() if key not in apart}, answer["kind"])
+    for part in answer.get("service_addresses", []):
+        yield ""
+        yield from service_address(printer, part)
     if answer.get("external"):
         yield ""
         yield from external(printer, answer)
@@ -430,6 +491,8 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.Detached": (_detached, lambda answer: answer["name"]),
     "schema.CheckAnswer": (_checked, lambda answer: " ".join(one["name"] for one in answer["endpoints"])),
     "schema.Drained": (_drained, lambda answer: answer["name"]),
+    "schema.ServiceCreated": (_service_created, lambda answer: answer["name"]),
+    "schema.ServiceDescription": (_described, lambda answer: answer["name"]),
     "schema.ServiceAdded": (_service_added, lambda answer: answer["name"]),
     "schema.ServiceRemoved": (_service_removed, lambda answer: answer["name"]),
     "schema.PublishedService": (_service_published, lambda answer: answer["name"]),

@@ -10,6 +10,9 @@ ID_DIGITS = 12
 """Of 32 digits: unique among millions, and the length that users of other container tools know."""
 
 
+_TIMES = "\u00d7"
+
+
 def _service(service: Item) -> str:
     group = service.get("group", "")
     return f"{service['name']}.{group}" if group else str(service["name"])
@@ -122,6 +125,33 @@ def _places(service: Item) -> str:
     return some(service["hosts"]) + external
 
 
+def _own_address(service: Item) -> str:
+    """Return the address that the service has itself; agents of the previous release do not send any."""
+    addresses = service.get("service_addresses") or [{"addresses": []}]
+    more = f" +{len(addresses) - 1}" if len(addresses) > 1 else ""
+    return some(_one_family(addresses[0]["addresses"])) + more
+
+
+def _balance(service: Item) -> str:
+    return "".join(one["balance"] for one in service.get("service_addresses", [])[:1])
+
+
+def _backends(service: Item) -> str:
+    """Return the hosts to which connections are led, each with its places and how far it is."""
+    found: dict[str, tuple[int | None, float | None]] = {}
+    for one in [each for address in service.get("service_addresses", [])[:1] for each in address["backends"]]:
+        where = one["host"] or ", ".join(one["addresses"])
+        places, _ = found.get(where, (0, None))
+        known = None if places is None or one["places"] is None else places + one["places"]
+        found[where] = known, one["rtt_s"]
+    return some([_led_to(where, *each) for where, each in found.items() if each[0] != 0])
+
+
+def _led_to(where: str, places: int | None, rtt_s: float | None) -> str:
+    share = "" if places is None else f" {_TIMES}{places}"
+    return f"{where}{share}" + ("" if rtt_s is None else f" ({span(rtt_s)})")
+
+
 def _leads_to(name: Item) -> str:
     return name["cname"] or ", ".join([*name["addresses"], *(f'"{text}"' for text in name["texts"])])
 
@@ -155,6 +185,9 @@ SERVICES = (
     Column("SERVICE", _service),
     Column("NETWORK", lambda s: s["network"]),
     Column("UP", _up),
+    Column("ADDRESS", _own_address),
+    Column("BACKENDS", _backends),
+    Column("BALANCE", _balance),
     Column("ADDRESSES", _addresses),
     Column("HOSTS", _places),
     Column("PORTS", _ports),
@@ -164,6 +197,21 @@ SERVICES = (
     Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
     Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
     Column("SOURCE", _source, wide=True),
+)
+
+BACKENDS = (
+    Column("BACKEND", lambda b: b["name"]),
+    Column("HOST", lambda b: b["host"]),
+    Column("ADDRESSES", lambda b: ", ".join(b["addresses"])),
+    Column("WEIGHT", lambda b: str(b["weight"])),
+    Column("PLACES", lambda b: "" if b["places"] is None else str(b["places"])),
+    Column("RTT", _rtt),
+)
+
+NO_BACKENDS = (
+    Column("NO BACKEND", lambda b: b["name"]),
+    Column("HOST", lambda b: b["host"]),
+    Column("REASON", lambda b: b["reason"]),
 )
 
 EXTERNAL = (

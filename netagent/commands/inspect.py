@@ -15,10 +15,11 @@ from netagent.commands.explain_facts import (
 )
 from netagent.commands.handlers import answers
 from netagent.commands.notices.missing_networks import not_known, notices
-from netagent.commands.presenters import overview_of, presenter, sight_of
+from netagent.commands.presenters import host_sight, overview_of, presenter, sight_of
 from netagent.commands.reasons import why as why_of
 from netagent.control.present import Presenter, SightOf
 from netagent.control.present_additions import own_name_part, services_of
+from netagent.control.present_services import NOTHING_SEEN, HostSight, with_addresses
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.explain import WhyReport
@@ -49,7 +50,7 @@ async def inspect(agent: Agent, request: InspectCommand) -> schema.Inspection:
     overview = await overview_of(cluster, local=request.local)
     present = presenter(cluster, overview)
     try:
-        found = await in_slices(inspect_thing(present, thing, sight_of(cluster)))
+        found = await in_slices(inspect_thing(present, thing, sight_of(cluster), host_sight(cluster)))
     except NotFoundError as error:
         row = fenced_called(cluster.live, thing)
         if row is not None:
@@ -103,7 +104,9 @@ async def _explain_endpoints(
     return await explain_endpoints(cluster, endpoints, lambda one: present.endpoint(one)["names"], told)
 
 
-def inspect_thing(present: Presenter, thing: str, sight_of: SightOf) -> Slices[schema.Inspection]:
+def inspect_thing(
+    present: Presenter, thing: str, sight_of: SightOf, sight: HostSight = NOTHING_SEEN
+) -> Slices[schema.Inspection]:
     """Return everything known of `thing`, in slices, as there may be ten thousand endpoints. A name shared by several
     kinds means the service first, then endpoint, network, host. Raises NotFoundError, InputError."""
     view = present.view
@@ -111,24 +114,32 @@ def inspect_thing(present: Presenter, thing: str, sight_of: SightOf) -> Slices[s
     endpoint = yield from _endpoint_by_address(present, thing)
     if endpoint is not None:
         return _endpoint(present, endpoint)
-    services = _services_called(present, thing)
+    own = present.view.service_by_address(_address(thing))
+    services = [] if own is None else [present.view.service(own.network_id, *own.service)]
+    services = services or services_called(present, thing)
     if services:
         service = _only(services, thing, [present.service_id(s) for s in services])
-        return (yield from _service(present, service))
+        return (yield from _service(present, service, sight))
     aliased = _services_with_alias(present, thing)
     if aliased:
         service = _only(aliased, thing, [present.service_id(s) for s in aliased])
-        return (yield from _service(present, service, is_alias=True))
+        return (yield from _service(present, service, sight, is_alias=True))
     endpoints = view.endpoints_named(thing) or _endpoints_at(view, thing)
     if endpoints:
         return _endpoint(present, _only(endpoints, thing, [e.endpoint_id for e in endpoints]))
     external = _external_called(present, thing)
     if external:
         found = _only(external, thing, [one["id"] for one in external])
+        if not any(part["shadowed_by"] for part in found["external"]):
+            found = yield from with_addresses(present, found, ServiceKey(found["name"]), sight)
         return {**found, "kind": "service", "endpoints": [], "warnings": []}
-    own = [one for n in view.networks for one in own_names(view, n) if _is_own_name(present, one, thing)]
-    if own:
-        return {"kind": "name", **own_name_part(present, own[0])}
+    addressed = _services_with_address(present, thing)
+    if addressed:
+        service = _only(addressed, thing, [present.service_id(s) for s in addressed])
+        return (yield from _service(present, service, sight))
+    names = [one for n in view.networks for one in own_names(view, n) if _is_own_name(present, one, thing)]
+    if names:
+        return {"kind": "name", **own_name_part(present, names[0])}
     network = view.network_named(thing)
     if network is not None:
         return (yield from _network(present, network))
@@ -214,7 +225,7 @@ def _endpoint_by_address(present: Presenter, thing: str) -> Slices[EndpointView 
     return None
 
 
-def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
+def services_called(present: Presenter, thing: str) -> list[ServiceView]:
     """Find services by NAME, NAME.NETWORK, NAME.GROUP or NAME.GROUP.NETWORK."""
     view = present.view
     found = []
@@ -225,6 +236,19 @@ def _services_called(present: Presenter, thing: str) -> list[ServiceView]:
             keys = {key for key in keys if key.name == name and key.group and group in {"", key.group}}
             found += [view.service(network_id, *key) for key in (ServiceKey(text), *sorted(keys))]
     return [service for service in found if service.endpoints]
+
+
+def _services_with_address(present: Presenter, thing: str) -> list[ServiceView]:
+    """Find services that have an address and no replica, by NAME, NAME.NETWORK, NAME.GROUP or NAME.GROUP.NETWORK."""
+    found = []
+    for network_id in present.view.networks:
+        names = {thing, thing.removesuffix("." + present.network_name(network_id))}
+        found += [
+            ServiceView(network_id, key.name, (), key.group)
+            for key in present.view.service_addresses(network_id)
+            if names & {key.name, f"{key.name}.{key.group}"}
+        ]
+    return found
 
 
 def _services_with_alias(present: Presenter, thing: str) -> list[ServiceView]:
@@ -294,11 +318,14 @@ def _endpoint(present: Presenter, endpoint: EndpointView) -> schema.EndpointInsp
 
 
 def _service(
-    present: Presenter, service: ServiceView, *, is_alias: bool = False
+    present: Presenter, service: ServiceView, sight: HostSight, *, is_alias: bool = False
 ) -> Slices[schema.ServiceInspection]:
     endpoints = yield from _endpoints(present, service.endpoints)
+    part = yield from present.service(service)
+    if not is_alias:
+        part = yield from with_addresses(present, part, ServiceKey(service.name, service.group), sight)
     found: schema.ServiceInspection = {
-        **(yield from present.service(service)),
+        **part,
         "kind": "service",
         "endpoints": endpoints,
         "warnings": [],

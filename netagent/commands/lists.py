@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from netagent.commands.handlers import answers
 from netagent.commands.inspect import is_called
 from netagent.commands.notices.missing_networks import notices
 from netagent.commands.notices.name_notices import name_notices
-from netagent.commands.presenters import overview_of, presenter
+from netagent.commands.presenters import host_sight, overview_of, presenter
 from netagent.control.present import Presenter
 from netagent.control.present_additions import services_of
+from netagent.control.present_services import HostSight, with_addresses
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
@@ -53,8 +54,10 @@ async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[sch
     overview = await _overview(cluster, request)
     present, view = presenter(cluster, overview), overview.view
     keys = await in_slices(_each(_service_of, _known(view), _filter(view, request)))
-    found = await in_slices(_services(present, view, dict.fromkeys(keys)))
-    found += await in_slices(_external_services(present, view, request))
+    keys += await in_slices(_addressed(view, request, frozenset(keys)))
+    sight = host_sight(cluster)
+    found = await in_slices(_services(present, view, dict.fromkeys(keys), sight))
+    found += await in_slices(_external_services(present, view, request, sight))
     shared = await in_slices(_shared(view, keys))
     return {"items": found, "warnings": [*notices(present, overview.gaps), *name_notices(shared)]}
 
@@ -105,13 +108,33 @@ def _each(show: Callable[[T], S], things: Iterable[T], is_wanted: Callable[[T], 
 
 
 def _services(
-    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]]
+    present: Presenter, view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]], sight: HostSight
 ) -> Slices[list[schema.Service]]:
     shown = []
     for network_id, key in keys:
-        shown.append((yield from present.service(view.service(network_id, *key))))
+        part = yield from present.service(view.service(network_id, *key))
+        shown.append((yield from with_addresses(present, part, key, sight)))
         yield
     return shown
+
+
+def _addressed(
+    view: RegistryView, request: ServicesCommand, known: Collection[tuple[NetworkId, ServiceKey]]
+) -> Slices[list[tuple[NetworkId, ServiceKey]]]:
+    """Return the services that have an address of their own and nothing else: no replica, and nothing was added."""
+    network_id, host_id = _places(view, request)
+    found: list[tuple[NetworkId, ServiceKey]] = []
+    if host_id is not None:
+        return found
+    for one in view.networks if network_id is None else [network_id]:
+        for key in view.service_addresses(one):
+            is_wanted = request.service in {"", key.name, f"{key.name}.{key.group}"}
+            is_added = key.group is None and (one, key.name) in view.store.services_called
+            has_replicas = (one, key) in view.store.by_service
+            if is_wanted and (one, key) not in known and not is_added and not has_replicas:
+                found.append((one, key))
+            yield
+    return found
 
 
 def _shared(view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]]) -> Slices[list[SharedName]]:
@@ -130,7 +153,7 @@ def _service_of(endpoint: EndpointView) -> tuple[NetworkId, ServiceKey]:
 
 
 def _external_services(
-    present: Presenter, view: RegistryView, request: ListCommand
+    present: Presenter, view: RegistryView, request: ListCommand, sight: HostSight
 ) -> Slices[list[schema.Service]]:
     """Render the services that are no containers: their records are on each host."""
     network_id, host_id = _places(view, request)
@@ -140,7 +163,11 @@ def _external_services(
             owners = {part["owner_id"] for part in service["external"]}
             is_wanted = request.service in {"", service["name"]}
             if is_wanted and (host_id is None or host_id in owners):
-                shown.append(service)
+                is_shadowed = any(part["shadowed_by"] for part in service["external"])
+                key = ServiceKey(service["name"])
+                shown.append(
+                    service if is_shadowed else (yield from with_addresses(present, service, key, sight))
+                )
         yield
     return shown
 

@@ -13,24 +13,22 @@ from collections.abc import Iterable, Sequence
 
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import overview_of, presenter
-from netagent.control.addition_parsing import check_own_name, own_name_request, service_request
+from netagent.control.addition_parsing import check_own_name, own_name_request
 from netagent.control.asker import account
 from netagent.control.present import Presenter
-from netagent.control.present_additions import own_name_part, service_part
+from netagent.control.present_additions import own_name_part
 from netagent.control.request_parsing import network_request
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
 from netagent.endpoints.network_defaults import shortcoming
-from netagent.errors import InputError, NotFoundError
-from netagent.external.turns import stand_in
-from netagent.external.view import ExternalService, OwnName, external_services, own_names
+from netagent.errors import InputError
+from netagent.external.view import OwnName, own_names
 from netagent.interface import additions as adding
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.ipam.space import AddressSpace, Range, usable_count
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import FixedAddresses
 from netagent.model.subnet import addresses_of
 from netagent.registry.view import AgentState, NetworkView
 
@@ -177,80 +175,7 @@ def _range(network: NetworkView, first: int, last: int) -> str:
     return " - ".join(ends)
 
 
-# -- external services and own names ----------------------------------------------------------------------------
-
-
-@answers(adding.ServiceAddCommand)
-async def add_service(agent: Agent, request: adding.ServiceAddCommand) -> schema.ServiceAdded:
-    """Add an external service. Repeating the request renews it."""
-    cluster = agent.member()
-    wanted = service_request(request, cluster.keys.domain)
-    network = network_called(cluster.live.view, request.network)
-    added, created = await cluster.additions.add_service(network, wanted, account())
-    present = presenter(cluster)
-    named = [
-        one
-        for one in external_services(present.view, network.network_id)
-        if one.record.name == added.record.name
-    ]
-    warnings = _warnings(present, added)
-    return {
-        **service_part(present, named or [added], stand_in(present.view)),
-        "created": created,
-        "warnings": warnings,
-    }
-
-
-def _warnings(present: Presenter, service: ExternalService) -> list[schema.Notice]:
-    """Warn of addresses that containers of some hosts cannot reach: a host admits none of its own."""
-    if not isinstance(service.record.target, FixedAddresses):
-        return []
-    given = {one.address for one in service.record.target.addresses}
-    hosts = {host.address: host for host in present.view.hosts.values() if host.address in given}
-    return [
-        {
-            "code": "address-of-host",
-            "message": f"{address} is host {host.unique_name} itself: its own containers cannot reach it",
-            "cure": "use --host-port there, in a network created with --host-access; or run the program in a "
-            "container",
-        }
-        for address, host in sorted(hosts.items())
-    ]
-
-
-@answers(adding.ServiceRemoveCommand)
-async def remove_service(agent: Agent, request: adding.ServiceRemoveCommand) -> schema.ServiceRemoved:
-    """Remove what this host has added to a service."""
-    cluster = agent.member()
-    network, name = _service_called(cluster, request.service, request.network)
-    removed = await cluster.additions.remove_service(network, name)
-    return {"name": name, "network": network.unique_name, "removed": removed}
-
-
-def _service_called(cluster: Cluster, text: str, network: str) -> tuple[NetworkView, str]:
-    """Return the network and the name (or id) of an external service, as typed. Raises NotFoundError, InputError."""
-    view = cluster.live.view
-    if network:
-        return network_called(view, network), text
-    name, _, place = text.removesuffix(f".{cluster.keys.domain}").partition(".")
-    found: list[NetworkView] = []
-    for known in view.networks.values():
-        if place not in {"", known.unique_name}:
-            continue
-        services = external_services(view, known.network_id)
-        if any(name in {one.record.name, one.record.service_id} for one in services):
-            found.append(known)
-    if len(found) > 1:
-        names = ", ".join(sorted(f"{name}.{one.unique_name}" for one in found))
-        raise InputError(f"{text!r} is ambiguous: {names}", thing=text, hint="give --network")
-    if not found:
-        raise NotFoundError(
-            f"there is no external service {text!r}",
-            code="no-such-service",
-            thing=text,
-            hint="see `netagent services`; `netagent detach` removes a container from its service",
-        )
-    return found[0], name
+# -- own names ---------------------------------------------------------------------------------------------------
 
 
 @answers(adding.NameAddCommand)

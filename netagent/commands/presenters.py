@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from netagent.control.present import Presenter, ProbeView, SightOf
+from netagent.control.present_services import HostSight
 from netagent.daemon.cluster import Cluster
 from netagent.errors import FailedError
 from netagent.interface import schema
@@ -63,6 +64,11 @@ def sight_of(cluster: Cluster) -> SightOf:
         return ProbeView(prober.rtt_s(host_id), prober.path(host_id))
 
     return sight
+
+
+def host_sight(cluster: Cluster) -> HostSight:
+    """Return what this host alone knows about the backends of services."""
+    return HostSight(cluster.controllers.service_tables.places, cluster.probing.prober.fastest_rtt_s)
 
 
 def endpoint_part(cluster: Cluster, row: LocalEndpointRow) -> schema.Endpoint:

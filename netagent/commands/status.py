@@ -17,6 +17,7 @@ from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
+from netagent.commands.notices.service_notices import service_notices, translation_notices
 from netagent.control.present import Presenter, ProbeView, is_of_other_family
 from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import Agent
@@ -201,7 +202,10 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
     status["warnings"] += project_notices(await in_slices(split_projects(view)))
     status["warnings"] += await in_slices(addition_notices(present, int(time.time())))
-    status["warnings"] += failing_notices(present, await in_slices(failing_services(view)))
+    failing = await in_slices(failing_services(view))
+    status["warnings"] += failing_notices(present, failing)
+    status["warnings"] += translation_notices(present, cluster.kernel.service_tables.trouble)
+    status["warnings"] += await in_slices(service_notices(present, failing))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)

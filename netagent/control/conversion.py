@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Mapping
+from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -74,8 +75,14 @@ def types_of(kind: type[Fields]) -> Mapping[str, tuple[Argument, Any]]:
     if kind not in _known_types:
         hints = typing.get_type_hints(kind)
         sent = [one for one in kind.arguments() if one.is_sent]
-        _known_types[kind] = {one.field: (one, _bounded(hints[one.attribute], one)) for one in sent}
+        _known_types[kind] = {one.field: (one, _bounded(_present(hints[one.attribute]), one)) for one in sent}
     return _known_types[kind]
+
+
+def _present(type_: Any) -> Any:
+    """Return the type of a value that is given: without None, which is the same as a missing field."""
+    kinds = [one for one in typing.get_args(type_) if one is not type(None)]
+    return kinds[0] if typing.get_origin(type_) in (typing.Union, UnionType) and len(kinds) == 1 else type_
 
 
 def _bounded(type_: Any, argument: Argument) -> Any:
@@ -83,9 +90,8 @@ def _bounded(type_: Any, argument: Argument) -> Any:
         least = 1 if argument.default is REQUIRED else 0
         return Annotated[str, msgspec.Meta(min_length=least, max_length=MAX_TEXT)]
     if argument.bounds is not None:
-        (number,) = set(typing.get_args(type_) or (type_,)) - {type(None)}
-        low, high = map(number, argument.bounds)
-        return Annotated[number, msgspec.Meta(ge=low, le=high)]
+        low, high = map(type_, argument.bounds)
+        return Annotated[type_, msgspec.Meta(ge=low, le=high)]
     if type_of(type_) in (list, dict):
         *key, item = typing.get_args(type_)
         return Annotated[type_of(type_)[(*key, _bounded(item, argument))], msgspec.Meta(max_length=MAX_ITEMS)]

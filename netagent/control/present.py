@@ -135,7 +135,7 @@ class Presenter:
         """Render an endpoint, with its state and the reason."""
         record = endpoint.record
         network_name = self.network_name(record.network_id)
-        state, reason = self._state(endpoint)
+        state, reason = self.state(endpoint)
         local = self.local.get(record.endpoint_id)
         tellers = self.tellers(record.network_id)
         is_own = endpoint.owner == self.view.local
@@ -188,7 +188,8 @@ class Presenter:
         reason = "the cluster evicted this host while it was away; attach it again, or detach it"
         return {**self.endpoint(endpoint), "state": "fenced", "reason": reason, "names": []}
 
-    def _state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
+    def state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
+        """Return the state of an endpoint, and why it is not `up`, or why names lead to others first."""
         if self.view.endpoints.get(endpoint.endpoint_id) != endpoint:
             for conflict in self.view.conflicts:
                 if conflict.loser == endpoint.endpoint_id:
@@ -248,7 +249,7 @@ class Presenter:
             drained += is_drained
             by_health[record.health] += not is_drained
             if (is_drained or not record.health.is_answering) and len(not_up) < MAX_NOT_UP:
-                state, reason = self._state(endpoint)
+                state, reason = self.state(endpoint)
                 not_up.append(f"{record.name} on {self.host_name(endpoint.owner)}: {state}, {reason}")
             if self.view.is_visible(endpoint):
                 visible += 1

@@ -21,7 +21,7 @@ from netagent.interface import containers as asked
 from netagent.model.allowed import subnet_flaw
 from netagent.model.ids import NODE_LABEL, is_name
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
-from netagent.model.origin_labels import TXT_LABELS
+from netagent.model.origin_labels import ADDRESS, TXT_LABELS, address_flaw
 from netagent.model.port import MAX_ALPN_TOTAL_CHARS, alpn_flaw, has_too_many_alpn
 from netagent.model.publication import MAX_PORTS, Publication
 from netagent.model.records import Group, Link, Policy, Port
@@ -225,6 +225,8 @@ def _labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
             )
         if flaw := text_flaw(key, value[key]):
             raise InputError(f"the label {key}: {flaw}", thing=key, hint=f"write {TXT_LABELS}KEY=VALUE")
+        if key == ADDRESS and (flaw := address_flaw(value[key])):
+            raise InputError(f"the label {key} {flaw}", thing=key, hint="write true or false")
     return tuple(sorted(dict(value).items()))
 
 

@@ -4,6 +4,7 @@
     netagent.group=shop                 the group that it belongs to (default: compose's project)
     netagent.expose=http=80/tcp,53/udp  ports by name, for SRV; the name of a port defaults to its number
     netagent.expose=https=443/tcp+h2    … with the protocols that its server speaks behind TLS, for HTTPS and SVCB
+    netagent.address=true               its service gets an address of its own
     netagent.weight=10                  its share among the replicas of its service (default: 100)
     netagent.txt.KEY=VALUE              KEY=VALUE in TXT records
     netagent.check=http:8080/healthz    a check (netagent.checks.spec); further ones as netagent.check.NAME=…
@@ -33,12 +34,15 @@ from netagent.model.check import MAX_CHECKS, Check
 from netagent.model.ids import is_name, nearest_name
 from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT
 from netagent.model.origin_labels import (
+    ADDRESS,
     COMPOSE_PROJECT,
     COMPOSE_SERVICE,
     CONTAINER_ID,
     ORIGINAL_NAME,
     PUBLISHED,
     TXT_LABELS,
+    YES,
+    address_flaw,
 )
 from netagent.model.port import alpn_flaw, has_too_many_alpn, split_alpn
 from netagent.model.records import Group, Port
@@ -151,6 +155,7 @@ def described(
         COMPOSE_PROJECT: _by_compose(labels, "project"),
         COMPOSE_SERVICE: _by_compose(labels, "service"),
         PUBLISHED: ",".join(list(published)[:MAX_PUBLISHED]),
+        ADDRESS: _address(labels, flaws),
     }
     return Described(
         service=service,
@@ -207,6 +212,14 @@ def _weight(labels: Mapping[str, str], flaws: list[str]) -> int:
         return int(text)
     flaws.append(f"the label {WEIGHT}={text[:80]!r} is not a weight; write a number from 0 to {MAX_WEIGHT}")
     return DEFAULT_WEIGHT
+
+
+def _address(labels: Mapping[str, str], flaws: list[str]) -> str:
+    """Return the label's value if it asks for an address of the service, else ""; note its flaw."""
+    text = labels.get(ADDRESS, "")
+    if text and (flaw := address_flaw(text)):
+        flaws.append(f"the label {ADDRESS} {flaw}, and is ignored; write true or false")
+    return text if text == YES else ""
 
 
 def _checks(labels: Mapping[str, str], flaws: list[str]) -> tuple[Check, ...]:

@@ -84,22 +84,6 @@ class ServiceAddCommand(
     )
 
 
-class ServiceRemoveCommand(
-    Command["schema.ServiceRemoved"],
-    command="rm remove",
-    within="service",
-    route="DELETE /v1/services/{service}",
-    brief="Remove what this host has added to a service.",
-    examples="sudo netagent service rm pg --network app",
-):
-    """Remove what this host has added to a service. Other hosts remove what was added there."""
-
-    service: str = argument(metavar="NAME", help="its name, NAME.NETWORK, or an id", read=filled("service"))
-    network: str = option(
-        "--network", default="", metavar="NET", help="the network, if several have such a service"
-    )
-
-
 class NameAddCommand(
     Command["schema.OwnName"],
     command="add",

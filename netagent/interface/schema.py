@@ -578,6 +578,65 @@ class ExternalPart(TypedDict):
     """The container that has the name, so that names lead to no address of this; `""`: none."""
 
 
+class ServicePortPart(TypedDict):
+    """A port of a service's address."""
+
+    number: int
+    target: int
+    """The port of the replicas that it leads to."""
+
+
+class Backend(TypedDict):
+    """A replica that this host leads connections to."""
+
+    id: str
+    """Of the endpoint; of the addition, if it is no container."""
+    name: str
+    host: str
+    host_id: str
+    addresses: list[str]
+    weight: int
+    places: int | None
+    """How many of the 64 places it has in this host's kernel: the share of the connections that it gets. null: this
+    host leads none anywhere."""
+    rtt_s: float | None
+    """Round trip to its host; null: not known, or this host."""
+
+
+class ServiceAddress(TypedDict):
+    """An address of a service itself. Its options are those of `service create`."""
+
+    addresses: list[str]
+    """One for each subnet of the network."""
+    owner: str
+    """The host that gave it, and on which it is changed."""
+    owner_id: str
+    origin: Literal["operator", "label", "network"]
+    """Why the service has it: `service create`, a replica's label netagent.address=true, or the network's
+    `--service-addresses on`."""
+    ports: list[ServicePortPart]
+    """Only these are served; empty: all ports, each led to the same port."""
+    balance: Literal["spread", "nearest", "zone", "first"]
+    host_weights: dict[str, int]
+    """The weight that replicas on a host have here instead of their own, by the host's name."""
+    sticky: bool
+    all_failing: Literal["hide", "keep"]
+    keep_connections: bool
+    in_names: bool
+    """True for the one that names lead to. A service has several if hosts gave it one while they were cut off from
+    each other; all of them work."""
+    backends: list[Backend]
+    """Where this host leads connections to it; empty: they are refused."""
+
+
+class NoBackend(TypedDict):
+    """A replica that this host leads no connections to."""
+
+    name: str
+    host: str
+    reason: str
+
+
 class Service(TypedDict):
     """All endpoints that share a service name in a network, or in a group of it."""
 
@@ -617,6 +676,8 @@ class Service(TypedDict):
     """As for endpoints."""
     external: NotRequired[list[ExternalPart]]
     """What operators added, if it is no service of containers."""
+    service_addresses: NotRequired[list[ServiceAddress]]
+    """Its own addresses, the one that names lead to first; empty: none."""
     alias_of: NotRequired[list[str]]
     """Only in `inspect`, if the name is an alias and not a service: the services whose endpoints have it."""
     why: NotRequired[Why]
@@ -632,6 +693,24 @@ class ServiceAdded(Service):
     """What will not work as expected."""
 
 
+class ServiceCreated(Service):
+    """Answer of `service create` and `service set`."""
+
+    created: bool
+    """False if the service had the address already."""
+    warnings: list[Notice]
+    """What will not work as expected."""
+
+
+class ServiceDescription(Service):
+    """Answer of `service inspect`."""
+
+    no_backends: list[NoBackend]
+    """The other replicas, and why connections to its address are led to none of them; only if it has an address."""
+    warnings: list[Notice]
+    """What is not known, because hosts that know it do not answer; and why this host leads connections nowhere."""
+
+
 class ServiceRemoved(TypedDict):
     """Answer of `service rm`."""
 
@@ -639,6 +718,8 @@ class ServiceRemoved(TypedDict):
     network: str
     removed: int
     """Number of additions of this host to the service."""
+    addresses: NotRequired[list[str]]
+    """The service's own addresses that were removed."""
 
 
 class PublishedService(TypedDict):

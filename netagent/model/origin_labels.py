@@ -16,11 +16,21 @@ COMPOSE_PROJECT: Final = "netagent.compose-project"
 COMPOSE_SERVICE: Final = "netagent.compose-service"
 PUBLISHED: Final = "netagent.published-by-runtime"
 """`8080:80/tcp`, separated by commas: ports of the host that the runtime itself forwards to the container."""
+ADDRESS: Final = "netagent.address"
+"""`true`: its service gets an address of its own. The operator's as well; here so that each host can see it."""
 TXT_LABELS: Final = "netagent.txt."
 """Labels of the operator that become `KEY=VALUE` in TXT records."""
 
 MIN_ID_DIGITS: Final = 6
 """At least this many digits of an id identify it; fewer would often be a word."""
+
+
+YES: Final = "true"
+
+
+def address_flaw(text: str) -> str:
+    """Return what is wrong with the value of the label ADDRESS, as a clause; "" if nothing is."""
+    return "" if text in {YES, "false"} else f"cannot be {text[:80]!r}"
 
 
 def label_of(labels: Iterable[tuple[str, str]], key: str) -> str:

@@ -16,6 +16,7 @@ came in the last moments may be in the kernel and not in the journal.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -76,6 +77,11 @@ class ServiceTableUpdates:
             self._progress = trio.Event()
             with trio.move_on_after(_pause_s(next_s, self._clock())):
                 await self._live.wait_newer(known.revision)
+
+    def places(self, address: str) -> tuple[bytes, ...] | None:
+        """Return the backend of each place of an address's table; None: this host's kernel translates none."""
+        packed = ipaddress.ip_address(address).packed
+        return self._tables.places_in_kernel(packed) if self._tables.is_in_kernel(packed) else None
 
     async def wait_followed(self, revision: int) -> None:
         """Return once the tables in the kernel are those of `revision` or a later one, or can't be."""

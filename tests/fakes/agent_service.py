@@ -18,6 +18,7 @@ from netagent.control.api import Handlers, build_app
 from netagent.control.asker import account
 from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
 from netagent.control.server import serve
+from netagent.control.service_parsing import service_address_change, service_address_request
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.interface import schema
 from netagent.interface.additions import (
@@ -25,7 +26,6 @@ from netagent.interface.additions import (
     NameListCommand,
     NameRemoveCommand,
     ServiceAddCommand,
-    ServiceRemoveCommand,
 )
 from netagent.interface.cluster import (
     ForgetCommand,
@@ -68,6 +68,12 @@ from netagent.interface.questions import (
     ServicesCommand,
     StatusCommand,
     VersionCommand,
+)
+from netagent.interface.services import (
+    ServiceCreateCommand,
+    ServiceInspectCommand,
+    ServiceRemoveCommand,
+    ServiceSetCommand,
 )
 from netagent.model.request import AttachRequest, NetworkRequest
 
@@ -352,6 +358,58 @@ def published_service(
     }
 
 
+def service_address_of(**fields: Any) -> schema.ServiceAddress:
+    usual: schema.ServiceAddress = {
+        "addresses": ["10.172.0.9", "fd00:9::9"],
+        "owner": "h1",
+        "owner_id": "aa" * 16,
+        "origin": "operator",
+        "ports": [{"number": 80, "target": 8080}],
+        "balance": "nearest",
+        "host_weights": {},
+        "sticky": False,
+        "all_failing": "hide",
+        "keep_connections": False,
+        "in_names": True,
+        "backends": [backend_of("web1", "h1", 43), backend_of("web2", "h2", 21, 0.0003)],
+    }
+    return {**usual, **fields}  # type: ignore[typeddict-item] # a test's fields are those
+
+
+def backend_of(name: str, host: str, places: int | None, rtt_s: float | None = None) -> schema.Backend:
+    return {
+        "id": "e1" * 16,
+        "name": name,
+        "host": host,
+        "host_id": "aa" * 16,
+        "addresses": ["10.160.0.2"],
+        "weight": 100,
+        "places": places,
+        "rtt_s": rtt_s,
+    }
+
+
+def addressed_of(name: str, group: str = "", **fields: Any) -> schema.Service:
+    key = f"{name}.{group}" if group else name
+    return {
+        "id": f"{key}.app",
+        "name": name,
+        "group": group,
+        "network": "app",
+        "network_id": "00" * 16,
+        "fqdn": f"{key}.app.mesh.internal",
+        "endpoint_count": 2,
+        "answering": 2,
+        "addresses": ["10.160.0.2", "10.160.0.3"],
+        "hosts": ["h1", "h2"],
+        "ports": [],
+        "aliases": [],
+        "source": "own",
+        "told_by": [],
+        "service_addresses": [service_address_of(**fields)],
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -406,8 +464,25 @@ class FakeService:
         wanted = service_request(request, CLUSTER["domain"])
         return {**external_of(wanted.name), "created": True, "warnings": []}
 
+    async def service_create(self, request: ServiceCreateCommand) -> schema.ServiceCreated:
+        wanted = service_address_request(request)
+        if request.network not in self.networks:
+            raise NotFoundError(f"there is no network {request.network!r}", thing=request.network)
+        ports = [{"number": port.number, "target": port.target} for port in wanted.ports]
+        found = addressed_of(wanted.service.name, wanted.service.group or "", ports=ports)
+        return {**found, "created": True, "warnings": []}
+
+    async def service_set(self, request: ServiceSetCommand) -> schema.ServiceCreated:
+        wanted = service_address_change(request)
+        balance = "spread" if wanted.balance is None else wanted.balance.value
+        return {**addressed_of(request.service, balance=balance), "created": False, "warnings": []}
+
+    async def service_inspect(self, request: ServiceInspectCommand) -> schema.ServiceDescription:
+        other: schema.NoBackend = {"name": "web3", "host": "h3", "reason": "unhealthy: http 503"}
+        return {**addressed_of(request.service), "no_backends": [other], "warnings": []}
+
     async def service_remove(self, request: ServiceRemoveCommand) -> schema.ServiceRemoved:
-        return {"name": request.service, "network": "app", "removed": 1}
+        return {"name": request.service, "network": "app", "removed": 1, "addresses": ["10.172.0.9"]}
 
     async def service_publish(self, request: PublishServiceCommand) -> schema.PublishedService:
         return published_service(request, created=True)

@@ -215,6 +215,43 @@ def test_ping_shows_what_came_back_and_exits_1_with_the_layer_when_something_did
     assert netagent("ping", "h2", "--count", "0").returncode == 2
 
 
+def test_addresses_of_services(served: Served, netagent: Run) -> None:
+    made = netagent("service", "create", "web", "--network", "app", "--port", "80:8080", "--weight", "h1=2")
+    assert made.returncode == 0
+    assert made.stdout.startswith(
+        "web in app is web.app.mesh.internal, and has now the address\n10.172.0.9, "
+    )
+    assert (
+        json.loads(netagent("service", "set", "web", "--sticky", "off", "--json").stdout)["created"] is False
+    )
+    shown = netagent("service", "inspect", "web.app")
+    assert (shown.returncode, shown.stdout.count("web3")) == (0, 1)
+    assert "removed the address of service web" in netagent("service", "rm", "web", "--network", "app").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("create", "web"), "--network"),
+        (("create", "web", "--network", "app", "--port", "http"), "'http' is not a port from 1 to 65535"),
+        (("create", "web", "--network", "app", "--balance", "best"), "--balance"),
+        (("create", "", "--network", "app"), "the name of the service is empty; give a name"),
+        (("set", "web"), "it is not clear what to change of service web; give --port"),
+        (("set", "web", "--sticky"), "--sticky"),
+        (("set", "web", "--port", "none", "--port", "80"), "--port is given both none and others"),
+        (("set",), "NAME"),
+        (("inspect",), "NAME"),
+        (("make", "web"), "make"),
+    ],
+)
+def test_wrong_words_about_services(served: Served, netagent: Run, words: tuple[str, ...], said: str) -> None:
+    done = netagent("service", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("netagent: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_tables(served: Served, netagent: Run) -> None:
     served.service.rows = [
         endpoint_of("web", number=1),

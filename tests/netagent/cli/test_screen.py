@@ -1,12 +1,15 @@
 """What people read, word for word."""
 
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import trio
-from fakes.agent_service import FakeService, endpoint_of
+from fakes.agent_service import FakeService, addressed_of, backend_of, endpoint_of, service_address_of
 
-from netagent.cli import screen
+from netagent.cli import screen, tables
+from netagent.cli.render import Printer
 from netagent.firewall.text import COUNTERS
 from netagent.interface import schema
 from netagent.interface.containers import NetworkInspectCommand
@@ -137,3 +140,90 @@ def test_a_thing_shows_what_is_known() -> None:
 def test_labels_are_shown_as_they_are_typed() -> None:
     (_, line) = screen.thing({"name": "web1", "labels": {"a": "1", "b": "x y"}}, "endpoint")
     assert line == "  labels: a=1, b=x y"
+
+
+CREATED = """\
+web.shop in app is web.shop.app.mesh.internal, and has now the address
+10.172.0.9, fd00:9::9, given on h1
+balance:    nearest
+ports:      80 to 8080
+BACKEND  HOST  ADDRESSES   WEIGHT  PLACES  RTT
+web1     h1    10.160.0.2  100     43
+web2     h2    10.160.0.2  100     21      0.3 ms
+"""
+
+
+def shown(answer: Any, kind: str) -> str:
+    lines, _ = screen.SHOWN[kind]
+    return "\n".join(lines(Printer("table", io.StringIO()), None, answer)) + "\n"
+
+
+def test_a_service_that_has_now_an_address() -> None:
+    answer = {**addressed_of("web", "shop"), "created": True, "warnings": []}
+    assert shown(answer, "schema.ServiceCreated") == CREATED
+
+
+def test_all_options_of_an_address_are_shown() -> None:
+    part = service_address_of(
+        addresses=["10.172.0.9"],
+        origin="label",
+        ports=[{"number": 80, "target": 80}, {"number": 443, "target": 8443}],
+        balance="first",
+        host_weights={"h1": 5, "h2": 0},
+        sticky=True,
+        all_failing="keep",
+        keep_connections=True,
+        in_names=False,
+        backends=[],
+    )
+    assert list(screen.service_address(Printer("table", io.StringIO()), part)) == [
+        "10.172.0.9, given on h1 by the label netagent.address=true, names lead to another one",
+        "balance:    first, sticky",
+        "ports:      80, 443 to 8443",
+        "weights:    h1=5, h2=0",
+        "failing:    used while no replica is up",
+        "gone:       connections are kept",
+        "backends:   none: connections are refused",
+    ]
+
+
+def test_a_service_says_where_its_address_leads_and_why_not_elsewhere() -> None:
+    other = {"name": "web3", "host": "h3", "reason": "unhealthy: http 503"}
+    answer = {**addressed_of("web"), "no_backends": [other], "warnings": []}
+    text = shown(answer, "schema.ServiceDescription")
+    assert text.startswith("web in app is web.app.mesh.internal: 2 of 2 replicas up\n\n10.172.0.9")
+    assert text.endswith("NO BACKEND  HOST  REASON\nweb3        h3    unhealthy: http 503\n")
+    without = {**answer, "service_addresses": [], "no_backends": []}
+    assert "`netagent service create web --network app` gives it one" in shown(
+        without, "schema.ServiceDescription"
+    )
+
+
+def test_what_was_removed_of_a_service_is_said() -> None:
+    removed = {"name": "web", "network": "app", "removed": 0, "addresses": ["10.172.0.9", "fd00:9::9"]}
+    assert shown(removed, "schema.ServiceRemoved") == (
+        "removed the address of service web in app: 10.172.0.9, fd00:9::9\n"
+    )
+    both = {**removed, "removed": 1}
+    assert shown(both, "schema.ServiceRemoved").count("removed the") == 2
+    assert shown({"name": "pg", "network": "app", "removed": 1}, "schema.ServiceRemoved") == (
+        "removed the external service pg from app\n"
+    )
+
+
+def test_services_with_an_address_show_it() -> None:
+    far = backend_of("web3", "h2", 11, 0.0003)
+    several = addressed_of(
+        "web", backends=[backend_of("web1", "h1", 43), backend_of("web2", "h2", 10, 0.0003), far]
+    )
+    outside = addressed_of("pg", balance="spread", backends=[{**backend_of("pg", "", None), "host_id": ""}])
+    outside["service_addresses"].append(service_address_of())
+    plain = {key: value for key, value in addressed_of("db").items() if key != "service_addresses"}
+    printer = Printer("table", io.StringIO())
+    head, first, second, third = printer.table([several, outside, plain], tables.SERVICES)
+    assert " ".join(head.split()) == "SERVICE NETWORK UP ADDRESS BACKENDS BALANCE ADDRESSES HOSTS NAME"
+    times = "\u00d7"
+    assert f"2/2  10.172.0.9     h1 {times}43, h2 {times}21 (0.3 ms)  nearest  " in first
+    assert "10.172.0.9 +1  10.160.0.2 " in second
+    assert "nearest" not in third
+    assert "ADDRESS " not in printer.table([plain], tables.SERVICES)[0]

@@ -138,6 +138,14 @@ def test_targets(target: str) -> None:
     assert request_parsing.target_of(target) == target
 
 
+def test_the_label_that_asks_for_an_address_is_true_or_false() -> None:
+    for text in ("true", "false"):
+        labels = attach_untrusted({**ATTACH, "labels": {"netagent.address": text}}).labels
+        assert labels == (("netagent.address", text),)
+    with pytest.raises(InputError, match=r"the label netagent\.address cannot be 'yes'; write true or false"):
+        attach_untrusted({**ATTACH, "labels": {"netagent.address": "yes"}})
+
+
 def test_rules_for_feeds_are_sorted() -> None:
     parsed = network_untrusted({"name": "db", "feed_rules": ["b.example", "*.a.example", "b.example"]})
     assert (parsed.feed_rules, parsed.feed_labels) == (("*.a.example", "b.example"), True)

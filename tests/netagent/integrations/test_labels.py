@@ -16,6 +16,7 @@ from netagent.integrations.labels import (
     MAX_LABELS_BYTES,
     described,
     names_from,
+    without_choices,
     without_image,
 )
 from netagent.model.check import MAX_CHECKS
@@ -138,6 +139,19 @@ def test_a_wrong_check_is_ignored_with_a_sentence_and_the_others_count(text: str
     (flaw,) = found.flaws
     assert flaw.startswith("the label netagent.check.a is ignored: ")
     assert said in flaw
+
+
+def test_a_label_asks_for_an_address_of_the_service() -> None:
+    asks = ("netagent.address", "true")
+    assert asks in described({"netagent.address": "true"}, "web").labels
+    for text in ("", "false"):
+        found = described({"netagent.address": text}, "web")
+        assert (found.labels, found.flaws) == ((), ())
+    found = described({"netagent.address": "yes"}, "web")
+    assert found.labels == ()
+    assert found.flaws == ("the label netagent.address cannot be 'yes', and is ignored; write true or false",)
+    assert without_image({"netagent.address": "true"}, {"netagent.address": "true"}) == {}
+    assert without_choices({"netagent.address": "true"}) == {}
 
 
 def test_a_label_says_whether_names_stay_while_all_fail() -> None:

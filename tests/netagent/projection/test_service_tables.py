@@ -64,6 +64,9 @@ class Host:
     def places_in_kernel(self, address: bytes) -> tuple[bytes, ...]:
         return self.found.get(address, ())
 
+    def is_in_kernel(self, address: bytes) -> bool:
+        return address in self.found
+
     async def set_services(self, changed: Mapping[bytes, ServiceEntry | None]) -> None:
         await trio.lowlevel.checkpoint()
         self.note("set", changed)
@@ -121,6 +124,15 @@ async def test_the_table_leads_to_no_backend_whose_connections_are_ended() -> No
         await host.follow()
         assert host.log == [("set", 0.0, set(BOTH)), ("gone", 0.0, set(ONE))], "no path to wait for"
         assert host.led_to() == {"10.1.0.12"}
+
+
+@virtual
+async def test_the_places_that_are_shown_are_the_kernels() -> None:
+    host = Host(found={BOTH[0]: (b"abcd", b"efgh")})
+    text = str(ipaddress.ip_address(BOTH[0]))
+    assert host.updates.places(text) == (b"abcd", b"efgh")
+    host.found = {}
+    assert host.updates.places(text) is None, "nothing is translated"
 
 
 @virtual
