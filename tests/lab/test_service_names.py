@@ -1,8 +1,14 @@
-"""Names of services that have an address of their own, on whole hosts."""
+"""Names of services that have an address of their own, and what the guide to these says, on whole hosts."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,7 @@ from lab.harness import Cluster
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "service-addresses.md"
 SERVER = """
 import socket, sys
 with socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True, backlog=64) as server:
@@ -31,12 +38,19 @@ for _ in range(int(sys.argv[3])):
 print(json.dumps({key: sorted(set(one)) if isinstance(one, list) else one for key, one in found.items()}))
 """
 
+HOLDER = """
+import socket, sys
+kept = socket.create_connection((sys.argv[1], 80), 5)
+print(kept.getpeername()[0], flush=True)
+sys.stdin.read()
+"""
 
-def serve(app: Cluster, host: str, name: str, *options: str) -> str:
-    """A replica that says its name, and asks for an address of its service; return its own IPv4 address."""
+
+def serve(app: Cluster, host: str, name: str, *options: str, asks: bool = True) -> str:
+    """A replica that says its name, and may ask for an address of its service; return its own IPv4 address."""
     command = ("python3", "-c", SERVER, name)
-    asking = ("--service", "web", "--label", "netagent.address=true")
-    attached = app.attach(host, name, *asking, *options, command=command)
+    label = ("--label", "netagent.address=true") if asks else ()
+    attached = app.attach(host, name, "--service", "web", *label, *options, command=command)
     app.await_listening(name, 80)
     addresses: list[str] = attached["addresses"]
     return addresses[0]
@@ -67,6 +81,22 @@ def given(app: Cluster, container: str, name: str) -> tuple[str, str]:
 
     app.wait(is_own, 20.0, lambda: f"{container} is told {own} of {name}")
     return own[0], own[1]
+
+
+def own_addresses(app: Cluster, service: str, network: str) -> list[str]:
+    found = app.netagent("h1", "service", "inspect", service, "--network", network)["service_addresses"]
+    return [address for one in found[:1] for address in one["addresses"]]
+
+
+@contextlib.contextmanager
+def holding(app: Cluster, container: str, address: str) -> Iterator[str]:
+    """A connection that stays; what the program takes for its other end."""
+    argv = app.lab.container(container).entering(["python3", "-c", HOLDER, address])
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        yield holder.stdout.readline().strip()
+        holder.stdin.close()
 
 
 def test_a_name_leads_to_the_address_wherever_that_is_translated(app: Cluster) -> None:
@@ -135,3 +165,54 @@ def test_a_client_without_a_link_is_refused_as_by_name(app: Cluster) -> None:
         await_answer(app, container, name, [own4])
     assert connect(app, "linked", "server")["by"] == ["web-1"]
     assert connect(app, "plain", "web", count=2) == {"by": [], "peers": [], "refused": 2}
+
+
+def test_the_commands_of_the_guide_do_what_it_says(app: Cluster) -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    typed = [shlex.split(line)[1:] for line in re.findall(r"^sudo (netagent .*)$", text, re.MULTILINE)]
+    assert len(typed) >= 8
+    replicas = [serve(app, "h1", "web-1", asks=False), serve(app, "h2", "web-2", asks=False)]
+    app.attach("h1", "cli")
+
+    def run(*words: str) -> None:
+        """Run the next command of the guide, which begins with these words."""
+        command = typed.pop(0)
+        assert tuple(command[: len(words)]) == words
+        done = app.try_netagent("h1", *command)
+        assert done.status == 0, (command, done.stderr)
+
+    run("service", "create", "web")
+    app.wait(lambda: bool(own_addresses(app, "web", "app")), 10.0, "the service has no address")
+    own4, own6 = own_addresses(app, "web", "app")
+    await_answer(app, "cli", "web", [own4])
+    assert sorted(app.ask("cli", "all.web").data) == sorted(replicas)
+    with holding(app, "cli", own4) as peer:
+        assert peer == own4, "the program sees the service"
+        shown = app.inside("cli", "ss", "-Htan", "dport", "=", ":80").stdout.split()
+        assert shown[4] in {f"{address}:80" for address in replicas}, "ss shows the replica"
+
+    run("service", "create", "api")
+    run("service", "set", "api")
+    address = app.netagent("h1", "service", "inspect", "api")["service_addresses"][0]
+    assert (address["ports"], address["balance"]) == ([{"number": 80, "target": 8080}], "nearest")
+    assert address["host_weights"] == {"h1": 10}
+    run("network", "create", "shop")
+    app.attach("h1", "s1", "--network", "shop")
+    app.wait(
+        lambda: bool(own_addresses(app, "s1", "shop")), 15.0, "no service of the network gets an address"
+    )
+    await_answer(app, "s1", "s1", own_addresses(app, "s1", "shop")[:1])
+    run("drain", "web-1")
+    app.wait(
+        lambda: connect(app, "cli", "web")["by"] == ["web-2"], 10.0, "a drained replica gets connections"
+    )
+    run("service", "set", "web")
+    body = app.inside("cli", *shlex.split(re.findall(r"^(curl .*traefik.*)$", text, re.MULTILINE)[0]))
+    assert body.status == 0
+    run("service", "inspect", "web")
+    run("lookup", "web", "--from", "cli")
+    run("service", "rm", "web")
+    assert not typed
+    await_answer(app, "cli", "web", replicas[1:])
+    assert connect(app, "cli", own4, count=2) == {"by": [], "peers": [], "refused": 2}
+    assert connect(app, "cli", own6, count=2) == {"by": [], "peers": [], "refused": 2}
