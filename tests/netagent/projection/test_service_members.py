@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
+import trio
 from fakes.registry import H1, H2, N1, N2, Writer, host, network
 from fakes.rows import local_row
 from fakes.virtual import virtual
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from netagent.datapath.endpoint.attach import RoutedRanges
 from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
@@ -27,6 +31,12 @@ RANGES1 = ("10.2.0.0/24", "fd00:2::/64")
 RANGES2 = ("10.4.0.0/24", "fd00:4::/64")
 VNI1, VNI2 = network(N1).vni, network(N2).vni
 HOST_COOKIE, HOST = 1, Netns("/proc/self/ns/net", (4, 1), "b" * 32)
+
+
+NUMBERS = st.integers(1, 4)
+NETWORKS = st.sampled_from([N1, N2])
+THEN = st.sampled_from([True, False, None])
+"""Whether a table is published after a change, and whether the resolver process confirms it."""
 
 
 class Tables(ServiceTables):
@@ -256,3 +266,101 @@ def test_a_range_that_overlaps_a_route_of_this_host_is_not_used_here() -> None:
     assert here.of(world.live.view) is before
     world.write(host(routes=("10.2.0.0/16", "172.17.0.0/16")))
     assert here.of(world.live.view) == {} == ranges_here(world.live.view)
+
+
+class Steps(RuleBasedStateMachine):
+    """What is made step by step is what the rows, ranges and routes of the moment say; and no name leads to a service
+    address in a namespace that is no member."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.told: dict[SandboxId, frozenset[Member]] = {}
+        """By the tables that the resolver process may have: the last that it has confirmed, and those after it."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.have_range(N1, there=True, then=None)
+        for number in (1, 2):
+            self.world.live.set_row(row(number))
+
+    @rule(number=NUMBERS, network_id=NETWORKS, box=NUMBERS, published=st.booleans(), then=THEN)
+    def put(
+        self, number: int, network_id: NetworkId, box: int, *, published: bool, then: bool | None
+    ) -> None:
+        made = row(number, network_id, box=box)
+        self.world.live.set_row(made if published else replace(made, stage=Bound(netns(box))))
+        self._publish(then)
+
+    @rule(number=NUMBERS, then=THEN)
+    def drop(self, number: int, then: bool | None) -> None:
+        self.world.live.drop_row(row(number).endpoint_id)
+        self.world.routed.note(row(number).endpoint_id, None)
+        self._publish(then)
+
+    @rule(
+        number=NUMBERS, ranges=st.sampled_from([(), RANGES1, RANGES2, (*RANGES1, *RANGES2), None]), then=THEN
+    )
+    def route(self, number: int, ranges: tuple[str, ...] | None, then: bool | None) -> None:
+        self.world.routed.note(row(number).endpoint_id, ranges)
+        self._publish(then)
+
+    @rule(network_id=NETWORKS, there=st.booleans(), then=THEN)
+    def have_range(self, network_id: NetworkId, *, there: bool, then: bool | None) -> None:
+        record = ServiceRangeRecord(network_id, RANGES1 if network_id == N1 else RANGES2)
+        (self.world.write if there else self.world.withdraw)(record)
+        self._publish(then)
+
+    @rule(is_on=st.booleans(), works=st.booleans(), known=st.booleans(), then=THEN)
+    def turn(self, *, is_on: bool, works: bool, known: bool, then: bool | None) -> None:
+        self.world.is_on, self.world.known_cookies = is_on, known
+        self.world.live.note_change()
+        if works is not self.world.tables.is_working:
+            self.world.tables.is_working = works
+            self.world.members.note_kernel_changed()
+        self._publish(then)
+
+    def _publish(self, confirmed: bool | None) -> None:
+        if confirmed is None:
+            return
+        world = self.world
+        trio.run(world.members.follow, world.live.now)
+        boxes = {row.sandbox_id for row in world.live.rows.values() if row.sandbox_id is not None}
+        says = {box: frozenset(self._members(box, world.members.translates(box))) for box in boxes}
+        for box in {*says, *self.told}:
+            self.told[box] = self.told.get(box, frozenset()) | says.get(box, frozenset())
+        assert not world.tables.is_working or frozenset().union(*self.told.values()) <= world.tables.members
+        if confirmed:
+            trio.run(world.members.note_told)
+            self.told = says
+        if world.known_cookies:
+            wanted = {box: self._wanted(box) for box in boxes}
+            working = world.tables.is_working
+            assert says == {
+                box: frozenset(self._members(box, wanted[box] if working else ())) for box in boxes
+            }
+            if confirmed and world.tables.is_working:
+                expected = {one for box in boxes for one in self._members(box, wanted[box])}
+                assert world.tables.members == expected
+
+    def _members(self, box: SandboxId, networks: Iterable[NetworkId]) -> list[Member]:
+        return [member(int(box.rpartition("-")[2]), network(one).vni) for one in networks]
+
+    def _wanted(self, box: SandboxId) -> set[NetworkId]:
+        world, found = self.world, set()
+        ranges = ranges_here(world.live.view) if world.is_on else {}
+        for one in world.live.rows.values():
+            routed = world.routed.of(one.endpoint_id)
+            subnets = {*ranges.get(one.network_id, ())}
+            if (
+                one.sandbox_id == box
+                and one.is_published
+                and subnets
+                and (routed is None or subnets & routed)
+            ):
+                found.add(one.network_id)
+        return found
+
+
+TestSteps = Steps.TestCase
+TestSteps.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
