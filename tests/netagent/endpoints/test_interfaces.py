@@ -226,11 +226,12 @@ async def test_sandboxes_in_a_network_follow_its_service_ranges_and_others_rest(
         context = one.endpoints.context
         context.service_ranges = lambda: ranges
         assert context.in_datapath(rows[0], one.live.view.networks[N1]).service_ranges == ()
-        for now, count in (
+        rounds: list[tuple[dict[NetworkId, tuple[str, ...]], int]] = [
             ({N1: ("10.9.0.0/24",)}, 2),
             ({N1: ("10.9.0.0/24",), N2: ("10.8.0.0/24",)}, 0),
             ({N2: ("10.8.0.0/24",)}, 2),
-        ):
+        ]
+        for now, count in rounds:
             one.steps.done.clear()
             ranges = now
             one.live.note_change()
