@@ -8,7 +8,8 @@ from fakes.registry import host as host_record
 from fakes.service_world import DB, WEB, World, with_hosts
 
 from netagent.errors import FailedError
-from netagent.model.records import ServiceAddressOrigin, ServiceRangeRecord
+from netagent.model.locality import Balance
+from netagent.model.records import ServiceAddressOrigin, ServiceAddressRecord, ServiceRangeRecord
 from netagent.service_addresses.keeper import IDLE_S, LOOK_S, LOST_S, RETRY_S, TURN_S
 
 ASKS = (("netagent.address", "true"),)
@@ -209,3 +210,24 @@ async def test_a_range_of_a_liar_is_no_reason_to_give_up_an_address(world: World
     await trio.sleep(10 * LOOK_S)
     assert world.addresses(h1) == before
     assert len(h2.live.view.service_ranges(world.network_id)) == 4
+
+
+@with_hosts(2, keeps=True)
+async def test_of_one_address_that_two_hosts_gave_the_loser_gives_another(world: World) -> None:
+    """As after a cut in which each side had evicted the other and taken its space over."""
+    h1, h2 = world.hosts
+    await world.create(h1)
+    await world.calm()
+    (addresses,) = world.addresses(h1)
+    twice = ServiceAddressRecord(world.network_id, DB, addresses, balance=Balance.ZONE)
+    await h2.publisher.put(twice)
+    await world.calm()
+    world.agree()
+    assert (world.addresses(h2), world.of(h2, DB)) == ([addresses], ())
+    await trio.sleep(LOOK_S + 2 * LOST_S)
+    world.agree()
+    assert world.addresses(h1) == [addresses]
+    (other,) = world.of(h1, DB)
+    assert other.record.addresses != addresses
+    assert other.record.balance is Balance.ZONE
+    assert h1.live.view.conflicts == ()
