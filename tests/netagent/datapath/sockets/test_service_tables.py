@@ -1,0 +1,248 @@
+"""The elements of the kernel's tables, made step by step and at once, and what of them is in force when. The programs
+are not attached here: tests/kernel/test_service_tables.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.datapath.reconcile.drift import Drift
+from netagent.datapath.sockets import adoption, layout, service_tables
+from netagent.datapath.sockets.layout import SHAPES, Member, ServiceEntry
+from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.errors import FailedError
+from netagent.model.records import ServicePort
+
+addresses = st.sampled_from(
+    [bytes([10, 0, 0, n]) for n in range(4)] + [bytes(15) + bytes([n]) for n in range(3)]
+)
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> ServiceEntry:
+    address = draw(addresses)
+    backend = st.sampled_from([bytes([10, 9, 0, n]).rjust(len(address), b"\0") for n in range(3)])
+    ports = draw(st.lists(st.sampled_from([80, 443, 53]), unique=True, max_size=3))
+    return ServiceEntry(
+        address,
+        draw(st.integers(1, 2)),
+        tuple(draw(st.lists(backend, max_size=3))),
+        tuple(ServicePort(port, port + draw(st.integers(0, 1))) for port in sorted(ports)),
+        draw(st.booleans()),
+    )
+
+
+changes = st.lists(st.one_of(entries(), addresses), max_size=12)
+members = st.frozensets(st.builds(Member, st.integers(1, 4), st.integers(1, 2)), max_size=4)
+
+
+@dataclass
+class FakeMap:
+    """In the place of a map in the kernel."""
+
+    held: dict[bytes, bytes] = field(default_factory=dict)
+    most: int = 1000
+    fd: int = -1
+
+    def update(self, key: bytes, value: bytes) -> None:
+        if key not in self.held and len(self.held) >= self.most:
+            raise OSError(7, "Argument list too long")
+        self.held[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self.held.pop(key, None)
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return self.held.get(key)
+
+    def batches(self, most: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        yield list(self.held), list(self.held.values())
+
+
+class FakeKernel:
+    """Maps that outlive an agent, once programs are attached to them."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, FakeMap] = {}
+        self.refusal: Exception | None = None
+        self.attached = 0
+
+    def adoptable_maps(self, _group: int) -> dict[str, FakeMap]:
+        return self.maps
+
+    def programs(self, _group: int, found: dict[str, FakeMap]) -> FakePrograms:
+        return FakePrograms(
+            self, found or {shape.name: FakeMap() for shape in SHAPES}, is_adopted=bool(found)
+        )
+
+    def contents(self) -> dict[str, dict[bytes, bytes]]:
+        return {name: one.held for name, one in self.maps.items() if one.held}
+
+
+@dataclass
+class FakePrograms:
+    kernel: FakeKernel
+    maps: dict[str, FakeMap]
+    is_adopted: bool
+
+    def attach_all(self) -> list[str]:
+        if self.kernel.refusal is not None:
+            raise self.kernel.refusal
+        self.kernel.attached += 1
+        self.kernel.maps = self.maps
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    return fake_kernel(monkeypatch)
+
+
+def fake_kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    made = FakeKernel()
+    monkeypatch.setattr(adoption, "adoptable_maps", made.adoptable_maps)
+    monkeypatch.setattr(service_tables, "SocketPrograms", made.programs)
+    return made
+
+
+def open_nothing() -> int:
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+def new_tables() -> ServiceTables:
+    return ServiceTables(Drift(), open_root=open_nothing)
+
+
+@given(st.data())
+def test_step_by_step_is_as_at_once(data: st.DataObject) -> None:
+    """Also over a start, which adopts what is there; and no element is left of what is not wanted."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        kernel, other = fake_kernel(monkeypatch), FakeKernel()
+        wanted: dict[bytes, ServiceEntry] = {}
+
+        async def main() -> None:
+            tables = new_tables()
+            await tables.set_members(data.draw(members) | {Member(9, 9)})
+            await tables.replace_services({b"\x0b\0\0\0": ServiceEntry(b"\x0b\0\0\0", 1, ())})
+            for change in data.draw(changes):
+                entry = change if isinstance(change, ServiceEntry) else None
+                address = change.address if isinstance(change, ServiceEntry) else change
+                wanted.pop(address, None)
+                if entry is not None:
+                    wanted[address] = entry
+                await tables.set_services({address: entry})
+            if data.draw(st.booleans()):
+                tables = new_tables()
+                assert not tables.is_usable(Member(9, 9))
+            last = data.draw(members) | {Member(8, 8)}
+            wanted[b"\x0c\0\0\0"] = ServiceEntry(b"\x0c\0\0\0", 1, ())
+            if data.draw(st.booleans()):
+                await tables.set_members(last)
+                await tables.replace_services(wanted)
+            else:
+                await tables.replace_services(wanted)
+                await tables.set_members(last)
+            assert tables.usable_members == last
+            for address, entry in wanted.items():
+                assert tables.places_in_kernel(address) == entry.places
+
+            monkeypatch.setattr(adoption, "adoptable_maps", other.adoptable_maps)
+            monkeypatch.setattr(service_tables, "SocketPrograms", other.programs)
+            at_once = new_tables()
+            await at_once.set_members(last)
+            await at_once.replace_services(wanted)
+            assert kernel.contents() == other.contents()
+
+        trio.run(main)
+
+
+def entry_of(number: int) -> ServiceEntry:
+    return ServiceEntry(bytes([10, 0, 0, number]), 1, (bytes([10, 9, 0, 1]),))
+
+
+def test_a_host_without_services_or_members_loads_nothing(kernel: FakeKernel) -> None:
+    async def main() -> None:
+        tables = new_tables()
+        await tables.replace_services({})
+        await tables.set_members([Member(1, 1)])
+        await tables._look()
+        assert (tables.trouble, kernel.attached, tables.usable_members) == (None, 0, frozenset())
+        await tables.set_members([])
+        await tables.replace_services({entry_of(1).address: entry_of(1)})
+        assert kernel.attached == 0
+        await tables.set_members([Member(1, 1)])
+        assert kernel.attached == 1
+        assert tables.is_usable(Member(1, 1))
+        assert tables.is_in_kernel(entry_of(1).address)
+
+    trio.run(main)
+
+
+def test_nothing_is_usable_while_programs_are_refused_and_watchers_are_told(kernel: FakeKernel) -> None:
+    async def main() -> None:
+        kernel.refusal = FailedError("another program is in the way")
+        tables = new_tables()
+        told: list[tuple[str | None, bool]] = []
+        tables.watch(lambda: told.append((tables.trouble, tables.is_usable(Member(1, 1)))))
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services({entry_of(1).address: entry_of(1)})
+        await tables._look()
+        assert told == [("another program is in the way", False)]
+        kernel.refusal = None
+        await tables._look()
+        await tables._look()
+        assert told == [("another program is in the way", False), (None, True)]
+        kernel.refusal = OSError(1, "Operation not permitted")
+        await tables._look()
+        assert told[2:] == [
+            ("the kernel refuses the programs for lack of a right (CAP_SYS_ADMIN, CAP_NET_ADMIN)", False)
+        ]
+
+    trio.run(main)
+
+
+def test_a_cancelled_change_is_made_up_for(kernel: FakeKernel) -> None:
+    async def main() -> None:
+        tables = new_tables()
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services({entry_of(1).address: entry_of(1)})
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await tables.set_services({entry_of(2).address: entry_of(2), entry_of(1).address: None})
+        assert scope.cancelled_caught
+        await tables._look()
+        assert [tables.is_in_kernel(entry_of(n).address) for n in (1, 2)] == [False, True]
+
+    trio.run(main)
+
+
+def test_the_time_of_one_change_does_not_grow(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in elements that are packed."""
+    packed: list[ServiceEntry] = []
+
+    def pack(entry: ServiceEntry) -> bytes:
+        packed.append(entry)
+        return layout.pack_service(entry)
+
+    async def main() -> None:
+        tables = new_tables()
+        await tables.set_members([Member(1, 1)])
+        many = [ServiceEntry(bytes([10, 0, n >> 8, n & 255]), 1, ()) for n in range(3000)]
+        await tables.replace_services({one.address: one for one in many})
+        monkeypatch.setattr(service_tables, "pack_service", pack)
+        changed = ServiceEntry(many[5].address, 1, (bytes([10, 9, 0, 1]),))
+        await tables.set_services({changed.address: changed})
+        assert packed == [changed]
+        # A set that has been large takes as long to go through as then.
+        assert tables._dirty.__sizeof__() == set().__sizeof__()
+
+    trio.run(main)
