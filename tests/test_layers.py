@@ -118,10 +118,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netdns", "netgossip",
     },
     "netagent.commands": {
-        "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath", "netagent.doctor",
-        "netagent.endpoints", "netagent.external", "netagent.feeds", "netagent.firewall", "netagent.interface",
-        "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.projection", "netagent.registry",
-        "netagent.resolver", "netagent.rpc",
+        "netagent.balancing", "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath",
+        "netagent.doctor", "netagent.endpoints", "netagent.external", "netagent.feeds", "netagent.firewall",
+        "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.projection",
+        "netagent.registry", "netagent.resolver", "netagent.rpc",
         "netdns", "netgossip",
     },
     "netagent.commands.notices": {

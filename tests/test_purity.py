@@ -61,6 +61,7 @@ PERFORMS = {
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
     "netagent.commands.services",
+    "netagent.commands.service_facts",
     "netagent.control.asker",
     "netagent.integrations.podman.database",
     "netagent.integrations.systemd.watcher",
@@ -97,6 +98,7 @@ PERFORMS = {
     "netagent.doctor.facts.name_servers",
     "netagent.doctor.facts.ping_probe",
     "netagent.doctor.facts.netns_inspect",
+    "netagent.doctor.facts.socket_tables",
     # whether the programs in containers work
     "netagent.checks.ask",
     "netagent.checks.runner",

@@ -114,6 +114,13 @@ class ServiceTableBuilder:
             None if next_s == NEVER else int(next_s),
         )
 
+    def build_one(self, view: RegistryView, place: ServicePlace, now_s: int) -> Slices[list[ServiceEntry]]:
+        """Build the entries of one service alone, of a network that this host need not take part in."""
+        network = view.networks.get(place[0])
+        if network is not None:
+            yield from self._follow(_Seen(view, {place[0]: network}), place, now_s)
+        return [self.entries[address] for address in self._addresses.get(place, ())]
+
     def _is_of(self, now: _Seen, place: ServicePlace) -> bool:
         return place in self._addresses or place[1] in now.view.service_addresses(place[0])
 

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from netagent.commands.explain_facts import situation_of
+from netagent.commands.service_facts import service_address_findings
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.datapath.netlink import nftables
@@ -136,6 +137,7 @@ async def _gather_intent(
     firewall = _firewall_findings(cluster, known.view, whose)
     lines, unseen = await look_inside(known, cluster.controllers.members.ranges(known.view))
     faults, asked = await _ask_names(cluster)
+    services = await service_address_findings(cluster)
     journal = await _compare_journal(cluster)
     state = seen.state
     counts = {
@@ -159,6 +161,7 @@ async def _gather_intent(
         journal=journal,
         conflicts=known.view.conflicts,
         shared_names=await in_slices(shared_names(known.view)),
+        services=services,
     )
     return facts, seen, counts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from netagent.commands.explain_facts import (
@@ -17,6 +18,7 @@ from netagent.commands.handlers import answers
 from netagent.commands.notices.missing_networks import not_known, notices
 from netagent.commands.presenters import host_sight, overview_of, presenter, sight_of
 from netagent.commands.reasons import why as why_of
+from netagent.commands.service_facts import service_address_lines
 from netagent.control.present import Presenter, SightOf
 from netagent.control.present_additions import own_name_part, services_of
 from netagent.control.present_services import NOTHING_SEEN, HostSight, with_addresses
@@ -84,14 +86,26 @@ async def _why(
         case "name":
             explanation = await explain_addition(cluster, present, found)
         case "service" if found.get("external"):
-            explanation = await explain_addition(cluster, present, found)
+            explanation = await _with_addresses(
+                cluster, found, await explain_addition(cluster, present, found)
+            )
         case "service":
             ids = [EndpointId(one["id"]) for one in found["endpoints"]]
             explanation = await _explain_endpoints(cluster, ids, present, overview)
+            explanation = await _with_addresses(cluster, found, explanation)
         case "endpoint":
             ids = [EndpointId(found["id"])]
             explanation = await _explain_endpoints(cluster, ids, present, overview)
     return why_of(present, explanation)
+
+
+async def _with_addresses(
+    cluster: Cluster, found: schema.ServiceInspection, explanation: WhyReport
+) -> WhyReport:
+    """Add where the service's own addresses lead, before its replicas."""
+    key = ServiceKey(found["name"], found.get("group") or None)
+    lines = await service_address_lines(cluster, NetworkId(found["network_id"]), key)
+    return replace(explanation, lines=(*lines, *explanation.lines))
 
 
 async def _explain_endpoints(

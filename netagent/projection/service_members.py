@@ -117,6 +117,11 @@ class ServiceMembers:
         """Return the networks whose service addresses the next table may name to a sandbox."""
         return self._translates.get(sandbox_id, frozenset())
 
+    @property
+    def given(self) -> frozenset[Member]:
+        """The members that the kernel should have; none while they are being written."""
+        return self._given or frozenset()
+
     async def users(self) -> list[Netns]:
         """Return the namespaces whose programs have used a service's address."""
         used = {member.cookie for member in await self._tables.used_members()}

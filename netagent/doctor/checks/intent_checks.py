@@ -44,6 +44,8 @@ class IntentFacts:
     journal: tuple[Finding, ...] | str
     conflicts: tuple[Conflict, ...]
     shared_names: tuple[SharedName, ...] = ()
+    services: tuple[Finding, ...] = ()
+    """Of the kernel's tables of service addresses."""
 
 
 def _settled(facts: IntentFacts) -> Iterator[Finding]:
@@ -139,6 +141,7 @@ INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("firewall", "netagent's tables hold what they should", _firewall),
     Check("containers", "containers have their interfaces", _inside({"interface", "address", "route"})),
     Check("resolver-sockets", "a resolver listens at 127.0.0.11 in each container", _inside({"resolver"})),
+    Check("service-addresses", "service addresses lead to their replicas", lambda facts: facts.services),
     Check("names", "resolvers answer what the records say", _names),
     Check("journal", "the journal agrees with the agent", _journal),
     Check("clashes", "no two records contradict each other", _conflicts),

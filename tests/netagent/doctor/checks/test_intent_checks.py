@@ -93,6 +93,11 @@ def test_a_sound_host_passes_every_check() -> None:
             "nobody",
         ),
         (
+            "service-addresses",
+            {"services": (Finding("10.8.0.5", "service address 10.8.0.5 is missing", "wait"),)},
+            "10.8.0.5 is missing",
+        ),
+        (
             "names",
             {"names": (NameFault("web.app", "netns:web1", "no resolver answers"),)},
             "asked in netns:web1",
