@@ -121,6 +121,8 @@ class ServiceTables:
         """By address; None: not known yet, and what an earlier agent left stays."""
         self._dirty: set[bytes] = set()
         """Addresses that may not be in the kernel as they are wanted."""
+        self._refused: dict[bytes, str] = {}
+        """Addresses for which the kernel had no room, and what is said of it. Each look tries them again."""
         self._members: frozenset[Member] | None = None
         """None: as for services."""
         self._group: int | None = None
@@ -263,6 +265,7 @@ class ServiceTables:
         async with self._lock:
             try:
                 if await self._is_open():
+                    self._dirty.update(self._refused)
                     await self._write_all()
                     await self._attach()
                     await self._compare()
@@ -381,26 +384,25 @@ class ServiceTables:
 
     def _write_services(self, tables: _Tables) -> Slices[str | None]:
         """Return why some could not be written."""
-        if self._wanted is None:
-            return None
-        lack = None
-        if not self._dirty:
-            return None
-        # Those that go first, so that a full table has room.
+        if self._wanted is None or not self._dirty:
+            return next(iter(self._refused.values()), None)
+        # Those that go first, so that a full table has room, which may be enough for what was refused before.
         gone = [address for address in self._dirty if address not in self._wanted]
+        if gone:
+            self._dirty.update(self._refused)
         kept = [address for address in self._dirty if address in self._wanted]
         for number, address in enumerate([*gone, *kept], 1):
             self._dirty.discard(address)
+            self._refused.pop(address, None)
             try:
                 tables.write_service(address, self._wanted.get(address))
             except OSError as error:
-                self._dirty.add(address)
-                lack = _lack("service addresses", error)
+                self._refused[address] = _lack("service addresses", error)
             if number % _WRITES_PER_SLICE == 0:
                 yield
         if not self._dirty:
             self._dirty = set()  # one that has been large takes as long to go through as then
-        return lack
+        return next(iter(self._refused.values()), None)
 
 
 def _open(group: int, is_needed: bool) -> tuple[SocketPrograms, _Tables] | None:  # noqa: FBT001 - for a thread

@@ -226,7 +226,7 @@ def test_a_cancelled_change_is_made_up_for(kernel: FakeKernel) -> None:
 
 
 def test_the_time_of_one_change_does_not_grow(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in elements that are packed."""
+    """Counted in elements that are packed. Also when the table is full: it holds 1,000."""
     packed: list[ServiceEntry] = []
 
     def pack(entry: ServiceEntry) -> bytes:
