@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -23,6 +24,8 @@ from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.projection import mac_announcer
+
+_NO_COOKIES: Final = "the kernel can't tell network namespaces apart by a cookie, which takes Linux 5.14"
 
 
 class HostKernel:
@@ -47,7 +50,9 @@ class HostKernel:
             drift = Drift()
             self.host_service_routes = HostServiceRoutes(self._netlink, drift)
             self.bridge_nf_bypass = BridgeNfBypass(drift)
-            self.service_tables = ServiceTables(drift)
+            self.service_tables = ServiceTables(
+                drift, impediment=_NO_COOKIES if self.cookie is None else None
+            )
             settings = undo.enter_context(closing(open_settings()))
             self.reconciler = Reconciler(
                 self._netlink,

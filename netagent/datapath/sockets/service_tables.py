@@ -113,8 +113,12 @@ class _Tables:
 class ServiceTables:
     """Used by the tasks of one event loop. `run` is a task of its own."""
 
-    def __init__(self, drift: Drift, *, open_root: Callable[[], int] = open_cgroup_root) -> None:
+    def __init__(
+        self, drift: Drift, *, open_root: Callable[[], int] = open_cgroup_root, impediment: str | None = None
+    ) -> None:
+        """`impediment`: why no namespace will ever be a member on this host."""
         self._drift = drift
+        self._impediment = impediment
         self._open_root = open_root
         self._watchers: list[Callable[[], None]] = []
         self._wanted: dict[bytes, ServiceEntry] | None = None
@@ -146,7 +150,7 @@ class ServiceTables:
     @property
     def trouble(self) -> str | None:
         """Why this host does not lead connections to service addresses, or not to all; None: it does, or has none."""
-        return self._trouble or self._lack
+        return self._trouble or self._impediment or self._lack
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` when `trouble` or the usable members have changed without a call of theirs."""
@@ -475,7 +479,7 @@ def _reason(error: OSError) -> str:
         case errno.EPERM:
             return "the kernel refuses the programs for lack of a right (CAP_SYS_ADMIN, CAP_NET_ADMIN)"
         case errno.EINVAL | errno.ENOSYS | errno.EOPNOTSUPP | errno.ENODEV:
-            return f"the kernel can't run programs at sockets, which takes Linux 5.10 ({error.strerror})"
+            return f"the kernel can't run programs at sockets, which takes Linux 5.14 ({error.strerror})"
         case errno.EBUSY | errno.E2BIG:
             return "64 programs are at the root of the control groups, and it takes no more"
         case _:

@@ -210,6 +210,10 @@ def test_nothing_is_usable_while_programs_are_refused_and_watchers_are_told(kern
     trio.run(main)
 
 
+def test_a_kernel_without_cookies_is_named() -> None:
+    assert ServiceTables(Drift(), impediment="no cookies").trouble == "no cookies"
+
+
 def test_a_cancelled_change_is_made_up_for(kernel: FakeKernel) -> None:
     async def main() -> None:
         tables = new_tables()
