@@ -416,6 +416,14 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
             "cure": "if no other program needs it: `sysctl -w net.bridge.bridge-nf-call-iptables=0 "
             "net.bridge.bridge-nf-call-ip6tables=0`",
         }
+    if cluster.controllers.resets.trouble:
+        yield {
+            "code": "resets",
+            "message": "connections by a service's address to a replica that is gone do not end at once: "
+            f"{cluster.controllers.resets.trouble}",
+            "cure": "use a kernel with CONFIG_INET_DIAG_DESTROY, as Debian's has; until then such a connection ends "
+            "when its program's own time limit does",
+        }
     if cluster.controllers.forwarding.trouble:
         yield {
             "code": "routing",

@@ -138,6 +138,7 @@ def cluster_of() -> Any:
         controllers=SimpleNamespace(
             supervisor=Names(),
             forwarding=SimpleNamespace(trouble=""),
+            resets=SimpleNamespace(trouble=None),
             sandboxes=lambda known: sandboxes(known.rows.values(), frozenset()),
             untranslated="",
         ),
@@ -204,7 +205,9 @@ async def test_what_stands_in_the_way_of_containers_is_named() -> None:
         "no such luck",
         False,
     )
+    cluster.controllers.resets.trouble = "the kernel was built without CONFIG_INET_DIAG_DESTROY"
     reported = codes(await status_of(agent))
+    assert "resets" in set(reported) - set(codes(status))
     assert {"foreign-firewall", "routing"} <= set(codes(status)) < set(reported)
     assert "bridge-netfilter" in reported
     assert agent.foreign_rules.asked == [(True, True), (True, False)]
