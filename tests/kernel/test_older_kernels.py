@@ -1,0 +1,72 @@
+"""The tests of service addresses, on the kernels of Debian's releases, in virtual machines.
+
+The kernel of the machine that runs these tests is but one; its version decides which programs the verifier accepts,
+which functions and fields there are, and how sock_diag answers. Debian's kernels are downloaded with apt.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+from harness.virtual_machine import fetch_kernel, run_in_machine
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 1500.0
+
+pytestmark = [pytest.mark.kernel, pytest.mark.long, pytest.mark.timeout(2000)]
+
+PACKAGES = (
+    "_pytest", "attr", "attrs", "idna", "immutables", "iniconfig", "outcome", "packaging", "pluggy", "py.py",
+    "pygments", "pytest", "sniffio", "sortedcontainers", "trio",
+)  # fmt: skip
+OURS = ("netagent", "gossip/netgossip", "tests/harness")
+
+CONFTEST = '''
+"""In a virtual machine, whose processor is some twenty times slower."""
+import pytest
+import socket
+from harness import namespaces as throwaway, netns_cookie, service_addresses
+from netagent.datapath.endpoint.netns import netns_cookie as cookie_by_kernel
+with socket.socket() as sock:
+    if cookie_by_kernel(sock) is None:
+        print("this kernel tells no cookies")
+        service_addresses.cookie_of = netns_cookie.cookie_by_program
+throwaway.COMMAND_S = service_addresses.COMMAND_S = 300.0
+
+@pytest.fixture
+def namespaces():
+    with throwaway.throwaway_namespaces() as make:
+        yield make
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if hasattr(item.module, "PROMPT_S"):
+            item.module.PROMPT_S = 10.0
+'''
+SETTINGS = "[pytest]\nmarkers = kernel: in a kernel\n"
+
+
+@pytest.mark.parametrize("debian", ["bookworm", "trixie"])
+def test_service_addresses_on_the_kernel_of(debian: str, tmp_path: Path) -> None:
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    (machine / "conftest.py").write_text(CONFTEST, "utf-8")
+    (machine / "pytest.ini").write_text(SETTINGS, "utf-8")
+    for name in ("test_service_addresses.py", "test_reset.py"):
+        shutil.copy(ROOT / "tests/kernel" / name, machine)
+    site = Path(sysconfig.get_path("purelib"))
+    kernel = fetch_kernel(debian, tmp_path)
+    status, console = run_in_machine(
+        kernel,
+        tmp_path,
+        folder=machine,
+        contents=[machine, *(site / name for name in PACKAGES), *(ROOT / name for name in OURS)],
+        python_path=[ROOT, ROOT / "gossip", ROOT / "tests", site],
+        command=["-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no"],
+        limit_s=LIMIT_S,
+    )
+    print(console)
+    assert status == 0, f"{kernel.release}: {console[-4000:]}"
