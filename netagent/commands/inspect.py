@@ -18,7 +18,7 @@ from netagent.commands.handlers import answers
 from netagent.commands.notices.missing_networks import not_known, notices
 from netagent.commands.presenters import host_sight, overview_of, presenter, sight_of
 from netagent.commands.reasons import why as why_of
-from netagent.commands.service_facts import service_address_lines
+from netagent.commands.service_facts import sandbox_lines, service_address_lines
 from netagent.control.present import Presenter, SightOf
 from netagent.control.present_additions import own_name_part, services_of
 from netagent.control.present_services import NOTHING_SEEN, HostSight, with_addresses
@@ -96,6 +96,9 @@ async def _why(
         case "endpoint":
             ids = [EndpointId(found["id"])]
             explanation = await _explain_endpoints(cluster, ids, present, overview)
+            row = cluster.live.rows.get(ids[0])
+            if row is not None:
+                explanation = replace(explanation, lines=(*explanation.lines, *sandbox_lines(cluster, row)))
     return why_of(present, explanation)
 
 

@@ -15,10 +15,11 @@ from netagent.balancing.tables import ServiceTableBuilder
 from netagent.daemon.cluster import Cluster
 from netagent.datapath.sockets.layout import ServiceEntry
 from netagent.doctor.checks.finding import Finding
-from netagent.doctor.checks.object_status import ObjectStatus
+from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.service_checks import ServiceFacts, SocketFacts, service_findings
 from netagent.doctor.explain_service import replica_reasons, service_lines
 from netagent.doctor.facts.socket_tables import read_socket_tables
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import NetworkId
 from netagent.model.records import ServiceKey
 from netagent.projection.datapath_input import networks_here, networks_taken_part
@@ -62,6 +63,21 @@ async def service_address_lines(
         own = {ipaddress.ip_address(address).packed for address in one.record.addresses}
         lines += service_lines([entry for entry in entries if entry.address in own], seen, replicas, idle)
     return lines
+
+
+def sandbox_lines(cluster: Cluster, row: LocalEndpointRow) -> list[ObjectStatus]:
+    """Say whether connections from an endpoint's container to service addresses of its network are led to replicas;
+    nothing where the network has none."""
+    network = cluster.live.view.networks.get(row.network_id)
+    if network is None or row.sandbox_id is None or not cluster.live.view.service_ranges(row.network_id):
+        return []
+    thing = f"those of network {network.unique_name} in {row.target}"
+    if row.network_id in cluster.controllers.members.translates(row.sandbox_id):
+        return [ObjectStatus("service addresses", thing, State.PRESENT, "connections are led to replicas")]
+    reason = _why_idle(cluster, row.network_id) or "it has no routes to them yet, or a kernel of its own"
+    if "names give" not in reason:
+        reason += ": names give the replicas' own addresses"
+    return [ObjectStatus("service addresses", thing, State.NOT_NEEDED, reason)]
 
 
 def _why_idle(cluster: Cluster, network_id: NetworkId) -> str:

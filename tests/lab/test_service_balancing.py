@@ -98,6 +98,10 @@ def test_connections_follow_weights_leave_a_drained_replica_and_end_with_a_gone_
         "web-h2 on h2",
         "web-h3 on h3",
     }
+    assert app.netagent("h1", "inspect", address6)["name"] == "web"
+    objects = app.netagent("h1", "inspect", "c1.h1.app", "--why")["why"]["objects"]
+    (line,) = [one for one in objects if one["kind"] == "service addresses"]
+    assert line["state"] == "present", line
     report = app.netagent("h1", "doctor")
     (check,) = [one for one in report["intent"] if one["name"] == "service-addresses"]
     assert (check["verdict"], check["findings"]) == ("passed", [])
