@@ -71,9 +71,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.projection",
         "netagent.registry", "netgossip.records.replication", "netgossip.types",
     },
-    "netagent.service_addresses": {
-        "netagent.endpoints.network_defaults", "netagent.ipam", "netagent.journal",
-        "netagent.membership.participation", "netagent.registry", "netgossip.types",
+    "netagent.services": {
+        "netagent.endpoints.claims", "netagent.endpoints.find", "netagent.endpoints.network_defaults",
+        "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.registry",
+        "netgossip.types",
     },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",
@@ -89,9 +90,6 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.journal",
         "netagent.probes.schedule", "netagent.projection", "netagent.registry", "netagent.resolver", "netdns",
         "netgossip.types",
-    },
-    "netagent.services": {
-        "netagent.endpoints.claims", "netagent.endpoints.find", "netagent.registry", "netgossip.types",
     },
     "netagent.interface": set(),
     "netagent.control": {
@@ -114,7 +112,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.firewall", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
-        "netagent.service_addresses", "netagent.services", "netagent.state_dir",
+        "netagent.services", "netagent.state_dir",
         "netdns", "netgossip",
     },
     "netagent.commands": {

@@ -35,7 +35,7 @@ PERFORMS = {
     "netagent.commands.networks",
     "netagent.commands.presenters",
     "netagent.commands.published_services",
-    "netagent.services.published_services",
+    "netagent.services.published",
     "netagent.daemon.agent",
     "netagent.membership.group_label_keeper",  # since when, for people
     "netagent.daemon.memory",
@@ -151,8 +151,8 @@ PERFORMS = {
     "netagent.ipam.allocations",
     "netagent.ipam.prefetch",
     "netagent.ipam.service_offsets",
-    "netagent.service_addresses.use_cases",
-    "netagent.service_addresses.keeper",
+    "netagent.services.addresses",
+    "netagent.services.address_keeper",
     "netagent.journal.write_behind",  # a lock: filled by the event loop, emptied by the writer's thread
     "netagent.journal.journal",
     "netagent.registry.state_store",

@@ -65,9 +65,9 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
-from netagent.service_addresses.keeper import ServiceAddressKeeper
-from netagent.service_addresses.use_cases import ServiceAddresses
-from netagent.services.published_services import PublishedServices
+from netagent.services.address_keeper import ServiceAddressKeeper
+from netagent.services.addresses import ServiceAddresses
+from netagent.services.published import PublishedServices
 from netagent.state_dir import ClusterKeys, StateDir
 from netdns import constants
 from netdns.name import from_text

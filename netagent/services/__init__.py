@@ -1,5 +1,8 @@
-"""The use-cases on a service as a whole, whichever hosts its replicas are on.
+"""Services as a whole, whichever hosts their replicas are on: addresses of their own, and ports of all hosts.
 
-`published_services`: ports of all hosts that lead to it. Imports `endpoints`, for what they refuse as well, and
-`registry`.
+Read `addresses` (given, changed and withdrawn by operators), `address_keeper` (gives those that labels and networks
+ask for, and keeps all in order), and `published` (a port of each host that has a replica). Which of the records are
+in force says `registry/service_rules`; which offsets a host may use, `ipam/service_offsets`. Imports `registry`,
+`ipam`, `journal`, `membership/participation`, and of `endpoints` the planning of subnets and what an endpoint is
+refused for as well.
 """

@@ -50,8 +50,8 @@ from netagent.projection.resolver_sockets import ResolverSockets
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
-from netagent.service_addresses.keeper import ServiceAddressKeeper
-from netagent.service_addresses.use_cases import ServiceAddresses
+from netagent.services.address_keeper import ServiceAddressKeeper
+from netagent.services.addresses import ServiceAddresses
 from netagent.state_dir import ClusterKeys
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Entry, Member, MemberState, NodeId, Scope
 

@@ -14,7 +14,7 @@ from lab.test_service_sandboxes import FOLLOWED_S, PORT, WHOAMI, fetched
 from netagent.model.ids import HostId
 from netagent.model.records import ServiceKey
 from netagent.registry.view import RegistryView
-from netagent.service_addresses.keeper import TURN_S
+from netagent.services.address_keeper import TURN_S
 from netgossip.types import CLUSTER_SCOPE, Entry, Version
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]

@@ -39,7 +39,7 @@ FOLLOW_S = 2.0
 """An own record is in the registry within milliseconds."""
 ADDRESS_LABEL = "netagent.address"
 
-logger = logging.getLogger("netagent.service_addresses")
+logger = logging.getLogger("netagent.services.addresses")
 
 
 class ServiceAddresses:

@@ -33,7 +33,7 @@ from netagent.registry.record_codec import key_of
 from netagent.registry.service_rules import is_inside
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView, ServiceRangeView
-from netagent.service_addresses.use_cases import ServiceAddresses, asks, shown, wanted_by
+from netagent.services.addresses import ServiceAddresses, asks, shown, wanted_by
 from netgossip.types import CLUSTER_SCOPE
 
 SETTLE_S: Final = 0.2
@@ -55,7 +55,7 @@ LOOKED_AT_ONCE: Final = 256
 
 Place: TypeAlias = tuple[NetworkId, ServiceKey]
 
-logger = logging.getLogger("netagent.service_addresses.keeper")
+logger = logging.getLogger("netagent.services.address_keeper")
 _limited = Limited(logger)
 
 

@@ -10,7 +10,7 @@ from fakes.service_world import DB, WEB, World, with_hosts
 from netagent.errors import FailedError
 from netagent.model.locality import Balance
 from netagent.model.records import ServiceAddressOrigin, ServiceAddressRecord, ServiceRangeRecord
-from netagent.service_addresses.keeper import IDLE_S, LOOK_S, LOST_S, RETRY_S, TURN_S
+from netagent.services.address_keeper import IDLE_S, LOOK_S, LOST_S, RETRY_S, TURN_S
 
 ASKS = (("netagent.address", "true"),)
 
