@@ -222,10 +222,11 @@ async def remove(agent: Agent, request: asked.ServiceRemoveCommand) -> schema.Se
     additions = [one for one in external_services(view, network.network_id) if one.record.name == key.name]
     has_own_address = any(one.owner == local for one in addresses)
     has_own_addition = bool(added) and any(one.owner == local for one in additions)
-    taken: tuple[str, ...] = ()
+    taken: list[str] = []
     removed = 0
     if addresses and (has_own_address or not has_own_addition):
-        taken = (await cluster.service_addresses.remove(network, key)).addresses
+        gone = await cluster.service_addresses.remove(network, key)
+        taken = [address for record in gone for address in record.addresses]
     if added and (has_own_addition or not has_own_address):
         name = (
             request.service if request.service in {one.record.service_id for one in additions} else key.name
@@ -235,7 +236,7 @@ async def remove(agent: Agent, request: asked.ServiceRemoveCommand) -> schema.Se
         "name": key.name,
         "network": network.unique_name,
         "removed": removed,
-        "addresses": list(taken),
+        "addresses": taken,
     }
 
 

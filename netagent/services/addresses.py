@@ -102,15 +102,25 @@ class ServiceAddresses:
                     await self._publisher.put(record)
                     await self._wait_known(record)
 
-    async def remove(self, network: NetworkView, service: ServiceKey) -> ServiceAddressRecord:
-        """Withdraw a service's address; return it. RefusedError `service-wanted` while a label or the network asks
-        for it."""
+    async def remove(self, network: NetworkView, service: ServiceKey) -> list[ServiceAddressRecord]:
+        """Withdraw addresses of a service; return them. Of several, which a cut brought about, those of this host go
+        that names do not lead to, and the one that they lead to only if this host gave no other. RefusedError
+        `service-wanted` if none would be left while a label or the network asks for one."""
         async with self._turn:
-            own = [one.record for one in self._own(network, service)]
-            self._refuse_wanted(network, service)
-            await self._offsets.release(*own)
-            logger.info("service %s of network %s has no address any more", service.name, network.unique_name)
-            return own[0]
+            own = self._own(network, service)
+            every = self._live.view.service_addresses(network.network_id)[service]
+            going = [one for one in own if one != every[0]] or own
+            if len(going) == len(every):
+                self._refuse_wanted(network, service)
+            await self._offsets.release(*(one.record for one in going))
+            left = len(every) - len(going)
+            logger.info(
+                "service %s of network %s has %s",
+                service.name,
+                network.unique_name,
+                "one address less" if left else "no address any more",
+            )
+            return [one.record for one in going]
 
     async def ensure(
         self, network_id: NetworkId, service: ServiceKey, origin: ServiceAddressOrigin

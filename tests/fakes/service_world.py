@@ -49,7 +49,8 @@ class World:
         return await one.service_addresses.create(self.network(one), wanted)
 
     async def remove(self, one: AgentHost, service: ServiceKey = WEB) -> tuple[str, ...]:
-        return (await one.service_addresses.remove(self.network(one), service)).addresses
+        gone = await one.service_addresses.remove(self.network(one), service)
+        return tuple(address for record in gone for address in record.addresses)
 
     def of(self, one: AgentHost, service: ServiceKey = WEB) -> tuple[ServiceAddressView, ...]:
         return one.live.view.service_addresses(self.network_id).get(service, ())

@@ -97,4 +97,11 @@ def test_what_both_sides_of_a_cut_gave_stays_when_an_agent_dies_and_when_a_host_
     for host in ("h1", "h2"):
         assert set(wait_known(app, host, ["h1", "h1"])) == set(given)
     warnings = app.netagent("h1", "status")["warnings"]
-    assert [one for one in warnings if one["code"].startswith("service-")] == []
+    (twice,) = [one for one in warnings if one["code"].startswith("service-")]
+    assert twice["code"] == "service-address-twice"
+    # As the warning says. Then names lead to the one that they led to before, and the service keeps it.
+    first = app.netagent("h2", "services")[-1]["service_addresses"][0]["addresses"]
+    assert app.netagent("h1", "service", "rm", "web", "--network", "app")["addresses"] != first
+    assert list(wait_known(app, "h2", ["h1"])) == [tuple(first)]
+    said = app.try_netagent("h1", "service", "rm", "web", "--network", "app")
+    assert (said.status, "asks for an address of service web by its label" in said.stderr) == (4, True)

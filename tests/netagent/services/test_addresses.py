@@ -350,6 +350,22 @@ async def test_what_both_halves_of_a_cut_make_works_for_ever_and_names_give_one(
     assert [one.text for one in h1.live.view.conflicts] == []
 
 
+@with_hosts(4)
+async def test_of_two_addresses_that_one_host_has_by_now_the_one_in_names_goes_last(world: World) -> None:
+    h1, h2, h3, h4 = world.hosts
+    world.fabric.cut([h1, h2], [h3, h4])
+    await world.create(h2)
+    await world.create(h4)
+    world.fabric.heal()
+    await world.calm()
+    world.fabric.cut([h1, h2, h3], [h4])
+    await h2.eviction.forget([h4.host_id], force=True, dead_for_s=0)
+    first, second = world.addresses(h2)
+    assert await world.remove(h2) == second
+    assert world.addresses(h2) == [first]
+    assert await world.remove(h2) == first
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_cut_no_address_is_of_two_services_and_none_is_lost(seed: int) -> None:
     print(f"seed {seed}")
