@@ -25,10 +25,14 @@ IDLE_S = 5
 MAX_HEADER_BYTES = 16 * 1024
 MAX_TCP_CONNECTIONS = 64
 """Bound of TCP connections at the same time; beyond it: closed unread."""
+MAX_PER_PEER = 16
+"""Bound of TCP connections of one address at the same time; beyond it: closed unread. So one stranger does not take
+the places of a load balancer."""
 TCP_LIFE_S = 30.0
 """A TCP connection is closed after this many seconds, whatever it does."""
 
-_tcp_connections: set[TCPServer] = set()
+_tcp_connections: dict[TCPServer, str] = {}
+"""With the address of the peer."""
 
 
 async def serve_on(
@@ -72,15 +76,22 @@ class _Connection(TCPServer):
             if stream.socket.family == socket.AF_UNIX:
                 asker.note(stream.socket)
                 await super().run()
-            elif len(_tcp_connections) >= MAX_TCP_CONNECTIONS:
+            elif _is_full(peer := stream.socket.getpeername()[0]):
                 await trio.aclose_forcefully(stream)
             else:
-                _tcp_connections.add(self)
+                _tcp_connections[self] = peer
                 with trio.move_on_after(TCP_LIFE_S):
                     await super().run()
+        except OSError:
+            pass  # it went before its address was read
         finally:
-            _tcp_connections.discard(self)
+            _tcp_connections.pop(self, None)
             vars(self).clear()
+
+
+def _is_full(peer: str) -> bool:
+    peers = _tcp_connections.values()
+    return len(peers) >= MAX_TCP_CONNECTIONS or sum(one == peer for one in peers) >= MAX_PER_PEER
 
 
 vars(hypercorn_run)["TCPServer"] = (

@@ -22,6 +22,7 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -265,9 +266,11 @@ class Tables:
         if not ports:
             return
 
+        kept = {port: {ip_address(one).packed for one in stays} for port, stays in ports.items()}
+
         def look() -> None:
             with self.another() as sock:
-                conntrack.forget_datagrams(sock, ports)
+                conntrack.forget_datagrams(sock, kept)
 
         try:
             await trio.to_thread.run_sync(look)  # there may be a hundred thousand flows

@@ -95,7 +95,7 @@ CHAINS: Final = """
 		dnat ip to meta l4proto . th dport map @anywhere4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @doors6
 		dnat ip6 to meta l4proto . th dport map @anywhere6
-		dnat ip to meta l4proto . th dport . numgen random mod 64 map @services4
+		ip daddr != 127.0.0.0/8 dnat ip to meta l4proto . th dport . numgen random mod 64 map @services4
 		dnat ip6 to meta l4proto . th dport . numgen random mod 64 map @services6
 	}
 	chain answering {
@@ -123,16 +123,21 @@ CHAINS: Final = """
 """
 
 
-def datagram_ports(old: Ruled, new: Ruled) -> frozenset[int]:
-    """Return ports of the host whose datagrams go elsewhere under one than under the other."""
-    changed: set[int] = set()
+def datagram_ports(old: Ruled, new: Ruled) -> dict[int, frozenset[str]]:
+    """Return ports of the host whose datagrams go elsewhere under one than under the other, each with the containers
+    that a flow may stay with: those of a published service that are in both."""
+    changed: dict[int, frozenset[str]] = {}
     for kind in (PORT_FORWARDS4, PORT_FORWARDS6, ANYWHERE4, ANYWHERE6, SERVICES4, SERVICES6):
         before, after = old.get(kind, {}), new.get(kind, {})
         protocol, port = kind.key.index(Field.PROTOCOL), kind.key.index(Field.PORT)
         for key in before.keys() | after.keys():
             if key[protocol] == "udp" and before.get(key) != after.get(key):
-                changed.add(int(key[port]))
-    return frozenset(changed)
+                changed.setdefault(int(key[port]), frozenset())
+        if kind in (SERVICES4, SERVICES6):
+            for key, (container, _) in after.items():
+                if key[protocol] == "udp" and int(key[port]) in changed:
+                    changed[int(key[port])] |= {container}
+    return changed
 
 
 def elements(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netagent.model.records import ServiceKey
-from netagent.registry.view import NetworkView, RegistryView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
 
 MAX_SHOWN = 10
 """Bound of networks that an answer names; beyond it: their number."""
@@ -54,8 +54,7 @@ def service_health(view: RegistryView, name: str, network: str | None, group: st
             400, "ambiguous", f"{len(places)} services match: {shown}; add ?network= or ?group="
         )
     ((place, key),) = services
-    endpoints = view.store.by_service[place.network_id, key].values()
-    here = [one for one in endpoints if one.owner == view.local]
+    here = [one for one in _own(view, place) if one.record.service_key == key]
     up = sum(1 for one in here if view.is_visible(one))
     if up:
         return HealthAnswer(200, "up", replicas=len(here), up=up)
@@ -67,10 +66,17 @@ def _keys(view: RegistryView, network: NetworkView, name: str, group: str | None
     """Return the services of that name in the network."""
     candidates = {ServiceKey(name, group)}
     if group is None:
-        candidates.update(one.record.service_key for one in view.labelled(network.network_id, name))
+        candidates.update(one.record.service_key for one in _own(view, network))
     return [
         one for one in candidates if one.name == name and (network.network_id, one) in view.store.by_service
     ]
+
+
+def _own(view: RegistryView, network: NetworkView) -> list[EndpointView]:
+    """Return this host's endpoints in a network: strangers ask, so an answer must not cost all replicas."""
+    endpoints = view.endpoints_in(network.network_id)
+    said = map(endpoints.get, view.endpoints_said(view.local, network.network_id))
+    return [one for one in said if one is not None and one.owner == view.local]
 
 
 def _text(network: NetworkView, key: ServiceKey) -> str:

@@ -6,8 +6,10 @@ as long as a port is published here at all.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -18,6 +20,7 @@ from netagent.periodic_task import PeriodicTask
 from netagent.projection.published_services import HostPort
 
 PERIOD_S: Final = 3.0
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
@@ -65,4 +68,13 @@ class BusyPorts:
 
 
 def _listening(protocols: Iterable[str]) -> set[HostPort]:
-    return {(protocol, one.port) for protocol in protocols for one in listeners(protocol)}
+    """Return the ports at which programs hear others: not those at loopback addresses, which are not published
+    either, nor the ports that the kernel chooses for clients' own datagrams."""
+    first_of_clients = int(_PORT_RANGE.read_text("ascii").split()[0])
+    return {
+        (protocol, one.port)
+        for protocol in protocols
+        for one in listeners(protocol)
+        if not (one.address and ipaddress.ip_address(one.address).is_loopback)
+        and not (protocol == "udp" and one.port >= first_of_clients)
+    }

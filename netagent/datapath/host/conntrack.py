@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from netagent.datapath.netlink.nftables import exchange, nest, split_attributes
@@ -35,16 +35,21 @@ class _Flow(NamedTuple):
     port: int
     is_translated: bool
     is_answered: bool
+    answers_from: bytes
+    """The address that the answers come from."""
 
 
-def forget_datagrams(sock: socket.socket, ports: Collection[int]) -> int:
-    """Delete flows to these ports of the host that are translated or unanswered; return their number.
+def forget_datagrams(sock: socket.socket, ports: Mapping[int, Collection[bytes]]) -> int:
+    """Delete flows to these ports of the host that are translated or unanswered, except those that are answered from
+    one of the port's addresses; return their number.
 
     `sock` as netagent.datapath.netlink.nftables.open_socket opens it. OSError with the kernel's reason."""
     count = 0
     for family in _FAMILIES if ports else ():
         for flow in list(_flows(sock, family)):
-            if flow.port in ports and (flow.is_translated or not flow.is_answered):
+            if flow.port not in ports or flow.answers_from in ports[flow.port]:
+                continue
+            if flow.is_translated or not flow.is_answered:
                 _forget(sock, family, flow)
                 count += 1
     return count
@@ -59,8 +64,10 @@ def _flows(sock: socket.socket, family: int) -> Iterator[_Flow]:
         protocol, port = _protocol(original)
         if protocol == _UDP:
             status = int.from_bytes(parts.get(_STATUS, b""), "big")
-            is_translated = _addresses(original)[1] != _addresses(reply)[0]
-            yield _Flow(original, parts.get(_ZONE, b""), port, is_translated, bool(status & _SEEN_REPLY))
+            answers_from = _addresses(reply)[0]
+            is_translated = _addresses(original)[1] != answers_from
+            is_answered = bool(status & _SEEN_REPLY)
+            yield _Flow(original, parts.get(_ZONE, b""), port, is_translated, is_answered, answers_from)
 
 
 def _forget(sock: socket.socket, family: int, flow: _Flow) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
-from netagent.control.asgi import MAX_TCP_CONNECTIONS
+from netagent.control.asgi import MAX_PER_PEER
 from netagent.http.listener import HttpListener
 from netagent.model.ids import HostId
 from netagent.registry.view import RegistryView
@@ -91,7 +91,7 @@ async def test_an_address_that_is_taken_is_reported_and_tried_again() -> None:
 async def test_connections_are_bounded_and_the_next_is_served_when_one_ends() -> None:
     place = free_place()
     async with serving(place, None):
-        idle = [await connected(place) for _ in range(MAX_TCP_CONNECTIONS)]
+        idle = [await connected(place) for _ in range(MAX_PER_PEER)]
         with trio.fail_after(10):
             async with await connected(place) as one_more:
                 with contextlib.suppress(trio.BrokenResourceError):  # reset: it is closed all the same
