@@ -73,8 +73,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.services": {
         "netagent.endpoints.claims", "netagent.endpoints.find", "netagent.endpoints.network_defaults",
-        "netagent.ipam", "netagent.journal", "netagent.membership.participation", "netagent.registry",
-        "netgossip.types",
+        "netagent.external.view", "netagent.ipam", "netagent.journal", "netagent.membership.participation",
+        "netagent.registry", "netgossip.types",
     },
     "netagent.checks": {
         "netagent.datapath.endpoint.netns", "netagent.journal", "netagent.registry", "netgossip.deadlines",

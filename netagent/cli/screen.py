@@ -413,7 +413,8 @@ def _service_added(printer: Printer, _request: object, answer: schema.ServiceAdd
 
 
 def _service_removed(_printer: Printer, _request: object, answer: schema.ServiceRemoved) -> Iterable[str]:
-    name, network = answer["name"], answer["network"]
+    name = ".".join(filter(None, (answer["name"], answer.get("group", ""))))
+    network = answer["network"]
     if addresses := answer.get("addresses"):
         yield clean(f"removed the address of service {name} in {network}: {', '.join(addresses)}")
     if answer["removed"]:

@@ -71,13 +71,14 @@ def _shortcomings(service: schema.Service) -> list[schema.Notice]:
     """Say what the creator of an address may not expect of it."""
     found: list[schema.Notice] = []
     if not any(one["backends"] for one in service["service_addresses"]):
-        name, place = service["name"], service["network"]
+        name, place, group = service["name"], service["network"], service["group"]
+        option = f" --group {group}" if group else ""
         found.append(
             {
                 "code": "no-backend",
-                "message": f"service {name} of network {place} has no replica that is up, so connections to its "
-                "address are refused",
-                "cure": f"see `netagent service inspect {name} --network {place}`",
+                "message": f"service {'.'.join(filter(None, (name, group)))} of network {place} has no replica that "
+                "is up, so connections to its address are refused",
+                "cure": f"see `netagent service inspect {name} --network {place}{option}`",
             }
         )
     return found
@@ -237,6 +238,7 @@ async def remove(agent: Agent, request: asked.ServiceRemoveCommand) -> schema.Se
         "network": network.unique_name,
         "removed": removed,
         "addresses": taken,
+        "group": key.group or "",
     }
 
 

@@ -27,6 +27,10 @@ _CHANGE_FORM: Final = f"{_WEIGHT_FORM}; or HOST=default, so that each replica th
 
 def service_key(name: str, group: str) -> ServiceKey:
     """Check the name of a service, and that of its group."""
+    if name == "localhost":
+        raise InputError(
+            "localhost is the container itself for every program", thing=name, hint="use another name"
+        )
     return ServiceKey(name_of(name, "service"), optional_name(group, "group") or None)
 
 

@@ -720,6 +720,8 @@ class ServiceRemoved(TypedDict):
     """Number of additions of this host to the service."""
     addresses: NotRequired[list[str]]
     """The service's own addresses that were removed."""
+    group: NotRequired[str]
+    """Empty: it is the network's own service."""
 
 
 class PublishedService(TypedDict):

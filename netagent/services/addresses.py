@@ -17,6 +17,7 @@ import trio
 
 from netagent.endpoints.network_defaults import NetworkConstraints, plan_range
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.external.view import endpoint_called
 from netagent.ipam.service_offsets import ServiceOffsets
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.origin_labels import label_of
@@ -80,6 +81,7 @@ class ServiceAddresses:
         async with self._turn:
             known = self._live.view.service_addresses(network.network_id).get(request.service, ())
             if not known:
+                self._refuse_container(network, request.service)
                 await self._add(network, wanted)
                 return True
             self._refuse_other_options(network, known[0].record, wanted)
@@ -273,6 +275,22 @@ class ServiceAddresses:
                 thing=known.service.name,
                 hint=f"`netagent service set {name} --network {place}` with the options to change",
             )
+
+    def _refuse_container(self, network: NetworkView, service: ServiceKey) -> None:
+        """Refuse a service that would take the name of a container that is a replica of another one."""
+        holder = endpoint_called(self._live.view, network.network_id, service.name)
+        if service.group is not None or holder is None or holder.record.service_key == service:
+            return
+        its, place = holder.record.service_key, network.unique_name
+        group = f" --group {its.group}" if its.group else ""
+        raise RefusedError(
+            f"container {holder.record.name} on {_host_name(self._live.view, holder.owner)}, of service "
+            f"{shown(its)}, has the name {service.name} in network {place}",
+            code="name-in-use",
+            thing=service.name,
+            hint=f"give its service an address: `netagent service create {its.name} --network {place}{group}`; or "
+            "use another name",
+        )
 
     def _refuse_wanted(self, network: NetworkView, service: ServiceKey) -> None:
         found = wanted_by(self._live.view, network, service)

@@ -12,7 +12,7 @@ import trio
 
 from netagent.endpoints.claims import refuse_if_listening, refuse_unreachable
 from netagent.endpoints.find import host_called
-from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.errors import InputError, RefusedError
 from netagent.model.ids import HostId
 from netagent.model.publication import Publication
 from netagent.model.records import MAX_PUBLISHED_PORTS, PublishedServiceRecord, ServiceKey
@@ -46,7 +46,7 @@ class PublishedServices:
             return True
 
     async def withdraw(self, network: NetworkView, service: ServiceKey, wanted: Publication) -> bool:
-        """Stop it; return whether this host had published it."""
+        """Stop it; return whether it was published. RefusedError if another host did so."""
         record = PublishedServiceRecord(network.network_id, service, wanted)
         async with self._turn:
             owners = [owner for owner, known in self._published() if known == record]
@@ -65,11 +65,7 @@ class PublishedServices:
                 hint="type this command there"
                 + ("" if is_live else f"; if it is gone for good, `netagent forget {name}`"),
             )
-        raise NotFoundError(
-            f"port {wanted.text} of service {service.name} in network {network.unique_name} is not published",
-            thing=wanted.text,
-            hint=f"see `netagent inspect {service.name}`",
-        )
+        return False
 
     def _published(self) -> list[tuple[HostId, PublishedServiceRecord]]:
         published = self._live.view.store.published_services

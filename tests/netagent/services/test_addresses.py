@@ -108,6 +108,17 @@ async def test_options_are_changed_and_the_address_stays(world: World) -> None:
         await h1.service_addresses.set(world.network(h1), WEB, ServiceAddressChange(host_weights=many))
 
 
+@with_hosts(1)
+async def test_a_service_does_not_take_the_name_of_a_container(world: World) -> None:
+    (h1,) = world.hosts
+    await world.replica(h1, 1)
+    await world.calm()
+    with pytest.raises(RefusedError, match="container c1 on h1, of service web, has the name c1") as caught:
+        await world.create(h1, ServiceKey("c1"))
+    assert "netagent service create web --network app" in str(caught.value)
+    assert await world.create(h1)
+
+
 @with_hosts(2)
 async def test_only_the_host_that_gave_an_address_changes_and_removes_it(world: World) -> None:
     h1, h2 = world.hosts
