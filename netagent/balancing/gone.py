@@ -45,7 +45,7 @@ class GoneBackends:
     def __init__(self) -> None:
         self._placed: dict[str, _Placed] = {}
         self._by_owner: dict[HostId, dict[str, None]] = {}
-        self._gone: set[bytes] = set()
+        self._gone: dict[bytes, NetworkId] = {}
 
     def note_placed(
         self, network_id: NetworkId, service: Addresses, backends: Iterable[Backend], *, keeps: bool
@@ -74,13 +74,16 @@ class GoneBackends:
             address = ipaddress.ip_address(octets)
             is_inside = any(address.version == one.version and address in one for one in subnets)
             if is_inside and not _is_held(view, network.network_id, str(address)):
-                self._gone.add(octets)
+                self._gone[octets] = network.network_id
 
     def take(
         self, view: RegistryView, networks: Container[NetworkId], touched: ChangedKeys | None
     ) -> Slices[frozenset[bytes]]:
         """Return the addresses of the replicas that are gone, each once. `networks`: those that this host takes part
-        in; of another one it knows no endpoints. `touched`: where to look; None: everywhere."""
+        in; of another one it knows no endpoints. `touched`: where to look; None: everywhere.
+
+        An address that a living endpoint holds by now is left out: new connections lead there, and the new holder
+        itself refuses those that it does not know."""
         for number, key in enumerate(self._suspects(touched), start=1):
             placed = self._placed.get(key)
             if placed is not None and placed.network_id not in networks:
@@ -89,8 +92,14 @@ class GoneBackends:
                 self._bury(key, placed)
             if number % _LOOKED_AT_PER_SLICE == 0:
                 yield
-        gone, self._gone = frozenset(self._gone), set()
-        return gone
+        suspects, self._gone = self._gone, {}
+        gone = set()
+        for number, (octets, network_id) in enumerate(suspects.items(), start=1):
+            if not _is_of_living_endpoint(view, network_id, str(ipaddress.ip_address(octets))):
+                gone.add(octets)
+            if number % _LOOKED_AT_PER_SLICE == 0:
+                yield
+        return frozenset(gone)
 
     def _suspects(self, touched: ChangedKeys | None) -> list[str]:
         if touched is None:
@@ -103,7 +112,7 @@ class GoneBackends:
     def _bury(self, key: str, placed: _Placed) -> None:
         self._forget(key, placed)
         if not all(placed.keeps.values()):
-            self._gone.update(placed.backend.addresses)
+            self._gone.update(dict.fromkeys(placed.backend.addresses, placed.network_id))
 
     def _forget(self, key: str, placed: _Placed) -> None:
         del self._placed[key]
@@ -142,11 +151,13 @@ def is_host_gone(view: RegistryView, host_id: HostId) -> bool:
 
 def _is_held(view: RegistryView, network_id: NetworkId, address: str) -> bool:
     """True if the address belongs to an endpoint, or to a host itself, that is alive."""
-    endpoint = view.endpoint_by_address(address, network_id)
-    holders = [] if endpoint is None else [endpoint.owner]
-    holders += [
-        host_id
+    return _is_of_living_endpoint(view, network_id, address) or any(
+        not is_host_gone(view, host_id)
         for host_id in view.host_addresses(network_id)
         if address in host_addresses(view, network_id, host_id)
-    ]
-    return any(not is_host_gone(view, host_id) for host_id in holders)
+    )
+
+
+def _is_of_living_endpoint(view: RegistryView, network_id: NetworkId, address: str) -> bool:
+    endpoint = view.endpoint_by_address(address, network_id)
+    return endpoint is not None and not is_host_gone(view, endpoint.owner)

@@ -94,6 +94,15 @@ def test_a_replica_with_another_address_is_gone_from_the_first(world: World) -> 
     assert "10.1.0.21" in world.led_to()
 
 
+def test_an_address_that_another_replica_holds_by_now_is_not_gone(world: World) -> None:
+    world.delete(H2, endpoint(1))
+    world.put(H2, endpoint(3, offset=11))
+    assert gone(world) == set()
+    assert set(world.led_to()) == {"10.1.0.11", "10.1.0.12"}
+    world.delete(H2, endpoint(3))
+    assert gone(world) == ONE
+
+
 def test_a_network_that_this_host_leaves_ends_nothing(world: World) -> None:
     world.taken = frozenset()
     assert gone(world) == set()
