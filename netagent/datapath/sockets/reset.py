@@ -137,7 +137,11 @@ class ConnectionResets:
                     await self._wake.wait()
 
     async def _reset(self, gone: frozenset[bytes]) -> None:
-        users = await self._users()
+        try:
+            users = await self._users()
+        except OSError as error:
+            _limited.warning("users", f"resets: connections may hang: {error}")
+            return
         visit = partial(reset_connections, gone, self._origins())
         for result in await run_in_each_netns((netns, visit) for netns in users):
             if isinstance(result, int):

@@ -27,11 +27,14 @@ class Rounds:
         self.made: list[tuple[float, set[bytes]]] = []
         self.takes_s = 0.0
         self.result: int | OSError = 2
+        self.refuses_list: OSError | None = None
         monkeypatch.setattr(reset, "run_in_each_netns", self.visit)
         monkeypatch.setattr(reset, "why_it_cannot_reset", lambda: why_not)
         self.resets = ConnectionResets(self.users, lambda: 5)
 
     async def users(self) -> list[Netns]:
+        if self.refuses_list is not None:
+            raise self.refuses_list
         return [SANDBOX]
 
     async def visit(self, visits: Iterable[tuple[Netns, Any]]) -> list[int | OSError]:
@@ -145,6 +148,26 @@ def test_a_sandbox_that_refuses_is_named_and_ends_nothing(
     run(main)
     assert "Operation not permitted" in caplog.text
     assert rounds.resets.ended == 0
+
+
+def test_a_kernel_that_does_not_say_who_used_services_ends_no_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds = Rounds(monkeypatch)
+    rounds.refuses_list = OSError(12, "Cannot allocate memory")
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.resets.run)
+            rounds.resets.note_gone([ONE])
+            await trio.sleep(AGAIN_S / 2)
+            rounds.refuses_list = None
+            await trio.sleep(1.0)
+            assert [gone for _, gone in rounds.made] == [{ONE}], "the second round goes on"
+            nursery.cancel_scope.cancel()
+
+    run(main)
+    assert "Cannot allocate memory" in caplog.text
 
 
 def test_no_more_addresses_are_held_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
