@@ -86,11 +86,14 @@ class Attacher:
                 )
             with _failing("create", endpoint), closing(await open_inside(netns_fd)) as inside:
                 binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
-                ifname = await binding.complete()
-                # Refused ones prevent no attach: the sandbox does without service addresses, and `repair` says why.
-                with suppress(OSError):
-                    await self._follow_ranges(binding, ifname)
-                return ifname
+
+                async def follow_ranges(ifname: str) -> None:
+                    # Refused ones prevent no attach: the sandbox does without service addresses, and `repair` says
+                    # why.
+                    with suppress(OSError):
+                        await self._follow_ranges(binding, ifname)
+
+                return await binding.complete(follow_ranges)
 
     async def repair(self, endpoint: LocalEndpoint) -> list[Damage]:
         """Check whether a bound endpoint's interface is as `bind` left it, and repair it; return what was repaired.

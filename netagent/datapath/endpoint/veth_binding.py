@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -157,13 +157,16 @@ class VethBinding:
     endpoint: LocalEndpoint
     outside_settings: Settings | None = None
 
-    async def complete(self) -> str:
-        """Do everything; return the name inside the namespace."""
+    async def complete(self, then: Callable[[str], Awaitable[None]] | None = None) -> str:
+        """Do everything, and then what `then` does with the name inside the namespace; return that name. Cancelled or
+        failed before its end, it leaves no interface that it made."""
         bridge = await bridge_of(self.endpoint, self.outside)
         existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
         ifname = await self._adopt(existing) if existing is not None else None
         if ifname is not None:
             await self._finish(ifname, bridge.index)
+            if then is not None:
+                await then(ifname)
             return ifname
         orphan = await self._orphan()
         if orphan is not None:
@@ -172,6 +175,8 @@ class VethBinding:
         try:
             ifname = await self._create(index)
             await self._finish(ifname, bridge.index)
+            if then is not None:
+                await then(ifname)
         except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_LIMIT_S):
                 # By our own index: if the creation failed, no link has it, even if another link has the name.
