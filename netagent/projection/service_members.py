@@ -13,10 +13,14 @@ The loop of names takes these steps (netagent.projection.controller), so what ch
 next table: `follow` before it, `note_told` after it.
 
 A namespace is known by its cookie, which the kernel gives to no other one in the same boot. A sandbox's cookie is
-read from its resolver sockets, which are in it.
+read from its resolver sockets, which are in it. A sandbox's id is not unique like that: the kernel reuses inodes at
+once. So the cookie is read at each look at a sandbox, and one read before counts only while there is no socket, for
+the attaches that it was read for.
 
 After a start, the sandboxes of the former agent are members at once: they had their routes, and names must not change
-their answers with every restart. The first look at each, within a second, sets what is missing.
+their answers with every restart. The first look at each, within a second, sets what is missing. If the resolver
+process has gone too, sockets and thus cookies come one by one. Until all are known, SETTLE_S at most, what the kernel
+had stays.
 
 The host's own namespace is a member of the networks in which the host has an address (`--host-access`). No resolver
 answers for it.
@@ -25,19 +29,25 @@ answers for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
+
+import trio
 
 from netagent.datapath.endpoint.attach import RoutedRanges
 from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
 from netagent.datapath.sockets.layout import Member
 from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.journal.rows import LocalEndpointRow
-from netagent.model.ids import NetworkId, bridge_name
+from netagent.model.ids import EndpointId, NetworkId, bridge_name
 from netagent.model.sandbox import Netns, SandboxId
 from netagent.projection.datapath_input import own_cidrs
 from netagent.projection.service_ranges import Ranges, RangesHere
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import RegistryView
+
+SETTLE_S: Final = 10.0
+"""How long after a start members of the former agent stay for sandboxes whose cookies are not known yet. They go with
+the first snapshot after that."""
 
 _NO_RANGES: Final[Ranges] = {}
 
@@ -45,6 +55,13 @@ Memberships: TypeAlias = Mapping[NetworkId, Member]
 """The networks of which a namespace should be a member."""
 
 _NO_MEMBERSHIPS: Final[Memberships] = {}
+
+
+class _Cookie(NamedTuple):
+    value: int
+    netns: Netns
+    attaches: frozenset[tuple[EndpointId, Netns | None]]
+    """Those in the sandbox when it was known. Another container has none of them."""
 
 
 class ServiceMembers:
@@ -81,7 +98,11 @@ class ServiceMembers:
         self._wanted_of_host: frozenset[Member] = frozenset()
         self._waiting: set[Netns] = set()
         """Sandboxes whose cookie is not known yet."""
-        self._cookies: dict[SandboxId, tuple[int, Netns]] = {}
+        self._cookies: dict[SandboxId, _Cookie] = {}
+        self._adopted: frozenset[Member] = frozenset()
+        """The members of the former agent, until all of `_unsettled` are known, or it is `_settle_until`."""
+        self._unsettled: set[Netns] = set()
+        self._settle_until = 0.0
         self._translates: dict[SandboxId, frozenset[NetworkId]] = {}
         self._told: dict[SandboxId, frozenset[Member]] = {}
         """As what the resolver process may still take a sandbox."""
@@ -125,7 +146,7 @@ class ServiceMembers:
     async def users(self) -> list[Netns]:
         """Return the namespaces whose programs have used a service's address."""
         used = {member.cookie for member in await self._tables.used_members()}
-        found = [netns for cookie, netns in self._cookies.values() if cookie in used]
+        found = [one.netns for one in self._cookies.values() if one.value in used]
         return [*found, self._host] if self._host_cookie in used else found
 
     def translates_for_host(self, view: RegistryView) -> frozenset[NetworkId]:
@@ -142,8 +163,10 @@ class ServiceMembers:
 
     async def follow(self, known: Snapshot) -> Set[SandboxId]:
         """Make members of the namespaces that should be; return the sandboxes whose `translates` have changed."""
+        is_first = self._seen is None
         touched = self._follow_rows(known)
         self._follow_host(known.view)
+        self._settle(is_first=is_first)
         await self._give()
         if self._must_ask_kernel:
             self._must_ask_kernel = False
@@ -160,6 +183,8 @@ class ServiceMembers:
             else:
                 self._told.pop(sandbox_id, None)
         self._unconfirmed.clear()
+        if not self._is_on():
+            self._adopted = frozenset()  # no name leads there any more
         was_off_for_good = self._is_off_for_good
         await self._give()
         if self._is_off_for_good and not was_off_for_good:
@@ -188,6 +213,9 @@ class ServiceMembers:
         ):
             rows: Iterable[LocalEndpointRow | None] = known.rows.values() if ranges else ()
             gone = set(self._wanted)
+            for sandbox_id, cookie in list(self._cookies.items()):
+                if not known.rows.in_sandbox(cookie.netns):
+                    del self._cookies[sandbox_id]
         else:
             rows = [one.get(key) for key in (*touched, *changed) for one in (known.rows, seen[0].rows)]
             gone = set()
@@ -225,13 +253,36 @@ class ServiceMembers:
             self._cookies.pop(netns.sandbox_id, None)
         if not networks:
             return _NO_MEMBERSHIPS
-        known_cookie = self._cookies.get(netns.sandbox_id)
-        cookie = known_cookie[0] if known_cookie is not None else self._cookie_of(netns.sandbox_id)
+        cookie = self._read_cookie(netns, rows)
+        if cookie is None:
+            return _NO_MEMBERSHIPS
+        return {one.network_id: Member(cookie, one.record.vni) for one in networks}
+
+    def _read_cookie(self, netns: Netns, rows: Iterable[LocalEndpointRow]) -> int | None:
+        """Return the cookie of the namespace in which these rows are now, None while it is not known."""
+        sandbox_id = netns.sandbox_id
+        attaches = frozenset((row.endpoint_id, row.netns) for row in rows)
+        cookie = self._cookie_of(sandbox_id)
         if cookie is None:
             self._waiting.add(netns)
-            return _NO_MEMBERSHIPS
-        self._cookies[netns.sandbox_id] = cookie, netns
-        return {one.network_id: Member(cookie, one.record.vni) for one in networks}
+            earlier = self._cookies.get(sandbox_id)
+            if earlier is None or earlier.attaches.isdisjoint(attaches):
+                self._cookies.pop(sandbox_id, None)
+                return None
+            cookie = earlier.value
+        self._cookies[sandbox_id] = _Cookie(cookie, netns, attaches)
+        return cookie
+
+    def _settle(self, *, is_first: bool) -> None:
+        """After a start, keep what the kernel has while it is not known whose it is."""
+        if is_first and self._waiting:
+            self._adopted = frozenset(self._tables.usable_members)
+            self._unsettled = set(self._waiting)
+            self._settle_until = trio.current_time() + SETTLE_S
+        if self._adopted:
+            self._unsettled &= self._waiting
+            if not self._unsettled or trio.current_time() >= self._settle_until:
+                self._adopted = frozenset()
 
     def _follow_host(self, view: RegistryView) -> None:
         wanted = self.host_routes(view) if self._is_on() else []
@@ -241,7 +292,7 @@ class ServiceMembers:
 
     async def _give(self) -> None:
         wanted = (member for one in self._wanted.values() for member in one.values())
-        members = frozenset(wanted).union(self._wanted_of_host, *self._told.values())
+        members = frozenset(wanted).union(self._wanted_of_host, self._adopted, *self._told.values())
         if members != self._given:
             # Noted first: cancelled half way, it is given again with the next snapshot.
             self._given = None
@@ -252,14 +303,16 @@ class ServiceMembers:
         """Update what a sandbox translates by what is wanted and what the kernel has; return whether it changed."""
         wanted = self._wanted.get(sandbox_id, _NO_MEMBERSHIPS)
         usable = frozenset(one for one, member in wanted.items() if self._tables.is_usable(member))
-        if usable == self.translates(sandbox_id):
+        is_changed = usable != self.translates(sandbox_id)
+        before = self._told.get(sandbox_id, frozenset())
+        told = before.union(wanted[one] for one in usable)
+        if not is_changed and told == before:
             return False
         if usable:
             self._translates[sandbox_id] = usable
         else:
-            del self._translates[sandbox_id]
-        told = self._told.get(sandbox_id, frozenset()).union(wanted[one] for one in usable)
+            self._translates.pop(sandbox_id, None)
         if told:
             self._told[sandbox_id] = told
-        self._unconfirmed.add(sandbox_id)
-        return True
+        self._unconfirmed.add(sandbox_id)  # also where another namespace has taken the sandbox's id
+        return is_changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 import pytest
@@ -22,7 +22,7 @@ from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import NetworkId
 from netagent.model.records import HostAddressRecord, Record, ServiceRangeRecord
 from netagent.model.sandbox import Netns, SandboxId
-from netagent.projection.service_members import ServiceMembers
+from netagent.projection.service_members import SETTLE_S, ServiceMembers
 from netagent.projection.service_ranges import RangesHere, ranges_here
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -46,6 +46,10 @@ class Tables(ServiceTables):
         self.members = frozenset(members)
         self.is_working = True
         self.steps: list[str] = []
+
+    @property
+    def usable_members(self) -> Set[Member]:
+        return self.members if self.is_working else frozenset()
 
     def is_usable(self, member: Member) -> bool:
         return self.is_working and member in self.members
@@ -75,6 +79,9 @@ class World:
         self.host_routes = HostsRoutes()
         self.is_on = True
         self.known_cookies = True
+        self.without_socket: set[int] = set()
+        self.cookies: dict[int, int] = {}
+        """Of sandboxes that have another one."""
         self.writers = {H1: Writer(H1), H2: Writer(H2)}
         self.live = StateStore(RegistryView(H1), {})
         self.members = ServiceMembers(
@@ -90,7 +97,10 @@ class World:
         self.write(host(), network(N1), network(N2, "other", subnets=("10.3.0.0/24", "fd00:3::/64")))
 
     def _cookie_of(self, sandbox_id: SandboxId) -> int | None:
-        return 100 + int(sandbox_id.rpartition("-")[2]) if self.known_cookies else None
+        number = int(sandbox_id.rpartition("-")[2])
+        if not self.known_cookies or number in self.without_socket:
+            return None
+        return self.cookies.get(number, 100 + number)
 
     def write(self, *records: Record) -> None:
         for record in records:
@@ -210,6 +220,102 @@ async def test_a_namespace_whose_cookie_is_not_known_yet_follows() -> None:
     world.known_cookies = True
     world.live.note_change()
     assert await world.publish() == {1: {N1}}
+
+
+@pytest.mark.parametrize("has_socket", [True, False], ids=["socket there", "socket later"])
+@virtual
+async def test_a_container_at_a_reused_inode_gets_its_own_cookie(has_socket: bool) -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1, box=7))
+    assert await world.publish() == {7: {N1}}
+    world.live.drop_row(row(1).endpoint_id)
+    world.live.set_row(row(2, box=7))
+    world.cookies[7] = 900
+    if not has_socket:
+        world.without_socket = {7}
+        assert await world.publish() == {}
+        assert world.tables.members == frozenset()
+        world.without_socket = set()
+        world.live.note_change()
+    assert await world.publish() == {7: {N1}}
+    assert world.tables.members == {Member(900, VNI1)}
+
+
+@virtual
+async def test_the_cookie_goes_with_the_last_row_also_when_a_range_changes_at_once() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    assert await world.publish() == {1: {N1}}
+    world.live.drop_row(row(1).endpoint_id)
+    world.write(ServiceRangeRecord(N2, RANGES2))
+    assert await world.publish() == {}
+    world.without_socket = {1}
+    world.live.set_row(
+        row(1)
+    )  # under the same endpoint id, so that nothing but the dropped cookie tells them apart
+    assert await world.publish() == {}
+    assert world.tables.members == frozenset()
+
+
+@virtual
+async def test_a_sandbox_stays_a_member_while_its_socket_is_away() -> None:
+    world = World()
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    assert await world.publish() == {1: {N1}}
+    world.without_socket = {1}
+    world.live.set_row(replace(row(1), weight=7))
+    assert await world.publish() == {1: {N1}}
+    assert world.tables.members == {member(1)}
+
+
+@virtual
+async def test_after_a_start_without_sockets_members_stay_until_all_cookies_are_known() -> None:
+    world = World(member(1), member(2), member(9))
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    for number in (1, 2):
+        world.live.set_row(row(number))
+    world.without_socket = {1, 2}
+    assert await world.publish() == {}
+    assert world.tables.members == {member(1), member(2), member(9)}
+    world.without_socket = {2}
+    world.live.note_change()
+    assert await world.publish() == {1: {N1}}
+    assert world.tables.members == {member(1), member(2), member(9)}
+    world.without_socket = set()
+    world.live.note_change()
+    assert await world.publish() == {1: {N1}, 2: {N1}}
+    assert world.tables.members == {member(1), member(2)}
+
+
+@virtual
+async def test_after_a_start_members_do_not_wait_for_ever_for_a_socket() -> None:
+    world = World(member(1), member(9))
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    world.without_socket = {1}
+    await world.publish()
+    await trio.sleep(SETTLE_S - 0.1)
+    await world.publish()
+    assert world.tables.members == {member(1), member(9)}
+    await trio.sleep(0.1)
+    await world.publish()
+    assert world.tables.members == frozenset()
+
+
+@virtual
+async def test_switched_off_at_a_start_without_sockets_members_go_after_the_names() -> None:
+    world = World(member(1))
+    world.write(ServiceRangeRecord(N1, RANGES1))
+    world.live.set_row(row(1))
+    world.without_socket = {1}
+    world.is_on = False
+    await world.publish(confirmed=False)
+    assert world.tables.members == {member(1)}
+    await world.publish()
+    assert world.tables.members == frozenset()
 
 
 @pytest.mark.parametrize("is_new", [False, True], ids=["in its life", "at its start"])
