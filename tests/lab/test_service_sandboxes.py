@@ -116,10 +116,13 @@ def test_a_service_address_leads_on_through_starts_and_damage_and_not_where_it_i
     assert done.status == 0, done.stderr
     assert [*json.loads(done.stdout.splitlines()[-1])] == [f"1,{addresses[0]}"]
 
-    # A program in the sandbox takes a route away.
-    app.inside("c1", "ip", "route", "del", "local", ranges[0], "dev", "eth0", "table", "local")
-    app.wait(lambda: local_routes(app, "c1") == ranges, 5.0, "the route does not come back")
-    assert app.netagent("h1", "status")["drift"]["kinds"].get("route-deleted") == 1
+    # A program in the sandbox takes a route away. Damage counts once the agent has looked there after its start.
+    def is_repaired_and_counted() -> bool:
+        app.inside("c1", "ip", "route", "del", "local", ranges[0], "dev", "eth0", "table", "local")
+        app.wait(lambda: local_routes(app, "c1") == ranges, 5.0, "the route does not come back")
+        return "route-deleted" in app.netagent("h1", "status")["drift"]["kinds"]
+
+    app.wait(is_repaired_and_counted, 20.0, "the damage is not counted")
 
     # Switched off on this host alone.
     reload(app, "h1", 'service_addresses = "off"\n')
