@@ -394,9 +394,10 @@ def _described(printer: Printer, _request: object, answer: schema.ServiceDescrip
     up = f"{answer['answering']} of {counted(answer['endpoint_count'], 'replica')} up"
     yield clean(f"{name} in {answer['network']} is {answer['fqdn']}: {up}")
     if not answer["service_addresses"]:
+        group = f" --group {answer['group']}" if answer.get("group") else ""
         yield clean(
             f"it has no address of its own: `netagent service create {answer['name']} "
-            f"--network {answer['network']}` gives it one"
+            f"--network {answer['network']}{group}` gives it one"
         )
     for part in answer["service_addresses"]:
         yield ""
@@ -413,8 +414,7 @@ def _service_added(printer: Printer, _request: object, answer: schema.ServiceAdd
 
 
 def _service_removed(_printer: Printer, _request: object, answer: schema.ServiceRemoved) -> Iterable[str]:
-    name = ".".join(filter(None, (answer["name"], answer.get("group", ""))))
-    network = answer["network"]
+    name, network = _service_name(answer), answer["network"]
     if addresses := answer.get("addresses"):
         yield clean(f"removed the address of service {name} in {network}: {', '.join(addresses)}")
     if answer["removed"]:

@@ -62,6 +62,8 @@ async def change(agent: Agent, request: asked.ServiceSetCommand) -> schema.Servi
 async def _given(
     cluster: Cluster, network: NetworkView, key: ServiceKey, *, created: bool
 ) -> schema.ServiceCreated:
+    # Or the answer would show the places before the change, and the next command might use another address.
+    await cluster.endpoints.context.settle()
     present, sight = presenter(cluster), host_sight(cluster)
     found = await in_slices(_service(present, network.network_id, key, sight))
     return {**found, "created": created, "warnings": _shortcomings(found)}
@@ -228,6 +230,7 @@ async def remove(agent: Agent, request: asked.ServiceRemoveCommand) -> schema.Se
     if addresses and (has_own_address or not has_own_addition):
         gone = await cluster.service_addresses.remove(network, key)
         taken = [address for record in gone for address in record.addresses]
+        await cluster.endpoints.context.settle()
     if added and (has_own_addition or not has_own_address):
         name = (
             request.service if request.service in {one.record.service_id for one in additions} else key.name

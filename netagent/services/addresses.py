@@ -115,6 +115,7 @@ class ServiceAddresses:
             if len(going) == len(every):
                 self._refuse_wanted(network, service)
             await self._offsets.release(*(one.record for one in going))
+            await self._wait_gone(*(one.record for one in going))
             left = len(every) - len(going)
             logger.info(
                 "service %s of network %s has %s",
@@ -208,6 +209,13 @@ class ServiceAddresses:
             while self._live.view.version_of(view.local, record) is None:
                 revision = await self._live.wait_newer(revision)
 
+    async def _wait_gone(self, *records: ServiceAddressRecord) -> None:
+        """Wait until this host's own registry has them no more."""
+        with trio.move_on_after(FOLLOW_S):
+            revision = self._live.revision
+            while any(self._live.view.version_of(self._live.view.local, one) is not None for one in records):
+                revision = await self._live.wait_newer(revision)
+
     def _lost(self, network: NetworkView, record: ServiceAddressRecord) -> RefusedError | FailedError:
         name = network.unique_name
         if network.network_id not in self._live.view.networks:
@@ -242,11 +250,12 @@ class ServiceAddresses:
             return own
         if every:
             raise self._of_other_host(network, every[0])
+        group = "" if service.group is None else f" --group {service.group}"
         raise NotFoundError(
             f"service {shown(service)} of network {network.unique_name} has no address of its own",
             code="no-such-service",
             thing=service.name,
-            hint=f"give it one: `netagent service create {service.name} --network {network.unique_name}`",
+            hint=f"give it one: `netagent service create {service.name} --network {network.unique_name}{group}`",
         )
 
     def _of_other_host(self, network: NetworkView, one: ServiceAddressView) -> RefusedError:
@@ -348,7 +357,10 @@ def differences(wanted: ServiceAddressRecord, known: ServiceAddressRecord) -> li
     """Return the options in which an existing address differs. Empty: creating it again is a no-op."""
     found = []
     if wanted.ports != known.ports:
-        ports = ", ".join(f"{one.number}:{one.target}" for one in known.ports)
+        ports = ", ".join(
+            f"{one.number}:{one.target}" if one.target != one.number else str(one.number)
+            for one in known.ports
+        )
         found.append(f"its ports are {ports}" if ports else "it serves all ports")
     if wanted.balance is not known.balance:
         found.append(f"its balance is {known.balance.value}")

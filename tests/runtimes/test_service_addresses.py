@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from runtimes.harness import RUNTIME, SPREAD_S, Fleet
+from runtimes.harness import PROGRAMS_OF_THE_MACHINE, RUNTIME, SPREAD_S, Fleet
 
 pytestmark = pytest.mark.runtimes
 
@@ -117,3 +119,35 @@ def test_a_restarted_container_is_led_on_again_and_one_of_no_network_of_ours_nev
             f"http://{addresses[0]}:{PORT}/",
         )
         assert other.status != 0
+
+
+def test_a_label_gives_an_address_in_docker_in_podman_and_in_a_compose_file(
+    docker_hosts: Fleet, tmp_path: Path
+) -> None:
+    fleet, asks = docker_hosts, {"netagent.address": "true"}
+    service = {"image": "lab", "volumes": [PROGRAMS_OF_THE_MACHINE[1]], "networks": ["app"]}
+    deployed = {**service, "deploy": {"labels": asks}}
+    file = tmp_path / "compose.json"
+    file.write_text(
+        json.dumps(
+            {
+                "services": {"labelled": {**service, "labels": asks}, "deployed": deployed},
+                "networks": {"app": {"external": True}},
+            }
+        )
+    )
+
+    def addressed() -> list[str]:
+        return sorted(one["id"] for one in fleet.netagent("h1", "services") if one["service_addresses"])
+
+    for host in ("h1", "h3"):
+        fleet.start(host, f"of-{RUNTIME[host]}", "--label", "netagent.address=true")
+    compose = ("compose", "-f", str(file), "-p", "project")
+    fleet.runtime("h1", *compose, "up", "-d")
+    try:
+        fleet.start("h1", "plain")
+        # Compose passes labels of `deploy` to no container.
+        wanted = sorted(["labelled.project.app", *(f"of-{RUNTIME[host]}.app" for host in ("h1", "h3"))])
+        fleet.wait(lambda: addressed() == wanted, SPREAD_S, lambda: f"with an address: {addressed()}")
+    finally:
+        fleet.try_runtime("h1", *compose, "down", "-t", "0")

@@ -197,6 +197,8 @@ def test_a_service_says_where_its_address_leads_and_why_not_elsewhere() -> None:
     assert "`netagent service create web --network app` gives it one" in shown(
         without, "schema.ServiceDescription"
     )
+    grouped = {**without, "group": "shop"}
+    assert "create web --network app --group shop` gives" in shown(grouped, "schema.ServiceDescription")
 
 
 def test_what_was_removed_of_a_service_is_said() -> None:
@@ -204,6 +206,8 @@ def test_what_was_removed_of_a_service_is_said() -> None:
     assert shown(removed, "schema.ServiceRemoved") == (
         "removed the address of service web in app: 10.172.0.9, fd00:9::9\n"
     )
+    grouped = {**removed, "group": "shop"}
+    assert "the address of service web.shop in app" in shown(grouped, "schema.ServiceRemoved")
     both = {**removed, "removed": 1}
     assert shown(both, "schema.ServiceRemoved").count("removed the") == 2
     assert shown({"name": "pg", "network": "app", "removed": 1}, "schema.ServiceRemoved") == (
