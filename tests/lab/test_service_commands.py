@@ -29,7 +29,8 @@ def test_an_answer_shows_where_connections_go_from_now_on(app: Cluster) -> None:
     made = app.netagent("h1", "service", "create", "web", "--network", "app", "--port", f"80:{PORT}")
     addresses = made["service_addresses"][0]["addresses"]
     assert (made["created"], made["warnings"]) == (True, [])
-    assert sorted(app.answers("c1", "web")) == sorted(addresses), "the next query is answered with it"
+    # With the first service of a host its programs are loaded and its sandboxes get their routes.
+    app.wait(lambda: sorted(app.answers("c1", "web")) == sorted(addresses), FOLLOWED_S, "names do not follow")
     app.wait(
         lambda: app.netagent("h2", "service", "inspect", "web")["service_addresses"] != [],
         FOLLOWED_S,
@@ -59,7 +60,7 @@ def test_an_answer_shows_where_connections_go_from_now_on(app: Cluster) -> None:
     assert row["service_addresses"][0]["balance"] == "nearest"
     removed = app.netagent("h1", "service", "rm", "web", "--network", "app")
     assert (removed["addresses"], removed["removed"]) == (addresses, 0)
-    assert len(app.ask("c1", "web").data) == 2
+    app.wait(lambda: len(app.ask("c1", "web").data) == 2, FOLLOWED_S, "names do not lead to replicas again")
     assert app.netagent("h1", "service", "inspect", "web")["service_addresses"] == []
     refused(app, "h1", 1, "rm", "web")
 
