@@ -169,7 +169,7 @@ def sorted_by_id(endpoints: Sequence[FeedEndpoint]) -> Slices[list[FeedEndpoint]
 
 def leading(endpoints: Iterable[FeedEndpoint]) -> list[FeedEndpoint]:
     """Return those that names lead to, of the endpoints of one service. A service's own address stays while it has no
-    replica that is up: whoever connects is refused."""
+    replica that is up: connections are refused then."""
     known = list(endpoints)
     if known and known[0].through is not None:
         return known
