@@ -55,7 +55,7 @@ from netagent.datapath.endpoint.netns import boot_id, opened_netns, run_in_netns
 from netagent.datapath.reconcile.drift import Drift  # noqa: E402
 from netagent.datapath.sockets.cgroup_root import cgroup_mounts  # noqa: E402
 from netagent.datapath.sockets.layout import PLACES, Member, ServiceEntry  # noqa: E402
-from netagent.datapath.sockets.reset import ConnectionResets  # noqa: E402
+from netagent.datapath.sockets.reset import ConnectionResets, ServiceUsers  # noqa: E402
 from netagent.datapath.sockets.service_tables import ServiceTables  # noqa: E402
 from netagent.model.sandbox import Netns  # noqa: E402
 
@@ -457,8 +457,9 @@ async def measure_waking(echo: Path, processor: int) -> None:
 
             async def users(
                 tables: ServiceTables = tables, by_cookie: Mapping[int, Netns] = by_cookie
-            ) -> list[Netns]:
-                return [by_cookie[member.cookie] for member in await tables.used_members()]
+            ) -> ServiceUsers:
+                used = [by_cookie[member.cookie] for member in await tables.used_members()]
+                return ServiceUsers(used, are_all=True)
 
             nursery = await opened.enter_async_context(trio.open_nursery())
             resets = ConnectionResets(users, partial(_origins, tables))

@@ -36,6 +36,7 @@ import trio
 from netagent.datapath.endpoint.attach import RoutedRanges
 from netagent.datapath.reconcile.host_service_routes import HostRoutes, HostServiceRoutes
 from netagent.datapath.sockets.layout import Member
+from netagent.datapath.sockets.reset import ServiceUsers
 from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, NetworkId, bridge_name
@@ -143,11 +144,13 @@ class ServiceMembers:
         """The members that the kernel should have; none while they are being written."""
         return self._given or frozenset()
 
-    async def users(self) -> list[Netns]:
+    async def users(self) -> ServiceUsers:
         """Return the namespaces whose programs have used a service's address."""
         used = {member.cookie for member in await self._tables.used_members()}
-        found = [one.netns for one in self._cookies.values() if one.value in used]
-        return [*found, self._host] if self._host_cookie in used else found
+        known = {one.value: one.netns for one in self._cookies.values()}
+        if self._host_cookie is not None:
+            known[self._host_cookie] = self._host
+        return ServiceUsers([known[one] for one in used & known.keys()], used <= known.keys())
 
     def translates_for_host(self, view: RegistryView) -> frozenset[NetworkId]:
         """Return the networks whose service addresses the kernel translates for programs of the host itself."""

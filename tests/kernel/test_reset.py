@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -22,7 +22,7 @@ from harness.service_addresses import VNI, Client, Network, open_network, open_t
 from netagent.datapath.endpoint.netns import boot_id
 from netagent.datapath.sockets import reset
 from netagent.datapath.sockets.layout import Member, ServiceEntry
-from netagent.datapath.sockets.reset import AGAIN_S, ConnectionResets, why_it_cannot_reset
+from netagent.datapath.sockets.reset import AGAIN_S, ConnectionResets, ServiceUsers, why_it_cannot_reset
 from netagent.datapath.sockets.service_tables import ServiceTables
 from netagent.model.sandbox import Netns
 
@@ -83,9 +83,9 @@ async def resets_in(network: Network, tables: ServiceTables) -> AsyncIterator[Co
         for client in network.clients
     }
 
-    async def users() -> Sequence[Netns]:
+    async def users() -> ServiceUsers:
         used = [by_cookie[member.cookie] for member in await tables.used_members()]
-        return [Netns("/run/netns/nt4-gone", (1, 1), boot_id()), *used]
+        return ServiceUsers([Netns("/run/netns/nt4-gone", (1, 1), boot_id()), *used], are_all=True)
 
     resets = ConnectionResets(users, lambda: tables.origins_fd)
     async with trio.open_nursery() as nursery:

@@ -15,7 +15,8 @@ A listing goes through the table of all sockets of the host, which takes millise
 done in a thread, and only in the namespaces whose programs have used a service address.
 
 The tables in the kernel have to be changed before. A `connect` that has read the old table may not be listed yet, so
-each address is looked for once more a little later.
+each address is looked for once more a little later. After a start of the agent it may not be known yet where all
+namespaces are that have used services; then each address is looked for until they are, for some seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -54,6 +55,11 @@ _limited = Limited(_log)
 
 AGAIN_S: Final = 0.25
 """For a thread that the scheduler stops between reading the table and sending: longer than it is left waiting."""
+PATIENCE_S: Final = 10.0
+"""So long an address is looked for at most while not all namespaces are known: as long as a start may take to find
+them (netagent.projection.service_members)."""
+RETRY_S: Final = 1.0
+"""Pause after a look that could not be everywhere."""
 MOST_ADDRESSES: Final = 65_536
 """Bound of gone backends whose sockets are looked for at once; beyond it: sockets to the others are not ended, as on
 a kernel that can't do it."""
@@ -77,18 +83,26 @@ _GONE: Final = {errno.ENOENT, errno.ESTALE}
 """Ended by itself meanwhile; another socket has its addresses."""
 
 
+class ServiceUsers(NamedTuple):
+    """The namespaces whose programs have used a service address."""
+
+    namespaces: Sequence[Netns]
+    are_all: bool
+    """False: further ones have, and it is not known yet which these are."""
+
+
 class ConnectionResets:
     """Ends sockets that lead to gone backends, in all sandboxes that have used service addresses. One task: `run`."""
 
     def __init__(
-        self, users: Callable[[], Awaitable[Iterable[Netns]]], origins: Callable[[], int | None]
+        self, users: Callable[[], Awaitable[ServiceUsers]], origins: Callable[[], int | None]
     ) -> None:
-        """`users` returns the namespaces whose programs have used a service address, `origins` the descriptor of the
-        map in which the programs in the kernel note origins; None: there is none yet."""
+        """`origins` returns the descriptor of the map in which the programs in the kernel note origins; None: there
+        is none yet."""
         self._users = users
         self._origins = origins
-        self._until: dict[bytes, float] = {}
-        """Gone addresses; a round that begins later than this is the last one for it."""
+        self._noted: dict[bytes, float] = {}
+        """Gone addresses, and when each was noted."""
         self._wake = trio.Event()
         self._trouble: str | None = None
         self._ended = 0
@@ -105,18 +119,18 @@ class ConnectionResets:
 
     def note_gone(self, addresses: Iterable[bytes]) -> None:
         """End the sockets that lead to these packed addresses. No table in the kernel may name them any more."""
-        until = trio.current_time() + AGAIN_S
+        now = trio.current_time()
         for address in addresses:
-            if len(self._until) >= MOST_ADDRESSES and address not in self._until:
+            if len(self._noted) >= MOST_ADDRESSES and address not in self._noted:
                 _limited.warning("many", f"resets: more than {MOST_ADDRESSES} backends are gone at once")
                 break
-            self._until[address] = until
+            self._noted[address] = now
         self._wake.set()
 
     def note_back(self, addresses: Iterable[bytes]) -> None:
         """Let connections to these addresses live: they are backends again."""
         for address in addresses:
-            self._until.pop(address, None)
+            self._noted.pop(address, None)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -124,31 +138,34 @@ class ConnectionResets:
         if self._trouble:
             _log.warning("resets: connections to backends that are gone are not ended: %s", self._trouble)
         while True:
-            if not self._until:
+            if not self._noted:
                 await self._wake.wait()
             self._wake = trio.Event()
             began = trio.current_time()
-            if self._trouble is None:
-                await self._reset(frozenset(self._until))
+            was_everywhere = self._trouble is not None or await self._reset(frozenset(self._noted))
             # What was noted meanwhile has a later time.
-            self._until = {address: until for address, until in self._until.items() if until > began}
-            if self._until:
-                with trio.move_on_at(min(self._until.values())):
+            kept_s = AGAIN_S if was_everywhere else PATIENCE_S
+            self._noted = {address: at for address, at in self._noted.items() if at + kept_s > began}
+            if self._noted:
+                due = min(self._noted.values()) + AGAIN_S
+                with trio.move_on_at(due if was_everywhere else max(due, began + RETRY_S)):
                     await self._wake.wait()
 
-    async def _reset(self, gone: frozenset[bytes]) -> None:
+    async def _reset(self, gone: frozenset[bytes]) -> bool:
+        """Look once; return whether that was in all namespaces that have used services."""
         try:
             users = await self._users()
         except OSError as error:
             _limited.warning("users", f"resets: connections may hang: {error}")
-            return
+            return False
         visit = partial(reset_connections, gone, self._origins())
-        for result in await run_in_each_netns((netns, visit) for netns in users):
+        for result in await run_in_each_netns((netns, visit) for netns in users.namespaces):
             if isinstance(result, int):
                 self._ended += result
             elif isinstance(result, OSError) and result.errno not in {errno.ENOENT, errno.ESRCH}:
                 # Another sandbox may have been luckier.
                 _limited.warning("failed", f"resets: connections may hang: {result}")
+        return users.are_all
 
 
 def reset_connections(gone: Collection[bytes], origins: int | None) -> int:

@@ -192,7 +192,11 @@ async def test_of_two_networks_each_is_judged_for_itself() -> None:
     world.routed.note(row(2).endpoint_id, RANGES2)
     assert await world.publish() == {7: {N1, N2}}
     assert world.tables.members == {member(7), member(7, VNI2)}
-    assert await world.members.users() == [netns(7)]
+    assert await world.members.users() == ([netns(7)], True)
+    # As a start finds it before the cookies of all sandboxes are known.
+    world.tables.members |= {Member(99_999, VNI1)}
+    assert await world.members.users() == ([netns(7)], False)
+    world.tables.members -= {Member(99_999, VNI1)}
     world.withdraw(ServiceRangeRecord(N1, RANGES1))
     assert await world.publish() == {7: {N2}}
     assert world.tables.members == {member(7, VNI2)}
@@ -354,7 +358,7 @@ async def test_the_host_is_a_member_where_it_has_an_address_and_routes() -> None
     world.host_routes.bridges = {wanted.bridge}
     await world.publish()
     assert world.tables.members == {Member(HOST_COOKIE, VNI1)}
-    assert await world.members.users() == [HOST]
+    assert await world.members.users() == ([HOST], True)
     assert world.members.translates_for_host(world.live.view) == {N1}
     world.is_on = False
     await world.publish()

@@ -13,7 +13,14 @@ import trio.testing
 from netagent.datapath.netlink.sock_diag import ListedSocket, mapped
 from netagent.datapath.sockets import reset
 from netagent.datapath.sockets.layout import ORIGINS_BYTES, SocketEnd, pack_end
-from netagent.datapath.sockets.reset import AGAIN_S, MOST_ADDRESSES, ConnectionResets
+from netagent.datapath.sockets.reset import (
+    AGAIN_S,
+    MOST_ADDRESSES,
+    PATIENCE_S,
+    RETRY_S,
+    ConnectionResets,
+    ServiceUsers,
+)
 from netagent.model.sandbox import Netns
 
 ONE, OTHER = b"\x0a\0\0\1", bytes(15) + b"\1"
@@ -28,14 +35,15 @@ class Rounds:
         self.takes_s = 0.0
         self.result: int | OSError = 2
         self.refuses_list: OSError | None = None
+        self.are_all = True
         monkeypatch.setattr(reset, "run_in_each_netns", self.visit)
         monkeypatch.setattr(reset, "why_it_cannot_reset", lambda: why_not)
         self.resets = ConnectionResets(self.users, lambda: 5)
 
-    async def users(self) -> list[Netns]:
+    async def users(self) -> ServiceUsers:
         if self.refuses_list is not None:
             raise self.refuses_list
-        return [SANDBOX]
+        return ServiceUsers([SANDBOX], self.are_all)
 
     async def visit(self, visits: Iterable[tuple[Netns, Any]]) -> list[int | OSError]:
         ((netns, function),) = visits
@@ -160,14 +168,41 @@ def test_a_kernel_that_does_not_say_who_used_services_ends_no_task(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rounds.resets.run)
             rounds.resets.note_gone([ONE])
-            await trio.sleep(AGAIN_S / 2)
+            await trio.sleep(RETRY_S / 2)
             rounds.refuses_list = None
-            await trio.sleep(1.0)
-            assert [gone for _, gone in rounds.made] == [{ONE}], "the second round goes on"
+            await trio.sleep(3 * RETRY_S)
+            assert [gone for _, gone in rounds.made] == [{ONE}], (
+                "the next round counts, the failed one does not"
+            )
             nursery.cancel_scope.cancel()
 
     run(main)
     assert "Cannot allocate memory" in caplog.text
+
+
+def test_an_address_is_looked_for_until_all_users_are_known_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = Rounds(monkeypatch)
+    rounds.are_all = False
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rounds.resets.run)
+            rounds.resets.note_gone([ONE])
+            await trio.sleep(3.0)
+            seen = len(rounds.made)
+            assert 3 <= seen <= 5
+            rounds.are_all = True
+            await trio.sleep(20.0)
+            assert len(rounds.made) == seen + 1, "the first look everywhere is the last one"
+            rounds.are_all = False
+            rounds.resets.note_gone([OTHER])
+            await trio.sleep(100.0)
+            assert len(rounds.made) <= seen + 1 + PATIENCE_S / RETRY_S + 2
+            nursery.cancel_scope.cancel()
+
+    run(main)
 
 
 def test_no_more_addresses_are_held_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
