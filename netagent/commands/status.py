@@ -204,7 +204,9 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += await in_slices(addition_notices(present, int(time.time())))
     failing = await in_slices(failing_services(view))
     status["warnings"] += failing_notices(present, failing)
-    status["warnings"] += translation_notices(present, cluster.kernel.service_tables.trouble)
+    status["warnings"] += translation_notices(
+        present, cluster.kernel.service_tables.trouble, cluster.kernel.service_tables.lack
+    )
     status["warnings"] += await in_slices(service_notices(present, failing))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)

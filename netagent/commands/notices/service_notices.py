@@ -18,8 +18,15 @@ SHOWN: Final = 10
 """Services shown one by one; of further ones the notice gives the number."""
 
 
-def translation_notices(present: Presenter, trouble: str | None) -> Iterator[schema.Notice]:
-    """Warn of a host that leads no connection to a service's address on, if any service has one."""
+def translation_notices(present: Presenter, trouble: str | None, lack: str | None) -> Iterator[schema.Notice]:
+    """Warn of a host that leads no connection to a service's address on, if any service has one, or not all."""
+    if lack is not None:
+        yield {
+            "code": "not-translated",
+            "message": f"on this host connections to some addresses of services are refused: {lack}",
+            "cure": "if a table is full, remove addresses of services, or their ports with `netagent service set "
+            "NAME --port none`; the agent tries again by itself",
+        }
     view = present.view
     if trouble is not None and any(view.service_addresses(network_id) for network_id in view.networks):
         yield {

@@ -149,8 +149,13 @@ class ServiceTables:
 
     @property
     def trouble(self) -> str | None:
-        """Why this host does not lead connections to service addresses, or not to all; None: it does, or has none."""
-        return self._trouble or self._impediment or self._lack
+        """Why this host leads no connection to a service address on; None: it does, or has none."""
+        return self._trouble or self._impediment
+
+    @property
+    def lack(self) -> str | None:
+        """Why it leads those to some service addresses, or of some namespaces, not on; None: it leads all."""
+        return self._lack
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` when `trouble` or the usable members have changed without a call of theirs."""
