@@ -66,6 +66,11 @@ class FakeBus:
             listener = trio.SocketListener(server)
             await trio.serve_listeners(self._serve, [listener], task_status=task_status)
 
+    async def say(self, data: bytes) -> None:
+        """Send it to the latest client: between the answers, which another task sends."""
+        async with self._sending:
+            await self.streams[-1].send_all(data)
+
     async def set_state(self, path: str, state: str) -> None:
         """It changes, and the bus sends a signal to those that have asked for it."""
         self.states[path] = state
@@ -75,8 +80,7 @@ class FakeBus:
                 7: ("s", ":1.1"), 8: ("g", "sa{sv}as"),
             }  # fmt: skip
             body = pad(text("org.freedesktop.systemd1.Unit"), 4) + bytes(12)
-            async with self._sending:
-                await self.streams[-1].send_all(message(SIGNAL, fields, body))
+            await self.say(message(SIGNAL, fields, body))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.streams.append(stream)

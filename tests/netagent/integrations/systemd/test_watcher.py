@@ -221,20 +221,19 @@ async def test_signals_of_any_local_user_wake_nothing_and_a_stream_of_none_costs
     async with watching(namespaces, tmp_path) as world:
         web = await world.attach("unit:web", 100)
         await world.until(lambda: "Get" in world.bus.calls)
-        [stream] = world.bus.streams
         too_long = bytes(MAX_MESSAGE_BYTES)
         for signature, body in (
             ("h", bytes(4)), ("aay", bytes(90_000)), ("s", b"\xff" * 4), ("!", b""), ("ay", too_long)
         ):  # fmt: skip
-            await stream.send_all(message(SIGNAL, {1: ("o", "/evil"), 8: ("g", signature)}, body))
-        await stream.send_all(message(SIGNAL, {1: ("o", "/evil"), 77: ("x", "12345678")}))
+            await world.bus.say(message(SIGNAL, {1: ("o", "/evil"), 8: ("g", signature)}, body))
+        await world.bus.say(message(SIGNAL, {1: ("o", "/evil"), 77: ("x", "12345678")}))
         await world.settled()
         assert "/evil" not in world.bus.states
         assert len(world.bus.streams) == 1, "none of them ended the connection"
         for count, state, by in ((2, "deactivating", STOP), (3, "active", None)):
             world.bus.states[WEB], began = state, trio.current_time()  # without a signal
             with contextlib.suppress(trio.BrokenResourceError):
-                await world.bus.streams[-1].send_all(bytes(100))
+                await world.bus.say(bytes(100))
             await world.until(functools.partial(world.has_connections, count))
             assert trio.current_time() - began >= watcher.RECONNECT_S
             await world.until(functools.partial(world.is_by, web, by))
