@@ -322,20 +322,47 @@ KEYS: tuple[ConfigKey, ...] = (
 _BY_NAME = {key.name: key for key in KEYS}
 
 
+DEFAULT_ORIGIN = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The effective configuration, and where it comes from."""
+
+    config: Config
+    files: tuple[Path, ...]
+    """Those read, in the order in which each overrides the ones before it."""
+    origins: Mapping[str, str]
+    """By the name of each key: a file's path, `$VARIABLE`, `--flag`, or `default`."""
+
+
 def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, str]) -> Config:
     """Merge files, variables and flags. `file` None means the default file, if it exists.
 
     Raises InputError, which names the key, where it was set, and what is wrong.
     """
+    return load_with_origins(file, flags, environment).config
+
+
+def load_with_origins(
+    file: Path | None, flags: Mapping[str, str], environment: Mapping[str, str]
+) -> LoadedConfig:
+    """Do as `load`, and say where each value was set."""
     values: dict[str, Any] = {key.name: key.default for key in KEYS}
-    for path in _files(file):
+    origins = dict.fromkeys(values, DEFAULT_ORIGIN)
+
+    def take(name: str, value: Any, origin: str) -> None:
+        values[name], origins[name] = _parsed(name, value, f"in {origin}"), origin
+
+    files = _files(file)
+    for path in files:
         for name, value in _read(path).items():
-            values[name] = _parsed(name, value, f"in {path}")
+            take(name, value, str(path))
     for key in KEYS:
         if key.variable in environment:
-            values[key.name] = _parsed(key.name, environment[key.variable], f"in ${key.variable}")
+            take(key.name, environment[key.variable], f"${key.variable}")
     for name, text in flags.items():
-        values[name] = _parsed(name, text, f"in {_BY_NAME[name].flag}")
+        take(name, text, _BY_NAME[name].flag)
     if values["gossip_port"] == values["record_port"]:
         hint = "give them different ports"
         raise InputError("gossip_port and record_port are the same", thing="record_port", hint=hint)
@@ -354,7 +381,8 @@ def load(file: Path | None, flags: Mapping[str, str], environment: Mapping[str, 
             hint="use an address of this host that the other hosts can reach",
         )
     values["name"] = values["name"] or _default_name()
-    return Config(**{_BY_NAME[name].field: value for name, value in values.items()})
+    config = Config(**{_BY_NAME[name].field: value for name, value in values.items()})
+    return LoadedConfig(config, tuple(files), origins)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

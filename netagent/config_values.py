@@ -18,9 +18,11 @@ _MAX_LABEL = 63
 
 
 def text(value: Any) -> str:
-    """Text, unchanged."""
+    """Text, unchanged. A variable may hold any octets; those that are no UTF-8 are refused."""
     if not isinstance(value, str):
         raise ValueError("must be text")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be text in UTF-8")
     return value
 
 

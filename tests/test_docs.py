@@ -216,8 +216,9 @@ def test_commands_that_errors_and_warnings_name_exist() -> None:
 def check_command_word(words: list[str], name: str) -> None:
     """Running text may leave required arguments away, but not invent commands or options."""
     known = leaves()
-    path = " ".join(words[:2]) if words[0] in {"network", "service", "endpoint", "name"} else words[0]
-    assert path in known or path == "network" or words == ["--help"], f"{name}: netagent {' '.join(words)}"
+    first_of_two = {path.partition(" ")[0] for path in known if " " in path}
+    path = " ".join(words[:2]) if words[0] in first_of_two else words[0]
+    assert path in known or path in first_of_two or words == ["--help"], f"{name}: netagent {' '.join(words)}"
     options = {word.partition("=")[0] for word in words if word.startswith("-")}
     if path in known:
         assert options <= options_of(known[path]), f"{name}: netagent {' '.join(words)}"

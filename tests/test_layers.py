@@ -133,6 +133,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.client_commands": {
         "netagent.cli", "netagent.control.client", "netagent.interface", "netagent.main",
     },
+    "netagent.cli.config_commands": {"netagent.cli", "netagent.config", "netagent.interface"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     "netagent.cli.install_commands": {
         "netagent.cli", "netagent.install", "netagent.integrations.docker.docker_user_chain", "netagent.interface",

@@ -47,6 +47,7 @@ PERFORMS = {
     "netagent.daemon.systemd",
     # command line
     "netagent.cli.client_commands",
+    "netagent.cli.config_commands",  # reads the environment
     "netagent.cli.doctor_command",  # asks whether this is root
     "netagent.cli.feed_command",
     "netagent.cli.install_commands",

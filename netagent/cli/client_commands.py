@@ -22,7 +22,13 @@ from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
 from netagent.interface.questions import DoctorCommand, FeedCommand, LookupCommand, VersionCommand
-from netagent.interface.this_host import CompletionCommand, InstallCommand, UninstallCommand
+from netagent.interface.this_host import (
+    CompletionCommand,
+    ConfigCheckCommand,
+    ConfigShowCommand,
+    InstallCommand,
+    UninstallCommand,
+)
 
 if TYPE_CHECKING:
     from netagent.interface import schema
@@ -52,6 +58,8 @@ class CommandContext:
 
 
 _ELSEWHERE: Mapping[type[Command[Any]], str] = {
+    ConfigCheckCommand: "netagent.cli.config_commands",
+    ConfigShowCommand: "netagent.cli.config_commands",
     DoctorCommand: "netagent.cli.doctor_command",
     FeedCommand: "netagent.cli.feed_command",
     InstallCommand: "netagent.cli.install_commands",

@@ -22,6 +22,7 @@ _WORDS = {
     "endpoint": "`netagent endpoint ls` is the same as `netagent endpoints`",
     "service": "services with an address of their own: create, set, inspect, rm; services that are no containers: "
     "add, rm; `netagent service ls` is the same as `netagent services`",
+    "config": "this host's configuration: check, show",
     "name": "names that you add to networks: add, ls, rm",
 }
 """Words that another one follows, with their help."""

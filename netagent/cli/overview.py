@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netagent.interface import additions, containers, services
+from netagent.interface import additions, containers, services, this_host
 from netagent.interface.catalogue import GROUPS, commands_of
 
 SUMMARY = "Service discovery and overlay networks for containers, without a central server."
@@ -42,6 +42,8 @@ def _groups() -> Iterator[str]:
         if group is additions:
             lines.append("  service     add")
             lines.append("  name        add, ls, rm")
+        if group is this_host:
+            lines.append("  config      check, show")
         for command in commands_of(group):
             declared = command.declaration
             others = ", ".join([*declared.aliases, *filter(None, [declared.also])])

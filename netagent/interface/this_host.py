@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netagent.interface.command import Command, argument, option
+from netagent.interface.command import Command, argument, option, switch
 
 TITLE = "This host"
 
@@ -36,6 +36,37 @@ class UninstallCommand(
     examples="sudo netagent uninstall docker",
 ):
     """Remove what `netagent install` wrote, and nothing else."""
+
+
+class _Configuration(Command["None"]):
+    config: str | None = option(
+        "--config", metavar="FILE", help="read this file instead of /etc/netagent/netagent.toml"
+    )
+
+
+class ConfigCheckCommand(
+    _Configuration,
+    command="check",
+    within="config",
+    brief="check the configuration before the agent reads it",
+    examples="netagent config check\nnetagent config check --config ./netagent.toml",
+):
+    """Read the configuration as the agent would, and say what is wrong with it: an unknown key with the
+    nearest known one, a value that is not valid with the file or the variable that sets it. Changes nothing."""
+
+
+class ConfigShowCommand(
+    _Configuration,
+    command="show",
+    within="config",
+    brief="show the value of each configuration key, and where it was set",
+    examples="netagent config show\nnetagent config show --origin",
+):
+    """Print the configuration that an agent started here would have: of the files, of the NETAGENT_* variables of
+    this shell, and the defaults. The output is a configuration file. What only the unit of systemd sets (its
+    variables, flags of its command) is not known here."""
+
+    origin: bool = switch("--origin", help="a table that also says where each value was set")
 
 
 class CompletionCommand(
