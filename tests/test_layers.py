@@ -135,6 +135,13 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.cli.config_commands": {"netagent.cli", "netagent.config", "netagent.interface"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
+    "netagent.cli.report_command": {
+        "netagent.cli",
+        "netagent.config",
+        "netagent.control.client",
+        "netagent.interface",
+        "netagent.model.ids",
+    },
     "netagent.cli.install_commands": {
         "netagent.cli", "netagent.install", "netagent.integrations.docker.docker_user_chain", "netagent.interface",
     },

@@ -51,6 +51,7 @@ PERFORMS = {
     "netagent.cli.doctor_command",  # asks whether this is root
     "netagent.cli.feed_command",
     "netagent.cli.install_commands",
+    "netagent.cli.report_command",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width

@@ -21,7 +21,13 @@ from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
-from netagent.interface.questions import DoctorCommand, FeedCommand, LookupCommand, VersionCommand
+from netagent.interface.questions import (
+    DoctorCommand,
+    FeedCommand,
+    LookupCommand,
+    ReportCommand,
+    VersionCommand,
+)
 from netagent.interface.this_host import (
     CompletionCommand,
     ConfigCheckCommand,
@@ -62,6 +68,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     ConfigShowCommand: "netagent.cli.config_commands",
     DoctorCommand: "netagent.cli.doctor_command",
     FeedCommand: "netagent.cli.feed_command",
+    ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",
     UninstallCommand: "netagent.cli.install_commands",
 }

@@ -60,6 +60,18 @@ def show(session: CommandContext, request: ConfigShowCommand) -> int:
     return DONE
 
 
+def keys_of(loaded: LoadedConfig) -> list[dict[str, Any]]:
+    """Return each key with its value and its origin."""
+    return [
+        {
+            "name": key.name,
+            "value": _plain(getattr(loaded.config, key.field)),
+            "origin": loaded.origins[key.name],
+        }
+        for key in KEYS
+    ]
+
+
 def _loaded(file: str | None) -> LoadedConfig:
     return load_with_origins(Path(file) if file is not None else None, {}, os.environ)
 

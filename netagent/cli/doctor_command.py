@@ -10,6 +10,7 @@ from typing import Any
 
 from netagent.cli.client_commands import DONE, NO, CommandContext, runs
 from netagent.cli.render import Item, clean, counted
+from netagent.control.client import Client
 from netagent.errors import FailedError, NetagentError, RefusedError, UnreachableError
 from netagent.interface.questions import DoctorCommand, VersionCommand
 
@@ -21,21 +22,24 @@ SIGN_OF_LIFE_S = 5.0
 @runs(DoctorCommand)
 def doctor(session: CommandContext, request: DoctorCommand) -> int:
     """Check the host, and the kernel against the records."""
-    silence: NetagentError | None = None
-    answer: Item
-    try:
-        # An agent that hangs must not keep the command waiting for a minute.
-        session.client.with_patience(SIGN_OF_LIFE_S).send(VersionCommand())
-        answer = session.client.send(request)
-    except (UnreachableError, FailedError) as error:
-        if isinstance(error, FailedError) and error.code != "timeout":
-            raise
-        silence = error
-        answer = _alone(request, error)
+    answer, silence = examined(session.client, request)
     session.printer.one(answer, lambda: report(answer), name="healthy" if answer["healthy"] else "unhealthy")
     if silence is not None:
         raise silence
     return DONE if answer["healthy"] else NO
+
+
+def examined(client: Client, request: DoctorCommand) -> tuple[Item, NetagentError | None]:
+    """Return the doctor's answer, and the error of an agent that does not answer: then the command line examines the
+    host by itself."""
+    try:
+        # An agent that hangs must not keep the command waiting for a minute.
+        client.with_patience(SIGN_OF_LIFE_S).send(VersionCommand())
+        return client.send(request), None
+    except (UnreachableError, FailedError) as error:
+        if isinstance(error, FailedError) and error.code != "timeout":
+            raise
+        return _alone(request, error), error
 
 
 def _alone(request: DoctorCommand, error: NetagentError) -> dict[str, Any]:

@@ -99,6 +99,24 @@ class DoctorCommand(
     )
 
 
+class ReportCommand(
+    Command["None"],
+    command="report",
+    brief="write what a bug report needs into one archive, without secrets",
+    examples="sudo netagent report\nsudo netagent report --file /tmp/h1.tar.gz",
+):
+    """Write an archive with the state of this host: status, doctor, members, networks, services, endpoints,
+    configuration, logs, and the kernel's links, addresses, routes, neighbours, firewall and programs. It contains no
+    key, no token, and no value of a label; it does contain names and addresses. What cannot be read is listed in the
+    archive's manifest.txt. Also works when no agent answers."""
+
+    file: str | None = option(
+        "--file",
+        metavar="PATH",
+        help="the archive to write; must not exist (default: netagent-report-HOST-TIME.tar.gz in this folder)",
+    )
+
+
 class InspectCommand(
     Command["schema.Inspection"],
     command="inspect",

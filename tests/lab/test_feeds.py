@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -213,3 +214,23 @@ def test_a_rolling_replacement_behind_haproxy_loses_no_request(haproxy: Cluster)
     assert report["failed"] == []
     assert report["done"] > 100
     assert len(report["by"]) == 4, "each of the old and the new replicas answered"
+
+
+def test_a_report_has_what_agent_and_kernel_say_but_no_value_of_a_label(web: Cluster, tmp_path: Path) -> None:
+    archive = tmp_path / "h2.tar.gz"
+    done = web.try_netagent("h2", "report", "--file", str(archive))
+    assert done.status == 0, done.stderr
+    with tarfile.open(archive) as tar:
+        found = {one.name.removeprefix("netagent-report/"): tar.extractfile(one) for one in tar}
+        entries = {name: file.read().decode() for name, file in found.items() if file is not None}
+    assert json.loads(entries["status.json"])["host"]["name"] == "h2"
+    assert "web-h2" in entries["endpoints.json"]
+    assert "traefik.http.routers.shop.rule" in entries["endpoints.json"]
+    assert not [name for name, text in entries.items() if "shop.example.com" in text]
+    assert "table inet netagent" in entries["host/nft --stateless list ruleset.txt"]
+    assert "vxlan" in entries["host/ip -details -statistics link.txt"]
+    assert entries["doctor.txt"].startswith("host\n")
+    ring = json.loads(web.lab.host("h2").path("/var/lib/netagent/keyring").read_text())
+    keys = ring["keys"]
+    assert keys
+    assert not [name for name, text in entries.items() if any(key in text for key in keys)]
