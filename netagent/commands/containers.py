@@ -10,7 +10,6 @@ from netagent.checks.spec import check_text
 from netagent.checks.state import Answer, Unasked
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import endpoint_part, presenter
-from netagent.control.asker import account
 from netagent.control.present import drain_part
 from netagent.control.request_parsing import attach_request, link_of, publication_of
 from netagent.daemon.agent import Agent
@@ -22,6 +21,7 @@ from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.author import current_author
 from netagent.model.check import REASONS_OF_RUNTIME, Check
 from netagent.model.ids import EndpointId
 from netagent.model.records import Health
@@ -122,7 +122,7 @@ async def unpublish(agent: Agent, request: asked.UnpublishCommand) -> schema.End
 @answers(asked.DrainCommand)
 async def drain(agent: Agent, request: asked.DrainCommand) -> schema.Drained:
     """Withdraw the names of an endpoint or of this host. Repeating it changes nothing."""
-    cluster, by = agent.member(), account()
+    cluster, by = agent.member(), current_author().account
     _refuse_other_than_one(request)
     if request.host:
         idle = await cluster.leaving.drain(by, request.wait_s)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from netagent.commands.handlers import answers
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.addition_parsing import check_own_name, own_name_request
-from netagent.control.asker import account
 from netagent.control.present import Presenter
 from netagent.control.present_additions import own_name_part
 from netagent.control.request_parsing import network_request
@@ -28,6 +27,7 @@ from netagent.interface import additions as adding
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.ipam.space import AddressSpace, Range, usable_count
+from netagent.model.author import current_author
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.subnet import addresses_of
 from netagent.registry.view import AgentState, NetworkView
@@ -184,7 +184,7 @@ async def add_name(agent: Agent, request: adding.NameAddCommand) -> schema.OwnNa
     cluster = agent.member()
     network, name = _split(cluster, request.name)
     wanted = own_name_request(request, name)
-    record, created = await cluster.additions.add_name(network, wanted, account())
+    record, created = await cluster.additions.add_name(network, wanted, current_author().account)
     local = cluster.live.view.local
     found = [one for one in own_names(cluster.live.view, network.network_id) if one.record == record]
     one = found[0] if found else OwnName(record, local, local)

@@ -9,7 +9,6 @@ from netagent.commands.inspect import services_called
 from netagent.commands.notices.missing_networks import notices
 from netagent.commands.presenters import host_sight, overview_of, presenter
 from netagent.control.addition_parsing import service_request
-from netagent.control.asker import account
 from netagent.control.present import Presenter
 from netagent.control.present_additions import service_part
 from netagent.control.present_services import HostSight, no_backends, with_addresses
@@ -26,6 +25,7 @@ from netagent.external.view import ExternalService, endpoint_called, external_se
 from netagent.interface import additions as adding
 from netagent.interface import schema
 from netagent.interface import services as asked
+from netagent.model.author import current_author
 from netagent.model.ids import NetworkId
 from netagent.model.records import FixedAddresses, ServiceKey
 from netagent.registry.view import NetworkView, RegistryView
@@ -265,7 +265,7 @@ async def add_service(agent: Agent, request: adding.ServiceAddCommand) -> schema
     cluster = agent.member()
     wanted = service_request(request, cluster.keys.domain)
     network = network_called(cluster.live.view, request.network)
-    added, created = await cluster.additions.add_service(network, wanted, account())
+    added, created = await cluster.additions.add_service(network, wanted, current_author().account)
     present = presenter(cluster)
     named = [
         one

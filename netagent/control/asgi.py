@@ -80,6 +80,7 @@ class _Connection(TCPServer):
                 await trio.aclose_forcefully(stream)
             else:
                 _tcp_connections[self] = peer
+                asker.note_stranger()
                 with trio.move_on_after(TCP_LIFE_S):
                     await super().run()
         except OSError:

@@ -41,6 +41,7 @@ from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
+from netagent.model.author import AGENT, act_as
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
@@ -319,6 +320,7 @@ class Agent:
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
         """Rejoin under another identity when the cluster has evicted this one."""
+        act_as(AGENT)
         if await wait_evicted(cluster.live, ended):
             await self._rejoin(cluster)
 
@@ -373,6 +375,7 @@ class Agent:
 
     async def _run_cluster(self, cluster: Cluster, *, task_status: trio.TaskStatus[None]) -> None:
         self._cluster_ended = trio.Event()
+        act_as(AGENT)  # a request for `init` or `join` started this task, which outlives it
         try:
             with trio.CancelScope() as self._cluster_scope:
                 await cluster.run(task_status)

@@ -18,6 +18,7 @@ from netagent.integrations.podman.integration import PodmanIntegration
 from netagent.integrations.shim_call import shim_route
 from netagent.integrations.systemd.watcher import UnitWatcher
 from netagent.journal.rows import LocalEndpointRow
+from netagent.model.author import Author, AuthorKind, acting_as
 from netagent.model.check import ExecCheck
 from netagent.model.ids import NetworkId
 
@@ -47,10 +48,13 @@ class Runtimes:
         """Run until cancelled; `started` when runtimes can call. FailedError or RefusedError when they never
         could."""
         async with trio.open_nursery() as nursery:
-            for one in (self._docker, self._podman):
+            for name, one in (("docker", self._docker), ("podman", self._podman)):
                 if one is not None:
-                    await nursery.start(one.run)
-            nursery.start_soon(self._units.run)
+                    # The tasks inherit the author, at the moment in which they are started.
+                    with acting_as(Author(AuthorKind.RUNTIME, name)):
+                        await nursery.start(one.run)
+            with acting_as(Author(AuthorKind.RUNTIME, "systemd")):
+                nursery.start_soon(self._units.run)
             task_status.started()
 
     def troubles(self) -> tuple[str, ...]:

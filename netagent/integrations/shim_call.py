@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.errors import InputError
+from netagent.model.author import Author, AuthorKind, acting_as
 
 PATH = "/v1/shim"
 MAX_CALL_BYTES = (1 << 20) + (1 << 18)
@@ -31,6 +32,8 @@ ANSWER_S = 10.0
 """Timeout of a handler, because runtimes wait without a timeout. The handler undoes partial changes."""
 
 _NOT_ENABLED = "Podman is not enabled in this host's agent; set podman.enabled = true in its configuration"
+
+_CNI, _PODMAN = Author(AuthorKind.RUNTIME, "cni"), Author(AuthorKind.RUNTIME, "podman")
 
 _log = logging.getLogger("netagent.integrations")
 
@@ -85,11 +88,12 @@ def shim_route(cni: Handler, netavark: Handler | None) -> Route:
             call = parse_call_untrusted(await _body(request))
         except (InputError, ClientDisconnect) as error:
             return _sentence(400, str(error))
-        handler = cni if "CNI_COMMAND" in call.variables else netavark
+        is_cni = "CNI_COMMAND" in call.variables
+        handler = cni if is_cni else netavark
         if handler is None:
             return _sentence(503, _NOT_ENABLED)
         try:
-            with trio.move_on_after(ANSWER_S):
+            with acting_as(_CNI if is_cni else _PODMAN), trio.move_on_after(ANSWER_S):
                 found = await handler(call)
                 headers = {"X-Exit-Status": str(found.exit_status)}
                 return Response(found.output, media_type="application/json", headers=headers)

@@ -15,7 +15,6 @@ import trio
 
 from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.control.api import Handlers, build_app
-from netagent.control.asker import account
 from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
 from netagent.control.server import serve
 from netagent.control.service_parsing import service_address_change, service_address_request
@@ -75,6 +74,7 @@ from netagent.interface.services import (
     ServiceRemoveCommand,
     ServiceSetCommand,
 )
+from netagent.model.author import current_author
 from netagent.model.request import AttachRequest, NetworkRequest
 
 CLUSTER: schema.ClusterPart = {"id": "c1" * 16, "name": "mesh", "domain": "mesh.internal"}
@@ -638,7 +638,9 @@ class FakeService:
         return {"id": row["id"], "name": row["name"], "network": row["network"]}
 
     async def drain(self, request: DrainCommand) -> schema.Drained:
-        return self._drained(request, {"since": "2030-01-01T00:00:00Z", "by": account()}, request.wait_s)
+        return self._drained(
+            request, {"since": "2030-01-01T00:00:00Z", "by": current_author().account}, request.wait_s
+        )
 
     async def check(self, request: CheckCommand) -> schema.CheckAnswer:
         shown = self._endpoint(request.endpoint)

@@ -36,6 +36,7 @@ from netagent.integrations.docker import protocol
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
 from netagent.integrations.docker.protocol import AddressRequest, PoolId, origin_of
 from netagent.log import Limited
+from netagent.model.author import Author, AuthorKind, acting_as
 from netagent.model.ids import NetworkId
 from netagent.model.request import AttachRequest
 from netagent.model.subnet import GATEWAY_OFFSET, addresses_of, offset_of, parse_subnet
@@ -56,6 +57,8 @@ MAX_PAIRS = 1024
 most one for each network."""
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+_DOCKER = Author(AuthorKind.RUNTIME, "docker")
 
 logger = logging.getLogger("netagent.integrations.docker")
 _limited = Limited(logger)
@@ -105,7 +108,7 @@ class Plugin:
             # dockerd takes 404 for "this driver does not support it" and continues without.
             return 404, protocol.failure(method, f"netagent has no {method[:80]}")
         try:
-            with trio.move_on_after(HANDLER_S):
+            with acting_as(_DOCKER), trio.move_on_after(HANDLER_S):
                 return 200, await handler(object_untrusted(body))
         except NetagentError as error:
             logger.info("refused %s: %s", method, error)
