@@ -358,11 +358,6 @@ def test_exit_statuses(served: Served, netagent: Run, tmp_path: Path) -> None:
     ends(3, "start it with `netagent agent`", "status", NETAGENT_SOCKET=str(tmp_path / "none"))
 
 
-def test_later_commands_do_not_exist_yet(netagent: Run) -> None:
-    for word in ("events", "dashboard", "top", "report", "keys", "config"):
-        assert netagent(word).returncode == 2
-
-
 def test_the_version_without_an_agent(netagent: Run) -> None:
     assert netagent("--version").returncode == 0
     done = netagent("version")
