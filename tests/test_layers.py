@@ -176,8 +176,8 @@ KNOWS = {
     "hypercorn": {"netagent.control.asgi"},
     "starlette": {
         "netagent.control.api", "netagent.control.asgi", "netagent.control.server", "netagent.control.streaming",
-        "netagent.daemon.runtimes", "netagent.http.listener", "netagent.integrations.docker.plugin",
-        "netagent.integrations.shim_call",
+        "netagent.daemon.runtimes", "netagent.http.health_routes", "netagent.http.listener",
+        "netagent.integrations.docker.plugin", "netagent.integrations.shim_call",
     },
     "h11": {"netagent.feeds.request", "netagent.integrations.docker.engine"},
     "zeroconf": {"netgossip.join.discovery"},

@@ -69,6 +69,7 @@ PERFORMS = {
     "netagent.integrations.systemd.watcher",
     "netagent.control.asgi",
     "netagent.control.server",
+    "netagent.http.health_routes",
     "netagent.http.listener",
     "netagent.projection.busy_ports",
     "netagent.commands.status",

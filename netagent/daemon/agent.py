@@ -39,6 +39,7 @@ from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.eviction.rejoin import reset_journal, wait_evicted
+from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
 from netagent.model.author import AGENT, act_as
@@ -84,7 +85,7 @@ class Agent:
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
         self.runtimes = Runtimes(self.config, lambda: self.member().access, plugin)
         self.foreign_rules = ForeignRules()
-        self.http = HttpListener(self.config.http, self._view) if self.config.http else None
+        self.http = self._http_listener()
         self._changing = trio.Lock()
         self.shutdown = trio.Event()
         """Set when the agent is about to stop: requests that only wait end."""
@@ -128,6 +129,12 @@ class Agent:
                     self._supervision.tell_ready(self._situation())
                 await self._stop()
         logger.info("agent stopped; containers, networks and names stay as they are")
+
+    def _http_listener(self) -> HttpListener | None:
+        """None: the configuration wants none."""
+        if not self.config.http:
+            return None
+        return HttpListener(self.config.http, health_routes.routes(self._view))
 
     async def _move(self, underlay: Underlay) -> None:
         """Follow a change of the address at which others reach this host, or of the device that has it."""

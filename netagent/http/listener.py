@@ -1,6 +1,7 @@
 """The agent's TCP listener for HTTP, by the key `http`.
 
-An address that is taken, or that the host does not have yet, is tried again: neither may keep an agent from starting.
+It joins the routes of several folders, which say themselves what they answer. An address that is taken, or that
+the host does not have yet, is tried again: neither may keep an agent from starting.
 """
 
 from __future__ import annotations
@@ -9,26 +10,19 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
 from netagent.control.asgi import serve_on
-from netagent.http.health import NO_CLUSTER, HealthAnswer, service_health
-from netagent.registry.view import RegistryView
 
 RETRY_S: Final = 2.0
 BACKLOG_CONNECTIONS: Final = 64
 """Bound of connections waiting to be accepted; beyond it: the kernel drops their first packets."""
 GRACE_S: Final = 1.0
-
-GetView = Callable[[], RegistryView | None]
-"""The registry; None while this host is in no cluster."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,18 +30,12 @@ _log = logging.getLogger(__name__)
 class HttpListener:
     """Serves while `run` runs."""
 
-    def __init__(self, place: str, view: GetView) -> None:
+    def __init__(self, place: str, *routes: Sequence[BaseRoute]) -> None:
         self.place = place
         """`127.0.0.1:7958`, as the key has it."""
         self.trouble: str | None = None
         """Why it does not serve; None: it does."""
-        self._view = view
-        self._app = Starlette(
-            routes=[
-                Route("/healthz", self._agent_health),
-                Route("/healthz/service/{name}", self._service_health),
-            ]
-        )
+        self._app = Starlette(routes=[one for part in routes for one in part])
         self._app.router.redirect_slashes = False
 
     async def run(self, shutdown: trio.Event) -> None:
@@ -70,24 +58,6 @@ class HttpListener:
                 await nursery.start(
                     functools.partial(serve_on, listener, self._app, shutdown, grace_s=GRACE_S)
                 )
-
-    async def _agent_health(self, _request: Request) -> Response:
-        return _response(NO_CLUSTER if self._view() is None else HealthAnswer(200, "up"))
-
-    async def _service_health(self, request: Request) -> Response:
-        view, asked = self._view(), request.query_params
-        if view is None:
-            return _response(NO_CLUSTER)
-        name = request.path_params["name"].lower()
-        return _response(service_health(view, name, asked.get("network"), asked.get("group")))
-
-
-def _response(answer: HealthAnswer) -> Response:
-    body: dict[str, object] = {"schema": 1, "status": answer.health}
-    if answer.cause:
-        body["cause"] = answer.cause
-    counts = {} if answer.replicas is None else {"replicas": answer.replicas, "up": answer.up}
-    return JSONResponse({**body, **counts}, answer.status, headers={"Cache-Control": "no-store"})
 
 
 def _listening(place: str) -> socket.socket:

@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from trio.testing import trio_test
 
 from netagent.control.asgi import MAX_PER_PEER
+from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.model.ids import HostId
 from netagent.registry.view import RegistryView
@@ -46,7 +49,8 @@ async def ask(place: str, path: str) -> tuple[int, dict[str, object]]:
 
 @asynccontextmanager
 async def serving(place: str, view: RegistryView | None) -> AsyncIterator[HttpListener]:
-    listener, shutdown = HttpListener(place, lambda: view), trio.Event()
+    other = [Route("/other", lambda _request: JSONResponse({"from": "another folder"}))]
+    listener, shutdown = HttpListener(place, health_routes.routes(lambda: view), other), trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run, shutdown)
         yield listener
@@ -61,6 +65,7 @@ async def test_it_answers_over_both_families(host: str) -> None:
         assert await ask(place, "/healthz") == (200, {"schema": 1, "status": "up"})
         status, body = await ask(place, "/healthz/service/web")
         assert (status, body["status"]) == (404, "unknown")
+        assert await ask(place, "/other") == (200, {"from": "another folder"})
         assert (await ask(place, "/v1/status"))[0] == 404
 
 
