@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ctypes import create_string_buffer
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -31,12 +33,14 @@ from netagent.datapath.bpf.cgroup import Hook
 from netagent.datapath.bpf.instructions import Assembler, Register
 from netagent.datapath.bpf.maps import open_by_id
 from netagent.datapath.bpf.programs import Kind
-from netagent.datapath.bpf.system_call import Command, bpf
+from netagent.datapath.bpf.system_call import ATTRIBUTE_BYTES, Command, bpf, call
 from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.sockets import adoption, layout, service_tables
 from netagent.datapath.sockets import programs as our_programs
 from netagent.datapath.sockets.layout import Member, ServiceEntry, pack_member
+from netagent.datapath.sockets.lease import LEASE_NAME, AgentLease
 from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.errors import FailedError
 from netagent.model.records import ServicePort
 
 pytestmark = pytest.mark.kernel
@@ -67,9 +71,15 @@ def opened(group: Path) -> Iterator[int]:
 
 
 def present(group: Path) -> dict[Hook, list[int]]:
-    """The ids of all programs."""
+    """The ids of all programs but the agents' leases."""
     with opened(group) as fd:
-        return {hook: list(cgroup.programs_at(fd, hook).programs) for hook in Hook}
+        found = {hook: list(cgroup.programs_at(fd, hook).programs) for hook in Hook}
+    return {hook: [one for one in ids if not _is_lease(one)] for hook, ids in found.items()}
+
+
+def _is_lease(number: int) -> bool:
+    info = programs.info_by_id(number)
+    return info is None or info.mark.name == LEASE_NAME
 
 
 def entries(network: Network) -> dict[bytes, ServiceEntry]:
@@ -86,6 +96,10 @@ def other_program(name: str = "other", hook: Hook = Hook.CONNECT4) -> int:
     asm = Assembler()
     asm.exit(1)
     return programs.load(Kind.CGROUP_SOCK_ADDR, name, asm.assemble({}), place=hook).fd
+
+
+_LINK_DETACH: Any = 34
+"""A command of bpf(2) of which the agent makes no use."""
 
 
 def works(client: Client) -> bool:
@@ -240,6 +254,118 @@ def test_a_release_with_another_layout_takes_over_when_its_tables_are_complete(
             assert not old_maps & _map_ids(network.group)
             assert works(client)
             await tables.detach_all()
+
+    trio.run(main)
+
+
+def test_programs_of_another_layout_go_when_no_service_is_wanted_any_more(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their tables lead to backends of which no agent knows whether they are there. Not before both are known."""
+    monkeypatch.setattr(service_tables, "STALE_S", 0.3)
+
+    async def main() -> None:
+        async with running_tables(network.group) as tables:
+            await fill(tables, network)
+        before = present(network.group)
+        monkeypatch.setattr(adoption, "adoptable_maps", lambda _group: {})
+        async with running_tables(network.group) as tables:
+            await tables.replace_services({})
+            for _ in range(3):
+                await tables._look()
+                await trio.sleep(0.2)
+            assert present(network.group) == before, "it is not known yet whether there are members"
+            await tables.set_members([])
+            await tables._look()
+            assert present(network.group) == before, "nor whether some will come"
+            await wait_until(
+                lambda: present(network.group) == {hook: [] for hook in Hook}, "they are detached"
+            )
+            assert tables.trouble is None
+
+    trio.run(main)
+
+
+# -- two agents -------------------------------------------------------------------------------------------------
+
+
+_OTHER_AGENT = """
+import sys
+from pathlib import Path
+import trio
+from harness.service_addresses import running_tables
+from netagent.datapath.sockets.layout import Member, ServiceEntry
+cookie, vni, address, backend = int(sys.argv[2]), int(sys.argv[3]), *map(bytes.fromhex, sys.argv[4:])
+async def main():
+    async with running_tables(Path(sys.argv[1])) as tables:
+        await tables.set_members([Member(cookie, vni)])
+        await tables.replace_services({address: ServiceEntry(address, vni, (backend,) * 64)})
+        print(tables.trouble, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+@contextmanager
+def other_agent(network: Network) -> Iterator[subprocess.Popen[str]]:
+    """Another process that leads the service's IPv4 address, at the same group."""
+    (entry, *_), tests = entries(network).values(), Path(__file__).parents[1]
+    numbers = [str(network.clients[0].cookie), str(VNI)]
+    addresses = [entry.address.hex(), entry.places[0].hex()]
+    words = [sys.executable, "-c", _OTHER_AGENT, str(network.group), *numbers, *addresses]
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent / 'netns-lab'}"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "None\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_agent_says_so_and_changes_nothing_until_the_first_has_ended(
+    network: Network, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_tables, "RETRY_S", 0.1)
+
+    async def main() -> None:
+        with other_agent(network) as first:
+            before, maps = present(network.group), _map_ids(network.group)
+            async with running_tables(network.group) as tables:
+                await tables.set_members([Member(5, VNI)])
+                await tables.replace_services({})
+                await tables._look()
+                assert tables.trouble is not None
+                assert "another agent of this host" in tables.trouble
+                assert tables.usable_members == frozenset()
+                assert (present(network.group), _map_ids(network.group)) == (before, maps)
+                await tables.detach_all()
+            assert present(network.group) == before, "not with a leave either"
+            assert works(client)
+            async with running_tables(network.group) as tables:
+                first.kill()
+                await wait_until(lambda: tables.trouble is None, "it takes what the first has left", 30.0)
+                assert tables.is_usable(Member(client.cookie, VNI))
+                assert (present(network.group), _map_ids(network.group)) == (before, maps)
+                await tables.detach_all()
+
+    trio.run(main)
+
+
+def test_a_lease_that_is_detached_is_taken_again(network: Network) -> None:
+    async def main() -> None:
+        async with open_tables(network, *entries(network).values()) as tables:
+            lease = tables._programs._lease if tables._programs is not None else None
+            assert lease is not None
+            assert lease._link is not None
+            with opened(network.group) as fd:
+                before = lease._leases()
+                call(_LINK_DETACH, create_string_buffer(struct.pack("=I", lease._link), ATTRIBUTE_BYTES))
+                assert lease._leases() == []
+                await wait_until(lambda: lease._leases() == before, "it has it again", 30.0)
+                with pytest.raises(FailedError, match="another agent"):
+                    AgentLease(fd)
+            assert tables.trouble is None
 
     trio.run(main)
 

@@ -68,6 +68,12 @@ def attach(group: int, hook: Hook, program: int, *, instead_of: int | None = Non
     bpf(Command.ATTACH, struct.pack("=IIIII", group, program, hook, flags, replaced))
 
 
+def link(group: int, hook: Hook, program: int) -> int:
+    """Attach an open program behind all that are there for as long as the descriptor is open that this returns, or a
+    copy of it (Linux 5.7). Errors as of `attach`."""
+    return bpf(Command.LINK_CREATE, struct.pack("=IIII", program, group, hook, 0))
+
+
 def detach(group: int, hook: Hook, number: int) -> None:
     """Detach the program with this id; no error when it is not there."""
     with opened(number) as fd:

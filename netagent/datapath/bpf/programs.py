@@ -136,7 +136,13 @@ def opened(number: int) -> Iterator[int | None]:
         os.close(fd)
 
 
+def info_by_id(number: int) -> ProgramInfo | None:
+    """Return what the kernel knows of a program by its id; None when it is gone."""
+    with opened(number) as fd:
+        return None if fd is None else info_of(fd)
+
+
 def mark_of(number: int) -> ProgramTag | None:
     """Return the tag of a program by its id; None when it is gone."""
-    with opened(number) as fd:
-        return None if fd is None else info_of(fd).mark
+    info = info_by_id(number)
+    return None if info is None else info.mark

@@ -42,6 +42,7 @@ class Command(IntEnum):
     QUERY = 16
     BTF_LOAD = 18
     MAP_LOOKUP_BATCH = 24
+    LINK_CREATE = 28
 
 
 def bpf(command: Command, attribute: bytes) -> int:

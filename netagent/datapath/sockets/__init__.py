@@ -6,7 +6,7 @@ no packet is translated, tracked or delayed. Who may use a service's address is 
 the socket: it is a member of the network, or nothing happens (docs/design/0043-service-addresses-at-the-socket.md).
 
 Read `layout` (the tables that programs and agent share), `programs` (the eight programs), `cgroup_root` (the folder
-that they are attached to), `adoption` (finds, attaches and exchanges them), `service_tables` (keeps the kernel equal
-to what is wanted), and `reset` (ends the sockets that lead to backends that are gone). Imports `datapath.bpf` and
-other folders of `datapath`.
+that they are attached to), `lease` (one agent at a time), `adoption` (finds, attaches and exchanges them),
+`service_tables` (keeps the kernel equal to what is wanted), and `reset` (ends the sockets that lead to backends that
+are gone). Imports `datapath.bpf` and other folders of `datapath`.
 """

@@ -22,6 +22,7 @@ from netagent.datapath.bpf.cgroup import Attached, Hook
 from netagent.datapath.bpf.maps import Map
 from netagent.datapath.bpf.programs import Kind, Program, ProgramInfo
 from netagent.datapath.sockets.layout import SHAPES
+from netagent.datapath.sockets.lease import AgentLease
 from netagent.datapath.sockets.programs import programs as programs_by_hook
 from netagent.errors import FailedError
 
@@ -33,13 +34,17 @@ class SocketPrograms:
     time; all methods block."""
 
     def __init__(self, group: int, found: Mapping[str, Map]) -> None:
-        """Load the programs; `found`: maps to use. Raises OSError, FailedError."""
+        """Load the programs; `found`: maps to use. Raises OSError; FailedError when another program lets none beside
+        it, or another agent leads connections at this group."""
         self._group = group
         self._known: dict[int, ProgramInfo | None] = {}
         """Of the programs seen at the hooks, by id; the kernel uses an id only once."""
         self.is_adopted = bool(found)
         self.maps: Mapping[str, Map] = dict(found)
         with ExitStack() as undo:
+            _programs_at_hooks(group)
+            self._lease = AgentLease(group)
+            undo.callback(self._lease.close)
             if not found:
                 made = _create_maps()
                 for one in made.values():
@@ -54,24 +59,23 @@ class SocketPrograms:
             undo.pop_all()
 
     def close(self) -> None:
-        """Close all descriptors; what is attached stays."""
+        """Close all descriptors; what is attached stays, except for the lease."""
         for program, _maps in self._loaded.values():
             os.close(program.fd)
         for one in self.maps.values():
             one.close()
+        self._lease.close()
 
     def attach_all(self) -> list[str]:
         """Attach or exchange what is not as it should be; return the names of programs that were missing or others'.
 
-        FailedError when another program lets none beside it.
+        Errors as of the constructor.
         """
-        hooks = {hook: cgroup.programs_at(self._group, hook) for hook in self._loaded}
+        # Both before anything is attached, so that nothing is half done.
+        hooks = _programs_at_hooks(self._group)
+        self._lease.hold()
         seen = {number for attached in hooks.values() for number in attached.programs}
         self._known = {number: info for number, info in self._known.items() if number in seen}
-        # Before anything is attached, so that nothing is half done.
-        for hook, attached in hooks.items():
-            if not attached.is_shared:
-                self._refuse(hook, attached)
         missing = []
         for hook, attached in hooks.items():
             program, its_maps = self._loaded[hook]
@@ -90,23 +94,33 @@ class SocketPrograms:
     def _ours_in(self, hook: Hook, attached: Attached) -> list[ProgramInfo]:
         for number in attached.programs:
             if number not in self._known:
-                self._known[number] = _info_of_id(number)
+                self._known[number] = programs.info_by_id(number)
         infos = (self._known[number] for number in attached.programs)
         return [info for info in infos if info is not None and _is_ours(hook, info)]
-
-    def _refuse(self, hook: Hook, attached: Attached) -> NoReturn:
-        info = _info_of_id(attached.programs[0])
-        name = info.mark.name if info is not None and info.mark.name else "without a name"
-        raise FailedError(
-            f"the BPF program {name} at the root of the control groups lets no other program beside it",
-            code="sockets-taken",
-            thing=name,
-            hint=f"find out which program attached it: bpftool cgroup tree | grep {hook.name.lower()}",
-        )
 
     def _exchange(self, hook: Hook, program: Program, present: ProgramInfo) -> None:
         with programs.opened(present.id) as fd:
             cgroup.attach(self._group, hook, program.fd, instead_of=fd)
+
+
+def _programs_at_hooks(group: int) -> dict[Hook, Attached]:
+    """Return what is attached at each hook; FailedError when one of them lets no program beside it."""
+    hooks = {hook: cgroup.programs_at(group, hook) for hook in NAMES}
+    for hook, attached in hooks.items():
+        if not attached.is_shared:
+            _refuse(hook, attached)
+    return hooks
+
+
+def _refuse(hook: Hook, attached: Attached) -> NoReturn:
+    info = programs.info_by_id(attached.programs[0])
+    name = info.mark.name if info is not None and info.mark.name else "without a name"
+    raise FailedError(
+        f"the BPF program {name} at the root of the control groups lets no other program beside it",
+        code="sockets-taken",
+        thing=name,
+        hint=f"find out which program attached it: bpftool cgroup tree | grep {hook.name.lower()}",
+    )
 
 
 def adoptable_maps(group: int) -> dict[str, Map]:
@@ -121,7 +135,7 @@ def adoptable_maps(group: int) -> dict[str, Map]:
                     if opened is not None:
                         undo.callback(opened.close)
                         by_name.setdefault(opened.shape.name, opened)
-        # One map of each name: two sets of maps would mean that two agents attached programs here.
+        # One map of each name: an agent that ended within an exchange may have left programs over two sets.
         if len(found) == len(SHAPES) and {one.shape for one in by_name.values()} == {*SHAPES}:
             undo.pop_all()
             return by_name
@@ -144,18 +158,13 @@ def ours_at(group: int) -> Iterable[tuple[Hook, ProgramInfo]]:
     """Return the programs there that have our names and that our own user loaded."""
     for hook in NAMES:
         for number in cgroup.programs_at(group, hook).programs:
-            info = _info_of_id(number)
+            info = programs.info_by_id(number)
             if info is not None and _is_ours(hook, info):
                 yield hook, info
 
 
 def _is_ours(hook: Hook, info: ProgramInfo) -> bool:
     return info.mark.name == NAMES[hook] and info.loaded_by == os.geteuid()
-
-
-def _info_of_id(number: int) -> ProgramInfo | None:
-    with programs.opened(number) as fd:
-        return None if fd is None else programs.info_of(fd)
 
 
 def _create_maps() -> dict[str, Map]:

@@ -20,8 +20,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from contextlib import closing
+from functools import partial
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -49,6 +51,7 @@ from netagent.datapath.sockets.layout import (
     unpack_member,
     unpack_places,
 )
+from netagent.datapath.sockets.lease import LED, AgentLease
 from netagent.errors import FailedError
 from netagent.log import Limited
 from netagent.periodic_task import PeriodicTask
@@ -58,10 +61,15 @@ from netgossip.slices import Slices
 _log = logging.getLogger(__name__)
 _limited = Limited(_log)
 
+T = TypeVar("T")
+
 PERIOD_S: Final = 1.5
 """The kernel sends no notifications about programs and maps, and repairs must happen within two seconds."""
 RETRY_S: Final = 10.0
 """Pause after a failure: of what another program holds, or the kernel can't do."""
+STALE_S: Final = 30.0
+"""After so long without services or members, programs over tables of another layout are detached: longer than a start
+takes to know both (netagent.projection.service_members)."""
 _MOST_OF_A_PROCESSOR: Final = 0.02
 """The share of one that comparing may take. With more than some 10,000 services it would be more, and is done less
 often, so that a repair takes longer."""
@@ -138,6 +146,10 @@ class ServiceTables:
         self._is_closed = False
         self._trouble: str | None = None
         self._complaint: tuple[str, bool] | None = None
+        self._unneeded_since: float | None = None
+        """Since when no table is open and none is needed; None: that is not so, or not known yet."""
+        self._worked_s = 0.0
+        """Processor time of the threads that read and write the kernel, since the look that is under way began."""
         """The trouble that the log names, and whether anything was wanted then."""
         self._lack: str | None = None
         """Why something wanted is not in the tables."""
@@ -234,14 +246,13 @@ class ServiceTables:
         """Adopt what an earlier agent left, then look every PERIOD_S until cancelled. Leaves the kernel as it is."""
         try:
             while True:
-                began = time.perf_counter()
+                self._worked_s = 0.0
                 await self._look()
-                took_s = time.perf_counter() - began
                 if not self._is_started:
                     self._is_started = True
                     task_status.started()
                 await self._task.wait(
-                    RETRY_S if self._trouble else max(PERIOD_S, took_s / _MOST_OF_A_PROCESSOR)
+                    RETRY_S if self._trouble else max(PERIOD_S, self._worked_s / _MOST_OF_A_PROCESSOR)
                 )
         finally:
             with trio.CancelScope(shield=True):  # until the thread that reads or writes them has ended
@@ -256,7 +267,7 @@ class ServiceTables:
             try:
                 await trio.to_thread.run_sync(_detach_all, self._open_root)
             except (OSError, FailedError) as error:
-                # Where none can be attached there is none to detach.
+                # Where none can be attached there is none to detach, or they are another agent's.
                 _log.info("datapath: no programs are taken from the sockets: %s", error)
 
     def _close(self) -> None:
@@ -274,22 +285,31 @@ class ServiceTables:
         async with self._lock:
             try:
                 if await self._is_open():
+                    self._unneeded_since = None
                     self._dirty.update(self._refused)
                     await self._write_all()
                     await self._attach()
                     await self._compare()
+                else:
+                    await self._remove_stale()
+                    self._recover()
             except (OSError, FailedError) as error:
                 self._complain(error)
 
     async def _compare(self) -> None:
         tables = self._tables
         if tables is not None and self._is_attached:
-            suspects = await trio.to_thread.run_sync(lambda: [one.suspects() for one in tables.all])
+            suspects = await self._in_thread(lambda: [one.suspects() for one in tables.all])
             self._report(await in_slices(_repair(tables, suspects)))
 
     def _report(self, damages: Iterable[Damage]) -> None:
         for sentence in self._drift.note(damages):
             _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        result, worked_s = await trio.to_thread.run_sync(_timed, function)
+        self._worked_s += worked_s
+        return result
 
     # -- programs -----------------------------------------------------------------------------------------------
 
@@ -330,7 +350,7 @@ class ServiceTables:
         ):
             return
         was_attached = self._is_attached
-        missing = await trio.to_thread.run_sync(programs.attach_all)
+        missing = await self._in_thread(programs.attach_all)
         self._is_attached = True
         if was_attached:
             self._report(Damage(DamageKind.SOCKET_PROGRAM_REMOVED, name) for name in missing)
@@ -338,8 +358,28 @@ class ServiceTables:
             self._trouble = self._complaint = None
             self._tell()
 
+    async def _remove_stale(self) -> None:
+        """Detach programs of a release with another layout, over tables that no agent writes any more, once it is
+        sure that no services are wanted: a start learns one after the other what is."""
+        group, now = self._group, trio.current_time()
+        is_unneeded = self._wanted is not None and self._members is not None
+        if group is None or not is_unneeded:
+            self._unneeded_since = None
+            return
+        if self._unneeded_since is None:
+            self._unneeded_since = now
+        if now - self._unneeded_since >= STALE_S:
+            await self._in_thread(partial(_detach_under_lease, group))
+
+    def _recover(self) -> None:
+        if self._trouble is not None:
+            self._trouble = self._complaint = None
+            self._tell()
+
     def _complain(self, error: OSError | FailedError) -> None:
         trouble = str(error) if isinstance(error, FailedError) else _reason(error)
+        if isinstance(error, FailedError) and error.code == LED:
+            self._close()  # the tables are the other agent's to write
         complaint = trouble, bool(self._wanted and self._members)
         if complaint == self._complaint:
             return
@@ -435,12 +475,24 @@ def _open(group: int, is_needed: bool) -> tuple[SocketPrograms, _Tables] | None:
     return programs, tables
 
 
+def _timed(function: Callable[[], T]) -> tuple[T, float]:
+    """Also return the processor time that it took: on a busy host a thread waits much longer than it works."""
+    began = time.thread_time()
+    result = function()
+    return result, time.thread_time() - began
+
+
 def _detach_all(open_root: Callable[[], int]) -> None:
     group = open_root()
     try:
-        adoption.detach_all(group)
+        _detach_under_lease(group)
     finally:
         os.close(group)
+
+
+def _detach_under_lease(group: int) -> None:
+    with closing(AgentLease(group)):  # those of an agent at work stay
+        adoption.detach_all(group)
 
 
 def _used_members(members: Map) -> list[Member]:

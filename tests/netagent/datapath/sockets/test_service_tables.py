@@ -4,6 +4,7 @@ are not attached here: tests/kernel/test_service_tables.py."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.sockets import adoption, layout, service_tables
 from netagent.datapath.sockets.layout import SHAPES, Member, ServiceEntry
-from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.datapath.sockets.service_tables import PERIOD_S, ServiceTables
 from netagent.errors import FailedError
 from netagent.model.records import ServicePort
 
@@ -227,6 +228,44 @@ def test_a_cancelled_change_is_made_up_for(kernel: FakeKernel) -> None:
         assert [tables.is_in_kernel(entry_of(n).address) for n in (1, 2)] == [False, True]
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(("worked_s", "pause_s"), [(0.001, PERIOD_S), (0.1, 5.0)])
+def test_a_look_may_take_its_share_of_a_processor_but_waiting_for_one_counts_for_nothing(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, worked_s: float, pause_s: float
+) -> None:
+    pauses: list[float | None] = []
+    worked = 0.0
+
+    def batches(_self: FakeMap, most: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        nonlocal worked
+        worked += worked_s / 4  # of the four maps that are compared
+        time.sleep(0.05)
+        yield [], []
+
+    async def main() -> None:
+        tables = new_tables()
+        looked = trio.Event()
+
+        async def wait(pause_s: float | None) -> bool:
+            pauses.append(pause_s)
+            if len(pauses) == 3:
+                looked.set()
+            await trio.lowlevel.checkpoint()
+            return False
+
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services({entry_of(1).address: entry_of(1)})
+        monkeypatch.setattr(FakeMap, "batches", batches)
+        monkeypatch.setattr(time, "thread_time", lambda: worked)
+        monkeypatch.setattr(tables._task, "wait", wait)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(tables.run)
+            await looked.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert pauses[:3] == [pytest.approx(pause_s)] * 3
 
 
 def test_the_time_of_one_change_does_not_grow(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
