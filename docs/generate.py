@@ -220,8 +220,8 @@ def _option(one: Argument) -> str:
 
 def _routes() -> Iterator[str]:
     """The table of routes, line by line."""
-    yield "| method and path | fields | answer | command |"
-    yield "|---|---|---|---|"
+    yield "| method and path | fields | answer | command | role |"
+    yield "|---|---|---|---|---|"
     for command in COMMANDS:
         declared = command.declaration
         if not declared.verb:
@@ -233,7 +233,7 @@ def _routes() -> Iterator[str]:
         created = "; 201 if it is new" if declared.creates else ""
         yield (
             f"| `{declared.verb} {declared.path}` | {where}{fields} | `{answer}`{created} "
-            f"| `netagent {declared.command}` |"
+            f"| `netagent {declared.command}` | {declared.role.word} |"
         )
 
 

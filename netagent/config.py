@@ -72,6 +72,11 @@ class Config:
         """Return the path of the socket on which the agent serves its API."""
         return self.run_dir / "netagent.sock"
 
+    @property
+    def read_only_socket_path(self) -> Path:
+        """Return the path of the socket on which the agent serves only commands that read."""
+        return self.run_dir / "netagent-ro.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey:
@@ -181,8 +186,8 @@ KEYS: tuple[ConfigKey, ...] = (
         "run_dir",
         kind.path,
         Path("/run/netagent"),
-        "folder of sockets and locks; the API's socket is netagent.sock in it; under systemd also set ListenStream= "
-        "of netagent.socket",
+        "folder of sockets and locks; the API's sockets are netagent.sock and netagent-ro.sock in it; under systemd "
+        "also set ListenStream= of netagent.socket and netagent-ro.socket",
         "PATH",
     ),
     ConfigKey(

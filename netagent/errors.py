@@ -57,5 +57,12 @@ class RefusedError(NetagentError):
     code = "refused"
 
 
+class ForbiddenError(RefusedError):
+    """The asker's role does not allow it. Nothing was changed."""
+
+    http_status = 403
+    code = "not-permitted"
+
+
 class FailedError(NetagentError):
     """Something failed or timed out. Partial changes were undone."""

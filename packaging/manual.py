@@ -38,6 +38,7 @@ FILES = (
     ("/etc/netagent/netagent.toml, /etc/netagent/conf.d/*.toml", "Configuration."),
     ("/var/lib/netagent", "Identity, key ring and journal of this host."),
     ("/run/netagent/netagent.sock", "The agent's API, for root and the group netagent."),
+    ("/run/netagent/netagent-ro.sock", "What of it only reads, for the group netagent-ro as well."),
 )
 
 

@@ -92,8 +92,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netgossip.types",
     },
     "netagent.interface": set(),
+    "netagent.access": {"netagent.interface"},
     "netagent.control": {
-        "netagent.balancing", "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
+        "netagent.access", "netagent.balancing",
+        "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
         "netagent.endpoints", "netagent.external", "netagent.feeds.encoding", "netagent.feeds.host_rule",
         "netagent.interface", "netagent.journal", "netagent.probes", "netagent.registry",
     },
@@ -107,6 +109,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.integrations.shim": set(),  # runs without the rest of netagent
     "netagent.daemon": {
+        "netagent.access",
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
         "netagent.firewall", "netagent.http",
@@ -176,7 +179,7 @@ KNOWS = {
     "hypercorn": {"netagent.control.asgi"},
     "starlette": {
         "netagent.control.api", "netagent.control.asgi", "netagent.control.server", "netagent.control.streaming",
-        "netagent.daemon.runtimes", "netagent.http.health_routes", "netagent.http.listener",
+        "netagent.daemon.agent", "netagent.daemon.runtimes", "netagent.http.health_routes", "netagent.http.listener",
         "netagent.integrations.docker.plugin", "netagent.integrations.shim_call",
     },
     "h11": {"netagent.feeds.request", "netagent.integrations.docker.engine"},

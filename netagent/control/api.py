@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from netagent.access.grant import Grant, require_command, require_fields
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.openapi import document
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
@@ -52,12 +53,15 @@ traceback. A handler runs to its end even if its client hangs up. It is cancelle
 longer than the server's grace period: then it must undo partial changes."""
 
 
-def build_app(handlers: Handlers, wait_changed: WaitChanged, extra: Sequence[Route] = ()) -> Starlette:
-    """Build the application. `extra`: routes of integrations. The trio.Event `app.state.stopping` ends watches."""
+def build_app(
+    handlers: Handlers, wait_changed: WaitChanged, extra: Sequence[Route] = (), *, grant: Grant
+) -> Starlette:
+    """Build the application. `extra`: routes of integrations, which ask for no role. The trio.Event
+    `app.state.stopping` ends watches. Who may ask it with `grant` has a share of its own in MAX_WATCHERS."""
     routed = [command for command in COMMANDS if command.declaration.verb]
     # A path with more segments first: `{network:path}` also fits `NAME/connect`, because names may contain a slash.
     routed.sort(key=lambda command: -command.declaration.path.count("/"))
-    api = _Api(handlers, wait_changed)
+    api = _Api(handlers, wait_changed, grant)
     app = Starlette(
         routes=[
             *(_route(command, api.answering(command)) for command in routed),
@@ -79,7 +83,8 @@ def _route(command: type[Command[Any]], run: Run) -> Route:
 class _Api:
     """Reads requests, calls handlers, and writes answers."""
 
-    def __init__(self, handlers: Handlers, wait_changed: WaitChanged) -> None:
+    def __init__(self, handlers: Handlers, wait_changed: WaitChanged, grant: Grant) -> None:
+        self._grant = grant
         self._handlers = handlers
         self._wait_changed = wait_changed
         self._watchers = 0
@@ -89,7 +94,9 @@ class _Api:
         declared, handler = command.declaration, self._handlers[command]
 
         async def run(http: Request) -> Response:
+            require_command(self._grant, command)
             request = await _request(command, http)
+            require_fields(self._grant, request)
             if declared.order:
                 return await self._list(http, request, handler)
             answer = await handler(request)

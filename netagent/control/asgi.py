@@ -1,12 +1,14 @@
 """Serves an ASGI application by hypercorn on a socket that listens: the API's, or one of TCP.
 
-Only local programs reach the API's socket, and the agent knows their accounts. Strangers may reach a TCP socket, so
+Only local programs reach the API's sockets, and the agent knows their accounts. Those that may only read are bounded
+in connections, so that they leave the agent to those that may change something. Strangers may reach a TCP socket, so
 its connections are few and short.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -19,20 +21,33 @@ from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 
 from netagent.control import asker
+from netagent.model.author import current_author
 
 IDLE_S = 5
 """After this many seconds a connection without a request, or with an incomplete header, is closed."""
 MAX_HEADER_BYTES = 16 * 1024
-MAX_TCP_CONNECTIONS = 64
-"""Bound of TCP connections at the same time; beyond it: closed unread."""
+MAX_CONNECTIONS = 64
+"""Bound of connections of one bounded listener at the same time; beyond it: closed unread."""
 MAX_PER_PEER = 16
-"""Bound of TCP connections of one address at the same time; beyond it: closed unread. So one stranger does not take
-the places of a load balancer."""
+"""Bound of connections of one address or account at the same time at a bounded listener; beyond it: closed unread. So
+one stranger does not take the places of a load balancer."""
 TCP_LIFE_S = 30.0
 """A TCP connection is closed after this many seconds, whatever it does."""
 
-_tcp_connections: dict[TCPServer, str] = {}
-"""With the address of the peer."""
+
+class _ListenerConfig(Config):
+    """Hypercorn's, which each connection has, and what ours needs to know."""
+
+    def __init__(self, *, is_bounded: bool) -> None:
+        super().__init__()
+        self.is_bounded = is_bounded
+        self.peers: dict[TCPServer, str] = {}
+        """The open connections of a bounded listener, with the peer's address or account."""
+
+    def is_full(self, peer: str) -> bool:
+        """True if the peer gets no further connection."""
+        peers = self.peers.values()
+        return len(peers) >= MAX_CONNECTIONS or sum(one == peer for one in peers) >= MAX_PER_PEER
 
 
 async def serve_on(
@@ -41,11 +56,12 @@ async def serve_on(
     shutdown: trio.Event,
     *,
     grace_s: float,
+    is_bounded: bool,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and open requests have ended, at most `grace_s` later. Closes the listener. For
     `nursery.start`."""
-    config = Config()
+    config = _ListenerConfig(is_bounded=is_bounded)
     config.bind = [f"fd://{listener.detach()}"]
     # Hypercorn logs an address for a browser; our own line names the socket.
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -72,27 +88,28 @@ class _Connection(TCPServer):
 
     async def run(self) -> None:
         stream = cast("trio.SocketStream", self.stream)  # not SSL
+        listener = cast("_ListenerConfig", self.config)
+        peers = listener.peers
         try:
-            if stream.socket.family == socket.AF_UNIX:
+            is_local = stream.socket.family == socket.AF_UNIX
+            if is_local:
                 asker.note(stream.socket)
-                await super().run()
-            elif _is_full(peer := stream.socket.getpeername()[0]):
-                await trio.aclose_forcefully(stream)
+                peer = current_author().account
             else:
-                _tcp_connections[self] = peer
                 asker.note_stranger()
-                with trio.move_on_after(TCP_LIFE_S):
-                    await super().run()
+                peer = stream.socket.getpeername()[0]
+            if listener.is_bounded and listener.is_full(peer):
+                await trio.aclose_forcefully(stream)
+                return
+            if listener.is_bounded:
+                peers[self] = peer
+            with trio.move_on_after(math.inf if is_local else TCP_LIFE_S):
+                await super().run()
         except OSError:
             pass  # it went before its address was read
         finally:
-            _tcp_connections.pop(self, None)
+            peers.pop(self, None)
             vars(self).clear()
-
-
-def _is_full(peer: str) -> bool:
-    peers = _tcp_connections.values()
-    return len(peers) >= MAX_TCP_CONNECTIONS or sum(one == peer for one in peers) >= MAX_PER_PEER
 
 
 vars(hypercorn_run)["TCPServer"] = (

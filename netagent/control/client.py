@@ -18,6 +18,7 @@ from netagent.interface.command import Command
 A = TypeVar("A")
 
 DEFAULT_SOCKET = "/run/netagent/netagent.sock"
+READ_ONLY_SOCKET = "/run/netagent/netagent-ro.sock"
 TIMEOUT_S = 60.0
 """Each of the agent's use-cases times out well before this."""
 MAX_HEADER_BYTES = 64 * 1024
@@ -130,7 +131,7 @@ class Client:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.settimeout(self._timeout_s)
         try:
-            stream.connect(self._path)
+            self._connect(stream)
             stream.sendall(head.encode("ascii") + payload)
         except OSError as error:
             stream.close()
@@ -140,13 +141,25 @@ class Client:
             raise
         return stream
 
+    def _connect(self, stream: socket.socket) -> None:
+        """Connect to the agent, by the read-only socket if the other one is closed to this account."""
+        try:
+            stream.connect(self._path)
+        except PermissionError as closed:
+            if self._path != DEFAULT_SOCKET:
+                raise
+            try:
+                stream.connect(READ_ONLY_SOCKET)
+            except OSError:
+                raise closed from None
+
     def _unreachable(self, error: OSError) -> Exception:
         if isinstance(error, PermissionError):
             return RefusedError(
                 f"you have no permission to use the agent at {self._path}",
                 code="not-permitted",
                 thing=self._path,
-                hint="use sudo, or become a member of the group netagent",
+                hint="use sudo, or become a member of the group netagent, or of netagent-ro to look only",
             )
         if isinstance(error, FileNotFoundError):
             cause = "the socket does not exist"

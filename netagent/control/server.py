@@ -40,6 +40,7 @@ async def serve(
     shutdown: trio.Event,
     *,
     listener: socket.socket | None = None,
+    is_bounded: bool = False,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and open requests have ended. For `nursery.start`.
@@ -48,11 +49,14 @@ async def serve(
     RefusedError when another agent listens there, FailedError when the socket cannot be made.
 
     With `listener`, an already listening socket, the server takes that over and leaves the file `socket_path`, its
-    mode and its group to the program that made it.
+    mode and its group to the program that made it. `is_bounded`: each account gets a share of the connections.
     """
     with _listening(socket_path, group) if listener is None else listener as serving:
         async with trio.open_nursery() as nursery:
-            await nursery.start(functools.partial(serve_on, serving, app, shutdown, grace_s=GRACE_S))
+            start = functools.partial(
+                serve_on, serving, app, shutdown, grace_s=GRACE_S, is_bounded=is_bounded
+            )
+            await nursery.start(start)
             _log.info("serving the API on %s", socket_path)
             task_status.started()
 

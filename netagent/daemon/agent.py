@@ -17,9 +17,11 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
+from starlette.applications import Starlette
 
 from netagent import config as configuration
 from netagent import log
+from netagent.access.grant import FULL, READ_ONLY
 from netagent.config import Config
 from netagent.control.api import Handlers, build_app
 from netagent.control.server import serve
@@ -51,6 +53,7 @@ from netgossip.join.invitation import Token
 from netgossip.types import Address
 
 SOCKET_GROUP = "netagent"
+READ_ONLY_GROUP = "netagent-ro"
 RING_KEY_BYTES = 32
 MAX_DOMAIN_CHARS = 100
 """With the longest labels of a network and an endpoint and a type of DNS-SD, a name has room for three more."""
@@ -120,9 +123,10 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(handlers, wait_changed, self.runtimes.routes)
+                    app = build_app(handlers, wait_changed, self.runtimes.routes, grant=FULL)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
+                    await self._serve_readers(api, build_app(handlers, wait_changed, grant=READ_ONLY))
                     if self.http is not None:
                         api.start_soon(self.http.run, self.shutdown)
                     logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
@@ -135,6 +139,16 @@ class Agent:
         if not self.config.http:
             return None
         return HttpListener(self.config.http, health_routes.routes(self._view))
+
+    async def _serve_readers(self, api: trio.Nursery, app: Starlette) -> None:
+        """Serve the read-only socket. Without it the agent still does its work."""
+        listener = self._supervision.take_socket("api-ro")
+        serving = functools.partial(serve, listener=listener, is_bounded=True)
+        path = self.config.read_only_socket_path
+        try:
+            await api.start(serving, app, path, READ_ONLY_GROUP, self.shutdown)
+        except NetagentError as error:
+            logger.warning("no read-only socket: %s", error)
 
     async def _move(self, underlay: Underlay) -> None:
         """Follow a change of the address at which others reach this host, or of the device that has it."""

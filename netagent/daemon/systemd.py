@@ -28,7 +28,7 @@ FIRST_DESCRIPTOR: Final = 3
 """SD_LISTEN_FDS_START."""
 
 MAX_SOCKETS: Final = 16
-"""The agent has two. More is a mistake in a unit."""
+"""The agent has three. More is a mistake in a unit."""
 
 _PINGS_A_PERIOD: Final = 3
 """sd_watchdog_enabled(3) recommends two; one more may be late by a whole interval on a busy host."""

@@ -56,7 +56,9 @@ class HttpListener:
             _log.info("serving HTTP on http://%s", self.place)
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    functools.partial(serve_on, listener, self._app, shutdown, grace_s=GRACE_S)
+                    functools.partial(
+                        serve_on, listener, self._app, shutdown, grace_s=GRACE_S, is_bounded=True
+                    )
                 )
 
 

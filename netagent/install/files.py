@@ -180,7 +180,7 @@ def _cni(around: InstallContext) -> InstallPart:
 
 
 def _systemd(around: InstallContext) -> InstallPart:
-    units = ("netagent.service", "netagent.socket", "netagent-shutdown.service")
+    units = ("netagent.service", "netagent.socket", "netagent-ro.socket", "netagent-shutdown.service")
     enable = "`systemctl enable --now netagent.service` starts the agent now and with the host"
     if around.packaged:
         return InstallPart(
@@ -219,6 +219,7 @@ def system_files(around: InstallContext, layout: Layout) -> tuple[File, ...]:
     places = {
         "netagent.service": f"{layout.systemd}/system/netagent.service",
         "netagent.socket": f"{layout.systemd}/system/netagent.socket",
+        "netagent-ro.socket": f"{layout.systemd}/system/netagent-ro.socket",
         "netagent-shutdown.service": f"{layout.systemd}/system/netagent-shutdown.service",
         "sysusers.conf": f"{layout.sysusers}/netagent.conf",
         "networkd.network": f"{layout.systemd}/network/10-netagent.network",

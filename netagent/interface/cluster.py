@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from netagent.interface.command import Command, argument, option, switch
 from netagent.interface.notation import duration_of
+from netagent.model.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
@@ -180,6 +181,7 @@ class MembersCommand(
     Watching["schema.Listing[schema.MemberInfo]"],
     command="members",
     route="GET /v1/members",
+    role=Role.READ,
     brief="list the hosts of the cluster",
     order="name",
 ):

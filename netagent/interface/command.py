@@ -4,6 +4,7 @@
         Command["schema.Endpoint"],                          # the answer
         command="publish",                                   # the word that users type, then aliases
         route="POST /v1/endpoints/{endpoint}/published",     # a command without route does not ask the agent
+        role=Role.ADMIN,                                     # the least role that may use it; this is the default
         brief="forward a port of this host to a container",
         examples="sudo netagent publish web1 8080:80",
     ):
@@ -20,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar, get_args
+
+from netagent.model.role import Role
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -45,6 +48,7 @@ class Argument:
         spreads: bool = False,
         is_sent: bool = True,
         is_exclusive: bool = False,
+        role: Role | None = None,
         **parsing: Any,
     ) -> None:
         self.words = words
@@ -58,6 +62,7 @@ class Argument:
         self.spreads = spreads
         self.is_sent = is_sent
         self.is_exclusive = is_exclusive
+        self.role = role
         self.parsing = parsing
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -84,6 +89,7 @@ def argument(*words: str, default: Any = REQUIRED, **more: Any) -> Any:
     called          what errors call it, if not by its option
     is_sent         False: only the command line knows it
     is_exclusive    at most one of these can be given
+    role            the least role that may give it, if that is more than its command needs
     """
     if words and default is REQUIRED:
         more["required"] = True
@@ -119,6 +125,7 @@ class Declaration:
         examples: str = "",
         order: str = "",
         creates: bool = False,
+        role: Role = Role.ADMIN,
     ) -> None:
         self.names = command.split()
         self.name, *self.aliases = self.names
@@ -133,6 +140,8 @@ class Declaration:
         """Fields by which the items of the answer are sorted, if that is a list."""
         self.creates = creates
         """HTTP status 201, unless `created` in the answer is false."""
+        self.role = role
+        """The least role that may use it. Reading commands say READ; one that says nothing needs ADMIN."""
 
     @property
     def command(self) -> str:

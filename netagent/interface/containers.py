@@ -17,6 +17,7 @@ from netagent.interface.notation import (
     target_of,
     target_or_endpoint_of,
 )
+from netagent.model.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
@@ -97,6 +98,7 @@ class NetworkListCommand(
     command="ls list",
     within="network",
     route="GET /v1/networks",
+    role=Role.READ,
     brief="List the networks of the cluster.",
     order="name",
 ):
@@ -108,6 +110,7 @@ class NetworkInspectCommand(
     command="inspect",
     within="network",
     route="GET /v1/networks/{network}",
+    role=Role.READ,
     brief="Show one network.",
 ):
     """Show everything known of one network."""
@@ -151,6 +154,7 @@ class NetworkConnectCommand(
     command="connect",
     within="network",
     route="POST /v1/networks/{network}/connect",
+    role=Role.ATTACH,
     brief="Attach an already attached container to one more network.",
     examples="sudo netagent network connect db netns:web1",
     creates=True,
@@ -163,6 +167,7 @@ class NetworkDisconnectCommand(
     command="disconnect",
     within="network",
     route="POST /v1/networks/{network}/disconnect",
+    role=Role.ATTACH,
     brief="Detach a container from a network.",
 ):
     """Detach a container from a network."""
@@ -188,6 +193,7 @@ class AttachCommand(
     Command["schema.Endpoint"],
     command="attach",
     route="POST /v1/endpoints",
+    role=Role.ATTACH,
     brief="attach a container to a network",
     examples="sudo netagent attach netns:web1 --network app --service web --expose http=80/tcp\n"
     "sudo netagent attach pid:4711 --network app --name api --link db:database",
@@ -240,6 +246,7 @@ class AttachCommand(
         "--publish",
         metavar=PORTS,
         help="forward a port of the host to one of the container: 8080:80, 8080-8089:80-89/udp; may be repeated",
+        role=Role.ADMIN,
     )
     labels: dict[str, str] = repeated(
         "--label", metavar="KEY=VALUE", help="a label; may be repeated", read=labels_of
@@ -277,6 +284,7 @@ class DetachCommand(
     _OfEndpoint["schema.Detached"],
     command="detach",
     route="DELETE /v1/endpoints/{endpoint}",
+    role=Role.ATTACH,
     brief="detach it",
     examples="sudo netagent detach web1\nsudo netagent detach web1 --drain 30s",
 ):
@@ -307,7 +315,10 @@ class _OfEndpointOrHost(Command[A_co], Generic[A_co]):
         is_exclusive=True,
     )
     host: bool = switch(
-        "--host", help="all containers of this host, those that come included", is_exclusive=True
+        "--host",
+        help="all containers of this host, those that come included",
+        is_exclusive=True,
+        role=Role.ADMIN,
     )
 
 
@@ -315,6 +326,7 @@ class DrainCommand(
     _OfEndpointOrHost["schema.Drained"],
     command="drain",
     route="POST /v1/drain",
+    role=Role.ATTACH,
     brief="lead names away from a container, or from all of this host",
     examples="sudo netagent drain web1\nsudo netagent drain web1 --wait 30s && docker stop web1\n"
     "sudo netagent drain --host",
@@ -341,6 +353,7 @@ class UndrainCommand(
     _OfEndpointOrHost["schema.Drained"],
     command="undrain",
     route="POST /v1/undrain",
+    role=Role.ATTACH,
     brief="let names lead there again",
     examples="sudo netagent undrain web1\nsudo netagent undrain --host",
 ):
@@ -356,6 +369,7 @@ class CheckCommand(
     Command["schema.CheckAnswer"],
     command="check",
     route="POST /v1/check",
+    role=Role.ATTACH,
     brief="ask the checks of a container now, and show what comes back",
     examples="sudo netagent check web1\nsudo netagent check web",
 ):
@@ -386,6 +400,7 @@ class LinkCommand(
     _Linking,
     command="link",
     route="POST /v1/endpoints/{endpoint}/links",
+    role=Role.ATTACH,
     brief="make a service resolvable under an alias in one container",
     examples="sudo netagent link web1 db:database",
 ):
@@ -397,6 +412,7 @@ class UnlinkCommand(
     _Linking,
     command="unlink",
     route="DELETE /v1/endpoints/{endpoint}/links",
+    role=Role.ATTACH,
     brief="remove a link",
     examples="sudo netagent unlink web1 db:database",
 ):

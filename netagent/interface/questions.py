@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, switch
 from netagent.interface.notation import ends_of, filled
+from netagent.model.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
@@ -36,6 +37,7 @@ class StatusCommand(
     Command["schema.Status"],
     command="status",
     route="GET /v1/status",
+    role=Role.READ,
     brief="show the state of this host on one screen",
 ):
     """Show the state of this host on one screen, with a cure for each problem. Outside a cluster: the hosts
@@ -58,6 +60,7 @@ class ServicesCommand(
     command="services",
     also="service ls",
     route="GET /v1/services",
+    role=Role.READ,
     brief="list the services and where they run",
     examples="netagent services\nnetagent services --network app -o wide",
     order="network name",
@@ -71,6 +74,7 @@ class EndpointsCommand(
     command="endpoints ps",
     also="endpoint ls",
     route="GET /v1/endpoints",
+    role=Role.READ,
     brief="list the containers and addresses",
     examples="netagent endpoints --network app\nnetagent endpoints --watch --json",
     order="network name host id",
@@ -83,6 +87,7 @@ class DoctorCommand(
     Command["schema.Doctor"],
     command="doctor",
     route="GET /v1/doctor",
+    role=Role.READ,
     brief="check this host, and compare its kernel with the records; suggests a fix for each problem",
     examples="sudo netagent doctor\nsudo netagent doctor --json",
 ):
@@ -121,6 +126,7 @@ class InspectCommand(
     Command["schema.Inspection"],
     command="inspect",
     route="GET /v1/inspect",
+    role=Role.READ,
     brief="show everything known of a name, id, address or MAC; with --why, what is missing and why",
     examples="netagent inspect web\nnetagent inspect 10.160.0.2\nsudo netagent inspect web --why",
 ):
@@ -139,6 +145,7 @@ class LookupCommand(
     Command["schema.Lookup"],
     command="lookup",
     route="GET /v1/lookup",
+    role=Role.READ,
     brief="show the DNS answer that a container gets for a name, and the reason",
     examples="netagent lookup web.app\nnetagent lookup database --from web1\n"
     "netagent lookup web.app AAAA -o name",
@@ -158,6 +165,7 @@ class FeedCommand(
     Command["schema.Feed"],
     command="feed",
     route="GET /v1/feeds/{feed}",
+    role=Role.READ,
     brief="print the table of services in the form that another program reads",
     examples="netagent feed traefik --network app\n"
     "sudo netagent feed prometheus --watch --file /etc/prometheus/netagent.json",
@@ -193,6 +201,7 @@ class PingCommand(
     Command["schema.Ping"],
     command="ping",
     route="GET /v1/ping",
+    role=Role.ATTACH,
     brief="test connectivity between containers or hosts, and show which layer drops the packets",
     examples="netagent ping web1 db\nnetagent ping web1 db:6379 --trace\nnetagent ping h2",
 ):
@@ -229,6 +238,7 @@ class VersionCommand(
     Command["schema.AgentVersion"],
     command="version",
     route="GET /v1/version",
+    role=Role.READ,
     brief="print the versions of this program and of the agent",
 ):
     """Print the versions of this program and of the agent."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from netagent.interface.command import Command, argument, option, repeated, switch
 from netagent.interface.notation import filled
+from netagent.model.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
@@ -143,6 +144,7 @@ class ServiceInspectCommand(
     command="inspect",
     within="service",
     route="GET /v1/services/{service}",
+    role=Role.READ,
     brief="Show where a service's address leads to.",
     examples="netagent service inspect web --network app",
 ):

@@ -28,6 +28,7 @@ def test_the_package_comes_runs_is_upgraded_and_goes(tmp_path: Path) -> None:
         assert "in no cluster" in machine.show("netagent.service", "StatusText"), machine.journal()
         assert machine.run("dpkg", "--verify", "netagent") == ""
         assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent.sock") == "660 netagent\n"
+        assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent-ro.sock") == "660 netagent-ro\n"
         assert "netagent network prune" in machine.run("man", "--pager=cat", "netagent")
         assert "docker.mirror" in machine.run("man", "--pager=cat", "netagent.toml")
         compiled = machine.run(

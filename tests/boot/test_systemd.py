@@ -122,6 +122,7 @@ def test_names_are_answered_through_restart_kill_stop_hang_and_activation(
     assert "in the cluster mesh" in machine.show("netagent.service", "StatusText")
     assert machine.run("cat", "/etc/netns/client/resolv.conf").startswith("# written by netagent\n")
     assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent.sock") == "660 netagent\n"
+    assert machine.run("stat", "-c", "%a %G", "/run/netagent/netagent-ro.sock") == "660 netagent-ro\n"
     machine.write("/run/ask.py", ASK)
     asking = "ip netns exec client python3 /run/ask.py"
     machine.run("systemd-run", "--quiet", "--unit", "asking", *asking.split())

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import trio
 
+from netagent.access.grant import FULL, Grant
 from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.control.api import Handlers, build_app
 from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
@@ -804,8 +805,17 @@ class FakeService:
 class Served:
     """A FakeService behind the real server. `do` runs something in the server's loop and waits for it."""
 
-    def __init__(self, path: Path, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        listener: socket.socket | None = None,
+        grant: Grant = FULL,
+        *,
+        is_bounded: bool = False,
+    ) -> None:
         self.path = path
+        self.grant = grant
+        self.is_bounded = is_bounded
         self.listener = listener
         self.service = FakeService()
         self.shutdown = trio.Event()
@@ -817,10 +827,10 @@ class Served:
         async def main() -> None:
             self._token = trio.lowlevel.current_trio_token()
             async with trio.open_nursery() as nursery:
-                serving = functools.partial(serve, listener=self.listener)
+                serving = functools.partial(serve, listener=self.listener, is_bounded=self.is_bounded)
                 await nursery.start(
                     serving,
-                    build_app(self.service.handlers(), self.service.wait_changed),
+                    build_app(self.service.handlers(), self.service.wait_changed, grant=self.grant),
                     self.path,
                     "netagent",
                     self.shutdown,
@@ -852,9 +862,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(path: Path, listener: socket.socket | None = None) -> Iterator[Served]:
+def served(
+    path: Path, listener: socket.socket | None = None, grant: Grant = FULL, *, is_bounded: bool = False
+) -> Iterator[Served]:
     """Serving at `path`, on `listener` if there is one, for as long as the block runs."""
-    server = Served(path, listener)
+    server = Served(path, listener, grant, is_bounded=is_bounded)
     server.start()
     try:
         yield server
