@@ -116,6 +116,7 @@ PERFORMS = {
     "netagent.datapath.bpf.cgroup",
     "netagent.datapath.host.service_routes",
     "netagent.datapath.reconcile.host_service_routes",
+    "netagent.datapath.sockets.lease",
     "netagent.datapath.sockets.cgroup_root",
     "netagent.datapath.sockets.adoption",
     "netagent.datapath.sockets.service_tables",
