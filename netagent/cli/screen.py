@@ -233,6 +233,9 @@ def _part(value: Any) -> str:
         return f"{value['alias']} is {value['service']}"
     if value.keys() == {"host", "addresses"}:
         return f"{value['host']} {' '.join(value['addresses'])}"
+    if value.keys() == {"option", "value", "since", "by", "host"}:
+        what = f"{value['option'].replace('_', ' ')} {value['value']}"
+        return f"{what} by {value['by']} on {value['host']}, {value['since']}"
     if value.keys() == {"name", "number", "protocol"}:
         return f"{value['name']}={value['number']}/{value['protocol']}"
     return ", ".join(f"{key.replace('_', ' ')} {part}" for key, part in value.items())
@@ -298,6 +301,18 @@ def _network(printer: Printer, request: object, answer: schema.Network) -> Itera
     if use := answer.get("use"):  # agents of the previous release do not send it
         yield from space(use)
         yield from printer.table(use["owners"], tables.OWNERS)
+
+
+def _changed_network(_printer: Printer, _request: object, answer: schema.ChangedNetwork) -> Iterable[str]:
+    if not answer["changed"]:
+        yield clean(f"network {answer['name']} has these options already")
+    for one in answer["changed"]:
+        words = one["option"].replace("_", " ")
+        yield clean(f"network {answer['name']}: {words} {one['value']} (was {one['former']})")
+    if answer["unheard"]:
+        yield clean(
+            f"not acknowledged yet by {', '.join(answer['unheard'])}: it follows there once they are reached"
+        )
 
 
 def _removed(_printer: Printer, _request: object, answer: schema.NetworkRemoved) -> Iterable[str]:
@@ -484,6 +499,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
     "schema.WithdrawAnswer": (_withdrawn, lambda answer: answer["name"]),
     "schema.Network": (_network, lambda answer: answer["name"]),
+    "schema.ChangedNetwork": (_changed_network, lambda answer: answer["name"]),
     "schema.NetworkRemoved": (_removed, lambda answer: answer["name"]),
     "schema.Endpoint": (
         lambda _printer, _request, answer: endpoint(answer),

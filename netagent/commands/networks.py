@@ -16,7 +16,7 @@ from netagent.commands.presenters import overview_of, presenter
 from netagent.control.addition_parsing import check_own_name, own_name_request
 from netagent.control.present import Presenter
 from netagent.control.present_additions import own_name_part
-from netagent.control.request_parsing import network_request
+from netagent.control.request_parsing import network_changes, network_request
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
@@ -44,6 +44,24 @@ async def create(agent: Agent, request: asked.NetworkCreateCommand) -> schema.Ne
         [] if found is None else [{"code": "ipv4-only", "message": found[0], "cure": found[1]}]
     )
     return {**presenter(cluster).network(network), "created": created, "warnings": warnings}
+
+
+@answers(asked.NetworkSetCommand)
+async def change(agent: Agent, request: asked.NetworkSetCommand) -> schema.ChangedNetwork:
+    """Set options of a network, for all hosts. Repeating the request changes nothing."""
+    wanted, cluster = network_changes(request), agent.member()
+    done = await cluster.networks.set(request.network, wanted, account())
+    # Or the next command on this host would still meet the kernel and the names from before.
+    await cluster.endpoints.context.settle()
+    present = presenter(cluster)
+    return {
+        **present.network(done.network),
+        "changed": [
+            {"option": option.value, "value": wanted[option], "former": value}
+            for option, value in done.former.items()
+        ],
+        "unheard": sorted(map(present.host_name, done.unheard)),
+    }
 
 
 @answers(asked.NetworkListCommand)

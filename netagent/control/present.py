@@ -108,6 +108,16 @@ class Presenter:
             "hosts": sorted(self.host_name(host) for host in attached),
             "clash": clash,
             "published": self._published(network),
+            "changes": [
+                {
+                    "option": one.option.value,
+                    "value": one.value,
+                    "since": one.changed.strftime(_ISO),
+                    "by": one.changed_by,
+                    "host": self.host_name(host),
+                }
+                for one, host in network.changes
+            ],
         }
 
     def _published(self, network: NetworkView) -> list[str]:

@@ -24,7 +24,7 @@ from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder
 from netagent.model.origin_labels import ADDRESS, TXT_LABELS, address_flaw
 from netagent.model.port import MAX_ALPN_TOTAL_CHARS, alpn_flaw, has_too_many_alpn
 from netagent.model.publication import MAX_PORTS, Publication
-from netagent.model.records import Group, Link, Policy, Port
+from netagent.model.records import Group, Link, NetworkOption, Policy, Port
 from netagent.model.request import AttachRequest, NetworkRequest
 from netagent.model.txt import text_flaw
 
@@ -89,6 +89,24 @@ def network_request(given: asked.NetworkCreateCommand) -> NetworkRequest:
         refuses_shared_names=given.shared_names == "refuse",
         service_addresses=given.service_addresses == "on",
     )
+
+
+def network_changes(given: asked.NetworkSetCommand) -> dict[NetworkOption, str]:
+    """Return the options to set."""
+    found: dict[NetworkOption, str | None] = {
+        NetworkOption.POLICY: given.policy,
+        NetworkOption.ANSWER_ORDER: given.answer_order,
+        NetworkOption.SHARED_NAMES: given.shared_names,
+        NetworkOption.SERVICE_ADDRESSES: given.service_addresses,
+    }
+    wanted = {option: value for option, value in found.items() if value is not None}
+    if not wanted:
+        raise InputError(
+            f"nothing to set of network {given.network}",
+            thing=given.network,
+            hint="give an option: see `netagent network set --help`",
+        )
+    return wanted
 
 
 def _feed_rules(given: Sequence[str]) -> tuple[str, ...] | None:

@@ -26,6 +26,7 @@ from netagent.model.records import (
     ExternalStateRecord,
     GrantRecord,
     HostAddressRecord,
+    NetworkOptionsRecord,
     NetworkRecord,
     OwnNameRecord,
     PublishedServiceRecord,
@@ -96,6 +97,7 @@ def _of_gone_networks(view: RegistryView, undecided: Collection[NetworkId]) -> l
 
 _OF_NETWORKS: Final = (
     NetworkRecord,
+    NetworkOptionsRecord,
     GrantRecord,
     HostAddressRecord,
     ExternalServiceRecord,

@@ -1,4 +1,4 @@
-"""The use-cases on networks: create, remove.
+"""The use-cases on networks: create, set, remove.
 
 To create a network: publish the record, let it settle, resolve conflicts, grant address space to other hosts. It has
 settled when every live host has acknowledged it and this host has all that they had written by then. So if two hosts
@@ -6,13 +6,17 @@ create a network of the same name at the same instant, at least one knows of bot
 rule (netagent.registry.conflict_rules) makes the same network yield on every host. But the other host may have
 decided before it received our record, so the winner waits until the loser has withdrawn, or turns out to have been
 first. The grants are acknowledged too before `create` returns: from then on no host depends on the creator.
+
+Any host may set options of a network, also while its creator is away (netagent.model.network_options).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_network
 
 import trio
@@ -20,11 +24,21 @@ import trio
 from netagent.endpoints.find import host_called, network_called
 from netagent.endpoints.network_defaults import NetworkConstraints, differences, plan_network, shortcoming
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
-from netagent.external.view import added_to
+from netagent.external.view import added_to, external_services
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import NetworkRecord, Policy, RemovalRecord, ServiceAddressOrigin
+from netagent.model.network_options import next_number, value_of, with_changes, with_options
+from netagent.model.records import (
+    HostProgram,
+    NetworkOption,
+    NetworkOptionsRecord,
+    NetworkRecord,
+    OptionChange,
+    Policy,
+    RemovalRecord,
+    ServiceAddressOrigin,
+)
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
 from netagent.registry.publish import Publisher
@@ -42,6 +56,17 @@ MAX_SHARED_OUT = 256
 """Bound of hosts that get space when a network is made; beyond it: others ask, ahead of need."""
 
 logger = logging.getLogger("netagent.endpoints.networks")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedNetwork:
+    """A network after its options were set."""
+
+    network: NetworkView
+    former: Mapping[NetworkOption, str]
+    """The former value of each option that has changed."""
+    unheard: frozenset[HostId]
+    """Live hosts that have not acknowledged the change yet."""
 
 
 class Networks:
@@ -67,6 +92,7 @@ class Networks:
         self._surroundings = surroundings
         self._sweep = sweep
         self._creating = trio.Lock()
+        self._changing = trio.Lock()
         self.in_work: set[NetworkId] = set()
         """Networks that `create` has not decided about yet: no other code withdraws them."""
 
@@ -196,6 +222,34 @@ class Networks:
             while self._records.unacknowledged(CLUSTER_SCOPE):
                 await trio.sleep(SETTLE_POLL_S)
 
+    # -- set -------------------------------------------------------------------------------------------------
+
+    async def set(self, name: str, wanted: Mapping[NetworkOption, str], by: str) -> ChangedNetwork:
+        """Give options of a network other values, for all hosts. What has its value already does not change."""
+        async with self._changing:
+            view = self._live.view
+            network = network_called(view, name)
+            former = {option: value_of(network.record, option) for option in wanted}
+            former = {option: value for option, value in former.items() if value != wanted[option]}
+            if not former:
+                return ChangedNetwork(network, {}, frozenset())
+            _refuse_change(view, network, {option: wanted[option] for option in former})
+            claims = view.option_records(network.network_id)
+            now_s = int(time.time())
+            changes = [
+                OptionChange(option, wanted[option], next_number(claims, option), now_s, by)
+                for option in former
+            ]
+            own = claims.get(view.local)
+            record = NetworkOptionsRecord(network.network_id, with_changes(own, changes))
+            await self._publisher.put(record)
+            await self._settle()
+            unheard = {HostId(one) for one in self._records.unacknowledged(CLUSTER_SCOPE)}
+            words = ", ".join(f"{option.words} {wanted[option]}" for option in former)
+            logger.info("network %s: %s set %s", network.unique_name, by, words)
+            network = self._live.view.networks.get(network.network_id, network)
+            return ChangedNetwork(network, former, frozenset(unheard))
+
     # -- remove ----------------------------------------------------------------------------------------------
 
     async def remove(self, name: str, *, force: bool) -> NetworkView:
@@ -291,6 +345,41 @@ def _refuse_contradiction(request: NetworkRequest) -> None:
                 thing=request.name,
                 hint=f"leave out {option} or --policy links",
             )
+
+
+def _refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[NetworkOption, str]) -> None:
+    """Raise RefusedError for a change that contradicts other options, or cuts off what operators have added."""
+    place = network.unique_name
+    after = with_options(network.record, wanted)
+    for option in (NetworkOption.MULTICAST, NetworkOption.HOST_ACCESS):
+        asked = wanted.get(option, value_of(network.record, option))
+        if after.policy is Policy.LINKS and asked == "yes":
+            raise RefusedError(
+                f"network {place} cannot have {option.words} yes with --policy links, which allows only linked "
+                "services",
+                code="options-exclude-each-other",
+                thing=place,
+                hint=f"add {option.words} no, or use another policy",
+            )
+    services = external_services(view, network.network_id)
+    cut_off = [
+        one.record.name
+        for one in services
+        if (
+            after.internal and not network.record.internal
+            if not isinstance(one.record.target, HostProgram)
+            else network.record.host_access and not after.host_access
+        )
+    ]
+    if cut_off:
+        more = f" and {len(cut_off) - 3} more" if len(cut_off) > 3 else ""
+        raise RefusedError(
+            f"containers of network {place} could not reach {', '.join(sorted(cut_off)[:3])}{more} any more, "
+            "which operators added to it",
+            code="network-in-use",
+            thing=place,
+            hint=f"remove them first with `netagent service rm NAME --network {place}`",
+        )
 
 
 def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:

@@ -1,7 +1,8 @@
 """An endpoint's record: what other hosts get to know of it, and its publishing.
 
-Beside the endpoint's own facts the record has the links of its whole sandbox, in a network whose policy is LINKS. So
-a change of one endpoint may change the records of the others in its sandbox.
+Beside the endpoint's own facts the record has the links of its whole sandbox in that network. So a change of one
+endpoint may change the records of the others in its sandbox. The links are there whatever the network's policy is:
+when it changes to LINKS, no host has to wait for the links of others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from netagent.feeds.table import is_feed_label
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import REASONS_OF_RUNTIME
 from netagent.model.ids import EndpointId, HostId
-from netagent.model.records import EndpointRecord, Health, HealthNote, Policy
+from netagent.model.records import EndpointRecord, Health, HealthNote
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
@@ -124,10 +125,10 @@ def health_of(row: LocalEndpointRow) -> tuple[Health, HealthNote | None]:
 def published_links(
     row: LocalEndpointRow, rows: Iterable[LocalEndpointRow], view: RegistryView, domain: str
 ) -> tuple[str, ...]:
-    """Return the links of a row's sandbox in the row's network, which other hosts must let pass; none if the policy
-    is open. A link's service without a network refers to each network that the sandbox is in."""
+    """Return the links of a row's sandbox in the row's network, which other hosts must let pass if its policy is
+    LINKS. A link's service without a network refers to each network that the sandbox is in."""
     network = view.networks.get(row.network_id)
-    if network is None or network.record.policy is not Policy.LINKS:
+    if network is None:
         return ()
     mates = [row, *(other for other in rows if row.netns and other.sandbox_id == row.sandbox_id)]
     services = {link.service.removesuffix(f".{domain}") for mate in mates for link in mate.links}

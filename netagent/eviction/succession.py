@@ -2,10 +2,10 @@
 
 Once a host is evicted nothing that it wrote counts, and its logs are dropped everywhere. The successor therefore
 repeats what the cluster still needs of them as its own, in the same change in which it says that they are gone:
-networks, removals, their evictions of earlier hosts, grants that their receivers have not repeated yet, external
-services, what they found out about these, own names, published services, and ranges and addresses of services, which
-programs remember for ever. Their attachments and endpoints end with them, and so do external services that are
-programs of theirs.
+networks and what they changed of networks, removals, their evictions of earlier hosts, grants that their receivers
+have not repeated yet, external services, what they found out about these, own names, published services, and ranges
+and addresses of services, which programs remember for ever. Their attachments and endpoints end with them, and so do
+external services that are programs of theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Final
 
 from netagent.external.view import external_service, successor_state
 from netagent.model.ids import HostId
+from netagent.model.network_options import succeeded
 from netagent.model.records import (
     ExternalServiceRecord,
     ExternalStateRecord,
     ForgetRecord,
     GrantRecord,
     HostProgram,
+    NetworkOptionsRecord,
     NetworkRecord,
     OwnNameRecord,
     PublishedServiceRecord,
@@ -70,7 +72,15 @@ def eviction_records(view: RegistryView, gone: Collection[HostId]) -> list[Recor
             # A state in force follows on whatever this host had found out earlier.
             if key not in own or isinstance(record, ExternalStateRecord):
                 records.setdefault(key, record)
+    for option_record in _options(view, gone):
+        records[key_of(option_record)[1]] = option_record
     return list(records.values())
+
+
+def _options(view: RegistryView, gone: Collection[HostId]) -> Iterator[NetworkOptionsRecord]:
+    for network_id, claims in view.store.option_records.items():
+        if network_id in view.networks and (changes := succeeded(claims, gone, view.local)):
+            yield NetworkOptionsRecord(network_id, changes)
 
 
 def _kept(view: RegistryView, host: HostId, gone: Collection[HostId]) -> Iterator[Record]:

@@ -93,6 +93,44 @@ class NetworkCreateCommand(
     )
 
 
+class NetworkSetCommand(
+    Command["schema.ChangedNetwork"],
+    command="set",
+    within="network",
+    route="POST /v1/networks/{network}/options",
+    brief="Change options of a network.",
+    examples="sudo netagent network set app --policy links\n"
+    "sudo netagent network set app --answer nearest --service-addresses on",
+):
+    """Change options of a network on all hosts, while containers are in it. Any host may do so, whichever has created
+    the network. What is not given stays as it is; subnets and MTU always do."""
+
+    network: str = argument(metavar="NAME", help="its name or id", read=filled("network"))
+    policy: Literal["open", "links"] | None = option(
+        "--policy",
+        choices=("open", "links"),
+        help="open: all containers may connect to each other; links: only to services they are linked to",
+    )
+    answer_order: Literal["spread", "nearest", "zone"] | None = option(
+        "--answer",
+        choices=("spread", "nearest", "zone"),
+        help="which replicas a service's name leads to: spread: all; nearest: the nearest ones; "
+        "zone: those in the asker's zone, or else the nearest ones",
+    )
+    shared_names: Literal["answer", "refuse"] | None = option(
+        "--shared-names",
+        choices=("answer", "refuse"),
+        help="a name that several groups (compose projects) have, asked from outside them: answer: all of them in "
+        "turn; refuse: NXDOMAIN",
+    )
+    service_addresses: Literal["off", "on"] | None = option(
+        "--service-addresses",
+        choices=("off", "on"),
+        help="on: give each service in it an address of its own; off: only to those that ask for one; what has an "
+        "address keeps it",
+    )
+
+
 class NetworkListCommand(
     Watching["schema.Listing[schema.Network]"],
     command="ls list",

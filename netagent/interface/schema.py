@@ -336,6 +336,20 @@ class HostAddress(TypedDict):
     """One for each subnet."""
 
 
+class NetworkChange(TypedDict):
+    """The last change of an option of a network."""
+
+    option: str
+    """`policy`, as in the network."""
+    value: str
+    since: str
+    """RFC 3339, in UTC."""
+    by: str
+    """The account of the operator."""
+    host: str
+    """Name of the host where it was changed, or of the one that has succeeded that host."""
+
+
 class Network(TypedDict):
     """A network."""
 
@@ -376,6 +390,8 @@ class Network(TypedDict):
     """Why it cannot be used as it is (another network has its name, VNI or subnet); `""` if it can."""
     published: list[str]
     """`PORTS to ENDPOINT` for each published port of this host."""
+    changes: NotRequired[list[NetworkChange]]
+    """Options that were changed since the network was made, each with the last change."""
     created: NotRequired[bool]
     """Only in the answer of `network create`: false when it existed with the same options."""
     warnings: NotRequired[list[Notice]]
@@ -386,6 +402,23 @@ class Network(TypedDict):
     """Only in `network inspect`."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
+
+
+class ChangedOption(TypedDict):
+    """An option that `network set` has changed."""
+
+    option: str
+    value: str
+    former: str
+
+
+class ChangedNetwork(Network):
+    """Answer of `network set`."""
+
+    changed: list[ChangedOption]
+    """Empty: the network had these options already."""
+    unheard: list[str]
+    """Names of hosts that are up and have not acknowledged the change yet."""
 
 
 class NetworkRemoved(TypedDict):

@@ -6,14 +6,14 @@ record: the registry adds it.
 
     scope 0 (every host)          host, network, removal, attachment, grant, host address, forget,
                                   external service, external state, own name, service range, service address,
-                                  published service
+                                  published service, network options
     scope = a network's id        endpoint
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeAlias
@@ -103,7 +103,8 @@ class HostRecord:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
-    """A network as its creator defined it. `name` is a label; `network_id` is the identity."""
+    """A network as its creator defined it; in a view, with the options that hosts have changed since
+    (netagent.model.network_options). `name` is a label; `network_id` is the identity."""
 
     network_id: NetworkId
     name: str
@@ -267,8 +268,8 @@ class EndpointRecord:
     """Sorted by key."""
     health: Health = Health.UNKNOWN
     links: tuple[str, ...] = ()
-    """Links of its sandbox, only if the network's policy is LINKS: services of the network, or `NAME.HOST` for one
-    endpoint; sorted."""
+    """Links of its sandbox: services of the network, or `NAME.HOST` for one endpoint; sorted. They allow something
+    only if the network's policy is LINKS. The release before has none in other networks."""
     group: Group | None = None
     drain: Drain | None = None
     health_note: HealthNote | None = None
@@ -568,6 +569,80 @@ class PublishedServiceRecord:
     """Without an address of the host: it is for all hosts."""
 
 
+# -- options of a network that hosts have changed (netagent.model.network_options) --------------------------------
+
+MAX_OPTION_CHANGES: Final = (1 << 32) - 1
+"""The highest number. An option is changed less often; at the end of the range the stricter value stays."""
+MAX_OPTIONS: Final = 32
+"""Bound of the options in one record; beyond it: refused. A later release may have more of them than this one."""
+MAX_CHANGED_BY_CHARS: Final = 64
+
+
+class NetworkOption(enum.Enum):
+    """An option that can be changed, by its name in JSON."""
+
+    POLICY = "policy"
+    INTERNAL = "internal"
+    MULTICAST = "multicast"
+    HOST_ACCESS = "host_access"
+    ANSWER_ORDER = "answer_order"
+    SHARED_NAMES = "shared_names"
+    SERVICE_ADDRESSES = "service_addresses"
+
+    @property
+    def words(self) -> str:
+        """As users type it."""
+        return _WORDS.get(self, "--" + self.value.replace("_", "-"))
+
+
+_WORDS: Final = {NetworkOption.ANSWER_ORDER: "--answer"}
+
+OPTION_VALUES: Final[Mapping[NetworkOption, tuple[str, ...]]] = {
+    NetworkOption.POLICY: ("open", "links"),
+    NetworkOption.INTERNAL: ("no", "yes"),
+    NetworkOption.MULTICAST: ("yes", "no"),
+    NetworkOption.HOST_ACCESS: ("yes", "no"),
+    NetworkOption.ANSWER_ORDER: ("spread", "nearest", "zone"),
+    NetworkOption.SHARED_NAMES: ("answer", "refuse"),
+    NetworkOption.SERVICE_ADDRESSES: ("off", "on"),
+}
+"""The values of each option, the stricter one later."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionChange:
+    """A value that a host has given an option."""
+
+    option: NetworkOption
+    value: str
+    """One of OPTION_VALUES."""
+    number: int
+    """1 to MAX_OPTION_CHANGES."""
+    changed_s: int
+    """Unix time in seconds: for people."""
+    changed_by: str
+    """The account of the operator, for people."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Of the changes of one option the one with the highest rank counts."""
+        return self.number, OPTION_VALUES[self.option].index(self.value)
+
+    @property
+    def changed(self) -> datetime:
+        """`changed_s` as a date."""
+        return datetime.fromtimestamp(self.changed_s, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptionsRecord:
+    """What one host has changed of a network."""
+
+    network_id: NetworkId
+    changes: tuple[OptionChange, ...]
+    """At most one for each option, in the order of NetworkOption, never empty."""
+
+
 Record: TypeAlias = (
     HostRecord
     | NetworkRecord
@@ -583,13 +658,14 @@ Record: TypeAlias = (
     | ServiceRangeRecord
     | ServiceAddressRecord
     | PublishedServiceRecord
+    | NetworkOptionsRecord
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` resolves to `service`. Local to a host; but if the
-    network's policy is LINKS, the endpoint's record contains the service (EndpointRecord.links)."""
+    """`--link SERVICE[:ALIAS]`: in this one sandbox `alias` resolves to `service`. The alias is local to a host; the
+    service is also in the endpoint's record (EndpointRecord.links), for the policy LINKS."""
 
     service: str
     """A service, `service.network` or a fully qualified name of the cluster."""

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 from immutables import Map
 
+from netagent.model import network_options
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.naming import given_labels, labels_inside
@@ -31,6 +32,7 @@ from netagent.model.records import (
     GrantRecord,
     HostAddressRecord,
     HostRecord,
+    NetworkOptionsRecord,
     NetworkRecord,
     OwnNameRecord,
     PublishedServiceRecord,
@@ -314,7 +316,13 @@ class StoreBuilder:
         match record:
             case HostRecord():
                 self._hosts |= self.s.host_names[record.name]
-            case NetworkRecord() | RemovalRecord() | AttachmentRecord() | GrantRecord():
+            case (
+                NetworkRecord()
+                | RemovalRecord()
+                | AttachmentRecord()
+                | GrantRecord()
+                | NetworkOptionsRecord()
+            ):
                 self._networks.add(record.network_id)
             case HostAddressRecord():
                 # Programs of that host are reached there.
@@ -449,7 +457,13 @@ class StoreBuilder:
         revisions = self.s.revisions.get(network_id)
         if revisions is not None and network_id not in self.s.removals:
             owner, record = conflict_rules.in_force(revisions)
-            new = NetworkView(record, owner, conflict_rules.creator_of(revisions))
+            changes = network_options.changes_in_force(self.s.option_records.get(network_id, Map()))
+            record = network_options.with_options(
+                record, {option: one.value for option, (one, _) in changes.items()}
+            )
+            new = NetworkView(
+                record, owner, conflict_rules.creator_of(revisions), changes=tuple(changes.values())
+            )
         for view in (old, new):
             if view is not None:
                 self._names.add(view.name)
@@ -698,8 +712,9 @@ def _place_of(owner: HostId, record: Record) -> tuple[str, Hashable, Hashable, o
     match record:
         case HostRecord():
             return "host_names", record.name, owner, None
-        case NetworkRecord():
-            return "revisions", record.network_id, owner, record
+        case NetworkRecord() | NetworkOptionsRecord():
+            index = "revisions" if isinstance(record, NetworkRecord) else "option_records"
+            return index, record.network_id, owner, record
         case RemovalRecord() | AttachmentRecord():
             index = "removals" if isinstance(record, RemovalRecord) else "attachments"
             return index, record.network_id, owner, None

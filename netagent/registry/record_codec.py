@@ -19,9 +19,10 @@ Keys, unique within (scope, owner):
     w + network id + each subnet: base, length (1)  service range
     v + network id + addresses                      service address
     p + network id + protocol, host port (2) + service + NUL + group    published service
+    c + network id         network options
 
-The last three have what they claim in their keys: a host that succeeds another may have several of one network or
-service.
+Service ranges, service addresses and published services have what they claim in their keys: a host that succeeds
+another may have several of one network or service.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_
 from netagent.model.publication import Publication
 from netagent.model.records import (
     MAX_ALIASES,
+    MAX_CHANGED_BY_CHARS,
     MAX_HOST_WEIGHTS,
+    MAX_OPTION_CHANGES,
+    MAX_OPTIONS,
     MAX_PUBLISHED_PORTS,
     MAX_REASON_CHARS,
     MAX_SERVICE_PORTS,
     MAX_TIME_S,
+    OPTION_VALUES,
     AttachmentRecord,
     Drain,
     EndpointRecord,
@@ -58,7 +63,10 @@ from netagent.model.records import (
     HealthNote,
     HostAddressRecord,
     HostRecord,
+    NetworkOption,
+    NetworkOptionsRecord,
     NetworkRecord,
+    OptionChange,
     OwnNameRecord,
     Policy,
     Port,
@@ -98,12 +106,13 @@ small enough that 10,000 of them can't exhaust a host by being stored twice."""
 
 GROUP_DIRECTORY_BYTES: Final = 8
 MAX_DRAINED_BY_CHARS: Final = 64
+MAX_OPTION_CHARS: Final = 64
 
 _VERSION: Final = 1
 HOST_KEY: Final = b"h"
 _HOST, _NETWORK, _REMOVAL, _ATTACHMENT, _GRANT, _ENDPOINT, _FORGET, _HOST_ADDRESS = range(1, 9)
 _EXTERNAL_SERVICE, _EXTERNAL_STATE, _OWN_NAME = range(9, 12)
-_SERVICE_RANGE, _SERVICE_ADDRESS, _PUBLISHED_SERVICE = range(12, 15)
+_SERVICE_RANGE, _SERVICE_ADDRESS, _PUBLISHED_SERVICE, _NETWORK_OPTIONS = range(12, 16)
 _PROTOCOLS: Final = ("tcp", "udp")
 
 
@@ -125,7 +134,13 @@ def key_of(record: Record) -> tuple[Scope, bytes]:
     match record:
         case HostRecord():
             return CLUSTER_SCOPE, HOST_KEY
-        case NetworkRecord() | RemovalRecord() | AttachmentRecord() | HostAddressRecord():
+        case (
+            NetworkRecord()
+            | RemovalRecord()
+            | AttachmentRecord()
+            | HostAddressRecord()
+            | NetworkOptionsRecord()
+        ):
             return CLUSTER_SCOPE, _OF_NETWORK[type(record)] + pack_id(record.network_id)
         case GrantRecord():
             where = record.first.to_bytes(4, "big") + record.hop.to_bytes(4, "big")
@@ -159,6 +174,7 @@ _OF_NETWORK: Final[dict[type[Record], bytes]] = {
     RemovalRecord: b"r",
     AttachmentRecord: b"a",
     HostAddressRecord: b"o",
+    NetworkOptionsRecord: b"c",
 }
 """The first byte of the keys of which a network's id is the rest."""
 
@@ -204,8 +220,8 @@ def _fields_of(record: Record) -> tuple[int, list[object]]:
     match record:
         case HostRecord():
             return _HOST, _host_fields(record)
-        case NetworkRecord():
-            return _NETWORK, _network_fields(record)
+        case NetworkRecord() | NetworkOptionsRecord():
+            return _fields_of_network(record)
         case RemovalRecord() | AttachmentRecord():
             kind = _REMOVAL if isinstance(record, RemovalRecord) else _ATTACHMENT
             return kind, [pack_id(record.network_id)]
@@ -245,8 +261,16 @@ def _host_fields(record: HostRecord) -> list[object]:
     ]
 
 
-def _network_fields(record: NetworkRecord) -> list[object]:
-    return [
+def _fields_of_network(record: NetworkRecord | NetworkOptionsRecord) -> tuple[int, list[object]]:
+    if isinstance(record, NetworkOptionsRecord):
+        return _NETWORK_OPTIONS, [
+            pack_id(record.network_id),
+            [
+                [one.option.value, one.value, one.number, one.changed_s, one.changed_by]
+                for one in record.changes
+            ],
+        ]
+    return _NETWORK, [
         pack_id(record.network_id),
         record.name,
         record.vni,
@@ -535,6 +559,30 @@ def _read_host_weight(fields: RecordFields, what: str) -> tuple[str, int]:
     return inner.name(what), inner.integer(what, 0, MAX_WEIGHT)
 
 
+def _read_network_options(fields: RecordFields) -> NetworkOptionsRecord:
+    network_id = NetworkId(fields.identifier("network_id"))
+    read = fields.items("changes", MAX_OPTIONS, _read_option_change)
+    changes = tuple(one for one in read if one is not None)
+    places = [list(NetworkOption).index(one.option) for one in changes]
+    if places != sorted(set(places)):
+        raise RecordError("changes: not in order, or with duplicates")
+    return NetworkOptionsRecord(network_id, changes)
+
+
+def _read_option_change(fields: RecordFields, what: str) -> OptionChange | None:
+    """Return None for an option, or a value, that a later release added."""
+    inner = fields.array(what, 5)
+    option = inner.text(what, max_chars=MAX_OPTION_CHARS)
+    value = inner.text(what, max_chars=MAX_OPTION_CHARS)
+    number = inner.integer(what, 1, MAX_OPTION_CHANGES)
+    changed_s = inner.integer(what, 0, MAX_TIME_S)
+    changed_by = inner.text(what, max_chars=MAX_CHANGED_BY_CHARS)
+    known = next((one for one in NetworkOption if one.value == option), None)
+    if known is None or value not in OPTION_VALUES[known]:
+        return None
+    return OptionChange(known, value, number, changed_s, changed_by)
+
+
 _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _HOST: _read_host,
     _NETWORK: _read_network,
@@ -550,4 +598,5 @@ _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {
     _SERVICE_RANGE: _read_service_range,
     _SERVICE_ADDRESS: _read_service_address,
     _PUBLISHED_SERVICE: _read_published_service,
+    _NETWORK_OPTIONS: _read_network_options,
 }

@@ -14,6 +14,7 @@ from netagent.model.records import (
     ExternalStateRecord,
     GrantRecord,
     HostAddressRecord,
+    NetworkOptionsRecord,
     NetworkRecord,
     OwnNameRecord,
     PublishedServiceRecord,
@@ -78,13 +79,15 @@ class Store:
     """The evicted hosts by the rules. Of their records only their evictions of others are in any index."""
 
     revisions: Map[NetworkId, Map[HostId, NetworkRecord]] = field(default_factory=Map)
+    option_records: Map[NetworkId, Map[HostId, NetworkOptionsRecord]] = field(default_factory=Map)
+    """What hosts have changed of networks."""
     removals: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
     attachments: Map[NetworkId, frozenset[HostId]] = field(default_factory=Map)
     host_addresses: Map[NetworkId, Map[HostId, HostAddressRecord]] = field(default_factory=Map)
     grants: Map[NetworkId, Map[tuple[HostId, bytes], GrantRecord]] = field(default_factory=Map)
 
     candidates: Map[NetworkId, NetworkView] = field(default_factory=Map)
-    """Networks that exist and are not removed, before names and VNIs are decided."""
+    """Networks that exist and are not removed, with their options, before names and VNIs are decided."""
     candidate_names: Map[str, frozenset[NetworkId]] = field(default_factory=Map)
     candidate_vnis: Map[int, frozenset[NetworkId]] = field(default_factory=Map)
     networks: Map[NetworkId, NetworkView] = field(default_factory=Map)

@@ -31,6 +31,7 @@ from netagent.model.records import (
     EndpointRecord,
     GrantRecord,
     HostAddressRecord,
+    NetworkOptionsRecord,
     Record,
     ServiceKey,
     ServiceRangeRecord,
@@ -242,6 +243,10 @@ class RegistryView:
         """True for a network that does not yield to another of its name, see netagent.registry.conflict_rules."""
         return self.store.is_used(network)
 
+    def option_records(self, network_id: NetworkId) -> Mapping[HostId, NetworkOptionsRecord]:
+        """What hosts have changed of the network, whether or not it counts."""
+        return self.store.option_records.get(network_id, _NO_OPTIONS)
+
     def attachments(self, network_id: NetworkId) -> frozenset[HostId]:
         """Hosts that take part in the network."""
         return self.store.attachments.get(network_id, frozenset())
@@ -418,6 +423,7 @@ _NO_RECORDS: Map[bytes, StoredRecord] = Map()
 _NO_ENDPOINTS: Map[EndpointId, EndpointView] = Map()
 _NO_ADDRESSES: Map[ServiceKey, tuple[ServiceAddressView, ...]] = Map()
 _NO_GRANTS: Map[tuple[HostId, bytes], GrantRecord] = Map()
+_NO_OPTIONS: Map[HostId, NetworkOptionsRecord] = Map()
 
 
 def in_order(endpoints: Mapping[EndpointId, EndpointView]) -> tuple[EndpointView, ...]:

@@ -14,6 +14,7 @@ from netagent.model.records import (
     EndpointRecord,
     HostRecord,
     NetworkRecord,
+    OptionChange,
     ServiceAddressRecord,
     ServiceKey,
     ServiceRangeRecord,
@@ -99,6 +100,7 @@ class NetworkView:
     """A network that is in force: not removed, and not one that yielded to another of the same name."""
 
     record: NetworkRecord
+    """With the options that hosts have changed."""
     owner: HostId
     """The host that wrote the revision in force."""
     creator: HostId | None
@@ -108,6 +110,8 @@ class NetworkView:
     """False when a network with a smaller id has the same name and both are in use."""
     holds_vni: bool = True
     """False when a network with a smaller id has the same VNI: this one must not be built in the kernel."""
+    changes: tuple[tuple[OptionChange, HostId], ...] = ()
+    """The changes of its options that count, each with the host that wrote it."""
 
     @property
     def network_id(self) -> NetworkId:

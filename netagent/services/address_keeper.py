@@ -213,7 +213,7 @@ class ServiceAddressKeeper:
 def _touched(view: RegistryView, seen: RegistryView | None) -> Iterator[Place]:
     """Yield the services that may have to get an address now, some more than once."""
     touched = None if seen is None else view.touched_since(seen)
-    if touched is None:
+    if touched is None or seen is None or _are_turned_on(view, seen):
         yield from view.store.by_service
         return
     for _, endpoint_id in touched.endpoints:
@@ -223,6 +223,17 @@ def _touched(view: RegistryView, seen: RegistryView | None) -> Iterator[Place]:
         if endpoint and network and (network.record.service_addresses or asks(endpoint.record)):
             yield endpoint.network_id, endpoint.record.service_key
     yield from touched.service_addresses
+
+
+def _are_turned_on(view: RegistryView, seen: RegistryView) -> bool:
+    """True if each service of some network should have an address now, and did not have to before."""
+    if view.networks is seen.networks:
+        return False
+    now, before = (
+        {one for one, network in known.networks.items() if network.record.service_addresses}
+        for known in (view, seen)
+    )
+    return not now <= before
 
 
 def _lacking(view: RegistryView, place: Place) -> ServiceAddressOrigin | None:

@@ -16,7 +16,13 @@ import trio
 from netagent.access.grant import FULL, Grant
 from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.control.api import Handlers, build_app
-from netagent.control.request_parsing import attach_request, link_of, network_request, publication_of
+from netagent.control.request_parsing import (
+    attach_request,
+    link_of,
+    network_changes,
+    network_request,
+    publication_of,
+)
 from netagent.control.server import serve
 from netagent.control.service_parsing import service_address_change, service_address_request
 from netagent.errors import InputError, NotFoundError, RefusedError
@@ -50,6 +56,7 @@ from netagent.interface.containers import (
     NetworkListCommand,
     NetworkPruneCommand,
     NetworkRemoveCommand,
+    NetworkSetCommand,
     PublishCommand,
     PublishServiceCommand,
     UndrainCommand,
@@ -591,6 +598,16 @@ class FakeService:
             )
         self.networks.setdefault(request.name, network_of(request.name, len(self.networks)))
         return {**self.networks[request.name], "created": known is None}
+
+    async def network_set(self, asked: NetworkSetCommand) -> schema.ChangedNetwork:
+        found: dict[str, Any] = dict(self._network(asked.network))
+        wanted = {option.value: value for option, value in network_changes(asked).items()}
+        former = {option: found.get(option, "") for option in wanted}
+        found |= wanted
+        self.networks[found["name"]] = found  # type: ignore[assignment] # option by option
+        changed = [{"option": one, "value": wanted[one], "former": former[one]} for one in wanted]
+        found |= {"changed": [one for one in changed if one["value"] != one["former"]], "unheard": []}
+        return found  # type: ignore[return-value] # as above
 
     async def network_list(self, request: NetworkListCommand) -> schema.Listing[schema.Network]:
         return {"items": list(reversed(self.networks.values()))}

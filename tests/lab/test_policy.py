@@ -101,3 +101,45 @@ def test_only_linked_services_are_reached_from_the_link_s_making_to_its_end(clus
             agent.start_agent()
     assert asked(cluster, "far", "db")[0] == {"answer"}
     assert asked(cluster, "other", "db")[0] == {"refused"}
+
+
+def policies(cluster: Cluster) -> set[str]:
+    """The policy of the network `living` as each host knows it."""
+    return {cluster.netagent(host, "network", "inspect", "living")["policy"] for host in cluster.hosts}
+
+
+def test_the_policy_of_a_living_network_is_set_on_any_host(lasting: Cluster) -> None:
+    cluster = lasting
+    cluster.netagent("h1", "network", "create", "living")
+    serve = ["python3", "-c", ECHO]
+    for host, name, options in (("h1", "lb", ()), ("h2", "linked", ("--link", "lb")), ("h3", "stray", ())):
+        cluster.attach(host, name, "--network", "living", *options, command=serve)
+    for client in ("linked", "stray"):
+        cluster.wait(lambda: asked(cluster, client, "lb", 0.5)[0] == {"answer"}, 30.0, f"{client} is cut off")
+
+    # Not on the host that made it; the answer comes once this host follows.
+    done = cluster.netagent("h3", "network", "set", "living", "--policy", "links", "--answer", "nearest")
+    assert [(one["option"], one["value"], one["former"]) for one in done["changed"]] == [
+        ("policy", "links", "open"),
+        ("answer_order", "nearest", "spread"),
+    ]
+    assert done["unheard"] == []
+    assert asked(cluster, "stray", "lb")[0] == {"refused"}
+    assert asked(cluster, "linked", "lb")[0] == {"answer"}
+    assert cluster.netagent("h1", "network", "set", "living", "--policy", "links")["changed"] == []
+    (change, _) = cluster.netagent("h2", "network", "inspect", "living")["changes"]
+    assert (change["value"], change["by"], change["host"]) == ("links", "root", "h3")
+
+    # Two sides of a cut: h2 does not hear h1, and each sets it.
+    for other in ("h2", "h3"):
+        cluster.lab.cut("h1", other)
+    cluster.wait(lambda: cluster.agents("h1")["h2"] == "dead", 30.0, "h1 does not notice the cut")
+    cluster.netagent("h1", "network", "set", "living", "--policy", "open")
+    cluster.netagent("h2", "network", "set", "living", "--answer", "zone")
+    assert asked(cluster, "stray", "linked")[0] == {"refused"}, "there it is links"
+    cluster.lab.heal()
+    cluster.wait(lambda: policies(cluster) == {"open"}, 30.0, "the hosts do not agree")
+    cluster.wait(lambda: asked(cluster, "stray", "lb", 0.5)[0] == {"answer"}, 30.0, "not open again")
+    found = cluster.netagent("h1", "network", "inspect", "living")
+    assert found["answer_order"] == "zone", "each side changed another option, and both count"
+    cluster.remove("lb", "linked", "stray")

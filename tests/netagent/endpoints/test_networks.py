@@ -20,9 +20,19 @@ from netagent.endpoints.networks import SETTLE_S
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import AttachmentRecord, GrantRecord, NetworkRecord, Policy, Record, RemovalRecord
+from netagent.model.locality import AnswerOrder
+from netagent.model.records import (
+    AttachmentRecord,
+    GrantRecord,
+    NetworkOption,
+    NetworkOptionsRecord,
+    NetworkRecord,
+    Policy,
+    Record,
+    RemovalRecord,
+)
 from netagent.model.request import NetworkRequest
-from netagent.registry.view import RegistryView
+from netagent.registry.view import NetworkView, RegistryView
 from netgossip.types import CLUSTER_SCOPE, MemberState
 
 
@@ -393,3 +403,128 @@ async def test_multicast_and_links_contradict_each_other() -> None:
         assert made.record.policy is Policy.LINKS
 
     await together(1, test)
+
+
+# -- setting options ------------------------------------------------------------------------------------------------
+
+
+POLICY, ANSWER, SHARED = NetworkOption.POLICY, NetworkOption.ANSWER_ORDER, NetworkOption.SHARED_NAMES
+
+
+def named(one: AgentHost, name: str) -> NetworkView:
+    network = one.live.view.network_named(name)
+    assert network is not None
+    return network
+
+
+def fabric_of(hosts: list[AgentHost]) -> Fabric:
+    fabric = hosts[0].fabric
+    assert fabric is not None
+    return fabric
+
+
+def changed_numbers(one: AgentHost) -> list[tuple[str, str, int]]:
+    (record,) = own_records(one, NetworkOptionsRecord)
+    return [(change.option.value, change.value, change.number) for change in record.changes]
+
+
+@virtual
+async def test_any_host_sets_an_option_for_all_and_once() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
+        await hosts[0].networks.create(NetworkRequest(name="app"))
+        done = await hosts[1].networks.set("app", {POLICY: "links", ANSWER: "spread"}, "root")
+        assert done.former == {POLICY: "open"}, "what has its value already does not change"
+        assert not done.unheard
+        for one in hosts:
+            assert named(one, "app").record.policy is Policy.LINKS, one.name
+        again = await hosts[2].networks.set("app", {POLICY: "links"}, "root")
+        assert (again.former, again.network) == ({}, named(hosts[2], "app"))
+        assert not own_records(hosts[2], NetworkOptionsRecord)
+        await hosts[2].networks.set("app", {POLICY: "open", ANSWER: "zone"}, "ann")
+        await hosts[1].networks.set("app", {POLICY: "links"}, "root")
+        assert changed_numbers(hosts[1]) == [("policy", "links", 3)]
+        assert changed_numbers(hosts[2]) == [("policy", "open", 2), ("answer_order", "zone", 1)]
+        for one in hosts:
+            assert named(one, "app").record.policy is Policy.LINKS
+            assert named(one, "app").record.answer is AnswerOrder.ZONE
+        with pytest.raises(RefusedError, match="already exists, and its policy is links"):
+            await hosts[0].networks.create(NetworkRequest(name="app"))
+
+    await together(3, test)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@virtual
+async def test_two_sides_of_a_cut_set_options_and_agree_after_it(seed: int) -> None:
+    async def test(hosts: list[AgentHost]) -> None:
+        fabric, sides = fabric_of(hosts), (hosts[:1], hosts[1:])
+        await hosts[0].networks.create(NetworkRequest(name="app"))
+        fabric.cut(*sides)
+        await hosts[0].networks.set("app", {POLICY: "links", ANSWER: "zone"}, "ann")
+        await hosts[1].networks.set("app", {ANSWER: "nearest"}, "bob")
+        await hosts[2].networks.set("app", {ANSWER: "zone"}, "bob")
+        await hosts[2].networks.set("app", {ANSWER: "nearest", SHARED: "refuse"}, "bob")
+        fabric.heal()
+        await quiet(hosts)
+        for one in hosts:
+            record = named(one, "app").record
+            assert (record.policy, record.answer) == (Policy.LINKS, AnswerOrder.NEAREST), one.name
+            assert record.refuses_shared_names
+        await hosts[0].networks.set("app", {ANSWER: "spread"}, "ann")
+        await quiet(hosts)
+        assert all(named(one, "app").record.answer is AnswerOrder.SPREAD for one in hosts)
+
+    await together(3, test, seed=seed)
+
+
+@virtual
+async def test_each_side_asked_for_what_excludes_the_other_and_the_stricter_counts() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
+        fabric = fabric_of(hosts)
+        await hosts[0].networks.create(NetworkRequest(name="app"))
+        fabric.cut(hosts[:1], hosts[1:])
+        await hosts[0].networks.set("app", {NetworkOption.MULTICAST: "yes"}, "ann")
+        await hosts[1].networks.set("app", {POLICY: "links"}, "bob")
+        fabric.heal()
+        await quiet(hosts)
+        for one in hosts:
+            record = named(one, "app").record
+            assert (record.policy, record.multicast) == (Policy.LINKS, False), one.name
+
+    await together(2, test)
+
+
+@virtual
+async def test_a_change_that_contradicts_another_option_is_refused_and_nothing_done() -> None:
+    one = AgentHost()
+    await one.networks.create(NetworkRequest(name="app", multicast=True))
+    with pytest.raises(RefusedError, match="--multicast yes with --policy links") as caught:
+        await one.networks.set("app", {ANSWER: "zone", POLICY: "links"}, "root")
+    assert caught.value.code == "options-exclude-each-other"
+    assert "--multicast no" in str(caught.value)
+    assert not own_records(one, NetworkOptionsRecord)
+    with pytest.raises(NotFoundError):
+        await one.networks.set("none", {POLICY: "links"}, "root")
+    await one.networks.set("app", {NetworkOption.MULTICAST: "no", POLICY: "links"}, "root")
+    assert named(one, "app").record.policy is Policy.LINKS
+
+
+@virtual
+async def test_a_full_disk_refuses_the_change_and_nothing_is_done() -> None:
+    one = AgentHost()
+    await one.networks.create(NetworkRequest(name="app"))
+    one.steps.fault = ("journal", DiskFullError("/var: the disk is full"))
+    with pytest.raises(DiskFullError):
+        await one.networks.set("app", {POLICY: "links"}, "root")
+    assert named(one, "app").record.policy is Policy.OPEN
+
+
+@virtual
+async def test_hosts_that_do_not_acknowledge_are_named() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
+        await hosts[0].networks.create(NetworkRequest(name="app"))
+        fabric_of(hosts).loses = lambda _sender, _target: True
+        done = await hosts[0].networks.set("app", {POLICY: "links"}, "root")
+        assert done.unheard == {hosts[1].host_id}
+
+    await together(2, test)
