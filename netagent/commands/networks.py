@@ -50,7 +50,7 @@ async def create(agent: Agent, request: asked.NetworkCreateCommand) -> schema.Ne
 async def change(agent: Agent, request: asked.NetworkSetCommand) -> schema.ChangedNetwork:
     """Set options of a network, for all hosts. Repeating the request changes nothing."""
     wanted, cluster = network_changes(request), agent.member()
-    done = await cluster.networks.set(request.network, wanted, account())
+    done = await cluster.networks.set(request.network, wanted, current_author().account)
     # Or the next command on this host would still meet the kernel and the names from before.
     await cluster.endpoints.context.settle()
     present = presenter(cluster)
