@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -60,8 +60,10 @@ def configure(level: str) -> None:
     else:
         handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     handler.addFilter(_in_one_line)
+    handler.setLevel(level.upper())
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    # A line below the level may still be an event (netagent.events.channel), which another handler keeps.
+    root.setLevel(min(handler.level, logging.INFO))
     # Libraries log only warnings and errors here.
     for noisy in OTHERS:
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -78,7 +80,7 @@ class Limited:
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}
 
-    def warning(self, key: str, message: str) -> None:
+    def warning(self, key: str, message: str, extra: Mapping[str, object] | None = None) -> None:
         """Log `message` unless `key` was logged less than a period ago. Remembers at most 1,000 keys."""
         now = self._clock()
         last, silent = self._said.get(key, (-self._period_s, 0))
@@ -88,4 +90,4 @@ class Limited:
         if len(self._said) >= 1000:
             self._said.clear()
         self._said[key] = (now, 0)
-        self._logger.warning("%s%s", message, f" (and {silent} times more)" if silent else "")
+        self._logger.warning("%s%s", message, f" (and {silent} times more)" if silent else "", extra=extra)

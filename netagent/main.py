@@ -29,6 +29,7 @@ from netagent.commands import (
 )
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed
+from netagent.commands.sight import events
 from netagent.config import Config
 from netagent.control.api import Handlers
 from netagent.daemon.agent import Agent, LoadConfig
@@ -41,6 +42,7 @@ COMMANDS: Final = (
     cluster,
     containers,
     doctor,
+    events,
     feed,
     inspect,
     lists,

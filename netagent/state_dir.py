@@ -3,6 +3,7 @@
     STATE_DIR/identity    32 bytes of private key in base64, made at the first start
     STATE_DIR/keyring     cluster id, name, domain and keys; the host is in a cluster if the file exists
     STATE_DIR/state.db    the journal (netagent.journal.journal)
+    STATE_DIR/events      what happened on this host (netagent.events.keeper)
     RUN_DIR/agent.lock    held while the agent runs
 
 Files are written under another name and renamed, so that a crash leaves the old or the new content.
@@ -61,6 +62,11 @@ class StateDir:
     def journal_file(self) -> Path:
         """Return the path of the journal."""
         return self.state_dir / "state.db"
+
+    @property
+    def events_file(self) -> Path:
+        """Return the path of the file of events. It outlives the membership: it says why this host left."""
+        return self.state_dir / "events"
 
     def identity(self, fresh_key: bytes) -> Identity:
         """Return this host's identity; the first start makes it from `fresh_key`."""

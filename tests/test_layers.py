@@ -9,11 +9,11 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 
-# What every folder of netagent may use: errors, log lines, values, periodic tasks, and the one form of long work,
-# which is in netgossip because its machines use it as well.
+# What every folder of netagent may use: errors, log lines and which of them are events, values, periodic tasks, and
+# the one form of long work, which is in netgossip because its machines use it as well.
 EVERYWHERE = {
-    "netagent.errors", "netagent.log", "netagent.model", "netagent.periodic", "netagent.periodic_task",
-    "netgossip.slice_runner", "netgossip.slices",
+    "netagent.errors", "netagent.events", "netagent.log", "netagent.model", "netagent.periodic",
+    "netagent.periodic_task", "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 
 BASE = EVERYWHERE | {"netagent.config_values"}
@@ -24,6 +24,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.model": set(),
     "netagent.config": {"netagent.config_values"},
     "netagent.state_dir": {"netgossip.join.identity"},
+    "netagent.events": set(),
     "netagent.journal": {"netgossip.types"},
     "netagent.registry": {
         "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",

@@ -42,6 +42,11 @@ PERFORMS = {
     "netagent.main",
     "netagent.config",  # reads files
     "netagent.log",
+    "netagent.events.channel",  # the log's handler, which knows the loop
+    "netagent.events.keeper",
+    "netagent.commands.sight.events",
+    "netagent.cli.events_command",  # which zone the reader's clock has
+    "netagent.control.audit",
     "netagent.periodic_task",
     "netagent.state_dir",
     "netagent.daemon.systemd",

@@ -23,6 +23,7 @@ from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
 from netagent.interface.questions import (
     DoctorCommand,
+    EventsCommand,
     FeedCommand,
     LookupCommand,
     ReportCommand,
@@ -67,6 +68,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     ConfigCheckCommand: "netagent.cli.config_commands",
     ConfigShowCommand: "netagent.cli.config_commands",
     DoctorCommand: "netagent.cli.doctor_command",
+    EventsCommand: "netagent.cli.events_command",
     FeedCommand: "netagent.cli.feed_command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",

@@ -118,6 +118,10 @@ class Printer:
         self.lines(lines)
         self._out.flush()
 
+    def flush(self) -> None:
+        """Pass on what was printed: the reader waits for it."""
+        self._out.flush()
+
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines as they are."""
         self._out.writelines(line + "\n" for line in lines)

@@ -21,11 +21,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
+from netagent.control.audit import audited
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.openapi import document
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.streaming import PartsResponse, WatchResponse
-from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, watch
+from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, follow, watch
 from netagent.errors import FailedError, InputError, NetagentError, RefusedError
 from netagent.interface import schema
 from netagent.interface.catalogue import COMMANDS
@@ -54,14 +55,20 @@ longer than the server's grace period: then it must undo partial changes."""
 
 
 def build_app(
-    handlers: Handlers, wait_changed: WaitChanged, extra: Sequence[Route] = (), *, grant: Grant
+    handlers: Handlers,
+    wait_changed: WaitChanged,
+    extra: Sequence[Route] = (),
+    *,
+    grant: Grant,
+    wait_noted: WaitChanged | None = None,
 ) -> Starlette:
-    """Build the application. `extra`: routes of integrations, which ask for no role. The trio.Event
-    `app.state.stopping` ends watches. Who may ask it with `grant` has a share of its own in MAX_WATCHERS."""
+    """Build the application. `extra`: routes of integrations, which ask for no role. `wait_noted`: as `wait_changed`,
+    for logs. The trio.Event `app.state.stopping` ends watches. Who may ask it with `grant` has a share of its own in
+    MAX_WATCHERS."""
     routed = [command for command in COMMANDS if command.declaration.verb]
     # A path with more segments first: `{network:path}` also fits `NAME/connect`, because names may contain a slash.
     routed.sort(key=lambda command: -command.declaration.path.count("/"))
-    api = _Api(handlers, wait_changed, grant)
+    api = _Api(handlers, wait_changed, wait_noted or wait_changed, grant)
     app = Starlette(
         routes=[
             *(_route(command, api.answering(command)) for command in routed),
@@ -83,10 +90,13 @@ def _route(command: type[Command[Any]], run: Run) -> Route:
 class _Api:
     """Reads requests, calls handlers, and writes answers."""
 
-    def __init__(self, handlers: Handlers, wait_changed: WaitChanged, grant: Grant) -> None:
+    def __init__(
+        self, handlers: Handlers, wait_changed: WaitChanged, wait_noted: WaitChanged, grant: Grant
+    ) -> None:
         self._grant = grant
         self._handlers = handlers
         self._wait_changed = wait_changed
+        self._wait_noted = wait_noted
         self._watchers = 0
 
     def answering(self, command: type[Command[Any]]) -> Run:
@@ -99,7 +109,7 @@ class _Api:
             require_fields(self._grant, request)
             if declared.order:
                 return await self._list(http, request, handler)
-            answer = await handler(request)
+            answer = await audited(request, handler)
             parts = await in_slices(encode_object(answer, long="endpoints"))
             return PartsResponse(parts, 201 if declared.creates and answer.get("created", True) else 200)
 
@@ -114,11 +124,13 @@ class _Api:
         self, http: Request, request: Command[Any], handler: Callable[[Any], Awaitable[schema.Listing[Any]]]
     ) -> Response:
         """Return the items in order, or with `watch` a stream of them. Both refuse a wrong filter."""
-        order = type(request).declaration.order
+        order, is_log = type(request).declaration.order, type(request).declaration.is_log
 
         async def read() -> schema.Listing[Any]:
             listing = await handler(request)
             items: Items = listing["items"]
+            if is_log:
+                return listing
             ordered = await in_slices(merge_sort(items, lambda item: [item[field] for field in order]))
             return {**listing, "items": ordered}
 
@@ -136,7 +148,10 @@ class _Api:
         async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
             self._watchers += 1
             try:
-                await watch(self._wait_changed, read, emit)
+                if is_log:
+                    await follow(self._wait_noted, request, read, emit)
+                else:
+                    await watch(self._wait_changed, read, emit)
             finally:
                 self._watchers -= 1
 

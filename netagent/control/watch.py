@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -103,7 +104,7 @@ async def watch(
     known: dict[object, Mapping[str, object]] = {}
     seen = -1
     is_first = True
-    try:
+    async with _reporting(emit):
         while True:
             # Read the generation before the list: a change during the reading makes the next wait return at once.
             seen = await wait_changed(seen)
@@ -118,6 +119,38 @@ async def watch(
                 await emit(part)
             known = {item["id"]: item for item in items}
             await trio.sleep(PAUSE_S)
+
+
+async def follow(
+    wait_noted: WaitChanged,
+    request: Any,
+    read: Callable[[], Awaitable[schema.Listing[Any]]],
+    emit: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """Emit a log as NDJSON until cancelled: what there is, `synced`, then what is new. `request.seen` says to `read`
+    which items were sent: of each host the number of its last one."""
+    is_first, generation = True, -1
+    async with _reporting(emit):
+        while True:
+            generation = await wait_noted(generation)
+            listing = await read()
+            items: Items = listing["items"]
+            request.seen = request.seen | {item["host_id"]: item["number"] for item in items}
+            events: list[Event] = [{"event": "added", "item": item} for item in items]
+            if is_first:
+                warnings = listing.get("warnings")
+                events.append({"event": "synced", **({"warnings": warnings} if warnings else {})})
+                is_first = False
+            for part in await in_slices(_encode_lines(events)):
+                await emit(part)
+            await trio.sleep(PAUSE_S)
+
+
+@asynccontextmanager
+async def _reporting(emit: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[None]:
+    """End a stream with the reason if it fails."""
+    try:
+        yield
     except NetagentError as error:
         await emit(_line({"event": "ended", "problem": problem_of(error)}))
     except Exception:

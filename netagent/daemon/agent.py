@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import trio
 from starlette.applications import Starlette
 
+from netagent import __version__, log
 from netagent import config as configuration
-from netagent import log
 from netagent.access.grant import FULL, READ_ONLY
 from netagent.config import Config
 from netagent.control.api import Handlers, build_app
@@ -40,11 +40,14 @@ from netagent.doctor.checks.rule_match import Packet
 from netagent.doctor.facts.foreign_rules_reader import ForeignRules
 from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S
 from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.events.channel import event
+from netagent.events.keeper import EventKeeper
+from netagent.events.kinds import EventKind
 from netagent.eviction.rejoin import reset_journal, wait_evicted
 from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
-from netagent.model.author import AGENT, act_as
+from netagent.model.author import AGENT, KERNEL, act_as
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
@@ -83,6 +86,7 @@ class Agent:
         self.former_ids: list[str] = []
         """Identities of this run that the cluster has evicted."""
         self._state = StateDir(self.config.state_dir, self.config.run_dir, self.config.keyring_file)
+        self.events = EventKeeper(self._state.events_file)
         self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
         self.neighbours = PeerDiscovery()
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
@@ -102,7 +106,7 @@ class Agent:
         """Run until a signal says stop. `handlers` answer the API; `wait_changed` is for watched lists."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
-            async with trio.open_nursery() as self._nursery:
+            async with self.events.running(), trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._follow_signals, signals)
                 self._nursery.start_soon(self._supervision.run_watchdog)
                 self._nursery.start_soon(keep_collections_short)
@@ -123,13 +127,23 @@ class Agent:
                 self._nursery.start_soon(self._run_neighbours)
                 await self._nursery.start(self.runtimes.run)
                 async with trio.open_nursery() as api:
-                    app = build_app(handlers, wait_changed, self.runtimes.routes, grant=FULL)
+                    building = functools.partial(
+                        build_app, handlers, wait_changed, wait_noted=self.events.wait_newer
+                    )
+                    app = building(self.runtimes.routes, grant=FULL)
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
-                    await self._serve_readers(api, build_app(handlers, wait_changed, grant=READ_ONLY))
+                    await self._serve_readers(api, building(grant=READ_ONLY))
                     if self.http is not None:
                         api.start_soon(self.http.run, self.shutdown)
-                    logger.info("agent %s (%s) is ready", self.config.name, self.identity.node_id[:8])
+                    ready = event(EventKind.AGENT)
+                    logger.info(
+                        "agent %s (%s), netagent %s, is ready",
+                        self.config.name,
+                        self.identity.node_id[:8],
+                        __version__,
+                        extra=ready,
+                    )
                     self._supervision.tell_ready(self._situation())
                 await self._stop()
         logger.info("agent stopped; containers, networks and names stay as they are")
@@ -156,7 +170,10 @@ class Agent:
             await self.cluster.move(underlay)
         if underlay.address != self.underlay.address:
             logger.warning(
-                "this host's underlay address is now %s, was %s", underlay.address, self.underlay.address
+                "this host's underlay address is now %s, was %s",
+                underlay.address,
+                self.underlay.address,
+                extra=event(EventKind.MEMBER, self.config.name, author=KERNEL),
             )
         self.underlay = underlay
         self.neighbours.note_change()
@@ -196,7 +213,8 @@ class Agent:
                 logger.warning("second signal: stopping at once")
                 self._nursery.cancel_scope.cancel()
             else:
-                logger.info("%s: stopping", signal.Signals(number).name)
+                name = signal.Signals(number).name
+                logger.info("%s: stopping", name, extra=event(EventKind.AGENT))
                 self._supervision.tell_stopping()
                 self.shutdown.set()
 
@@ -205,7 +223,8 @@ class Agent:
             new = self._load_config()
         except NetagentError as error:
             self.config_problem = str(error)
-            logger.warning("the configuration was not changed: %s", error)
+            unread = event(EventKind.AGENT)
+            logger.warning("the configuration was not changed: %s", error, extra=unread)
             return
         at_once, later = configuration.changed_keys(self.config, new)
         self.config_problem, self.waiting_keys = "", later
@@ -216,7 +235,8 @@ class Agent:
         if self.cluster is not None:
             self.cluster.config = self.config
             self.cluster.live.note_change()
-        logger.info("read the configuration again; changed: %s", ", ".join(at_once) or "nothing")
+        changed = ", ".join(at_once) or "nothing"
+        logger.info("read the configuration again; changed: %s", changed, extra=event(EventKind.AGENT))
         if later:
             logger.warning("these keys need a restart to take effect: %s", ", ".join(later))
 
@@ -263,7 +283,7 @@ class Agent:
                 )
             keys = ClusterKeys(os.urandom(16).hex(), name, domain, (os.urandom(RING_KEY_BYTES),))
             await self._become_member(keys)
-            logger.info("started the cluster %s", name)
+            logger.info("started the cluster %s", name, extra=event(EventKind.MEMBER, self.config.name))
             return True
 
     def invite(self, ttl_s: float, uses: int) -> Token:
@@ -314,7 +334,8 @@ class Agent:
             if self.underlay == admission.underlay:  # else it changed once more meanwhile
                 self.underlay = before
             raise
-        logger.info("joined the cluster %s", keys.cluster)
+        joined = event(EventKind.MEMBER, self.config.name)
+        logger.info("joined the cluster %s", keys.cluster, extra=joined)
 
     async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
         """Become a member; after a failure nothing is left that a later start would find."""
@@ -336,7 +357,11 @@ class Agent:
             self._state.forget_cluster()
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))
-            logger.info("left the cluster")
+            logger.info(
+                "left the cluster; %d endpoints detached",
+                detached,
+                extra=event(EventKind.MEMBER, self.config.name),
+            )
             return detached
 
     async def _follow_fate(self, cluster: Cluster, ended: trio.Event) -> None:
@@ -350,8 +375,11 @@ class Agent:
             if self.cluster is not cluster:  # left while we waited for the lock
                 return
             former, self._is_rejoining = self.identity.node_id, True
+            evicted = event(EventKind.EVICT, self.config.name)
             logger.warning(
-                "the cluster has evicted this host (%s): rejoining with a new identity", former[:8]
+                "the cluster has evicted this host (%s): rejoining with a new identity",
+                former[:8],
+                extra=evicted,
             )
             count = await cluster.leaving.fence()
             self._cluster_scope.cancel()
@@ -364,7 +392,10 @@ class Agent:
             await self._enter(cluster.keys)
             self._is_rejoining = False
             logger.warning(
-                "rejoined as a new host, %s; %d endpoints are fenced", self.identity.node_id[:8], count
+                "rejoined as a new host, %s; %d endpoints are fenced",
+                self.identity.node_id[:8],
+                count,
+                extra=event(EventKind.MEMBER, self.config.name),
             )
 
     async def _enter(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:

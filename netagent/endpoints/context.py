@@ -30,6 +30,8 @@ from netagent.endpoints.rollback import Rollback
 from netagent.endpoints.targets import RuntimeTargets
 from netagent.endpoints.validation import fenced_by, has_default_route
 from netagent.errors import FailedError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.ipam.allocator import Allocator
 from netagent.journal import statements
 from netagent.journal.journal import Journal
@@ -156,6 +158,22 @@ class EndpointContext:
                 "the name %s is already used on this host in that network: using %s", wanted, other
             )
         return other
+
+    def called(self, row: LocalEndpointRow) -> str:
+        """Return the name of an endpoint's network, or what is left of it when that is gone."""
+        network = self.live.view.networks.get(row.network_id)
+        return row.network_id[:8] if network is None else network.unique_name
+
+    def tell_attached(self, row: LocalEndpointRow) -> None:
+        """Log that an endpoint is complete."""
+        logger.info(
+            "attached %s (%s) to %s: %s",
+            row.name,
+            row.target,
+            self.called(row),
+            ", ".join(row.addresses),
+            extra=event(EventKind.ATTACH, row.name),
+        )
 
     def others_in_sandbox(self, row: LocalEndpointRow) -> bool:
         """True if the namespace has further endpoints."""

@@ -24,6 +24,7 @@ from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow, Published, Reserved
 from netagent.log import Limited
+from netagent.model.author import KERNEL, acting_as
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.sandbox import Netns
 from netagent.periodic import Turns
@@ -218,7 +219,8 @@ class GarbageCollector:
         if self._live.view.is_removed(row.network_id):
             await self._remove(row, "its network was removed")
         elif not await self._still_there(row, netns):
-            await self._remove(row, "its namespace is gone")
+            with acting_as(KERNEL):
+                await self._remove(row, "its namespace is gone")
         elif row.endpoint_id not in self._unresumed:
             await self._republish(row)
         elif row.network_id in self._live.view.networks:
@@ -228,9 +230,8 @@ class GarbageCollector:
         return list(self._live.rows.values())
 
     async def _remove(self, row: LocalEndpointRow, why: str) -> None:
-        await self._endpoints.remove(row)
+        await self._endpoints.remove(row, why)
         self._unresumed.discard(row.endpoint_id)
-        logger.info("withdrew %s (%s): %s", row.name, row.target, why)
 
     async def _remove_orphans(self) -> None:
         """Remove interfaces and records of endpoints that the journal does not have."""

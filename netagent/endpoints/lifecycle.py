@@ -175,7 +175,7 @@ class Endpoints:
             context.resolv_confs.refresh(row)
             row = await context.publish(row, Published(netns, ifname))
         await context.settle()
-        logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
+        context.tell_attached(row)
         return row
 
     async def _bind(self, row: LocalEndpointRow, network: NetworkView, undo: Rollback) -> str:
@@ -258,9 +258,9 @@ class Endpoints:
                 await self.remove(row)
         return row
 
-    async def remove(self, row: LocalEndpointRow) -> None:
+    async def remove(self, row: LocalEndpointRow, why: str = "") -> None:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
-        await self.removal.remove(row)
+        await self.removal.remove(row, why)
 
     async def remove_all(self) -> int:
         """Remove all endpoints while `closed`, including those of attaches in progress; return their number."""

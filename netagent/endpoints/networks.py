@@ -24,6 +24,8 @@ import trio
 from netagent.endpoints.find import host_called, network_called
 from netagent.endpoints.network_defaults import NetworkConstraints, differences, plan_network, shortcoming
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.external.view import added_to, external_services
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
@@ -109,7 +111,10 @@ class Networks:
                 record = plan_network(request, network_id, self._surroundings(self._live.view))
                 made = await self._publish(record, request)
                 if made is not None:
-                    logger.info("created network %s: %s", record.name, ", ".join(record.subnets))
+                    made_known = event(EventKind.NETWORK, record.name)
+                    logger.info(
+                        "created network %s: %s", record.name, ", ".join(record.subnets), extra=made_known
+                    )
                     found = shortcoming(record)
                     if found is not None:
                         logger.warning("%s", found[0])
@@ -260,7 +265,8 @@ class Networks:
             await self._refuse_if_used(network)
         await self._publisher.put(RemovalRecord(network.network_id))
         await self._settle()
-        logger.info("removed network %s", network.unique_name)
+        gone = event(EventKind.NETWORK, network.unique_name)
+        logger.info("removed network %s", network.unique_name, extra=gone)
         return network
 
     async def prune(self) -> list[NetworkView]:

@@ -12,6 +12,8 @@ from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.records import record_of
 from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import NetagentError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.journal import statements
 from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import EndpointId
@@ -28,8 +30,9 @@ class Removal:
         self.half_done: set[EndpointId] = set()
         """Endpoints whose removal failed half way."""
 
-    async def remove(self, row: LocalEndpointRow) -> None:
-        """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
+    async def remove(self, row: LocalEndpointRow, why: str = "") -> None:
+        """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure.
+        `why`: for the log, unless a request asked for it."""
         context = self._context
         async with context.held(row) as now:
             if now is None:
@@ -45,7 +48,11 @@ class Removal:
             if context.others_in_sandbox(row):
                 # Until then the sandbox may still resolve names of the network that it left.
                 await context.settle()
-        logger.info("detached %s (%s) from %s", row.name, row.target, row.network_id[:8])
+        gone = event(EventKind.DETACH, row.name)
+        because = f": {why}" if why else ""
+        logger.info(
+            "detached %s (%s) from %s%s", row.name, row.target, context.called(row), because, extra=gone
+        )
 
     async def take_down(self, row: LocalEndpointRow) -> LocalEndpointRow:
         """Withdraw the name, then remove the resolver and the interface; it counts as half removed until the caller

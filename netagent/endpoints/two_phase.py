@@ -151,7 +151,7 @@ class TwoPhaseAttach:
                     row = await self._context.publish(row, Published(netns, await self._configure(row)))
                 self._waiting.pop(row.endpoint_id, None)
         await self._context.settle()
-        logger.info("attached %s to %s as %s", row.target, row.network_id[:8], row.name)
+        self._context.tell_attached(row)
         return row
 
     async def unbind(self, origin: str) -> None:
@@ -186,8 +186,7 @@ class TwoPhaseAttach:
             if row is None or row.is_published:
                 del self._waiting[endpoint_id]
             elif until < now:
-                logger.warning("removed %s: its runtime began to attach it and did not finish", row.target)
-                await self._removal.remove(row)
+                await self._removal.remove(row, "its runtime began to attach it and did not finish")
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

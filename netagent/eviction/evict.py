@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 import trio
 
 from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.eviction.downtime import Downtime
 from netagent.eviction.succession import eviction_records
 from netagent.ipam.allocator import Allocator
@@ -231,7 +233,7 @@ class Eviction:
         if gone - ours:
             await self._take_back(gone - ours)
         names = ", ".join(f"{host.unique_name} ({host.host_id[:8]})" for host in hosts)
-        logger.info("forgot %s; took over %d addresses", names, count)
+        logger.info("forgot %s; took over %d addresses", names, count, extra=event(EventKind.EVICT, names))
         return Evicted(tuple(hosts), count, unheard)
 
     async def _intend(self, gone: set[HostId]) -> None:

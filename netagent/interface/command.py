@@ -126,6 +126,7 @@ class Declaration:
         order: str = "",
         creates: bool = False,
         role: Role = Role.ADMIN,
+        is_log: bool = False,
     ) -> None:
         self.names = command.split()
         self.name, *self.aliases = self.names
@@ -142,6 +143,8 @@ class Declaration:
         """HTTP status 201, unless `created` in the answer is false."""
         self.role = role
         """The least role that may use it. Reading commands say READ; one that says nothing needs ADMIN."""
+        self.is_log = is_log
+        """Its list only grows at its end: it stays in its order, and a watch sends what is new."""
 
     @property
     def command(self) -> str:

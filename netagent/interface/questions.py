@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from netagent.events.kinds import EventKind
 from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, switch
-from netagent.interface.notation import ends_of, filled
+from netagent.interface.notation import duration_of, ends_of, filled
 from netagent.model.role import Role
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ FEED_NAMES = ("services", "traefik", "caddy", "envoy", "envoy-endpoints", "prome
 
 FEED_HOLD_S = 25.0
 """How long the agent keeps a request for a feed that the client knows already."""
+
+
+MAX_SINCE_S = 400 * 86400.0
 
 
 LOCAL = switch("--local", help="use only the records of this host; do not ask other hosts")
@@ -232,6 +237,35 @@ class PingCommand(
     def work_s(self) -> float:
         """A packet may take a second."""
         return PING_S + self.count
+
+
+class EventsCommand(
+    Command["schema.Listing[schema.Event]"],
+    command="events",
+    route="GET /v1/events",
+    brief="show what happened on this host, and who or what caused it",
+    examples="netagent events\nnetagent events --since 1h --kind member,warning\nnetagent events -f",
+    order="happened_at host",
+    is_log=True,
+    role=Role.READ,
+):
+    """Show what happened on this host and who or what caused it, the oldest first: the last 100 events, or with
+    --since all since then. The agent keeps events over restarts: the last 1,000 of each kind of author."""
+
+    since_s: float | None = option(
+        "--since",
+        metavar="TIME",
+        help="all of the last 90s, 30m, 1h, 2d",
+        read=duration_of,
+        bounds=(0.0, MAX_SINCE_S),
+    )
+    kind: str = option(
+        "--kind", default="", metavar="KIND,…", help=f"only events of these kinds: {', '.join(EventKind)}"
+    )
+    watch: bool = switch("-f", "--follow", help="keep showing new events until interrupted")
+
+    seen: Mapping[str, int] = {}
+    """Of each host, the number of the last event that a watch has sent."""
 
 
 class VersionCommand(

@@ -110,6 +110,38 @@ class Listing(TypedDict, Generic[T]):
     """What is missing in it."""
 
 
+class EventAuthor(TypedDict):
+    """Who or what caused an event."""
+
+    kind: Literal["user", "token", "runtime", "gossip", "kernel", "agent"]
+    """`gossip`: another host, by what it wrote or did not answer. `agent`: this host's agent by itself."""
+    name: str
+    """An account, a token, a runtime or a host."""
+    uid: int | None
+    """Of a user of the event's host; null for all others."""
+    program: str
+    """What the user's program calls itself, `""` when that is not known: a hint, no proof."""
+
+
+class Event(TypedDict):
+    """What happened on a host."""
+
+    id: str
+    number: int
+    """Counts up within one host, also over restarts; some are missing when older ones were dropped."""
+    happened_at: str
+    """By the clock of its host."""
+    host: str
+    host_id: str
+    kind: str
+    """One of those that `netagent events --help` lists, or of a later release."""
+    level: Literal["info", "warning", "error"]
+    subject: str
+    """What it happened to, `""` for the host as a whole."""
+    text: str
+    author: EventAuthor
+
+
 class HeardAgent(TypedDict):
     """An agent heard on the network that is not a member of this host's cluster."""
 

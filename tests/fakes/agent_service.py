@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import trio
 
@@ -68,6 +68,7 @@ from netagent.interface.questions import (
     FEED_NAMES,
     DoctorCommand,
     EndpointsCommand,
+    EventsCommand,
     FeedCommand,
     InspectCommand,
     LookupCommand,
@@ -418,6 +419,21 @@ def addressed_of(name: str, group: str = "", **fields: Any) -> schema.Service:
     }
 
 
+def event_of(number: int, text: str, *, level: Literal["info", "warning"] = "info") -> schema.Event:
+    return {
+        "id": f"aaaaaaaa-{number}",
+        "number": number,
+        "happened_at": f"2030-01-01T00:00:{number:02}.250Z",
+        "host": "h1",
+        "host_id": "aa" * 16,
+        "kind": "attach",
+        "level": level,
+        "subject": "web",
+        "text": text,
+        "author": {"kind": "user", "name": "alice", "uid": 1000, "program": "netagent"},
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -437,6 +453,7 @@ class FakeService:
         self.filters: list[EndpointsCommand | ServicesCommand] = []
         self.unknown: list[schema.Notice] = []
         self.pong = pong()
+        self.noted: list[schema.Event] = [event_of(1, "attached web (netns:web) to app: 10.160.0.2")]
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
@@ -507,6 +524,10 @@ class FakeService:
 
     async def name_remove(self, request: NameRemoveCommand) -> schema.OwnNameRemoved:
         return {"name": request.name, "network": "app"}
+
+    async def events(self, request: EventsCommand) -> schema.Listing[schema.Event]:
+        after = request.seen.get("aa" * 16, 0)
+        return {"items": [one for one in self.noted if one["number"] > after]}
 
     async def status(self, request: StatusCommand) -> schema.Status:
         if self.failure:

@@ -1,0 +1,79 @@
+"""What happened on a host, and who or what caused it, as a person on call reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lab.harness import Cluster
+
+pytestmark = [pytest.mark.lab, pytest.mark.services]
+
+SEEN_S = 30.0
+
+
+def events(app: Cluster, host: str, *options: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = app.netagent(host, "events", "--since", "1h", *options)
+    return found
+
+
+def await_event(app: Cluster, host: str, kind: str, subject: str, after: int = 0) -> dict[str, Any]:
+    """The one event of this kind about this thing, once it is there."""
+    found: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        found[:] = [
+            one
+            for one in events(app, host, "--kind", kind)
+            if one["subject"] == subject and one["number"] > after
+        ]
+        return bool(found)
+
+    app.wait(is_there, SEEN_S, lambda: f"no {kind} of {subject} on {host}: {events(app, host)}")
+    assert len(found) == 1, found
+    return found[0]
+
+
+def last(app: Cluster, host: str) -> int:
+    return max((one["number"] for one in events(app, host)), default=0)
+
+
+def test_who_attached_and_who_detached(lasting: Cluster) -> None:
+    lasting.attach("h1", "e1")
+    attached = await_event(lasting, "h1", "attach", "e1")
+    assert attached["text"].startswith("attached e1 (netns:e1) to app: 10.")
+    assert attached["author"] == {"kind": "user", "name": "root", "uid": 0, "program": "netagent"}
+    lasting.netagent("h1", "drain", "e1")
+    drained = await_event(lasting, "h1", "drain", "e1")
+    assert (drained["text"], drained["author"]["name"]) == ("drain e1", "root")
+    lasting.remove("e1")
+    detached = await_event(lasting, "h1", "detach", "e1")
+    assert attached["number"] < drained["number"] < detached["number"]
+    assert detached["author"]["name"] == "root"
+
+
+def test_a_container_that_went_without_a_word_is_the_kernels_news(lasting: Cluster) -> None:
+    lasting.attach("h2", "e2")
+    lasting.lab.remove_container("e2", kill=True)
+    gone = await_event(lasting, "h2", "detach", "e2")
+    assert gone["text"] == "detached e2 (netns:e2) from app: its namespace is gone"
+    assert gone["author"]["kind"] == "kernel"
+
+
+def test_a_refusal_names_the_rule(lasting: Cluster) -> None:
+    done = lasting.try_netagent("h1", "network", "rm", "app")
+    assert done.status == 4
+    refused = await_event(lasting, "h1", "refusal", "app")
+    assert refused["text"].startswith("refused `network rm app`: network app is in use by ")
+
+
+def test_events_outlive_the_agent(lasting: Cluster) -> None:
+    before = events(lasting, "h3")
+    number = last(lasting, "h3")
+    with lasting.agent_of("h3") as h3:
+        h3.kill_agent()
+        h3.start_agent()
+    after = events(lasting, "h3")
+    assert after[: len(before)] == before
+    started = await_event(lasting, "h3", "agent", "", after=number)
+    assert started["text"].endswith("is ready")
