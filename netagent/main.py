@@ -35,6 +35,7 @@ from netagent.control.api import Handlers
 from netagent.daemon.agent import Agent, LoadConfig
 from netagent.daemon.systemd import ServiceManager
 from netagent.errors import FailedError, NetagentError
+from netagent.metrics.routes import routes as metrics
 
 logger = logging.getLogger("netagent")
 
@@ -81,6 +82,8 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
 
 async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
     agent = Agent(load, supervision)
+    if agent.http is not None:
+        agent.http.add(metrics(agent))
     await agent.run(handlers_of(agent), lambda seen: wait_changed(agent.member(), seen))
 
 

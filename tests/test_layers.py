@@ -13,7 +13,7 @@ from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 # the one form of long work, which is in netgossip because its machines use it as well.
 EVERYWHERE = {
     "netagent.errors", "netagent.events", "netagent.log", "netagent.model", "netagent.periodic",
-    "netagent.periodic_task", "netgossip.slice_runner", "netgossip.slices",
+    "netagent.periodic_task", "netgossip.histogram", "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 
 BASE = EVERYWHERE | {"netagent.config_values"}
@@ -130,7 +130,14 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
         "netagent.interface", "netagent.probes", "netagent.registry",
     },
-    "netagent.main": {"netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon"},
+    "netagent.metrics": {
+        "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.firewall.guard",
+        "netagent.ipam.space", "netagent.probes.quality", "netagent.registry", "netgossip.driver",
+        "netgossip.types",
+    },
+    "netagent.main": {
+        "netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon", "netagent.metrics",
+    },
     "netagent.install": set(),
     "netagent.cli": {"netagent.control.client", "netagent.interface"},
     "netagent.cli.grammar": {"netagent.cli", "netagent.config", "netagent.interface"},
@@ -182,8 +189,14 @@ KNOWS = {
         "netagent.control.api", "netagent.control.asgi", "netagent.control.server", "netagent.control.streaming",
         "netagent.daemon.agent", "netagent.daemon.runtimes", "netagent.http.health_routes", "netagent.http.listener",
         "netagent.integrations.docker.plugin", "netagent.integrations.shim_call",
+        "netagent.metrics.routes",
     },
     "h11": {"netagent.feeds.request", "netagent.integrations.docker.engine"},
+    "prometheus_client": {
+        "netagent.metrics.cluster_families", "netagent.metrics.collect", "netagent.metrics.dns_families",
+        "netagent.metrics.family", "netagent.metrics.gossip_families", "netagent.metrics.host_families",
+        "netagent.metrics.process_families", "netagent.metrics.scrape",
+    },
     "zeroconf": {"netgossip.join.discovery"},
     "msgspec": {"netagent.control.conversion", "netagent.control.openapi"},
     "shtab": {"netagent.cli.client_commands"},

@@ -78,6 +78,9 @@ PERFORMS = {
     "netagent.http.listener",
     "netagent.projection.busy_ports",
     "netagent.commands.status",
+    "netagent.metrics.collect",
+    "netagent.metrics.routes",
+    "netagent.metrics.scrape",
     "netagent.control.watch",
     # other tools
     "netagent.integrations.cni.plugin",

@@ -15,6 +15,7 @@ import errno
 import socket
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -25,12 +26,24 @@ from netgossip.sockets import NodeSockets, dial
 from netgossip.types import Address, Channel, Event, StreamCommand, StreamId, StreamOpen, StreamSend
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What passed on the sockets of one channel since the start, without headers."""
+
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    bytes_sent: int = 0
+    """In datagrams and streams."""
+    bytes_received: int = 0
+
+
 class SendBuffer:
     """The unsent bytes of one stream. Cancelling `scope` ends all that is done for the stream."""
 
-    __slots__ = ("closing", "queue", "queued_bytes", "scope", "wake")
+    __slots__ = ("closing", "queue", "queued_bytes", "scope", "traffic", "wake")
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
+        self.traffic = traffic
         self.queue: deque[bytes] = deque()
         self.queued_bytes = 0
         self.closing = False
@@ -44,6 +57,7 @@ class SendBuffer:
             while self.queue:
                 data = self.queue.popleft()
                 await transport.send_all(data)
+                self.traffic.bytes_sent += len(data)
                 self.queued_bytes -= len(data)
             if self.closing:
                 both.cancel()
@@ -93,6 +107,7 @@ class Driver:
         self._flushing = False
         self._task_runner = TaskRunner(node, self.flush_nowait)
         self.counts: Counter[str] = Counter()
+        self.traffic = {channel: Traffic() for channel in Channel}
 
     async def run(self) -> None:
         """Run until cancelled. Raises only what the callback raises."""
@@ -143,7 +158,7 @@ class Driver:
                 if not (output.datagrams or output.streams or output.events):
                     break
                 for datagram in output.datagrams:
-                    self._send(self._sockets.udp[datagram.channel], datagram.payload, datagram.destination)
+                    self._send(datagram.channel, datagram.payload, datagram.destination)
                 for command in output.streams:
                     self._obey(command, self._nursery)
                 if output.events:
@@ -153,15 +168,19 @@ class Driver:
         self._set_timer()
         self._task_runner.note()
 
-    def _send(self, udp: socket.socket, payload: bytes, destination: Address) -> None:
+    def _send(self, channel: Channel, payload: bytes, destination: Address) -> None:
         try:
-            udp.sendto(payload, destination)
+            self._sockets.udp[channel].sendto(payload, destination)
         except OSError as error:
             self.counts[f"unsent_{errno.errorcode.get(error.errno or 0, 'other').lower()}"] += 1
+            return
+        traffic = self.traffic[channel]
+        traffic.datagrams_sent += 1
+        traffic.bytes_sent += len(payload)
 
     def _obey(self, command: StreamCommand, nursery: trio.Nursery) -> None:
         if isinstance(command, StreamOpen):
-            self._streams[command.stream_id] = SendBuffer()
+            self._streams[command.stream_id] = SendBuffer(self.traffic[command.channel])
             nursery.start_soon(self._dial, command.stream_id, command.destination)
             return
         if (stream := self._streams.get(command.stream_id)) is None:
@@ -181,6 +200,7 @@ class Driver:
     async def _read_datagrams(self, channel: Channel, udp: socket.socket) -> None:
         while True:
             await trio.lowlevel.wait_readable(udp)
+            traffic = self.traffic[channel]
             for _ in range(BURST):
                 try:
                     payload, source = udp.recvfrom(DATAGRAM_LIMIT_BYTES)
@@ -189,6 +209,8 @@ class Driver:
                 except OSError:
                     self.counts["receive_errors"] += 1  # an ICMP error for something sent before
                     continue
+                traffic.datagrams_received += 1
+                traffic.bytes_received += len(payload)
                 self._node.handle_datagram(channel, payload, (source[0], source[1]), trio.current_time())
             self.flush_nowait()
 
@@ -225,7 +247,7 @@ class Driver:
                 self.counts["accept_errors"] += 1
                 continue
             stream_id = self._node.accept_stream(channel, (peer[0], peer[1]), trio.current_time())
-            self._streams[stream_id] = SendBuffer()
+            self._streams[stream_id] = SendBuffer(self.traffic[channel])
             nursery.start_soon(self._serve, stream_id, accepted)
             self.flush_nowait()
 
@@ -265,6 +287,7 @@ class Driver:
                 return str(broken.__cause__ or broken)
             if not data:
                 return None
+            self._streams[stream_id].traffic.bytes_received += len(data)
             async with turn():  # all peers send a newcomer what they hold, at the same time
                 self._node.handle_stream_data(stream_id, data, trio.current_time())
                 self.flush_nowait()

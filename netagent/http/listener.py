@@ -38,6 +38,10 @@ class HttpListener:
         self._app = Starlette(routes=[one for part in routes for one in part])
         self._app.router.redirect_slashes = False
 
+    def add(self, routes: Sequence[BaseRoute]) -> None:
+        """Serve these as well. Before `run`."""
+        self._app.router.routes.extend(routes)
+
     async def run(self, shutdown: trio.Event) -> None:
         """Serve until `shutdown` is set and open requests have ended."""
         self._app.state.stopping = trio.Event()

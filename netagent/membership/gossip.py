@@ -85,6 +85,7 @@ class Gossip:
             sockets,
             on_events=self._note_events,
         )
+        self.traffic = self._driver.traffic
         self.flush = self._driver.flush_nowait
         """Sends what the node has to send now."""
         self.publisher = Publisher(self.node.records, journal, self.flush)

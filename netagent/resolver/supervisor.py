@@ -81,6 +81,16 @@ class Supervisor:
         self._ended = trio.Event()
 
     @property
+    def process_id(self) -> int | None:
+        """Of the process that answers; None while there is none."""
+        return self._process_id
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no process that answers; empty: there is one, or the first has not been reached yet."""
+        return self._trouble
+
+    @property
     def wanted_feeds(self) -> frozenset[NetworkId]:
         """Networks whose feeds containers have asked for; a published table has the FEED rows of these."""
         return self._feed.wanted

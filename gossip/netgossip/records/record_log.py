@@ -63,6 +63,11 @@ class RecordLog:
         return Version(self.epoch, self.head)
 
     @property
+    def live_count(self) -> int:
+        """How many entries are no tombstones."""
+        return len(self.entries) - len(self._tombstones)
+
+    @property
     def weight_bytes(self) -> int:
         """Approximate memory."""
         return self.size_bytes + len(self.entries) * ENTRY_BYTES + LOG_BYTES

@@ -314,6 +314,14 @@ class Replication:
         """The version and number of entries of every log of the scope."""
         return self._table.outline(scope)
 
+    def known_scopes(self) -> frozenset[Scope]:
+        """The scopes that are held, and those in which we have a log of our own."""
+        return self._table.scopes()
+
+    def size(self, scope: Scope) -> tuple[int, int]:
+        """The number of records that we hold of the scope, and their bytes."""
+        return self._table.size(scope)
+
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
         """A copy of one log; None when we do not hold it."""
         return self._table.log(scope, owner)

@@ -172,6 +172,11 @@ class Table:
         """The version and number of entries of every log of the scope, without copying any."""
         return {owner: (log.version, len(log.entries)) for owner, log in self._logs.get(scope, {}).items()}
 
+    def size(self, scope: Scope) -> tuple[int, int]:
+        """The number of records of all logs of the scope, without tombstones, and their bytes. Costs the owners."""
+        logs = self._logs.get(scope, {}).values()
+        return sum(log.live_count for log in logs), sum(log.size_bytes for log in logs)
+
     def log(self, scope: Scope, owner: NodeId) -> Log | None:
         """A copy of one log."""
         log = self._logs.get(scope, {}).get(owner)

@@ -31,6 +31,7 @@ from netagent.datapath.reconcile.drift import (
     damages_between,
     damages_within,
 )
+from netagent.datapath.reconcile.entry_kinds import ENTRY_KINDS
 from netagent.datapath.reconcile.failures import Failures, RetryPlan, explained
 from netagent.datapath.reconcile.observe import (
     Extent,
@@ -47,7 +48,15 @@ from netagent.datapath.reconcile.observe import (
 from netagent.datapath.reconcile.operations import Operation, after, device_of, takes_ipv6
 from netagent.datapath.reconcile.plan import guest_keys, may_cost_entries, plan, plan_within
 from netagent.datapath.reconcile.schedule import INTERVAL_S, Schedule
-from netagent.datapath.state import DesiredChange, Device, EntryKey, KernelState, LinkKind, endpoint_of
+from netagent.datapath.state import (
+    TABLES,
+    DesiredChange,
+    Device,
+    EntryKey,
+    KernelState,
+    LinkKind,
+    endpoint_of,
+)
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netgossip.slice_runner import in_slices
@@ -78,6 +87,8 @@ class ReconcileStatus:
     devices: int
     entries: int
     """Neighbours and FDB entries believed to be in the kernel."""
+    kinds: dict[str, int]
+    """The same by kind."""
     looks: int
     looked_at: float
     """When the kernel was last read, on the clock of the loop; -inf: not yet."""
@@ -223,6 +234,7 @@ class Reconciler:
             programmed_generation=self._programmed_generation,
             devices=len(state.devices),
             entries=state.entry_count,
+            kinds={ENTRY_KINDS[table].words: len(state.table(table)) for table in TABLES},
             looks=self._schedule.looks,
             looked_at=self._looked_at,
             drift=self.drift.kinds,

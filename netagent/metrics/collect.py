@@ -1,0 +1,128 @@
+"""Which metrics there are now: the families of all parts of an agent, one after the other.
+
+The pieces are made between other tasks' turns (netgossip.slices), so each is small, and each is right for the moment
+at which it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import trio
+from prometheus_client.core import InfoMetricFamily, Metric
+
+from netagent import __version__
+from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
+from netagent.metrics.cluster_families import member_families, network_families, path_families
+from netagent.metrics.dns_families import dns_families
+from netagent.metrics.family import gauge
+from netagent.metrics.gossip_families import node_families, record_families, traffic_families
+from netagent.metrics.host_families import kernel_families, refusal_families, trouble_families
+from netagent.metrics.process_families import Processes
+from netagent.model.subnet import offset_count
+from netagent.registry.record_codec import scope_of
+
+_REFUSED: Final = ("refused", "malformed")
+
+
+class Collection:
+    """Reads an agent. `families` for each request."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._processes = Processes()
+
+    async def resolver_counts(self) -> Mapping[str, int]:
+        """Ask the resolver process for its counters; none while this host is in no cluster."""
+        cluster = self._agent.cluster
+        return {} if cluster is None else await cluster.controllers.supervisor.statistics()
+
+    def families(self, dns: Mapping[str, int]) -> Iterator[Iterable[Metric]]:
+        """Yield all families, a few at a time. `dns`: what `resolver_counts` returned."""
+        agent, cluster = self._agent, self._agent.cluster
+        info = InfoMetricFamily("netagent_build", "The agent's version.", value={"version": __version__})
+        uptime_s = trio.current_time() - agent.started_at
+        yield [
+            info,
+            gauge("netagent_uptime_seconds", "Since the start of the agent.", uptime_s),
+            gauge(
+                "netagent_in_cluster", "1 if this host is a member of a cluster.", float(cluster is not None)
+            ),
+        ]
+        if cluster is None:
+            yield from self._processes.families(None)
+            return
+        view, rows = cluster.live.view, cluster.live.rows
+        prober = cluster.probing.prober
+        yield from _each(member_families(view))
+        yield from _each(path_families(view, prober.rtt_s, prober.path))
+        yield from _each(
+            network_families(
+                view,
+                lambda network_id: len(rows.in_network(network_id)),
+                lambda network_id: offset_count(view.networks[network_id].record.subnets),
+            )
+        )
+        gossip = cluster.gossip
+        yield from _each(traffic_families(gossip.traffic))
+        yield from _each(node_families(gossip.node.statistics()))
+        sizes = {}
+        for scope in gossip.node.records.known_scopes():
+            sizes[scope] = gossip.node.records.size(scope)
+            yield ()
+        yield from _each(
+            record_families(sizes, {scope_of(n): v.unique_name for n, v in view.networks.items()})
+        )
+        datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
+        yield from _each(kernel_families(datapath, guard))
+        yield from _each(refusal_families(_refusals(cluster, dns)))
+        yield from _each(trouble_families(_troubles(agent, cluster, datapath.trouble, guard.trouble)))
+        yield from _each(dns_families(dns))
+        yield from self._processes.families(cluster.controllers.supervisor.process_id)
+
+
+def _each(families: Iterable[Metric]) -> Iterator[Iterable[Metric]]:
+    return ((one,) for one in families)
+
+
+def _refusals(cluster: Cluster, dns: Mapping[str, int]) -> dict[tuple[str, str], float]:
+    """Return what `status` shows as refused, by the part that refused it and the reason."""
+    found: dict[tuple[str, str], float] = {}
+    for name, value in cluster.gossip.node.statistics().items():
+        part, _, reason = name.partition("_")
+        if any(word in reason for word in _REFUSED):
+            found["membership" if part == "gossip" else "records", _short(reason)] = value
+    for name, count in dns.items():
+        if name.startswith("refused_"):
+            found["dns", _short(name)] = count
+        elif name.startswith("feed_") and "refused" in name:
+            found["feeds", _short(name.removeprefix("feed_"))] = count
+    heard = cluster.gossip.event_queue.heard
+    found["registry", "false_host"] = heard.false_hosts
+    found["registry", "unusable"] = heard.unusable
+    return found
+
+
+def _short(reason: str) -> str:
+    return reason.removeprefix("refused_") or reason
+
+
+def _troubles(agent: Agent, cluster: Cluster, datapath: str, firewall: str) -> dict[str, bool]:
+    controllers, kernel = cluster.controllers, cluster.kernel
+    return {
+        "address": bool(agent.uplinks.problem),
+        "bridge_netfilter": bool(kernel.bridge_nf_bypass.trouble),
+        "configuration": bool(agent.config_problem),
+        "datapath": bool(datapath),
+        "disk": not cluster.journal.has_room,
+        "firewall": bool(firewall),
+        "interfaces": bool(cluster.interfaces.troubles),
+        "mdns": bool(agent.neighbours.problem),
+        "resets": bool(controllers.resets.trouble),
+        "resolver": bool(controllers.supervisor.trouble),
+        "routing": bool(controllers.forwarding.trouble),
+        "runtimes": bool(agent.runtimes.troubles()),
+        "service_addresses": bool(kernel.service_tables.trouble),
+    }

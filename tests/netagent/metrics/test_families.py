@@ -1,0 +1,138 @@
+"""What the families say, read back by the parser of prometheus_client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fakes.registry import identifier
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from netagent.metrics import cluster_families, gossip_families
+from netagent.metrics.cluster_families import MAX_NETWORKS, MAX_PATHS, OTHER
+from netagent.metrics.family import counter, counters, gauges, histograms
+from netagent.metrics.scrape import rendered
+from netagent.model.ids import HostId, NetworkId
+from netagent.probes.quality import PathStatus, Quality
+from netagent.registry.record_codec import scope_of
+from netagent.registry.view import RegistryView
+from netgossip.driver import Traffic
+from netgossip.histogram import Histogram
+from netgossip.slices import at_once
+from netgossip.types import CLUSTER_SCOPE, Channel, Member, MemberState
+
+HERE = HostId("0" * 32)
+
+
+def samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """The samples of an OpenMetrics text; the parser refuses one that breaks the format."""
+    text = at_once(rendered((one,) for one in families)).decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+    }
+
+
+def of(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+def member(number: int, state: MemberState = MemberState.ALIVE) -> Member:
+    host_id = f"{number:08x}{0:024}"
+    return Member(host_id, (f"192.0.2.{number % 250}", 7946), state, 1, f"h{number}".encode(), b"")
+
+
+def view_of(count: int, *, dead: Iterable[int] = ()) -> RegistryView:
+    view = RegistryView(HERE)
+    for number in range(count):
+        view = view.with_member(
+            member(number, MemberState.DEAD if number in set(dead) else MemberState.ALIVE)
+        )
+    return view
+
+
+def test_text_from_outside_cannot_break_the_format() -> None:
+    found = samples([gauges("netagent_x", "Of x.", ["host"], {('a"b\\c\nd{}',): 1.5})])
+    assert found == {of("netagent_x", host='a"b\\c\nd{}'): 1.5}
+
+
+def test_counters_and_histograms_have_the_samples_that_the_format_wants() -> None:
+    values = Histogram((0.1, 1.0))
+    for value in (0.05, 0.1, 0.5, 7.0):
+        values.observe(value)
+    found = samples(
+        [
+            counter("netagent_a", "A.", 3),
+            counters("netagent_b", "B.", ["kind"], {("x",): 2}),
+            histograms("netagent_c_seconds", "C.", ["kind"], {("x",): values}),
+        ]
+    )
+    assert found[of("netagent_a_total")] == 3
+    assert found[of("netagent_b_total", kind="x")] == 2
+    assert [found[of("netagent_c_seconds_bucket", kind="x", le=le)] for le in ("0.1", "1.0", "+Inf")] == [
+        2,
+        3,
+        4,
+    ]
+    assert found[of("netagent_c_seconds_count", kind="x")] == 4
+    assert found[of("netagent_c_seconds_sum", kind="x")] == 7.65
+
+
+def test_members_are_counted_by_state_and_this_host_is_alive() -> None:
+    found = samples(cluster_families.member_families(view_of(5, dead=[3, 4])))
+    assert found[of("netagent_members", state="alive")] == 3
+    assert found[of("netagent_members", state="dead")] == 2
+    assert found[of("netagent_members", state="left")] == 0
+    assert found[of("netagent_kernels", state="unknown")] == 4
+
+
+def test_paths_that_are_not_well_have_series_however_many_hosts_there_are() -> None:
+    view = view_of(3 * MAX_PATHS)
+    bad = HostId(f"{3 * MAX_PATHS - 1:08x}{0:024}")
+
+    def path(host_id: HostId) -> PathStatus:
+        if host_id == bad:
+            return PathStatus(Quality.LOSSY, 1450, 1450, 0.25, 0.001)
+        return PathStatus(Quality.OK, 1450, 1450, 0.0, 0.001)
+
+    found = samples(cluster_families.path_families(view, lambda _: 0.001, path))
+    assert found[of("netagent_paths", state="ok")] == 3 * MAX_PATHS - 2
+    assert found[of("netagent_paths", state="lossy")] == 1
+    assert sum(name == "netagent_path_rtt_seconds" for name, _ in found) == MAX_PATHS
+    shown = view.hosts[bad].unique_name or bad[:8]
+    assert found[of("netagent_path_loss_ratio", host=shown)] == 0.25
+    assert found[of("netagent_path_up", host=shown)] == 0
+
+
+def test_a_silent_kernel_is_a_path_that_is_down() -> None:
+    view = view_of(2).with_host_answers({HostId(f"{1:08x}{0:024}"): False})
+    found = samples(cluster_families.path_families(view, lambda _: None, lambda _: None))
+    assert found[of("netagent_paths", state="down")] == 1
+
+
+def test_records_of_more_networks_than_have_series_are_summed_up() -> None:
+    count = MAX_NETWORKS + 10
+    names = {scope_of(NetworkId(identifier(number + 1))): f"n{number:04}" for number in range(count)}
+    sizes = {CLUSTER_SCOPE: (7, 700), **dict.fromkeys(names, (2, 100))}
+    found = samples(gossip_families.record_families(sizes, names))
+    assert found[of("netagent_records", scope="cluster")] == 7
+    assert found[of("netagent_records", scope="network:n0000")] == 2
+    assert found[of("netagent_record_bytes", scope=OTHER)] == 10 * 100
+    assert sum(name == "netagent_records" for name, _ in found) == MAX_NETWORKS + 2
+
+
+def test_a_network_called_cluster_is_not_the_cluster_s_scope() -> None:
+    scope = scope_of(NetworkId(identifier(1)))
+    found = samples(
+        gossip_families.record_families({CLUSTER_SCOPE: (1, 1), scope: (2, 2)}, {scope: "cluster"})
+    )
+    assert found[of("netagent_records", scope="cluster")] == 1
+    assert found[of("netagent_records", scope="network:cluster")] == 2
+
+
+def test_traffic_is_told_apart_by_port_and_direction() -> None:
+    traffic = {Channel.GOSSIP: Traffic(1, 2, 30, 40), Channel.RECORD: Traffic(5, 6, 70, 80)}
+    found = samples(gossip_families.traffic_families(traffic))
+    assert found[of("netagent_gossip_datagrams_total", port="membership", direction="received")] == 2
+    assert found[of("netagent_gossip_bytes_total", port="records", direction="sent")] == 70
