@@ -34,7 +34,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -456,9 +456,11 @@ async def measure_waking(echo: Path, processor: int) -> None:
             by_cookie = {await cookie_of(number): netns_of(number) for number in numbers}
 
             async def users(
-                tables: ServiceTables = tables, by_cookie: Mapping[int, Netns] = by_cookie
+                backends: Collection[bytes],
+                tables: ServiceTables = tables,
+                by_cookie: Mapping[int, Netns] = by_cookie,
             ) -> ServiceUsers:
-                used = [by_cookie[member.cookie] for member in await tables.used_members()]
+                used = [by_cookie[member.cookie] for member in await tables.used_members(backends)]
                 return ServiceUsers(used, are_all=True)
 
             nursery = await opened.enter_async_context(trio.open_nursery())

@@ -28,7 +28,7 @@ answers for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Final, NamedTuple, TypeAlias
 
 import trio
@@ -144,9 +144,9 @@ class ServiceMembers:
         """The members that the kernel should have; none while they are being written."""
         return self._given or frozenset()
 
-    async def users(self) -> ServiceUsers:
-        """Return the namespaces whose programs have used a service's address."""
-        used = {member.cookie for member in await self._tables.used_members()}
+    async def users(self, backends: Collection[bytes]) -> ServiceUsers:
+        """Return the namespaces whose programs were led to one of these backends."""
+        used = {member.cookie for member in await self._tables.used_members(backends)}
         known = {one.value: one.netns for one in self._cookies.values()}
         if self._host_cookie is not None:
             known[self._host_cookie] = self._host

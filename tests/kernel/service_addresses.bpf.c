@@ -49,7 +49,7 @@ struct origins { u32 next; struct { struct end backend, service; } at[ORIGINS]; 
 /* Names that the loader replaces by the maps of that name. */
 struct map { u32 nothing; };
 struct map netagent_svc4 SEC(".maps"), netagent_svc6 SEC(".maps"), netagent_ports SEC(".maps"),
-	netagent_member SEC(".maps"), netagent_origin SEC(".maps");
+	netagent_users SEC(".maps"), netagent_origin SEC(".maps");
 
 static const be32 mapped_word = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0xffff0000 : 0x0000ffff;
 
@@ -63,15 +63,14 @@ INLINE int same(const struct end *x, const struct end *y)
 
 /* Which place, and which port there. */
 INLINE enum outcome choose(struct bpf_sock_addr *ctx, struct head *service, struct end *asked, int is_datagram,
-			   u32 *place, be16 *port)
+			   u32 *place, be16 *port, u8 **marks)
 {
 	struct member member = { .cookie = netns_cookie(ctx), .network = service->network };
-	u32 *used = map_lookup(&netagent_member, &member), number;
+	u32 number;
 
-	if (!used)
+	*marks = map_lookup(&netagent_users, &member);
+	if (!*marks)
 		return GO_ON;
-	if (!*used)
-		*used = 1;
 	if (ctx->protocol != TCP && ctx->protocol != UDP)
 		return GO_ON;
 	*port = asked->port;
@@ -91,6 +90,15 @@ INLINE enum outcome choose(struct bpf_sock_addr *ctx, struct head *service, stru
 		number = random_u32();
 	*place = number % service->count;
 	return *place < PLACES ? LED : GO_ON;
+}
+
+/* That the namespace was led to this backend. */
+INLINE void mark(u8 *marks, u32 hash)
+{
+	u8 *one = marks + (hash * 2654435761u >> 24);
+
+	if (!*one)
+		*one = 1;
 }
 
 INLINE void remember(struct bpf_sock_addr *ctx, const struct end *backend, const struct end *service)
@@ -128,10 +136,11 @@ INLINE int lead4(struct bpf_sock_addr *ctx, be32 address, be32 *field, int is_da
 	struct service4 *service = map_lookup(&netagent_svc4, &address);
 	enum outcome outcome;
 	u32 place;
+	u8 *marks;
 
 	if (!service)
 		return 1;
-	outcome = choose(ctx, &service->head, &asked, is_datagram, &place, &backend.port);
+	outcome = choose(ctx, &service->head, &asked, is_datagram, &place, &backend.port, &marks);
 	if (outcome == REFUSED)
 		return refuse(ctx, is_datagram);
 	if (outcome == GO_ON || place >= PLACES)
@@ -142,6 +151,7 @@ INLINE int lead4(struct bpf_sock_addr *ctx, be32 address, be32 *field, int is_da
 	else
 		ctx->user_ip4 = backend.a[3];
 	ctx->user_port = backend.port;
+	mark(marks, backend.a[3]);
 	remember(ctx, &backend, &asked);
 	return 1;
 }
@@ -154,13 +164,14 @@ INLINE int lead6(struct bpf_sock_addr *ctx, int is_datagram)
 	struct service6 *service;
 	enum outcome outcome;
 	u32 place;
+	u8 *marks;
 
 	if (!is_datagram && !asked.a[0] && !asked.a[1] && asked.a[2] == mapped_word)
 		return lead4(ctx, asked.a[3], &ctx->user_ip6[3], is_datagram);
 	service = map_lookup(&netagent_svc6, asked.a);
 	if (!service)
 		return 1;
-	outcome = choose(ctx, &service->head, &asked, is_datagram, &place, &backend.port);
+	outcome = choose(ctx, &service->head, &asked, is_datagram, &place, &backend.port, &marks);
 	if (outcome == REFUSED)
 		return refuse(ctx, is_datagram);
 	if (outcome == GO_ON || place >= PLACES)
@@ -171,6 +182,7 @@ INLINE int lead6(struct bpf_sock_addr *ctx, int is_datagram)
 	ctx->user_ip6[2] = backend.a[2];
 	ctx->user_ip6[3] = backend.a[3];
 	ctx->user_port = backend.port;
+	mark(marks, backend.a[0] ^ backend.a[1] ^ backend.a[2] ^ backend.a[3]);
 	remember(ctx, &backend, &asked);
 	return 1;
 }

@@ -6,6 +6,7 @@ import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for a in ("10.98.0.1", "10.97.0.102", "10.97.0.103"):
             sock.sendto(b"x", (a, port)); result.append(end(sock.recvfrom(99)[1]))
 """)
-        return seen, await tables.used_members()
+        backends = [ip_address(one).packed for pair in network.backends.values() for one in pair]
+        return seen, [await tables.used_members([one]) for one in backends]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -83,8 +83,8 @@ async def resets_in(network: Network, tables: ServiceTables) -> AsyncIterator[Co
         for client in network.clients
     }
 
-    async def users() -> ServiceUsers:
-        used = [by_cookie[member.cookie] for member in await tables.used_members()]
+    async def users(backends: Collection[bytes]) -> ServiceUsers:
+        used = [by_cookie[member.cookie] for member in await tables.used_members(backends)]
         return ServiceUsers([Netns("/run/netns/nt4-gone", (1, 1), boot_id()), *used], are_all=True)
 
     resets = ConnectionResets(users, lambda: tables.origins_fd)
@@ -218,28 +218,32 @@ result["sends"] = sends
     trio.run(main)
 
 
-def test_a_namespace_that_used_no_service_is_left_alone(network: Network, client: Client) -> None:
+def test_a_namespace_that_was_led_elsewhere_is_left_alone(network: Network, client: Client) -> None:
     """Its connected UDP sockets can't be told from others by their peers."""
     direct = network.backends["b1"][0]
 
     async def main() -> None:
         entries = [network.entry(address, "b1") for address in WEB[:2]]
-        async with open_tables(network, *entries) as tables, resets_in(network, tables) as resets:
+        async with (
+            open_tables(network, *entries, network.entry(OTHER, "b3")) as tables,
+            resets_in(network, tables) as resets,
+        ):
             used = await begin(client, f"result = watch([connected('{WEB[0]}', 80)])")
             unused = await begin(
                 network.clients[1],
                 f"""
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
-sock = connected("{direct}", 80, socket.SOCK_DGRAM)
+sock, other = connected("{direct}", 80, socket.SOCK_DGRAM), connected("{OTHER}", 80)
 watch([])
 signal.sigwait({{signal.SIGUSR1}})
 result = lives(sock)
 """,
             )
-            assert await tables.used_members() == [Member(client.cookie, VNI)]
+            gone = addresses_of(network, "b1")
+            assert await tables.used_members(gone) == [Member(client.cookie, VNI)]
             await tables.set_services(web(network, "b2"))
-            resets.note_gone(addresses_of(network, "b1"))
+            resets.note_gone(gone)
             assert (await end(used))[0] is not None
             unused.send_signal(signal.SIGUSR1)
             assert await end(unused) == "b1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,12 @@ def test_connections_and_datagrams_are_led_and_show_the_service(network: Network
             for address, own in ((WEB4, "10.97.0.11"), (WEB6, "fd97::11"), (MAPPED, "10.97.0.11")):
                 answer, peer = f"b1 {own}", f"{address} 80"
                 assert answers[address] == [[answer, peer], [answer, peer], [answer, peer, peer]]
-            assert await tables.used_members() == [Member(client.cookie, VNI)]
+            used = {
+                name: [await tables.used_members([ip_address(one).packed]) for one in pair]
+                for name, pair in network.backends.items()
+            }
+            ours = [Member(client.cookie, VNI)]
+            assert used == {"b1": [ours, ours], "b2": [[], []], "b3": [[], []]}
 
     trio.run(main)
 

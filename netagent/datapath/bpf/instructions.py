@@ -26,7 +26,7 @@ _LD, _LDX, _ST, _STX, _ALU, _JMP, _JMP32, _ALU64 = range(8)  # classes
 _IMMEDIATE_64, _MEMORY = 0x00, 0x60  # modes
 _WIDTHS: Final[Mapping[int, int]] = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
 _BY_VALUE, _BY_REGISTER = 0x00, 0x08  # what the second operand is
-_ADD, _MULTIPLY, _AND, _SHIFT_RIGHT, _MODULO, _MOVE = 0x00, 0x20, 0x50, 0x70, 0x90, 0xB0
+_ADD, _MULTIPLY, _AND, _SHIFT_RIGHT, _MODULO, _XOR, _MOVE = 0x00, 0x20, 0x50, 0x70, 0x90, 0xA0, 0xB0
 _ALWAYS, _CALL, _EXIT = 0x00, 0x80, 0x90
 _RELATIONS: Final[Mapping[str, int]] = {"==": 0x10, ">=": 0x30, "&": 0x40, "!=": 0x50}
 _MAP_FD: Final = 1
@@ -113,6 +113,10 @@ class Assembler:
     def bitwise_and(self, to: Register, value: int) -> None:
         """Keep these bits of the lower half of a register."""
         self._operation(_ALU | _AND, to, value)
+
+    def bitwise_xor(self, to: Register, value: Register) -> None:
+        """Invert those bits of the lower half of a register that another has."""
+        self._operation(_ALU | _XOR, to, value)
 
     def shift_right(self, to: Register, value: int) -> None:
         """Shift the lower half of a register, without its sign."""

@@ -1,7 +1,9 @@
 """sock_diag(7): which TCP and UDP sockets a network namespace has, and requests that end some of them. Pure.
 
 A listing is one request, which the kernel answers with a message per socket, in several datagrams. It goes through
-the whole table of the host's sockets, so a filter saves the messages but not the way. The kernel names a socket by
+the whole table of the host's sockets, so a filter saves the messages but not the way: of TCP a millisecond or two for
+each listing. The present form of the request asks for sockets of one family. The one that came before it asks for
+TCP sockets of both (`inet_diag_dump_compat`), so that the kernel goes that way once. The kernel names a socket by
 addresses, ports, device and a cookie that it never uses again; a request to end one has to repeat all of it, so it
 never meets a later socket of the same addresses.
 
@@ -27,10 +29,12 @@ _SOCKET_AT, _SOCKET_BYTES, _ATTRIBUTES_AT = (
     48,
     72,
 )  # struct inet_diag_msg, in which the socket is struct inet_diag_sockid
+_OLD_REQUEST_END: Final = struct.Struct("=II")  # struct inet_diag_req behind the socket: states, zero
 _PORTS_AND_ADDRESSES: Final = struct.Struct("!HH16s16s")
 _NO_SOCKET: Final = bytes(_SOCKET_BYTES)
 
 _BY_FAMILY, _DESTROY = 20, 21
+_TCP_OF_BOTH: Final = 18  # TCPDIAG_GETSOCK
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_FILTER, _REQUEST_STORAGES, _REQUEST_MAP = 1, 2, 1
@@ -71,8 +75,8 @@ class SockDiagError(ValueError):
 class SocketQuery(NamedTuple):
     """Which sockets of a namespace are wanted."""
 
-    family: int
-    """A socket of AF_INET6 may have an IPv4 peer."""
+    family: int | None
+    """None: both, of TCP alone. A socket of AF_INET6 may have an IPv4 peer."""
     protocol: Protocol
     states: Sequence[State]
     peers: Sequence[bytes]
@@ -111,13 +115,16 @@ def listing(query: SocketQuery, sequence: int) -> bytes:
     """Encode a request for the sockets that a query means; those of all peers, if it has more of them than
     MOST_PEERS_FILTERED."""
     mask = sum(1 << state for state in query.states)
-    body = _REQUEST.pack(query.family, query.protocol, 0, 0, mask) + _NO_SOCKET
+    if query.family is None:
+        kind, body = _TCP_OF_BOTH, bytes(_SOCKET_AT) + _NO_SOCKET + _OLD_REQUEST_END.pack(mask, 0)
+    else:
+        kind, body = _BY_FAMILY, _REQUEST.pack(query.family, query.protocol, 0, 0, mask) + _NO_SOCKET
     if 0 < len(query.peers) <= MOST_PEERS_FILTERED:
         body += _attribute(_REQUEST_FILTER, _filter(query.peers))
     if query.storage_map is not None:
         wanted = _attribute(_REQUEST_MAP, struct.pack("=I", query.storage_map))
         body += _attribute(_REQUEST_STORAGES | _NESTED, wanted)
-    return _message(_BY_FAMILY, _NLM_F_DUMP, body, sequence)
+    return _message(kind, _NLM_F_DUMP, body, sequence)
 
 
 def ending(family: int, protocol: Protocol, key: bytes, sequence: int) -> bytes:
@@ -151,7 +158,7 @@ def answer_untrusted(data: bytes) -> DiagAnswer:
             if len(body) < 4:
                 raise SockDiagError("an end without its error number")
             finished[sequence] = -int.from_bytes(body[:4], sys.byteorder, signed=True)
-        elif kind == _BY_FAMILY:
+        elif kind in {_BY_FAMILY, _TCP_OF_BOTH}:
             sockets.append(_socket(body))
         offset += (length + 3) & ~3
     return DiagAnswer(sockets, finished)

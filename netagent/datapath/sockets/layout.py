@@ -4,7 +4,7 @@ An *end* is an address and a port as packets carry them: IPv6, an IPv4 address a
 
     service address  ->  network, count, flags, 64 places with the address of a backend each
     service end      ->  the port of its backends; only of services that name their ports
-    cookie, network  ->  whether a service's address was ever used there: the members
+    cookie, network  ->  256 marks: to which backends this member was ever led
     socket           ->  four origins, each the end of a backend and that of the service which led there; in a ring
 
 Numbers are in the byte order of the machine, addresses and ports as packets have them. A change of a layout takes new
@@ -14,7 +14,6 @@ names of maps: an agent adopts the maps of another release by name and size.
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -36,6 +35,15 @@ MOST_MEMBERS: Final = 16_384
 """Bound of pairs of a namespace and a network in the kernel's table; beyond it: those that come later are no members,
 and names answer them with replicas."""
 
+MARKS: Final = 256
+"""Of a member, for the backends that its namespace was led to. An octet each, since processors that set two bits of
+one octet at the same time could lose one. Two backends may share a mark."""
+MARK_SHIFT: Final = 24
+"""Which bits of a hash of 32 are the number of the mark."""
+GOLDEN: Final = 2654435761
+"""The odd number nearest to 2^32 divided by the golden ratio: products with it are spread evenly (Knuth, volume 3,
+6.4)."""
+
 STICKY, HAS_PORTS = 1 << 0, 1 << 1  # flags of a service
 
 HEAD: Final = struct.Struct("=IHH")
@@ -53,13 +61,14 @@ ORIGINS_BYTES: Final = ORIGINS_AT + ORIGINS * ORIGIN_BYTES
 SERVICES4: Final = MapShape("netagent_svc4", MapKind.HASH, 4, PLACES_AT + PLACES * 4, MOST_SERVICES)
 SERVICES6: Final = MapShape("netagent_svc6", MapKind.HASH, 16, PLACES_AT + PLACES * 16, MOST_SERVICES)
 PORTS: Final = MapShape("netagent_ports", MapKind.HASH, END_BYTES, 4, MOST_PORTS)
-MEMBERS: Final = MapShape("netagent_member", MapKind.HASH, 16, 4, MOST_MEMBERS)
+MEMBERS: Final = MapShape("netagent_users", MapKind.HASH, 16, MARKS, MOST_MEMBERS)
 ORIGINS_OF_SOCKETS: Final = MapShape("netagent_origin", MapKind.SOCKET_STORAGE, 4, ORIGINS_BYTES, 0)
 SHAPES: Final = (SERVICES4, SERVICES6, PORTS, MEMBERS, ORIGINS_OF_SOCKETS)
 
 MAPPED: Final = bytes(10) + b"\xff\xff"
 """What stands before an IPv4 address in an end."""
 _MEMBER: Final = struct.Struct("=QII")
+_WORD: Final = struct.Struct("=I")
 _PORT: Final = struct.Struct("!H")
 _END: Final = struct.Struct("!16sHxx")
 
@@ -148,8 +157,16 @@ def unpack_member(key: bytes) -> Member:
     return Member(cookie, network)
 
 
-UNUSED, USED = bytes(4), (1).to_bytes(4, sys.byteorder)
-"""Values of a member's element. The programs set it to USED when the namespace uses a service's address."""
+UNUSED, USED = bytes(MARKS), b"\1" * MARKS
+"""Values of a member's element: no mark, and all."""
+
+
+def mark_of(backend: bytes) -> int:
+    """Return the number of the mark of a packed address."""
+    hashed = 0
+    for (word,) in _WORD.iter_unpack(backend):
+        hashed ^= word
+    return (hashed * GOLDEN & 0xFFFFFFFF) >> MARK_SHIFT
 
 
 def pack_end(end: SocketEnd) -> bytes:

@@ -11,7 +11,8 @@
    learn their own address. `sendmsg` fails with EPERM.
 4. Choose a place: at random; for a datagram by the socket's cookie, so that a socket keeps its backend while the
    table stays; in a sticky service by the namespace's.
-5. Write the backend's address and port into the call, and remember at the socket what they stand for.
+5. Write the backend's address and port into the call, mark it at the member, and remember at the socket what it
+   stands for.
 
 `recvmsg` and `getpeername` (`_name_service`) put back the service's end, if the address in question has one at this
 socket. IPv4 by way of an IPv6 socket (::ffff:a.b.c.d, as of Java and Go) comes to `connect6` and takes the way of
@@ -33,8 +34,10 @@ from netagent.datapath.sockets.layout import (
     COUNT_AT,
     END_BYTES,
     FLAGS_AT,
+    GOLDEN,
     HAS_PORTS,
     MAPPED,
+    MARK_SHIFT,
     MEMBERS,
     ORIGIN_BYTES,
     ORIGINS,
@@ -64,15 +67,16 @@ _TCP, _UDP = 6, 17
 
 # The stack.
 _MEMBER_AT: Final = -16
+_MARKS_AT: Final = -72
+"""Where the member's marks are."""
 _BACKEND_AT: Final = -40
 _SERVICE_AT: Final = -64
 """The end that the call names."""
 
 _GO_ON, _FAIL = 1, 0
 _MAPPED_WORD: Final = int.from_bytes(MAPPED[8:], sys.byteorder, signed=True)
-_GOLDEN: Final = 2654435761 - (1 << 32)
-"""The odd number nearest to 2^32 divided by the golden ratio, as 32 bits with a sign: cookies come one after another,
-and their products with it are spread evenly (Knuth, volume 3, 6.4)."""
+_GOLDEN: Final = GOLDEN - (1 << 32)
+"""As 32 bits with a sign. Cookies come one after another, and so do addresses."""
 _MIXED_BITS: Final = 16
 """The lower bits of a product are spread worst."""
 
@@ -129,12 +133,13 @@ def _lead_family(
     _find_port(asm, refuse)
     _choose_place(asm, done, is_datagram=is_datagram)
     _write_backend(asm, is_ipv6=is_ipv6, field=field)
+    _mark(asm)
     _remember(asm, done)
 
 
 def _pass_only_members(asm: Assembler, done: Label) -> None:
-    """Leaves the cookie of the namespace in CHOICE."""
-    was_used, is_known = Label(), Label()
+    """Leaves the cookie of the namespace in CHOICE, and its marks on the stack."""
+    is_known = Label()
     asm.move(R1, CONTEXT)
     asm.call(_NETNS_COOKIE)
     asm.move(CHOICE, R0)
@@ -144,12 +149,7 @@ def _pass_only_members(asm: Assembler, done: Label) -> None:
     asm.store(4, FP, _MEMBER_AT + 12, 0)
     _look_up(asm, MEMBERS.name, _MEMBER_AT)
     asm.jump_if(R0, "==", 0, done)
-    # Only namespaces that used a service are searched for connections to reset. Read before it is written, because
-    # processors that write to one line of memory wait for each other.
-    asm.load(4, R1, R0, 0)
-    asm.jump_if(R1, "!=", 0, was_used)
-    asm.store(4, R0, 0, 1)
-    asm.place(was_used)
+    asm.store(8, FP, _MARKS_AT, R0)
     asm.load(4, R1, CONTEXT, _PROTOCOL)
     asm.jump_if(R1, "==", _TCP, is_known)
     asm.jump_if(R1, "!=", _UDP, done)
@@ -195,7 +195,7 @@ def _choose_place(asm: Assembler, done: Label, *, is_datagram: bool) -> None:
 
 
 def _write_backend(asm: Assembler, *, is_ipv6: bool, field: int) -> None:
-    """Write the backend at this place into the call, and to the stack."""
+    """Write the backend at this place into the call, and to the stack. Leaves a hash of its address in R2."""
     asm.multiply(CHOICE, 16 if is_ipv6 else 4)
     asm.add(SERVICE, CHOICE)
     # From here on SERVICE points into the element, so that the chosen place is PLACES_AT behind it.
@@ -204,14 +204,32 @@ def _write_backend(asm: Assembler, *, is_ipv6: bool, field: int) -> None:
             asm.load(4, R1, SERVICE, PLACES_AT + at)
             asm.store(4, FP, _BACKEND_AT + at, R1)
             asm.store(4, CONTEXT, field + at, R1)
+            if at:
+                asm.bitwise_xor(R2, R1)
+            else:
+                asm.move(R2, R1)
     else:
         _store_mapped(asm, _BACKEND_AT)
-        asm.load(4, R1, SERVICE, PLACES_AT)
-        asm.store(4, FP, _BACKEND_AT + 12, R1)
-        asm.store(4, CONTEXT, field, R1)
+        asm.load(4, R2, SERVICE, PLACES_AT)
+        asm.store(4, FP, _BACKEND_AT + 12, R2)
+        asm.store(4, CONTEXT, field, R2)
     asm.store(4, CONTEXT, _USER_PORT, PORT)
     asm.store(2, FP, _BACKEND_AT + PORT_AT, PORT)
     asm.store(2, FP, _BACKEND_AT + PORT_AT + 2, 0)
+
+
+def _mark(asm: Assembler) -> None:
+    """Mark the backend whose hash is in R2: only namespaces with that mark are searched for connections to reset."""
+    is_marked = Label()
+    asm.multiply(R2, _GOLDEN)
+    asm.shift_right(R2, MARK_SHIFT)
+    asm.load(8, R1, FP, _MARKS_AT)
+    asm.add(R1, R2)
+    # Read before it is written, because processors that write to one line of memory wait for each other.
+    asm.load(1, R2, R1, 0)
+    asm.jump_if(R2, "!=", 0, is_marked)
+    asm.store(1, R1, 0, 1)
+    asm.place(is_marked)
 
 
 def _remember(asm: Assembler, done: Label) -> None:

@@ -11,8 +11,8 @@ list the storage of UDP sockets, so a connected one is ended by its peer alone. 
 and is never ended: its next datagram goes to another backend.
 
 First all are listed, then they are ended, because acknowledgements in between would be taken for parts of the list.
-A listing goes through the table of all sockets of the host, which takes milliseconds for each namespace. So it is
-done in a thread, and only in the namespaces whose programs have used a service address.
+A listing goes through the table of all sockets of the host, which takes a millisecond or two for each namespace. So
+it is done in threads beside each other, and only in the namespaces whose programs were led to such a backend.
 
 The tables in the kernel have to be changed before. A `connect` that has read the old table may not be listed yet, so
 each address is looked for once more a little later. After a start of the agent it may not be known yet where all
@@ -28,7 +28,6 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import trio
@@ -47,6 +46,7 @@ from netagent.datapath.netlink.sock_diag import (
     no_socket_key,
 )
 from netagent.datapath.sockets.layout import ORIGINS_BYTES, unpack_origins
+from netagent.errors import RefusedError
 from netagent.log import Limited
 from netagent.model.sandbox import Netns
 
@@ -68,6 +68,8 @@ _NETLINK_SOCK_DIAG: Final = 4
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _RECEIVE_BYTES: Final = 1 << 16
 """More than the kernel puts into one datagram of a listing."""
+_THREADS: Final = min(4, os.cpu_count() or 1)
+"""That visit namespaces beside each other. The kernel works for them, so the interpreter does not keep them apart."""
 _ANSWER_S: Final = 5.0
 """The kernel answers inside the system call; this ends the wait for an answer that was lost."""
 _AT_ONCE: Final = 64
@@ -84,18 +86,18 @@ _GONE: Final = {errno.ENOENT, errno.ESTALE}
 
 
 class ServiceUsers(NamedTuple):
-    """The namespaces whose programs have used a service address."""
+    """The namespaces whose programs were led to a backend by a service address; others may be among them."""
 
     namespaces: Sequence[Netns]
     are_all: bool
-    """False: further ones have, and it is not known yet which these are."""
+    """False: further ones were, and it is not known yet which these are."""
 
 
 class ConnectionResets:
-    """Ends sockets that lead to gone backends, in all sandboxes that have used service addresses. One task: `run`."""
+    """Ends sockets that lead to gone backends, in all sandboxes that were led there. One task: `run`."""
 
     def __init__(
-        self, users: Callable[[], Awaitable[ServiceUsers]], origins: Callable[[], int | None]
+        self, users: Callable[[Collection[bytes]], Awaitable[ServiceUsers]], origins: Callable[[], int | None]
     ) -> None:
         """`origins` returns the descriptor of the map in which the programs in the kernel note origins; None: there
         is none yet."""
@@ -152,20 +154,35 @@ class ConnectionResets:
                     await self._wake.wait()
 
     async def _reset(self, gone: frozenset[bytes]) -> bool:
-        """Look once; return whether that was in all namespaces that have used services."""
+        """Look once; return whether that was in all namespaces that were led there."""
         try:
-            users = await self._users()
+            users = await self._users(gone)
         except OSError as error:
             _limited.warning("users", f"resets: connections may hang: {error}")
             return False
         visit = partial(reset_connections, gone, self._origins())
-        for result in await run_in_each_netns((netns, visit) for netns in users.namespaces):
+        for result in await _visit_each(users.namespaces, visit):
             if isinstance(result, int):
                 self._ended += result
             elif isinstance(result, OSError) and result.errno not in {errno.ENOENT, errno.ESRCH}:
                 # Another sandbox may have been luckier.
                 _limited.warning("failed", f"resets: connections may hang: {result}")
         return users.are_all
+
+
+async def _visit_each(
+    namespaces: Sequence[Netns], visit: Callable[[], int]
+) -> list[int | RefusedError | OSError]:
+    """Call the function in each namespace, in several threads."""
+    results: list[int | RefusedError | OSError] = []
+
+    async def visit_share(share: Sequence[Netns]) -> None:
+        results.extend(await run_in_each_netns((netns, visit) for netns in share))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(min(_THREADS, len(namespaces))):
+            nursery.start_soon(visit_share, namespaces[number::_THREADS])
+    return results
 
 
 def reset_connections(gone: Collection[bytes], origins: int | None) -> int:
@@ -182,31 +199,14 @@ def reset_connections(gone: Collection[bytes], origins: int | None) -> int:
 
 
 def _reset(kernel: _Conversation, gone: Collection[bytes], origins: int | None) -> int:
-    old = [address for address in gone if len(address) == 4]
-    count = 0
-    # An IPv4 backend may be the peer of a socket of either family.
-    for family, peers in ((socket.AF_INET, old), (socket.AF_INET6, tuple(gone))):
-        if not peers:
-            continue
-        missing = _missing(family)
-        if origins is not None and Protocol.TCP not in missing:
-            count += kernel.end_all(SocketQuery(family, Protocol.TCP, _TCP_STATES, peers, origins))
-        if Protocol.UDP not in missing:
-            count += kernel.end_all(SocketQuery(family, Protocol.UDP, _UDP_STATES, peers))
-    return count
-
-
-def _missing(family: int) -> set[Protocol]:
-    """Return the protocols of which the calling thread's namespace has no socket, bound or connected: the kernel
-    tells that at once, while a listing that finds nothing takes as long as any other."""
-    suffix = "6" if family == socket.AF_INET6 else ""
-    try:
-        lines = Path(f"/proc/thread-self/net/sockstat{suffix}").read_text("ascii").splitlines()
-    except OSError:
-        return set()
-    # "TCP6: inuse 0"; more may follow
-    none = {line.partition(":")[0] for line in lines if line.split()[1:3] == ["inuse", "0"]}
-    return {protocol for protocol in Protocol if protocol.name + suffix in none}
+    peers, old = tuple(gone), tuple(address for address in gone if len(address) == 4)
+    # An IPv4 backend may be the peer of a socket of either family. UDP's table of sockets is small.
+    queries = [SocketQuery(socket.AF_INET6, Protocol.UDP, _UDP_STATES, peers)]
+    if old:
+        queries.append(SocketQuery(socket.AF_INET, Protocol.UDP, _UDP_STATES, old))
+    if origins is not None:
+        queries.insert(0, SocketQuery(None, Protocol.TCP, _TCP_STATES, peers, origins))
+    return sum(kernel.end_all(query) for query in queries)
 
 
 def why_it_cannot_reset() -> str | None:
@@ -252,7 +252,8 @@ class _Conversation:
         return count
 
     def why_not(self, protocol: Protocol) -> str | None:
-        self._send([listing(SocketQuery(socket.AF_INET6, protocol, (), ()), self._next())])
+        family = None if protocol is Protocol.TCP else socket.AF_INET6  # as `_reset` asks
+        self._send([listing(SocketQuery(family, protocol, (), ()), self._next())])
         (error,) = self._finished({self._sequence}).values()
         if error:
             return f"the kernel lists no {protocol.name} sockets: {os.strerror(error)}"
@@ -264,26 +265,26 @@ class _Conversation:
             return f"the kernel ends no {protocol.name} sockets: {os.strerror(error)}"
         return None
 
-    def _list(self, query: SocketQuery) -> tuple[list[bytes], bool]:
-        """Return the keys of what has to end, and whether these are all."""
+    def _list(self, query: SocketQuery) -> tuple[list[ListedSocket], bool]:
+        """Return what has to end, and whether these are all."""
         wanted = {mapped(peer) for peer in query.peers}
-        keys: list[bytes] = []
+        found: list[ListedSocket] = []
         is_all = True
         self._send([listing(query, self._next())])
         for one in self._listed():
             if one.peer in wanted and (query.storage_map is None or _came_by_service(one)):
-                if len(keys) < MOST_SOCKETS:
-                    keys.append(one.key)
+                if len(found) < MOST_SOCKETS:
+                    found.append(one)
                 else:
                     is_all = False
-        return keys, is_all
+        return found, is_all
 
-    def _end(self, query: SocketQuery, keys: Sequence[bytes]) -> int:
+    def _end(self, query: SocketQuery, found: Sequence[ListedSocket]) -> int:
         count = 0
-        for start in range(0, len(keys), _AT_ONCE):
-            requests = {self._next(): key for key in keys[start : start + _AT_ONCE]}
+        for start in range(0, len(found), _AT_ONCE):
+            requests = {self._next(): one for one in found[start : start + _AT_ONCE]}
             self._send(
-                [ending(query.family, query.protocol, key, number) for number, key in requests.items()]
+                [ending(one.family, query.protocol, one.key, number) for number, one in requests.items()]
             )
             for error in self._finished(requests.keys()).values():
                 if error == 0:

@@ -43,6 +43,7 @@ from netagent.datapath.sockets.layout import (
     USED,
     Member,
     ServiceEntry,
+    mark_of,
     pack_member,
     pack_ports,
     pack_service,
@@ -206,12 +207,14 @@ class ServiceTables:
         """The map with the origins of sockets, for sock_diag(7); None: no socket has any. Open until `run` ends."""
         return None if self._tables is None else self._tables.origins_fd
 
-    async def used_members(self) -> list[Member]:
-        """Return the members whose namespaces have used a service's address since they became members."""
+    async def used_members(self, backends: Iterable[bytes]) -> list[Member]:
+        """Return the members whose namespaces were led to one of these packed addresses since they became members;
+        some that were not are among them."""
+        marks = {mark_of(one) for one in backends}
         async with self._lock:  # until it is read, the map stays open
             if self._tables is None:
                 return []
-            return await trio.to_thread.run_sync(_used_members, self._tables.members_map)
+            return await trio.to_thread.run_sync(_used_members, self._tables.members_map, marks)
 
     # -- what others want ---------------------------------------------------------------------------------------
 
@@ -495,10 +498,11 @@ def _detach_under_lease(group: int) -> None:
         adoption.detach_all(group)
 
 
-def _used_members(members: Map) -> list[Member]:
+def _used_members(members: Map, marks: Set[int]) -> list[Member]:
     used = []
     for keys, values in members.batches(PER_BATCH):
-        used += [unpack_member(key) for key, value in zip(keys, values, strict=True) if value != UNUSED]
+        pairs = zip(keys, values, strict=True)
+        used += [unpack_member(key) for key, value in pairs if any(value[one] for one in marks)]
     return used
 
 

@@ -30,6 +30,7 @@ from netagent.registry.view import RegistryView
 RANGES1 = ("10.2.0.0/24", "fd00:2::/64")
 RANGES2 = ("10.4.0.0/24", "fd00:4::/64")
 VNI1, VNI2 = network(N1).vni, network(N2).vni
+GONE = b"\x0a\0\0\1"
 HOST_COOKIE, HOST = 1, Netns("/proc/self/ns/net", (4, 1), "b" * 32)
 
 
@@ -54,8 +55,8 @@ class Tables(ServiceTables):
     def is_usable(self, member: Member) -> bool:
         return self.is_working and member in self.members
 
-    async def used_members(self) -> list[Member]:
-        return list(self.members)
+    async def used_members(self, backends: Iterable[bytes]) -> list[Member]:
+        return list(self.members) if GONE in backends else []
 
     async def set_members(self, members: Iterable[Member]) -> None:
         self.members = frozenset(members)
@@ -192,10 +193,10 @@ async def test_of_two_networks_each_is_judged_for_itself() -> None:
     world.routed.note(row(2).endpoint_id, RANGES2)
     assert await world.publish() == {7: {N1, N2}}
     assert world.tables.members == {member(7), member(7, VNI2)}
-    assert await world.members.users() == ([netns(7)], True)
+    assert await world.members.users([GONE]) == ([netns(7)], True)
     # As a start finds it before the cookies of all sandboxes are known.
     world.tables.members |= {Member(99_999, VNI1)}
-    assert await world.members.users() == ([netns(7)], False)
+    assert await world.members.users([GONE]) == ([netns(7)], False)
     world.tables.members -= {Member(99_999, VNI1)}
     world.withdraw(ServiceRangeRecord(N1, RANGES1))
     assert await world.publish() == {7: {N2}}
@@ -358,7 +359,7 @@ async def test_the_host_is_a_member_where_it_has_an_address_and_routes() -> None
     world.host_routes.bridges = {wanted.bridge}
     await world.publish()
     assert world.tables.members == {Member(HOST_COOKIE, VNI1)}
-    assert await world.members.users() == ([HOST], True)
+    assert await world.members.users([GONE]) == ([HOST], True)
     assert world.members.translates_for_host(world.live.view) == {N1}
     world.is_on = False
     await world.publish()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from netagent.datapath.sockets.layout import (
     END_BYTES,
+    MARKS,
     ORIGINS_BYTES,
     PLACES,
     SERVICES4,
@@ -20,6 +21,7 @@ from netagent.datapath.sockets.layout import (
     ServiceEntry,
     SocketEnd,
     is_shape_of,
+    mark_of,
     pack_end,
     pack_member,
     pack_ports,
@@ -53,6 +55,14 @@ def test_more_places_than_the_table_has_are_refused() -> None:
 def test_members_are_read_back(cookie: int, network: int) -> None:
     member = Member(cookie, network)
     assert unpack_member(pack_member(member)) == member
+
+
+@given(addresses, addresses)
+def test_a_backend_has_one_of_the_marks_and_its_neighbour_another(backend: bytes, other: bytes) -> None:
+    assert mark_of(backend) in range(MARKS)
+    neighbour = backend[:-1] + bytes([backend[-1] ^ 1])
+    assert mark_of(neighbour) != mark_of(backend)
+    assert len({mark_of(other[:-1] + bytes([number])) for number in range(64)}) > 40
 
 
 @given(ends)
