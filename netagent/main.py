@@ -27,6 +27,7 @@ from netagent.commands import (
     services,
     status,
 )
+from netagent.commands.flows import listing as flows
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed
 from netagent.commands.sight import events
@@ -45,6 +46,7 @@ COMMANDS: Final = (
     doctor,
     events,
     feed,
+    flows,
     inspect,
     lists,
     lookup,

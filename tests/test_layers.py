@@ -44,11 +44,15 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.datapath.bpf", "netagent.datapath.endpoint.netns", "netagent.datapath.netlink",
         "netagent.datapath.reconcile.drift",
     },
+    "netagent.datapath.flows": {
+        "netagent.datapath.bpf", "netagent.datapath.reconcile.drift",
+    },
     "netagent.datapath.endpoint": {"netagent.datapath"},
     "netagent.balancing": {
         "netagent.datapath.sockets.layout", "netagent.external.view", "netagent.registry", "netgossip.deadlines",
     },
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
+    "netagent.flows": {"netagent.datapath.flows", "netagent.registry"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
     "netagent.resolver": {"netagent.datapath.endpoint", "netagent.feeds", "netagent.resolver.system", "netdns"},
@@ -113,7 +117,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.access",
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath", "netagent.doctor.checks",
         "netagent.doctor.facts", "netagent.endpoints", "netagent.eviction", "netagent.external",
-        "netagent.firewall", "netagent.http",
+        "netagent.firewall", "netagent.flows", "netagent.http",
         "netagent.integrations", "netagent.ipam", "netagent.journal", "netagent.membership", "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
         "netagent.services", "netagent.state_dir",
@@ -122,8 +126,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.commands": {
         "netagent.balancing", "netagent.checks", "netagent.control", "netagent.daemon", "netagent.datapath",
         "netagent.doctor", "netagent.endpoints", "netagent.external", "netagent.feeds", "netagent.firewall",
-        "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.probes", "netagent.projection",
-        "netagent.registry", "netagent.resolver", "netagent.rpc",
+        "netagent.flows", "netagent.interface", "netagent.ipam", "netagent.journal", "netagent.probes",
+        "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
         "netdns", "netgossip",
     },
     "netagent.commands.notices": {

@@ -30,6 +30,7 @@ PERFORMS = {
     "netagent.commands.containers",
     "netagent.commands.doctor",
     "netagent.commands.feed",
+    "netagent.commands.flows.listing",
     "netagent.commands.inspect",
     "netagent.commands.lists",
     "netagent.commands.networks",
@@ -134,6 +135,8 @@ PERFORMS = {
     "netagent.datapath.host.forwarding",
     "netagent.datapath.endpoint.guest_watch",
     "netagent.datapath.netlink.link",  # a codec, but for one draw: an index for a link to be made
+    "netagent.datapath.flows.counters",
+    "netagent.flows.reader",
     "netagent.datapath.sockets.reset",
     "netagent.datapath.host.port_owner",  # reads /proc/net
     "netagent.datapath.netlink.route_socket",

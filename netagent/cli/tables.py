@@ -115,6 +115,10 @@ def _drained(item: Item) -> str:
     return f"by {drain['by']}, since {drain['since']}" if drain else ""
 
 
+def _flow_port(item: Item) -> str:
+    return str(item["protocol"]) if item["port"] is None else f"{item['port']}/{item['protocol']}"
+
+
 def _state(item: Item) -> str:
     return str(item["state"])
 
@@ -234,6 +238,22 @@ OWN_NAMES = (
     Column("ID", lambda n: n["id"][:ID_DIGITS], wide=True),
 )
 
+FLOWS = (
+    Column("FROM", lambda f: f["from"]),
+    Column("TO", lambda f: f["to"]),
+    Column("ADDRESS", lambda f: "" if f["to"] == f["address"] else f["address"]),
+    Column("NETWORK", lambda f: f["network"]),
+    Column("PORT", _flow_port),
+    Column("OPENED", lambda f: _number(f["openings"])),
+    Column("REFUSED", lambda f: _number(f["refused"] or None)),
+    Column("LAST", lambda f: f["last_at"]),
+    Column("FROM HOST", lambda f: f["from_host"], wide=True),
+    Column("TO HOST", lambda f: f["to_host"], wide=True),
+    Column("FROM SERVICE", lambda f: f["from_service"], wide=True),
+    Column("TO SERVICE", lambda f: f["to_service"], wide=True),
+    Column("SINCE", lambda f: f["first_at"], wide=True),
+)
+
 MEMBERS = (
     Column("NAME", lambda m: m["name"]),
     Column("ADDRESS", lambda m: m["address"]),
@@ -338,6 +358,11 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
         ENDPOINTS,
         "no endpoints; `netagent attach TARGET --network NAME` creates one",
         "endpoint",
+    ),
+    "schema.Listing[schema.Flow]": (
+        FLOWS,
+        "no flows: no container of this host opened a connection in the last hour",
+        "flow",
     ),
     "schema.Listing[schema.OwnName]": (
         OWN_NAMES,

@@ -50,6 +50,7 @@ from netagent.eviction.evict import Eviction
 from netagent.external.additions import Additions
 from netagent.external.runner import ExternalRunner
 from netagent.external.watch import DnsAnswer
+from netagent.flows.reader import FlowReader
 from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
@@ -128,6 +129,8 @@ class Cluster:
             self.additions = Additions(self.live, self.gossip.publisher, keys.domain, self.external.renew)
             self.published_services = PublishedServices(self.live, self.gossip.publisher)
             self._background.append(self.external.run)
+            self.flows = FlowReader(self.live, self.kernel.flow_counters)
+            self._background.append(self.flows.run)
             self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()
 

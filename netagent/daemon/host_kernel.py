@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ import trio
 
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.endpoint.netns import netns_cookie, own_netns
+from netagent.datapath.flows.counters import FlowCounters
 from netagent.datapath.host.offload import OffloadKeeper
 from netagent.datapath.host.sysctls import open_settings
 from netagent.datapath.host.underlay import host_routes
@@ -50,6 +52,7 @@ class HostKernel:
             drift = Drift()
             self.host_service_routes = HostServiceRoutes(self._netlink, drift)
             self.bridge_nf_bypass = BridgeNfBypass(drift)
+            self.flow_counters = undo.enter_context(closing(FlowCounters(drift)))
             self.service_tables = ServiceTables(
                 drift, impediment=_NO_COOKIES if self.cookie is None else None
             )
@@ -58,7 +61,7 @@ class HostKernel:
                 self._netlink,
                 notifications,
                 drift=drift,
-                bridge_nf_bypass=self.bridge_nf_bypass,
+                ports_changed=self._ports_changed,
                 settings=settings,
             )
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_in_kernel)
@@ -79,11 +82,16 @@ class HostKernel:
             for task in (
                 self.reconciler.run,
                 self.bridge_nf_bypass.run,
+                self.flow_counters.run,
                 self.guard.run,
                 self.offload.run,
                 self.host_service_routes.run,
             ):
                 nursery.start_soon(task)
+
+    def _ports_changed(self, ports: Mapping[int, str]) -> None:
+        self.bridge_nf_bypass.set_ports(ports)
+        self.flow_counters.set_ports(ports)
 
     async def routes(self) -> tuple[str, ...]:
         """The prefixes that this host has routes to."""

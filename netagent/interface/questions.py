@@ -88,6 +88,28 @@ class EndpointsCommand(
     with -o wide, SOURCE names the host that a row comes from."""
 
 
+class FlowsCommand(
+    Watching["schema.Listing[schema.Flow]"],
+    command="flows",
+    route="GET /v1/flows",
+    brief="list who opened connections to whom in the last hour, and how often",
+    examples="netagent flows\nnetagent flows --from web --to db\nnetagent flows --refused --watch",
+    order="from to network protocol port id",
+):
+    """List who opened connections to whom in the last hour. The kernel counts opening packets at the port of
+    each container: a SYN of TCP, the first datagram between two ends, an echo request. Packets of open
+    connections are not counted. A container's flows beyond 256 are counted together, and the list says so."""
+
+    source: str = option(
+        "--from", default="", metavar="NAME", help="only what this service or container opened", field="from"
+    )
+    target: str = option(
+        "--to", default="", metavar="NAME|IP", help="only what was opened to this one", field="to"
+    )
+    network: str = option("--network", default="", metavar="NET", help="only those in this network")
+    refused: bool = switch("--refused", help="only those of which openings were refused")
+
+
 class DoctorCommand(
     Command["schema.Doctor"],
     command="doctor",

@@ -878,6 +878,36 @@ class HostInspection(MemberInfo):
 Inspection = EndpointInspection | ServiceInspection | OwnNameInspection | NetworkInspection | HostInspection
 
 
+Flow = TypedDict(
+    "Flow",
+    {
+        "id": str,
+        "from": str,
+        "from_id": str,
+        "from_service": str,
+        "from_host": str,
+        "network": str,
+        "network_id": str,
+        "to": str,
+        "to_id": str,
+        "to_service": str,
+        "to_host": str,
+        "to_kind": Literal["endpoint", "host", "unknown", "outside"],
+        "address": str,
+        "protocol": str,
+        "port": int | None,
+        "openings": int,
+        "refused": int,
+        "first_at": str,
+        "last_at": str,
+    },
+)
+"""What one container opened to one address and port in the last hour. `from_service`, `to_service`: the service, with
+its group if it has one, as in `web.shop`. `to` is the address if no container has it: `to_kind` says whether it is a
+`host` of the cluster, `unknown` in the network, or `outside` all of it, and then `to_id`, `to_service` and `to_host`
+are `""`. `port` is null for echo requests. `openings` counts the refused ones as well."""
+
+
 class CheckFinding(TypedDict):
     """A problem that a check of `doctor` found."""
 

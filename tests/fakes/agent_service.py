@@ -70,6 +70,7 @@ from netagent.interface.questions import (
     EndpointsCommand,
     EventsCommand,
     FeedCommand,
+    FlowsCommand,
     InspectCommand,
     LookupCommand,
     PingCommand,
@@ -313,6 +314,30 @@ def own_name_of(name: str) -> schema.OwnName:
         "added_by": "root",
         "state": "up",
         "reason": "",
+    }
+
+
+def flow_of(source: str, target: str) -> schema.Flow:
+    return {
+        "id": "ab" * 6 + ">10.160.0.3/tcp:5432",
+        "from": source,
+        "from_id": "ab" * 16,
+        "from_service": "web",
+        "from_host": "h1",
+        "network": "app",
+        "network_id": "00" * 16,
+        "to": target,
+        "to_id": "cd" * 16,
+        "to_service": "db",
+        "to_host": "h2",
+        "to_kind": "endpoint",
+        "address": "10.160.0.3",
+        "protocol": "tcp",
+        "port": 5432,
+        "openings": 12_345,
+        "refused": 0,
+        "first_at": "2026-12-01T22:13:00Z",
+        "last_at": "2026-12-01T22:14:00Z",
     }
 
 
@@ -745,6 +770,9 @@ class FakeService:
     async def endpoints(self, request: EndpointsCommand) -> schema.Listing[schema.Endpoint]:
         self.filters.append(request)
         return {"items": self._filtered(request.network, request.service), "warnings": self._gaps(request)}
+
+    async def flows(self, request: FlowsCommand) -> schema.Listing[schema.Flow]:
+        return {"items": [flow_of("web1", "db1")], "warnings": []}
 
     async def services(self, request: ServicesCommand) -> schema.Listing[schema.Service]:
         self.filters.append(request)

@@ -61,7 +61,7 @@ async def open_host(
         netlink,
         notifications,
         drift=drift,
-        bridge_nf_bypass=bridge_nf_bypass,
+        ports_changed=bridge_nf_bypass.set_ports,
         settings=settings,
         interval_s=interval_s,
     )

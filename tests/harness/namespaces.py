@@ -53,6 +53,16 @@ class Namespace:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @contextmanager
+    def running(self, code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A few lines of Python that run in there for the length of a block."""
+        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code, *arguments]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+            try:
+                yield program
+            finally:
+                program.kill()
+
     def remove(self) -> None:
         subprocess.run(["ip", "netns", "del", self.name], check=True, timeout=COMMAND_S)
 

@@ -23,10 +23,12 @@ Relation: TypeAlias = Literal["==", "!=", ">=", "&"]
 """Unsigned; `&`: they have a bit in common."""
 
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _JMP32, _ALU64 = range(8)  # classes
-_IMMEDIATE_64, _MEMORY = 0x00, 0x60  # modes
+_IMMEDIATE_64, _MEMORY, _ATOMIC = 0x00, 0x60, 0xC0  # modes
 _WIDTHS: Final[Mapping[int, int]] = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
 _BY_VALUE, _BY_REGISTER = 0x00, 0x08  # what the second operand is
-_ADD, _MULTIPLY, _AND, _SHIFT_RIGHT, _MODULO, _XOR, _MOVE = 0x00, 0x20, 0x50, 0x70, 0x90, 0xA0, 0xB0
+_ADD, _SUBTRACT, _MULTIPLY, _AND, _SHIFT_RIGHT, _MODULO, _XOR, _MOVE = (
+    0x00, 0x10, 0x20, 0x50, 0x70, 0x90, 0xA0, 0xB0,
+)  # fmt: skip
 _ALWAYS, _CALL, _EXIT = 0x00, 0x80, 0x90
 _RELATIONS: Final[Mapping[str, int]] = {"==": 0x10, ">=": 0x30, "&": 0x40, "!=": 0x50}
 _MAP_FD: Final = 1
@@ -114,13 +116,17 @@ class Assembler:
         """Keep these bits of the lower half of a register."""
         self._operation(_ALU | _AND, to, value)
 
-    def bitwise_xor(self, to: Register, value: Register) -> None:
-        """Invert those bits of the lower half of a register that another has."""
+    def subtract(self, to: Register, value: Register) -> None:
+        """Subtract in the lower half of a register."""
+        self._operation(_ALU | _SUBTRACT, to, value)
+
+    def exclusive_or(self, to: Register, value: Register) -> None:
+        """Set the bits of the lower half in which the two differ."""
         self._operation(_ALU | _XOR, to, value)
 
-    def shift_right(self, to: Register, value: int) -> None:
-        """Shift the lower half of a register, without its sign."""
-        self._operation(_ALU | _SHIFT_RIGHT, to, value)
+    def shift_right(self, to: Register, value: int, *, width: Literal[4, 8] = 4) -> None:
+        """Shift the lower half of a register, or all of it, without its sign."""
+        self._operation((_ALU if width == 4 else _ALU64) | _SHIFT_RIGHT, to, value)
 
     def modulo(self, to: Register, divisor: Register) -> None:
         """Leave the rest of a division of the lower halves, without signs."""
@@ -136,6 +142,10 @@ class Assembler:
             self._append(_STX | _MEMORY | _WIDTHS[width], base, value, offset)
         else:
             self._append(_ST | _MEMORY | _WIDTHS[width], base, 0, offset, value)
+
+    def atomic_add(self, base: Register, offset: int, value: Register) -> None:
+        """Add a register to the eight bytes in memory, which other processors may be adding to as well."""
+        self._append(_STX | _ATOMIC | _WIDTHS[8], base, value, offset)
 
     def load_map(self, to: Register, name: str) -> None:
         """Set a register to a map. Takes the room of two instructions."""

@@ -54,6 +54,8 @@ class DamageKind(enum.StrEnum):
     """The bridge's treatment of a port: learning, flooding, neighbour suppression, forwarding at all."""
     TAG_REMOVED = "tag-removed"
     """A program that keeps bridge netfilter away from a port (netagent.datapath.reconcile.bridge_nf_bypass)."""
+    COUNTER_REMOVED = "counter-removed"
+    """A program that counts what a container opens, at its port (netagent.datapath.flows)."""
     SOCKET_PROGRAM_REMOVED = "socket-program-removed"
     """A program that leads connections to a service's address (netagent.datapath.sockets)."""
     SERVICE_ALTERED = "service-altered"

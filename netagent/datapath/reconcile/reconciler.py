@@ -14,7 +14,7 @@ import errno
 import logging
 import math
 import socket
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import is_
 
@@ -24,7 +24,6 @@ from netagent.datapath.host.sysctls import Settings
 from netagent.datapath.netlink.link import RTM_DELLINK
 from netagent.datapath.netlink.route_socket import Netlink, split_messages
 from netagent.datapath.reconcile.apply import Failure, apply, names_after
-from netagent.datapath.reconcile.bridge_nf_bypass import BridgeNfBypass
 from netagent.datapath.reconcile.drift import (
     Damage,
     Drift,
@@ -107,7 +106,8 @@ class Reconciler:
     """Keeps the kernel equal to the desired state. One task: `run`.
 
     `notifications` is a socket of `open_notification_socket`, opened in the namespace of `netlink`; the reconciler
-    owns it. `settings`: of the same namespace.
+    owns it. `settings`: of the same namespace. `ports_changed` gets index and name of all our devices that are in a
+    bridge, whenever they may have changed.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Reconciler:
         notifications: socket.socket,
         *,
         drift: Drift | None = None,
-        bridge_nf_bypass: BridgeNfBypass | None = None,
+        ports_changed: Callable[[Mapping[int, str]], None] | None = None,
         settings: Settings | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
@@ -124,7 +124,7 @@ class Reconciler:
         self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
-        self._bridge_nf_bypass = bridge_nf_bypass
+        self._ports_changed = ports_changed
         self._settings = settings
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
@@ -300,8 +300,8 @@ class Reconciler:
         self._programmed_generation = generation
         standing = self._belief.state.devices
         ported = standing, self._belief.names
-        if self._bridge_nf_bypass is not None and not all(map(is_, ported, self._ported)):
-            self._bridge_nf_bypass.set_ports(ports_of(self._belief))
+        if self._ports_changed is not None and not all(map(is_, ported, self._ported)):
+            self._ports_changed(ports_of(self._belief))
             self._ported = ported
         compared = desired.devices, standing
         if not all(map(is_, compared, self._compared)):

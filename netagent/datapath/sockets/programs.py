@@ -205,7 +205,7 @@ def _write_backend(asm: Assembler, *, is_ipv6: bool, field: int) -> None:
             asm.store(4, FP, _BACKEND_AT + at, R1)
             asm.store(4, CONTEXT, field + at, R1)
             if at:
-                asm.bitwise_xor(R2, R1)
+                asm.exclusive_or(R2, R1)
             else:
                 asm.move(R2, R1)
     else:

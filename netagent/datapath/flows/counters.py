@@ -1,0 +1,291 @@
+"""Keeps the two programs at the ports of containers, and reads what they counted.
+
+Programs and tables stay when the agent ends, and go on counting; no file names them. So a start asks the kernel which
+programs are attached, takes the tables of those with our names that our own user loaded, and replaces programs of
+another release. A port that is gone takes its programs along. Its flows stay for an hour, as all that are not used.
+
+A port is looked at when it is new, and otherwise seldom: a program that is missing costs sight and no packet. Another
+program's agent that takes ours away is seen within LOOK_S.
+
+The first packets of a container may pass before its port has the programs: attaching one takes some 15 ms, since the
+kernel waits for a grace period.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias
+
+import trio
+
+from netagent.datapath.bpf import maps, programs, tcx
+from netagent.datapath.bpf.instructions import Assembler
+from netagent.datapath.bpf.maps import Map
+from netagent.datapath.bpf.programs import Kind, Program, ProgramInfo
+from netagent.datapath.bpf.tcx import Side
+from netagent.datapath.flows import layout
+from netagent.datapath.flows import programs as code
+from netagent.datapath.flows.layout import FLOWS, RECENT, SHAPES, SHARES, Share
+from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.log import Limited
+from netagent.periodic import Turns
+from netagent.periodic_task import PeriodicTask
+
+_log = logging.getLogger(__name__)
+_limited = Limited(_log)
+
+LOOK_S: Final = 10.0
+"""The kernel sends no notifications about programs."""
+KEPT_S: Final = 3600
+"""A flow that nobody has opened for so long makes room."""
+CLEAR_S: Final = 600.0
+_PER_BATCH: Final = 256
+_CONTAINERS: Final = "nv"
+"""What names of the host's ends of containers' interfaces begin with (netagent.model.ids.veth_name)."""
+
+PROGRAMS: Final[Mapping[str, tuple[Side, Callable[[], Assembler]]]] = {
+    "netagent_heard": (Side.EGRESS, code.heard),
+    "netagent_count": (Side.INGRESS, code.count),
+}
+"""By name, in the order in which they are attached."""
+
+Ports: TypeAlias = Mapping[int, str]
+"""Index -> name of the host's ends of containers' interfaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowReading:
+    """What the kernel has counted, as elements of its tables (netagent.datapath.flows.layout)."""
+
+    flows: tuple[tuple[bytes, bytes], ...]
+    shares: Mapping[int, Share]
+    at_ns: int
+    """When it was read, by the kernel's monotonic clock."""
+
+
+class FlowCounters:
+    """One task: `run`. Works in the namespace of the calling thread, or in the one in which `within` calls a
+    function."""
+
+    def __init__(self, drift: Drift, *, within: Callable[[Callable[[], bool]], bool] | None = None) -> None:
+        self._drift = drift
+        self._within = within or (lambda fn: fn())
+        self._ports: Ports = {}
+        self._done: set[int] = set()
+        """Ports that have both programs, after a change or a look."""
+        self._turns: Turns[int] = Turns()
+        self._maps: dict[str, Map] = {}
+        self._loaded: dict[str, tuple[Program, frozenset[int]]] = {}
+        """With the ids of the tables that it uses."""
+        self._lock = trio.Lock()
+        """The tables are for one thread at a time."""
+        self._next_clearing = 0.0
+        self._trouble = ""
+        self._task = PeriodicTask(LOOK_S)
+
+    @property
+    def trouble(self) -> str:
+        """Why flows are not counted; empty when they are."""
+        return self._trouble
+
+    @property
+    def ports(self) -> Ports:
+        """The ports that count."""
+        return self._ports
+
+    def close(self) -> None:
+        """Close all descriptors; what is attached stays, and counts."""
+        for program, _maps in self._loaded.values():
+            os.close(program.fd)
+        for one in self._maps.values():
+            one.close()
+        self._loaded, self._maps = {}, {}
+
+    def set_ports(self, ports: Ports) -> None:
+        """Set all ports of our bridges; those of containers count."""
+        ports = {index: name for index, name in ports.items() if name.startswith(_CONTAINERS)}
+        if ports.keys() - self._ports.keys():
+            self._task.wake()
+        self._ports = ports
+
+    async def run(self) -> None:
+        """Work until cancelled; what is attached stays."""
+        only_new = False
+        while True:
+            if self._ports or self._maps:
+                async with self._lock:
+                    await trio.to_thread.run_sync(partial(self.look, only_new=only_new))
+            only_new = await self._task.wait()
+
+    async def read(self) -> FlowReading:
+        """Return what was counted, on this host, since at most KEPT_S."""
+        async with self._lock:
+            return await trio.to_thread.run_sync(self.read_now)
+
+    def look(self, *, only_new: bool = False) -> None:
+        """Attach what is missing at the ports whose turn it is; blocks."""
+        ports = dict(self._ports)
+        self._done &= ports.keys()
+        turn = set() if only_new else {*self._turns.take(ports)}
+        turn |= ports.keys() - self._done
+        try:
+            if ports and not self._loaded:
+                self._within(partial(self._load, ports))
+            if not self._loaded:
+                return
+            lost = [name for index, name in ports.items() if index in turn and self._keep(index)]
+            if time.monotonic() >= self._next_clearing:
+                self._next_clearing = time.monotonic() + CLEAR_S
+                self.clear_up()
+        except OSError as error:
+            self._complain(error)
+            return
+        self._trouble = ""
+        if lost:
+            self._turns.hurry()
+        for sentence in self._drift.note([Damage(DamageKind.COUNTER_REMOVED, name) for name in lost]):
+            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+
+    def read_now(self) -> FlowReading:
+        """Return what was counted; blocks."""
+        now = time.monotonic_ns()
+        oldest = now - KEPT_S * 1_000_000_000
+        if not self._maps:
+            return FlowReading((), {}, now)
+        found = tuple(
+            (key, value)
+            for key, value in _elements(self._maps[FLOWS.name])
+            if layout.last_ns(value) >= oldest
+        )
+        shares = {
+            layout.port_of(key): layout.unpack_share(value)
+            for key, value in _elements(self._maps[SHARES.name])
+        }
+        return FlowReading(found, shares, now)
+
+    # -- programs --------------------------------------------------------------------------------------------
+
+    def _load(self, ports: Ports) -> bool:
+        """Load the programs over the tables of an earlier agent, or over new ones."""
+        with ExitStack() as undo:
+            found = self._find_maps(ports)
+            for shape in SHAPES:
+                if shape.name not in found:
+                    found[shape.name] = maps.create(shape)
+                undo.callback(found[shape.name].close)
+            fds = {name: one.fd for name, one in found.items()}
+            loaded = {}
+            for name, (_side, instructions) in PROGRAMS.items():
+                program = programs.load(Kind.SCHED_CLS, name, instructions().assemble(fds))
+                undo.callback(os.close, program.fd)
+                loaded[name] = program, frozenset(programs.info_of(program.fd).maps)
+            undo.pop_all()
+        self._maps, self._loaded = found, loaded
+        return True
+
+    def _find_maps(self, ports: Ports) -> dict[str, Map]:
+        """Return the tables that the programs at the ports use, if they are this release's; else none."""
+        found: dict[str, Map] = {}
+        for index in ports:
+            for name, (side, _program) in PROGRAMS.items():
+                for info in self._ours_at(index, side, name) or ():
+                    for number in info.maps:
+                        one = maps.open_by_id(number)
+                        if one is None:
+                            continue
+                        if one.shape in SHAPES and one.shape.name not in found:
+                            found[one.shape.name] = one
+                        else:
+                            one.close()
+            if len(found) == len(SHAPES):
+                return found
+        for one in found.values():
+            one.close()
+        return {}
+
+    def _keep(self, index: int) -> bool:
+        """Bring both programs to a port; return whether one was missing that had been there."""
+        key, shares, recent = layout.pack_port(index), self._maps[SHARES.name], self._maps[RECENT.name]
+        # Before the programs: they count for a port that has a share.
+        if recent.lookup(key) is None:
+            recent.update(key, layout.NO_RECENT)
+        if shares.lookup(key) is None:
+            shares.update(key, layout.NO_SHARE)
+        missing = [name for name in PROGRAMS if self._within(partial(self._bring, name, index))]
+        was_there = index in self._done
+        self._done.add(index)
+        return bool(missing) and was_there
+
+    def _bring(self, name: str, index: int) -> bool:
+        """Attach a program; return whether it was missing. One of another release, or over other tables, is
+        replaced."""
+        program, its_maps = self._loaded[name]
+        side, _instructions = PROGRAMS[name]
+        there = self._ours_at(index, side, name)
+        if there is None:
+            return False
+        right = [one for one in there if one.mark == program.mark and {*one.maps} == its_maps]
+        if not right:
+            tcx.attach(index, side, program)
+        for one in there:
+            if one not in right[:1]:
+                tcx.detach(index, side, one.id)
+        return not there
+
+    def _ours_at(self, index: int, side: Side, name: str) -> list[ProgramInfo] | None:
+        """Return the programs of this name that our own user loaded; None when the device is gone."""
+        try:
+            numbers = tcx.programs_at(index, side)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        infos = []
+        for number in numbers:
+            with programs.opened(number) as fd:
+                if fd is not None:
+                    infos.append(programs.info_of(fd))
+        return [info for info in infos if info.mark.name == name and info.loaded_by == os.geteuid()]
+
+    def _complain(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EINVAL:
+            reason = "the kernel can't attach programs to a device, which takes Linux 6.6"
+        if reason != self._trouble:
+            _log.warning("datapath: flows can't be counted: %s", reason)
+        self._trouble = reason
+
+    # -- tables ----------------------------------------------------------------------------------------------
+
+    def clear_up(self) -> None:
+        """Delete flows that were not used for long, and what ports that are gone have left; blocks."""
+        ports = self._ports
+        flows, shares, recent = (self._maps[shape.name] for shape in (FLOWS, SHARES, RECENT))
+        oldest = time.monotonic_ns() - KEPT_S * 1_000_000_000
+        counts: dict[int, int] = {}
+        for key, value in list(_elements(flows)):
+            if layout.last_ns(value) < oldest:
+                flows.delete(key)
+            else:
+                index = layout.port_of(key)
+                counts[index] = counts.get(index, 0) + 1
+        for key, value in list(_elements(shares)):
+            index, share = layout.port_of(key), layout.unpack_share(value)
+            if index not in ports and not counts.get(index):
+                shares.delete(key)
+                recent.delete(key)
+            elif share.flows > counts.get(index, 0):
+                # The programs may be counting; what they add meanwhile is made good by the next clearing.
+                shares.update(key, layout.pack_share(Share(counts.get(index, 0), share.left_out)))
+
+
+def _elements(table: Map) -> Iterator[tuple[bytes, bytes]]:
+    for keys, values in table.batches(_PER_BATCH):
+        yield from zip(keys, values, strict=True)
