@@ -201,7 +201,8 @@ KEYS: tuple[ConfigKey, ...] = (
         "http",
         kind.optional_listener,
         "127.0.0.1:7958",
-        "where the agent serves its health by HTTP, for load balancers; an IPv6 address in brackets; empty: nowhere",
+        "where the agent serves its health by HTTP, for load balancers, and its web page; an IPv6 address in "
+        "brackets; empty: nowhere",
         "ADDRESS:PORT",
     ),
     ConfigKey(

@@ -29,7 +29,7 @@ from netagent.commands import (
 )
 from netagent.commands.flows import listing as flows
 from netagent.commands.handlers import HANDLERS
-from netagent.commands.presenters import wait_changed
+from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.commands.sight import events
 from netagent.config import Config
 from netagent.control.api import Handlers
@@ -37,6 +37,7 @@ from netagent.daemon.agent import Agent, LoadConfig
 from netagent.daemon.systemd import ServiceManager
 from netagent.errors import FailedError, NetagentError
 from netagent.metrics.routes import routes as metrics
+from netagent.page.contents import PageSource
 
 logger = logging.getLogger("netagent")
 
@@ -86,7 +87,9 @@ async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
     agent = Agent(load, supervision)
     if agent.http is not None:
         agent.http.add(metrics(agent))
-    await agent.run(handlers_of(agent), lambda seen: wait_changed(agent.member(), seen))
+    handlers = handlers_of(agent)
+    page = PageSource(handlers, lambda: whole_cluster(agent.member()))
+    await agent.run(handlers, lambda seen: wait_changed(agent.member(), seen), page)
 
 
 def handlers_of(agent: Agent) -> Handlers:

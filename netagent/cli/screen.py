@@ -494,6 +494,10 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda _printer, _request, answer: [answer["token"]],
         lambda answer: answer["token"],
     ),
+    "schema.Dashboard": (
+        lambda _printer, _request, answer: [answer["url"]],
+        lambda answer: answer["url"],
+    ),
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),

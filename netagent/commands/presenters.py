@@ -50,6 +50,11 @@ def presenter(cluster: Cluster, overview: ClusterOverview | None = None) -> Pres
     return Presenter(known.view, cluster.keys.domain, rows, known.told_by, frozenset(unknown))
 
 
+async def whole_cluster(cluster: Cluster) -> Presenter:
+    """Return a presenter of the whole cluster, as far as it can be known here."""
+    return presenter(cluster, await overview_of(cluster))
+
+
 def _is_untold(known: ClusterOverview, network_id: NetworkId) -> bool:
     """True if other hosts are in the network and none of them sent its endpoints."""
     others = known.view.attachments(network_id) - {known.view.local}

@@ -1,7 +1,9 @@
-"""`netagent status`: the state of this host on one screen, and a warning with a cure for each problem."""
+"""`netagent status`: the state of this host on one screen, and a warning with a cure for each problem. And `netagent
+dashboard`: where a browser finds the same."""
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import random
 import time
@@ -32,11 +34,13 @@ from netagent.doctor.facts.agent_ports import (
     try_hosts,
 )
 from netagent.doctor.facts.name_servers import ask_servers, server_notices
+from netagent.errors import FailedError, RefusedError
 from netagent.interface import schema
-from netagent.interface.questions import StatusCommand
+from netagent.interface.questions import DashboardCommand, StatusCommand
 from netagent.ipam.space import Range, usable_count
 from netagent.journal.writer import HEADROOM_BYTES
 from netagent.model.ids import HostId
+from netagent.page.site import page_address
 from netagent.probes.quality import Quality
 from netagent.projection.service_ranges import overlapping_route
 from netagent.registry.shared_names import shared_names, split_projects
@@ -68,6 +72,36 @@ _SLOW_RESOLVER: schema.Notice = {
 async def status(agent: Agent, _request: StatusCommand) -> schema.Status:
     """Return the status as far as this host knows it."""
     return await status_of(agent)
+
+
+@answers(DashboardCommand)
+async def dashboard(agent: Agent, _request: DashboardCommand) -> schema.Dashboard:
+    """Return the page's address."""
+    if agent.http is None:
+        raise RefusedError(
+            "this agent serves no HTTP, so there is no page",
+            code="no-http",
+            thing="http",
+            hint='set http = "127.0.0.1:7958" in /etc/netagent/netagent.toml and restart the agent',
+        )
+    if agent.http.trouble is not None:
+        raise FailedError(
+            f"the agent cannot serve HTTP on {agent.http.place}: {agent.http.trouble}",
+            code="http",
+            thing=agent.http.place,
+            hint="set http to an address of this host and a free port, and restart the agent",
+        )
+    address = page_address(agent.http.place)
+    if not address:
+        raise RefusedError(
+            f"http is {agent.http.place}, and the page is served only on loopback",
+            code="no-http",
+            thing=agent.http.place,
+            hint='set http to "127.0.0.1:7958", or to "0.0.0.0:7958" to serve health elsewhere too',
+        )
+    key, expires_s = agent.page_keys.issue(int(time.time()))
+    expires = dt.datetime.fromtimestamp(expires_s, dt.UTC)
+    return {"url": f"{address}#key={key}", "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status:

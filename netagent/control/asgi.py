@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, cast
 
 import trio
@@ -32,7 +33,9 @@ MAX_PER_PEER = 16
 """Bound of connections of one address or account at the same time at a bounded listener; beyond it: closed unread. So
 one stranger does not take the places of a load balancer."""
 TCP_LIFE_S = 30.0
-"""A TCP connection is closed after this many seconds, whatever it does."""
+"""A TCP connection is closed after this many seconds, whatever it does, unless its request may keep it open."""
+
+_life: ContextVar[trio.CancelScope] = ContextVar("life")
 
 
 class _ListenerConfig(Config):
@@ -80,6 +83,14 @@ async def serve_on(
         task_status.started()
 
 
+def keep_open() -> None:
+    """Let the connection of the present request live until the request ends. The request must have shown that it may:
+    strangers could otherwise hold all connections."""
+    life = _life.get(None)
+    if life is not None:
+        life.deadline = math.inf
+
+
 class _Connection(TCPServer):
     """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
     refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one
@@ -103,7 +114,8 @@ class _Connection(TCPServer):
                 return
             if listener.is_bounded:
                 peers[self] = peer
-            with trio.move_on_after(math.inf if is_local else TCP_LIFE_S):
+            with trio.move_on_after(math.inf if is_local else TCP_LIFE_S) as life:
+                _life.set(life)
                 await super().run()
         except OSError:
             pass  # it went before its address was read

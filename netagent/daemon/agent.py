@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import os
 import signal
@@ -48,6 +49,9 @@ from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.membership.host_record import version_of_others
 from netagent.model.author import AGENT, KERNEL, act_as
+from netagent.page.access_key import AccessKeys
+from netagent.page.contents import PageSource
+from netagent.page.site import Site
 from netagent.registry.view import RegistryView
 from netagent.rpc.messages import Drops
 from netagent.state_dir import ClusterKeys, StateDir
@@ -102,8 +106,9 @@ class Agent:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    async def run(self, handlers: Handlers, wait_changed: WaitChanged) -> None:
-        """Run until a signal says stop. `handlers` answer the API; `wait_changed` is for watched lists."""
+    async def run(self, handlers: Handlers, wait_changed: WaitChanged, page: PageSource) -> None:
+        """Run until a signal says stop. `handlers` answer the API; `wait_changed` is for watched lists, `page` for
+        the web page."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with self.events.running(), trio.open_nursery() as self._nursery:
@@ -135,6 +140,9 @@ class Agent:
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
                     await self._serve_readers(api, building(grant=READ_ONLY))
                     if self.http is not None:
+                        site = Site(page, wait_changed, lambda: self.page_keys)
+                        self.http.add(site.routes)
+                        self._nursery.start_soon(site.run)
                         api.start_soon(self.http.run, self.shutdown)
                     ready = event(EventKind.AGENT)
                     logger.info(
@@ -187,6 +195,11 @@ class Agent:
         is_apart = self.cluster is not None and self.cluster.kernel.bridge_nf_bypass.is_active
         found = await self.foreign_rules.dropping(packet, is_inside=True, is_apart=is_apart)
         return tuple(one.message for one in found)
+
+    @property
+    def page_keys(self) -> AccessKeys:
+        """What opens the page of this host, as long as it has this identity."""
+        return AccessKeys(hashlib.sha256(self.identity.sign(b"netagent: keys of the page")).digest())
 
     def _view(self) -> RegistryView | None:
         return None if self.cluster is None else self.cluster.live.view

@@ -290,6 +290,19 @@ class EventsCommand(
     """Of each host, the number of the last event that a watch has sent."""
 
 
+class DashboardCommand(
+    Command["schema.Dashboard"],
+    command="dashboard",
+    route="GET /v1/dashboard",
+    brief="print the address of the web page that shows the cluster",
+    examples="sudo netagent dashboard\nssh -L 7958:127.0.0.1:7958 h1 sudo netagent dashboard",
+    role=Role.READ,
+):
+    """Print the address of the web page that shows the cluster: hosts, services, containers, paths, and why something
+    is as it is. Any host's agent serves it, on the host itself; from elsewhere, through a tunnel of ssh. The address
+    contains a key, with which the page can be read for 12 hours. The page changes nothing."""
+
+
 class VersionCommand(
     Command["schema.AgentVersion"],
     command="version",

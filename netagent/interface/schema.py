@@ -1051,6 +1051,14 @@ class Feed(TypedDict):
     """Labels that are left out of it."""
 
 
+class Dashboard(TypedDict):
+    """Answer of `dashboard`. The address contains a secret."""
+
+    url: str
+    expires_at: str
+    """Until then the page can be read with it."""
+
+
 class AgentVersion(TypedDict):
     """The agent that answers."""
 

@@ -66,6 +66,7 @@ from netagent.interface.containers import (
 )
 from netagent.interface.questions import (
     FEED_NAMES,
+    DashboardCommand,
     DoctorCommand,
     EndpointsCommand,
     EventsCommand,
@@ -843,6 +844,9 @@ class FakeService:
             "content": content,
             "warnings": [],
         }
+
+    async def dashboard(self, request: DashboardCommand) -> schema.Dashboard:
+        return {"url": "http://127.0.0.1:7958/page/#key=1-2", "expires_at": "2026-12-02T10:00:00Z"}
 
     async def version(self, request: VersionCommand) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}

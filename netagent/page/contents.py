@@ -1,0 +1,320 @@
+"""What each part of the page shows: read from the handlers that answer the same commands, or from the tables.
+
+`Content.read` returns all of it as of now; the stream (netagent.page.live_stream) sends what differs from before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, cast
+
+import trio
+
+from netagent.control.api import Handlers
+from netagent.control.present import Presenter
+from netagent.errors import NotFoundError
+from netagent.interface.cluster import MembersCommand
+from netagent.interface.command import Command
+from netagent.interface.containers import NetworkListCommand
+from netagent.interface.questions import InspectCommand, LookupCommand, StatusCommand
+from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
+from netagent.page.map import draw
+from netagent.page.table_query import TableQuery
+from netagent.page.window import (
+    ENDPOINT_ORDERS,
+    SERVICE_ORDERS,
+    Window,
+    is_endpoint_wanted,
+    is_service_wanted,
+)
+from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
+
+MAX_REPLICAS: Final = 200
+"""Bound of endpoints in the page of one service, host or network; beyond it: their number is said, and the table of
+endpoints has them all."""
+MAX_NAMED: Final = 4
+"""Bound of hosts, ports or addresses that a row names; beyond it: their number is said."""
+LINGER_S: Final = 30.0
+"""From the last reader until the tables are dropped: readers go from one part to the next."""
+
+Row: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a part of the page shows now."""
+
+    head: dict[str, Any]
+    rows: dict[RowId, Row] = field(default_factory=dict)
+    """In order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A part of the page, for one reader."""
+
+    read: Callable[[], Awaitable[Shown]]
+    pause_s: float
+    """Shortest time between two readings."""
+    refresh_s: float = 30.0
+    """Longest time between two readings, for what changes without a change of the registry."""
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class PageSource:
+    """What the page is made from."""
+
+    handlers: Handlers
+    presenter: Callable[[], Awaitable[Presenter]]
+    """Of the whole cluster as far as it is known here. Raises RefusedError while this host is in no cluster."""
+
+
+class PageContents:
+    """All parts. The tables behind them exist while there is a reader."""
+
+    def __init__(self, source: PageSource) -> None:
+        self._source = source
+        self._tables = ClusterTables()
+        self._bringing_up = trio.Lock()
+        self._readers = 0
+        self._idle_since = -LINGER_S
+
+    def open(self, part: str, query: TableQuery, asked: Mapping[str, str]) -> Content:
+        """Return a part of the page; it must be closed. Raises InputError, NotFoundError."""
+        match part:
+            case "overview":
+                return self._counted(self._overview, pause_s=1.0, refresh_s=5.0)
+            case "services":
+                return self._table_of_services(query)
+            case "endpoints":
+                return self._table_of_endpoints(query)
+            case "map":
+                return self._counted(lambda: self._map(query), pause_s=1.0, refresh_s=5.0)
+            case "hosts":
+                return self._counted(self._hosts, pause_s=1.0, refresh_s=5.0)
+            case "networks":
+                return Content(self._networks, pause_s=1.0)
+            case "thing":
+                return Content(lambda: self._thing(asked.get("thing", "")), pause_s=1.0, refresh_s=10.0)
+            case "why":
+                return Content(lambda: self._why(asked.get("thing", "")), pause_s=3.0)
+            case "lookup":
+                return Content(lambda: self._lookup(asked), pause_s=3.0)
+            case _:
+                raise NotFoundError(f"the page has no part {part[:40]!r}", thing=part[:40])
+
+    async def run(self) -> None:
+        """Drop the tables that nobody reads; until cancelled."""
+        while True:
+            await trio.sleep(LINGER_S / 3)
+            is_idle = not self._readers and trio.current_time() - self._idle_since > LINGER_S
+            if is_idle and self._tables.present is not None:
+                self._tables = ClusterTables()
+
+    # -- the tables --------------------------------------------------------------------------------------------
+
+    def _counted(
+        self,
+        read: Callable[[], Awaitable[Shown]],
+        *,
+        pause_s: float,
+        refresh_s: float = 30.0,
+        close: Callable[[], None] = lambda: None,
+    ) -> Content:
+        """Return a content that needs the tables until it is closed."""
+        self._readers += 1
+
+        def end() -> None:
+            close()
+            self._readers -= 1
+            self._idle_since = trio.current_time()
+
+        return Content(read, pause_s, refresh_s, end)
+
+    async def _follow(self) -> ClusterTables:
+        """Bring the tables up to date. The caller holds the lock: they must not change while it reads them."""
+        tables, present = self._tables, await self._source.presenter()
+        await in_slices(tables.follow(present))
+        return tables
+
+    def _table_of_services(self, query: TableQuery) -> Content:
+        window = Window(self._tables.services, query, SERVICE_ORDERS, is_service_wanted)
+        sets = self._tables.listen()
+        shown: dict[RowId, tuple[int, Row]] = {}
+        is_filled = False
+
+        async def read() -> Shown:
+            nonlocal is_filled, shown
+            async with self._bringing_up:
+                tables = await self._follow()
+                if not is_filled:
+                    sets[1].clear()
+                    await in_slices(window.fill())
+                    is_filled = True
+                while sets[1]:
+                    window.look_again(sets[1].pop())
+                fresh = {}
+                for row_id in window.in_sight():
+                    row = tables.services[row_id]
+                    known = shown.get(row_id)
+                    is_same = known is not None and known[0] == row.version
+                    fresh[row_id] = (
+                        known if known is not None and is_same else (row.version, _service_shown(tables, row))
+                    )
+                shown = fresh
+                head = self._head(window.matching, len(tables.services), query)
+            return Shown(head, {row_id: one for row_id, (_, one) in shown.items()})
+
+        return self._counted(read, pause_s=0.3, close=lambda: self._tables.stop(sets))
+
+    def _table_of_endpoints(self, query: TableQuery) -> Content:
+        window = Window(self._tables.endpoints, query, ENDPOINT_ORDERS, is_endpoint_wanted)
+        sets = self._tables.listen()
+        is_filled = False
+
+        async def read() -> Shown:
+            nonlocal is_filled
+            async with self._bringing_up:
+                tables = await self._follow()
+                if not is_filled:
+                    sets[0].clear()
+                    await in_slices(window.fill())
+                    is_filled = True
+                while sets[0]:
+                    window.look_again(sets[0].pop())
+                rows = {row_id: _endpoint_shown(tables, row_id) for row_id in window.in_sight()}
+                head = self._head(window.matching, len(tables.endpoints), query)
+            return Shown(head, rows)
+
+        return self._counted(read, pause_s=0.3, close=lambda: self._tables.stop(sets))
+
+    def _head(self, matching: int, total: int, query: TableQuery) -> dict[str, Any]:
+        assert self._tables.present is not None
+        view = self._tables.present.view
+        return {
+            "matching": matching,
+            "total": total,
+            "offset": query.offset,
+            "networks": sorted(one.unique_name for one in view.networks.values()),
+            "hosts": sorted(self._tables.present.host_name(one) for one in view.hosts),
+        }
+
+    async def _map(self, query: TableQuery) -> Shown:
+        async with self._bringing_up:
+            tables = await self._follow()
+            drawn = await in_slices(draw(tables, query))
+            networks = self._head(0, 0, query)["networks"]
+        members = await self._ask(MembersCommand())
+        hosts = [
+            {key: one[key] for key in ("id", "name", "agent", "host", "path", "rtt_s", "zone", "local")}
+            for one in sorted(members["items"], key=lambda one: one["name"])
+        ]
+        return Shown({**drawn, "hosts": hosts, "networks": networks})
+
+    # -- from the handlers -------------------------------------------------------------------------------------
+
+    async def _ask(self, request: Command[Any]) -> dict[str, Any]:
+        return cast("dict[str, Any]", await self._source.handlers[type(request)](request))
+
+    async def _overview(self) -> Shown:
+        async with self._bringing_up:
+            tables = await self._follow()
+            services = await in_slices(_count_services(tables))
+            words: Counter[str] = Counter()
+            for host in tables.hosts.values():
+                words.update(host.words)
+        status = await self._ask(StatusCommand())
+        # The uptime would make each reading differ.
+        status["host"] = {key: one for key, one in status["host"].items() if key != "uptime_s"}
+        return Shown({"status": status, "services": services, "endpoints": dict(words)})
+
+    async def _hosts(self) -> Shown:
+        members = await self._ask(MembersCommand())
+        async with self._bringing_up:
+            counts = (await self._follow()).hosts
+        rows = {}
+        for one in sorted(members["items"], key=lambda one: one["name"]):
+            count = counts.get(one["id"])
+            rows[one["id"]] = {**one, "endpoints": dict(count.words) if count else {}}
+        return Shown({"total": len(rows)}, rows)
+
+    async def _networks(self) -> Shown:
+        networks = await self._ask(NetworkListCommand())
+        items = sorted(networks["items"], key=lambda one: one["name"])
+        return Shown(
+            {"total": len(items), "warnings": networks.get("warnings", [])}, {one["id"]: one for one in items}
+        )
+
+    async def _thing(self, thing: str) -> Shown:
+        found = dict(await self._ask(InspectCommand(thing=thing)))
+        endpoints = found.get("endpoints", [])
+        if len(endpoints) > MAX_REPLICAS:
+            found["endpoints"] = sorted(endpoints, key=lambda one: (one["state"] == "up", one["name"]))[
+                :MAX_REPLICAS
+            ]
+        found["endpoint_count"] = len(endpoints)
+        return Shown({"thing": found})
+
+    async def _why(self, thing: str) -> Shown:
+        found = await self._ask(InspectCommand(thing=thing, why=True))
+        return Shown({"why": found.get("why")})
+
+    async def _lookup(self, asked: Mapping[str, str]) -> Shown:
+        request = LookupCommand(
+            name=asked.get("name", ""),
+            type=asked.get("type", "A").upper(),
+            from_endpoint=asked.get("from", ""),
+        )
+        return Shown({"lookup": await self._ask(request)})
+
+
+def _count_services(tables: ClusterTables) -> Slices[dict[str, int]]:
+    words: Counter[str] = Counter()
+    for row in list(tables.services.values()):
+        words[row.word] += 1
+        yield
+    return dict(words)
+
+
+def _service_shown(tables: ClusterTables, row: ServiceRow) -> Row:
+    present = tables.present
+    assert present is not None
+    own = present.view.service_addresses(row.network_id).get(row.key, ())
+    addresses = [address for one in own for address in one.record.addresses]
+    return {
+        "id": row.title,
+        "name": row.name,
+        "network": row.network,
+        "state": row.word,
+        "answering": row.answering,
+        "total": row.total,
+        "words": dict(row.words),
+        "hosts": list(itertools.islice(sorted(row.hosts), MAX_NAMED)),
+        "host_count": len(row.hosts),
+        "ports": sorted(row.ports)[:MAX_NAMED],
+        "addresses": addresses[:MAX_NAMED],
+        "kind": "external" if row.external is not None else "containers",
+    }
+
+
+def _endpoint_shown(tables: ClusterTables, row_id: RowId) -> Row:
+    present, row = tables.present, tables.endpoints[row_id]
+    assert present is not None
+    word, reason = present.state(row.endpoint)
+    record = row.endpoint.record
+    return {
+        "id": record.endpoint_id,
+        "name": row.name,
+        "service": row.service,
+        "network": row.network,
+        "host": row.host,
+        "addresses": list(record.addresses),
+        "state": word,
+        "reason": reason,
+        "health": record.health.value,
+    }

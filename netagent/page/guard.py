@@ -1,0 +1,51 @@
+"""Which requests for the page are answered at all, before anybody's key is looked at.
+
+A browser on the operator's machine runs programs of strangers: any site may send requests to 127.0.0.1, or have its
+own name resolve to it (DNS rebinding). So the page answers only to the names of loopback, and to no other origin.
+Off loopback it is not answered: its contents would travel in clear text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Final
+
+HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of each answer. The page loads nothing from elsewhere, runs no script but its own files, and is in no frame."""
+
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?")
+
+
+def refusal(local_address: str, host: str, origin: str, site: str) -> str:
+    """Return why a request is not answered, and what to do; "" if it is. `local_address`: the one that it was sent
+    to; the others are its headers `Host`, `Origin` and `Sec-Fetch-Site`."""
+    if not _is_loopback(local_address):
+        return (
+            "the page is served only on the host itself: open a tunnel with `ssh -L 7958:127.0.0.1:7958 HOST`, "
+            "and type `netagent dashboard` there"
+        )
+    name = _HOST.fullmatch(host)
+    if name is None or not (name[1].lower() == "localhost" or _is_loopback(name[1].strip("[]"))):
+        return "the page is served only as localhost or 127.0.0.1: open the address that `netagent dashboard` prints"
+    if origin not in {"", f"http://{host}"} or site not in {"", "same-origin", "none"}:
+        return "the page answers no requests of other sites"
+    return ""
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

@@ -1,0 +1,215 @@
+"""The page's routes: files, one part at once, one part as it changes.
+
+    /                     leads to /page/
+    /page/…               the page itself, for each path that it knows; the path and its query say what it shows
+    /page/static/FILE     its files
+    /page/data/PART       one part, as JSON
+    /page/live/PART       the same as it changes, as server-sent events
+
+Files are answered to each local browser; they hold nothing of the cluster. Parts need an access key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import time
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from netagent.control.asgi import keep_open
+from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
+from netagent.control.streaming import WatchResponse
+from netagent.control.watch import WaitChanged
+from netagent.errors import NetagentError, NotFoundError, RefusedError
+from netagent.page.access_key import AccessKeys
+from netagent.page.contents import PageContents, PageSource
+from netagent.page.guard import HEADERS, refusal
+from netagent.page.live_stream import Emit, follow
+from netagent.page.table_query import MAX_CHARS, parse_query_untrusted
+
+MAX_STREAMS: Final = 12
+"""Bound of parts that are followed at the same time; beyond it: refused, and the page says so. A page whose tab is in
+the background follows none."""
+
+_STATIC: Final = Path(str(resources.files("netagent.page") / "static"))
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+_FILES: Final = {
+    path.relative_to(_STATIC).as_posix(): path
+    for path in sorted(_STATIC.rglob("*"))
+    if path.is_file() and path.suffix in _TYPES
+}
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class Site:
+    """The page of one agent."""
+
+    def __init__(self, source: PageSource, wait_changed: WaitChanged, keys: Callable[[], AccessKeys]) -> None:
+        self._contents = PageContents(source)
+        self._wait_changed = wait_changed
+        self._keys = keys
+        self._streams = 0
+        self.routes = [
+            Route("/", _guarded(_to_page)),
+            Route("/page/static/{file:path}", _guarded(_file)),
+            Route("/page/data/{part}", _guarded(self._data)),
+            Route("/page/live/{part}", _guarded(self._live)),
+            Route("/page/{path:path}", _guarded(_page)),
+        ]
+
+    async def run(self) -> None:
+        """Drop what nobody reads; until cancelled."""
+        await self._contents.run()
+
+    async def _data(self, request: Request) -> Response:
+        self._expiry(request)
+        content = self._open(request)
+        try:
+            shown = await content.read()
+        finally:
+            content.close()
+        return _json({"head": shown.head, "order": list(shown.rows), "set": shown.rows})
+
+    async def _live(self, request: Request) -> Response:
+        expires_s = self._expiry(request)
+        if self._streams >= MAX_STREAMS:
+            raise RefusedError(
+                f"{MAX_STREAMS} pages of this agent are open already",
+                code="too-many-watchers",
+                hint="close one of them",
+            )
+        content = self._open(request)
+
+        async def run(emit: Emit) -> None:
+            self._streams += 1
+            keep_open()
+            try:
+                with trio.move_on_after(expires_s - time.time()):
+                    await follow(content, self._wait_changed, emit)
+            finally:
+                self._streams -= 1
+                content.close()
+
+        return _EventStream(run, request.app.state.stopping)
+
+    def _open(self, request: Request) -> Any:
+        asked = {name: value[:MAX_CHARS] for name, value in request.query_params.items()}
+        return self._contents.open(request.path_params["part"], parse_query_untrusted(asked), asked)
+
+    def _expiry(self, request: Request) -> int:
+        """Return when the reader's key expires. Raises RefusedError if he has none."""
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        expires_s = self._keys().expiry_untrusted(key, int(time.time())) if kind.lower() == "bearer" else None
+        if expires_s is None:
+            raise _NoKeyError(
+                "this page needs a key, or the one that it has is no longer valid",
+                hint="type `sudo netagent dashboard` on the host, and open the address that it prints",
+            )
+        return expires_s
+
+
+class _NoKeyError(RefusedError):
+    http_status = 401
+    code = "no-key"
+
+
+class _EventStream(WatchResponse):
+    media_type = "text/event-stream"
+
+    def __init__(self, run: Any, stopping: trio.Event) -> None:
+        super().__init__(run, stopping)
+        self.headers.update({**HEADERS, "Cache-Control": "no-store"})
+
+
+def _guarded(answer: Answer) -> Answer:
+    """Wrap it: other sites and other names get no answer, errors become problem documents, and each answer has the
+    headers that bind the browser."""
+
+    async def run(request: Request) -> Response:
+        server = request.scope.get("server") or ("", 0)
+        headers = request.headers
+        cause = refusal(
+            server[0], headers.get("host", ""), headers.get("origin", ""), headers.get("sec-fetch-site", "")
+        )
+        try:
+            if cause:
+                sentence, _, hint = cause.partition(": ")
+                raise _WrongPlaceError(sentence, hint=hint)
+            response = await answer(request)
+        except Exception as error:
+            known = known_error(error)
+            if known is None:
+                raise
+            response = _problem(known)
+        response.headers.update(HEADERS)
+        return response
+
+    return run
+
+
+class _WrongPlaceError(RefusedError):
+    http_status = 403
+    code = "wrong-place"
+
+
+async def _to_page(_request: Request) -> Response:
+    return RedirectResponse("/page/", 307)
+
+
+async def _page(request: Request) -> Response:
+    return await _answer_file(request, "index.html")
+
+
+async def _file(request: Request) -> Response:
+    return await _answer_file(request, request.path_params["file"])
+
+
+async def _answer_file(request: Request, name: str) -> Response:
+    path = _FILES.get(name)  # a table of known files: nothing that is typed becomes a path
+    if path is None:
+        raise NotFoundError(f"the page has no file {name[:80]!r}", thing=name[:80])
+    content = await trio.Path(path).read_bytes()
+    tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=_TYPES[path.suffix])
+
+
+def _json(body: dict[str, Any]) -> Response:
+    encoded = json.dumps(body, separators=(",", ":"))
+    return Response(encoded, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _problem(error: NetagentError) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(json.dumps(problem_of(error)), error.http_status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def page_address(place: str) -> str:
+    """Return where a browser on this host finds the page of an agent that listens at `place`; "" if nowhere."""
+    text, _, port = place.rpartition(":")
+    address = ipaddress.ip_address(text.strip("[]"))
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    if not address.is_loopback:
+        return ""
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    return f"http://{shown}:{port}/page/"

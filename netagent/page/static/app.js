@@ -1,0 +1,174 @@
+// The page: which part is shown, by its address; and what is the same on all parts.
+
+import { h, link as anchor } from "./dom.js";
+import { link, setKey, takeKeyFromAddress } from "./live.js";
+import { overview } from "./overview.js";
+import { endpoints, hostsPart, networks, services } from "./parts.js";
+import { thing } from "./thing.js";
+
+const PARTS = [
+  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["dns", "DNS"],
+];
+
+const OPENS = {
+  "": overview,
+  map: async (place) => (await import("./map.js")).map(place),
+  services: (place) => (place.id ? thing(place) : services(place)),
+  endpoints: (place) => (place.id ? thing(place) : endpoints(place)),
+  hosts: (place) => (place.id ? thing(place) : hostsPart(place)),
+  networks: (place) => (place.id ? thing(place) : networks(place)),
+  dns: async (place) => (await import("./dns.js")).dns(place),
+};
+
+const main = document.getElementById("main");
+let shown = null;
+let turn = 0;
+
+function placeOf(url) {
+  const [part, ...rest] = url.pathname.replace(/^\/page\/?/, "").split("/");
+  const query = new URLSearchParams(url.search);
+  return {
+    part,
+    id: decodeURIComponent(rest.join("/")),
+    query,
+    // The query has changed: the address follows, without a step in the history for each letter.
+    remember() {
+      const text = query.toString();
+      history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+    },
+  };
+}
+
+async function show() {
+  const mine = ++turn;
+  const place = placeOf(new URL(location.href));
+  shown?.close();
+  shown = null;
+  const open = OPENS[place.part] || nowhere;
+  const next = await open(place);
+  if (mine !== turn) return next.close();
+  shown = next;
+  main.replaceChildren(next.element);
+  const title = PARTS.find(([path]) => path === place.part)?.[1] || "";
+  document.title = [place.id || title, "netagent"].filter(Boolean).join(" · ");
+  for (const one of nav.querySelectorAll("a")) {
+    if (one.dataset.part === place.part) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
+}
+
+function nowhere(place) {
+  return { element: h("section", { class: "pad" }, h("h1", {}, "Nothing here"), h("p", {}, `The page has no part ${place.part}. `, anchor("", "Overview"))), close() {} };
+}
+
+export function go(path) {
+  history.pushState(null, "", "/page/" + path);
+  return show();
+}
+
+const nav = document.getElementById("nav");
+nav.append(...PARTS.map(([path, label]) => anchor(path, label, { "data-part": path })));
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("a");
+  const isPlain = !event.defaultPrevented && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+  if (!target || !isPlain || target.origin !== location.origin || !target.pathname.startsWith("/page/") || target.getAttribute("href").startsWith("#")) return;
+  event.preventDefault();
+  history.pushState(null, "", target.href);
+  show().then(() => { window.scrollTo(0, 0); main.focus({ preventScroll: true }); });
+});
+window.addEventListener("popstate", show);
+
+// -- search from everywhere, and keys ----------------------------------------------------------------------------
+
+const find = document.getElementById("find-text");
+document.getElementById("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  go(`endpoints?q=${encodeURIComponent(find.value.trim())}`);
+  find.blur();
+});
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest("input, select, textarea");
+  if (event.key === "Escape" && isTyping) event.target.blur();
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/") {
+    event.preventDefault();
+    if (shown?.focus) shown.focus();
+    else find.focus();
+  }
+});
+
+// -- the connection ----------------------------------------------------------------------------------------------
+
+const pulse = document.getElementById("pulse");
+const banner = document.getElementById("banner");
+let isLive = false;
+let lostAt = null;
+
+link.addEventListener("state", ({ detail }) => {
+  if (detail === "live") {
+    lostAt = null;
+    isLive = true;
+    pulse.className = "pulse live";
+    pulse.textContent = "live";
+    banner.hidden = true;
+    return;
+  }
+  lostAt ??= new Date();
+  pulse.className = "pulse away";
+  pulse.textContent = "no answer";
+  if (isLive) {
+    banner.textContent = `The agent has not answered since ${lostAt.toLocaleTimeString()}. What you see is from then; containers, packets and names go on without it.`;
+    banner.hidden = false;
+  }
+});
+
+link.addEventListener("key", ({ detail }) => {
+  pulse.className = "pulse away";
+  pulse.textContent = "no key";
+  shown?.close();
+  shown = null;
+  const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true });
+  const form = h(
+    "form",
+    { class: "pad key" },
+    h("h1", {}, "This page needs a key"),
+    h("p", {}, "On the host, type ", h("code", {}, "sudo netagent dashboard"), " and open the address that it prints. Or paste the address or its key here."),
+    h("p", {}, h("label", { for: "key" }, "Address or key "), field, " ", h("button", { type: "submit" }, "Open")),
+    h("p", { class: "faint" }, detail.detail),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    setKey(field.value);
+    show();
+  });
+  main.replaceChildren(form);
+  field.focus();
+});
+
+// -- dark and light ----------------------------------------------------------------------------------------------
+
+const THEMES = ["auto", "light", "dark"];
+const theme = document.getElementById("theme");
+function wear(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  theme.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[name];
+  theme.setAttribute("aria-label", `Colours: ${theme.textContent}. Change`);
+  localStorage.setItem("netagent-theme", name);
+  document.dispatchEvent(new Event("themed"));
+}
+wear(localStorage.getItem("netagent-theme") || "auto");
+theme.addEventListener("click", () => {
+  const now = localStorage.getItem("netagent-theme") || "auto";
+  wear(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
+});
+
+export function where(cluster, host) {
+  const text = cluster ? `${cluster} · from ${host}` : host;
+  const place = document.getElementById("where");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+takeKeyFromAddress();
+show();
