@@ -151,6 +151,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.client_commands": {
         "netagent.cli", "netagent.control.client", "netagent.interface", "netagent.main",
     },
+    "netagent.enrol": {"netagent.control.client", "netagent.interface"},
+    "netagent.cli.add_command": {"netagent.cli", "netagent.enrol", "netagent.interface"},
     "netagent.cli.config_commands": {"netagent.cli", "netagent.config", "netagent.interface"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     "netagent.cli.report_command": {

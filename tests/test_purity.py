@@ -53,6 +53,10 @@ PERFORMS = {
     "netagent.daemon.systemd",
     # command line
     "netagent.cli.client_commands",
+    "netagent.cli.add_command",
+    "netagent.enrol.enrolment",
+    "netagent.enrol.package",
+    "netagent.enrol.ssh",
     "netagent.cli.config_commands",  # reads the environment
     "netagent.cli.doctor_command",  # asks whether this is root
     "netagent.cli.feed_command",

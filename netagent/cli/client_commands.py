@@ -30,6 +30,7 @@ from netagent.interface.questions import (
     VersionCommand,
 )
 from netagent.interface.this_host import (
+    AddCommand,
     CompletionCommand,
     ConfigCheckCommand,
     ConfigShowCommand,
@@ -65,6 +66,7 @@ class CommandContext:
 
 
 _ELSEWHERE: Mapping[type[Command[Any]], str] = {
+    AddCommand: "netagent.cli.add_command",
     ConfigCheckCommand: "netagent.cli.config_commands",
     ConfigShowCommand: "netagent.cli.config_commands",
     DoctorCommand: "netagent.cli.doctor_command",

@@ -38,6 +38,32 @@ class UninstallCommand(
     """Remove what `netagent install` wrote, and nothing else."""
 
 
+class AddCommand(
+    Command["None"],
+    command="add",
+    brief="install netagent on another host over ssh, and make it a member",
+    examples="netagent add root@h2\nnetagent add root@192.0.2.7 --name db1 --docker\n"
+    "netagent add anna@h3 --package dist/netagent_0.1.0_amd64.deb",
+):
+    """On a member: copy the program that runs here to another host over your own ssh, install it there with its
+    unit, invite and join the host, and test the path both ways. Before it changes anything, the doctor examines that
+    host. If a step fails, the command takes back what it did there, and says why. Needs neither a package index nor
+    the Internet. A host that is a member already stays as it is."""
+
+    where: str = argument(metavar="USER@HOST", help="as for ssh; root, or an account whose sudo asks nothing")
+    name: str = option(
+        "--name", default="", metavar="NAME", help="its name in the cluster (default: its host name)"
+    )
+    package: str | None = option(
+        "--package",
+        metavar="FILE",
+        help="this Debian package of netagent in place of the program that runs here",
+    )
+    docker: bool = switch("--docker", help="also connect netagent to Docker there")
+    podman: bool = switch("--podman", help="also connect netagent to Podman there")
+    cni: bool = switch("--cni", help="also connect netagent to CNI there")
+
+
 class _Configuration(Command["None"]):
     config: str | None = option(
         "--config", metavar="FILE", help="read this file instead of /etc/netagent/netagent.toml"

@@ -1,0 +1,193 @@
+"""The order in which a host is enrolled, and the way back from each step that fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from netagent.control.client import Client
+from netagent.enrol import enrolment, package
+from netagent.enrol.enrolment import Enrolment, Wish
+from netagent.enrol.host_facts import Needs
+from netagent.enrol.package import Package
+from netagent.enrol.ssh import Remote, ScriptError
+from netagent.errors import NetagentError
+from netagent.interface.cluster import InviteCommand, MembersCommand
+from netagent.interface.command import Command
+
+FACTS = "kernel=Linux\nmachine=m\nname=db1.example.net\npython=3.13\nend=end\n" + "".join(
+    f"program={one}\n" for one in ("nft", "dpkg", "apt-get", "tar", "systemd")
+)
+HEALTHY = json.dumps({"host": [{"name": "ports", "findings": []}]})
+UNFIT = json.dumps(
+    {"host": [{"name": "ports", "findings": [
+        {"severity": "warning", "message": "small", "fix": "none"},
+        {"severity": "failed", "message": "UDP 7956 is taken", "fix": "stop nc"},
+    ]}]}
+)  # fmt: skip
+
+
+class Host(Remote):
+    """The other host: `answers` by a part of the script or of its words; a NetagentError is raised."""
+
+    def __init__(self) -> None:
+        super().__init__("root@db1", [])
+        self.did: list[str] = []
+        self.answers: dict[str, str | Exception] = {
+            "id -u": "0\n",
+            "echo yes": "",
+            "kernel=$": FACTS,
+            "mktemp": "/tmp/d\n",
+            "doctor --json": HEALTHY,
+        }
+
+    def run(self, script: str, *words: str, **more: Any) -> bytes:
+        told = " ".join(words) if script == '"$@"' else script
+        self.did.append(told)
+        for part, answer in self.answers.items():
+            if part in told:
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer.encode()
+        return b""
+
+    def has_done(self, part: str) -> bool:
+        return any(part in one for one in self.did)
+
+
+class Agent(Client):
+    """The agent of this host, a member with h1; `joined` of db1 once it was invited."""
+
+    def __init__(self) -> None:
+        super().__init__("/none")
+        self.members = [
+            {"id": "1" * 32, "name": "h1", "agent": "alive", "local": True, "address": "192.0.2.1"}
+        ]
+        self.reached = True
+
+    def send(self, request: Command[Any]) -> Any:
+        if isinstance(request, MembersCommand):
+            return {"items": self.members}
+        if isinstance(request, InviteCommand):
+            new = {"id": "2" * 32, "name": "db1", "agent": "alive", "local": False, "address": "192.0.2.2"}
+            self.members.append(new)
+            return {"token": "t"}
+        return {"reached": self.reached, "says": "packets are lost at path"}
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def agent() -> Agent:
+    return Agent()
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netagent.deb").write_bytes(b"deb")
+    made = Package(tmp_path / "netagent.deb", package.DEB_PREFIX, Needs("m", "3.13", is_deb=True))
+    monkeypatch.setattr(enrolment, "package_of", lambda _file, _folder: made)
+    for bound in ("PATH_S", "STARTED_S", "_LOOK_S"):
+        monkeypatch.setattr(enrolment, bound, 0.0)
+
+
+def enrol(host: Host, agent: Agent, tmp_path: Path, *, name: str = "", parts: tuple[str, ...] = ()) -> Any:
+    said: list[str] = []
+    steps = Enrolment(cast("Client", agent), host, Wish(name, None, parts), tmp_path, said.append)
+    return steps.run()
+
+
+def test_a_bare_host(host: Host, agent: Agent, tmp_path: Path) -> None:
+    added = enrol(host, agent, tmp_path, parts=("docker",))
+    assert (added.name, added.address, added.was_member) == ("db1", "192.0.2.2", False)
+    order = [
+        "id -u",
+        "kernel=$",
+        "mktemp",
+        "doctor --json",
+        "apt-get -qq",
+        'rm -rf "$1"',
+        "netagent version",
+        "install docker",
+        "join",
+    ]
+    places = [next(i for i, one in enumerate(host.did) if part in one) for part in order]
+    assert places == sorted(places)
+    assert not host.has_done("purge")
+
+
+@pytest.mark.parametrize(
+    ("fails", "says", "undone"),
+    [
+        ({"apt-get -qq": ScriptError("disk full", status=100, output=b"")}, "disk full", ["purge"]),
+        ({"netagent version": ScriptError("no socket", status=3, output=b"")}, "does not answer", ["purge"]),
+        ({"netagent install": ScriptError("no Docker", status=4, output=b"")}, "no Docker", ["purge"]),
+        (
+            {"netagent join": ScriptError("no member", status=5, output=b"")},
+            "could not join",
+            ["leave", "purge"],
+        ),
+        ({"netagent ping": ScriptError("lost", status=1, output=b"")}, "does not carry", ["leave", "purge"]),
+    ],
+)
+def test_the_way_back(
+    host: Host, agent: Agent, tmp_path: Path, *, fails: dict[str, Exception], says: str, undone: list[str]
+) -> None:
+    host.answers.update(fails)
+    with pytest.raises(NetagentError, match=says):
+        enrol(host, agent, tmp_path, parts=("docker",))
+    places = [next(i for i, one in enumerate(host.did) if part in one) for part in undone]
+    assert places == sorted(places)
+    assert host.has_done("rm -rf")
+    assert host.has_done("leave") == ("leave" in undone)
+
+
+def test_this_host_s_own_look_counts_as_well(host: Host, agent: Agent, tmp_path: Path) -> None:
+    agent.reached = False
+    with pytest.raises(NetagentError, match="packets are lost at path"):
+        enrol(host, agent, tmp_path)
+    assert host.has_done("purge")
+
+
+@pytest.mark.parametrize(
+    ("answers", "name", "says"),
+    [
+        ({"doctor --json": UNFIT}, "", "ports: UDP 7956 is taken; stop nc"),
+        ({"doctor --json": "no JSON"}, "", "does not run there"),
+        ({"kernel=$": FACTS.replace("python=3.13", "python=")}, "", "no /usr/bin/python3"),
+        ({"kernel=$": "nothing"}, "", "does not run a script"),
+        ({}, "h1", "has a host h1 already"),
+    ],
+)
+def test_an_unfit_host_is_left_as_it_is(
+    host: Host, agent: Agent, tmp_path: Path, *, answers: dict[str, str], name: str, says: str
+) -> None:
+    host.answers.update(answers)
+    with pytest.raises(NetagentError, match=says):
+        enrol(host, agent, tmp_path, name=name)
+    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "purge", "conf.d"))
+
+
+def test_what_cannot_be_taken_back_is_said(host: Host, agent: Agent, tmp_path: Path) -> None:
+    host.answers["netagent join"] = ScriptError("no member", status=5, output=b"")
+    host.answers["purge"] = ScriptError("dpkg is locked", status=2, output=b"")
+    with pytest.raises(
+        NetagentError, match=r"could not be cleaned up: the package netagent \(dpkg is locked\)"
+    ):
+        enrol(host, agent, tmp_path)
+
+
+def test_a_member_stays_as_it_is(host: Host, agent: Agent, tmp_path: Path) -> None:
+    host.answers.update({"echo yes": "yes", "kernel=$": FACTS + "member=yes\n"})
+    host.answers["netagent status"] = json.dumps({"host": {"id": "1" * 32}})
+    assert enrol(host, agent, tmp_path).was_member
+    host.answers["netagent status"] = json.dumps({"host": {"id": "9" * 32}})
+    with pytest.raises(NetagentError, match="is in another cluster"):
+        enrol(host, agent, tmp_path)
+    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "leave", "purge"))

@@ -1,0 +1,87 @@
+"""What another host says of itself, and whether netagent can be installed there."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.enrol.host_facts import (
+    MAX_FACTS_BYTES,
+    PROBE,
+    FactsError,
+    HostFacts,
+    Needs,
+    facts_untrusted,
+    obstacles,
+)
+
+DEBIAN = HostFacts(
+    kernel="Linux",
+    machine="x86_64",
+    name="h2.example.net",
+    python="3.13",
+    programs=frozenset({"nft", "dpkg", "apt-get", "tar", "systemd"}),
+    is_member=False,
+    is_occupied=False,
+)
+NEEDS = Needs("x86_64", "3.13", is_deb=True)
+
+
+def test_the_probe_is_answered_by_this_machine(tmp_path: Path) -> None:
+    done = subprocess.run(["sh", "-c", PROBE, "sh", str(tmp_path)], capture_output=True, check=False)
+    facts = facts_untrusted(b"Welcome to h2!\nfoo=bar\n" + done.stdout)
+    assert facts.kernel == "Linux"
+    assert facts.is_occupied
+    assert {"dpkg", "tar"} <= facts.programs
+
+
+@given(st.binary(max_size=2000))
+def test_any_answer_is_parsed_or_refused(answer: bytes) -> None:
+    try:
+        facts = facts_untrusted(answer)
+    except FactsError:
+        return
+    assert all(len(text) < 256 for text in (facts.kernel, facts.machine, facts.name, facts.python))
+
+
+def test_an_answer_without_an_end_is_refused() -> None:
+    with pytest.raises(FactsError, match="does not run a script"):
+        facts_untrusted(b"kernel=Linux\n")
+    with pytest.raises(FactsError, match="more than"):
+        facts_untrusted(b"end=end\n" + bytes(MAX_FACTS_BYTES))
+
+
+def test_a_debian_host_has_no_obstacle() -> None:
+    assert list(obstacles(DEBIAN, NEEDS)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kernel": "Darwin"}, "it runs Darwin"),
+        ({"machine": "aarch64"}, "a machine of the kind aarch64"),
+        ({"python": "3.11"}, "its /usr/bin/python3 is 3.11, and the package here needs 3.13"),
+        ({"python": ""}, "it has no /usr/bin/python3"),
+        ({"programs": DEBIAN.programs - {"nft"}}, "it has no program nft"),
+        ({"programs": DEBIAN.programs - {"systemd"}}, "it does not run systemd"),
+        ({"programs": DEBIAN.programs - {"dpkg"}}, "it has no dpkg and apt-get"),
+        ({"is_occupied": True}, "a folder of netagent is there"),
+    ],
+)
+def test_obstacles(change: dict[str, object], says: str) -> None:
+    facts = dataclasses.replace(DEBIAN, **change)  # type: ignore[arg-type]
+    [(reason, cure)] = obstacles(facts, NEEDS)
+    assert says in reason
+    assert cure
+
+
+def test_a_host_that_has_the_program_needs_no_package() -> None:
+    facts = dataclasses.replace(
+        DEBIAN, python="", programs=frozenset({"systemd", "netagent"}), is_occupied=True
+    )
+    assert list(obstacles(facts, NEEDS)) == []
