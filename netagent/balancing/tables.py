@@ -24,7 +24,7 @@ from netagent.external.view import labels_of
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ExternalServiceRecord, ServiceAddressRecord, ServiceKey
 from netagent.registry.changelog import ChangedKeys
-from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView, ServiceAddressView
 from netgossip.deadlines import NEVER, DeadlineHeap
 from netgossip.slices import Slices
 
@@ -132,7 +132,7 @@ class ServiceTableBuilder:
         self._steps.discard(place)
         if network is not None:
             for one in now.view.service_addresses(network_id).get(service, ()):
-                made += yield from self._build(now, network, one.record, now_s)
+                made += yield from self._build(now, network, one, now_s)
         for address in self._addresses.pop(place, ()):
             if address not in made:
                 self._drop(place, address)
@@ -140,12 +140,13 @@ class ServiceTableBuilder:
             self._addresses[place] = tuple(made)
 
     def _build(
-        self, now: _Seen, network: NetworkView, record: ServiceAddressRecord, now_s: int
+        self, now: _Seen, network: NetworkView, holder: ServiceAddressView, now_s: int
     ) -> Slices[list[bytes]]:
         """Update the entries for the addresses of one record; return these addresses."""
+        record = holder.record
         place = record.network_id, record.service
         backends = yield from backends_of(now.view, record)
-        addresses = [packed_address(one) for one in record.addresses]
+        addresses = [packed_address(text) for text in record.addresses]
         used: set[bytes] = set()
         filled: tuple[bytes, ...] = ()
         for number, address in enumerate(addresses):
@@ -160,15 +161,17 @@ class ServiceTableBuilder:
             self._holders[address] = place
             if address not in self._addresses.get(place, ()):  # at once: this may be given up in the middle
                 self._addresses[place] = (*self._addresses.get(place, ()), address)
-            entry = ServiceEntry(address, network.record.vni, places, record.ports, record.is_sticky)
+            entry = ServiceEntry(
+                address, network.record.vni, places, record.ports, record.is_sticky, holder.owner
+            )
             if self.entries.get(address) != entry:
                 self.entries[address] = self._changed[address] = entry
                 self._gained.update(set(places).difference(before))
             used.update(places)
         placed = []
-        for number, one in enumerate(backends, start=1):
-            if not used.isdisjoint(one.addresses):
-                placed.append(one)
+        for number, backend in enumerate(backends, start=1):
+            if not used.isdisjoint(backend.addresses):
+                placed.append(backend)
             if number % _LISTED_PER_SLICE == 0:
                 yield
         self._gone.note_placed(record.network_id, record.addresses, placed, keeps=record.keeps_connections)

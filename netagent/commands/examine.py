@@ -267,7 +267,8 @@ def _askers(known: Snapshot) -> list[LocalEndpointRow]:
 async def _source(cluster: Cluster) -> ZoneSource:
     known = cluster.live.now
     boxes = tuple(cluster.controllers.sandboxes(known).values())
-    return await in_slices(source_of(known.view, boxes, cluster.keys.domain))
+    refused = cluster.kernel.service_tables.refused
+    return await in_slices(source_of(known.view, boxes, cluster.keys.domain, refused))
 
 
 def _questions(cluster: Cluster, row: LocalEndpointRow) -> list[ResolverQuestion]:

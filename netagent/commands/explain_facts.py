@@ -134,7 +134,7 @@ async def explain_addition(
     with trio.move_on_after(SETTLE_S):
         await cluster.controllers.projection.wait_followed(cluster.live.revision)
     box = cluster.controllers.sandboxes(cluster.live.now)[asker.sandbox_id]
-    source = await in_slices(source_of(view, [box], present.domain))
+    source = await in_slices(source_of(view, [box], present.domain, cluster.kernel.service_tables.refused))
     questions = [
         ResolverQuestion(found["fqdn"], rtype) for rtype in (constants.A, constants.AAAA, constants.TXT)
     ]

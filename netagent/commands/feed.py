@@ -7,7 +7,7 @@ that reads a shorter table takes sites down, and keeps the one it has when there
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import trio
@@ -63,7 +63,9 @@ async def feed(agent: Agent, request: FeedCommand) -> schema.Feed:
         cluster = agent.member()
         seen = cluster.live.revision
         networks = _networks(cluster, request.network)
-        table = await in_slices(feed_table(presenter(cluster), networks))
+        table = await in_slices(
+            feed_table(presenter(cluster), networks, cluster.kernel.service_tables.refused)
+        )
         if is_through:
             refuse_untranslated(cluster, networks)
             table = await in_slices(through_services(table))
@@ -151,13 +153,16 @@ def refuse_untranslated(cluster: Cluster, networks: Sequence[NetworkView]) -> No
         )
 
 
-def feed_table(present: Presenter, networks: Sequence[NetworkView]) -> Slices[FeedTable]:
-    """Return what a feed of these networks is made of."""
+def feed_table(
+    present: Presenter, networks: Sequence[NetworkView], refused: Container[bytes] = ()
+) -> Slices[FeedTable]:
+    """Return what a feed of these networks is made of. `refused`: service addresses without room in
+    the kernel."""
     view, shown, endpoints, own = present.view, [], [], dict[tuple[str, ...], FeedServiceAddress]()
     for network in networks:
         here = feed_network(network, present.domain)
         shown.append(here)
-        own.update(feed_service_addresses(view, network, here))
+        own.update(feed_service_addresses(view, network, here, refused))
         for endpoint in view.endpoints_in(network.network_id).values():
             endpoints.append(feed_endpoint(view, endpoint, here))
             yield

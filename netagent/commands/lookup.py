@@ -172,6 +172,7 @@ async def _explained(
                 rtt_s=cluster.probing.prober.fastest_rtt_s,
                 gone=gone,
                 untranslated=cluster.controllers.untranslated,
+                refused=cluster.kernel.service_tables.refused,
             )
         )
     except DnsError as error:

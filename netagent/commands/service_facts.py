@@ -56,12 +56,13 @@ async def service_address_lines(
     seen = await read_socket_tables()
     builder = ServiceTableBuilder(view.local, seen.places)
     entries = await in_slices(builder.build_one(view, (network_id, service), int(time.time())))
-    idle = _why_idle(cluster, network_id)
+    idle, refused = _why_idle(cluster, network_id), cluster.kernel.service_tables.refused
     lines: list[ObjectStatus] = []
     for one in view.service_addresses(network_id).get(service, ()):
         replicas = await in_slices(replica_reasons(view, one.record))
         own = {ipaddress.ip_address(address).packed for address in one.record.addresses}
-        lines += service_lines([entry for entry in entries if entry.address in own], seen, replicas, idle)
+        led = [entry for entry in entries if entry.address in own]
+        lines += service_lines(led, seen, replicas, idle, refused)
     return lines
 
 
@@ -112,6 +113,7 @@ async def _facts(cluster: Cluster) -> ServiceFacts:
         seen=seen,
         trouble=cluster.kernel.service_tables.trouble,
         resets=cluster.controllers.resets.trouble,
+        refused=cluster.kernel.service_tables.refused,
     )
 
 

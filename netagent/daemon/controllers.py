@@ -213,7 +213,8 @@ class Controllers:
         boxes = self._sandboxes.make(known.rows, _internal(known.view), self.members.translates, others)
         # A feed that lacks what this host has not heard of yet would take sites down: there is none until then.
         feeds = frozenset(filter(self._is_synced, self.supervisor.wanted_feeds))
-        made = await in_slices(self._zones.build(known.view, boxes, feeds))
+        refused = self._kernel_tables.refused
+        made = await in_slices(self._zones.build(known.view, boxes, feeds, refused))
         if await self.resolvers.publish(made.table, made.touched):
             await self.members.note_told()
 

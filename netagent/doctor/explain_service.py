@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from netagent.balancing.backends import Backend, candidates, packed, selected
 from netagent.datapath.sockets.layout import ServiceEntry
 from netagent.doctor.checks.expected_objects import host_text
 from netagent.doctor.checks.object_status import ObjectStatus, State
-from netagent.doctor.checks.service_checks import REPAIRED, SocketFacts
+from netagent.doctor.checks.service_checks import NO_ROOM, REPAIRED, SocketFacts
 from netagent.doctor.explain import why_hidden
 from netagent.model.ids import EndpointId
 from netagent.model.locality import Balance
@@ -91,10 +91,14 @@ def _why_without(record: ServiceAddressRecord, backend: Backend, *, is_backend: 
 
 
 def service_lines(
-    wanted: Sequence[ServiceEntry], seen: SocketFacts, replicas: Collection[ReplicaReason], idle: str
+    wanted: Sequence[ServiceEntry],
+    seen: SocketFacts,
+    replicas: Collection[ReplicaReason],
+    idle: str,
+    refused: Mapping[bytes, str],
 ) -> Iterator[ObjectStatus]:
     """Yield where the addresses of one service lead on this host, and to whom. `idle`: why this host has nothing for
-    them; empty if it should."""
+    them; empty if it should. `refused`: the addresses for which the kernel has no room, and why."""
     for entry in wanted:
         thing = f"{ipaddress.ip_address(entry.address)} leads to {_backends(entry)}"
         if idle:
@@ -103,8 +107,10 @@ def service_lines(
             yield ObjectStatus("service address", thing, State.NOT_KNOWN, seen.problem)
         else:
             state = seen.state_of(entry.address, entry)
-            fix = "" if state is State.PRESENT else REPAIRED
-            yield ObjectStatus("service address", thing, state, _difference(entry, seen, state), fix)
+            reason, fix = _difference(entry, seen, state), "" if state is State.PRESENT else REPAIRED
+            if state is not State.PRESENT and entry.address in refused:
+                reason, fix = refused[entry.address], NO_ROOM
+            yield ObjectStatus("service address", thing, state, reason, fix)
     places = Counter(address for entry in wanted for address in entry.places)
     total = max((len(entry.places) for entry in wanted), default=0)
 

@@ -24,7 +24,7 @@ from netagent.registry.view import EndpointView, RegistryView
 from netagent.resolver.name_table import EndpointRow, ExternalAddressRow, ServiceAddressRow
 from netagent.resolver.order import Surroundings, led_to, ranked
 from netagent.resolver.scope import Labels, Node, Scope
-from netagent.resolver.zone import every_row, host_label
+from netagent.resolver.zone import NONE_REFUSED, every_row, host_label
 from netagent.resolver.zone_source import ZoneSource
 from netdns import constants, rdata, special
 from netdns.name import from_text, labels, to_text
@@ -92,6 +92,8 @@ class _NameQuestion:
     """Since when no endpoint of the asker's group has had a label: Unix time."""
     untranslated: str
     """Why the kernel leads the asker on from no service address; empty: it does, or that is not known."""
+    refused: Mapping[bytes, str]
+    """Addresses of services that it leads no program on from, and why."""
     balance: Callable[[ServiceAddressRow], Balance]
     """To which replicas the own address of a service leads."""
 
@@ -119,11 +121,13 @@ def explain(
     rtt_s: Callable[[HostId], float | None] = _not_measured,
     gone: Mapping[str, int] | None = None,
     untranslated: str = "",
+    refused: Mapping[bytes, str] = NONE_REFUSED,
 ) -> Slices[NameExplanation]:
     """Answer as the sandbox's resolver does, in front of Docker's or not. An address as `name` asks for its PTR.
     `beyond`: networks that HOST_VIEW gets in addition to this host's. `now_s`: Unix time. `rtt_s`: the round-trip
     time that decides how far a host is. `gone`: since when (Unix time) no endpoint of the sandbox's group has had a
     label. `untranslated`: why the kernel leads the sandbox on from no service address.
+    `refused`: to which ones it leads nothing on this host, and why.
 
     In slices, because there may be ten thousand endpoints. Raises KeyError for a type that is not in TYPES or a
     sandbox that does not exist, netdns's UsageError for text that can't be a domain name.
@@ -136,7 +140,7 @@ def explain(
         sandbox = replace(_host_sandbox(view, beyond), translates=translated)
     source = ZoneSource()
     source.handle_time(now_s)
-    for change in every_row(view, [sandbox], domain):
+    for change in every_row(view, [sandbox], domain, refused=refused):
         source.apply([change])
         yield
     scope = source.scope(sandbox.sandbox_id)
@@ -166,7 +170,13 @@ def explain(
             final,
             answer,
             _NameQuestion(
-                rtype, address, tuple(others), gone or {}, untranslated, lambda row: _balance(view, row)
+                rtype,
+                address,
+                tuple(others),
+                gone or {},
+                untranslated,
+                refused,
+                lambda row: _balance(view, row),
             ),
             hidden,
             behind_runtime=behind_runtime,
@@ -435,7 +445,9 @@ def _untranslated_texts(node: Node | None, asked: _NameQuestion) -> list[str]:
     if not asked.is_for_address:
         return []
     own = ", ".join(str(ipaddress.ip_address(one)) for one in node.service.addresses)
-    why = f": {asked.untranslated}" if asked.untranslated else ""
+    reasons = [asked.refused[one] for one in node.service.addresses if one in asked.refused]
+    said = asked.untranslated or next(iter(reasons), "")
+    why = f": {said}" if said else ""
     return [f"not its own address ({own}), which the kernel does not translate for this container{why}"]
 
 

@@ -5,13 +5,14 @@ The agent makes feeds of it for `netagent feed`, and rows for the resolver proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Container, Iterator
 
 from netagent.feeds.packed import pack_endpoint
 from netagent.feeds.table import FeedEndpoint, FeedNetwork, FeedServiceAddress, FeedState
 from netagent.model.ids import HostId
 from netagent.model.records import Health
-from netagent.registry.view import EndpointView, NetworkView, RegistryView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView, ServiceAddressView
 from netagent.resolver.name_table import FeedRow
 
 
@@ -42,14 +43,24 @@ def feed_endpoint(view: RegistryView, endpoint: EndpointView, network: FeedNetwo
 
 
 def feed_service_addresses(
-    view: RegistryView, network: NetworkView, shown: FeedNetwork
+    view: RegistryView, network: NetworkView, shown: FeedNetwork, refused: Container[bytes]
 ) -> Iterator[tuple[tuple[str, ...], FeedServiceAddress]]:
-    """Yield the own addresses of a network's services that names lead to, by the keys of the services."""
+    """Yield the own addresses of a network's services that names lead to, by the keys of the services. `refused`: the
+    addresses that this host's kernel has no room for."""
     for (name, group), addresses in view.service_addresses(network.network_id).items():
-        record = addresses[0].record
+        given = next((one for one in addresses if not is_refused(one, refused)), None)
+        if given is None:
+            continue
+        record = given.record
         key = (name, shown.name) if group is None else (name, group, shown.name)
         in_order = sorted(record.addresses, key=lambda one: ":" in one)
         yield key, FeedServiceAddress(tuple(in_order), record.ports)
+
+
+def is_refused(address: ServiceAddressView, refused: Container[bytes]) -> bool:
+    """True if names give the service's endpoints on this host instead of this address pair: one of the two is among
+    those `refused` for lack of room."""
+    return any(ipaddress.ip_address(one).packed in refused for one in address.record.addresses)
 
 
 def feed_state(view: RegistryView, endpoint: EndpointView) -> FeedState:

@@ -224,7 +224,7 @@ class FeedSource:
             row = rows[identifier]
             name, group = row.service
             addresses = tuple(str(ipaddress.ip_address(one)) for one in sorted(row.addresses, key=len))
-            if addresses:
+            if addresses and not row.is_refused:
                 key = (name, network.name) if group is None else (name, group, network.name)
                 yield key, FeedServiceAddress(addresses, row.ports)
 

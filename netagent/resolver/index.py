@@ -287,7 +287,9 @@ class NetworkIndex:
     def service(self, key: ServiceKey) -> ServiceAddressRow | None:
         """Return a service's own addresses that names lead to; None: it has none."""
         rows = self._services.get(key)
-        return rows[min(rows)] if rows else None
+        if not rows:
+            return None
+        return rows[min(rows, key=lambda one: (rows[one].is_refused, one))]
 
     def service_with_address(self, address: bytes) -> ServiceAddressRow | None:
         """Return the service that has the address; of two, which the registry does not allow, the smaller one."""

@@ -202,8 +202,8 @@ class OwnNameRow:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddressRow:
-    """One address pair of a service of its own. Of several the first one, by owner, is in names; all of them have a
-    reverse name."""
+    """One address pair of a service of its own. Of several the first one, by owner, that the kernel has is in
+    names; all of them have a reverse name."""
 
     network_id: NetworkId
     service: ServiceKey
@@ -215,6 +215,8 @@ class ServiceAddressRow:
     replicas (netagent.model.naming), also while it has none."""
     ports: tuple[ServicePort, ...] = ()
     """Only these lead to replicas; empty: all, each to the same port."""
+    is_refused: bool = False
+    """The kernel of this host has no room for it: names give the service's endpoints."""
 
     @property
     def key(self) -> Key:

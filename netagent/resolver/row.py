@@ -82,7 +82,7 @@ def fields_of(change: Change) -> list[Any]:
         case ServiceAddressRow():
             place = [row.network_id, row.service.name, row.service.group or "", row.owner]
             ports = [[port.number, port.target] for port in row.ports]
-            return [*head, *place, list(row.addresses), row.is_chosen, ports]
+            return [*head, *place, list(row.addresses), row.is_chosen, ports, row.is_refused]
 
 
 def _subnet_fields(subnets: tuple[Subnet, ...]) -> list[Any]:
@@ -169,7 +169,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 texts=tuple(read_text(text) for text in read_array(texts)),
             )
-        case RowKind.SERVICE_ADDRESS, [network, name, group, owner, addresses, is_chosen, ports, *_]:
+        case RowKind.SERVICE_ADDRESS, [network, name, group, owner, addresses, is_chosen, ports, *later]:
             return ServiceAddressRow(
                 network_id=NetworkId(read_text(network)),
                 service=ServiceKey(_name(name), _name(group) if group else None),
@@ -177,6 +177,7 @@ def _row(kind: RowKind, identifier: str, fields: list[Any]) -> Row:
                 addresses=tuple(_address(address) for address in read_array(addresses)),
                 is_chosen=is_chosen is True,
                 ports=tuple(_service_port(port) for port in read_array(ports)),
+                is_refused=_at(later, 0) is True,
             )
         case _:
             raise ValueError(f"a row of kind {kind.name.lower()} with {len(fields)} fields")

@@ -372,7 +372,8 @@ class Scope:
     def _meant(self, index: NetworkIndex, meaning: Meaning) -> Node | None:
         if not meaning:
             return None
-        is_translated = index.network_id in self.sandbox.translates
+        is_refused = meaning.service is not None and meaning.service.is_refused
+        is_translated = index.network_id in self.sandbox.translates and not is_refused
         return Node(meaning.rows, index=index, service=meaning.service, is_translated=is_translated)
 
     def _in_group(self, label: bytes, group: bytes) -> Node | None:

@@ -15,6 +15,8 @@ import ipaddress
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from immutables import Map
 
@@ -34,7 +36,7 @@ from netagent.model.sandbox import Sandbox, SandboxId
 from netagent.model.txt import texts_of
 from netagent.registry.changelog import ChangedKeys
 from netagent.registry.view import EndpointView, HostView, NetworkView, RegistryView, ServiceAddressView
-from netagent.resolver.feed_entry import feed_host_state, feed_row
+from netagent.resolver.feed_entry import feed_host_state, feed_row, is_refused
 from netagent.resolver.name_table import (
     SETTINGS_KEY,
     Change,
@@ -55,13 +57,18 @@ from netagent.resolver.name_table import (
 from netgossip.slices import Slices
 
 _MAX_LABEL = 63
+NONE_REFUSED: Final[Mapping[bytes, str]] = MappingProxyType({})
 
 
 def every_row(
-    view: RegistryView, sandboxes: Iterable[Sandbox], domain: str, feeds: Set[NetworkId] = frozenset()
+    view: RegistryView,
+    sandboxes: Iterable[Sandbox],
+    domain: str,
+    feeds: Set[NetworkId] = frozenset(),
+    refused: Container[bytes] = (),
 ) -> Iterator[Change]:
     """Yield the whole table for these sandboxes, key by key, with the feeds of these networks; None: the key has no
-    row."""
+    row. `refused`: the service addresses that this host's kernel has no room for."""
     boxes = tuple(sandboxes)
     networks, groups = _networks_of(view, boxes), _groups_of(boxes)
     led: set[tuple[GroupKey, str]] = set()
@@ -80,6 +87,10 @@ def every_row(
                 yield (RowKind.FEED, endpoint_id), feed_row(view, endpoint)
             led.update(_labels_of(row))
         yield from _added_rows(view, networks, network.network_id)
+        for addresses in view.service_addresses(network.network_id).values():
+            for own in addresses:
+                added = _service_address_row(own, refused)
+                yield added.key, added
     for group in groups:
         labels = view.labels_of(*group)
         for label in (*labels.present, *labels.absent) if labels.records else ():
@@ -91,15 +102,12 @@ def every_row(
 def _added_rows(
     view: RegistryView, networks: Container[NetworkId], network_id: NetworkId
 ) -> Iterator[Change]:
-    """Yield the rows of what operators added to a network, and of the addresses of its services."""
+    """Yield the rows of what operators added to a network."""
     for service in external_services(view, network_id):
         service_id = service.record.service_id
         yield (RowKind.EXTERNAL, service_id), external_row(view, networks, service_id)
     for name in own_names(view, network_id):
         yield (RowKind.OWN_NAME, name.record.name_id), _own_name_row(view, networks, name.record.name_id)
-    for addresses in view.service_addresses(network_id).values():
-        for own in map(_service_address_row, addresses):
-            yield own.key, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,8 @@ class _Seen:
     """The networks whose feeds are wanted."""
     groups: Set[GroupKey]
     """The groups of the sandboxes, in each of their networks."""
+    refused: Mapping[bytes, str]
+    """The service addresses that the kernel has no room for, and why."""
 
 
 class ZoneBuilder:
@@ -144,9 +154,11 @@ class ZoneBuilder:
         view: RegistryView,
         sandboxes: Mapping[SandboxId, Sandbox],
         feeds: Set[NetworkId] = frozenset(),
+        refused: Mapping[bytes, str] = NONE_REFUSED,
     ) -> Slices[BuiltTable]:
-        """Build the table for these sandboxes, with the feeds of these networks. They must not change any more; the
-        same object again is the least work.
+        """Build the table for these sandboxes, with the feeds of these networks. `refused`: the service addresses
+        that this host's kernel has no room for. They must not change any more; the same object again is the least
+        work.
 
         If the generator is not run to its end, the next call rebuilds everything.
         """
@@ -155,16 +167,16 @@ class ZoneBuilder:
         if seen is None or touched is None:
             self._rows = Map()
             self._led.clear()
-            for key, row in every_row(view, sandboxes.values(), self._domain, feeds):
+            for key, row in every_row(view, sandboxes.values(), self._domain, feeds, refused):
                 self._put(key, row)
                 yield
             self._touched.clear()
             self._labels.clear()
-            self._seen = _seen(view, sandboxes, feeds)
+            self._seen = _seen(view, sandboxes, feeds, refused)
             return BuiltTable(self._rows, None)
-        now = _Seen(view, sandboxes, seen.networks, feeds, seen.groups)
+        now = _Seen(view, sandboxes, seen.networks, feeds, seen.groups, refused)
         if sandboxes is not seen.sandboxes or view.networks is not seen.view.networks or feeds != seen.feeds:
-            now = _seen(view, sandboxes, feeds)
+            now = _seen(view, sandboxes, feeds, refused)
             yield from self._follow_sandboxes(seen, now)
         for host_id in touched.hosts:
             yield from self._follow_host(seen.view, now, host_id)
@@ -176,6 +188,10 @@ class ZoneBuilder:
         for place in places:
             yield from self._follow_added(seen.view, now, place)
         yield from self._follow_additions(seen.view, now, touched)
+        if refused is not seen.refused:
+            for network_id, service in (yield from _places_of(view, refused.keys() ^ seen.refused.keys())):
+                self._follow_service_address(seen.view, now, network_id, service)
+                yield
         self._labels.update(view.touched_labels(seen.view, touched))
         for group, label in self._labels:
             self._follow_label(now, group, label)
@@ -301,9 +317,10 @@ class ZoneBuilder:
     ) -> None:
         is_asked_for = network_id in now.networks
         addresses = now.view.service_addresses(network_id).get(service, ()) if is_asked_for else ()
-        rows = {row.key: row for row in map(_service_address_row, addresses)}
+        rows = {row.key: row for row in (_service_address_row(one, now.refused) for one in addresses)}
         for key in {
-            _service_address_row(one).key for one in before.service_addresses(network_id).get(service, ())
+            _service_address_row(one, now.refused).key
+            for one in before.service_addresses(network_id).get(service, ())
         }:
             # Another service may have got the address meanwhile, and the row may have been followed already.
             row = self._rows.get(key)
@@ -352,9 +369,14 @@ def _groups_of(sandboxes: Iterable[Sandbox]) -> frozenset[GroupKey]:
     return frozenset((network, box.group) for box in sandboxes if box.group for network in box.networks)
 
 
-def _seen(view: RegistryView, sandboxes: Mapping[SandboxId, Sandbox], feeds: Set[NetworkId]) -> _Seen:
+def _seen(
+    view: RegistryView,
+    sandboxes: Mapping[SandboxId, Sandbox],
+    feeds: Set[NetworkId],
+    refused: Mapping[bytes, str],
+) -> _Seen:
     boxes = sandboxes.values()
-    return _Seen(view, sandboxes, _networks_of(view, boxes), feeds, _groups_of(boxes))
+    return _Seen(view, sandboxes, _networks_of(view, boxes), feeds, _groups_of(boxes), refused)
 
 
 def _labels_of(row: Row | None) -> Iterator[tuple[GroupKey, str]]:
@@ -424,7 +446,7 @@ def _subnet(text: str) -> Subnet:
     return Subnet(parsed.network_address.packed, parsed.prefixlen)
 
 
-def _service_address_row(address: ServiceAddressView) -> ServiceAddressRow:
+def _service_address_row(address: ServiceAddressView, refused: Container[bytes]) -> ServiceAddressRow:
     record = address.record
     return ServiceAddressRow(
         network_id=record.network_id,
@@ -433,7 +455,19 @@ def _service_address_row(address: ServiceAddressView) -> ServiceAddressRow:
         addresses=tuple(ipaddress.ip_address(one).packed for one in record.addresses),
         is_chosen=record.origin is ServiceAddressOrigin.OPERATOR,
         ports=record.ports,
+        is_refused=is_refused(address, refused),
     )
+
+
+def _places_of(view: RegistryView, addresses: Iterable[bytes]) -> Slices[set[tuple[NetworkId, ServiceKey]]]:
+    """Return the services that have these addresses."""
+    found = set()
+    for address in addresses:
+        one = view.service_by_address(str(ipaddress.ip_address(address)))
+        if one is not None:
+            found.add((one.network_id, one.service))
+        yield
+    return found
 
 
 def _endpoint_row(view: RegistryView, endpoint: EndpointView) -> EndpointRow | None:

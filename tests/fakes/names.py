@@ -153,11 +153,19 @@ def service_address(
     owner: int = 1,
     network_id: NetworkId = APP,
     is_chosen: bool = False,
+    is_refused: bool = False,
 ) -> tuple[Key, Row]:
     """`service`: `web`, or `web.shop` of a group."""
     name, _, group = service.partition(".")
     key = ServiceKey(name, group or None)
-    row = ServiceAddressRow(network_id, key, HostId(f"{owner}" * 32), packed(*addresses), is_chosen)
+    row = ServiceAddressRow(
+        network_id,
+        key,
+        HostId(f"{owner}" * 32),
+        packed(*addresses),
+        is_chosen,
+        is_refused=is_refused,
+    )
     return row.key, row
 
 

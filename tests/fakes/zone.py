@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Container, Iterable, Set
 
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import Sandbox
@@ -12,6 +12,11 @@ from netagent.resolver.zone import every_row
 
 
 def whole_table(
-    view: RegistryView, sandboxes: Iterable[Sandbox], domain: str, feeds: Set[NetworkId] = frozenset()
+    view: RegistryView,
+    sandboxes: Iterable[Sandbox],
+    domain: str,
+    feeds: Set[NetworkId] = frozenset(),
+    refused: Container[bytes] = (),
 ) -> Table:
-    return {key: row for key, row in every_row(view, sandboxes, domain, feeds) if row is not None}
+    rows = every_row(view, sandboxes, domain, feeds, refused)
+    return {key: row for key, row in rows if row is not None}

@@ -23,7 +23,8 @@ def translation_notices(present: Presenter, trouble: str | None, lack: str | Non
     if lack is not None:
         yield {
             "code": "not-translated",
-            "message": f"on this host connections to some addresses of services are refused: {lack}",
+            "message": f"on this host connections to some addresses of services are refused: {lack}; in its "
+            "containers names lead to the replicas of these services instead",
             "cure": "if a table is full, remove addresses of services, or their ports with `netagent service set "
             "NAME --port none`; the agent tries again by itself",
         }

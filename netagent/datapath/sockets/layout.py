@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from netagent.datapath.bpf.maps import MapKind, MapShape
+from netagent.model.ids import HostId
 from netagent.model.records import ServicePort
 
 PLACES: Final = 64
@@ -28,9 +29,11 @@ ORIGINS: Final = 4
 from there shows the backend's address instead of the service's."""
 MOST_SERVICES: Final = 16_384
 """Bound of service addresses of one family in the kernel's table; beyond it: those that come later are not
-translated, and `trouble` says so."""
+translated, names give their replicas, and `status` says so."""
 MOST_PORTS: Final = 16_384
-"""Bound of ports of all services together in the kernel's table; beyond it: as for service addresses."""
+"""Bound of ports of all services together in the kernel's table; beyond it: as for service addresses.
+
+One member has at most as many as are left free (netagent.datapath.sockets.port_shares)."""
 MOST_MEMBERS: Final = 16_384
 """Bound of pairs of a namespace and a network in the kernel's table; beyond it: those that come later are no members,
 and names answer them with replicas."""
@@ -88,6 +91,8 @@ class ServiceEntry:
     """Only these are served; empty: all, each led to the same port."""
     is_sticky: bool = False
     """All connections of one namespace go to one place."""
+    owner: HostId | None = None
+    """The member whose record it is, to which its ports are counted; None: to none."""
 
 
 class Member(NamedTuple):

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import closing
 from functools import partial
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import trio
@@ -35,6 +36,7 @@ from netagent.datapath.sockets.cgroup_root import open_cgroup_root
 from netagent.datapath.sockets.checked_map import PER_BATCH, CheckedMap
 from netagent.datapath.sockets.layout import (
     MEMBERS,
+    MOST_PORTS,
     ORIGINS_OF_SOCKETS,
     PORTS,
     SERVICES4,
@@ -53,8 +55,10 @@ from netagent.datapath.sockets.layout import (
     unpack_places,
 )
 from netagent.datapath.sockets.lease import LED, AgentLease
+from netagent.datapath.sockets.port_shares import PortShares
 from netagent.errors import FailedError
 from netagent.log import Limited
+from netagent.model.ids import HostId
 from netagent.periodic_task import PeriodicTask
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
@@ -75,6 +79,10 @@ _MOST_OF_A_PROCESSOR: Final = 0.02
 """The share of one that comparing may take. With more than some 10,000 services it would be more, and is done less
 often, so that a repair takes longer."""
 _WRITES_PER_SLICE: Final = 32
+_COUNTED_PER_SLICE: Final = 512
+_PORTS_TAKEN: Final = (
+    "the member that made it has as many ports of services there as are left for all members"
+)
 
 
 class _Tables:
@@ -89,6 +97,7 @@ class _Tables:
         self.all = (*self.services.values(), self.ports, self.members)
         self.ports_of: dict[bytes, set[bytes]] = {}
         """The keys in `ports` by the address of their service."""
+        self.shares = PortShares(MOST_PORTS)
 
     def adopt(self) -> None:
         for one in self.all:
@@ -102,19 +111,49 @@ class _Tables:
             address for table in self.services.values() for address in table.written
         } | self.ports_of.keys()
 
-    def write_service(self, address: bytes, entry: ServiceEntry | None) -> None:
+    def count_ports(self, address: bytes, owner: HostId | None) -> None:
+        """Count the ports that a service has here to the member whose record it is."""
+        self.shares.note(address, owner, len(self.ports_of.get(address, ())))
+
+    def write_service(self, address: bytes, entry: ServiceEntry | None) -> str | None:
+        """Bring one address to what is wanted, as far as there is room; return what is not there, and why.
+
+        Its places are written also where ports lack: what programs connect to is then refused, and never led to a
+        backend that is gone."""
         services, ports = self.services[services_of(address)], pack_ports(entry) if entry is not None else {}
-        present = self.ports_of.setdefault(address, set())
         if entry is None:
             services.remove(address)
+            lack = None
         else:
-            for key, value in ports.items():
-                present.add(key)
-                self.ports.put(key, value)
-            services.put(address, pack_service(entry))
-        for key in present - ports.keys():
+            lack = self._write_ports(address, ports, entry.owner)
+            try:
+                services.put(address, pack_service(entry))
+            except OSError as error:
+                lack = _full_or(error)
+        for key in self.ports_of.get(address, set()) - ports.keys():
             self.ports.remove(key)
-            present.discard(key)
+            self._forget_port(address, key)
+        self.count_ports(address, None if entry is None else entry.owner)
+        return lack
+
+    def _write_ports(self, address: bytes, ports: Mapping[bytes, bytes], owner: HostId | None) -> str | None:
+        lack = None
+        new = ports.keys() - self.ports_of.get(address, set())
+        if new and not self.shares.has_room(owner, len(new), present=len(self.ports.written)):
+            lack = _PORTS_TAKEN
+            ports = {key: value for key, value in ports.items() if key not in new}
+        for key, value in ports.items():
+            try:
+                self.ports.put(key, value)
+            except OSError as error:
+                lack = _full_or(error)
+            else:
+                self.ports_of.setdefault(address, set()).add(key)
+        return lack
+
+    def _forget_port(self, address: bytes, key: bytes) -> None:
+        present = self.ports_of[address]
+        present.discard(key)
         if not present:
             del self.ports_of[address]
 
@@ -135,7 +174,11 @@ class ServiceTables:
         self._dirty: set[bytes] = set()
         """Addresses that may not be in the kernel as they are wanted."""
         self._refused: dict[bytes, str] = {}
-        """Addresses for which the kernel had no room, and what is said of it. Each look tries them again."""
+        """Addresses for which the kernel had no room, and what is said of it. They are tried again each RETRY_S, and
+        once another one goes."""
+        self._refused_at: float | None = None
+        """When they were tried last; None: there are none."""
+        self._refusals: Mapping[bytes, str] = MappingProxyType({})
         self._members: frozenset[Member] | None = None
         """None: as for services."""
         self._group: int | None = None
@@ -175,6 +218,12 @@ class ServiceTables:
         self._watchers.append(watcher)
 
     @property
+    def refused(self) -> Mapping[bytes, str]:
+        """The service addresses to which it leads no connections, or not to all of their ports, for lack of room, and
+        why. Never changed; another object whenever they are other ones."""
+        return self._refusals
+
+    @property
     def usable_members(self) -> Set[Member]:
         """The members for which the kernel leads connections right now."""
         if self._tables is None or not self._is_attached:
@@ -192,6 +241,7 @@ class ServiceTables:
         return (
             tables is not None
             and self._is_attached
+            and address not in self._refused
             and address in tables.services[services_of(address)].written
         )
 
@@ -289,8 +339,13 @@ class ServiceTables:
             try:
                 if await self._is_open():
                     self._unneeded_since = None
-                    self._dirty.update(self._refused)
+                    refusals, now = self._refusals, trio.current_time()
+                    if self._refused_at is not None and now - self._refused_at >= RETRY_S:
+                        # Not at each look: a member can write thousands of services that find no room.
+                        self._dirty.update(self._refused)
                     await self._write_all()
+                    if self._refusals is not refusals:
+                        self._tell()
                     await self._attach()
                     await self._compare()
                 else:
@@ -406,6 +461,8 @@ class ServiceTables:
             await in_slices(self._write_members(self._tables)),
             await in_slices(self._write_services(self._tables)),
         ]
+        if self._refused != self._refusals:
+            self._refusals = MappingProxyType(dict(self._refused))
         lack = "; ".join(one for one in lacks if one is not None) or None
         if lack is not None and lack != self._lack:
             _log.warning("datapath: %s", lack)
@@ -423,7 +480,7 @@ class ServiceTables:
             try:
                 tables.members.put(key, UNUSED)
             except OSError as error:
-                lack = _lack("members", error)
+                lack = f"not all members are in the kernel: {_full_or(error)}"
                 self._are_members_dirty = True
                 break
             if number % _WRITES_PER_SLICE == 0:
@@ -437,24 +494,34 @@ class ServiceTables:
     def _write_services(self, tables: _Tables) -> Slices[str | None]:
         """Return why some could not be written."""
         if self._wanted is None or not self._dirty:
-            return next(iter(self._refused.values()), None)
+            return self._lack_of_services()
         # Those that go first, so that a full table has room, which may be enough for what was refused before.
         gone = [address for address in self._dirty if address not in self._wanted]
         if gone:
             self._dirty.update(self._refused)
         kept = [address for address in self._dirty if address in self._wanted]
+        # Before any is written: what the kernel has goes before what comes, also over a start.
+        for number, address in enumerate(kept, 1):
+            if (entry := self._wanted.get(address)) is not None:
+                tables.count_ports(address, entry.owner)
+            if number % _COUNTED_PER_SLICE == 0:
+                yield
         for number, address in enumerate([*gone, *kept], 1):
             self._dirty.discard(address)
             self._refused.pop(address, None)
-            try:
-                tables.write_service(address, self._wanted.get(address))
-            except OSError as error:
-                self._refused[address] = _lack("service addresses", error)
+            lack = tables.write_service(address, self._wanted.get(address))
+            if lack is not None:
+                self._refused[address] = lack
             if number % _WRITES_PER_SLICE == 0:
                 yield
+        self._refused_at = trio.current_time() if self._refused else None
         if not self._dirty:
             self._dirty = set()  # one that has been large takes as long to go through as then
-        return next(iter(self._refused.values()), None)
+        return self._lack_of_services()
+
+    def _lack_of_services(self) -> str | None:
+        reason = next(iter(self._refused.values()), None)
+        return None if reason is None else f"not all service addresses are in the kernel: {reason}"
 
 
 def _open(group: int, is_needed: bool) -> tuple[SocketPrograms, _Tables] | None:  # noqa: FBT001 - for a thread
@@ -530,9 +597,8 @@ def _damage(tables: _Tables, table: CheckedMap, key: bytes) -> Damage:
     return Damage(DamageKind.SERVICE_ALTERED, str(ip_address(key)))
 
 
-def _lack(what: str, error: OSError) -> str:
-    reason = "the kernel's table is full" if error.errno == errno.E2BIG else _reason(error)
-    return f"not all {what} are in the kernel: {reason}"
+def _full_or(error: OSError) -> str:
+    return "the kernel's table is full" if error.errno == errno.E2BIG else _reason(error)
 
 
 def _reason(error: OSError) -> str:

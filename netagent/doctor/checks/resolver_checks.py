@@ -7,7 +7,7 @@ actual one from a query sent inside the container. A hidden name is expected to 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -73,10 +73,12 @@ def said_untrusted(payload: bytes, question: ResolverQuestion) -> ResolverAnswer
     return ResolverAnswer(message.flags & 0xF, data, bool(message.flags & constants.TC))
 
 
-def source_of(view: RegistryView, sandboxes: Iterable[Sandbox], domain: str) -> Slices[ZoneSource]:
-    """Return the resolver's source over this view."""
+def source_of(
+    view: RegistryView, sandboxes: Iterable[Sandbox], domain: str, refused: Container[bytes] = ()
+) -> Slices[ZoneSource]:
+    """Return the resolver's source over this view. `refused`: service addresses that the kernel has no room for."""
     source = ZoneSource()
-    rows = every_row(view, sandboxes, domain)
+    rows = every_row(view, sandboxes, domain, refused=refused)
     while piece := tuple(islice(rows, _ROWS_PER_SLICE)):
         source.apply(piece)
         yield

@@ -29,7 +29,12 @@ REPAIRED: Final = (
     "the agent repairs it within 2 s; if it stays, another program changes it: `bpftool map` and "
     "`bpftool cgroup tree` show what is there"
 )
+NO_ROOM: Final = (
+    "names give the replicas' own addresses there; remove addresses of services, or their ports with "
+    "`netagent service set NAME --port none`"
+)
 _NO_SERVICES: Final[Mapping[bytes, bytes]] = {}
+_NONE_REFUSED: Final[Mapping[bytes, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,8 @@ class ServiceFacts:
     """Why this host does not lead connections to replicas; None: it does, or has nothing to lead."""
     resets: str | None
     """Why it does not end connections to replicas that are gone; None: it does."""
+    refused: Mapping[bytes, str] = field(default_factory=lambda: _NONE_REFUSED)
+    """The addresses for which the kernel has no room, and why."""
 
     @property
     def is_needed(self) -> bool:
@@ -118,7 +125,10 @@ def _entries(facts: ServiceFacts, named: Callable[[bytes], str]) -> Iterator[Fin
     ]
     for address, state in wrong[:MOST_NAMED]:
         text = f"service address {ipaddress.ip_address(address)} ({named(address)}) is {state.value}"
-        yield Finding(str(ipaddress.ip_address(address)), text, REPAIRED)
+        if reason := facts.refused.get(address):
+            yield Finding(str(ipaddress.ip_address(address)), f"{text}: {reason}", NO_ROOM)
+        else:
+            yield Finding(str(ipaddress.ip_address(address)), text, REPAIRED)
     if len(wrong) > MOST_NAMED:
         yield Finding("service addresses", f"{len(wrong) - MOST_NAMED} more are wrong", REPAIRED)
     known = {*facts.wanted, *facts.seen.services}

@@ -49,6 +49,7 @@ class AgentWithView:
         self.live: Any = StateStore(view, {})
         self.synced = {N1}
         self.translated: frozenset[NetworkId] = frozenset()
+        self.refused: dict[bytes, str] = {}
         self.shutdown = trio.Event()
 
     def member(self) -> Any:
@@ -64,6 +65,7 @@ class AgentWithView:
             gossip=gossip,
             keys=SimpleNamespace(domain="mesh.internal"),
             controllers=SimpleNamespace(members=members),
+            kernel=SimpleNamespace(service_tables=SimpleNamespace(refused=self.refused)),
         )
 
 
@@ -163,6 +165,8 @@ def test_own_addresses_of_services_are_given_to_programs_for_which_they_are_tran
     assert servers() == replicas
     agent.translated = frozenset({N1})
     assert servers(upstream="service") == [{"url": "http://10.9.1.7:80"}]
+    agent.refused = {bytes([10, 9, 1, 7]): "the kernel's table is full"}
+    assert servers(upstream="service") == replicas
     with pytest.raises(InputError, match="watches each replica"):
         ask(agent, feed="prometheus", upstream="service")
 

@@ -133,7 +133,7 @@ def cluster_of() -> Any:
                 status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
             ),
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
-            service_tables=SimpleNamespace(trouble=None, lack=None),
+            service_tables=SimpleNamespace(trouble=None, lack=None, refused={}),
         ),
         controllers=SimpleNamespace(
             supervisor=Names(),

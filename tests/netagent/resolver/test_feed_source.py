@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from fakes import external, names
 from fakes.registry import H1, H2, N1, N2, Writer, endpoint, host, network
@@ -75,6 +77,29 @@ def test_a_container_and_the_host_read_the_same() -> None:
     pg = [one for one in told.endpoints if one.service == "pg"]
     assert [one.addresses for one in pg] == [("192.0.2.50",), ("192.0.2.51",)]
     assert {port.number for one in pg for port in one.ports} == {5432}
+
+
+def test_addresses_without_room_in_the_kernel_are_in_no_feed() -> None:
+    """The next one of the service is, if it has one."""
+    view = a_view()
+    first, second = (ipaddress.ip_address(f"10.9.1.{number}").packed for number in (6, 7))
+    every = a_table(view).service_addresses
+    for refused, given in ((frozenset([first]), "10.9.1.7"), (frozenset([second]), "10.9.1.6")):
+        found = a_table(view, refused)
+        assert found.service_addresses["web", "app"].addresses[0] == given
+        assert found.service_addresses.keys() == every.keys()
+        known = at_once(feed_table(Presenter(view, DOMAIN), [view.networks[N1]], refused))
+        assert known.service_addresses == found.service_addresses
+    assert a_table(view, frozenset([first, second])).service_addresses.keys() == every.keys() - {
+        ("web", "app")
+    }
+
+
+def a_table(view: RegistryView, refused: frozenset[bytes] = frozenset()) -> FeedTable:
+    process = Process()
+    process.apply(*whole_table(view, [BOX], DOMAIN, {N1}, refused).items())
+    process.feeds.commit()
+    return process.table(N1)
 
 
 def test_a_network_is_known_when_its_change_is_complete_and_as_long_as_it_is_said_to_be() -> None:

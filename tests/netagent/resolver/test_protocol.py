@@ -137,14 +137,19 @@ def test_rows_that_service_addresses_add_to_are_read_from_and_by_the_release_bef
 
 @pytest.mark.parametrize("service", ["web", "web.shop"])
 @pytest.mark.parametrize("is_chosen", [True, False])
-def test_the_addresses_of_a_service_come_back(service: str, is_chosen: bool) -> None:
-    key, row = names.service_address(service, "10.1.0.7", "fd00:1::7", is_chosen=is_chosen)
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_the_addresses_of_a_service_come_back(service: str, is_chosen: bool, is_refused: bool) -> None:
+    key, row = names.service_address(
+        service, "10.1.0.7", "fd00:1::7", is_chosen=is_chosen, is_refused=is_refused
+    )
     change = key, names.replaced(row, ports=(ServicePort(80, 8080), ServicePort(443, 443)))
     assert change[0] == (
         RowKind.SERVICE_ADDRESS,
         f"{names.APP}/{'1' * 32}/0a010007fd000001000000000000000000000007",
     )
     assert read_change_untrusted([*fields_of(change), "later"]) == change
+    earlier = key, names.replaced(change[1], is_refused=False)
+    assert read_change_untrusted(fields_of(change)[:9]) == earlier
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,20 @@ def test_finished_answers_follow_the_sandbox_and_the_service() -> None:
     assert answered() == set(OWN4)
 
 
+def test_an_address_without_room_in_the_kernel_stands_in_for_no_replica() -> None:
+    """It keeps its reverse name, and its service's names; of two the one that the kernel has is given."""
+    refused = names.service_address("web", *OWN4, *OWN6, is_chosen=True, is_refused=True)
+    source = served(*WEB, refused)
+    assert sorted(ask(source, "web", "A")) == WEB4
+    assert ask(source, "7.0.200.10.in-addr.arpa", "PTR") == ["web.app.mesh.internal."]
+    assert ask(served(refused), "web.app.mesh.internal", "A") == NODATA, (
+        "the service is there, and has no replica"
+    )
+    other = names.service_address("web", "10.200.0.9", owner=2)
+    assert ask(served(*WEB, refused, other), "web", "A") == ["10.200.0.9"]
+    assert ask(served(*WEB, OWN, other), "web", "A") == OWN4
+
+
 LABELS, GROUPS = ("web", "db", "web-1"), ("", "shop", "blog")
 SERVICES = st.builds(
     lambda name, group, owner, chosen: names.service_address(

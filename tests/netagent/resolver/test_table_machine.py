@@ -78,13 +78,19 @@ ROWS = st.one_of(
         st.sampled_from(((), (APP,), (APP, BACK))),
     ),
     st.builds(
-        lambda service, octet, owner, network_id, is_chosen: names.service_address(
-            service, f"10.1.0.{octet}", owner=owner, network_id=network_id, is_chosen=is_chosen
+        lambda service, octet, owner, network_id, is_chosen, is_refused: names.service_address(
+            service,
+            f"10.1.0.{octet}",
+            owner=owner,
+            network_id=network_id,
+            is_chosen=is_chosen,
+            is_refused=is_refused,
         ),
         st.sampled_from((*LABELS[:3], "web.shop", "s.shop", "s.blog")),
         st.integers(1, 3),
         st.integers(1, 2),
         st.sampled_from((APP, BACK)),
+        st.booleans(),
         st.booleans(),
     ),
     st.builds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -475,6 +476,12 @@ def test_replicas_instead_of_the_address_of_a_service_are_explained(world: World
         "found in network app: web1 on h2, web2 on h3; not its own address (10.9.1.7, fd00:9:1::7), which the kernel "
         "does not translate for this container: the kernel is older than Linux 5.8"
     )
+    refused = {ipaddress.ip_address("fd00:9:1::7").packed: "the kernel's table is full"}
+    boxes = {C.sandbox_id: TRANSLATING}
+    found = world.explain("web", boxes=boxes, refused=refused)
+    assert data(found) == ["10.1.0.11", "10.1.0.12"]
+    assert found.reason.endswith("does not translate for this container: the kernel's table is full")
+    assert data(world.explain("api", boxes=boxes, refused=refused)) == ["10.9.1.8"]
     assert "own address" not in world.explain("nearest.web").reason
     api = world.explain("api")
     assert (api.status, api.name) == ("NOERROR", "api.app.mesh.internal.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -46,6 +47,14 @@ DOMAIN = "mesh.internal"
 HOSTS = st.sampled_from([H1, H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
 GROUPS = st.sampled_from([None, Group("shop"), Group("shop", "db"), Group("blog", "db")])
+SERVICE_ADDRESSES = st.sampled_from(
+    [
+        ipaddress.ip_address(one).packed
+        for within in (1, 2)
+        for offset in (3, 4)
+        for one in service_address("web", offset, N1, within=within).addresses
+    ]
+)
 BOX = {SandboxId("c"): Sandbox(sandbox_id=SandboxId("c"), networks=(N1,))}
 
 
@@ -59,6 +68,7 @@ class StepByStep(RuleBasedStateMachine):
         self.writers = {one: Writer(one) for one in (H1, H2, H3)}
         self.boxes = BOX
         self.feeds: frozenset[NetworkId] = frozenset()
+        self.refused: dict[bytes, str] = {}
         self.maker = ZoneBuilder(DOMAIN)
         self.table: Mapping[Key, Row] = {}
         self.source = ZoneSource()
@@ -249,9 +259,13 @@ class StepByStep(RuleBasedStateMachine):
     def feeds_wanted(self, feeds: frozenset[NetworkId]) -> None:
         self.feeds = feeds
 
+    @rule(refused=st.frozensets(SERVICE_ADDRESSES))
+    def kernel_full(self, refused: frozenset[bytes]) -> None:
+        self.refused = dict.fromkeys(refused, "the table is full")
+
     @rule(slices=st.integers(0, 12))
     def made_in_part(self, slices: int) -> None:
-        making = self.maker.build(self.view, self.boxes, self.feeds)
+        making = self.maker.build(self.view, self.boxes, self.feeds, self.refused)
         for _ in range(slices):
             try:
                 next(making)
@@ -262,10 +276,10 @@ class StepByStep(RuleBasedStateMachine):
 
     @rule()
     def made(self) -> None:
-        self.check(at_once(self.maker.build(self.view, self.boxes, self.feeds)))
+        self.check(at_once(self.maker.build(self.view, self.boxes, self.feeds, self.refused)))
 
     def check(self, made: BuiltTable) -> None:
-        expected = whole_table(self.view, self.boxes.values(), DOMAIN, self.feeds)
+        expected = whole_table(self.view, self.boxes.values(), DOMAIN, self.feeds, self.refused)
         assert dict(made.table) == expected
         if made.touched is not None:
             every = {*self.table, *expected}
@@ -306,6 +320,7 @@ _ADDRESSED = st.one_of(
         st.one_of(
             st.tuples(st.sampled_from([H1, H2]), _ADDRESSED, st.sampled_from([True, True, False])),
             st.lists(NETWORKS, unique=True, max_size=2),
+            st.frozensets(SERVICE_ADDRESSES),
         ),
         max_size=30,
     )
@@ -319,6 +334,8 @@ def test_rows_of_service_addresses_follow_step_by_step(steps: list[Any]) -> None
     for step in steps:
         if isinstance(step, list):
             world.boxes = {one: dataclasses.replace(box, networks=tuple(step)) for one, box in BOX.items()}
+        elif isinstance(step, frozenset):
+            world.refused = dict.fromkeys(step, "the table is full")
         else:
             owner, record, is_there = step
             (world.put if is_there else world.delete)(owner, record)

@@ -97,7 +97,10 @@ def test_a_host_that_does_not_translate_says_so_where_services_have_addresses() 
     world.put(H1, service_address())
     assert list(translation_notices(world.present, None, None)) == []
     (found,) = translation_notices(world.present, None, "the kernel's table is full")
-    assert found["message"].endswith("some addresses of services are refused: the kernel's table is full")
+    assert found["message"].endswith(
+        "some addresses of services are refused: the kernel's table is full; in its containers names lead to the "
+        "replicas of these services instead"
+    )
     (found,) = translation_notices(world.present, "the kernel is too old", None)
     assert found["code"] == "not-translated"
     assert ": the kernel is too old; in its containers" in found["message"]

@@ -3,21 +3,26 @@ are not attached here: tests/kernel/test_service_tables.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.sockets import adoption, layout, service_tables
 from netagent.datapath.sockets.layout import SHAPES, Member, ServiceEntry
-from netagent.datapath.sockets.service_tables import PERIOD_S, ServiceTables
+from netagent.datapath.sockets.port_shares import PortShares
+from netagent.datapath.sockets.service_tables import PERIOD_S, RETRY_S, ServiceTables, _Tables
 from netagent.errors import FailedError
+from netagent.model.ids import HostId
 from netagent.model.records import ServicePort
 
 addresses = st.sampled_from(
@@ -289,3 +294,146 @@ def test_the_time_of_one_change_does_not_grow(kernel: FakeKernel, monkeypatch: p
         assert tables._dirty.__sizeof__() == set().__sizeof__()
 
     trio.run(main)
+
+
+def ported(number: int, ports: int, owner: HostId) -> ServiceEntry:
+    address = bytes([10, 0, number >> 8, number & 255])
+    return ServiceEntry(
+        address,
+        1,
+        (bytes([10, 9, 0, 1]),),
+        tuple(ServicePort(n, n) for n in range(1, ports + 1)),
+        owner=owner,
+    )
+
+
+H1, H2, H3 = HostId("1" * 32), HostId("2" * 32), HostId("3" * 32)
+
+
+def small_ports(kernel: FakeKernel, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_tables, "MOST_PORTS", most)
+    whole = kernel.programs
+
+    def programs(group: int, found: dict[str, FakeMap]) -> FakePrograms:
+        made = whole(group, found)
+        made.maps[layout.PORTS.name].most = most
+        return made
+
+    monkeypatch.setattr(service_tables, "SocketPrograms", programs)
+
+
+def test_one_member_leaves_room_in_the_table_of_ports(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much as it has itself, also over a start; what it gets no more is said with the cause."""
+    small_ports(kernel, 30, monkeypatch)
+    greedy = {one.address: one for one in (ported(n, 3, H1) for n in range(40))}
+    others = {one.address: one for one in (ported(100, 5, H2), ported(101, 4, H3))}
+
+    def led(tables: ServiceTables) -> set[bytes]:
+        return {one for one in {**greedy, **others} if tables.is_in_kernel(one)}
+
+    async def main() -> None:
+        tables = new_tables()
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services(greedy)
+        first = led(tables)
+        assert len(first) == 5
+        assert tables.refused.keys() == greedy.keys() - first
+        assert {*tables.refused.values()} == {service_tables._PORTS_TAKEN}
+        assert tables.lack is not None
+        assert service_tables._PORTS_TAKEN in tables.lack
+        await tables.set_services(others)
+        assert led(tables) == first | others.keys()
+        again = new_tables()
+        await again._look()
+        await again.set_members([Member(1, 1)])
+        await again.replace_services({**greedy, **others})
+        assert led(again) == first | others.keys(), "what was led is led"
+        await again.set_services(dict.fromkeys((min(first), *others)))
+        assert len(led(again)) == 5, "another one has room once one goes"
+
+    trio.run(main)
+
+
+def test_what_finds_no_room_leads_to_no_backend_that_is_gone(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that wants more ports than there is room for still gets its new places, and the ports that it has."""
+    small_ports(kernel, 8, monkeypatch)
+    first = ported(1, 2, H1)
+    more = dataclasses.replace(ported(1, 8, H1), places=(bytes([10, 9, 0, 2]),))
+
+    async def main() -> None:
+        tables = new_tables()
+        told: list[frozenset[bytes]] = []
+        tables.watch(lambda: told.append(frozenset(tables.refused)))
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services({first.address: first})
+        assert tables.is_in_kernel(first.address)
+        told.clear()
+        await tables.set_services({more.address: more})
+        assert not tables.is_in_kernel(more.address)
+        assert tables.places_in_kernel(more.address) == more.places
+        assert len(kernel.contents()[layout.PORTS.name]) == 2
+        assert told == [], "who wrote it asks for itself"
+        await tables.set_services({first.address: first})
+        assert tables.is_in_kernel(first.address)
+        assert tables.refused == {}
+
+    trio.run(main)
+
+
+def test_what_found_no_room_is_tried_again_at_times_and_watchers_are_told(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_ports(kernel, 8, monkeypatch)
+    wanted = {one.address: one for one in (ported(1, 4, H1), ported(2, 4, H1))}
+    tries = 0
+    real = _Tables._write_ports
+
+    def counted(self: _Tables, *arguments: Any) -> str | None:
+        nonlocal tries
+        tries += 1
+        return real(self, *arguments)
+
+    async def main() -> None:
+        tables = new_tables()
+        told: list[frozenset[bytes]] = []
+        tables.watch(lambda: told.append(frozenset(tables.refused)))
+        await tables.set_members([Member(1, 1)])
+        await tables.replace_services(wanted)
+        (refused,) = tables.refused
+        told.clear()
+        monkeypatch.setattr(_Tables, "_write_ports", counted)
+        await tables._look()
+        assert tries == 0
+        assert tables._tables is not None
+        tables._tables.shares = PortShares(100)  # as if there were room now
+        kernel.maps[layout.PORTS.name].most = 100
+        await trio.sleep(RETRY_S)
+        await tables._look()
+        assert told == [frozenset()]
+        assert tables.is_in_kernel(refused)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([H1, H2, H3]), st.integers(0, 9)), max_size=60))
+def test_shares_count_what_is_there(steps: list[tuple[int, HostId, int]]) -> None:
+    """A member that gets more has at most what is left, so some is always left."""
+    most = 40
+    shares, held = PortShares(most), dict[int, tuple[HostId, int]]()
+    for number, owner, ports in steps:
+        present = sum(count for _, count in held.values())
+        mine = sum(count for one, count in held.values() if one == owner)
+        assert shares.held(owner) == mine
+        if number in held:
+            held.pop(number)
+            shares.note(bytes([number]), owner, 0)
+        elif shares.has_room(owner, ports, present=present):
+            held[number] = owner, ports
+            shares.note(bytes([number]), owner, ports)
+            assert mine + ports <= most - present - ports
+        else:
+            assert mine + ports > most - present - ports

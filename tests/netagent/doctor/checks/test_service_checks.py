@@ -13,7 +13,13 @@ from fakes.registry import H1, H2, H3, endpoint
 from netagent.datapath.sockets.adoption import NAMES
 from netagent.datapath.sockets.layout import Member, ServiceEntry, pack_ports, pack_service
 from netagent.doctor.checks.object_status import State
-from netagent.doctor.checks.service_checks import MOST_NAMED, ServiceFacts, SocketFacts, service_findings
+from netagent.doctor.checks.service_checks import (
+    MOST_NAMED,
+    NO_ROOM,
+    ServiceFacts,
+    SocketFacts,
+    service_findings,
+)
 from netagent.doctor.explain_service import MOST_SHOWN, replica_reasons, service_lines
 from netagent.model.locality import Balance
 from netagent.model.records import Drain, Health, ServicePort
@@ -98,6 +104,20 @@ def test_why_a_host_leads_nothing_is_said_once(world: World) -> None:
     assert text == "the programs cannot be read: no right"
 
 
+def test_an_address_without_room_is_said_with_the_cause(world: World) -> None:
+    old, _ = packed("10.8.0.5", "fd00:8::5")
+    without = {one: value for one, value in seen(world).services.items() if one != old}
+    full = seen(world, services=without)
+    refused = {old: "the kernel's table is full"}
+    assert texts(world, full, refused=refused) == [
+        "service address 10.8.0.5 (web in network app) is missing: the kernel's table is full"
+    ]
+    (line,) = service_lines([world.kernel[old]], full, (), "", refused)
+    assert (line.state, line.reason, line.fix) == (State.MISSING, "the kernel's table is full", NO_ROOM)
+    (line,) = service_lines([world.kernel[old]], seen(world), (), "", refused)
+    assert (line.state, line.reason) == (State.PRESENT, "")
+
+
 def test_many_differences_are_counted(world: World) -> None:
     strays = {bytes([10, 8, 1, number]): bytes(264) for number in range(MOST_NAMED + 5)}
     found = texts(world, seen(world, services={**seen(world).services, **strays}))
@@ -109,7 +129,9 @@ def lines(world: World, idle: str = "", **fields: Any) -> list[tuple[str, State,
     record = service_address(**fields)
     replicas = at_once(replica_reasons(world.view, record))
     entries = [world.kernel[one] for one in packed(*record.addresses)]
-    return [(one.thing, one.state, one.reason) for one in service_lines(entries, seen(world), replicas, idle)]
+    return [
+        (one.thing, one.state, one.reason) for one in service_lines(entries, seen(world), replicas, idle, {})
+    ]
 
 
 def test_each_replica_has_its_places_or_a_reason(world: World) -> None:
