@@ -7,7 +7,7 @@ rule (netagent.registry.conflict_rules) makes the same network yield on every ho
 decided before it received our record, so the winner waits until the loser has withdrawn, or turns out to have been
 first. The grants are acknowledged too before `create` returns: from then on no host depends on the creator.
 
-Any host may set options of a network, also while its creator is away (netagent.model.network_options).
+Any host may set options of a network, also while its creator is away (netagent.registry.network_options).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from netagent.external.view import added_to, external_services
 from netagent.ipam.space import share_out
 from netagent.membership.participation import Participation
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.network_options import next_number, value_of, with_changes, with_options
 from netagent.model.records import (
     HostProgram,
     NetworkOption,
@@ -43,6 +42,7 @@ from netagent.model.records import (
 )
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
+from netagent.registry.network_options import next_number, value_of, with_changes, with_options
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView

@@ -16,7 +16,6 @@ from typing import Final
 
 from netagent.external.view import external_service, successor_state
 from netagent.model.ids import HostId
-from netagent.model.network_options import succeeded
 from netagent.model.records import (
     ExternalServiceRecord,
     ExternalStateRecord,
@@ -32,6 +31,7 @@ from netagent.model.records import (
     ServiceAddressRecord,
     ServiceRangeRecord,
 )
+from netagent.registry.network_options import succeeded
 from netagent.registry.record_codec import key_of
 from netagent.registry.service_rules import MAX_SERVICE_ADDRESSES
 from netagent.registry.view import RegistryView

@@ -26,9 +26,9 @@ from typing import Final
 
 import trio
 
+from netagent.membership.approach import RECORDS_PER_SLICE, approach
 from netagent.model.ids import HostId, NetworkId
 from netagent.periodic_task import PeriodicTask
-from netagent.registry.approach import RECORDS_PER_SLICE, approach
 from netagent.registry.cluster_overview import ClusterOverview, Gap, GapReason
 from netagent.registry.record_codec import scope_of
 from netagent.registry.state_store import StateStore

@@ -104,7 +104,7 @@ class HostRecord:
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
     """A network as its creator defined it; in a view, with the options that hosts have changed since
-    (netagent.model.network_options). `name` is a label; `network_id` is the identity."""
+    (netagent.registry.network_options). `name` is a label; `network_id` is the identity."""
 
     network_id: NetworkId
     name: str
@@ -569,7 +569,7 @@ class PublishedServiceRecord:
     """Without an address of the host: it is for all hosts."""
 
 
-# -- options of a network that hosts have changed (netagent.model.network_options) --------------------------------
+# -- options of a network that hosts have changed (netagent.registry.network_options) --------------------------------
 
 MAX_OPTION_CHANGES: Final = (1 << 32) - 1
 """The highest number. An option is changed less often; at the end of the range the stricter value stays."""

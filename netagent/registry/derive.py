@@ -19,7 +19,6 @@ from typing import Final, TypeVar
 
 from immutables import Map
 
-from netagent.model import network_options
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.naming import given_labels, labels_inside
@@ -42,7 +41,7 @@ from netagent.model.records import (
     ServiceKey,
     ServiceRangeRecord,
 )
-from netagent.registry import conflict_rules, service_rules
+from netagent.registry import conflict_rules, network_options, service_rules
 from netagent.registry.changelog import ChangedKeys, NamePlace, ServiceKeyPlace, ServicePlace
 from netagent.registry.record_codec import RecordError, Unknown, decode_untrusted, key_of
 from netagent.registry.service_rules import RecordPlace

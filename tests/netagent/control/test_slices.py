@@ -12,8 +12,8 @@ from fakes.registry import H1, H2, N1, N2, Writer, endpoint, entry, network
 
 from netagent.commands.inspect import inspect_thing
 from netagent.control.present import Presenter, ProbeView
+from netagent.membership.approach import approach
 from netagent.membership.remote_networks import _with_log
-from netagent.registry.approach import approach
 from netagent.registry.record_codec import scope_of
 from netagent.registry.shared_names import shared_names
 from netagent.registry.view import RegistryView

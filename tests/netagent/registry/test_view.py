@@ -28,6 +28,7 @@ from fakes.registry import (
 )
 
 from netagent.external.view import own_name
+from netagent.membership.approach import approach
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import (
     AttachmentRecord,
@@ -38,7 +39,6 @@ from netagent.model.records import (
     NetworkRecord,
     RemovalRecord,
 )
-from netagent.registry.approach import approach
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import AgentState, Conflict, ConflictKind, RegistryView
 from netgossip.slices import at_once

@@ -14,14 +14,6 @@ from hypothesis import strategies as st
 
 from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
-from netagent.model.network_options import (
-    changes_in_force,
-    next_number,
-    succeeded,
-    value_of,
-    with_changes,
-    with_options,
-)
 from netagent.model.records import (
     MAX_OPTION_CHANGES,
     MAX_OPTIONS,
@@ -33,6 +25,14 @@ from netagent.model.records import (
     Policy,
     Record,
     RemovalRecord,
+)
+from netagent.registry.network_options import (
+    changes_in_force,
+    next_number,
+    succeeded,
+    value_of,
+    with_changes,
+    with_options,
 )
 from netagent.registry.record_codec import RecordError, decode_untrusted, encode, key_of
 from netagent.registry.view import RegistryView
