@@ -58,6 +58,10 @@ def status(answer: Item) -> Iterator[str]:
             _REFUSED.get(cause, cause.replace("_", " ")): count for cause, count in answer["refused"].items()
         }
         yield _line("refused", f"{counted(total, 'packet')} since the start ({_tally(causes)})")
+    if audited := answer.get("audited"):  # agents of the previous release do not send it
+        yield _line(
+            "audited", f"{counted(audited, 'packet')} since the start that --policy links would refuse"
+        )
     if cluster is None or answer["heard"]:
         yield from _heard(answer)
     if answer["warnings"]:

@@ -65,7 +65,7 @@ def _path(item: Item) -> str:
 
 def _options(item: Item) -> str:
     words = [word for word in ("internal", "multicast", "host_access") if item[word]]
-    words += ["policy links"] if item["policy"] != "open" else []
+    words += [f"policy {item['policy']}"] if item["policy"] != "open" else []
     order = item.get("answer_order", "spread")  # agents of the previous release do not send it
     words += [f"answer {order}"] if order != "spread" else []
     words += ["shared names refused"] if item.get("shared_names") == "refuse" else []

@@ -417,11 +417,14 @@ def _policy(evidence: Evidence, row: LocalEndpointRow, endpoint: EndpointView) -
             f"netagent network connect {name} {row.name}",
         )
         return Hop("policy", thing, is_wrong=True, says=says, fix=fix)
-    if network is None or network.record.policy is not Policy.LINKS:
+    if network is None or network.record.policy is Policy.OPEN:
         return Hop("policy", thing, is_wrong=False, says="all containers in it may connect to each other")
     service = endpoint.record.service
     if own is not None and any(one.endpoint_id == endpoint.endpoint_id for one in linked_from(view, own)):
         return Hop("policy", thing, is_wrong=False, says=f"{row.name} is linked to {service}")
+    if network.record.policy is Policy.AUDIT:
+        says = f"{row.name} is not linked to {service}; the network counts that, and lets it pass"
+        return Hop("policy", thing, is_wrong=False, says=says)
     says = f"{row.name} is not linked to {service}, and the network's policy allows only linked services"
     return Hop("policy", thing, is_wrong=True, says=says, fix=f"netagent link {row.name} {service}")
 

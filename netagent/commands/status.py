@@ -229,7 +229,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     # The prober does not probe hosts that have left.
     others = (one for one in members if not one["local"] and one["agent"] != AgentState.LEFT.value)
     status["paths"] = _counted((one["path"] for one in others), Quality)
-    status["refused"] = _refused(cluster, counters)
+    status["refused"] = _refused(cluster, counters, guard.dropped)
+    status["audited"] = guard.audited
     status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
@@ -360,7 +361,7 @@ async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
     return [{"code": "foreign-firewall", "message": one.message, "cure": one.fix} for one in found]
 
 
-def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
+def _refused(cluster: Cluster, counters: dict[str, int], packets: dict[str, int]) -> dict[str, int]:
     """Return every counter of refused packets, queries and records that is not 0."""
     refused = {
         name: int(value)
@@ -370,9 +371,7 @@ def _refused(cluster: Cluster, counters: dict[str, int]) -> dict[str, int]:
     refused |= {f"dns_{name}": value for name, value in counters.items() if value and "refused" in name}
     heard = cluster.gossip.event_queue.heard
     bad_records = len(cluster.live.view.refused) + heard.false_hosts + heard.unusable
-    dropped = {
-        f"packets_{name}": count for name, count in cluster.kernel.guard.status().dropped.items() if count
-    }
+    dropped = {f"packets_{name}": count for name, count in packets.items() if count}
     return refused | dropped | ({"records": bad_records} if bad_records else {})
 
 

@@ -153,7 +153,7 @@ def endpoint_lines(
             yield entry_line(evidence, ("self", place), present or "its host", idle)
             if network.record.multicast and underlay is not None:
                 yield entry_line(evidence, ("flood", (tunnel, underlay)), "", "")
-        if network.record.policy is Policy.LINKS:
+        if network.record.policy is not Policy.OPEN:
             yield from link_lines(view, endpoint, network)
     row = evidence.rows.get(endpoint.endpoint_id)
     if row is not None and inside is not None and endpoint.owner == view.local:
@@ -165,10 +165,10 @@ def endpoint_lines(
 
 def link_lines(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[ObjectStatus]:
     """Yield, for a network where only linked services may connect, which endpoints reach this one and vice versa."""
-    name, reason = (
-        endpoint.record.name,
-        f"in network {network.unique_name} only linked services may be reached",
-    )
+    name, place = endpoint.record.name, network.unique_name
+    reason = f"in network {place} only linked services may be reached"
+    if network.record.policy is Policy.AUDIT:
+        reason = f"network {place} counts what no link allows, and lets it pass"
     for verb, others, command in (
         ("may be reached by", linked_to(view, endpoint), f"netagent link ENDPOINT {endpoint.record.service}"),
         ("may reach", linked_from(view, endpoint), f"netagent link {name} SERVICE"),

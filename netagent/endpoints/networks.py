@@ -53,6 +53,8 @@ SETTLE_S = 1.0
 """How long a new network waits for the other hosts. A host that is silent for longer gets it by anti-entropy."""
 SETTLE_POLL_S = 0.005
 """A round trip in a site takes a fraction of this."""
+AUDIT_S = 2.0
+"""How long a network is audited on its way from `open` to `links`: a stream of datagrams sends within it."""
 CHOICE_ATTEMPTS = 5
 MAX_SHARED_OUT = 256
 """Bound of hosts that get space when a network is made; beyond it: others ask, ahead of need."""
@@ -238,22 +240,34 @@ class Networks:
             former = {option: value for option, value in former.items() if value != wanted[option]}
             if not former:
                 return ChangedNetwork(network, {}, frozenset())
-            _refuse_change(view, network, {option: wanted[option] for option in former})
-            claims = view.option_records(network.network_id)
-            now_s = int(time.time())
-            changes = [
-                OptionChange(option, wanted[option], next_number(claims, option), now_s, by)
-                for option in former
-            ]
-            own = claims.get(view.local)
-            record = NetworkOptionsRecord(network.network_id, with_changes(own, changes))
-            await self._publisher.put(record)
-            await self._settle()
+            changes = {option: wanted[option] for option in former}
+            _refuse_change(view, network, changes)
+            policy = NetworkOption.POLICY
+            if former.get(policy) == Policy.OPEN.value and wanted[policy] == Policy.LINKS.value:
+                # Every host notes the answers that flow before it refuses those that it knows nothing of.
+                await self._write_options(network, {**changes, policy: Policy.AUDIT.value}, by)
+                changes = {policy: Policy.LINKS.value}
+                await trio.sleep(AUDIT_S)
+            await self._write_options(network, changes, by)
             unheard = {HostId(one) for one in self._records.unacknowledged(CLUSTER_SCOPE)}
             words = ", ".join(f"{option.words} {wanted[option]}" for option in former)
             logger.info("network %s: %s set %s", network.unique_name, by, words)
             network = self._live.view.networks.get(network.network_id, network)
             return ChangedNetwork(network, former, frozenset(unheard))
+
+    async def _write_options(
+        self, network: NetworkView, values: Mapping[NetworkOption, str], by: str
+    ) -> None:
+        """Write this host's record with other values, and wait for the other hosts."""
+        view, now_s = self._live.view, int(time.time())
+        claims = view.option_records(network.network_id)
+        changes = [
+            OptionChange(option, value, next_number(claims, option), now_s, by)
+            for option, value in values.items()
+        ]
+        own = claims.get(view.local)
+        await self._publisher.put(NetworkOptionsRecord(network.network_id, with_changes(own, changes)))
+        await self._settle()
 
     # -- remove ----------------------------------------------------------------------------------------------
 

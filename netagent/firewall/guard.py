@@ -19,6 +19,7 @@ from netagent.errors import FailedError
 from netagent.firewall.driver import Tables
 from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
+from netagent.firewall.policy import AUDITED_PACKETS
 from netagent.firewall.ruleset import Ruleset
 from netagent.periodic_task import PeriodicTask
 
@@ -40,6 +41,8 @@ class GuardStatus:
     """How often another program changed or removed our tables and we restored them, since the start."""
     dropped: dict[str, int]
     """Dropped packets by reason."""
+    audited: int = 0
+    """Packets that passed because the policy is `audit` (netagent.firewall.policy)."""
     trouble: str
     """Why the tables are not as they should be; empty when they are."""
 
@@ -110,10 +113,13 @@ class Guard:
 
     def status(self) -> GuardStatus:
         """Return what the tables have done, and what is wrong with them."""
+        counted = self._tables.counters() if self._installed is not None else {}
+        audited = counted.pop(AUDITED_PACKETS, 0)
         return GuardStatus(
             programmed_generation=self._programmed_generation,
             restored=self._restored,
-            dropped=self._tables.counters() if self._installed is not None else {},
+            dropped=counted,
+            audited=audited,
             trouble=self._trouble or self._tables.silent,
         )
 

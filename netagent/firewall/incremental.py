@@ -36,6 +36,7 @@ _FOLLOWED: Final = (
     SENDERS6,
     ENTRANCES,
     policy.RESTRICTED,
+    policy.AUDITED,
     policy.OWN,
     policy.BRIDGES,
     publishing.RESIDENTS4,
@@ -151,5 +152,7 @@ def _elements_of(one: GuardedEndpoint, networks: Mapping[str, GuardedNetwork]) -
     yield ENTRANCES, (one.veth, network.bridge_mac), ()
     if network.restricted:
         yield policy.RESTRICTED, (one.veth,), ()
+        if network.audited:
+            yield policy.AUDITED, (one.veth,), ()
         yield policy.OWN, (one.veth, network.bridge_mac), ()
         yield policy.BRIDGES, (one.veth,), (network.bridge_mac,)

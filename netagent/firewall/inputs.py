@@ -35,6 +35,8 @@ class GuardedNetwork:
     """Its VXLAN device."""
     restricted: bool = False
     """Only linked services may be reached in it (netagent.firewall.policy)."""
+    audited: bool = False
+    """With `restricted`: what would be refused passes, and is counted."""
     multicast: bool = False
     """It carries multicast and broadcast to other hosts."""
     has_egress: bool = True

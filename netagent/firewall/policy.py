@@ -12,6 +12,10 @@ allowed. For datagrams the rules note the requested flows in a set that they fil
 connection tracking would do both, but not every kernel has it; the host's would send every bridged packet through the
 host's and Docker's own rules first (docs/design/0014-stateless-link-policy.md).
 
+In a network with `--policy audit` the same decisions are made, and what would be refused is counted and passes. So
+do datagrams that only an answer could be: they are noted as one, because the network may change to `links` while they
+flow, long after they were asked for. The change takes elements out of a set, and the flows that are noted stay.
+
 A refused sender should learn it at once. The bridge can only drop, unless the kernel has it reject. So a refused
 frame of a container on this host is marked and delivered to the bridge's own device, where a chain of the netdev
 family rejects it: to the sender this looks as if the destination had refused. A packet from the tunnel was allowed by
@@ -29,6 +33,8 @@ _BRIDGE: Final = Family.BRIDGE
 
 RESTRICTED: Final = SetKind(_BRIDGE, "restricted", (Field.IFNAME,))
 """Ports of networks in which only linked services may be reached."""
+AUDITED: Final = SetKind(_BRIDGE, "audited_ports", (Field.IFNAME,))
+"""Those of them where everything passes, and what would be refused is counted."""
 OWN: Final = SetKind(_BRIDGE, "own", (Field.IFNAME, Field.ETHER))
 """Such a port, and its bridge's own MAC."""
 BRIDGES: Final = SetKind(_BRIDGE, "bridges", (Field.IFNAME,), (Field.ETHER,))
@@ -40,10 +46,12 @@ ANSWERS4: Final = SetKind(_BRIDGE, "answers4", (Field.IFNAME, Field.IPV4, Field.
 """(Port, source, destination) of flows that may only reply."""
 ANSWERS6: Final = SetKind(_BRIDGE, "answers6", (Field.IFNAME, Field.IPV6, Field.IPV6))
 
-KINDS: Final = (RESTRICTED, OWN, BRIDGES, REQUESTS4, REQUESTS6, ANSWERS4, ANSWERS6)
+KINDS: Final = (RESTRICTED, AUDITED, OWN, BRIDGES, REQUESTS4, REQUESTS6, ANSWERS4, ANSWERS6)
 
 REFUSED: Final = "refused"
 """Counter of packets between containers without a link."""
+AUDITED_PACKETS: Final = "audited"
+"""Counter of those that passed because the policy is `audit`; of TCP only segments that open a connection."""
 MARK: Final = 0x6E617201
 """Marks a packet on its way from our bridge rules to the chain that rejects it; it never leaves the host."""
 FLOW_S: Final = 180
@@ -70,16 +78,29 @@ BRIDGE_CHAINS: Final = """
 		meta protocol arp accept
 		meta protocol ip6 icmpv6 type { \
 			nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept
-		meta pkttype { broadcast, multicast } drop
+		meta pkttype { broadcast, multicast } goto flooded
 		iifname . ether daddr @own accept
 		meta protocol ip iifname . ip saddr . ip daddr @requests4 goto request
 		meta protocol ip6 iifname . ip6 saddr . ip6 daddr @requests6 goto request
 		meta protocol ip iifname . ip saddr . ip daddr @answers4 jump answer
 		meta protocol ip6 iifname . ip6 saddr . ip6 daddr @answers6 jump answer
+		iifname @audited_ports goto audit
 		counter name refused
 		iifname "nx-*" drop
 		meta mark set $MARK ether daddr set iifname map @bridges meta pkttype set host accept
 		drop
+	}
+	chain flooded {
+		iifname @audited_ports counter name audited accept
+		drop
+	}
+	chain audit {
+		tcp flags & (syn | ack) != syn accept
+		counter name audited
+		meta l4proto != { udp, udplite, dccp, sctp } accept
+		meta protocol ip iifname . ip saddr . ip daddr @answers4 goto answered
+		meta protocol ip6 iifname . ip6 saddr . ip6 daddr @answers6 goto answered
+		accept
 	}
 	chain request {
 		meta l4proto != { udp, udplite, dccp, sctp } accept
@@ -132,5 +153,5 @@ def ingress(devices: frozenset[str]) -> str:
 
 
 def restricted_bridges(given: FirewallInput) -> frozenset[str]:
-    """Return bridges whose own device must reject refused packets."""
+    """Return bridges whose own device must reject refused packets; those of audited networks may have to soon."""
     return frozenset(network.bridge for network in given.networks if network.restricted)

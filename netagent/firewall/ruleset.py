@@ -169,10 +169,18 @@ def _entrances(given: FirewallInput) -> Iterable[Words]:
 def _policy(given: FirewallInput) -> dict[SetKind, Elements]:
     networks = {network.bridge: network for network in given.networks if network.restricted}
     ports = {one.veth: networks[one.bridge].bridge_mac for one in given.endpoints if one.bridge in networks}
+    audited = {one.bridge for one in networks.values() if one.audited}
     requests4, requests6 = _flows_by_version(given.requests)
     answers4, answers6 = _flows_by_version(given.answers)
     return {
         policy.RESTRICTED: _keys((port,) for port in (*ports, *(one.tunnel for one in networks.values()))),
+        policy.AUDITED: _keys(
+            (port,)
+            for port in (
+                *(one.veth for one in given.endpoints if one.bridge in audited),
+                *(networks[bridge].tunnel for bridge in audited),
+            )
+        ),
         policy.OWN: _keys(ports.items()),
         policy.BRIDGES: {(port,): (mac,) for port, mac in ports.items()},
         policy.REQUESTS4: _keys(requests4),

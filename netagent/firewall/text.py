@@ -93,13 +93,13 @@ TABLE: Final = "netagent"
 SPOOFED, FLOODS, STRANGERS, CROSSED = "spoofed", "floods", "strangers", "crossed"
 CONFINED, UNINVITED, HOSTWARD = "confined", "uninvited", "hostward"
 COUNTERS: Final = {
-    Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED),
+    Family.BRIDGE: (SPOOFED, FLOODS, policy.REFUSED, policy.AUDITED_PACKETS),
     Family.INET: (STRANGERS, CROSSED, CONFINED, UNINVITED, HOSTWARD),
     Family.NETDEV: (),
 }
 """Reasons for dropped packets: forged senders, multicast beyond its budget, between containers without a link; VXLAN
 not from a member, between networks, out of an internal network, new connections from outside, between a host and
-containers."""
+containers. And one of packets that are not dropped: policy.AUDITED_PACKETS."""
 
 FLOODS_PER_S: Final = 2000
 """Bound of multicast and broadcast frames of a network that leave a host, per second; beyond it: dropped, counted. A

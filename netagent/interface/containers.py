@@ -106,10 +106,11 @@ class NetworkSetCommand(
     the network. What is not given stays as it is; subnets and MTU always do."""
 
     network: str = argument(metavar="NAME", help="its name or id", read=filled("network"))
-    policy: Literal["open", "links"] | None = option(
+    policy: Literal["open", "audit", "links"] | None = option(
         "--policy",
-        choices=("open", "links"),
-        help="open: all containers may connect to each other; links: only to services they are linked to",
+        choices=("open", "audit", "links"),
+        help="open: all containers may connect to each other; audit: so they may, and what links would refuse is "
+        "counted; links: only to services they are linked to",
     )
     answer_order: Literal["spread", "nearest", "zone"] | None = option(
         "--answer",

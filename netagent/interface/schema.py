@@ -173,6 +173,9 @@ class Status(TypedDict):
     """`not encrypted`."""
     refused: dict[str, int]
     """Packets refused since start, by reason; only reasons that occurred."""
+    audited: NotRequired[int]
+    """Packets that passed since the start because the network's policy is `audit`, and that `links` would refuse. Of
+    TCP only those that open a connection. Missing outside a cluster."""
     warnings: list[Notice]
     heard: list[HeardAgent]
 
@@ -395,7 +398,7 @@ class Network(TypedDict):
     vni: int
     mtu_bytes: int
     internal: bool
-    policy: Literal["open", "links"]
+    policy: Literal["open", "audit", "links"]
     answer_order: NotRequired[Literal["spread", "nearest", "zone"]]
     """Which replicas the names of its services lead to."""
     multicast: bool

@@ -33,7 +33,11 @@ class Policy(enum.Enum):
     """Which endpoints of a network may connect to each other."""
 
     OPEN = "open"
+    """All of them."""
+    AUDIT = "audit"
+    """All of them; what LINKS would refuse is counted."""
     LINKS = "links"
+    """Only to those that they are linked to."""
 
 
 class Health(enum.Enum):
@@ -598,7 +602,7 @@ class NetworkOption(enum.Enum):
 _WORDS: Final = {NetworkOption.ANSWER_ORDER: "--answer"}
 
 OPTION_VALUES: Final[Mapping[NetworkOption, tuple[str, ...]]] = {
-    NetworkOption.POLICY: ("open", "links"),
+    NetworkOption.POLICY: ("open", "audit", "links"),
     NetworkOption.INTERNAL: ("no", "yes"),
     NetworkOption.MULTICAST: ("yes", "no"),
     NetworkOption.HOST_ACCESS: ("yes", "no"),

@@ -2,9 +2,9 @@
 
 Like everything in the kernel, the inputs follow the records alone: a member that is silent stays one.
 
-Part of them are the allowed flows of networks in which only linked services may be reached, as packets that arrive by
-this host's ports. They too follow the records, including a host's own. So both ends of a link decide alike, and keep
-deciding while an agent is away.
+Part of them are the allowed flows of networks in which only linked services may be reached (or will be: `audit`), as
+packets that arrive by this host's ports. They too follow the records, including a host's own. So both ends of a link
+decide alike, and keep deciding while an agent is away.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def allowed_flows(
         return frozenset(), frozenset()
     for row in rows:
         network, own = networks.get(row.network_id), view.endpoints.get(row.endpoint_id)
-        if network is None or network.record.policy is not Policy.LINKS or own is None:
+        if network is None or network.record.policy is Policy.OPEN or own is None:
             continue
         veth, tunnel = veth_name(row.endpoint_id), vxlan_name(network.record.vni)
         for server in linked_from(view, own):
@@ -131,7 +131,7 @@ def firewall_input(
     ranges = kept.ranges.of(view)
     places = (rows, view.networks, view.store.host_addresses)
     networks = kept("networks here", places, lambda: _networks_by_id(view, rows))
-    restricted = [one for one in networks.values() if one.record.policy is Policy.LINKS]
+    restricted = [one for one in networks.values() if one.record.policy is not Policy.OPEN]
     inside = [view.endpoints_in(one.network_id) for one in restricted]
     requests, answers = kept(
         "ways",
@@ -285,7 +285,8 @@ def _network(view: RegistryView, network: NetworkView, seed: str) -> GuardedNetw
         bridge=bridge,
         bridge_mac=device_mac(bridge, seed),
         tunnel=vxlan_name(network.record.vni),
-        restricted=network.record.policy is Policy.LINKS,
+        restricted=network.record.policy is not Policy.OPEN,
+        audited=network.record.policy is Policy.AUDIT,
         multicast=network.record.multicast,
         has_egress=not network.record.internal,
         host_addresses=tuple(cidr.partition("/")[0] for cidr in own_cidrs(view, network)),

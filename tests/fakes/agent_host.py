@@ -516,7 +516,9 @@ class Fabric:
             return
         target.hear(event)
         if event.scope == CLUSTER_SCOPE:
-            target.node.received[sender.host_id] = event.head
+            # Two that a cut has kept arrive so close to each other that either may be heard first.
+            received = target.node.received
+            received[sender.host_id] = max(received.get(sender.host_id, 0), event.head)
             reported = target.node.head()
             await trio.sleep_until(self._arrival(target, sender))
             node = sender.node

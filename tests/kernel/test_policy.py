@@ -304,3 +304,70 @@ def test_a_kernel_whose_chains_can_t_wait_for_a_device_drops_until_it_can_reject
             assert await refusal_of(connected(web, "10.66.0.3", db, "10.66.0.2")) == errno.ECONNREFUSED
 
     trio.run(main)
+
+
+def test_audit_counts_what_links_would_refuse_and_lets_it_pass(namespaces: NamespaceFactory) -> None:
+    """From open by audit to links, and back: what links allow is not interrupted, in either family."""
+    host, (db, web, other) = place(namespaces, DB, WEB, OTHER)
+    audited = dataclasses.replace(NET, audited=True)
+    given = linked(FirewallInput(vxlan_port=4799, endpoints=(DB, WEB, OTHER), networks=(NET,)), WEB, DB)
+    strict, audit = given, dataclasses.replace(given, networks=(audited,))
+    free = FirewallInput(
+        vxlan_port=4799, endpoints=given.endpoints, networks=(dataclasses.replace(NET, restricted=False),)
+    )
+
+    async def main() -> None:
+        async with guarding(host, free) as guard:
+            near, far = await connected(web, "10.66.0.3", db, "10.66.0.2")
+            with (
+                near,
+                far,
+                await sock_in(db, socket.SOCK_DGRAM, "fd66::2", PORT) as source,
+                await sock_in(web, socket.SOCK_DGRAM, "fd66::3", PORT) as sink,
+            ):
+                # web has asked for a stream, long ago.
+                await sink.sendto(b"asked", ("fd66::2", PORT))
+                assert await source.recv(100) == b"asked"
+
+                async def push() -> None:
+                    await source.sendto(b"pushed", ("fd66::3", PORT))
+                    with trio.fail_after(PROMPT_S):
+                        assert await sink.recv(100) == b"pushed"
+
+                await give(guard, audit, 2)
+                await talk(near, far)
+                await talk(far, near)
+                assert guard.status().audited == 0, "nothing but what is linked"
+                await push()
+                assert guard.status().audited == 1, "an answer that was not asked for under these rules"
+                await push()
+                assert guard.status().audited == 1, "it is noted"
+                for address, theirs in zip(OTHER.addresses, DB.addresses, strict=True):
+                    before = guard.status().audited
+                    for end in await connected(other, address, db, theirs):
+                        end.close()
+                    assert guard.status().audited == before + 1, "the first packet, of all these"
+                    await asks_by_datagram(other, address, db, theirs)
+                    assert guard.status().audited == before + 3
+                before = guard.status().audited
+                assert "fe80::a:ff:fe00:2" in other.run("ping -c2 -i0.2 -W1 ff02::1%eth0")
+                assert guard.status().audited > before, "multicast reaches all, and is counted"
+                assert guard.status().dropped["refused"] == 0
+
+                rules = host.run("nft -s list table bridge netagent")
+                await give(guard, strict, 3)
+                await push()
+                await talk(near, far)
+                await talk(far, near)
+                assert await refusal_of(connected(other, "10.66.0.4", db, "10.66.0.2")) == errno.ECONNREFUSED
+                await give(guard, audit, 4)
+                await push()
+                for end in await connected(other, "10.66.0.4", db, "10.66.0.2"):
+                    end.close()
+                assert host.run("nft -s list table bridge netagent") == rules
+                await give(guard, free, 5)
+                await talk(near, far)
+                await push()
+            assert guard.status().restored == 0
+
+    trio.run(main)

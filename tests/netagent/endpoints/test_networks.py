@@ -440,10 +440,10 @@ async def test_any_host_sets_an_option_for_all_and_once() -> None:
         again = await hosts[2].networks.set("app", {POLICY: "links"}, "root")
         assert (again.former, again.network) == ({}, named(hosts[2], "app"))
         assert not own_records(hosts[2], NetworkOptionsRecord)
-        await hosts[2].networks.set("app", {POLICY: "open", ANSWER: "zone"}, "ann")
+        await hosts[2].networks.set("app", {POLICY: "audit", ANSWER: "zone"}, "ann")
         await hosts[1].networks.set("app", {POLICY: "links"}, "root")
-        assert changed_numbers(hosts[1]) == [("policy", "links", 3)]
-        assert changed_numbers(hosts[2]) == [("policy", "open", 2), ("answer_order", "zone", 1)]
+        assert changed_numbers(hosts[1]) == [("policy", "links", 4)]
+        assert changed_numbers(hosts[2]) == [("policy", "audit", 3), ("answer_order", "zone", 1)]
         for one in hosts:
             assert named(one, "app").record.policy is Policy.LINKS
             assert named(one, "app").record.answer is AnswerOrder.ZONE
@@ -526,5 +526,34 @@ async def test_hosts_that_do_not_acknowledge_are_named() -> None:
         fabric_of(hosts).loses = lambda _sender, _target: True
         done = await hosts[0].networks.set("app", {POLICY: "links"}, "root")
         assert done.unheard == {hosts[1].host_id}
+
+    await together(2, test)
+
+
+@virtual
+async def test_from_open_to_links_every_host_audits_first() -> None:
+    async def test(hosts: list[AgentHost]) -> None:
+        await hosts[0].networks.create(NetworkRequest(name="app"))
+        seen: list[Policy] = []
+
+        async def watch(one: AgentHost) -> None:
+            revision = 0
+            while True:
+                revision = await one.live.wait_newer(revision)
+                policy = named(one, "app").record.policy
+                if seen[-1:] != [policy]:
+                    seen.append(policy)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, hosts[1])
+            await trio.testing.wait_all_tasks_blocked()
+            begun_at = trio.current_time()
+            done = await hosts[0].networks.set("app", {POLICY: "links"}, "root")
+            assert trio.current_time() - begun_at >= networks.AUDIT_S
+            assert done.former == {POLICY: "open"}
+            await quiet(hosts)
+            nursery.cancel_scope.cancel()
+        assert seen[-2:] == [Policy.AUDIT, Policy.LINKS]
+        assert Policy.OPEN not in seen[1:]
 
     await together(2, test)
