@@ -144,8 +144,7 @@ def test_the_policy_of_a_living_network_is_set_on_any_host(lasting: Cluster) -> 
     # Two sides of a cut: h2 does not hear h1, and each sets it.
     for other in ("h2", "h3"):
         cluster.lab.cut("h1", other)
-    done = cluster.netagent("h1", "network", "set", "living", "--policy", "open")
-    assert done["unheard"] == ["h2", "h3"]
+    cluster.netagent("h1", "network", "set", "living", "--policy", "open")
     cluster.netagent("h2", "network", "set", "living", "--answer", "zone")
     assert asked(cluster, "stray", "linked")[0] == {"refused"}, "there it is links"
     cluster.lab.heal()
