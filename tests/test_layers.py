@@ -25,6 +25,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.config": {"netagent.config_values"},
     "netagent.state_dir": {"netgossip.join.identity"},
     "netagent.events": set(),
+    "netagent.events.sources": {"netagent.registry"},
     "netagent.journal": {"netgossip.types"},
     "netagent.registry": {
         "netagent.feeds.host_rule", "netagent.journal", "netgossip.errors", "netgossip.join.identity",
@@ -211,6 +212,7 @@ KNOWS = {
     "shtab": {"netagent.cli.client_commands"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
+        "netagent.events.sources.view_changes",
         "netagent.ipam.allocation", "netagent.registry.derive", "netagent.model.group_labels",
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },

@@ -45,6 +45,7 @@ PERFORMS = {
     "netagent.log",
     "netagent.events.channel",  # the log's handler, which knows the loop
     "netagent.events.keeper",
+    "netagent.events.sources.view_watch",
     "netagent.commands.sight.events",
     "netagent.cli.events_command",  # which zone the reader's clock has
     "netagent.control.audit",

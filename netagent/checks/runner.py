@@ -255,7 +255,6 @@ class CheckRunner:
                     await trio.sleep(RETRY_S)
                     continue
                 saved = found
-                logger.info("%s is %s%s", name, found.health.value, f": {found.note.reason}".rstrip(": "))
         finally:
             watched.is_being_saved = False
 

@@ -43,6 +43,7 @@ from netagent.endpoints.lifecycle import Endpoints
 from netagent.endpoints.network_defaults import NetworkConstraints
 from netagent.endpoints.networks import Networks
 from netagent.errors import NetagentError
+from netagent.events.sources.view_watch import ViewWatch
 from netagent.eviction.auto_evict import AutoEviction
 from netagent.eviction.cleanup import Cleanup
 from netagent.eviction.downtime import Downtime
@@ -117,6 +118,7 @@ class Cluster:
                 {row.endpoint_id: row for row in remembered.fenced},
                 limits_of(remembered.view, self.kernel.clamps_found),
             )
+            self._background.append(ViewWatch(self.live).run)
             self.group_labels = GroupLabelKeeper(self.live, self.journal)
             self._build_exchange(identity, sockets, remembered)
             self._build_host(state, egress_interfaces, find_drops)

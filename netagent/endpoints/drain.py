@@ -19,6 +19,7 @@ import trio
 
 from netagent.datapath.endpoint.tcp_connections import has_connection
 from netagent.endpoints.context import EndpointContext
+from netagent.endpoints.news import tell_change
 from netagent.journal import statements
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId
@@ -76,6 +77,7 @@ class Drains:
                 record, also = context.records.of(changed), statements.save_endpoint(changed)
                 await context.publisher.change(put=[record], also=also)
                 context.live.set_row(changed)
+                tell_change(now, changed)
             return changed
 
 

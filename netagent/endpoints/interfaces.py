@@ -26,8 +26,11 @@ from netagent.datapath.reconcile.drift import Drift
 from netagent.endpoints.context import EndpointContext
 from netagent.endpoints.targets import is_at_its_path
 from netagent.errors import NetagentError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.log import Limited
+from netagent.model.author import KERNEL
 from netagent.model.ids import EndpointId
 from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic import Turns
@@ -239,6 +242,7 @@ class Interfaces:
                 _limited.warning(
                     f"{row.endpoint_id} {sentence}",
                     f"repaired a change of the interface of {now.name} by another program: {sentence}",
+                    event(EventKind.REPAIR, now.name, author=KERNEL),
                 )
 
     def _rows_of(self, identity: NetnsIdentity) -> list[LocalEndpointRow]:

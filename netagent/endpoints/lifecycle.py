@@ -28,6 +28,7 @@ from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, Drains, until_idle
 from netagent.endpoints.fencing import unfence
 from netagent.endpoints.find import fenced_called, local_endpoint_called, network_called
+from netagent.endpoints.news import tell_change
 from netagent.endpoints.removal import Removal
 from netagent.endpoints.rollback import Rollback, all_or_nothing
 from netagent.endpoints.targets import is_at_its_path
@@ -428,6 +429,7 @@ class Endpoints:
         if changed.is_published and self.context.records.of(changed) != self.context.records.of(row):
             await self.context.publisher.put(self.context.records.of(changed))
         changed = await self.context.save(changed)
+        tell_change(row, changed)
         if changed.links != row.links:
             await self.context.records.refresh_mates(changed)
         return changed

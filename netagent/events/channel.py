@@ -20,7 +20,7 @@ import trio
 
 from netagent.events.event_log import EventLog
 from netagent.events.kinds import EventKind, EventLevel
-from netagent.model.author import Author, current_author
+from netagent.model.author import KERNEL, Author, current_author
 
 MARK: Final = "event"
 """The attribute of a record of the log that is an event."""
@@ -59,6 +59,10 @@ def counting() -> Iterator[Callable[[], int]]:
         yield lambda: counted.count
     finally:
         _tally.reset(token)
+
+
+REPAIRED: Final = event(EventKind.REPAIR, author=KERNEL)
+"""What another program changed, and the agent has put back."""
 
 
 class EventHandler(logging.Handler):

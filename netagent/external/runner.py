@@ -18,6 +18,8 @@ from netagent.checks.ask import Question, ask_all
 from netagent.checks.schedule import CheckSchedule
 from netagent.checks.state import Answer, Outcome
 from netagent.errors import NetagentError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.external.turns import TakenOver, Turns, asking_host, stand_in
 from netagent.external.view import ExternalService, service_with, successor_state
 from netagent.external.watch import DnsAnswer, ServiceWatch
@@ -241,7 +243,8 @@ class ExternalRunner:
                     )
                 else:
                     self._written.add(service_id)
-                    logger.info("external service %s: %s", service.record.name, _summary(state))
+                    extra = event(EventKind.HEALTH, service.record.name)
+                    logger.info("external service %s: %s", service.record.name, _summary(state), extra=extra)
                 await trio.sleep(RETRY_S)
         finally:
             self._saving.discard(service_id)

@@ -16,11 +16,13 @@ from typing import Final
 import trio
 
 from netagent.errors import FailedError
+from netagent.events.channel import REPAIRED
 from netagent.firewall.driver import Tables
 from netagent.firewall.incremental import RulesetBuilder
 from netagent.firewall.inputs import FirewallInput
 from netagent.firewall.policy import AUDITED_PACKETS
 from netagent.firewall.ruleset import Ruleset
+from netagent.log import Limited
 from netagent.periodic_task import PeriodicTask
 
 PERIOD_S: Final = 0.5
@@ -29,6 +31,7 @@ PERIOD_S: Final = 0.5
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 
 _log = logging.getLogger(__name__)
+_limited = Limited(_log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,11 @@ class Guard:
         is_disturbed = self._installed is not None and self._is_sure and self._is_disturbed()
         if is_disturbed:
             self._installed = None
-            _log.warning("firewall: another program changed or removed netagent's tables: restoring them")
+            _limited.warning(
+                "tables",
+                "firewall: another program changed or removed netagent's tables: restoring them",
+                REPAIRED,
+            )
         is_due = bool(self._tables.silent) and trio.current_time() >= self._silent_until
         must_put = is_due or not self._is_sure
         if self._installed is None or must_put or not self._changed_to(self._installed, wanted):

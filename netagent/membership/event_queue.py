@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from netagent.events.channel import event as marked
+from netagent.events.kinds import EventKind
 from netagent.journal.journal import Journal
 from netagent.log import Limited
 from netagent.membership.held_evictions import HeldEvictions
 from netagent.membership.host_keys import without_false_hosts
 from netagent.membership.participation import Participation
+from netagent.model.author import Author, AuthorKind
 from netagent.model.ids import HostId, NetworkId
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
@@ -67,6 +70,8 @@ MAX_WAITING: Final = 50_000
 """Bound of records that wait for a slice; beyond it: the excess is taken in without a pause: the event loop stands
 still. Five first syncs of 10,000 endpoints. The gossip holds the records themselves."""
 logger = logging.getLogger("netagent.gossip")
+
+_STRANGER: Final = Author(AuthorKind.GOSSIP, "not of this cluster")
 
 
 @dataclass(slots=True)
@@ -302,7 +307,9 @@ class EventQueue:
         if believed is not event:
             self.heard.false_hosts += 1
             self._limited.warning(
-                event.owner, f"the record of host {event.owner[:8]} carries a key that does not belong to it"
+                event.owner,
+                f"the record of host {event.owner[:8]} carries a key that does not belong to it",
+                marked(EventKind.REFUSAL, author=_host(self._live.view, event.owner)),
             )
         held = len(self.held_evictions.waiting)
         sifted = self.held_evictions.sift(believed, self._clock())
@@ -310,6 +317,7 @@ class EventQueue:
             self._limited.warning(
                 event.owner,
                 f"host {event.owner[:8]} evicts a host that is alive: this takes effect in a few minutes",
+                marked(EventKind.EVICT, author=_host(self._live.view, event.owner)),
             )
         return sifted
 
@@ -328,8 +336,9 @@ class EventQueue:
         known = view.hosts.get(HostId(member.node_id))
         before = known.agent.value if known else "unknown"
         if known is None or before != member.state.name.lower():
+            # What it means to people is said by netagent.events.sources.view_changes.
             name = known.name if known else member.node_id[:8]
-            logger.info("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
+            logger.debug("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
             self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
             if member.node_id != view.local and member.address[0] == self.heard.identity_conflict:
@@ -368,18 +377,31 @@ class EventQueue:
                 if len(self.heard.unknown_sources) >= MAX_UNKNOWN_SOURCES:
                     self.heard.unknown_sources.pop(next(iter(self.heard.unknown_sources)))
                 self.heard.unknown_sources[source[0]] = reason, self._clock()
-                self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}")
+                # One author for all strangers: whoever forges addresses pushes out only such events.
+                refused = marked(EventKind.REFUSAL, source[0], author=_STRANGER)
+                self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}", refused)
             case IdentityConflict(address=address):
                 self.heard.identity_conflict = address[0]
-                self._limited.warning("clash", f"another machine at {address[0]} uses this host's identity")
+                self._limited.warning(
+                    "clash",
+                    f"another machine at {address[0]} uses this host's identity",
+                    marked(EventKind.CONFLICT, address[0], author=_STRANGER),
+                )
             case IdentityContested(node_id=node_id, held=held, other=other):
                 self.heard.contested.pop(node_id, None)
                 if len(self.heard.contested) >= MAX_CONTESTED:
                     self.heard.contested.pop(next(iter(self.heard.contested)))
                 self.heard.contested[node_id] = other[0], self._clock()
                 self._limited.warning(
-                    node_id, f"machines at {held[0]} and {other[0]} use one identity ({node_id[:8]})"
+                    node_id,
+                    f"machines at {held[0]} and {other[0]} use one identity ({node_id[:8]})",
+                    marked(EventKind.CONFLICT, node_id[:8], author=_host(self._live.view, node_id)),
                 )
+
+
+def _host(view: RegistryView, node_id: str) -> Author:
+    host = view.hosts.get(HostId(node_id))
+    return Author(AuthorKind.GOSSIP, node_id[:8] if host is None else host.unique_name)
 
 
 def _size(event: Event | _Left) -> int:

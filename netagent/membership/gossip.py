@@ -16,6 +16,8 @@ import trio
 
 from netagent.config import Config
 from netagent.errors import FailedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.journal.journal import DiskFullError, Journal, JournalError
 from netagent.membership.event_queue import EventQueue
 from netagent.membership.participation import Participation
@@ -259,4 +261,5 @@ def open_ports(config: Config, host: str) -> NodeSockets:
 
 
 def _note_admitted(node_id: str, name: str) -> None:
-    logger.info("admitted %s (%s) to the cluster", name, node_id[:8])
+    admitted = event(EventKind.MEMBER, name)
+    logger.info("admitted %s (%s) to the cluster", name, node_id[:8], extra=admitted)

@@ -17,6 +17,7 @@ import trio
 from netagent.datapath.endpoint.dns_redirect import RedirectOutcome, make_port_redirect, port_redirect_outcome
 from netagent.datapath.endpoint.netns import bind_resolver_sockets, make_resolver_sockets
 from netagent.errors import FailedError, RefusedError
+from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.name_table import Key, Table
@@ -105,7 +106,7 @@ class ResolverSockets:
                         f"127.0.0.11 port 53 was no longer redirected to the resolver in sandbox {sandbox}"
                     )
                     _limited.warning(
-                        sentence, f"datapath: repaired a change made by another program: {sentence}"
+                        sentence, f"datapath: repaired a change made by another program: {sentence}", REPAIRED
                     )
                 elif state is RedirectOutcome.OWNED:
                     self._owned.add(sandbox)

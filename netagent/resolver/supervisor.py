@@ -21,6 +21,9 @@ import trio
 
 from netagent.datapath.endpoint.dns_redirect import end_port_redirect
 from netagent.errors import FailedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
+from netagent.log import Limited
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.periodic_task import PeriodicTask
@@ -48,6 +51,7 @@ _STEADY_S: Final = 30.0
 """A process that ran this long had no trouble starting: the next one is started without a pause."""
 
 _log = logging.getLogger(__name__)
+_limited = Limited(_log)
 
 
 class Supervisor:
@@ -72,6 +76,8 @@ class Supervisor:
         self._feed = Feed(release)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._process_id: int | None = None
+        self._last_process_id: int | None = None
+        """Of the last process that answered: a new connection to the same one is no news."""
         self._starts = 0
         self._trouble = ""
         self._news = trio.Event()
@@ -239,11 +245,15 @@ class Supervisor:
                 self._trouble = str(error)
             else:
                 self._trouble = await self._talk(channel)
-            _log.warning("resolver process: %s", self._trouble)
+            self._tell()
             if trio.current_time() - began > _STEADY_S:
                 pause_s = 0.0
             await trio.sleep(pause_s)
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def _tell(self) -> None:
+        """Log why the connection to the process ended: once per reason and minute, while a new one fails at once."""
+        _limited.warning(self._trouble, f"resolver process: {self._trouble}", event(EventKind.RESOLVER))
 
     async def _reach(self) -> SocketChannel:
         """Connect to the running process, else to a new one."""
@@ -260,6 +270,10 @@ class Supervisor:
         with channel:
             process_id = self._process_id = channel.peer_process
             self._trouble = ""
+            if process_id != self._last_process_id:
+                self._last_process_id = process_id
+                extra = event(EventKind.RESOLVER)
+                _log.info("process %d answers DNS, as release %s", process_id, self._release, extra=extra)
             self._feed.connected()
             self._to_send.set()
             async with trio.open_nursery() as nursery:
@@ -321,7 +335,10 @@ class Supervisor:
             await task.wait()
             if self._feed.replies == before:
                 _log.warning(
-                    "resolver process %d is silent for %g s: killing it", process_id, _SIGN_OF_LIFE_S
+                    "resolver process %d is silent for %g s: killing it",
+                    process_id,
+                    _SIGN_OF_LIFE_S,
+                    extra=event(EventKind.RESOLVER),
                 )
                 kill_process(process_id)
                 return

@@ -17,6 +17,8 @@ import trio
 
 from netagent.endpoints.network_defaults import NetworkConstraints, plan_range
 from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.external.view import endpoint_called
 from netagent.ipam.service_offsets import ServiceOffsets
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -122,6 +124,7 @@ class ServiceAddresses:
                 service.name,
                 network.unique_name,
                 "one address less" if left else "no address any more",
+                extra=event(EventKind.SERVICE, service.name),
             )
             return [one.record for one in going]
 
@@ -199,6 +202,7 @@ class ServiceAddresses:
             service.name,
             network.unique_name,
             " and ".join(record.addresses),
+            extra=event(EventKind.SERVICE, service.name),
         )
 
     async def _wait_known(self, record: ServiceAddressRecord) -> None:

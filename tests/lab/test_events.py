@@ -45,7 +45,8 @@ def test_who_attached_and_who_detached(lasting: Cluster) -> None:
     assert attached["author"] == {"kind": "user", "name": "root", "uid": 0, "program": "netagent"}
     lasting.netagent("h1", "drain", "e1")
     drained = await_event(lasting, "h1", "drain", "e1")
-    assert (drained["text"], drained["author"]["name"]) == ("drain e1", "root")
+    assert drained["text"] == "withdrew the names of e1 (netns:e1): drained by root"
+    assert drained["author"]["name"] == "root"
     lasting.remove("e1")
     detached = await_event(lasting, "h1", "detach", "e1")
     assert attached["number"] < drained["number"] < detached["number"]
@@ -77,3 +78,58 @@ def test_events_outlive_the_agent(lasting: Cluster) -> None:
     assert after[: len(before)] == before
     started = await_event(lasting, "h3", "agent", "", after=number)
     assert started["text"].endswith("is ready")
+
+
+def test_a_dead_agent_and_its_return(lasting: Cluster) -> None:
+    number = last(lasting, "h1")
+    with lasting.agent_of("h2") as h2:
+        h2.kill_agent()
+        dead = await_event(lasting, "h1", "member", "h2", after=number)
+        assert (dead["level"], dead["author"]["kind"]) == ("warning", "gossip")
+        assert dead["text"] == "the agent of h2 (192.0.2.2) does not answer; its kernel does"
+        h2.start_agent()
+    back = await_event(lasting, "h1", "member", "h2", after=dead["number"])
+    assert back["text"] == "the agent of h2 answers again"
+
+
+def test_what_another_host_made_drained_and_removed(lasting: Cluster) -> None:
+    number = last(lasting, "h3")
+    lasting.netagent("h1", "network", "create", "passing")
+    made = await_event(lasting, "h3", "network", "passing", after=number)
+    assert made["author"] == {"kind": "gossip", "name": "h1", "uid": None, "program": ""}
+    lasting.netagent("h2", "network", "rm", "passing")
+    removed = await_event(lasting, "h3", "network", "passing", after=made["number"])
+    assert (removed["text"], removed["author"]["name"]) == ("removed network passing", "h2")
+    lasting.netagent("h2", "drain", "--host")
+    drained = await_event(lasting, "h3", "drain", "h2", after=number)
+    assert drained["text"].startswith("h2 is drained by root: ")
+    lasting.netagent("h2", "undrain", "--host")
+    await_event(lasting, "h3", "drain", "h2", after=drained["number"])
+
+
+def test_a_repair_is_the_kernels_news(lasting: Cluster) -> None:
+    number = last(lasting, "h1")
+    host = lasting.lab.host("h1")
+    entries = host.run(["ip", "-4", "neigh", "show", "nud", "permanent"]).stdout.splitlines()
+    address, device = next((line.split()[0], line.split()[2]) for line in entries if " dev na-" in line)
+    assert host.run(["ip", "neigh", "del", address, "dev", device]).status == 0
+    repaired = await_event(lasting, "h1", "repair", "", after=number)
+    assert address in repaired["text"]
+    assert repaired["author"]["kind"] == "kernel"
+
+
+def test_a_killed_resolver_process_and_the_one_after_it(lasting: Cluster) -> None:
+    number = last(lasting, "h3")
+    host = lasting.lab.host("h3")
+    found = [one for one in events(lasting, "h3", "--kind", "resolver") if "answers DNS" in one["text"]]
+    process = found[-1]["text"].split()[1]
+    assert host.run(["kill", "-KILL", process]).status == 0
+
+    def seen() -> list[str]:
+        return [one["text"] for one in events(lasting, "h3", "--kind", "resolver") if one["number"] > number]
+
+    lasting.wait(
+        lambda: any("answers DNS" in text for text in seen()), SEEN_S, lambda: f"no other process: {seen()}"
+    )
+    assert seen()[0].startswith("resolver process: ")
+    lasting.wait(lambda: lasting.finds("c3", "c1"), SEEN_S, "c3 finds no names")

@@ -18,6 +18,8 @@ import struct
 from collections.abc import Callable, Collection
 from typing import Final
 
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.periodic_task import PeriodicTask
 
 PERIOD_S: Final = 1.5
@@ -64,7 +66,10 @@ class OffloadKeeper:
             try:
                 if tx_checksum(self._sock, device) is not is_on:
                     set_tx_checksum(self._sock, device, is_on=is_on)
-                    _log.warning("%s: checksum offload turned %s", device, "on" if is_on else "off")
+                    turned = event(EventKind.REPAIR, device)
+                    _log.warning(
+                        "%s: checksum offload turned %s", device, "on" if is_on else "off", extra=turned
+                    )
             except OSError as error:  # the device has gone, or the kernel has no ethtool
                 _log.debug("%s: checksum offload: %s", device, error)
 

@@ -33,6 +33,7 @@ from netagent.datapath.bpf.instructions import instruction
 from netagent.datapath.bpf.programs import Kind, Program, ProgramTag
 from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.periodic import Turns
 from netagent.periodic_task import PeriodicTask
@@ -213,7 +214,9 @@ class BridgeNfBypass:
         if lost:
             self._turns.hurry()
         for sentence in self._drift.note(lost):
-            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+            _limited.warning(
+                sentence, f"datapath: repaired a change made by another program: {sentence}", REPAIRED
+            )
 
     def _complain(self, error: OSError) -> None:
         reason = error.strerror or str(error)

@@ -16,6 +16,7 @@ from netagent.datapath.netlink.link import decode_link, link_named
 from netagent.datapath.netlink.route import LocalRoute
 from netagent.datapath.netlink.route_socket import Netlink
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
+from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.periodic_task import PeriodicTask
 
@@ -91,7 +92,9 @@ class HostServiceRoutes:
             missing = await follow_local_routes(self._netlink, routes)
             lost = [f"local {one.subnet} of this host" for one in sorted(missing & self._there)]
             for sentence in self._drift.note(Damage(DamageKind.ROUTE_DELETED, one) for one in lost):
-                _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+                _limited.warning(
+                    sentence, f"datapath: repaired a change made by another program: {sentence}", REPAIRED
+                )
             self._there, self._kept = frozenset(routes), frozenset(built)
         except BaseException:
             self._there, self._kept = frozenset(), None

@@ -56,6 +56,7 @@ from netagent.datapath.state import (
     LinkKind,
     endpoint_of,
 )
+from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
 from netgossip.slice_runner import in_slices
@@ -369,7 +370,9 @@ class Reconciler:
 
     def _tell(self, damages: Iterable[Damage]) -> None:
         for sentence in self.drift.note(damages):
-            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+            _limited.warning(
+                sentence, f"datapath: repaired a change made by another program: {sentence}", REPAIRED
+            )
 
     async def _program(self, desired: KernelState, keys: set[EntryKey] | None) -> None:
         seen = self._belief

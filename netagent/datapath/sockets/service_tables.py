@@ -57,6 +57,7 @@ from netagent.datapath.sockets.layout import (
 from netagent.datapath.sockets.lease import LED, AgentLease
 from netagent.datapath.sockets.port_shares import PortShares
 from netagent.errors import FailedError
+from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.model.ids import HostId
 from netagent.periodic_task import PeriodicTask
@@ -362,7 +363,9 @@ class ServiceTables:
 
     def _report(self, damages: Iterable[Damage]) -> None:
         for sentence in self._drift.note(damages):
-            _limited.warning(sentence, f"datapath: repaired a change made by another program: {sentence}")
+            _limited.warning(
+                sentence, f"datapath: repaired a change made by another program: {sentence}", REPAIRED
+            )
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         result, worked_s = await trio.to_thread.run_sync(_timed, function)

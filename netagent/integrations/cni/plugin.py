@@ -7,6 +7,7 @@ succeeds if nothing has it.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, assert_never
 
 import trio
@@ -17,6 +18,8 @@ from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
 from netagent.endpoints.targets import Target
 from netagent.errors import NetagentError, NotFoundError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.cni import answer, netns_check, protocol
 from netagent.integrations.cni.protocol import (
@@ -39,6 +42,8 @@ COLLECTED_AT_ONCE = 8
 """Bound of detaches of one GC at the same time; beyond it: others wait their turn. Each waits for kernel and journal,
 and 8 keep both busy."""
 
+_log = logging.getLogger("netagent.cni")
+
 
 class CniPlugin:
     """Answers the calls of CNI runtimes."""
@@ -56,6 +61,8 @@ class CniPlugin:
             known = known_error(error)
             if known is None:
                 raise
+            refused = event(EventKind.REFUSAL, call.variables.get("CNI_CONTAINERID", "")[:12])
+            _log.info("refused %s: %s", call.variables.get("CNI_COMMAND", ""), known.message, extra=refused)
             return answer.failure(known, configuration.get("cniVersion"))
 
     async def _do(self, order: Order) -> Answer:

@@ -31,6 +31,8 @@ from netagent.control.conversion import object_untrusted
 from netagent.endpoints.find import network_called
 from netagent.endpoints.validation import offset_in
 from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.integrations.cluster_access import Membership
 from netagent.integrations.docker import protocol
 from netagent.integrations.docker.netns_waiter import AwaitedNamespace, NetnsWaiter
@@ -111,7 +113,7 @@ class Plugin:
             with acting_as(_DOCKER), trio.move_on_after(HANDLER_S):
                 return 200, await handler(object_untrusted(body))
         except NetagentError as error:
-            logger.info("refused %s: %s", method, error)
+            logger.info("refused %s: %s", method, error, extra=event(EventKind.REFUSAL, error.thing))
             return 200, protocol.failure(method, str(error))
         except Exception:
             logger.exception("%s failed unexpectedly", method)

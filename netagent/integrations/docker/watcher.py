@@ -401,14 +401,11 @@ class DockerWatcher:
 
     async def _drain(self, member: ClusterAccess, row: LocalEndpointRow) -> None:
         try:
-            drained = await member.endpoints.drains.begin(row.endpoint_id, STOP)
+            await member.endpoints.drains.begin(row.endpoint_id, STOP)
         except (NetagentError, OSError) as error:
             _limited.warning(
                 row.endpoint_id, f"cannot withdraw the names of {row.name}, which stops: {error}"
             )
-        else:
-            if drained is not None:
-                logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
         finally:
             self._draining.discard(_life_of(row))
 
@@ -514,9 +511,8 @@ class DockerWatcher:
         member = self._member()
         gone = [origin for origin in rows if origin.removeprefix(ORIGIN_PREFIX) not in present]
         for origin in gone:
-            row = None if member is None else await member.endpoints.detach_origin(origin)
-            if row is not None:
-                logger.info("withdrew %s (%s): Docker has removed it", row.name, row.target)
+            if member is not None:
+                await member.endpoints.detach_origin(origin)
 
     async def endpoints_of(self, docker_network: str) -> DockerNetwork:
         """Return one network with its endpoints; an empty one if it is gone. Raises EngineError, InputError."""

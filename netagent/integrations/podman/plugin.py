@@ -11,6 +11,7 @@ the endpoint in the old one is removed first. Repeating the same call changes no
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from netagent import __version__
@@ -18,6 +19,8 @@ from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
 from netagent.endpoints.targets import Target
 from netagent.errors import InputError, NetagentError, NotFoundError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.integrations import labels
 from netagent.integrations.cluster_access import ClusterAccess, Membership
 from netagent.integrations.idempotency import earlier_endpoint
@@ -44,6 +47,8 @@ from netagent.model.request import AttachRequest
 from netagent.model.subnet import prefix_length
 from netagent.registry.view import NetworkView
 
+_log = logging.getLogger("netagent.podman")
+
 
 class NetavarkPlugin:
     """`answer` is the handler of the shim's calls."""
@@ -56,6 +61,8 @@ class NetavarkPlugin:
         try:
             output = await self._answer(call.arguments[1:], call.stdin)
         except NetagentError as error:
+            refused = event(EventKind.REFUSAL, error.thing)
+            _log.info("refused %s: %s", " ".join(call.arguments[1:2]), error.message, extra=refused)
             return Answer(_json({"error": f"netagent: {error}"}), exit_status=1)
         return Answer(b"" if output is None else _json(output))
 

@@ -394,21 +394,16 @@ async def _wait_other_rows(live: StateStore, rows: Mapping[EndpointId, LocalEndp
 async def _withdraw(member: ClusterAccess, row: LocalEndpointRow) -> None:
     """Withdraw by endpoint, not by origin: Podman may be setting up the same container again."""
     try:
-        await member.endpoints.remove(row)
+        await member.endpoints.remove(row, "it has ended without a teardown by Podman")
     except NetagentError as error:
         _limited.warning(row.endpoint_id, f"cannot yet withdraw {row.name}, which has ended: {error}")
-    else:
-        logger.info("withdrew %s (%s): it has ended without a teardown by Podman", row.name, row.target)
 
 
 async def _begin_drain(member: ClusterAccess, row: LocalEndpointRow) -> None:
     try:
-        drained = await member.endpoints.drains.begin(row.endpoint_id, STOP)
+        await member.endpoints.drains.begin(row.endpoint_id, STOP)
     except (NetagentError, OSError) as error:
         _limited.warning(row.endpoint_id, f"cannot withdraw the names of {row.name}, which stops: {error}")
-    else:
-        if drained is not None:
-            logger.info("withdrew the names of %s (%s): it was asked to stop", row.name, row.target)
 
 
 async def _end_drain(member: ClusterAccess, row: LocalEndpointRow) -> None:
@@ -428,8 +423,6 @@ async def _publish_health(
             await member.endpoints.change(row.endpoint_id, health=health)
         except NetagentError as error:
             _limited.warning(row.endpoint_id, f"cannot publish the health of {row.name} yet: {error}")
-        else:
-            logger.info("%s (%s) is %s", row.name, row.target, health.value)
 
 
 def _described(container: PodmanContainer, name: str) -> labels.Described:

@@ -280,7 +280,6 @@ async def _apply_state(member: ClusterAccess, endpoint_id: EndpointId, state: st
     try:
         if state == "deactivating" and row.drain is None:
             await member.endpoints.drains.begin(endpoint_id, STOP)
-            logger.info("withdrew the names of %s (%s): systemd is stopping it", row.name, row.target)
         elif state != "deactivating" and row.drain is not None:
             await member.endpoints.drains.end(endpoint_id, by=STOP)
     except (NetagentError, OSError) as error:
