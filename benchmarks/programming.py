@@ -48,7 +48,7 @@ from elsewhere import (  # adds the product to the module path
 
 from netagent import config as configuration
 from netagent.access.grant import FULL
-from netagent.control.api import build_app
+from netagent.control.api import build_app, socket_access
 from netagent.daemon.cluster import Cluster
 from netagent.daemon.memory import keep_collections_short
 from netagent.datapath.host.uplink import Underlay
@@ -306,7 +306,7 @@ async def measure_changes(cluster: Cluster, elsewhere: Elsewhere, numbers: range
 async def measure_question(cluster: Cluster, path: str, query: str = "") -> None:
     """Ask for all endpoints, or something computed from all of them, as the command line does."""
     handlers = handlers_of(cast("Agent", SimpleNamespace(member=lambda: cluster)))
-    app = build_app(handlers, cluster.live.wait_newer, grant=FULL)
+    app = build_app(handlers, cluster.live.wait_newer, access=socket_access(FULL))
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
     size_bytes = 0
 

@@ -201,8 +201,8 @@ KEYS: tuple[ConfigKey, ...] = (
         "http",
         kind.optional_listener,
         "127.0.0.1:7958",
-        "where the agent serves its health by HTTP, for load balancers, and its web page; an IPv6 address in "
-        "brackets; empty: nowhere",
+        "where the agent serves its health by HTTP, for load balancers, its web page, and its API to who shows a "
+        "token; beyond loopback all but health by TLS; an IPv6 address in brackets; empty: nowhere",
         "ADDRESS:PORT",
     ),
     ConfigKey(
@@ -397,7 +397,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = {key.field.upper() for key in KEYS}
     given = {name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX)}
     sentences = []
-    for word in sorted(given - known - {"SOCKET"}):
+    for word in sorted(given - known - {"SOCKET", "TOKEN_FILE", "CA_FILE"}):
         near = difflib.get_close_matches(word, known, n=1)
         hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
         sentences.append(f"the variable {_PREFIX}{word} is ignored, because there is no such key{hint}")

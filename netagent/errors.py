@@ -64,5 +64,12 @@ class ForbiddenError(RefusedError):
     code = "not-permitted"
 
 
+class UnauthorizedError(RefusedError):
+    """The asker has shown no valid token. Nothing was changed."""
+
+    http_status = 401
+    code = "no-valid-token"
+
+
 class FailedError(NetagentError):
     """Something failed or timed out. Partial changes were undone."""

@@ -27,6 +27,8 @@ from netagent.commands import (
     services,
     status,
 )
+from netagent.commands.access import tokens
+from netagent.commands.access.limits import limited
 from netagent.commands.flows import listing as flows
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed, whole_cluster
@@ -56,6 +58,7 @@ COMMANDS: Final = (
     published_services,
     services,
     status,
+    tokens,
 )
 """Importing them has filled HANDLERS."""
 
@@ -89,7 +92,12 @@ async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
         agent.http.add(metrics(agent))
     handlers = handlers_of(agent)
     page = PageSource(handlers, lambda: whole_cluster(agent.member()))
-    await agent.run(handlers, lambda seen: wait_changed(agent.member(), seen), page)
+    await agent.run(
+        handlers,
+        lambda seen: wait_changed(agent.member(), seen),
+        page,
+        functools.partial(limited, agent.member),
+    )
 
 
 def handlers_of(agent: Agent) -> Handlers:

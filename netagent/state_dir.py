@@ -4,6 +4,7 @@
     STATE_DIR/keyring     cluster id, name, domain and keys; the host is in a cluster if the file exists
     STATE_DIR/state.db    the journal (netagent.journal.journal)
     STATE_DIR/events      what happened on this host (netagent.events.keeper)
+    STATE_DIR/tokens      digests of the tokens of the API (netagent.access.token_store)
     RUN_DIR/agent.lock    held while the agent runs
 
 Files are written under another name and renamed, so that a crash leaves the old or the new content.
@@ -68,6 +69,11 @@ class StateDir:
         """Return the path of the file of events. It outlives the membership: it says why this host left."""
         return self.state_dir / "events"
 
+    @property
+    def tokens_file(self) -> Path:
+        """Return the path of the API's tokens."""
+        return self.state_dir / "tokens"
+
     def identity(self, fresh_key: bytes) -> Identity:
         """Return this host's identity; the first start makes it from `fresh_key`."""
         path = self.state_dir / "identity"
@@ -117,8 +123,10 @@ class StateDir:
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
 
     def forget_cluster(self) -> None:
-        """Delete keys and journal. The keys go first: without them no later start reads the rest."""
+        """Delete keys, tokens and journal. The keys go first: without them no later start reads the rest. A token
+        ends with the membership in which it was made: the operators of the next cluster may be others."""
         self._keyring_file.unlink(missing_ok=True)
+        self.tokens_file.unlink(missing_ok=True)
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)

@@ -31,6 +31,8 @@ EXIT_STATUS = (
 )
 ENVIRONMENT = (
     ("NETAGENT_SOCKET", "The agent's socket, unless --socket is given."),
+    ("NETAGENT_TOKEN_FILE", "File with a token for the agent of another host, unless --token-file is given."),
+    ("NETAGENT_CA_FILE", "That host's certificate authority, unless --ca-file is given."),
     ("NETAGENT_*", "Every configuration key, for the agent; see netagent.toml(5)."),
     ("NO_COLOR", "No colour, whatever its value."),
 )

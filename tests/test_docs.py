@@ -245,7 +245,7 @@ def walk(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, argp
             yield from walk(child, f"{path} {word}".strip())
 
 
-COMMON = {"-h", "--help", "-o", "--output", "--json", "--socket", "--debug"}
+COMMON = {"-h", "--help", "-o", "--output", "--json", "--socket", "--token-file", "--ca-file", "--debug"}
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:

@@ -98,7 +98,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netgossip.types",
     },
     "netagent.interface": set(),
-    "netagent.access": {"netagent.interface"},
+    "netagent.access": {"netagent.interface", "netagent.state_dir"},
     "netagent.control": {
         "netagent.access", "netagent.balancing",
         "netagent.checks.spec", "netagent.config_values", "netagent.datapath.host.uplink",
@@ -106,7 +106,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.interface", "netagent.journal", "netagent.probes", "netagent.registry",
     },
     "netagent.control.client": {"netagent.control.problem", "netagent.interface"},
-    "netagent.http": {"netagent.control.asgi", "netagent.registry"},
+    "netagent.http": {
+        "netagent.access", "netagent.control.asgi", "netagent.control.streaming", "netagent.registry",
+        "netagent.state_dir",
+    },
     "netagent.page": {"netagent.control", "netagent.interface", "netagent.registry"},
     "netagent.control.problem": set(),
     "netagent.integrations": {
@@ -132,6 +135,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.probes",
         "netagent.projection", "netagent.registry", "netagent.resolver", "netagent.rpc",
         "netdns", "netgossip",
+    },
+    "netagent.commands.access": {
+        "netagent.access", "netagent.commands.handlers", "netagent.control", "netagent.daemon", "netagent.endpoints",
+        "netagent.interface", "netagent.journal", "netagent.registry",
     },
     "netagent.commands.notices": {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
@@ -197,7 +204,8 @@ KNOWS = {
     "hypercorn": {"netagent.control.asgi"},
     "starlette": {
         "netagent.control.api", "netagent.control.asgi", "netagent.control.server", "netagent.control.streaming",
-        "netagent.daemon.agent", "netagent.daemon.runtimes", "netagent.http.health_routes", "netagent.http.listener",
+        "netagent.daemon.agent", "netagent.daemon.runtimes",
+        "netagent.http.gate", "netagent.http.health_routes", "netagent.http.listener",
         "netagent.integrations.docker.plugin", "netagent.integrations.shim_call",
         "netagent.metrics.routes", "netagent.page.site",
     },
@@ -217,6 +225,7 @@ KNOWS = {
         "netagent.registry.local_rows", "netagent.registry.store", "netagent.registry.view", "netagent.resolver.zone",
     },
     "cryptography": {
+        "netagent.http.certificate",
         "netgossip.codec.sealing", "netgossip.join.admission", "netgossip.join.identity",
         "netgossip.records.frames",
     },

@@ -68,6 +68,11 @@ PERFORMS = {
     "netagent.cli.render",  # asks for the terminal's width
     "netagent.install.installer",
     # API
+    "netagent.access.token_store",
+    "netagent.commands.access.tokens",
+    "netagent.control.idempotency",  # waits for the first of two requests
+    "netagent.http.certificate",
+    "netagent.http.gate",
     "netagent.control.api",
     "netagent.control.streaming",
     "netagent.control.client",

@@ -152,7 +152,7 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
 @runs(JoinCommand)
 def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster, with a token from a file or from the terminal."""
-    request.token = _token(request.token_file)
+    request.token = token_from(request.token_file, "`netagent invite` on a member prints one")
     with _waiting("asking the members that the token names; this takes at most 20 s"):
         answer = session.client.send(request)
     from netagent.cli.screen import SHOWN
@@ -275,9 +275,9 @@ def _waiting(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _token(file: str | None) -> str:
-    """Read the token from a file, from standard input or from the terminal without echo; never from the command
-    line, which every user of the host can see."""
+def token_from(file: str | None, source: str) -> str:
+    """Read a token from a file, from standard input or from the terminal without echo; never from the command line,
+    which every user of the host can see. `source` says where users get it."""
     try:
         if file == "-":
             text = sys.stdin.read(MAX_TOKEN_BYTES)
@@ -295,11 +295,9 @@ def _token(file: str | None) -> str:
                 hint="give it with --token-file FILE or --token-file -",
             )
     except UnicodeDecodeError:
-        raise InputError(
-            f"{file} holds no token", thing=str(file), hint="`netagent invite` prints one"
-        ) from None
+        raise InputError(f"{file} holds no token", thing=str(file), hint=source) from None
     except EOFError:
-        raise InputError("no token was given", thing="token", hint="`netagent invite` prints one") from None
+        raise InputError("no token was given", thing="token", hint=source) from None
     except OSError as error:
         raise InputError(
             f"cannot read the token from {file}: {error.strerror}",
@@ -310,6 +308,6 @@ def _token(file: str | None) -> str:
         raise InputError(
             f"there is no token in {file or 'the input'}",
             thing="token",
-            hint="`netagent invite` on a member prints one",
+            hint=source,
         )
     return text.strip()

@@ -14,7 +14,7 @@ from typing import Any
 from netagent.cli.parser import Parser, Root, ShowVersion, command_of, common_options, meant
 from netagent.errors import InputError
 from netagent.interface.catalogue import COMMANDS
-from netagent.interface.cluster import AgentCommand
+from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Argument, Command
 
 _WORDS = {
@@ -23,6 +23,7 @@ _WORDS = {
     "service": "services with an address of their own: create, set, inspect, rm; services that are no containers: "
     "add, rm; `netagent service ls` is the same as `netagent services`",
     "config": "this host's configuration: check, show",
+    "token": "tokens for programs that use the API of this host: create, ls, revoke",
     "name": "names that you add to networks: add, ls, rm",
 }
 """Words that another one follows, with their help."""
@@ -67,6 +68,7 @@ def whole_grammar() -> Parser:
 def _root(said: frozenset[str] | None) -> Parser:
     """Return the grammar. Only the commands among the words `said` get their arguments: this halves the time."""
     everywhere = common_options(argparse.SUPPRESS)
+    for_join = common_options(argparse.SUPPRESS, has_token_file=False)
     root = Root(prog="netagent", parents=[common_options(None)], allow_abbrev=False)
     root.add_argument("--version", action=ShowVersion, nargs=0, help=argparse.SUPPRESS)
     levels = {"": command_of(root)}
@@ -81,7 +83,8 @@ def _root(said: frozenset[str] | None) -> Parser:
             )
             levels[within] = command_of(word)
         names = declared.names if within == declared.within else [declared.also.partition(" ")[2]]
-        _add(levels[within], names, command, everywhere, is_said=said is None or not said.isdisjoint(names))
+        common = for_join if command is JoinCommand else everywhere
+        _add(levels[within], names, command, common, is_said=said is None or not said.isdisjoint(names))
     return root
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
-from netagent.cli.client_commands import CommandContext, run_command
+from netagent.cli.client_commands import CommandContext, run_command, token_from
 from netagent.cli.grammar import parse
 from netagent.cli.overview import overview
 from netagent.cli.render import Printer, clean
@@ -75,8 +76,22 @@ def _run(words: Sequence[str]) -> int:
         return WRONG_USAGE
     request, parsed = parse(words)
     socket_path = parsed.socket or os.environ.get("NETAGENT_SOCKET") or DEFAULT_SOCKET
-    session = CommandContext(Client(socket_path), Printer(parsed.output or "table"), parsed)
+    client = Client(socket_path, token=_token(parsed, socket_path), ca_file=_given(parsed, "ca_file") or None)
+    session = CommandContext(client, Printer(parsed.output or "table"), parsed)
     return run_command(session, request)
+
+
+def _given(parsed: Namespace, name: str) -> str:
+    """Return an option, or else its variable: NETAGENT_CA_FILE."""
+    return getattr(parsed, name, None) or os.environ.get(f"NETAGENT_{name.removeprefix('api_').upper()}", "")
+
+
+def _token(parsed: Namespace, agent: str) -> str:
+    """Return the token for another host. It never stands on the command line, which all users can see."""
+    file = _given(parsed, "api_token_file")
+    if not file or "://" not in agent:
+        return ""
+    return token_from(file, "`netagent token create` on that host prints one")
 
 
 if __name__ == "__main__":

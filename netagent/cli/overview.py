@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netagent.interface import additions, containers, services, this_host
+from netagent.interface import additions, containers, services, this_host, tokens
 from netagent.interface.catalogue import GROUPS, commands_of
 
 SUMMARY = "Service discovery and overlay networks for containers, without a central server."
@@ -21,6 +21,7 @@ _OPTIONS = """\
 Options, before or after the command
   -o FORM        table, wide, json, ndjson or name     (--json is short for -o json)
   --socket PATH  the agent to ask                      (or NETAGENT_SOCKET)
+                 another host's: https://HOST:7958 with --token-file FILE and --ca-file FILE
   --debug        show a traceback when something goes wrong
   -h, --help     this help; `netagent COMMAND --help` has examples
 """
@@ -44,6 +45,8 @@ def _groups() -> Iterator[str]:
             lines.append("  name        add, ls, rm")
         if group is this_host:
             lines.append("  config      check, show")
+        if group is tokens:
+            lines.append("  token       create, ls, revoke")
         for command in commands_of(group):
             declared = command.declaration
             others = ", ".join([*declared.aliases, *filter(None, [declared.also])])

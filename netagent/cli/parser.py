@@ -78,15 +78,32 @@ def meant(word: str, choices: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def common_options(default: Any) -> argparse.ArgumentParser:
-    """Options of every command. Below the root their defaults are suppressed, or they would replace the root's."""
+def common_options(default: Any, *, has_token_file: bool = True) -> argparse.ArgumentParser:
+    """Options of every command; `join` has a --token-file of its own, for another kind of token. Below the root their
+    defaults are suppressed, or they would replace the root's."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     group = common.add_argument_group("options of every command")
     group.add_argument("-o", "--output", choices=FORMS, default=default, metavar="FORM", help="|".join(FORMS))
     group.add_argument(
         "--json", action="store_const", const="json", dest="output", default=default, help="short for -o json"
     )
-    group.add_argument("--socket", metavar="PATH", default=default, help="the agent to ask")
+    group.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=default,
+        help="the agent to ask; another host's: https://HOST:7958",
+    )
+    if has_token_file:
+        group.add_argument(
+            "--token-file",
+            metavar="FILE|-",
+            dest="api_token_file",
+            default=default,
+            help="file with a token for that host, or - for standard input",
+        )
+    group.add_argument(
+        "--ca-file", metavar="FILE", default=default, help="that host's /run/netagent/http-ca.crt"
+    )
     group.add_argument(
         "--debug",
         action="store_const",

@@ -15,6 +15,7 @@ from netagent.cli.tables import ID_DIGITS
 from netagent.interface.cluster import InitCommand, InviteCommand
 from netagent.interface.command import Command
 from netagent.interface.containers import NetworkInspectCommand, UnpublishServiceCommand
+from netagent.interface.tokens import TokenCreateCommand
 
 if TYPE_CHECKING:
     from netagent.interface import schema
@@ -502,6 +503,14 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda _printer, _request, answer: [answer["url"]],
         lambda answer: answer["url"],
     ),
+    "schema.TokenCreated": (
+        lambda _printer, _request, answer: [answer["token"]],
+        lambda answer: answer["token"],
+    ),
+    "schema.TokenRevoked": (
+        lambda _printer, _request, answer: [clean(f"revoked the token {answer['name']}")],
+        lambda answer: answer["name"],
+    ),
     "schema.Joined": (_joined, lambda answer: answer["cluster"]["name"]),
     "schema.Left": (_left, lambda answer: answer["cluster"]["name"]),
     "schema.ForgetAnswer": (_forgotten, lambda answer: " ".join(_hosts(answer))),
@@ -533,6 +542,9 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
 """How an answer is printed for people, and what `-o name` prints."""
 
 HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
+    TokenCreateCommand: lambda _: (
+        "this is a secret, and shown only now: keep it in a file, and name that with --token-file"
+    ),
     InitCommand: lambda _: "`netagent invite` prints a token that lets another host join",
     InviteCommand: lambda answer: (
         "on the new host type `netagent join` and paste this token; it works "

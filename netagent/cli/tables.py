@@ -338,6 +338,22 @@ REMOVED = (
     Column("ID", lambda item: str(item["id"])[:ID_DIGITS]),
 )
 
+TOKENS = (
+    Column("NAME", lambda t: str(t["name"])),
+    Column("ROLE", lambda t: str(t["role"])),
+    Column("NETWORKS", lambda t: ", ".join(map(_token_network, t["networks"])) if t["is_limited"] else "all"),
+    Column("EXPIRES", lambda t: str(t["expires_at"]) or "never"),
+    Column("USED", lambda t: str(t["used_at"]) or "-"),
+    Column("BY", lambda t: str(t["created_by"])),
+    Column("ID", lambda t: str(t["id"])),
+    Column("CREATED", lambda t: str(t["created_at"]), wide=True),
+)
+
+
+def _token_network(network: Item) -> str:
+    return str(network["name"]) if network["exists"] else f"{network['name']} (removed)"
+
+
 LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
     "schema.Listing[schema.MemberInfo]": (
         MEMBERS,
@@ -363,6 +379,11 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
         FLOWS,
         "no flows: no container of this host opened a connection in the last hour",
         "flow",
+    ),
+    "schema.Listing[schema.TokenInfo]": (
+        TOKENS,
+        "no tokens; `netagent token create NAME --read` makes one",
+        "token",
     ),
     "schema.Listing[schema.OwnName]": (
         OWN_NAMES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 import trio
@@ -23,7 +24,7 @@ from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.author import current_author
 from netagent.model.check import REASONS_OF_RUNTIME, Check
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
 from netagent.registry.view import NetworkView
@@ -35,8 +36,12 @@ CHECKED_AT_ONCE: Final = 8
 @answers(asked.AttachCommand)
 async def attach(agent: Agent, request: asked.AttachCommand) -> schema.Endpoint:
     """Attach a sandbox to a network. Repeating the request changes nothing."""
-    wanted = attach_request(request)
+    wanted = dataclasses.replace(attach_request(request), within=_networks(request.within))
     return await _attach(agent.member(), wanted)
+
+
+def _networks(ids: frozenset[str] | None) -> frozenset[NetworkId] | None:
+    return None if ids is None else frozenset(map(NetworkId, ids))
 
 
 async def _attach(cluster: Cluster, request: AttachRequest) -> schema.Endpoint:
@@ -62,7 +67,9 @@ async def connect(agent: Agent, request: asked.NetworkConnectCommand) -> schema.
         row = named[0] if is_one else local_endpoint_called(cluster.live, target)
         # The runtime's name of a container is not a target.
         target = row.netns.path if row.origin and row.netns else row.target
-    return await _attach(cluster, AttachRequest(target=target, network=request.network))
+    return await _attach(
+        cluster, AttachRequest(target=target, network=request.network, within=_networks(request.within))
+    )
 
 
 @answers(asked.NetworkDisconnectCommand)

@@ -65,12 +65,14 @@ async def change(agent: Agent, request: asked.NetworkSetCommand) -> schema.Chang
 
 
 @answers(asked.NetworkListCommand)
-async def list_all(agent: Agent, _request: asked.NetworkListCommand) -> schema.Listing[schema.Network]:
+async def list_all(agent: Agent, request: asked.NetworkListCommand) -> schema.Listing[schema.Network]:
     """Return all networks, and how much of each every host owns."""
     cluster = agent.member()
     overview = await overview_of(cluster)
     present = presenter(cluster, overview)
-    return {"items": [_with_use(cluster, present, network) for network in overview.view.networks.values()]}
+    networks = overview.view.networks.items()
+    shown = [one for name, one in networks if request.within is None or name in request.within]
+    return {"items": [_with_use(cluster, present, network) for network in shown]}
 
 
 @answers(asked.NetworkInspectCommand)

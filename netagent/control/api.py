@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import trio
@@ -21,16 +22,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
+from netagent.control.asgi import keep_open
 from netagent.control.audit import audited
 from netagent.control.conversion import fields_untrusted, object_untrusted
+from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
 from netagent.control.openapi import document
-from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
-from netagent.control.streaming import PartsResponse, WatchResponse
+from netagent.control.problem import known_error
+from netagent.control.streaming import PartsResponse, WatchResponse, problem_response
 from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, follow, watch
-from netagent.errors import FailedError, InputError, NetagentError, RefusedError
+from netagent.errors import FailedError, ForbiddenError, InputError, RefusedError
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.interface import schema
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command, Fields
+from netagent.model.author import Author, AuthorKind, acting_as, current_author
 from netgossip.slice_runner import in_slices
 from netgossip.slices import merge_sort
 
@@ -45,6 +51,10 @@ lists per second; a host has a handful of users and scripts."""
 
 _log = logging.getLogger("netagent.control")
 
+GrantOf: TypeAlias = Callable[[Request], Grant]
+Limit: TypeAlias = Callable[[Grant, Command[Any]], Command[Any]]
+"""Returns the request as the grant's limit allows it, or raises ForbiddenError."""
+
 Run: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 Handlers: TypeAlias = Mapping[type[Command[Any]], Callable[[Any], Awaitable[Any]]]
@@ -54,32 +64,58 @@ traceback. A handler runs to its end even if its client hangs up. It is cancelle
 longer than the server's grace period: then it must undo partial changes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ApiAccess:
+    """What decides what a request may do. The agent's sockets need no more than the first."""
+
+    grant_of: GrantOf
+    """Raises UnauthorizedError or ForbiddenError."""
+    limited: Limit | None = None
+    """Required where grants have limits."""
+    ended: Callable[[str], trio.Event] | None = None
+    """Required where tokens grant: what is set when the token of that id ends."""
+
+
+def socket_access(grant: Grant) -> ApiAccess:
+    """Whoever may open the socket has this grant."""
+    return ApiAccess(lambda _: grant)
+
+
 def build_app(
     handlers: Handlers,
     wait_changed: WaitChanged,
     extra: Sequence[Route] = (),
     *,
-    grant: Grant,
+    access: ApiAccess,
     wait_noted: WaitChanged | None = None,
 ) -> Starlette:
-    """Build the application. `extra`: routes of integrations, which ask for no role. `wait_noted`: as `wait_changed`,
-    for logs. The trio.Event `app.state.stopping` ends watches. Who may ask it with `grant` has a share of its own in
-    MAX_WATCHERS."""
-    routed = [command for command in COMMANDS if command.declaration.verb]
-    # A path with more segments first: `{network:path}` also fits `NAME/connect`, because names may contain a slash.
-    routed.sort(key=lambda command: -command.declaration.path.count("/"))
-    api = _Api(handlers, wait_changed, wait_noted or wait_changed, grant)
+    """Build the application of a socket. `extra`: routes of integrations, which ask for no role. `wait_noted`: as
+    `wait_changed`, for logs. The trio.Event `app.state.stopping` ends watches."""
     app = Starlette(
-        routes=[
-            *(_route(command, api.answering(command)) for command in routed),
-            Route("/v1/openapi.json", _answering(api.document), methods=["GET"]),
-            *extra,
-        ],
+        routes=[*api_routes(handlers, wait_changed, access=access, wait_noted=wait_noted), *extra],
         exception_handlers={HTTPException: _no_such_path},
     )
     app.router.redirect_slashes = False  # a redirect would send a misspelt path to another one
     app.state.stopping = trio.Event()
     return app
+
+
+def api_routes(
+    handlers: Handlers,
+    wait_changed: WaitChanged,
+    *,
+    access: ApiAccess,
+    wait_noted: WaitChanged | None = None,
+) -> list[Route]:
+    """Return the routes of all commands. Who comes by them has a share of its own in MAX_WATCHERS."""
+    routed = [command for command in COMMANDS if command.declaration.verb]
+    # A path with more segments first: `{network:path}` also fits `NAME/connect`, because names may contain a slash.
+    routed.sort(key=lambda command: -command.declaration.path.count("/"))
+    api = _Api(handlers, wait_changed, wait_noted or wait_changed, access)
+    return [
+        *(_route(command, api.answering(command)) for command in routed),
+        Route("/v1/openapi.json", _answering(api.document), methods=["GET"]),
+    ]
 
 
 def _route(command: type[Command[Any]], run: Run) -> Route:
@@ -91,9 +127,10 @@ class _Api:
     """Reads requests, calls handlers, and writes answers."""
 
     def __init__(
-        self, handlers: Handlers, wait_changed: WaitChanged, wait_noted: WaitChanged, grant: Grant
+        self, handlers: Handlers, wait_changed: WaitChanged, wait_noted: WaitChanged, access: ApiAccess
     ) -> None:
-        self._grant = grant
+        self._access = access
+        self._answers = IdempotentAnswers()
         self._handlers = handlers
         self._wait_changed = wait_changed
         self._wait_noted = wait_noted
@@ -103,25 +140,66 @@ class _Api:
         """Return what answers HTTP requests of a command."""
         declared, handler = command.declaration, self._handlers[command]
 
-        async def run(http: Request) -> Response:
-            require_command(self._grant, command)
-            request = await _request(command, http)
-            require_fields(self._grant, request)
-            if declared.order:
-                return await self._list(http, request, handler)
-            answer = await audited(request, handler)
-            parts = await in_slices(encode_object(answer, long="endpoints"))
-            return PartsResponse(parts, 201 if declared.creates and answer.get("created", True) else 200)
+        async def answer(request: Command[Any]) -> tuple[int, list[bytes]]:
+            found = await audited(request, handler)
+            parts = await in_slices(encode_object(found, long="endpoints"))
+            return 201 if declared.creates and found.get("created", True) else 200, parts
 
-        return run
+        async def run(http: Request, grant: Grant) -> Response:
+            require_command(grant, command)
+            request = await _request(command, http)
+            require_fields(grant, request)
+            asked = request
+            if grant.token_id is not None:
+                request = self._limited(grant, request)
+            if declared.order:
+                return await self._list(http, request, handler, grant)
+            key = http.headers.get("idempotency-key")
+            if key is None or declared.verb == "GET":
+                status, parts = await answer(request)
+                return PartsResponse(parts, status)
+
+            async def once() -> Answered:
+                status, parts = await answer(request)
+                return Answered(status, b"".join(parts))
+
+            told = await self._answers.once(_asker(grant), key_untrusted(key), asked, once)
+            return PartsResponse([told.body], told.status)
+
+        async def run_as_asker(http: Request) -> Response:
+            grant = self._access.grant_of(http)
+            if grant.token_name is None:
+                return await run(http, grant)
+            with acting_as(Author(AuthorKind.TOKEN, grant.token_name)):
+                try:
+                    return await run(http, grant)
+                except ForbiddenError as error:
+                    refused = event(EventKind.REFUSAL, grant.token_name)
+                    _log.info("refused the token %s: %s", grant.token_name, error.message, extra=refused)
+                    raise
+
+        return run_as_asker
+
+    def _limited(self, grant: Grant, request: Command[Any]) -> Command[Any]:
+        limited = self._access.limited
+        if limited is not None:
+            return limited(grant, request)
+        if grant.networks is not None:
+            raise ForbiddenError(f"{grant.by} is limited, and nothing here holds requests to a limit")
+        return request
 
     async def document(self, http: Request) -> Response:
         """Return the API's description."""
+        self._access.grant_of(http)
         _refuse_query(http)
         return Response(json.dumps(await in_slices(document())), media_type="application/json")
 
     async def _list(
-        self, http: Request, request: Command[Any], handler: Callable[[Any], Awaitable[schema.Listing[Any]]]
+        self,
+        http: Request,
+        request: Command[Any],
+        handler: Callable[[Any], Awaitable[schema.Listing[Any]]],
+        grant: Grant,
     ) -> Response:
         """Return the items in order, or with `watch` a stream of them. Both refuse a wrong filter."""
         order, is_log = type(request).declaration.order, type(request).declaration.is_log
@@ -155,7 +233,16 @@ class _Api:
             finally:
                 self._watchers -= 1
 
-        return WatchResponse(run, http.app.state.stopping)
+        if grant.token_id is None or self._access.ended is None:
+            return WatchResponse(run, http.app.state.stopping)
+        keep_open()
+        return WatchResponse(run, http.app.state.stopping, self._access.ended(grant.token_id))
+
+
+def _asker(grant: Grant) -> str:
+    """Return who asks, for answers that no other asker may see."""
+    author = current_author()
+    return f"token {grant.token_id}" if grant.token_id else f"{author.kind} {author.uid} {author.name}"
 
 
 async def _request(command: type[Command[Any]], http: Request) -> Command[Any]:
@@ -220,7 +307,7 @@ def _answering(run: Run) -> Run:
                     code="unexpected",
                     hint="its log has the details",
                 )
-            return _problem(known)
+            return problem_response(known)
 
     return answer
 
@@ -228,9 +315,6 @@ def _answering(run: Run) -> Run:
 async def _no_such_path(http: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     message = f"the agent has no {http.method} {http.url.path[:200]}"
-    return _problem(InputError(message, code="no-such-path", hint="see /v1 in the reference"), status=status)
-
-
-def _problem(error: NetagentError, *, status: int | None = None) -> Response:
-    body = json.dumps(problem_of(error, status=status))
-    return Response(body, status_code=status or error.http_status, media_type=MEDIA_TYPE)
+    return problem_response(
+        InputError(message, code="no-such-path", hint="see /v1 in the reference"), status=status
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, cast
@@ -34,6 +35,10 @@ MAX_PER_PEER = 16
 one stranger does not take the places of a load balancer."""
 TCP_LIFE_S = 30.0
 """A TCP connection is closed after this many seconds, whatever it does, unless its request may keep it open."""
+HANDSHAKE_S = 5.0
+"""Within this many seconds a TCP client must have begun, and must have finished a handshake of TLS."""
+_TLS_HANDSHAKE = b"\x16"
+"""The first octet of a client that speaks TLS (RFC 8446 section 5.1); no method of HTTP begins so."""
 
 _life: ContextVar[trio.CancelScope] = ContextVar("life")
 
@@ -41,9 +46,11 @@ _life: ContextVar[trio.CancelScope] = ContextVar("life")
 class _ListenerConfig(Config):
     """Hypercorn's, which each connection has, and what ours needs to know."""
 
-    def __init__(self, *, is_bounded: bool) -> None:
+    def __init__(self, *, is_bounded: bool, tls: ssl.SSLContext | None) -> None:
         super().__init__()
         self.is_bounded = is_bounded
+        self.tls = tls
+        self.ssl_handshake_timeout = HANDSHAKE_S
         self.peers: dict[TCPServer, str] = {}
         """The open connections of a bounded listener, with the peer's address or account."""
 
@@ -60,11 +67,12 @@ async def serve_on(
     *,
     grace_s: float,
     is_bounded: bool,
+    tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and open requests have ended, at most `grace_s` later. Closes the listener. For
-    `nursery.start`."""
-    config = _ListenerConfig(is_bounded=is_bounded)
+    `nursery.start`. With `tls`, clients may begin with TLS or without; the application sees which."""
+    config = _ListenerConfig(is_bounded=is_bounded, tls=tls)
     config.bind = [f"fd://{listener.detach()}"]
     # Hypercorn logs an address for a browser; our own line names the socket.
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -116,12 +124,22 @@ class _Connection(TCPServer):
                 peers[self] = peer
             with trio.move_on_after(math.inf if is_local else TCP_LIFE_S) as life:
                 _life.set(life)
+                if not is_local and listener.tls is not None:
+                    self.stream = await _maybe_tls(stream, listener.tls)
                 await super().run()
         except OSError:
             pass  # it went before its address was read
         finally:
             peers.pop(self, None)
             vars(self).clear()
+
+
+async def _maybe_tls(stream: trio.SocketStream, context: ssl.SSLContext) -> Any:
+    """Return the stream, behind TLS if the client begins with it."""
+    with trio.move_on_after(HANDSHAKE_S):
+        if await stream.socket.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE:
+            return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    return stream
 
 
 vars(hypercorn_run)["TCPServer"] = (

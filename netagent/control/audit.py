@@ -15,7 +15,7 @@ from netagent.errors import FailedError, NetagentError, RefusedError
 from netagent.events.channel import counting, event
 from netagent.events.kinds import EventKind
 from netagent.interface.command import Command
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 _KINDS: Final[Mapping[str, EventKind]] = {
     "service": EventKind.SERVICE,

@@ -1,4 +1,13 @@
-"""A client of the agent's API: HTTP over its unix socket, in few lines and with few imports.
+"""A client of the agent's API: HTTP over its unix socket, or by TLS to another host, in few lines and imports.
+
+The command line uses it, and so may any program ([docs](../../docs/reference/python-client.md)):
+
+    from netagent.control.client import Client
+    from netagent.interface.questions import ServicesCommand
+
+    client = Client("https://h1:7958", token=token, ca_file="h1.crt")       # or Client() on the host itself
+    for service in client.send(ServicesCommand(network="app"))["items"]:
+        print(service["name"], service["addresses"])
 
 The whole command line starts in a fraction of the time that importing an HTTP library takes. HTTP/1.0 with one
 request per connection keeps reading simple: there are no chunks, and a stream ends with the connection.
@@ -7,17 +16,20 @@ request per connection keeps reading simple: there are no chunks, and a stream e
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from netagent.control.problem import error_from
-from netagent.errors import FailedError, RefusedError, UnreachableError
+from netagent.errors import FailedError, InputError, RefusedError, UnreachableError
 from netagent.interface.command import Command
 
 A = TypeVar("A")
 
 DEFAULT_SOCKET = "/run/netagent/netagent.sock"
+DEFAULT_PORT = 7958
+"""Of the key `http`."""
 READ_ONLY_SOCKET = "/run/netagent/netagent-ro.sock"
 TIMEOUT_S = 60.0
 """Each of the agent's use-cases times out well before this."""
@@ -46,16 +58,69 @@ def _in_words(given: Mapping[str, Any]) -> dict[str, str]:
     return {field: "true" if value is True else str(value) for field, value in given.items()}
 
 
-class Client:
-    """A client of the agent at one socket. Every call returns the decoded answer or raises a NetagentError."""
+class _Place:
+    """Where an agent listens by TCP."""
 
-    def __init__(self, socket_path: str = DEFAULT_SOCKET, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._path = socket_path
+    def __init__(self, netloc: str, host: str, port: int, *, is_tls: bool) -> None:
+        self.netloc = netloc
+        self.host = host
+        self.port = port
+        self.is_tls = is_tls
+        self.is_local = host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def _place_of(agent: str) -> _Place | None:
+    """Return the place of `http[s]://HOST[:PORT]`; None for the path of a socket."""
+    scheme, separator, netloc = agent.partition("://")
+    if not separator:
+        return None
+    netloc = netloc.removesuffix("/")
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?", netloc)
+    if scheme not in ("https", "http") or found is None:
+        raise InputError(
+            f"{agent!r} names no agent", thing=agent, hint="write the path of a socket, or https://HOST:PORT"
+        )
+    return _Place(netloc, found[1].strip("[]"), int(found[2] or DEFAULT_PORT), is_tls=scheme == "https")
+
+
+def _header_value(text: str) -> str:
+    """Refuse what would begin another header."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise InputError(
+            "a token or key has characters that none has", hint="check the file that it comes from"
+        )
+    return text
+
+
+class Client:
+    """A client of one agent. Every call returns the decoded answer or raises a NetagentError. It keeps no connection,
+    so threads may share it."""
+
+    def __init__(
+        self,
+        agent: str = DEFAULT_SOCKET,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        token: str = "",
+        ca_file: str | None = None,
+    ) -> None:
+        """`agent`: the path of its socket, or `https://HOST[:PORT]`, where `token` is sent; `ca_file` has the
+        certificates that are trusted instead of the system's. Raises InputError."""
+        self._path = agent
         self._timeout_s = timeout_s
+        self._token = _header_value(token)
+        self._ca_file = ca_file
+        self._place = _place_of(agent)
+        if self._place is not None and token and not (self._place.is_tls or self._place.is_local):
+            raise InputError(
+                f"a token is never sent in clear text, as to {agent}",
+                thing=agent,
+                hint="write https:// instead",
+            )
 
     def with_patience(self, timeout_s: float) -> Client:
         """Return a client of the same agent with another timeout."""
-        return Client(self._path, timeout_s=timeout_s)
+        return Client(self._path, timeout_s=timeout_s, token=self._token, ca_file=self._ca_file)
 
     def call(
         self,
@@ -65,12 +130,14 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         work_s: float = 0.0,
+        idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Send one request and return the answer. `path` is already quoted, `query` is not; empty values are omitted.
 
-        `work_s`: time that the request allows the agent to take, added to the timeout.
+        `work_s`: time that the request allows the agent to take, added to the timeout. `idempotency_key`: the same
+        text in a repeated request gets the answer of the first one, and changes nothing again.
         """
-        with self._open(method, path, query or {}, body) as stream:
+        with self._open(method, path, query or {}, body, idempotency_key) as stream:
             stream.settimeout(self._timeout_s + work_s)
             status, rest = self._head(stream)
             payload = bytearray(rest)
@@ -82,13 +149,18 @@ class Client:
                     )
         return self._decode(status, bytes(payload))
 
-    def send(self, request: Command[A]) -> A:
-        """Send the request of a command and return the answer."""
+    def send(self, request: Command[A], *, idempotency_key: str = "") -> A:
+        """Send the request of a command and return the answer; as `call`."""
         declared, (path, given) = type(request).declaration, _path_of(request)
-        if declared.has_body:
-            answer = self.call(declared.verb, path, body=given, work_s=request.work_s)
-        else:
-            answer = self.call(declared.verb, path, query=_in_words(given), work_s=request.work_s)
+        query, body = (None, given) if declared.has_body else (_in_words(given), None)
+        answer = self.call(
+            declared.verb,
+            path,
+            query=query,
+            body=body,
+            work_s=request.work_s,
+            idempotency_key=idempotency_key,
+        )
         return cast("A", answer)
 
     def follow(self, request: Command[Any]) -> Iterator[list[dict[str, Any]]]:
@@ -120,18 +192,38 @@ class Client:
                 rest += chunk
 
     def _open(
-        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        idempotency_key: str = "",
     ) -> socket.socket:
         pairs = "&".join(f"{key}={quote(value)}" for key, value in query.items() if value)
         payload = b"" if body is None else json.dumps(body).encode()
         head = (
-            f"{method} {path}{'?' if pairs else ''}{pairs} HTTP/1.0\r\nHost: netagent\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+            f"{method} {path}{'?' if pairs else ''}{pairs} HTTP/1.0\r\n"
+            f"Host: {self._place.netloc if self._place else 'netagent'}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
         )
+        if self._place is not None and self._token:
+            head += f"Authorization: Bearer {self._token}\r\n"
+        if idempotency_key:
+            head += f"Idempotency-Key: {_header_value(idempotency_key)}\r\n"
+        head += "\r\n"
+        if self._place is not None:
+            return self._send(self._dialled(self._place), head, payload)
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.settimeout(self._timeout_s)
         try:
             self._connect(stream)
+        except OSError as error:
+            stream.close()
+            raise self._unreachable(error) from None
+        return self._send(stream, head, payload)
+
+    def _send(self, stream: socket.socket, head: str, payload: bytes) -> socket.socket:
+        try:
             stream.sendall(head.encode("ascii") + payload)
         except OSError as error:
             stream.close()
@@ -140,6 +232,38 @@ class Client:
             stream.close()
             raise
         return stream
+
+    def _dialled(self, place: _Place) -> socket.socket:
+        try:
+            stream = socket.create_connection((place.host, place.port), self._timeout_s)
+        except OSError as error:
+            raise UnreachableError(
+                f"cannot reach the agent at {self._path}: {error.strerror or error}",
+                thing=self._path,
+                hint="check the address, and the key `http` of that agent's configuration",
+            ) from None
+        if not place.is_tls:
+            return stream
+        import ssl  # takes as long to import as all the rest
+
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+            return context.wrap_socket(stream, server_hostname=place.host)
+        except OSError as error:  # SSLError is one
+            stream.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise FailedError(
+                    f"cannot trust the agent at {self._path}: {error.verify_message}",
+                    code="not-trusted",
+                    thing=self._path,
+                    hint="copy /run/netagent/http-ca.crt from that host, and name it with --ca-file",
+                ) from None
+            what = "read" if isinstance(error, FileNotFoundError) else "speak TLS by"
+            raise FailedError(
+                f"cannot {what} {self._ca_file or self._path}: {error.strerror or error}",
+                thing=self._path,
+                hint="check --ca-file, and the key `http` of that agent's configuration",
+            ) from None
 
     def _connect(self, stream: socket.socket) -> None:
         """Connect to the agent, by the read-only socket if the other one is closed to this account."""

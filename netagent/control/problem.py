@@ -27,6 +27,7 @@ _BY_EXIT_STATUS: dict[int, type[NetagentError]] = {
 
 _TITLES = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",

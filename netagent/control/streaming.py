@@ -1,7 +1,8 @@
-"""Bodies of answers that are sent in parts, because they are long or have no end."""
+"""Answers that Starlette has no class for: bodies in parts, because they are long or have no end, and problems."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -9,8 +10,20 @@ import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from netagent.control.problem import MEDIA_TYPE, problem_of
+from netagent.errors import NetagentError
+
 Watch: TypeAlias = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 """Emits one part after the other until it is cancelled or finished."""
+
+
+def problem_response(error: NetagentError, *, status: int | None = None) -> Response:
+    """Return the error as a problem document."""
+    status = status or error.http_status
+    # RFC 9110 section 11.6.1.
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    body = json.dumps(problem_of(error, status=status))
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 class PartsResponse(Response):
@@ -33,15 +46,15 @@ class PartsResponse(Response):
 
 
 class WatchResponse(Response):
-    """A body that continues until its client hangs up or the agent stops."""
+    """A body that continues until its client hangs up, the agent stops or what allows it ends."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, run: Watch, stopping: trio.Event) -> None:
+    def __init__(self, run: Watch, *ends: trio.Event) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._run = run
-        self._stopping = stopping
+        self._ends = ends
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send the body until the client hangs up."""
@@ -54,14 +67,15 @@ class WatchResponse(Response):
                 pass
             nursery.cancel_scope.cancel()
 
-        async def stop() -> None:
-            await self._stopping.wait()
+        async def stop(end: trio.Event) -> None:
+            await end.wait()
             nursery.cancel_scope.cancel()
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hang_up)
-            nursery.start_soon(stop)
+            for end in self._ends:
+                nursery.start_soon(stop, end)
             await self._run(emit)
             nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -12,19 +12,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import ipaddress
 import logging
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 
 import trio
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from netagent import __version__, log
 from netagent import config as configuration
-from netagent.access.grant import FULL, READ_ONLY
+from netagent.access.grant import FULL, READ_ONLY, Grant
+from netagent.access.token_store import TokenStore
+from netagent.access.tokens import bearer_untrusted
 from netagent.config import Config
-from netagent.control.api import Handlers, build_app
+from netagent.control.api import ApiAccess, Handlers, Limit, api_routes, build_app, socket_access
 from netagent.control.server import serve
 from netagent.control.watch import WaitChanged
 from netagent.daemon.cluster import Cluster
@@ -96,6 +102,7 @@ class Agent:
         plugin = self._supervision.take_socket("docker") if self.config.docker_enabled else None
         self.runtimes = Runtimes(self.config, lambda: self.member().access, plugin)
         self.foreign_rules = ForeignRules()
+        self.tokens = TokenStore(self._state.tokens_file)
         self.http = self._http_listener()
         self._changing = trio.Lock()
         self.shutdown = trio.Event()
@@ -106,9 +113,11 @@ class Agent:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    async def run(self, handlers: Handlers, wait_changed: WaitChanged, page: PageSource) -> None:
-        """Run until a signal says stop. `handlers` answer the API; `wait_changed` is for watched lists, `page` for
-        the web page."""
+    async def run(
+        self, handlers: Handlers, wait_changed: WaitChanged, page: PageSource, limited: Limit
+    ) -> None:
+        """Run until a signal says stop. `handlers` answer the API, `wait_changed` is for watched lists, `page` is for
+        the web page, and `limited` holds requests to the limits of tokens."""
         stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with contextlib.closing(self._state), trio.open_signal_receiver(*stops) as signals:
             async with self.events.running(), trio.open_nursery() as self._nursery:
@@ -135,14 +144,18 @@ class Agent:
                     building = functools.partial(
                         build_app, handlers, wait_changed, wait_noted=self.events.wait_newer
                     )
-                    app = building(self.runtimes.routes, grant=FULL)
+                    app = building(self.runtimes.routes, access=socket_access(FULL))
                     serving = functools.partial(serve, listener=self._supervision.take_socket("api"))
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
-                    await self._serve_readers(api, building(grant=READ_ONLY))
+                    await self._serve_readers(api, building(access=socket_access(READ_ONLY)))
                     if self.http is not None:
                         site = Site(page, wait_changed, lambda: self.page_keys)
                         self.http.add(site.routes)
                         self._nursery.start_soon(site.run)
+                        access = ApiAccess(self._grant_of, limited, self.tokens.ended)
+                        noted = self.events.wait_newer
+                        self.http.add(api_routes(handlers, wait_changed, access=access, wait_noted=noted))
+                        self._nursery.start_soon(self.tokens.run)
                         api.start_soon(self.http.run, self.shutdown)
                     ready = event(EventKind.AGENT)
                     logger.info(
@@ -156,11 +169,26 @@ class Agent:
                 await self._stop()
         logger.info("agent stopped; containers, networks and names stay as they are")
 
+    def _grant_of(self, request: Request) -> Grant:
+        """Return what the token of a request by TCP grants."""
+        return self.tokens.proven_untrusted(bearer_untrusted(request.headers.get("authorization"))).grant
+
     def _http_listener(self) -> HttpListener | None:
         """None: the configuration wants none."""
         if not self.config.http:
             return None
-        return HttpListener(self.config.http, health_routes.routes(self._view))
+        return HttpListener(
+            self.config.http, health_routes.routes(self._view), tokens=self.tokens, make_tls=self._make_tls
+        )
+
+    def _make_tls(self) -> ssl.SSLContext:
+        # Imported here, because only listeners that other hosts reach need it.
+        from netagent.http.certificate import server_context
+
+        bound = ipaddress.ip_address(self.config.http.rpartition(":")[0].strip("[]"))
+        addresses = [self.underlay.address] + ([] if bound.is_unspecified else [str(bound)])
+        now = datetime.now(UTC)
+        return server_context(self.config.state_dir, self.config.run_dir, self.config.name, addresses, now)
 
     async def _serve_readers(self, api: trio.Nursery, app: Starlette) -> None:
         """Serve the read-only socket. Without it the agent still does its work."""
@@ -367,6 +395,7 @@ class Agent:
             self._cluster_scope.cancel()
             # The journal is closed only then, and its file is about to be deleted.
             await self._cluster_ended.wait()
+            self.tokens.forget()
             self._state.forget_cluster()
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))

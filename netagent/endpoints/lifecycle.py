@@ -39,6 +39,7 @@ from netagent.endpoints.validation import (
     existing_endpoint,
     health_of_new,
     refuse_alias_in_use,
+    refuse_beyond,
     refuse_commands,
     refuse_mac_in_use,
     repeated,
@@ -120,6 +121,7 @@ class Endpoints:
                     name = self.context.free_name(network.network_id, name, new.endpoint_id)
                     new = dataclasses.replace(new, request=dataclasses.replace(new.request, name=name))
                 mates = self._live.rows.in_sandbox(netns)
+                refuse_beyond(request.within, mates)
                 existing = existing_endpoint(mates, new)
                 if existing is not None:
                     return existing, False

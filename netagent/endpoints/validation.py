@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from netagent.checks.state import first_health
 from netagent.endpoints.find import host_called
-from netagent.errors import RefusedError
+from netagent.errors import ForbiddenError, RefusedError
 from netagent.journal.rows import Bound, LocalEndpointRow, Reserved
 from netagent.model.check import Check, CheckedHealth, ExecCheck
 from netagent.model.ids import EndpointId, NetworkId, is_derived_mac, mac_of
@@ -196,6 +196,16 @@ def refuse_commands(request: AttachRequest, origin: str | None) -> None:
                 thing=request.target,
                 hint="use a check by http: or tcp:",
             )
+
+
+def refuse_beyond(within: frozenset[NetworkId] | None, mates: Iterable[LocalEndpointRow]) -> None:
+    """Raise ForbiddenError if the sandbox is in a network that the asker does not reach: through the container it
+    would reach it, and change where the container's traffic goes."""
+    if within is not None and any(row.network_id not in within for row in mates):
+        raise ForbiddenError(
+            "the container is in a network that the token does not reach",
+            hint="ask with a token that is not limited to networks",
+        )
 
 
 def asked_offset(view: RegistryView, addresses: tuple[str, ...], network: NetworkView) -> int | None:

@@ -1,4 +1,4 @@
-"""The agent's TCP listener for HTTP, by the key `http`.
+"""The agent's TCP listener for HTTP, by the key `http`; with TLS where other hosts can reach it.
 
 It joins the routes of several folders, which say themselves what they answer. An address that is taken, or that
 the host does not have yet, is tried again: neither may keep an agent from starting.
@@ -10,14 +10,19 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
+from netagent.access.token_store import TokenStore
 from netagent.control.asgi import serve_on
+from netagent.errors import FailedError
+from netagent.http.gate import Gate, is_beyond_loopback
 
 RETRY_S: Final = 2.0
 BACKLOG_CONNECTIONS: Final = 64
@@ -30,12 +35,21 @@ _log = logging.getLogger(__name__)
 class HttpListener:
     """Serves while `run` runs."""
 
-    def __init__(self, place: str, *routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self,
+        place: str,
+        *routes: Sequence[BaseRoute],
+        tokens: TokenStore,
+        make_tls: Callable[[], ssl.SSLContext],
+    ) -> None:
+        """`make_tls` is called in a thread, where other hosts can reach the listener. It may raise FailedError."""
         self.place = place
         """`127.0.0.1:7958`, as the key has it."""
         self.trouble: str | None = None
         """Why it does not serve; None: it does."""
-        self._app = Starlette(routes=[one for part in routes for one in part])
+        self._make_tls = make_tls if is_beyond_loopback(place) else None
+        gate = Middleware(Gate, tokens=tokens)
+        self._app = Starlette(routes=[one for part in routes for one in part], middleware=[gate])
         self._app.router.redirect_slashes = False
 
     def add(self, routes: Sequence[BaseRoute]) -> None:
@@ -47,9 +61,12 @@ class HttpListener:
         self._app.state.stopping = trio.Event()
         while not shutdown.is_set():
             try:
+                tls = await trio.to_thread.run_sync(self._make_tls) if self._make_tls else None
                 listener = _listening(self.place)
-            except OSError as error:
-                trouble = os.strerror(error.errno) if error.errno else str(error)
+            except (FailedError, OSError) as error:
+                trouble = (
+                    os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+                )
                 if trouble != self.trouble:
                     _log.warning("cannot serve HTTP on %s: %s", self.place, trouble)
                 self.trouble = trouble
@@ -57,11 +74,11 @@ class HttpListener:
                     await shutdown.wait()
                 continue
             self.trouble = None
-            _log.info("serving HTTP on http://%s", self.place)
+            _log.info("serving HTTP on http%s://%s", "s" if tls else "", self.place)
             async with trio.open_nursery() as nursery:
                 await nursery.start(
                     functools.partial(
-                        serve_on, listener, self._app, shutdown, grace_s=GRACE_S, is_bounded=True
+                        serve_on, listener, self._app, shutdown, grace_s=GRACE_S, is_bounded=True, tls=tls
                     )
                 )
 

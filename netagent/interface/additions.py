@@ -8,7 +8,7 @@ from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, repeated
 from netagent.interface.containers import PortOfAttach
 from netagent.interface.notation import duration_of, filled, ports_of
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from netagent.interface.command import Command, argument, option, switch
 from netagent.interface.notation import duration_of
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar, get_args
 
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 A_co = TypeVar("A_co", covariant=True)
 

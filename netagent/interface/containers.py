@@ -17,7 +17,7 @@ from netagent.interface.notation import (
     target_of,
     target_or_endpoint_of,
 )
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
@@ -143,6 +143,8 @@ class NetworkListCommand(
 ):
     """List the networks of the cluster."""
 
+    within: frozenset[str] | None = option(is_sent=False)
+
 
 class NetworkInspectCommand(
     Command["schema.Network"],
@@ -186,6 +188,7 @@ class _Connection(Command[A_co], Generic[A_co]):
     target: str = argument(
         metavar="TARGET", help="as for `attach`, or an endpoint of this host", read=target_or_endpoint_of
     )
+    within: frozenset[str] | None = option(is_sent=False)
 
 
 class NetworkConnectCommand(
@@ -311,6 +314,7 @@ class AttachCommand(
         metavar="NAME",
         help="name of the interface in the container (default: eth0, eth1, …)",
     )
+    within: frozenset[str] | None = option(is_sent=False)
 
 
 class _OfEndpoint(Command[A_co], Generic[A_co]):

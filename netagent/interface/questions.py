@@ -9,7 +9,7 @@ from netagent.events.kinds import EventKind
 from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, switch
 from netagent.interface.notation import duration_of, ends_of, filled
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes

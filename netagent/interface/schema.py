@@ -196,6 +196,46 @@ class Invitation(TypedDict):
     expires_at: str
 
 
+class TokenNetwork(TypedDict):
+    """A network of a token."""
+
+    id: str
+    name: str
+    exists: bool
+    """False: it was removed. The token does not reach one that was made since under its name."""
+
+
+class TokenInfo(TypedDict):
+    """A token, without its secret."""
+
+    id: str
+    name: str
+    role: str
+    """`read`, `attach` or `admin`."""
+    networks: list[TokenNetwork]
+    is_limited: bool
+    """False: it reaches all networks, and what belongs to none."""
+    created_at: str
+    created_by: str
+    expires_at: str
+    """`""`: never."""
+    used_at: str
+    """`""`: not since the agent started."""
+
+
+class TokenCreated(TokenInfo):
+    """Answer of `token create`. The token is a secret."""
+
+    token: str
+
+
+class TokenRevoked(TypedDict):
+    """Answer of `token revoke`."""
+
+    id: str
+    name: str
+
+
 class Joined(TypedDict):
     """Answer of `join`."""
 

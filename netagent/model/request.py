@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netagent.model.check import Check
+from netagent.model.ids import NetworkId
 from netagent.model.locality import DEFAULT_WEIGHT, AnswerOrder, Balance
 from netagent.model.publication import Publication
 from netagent.model.records import Group, Link, Policy, Port, ServiceKey, ServicePort, ServiceTarget
@@ -45,6 +46,8 @@ class AttachRequest:
     mac: str = ""
     """Lower case, colons."""
     ifname: str = ""
+    within: frozenset[NetworkId] | None = None
+    """Refuse a sandbox that is in any other network. None: it may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import trio
 
 from netagent.access.grant import FULL, Grant
 from netagent.control.addition_parsing import own_name_request, service_request
-from netagent.control.api import Handlers, build_app
+from netagent.control.api import Handlers, build_app, socket_access
 from netagent.control.request_parsing import (
     attach_request,
     link_of,
@@ -85,6 +85,7 @@ from netagent.interface.services import (
     ServiceRemoveCommand,
     ServiceSetCommand,
 )
+from netagent.interface.tokens import TokenCreateCommand, TokenListCommand, TokenRevokeCommand
 from netagent.model.author import current_author
 from netagent.model.request import AttachRequest, NetworkRequest
 
@@ -460,6 +461,20 @@ def event_of(number: int, text: str, *, level: Literal["info", "warning"] = "inf
     }
 
 
+def token_of(name: str) -> schema.TokenInfo:
+    return {
+        "id": "00000001",
+        "name": name,
+        "role": "read",
+        "networks": [],
+        "is_limited": False,
+        "created_at": "2026-01-01T00:00:00Z",
+        "created_by": "root",
+        "expires_at": "",
+        "used_at": "",
+    }
+
+
 class FakeService:
     """Networks and endpoints in dicts; what a test wants to see or to go wrong is an attribute."""
 
@@ -547,6 +562,17 @@ class FakeService:
 
     async def name_list(self, request: NameListCommand) -> schema.Listing[schema.OwnName]:
         return {"items": [own_name_of("shop")]}
+
+    async def token_create(self, request: TokenCreateCommand) -> schema.TokenCreated:
+        return {**token_of(request.name), "token": "netagent_00000001_" + "5" * 64}
+
+    async def token_list(self, request: TokenListCommand) -> schema.Listing[schema.TokenInfo]:
+        removed: schema.TokenNetwork = {"id": "b" * 32, "name": "old", "exists": False}
+        limited: schema.TokenInfo = {**token_of("ci"), "networks": [removed], "is_limited": True}
+        return {"items": [token_of("grafana"), limited]}
+
+    async def token_revoke(self, request: TokenRevokeCommand) -> schema.TokenRevoked:
+        return {"id": "00000001", "name": request.token}
 
     async def name_remove(self, request: NameRemoveCommand) -> schema.OwnNameRemoved:
         return {"name": request.name, "network": "app"}
@@ -900,7 +926,9 @@ class Served:
                 serving = functools.partial(serve, listener=self.listener, is_bounded=self.is_bounded)
                 await nursery.start(
                     serving,
-                    build_app(self.service.handlers(), self.service.wait_changed, grant=self.grant),
+                    build_app(
+                        self.service.handlers(), self.service.wait_changed, access=socket_access(self.grant)
+                    ),
                     self.path,
                     "netagent",
                     self.shutdown,

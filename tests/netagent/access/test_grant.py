@@ -10,7 +10,8 @@ from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command
 from netagent.interface.containers import AttachCommand, DrainCommand
 from netagent.interface.questions import PingCommand
-from netagent.model.role import Role
+from netagent.interface.role import Role
+from netagent.interface.tokens import TokenCreateCommand, TokenListCommand
 
 ATTACH = Grant(Role.ATTACH, "the token ci")
 ROUTED = [command for command in COMMANDS if command.declaration.verb]
@@ -22,10 +23,29 @@ class Undeclared(Command["None"], command="undeclared", route="GET /v1/undeclare
 
 @pytest.mark.parametrize("command", ROUTED, ids=lambda command: command.declaration.command)
 def test_only_what_asks_by_get_is_for_readers(command: type[Command[Any]]) -> None:
-    """Ping asks by GET, and sends packets in a container's name."""
+    """Ping asks by GET, and sends packets in a container's name. The list of tokens says who could be imitated."""
     declared = command.declaration
-    is_reading = declared.verb == "GET" and command is not PingCommand
+    is_reading = declared.verb == "GET" and command not in (PingCommand, TokenListCommand)
     assert (declared.role is Role.READ) == is_reading
+
+
+def test_what_attaching_allows_is_chosen_one_by_one() -> None:
+    """A command that does many things at once, as one that applies a file, must not be among them."""
+    assert {one.declaration.command for one in ROUTED if one.declaration.role is Role.ATTACH} == {
+        "attach", "check", "detach", "drain", "link", "network connect", "network disconnect", "ping", "undrain",
+        "unlink",
+    }  # fmt: skip
+
+
+def test_tokens_make_no_tokens() -> None:
+    assert {one.declaration.command for one in ROUTED if one.declaration.role is Role.SOCKET} == {
+        "token create", "token ls", "token revoke",
+    }  # fmt: skip
+    for command in (TokenCreateCommand, TokenListCommand):
+        with pytest.raises(
+            ForbiddenError, match="works only by the agent's own socket, and not by the token boss"
+        ):
+            require_command(Grant(Role.ADMIN, "the token boss"), command)
 
 
 def test_a_command_that_says_nothing_is_closed() -> None:

@@ -18,7 +18,7 @@ from netagent.control.client import Client
 from netagent.errors import ForbiddenError, NetagentError, RefusedError
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 ROUTED = [command for command in COMMANDS if command.declaration.verb]
 
@@ -48,7 +48,7 @@ def test_what_changes_something_is_refused_before_it_is_read(
     with pytest.raises(RefusedError) as caught:
         Client(str(reading.path), timeout_s=30).call(declared.verb, path, body={"nonsense": True})
     assert caught.value.code == "not-permitted"
-    assert "the read-only socket gives read" in str(caught.value)
+    assert "the read-only socket" in str(caught.value)
 
 
 def test_what_reads_is_answered(reading: Served) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,7 +16,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from trio.testing import trio_test
 
+from netagent.access.token_store import TokenStore
 from netagent.control.asgi import MAX_PER_PEER
+from netagent.errors import FailedError
 from netagent.http import health_routes
 from netagent.http.listener import HttpListener
 from netagent.model.ids import HostId
@@ -41,16 +45,24 @@ async def connected(place: str) -> trio.SocketStream:
 
 async def ask(place: str, path: str) -> tuple[int, dict[str, object]]:
     async with await connected(place) as stream:
-        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         whole = b"".join([part async for part in stream])
     head, _, body = whole.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body) if body.startswith(b"{") else {}
 
 
+def no_tls() -> ssl.SSLContext:
+    raise FailedError("cannot make a certificate: the disk is full")
+
+
 @asynccontextmanager
-async def serving(place: str, view: RegistryView | None) -> AsyncIterator[HttpListener]:
+async def serving(
+    place: str, view: RegistryView | None, store: TokenStore | None = None
+) -> AsyncIterator[HttpListener]:
     other = [Route("/other", lambda _request: JSONResponse({"from": "another folder"}))]
-    listener, shutdown = HttpListener(place, health_routes.routes(lambda: view), other), trio.Event()
+    health, shutdown = health_routes.routes(lambda: view), trio.Event()
+    tokens = store or TokenStore(Path("/nonexistent/tokens"))
+    listener = HttpListener(place, health, other, tokens=tokens, make_tls=no_tls)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listener.run, shutdown)
         yield listener
@@ -90,6 +102,18 @@ async def test_an_address_that_is_taken_is_reported_and_tried_again() -> None:
         taken.close()
         assert (await ask(place, "/healthz"))[0] == 503
         assert listener.trouble is None
+
+
+@trio_test
+async def test_without_a_certificate_nothing_is_served_beyond_the_host() -> None:
+    place = free_place().replace("127.0.0.1", "0.0.0.0")
+    async with serving(place, None) as listener:
+        with trio.fail_after(30):
+            while listener.trouble is None:
+                await trio.sleep(0.01)
+        assert listener.trouble == "cannot make a certificate: the disk is full"
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", int(place.rpartition(":")[2]))
 
 
 @trio_test

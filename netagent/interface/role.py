@@ -13,7 +13,10 @@ class Role(enum.IntEnum):
     ATTACH = 2
     """Attach and detach containers, and act on what is attached."""
     ADMIN = 3
-    """Everything."""
+    """Everything that a token can allow."""
+    SOCKET = 4
+    """Also what makes and revokes tokens: only for who may open the agent's socket. A token that could make tokens
+    would outlive its revocation."""
 
     @property
     def word(self) -> str:
