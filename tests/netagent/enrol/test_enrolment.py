@@ -68,7 +68,7 @@ class Agent(Client):
         ]
         self.reached = True
 
-    def send(self, request: Command[Any]) -> Any:
+    def send(self, request: Command[Any], *, idempotency_key: str = "") -> Any:
         if isinstance(request, MembersCommand):
             return {"items": self.members}
         if isinstance(request, InviteCommand):

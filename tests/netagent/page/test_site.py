@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,8 +16,10 @@ import trio
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from trio.testing import trio_test
 
+from netagent.access.token_store import TokenStore
 from netagent.control.api import Handlers
 from netagent.control.present import Presenter, ProbeView
+from netagent.errors import FailedError
 from netagent.http.listener import HttpListener
 from netagent.interface.cluster import MembersCommand
 from netagent.model.records import Health
@@ -26,6 +30,10 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
 KEYS = AccessKeys(b"s" * 32)
+
+
+def no_tls() -> ssl.SSLContext:
+    raise FailedError("only listeners beyond loopback need a certificate")
 
 
 class World:
@@ -59,7 +67,9 @@ class World:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        listener, shutdown = HttpListener(f"127.0.0.1:{self.port}", self.site.routes), trio.Event()
+        place, tokens = f"127.0.0.1:{self.port}", TokenStore(Path("/nonexistent/tokens"))
+        listener = HttpListener(place, self.site.routes, tokens=tokens, make_tls=no_tls)
+        shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run, shutdown)
             yield
