@@ -23,6 +23,7 @@ from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.reconcile.host_service_routes import HostServiceRoutes
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.sockets.service_tables import ServiceTables
+from netagent.firewall import policy
 from netagent.firewall.driver import Tables
 from netagent.firewall.guard import Guard
 from netagent.projection import mac_announcer
@@ -52,7 +53,7 @@ class HostKernel:
             drift = Drift()
             self.host_service_routes = HostServiceRoutes(self._netlink, drift)
             self.bridge_nf_bypass = BridgeNfBypass(drift)
-            self.flow_counters = undo.enter_context(closing(FlowCounters(drift)))
+            self.flow_counters = undo.enter_context(closing(FlowCounters(drift, policy.MARK)))
             self.service_tables = ServiceTables(
                 drift, impediment=_NO_COOKIES if self.cookie is None else None
             )
@@ -61,7 +62,7 @@ class HostKernel:
                 self._netlink,
                 notifications,
                 drift=drift,
-                ports_changed=self._ports_changed,
+                devices_changed=self._devices_changed,
                 settings=settings,
             )
             self.offload = OffloadKeeper(any_socket, self.reconciler.is_in_kernel)
@@ -89,9 +90,9 @@ class HostKernel:
             ):
                 nursery.start_soon(task)
 
-    def _ports_changed(self, ports: Mapping[int, str]) -> None:
+    def _devices_changed(self, devices: Mapping[int, str], ports: Mapping[int, str]) -> None:
         self.bridge_nf_bypass.set_ports(ports)
-        self.flow_counters.set_ports(ports)
+        self.flow_counters.set_devices(devices)
 
     async def routes(self) -> tuple[str, ...]:
         """The prefixes that this host has routes to."""

@@ -46,16 +46,17 @@ class Flow:
 def named_flows(reading: FlowReading, sources: FlowSources, view: RegistryView) -> Slices[list[Flow]]:
     """Return what was counted, with the names of those who opened."""
     found = []
+    ports = {share.number: index for index, share in reading.shares.items()}
     for raw_key, raw_count in reading.flows:
         key, count = unpack_flow(raw_key, raw_count)
         protocol = PROTOCOLS.get(key.protocol)
         if protocol is not None:
             found.append(
                 Flow(
-                    sources.owner(view, key.port),
+                    sources.owner(view, ports.get(key.source)),
                     protocol,
                     _text(key),
-                    key.number,
+                    key.port,
                     count.openings,
                     count.refused,
                     max(0, reading.at_ns - count.first_ns) / 1e9,

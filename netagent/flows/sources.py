@@ -57,9 +57,9 @@ class FlowSources:
             first = next(iter(self._departed))
             del self._departed[first], self._by_port[first]
 
-    def owner(self, view: RegistryView, index: int) -> FlowSource:
+    def owner(self, view: RegistryView, index: int | None) -> FlowSource:
         """Return whose port it is, or was."""
-        found = self._by_port.get(index)
+        found = None if index is None else self._by_port.get(index)
         return found or FlowSource(EndpointId(""), None, f"port {index}", "", "", view.local)
 
 

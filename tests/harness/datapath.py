@@ -61,7 +61,7 @@ async def open_host(
         netlink,
         notifications,
         drift=drift,
-        ports_changed=bridge_nf_bypass.set_ports,
+        devices_changed=lambda _devices, ports: bridge_nf_bypass.set_ports(ports),
         settings=settings,
         interval_s=interval_s,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from functools import partial
 
 import pytest
 import trio
-from harness.namespaces import Namespace, NamespaceFactory, make_bridge, make_veth
+from harness.firewall import bridge, give, guarding, plug
+from harness.namespaces import Namespace, NamespaceFactory
 
 from netagent.datapath.bpf import tcx
 from netagent.datapath.bpf.tcx import Side
@@ -20,10 +22,15 @@ from netagent.datapath.flows import counters as counting
 from netagent.datapath.flows.counters import FlowCounters
 from netagent.datapath.flows.layout import MOST_FLOWS_OF_PORT, FlowKey, unpack_flow
 from netagent.datapath.reconcile.drift import Drift
+from netagent.firewall import policy
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
 
 pytestmark = pytest.mark.kernel
 
 WEB, DB = ("10.66.0.2", "fd66::2"), ("10.66.0.3", "fd66::3")
+NET = GuardedNetwork(bridge="na-1", bridge_mac="06:00:00:00:00:01", tunnel="nx-1", restricted=True)
+GUARDED_WEB = GuardedEndpoint(veth="nvweb", mac="02:0a:00:00:00:02", addresses=WEB, bridge="na-1")
+GUARDED_DB = GuardedEndpoint(veth="nvdb", mac="02:0a:00:00:00:03", addresses=DB, bridge="na-1")
 TCP, UDP, ICMP = 6, 17, 1
 
 TALK = """
@@ -82,8 +89,10 @@ class Network:
     ports: dict[int, str]
 
     def counters(self, drift: Drift | None = None) -> FlowCounters:
-        made = FlowCounters(drift or Drift(), within=lambda fn: call_in_netns_of(self.inside, fn))
-        made.set_ports(self.ports)
+        made = FlowCounters(
+            drift or Drift(), policy.MARK, within=lambda fn: call_in_netns_of(self.inside, fn)
+        )
+        made.set_devices(self.ports)
         made.look()
         assert made.trouble == ""
         return made
@@ -91,18 +100,21 @@ class Network:
     def index(self, name: str) -> int:
         return next(index for index, one in self.ports.items() if one == name)
 
+    def number(self, counters: FlowCounters, name: str) -> int:
+        return counters.read_now().shares[self.index(name)].number
+
 
 @pytest.fixture
 def network(namespaces: NamespaceFactory) -> Iterator[Network]:
     host, web, db = namespaces("host"), namespaces("web"), namespaces("db")
-    make_bridge(host, "na-1", "10.66.0.1/24")
-    make_veth(host, "nvweb", web, *(f"{one}/{64 if ':' in one else 24}" for one in WEB), bridge="na-1")
-    make_veth(host, "nvdb", db, *(f"{one}/{64 if ':' in one else 24}" for one in DB), bridge="na-1")
+    bridge(host, NET, "10.66.0.1/24")
+    for container, one in ((web, GUARDED_WEB), (db, GUARDED_DB)):
+        plug(host, container, one, NET)
     with opened_netns(host.path) as fd:
         inside = trio.run(run_in_netns, fd, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))
     with inside:
         ports = call_in_netns_of(
-            inside, lambda: {socket.if_nametoindex(one): one for one in ("nvweb", "nvdb")}
+            inside, lambda: {socket.if_nametoindex(one): one for one in (NET.bridge, "nvweb", "nvdb")}
         )
         yield Network(host, web, db, inside, ports)
 
@@ -119,15 +131,15 @@ def openings(counters: FlowCounters) -> dict[FlowKey, int]:
     return {key: count.openings for key, count in (unpack_flow(*one) for one in counters.read_now().flows)}
 
 
-def key(port: int, protocol: int, address: str, number: int | None) -> FlowKey:
+def key(source: int, protocol: int, address: str, port: int | None) -> FlowKey:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return FlowKey(port, protocol, socket.inet_pton(family, address), number)
+    return FlowKey(source, protocol, socket.inet_pton(family, address), port)
 
 
 @pytest.mark.usefixtures("server")
 def test_openings_are_counted_and_nothing_else(network: Network) -> None:
     with closing(network.counters()) as counters:
-        web = network.index("nvweb")
+        web = network.number(counters, "nvweb")
         for address in DB:
             network.web.run_python(TALK, address, "7777", "5", "20")
             network.web.run_python(ASK, address, "7777", "3", "20")
@@ -154,25 +166,25 @@ def test_a_datagram_that_answers_opens_nothing_whatever_its_ports_are(network: N
                     "        sock.connect", f"        sock.bind(('', {own}))\n        sock.connect"
                 )
                 network.web.run_python(bound, DB[0], "60999", "1", "5")
-        assert openings(counters) == {key(network.index("nvweb"), UDP, DB[0], 60999): 3}
+        assert openings(counters) == {key(network.number(counters, "nvweb"), UDP, DB[0], 60999): 3}
 
 
 @pytest.mark.usefixtures("server")
 def test_a_flood_takes_no_more_than_its_own_share(network: Network) -> None:
     with closing(network.counters()) as counters:
-        web, db = network.index("nvweb"), network.index("nvdb")
+        web, db = (network.number(counters, name) for name in ("nvweb", "nvdb"))
         network.db.run_python(FLOOD, WEB[0], "1", "3", "1")
         network.web.run_python(FLOOD, DB[0], "1000", str(MOST_FLOWS_OF_PORT + 100), "3")
         network.web.run_python(TALK, DB[0], "7777", "1", "1")
         network.db.run_python(FLOOD, WEB[0], "1", "4", "1")
         reading = counters.read_now()
         rows = [unpack_flow(*one) for one in reading.flows]
-        by_port = Counter(key.port for key, _ in rows)
+        by_port = Counter(key.source for key, _ in rows)
         assert by_port == {web: MOST_FLOWS_OF_PORT, db: 4}
-        assert sum(count.openings for key, count in rows if key.port == db) == 7
-        assert {count.openings for key, count in rows if key.port == web} == {3}
-        assert reading.shares[web].left_out == 3 * 100 + 1
-        assert reading.shares[db].left_out == 0
+        assert sum(count.openings for key, count in rows if key.source == db) == 7
+        assert {count.openings for key, count in rows if key.source == web} == {3}
+        assert reading.shares[network.index("nvweb")].left_out == 3 * 100 + 1
+        assert reading.shares[network.index("nvdb")].left_out == 0
 
 
 def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
@@ -189,14 +201,15 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
     before = call_in_netns_of(network.inside, programs)
     with closing(network.counters(drift)) as counters:
         assert call_in_netns_of(network.inside, programs) == before
-        assert openings(counters) == {key(web, TCP, DB[0], 80): 5}
+        number = network.number(counters, "nvweb")
+        assert openings(counters) == {key(number, TCP, DB[0], 80): 5}
         # Another program takes ours away.
         for side in Side:
-            for number in call_in_netns_of(network.inside, lambda: tcx.programs_at(web, side)):
-                call_in_netns_of(network.inside, lambda: tcx.detach(web, side, number))
+            for program in call_in_netns_of(network.inside, lambda: tcx.programs_at(web, side)):
+                call_in_netns_of(network.inside, lambda: tcx.detach(web, side, program))
         counters.look()
         network.web.run_python(FLOOD, DB[0], "80", "1", "1")
-        assert openings(counters) == {key(web, TCP, DB[0], 80): 6}
+        assert openings(counters) == {key(number, TCP, DB[0], 80): 6}
         assert drift.kinds == {"counter-removed": 1}
 
 
@@ -206,7 +219,7 @@ def test_what_was_not_used_for_long_makes_room(network: Network, monkeypatch: py
         network.web.run_python(FLOOD, DB[0], "1000", str(MOST_FLOWS_OF_PORT), "1")
         assert counters.read_now().shares[web].flows == MOST_FLOWS_OF_PORT
         network.host.run("ip link del nvdb")
-        counters.set_ports({web: "nvweb"})
+        counters.set_devices({web: "nvweb"})
         monkeypatch.setattr(counting, "KEPT_S", 0)
         assert counters.read_now().flows == ()
         counters.clear_up()
@@ -215,3 +228,46 @@ def test_what_was_not_used_for_long_makes_room(network: Network, monkeypatch: py
         monkeypatch.undo()
         network.web.run_python(FLOOD, DB[0], "5000", "2", "1")
         assert len(openings(counters)) == 2
+
+
+TRY = """
+import socket, sys
+for address in sys.argv[1:]:
+    for _ in range(3):
+        try:
+            socket.create_connection((address, 7777))
+        except ConnectionRefusedError:
+            print("refused")
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"word", (address, 7777))
+"""
+
+
+@pytest.mark.usefixtures("server")
+def test_what_no_link_allows_is_counted_as_refused(network: Network) -> None:
+    given = FirewallInput(vxlan_port=4789, endpoints=(GUARDED_WEB, GUARDED_DB), networks=(NET,))
+    linked = dataclasses.replace(
+        given,
+        requests=frozenset({("nvweb", WEB[0], DB[0])}),
+        answers=frozenset({("nvdb", DB[0], WEB[0])}),
+    )
+    with closing(network.counters()) as counters:
+        web = network.number(counters, "nvweb")
+
+        def counts() -> dict[FlowKey, tuple[int, int]]:
+            found = (unpack_flow(*one) for one in counters.read_now().flows)
+            return {one: (count.openings, count.refused) for one, count in found}
+
+        async def run() -> None:
+            async with guarding(network.host, given) as guard:
+                said = await trio.to_thread.run_sync(network.web.run_python, TRY, *DB)
+                assert said.split() == ["refused"] * 6
+                assert counts() == {
+                    **{key(web, TCP, address, 7777): (3, 3) for address in DB},
+                    **{key(web, UDP, address, 7777): (1, 1) for address in DB},
+                }
+                await give(guard, linked, 2)
+                await trio.to_thread.run_sync(network.web.run_python, TALK, DB[0], "7777", "2", "5")
+                assert counts()[key(web, TCP, DB[0], 7777)] == (5, 3)
+
+        trio.run(run)

@@ -1,4 +1,4 @@
-"""Keeps the two programs at the ports of containers, and reads what they counted.
+"""Keeps the programs at the ports of containers and at bridges, and reads what they counted.
 
 Programs and tables stay when the agent ends, and go on counting; no file names them. So a start asks the kernel which
 programs are attached, takes the tables of those with our names that our own user loaded, and replaces programs of
@@ -17,7 +17,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,6 @@ from typing import Final, TypeAlias
 import trio
 
 from netagent.datapath.bpf import maps, programs, tcx
-from netagent.datapath.bpf.instructions import Assembler
 from netagent.datapath.bpf.maps import Map
 from netagent.datapath.bpf.programs import Kind, Program, ProgramInfo
 from netagent.datapath.bpf.tcx import Side
@@ -47,14 +46,18 @@ KEPT_S: Final = 3600
 """A flow that nobody has opened for so long makes room."""
 CLEAR_S: Final = 600.0
 _PER_BATCH: Final = 256
-_CONTAINERS: Final = "nv"
-"""What names of the host's ends of containers' interfaces begin with (netagent.model.ids.veth_name)."""
+_CONTAINERS, _BRIDGES = "nv", "na-"
+"""What names of the host's ends of containers' interfaces begin with, and those of bridges (netagent.model.ids)."""
 
-PROGRAMS: Final[Mapping[str, tuple[Side, Callable[[], Assembler]]]] = {
-    "netagent_heard": (Side.EGRESS, code.heard),
-    "netagent_count": (Side.INGRESS, code.count),
+SIDES: Final = {
+    "netagent_heard": Side.EGRESS,
+    "netagent_count": Side.INGRESS,
+    "netagent_refuse": Side.INGRESS,
 }
-"""By name, in the order in which they are attached."""
+"""Where each program is, by name."""
+_AT_CONTAINERS: Final = ("netagent_heard", "netagent_count")
+"""In the order in which they are attached."""
+_AT_BRIDGES: Final = ("netagent_refuse",)
 
 Ports: TypeAlias = Mapping[int, str]
 """Index -> name of the host's ends of containers' interfaces."""
@@ -66,20 +69,33 @@ class FlowReading:
 
     flows: tuple[tuple[bytes, bytes], ...]
     shares: Mapping[int, Share]
+    """By the index of the port, also of ports that are gone."""
     at_ns: int
     """When it was read, by the kernel's monotonic clock."""
 
 
 class FlowCounters:
     """One task: `run`. Works in the namespace of the calling thread, or in the one in which `within` calls a
-    function."""
+    function. `refused_mark`: of packets that the firewall refuses and delivers to the bridge."""
 
-    def __init__(self, drift: Drift, *, within: Callable[[Callable[[], bool]], bool] | None = None) -> None:
+    def __init__(
+        self,
+        drift: Drift,
+        refused_mark: int,
+        *,
+        within: Callable[[Callable[[], bool]], bool] | None = None,
+    ) -> None:
         self._drift = drift
+        self._code = {
+            "netagent_heard": code.heard(),
+            "netagent_count": code.count(),
+            "netagent_refuse": code.refused(refused_mark),
+        }
         self._within = within or (lambda fn: fn())
         self._ports: Ports = {}
+        self._bridges: Ports = {}
         self._done: set[int] = set()
-        """Ports that have both programs, after a change or a look."""
+        """Ports and bridges that have their programs, after a change or a look."""
         self._turns: Turns[int] = Turns()
         self._maps: dict[str, Map] = {}
         self._loaded: dict[str, tuple[Program, frozenset[int]]] = {}
@@ -87,6 +103,7 @@ class FlowCounters:
         self._lock = trio.Lock()
         """The tables are for one thread at a time."""
         self._next_clearing = 0.0
+        self._last_number = 0
         self._trouble = ""
         self._task = PeriodicTask(LOOK_S)
 
@@ -108,12 +125,13 @@ class FlowCounters:
             one.close()
         self._loaded, self._maps = {}, {}
 
-    def set_ports(self, ports: Ports) -> None:
-        """Set all ports of our bridges; those of containers count."""
-        ports = {index: name for index, name in ports.items() if name.startswith(_CONTAINERS)}
-        if ports.keys() - self._ports.keys():
+    def set_devices(self, devices: Ports) -> None:
+        """Set all devices of ours."""
+        ports = {index: name for index, name in devices.items() if name.startswith(_CONTAINERS)}
+        bridges = {index: name for index, name in devices.items() if name.startswith(_BRIDGES)}
+        if ports.keys() - self._ports.keys() or bridges.keys() - self._bridges.keys():
             self._task.wake()
-        self._ports = ports
+        self._ports, self._bridges = ports, bridges
 
     async def run(self) -> None:
         """Work until cancelled; what is attached stays."""
@@ -131,16 +149,23 @@ class FlowCounters:
 
     def look(self, *, only_new: bool = False) -> None:
         """Attach what is missing at the ports whose turn it is; blocks."""
-        ports = dict(self._ports)
-        self._done &= ports.keys()
-        turn = set() if only_new else {*self._turns.take(ports)}
-        turn |= ports.keys() - self._done
+        ports, bridges = dict(self._ports), dict(self._bridges)
+        devices = {**ports, **(bridges if ports else {})}
+        self._done &= devices.keys()
+        turn = set() if only_new else {*self._turns.take(devices)}
+        turn |= devices.keys() - self._done
         try:
             if ports and not self._loaded:
                 self._within(partial(self._load, ports))
             if not self._loaded:
                 return
-            lost = [name for index, name in ports.items() if index in turn and self._keep(index)]
+            for index in ports.keys() & turn:
+                self._give_share(index)
+            lost = [
+                name
+                for index, name in devices.items()
+                if index in turn and self._keep(index, _AT_CONTAINERS if index in ports else _AT_BRIDGES)
+            ]
             if time.monotonic() >= self._next_clearing:
                 self._next_clearing = time.monotonic() + CLEAR_S
                 self.clear_up()
@@ -182,8 +207,8 @@ class FlowCounters:
                 undo.callback(found[shape.name].close)
             fds = {name: one.fd for name, one in found.items()}
             loaded = {}
-            for name, (_side, instructions) in PROGRAMS.items():
-                program = programs.load(Kind.SCHED_CLS, name, instructions().assemble(fds))
+            for name, instructions in self._code.items():
+                program = programs.load(Kind.SCHED_CLS, name, instructions.assemble(fds))
                 undo.callback(os.close, program.fd)
                 loaded[name] = program, frozenset(programs.info_of(program.fd).maps)
             undo.pop_all()
@@ -194,8 +219,8 @@ class FlowCounters:
         """Return the tables that the programs at the ports use, if they are this release's; else none."""
         found: dict[str, Map] = {}
         for index in ports:
-            for name, (side, _program) in PROGRAMS.items():
-                for info in self._ours_at(index, side, name) or ():
+            for name in _AT_CONTAINERS:
+                for info in self._ours_at(index, SIDES[name], name) or ():
                     for number in info.maps:
                         one = maps.open_by_id(number)
                         if one is None:
@@ -210,15 +235,25 @@ class FlowCounters:
             one.close()
         return {}
 
-    def _keep(self, index: int) -> bool:
-        """Bring both programs to a port; return whether one was missing that had been there."""
+    def _give_share(self, index: int) -> None:
+        """Give a port a share, if it has none. Before the programs: they count only for a port that has one."""
         key, shares, recent = layout.pack_port(index), self._maps[SHARES.name], self._maps[RECENT.name]
-        # Before the programs: they count for a port that has a share.
         if recent.lookup(key) is None:
             recent.update(key, layout.NO_RECENT)
         if shares.lookup(key) is None:
-            shares.update(key, layout.NO_SHARE)
-        missing = [name for name in PROGRAMS if self._within(partial(self._bring, name, index))]
+            shares.update(key, layout.pack_share(Share(self._free_number(), 0, 0)))
+
+    def _free_number(self) -> int:
+        """Return a number that no port has, the one that was free for longest."""
+        taken = {layout.unpack_share(value).number for _key, value in _elements(self._maps[SHARES.name])}
+        while True:
+            self._last_number = self._last_number % layout.MOST_NUMBER + 1
+            if self._last_number not in taken:
+                return self._last_number
+
+    def _keep(self, index: int, names: Sequence[str]) -> bool:
+        """Bring its programs to a device; return whether one was missing that had been there."""
+        missing = [name for name in names if self._within(partial(self._bring, name, index))]
         was_there = index in self._done
         self._done.add(index)
         return bool(missing) and was_there
@@ -227,7 +262,7 @@ class FlowCounters:
         """Attach a program; return whether it was missing. One of another release, or over other tables, is
         replaced."""
         program, its_maps = self._loaded[name]
-        side, _instructions = PROGRAMS[name]
+        side = SIDES[name]
         there = self._ours_at(index, side, name)
         if there is None:
             return False
@@ -274,16 +309,17 @@ class FlowCounters:
             if layout.last_ns(value) < oldest:
                 flows.delete(key)
             else:
-                index = layout.port_of(key)
-                counts[index] = counts.get(index, 0) + 1
+                number = layout.port_of(key)
+                counts[number] = counts.get(number, 0) + 1
         for key, value in list(_elements(shares)):
             index, share = layout.port_of(key), layout.unpack_share(value)
-            if index not in ports and not counts.get(index):
+            flows_now = counts.get(share.number, 0)
+            if index not in ports and not flows_now:
                 shares.delete(key)
                 recent.delete(key)
-            elif share.flows > counts.get(index, 0):
+            elif share.flows > flows_now:
                 # The programs may be counting; what they add meanwhile is made good by the next clearing.
-                shares.update(key, layout.pack_share(Share(counts.get(index, 0), share.left_out)))
+                shares.update(key, layout.pack_share(Share(share.number, flows_now, share.left_out)))
 
 
 def _elements(table: Map) -> Iterator[tuple[bytes, bytes]]:

@@ -1,11 +1,13 @@
 """The tables that the programs at the ports and the agent share, as bytes. Pure.
 
-    port, protocol, destination  ->  openings counted, refused ones, when the first and the last one was
-    port                         ->  how many flows it has, and how many openings found no room: its share
-    port                         ->  slots, each with the ends of a recent datagram flow and when it was used last
+    number, protocol, destination  ->  openings counted, refused ones, when the first and the last one was
+    port                           ->  its number, how many flows it has, how many openings found no room: its share
+    port                           ->  slots, each with the ends of a recent datagram flow and when it was used last
 
-A *port* is the index of the host's end of a container's veth, which the kernel does not use again before it has used
-all others. So a container can neither count in another's name nor fill another's share.
+A *port* is the index of the host's end of a container's veth. Its *number* is one that the agent gives it, of 16
+bits: the program that counts writes it beside the packet (tc_index), so that the one that sees the packet refused
+knows from where it came. No two ports that have flows have one number. So a container can neither count in another's
+name nor fill another's share.
 
 Numbers are in the byte order of the machine, addresses and ports as packets have them, an IPv4 address as
 ::ffff:a.b.c.d. A change of a layout takes new names of maps: an agent adopts the maps of another release by name and
@@ -27,6 +29,7 @@ MOST_FLOWS_OF_PORT: Final = 256
 left out, until one has not been used for an hour."""
 MOST_FLOWS: Final = 65_536
 """Bound of flows counted on a host; beyond it: as for one interface."""
+MOST_NUMBER: Final = 0xFFFF
 MOST_PORTS: Final = 16_384
 """Bound of interfaces whose flows are counted; beyond it: those that come later are not counted, and `trouble` says
 so."""
@@ -38,8 +41,8 @@ SLOT_BYTES: Final = 8
 KEY: Final = struct.Struct("=IHBx16s")
 VALUE: Final = struct.Struct("=QQQQ")
 OPENINGS_AT, REFUSED_AT, FIRST_AT, LAST_AT = 0, 8, 16, 24
-_SHARE: Final = struct.Struct("=QQ")
-FLOWS_AT, LEFT_OUT_AT = 0, 8
+_SHARE: Final = struct.Struct("=QQQ")
+FLOWS_AT, LEFT_OUT_AT, NUMBER_AT = 0, 8, 16
 TAG_AT, TIME_AT = 0, 4
 """In a slot."""
 
@@ -56,14 +59,14 @@ MAPPED: Final = bytes(10) + b"\xff\xff"
 class FlowKey:
     """Who opened what."""
 
-    port: int
-    """Index of the interface that it came from."""
+    source: int
+    """Number of the port that it came from."""
     protocol: int
     """As in the IP header."""
     address: bytes
     """Of the destination: 4 or 16 octets."""
-    number: int | None
-    """The destination's port; None for protocols without ports."""
+    port: int | None
+    """The destination's; None for protocols without ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,13 @@ class FlowCount:
 class Share:
     """How much of its share an interface uses."""
 
+    number: int
     flows: int
     left_out: int
     """Openings that were not counted with a flow of their own."""
 
 
 _WITHOUT_PORTS: Final = frozenset({1, 58})
-NO_SHARE: Final = bytes(SHARES.value_bytes)
 NO_RECENT: Final = bytes(RECENT.value_bytes)
 
 
@@ -101,19 +104,20 @@ def pack_port(index: int) -> bytes:
 
 
 def port_of(key: bytes) -> int:
-    """Return the interface that an element of any of these tables is of."""
+    """Return the port that a share is of, or the number that a flow is of."""
     index: int = struct.unpack_from("=I", key)[0]
     return index
 
 
 def pack_share(share: Share) -> bytes:
     """Return the element of a share."""
-    return _SHARE.pack(share.flows, share.left_out)
+    return _SHARE.pack(share.flows, share.left_out, share.number)
 
 
 def unpack_share(value: bytes) -> Share:
     """Return the share that an element says."""
-    return Share(*_SHARE.unpack(value))
+    flows, left_out, number = _SHARE.unpack(value)
+    return Share(number, flows, left_out)
 
 
 def last_ns(value: bytes) -> int:

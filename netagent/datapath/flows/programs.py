@@ -1,4 +1,4 @@
-"""The two programs at a container's port: one counts the packets that open flows, one remembers datagrams. Pure.
+"""The programs at the ports: what happens to a packet. Pure.
 
 `netagent_count`, for packets from the container:
 
@@ -14,8 +14,11 @@
 
 `netagent_heard`, for packets to the container, only remembers datagrams, so that the container's answers are none.
 
-Fragments but the first, and what follows an extension header of IPv6, are not counted. Both programs change no packet
-and let all go on. Nothing in them waits, and an interface without an element costs one look-up.
+`netagent_refuse`, for packets that arrive at the bridge itself: the firewall marks what no link allows and delivers
+it there (netagent.firewall.policy). If it opened a flow that is counted, that has one more refusal.
+
+Fragments but the first, and what follows an extension header of IPv6, are not counted. The programs change nothing
+that is sent, and let all go on.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from netagent.datapath.flows.layout import (
     LEFT_OUT_AT,
     MAPPED,
     MOST_FLOWS_OF_PORT,
+    NUMBER_AT,
     OPENINGS_AT,
     RECENT,
     REFUSED_AT,
@@ -51,7 +55,7 @@ _MAP_LOOKUP, _MAP_UPDATE, _KTIME, _PULL_DATA = 1, 2, 5, 39
 _ONLY_NEW: Final = 1
 
 # struct __sk_buff
-_PROTOCOL, _INDEX, _DATA, _DATA_END = 16, 40, 76, 80
+_MARK, _PROTOCOL, _INDEX, _TC_INDEX, _DATA, _DATA_END = 8, 16, 40, 44, 76, 80
 
 _ETHER_BYTES: Final = 14
 _TCP, _UDP, _DCCP, _SCTP, _UDPLITE = 6, 17, 33, 132, 136
@@ -62,11 +66,11 @@ _GO_ON: Final = -1
 
 # The stack. The key of a flow, the hash of both ends, the index of the port, and the value of a new flow.
 _KEY_AT: Final = -24
-_KEY_PORT, _KEY_NUMBER, _KEY_PROTOCOL, _KEY_ADDRESS = _KEY_AT, _KEY_AT + 4, _KEY_AT + 6, _KEY_AT + 8
+_KEY_SOURCE, _KEY_PORT, _KEY_PROTOCOL, _KEY_ADDRESS = _KEY_AT, _KEY_AT + 4, _KEY_AT + 6, _KEY_AT + 8
 _HASH_AT: Final = -32
-_SOURCE_AT: Final = -28
-"""The source's port."""
-_VALUE_AT: Final = -64
+_SOURCE_PORT_AT: Final = -28
+_INDEX_AT: Final = -40
+_VALUE_AT: Final = -72
 
 _GOLDEN: Final = 2654435761 - (1 << 32)
 _OTHER_ODD: Final = 0x9E3779B1 - (1 << 32) ^ 0x5BD1E994
@@ -85,6 +89,32 @@ def count() -> Assembler:
 def heard() -> Assembler:
     """Return the program for packets to the container."""
     return _program(counts=False)
+
+
+def refused(mark: int) -> Assembler:
+    """Return the program for packets that the firewall has marked so and delivered to the bridge."""
+    asm, done, ipv6, opened = Assembler(), Label(), Label(), Label()
+    asm.move(CONTEXT, R1)
+    asm.load(4, R1, CONTEXT, _MARK)
+    asm.jump_if(R1, "!=", mark, done, width=4)
+    asm.load(4, R1, CONTEXT, _TC_INDEX)
+    asm.jump_if(R1, "==", 0, done)
+    asm.load(4, R1, CONTEXT, _PROTOCOL)
+    asm.jump_if(R1, "==", network_order(0x86DD), ipv6)
+    asm.jump_if(R1, "!=", network_order(0x0800), done)
+    _family(asm, done, opened, opened, is_ipv6=False, counts=True)
+    asm.place(ipv6)
+    _family(asm, done, opened, opened, is_ipv6=True, counts=True)
+    asm.place(opened)
+    asm.load(4, R1, CONTEXT, _TC_INDEX)
+    asm.store(4, FP, _KEY_SOURCE, R1)
+    _look_up(asm, FLOWS.name, _KEY_AT)
+    asm.jump_if(R0, "==", 0, done)
+    asm.move(R1, 1)
+    asm.atomic_add(R0, REFUSED_AT, R1)
+    asm.place(done)
+    asm.exit(_GO_ON)
+    return asm
 
 
 def _program(*, counts: bool) -> Assembler:
@@ -150,15 +180,15 @@ def _family(
         # The identifier takes the place of the source's port, and no port that of the destination's.
         asm.load(2, R3, R5, 4)
         asm.move(R4, 0)
-        _write_key(asm, is_ipv6=is_ipv6, number=R4)
+        _write_key(asm, is_ipv6=is_ipv6, port=R4)
         asm.jump(counted)
     asm.place(has_ports)
     _need_from(asm, done, R5, 8)
     asm.load(2, R3, R5, 0)
     asm.load(2, R4, R5, 2)
-    _write_key(asm, is_ipv6=is_ipv6, number=R4)
+    _write_key(asm, is_ipv6=is_ipv6, port=R4)
     asm.place(counted)
-    asm.store(4, FP, _SOURCE_AT, R3)
+    asm.store(4, FP, _SOURCE_PORT_AT, R3)
     _hash(asm, is_ipv6=is_ipv6)
     asm.jump(datagram)
 
@@ -193,13 +223,13 @@ def _need_from(asm: Assembler, done: Label, base: Register, count_: int) -> None
     asm.place(enough)
 
 
-def _write_key(asm: Assembler, *, is_ipv6: bool, number: Register | None = None) -> None:
+def _write_key(asm: Assembler, *, is_ipv6: bool, port: Register | None = None) -> None:
     """Write the key of the flow to the stack; the packet is at R7, what IP carries at R5, its protocol in R9."""
     asm.load(4, R1, CONTEXT, _INDEX)
-    asm.store(4, FP, _KEY_PORT, R1)
-    if number is None:
+    asm.store(4, FP, _INDEX_AT, R1)
+    if port is None:
         asm.load(2, R1, R5, 2)
-    asm.store(2, FP, _KEY_NUMBER, R1 if number is None else number)
+    asm.store(2, FP, _KEY_PORT, R1 if port is None else port)
     asm.store(2, FP, _KEY_PROTOCOL, 0)
     asm.store(1, FP, _KEY_PROTOCOL, R9)
     if is_ipv6:
@@ -244,7 +274,7 @@ def _look_up(asm: Assembler, name: str, at: int) -> None:
 def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool) -> None:
     """Remember that these two ends talk; go on behind if that was not known and `counts`."""
     fresh, again, taken, is_opening = Label(), Label(), Label(), Label()
-    _look_up(asm, RECENT.name, _KEY_PORT)
+    _look_up(asm, RECENT.name, _INDEX_AT)
     asm.jump_if(R0, "==", 0, done)
     asm.move(R8, R0)
     asm.load(4, R9, FP, _HASH_AT)
@@ -274,11 +304,11 @@ def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool) -> 
     if counts:
         # The first octets of ports as packets have them: from 32768 on they have the highest bit.
         may_answer = Label()
-        asm.load(1, R1, FP, _KEY_NUMBER)
+        asm.load(1, R1, FP, _KEY_PORT)
         asm.jump_if(R1, "&", 0x80, may_answer)
         asm.jump(is_opening)
         asm.place(may_answer)
-        asm.load(1, R1, FP, _SOURCE_AT)
+        asm.load(1, R1, FP, _SOURCE_PORT_AT)
         asm.jump_if(R1, "&", 0x80, is_opening)
     asm.jump(done)
     asm.place(fresh)
@@ -289,16 +319,24 @@ def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool) -> 
     asm.place(is_opening)
 
 
+def _low_half(at: int) -> int:
+    """Return where the lower half of eight bytes in memory is."""
+    return at if sys.byteorder == "little" else at + 4
+
+
 def _count(asm: Assembler, done: Label) -> None:
     """Count an opening with its flow."""
     known, full, absent, left_out = Label(), Label(), Label(), Label()
+    _look_up(asm, SHARES.name, _INDEX_AT)
+    asm.jump_if(R0, "==", 0, done)
+    asm.move(R8, R0)
+    asm.load(4, R1, R8, _low_half(NUMBER_AT))
+    asm.store(4, FP, _KEY_SOURCE, R1)
+    asm.store(4, CONTEXT, _TC_INDEX, R1)
     asm.call(_KTIME)
     asm.move(R9, R0)
     _look_up(asm, FLOWS.name, _KEY_AT)
     asm.jump_if(R0, "!=", 0, known)
-    _look_up(asm, SHARES.name, _KEY_PORT)
-    asm.jump_if(R0, "==", 0, done)
-    asm.move(R8, R0)
     asm.load(8, R1, R8, FLOWS_AT)
     asm.jump_if(R1, ">=", MOST_FLOWS_OF_PORT, left_out)
     asm.store(8, FP, _VALUE_AT + OPENINGS_AT, 1)

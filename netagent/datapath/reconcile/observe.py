@@ -372,6 +372,11 @@ def entry_of(
     return NeighbourEntry(("master", (bridge, message.mac)), name)
 
 
+def devices_of(seen: Observation) -> dict[int, str]:
+    """Return index -> name of our devices."""
+    return {index: name for index, name in seen.names.items() if name in seen.state.devices}
+
+
 def ports_of(seen: Observation) -> dict[int, str]:
     """Return index -> name of our devices that are in a bridge."""
     devices = seen.state.devices

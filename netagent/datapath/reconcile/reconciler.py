@@ -37,6 +37,7 @@ from netagent.datapath.reconcile.observe import (
     LinkNews,
     News,
     Observation,
+    devices_of,
     news_of,
     observe,
     observe_devices,
@@ -107,8 +108,8 @@ class Reconciler:
     """Keeps the kernel equal to the desired state. One task: `run`.
 
     `notifications` is a socket of `open_notification_socket`, opened in the namespace of `netlink`; the reconciler
-    owns it. `settings`: of the same namespace. `ports_changed` gets index and name of all our devices that are in a
-    bridge, whenever they may have changed.
+    owns it. `settings`: of the same namespace. `devices_changed` gets index and name of all our devices, and of
+    those that are in a bridge, whenever they may have changed.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Reconciler:
         notifications: socket.socket,
         *,
         drift: Drift | None = None,
-        ports_changed: Callable[[Mapping[int, str]], None] | None = None,
+        devices_changed: Callable[[Mapping[int, str], Mapping[int, str]], None] | None = None,
         settings: Settings | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
@@ -125,7 +126,7 @@ class Reconciler:
         self._plain_notifications = notifications
         self.drift = drift if drift is not None else Drift()
         self._netlink = netlink
-        self._ports_changed = ports_changed
+        self._devices_changed = devices_changed
         self._settings = settings
         self._notifications = trio.socket.from_stdlib_socket(notifications)
         self._interval_s = interval_s
@@ -301,8 +302,8 @@ class Reconciler:
         self._programmed_generation = generation
         standing = self._belief.state.devices
         ported = standing, self._belief.names
-        if self._ports_changed is not None and not all(map(is_, ported, self._ported)):
-            self._ports_changed(ports_of(self._belief))
+        if self._devices_changed is not None and not all(map(is_, ported, self._ported)):
+            self._devices_changed(devices_of(self._belief), ports_of(self._belief))
             self._ported = ported
         compared = desired.devices, standing
         if not all(map(is_, compared, self._compared)):
