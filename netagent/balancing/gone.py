@@ -46,6 +46,8 @@ class GoneBackends:
         self._placed: dict[str, _Placed] = {}
         self._by_owner: dict[HostId, dict[str, None]] = {}
         self._gone: dict[bytes, NetworkId] = {}
+        self._found: dict[bytes, NetworkId] = {}
+        """What the kernel had when this agent started, and is not judged yet."""
 
     def note_placed(
         self, network_id: NetworkId, service: Addresses, backends: Iterable[Backend], *, keeps: bool
@@ -64,23 +66,26 @@ class GoneBackends:
                 self._by_owner.setdefault(backend.owner, {})[backend.key] = None
             known.keeps[service] = keeps
 
-    def note_found(
-        self, view: RegistryView, network: NetworkView, places: Collection[bytes], *, keeps: bool
-    ) -> None:
+    def note_found(self, network: NetworkView, places: Collection[bytes], *, keeps: bool) -> None:
         """Take in what the kernel had in the table of a service when this agent started: what is in the network and
-        belongs to nothing that is alive is gone."""
+        belongs to nothing that is alive is gone, once all records are known."""
         subnets = [parse_subnet(text) for text in network.record.subnets]
         for octets in () if keeps else set(places):
             address = ipaddress.ip_address(octets)
-            is_inside = any(address.version == one.version and address in one for one in subnets)
-            if is_inside and not _is_held(view, network.network_id, str(address)):
-                self._gone[octets] = network.network_id
+            if any(address.version == one.version and address in one for one in subnets):
+                self._found[octets] = network.network_id
 
     def take(
-        self, view: RegistryView, networks: Container[NetworkId], touched: ChangedKeys | None
+        self,
+        view: RegistryView,
+        networks: Container[NetworkId],
+        touched: ChangedKeys | None,
+        *,
+        is_settled: bool,
     ) -> Slices[frozenset[bytes]]:
         """Return the addresses of the replicas that are gone, each once. `networks`: those that this host takes part
-        in; of another one it knows no endpoints. `touched`: where to look; None: everywhere.
+        in; of another one it knows no endpoints. `touched`: where to look; None: everywhere. `is_settled`: other
+        hosts have told this one all that it missed, so what no record has is gone.
 
         An address that a living endpoint holds by now is left out: new connections lead there, and the new holder
         itself refuses those that it does not know."""
@@ -92,6 +97,13 @@ class GoneBackends:
                 self._bury(key, placed)
             if number % _LOOKED_AT_PER_SLICE == 0:
                 yield
+        if is_settled and self._found:
+            for number, (octets, network_id) in enumerate(self._found.items(), start=1):
+                if not _is_held(view, network_id, str(ipaddress.ip_address(octets))):
+                    self._gone[octets] = network_id
+                if number % _LOOKED_AT_PER_SLICE == 0:
+                    yield
+            self._found = {}
         suspects, self._gone = self._gone, {}
         gone = set()
         for number, (octets, network_id) in enumerate(suspects.items(), start=1):

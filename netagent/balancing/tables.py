@@ -79,9 +79,15 @@ class ServiceTableBuilder:
         self._gained: set[bytes] = set()
 
     def build(
-        self, view: RegistryView, networks: Mapping[NetworkId, NetworkView], now_s: int
+        self,
+        view: RegistryView,
+        networks: Mapping[NetworkId, NetworkView],
+        now_s: int,
+        *,
+        is_settled: bool = True,
     ) -> Slices[BuiltTables]:
-        """Build the entries of these networks, and find which backends are gone.
+        """Build the entries of these networks, and find which backends are gone. `is_settled`: since the start of
+        this agent the view has got all that other hosts know.
 
         If the generator is not run to its end, the next call derives everything again.
         """
@@ -101,7 +107,7 @@ class ServiceTableBuilder:
         for place in dict.fromkeys(places):
             yield from self._follow(now, place, now_s)
             yield
-        gone = yield from self._gone.take(view, networks, touched)
+        gone = yield from self._gone.take(view, networks, touched, is_settled=is_settled)
         self._seen = now
         changed, self._changed = self._changed, {}
         gained, self._gained = frozenset(self._gained), set()
@@ -150,7 +156,7 @@ class ServiceTableBuilder:
         used: set[bytes] = set()
         filled: tuple[bytes, ...] = ()
         for number, address in enumerate(addresses):
-            before = self._before(now, network, record, address)
+            before = self._before(network, record, address)
             twins = (yield from _twins(backends, len(addresses[0]), len(address))) if number else None
             if twins is None:
                 weights = yield from weights_at(backends, len(address), now_s)
@@ -181,14 +187,14 @@ class ServiceTableBuilder:
         return addresses
 
     def _before(
-        self, now: _Seen, network: NetworkView, record: ServiceAddressRecord, address: bytes
+        self, network: NetworkView, record: ServiceAddressRecord, address: bytes
     ) -> tuple[bytes, ...]:
         """Return the places of an address so far."""
         known = self.entries.get(address)
         if known is not None:
             return known.places
         found = self._places_in_kernel(address)
-        self._gone.note_found(now.view, network, found, keeps=record.keeps_connections)
+        self._gone.note_found(network, found, keeps=record.keeps_connections)
         return found
 
     def _drop(self, place: ServicePlace, address: bytes) -> None:

@@ -186,7 +186,7 @@ class Cluster:
             egress_interfaces=egress_interfaces,
             probe=self.probing.follow,
             is_synced=self.gossip.participation.is_synced,
-            wait_synced=self.gossip.wait_synced,
+            wait_caught_up=self.gossip.wait_caught_up,
             are_service_addresses_on=lambda: self.config.service_addresses == "on",
         )
         self._handlers = RpcHandlers(

@@ -68,7 +68,7 @@ class Controllers:
         egress_interfaces: Callable[[], frozenset[str]],
         probe: Callable[[Snapshot], None],
         is_synced: Callable[[NetworkId], bool],
-        wait_synced: Callable[[], Awaitable[None]],
+        wait_caught_up: Callable[[], Awaitable[None]],
         are_service_addresses_on: Callable[[], bool],
     ) -> None:
         self._live = live
@@ -123,7 +123,7 @@ class Controllers:
             kernel.service_tables,
             self.resets,
             wait_programmed=self.projection.wait_programmed,
-            wait_synced=wait_synced,
+            wait_caught_up=wait_caught_up,
         )
 
     async def run(self) -> None:

@@ -189,6 +189,12 @@ class Gossip:
         while not self.event_queue.synced:
             await trio.sleep(0.02)
 
+    async def wait_caught_up(self) -> None:
+        """Wait, after a start, until peers have sent all that they know of the cluster's scope and of the networks'
+        that were resumed."""
+        while not (self.event_queue.synced and self.participation.has_caught_up):
+            await trio.sleep(0.02)
+
     async def wait_heard(self) -> frozenset[str]:
         """Wait until every live host has what we wrote in the cluster's scope, at most HEARD_S. Return those that
         lack it."""

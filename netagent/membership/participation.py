@@ -58,6 +58,8 @@ class Participation:
         self._forget = forget
         self._release = release
         self._synced: dict[NetworkId, trio.Event] = {}
+        self._resumed: set[NetworkId] = set()
+        """Those that the start resumed, of which no peer has confirmed yet that we hold what it holds."""
         self._unused_since: dict[NetworkId, float] = {}
         self._guests: dict[NetworkId, int] = {}
         self._left = LeftHosts()
@@ -75,6 +77,12 @@ class Participation:
         """
         for network_id in own_networks(self._live.view):
             self._enter(network_id).set()
+            self._resumed.add(network_id)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """True when a network that was resumed lacks nothing that peers have learnt while this agent was away."""
+        return not self._resumed
 
     def has_entered(self, network_id: NetworkId) -> bool:
         """True while the network's records go into the registry."""
@@ -86,6 +94,7 @@ class Participation:
 
     def note_synced(self, network_id: NetworkId) -> None:
         """Note that the gossip says that we hold what a peer holds."""
+        self._resumed.discard(network_id)
         if network_id in self._synced and not self._synced[network_id].is_set():
             self._synced[network_id].set()
             self._live.note_change()  # what is made only of networks that are known wholly can be made now
@@ -173,6 +182,7 @@ class Participation:
 
     def _exit(self, network_id: NetworkId) -> None:
         del self._synced[network_id]
+        self._resumed.discard(network_id)
         self._followed.pop(network_id, None)
         self._unused_since.pop(network_id, None)
         self._forget(scope_of(network_id))

@@ -10,8 +10,9 @@ Level-triggered, like all of the projection: each step takes the newest snapshot
    same backend again.
 
 At a start the tables of the former agent go on working. They are read back, so that no place moves without need, and
-what has died meanwhile is found in them. Before that the records of the cluster are waited for, since a replica that
-came in the last moments may be in the kernel and not in the journal.
+what has died meanwhile is found in them. Before that the records of the cluster and of its networks are waited for,
+since a replica that came in the last moments may be in the kernel and not in the journal. A table is made of the
+journal after FIRST_SYNC_S at the latest, but no connection is ended for a replica that may be alive.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from netgossip.slice_runner import in_slices
 
 PROGRAM_GRACE_S: Final = 2.0
 FIRST_SYNC_S: Final = 2.0
-"""How long a start waits for the cluster's records before it acts on what the journal says."""
+"""How long a start waits for the records of other hosts before it makes tables of what the journal says."""
 
 
 class ServiceTableUpdates:
     """Runs the loop, and lets other tasks wait for it.
 
-    `wait_programmed` waits for the paths of a snapshot; `wait_synced` for the records of the cluster, after a start.
+    `wait_programmed` waits for the paths of a snapshot; `wait_caught_up` for the records of the cluster and of the
+    networks, after a start.
     """
 
     def __init__(
@@ -50,14 +52,15 @@ class ServiceTableUpdates:
         resets: ConnectionResets,
         *,
         wait_programmed: Callable[[int], Awaitable[None]],
-        wait_synced: Callable[[], Awaitable[None]],
+        wait_caught_up: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._live = live
         self._tables = tables
         self._resets = resets
         self._wait_programmed = wait_programmed
-        self._wait_synced = wait_synced
+        self._wait_caught_up = wait_caught_up
+        self._settled = trio.Event()
         self._clock = clock
         self._builder = ServiceTableBuilder(live.view.local, tables.places_in_kernel)
         self._networks: tuple[Snapshot, Mapping[NetworkId, NetworkView]] | None = None
@@ -66,17 +69,24 @@ class ServiceTableUpdates:
 
     async def run(self) -> None:
         """Work until cancelled; the tables stay in the kernel. Begin it once it is known what is there."""
-        if self._tables.origins_fd is not None:
-            with trio.move_on_after(FIRST_SYNC_S):
-                await self._wait_synced()
-        while True:
-            known = self._live.now
-            next_s = await self._follow(known)
-            self._followed = known.revision
-            self._progress.set()
-            self._progress = trio.Event()
-            with trio.move_on_after(_pause_s(next_s, self._clock())):
-                await self._live.wait_newer(known.revision)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._settle)
+            if self._tables.origins_fd is not None:
+                with trio.move_on_after(FIRST_SYNC_S):
+                    await self._settled.wait()
+            while True:
+                known = self._live.now
+                next_s = await self._follow(known)
+                self._followed = known.revision
+                self._progress.set()
+                self._progress = trio.Event()
+                with trio.move_on_after(_pause_s(next_s, self._clock())):
+                    await self._live.wait_newer(known.revision)
+
+    async def _settle(self) -> None:
+        await self._wait_caught_up()
+        self._settled.set()
+        self._live.note_change()
 
     def places(self, address: str) -> tuple[bytes, ...] | None:
         """Return the backend of each place of an address's table; None: this host's kernel translates none."""
@@ -91,7 +101,11 @@ class ServiceTableUpdates:
     async def _follow(self, known: Snapshot) -> int | None:
         """Take a step; return when the next one is due although nothing changes."""
         networks = self._networks_of(known)
-        built = await in_slices(self._builder.build(known.view, networks, int(self._clock())))
+        # Without an await since `known` was read: once it is set, all that was waited for is in there.
+        is_settled = self._settled.is_set()
+        built = await in_slices(
+            self._builder.build(known.view, networks, int(self._clock()), is_settled=is_settled)
+        )
         if built.gained:
             with trio.move_on_after(PROGRAM_GRACE_S):
                 await self._wait_programmed(known.revision)

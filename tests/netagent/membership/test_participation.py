@@ -131,6 +131,25 @@ async def test_our_log_in_a_removed_network_from_before_a_restart_is_dropped_at_
 
 
 @virtual
+async def test_a_start_has_caught_up_once_peers_have_confirmed_each_network_or_it_was_left() -> None:
+    one = await started()
+    await one.publisher.put(AttachmentRecord(N1), AttachmentRecord(N2))
+    one.restart()
+    assert one.participation.has_caught_up
+    one.participation.resume()
+    assert one.participation.is_synced(N1), "what the journal knows is answered with at once"
+    assert not one.participation.has_caught_up
+    one.participation.note_synced(N1)
+    assert not one.participation.has_caught_up
+    await one.publisher.withdraw(AttachmentRecord(N2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.participation.run)
+        await trio.sleep(LINGER_S + 10)
+        assert one.participation.has_caught_up
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_an_empty_log_that_a_peer_reported_is_dropped_unless_its_network_becomes_known() -> None:
     one = await started()
     for network_id in (N1, N2, N3):

@@ -47,7 +47,7 @@ class Host:
             tables,
             tables,
             wait_programmed=self.wait_programmed,
-            wait_synced=self.synced.wait,
+            wait_caught_up=self.synced.wait,
             clock=lambda: 1000 + trio.current_time() - self.began,
         )
         self.began = trio.current_time()
@@ -196,6 +196,29 @@ async def test_a_start_of_a_host_that_reaches_no_other_one_does_not_wait_long() 
     host = Host({BOTH[0]: ONE[:1]})
     async with running(host):
         assert host.log[0][1] == FIRST_SYNC_S
+
+
+@virtual
+async def test_no_connection_ends_before_it_is_known_that_its_replica_is_gone() -> None:
+    """The kernel has two replicas that the journal lacks. Of one a record comes, after more than FIRST_SYNC_S."""
+    first = Host()
+    async with running(first):
+        pass
+    host = Host({address: entry.places for address, entry in first.entries.items()})
+    gone, late = endpoint(1, offset=11), endpoint(2, offset=12)
+    host.world.delete(H2, gone)
+    host.world.delete(H3, late)
+    host.live.update_view(lambda _view: host.world.view)
+    async with running(host):
+        assert (host.steps, host.log[0][1]) == (["replace"], FIRST_SYNC_S)
+        await host.put(H1, endpoint(3, offset=13))
+        assert host.steps == ["replace", "back", "set"]
+        host.world.put(H3, late)
+        host.live.update_view(lambda _view: host.world.view)
+        host.synced.set()
+        await trio.sleep(1)
+        assert host.led_to() == {"10.1.0.12", "10.1.0.13"}
+        assert [things for what, _, things in host.log if what == "gone"] == [set(ONE)]
 
 
 @virtual
