@@ -29,6 +29,7 @@ from netagent.commands import (
 )
 from netagent.commands.access import tokens
 from netagent.commands.access.limits import limited
+from netagent.commands.apply import run as apply
 from netagent.commands.flows import listing as flows
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed, whole_cluster
@@ -44,6 +45,7 @@ from netagent.page.contents import PageSource
 logger = logging.getLogger("netagent")
 
 COMMANDS: Final = (
+    apply,
     cluster,
     containers,
     doctor,

@@ -26,6 +26,7 @@ PERFORMS = {
     "netdns.server",
     "netdns.testing",  # an upstream server that misbehaves; a test's tool, but a server
     # the agent as a whole
+    "netagent.commands.apply.run",
     "netagent.commands.cluster",
     "netagent.commands.containers",
     "netagent.commands.doctor",
@@ -61,6 +62,7 @@ PERFORMS = {
     "netagent.cli.config_commands",  # reads the environment
     "netagent.cli.doctor_command",  # asks whether this is root
     "netagent.cli.feed_command",
+    "netagent.cli.file_commands",
     "netagent.cli.install_commands",
     "netagent.cli.report_command",
     "netagent.cli.main",

@@ -21,6 +21,7 @@ from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Command
+from netagent.interface.description import ApplyCommand, ExportCommand
 from netagent.interface.questions import (
     DoctorCommand,
     EventsCommand,
@@ -71,6 +72,8 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     ConfigShowCommand: "netagent.cli.config_commands",
     DoctorCommand: "netagent.cli.doctor_command",
     EventsCommand: "netagent.cli.events_command",
+    ApplyCommand: "netagent.cli.file_commands",
+    ExportCommand: "netagent.cli.file_commands",
     FeedCommand: "netagent.cli.feed_command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",

@@ -5,10 +5,19 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Final
 
-from netagent.interface import additions, cluster, containers, questions, services, this_host, tokens
+from netagent.interface import (
+    additions,
+    cluster,
+    containers,
+    description,
+    questions,
+    services,
+    this_host,
+    tokens,
+)
 from netagent.interface.command import Command
 
-GROUPS: Final = (cluster, containers, services, additions, questions, tokens, this_host)
+GROUPS: Final = (cluster, containers, services, additions, description, questions, tokens, this_host)
 
 
 def commands_of(group: ModuleType) -> list[type[Command[Any]]]:

@@ -496,6 +496,85 @@ class ChangedNetwork(Network):
     """Names of hosts that are up and have not acknowledged the change yet."""
 
 
+class DescribedNetwork(TypedDict):
+    """A network as `export` writes it and `apply` reads it."""
+
+    name: str
+    subnets: list[str]
+    mtu_bytes: int
+    internal: bool
+    policy: Literal["open", "audit", "links"]
+    answer_order: Literal["spread", "nearest", "zone"]
+    multicast: bool
+    host_access: bool
+    shared_names: Literal["answer", "refuse"]
+    service_addresses: Literal["off", "on"]
+    feed_rules: list[str]
+    feed_labels: bool
+
+
+class DescribedPort(TypedDict):
+    """A port of an outside service that is announced by name."""
+
+    name: str
+    number: int
+    protocol: str
+
+
+class DescribedService(TypedDict):
+    """What an operator added to an outside service."""
+
+    network: str
+    name: str
+    addresses: list[str]
+    dns_name: str
+    ports: list[DescribedPort]
+    weight: int
+    checks: list[str]
+
+
+class DescribedName(TypedDict):
+    """A name that an operator added."""
+
+    name: str
+    """`shop.app`."""
+    cname: str
+    addresses: list[str]
+    texts: list[str]
+
+
+class Export(TypedDict):
+    """Answer of `export`: what `apply` takes, and what it does not."""
+
+    networks: list[DescribedNetwork]
+    services: list[DescribedService]
+    names: list[DescribedName]
+    left_out: list[str]
+    """Services that are programs of a host, or end by themselves (`--ttl`)."""
+
+
+ChangeSign = Literal["+", "~"]
+
+
+class AppliedChange(TypedDict):
+    """A difference between the cluster and a file."""
+
+    sign: ChangeSign
+    """`+`: it was missing; `~`: it was otherwise."""
+    thing: str
+    what: str
+
+
+class Applied(TypedDict):
+    """Answer of `apply`."""
+
+    changes: list[AppliedChange]
+    applied: bool
+    """False: only shown."""
+    unmentioned: list[str]
+    """What operators have made and the file does not mention: it stays as it is."""
+
+
 class NetworkRemoved(TypedDict):
     """Answer of `network rm`."""
 

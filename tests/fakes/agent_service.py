@@ -64,6 +64,7 @@ from netagent.interface.containers import (
     UnpublishCommand,
     UnpublishServiceCommand,
 )
+from netagent.interface.description import ApplyCommand, ExportCommand
 from netagent.interface.questions import (
     FEED_NAMES,
     DashboardCommand,
@@ -525,6 +526,28 @@ class FakeService:
             return self._generation
         finally:
             self.waiting -= 1
+
+    async def export(self, request: ExportCommand) -> schema.Export:
+        keys = schema.DescribedNetwork.__annotations__
+        networks: Any = [
+            {"answer_order": "spread", **{key: one[key] for key in keys if key in one}}  # type: ignore[literal-required]
+            for one in self.networks.values()
+        ]
+        return {"networks": networks, "services": [], "names": [], "left_out": []}
+
+    async def apply(self, request: ApplyCommand) -> schema.Applied:
+        """Makes the networks that are missing."""
+        missing = [one.name for one in request.networks if one.name not in self.networks]
+        if not request.dry_run:
+            self.networks |= {name: network_of(name, len(self.networks)) for name in missing}
+        given = {one.name for one in request.networks}
+        return {
+            "changes": [
+                {"sign": "+", "thing": f"network {name}", "what": "with the defaults"} for name in missing
+            ],
+            "applied": not request.dry_run,
+            "unmentioned": [f"network {name}" for name in self.networks if name not in given],
+        }
 
     async def service_add(self, request: ServiceAddCommand) -> schema.ServiceAdded:
         wanted = service_request(request, CLUSTER["domain"])

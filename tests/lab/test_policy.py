@@ -1,11 +1,17 @@
-"""Networks in which only linked services may be reached, on one host and across hosts."""
+"""Networks in which only linked services may be reached, options that change, and the cluster as a file."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lab.harness import Cluster
 
 pytestmark = pytest.mark.lab
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "cluster-file.md"
 
 ECHO = """
 import contextlib, socket, threading
@@ -153,3 +159,46 @@ def test_the_policy_of_a_living_network_is_set_on_any_host(lasting: Cluster) -> 
     found = cluster.netagent("h1", "network", "inspect", "living")
     assert found["answer_order"] == "zone", "each side changed another option, and both count"
     cluster.remove("lb", "linked", "stray")
+
+
+def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:
+    """The file of the guide, applied on one host, read on another, changed on a third."""
+    cluster = lasting
+    (text,) = re.findall(r"^```toml\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+    def apply(host: str, text: str, *options: str) -> dict[str, Any]:
+        found: dict[str, Any] = cluster.netagent(host, "apply", "-", *options, stdin=text)
+        return found
+
+    done = apply("h1", text, "--yes")
+    assert [(one["sign"], one["thing"]) for one in done["changes"]] == [
+        ("+", "network shop"),
+        ("+", "network back"),
+        ("+", "service pg of network shop"),
+        ("+", "service mail of network shop"),
+        ("+", "name db.shop"),
+        ("+", "name printer.shop"),
+    ]
+    assert "network app" in done["unmentioned"]
+    cluster.attach("h2", "shopper", "--network", "shop")
+    cluster.wait(lambda: cluster.answers("shopper", "printer") == ["192.0.2.77"], 30.0, "no printer")
+    assert cluster.netagent("h2", "network", "inspect", "shop")["policy"] == "audit"
+
+    # All hosts have it, so it is the same everywhere, and what one exports changes nothing on another.
+    cluster.wait(lambda: not apply("h3", text, "--yes")["changes"], 30.0, "h3 differs")
+    exported = cluster.try_netagent("h3", "export")
+    assert exported.status == 0
+    assert not apply("h2", exported.stdout, "--yes")["changes"]
+    assert not apply("h2", exported.stdout, "--yes")["unmentioned"]
+
+    other = text.replace('policy = "audit"', 'policy = "links"').replace("192.0.2.77", "192.0.2.78")
+    shown = cluster.try_netagent("h1", "apply", "-", "--dry-run", stdin=other)
+    assert shown.status == 1
+    assert "~ network shop: policy links (now audit)\n~ name printer.shop: 192.0.2.78\n" in shown.stdout
+    refused = cluster.try_netagent("h2", "apply", "-", "--yes", stdin=other)
+    assert (refused.status, "type this command on h1" in refused.stderr) == (4, True)
+    assert cluster.netagent("h1", "network", "inspect", "shop")["policy"] == "audit", "nothing was done"
+    assert len(apply("h1", other, "--yes")["changes"]) == 2
+    cluster.wait(lambda: cluster.answers("shopper", "printer") == ["192.0.2.78"], 30.0, "the old printer")
+    assert cluster.netagent("h2", "network", "inspect", "shop")["policy"] == "links"
+    cluster.remove("shopper")

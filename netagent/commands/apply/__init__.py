@@ -1,0 +1,4 @@
+"""The cluster as a file: what operators have made of it, and how it becomes what a file says.
+
+Read `differences` (what is to be done), then `run` (does it, and writes the file's content).
+"""

@@ -1,0 +1,87 @@
+"""Commands that write what operators have made of the cluster to a file, and make the cluster as a file says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from netagent.interface.command import Command, Fields, argument, option, repeated, switch
+from netagent.interface.containers import PortOfAttach
+from netagent.model.role import Role
+
+if TYPE_CHECKING:
+    from netagent.interface import schema  # noqa: F401 - the answers, in quotes
+
+TITLE = "The cluster as a file"
+
+
+class ExportCommand(
+    Command["schema.Export"],
+    command="export",
+    route="GET /v1/export",
+    role=Role.READ,
+    brief="write networks, outside services and own names as a file for `apply`",
+    examples="netagent export > cluster.toml",
+):
+    """Print the networks of the cluster with their options, outside services, and names that operators added, as
+    TOML, in the form that `netagent apply` reads."""
+
+
+class DescribedNetwork(Fields):
+    """A network in a file. What is missing is not changed, or has its default in a new network."""
+
+    name: str = argument()
+    subnets: list[str] = repeated()
+    mtu_bytes: int | None = option(bounds=(576, 65535))
+    internal: bool | None = option()
+    policy: Literal["open", "audit", "links"] | None = option(choices=("open", "audit", "links"))
+    answer_order: Literal["spread", "nearest", "zone"] | None = option(choices=("spread", "nearest", "zone"))
+    multicast: bool | None = option()
+    host_access: bool | None = option()
+    shared_names: Literal["answer", "refuse"] | None = option(choices=("answer", "refuse"))
+    service_addresses: Literal["off", "on"] | None = option(choices=("off", "on"))
+    feed_rules: list[str] = repeated()
+    feed_labels: bool | None = option()
+
+
+class DescribedService(Fields):
+    """Something added to an outside service, in a file. Several may have one name."""
+
+    network: str = argument()
+    name: str = argument()
+    addresses: list[str] = repeated()
+    dns_name: str = option(default="")
+    ports: list[PortOfAttach] = repeated()
+    weight: int | None = option(bounds=(0, 1000))
+    checks: list[str] = repeated()
+
+
+class DescribedName(Fields):
+    """An own name in a file."""
+
+    name: str = argument()
+    cname: str = option(default="")
+    addresses: list[str] = repeated()
+    texts: list[str] = repeated()
+
+
+class ApplyCommand(
+    Command["schema.Applied"],
+    command="apply",
+    route="POST /v1/apply",
+    brief="make networks, outside services and own names as a file says",
+    examples="netagent export > cluster.toml\n"
+    "sudo netagent apply cluster.toml --dry-run\n"
+    "sudo netagent apply cluster.toml --yes",
+):
+    """Show how the cluster differs from a file, and on agreement make it as the file says. What the file does not
+    mention stays as it is. Repeating the command changes nothing. With --dry-run the exit status is 1 if there is a
+    difference."""
+
+    file: str = argument(
+        metavar="FILE", help="TOML as `netagent export` writes it; -: standard input", is_sent=False
+    )
+    networks: list[DescribedNetwork] = repeated()
+    services: list[DescribedService] = repeated()
+    names: list[DescribedName] = repeated()
+    dry_run: bool = switch("--dry-run", help="only show the differences")
+    yes: bool = switch("--yes", help="do not ask", is_sent=False)

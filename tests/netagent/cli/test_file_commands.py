@@ -1,0 +1,132 @@
+"""`netagent export` and `netagent apply` as people type them, and the file between them."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.agent_service import Served
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netagent.cli.file_commands import content_untrusted, toml_of
+from netagent.errors import InputError
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TEXTS = st.text(max_size=20)
+VALUES = st.one_of(TEXTS, st.booleans(), st.integers(0, 2**31), st.lists(TEXTS, min_size=1, max_size=3))
+TABLES = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), VALUES, max_size=4)
+FULL = TABLES.map(lambda table: {key: value for key, value in table.items() if value not in ("", [])})
+
+
+@given(st.dictionaries(TEXTS, FULL, max_size=4), st.lists(FULL, max_size=3), st.lists(FULL, max_size=3))
+def test_a_written_file_is_read_as_it_was(
+    networks: dict[str, Any], services: list[Any], names: list[Any]
+) -> None:
+    tables = {name: {k: v for k, v in table.items() if k != "name"} for name, table in networks.items()}
+    answer = {
+        "networks": [{"name": name, **table} for name, table in tables.items()],
+        "services": services,
+        "names": names,
+        "left_out": ["service a\x07b of network c"],
+    }
+    read = content_untrusted("\n".join(toml_of(answer)), "x.toml")
+    assert read == {key: answer[key] for key in ("networks", "services", "names")}
+
+
+@given(st.one_of(st.text(), st.text("[]{}=.\"' \n\tnetworkservicename#1", max_size=80)))
+def test_any_text_is_read_or_refused_in_one_sentence(text: str) -> None:
+    try:
+        read = content_untrusted(text, "x.toml")
+    except InputError:
+        return  # and no other error
+    else:
+        assert read.keys() == {"networks", "services", "names"}
+        assert all(isinstance(one, dict) for items in read.values() for one in items)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[network", "is no TOML"),
+        ("[networks.app]", "a section 'networks', which means nothing here"),
+        ("network = 3", "write [network.NAME]"),
+        ("network.app = 3", "write [network.NAME]"),
+        ('[network.app]\nname = "other"', "its name in [network.NAME] alone"),
+        ("service = 3", "write [[service]]"),
+        ("[service]", "write [[service]]"),
+        ("name = [1]", "write [[name]]"),
+        ("a=" + "[" * 5000, "is no TOML"),
+        ("a=" + "1" * 5000, "is no TOML"),
+        ("[[name]]\nname = 2026-01-01", "write texts, whole numbers, true and false"),
+        ("[network.app]\nmtu_bytes = nan", "write texts, whole numbers, true and false"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        content_untrusted(text, "x.toml")
+    assert said in str(caught.value)
+
+
+def test_export_is_a_file_for_apply(served: Served, netagent: Run, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    done = netagent("export")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tomllib.loads(done.stdout)["network"]["app"]["policy"] == "open"
+    file.write_text(done.stdout)
+    again = netagent("apply", str(file))
+    assert (again.returncode, again.stdout) == (0, f"the cluster is as {file} says\n")
+
+
+def test_apply_shows_asks_and_does(served: Served, netagent: Run, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('[network.db]\npolicy = "links"\n')
+    shown = netagent("apply", str(file), "--dry-run")
+    assert (shown.returncode, shown.stdout.splitlines()) == (
+        1,
+        ["+ network db: with the defaults", "not in the file, stays as it is: network app"],
+    )
+    asked = netagent("apply", str(file))
+    assert asked.returncode == 2
+    assert "1 changes need agreement" in asked.stderr
+    assert "--yes" in asked.stderr
+    assert "db" not in served.service.networks
+    done = netagent("apply", "-", "--yes", stdin=file.read_text())
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (
+        0,
+        ["+ network db: with the defaults", "made 1 change"],
+    )
+    assert "db" in served.service.networks
+    assert netagent("apply", str(file), "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[network.app]\ncolour = 1", "there is no field 'colour'"),
+        ('[network.app]\npolicy = "shut"', "policy 'shut' is not known; use open or audit or links"),
+        ("[[service]]\n", "the network is missing"),
+        ('[network.app]\ninternal = "yes"', "internal is neither true nor false"),
+    ],
+)
+def test_wrong_values_are_refused_by_their_names(
+    served: Served, netagent: Run, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    done = netagent("apply", str(file), "--yes")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_read(served: Served, netagent: Run, tmp_path: Path) -> None:
+    done = netagent("apply", str(tmp_path / "none.toml"))
+    assert (done.returncode, "No such file" in done.stderr) == (2, True)
+    (tmp_path / "latin").write_bytes(b"\xff")
+    assert "is no text in UTF-8" in netagent("apply", str(tmp_path / "latin")).stderr
