@@ -34,6 +34,7 @@ from netagent.commands.flows import listing as flows
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.commands.sight import events
+from netagent.commands.sight.warning_watch import watch_warnings
 from netagent.config import Config
 from netagent.control.api import Handlers
 from netagent.daemon.agent import Agent, LoadConfig
@@ -94,12 +95,15 @@ async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
         agent.http.add(metrics(agent))
     handlers = handlers_of(agent)
     page = PageSource(handlers, lambda: whole_cluster(agent.member()))
-    await agent.run(
-        handlers,
-        lambda seen: wait_changed(agent.member(), seen),
-        page,
-        functools.partial(limited, agent.member),
-    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_warnings, agent)
+        await agent.run(
+            handlers,
+            lambda seen: wait_changed(agent.member(), seen),
+            page,
+            functools.partial(limited, agent.member),
+        )
+        nursery.cancel_scope.cancel()
 
 
 def handlers_of(agent: Agent) -> Handlers:

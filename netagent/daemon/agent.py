@@ -104,6 +104,8 @@ class Agent:
         self.foreign_rules = ForeignRules()
         self.tokens = TokenStore(self._state.tokens_file)
         self.http = self._http_listener()
+        self.ready = trio.Event()
+        """Set once requests are answered."""
         self._changing = trio.Lock()
         self.shutdown = trio.Event()
         """Set when the agent is about to stop: requests that only wait end."""
@@ -157,6 +159,7 @@ class Agent:
                         self.http.add(api_routes(handlers, wait_changed, access=access, wait_noted=noted))
                         self._nursery.start_soon(self.tokens.run)
                         api.start_soon(self.http.run, self.shutdown)
+                    self.ready.set()
                     ready = event(EventKind.AGENT)
                     logger.info(
                         "agent %s (%s), netagent %s, is ready",

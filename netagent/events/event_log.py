@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -144,31 +144,37 @@ class EventLog:
 
     def lines(self) -> list[bytes]:
         """Return all that is kept, the oldest first, as lines of the file."""
-        return [kept.line for kept in self._in_order()]
+        return [kept.line for kept in sorted(self._all(), key=lambda kept: kept.event_id)]
 
     def chosen(
-        self, *, since_s: float = 0.0, kinds: Collection[str] = (), after: int = 0, most: int | None = None
+        self,
+        *,
+        since_s: float = 0.0,
+        kinds: Collection[str] = (),
+        after: int = 0,
+        before: int | None = None,
+        most: int | None = None,
     ) -> Slices[list[Event]]:
-        """Return the newest `most` events since a time, of some kinds (none: of all), with an id above `after`; the
-        oldest first."""
-        chosen: deque[_Kept] = deque(maxlen=most)
-        for kept in self._in_order(after):
-            if kept.at_s >= since_s and (not kinds or kept.kind in kinds):
+        """Return the newest `most` events since a time, of some kinds (none: of all), numbered between `after` and
+        `before`; the oldest first."""
+        chosen: list[_Kept] = []
+        for kept in sorted(self._all(after), key=lambda kept: -kept.event_id):
+            is_early = before is None or kept.event_id < before
+            if is_early and kept.at_s >= since_s and (not kinds or kept.kind in kinds):
                 chosen.append(kept)
+                if len(chosen) == most:
+                    break
             yield
         found = []
-        for kept in chosen:
+        for kept in reversed(chosen):
             found.append(parse_event_untrusted(kept.line))
             yield
         return found
 
-    def _in_order(self, after: int = 0) -> list[_Kept]:
-        """Return what is kept with an id above `after`, by id. It looks from the newest: few cost little."""
-        newer = (
-            itertools.takewhile(lambda kept: kept.event_id > after, reversed(one.events.values()))
-            for one in self._lists.values()
-        )
-        return sorted(itertools.chain(*newer), key=lambda kept: kept.event_id)
+    def _all(self, after: int = 0) -> Iterator[_Kept]:
+        """Yield what is numbered above `after`, in no order. It looks from the newest: few cost little."""
+        for one in self._lists.values():
+            yield from itertools.takewhile(lambda kept: kept.event_id > after, reversed(one.events.values()))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
