@@ -124,6 +124,8 @@ def words_of(command: str) -> Iterator[list[str]]:
     """The simple commands of a line, each without `sudo` and what it runs on another host."""
     for part in command.split(" | "):
         words = shlex.split(part, comments=True)
+        if ">" in words:
+            words = words[: words.index(">")]
         if words[:1] == ["ssh"]:
             words = words[2:]
         if words[:1] == ["sudo"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
 from netagent.interface.containers import PortOfAttach
-from netagent.model.role import Role
+from netagent.interface.role import Role
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes

@@ -130,7 +130,8 @@ def cluster_of() -> Any:
         kernel=SimpleNamespace(
             reconciler=SimpleNamespace(status=lambda: datapath),
             guard=SimpleNamespace(
-                status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}), trouble=""
+                status=lambda: SimpleNamespace(restored=0, dropped={"spoofed": 2, "crossed": 0}, audited=3),
+                trouble="",
             ),
             bridge_nf_bypass=SimpleNamespace(trouble="", is_active=True),
             service_tables=SimpleNamespace(trouble=None, lack=None, refused={}),
