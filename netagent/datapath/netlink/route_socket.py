@@ -13,7 +13,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import trio
@@ -35,6 +36,10 @@ BATCH_MESSAGES = 64
 """Bound of netlink requests in one send; beyond it: the rest goes into the next batch."""
 _RECEIVE_BYTES = 1 << 17
 _DUMP_ATTEMPTS = 5
+_WITHOUT_TURN = 8
+"""Conversations, of some 50 us each, until other tasks run."""
+_SMALL = 32
+"""Objects of a dump that are read without letting other tasks run."""
 _NOTIFICATION_BUFFER_BYTES = 1 << 21
 """Bound of notifications unread; beyond it: the kernel drops them, which makes the reconciler read everything."""
 
@@ -76,7 +81,12 @@ def open_notification_socket() -> socket.socket:
 
 
 class Netlink:
-    """Requests to the kernel, one conversation at a time. Owns its socket."""
+    """Requests to the kernel, one conversation at a time. Owns its socket.
+
+    The kernel answers inside `send`, so that an answer of one datagram is there when it returns. Going through trio
+    for each step of a conversation would cost more than the conversation, which is much for an idle agent that reads
+    a little every second. Other tasks run after every few conversations, and between the datagrams of large answers.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -84,6 +94,7 @@ class Netlink:
         self._socket = trio.socket.from_stdlib_socket(sock)
         self._lock = trio.Lock()
         self._sequence = 0
+        self._conversations = 0
 
     def close(self) -> None:
         """Close the socket; later requests raise."""
@@ -92,8 +103,10 @@ class Netlink:
     async def execute(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
         """Execute all in order; return each one's error, None for success. A failure does not stop later ones."""
         results: list[OSError | None] = []
-        async with self._lock:
+        async with self._conversation():
             for start in range(0, len(requests), BATCH_MESSAGES):
+                if start:
+                    await trio.lowlevel.checkpoint()
                 results += await self._execute_batch(requests[start : start + BATCH_MESSAGES])
         return results
 
@@ -109,7 +122,7 @@ class Netlink:
         `strict`: only those that the request describes, such as the routes of a device; ENODEV when there is no such
         device.
         """
-        async with self._lock:
+        async with self._conversation():
             if not strict:
                 return await self._dump(request, is_slow=False)
             self._plain.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -127,10 +140,10 @@ class Netlink:
 
     async def find(self, request: NetlinkRequest) -> NetlinkMessage | None:
         """Return the one object that a request names; None when no object has that name, index or key. OSError."""
-        async with self._lock:
-            await self._socket.send(self._framed(request, 0))
+        async with self._conversation():
+            await self._send(self._framed(request, 0), is_slow=False)
             while True:
-                for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
+                for kind, flags, sequence, body in _split(await self._receive()):
                     if sequence != self._sequence:
                         continue
                     if kind != _NLMSG_ERROR:
@@ -150,6 +163,19 @@ class Netlink:
             return False
         return True
 
+    @asynccontextmanager
+    async def _conversation(self) -> AsyncIterator[None]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._conversations += 1
+        if self._lock.locked() or self._conversations % _WITHOUT_TURN == 0:
+            await self._lock.acquire()  # lets other tasks run
+        else:
+            self._lock.acquire_nowait()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     async def _execute_batch(self, requests: Sequence[NetlinkRequest]) -> list[OSError | None]:
         frames, sequences = [], []
         for request in requests:
@@ -167,8 +193,7 @@ class Netlink:
         return [answers[sequence] for sequence in sequences]
 
     async def _receive(self) -> bytes:
-        """Receive one datagram. Each acknowledgement is one, and nearly always waiting already: going through trio
-        for each would cost more than everything else."""
+        """Receive one datagram, which nearly always waits already."""
         try:
             return self._plain.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -181,14 +206,19 @@ class Netlink:
         if is_slow:
             await trio.to_thread.run_sync(self._plain.send, data)
         else:
-            await self._socket.send(data)
+            try:
+                self._plain.send(data)
+            except BlockingIOError:
+                await self._socket.send(data)
 
     async def _dump_once(self, request: NetlinkRequest, *, is_slow: bool) -> list[NetlinkMessage] | None:
         await self._send(self._framed(request, _NLM_F_DUMP), is_slow=is_slow)
         found: list[NetlinkMessage] = []
         consistent = True
         while True:
-            for kind, flags, sequence, body in _split(await self._socket.recv(_RECEIVE_BYTES)):
+            # The first datagrams of a small table wait already. A large one has many, each of which is some work.
+            data = await (self._receive() if len(found) < _SMALL else self._socket.recv(_RECEIVE_BYTES))
+            for kind, flags, sequence, body in _split(data):
                 if sequence != self._sequence:
                     continue
                 consistent = consistent and not flags & _NLM_F_DUMP_INTR

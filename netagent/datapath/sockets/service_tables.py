@@ -71,6 +71,8 @@ T = TypeVar("T")
 
 PERIOD_S: Final = 1.5
 """The kernel sends no notifications about programs and maps, and repairs must happen within two seconds."""
+REST_S: Final = 60.0
+"""Pause while no service is wanted and nothing is left of an earlier agent."""
 RETRY_S: Final = 10.0
 """Pause after a failure: of what another program holds, or the kernel can't do."""
 STALE_S: Final = 30.0
@@ -193,6 +195,8 @@ class ServiceTables:
         self._complaint: tuple[str, bool] | None = None
         self._unneeded_since: float | None = None
         """Since when no table is open and none is needed; None: that is not so, or not known yet."""
+        self._is_swept = False
+        """Whether nothing of ours is in the kernel, and nothing will be until it is wanted."""
         self._worked_s = 0.0
         """Processor time of the threads that read and write the kernel, since the look that is under way began."""
         """The trouble that the log names, and whether anything was wanted then."""
@@ -305,13 +309,18 @@ class ServiceTables:
                 if not self._is_started:
                     self._is_started = True
                     task_status.started()
-                await self._task.wait(
-                    RETRY_S if self._trouble else max(PERIOD_S, self._worked_s / _MOST_OF_A_PROCESSOR)
-                )
+                await self._task.wait(self._pause_s())
         finally:
             with trio.CancelScope(shield=True):  # until the thread that reads or writes them has ended
                 async with self._lock:
                     self._close()
+
+    def _pause_s(self) -> float:
+        if self._trouble:
+            return RETRY_S
+        if self._is_swept:
+            return REST_S
+        return max(PERIOD_S, self._worked_s / _MOST_OF_A_PROCESSOR)
 
     async def detach_all(self) -> None:
         """Leave nothing in the kernel: this host leaves the cluster. Nothing is attached after that."""
@@ -385,6 +394,9 @@ class ServiceTables:
             if opened is None:
                 return False
             self._programs, self._tables = opened
+            if self._is_swept:
+                self._is_swept = False
+                self._task.wake()  # from now on they are compared
             self._dirty.update(self._wanted or ())
             if self._wanted is not None:
                 self._dirty |= self._tables.addresses()
@@ -431,6 +443,7 @@ class ServiceTables:
             self._unneeded_since = now
         if now - self._unneeded_since >= STALE_S:
             await self._in_thread(partial(_detach_under_lease, group))
+            self._is_swept = True
 
     def _recover(self) -> None:
         if self._trouble is not None:
@@ -564,8 +577,9 @@ def _detach_all(open_root: Callable[[], int]) -> None:
 
 
 def _detach_under_lease(group: int) -> None:
-    with closing(AgentLease(group)):  # those of an agent at work stay
-        adoption.detach_all(group)
+    if any(adoption.ours_at(group)):  # else nothing is loaded
+        with closing(AgentLease(group)):  # those of an agent at work stay
+            adoption.detach_all(group)
 
 
 def _used_members(members: Map, marks: Set[int]) -> list[Member]:

@@ -39,6 +39,8 @@ REPLY_S = 5.0
 RECONNECT_S = 2.0
 LOOK_S = 0.5
 """Seconds between checks for a change of the cluster."""
+MEMBER_S = 5.0
+"""Seconds between checks whether this host is a member of another cluster than before."""
 LIVES_ON_S = 5.0
 """Seconds after which a process outlives its unit: one that ends is gone with its namespace long before."""
 READS_APART_S = 0.02
@@ -79,10 +81,14 @@ class UnitWatcher:
         seen: LocalRows | None = None
         while True:
             member = self._member()
-            if member is not None and member.live.rows is not seen:
-                seen = member.live.rows
-                if any(_process_of(row) for row in seen.values()):
-                    return
+            if member is not None:
+                revision = member.live.revision
+                if member.live.rows is not seen:
+                    seen = member.live.rows
+                    if any(_process_of(row) for row in seen.values()):
+                        return
+                with trio.move_on_after(MEMBER_S):
+                    await member.live.wait_newer(revision)
             await trio.sleep(LOOK_S)
 
     async def _watch(self) -> None:

@@ -20,7 +20,7 @@ from netagent.datapath.reconcile.drift import Drift
 from netagent.datapath.sockets import adoption, layout, service_tables
 from netagent.datapath.sockets.layout import SHAPES, Member, ServiceEntry
 from netagent.datapath.sockets.port_shares import PortShares
-from netagent.datapath.sockets.service_tables import PERIOD_S, RETRY_S, ServiceTables, _Tables
+from netagent.datapath.sockets.service_tables import PERIOD_S, REST_S, RETRY_S, ServiceTables, _Tables
 from netagent.errors import FailedError
 from netagent.model.ids import HostId
 from netagent.model.records import ServicePort
@@ -231,6 +231,30 @@ def test_a_cancelled_change_is_made_up_for(kernel: FakeKernel) -> None:
         assert scope.cancelled_caught
         await tables._look()
         assert [tables.is_in_kernel(entry_of(n).address) for n in (1, 2)] == [False, True]
+
+    trio.run(main)
+
+
+def test_a_host_without_services_looks_no_more_until_there_is_one(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before it is sure that nothing is left of another release; then a service is compared at once."""
+    monkeypatch.setattr(adoption, "ours_at", lambda _group: iter(()))
+    monkeypatch.setattr(service_tables, "STALE_S", 0.0)
+
+    async def main() -> None:
+        tables = new_tables()
+        await tables._look()
+        assert tables._pause_s() == PERIOD_S, "it is not known yet what is wanted"
+        await tables.set_members([])
+        await tables.replace_services({entry_of(1).address: entry_of(1)})
+        await tables._look()
+        assert tables._pause_s() == REST_S
+        await tables.set_members([Member(1, 1)])
+        assert tables.is_usable(Member(1, 1))
+        assert tables._pause_s() == PERIOD_S
+        with trio.fail_after(30.0):
+            assert await tables._task.wait(60.0), "a pause that has begun ends"
 
     trio.run(main)
 
