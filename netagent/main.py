@@ -40,6 +40,7 @@ from netagent.control.api import Handlers
 from netagent.daemon.agent import Agent, LoadConfig
 from netagent.daemon.systemd import ServiceManager
 from netagent.errors import FailedError, NetagentError
+from netagent.loop_passes import LoopPasses
 from netagent.metrics.routes import routes as metrics
 from netagent.page.contents import PageSource
 
@@ -78,7 +79,8 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
         logger.warning("%s", sentence)
     supervision = ServiceManager(os.environ)
     try:
-        trio.run(_run, load, supervision)
+        passes = LoopPasses()
+        trio.run(_run, load, supervision, passes, instruments=[passes])
     except BaseExceptionGroup as group:
         known, others = group.split(NetagentError)
         if known is not None and others is None:
@@ -89,10 +91,10 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
     return 0
 
 
-async def _run(load: LoadConfig, supervision: ServiceManager) -> None:
+async def _run(load: LoadConfig, supervision: ServiceManager, passes: LoopPasses) -> None:
     agent = Agent(load, supervision)
     if agent.http is not None:
-        agent.http.add(metrics(agent))
+        agent.http.add(metrics(agent, passes))
     handlers = handlers_of(agent)
     page = PageSource(handlers, lambda: whole_cluster(agent.member()))
     async with trio.open_nursery() as nursery:

@@ -12,7 +12,8 @@ from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 # What every folder of netagent may use: errors, log lines and which of them are events, values, periodic tasks, and
 # the one form of long work, which is in netgossip because its machines use it as well.
 EVERYWHERE = {
-    "netagent.errors", "netagent.events", "netagent.log", "netagent.model", "netagent.periodic",
+    "netagent.errors", "netagent.events", "netagent.log", "netagent.loop_passes", "netagent.model",
+    "netagent.periodic",
     "netagent.periodic_task", "netgossip.histogram", "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 
@@ -56,7 +57,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.flows": {"netagent.datapath.flows", "netagent.registry"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
-    "netagent.resolver": {"netagent.datapath.endpoint", "netagent.feeds", "netagent.resolver.system", "netdns"},
+    "netagent.openmetrics": set(),
+    "netagent.resolver": {
+        "netagent.datapath.endpoint", "netagent.feeds", "netagent.openmetrics", "netagent.resolver.system", "netdns",
+    },
     "netagent.resolver.system": set(),
     "netagent.resolver.zone": {"netagent.external.view", "netagent.registry", "netagent.resolver"},
     "netagent.resolver.feed_entry": {"netagent.feeds", "netagent.registry", "netagent.resolver"},
@@ -145,9 +149,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.interface", "netagent.probes", "netagent.registry",
     },
     "netagent.metrics": {
-        "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.firewall.guard",
-        "netagent.ipam.space", "netagent.probes.quality", "netagent.registry", "netgossip.driver",
-        "netgossip.types",
+        "netagent.daemon", "netagent.datapath.reconcile.reconciler", "netagent.endpoints.attach_times",
+        "netagent.firewall.guard", "netagent.ipam.space", "netagent.probes.quality", "netagent.registry",
+        "netagent.openmetrics", "netgossip.driver", "netgossip.types",
     },
     "netagent.main": {
         "netagent.commands", "netagent.config", "netagent.control.api", "netagent.daemon", "netagent.metrics",
@@ -187,6 +191,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netgossip.records": {
         "netgossip.codec.sealing", "netgossip.config", "netgossip.deadlines", "netgossip.errors",
+        "netgossip.histogram",
         "netgossip.join", "netgossip.slices", "netgossip.stream_slots", "netgossip.types",
     },
     "netdns": {"netdns"},
@@ -211,9 +216,9 @@ KNOWS = {
     },
     "h11": {"netagent.feeds.request", "netagent.integrations.docker.engine"},
     "prometheus_client": {
-        "netagent.metrics.cluster_families", "netagent.metrics.collect", "netagent.metrics.dns_families",
-        "netagent.metrics.family", "netagent.metrics.gossip_families", "netagent.metrics.host_families",
-        "netagent.metrics.process_families", "netagent.metrics.scrape",
+        "netagent.metrics.cluster_families", "netagent.metrics.collect", "netagent.metrics.gossip_families",
+        "netagent.metrics.host_families", "netagent.openmetrics.away", "netagent.openmetrics.dns_families",
+        "netagent.openmetrics.family", "netagent.openmetrics.process_families", "netagent.openmetrics.text",
     },
     "zeroconf": {"netgossip.join.discovery"},
     "msgspec": {"netagent.control.conversion", "netagent.control.openapi"},

@@ -52,6 +52,7 @@ PERFORMS = {
     "netagent.cli.events_command",  # which zone the reader's clock has
     "netagent.control.audit",
     "netagent.periodic_task",
+    "netagent.loop_passes",
     "netagent.state_dir",
     "netagent.daemon.systemd",
     # command line
@@ -97,7 +98,7 @@ PERFORMS = {
     "netagent.commands.status",
     "netagent.metrics.collect",
     "netagent.metrics.routes",
-    "netagent.metrics.scrape",
+    "netagent.openmetrics.text",
     "netagent.control.watch",
     # other tools
     "netagent.integrations.cni.plugin",
@@ -197,6 +198,7 @@ PERFORMS = {
     "netagent.resolver.system.daemonize",
     "netagent.resolver.system.launch",
     "netagent.resolver.process",
+    "netagent.resolver.stand_in",
     "netagent.resolver.supervisor",
     "netagent.resolver.system.host_servers",  # reads resolv.conf
     # container runtimes
@@ -242,6 +244,7 @@ PERFORMS = {
     "netagent.endpoints.garbage_collector",
     "netagent.endpoints.networks",
     "netagent.daemon.own_records",
+    "netagent.endpoints.attach_times",
     "netagent.endpoints.claims",  # looks who listens at a port
     "netagent.endpoints.records",  # publishes
     "netagent.endpoints.removal",  # interfaces, records, journal

@@ -58,7 +58,7 @@ from netdns.message import render_query
 from netdns.name import ROOT
 from netdns.servers import UpstreamServer
 from netdns.source import Name
-from netdns.upstream import Upstreams
+from netdns.upstream import ServerHealth, Upstreams
 
 _MAX_OPEN: Final = 4
 """Bound of servers that one such query waits for; beyond it: a fifth is asked when one of them has failed. Each holds
@@ -185,6 +185,10 @@ class Forwarder(Generic[Waiter]):
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    def health(self, server: UpstreamServer) -> ServerHealth:
+        """Return whether a server answers, how fast, and what was sent to it."""
+        return self._upstreams.health(server)
 
     def ask(self, key: CacheKey, waiter: Waiter, owner: Hashable, now: float) -> bool:
         """Start a flight for `owner` or join one. False when there are too many: then nothing has changed."""

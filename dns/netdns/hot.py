@@ -18,6 +18,7 @@ and one that scans many displaces only its own answers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -48,9 +49,12 @@ class _Turns:
 class _Entry:
     """`tail` is the answer if there is only one order of it, and empty if there are several."""
 
-    __slots__ = ("cost_bytes", "next_tail", "tail", "until")
+    __slots__ = ("cost_bytes", "next_tail", "rcode", "tail", "until")
 
-    def __init__(self, tail: bytes, next_tail: Callable[[], bytes], cost_bytes: int, until: float) -> None:
+    def __init__(
+        self, tail: bytes, next_tail: Callable[[], bytes], cost_bytes: int, until: float, rcode: int = 0
+    ) -> None:
+        self.rcode = rcode
         self.tail = tail
         self.next_tail = next_tail
         self.cost_bytes = cost_bytes
@@ -60,7 +64,7 @@ class _Entry:
 class HotTable:
     """Finished answers of one client."""
 
-    __slots__ = ("_bytes", "_entries", "_max_bytes", "_max_entries", "hits")
+    __slots__ = ("_bytes", "_entries", "_max_bytes", "_max_entries", "hits", "negative")
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
@@ -69,6 +73,8 @@ class HotTable:
         self._bytes = 0
         self.hits = 0
         """Queries that were answered from here."""
+        self.negative: Counter[int] = Counter()
+        """How many of them had an RCODE that is not 0, by RCODE: the others need no counting."""
 
     def answer(self, payload: bytes, now: float) -> bytes | None:
         """Return the answer to a query, None if there is none. Any octets are harmless."""
@@ -76,6 +82,8 @@ class HotTable:
         if entry is None or entry.until <= now:
             return None
         self.hits += 1
+        if entry.rcode:
+            self.negative[entry.rcode] += 1
         return payload[:2] + (entry.tail or entry.next_tail())
 
     def answer_in_place(
@@ -105,12 +113,15 @@ class HotTable:
                 break
             reply_bytes[index] = end
             index += 1
+            if entry.rcode:
+                self.negative[entry.rcode] += 1
         self.hits += index - first
         return index
 
     def keep(self, payload: bytes, reply: bytes, until: float) -> None:
         """Keep the answer to a query until `until`."""
-        self._put(payload[2:], _Entry(reply[2:], bytes, OVERHEAD_BYTES + len(payload) + len(reply), until))
+        cost_bytes = OVERHEAD_BYTES + len(payload) + len(reply)
+        self._put(payload[2:], _Entry(reply[2:], bytes, cost_bytes, until, reply[3] & 0xF))
 
     def keep_turning(
         self, payload: bytes, finish: Callable[[int], bytes], *, orders: Sequence[int], turn: int

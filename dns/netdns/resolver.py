@@ -31,9 +31,11 @@ from netdns.config import ResolverConfig, Transport
 from netdns.errors import FormatError, UsageError
 from netdns.forward import Forwarder, Landed, UpstreamClose, UpstreamQuery, UpstreamRepeat
 from netdns.hot import HotTable
+from netdns.latency import Latency
 from netdns.message import Query, Reply, is_query_untrusted, query_untrusted, render, render_refusal
 from netdns.servers import Servers, UpstreamServer
 from netdns.source import Client, RecordSource
+from netdns.upstream import ServerHealth
 
 __all__ = [
     "Output",
@@ -99,6 +101,7 @@ class _Waiter(NamedTuple):
     transport: Transport
     query: Query
     otherwise: Reply
+    asked_at: float
 
 
 class Resolver:
@@ -133,6 +136,10 @@ class Resolver:
         self._unanswered: deque[tuple[_Waiter, Landed[_Waiter]]] = deque()
         self._replies: list[QueryReply] = []
         self._hot_hits = 0
+        self._rcodes: Counter[int] = Counter()
+        """Of the replies, but for those from the clients' present tables of finished answers with RCODE 0."""
+        self._waited = Latency()
+        """How long the clients waited whose queries went upstream."""
         self._counts: Counter[str] = Counter()
 
     def set_default_upstreams(self, servers: Sequence[tuple[str, int]]) -> None:
@@ -173,6 +180,7 @@ class Resolver:
         if view is not None:
             view.gone = True
             self._hot_hits += view.hot.hits
+            self._count_finished(view.hot)
 
     def hot_table(self, client: Client) -> HotTable:
         """Return the finished answers of a client, for use by UDP before `handle_query`.
@@ -200,6 +208,14 @@ class Resolver:
             finished = self.hot_table(client).answer(payload, now)
             if finished is not None:
                 return finished
+        reply = self._reply(payload, client, transport, reply_token, now)
+        if reply is not None:
+            self._rcodes[reply[3] & 0xF] += 1
+        return reply
+
+    def _reply(
+        self, payload: bytes, client: Client, transport: Transport, reply_token: Hashable, now: float
+    ) -> bytes | None:
         view = self._view(client)
         self._now = now
         if not is_query_untrusted(payload):
@@ -215,7 +231,7 @@ class Resolver:
             return self._refuse(payload, c.FORMERR)
         self._counts["asked"] += 1
         return self._answer(
-            payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE), now
+            payload, query, view, _Waiter(view, client, reply_token, transport, query, _UNREACHABLE, now), now
         )
 
     def handle_upstream_datagram(self, exchange_id: int, payload: bytes, now: float) -> None:
@@ -251,10 +267,15 @@ class Resolver:
     def statistics(self) -> dict[str, int]:
         """Return counters since the start and present sizes.
 
-        `queries` counts understood queries, `refused_<reason>` the others.
+        `queries` counts understood queries, `refused_<reason>` the others; `rcode_<number>` all replies.
         """
         upstream = {f"upstream_{reason}": count for reason, count in self._forwarder.counts.items()}
         hot_hits = self._hot_hits + sum(view.hot.hits for view in self._views.values())
+        rcodes, hot_negative = self._rcodes.copy(), 0
+        for view in self._views.values():
+            rcodes.update(view.hot.negative)
+            hot_negative += view.hot.negative.total()
+        rcodes[0] += sum(view.hot.hits for view in self._views.values()) - hot_negative
         sizes = {
             "clients": len(self._views),
             "queries": hot_hits + self._counts["asked"],
@@ -263,7 +284,17 @@ class Resolver:
             "cache_bytes": self._cache.size_bytes,
             "flights": len(self._forwarder),
         }
-        return {**self._counts, **upstream, **sizes}
+        replies = {f"rcode_{rcode}": count for rcode, count in rcodes.items()}
+        return {**self._counts, **upstream, **sizes, **replies, **self._waited.statistics("waited")}
+
+    def server_health(self) -> dict[str, ServerHealth]:
+        """Return the health of the servers for clients without their own, by address, in the configured order."""
+        return {one.address: self._forwarder.health(one) for one in self._default_servers}
+
+    def _count_finished(self, hot: HotTable) -> None:
+        """Count the replies of a table that is dropped."""
+        self._rcodes.update(hot.negative)
+        self._rcodes[0] += hot.hits - hot.negative.total()
 
     def check_invariants(self) -> None:
         """Raise unless every table is within its bound and every waiting query is counted once."""
@@ -350,6 +381,8 @@ class Resolver:
             self._waiting_clients -= not waiter.view.waiting
             if not waiter.view.gone:
                 payload = self._landed(waiter, landed)
+                self._rcodes[payload[3] & 0xF] += 1
+                self._waited.observe(now - waiter.asked_at)
                 self._replies.append(QueryReply(waiter.client, waiter.token, waiter.transport, payload))
 
     def _without_rebinding(self, landed: Landed[_Waiter]) -> Landed[_Waiter]:

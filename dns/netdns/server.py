@@ -27,6 +27,7 @@ from netdns.batch import DATAGRAM_BYTES, SIZE, Batch, open_batch
 from netdns.connection import Connection
 from netdns.errors import UsageError
 from netdns.exchange import Exchanges, OpenSocket, open_here
+from netdns.latency import Latency
 from netdns.resolver import Resolver, Transport
 from netdns.source import Client
 from netdns.turns import LATER_S, Turns
@@ -56,6 +57,8 @@ class _Listener:
         self.scope = trio.CancelScope()
         self.streams_turn = trio.Lock()
         self.connections: set[Connection] = set()
+        self.received_at = 0.0
+        """When the queries in `left` were read."""
         self.left: deque[tuple[bytes, object]] = deque()
         """Queries received but not answered yet, which come next, with their senders: at most SIZE."""
         self.closed = False
@@ -105,6 +108,8 @@ class Server:
         self._timer_at = math.inf
         self._timer_moved = trio.Event()
         self._counts: Counter[str] = Counter()
+        self._answered = Latency()
+        """How long the clients waited whose queries were answered at once."""
 
     def add_listener(self, client: Client, udp: socket.socket, tcp: socket.socket) -> None:
         """Answer on two bound sockets; they are closed by remove_listener or at the end of `run`.
@@ -163,6 +168,7 @@ class Server:
         return {
             **self._resolver.statistics(),
             **self._counts,
+            **self._answered.statistics("answered"),
             "connections": connections,
             "exchanges": len(self._exchanges or ()),
         }
@@ -236,8 +242,11 @@ class Server:
         over_at = self._turns.begin()
         taken = 0
         if not listener.left:
+            listener.received_at = now
             if self._batch is not None and listener.is_ipv4:
                 taken = self._answer_batch(self._batch, listener, now)
+                if finished := taken - len(listener.left):
+                    self._answered.observe(self._clock() - now, finished)
             else:
                 taken = self._take_singly(listener)
         has_asked = bool(listener.left)
@@ -249,6 +258,7 @@ class Server:
                 over_at -= LATER_S
             else:
                 self._send(listener, reply, peer)
+                self._answered.observe(now - listener.received_at)
             if now >= over_at:
                 break
         self._turns.end(listener.client, unsated=bool(listener.left) or taken == SIZE)
@@ -339,7 +349,10 @@ class Server:
     def _answerer(self, listener: _Listener) -> Callable[[bytes, Connection], bytes | None]:
         def answer(payload: bytes, connection: Connection) -> bytes | None:
             self._before_answers()
-            reply = self._ask(payload, listener, Transport.TCP, connection, self._clock())
+            began_at = self._clock()
+            reply = self._ask(payload, listener, Transport.TCP, connection, began_at)
+            if reply is not None:
+                self._answered.observe(self._clock() - began_at)
             self._flush()
             return reply
 

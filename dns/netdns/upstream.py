@@ -16,6 +16,7 @@ first one knows. Any answer to any question makes a server healthy again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from netdns.servers import UpstreamServer
@@ -36,9 +37,25 @@ _MAX_SERVERS: Final = 256
 """Bound of servers whose health is remembered; beyond it: the least recently used is dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """What is known of a server."""
+
+    is_down: bool
+    rtt_s: float
+    """Smoothed; a guess before the first answer."""
+    asked: int
+    """Queries sent to it, each repetition counted."""
+    answered: int
+    unanswered: int
+    """Queries that it left unanswered to the end."""
+
+
 class _Health:
     __slots__ = (
+        "answered",
         "answered_at",
+        "asked",
         "asked_at",
         "down",
         "looping_until",
@@ -48,6 +65,7 @@ class _Health:
         "probed_at",
         "rtt_s",
         "silent_checks",
+        "unanswered",
     )
 
     def __init__(self) -> None:
@@ -61,6 +79,9 @@ class _Health:
         self.lost_queries = 0
         self.silent_checks = 0
         self.down = False
+        self.asked = 0
+        self.answered = 0
+        self.unanswered = 0
 
     def judge(self) -> None:
         self.down = self.lost_queries >= _LOST_QUERIES and self.silent_checks >= _SILENT_CHECKS
@@ -84,6 +105,11 @@ class Upstreams:
             self._health.move_to_end(server)
         return health
 
+    def health(self, server: UpstreamServer) -> ServerHealth:
+        """Return what is known of a server."""
+        one = self._of(server)
+        return ServerHealth(one.down, one.rtt_s, one.asked, one.answered, one.unanswered)
+
     def rtt_s(self, server: UpstreamServer) -> float:
         """Return the smoothed round trip."""
         return self._of(server).rtt_s
@@ -91,6 +117,7 @@ class Upstreams:
     def note_asked(self, server: UpstreamServer, now: float) -> None:
         """Note a query that was sent to it."""
         health = self._of(server)
+        health.asked += 1
         health.asked_at = now
         if health.owing_since is None:
             health.owing_since = now
@@ -98,6 +125,7 @@ class Upstreams:
     def note_answer(self, server: UpstreamServer, rtt_s: float, now: float) -> None:
         """Note an answer after `rtt_s`, counted from the first time that the query was sent."""
         health = self._of(server)
+        health.answered += 1
         health.rtt_s += _GAIN * (rtt_s - health.rtt_s)
         health.answered_at = now
         health.owing_since = None
@@ -108,6 +136,7 @@ class Upstreams:
     def note_silence(self, server: UpstreamServer, queries: int, sent_at: float) -> None:
         """Note that no answer came to a query that was sent `queries` times since `sent_at`, and was given up."""
         health = self._of(server)
+        health.unanswered += 1
         if health.answered_at < sent_at:
             health.lost_queries += queries
             health.judge()

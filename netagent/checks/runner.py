@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,13 +20,13 @@ import trio
 from netagent.checks.ask import Question, ask_all
 from netagent.checks.schedule import COMMANDS_AT_ONCE, CheckSchedule
 from netagent.checks.spec import subject_text
-from netagent.checks.state import Answer, EndpointHealth, Unasked
+from netagent.checks.state import Answer, EndpointHealth, Outcome, Unasked
 from netagent.errors import NetagentError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.log import Limited
-from netagent.model.check import Check, CheckedHealth, ExecCheck
+from netagent.model.check import Check, CheckedHealth, ExecCheck, HttpCheck, TcpCheck
 from netagent.model.ids import EndpointId
-from netagent.model.records import STOP
+from netagent.model.records import STOP, Health
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
 from netgossip.deadlines import NEVER, DeadlineHeap
@@ -91,6 +92,8 @@ class CheckRunner:
         self._room = trio.CapacityLimiter(SAVED_AT_ONCE)
         self._commands = trio.CapacityLimiter(COMMANDS_AT_ONCE)
         """Commands that run because an operator asks, beside those that are due."""
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Checks that were made, by kind and result."""
         self._woken = trio.Event()
         self._sleeps_until = 0.0
         self._nursery: trio.Nursery
@@ -100,6 +103,10 @@ class CheckRunner:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._ask_what_is_due)
             await self._follow_rows()
+
+    def healths(self) -> Counter[Health]:
+        """Return how many endpoints have checks, by what these say."""
+        return Counter(one.machine.checked.health for one in self._watched.values())
 
     # -- which endpoints are checked -----------------------------------------------------------------------------
 
@@ -218,6 +225,7 @@ class CheckRunner:
         (watched, number), now = key, trio.current_time()
         is_current = self._watched.get(watched.row.endpoint_id) is watched
         machine, unix_s = watched.machine, int(time.time())
+        self.counts[_kind_of(_check_of(key)), _result_of(outcome)] += 1
         if outcome is None or isinstance(outcome, Unasked):
             what = f"{subject_text(_check_of(key).subject)} of {watched.row.name}"
             text = "its last state stands" if outcome is None else outcome.text
@@ -270,6 +278,22 @@ def question_of(row: LocalEndpointRow, check: Check) -> Question | None:
     if isinstance(check.subject, ExecCheck):
         return None
     return Question(check.subject, row.netns, row.addresses, check.timeout_s)
+
+
+def _kind_of(check: Check) -> str:
+    match check.subject:
+        case HttpCheck(is_tls=is_tls):
+            return "https" if is_tls else "http"
+        case TcpCheck():
+            return "tcp"
+    return "exec"
+
+
+def _result_of(outcome: Answer) -> str:
+    match outcome:
+        case Outcome(is_success=is_success):
+            return "success" if is_success else "failure"
+    return "not_asked"
 
 
 def _check_of(key: _Key) -> Check:

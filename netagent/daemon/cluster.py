@@ -180,6 +180,7 @@ class Cluster:
             self.kernel,
             self.keys,
             run_dir=state.run_dir,
+            http=self.config.http or "",
             vxlan_port=self.config.vxlan_port,
             agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,

@@ -62,6 +62,7 @@ class Controllers:
         keys: ClusterKeys,
         *,
         run_dir: Path,
+        http: str,
         vxlan_port: int,
         agent_ports: tuple[int, int],
         underlay: Callable[[], Underlay],
@@ -84,7 +85,7 @@ class Controllers:
         self._kept = InputCache()
         self.busy_ports = BusyPorts(self._published, live.note_change)
         self._listed: tuple[LocalRows | None, tuple[LocalEndpointRow, ...]] = (None, ())
-        self.supervisor = Supervisor(run_dir, release=__version__, note_wanted=live.note_change)
+        self.supervisor = Supervisor(run_dir, release=__version__, http=http, note_wanted=live.note_change)
         self.resolvers = ResolverSockets(self.supervisor)
         self.members = ServiceMembers(
             kernel.service_tables,

@@ -23,6 +23,7 @@ import trio
 
 from netagent.datapath.endpoint.attach import Attacher
 from netagent.datapath.reconcile.desired import LocalEndpoint
+from netagent.endpoints.attach_times import AttachTimes
 from netagent.endpoints.claims import Claims
 from netagent.endpoints.records import EndpointRecords
 from netagent.endpoints.resolv_conf import ResolvConfs
@@ -105,6 +106,7 @@ class EndpointContext:
 
     def __post_init__(self) -> None:
         self.claims = Claims(self.live)
+        self.times = AttachTimes()
         self.records = EndpointRecords(self.live, self.publisher, self.domain)
         self.resolv_confs = ResolvConfs(self.live, self.domain, self.boot_id)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from netagent.datapath.endpoint.netns import netns_identity, opened_netns
 from netagent.endpoints import targets
+from netagent.endpoints.attach_times import Stages
 from netagent.endpoints.claims import refuse_if_listening, refuse_unreachable
 from netagent.endpoints.context import EndpointContext, drawn_id
 from netagent.endpoints.drain import DETACH_DRAIN_S, REMEMBERED_S, Drains, until_idle
@@ -134,8 +135,9 @@ class Endpoints:
                 with (
                     claims.name(network.network_id, new.request.name),
                     claims.ports(request.publish, new.endpoint_id),
+                    self.context.times.attach(request.target, origin) as stages,
                 ):
-                    return await self._attach_new(new, netns, fd), True
+                    return await self._attach_new(new, netns, fd, stages), True
 
     async def _sweep_rivals(self, request: AttachRequest, network: NetworkView, name: str) -> None:
         """Withdraw endpoints of ended containers that have what a new one requests: the end of a container is not
@@ -156,9 +158,10 @@ class Endpoints:
             if not is_at_its_path(row):
                 await self.look_after(row)
 
-    async def _attach_new(self, new: NewEndpoint, netns: Netns, fd: int) -> LocalEndpointRow:
+    async def _attach_new(self, new: NewEndpoint, netns: Netns, fd: int, stages: Stages) -> LocalEndpointRow:
         context, request = self.context, new.request
         await context.participation.take_part(new.network.network_id)
+        stages.end("network")
         context.refuse_if_closed(request.target)  # it may have taken seconds
         network = context.network(new.network.network_id)
         offset = asked_offset(self._live.view, request.addresses, network)
@@ -168,16 +171,22 @@ class Endpoints:
             row = new.at(held, int(time.time()))
             await context.allocator.keep(row)
             undo.push("address", lambda: context.allocator.release(row))
+            stages.end("address")
             # Containers that talked to the previous holder of the address still have its MAC in their neighbour
             # tables and answer the first packet at once: by then their bridges must know where that MAC is now.
             undo.push("record", lambda: context.records.withdraw(row))
             await context.records.publish_path(row)
+            stages.end("record")
             ifname = await self._bind(row, network, undo)
+            stages.end("interface")
             await context.open_resolver(row, netns, fd, undo)
             undo.push("resolv.conf", lambda: context.resolv_confs.refresh(row, gone=True))
             context.resolv_confs.refresh(row)
+            stages.end("resolver")
             row = await context.publish(row, Published(netns, ifname))
+            stages.end("publish")
         await context.settle()
+        stages.end("settle")
         context.tell_attached(row)
         return row
 

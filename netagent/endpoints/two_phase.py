@@ -112,8 +112,9 @@ class TwoPhaseAttach:
             network = self._context.network(row.network_id)
             await self._context.wait_built(network)
             self._wait_for(row)
-            ifname = await self._context.attacher.create(local_endpoint(row, network))
-            await self._context.records.publish_path(row)
+            with self._context.times.step("create", row.target, origin):
+                ifname = await self._context.attacher.create(local_endpoint(row, network))
+                await self._context.records.publish_path(row)
             return ifname
 
     async def bind(
@@ -142,13 +143,18 @@ class TwoPhaseAttach:
                     checked=health_of_new(fields.get("checks", reserved.checks), int(time.time())),
                     **{"service": name, **fields},
                 )
-                async with all_or_nothing() as undo:
-                    undo.push("row", lambda: self._context.save(reserved))
-                    # The resolver first: the container's first program may send queries before its interface is
-                    # configured.
-                    self._live.set_row(row)
-                    await self._context.open_resolver(row, netns, fd, undo)
-                    row = await self._context.publish(row, Published(netns, await self._configure(row)))
+                with self._context.times.attach(row.target, origin) as stages:
+                    async with all_or_nothing() as undo:
+                        undo.push("row", lambda: self._context.save(reserved))
+                        # The resolver first: the container's first program may send queries before its interface is
+                        # configured.
+                        self._live.set_row(row)
+                        await self._context.open_resolver(row, netns, fd, undo)
+                        stages.end("resolver")
+                        ifname = await self._configure(row)
+                        stages.end("interface")
+                        row = await self._context.publish(row, Published(netns, ifname))
+                        stages.end("publish")
                 self._waiting.pop(row.endpoint_id, None)
         await self._context.settle()
         self._context.tell_attached(row)

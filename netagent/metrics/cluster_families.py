@@ -13,8 +13,8 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from netagent.ipam.space import Range, usable_count
-from netagent.metrics.family import gauge, gauges
 from netagent.model.ids import HostId, NetworkId
+from netagent.openmetrics.family import gauge, gauges
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import AgentState, HostView, NetworkView, RegistryView
 

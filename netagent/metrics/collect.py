@@ -15,42 +15,68 @@ from prometheus_client.core import InfoMetricFamily, Metric
 from netagent import __version__
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
+from netagent.loop_passes import LoopPasses
 from netagent.metrics.cluster_families import member_families, network_families, path_families
-from netagent.metrics.dns_families import dns_families
-from netagent.metrics.family import gauge
-from netagent.metrics.gossip_families import node_families, record_families, traffic_families
-from netagent.metrics.host_families import kernel_families, refusal_families, trouble_families
-from netagent.metrics.process_families import Processes
+from netagent.metrics.gossip_families import (
+    node_families,
+    propagation_families,
+    record_families,
+    traffic_families,
+)
+from netagent.metrics.host_families import (
+    attach_families,
+    check_families,
+    kernel_families,
+    loop_families,
+    reconcile_families,
+    refusal_families,
+    trouble_families,
+)
 from netagent.model.subnet import offset_count
+from netagent.openmetrics.away import agent_up
+from netagent.openmetrics.dns_families import dns_families
+from netagent.openmetrics.family import gauge
+from netagent.openmetrics.process_families import Processes
+from netagent.openmetrics.text import Pieces
 from netagent.registry.record_codec import scope_of
+
+STATISTICS_S: Final = 0.5
+"""How long a scrape waits for the counters of the resolver process; later: the last known ones."""
 
 _REFUSED: Final = ("refused", "malformed")
 
 
 class Collection:
-    """Reads an agent. `families` for each request."""
+    """Reads an agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, passes: LoopPasses) -> None:
         self._agent = agent
+        self._passes = passes
         self._processes = Processes()
 
-    async def resolver_counts(self) -> Mapping[str, int]:
-        """Ask the resolver process for its counters; none while this host is in no cluster."""
-        cluster = self._agent.cluster
-        return {} if cluster is None else await cluster.controllers.supervisor.statistics()
+    async def pieces(self) -> Pieces:
+        """Return all families. Waits for the counters of the resolver process, if this host is in a cluster."""
+        dns: Mapping[str, int] = {}
+        if (cluster := self._agent.cluster) is not None:
+            supervisor = cluster.controllers.supervisor
+            dns = supervisor.last_statistics
+            with trio.move_on_after(STATISTICS_S):
+                dns = await supervisor.statistics()
+        return self._families(dns)
 
-    def families(self, dns: Mapping[str, int]) -> Iterator[Iterable[Metric]]:
-        """Yield all families, a few at a time. `dns`: what `resolver_counts` returned."""
+    def _families(self, dns: Mapping[str, int]) -> Pieces:
         agent, cluster = self._agent, self._agent.cluster
         info = InfoMetricFamily("netagent_build", "The agent's version.", value={"version": __version__})
         uptime_s = trio.current_time() - agent.started_at
         yield [
             info,
+            agent_up(True),
             gauge("netagent_uptime_seconds", "Since the start of the agent.", uptime_s),
             gauge(
                 "netagent_in_cluster", "1 if this host is a member of a cluster.", float(cluster is not None)
             ),
         ]
+        yield from _each(loop_families(self._passes.times))
         if cluster is None:
             yield from self._processes.families(None)
             return
@@ -68,6 +94,7 @@ class Collection:
         gossip = cluster.gossip
         yield from _each(traffic_families(gossip.traffic))
         yield from _each(node_families(gossip.node.statistics()))
+        yield from _each(propagation_families(gossip.node.records.propagation))
         sizes = {}
         for scope in gossip.node.records.known_scopes():
             sizes[scope] = gossip.node.records.size(scope)
@@ -77,6 +104,9 @@ class Collection:
         )
         datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
         yield from _each(kernel_families(datapath, guard))
+        yield from _each(reconcile_families(cluster.kernel.reconciler.durations))
+        yield from _each(attach_families(cluster.endpoints.context.times))
+        yield from _each(check_families(cluster.checks.counts, cluster.checks.healths()))
         yield from _each(refusal_families(_refusals(cluster, dns)))
         yield from _each(trouble_families(_troubles(agent, cluster, datapath.trouble, guard.trouble)))
         yield from _each(dns_families(dns))

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.core import Metric
 
 from netagent.metrics.cluster_families import MAX_NETWORKS, OTHER
-from netagent.metrics.family import counters, gauge, gauges
+from netagent.openmetrics.family import counters, gauge, gauges, histograms
 from netgossip.driver import Traffic
+from netgossip.histogram import Histogram
 from netgossip.types import CLUSTER_SCOPE, Channel, Scope
 
 CLUSTER: str = "cluster"
@@ -76,6 +77,16 @@ def node_families(statistics: Mapping[str, int | float]) -> Iterator[Metric]:
         "netagent_gossip_health_score",
         "How much this host doubts its own network: 0 is none; it then waits longer before it suspects others.",
         statistics["gossip_health_score"],
+    )
+
+
+def propagation_families(lags: Histogram) -> Iterator[Metric]:
+    """Yield how long it takes until all others know what this host says."""
+    yield histograms(
+        "netagent_propagation_lag_seconds",
+        "From a change of this host's records until every live host in its scope has acknowledged it, by samples.",
+        [],
+        {(): lags},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import trio
 from starlette.requests import Request
@@ -10,26 +11,33 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.daemon.agent import Agent
+from netagent.loop_passes import LoopPasses
+
+if TYPE_CHECKING:
+    from netagent.openmetrics.text import SharedText
 
 
-def routes(agent: Agent) -> list[Route]:
-    """Return `/metrics`."""
-    made = None
-    loading = trio.Lock()
+def routes(agent: Agent, passes: LoopPasses) -> list[Route]:
+    """Return `/metrics`. `passes`: of the event loop that this runs in."""
+    return [Route("/metrics", _Answers(agent, passes).metrics)]
 
-    async def metrics(_request: Request) -> Response:
-        nonlocal made
-        async with loading:
-            if made is None:
-                # In a thread: other tasks run between two of its parts.
-                await trio.to_thread.run_sync(import_module, "netagent.metrics.scrape")
-                from netagent.metrics import scrape
 
-                made = (
-                    scrape.Scrapes(agent),
-                    {"Content-Type": scrape.CONTENT_TYPE, "Cache-Control": "no-store"},
-                )
-        scrapes, headers = made
-        return Response(await scrapes.text(), headers=headers)
+class _Answers:
+    def __init__(self, agent: Agent, passes: LoopPasses) -> None:
+        self._agent = agent
+        self._passes = passes
+        self._loading = trio.Lock()
+        self._text: SharedText | None = None
 
-    return [Route("/metrics", metrics)]
+    async def metrics(self, _request: Request) -> Response:
+        async with self._loading:
+            if self._text is None:
+                # In a thread, so that other tasks run between two of its parts.
+                await trio.to_thread.run_sync(import_module, "netagent.metrics.collect")
+        from netagent.metrics.collect import Collection
+        from netagent.openmetrics.text import CONTENT_TYPE, SharedText
+
+        if self._text is None:
+            self._text = SharedText(Collection(self._agent, self._passes).pieces)
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        return Response(await self._text.get(), headers=headers)

@@ -43,6 +43,7 @@ from netagent.resolver.protocol import (
     ProtocolError,
     Refused,
     Reply,
+    StandInAt,
     Statistics,
     Wanted,
     parse_reply_untrusted,
@@ -92,11 +93,13 @@ _Awaited: TypeAlias = AgentHello | Close | FetchSockets | Count | FollowWanted |
 class Feed:
     """Commands set what is wanted, `handle_reply_untrusted` takes what the process said; `drain` is what to send.
 
-    `release` is this program's version: a process of another release is replaced.
+    `release` is this program's version: a process of another release is replaced. `http`: the address of the agent's
+    listener, for the time when the agent is away.
     """
 
-    def __init__(self, release: str) -> None:
+    def __init__(self, release: str, http: str = "") -> None:
         self._release = release
+        self._http = http
         self._phase = _Phase.AWAY
         self._sequence = 0
         self._outgoing: list[Iterable[FeedMessage]] = []
@@ -297,6 +300,7 @@ class Feed:
         same = welcome.version == VERSION and welcome.release == self._release
         self._phase = _Phase.TALKING if same else _Phase.OUTDATED
         if same:
+            self._outgoing.append([FeedMessage(request_bytes(StandInAt(self._next(), self._http)))])
             self._ask(FollowWanted(self._next()))
         for sandbox_id in sorted(self._there - self._held.keys() - self._dropped):
             self._fetching.add(sandbox_id)

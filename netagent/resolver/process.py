@@ -51,12 +51,14 @@ from netagent.datapath.endpoint.dns_redirect import (
     open_exempt,
     open_redirect,
 )
+from netagent.loop_passes import LoopPasses
 from netagent.model.sandbox import SandboxId
 from netagent.resolver.channel import SocketChannel, SocketPair, close_aside
 from netagent.resolver.feed_server import FeedServer, open_feed_listener
 from netagent.resolver.feed_source import FEED_ADDRESS
 from netagent.resolver.protocol import SOCKET_NAME, Listen, Statistics, reply_bytes, wanted_messages
 from netagent.resolver.session import Effect, ServedTable, Session
+from netagent.resolver.stand_in import StandIn
 from netagent.resolver.system import capabilities
 from netagent.resolver.system.daemonize import LOCKED_STATUS, Ready, become_daemon
 from netagent.resolver.system.host_servers import DNS_PORT, ServersFile
@@ -87,7 +89,10 @@ _log = logging.getLogger(__name__)
 class ResolverProcess:
     """Joins netdns's server, the table, and the control socket. `release` is the version that it reports."""
 
-    def __init__(self, listener: socket.socket, *, release: str, resolv_conf: Path) -> None:
+    def __init__(
+        self, listener: socket.socket, *, release: str, resolv_conf: Path, passes: LoopPasses
+    ) -> None:
+        self._passes = passes
         self._release = release
         self._answering = ServedTable()
         self._resolver = Resolver(
@@ -120,6 +125,7 @@ class ResolverProcess:
         self._feeds_taken: set[SandboxId] = set()
         """Sandboxes in which another program has the port of feeds."""
         self._listen_again = trio.Event()
+        self._stand_in = StandIn(self._statistics)
         self._counters = {"control_messages": 0, "control_refused": 0, "agents": 0}
 
     async def run(self) -> None:
@@ -130,6 +136,7 @@ class ResolverProcess:
             nursery.start_soon(self._feeds.run)
             nursery.start_soon(self._name_wanted)
             nursery.start_soon(self._listen_for_feeds)
+            nursery.start_soon(self._stand_in.run)
             while True:
                 connection, _ = await self._listener.accept()
                 if self._connections >= _MAX_CONNECTIONS:
@@ -159,6 +166,7 @@ class ResolverProcess:
             if self._agent is scope:
                 self._agent, self._follower, self._away_since = None, None, time.monotonic()
                 self._feeds.note_change()
+                self._stand_in.agent_went()
 
     def _keep(self, effect: Effect, listen: Listen, pair: SocketPair, session: Session) -> Effect:
         """Keep the sockets, and have queries come to them; return what is left to do."""
@@ -197,6 +205,9 @@ class ResolverProcess:
             if self._agent is not None and self._agent is not scope:
                 self._agent.cancel()
             self._agent = scope
+            self._stand_in.agent_came()
+        if effect.stand_in is not None:
+            self._stand_in.set_place(effect.stand_in)
         if effect.close is not None:
             self._drop(effect.close)
         self._update_listeners()
@@ -342,8 +353,31 @@ class ResolverProcess:
             "sandboxes": len(self._sockets),
             "redirects": len(self._redirects),
             **self._counters,
+            **self._upstream_statistics(),
+            **self._loop_statistics(),
         }
         return {**self._server.statistics(), **self._feeds.statistics(), **own}
+
+    def _upstream_statistics(self) -> dict[str, int]:
+        """Return the health of the host's name servers; names have the form `server_ADDRESS_WHAT`."""
+        found = {}
+        for address, health in self._resolver.server_health().items():
+            found[f"server_{address}_up"] = int(not health.is_down)
+            found[f"server_{address}_rtt_us"] = round(health.rtt_s * 1e6)
+            found[f"server_{address}_asked"] = health.asked
+            found[f"server_{address}_answered"] = health.answered
+            found[f"server_{address}_unanswered"] = health.unanswered
+        return found
+
+    def _loop_statistics(self) -> dict[str, int]:
+        """Return how long the passes of the event loop took, in the form of `netdns.latency`."""
+        times = self._passes.times
+        upto = {
+            f"pass_le_{round(bound * 1e6)}_us": count
+            for bound, count in times.cumulative()
+            if bound != math.inf
+        }
+        return {**upto, "pass_count": times.count, "pass_sum_us": round(times.total * 1e6)}
 
 
 def _in_netns_of(pair: SocketPair, fn: Callable[[], T]) -> T:
@@ -416,13 +450,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         capabilities.keep_few()
     except OSError as error:
         _log.warning("more capabilities are left than needed: %s", error.strerror)
-    process = ResolverProcess(listener, release=options.release, resolv_conf=options.resolv_conf)
+    passes = LoopPasses()
+    process = ResolverProcess(
+        listener, release=options.release, resolv_conf=options.resolv_conf, passes=passes
+    )
     if ready is not None:
         ready.succeed()
     _log.info("release %r answers, process %d", options.release, os.getpid())
     gc.collect()
     gc.freeze()
-    trio.run(_serve_until_terminated, process)
+    trio.run(_serve_until_terminated, process, instruments=[passes])
     (options.run_dir / SOCKET_NAME).unlink(missing_ok=True)
     os.close(lock)
     return 0

@@ -14,6 +14,7 @@ ignored. `sequence` is the agent's number for a request; an answer carries the n
     FETCH   [7, s, sandbox id]                     SOCKETS    [4, s, sandbox id, behind] + sockets
     COUNT   [8, s]                                 STATISTICS [5, s, {name: number}]
     FOLLOW  [9, s]                                 WANTED     [6, s, [network id…], more], and again at each change
+    STAND IN [10, s, address]                      (nothing)
     anything that is not understood                REFUSED    [3, s, reason]
 
 The sockets are one for UDP and one for TCP, and, where 127.0.0.11 port 53 is redirected to them, the one that owns
@@ -23,6 +24,9 @@ does not gets sockets that have port 53 themselves. `behind` is true when the re
 
 BEGIN … COMMIT is a full table: rows are applied as they come, and COMMIT removes those that were not mentioned in
 between. ROWS outside of it are changes. So a table that breaks off half way has removed nothing.
+
+STAND IN has the address of the agent's `http` listener, empty if it has none: the process answers there while no
+agent is connected.
 
 WANTED has the networks whose feeds containers have asked for, in as many messages as it takes: the agent sends FEED
 rows of these, and only of these.
@@ -60,9 +64,9 @@ T = TypeVar("T")
 SOCKET_NAME: Final = "resolver.sock"
 """In the run directory. Mode 0600."""
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raised when two states of this program can no longer communicate, also within one release: the agent then replaces
-the resolver process. 2: it knows FOLLOW."""
+the resolver process. 2: it knows FOLLOW. 3: STAND IN."""
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024
 """Bound of one message to the resolver process; beyond it: refused. Well under the smallest send buffer in use
@@ -151,6 +155,14 @@ class FollowWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class StandInAt:
+    """Answer at this address while no agent is connected; empty: nowhere."""
+
+    sequence: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessWelcome:
     """The resolver process's identity, and the sandboxes of which it has sockets. `more` of them follow in
     another."""
@@ -203,7 +215,9 @@ class Wanted:
     more: bool = False
 
 
-Request: TypeAlias = AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count | FollowWanted
+Request: TypeAlias = (
+    AgentHello | Begin | Rows | Commit | Listen | Close | FetchSockets | Count | FollowWanted | StandInAt
+)
 Reply: TypeAlias = ProcessWelcome | Done | Refused | FetchedSockets | Statistics | Wanted
 
 _REQUESTS: Final[tuple[type[Request], ...]] = (
@@ -216,6 +230,7 @@ _REQUESTS: Final[tuple[type[Request], ...]] = (
     FetchSockets,
     Count,
     FollowWanted,
+    StandInAt,
 )
 _REPLIES: Final[tuple[type[Reply], ...]] = (
     ProcessWelcome,

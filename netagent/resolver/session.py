@@ -31,6 +31,7 @@ from netagent.resolver.protocol import (
     ProtocolError,
     Refused,
     Rows,
+    StandInAt,
     parse_request_untrusted,
     reply_bytes,
     welcomes,
@@ -42,7 +43,7 @@ MAX_ROWS = 1_000_000
 beyond this is a mistake, not a cluster."""
 
 
-_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets | FollowWanted
+_AgentRequest: TypeAlias = Begin | Rows | Commit | Listen | Close | FetchSockets | FollowWanted | StandInAt
 
 
 class ServedTable:
@@ -86,6 +87,8 @@ class Effect:
     """Send sockets that have port 53 themselves: the agent knows no others."""
     follow: int | None = None
     """Send the networks whose feeds are wanted as the answer to this request, now and at each change."""
+    stand_in: str | None = None
+    """Answer at this address once the agent is gone; empty: nowhere."""
     count: int | None = None
     """Send the counters as the answer to this request."""
     refused: bool = False
@@ -132,6 +135,8 @@ class Session:
             case Commit():
                 self._commit()
                 return _done(request.sequence)
+            case StandInAt(_, address):
+                return Effect(stand_in=address)
             case FollowWanted(sequence):
                 return Effect(follow=sequence)
             case Listen(sequence, sandbox_id, behind_runtime):

@@ -58,7 +58,8 @@ class Supervisor:
     """Owns the connection, the agent's copies of all sockets, and the process's life.
 
     `release` is this program's version; a running process of another release is replaced, after its sockets were
-    taken over. `note_wanted` is called when `wanted_feeds` has changed. `run` may be called only once.
+    taken over. `http`: the agent's listener, on which the process answers while the agent is away. `note_wanted` is
+    called when `wanted_feeds` has changed. `run` may be called only once.
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class Supervisor:
         *,
         release: str,
         resolv_conf: Path = Path("/etc/resolv.conf"),
+        http: str = "",
         note_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._run_dir = run_dir
         self._release = release
         self._resolv_conf = resolv_conf
         self._note_wanted = note_wanted
-        self._feed = Feed(release)
+        self._feed = Feed(release, http)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._process_id: int | None = None
         self._last_process_id: int | None = None
@@ -90,6 +92,11 @@ class Supervisor:
     def process_id(self) -> int | None:
         """Of the process that answers; None while there is none."""
         return self._process_id
+
+    @property
+    def last_statistics(self) -> Mapping[str, int]:
+        """The process's counters, as last received."""
+        return self._feed.statistics
 
     @property
     def trouble(self) -> str:

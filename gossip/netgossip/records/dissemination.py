@@ -16,6 +16,7 @@ from typing import Final
 
 from netgossip.config import GossipConfig
 from netgossip.deadlines import DeadlineHeap
+from netgossip.records.propagation import Propagation
 from netgossip.records.wire import NO_VERSION, DeltaAck
 from netgossip.types import NodeId, Scope, Version
 
@@ -55,6 +56,7 @@ class Dissemination:
         self._progress_of: dict[Scope, dict[NodeId, _PeerProgress]] = {}
         self._deadlines: DeadlineHeap[tuple[Scope, NodeId]] = DeadlineHeap()
         self._rtts: dict[NodeId, float] = {}
+        self.propagation = Propagation()
 
     def resend_s(self, peer: NodeId) -> float:
         """How long to wait for an answer of `peer` before asking again."""
@@ -105,9 +107,11 @@ class Dissemination:
             sample = min(max(now - progress.began_at, 0.0), LONGEST_RTT_S)
             self._rtts[peer] = self._rtts.get(peer, sample) * (1 - RTT_SMOOTHING) + sample * RTT_SMOOTHING
         self.note(peer, ack.scope, held=ack.held, own=ack.own)
+        self.propagation.handle_held(ack.scope, peer, ack.held, now)
         progress.holding = ack.holding
         if not ack.holding:
             self._deadlines.discard((ack.scope, peer))
+            self.propagation.forget(ack.scope, peer)
         # The same answer to the same push would repeat as fast as the network allows, so that one waits for its
         # deadline.
         return ack.holding and ack.held < ours and progress.sent != (ack.held, ours)
@@ -133,6 +137,7 @@ class Dissemination:
         self.note(peer, scope, own=own)
         self._progress(scope, peer).holding = False
         self._deadlines.discard((scope, peer))
+        self.propagation.forget(scope, peer)
 
     def own_of(self, peer: NodeId, scope: Scope) -> Version:
         """How far the peer's own log goes, as far as it said."""
@@ -159,11 +164,13 @@ class Dissemination:
         for peer in peers:
             self._progress_of.get(scope, {}).pop(peer, None)
             self._deadlines.discard((scope, peer))
+            self.propagation.forget(scope, peer)
 
     def drop_scope(self, scope: Scope) -> None:
         """Drop a scope in which we have nothing to push any more."""
         self.forget_scope(scope, tuple(self._progress_of.get(scope, ())))
         self._progress_of.pop(scope, None)
+        self.propagation.forget_scope(scope)
 
     def lacking(
         self, scope: Scope, peers: Iterable[NodeId], ours: Version, held_of: Callable[[NodeId], Version]

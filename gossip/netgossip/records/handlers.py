@@ -248,6 +248,7 @@ class MessageHandlers:
             return
         own, theirs = self._table.own_version(scope), self._table.version(scope, sender)
         self._dissemination.note(sender, scope, held=own, own=theirs)
+        self._dissemination.propagation.handle_held(scope, sender, own, now)
         self._dissemination.settled(sender, scope)
         self._anti_entropy.confirm(scope, sender)
         self.look_for_synced(now)
@@ -271,6 +272,7 @@ class MessageHandlers:
         held = NO_VERSION if found.mine is None else found.mine.version
         if vector.holding:
             self._dissemination.note(sender, scope, held=held, own=found.own)
+            self._dissemination.propagation.handle_held(scope, sender, held, now)
         else:
             self._dissemination.note_absent(sender, scope, own=found.own)
         if self._table.holds(scope):

@@ -19,6 +19,7 @@ from typing import Final
 from netgossip.codec.sealing import Keyring
 from netgossip.config import GossipConfig
 from netgossip.errors import GossipUsageError
+from netgossip.histogram import Histogram
 from netgossip.records.accepted_streams import JoinHandler
 from netgossip.records.anti_entropy import AntiEntropy
 from netgossip.records.dissemination import Dissemination
@@ -255,7 +256,10 @@ class Replication:
         GossipUsageError."""
         for event in self._table.commit(entries, now):
             self._events.append(event)
-            self._dissemination.changed(event.scope, self._peers.live_in(event.scope), now)
+            peers = self._peers.live_in(event.scope)
+            self._dissemination.changed(event.scope, peers, now)
+            version = self._table.own_version(event.scope)
+            self._dissemination.propagation.begin(event.scope, version, peers, now)
         self._handlers.push_due(now)
 
     def rewrites(
@@ -313,6 +317,11 @@ class Replication:
     def outline(self, scope: Scope) -> dict[NodeId, tuple[Version, int]]:
         """The version and number of entries of every log of the scope."""
         return self._table.outline(scope)
+
+    @property
+    def propagation(self) -> Histogram:
+        """How long changes of our logs take until all live peers in their scope have acknowledged them."""
+        return self._dissemination.propagation.lags
 
     def known_scopes(self) -> frozenset[Scope]:
         """The scopes that are held, and those in which we have a log of our own."""

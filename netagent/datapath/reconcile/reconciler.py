@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import is_
+from typing import Final
 
 import trio
 
@@ -60,11 +61,13 @@ from netagent.datapath.state import (
 from netagent.events.channel import REPAIRED
 from netagent.log import Limited
 from netagent.model.ids import EndpointId
+from netgossip.histogram import Histogram
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
 _log = logging.getLogger(__name__)
 _limited = Limited(_log, period_s=INTERVAL_S)  # a program that keeps changing one thing must not fill the log
+DURATIONS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MOST_NEWS = 500
 """Bound of notifications about single entries; beyond it: everything is read instead. Looking at everything is then
 less work than looking at each."""
@@ -156,6 +159,8 @@ class Reconciler:
         self._failing = Failures()
         self._absent: frozenset[EndpointId] = frozenset()
         self._changed = trio.Event()
+        self.durations = Histogram(DURATIONS_S)
+        """How long the passes took, those that found nothing to do among them."""
 
     async def run(self) -> None:
         """Work until cancelled; leave the kernel as it is."""
@@ -286,6 +291,7 @@ class Reconciler:
             return
         self._schedule.is_desired_new = False
         self._at_work = desired
+        began_at = trio.current_time()
         open_, self._open = self._open, set()
         is_looking = self._schedule.is_look_due()
         try:
@@ -299,6 +305,7 @@ class Reconciler:
             self._schedule.failed(str(error))
             _log.warning("datapath: %s", error)
             return
+        self.durations.observe(trio.current_time() - began_at)
         self._programmed_generation = generation
         standing = self._belief.state.devices
         ported = standing, self._belief.names

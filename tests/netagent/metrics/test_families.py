@@ -10,12 +10,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from netagent.metrics import cluster_families, gossip_families
 from netagent.metrics.cluster_families import MAX_NETWORKS, MAX_PATHS, OTHER
-from netagent.metrics.family import counter, counters, gauges, histograms
-from netagent.metrics.scrape import rendered
 from netagent.model.ids import HostId, NetworkId
+from netagent.openmetrics.dns_families import dns_families
+from netagent.openmetrics.family import counter, counters, gauges, histograms
+from netagent.openmetrics.text import rendered
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.record_codec import scope_of
 from netagent.registry.view import RegistryView
+from netdns.latency import Latency
 from netgossip.driver import Traffic
 from netgossip.histogram import Histogram
 from netgossip.slices import at_once
@@ -136,3 +138,43 @@ def test_traffic_is_told_apart_by_port_and_direction() -> None:
     found = samples(gossip_families.traffic_families(traffic))
     assert found[of("netagent_gossip_datagrams_total", port="membership", direction="received")] == 2
     assert found[of("netagent_gossip_bytes_total", port="records", direction="sent")] == 70
+
+
+def test_the_resolver_s_counters_become_replies_answers_and_a_histogram() -> None:
+    latency = Latency()
+    latency.observe(0.000_02, 3)
+    latency.observe(0.3)
+    counts = {
+        "queries": 10,
+        "hot_hits": 4,
+        "answered_rcode_0": 2,
+        "answered_rcode_3": 1,
+        "cache_hits": 1,
+        "forwarded": 2,
+        "rcode_0": 7,
+        "rcode_3": 2,
+        "rcode_9": 1,
+        "server_192.0.2.53_up": 0,
+        "server_192.0.2.53_rtt_us": 1500,
+        "server_192.0.2.53_asked": 5,
+        "server_2001:db8::53_up": 1,
+        **latency.statistics("answered"),
+    }
+    found = samples(dns_families(counts))
+    assert found[of("netagent_dns_queries_total")] == 10
+    assert found[of("netagent_dns_replies_total", rcode="NXDOMAIN")] == 2
+    assert found[of("netagent_dns_replies_total", rcode="SERVFAIL")] == 0
+    assert found[of("netagent_dns_replies_total", rcode="9")] == 1
+    assert found[of("netagent_dns_answers_total", source="table")] == 3
+    assert found[of("netagent_dns_latency_seconds_bucket", answer="here", le="2.5e-05")] == 3
+    assert found[of("netagent_dns_latency_seconds_count", answer="here")] == 4
+    assert found[of("netagent_dns_upstream_up", server="192.0.2.53")] == 0
+    assert found[of("netagent_dns_upstream_rtt_seconds", server="192.0.2.53")] == 0.0015
+    assert found[of("netagent_dns_upstream_asked_total", server="192.0.2.53")] == 5
+    assert found[of("netagent_dns_upstream_up", server="2001:db8::53")] == 1
+
+
+def test_a_process_that_says_nothing_gives_no_histogram_and_zeros() -> None:
+    found = samples(dns_families({}))
+    assert found[of("netagent_dns_queries_total")] == 0
+    assert not [name for name, _ in found if name.startswith("netagent_dns_latency")]

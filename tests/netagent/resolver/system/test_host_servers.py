@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from netagent.loop_passes import LoopPasses
 from netagent.resolver.process import ResolverProcess
 from netagent.resolver.system.host_servers import ServersFile, parse_servers_untrusted
 
@@ -105,7 +106,7 @@ def test_many_queries_cost_one_look_in_a_while(tmp_path: Path) -> None:
 def test_the_process_looks_before_it_answers(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        process = ResolverProcess(listener, release="test", resolv_conf=path)
+        process = ResolverProcess(listener, release="test", resolv_conf=path, passes=LoopPasses())
         upstreams: Any = process._upstreams
         upstreams.LOOK_AGAIN_S = 0
         for digit in (1, 2):

@@ -1,53 +1,48 @@
-"""The text of all metrics, made for one request at a time.
+"""The text of all metrics, in OpenMetrics.
 
-It is made in slices, a few families in each, so a scrape delays nothing else for longer than any other long
-work (docs/design/0031). One scrape is made at a time, and whoever asks while it is made gets the same text, for
-KEPT_S longer: however many strangers ask, the agent works for one.
+It is made in slices, a few families in each, so a scrape delays nothing else for longer than any other long work
+(docs/design/0031). One text is made at a time, and whoever asks while it is made gets the same one, for KEPT_S
+longer: however many strangers ask, a process works for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final, TypeAlias
 
 import trio
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from netagent.daemon.agent import Agent
-from netagent.metrics.collect import Collection
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
+__all__ = ["CONTENT_TYPE", "KEPT_S", "Pieces", "SharedText", "rendered"]
+
 KEPT_S: Final = 0.5
 """How long a text answers further requests. Shorter than any scrape interval."""
-STATISTICS_S: Final = 0.5
-"""How long a scrape waits for the counters of the resolver process; later: the last known ones."""
+
+Pieces: TypeAlias = Iterator[Iterable[Metric]]
+"""All families, a few at a time: other tasks run between two pieces."""
 
 _END: Final = b"# EOF\n"
 
 
-__all__ = ["CONTENT_TYPE", "Scrapes", "rendered"]
+class SharedText:
+    """Makes the text, one at a time. `pieces` is called for each."""
 
-
-class Scrapes:
-    """Makes the text, one at a time."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._collection = Collection(agent)
+    def __init__(self, pieces: Callable[[], Awaitable[Pieces]]) -> None:
+        self._pieces = pieces
         self._making = trio.Lock()
         self._text = b""
         self._made_at = float("-inf")
 
-    async def text(self) -> bytes:
+    async def get(self) -> bytes:
         """Return the metrics as of now, or as of KEPT_S ago."""
         async with self._making:
             if trio.current_time() - self._made_at > KEPT_S:
-                dns: Mapping[str, int] = {}
-                with trio.move_on_after(STATISTICS_S):
-                    dns = await self._collection.resolver_counts()
-                self._text = await in_slices(rendered(self._collection.families(dns)))
+                self._text = await in_slices(rendered(await self._pieces()))
                 self._made_at = trio.current_time()
             return self._text
 
@@ -62,7 +57,7 @@ class _Families:
         return self._families
 
 
-def rendered(pieces: Iterator[Iterable[Metric]]) -> Slices[bytes]:
+def rendered(pieces: Pieces) -> Slices[bytes]:
     """Return the text of all families, made piece by piece."""
     text = []
     for piece in pieces:
