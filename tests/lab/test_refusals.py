@@ -257,3 +257,116 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Cluster) -> None:
     host.must(["rm", "/var/lib/netagent/filler"])
     small_disk.wait(lambda: attempt(name).status == 0, 10.0, "it does not recover")
     assert small_disk.pings(name, "c1")
+
+
+@pytest.fixture
+def reached(lasting: Cluster) -> Iterator[Callable[..., Finished]]:
+    """The API of h1 on its underlay address; asked from h2 with a token."""
+    lab = lasting.lab
+    file = lab.host("h1").path("/etc/netagent/conf.d/http.toml")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('http = "192.0.2.1:7958"\n')
+    try:
+        with lab.changing("h1") as changing:
+            changing.stop_agent()
+            changing.start_agent()
+        ready = lab.host("h1").path("/run/netagent/http-ca.crt")
+        lasting.wait(ready.exists, 30.0, "h1 has no certificate")
+        h2 = lab.host("h2")
+        h2.path("/run/h1.crt").write_bytes(ready.read_bytes())
+        greets = ["curl", "-s", "-o", "/dev/null", "http://192.0.2.1:7958/healthz"]
+        lasting.wait(lambda: h2.run(greets).status == 0, 30.0, "h1 does not listen")
+
+        def ask(token: str, *words: str) -> Finished:
+            h2.path("/run/token").write_text(token + "\n")
+            there = ["--socket", "https://192.0.2.1:7958", "--ca-file", "/run/h1.crt"]
+            return h2.run(["netagent", *there, "--token-file", "/run/token", *words])
+
+        yield ask
+    finally:
+        file.unlink()
+        with lab.changing("h1") as changing:
+            changing.stop_agent()
+            changing.start_agent()
+
+
+def test_a_token_reaches_no_further_than_it_says(
+    lasting: Cluster, bare: None, reached: Callable[..., Finished]
+) -> None:
+    """A pipeline's token is tried for all that it should not do, from another host; what it may do, it does."""
+    app = lasting
+    app.netagent("h1", "network", "create", "secret")
+    app.attach("h1", "vault", "--network", "secret")
+    ci = app.netagent("h1", "token", "create", "ci", "--attach", "--network", "app", "--ttl", "1h")["token"]
+    look = app.netagent("h1", "token", "create", "look", "--read")["token"]
+    boss = app.netagent("h1", "token", "create", "boss", "--admin")["token"]
+    kept = app.lab.host("h1").path("/var/lib/netagent/tokens").read_text()
+    assert not any(token.rpartition("_")[2] in kept for token in (ci, look, boss))
+
+    def refused(token: str, *words: str) -> str:
+        done = reached(token, *words)
+        assert (done.status, done.stdout, done.stderr.count("\n")) == (4, "", 1), done
+        return done.stderr
+
+    def done(token: str, *words: str) -> str:
+        finished = reached(token, *words)
+        assert finished.status == 0, finished
+        return finished.stdout
+
+    try:
+        assert "vault" in done(look, "endpoints")
+        assert "c1" in (shown := done(ci, "endpoints"))
+        assert "vault" not in shown
+        assert done(ci, "network", "ls", "-o", "name") == "app\n"
+        assert "does not reach a network 'secret'" in refused(ci, "endpoints", "--network", "secret")
+        for words in (["status"], ["members"], ["inspect", "vault"], ["lookup", "vault.secret"], ["events"]):
+            assert "reaches beyond the networks" in refused(ci, *words)
+        assert "needs the role attach" in refused(look, "attach", "netns:bare", "--network", "app")
+        assert "needs the role attach" in refused(look, "ping", "c1", "c2")
+        assert "needs the role admin" in refused(ci, "network", "rm", "app", "--force")
+        assert "--publish" in refused(ci, "attach", "netns:bare", "--network", "app", "-p", "8022:22")
+        assert "exec:" in refused(ci, "attach", "docker:x", "--network", "app", "--check", "exec:/bin/sh")
+        assert "does not reach 'pid:1'" in refused(ci, "attach", "pid:1", "--network", "app")
+        assert "does not reach '/proc/1/ns/net'" in refused(
+            ci, "attach", "/proc/1/ns/net", "--network", "app"
+        )
+        # A container of another network would be a way into it.
+        beyond = "in a network that the token does not reach"
+        assert beyond in refused(ci, "attach", "netns:vault", "--network", "app")
+        assert beyond in refused(ci, "network", "connect", "app", "vault")
+        assert beyond in refused(ci, "network", "connect", "app", "netns:vault")
+        assert reached(ci, "detach", "vault").status == 1
+        assert "works only by the agent's own socket" in refused(boss, "token", "create", "more", "--admin")
+        assert [one["name"] for one in app.netagent("h1", "endpoints", "--network", "secret")] == ["vault"]
+
+        assert '"name": "fresh"' in done(
+            ci, "attach", "netns:bare", "--network", "app", "--name", "fresh", "--json"
+        )
+        (event,) = app.netagent("h1", "events", "--kind", "attach", "--since", "1m")[-1:]
+        assert (event["author"]["kind"], event["author"]["name"]) == ("token", "ci")
+        done(ci, "detach", "fresh")
+
+        # A network under the same name is another network.
+        old = app.netagent("h1", "token", "create", "old", "--read", "--network", "secret")["token"]
+        assert "vault" in done(old, "endpoints")
+        app.remove("vault")
+        app.netagent("h1", "network", "rm", "secret")
+        app.netagent("h1", "network", "create", "secret")
+        app.attach("h1", "vault", "--network", "secret")
+        assert reached(old, "endpoints").status == 2
+        assert "does not reach" in refused(old, "endpoints", "--network", "secret")
+        rows = {row["name"]: row for row in app.netagent("h1", "token", "ls")}
+        assert rows["old"]["networks"][0]["exists"] is False
+
+        app.netagent("h1", "token", "revoke", "look")
+        assert "the token is not valid on this host" in refused(look, "endpoints")
+        # In clear text not even a valid one.
+        h2 = app.lab.host("h2")
+        asking = ["curl", "-s", "-H", f"Authorization: Bearer {boss}", "http://192.0.2.1:7958/v1/status"]
+        assert '"status": 403' in h2.must(asking)
+        assert '"status": 401' in h2.must(["curl", "-sk", "https://192.0.2.1:7958/metrics"])
+    finally:
+        for row in app.netagent("h1", "token", "ls"):
+            app.netagent("h1", "token", "revoke", row["name"])
+        app.remove("vault")
+        app.netagent("h1", "network", "rm", "secret")
