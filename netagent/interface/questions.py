@@ -92,6 +92,7 @@ class FlowsCommand(
     Watching["schema.Listing[schema.Flow]"],
     command="flows",
     route="GET /v1/flows",
+    role=Role.READ,
     brief="list who opened connections to whom in the last hour, and how often",
     examples="netagent flows\nnetagent flows --from web --to db\nnetagent flows --refused --watch",
     order="from to network protocol port id",
