@@ -96,7 +96,7 @@ async def _run(load: LoadConfig, supervision: ServiceManager, passes: LoopPasses
     if agent.http is not None:
         agent.http.add(metrics(agent, passes))
     handlers = handlers_of(agent)
-    page = PageSource(handlers, lambda: whole_cluster(agent.member()))
+    page = PageSource(handlers, lambda: whole_cluster(agent.member()), lambda: agent.member().keys.cluster)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_warnings, agent)
         await agent.run(

@@ -11,7 +11,8 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -40,7 +41,7 @@ HANDSHAKE_S = 5.0
 _TLS_HANDSHAKE = b"\x16"
 """The first octet of a client that speaks TLS (RFC 8446 section 5.1); no method of HTTP begins so."""
 
-_life: ContextVar[trio.CancelScope] = ContextVar("life")
+_current: ContextVar[_Connection] = ContextVar("connection")
 
 
 class _ListenerConfig(Config):
@@ -91,12 +92,16 @@ async def serve_on(
         task_status.started()
 
 
-def keep_open() -> None:
-    """Let the connection of the present request live until the request ends. The request must have shown that it may:
-    strangers could otherwise hold all connections."""
-    life = _life.get(None)
-    if life is not None:
-        life.deadline = math.inf
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Let the connection of the present request live as long as this lasts, and count it to no peer: the caller has
+    seen that the request may have it, and bounds their number. Strangers could otherwise hold all connections."""
+    connection = _current.get(None)
+    if connection is None:
+        yield
+        return
+    with connection.outside_bounds():
+        yield
 
 
 class _Connection(TCPServer):
@@ -122,8 +127,8 @@ class _Connection(TCPServer):
                 return
             if listener.is_bounded:
                 peers[self] = peer
-            with trio.move_on_after(math.inf if is_local else TCP_LIFE_S) as life:
-                _life.set(life)
+            with trio.move_on_after(math.inf if is_local else TCP_LIFE_S) as self.life:
+                _current.set(self)
                 if not is_local and listener.tls is not None:
                     self.stream = await _maybe_tls(stream, listener.tls)
                 await super().run()
@@ -132,6 +137,24 @@ class _Connection(TCPServer):
         finally:
             peers.pop(self, None)
             vars(self).clear()
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The client is gone. Hypercorn's idle timer would keep the connection, which counts, for IDLE_S all the same.
+        await self.idle_task.stop()
+
+    @contextmanager
+    def outside_bounds(self) -> Iterator[None]:
+        """Neither end nor count the connection meanwhile."""
+        peers = cast("_ListenerConfig", self.config).peers
+        peer, life, before = peers.pop(self, None), self.life, self.life.deadline
+        life.deadline = math.inf
+        try:
+            yield
+        finally:
+            life.deadline = before if before == math.inf else trio.current_time() + TCP_LIFE_S
+            if peer is not None and vars(self):  # the connection still is
+                peers[self] = peer
 
 
 async def _maybe_tls(stream: trio.SocketStream, context: ssl.SSLContext) -> Any:

@@ -16,10 +16,11 @@ import trio
 from netagent.control.api import Handlers
 from netagent.control.present import Presenter
 from netagent.errors import NotFoundError
+from netagent.events.kinds import EventKind
 from netagent.interface.cluster import MembersCommand
 from netagent.interface.command import Command
 from netagent.interface.containers import NetworkListCommand
-from netagent.interface.questions import InspectCommand, LookupCommand, StatusCommand
+from netagent.interface.questions import EventsCommand, InspectCommand, LookupCommand, StatusCommand
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
 from netagent.page.map import draw
 from netagent.page.table_query import TableQuery
@@ -38,6 +39,11 @@ MAX_REPLICAS: Final = 200
 endpoints has them all."""
 MAX_NAMED: Final = 4
 """Bound of hosts, ports or addresses that a row names; beyond it: their number is said."""
+MAX_EVENTS: Final = 300
+"""Bound of events that the time line shows; beyond it: their number is said, and `netagent events` has them all."""
+EVENTS_S: Final = 2.0
+"""Events follow at the latest so long after they happened."""
+EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
 LINGER_S: Final = 30.0
 """From the last reader until the tables are dropped: readers go from one part to the next."""
 
@@ -72,6 +78,8 @@ class PageSource:
     handlers: Handlers
     presenter: Callable[[], Awaitable[Presenter]]
     """Of the whole cluster as far as it is known here. Raises RefusedError while this host is in no cluster."""
+    cluster: Callable[[], str]
+    """The cluster's name; the same."""
 
 
 class PageContents:
@@ -95,6 +103,10 @@ class PageContents:
                 return self._table_of_endpoints(query)
             case "map":
                 return self._counted(lambda: self._map(query), pause_s=1.0, refresh_s=5.0)
+            case "about":
+                return Content(self._about, pause_s=1.0)
+            case "events":
+                return Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S)
             case "hosts":
                 return self._counted(self._hosts, pause_s=1.0, refresh_s=5.0)
             case "networks":
@@ -232,6 +244,28 @@ class PageContents:
         # The uptime would make each reading differ.
         status["host"] = {key: one for key, one in status["host"].items() if key != "uptime_s"}
         return Shown({"status": status, "services": services, "endpoints": dict(words)})
+
+    async def _about(self) -> Shown:
+        view = (await self._source.presenter()).view
+        here = view.hosts.get(view.local)
+        return Shown({"cluster": self._source.cluster(), "host": "" if here is None else here.unique_name})
+
+    async def _events(self, query: TableQuery, asked: Mapping[str, str]) -> Shown:
+        since_s = EVENT_SPANS.get(asked.get("since", ""), EVENT_SPANS["24h"])
+        listing = await self._ask(EventsCommand(since_s=since_s, kind=asked.get("kind", "")))
+        wanted = []
+        for one in reversed(listing["items"]):  # the latest first
+            text = (
+                f"{one['text']} {one['subject']} {one['kind']} {one['host']} {one['author']['name']}".lower()
+            )
+            if asked.get("level", "") in {"", one["level"]} and all(word in text for word in query.words):
+                wanted.append(one)
+        head = {
+            "matching": len(wanted),
+            "total": len(listing["items"]),
+            "kinds": [kind.value for kind in EventKind],
+        }
+        return Shown(head, {one["id"]: one for one in wanted[:MAX_EVENTS]})
 
     async def _hosts(self) -> Shown:
         members = await self._ask(MembersCommand())

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from netagent.control.asgi import keep_open
+from netagent.control.asgi import kept_open
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.streaming import WatchResponse
 from netagent.control.watch import WaitChanged
@@ -99,9 +99,8 @@ class Site:
 
         async def run(emit: Emit) -> None:
             self._streams += 1
-            keep_open()
             try:
-                with trio.move_on_after(expires_s - time.time()):
+                with kept_open(), trio.move_on_after(expires_s - time.time()):
                     await follow(content, self._wait_changed, emit)
             finally:
                 self._streams -= 1

@@ -1,13 +1,13 @@
 // The page: which part is shown, by its address; and what is the same on all parts.
 
 import { h, link as anchor } from "./dom.js";
-import { link, setKey, takeKeyFromAddress } from "./live.js";
+import { link, read, setKey, takeKeyFromAddress } from "./live.js";
 import { overview } from "./overview.js";
 import { endpoints, hostsPart, networks, services } from "./parts.js";
 import { thing } from "./thing.js";
 
 const PARTS = [
-  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["dns", "DNS"],
+  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["events", "Events"], ["dns", "DNS"],
 ];
 
 const OPENS = {
@@ -17,6 +17,7 @@ const OPENS = {
   endpoints: (place) => (place.id ? thing(place) : endpoints(place)),
   hosts: (place) => (place.id ? thing(place) : hostsPart(place)),
   networks: (place) => (place.id ? thing(place) : networks(place)),
+  events: async (place) => (await import("./events.js")).events(place),
   dns: async (place) => (await import("./dns.js")).dns(place),
 };
 
@@ -49,6 +50,7 @@ async function show() {
   if (mine !== turn) return next.close();
   shown = next;
   main.replaceChildren(next.element);
+  document.body.dataset.filter = String(Boolean(next.focus));
   const title = PARTS.find(([path]) => path === place.part)?.[1] || "";
   document.title = [place.id || title, "netagent"].filter(Boolean).join(" · ");
   for (const one of nav.querySelectorAll("a")) {
@@ -153,8 +155,8 @@ const theme = document.getElementById("theme");
 function wear(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  theme.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[name];
-  theme.setAttribute("aria-label", `Colours: ${theme.textContent}. Change`);
+  theme.textContent = { auto: "◐ auto", light: "☀ light", dark: "☾ dark" }[name];
+  theme.setAttribute("aria-label", `Colours: ${name}. Change`);
   localStorage.setItem("netagent-theme", name);
   document.dispatchEvent(new Event("themed"));
 }
@@ -164,11 +166,15 @@ theme.addEventListener("click", () => {
   wear(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
 });
 
-export function where(cluster, host) {
-  const text = cluster ? `${cluster} · from ${host}` : host;
-  const place = document.getElementById("where");
-  if (place.textContent !== text) place.textContent = text;
+// Whose page this is: each host shows the cluster as it sees it.
+async function about() {
+  const { head } = await read("about");
+  document.getElementById("where").textContent = `${head.cluster} · from ${head.host}`;
 }
+
+link.addEventListener("state", ({ detail }) => {
+  if (detail === "live" && !document.getElementById("where").textContent) about().catch(() => {});
+});
 
 takeKeyFromAddress();
 show();

@@ -44,7 +44,7 @@ export function look(word) {
 
 export function state(word, text = word) {
   const [kind, glyph] = LOOK_OF.get(word) || ["none", "○"];
-  return h("span", { class: "state " + kind }, h("span", { class: "glyph", "aria-hidden": "true" }, glyph), text);
+  return h("span", { class: "state " + kind }, h("span", { class: "glyph", "aria-hidden": "true" }, glyph), text && " ", text);
 }
 
 export function milliseconds(seconds) {

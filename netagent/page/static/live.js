@@ -25,7 +25,10 @@ async function ask(path, params, signal) {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value !== undefined));
   const headers = { Authorization: `Bearer ${localStorage.getItem(KEY) || ""}` };
   const answer = await fetch(`/page/${path}?${query}`, { headers, signal, cache: "no-store", credentials: "omit" });
-  if (answer.ok) return answer;
+  if (answer.ok) {
+    say("state", "live");
+    return answer;
+  }
   const problem = await answer.json().catch(() => ({ detail: `the agent answered ${answer.status}`, hint: "" }));
   if (answer.status === 401) say("key", problem);
   throw Object.assign(new Error(problem.detail), { problem });
@@ -47,7 +50,6 @@ export function follow(part, params, show, trouble) {
       const kept = { head: null, rows: new Map(), order: [] };
       try {
         const answer = await ask(`live/${part}`, params, stop.signal);
-        say("state", "live");
         pause = 300;
         for await (const news of events(answer.body)) {
           if (closed) return;

@@ -19,7 +19,7 @@ export function map(place) {
   const element = h(
     "section", { class: "fill" },
     h("div", { class: "bar" }, h("h1", {}, "Map"), ways, h("label", { class: "unseen", for: "q" }, "Filter services"), search, h("label", { class: "unseen", for: "filter-network" }, "Network"), network, count),
-    canvas,
+    h("div", { class: "canvas-frame" }, canvas, legend()),
     h("details", { class: "pad" }, h("summary", {}, "As a table"), list),
   );
   let stream = null;
@@ -64,8 +64,15 @@ export function map(place) {
       graph.elements().remove();
       graph.add(elements);
     });
-    if (isFirst) graph.fit(undefined, 24);
-    if (graph.zoom() > 1.4) graph.zoom(1.4), graph.center();
+    if (isFirst) fit();
+  }
+
+  // All of it, but not larger than text is elsewhere; a small map hangs from the top.
+  function fit() {
+    graph.fit(undefined, 28);
+    if (graph.zoom() > 1.1) graph.zoom(1.1);
+    graph.center();
+    if (graph.elements().renderedBoundingBox().h < canvas.clientHeight * 0.7) graph.panBy({ x: 0, y: 28 - graph.elements().renderedBoundingBox().y1 });
   }
 
   let typing = 0;
@@ -97,6 +104,12 @@ function make(container) {
   return graph;
 }
 
+function legend() {
+  return h("p", { class: "key-of", "aria-hidden": "true" }, state("up", "up"), state("partial", "some replicas are out of names, or a path is poor"), state("down", "down"), state("unknown", "unknown"));
+}
+
+const GLYPHS = { good: "●", part: "◐", bad: "✕", none: "○" };
+
 // Places are computed, not simulated: a host or service stays where it was while others come and go.
 function byHost({ hosts, services }) {
   const on = new Map(hosts.map((one) => [one.name, []]));
@@ -113,13 +126,13 @@ function byHost({ hosts, services }) {
       const left = index * (CELL.width + 44);
       const all = on.get(one.name);
       const path = one.agent === "alive" ? one.path : one.agent;
-      const label = `${one.name}   ${one.local ? "this host" : path} ${milliseconds(one.rtt_s)}` + (most ? "" : `\n${all.length} services`);
+      const label = `${one.name}   ${GLYPHS[look(path)]} ${one.local ? "this host" : path} ${milliseconds(one.rtt_s)}` + (most ? "" : `\n${all.length} services`);
       const data = { id: `h:${one.id}`, label, path: `hosts/${one.id}`, look: look(path), kind: most ? "host" : "small" };
       elements.push({ group: "nodes", data, position: { x: left, y: top } });
       if (!most) return;
       const seen = all.slice(0, most);
       seen.forEach(([service, some], number_) => {
-        elements.push({ group: "nodes", data: { id: `s:${one.id}:${service.id}`, parent: data.id, label: some > 1 ? `${service.name}  ×${some}` : service.name, path: `services/${encodeURIComponent(service.id)}`, look: look(service.state), kind: "service" }, position: { x: left, y: top + number_ * (CELL.height + CELL.gap / 2) } });
+        elements.push({ group: "nodes", data: { id: `s:${one.id}:${service.id}`, parent: data.id, label: mark(service.state) + (some > 1 ? `${service.name}  ×${some}` : service.name), path: `services/${encodeURIComponent(service.id)}`, look: look(service.state), kind: "service" }, position: { x: left, y: top + number_ * (CELL.height + CELL.gap / 2) } });
       });
       const more = all.length - seen.length;
       if (more > 0) elements.push({ group: "nodes", data: { id: `m:${one.id}`, parent: data.id, label: `${more} more`, path: `services?host=${encodeURIComponent(one.name)}`, look: "none", kind: "more" }, position: { x: left, y: top + seen.length * (CELL.height + CELL.gap / 2) } });
@@ -161,8 +174,12 @@ function byLink({ services, links }) {
 }
 
 function serviceNode(one, position) {
-  const data = { id: one.id, label: `${one.name}\n${one.network}  ${one.answering}/${one.total}`, path: `services/${encodeURIComponent(one.id)}`, look: look(one.state), kind: "tall" };
+  const data = { id: one.id, label: `${mark(one.state)}${one.name}\n${one.network}  ${one.answering} of ${one.total}`, path: `services/${encodeURIComponent(one.id)}`, look: look(one.state), kind: "tall" };
   return { group: "nodes", data, position };
+}
+
+function mark(word) {
+  return look(word) === "good" ? "" : `${GLYPHS[look(word)]} `;
 }
 
 function look_of() {

@@ -1,13 +1,14 @@
 // The overview: what there is, what is wrong and what to type, and all hosts at a glance.
 
 import { copyable, h, link, look, milliseconds, number, sentence, state } from "./dom.js";
+import { entry } from "./events.js";
 import { follow } from "./live.js";
-import { where } from "./app.js";
 
 export function overview() {
   const counts = h("ul", { class: "counts" });
   const warnings = h("div", { class: "warnings" });
   const hosts = h("ul", { class: "tiles" });
+  const happened = h("ol", { class: "log" });
   const element = h(
     "section",
     { class: "pad" },
@@ -15,15 +16,16 @@ export function overview() {
     counts,
     h("h2", {}, "What to look at"), warnings,
     h("h2", {}, "Hosts, as this one sees them"), hosts,
+    h("h2", {}, link("events", "What happened last, as this host noted it")), happened,
   );
   const trouble = (problem) => warnings.replaceChildren(h("p", {}, sentence(`${problem.detail}; ${problem.hint}`)));
   const streams = [
     follow("overview", {}, ({ head }) => {
-      where(head.status.cluster?.name, head.status.host.name);
       counts.replaceChildren(...countsOf(head));
       warnings.replaceChildren(...warningsOf(head.status));
     }, trouble),
     follow("hosts", {}, ({ rows, order }) => hosts.replaceChildren(...order.map((id) => tile(rows.get(id)))), () => {}),
+    follow("events", { since: "24h" }, ({ rows, order }) => happened.replaceChildren(...order.slice(0, 8).map((id) => h("li", {}, entry(rows.get(id))))), () => {}),
   ];
   return { element, close: () => streams.forEach((one) => one.close()) };
 }

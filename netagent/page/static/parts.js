@@ -64,7 +64,7 @@ export function endpoints(place) {
 
 // Hosts and networks are some hundreds at most: the browser has them all, and filters by itself.
 function shortTable(spec, place) {
-  const search = h("input", { type: "search", id: "q", placeholder: `Filter ${spec.noun}s`, value: place.query.get("q") || "", autocomplete: "off" });
+  const search = h("input", { type: "search", id: "q", placeholder: `Filter ${spec.noun}s   /`, value: place.query.get("q") || "", autocomplete: "off" });
   const count = h("output", { class: "count", "aria-live": "polite" });
   const body = h("tbody");
   const empty = h("p", { class: "empty", hidden: true });

@@ -12,7 +12,7 @@ const STEP = 50;
 export function tablePart(spec, place) {
   const query = place.query;
   const search = h("input", {
-    type: "search", id: "q", placeholder: `Filter ${spec.noun}s`, value: query.get("q") || "", autocomplete: "off", spellcheck: "false",
+    type: "search", id: "q", placeholder: `Filter ${spec.noun}s   /`, value: query.get("q") || "", autocomplete: "off", spellcheck: "false",
   });
   const selects = spec.filters.map((one) => {
     const select = h("select", { id: `filter-${one.name}` }, h("option", { value: "" }, `any ${one.label}`));

@@ -2,6 +2,7 @@
 
 import { copyable, facts, h, link, milliseconds, number, plural, sentence, state } from "./dom.js";
 import { follow, read } from "./live.js";
+import { entry } from "./events.js";
 import { used } from "./parts.js";
 
 const NOUNS = { services: "Service", endpoints: "Endpoint", hosts: "Host", networks: "Network" };
@@ -9,12 +10,14 @@ const NOUNS = { services: "Service", endpoints: "Endpoint", hosts: "Host", netwo
 export function thing(place) {
   const body = h("div");
   const why = whyPart(place.id);
+  const happened = happenedPart();
   const raw = h("pre", { class: "raw", tabindex: "0" });
   const element = h(
     "section", { class: "pad" },
     h("p", { class: "crumbs" }, link(place.part, NOUNS[place.part] + "s")),
     body,
     why.element,
+    happened.element,
     h("details", { class: "json" }, h("summary", {}, "As JSON"), raw),
   );
   const stream = follow(
@@ -24,10 +27,11 @@ export function thing(place) {
       raw.textContent = JSON.stringify(head.thing, null, 2);
       document.title = `${head.thing.name} · netagent`;
       why.note();
+      happened.about(head.thing.name);
     },
     (problem) => body.replaceChildren(h("h1", {}, place.id), h("p", {}, state("missing", "gone"), " ", sentence(problem.detail + (problem.hint ? `; ${problem.hint}` : "")))),
   );
-  return { element, close: () => { stream.close(); why.close(); } };
+  return { element, close: () => { stream.close(); why.close(); happened.close(); } };
 }
 
 function shown(one) {
@@ -64,7 +68,7 @@ function endpoint(one) {
       ["Links", one.links.map((each) => (each.alias && each.alias !== each.service ? `${each.service} as ${each.alias}` : each.service)).join(", ")],
       ["Container", one.target || one.container_id.slice(0, 12)],
       ["Interface", one.ifname],
-      ["Weight", one.weight === 1 ? "" : String(one.weight ?? "")],
+      ["Weight", one.weight === 100 ? "" : String(one.weight ?? "")],
       ["Record", one.version],
       ["Known from", { own: "this host", replicated: "its host's records", asked: `asked: ${one.told_by.join(", ")}` }[one.source]],
     ]),
@@ -198,6 +202,24 @@ function replicas(all, count, query) {
     more > 0 ? h("p", {}, `${number(more)} more are in the `, link(`endpoints?${query}`, "table of endpoints"), ".") : "");
 }
 
+// What happened to it, as far as this host has noted it.
+function happenedPart() {
+  const list = h("ul", { class: "log" });
+  const element = h("section", { hidden: true }, h("h2", {}, "What happened to it, today, as this host noted it"), list);
+  let stream = null;
+  return {
+    element,
+    about(name) {
+      stream ??= follow("events", { q: name, since: "24h" }, ({ rows, order }) => {
+        const own = order.map((id) => rows.get(id)).filter((one) => one.subject === name || one.subject.startsWith(`${name}.`) || one.subject.startsWith(`${name} `)).slice(0, 20);
+        element.hidden = !own.length;
+        list.replaceChildren(...own.map((one) => h("li", {}, entry(one))));
+      }, () => {});
+    },
+    close: () => stream?.close(),
+  };
+}
+
 // Why: read when the thing is opened, and again when it has changed, as it asks the kernel.
 function whyPart(id) {
   const body = h("div", {}, h("p", { class: "faint" }, "reading the kernel of this host …"));
@@ -209,7 +231,7 @@ function whyPart(id) {
     stop = new AbortController();
     try {
       const { head } = await read("why", { thing: id }, stop.signal);
-      if (head.why) body.replaceChildren(...whyOf(head.why));
+      if (head.why) body.replaceChildren(...whyOf(head.why, Boolean(body.querySelector("details[open]"))));
     } catch (error) {
       if (error.name !== "AbortError") body.replaceChildren(h("p", { class: "faint" }, sentence(error.message)));
     }
@@ -226,14 +248,22 @@ function whyPart(id) {
   };
 }
 
-function whyOf(why) {
+function objects(all) {
+  if (!all.length) return "";
+  return rows(["State", "Object", "What", "Why, and how to repair it"], all.map((one) => [
+    state(one.state), one.kind, h("code", {}, one.thing), [sentence(one.reason), one.fix ? h("div", {}, copyable(one.fix)) : ""],
+  ]));
+}
+
+function whyOf(why, isOpen) {
   const wrong = why.objects.filter((one) => !["present", "not needed"].includes(one.state));
+  const right = why.objects.filter((one) => !wrong.includes(one));
   return [
     h("p", {}, why.complete ? state("present", "complete: everything that should exist does, and nothing else") : state("missing", plural(wrong.length, "object") + " not as the records say")),
     rows(["Record", "Name", "Written by", "Version"], why.records.map((one) => [one.kind, one.name, link(`hosts/${one.host_id}`, one.host), one.epoch === null ? "not published" : `${one.epoch}.${one.sequence}`]), "No record."),
-    rows(["State", "Object", "What", "Why, and how to repair it"], [...wrong, ...why.objects.filter((one) => !wrong.includes(one))].map((one) => [
-      state(one.state), one.kind, h("code", {}, one.thing), [sentence(one.reason), one.fix ? h("div", {}, copyable(one.fix)) : ""],
-    ]), "Nothing on this host is made from it."),
+    objects(wrong),
+    right.length ? h("details", { open: isOpen }, h("summary", {}, `${plural(right.length, "object")} ${right.length === 1 ? "is as it" : "are as they"} should be`), objects(right)) : "",
+    why.objects.length ? "" : h("p", { class: "faint" }, "Nothing on this host is made from it."),
     why.left_out ? h("p", { class: "faint" }, `${number(why.left_out)} more endpoints are left out.`) : "",
   ];
 }

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from trio.testing import trio_test
 
 from netagent.access.token_store import TokenStore
+from netagent.control import asgi
 from netagent.control.asgi import MAX_PER_PEER
 from netagent.errors import FailedError
 from netagent.http import health_routes
@@ -133,4 +134,25 @@ async def test_connections_are_bounded_and_the_next_is_served_when_one_ends() ->
                     assert (await ask(place, "/healthz"))[0] == 503
                     break
                 except (IndexError, trio.BrokenResourceError):  # a place is not free yet
+                    await trio.sleep(0.01)
+
+
+@trio_test
+async def test_a_connection_that_its_client_has_closed_counts_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not only when its idle time is over: a browser opens some in advance, and asks nothing on them."""
+    monkeypatch.setattr(asgi, "IDLE_S", 3600)
+    monkeypatch.setattr(asgi, "TCP_LIFE_S", 3600)
+    place = free_place()
+    async with serving(place, None):
+        for _ in range(2 * MAX_PER_PEER):
+            async with await connected(place):
+                pass
+        with trio.fail_after(30):
+            while True:
+                try:
+                    assert (await ask(place, "/healthz"))[0] == 503
+                    break
+                except (IndexError, trio.BrokenResourceError):  # some are being closed
                     await trio.sleep(0.01)

@@ -48,7 +48,7 @@ class World:
         for number in range(1, 6):
             self.put(H1 if number % 2 else H2, endpoint(number, offset=number + 1))
         handlers = {MembersCommand: self.members}
-        source = PageSource(cast("Handlers", handlers), self.presenter)
+        source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh")
         self.site = Site(source, self.live.wait_newer, lambda: KEYS)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,154 @@
+"""The web page, in a browser, through a tunnel, while whole hosts change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness.browser import PHONE, PICTURES, WIDE, Browser, browser
+from harness.tunnel import tunnel
+from lab.harness import Cluster
+
+pytestmark = [pytest.mark.lab, pytest.mark.services]
+
+PARTS = ("", "map", "services", "endpoints", "hosts", "networks", "events", "dns?name=web.app")
+PICTURE_NAMES = ("dashboard-overview", "dashboard-services", "dashboard-map", "dashboard-why")
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def shop(lasting: Cluster) -> Cluster:
+    """A service on two hosts, and one of a network with links."""
+    lasting.netagent("h1", "network", "create", "back", "--policy", "links")
+    for host, name, *more in (
+        ("h1", "web1", "--service", "web"),
+        ("h2", "web2", "--service", "web"),
+        ("h3", "db1", "--service", "db", "--network", "back"),
+        ("h1", "api1", "--service", "api", "--network", "back", "--link", "db"),
+    ):
+        lasting.attach(host, name, *more)
+    return lasting
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browser() as one:
+        yield one
+
+
+@contextmanager
+def page_of(cluster: Cluster, host: str, window: Browser) -> Iterator[Callable[[str], None]]:
+    """Open the page of a host as its operator does, through a tunnel; yield what opens a part of it."""
+    address = str(cluster.netagent(host, "dashboard")["url"])
+    namespace = cluster.lab._fabric.host_namespace(host)
+    with tunnel(namespace, 7958) as port:
+        window.resize(*WIDE)
+        window.open(address.replace("127.0.0.1:7958", f"localhost:{port}"))
+        window.wait_text("live", "mesh · from")
+        assert "key=" not in window.address, "it does not stay in the address bar"
+        yield lambda path: window.open(f"http://localhost:{port}/page/{path}")
+        window.open("about:blank")
+
+
+def test_every_part_is_for_everybody_and_asks_nobody_else(shop: Cluster, window: Browser) -> None:
+    """In both colours and on a phone: axe-core finds nothing, the browser nothing against the policy, and no request
+    goes elsewhere."""
+    (web1,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web1")
+    parts = {
+        **dict.fromkeys(PARTS, "live"),
+        f"endpoints/{web1['id']}": "complete",
+        "services/web.app": "2 of 2 answer",
+    }
+    with page_of(shop, "h1", window) as open_part:
+        for number, (path, text) in enumerate(parts.items()):
+            window.colours("light" if number % 2 else "dark")
+            window.resize(*(PHONE if number % 3 == 1 else WIDE))
+            open_part(path)
+            window.wait_text(text)
+            assert window.violations() == [], path
+            assert not window.run("return document.documentElement.scrollWidth > innerWidth + 1"), path
+            assert window.foreign_requests() == []
+        assert window.complaints() == []
+
+
+def test_filters_are_in_the_address_and_the_keyboard_is_enough(shop: Cluster, window: Browser) -> None:
+    with page_of(shop, "h1", window) as open_part:
+        open_part("services?network=app")
+        window.wait(
+            lambda: [row.split()[0] for row in window.rows()] == ["c1", "c2", "c3", "web"], "not filtered"
+        )
+        window.type("/")
+        window.type("web")
+        window.wait(
+            lambda: [row.split()[0] for row in window.rows()] == ["web"], "the search finds something else"
+        )
+        assert window.address.endswith("/page/services?network=app&q=web")
+        window.press("ARROW_DOWN")
+        window.press("ENTER")
+        window.wait_text("2 of 2 answer", "web1", "web2")
+        window.run("history.back()")
+        window.wait(
+            lambda: [row.split()[0] for row in window.rows()] == ["web"], "the way back loses the filter"
+        )
+        window.click("clear filters")
+        window.wait(lambda: len(window.rows()) == 6, "not all services")
+
+
+def test_it_follows_a_replica_and_its_own_agent(shop: Cluster, window: Browser) -> None:
+    """Without reloading: a drain is seen, and an agent that goes and comes back."""
+    with page_of(shop, "h1", window) as open_part:
+        open_part("services?q=web")
+        window.wait(lambda: window.rows() == ["web app ● up 2 of 2 h1 h2"], "not all up")
+        shop.netagent("h2", "drain", "web2")
+        window.wait(
+            lambda: window.rows() == ["web app ◐ partial 1 of 2 1 drained h1 h2"], "the drain is not seen"
+        )
+        shop.netagent("h2", "undrain", "web2")
+        window.wait(lambda: window.rows() == ["web app ● up 2 of 2 h1 h2"], "its end is not seen")
+
+        open_part("")
+        window.wait_text("all well")
+        with shop.agent_of("h1") as agent:
+            agent.kill_agent()
+        window.wait_text("The agent has not answered since")
+        with shop.agent_of("h1") as agent:
+            agent.start_agent()
+        window.wait(lambda: "has not answered" not in window.text, "it does not find the agent again")
+        window.wait_text("live")
+
+
+def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: Browser) -> None:
+    with page_of(shop, "h1", window) as open_part:
+        shop.lab.cut("h1", "h3")
+        open_part("hosts")
+        window.wait(
+            lambda: any(row.startswith("h3") and "down" in row for row in window.rows()), "no cut path"
+        )
+        shop.lab.heal()
+        open_part("hosts")
+        window.wait(lambda: all("ok" in row or "local" in row for row in window.rows()), "it does not heal")
+
+
+def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> None:
+    (web2,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web2")
+    with page_of(shop, "h1", window) as open_part:
+        window.colours("light")
+        window.take_picture(PICTURE_NAMES[0])
+        open_part("services")
+        window.wait_text("web")
+        window.take_picture(PICTURE_NAMES[1])
+        open_part("map")
+        window.wait_text("6 services, 3 hosts")
+        window.take_picture(PICTURE_NAMES[2])
+        open_part(f"endpoints/{web2['id']}")
+        window.wait_text("complete")
+        window.take_picture(PICTURE_NAMES[3])
+
+
+def test_the_pictures_of_the_documents_are_there() -> None:
+    for name in PICTURE_NAMES:
+        assert (DOCS / "images" / f"{name}.png").stat().st_size > 5_000, (
+            f"make them anew with {PICTURES}=docs/images"
+        )
