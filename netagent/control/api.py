@@ -7,6 +7,7 @@ end even if its client hangs up: the agent does not leave a change half done, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
-from netagent.control.asgi import keep_open
+from netagent.control.asgi import kept_open
 from netagent.control.audit import audited
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
@@ -226,16 +227,17 @@ class _Api:
         async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
             self._watchers += 1
             try:
-                if is_log:
-                    await follow(self._wait_noted, request, read, emit)
-                else:
-                    await watch(self._wait_changed, read, emit)
+                # A watch by the read-only socket needs no more life, and stays among its account's connections.
+                with kept_open() if grant.token_id else contextlib.nullcontext():
+                    if is_log:
+                        await follow(self._wait_noted, request, read, emit)
+                    else:
+                        await watch(self._wait_changed, read, emit)
             finally:
                 self._watchers -= 1
 
         if grant.token_id is None or self._access.ended is None:
             return WatchResponse(run, http.app.state.stopping)
-        keep_open()
         return WatchResponse(run, http.app.state.stopping, self._access.ended(grant.token_id))
 
 
