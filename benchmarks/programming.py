@@ -59,6 +59,7 @@ from netagent.datapath.reconcile.operations import EntryOperation
 from netagent.datapath.reconcile.plan import plan
 from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
+from netagent.events.keeper import EventKeeper
 from netagent.main import handlers_of
 from netagent.model.ids import ClusterId, NetworkId
 from netagent.model.request import AttachRequest, NetworkRequest
@@ -181,6 +182,7 @@ async def an_agent(folder: Path, box: str) -> AsyncIterator[tuple[Cluster, Netwo
         egress_interfaces=lambda: frozenset({"up0"}),
         find_drops=no_drops,
         execute=no_commands,
+        answer_events=EventKeeper(state.events_file).answer,
     )
     ticks = Ticks()
     async with trio.open_nursery() as nursery:

@@ -54,6 +54,7 @@ class Config:
     service_addresses: str
     timing: str
     log_level: str
+    log_format: str
     docker_enabled: bool
     docker_socket: Path
     docker_plugin: Path
@@ -273,6 +274,14 @@ KEYS: tuple[ConfigKey, ...] = (
         "info",
         "least severe message that the agent logs",
         "debug|info|warning|error",
+        reloads=True,
+    ),
+    ConfigKey(
+        "log_format",
+        kind.one_of("text", "json"),
+        "text",
+        "form of the log's lines on standard error; under systemd text goes to the journal with fields of its own "
+        "(NETAGENT_EVENT, NETAGENT_AUTHOR, …), and JSON is the message",
         reloads=True,
     ),
     ConfigKey(

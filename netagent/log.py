@@ -1,6 +1,5 @@
-"""Logging: one line per event on standard error, `level logger: message`; no secrets.
-
-Under systemd each line starts with its priority `<N>`, which journald reads; journald adds the time.
+"""Logging: one line per record on standard error, or an entry of the journal; no secrets, and no fault repeated more
+than once a minute. How a record is written: netagent.log_form.
 """
 
 from __future__ import annotations
@@ -11,9 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
-_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+from netagent import log_form
 
+PERIOD_S: Final = 60.0
+"""How often one and the same fault is logged."""
+MAX_REMEMBERED: Final = 1000
+"""Bound of faults of the last minute that are remembered; beyond it: all are forgotten, and may be logged again."""
 
 OTHERS = ("zeroconf", "hypercorn", "asyncio", "pyroute2")
 """Libraries that log on their own."""
@@ -32,34 +36,46 @@ def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
     return line
 
 
-class _PlainFormatter(logging.Formatter):
-    """Escapes unprintable characters: a message may contain text from outside, which must not start a new line or
-    control the terminal. Tracebacks keep their lines."""
+class _Repeated(logging.Filter):
+    """Drops a warning or an error that was written less than a period ago, and says how often at the next one. A
+    fault that a part meets in a loop must not fill the disk, whoever wrote the loop."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
-        if not record.message.isprintable():
-            record.message = "".join(
-                one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
-                for one in record.message
-            )
-        return super().formatMessage(record)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Return whether the record is written, or what is written in its place."""
+        if record.levelno < logging.WARNING:
+            return True
+        now = self._clock()
+        key = (record.name, record.getMessage())
+        last, silent = self._said.get(key, (-PERIOD_S, 0))
+        if now - last < PERIOD_S:
+            self._said[key] = (last, silent + 1)
+            return False
+        if len(self._said) >= MAX_REMEMBERED:
+            self._said.clear()
+        self._said[key] = (now, 0)
+        if not silent:
+            return True
+        line = copy.copy(record)
+        line.msg, line.args = f"{key[1]} (and {silent} times more)", ()
+        return line
 
 
-class _JournalFormatter(_PlainFormatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"<{_PRIORITY.get(record.levelno, 6)}>{super().format(record)}"
-
-
-def configure(level: str) -> None:
-    """Send the records of all netagent's loggers to standard error. Call it again to change the level."""
+def configure(level: str, form: str = "text") -> None:
+    """Send the records of all netagent's loggers to standard error, or to journald where that is the same. Call it
+    again to change the level or the form: `text` or `json`."""
     root = logging.getLogger()
-    root.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
-    if "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
-    else:
-        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        if isinstance(handler, log_form.JournalHandler):
+            handler.close()
+    handler = _handler(form)
     handler.addFilter(_in_one_line)
+    handler.addFilter(_Repeated())
     handler.setLevel(level.upper())
     root.addHandler(handler)
     # A line below the level may still be an event (netagent.events.channel), which another handler keeps.
@@ -69,11 +85,32 @@ def configure(level: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def _handler(form: str) -> logging.Handler:
+    is_journal = "JOURNAL_STREAM" in os.environ
+    if form == "text" and log_form.writes_to_journal(os.environ):
+        journal = log_form.JournalHandler()
+        journal.setFormatter(log_form.TextFormatter("%(message)s"))
+        return journal
+    stream = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        formatter: logging.Formatter = log_form.JsonFormatter()
+    elif is_journal:
+        formatter = log_form.TextFormatter("%(name)s: %(message)s")
+    else:
+        formatter = log_form.TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    stream.setFormatter(log_form.PriorityFormatter(formatter) if is_journal else formatter)
+    return stream
+
+
 class Limited:
     """A logger that repeats a message at most once per period, and says how often it was suppressed meanwhile."""
 
     def __init__(
-        self, logger: logging.Logger, *, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        *,
+        period_s: float = PERIOD_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger = logger
         self._period_s = period_s
@@ -81,13 +118,13 @@ class Limited:
         self._said: dict[str, tuple[float, int]] = {}
 
     def warning(self, key: str, message: str, extra: Mapping[str, object] | None = None) -> None:
-        """Log `message` unless `key` was logged less than a period ago. Remembers at most 1,000 keys."""
+        """Log `message` unless `key` was logged less than a period ago."""
         now = self._clock()
         last, silent = self._said.get(key, (-self._period_s, 0))
         if now - last < self._period_s:
             self._said[key] = (last, silent + 1)
             return
-        if len(self._said) >= 1000:
+        if len(self._said) >= MAX_REMEMBERED:
             self._said.clear()
         self._said[key] = (now, 0)
         self._logger.warning("%s%s", message, f" (and {silent} times more)" if silent else "", extra=extra)

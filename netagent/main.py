@@ -74,7 +74,8 @@ def main(config_file: str | None, flags: Mapping[str, str]) -> int:
     def load() -> Config:
         return configuration.load(file, flags, os.environ)
 
-    log.configure(load().log_level)
+    config = load()
+    log.configure(config.log_level, config.log_format)
     for sentence in configuration.unknown_variables(os.environ):
         logger.warning("%s", sentence)
     supervision = ServiceManager(os.environ)

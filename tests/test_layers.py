@@ -12,8 +12,8 @@ from source_tree import MODULES, ROOT, folder_of, imports, is_below, ours
 # What every folder of netagent may use: errors, log lines and which of them are events, values, periodic tasks, and
 # the one form of long work, which is in netgossip because its machines use it as well.
 EVERYWHERE = {
-    "netagent.errors", "netagent.events", "netagent.log", "netagent.loop_passes", "netagent.model",
-    "netagent.periodic",
+    "netagent.errors", "netagent.events", "netagent.log", "netagent.log_form", "netagent.loop_passes",
+    "netagent.model", "netagent.periodic",
     "netagent.periodic_task", "netgossip.histogram", "netgossip.slice_runner", "netgossip.slices",
 }  # fmt: skip
 

@@ -44,6 +44,7 @@ PERFORMS = {
     "netagent.main",
     "netagent.config",  # reads files
     "netagent.log",
+    "netagent.log_form",
     "netagent.events.channel",  # the log's handler, which knows the loop
     "netagent.events.keeper",
     "netagent.events.sources.view_watch",

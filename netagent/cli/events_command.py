@@ -19,31 +19,33 @@ def events(session: CommandContext, request: EventsCommand) -> int:
     """Print the events, and with -f each further one when it happens."""
     if request.watch:
         for batch in session.client.follow(request):
-            _print_batch(session, batch)
+            _print_batch(session, batch, with_host=request.all)
     answer = session.client.send(request)
     items, printer = answer["items"], session.printer
     if items and not printer.is_machine:
-        printer.lines(_plain(item, printer.form) for item in items)
+        printer.lines(_plain(item, printer.form, with_host=request.all) for item in items)
     else:
         printer.items(items, (), empty="no events match", warnings=answer.get("warnings", []))
     warn(session, answer)
     return DONE
 
 
-def _print_batch(session: CommandContext, batch: Iterable[dict[str, Any]]) -> None:
+def _print_batch(session: CommandContext, batch: Iterable[dict[str, Any]], *, with_host: bool) -> None:
     printer = session.printer
     for event in batch:
         if printer.is_machine:
             printer.event(event)
         elif event["event"] == "added":
-            printer.lines([_plain(event["item"], printer.form)])
+            printer.lines([_plain(event["item"], printer.form, with_host=with_host)])
         else:
             warn(session, event)
     printer.flush()
 
 
-def _plain(item: Item, form: str) -> str:
-    return str(item["id"]) if form == "name" else line_of(item, is_wide=form == "wide")
+def _plain(item: Item, form: str, *, with_host: bool) -> str:
+    if form == "name":
+        return str(item["id"])
+    return line_of(item, is_wide=form == "wide", with_host=with_host)
 
 
 def line_of(item: Item, *, is_wide: bool = False, with_host: bool = False) -> str:

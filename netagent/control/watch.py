@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -27,6 +28,9 @@ ITEMS_A_PART: Final = 100
 """Items sent at once: some 60 kB."""
 PAUSE_S = 0.1
 """Shortest time between two readings, in seconds: with many changes a watcher costs at most ten lists per second."""
+
+FOLLOW_OTHERS_S: Final = 5.0
+"""How often the log of other hosts is read while it is followed."""
 
 WaitChanged: TypeAlias = Callable[[int], Awaitable[int]]
 """Wait until the generation of what lists show differs from this one (-1: do not wait) and return it. Where a list
@@ -132,7 +136,9 @@ async def follow(
     is_first, generation = True, -1
     async with _reporting(emit):
         while True:
-            generation = await wait_noted(generation)
+            # Other hosts do not say when something happens there: they are asked again and again.
+            with trio.move_on_after(FOLLOW_OTHERS_S if getattr(request, "all", False) else math.inf):
+                generation = await wait_noted(generation)
             listing = await read()
             items: Items = listing["items"]
             request.seen = request.seen | {item["host_id"]: item["number"] for item in items}

@@ -274,7 +274,7 @@ class Agent:
         self.config_problem, self.waiting_keys = "", later
         values = {name: getattr(new, name) for name in at_once}
         self.config = configuration.replaced(self.config, values)
-        log.configure(self.config.log_level)
+        log.configure(self.config.log_level, self.config.log_format)
         self.neighbours.set_seeds(self.config.seeds)
         if self.cluster is not None:
             self.cluster.config = self.config
@@ -453,6 +453,7 @@ class Agent:
             egress_interfaces=self._ways_out,
             find_drops=self._find_drops,
             execute=self.runtimes.execute,
+            answer_events=self.events.answer,
             introduced=seeds,
         )
         cluster.set_seeds(())

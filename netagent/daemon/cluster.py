@@ -97,6 +97,7 @@ class Cluster:
         egress_interfaces: Callable[[], frozenset[str]],
         find_drops: Callable[[Drops], Awaitable[tuple[str, ...]]],
         execute: Execute,
+        answer_events: Callable[[bytes], Awaitable[bytes]],
         introduced: Sequence[Address] = (),
     ) -> None:
         self.config = config
@@ -104,6 +105,7 @@ class Cluster:
         self.underlay = underlay
         self._introduced = introduced
         self._execute = execute
+        self._answer_events = answer_events
         self._cluster_id = ClusterId(keys.cluster_id)
         self._background: list[Callable[[], Awaitable[None]]] = []
         """Tasks that begin once this host's endpoints are recovered."""
@@ -196,6 +198,7 @@ class Cluster:
             space=self.allocator.grants.answer_request,
             testify=self.probing.prober.testify,
             find_drops=find_drops,
+            events=self._answer_events,
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:

@@ -34,6 +34,21 @@ class Mark:
     subject: str
     author: Author
 
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What the log writes beside the message, where its form has fields."""
+        fields: dict[str, str | int] = {
+            "event": self.kind.value,
+            "subject": self.subject,
+            "author": self.author.name,
+            "author_kind": self.author.kind.value,
+        }
+        if self.author.uid is not None:
+            fields["author_uid"] = self.author.uid
+        if self.author.program is not None:
+            fields["author_program"] = self.author.program
+        return fields
+
 
 class _Tally:
     def __init__(self) -> None:

@@ -17,10 +17,12 @@ from typing import Final
 
 import trio
 
+from netagent.events import exchange
 from netagent.events.channel import EventHandler
 from netagent.events.event_log import EventLog
 from netagent.log import Limited
 from netagent.model.author import AGENT, act_as
+from netgossip.slice_runner import in_slices
 
 GATHER_S: Final = 0.3
 """How long an event waits for others before the file is written: a container's start makes several."""
@@ -64,6 +66,10 @@ class EventKeeper:
         while self.log.generation <= generation:
             await self._changed.wait()
         return self.log.generation
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Answer another host's question. Raises EventError."""
+        return await in_slices(exchange.answer(self.log, payload))
 
     def _wake(self) -> None:
         self._changed.set()

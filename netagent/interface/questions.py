@@ -33,6 +33,8 @@ FEED_HOLD_S = 25.0
 
 
 MAX_SINCE_S = 400 * 86400.0
+ASK_ALL_S = 15.0
+"""How long the agent asks all other hosts for their events."""
 
 
 LOCAL = switch("--local", help="use only the records of this host; do not ask other hosts")
@@ -285,10 +287,16 @@ class EventsCommand(
     kind: str = option(
         "--kind", default="", metavar="KIND,…", help=f"only events of these kinds: {', '.join(EventKind)}"
     )
+    all: bool = switch("--all", help="the events of all hosts of the cluster")
     watch: bool = switch("-f", "--follow", help="keep showing new events until interrupted")
 
     seen: Mapping[str, int] = {}
     """Of each host, the number of the last event that a watch has sent."""
+
+    @property
+    def work_s(self) -> float:
+        """Other hosts may not answer."""
+        return ASK_ALL_S if self.all else 0.0
 
 
 class DashboardCommand(

@@ -28,6 +28,7 @@ class RpcHandlers:
     space: Callable[[HostId, bytes], Awaitable[bytes]]
     testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[LivenessReport, ...]]]
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
+    events: Callable[[bytes], Awaitable[bytes]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
         """Return the answer's bytes. Raises an InputError for bytes that are not a request."""
@@ -40,6 +41,8 @@ class RpcHandlers:
             case messages.DROPS:
                 found = await self.find_drops(messages.parse_drops_untrusted(payload))
                 return messages.encode_sentences(found)
+            case messages.EVENTS:
+                return await self.events(payload)
             case _:
                 return await self.space(peer, payload)
 

@@ -11,6 +11,8 @@ first.
                                                               this packet of a container? port 0: it has none
     answer     ["drops", [sentence, ...]]                     at most MAX_SENTENCES
 
+    question   ["events", ...]                                see netagent.events.exchange
+
 A release that does not know a kind gives no answer, so the asking host must work without one.
 """
 
@@ -33,6 +35,7 @@ from netagent.registry.record_fields import RecordError, RecordFields, pack_addr
 WITHDRAWN: Final = "withdrawn"
 SILENT: Final = "silent"
 DROPS: Final = "drops"
+EVENTS: Final = "events"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
 """Bound of one request or response between agents, except about address space; beyond it: refused. A question about
@@ -84,7 +87,7 @@ class Drops:
 
 def kind_of(payload: bytes) -> str:
     """Return the kind of a question; '' for bytes that are none of these."""
-    for kind in (WITHDRAWN, SILENT, DROPS):
+    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind

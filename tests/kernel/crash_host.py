@@ -41,6 +41,7 @@ from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink
 from netagent.endpoints import resolv_conf
 from netagent.endpoints.find import network_called
+from netagent.events.keeper import EventKeeper
 from netagent.journal.rows import LocalEndpointRow
 from netagent.journal.writer import Writer
 from netagent.model.check import ExecCheck
@@ -229,6 +230,7 @@ async def live(folder: Path, name: str, address: str, peer: str) -> None:
         egress_interfaces=lambda: frozenset({"wire"}),
         find_drops=no_drops,
         execute=no_commands,
+        answer_events=EventKeeper(state.events_file).answer,
         introduced=[(peer, config.gossip_port)],
     )
     cluster.set_seeds(())

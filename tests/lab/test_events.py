@@ -133,3 +133,27 @@ def test_a_killed_resolver_process_and_the_one_after_it(lasting: Cluster) -> Non
     )
     assert seen()[0].startswith("resolver process: ")
     lasting.wait(lambda: lasting.finds("c3", "c1"), SEEN_S, "c3 finds no names")
+
+
+def test_the_events_of_all_hosts_and_which_did_not_answer(lasting: Cluster) -> None:
+    numbers = {host: last(lasting, host) for host in lasting.hosts}
+    for host in lasting.hosts:
+        lasting.attach(host, f"all-{host}")
+    lasting.remove(*(f"all-{host}" for host in lasting.hosts))
+
+    def seen() -> list[tuple[str, str, str]]:
+        found = events(lasting, "h1", "--all", "--kind", "attach,detach")
+        return [
+            (one["host"], one["kind"], one["subject"])
+            for one in found
+            if one["number"] > numbers[one["host"]]
+        ]
+
+    wanted = {(h, kind, f"all-{h}") for h in lasting.hosts for kind in ("attach", "detach")}
+    lasting.wait(lambda: set(seen()) == wanted, SEEN_S, lambda: f"{seen()}")
+    with lasting.agent_of("h3") as h3:
+        h3.kill_agent()
+        done = lasting.try_netagent("h1", "events", "--all", "--since", "1h", timeout_s=60.0)
+        assert done.status == 0
+        assert "the events of h3 are missing: no answer came from there" in done.stderr
+        h3.start_agent()

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.daemon.withdraw import ENDPOINT_S, HOST_S, Withdrawal
+from netagent.events import exchange
+from netagent.events.exchange import EventsQuestion
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.liveness import LivenessReport
@@ -97,6 +99,10 @@ async def find_drops(asked: Drops) -> tuple[str, ...]:
     return (f"a rule drops {asked.protocol} {asked.port} to {asked.target}", "x" * 300, "ü" * 150, "a fourth")
 
 
+async def tell_events(payload: bytes) -> bytes:
+    return b"told" + payload
+
+
 def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
@@ -107,6 +113,7 @@ def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
         space=space,
         testify=say,
         find_drops=find_drops,
+        events=tell_events,
     )
     return one, other, answering
 
@@ -219,3 +226,10 @@ async def test_a_host_names_the_rules_that_drop_a_packet_in_few_bytes() -> None:
 def test_what_is_no_packet_is_no_question(payload: list[bytes | int | str]) -> None:
     with pytest.raises(messages.QuestionError):
         messages.parse_drops_untrusted(msgpack.packb(payload))
+
+
+@virtual
+async def test_a_question_about_events_goes_to_the_log_of_events() -> None:
+    question = EventsQuestion(after=7).encode()
+    assert messages.EVENTS == exchange.EVENTS
+    assert await desk()[2].answer(H2, question) == b"told" + question
