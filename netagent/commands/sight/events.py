@@ -108,7 +108,7 @@ def _notices(silent: Sequence[HostView]) -> list[schema.Notice]:
     more = f" and {len(silent) - NAMED_HOSTS} more" if len(silent) > NAMED_HOSTS else ""
     return [
         {
-            "code": "not-asked",
+            "code": "events-missing",
             "message": f"the events of {names}{more} are missing: no answer came from there",
             "cure": "type `netagent events` there; `netagent members` shows which agents answer",
         }
