@@ -167,6 +167,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.add_command": {"netagent.cli", "netagent.enrol", "netagent.interface"},
     "netagent.cli.config_commands": {"netagent.cli", "netagent.config", "netagent.interface"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
+    "netagent.cli.top_command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
     "netagent.cli.report_command": {
         "netagent.cli",
         "netagent.config",

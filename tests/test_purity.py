@@ -68,6 +68,7 @@ PERFORMS = {
     "netagent.cli.file_commands",
     "netagent.cli.install_commands",
     "netagent.cli.report_command",
+    "netagent.cli.top_command",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width

@@ -28,6 +28,7 @@ from netagent.interface.questions import (
     FeedCommand,
     LookupCommand,
     ReportCommand,
+    TopCommand,
     VersionCommand,
 )
 from netagent.interface.this_host import (
@@ -75,6 +76,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     ApplyCommand: "netagent.cli.file_commands",
     ExportCommand: "netagent.cli.file_commands",
     FeedCommand: "netagent.cli.feed_command",
+    TopCommand: "netagent.cli.top_command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",
     UninstallCommand: "netagent.cli.install_commands",

@@ -41,6 +41,7 @@ from netagent.interface.containers import NetworkListCommand
 from netagent.interface.questions import (
     DoctorCommand,
     EndpointsCommand,
+    EventsCommand,
     ReportCommand,
     ServicesCommand,
     StatusCommand,
@@ -53,6 +54,7 @@ MAX_ENTRY_BYTES = 16 * 1024 * 1024
 COMMAND_S = 20.0
 """After this a program of the host is ended, and what it has written is kept."""
 LOG_LINES = 5_000
+EVENTS_S = 7 * 86400.0
 _PART_BYTES = 64 * 1024
 """Files below /proc/sys are not read in larger parts: the kernel allocates what a read asks for."""
 
@@ -198,6 +200,7 @@ def _of_agent(client: Client) -> Iterator[Entry]:
         ("networks", NetworkListCommand()),
         ("services", ServicesCommand(local=True)),
         ("endpoints", EndpointsCommand(local=True)),
+        ("events", EventsCommand(since_s=EVENTS_S)),
     )
     asker = _Asker(client)
     for name, question in questions:

@@ -113,6 +113,16 @@ class FlowsCommand(
     refused: bool = switch("--refused", help="only those of which openings were refused")
 
 
+class TopCommand(
+    Command["None"],
+    command="top",
+    brief="watch members, services, DNS, drift and events on the terminal",
+    examples="netagent top",
+):
+    """Show the state of host and cluster, live, until you press q: members and services with what needs a look first,
+    queries per second, changes per minute, drift, paths, and the latest events of this host."""
+
+
 class DoctorCommand(
     Command["schema.Doctor"],
     command="doctor",
