@@ -31,6 +31,7 @@ from netagent.commands.access import tokens
 from netagent.commands.access.limits import limited
 from netagent.commands.apply import run as apply
 from netagent.commands.flows import listing as flows
+from netagent.commands.flows import suggest as policy_suggest
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.commands.sight import events
@@ -59,6 +60,7 @@ COMMANDS: Final = (
     lookup,
     networks,
     ping,
+    policy_suggest,
     published_services,
     services,
     status,

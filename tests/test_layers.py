@@ -54,7 +54,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.datapath.sockets.layout", "netagent.external.view", "netagent.registry", "netgossip.deadlines",
     },
     "netagent.firewall": {"netagent.datapath.host.conntrack", "netagent.datapath.netlink.nftables"},
-    "netagent.flows": {"netagent.datapath.flows", "netagent.registry"},
+    "netagent.flows": {"netagent.datapath.flows", "netagent.endpoints.find", "netagent.registry"},
     "netagent.feeds": set(),
     "netagent.probes": {"netgossip.deadlines"},
     "netagent.openmetrics": set(),

@@ -32,6 +32,7 @@ PERFORMS = {
     "netagent.commands.doctor",
     "netagent.commands.feed",
     "netagent.commands.flows.listing",
+    "netagent.commands.flows.suggest",
     "netagent.commands.inspect",
     "netagent.commands.lists",
     "netagent.commands.networks",

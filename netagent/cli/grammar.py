@@ -20,6 +20,7 @@ from netagent.interface.command import Argument, Command
 _WORDS = {
     "network": "networks: create, ls, inspect, rm, prune, connect, disconnect",
     "endpoint": "`netagent endpoint ls` is the same as `netagent endpoints`",
+    "policy": "which links a network needs: suggest",
     "service": "services with an address of their own: create, set, inspect, rm; services that are no containers: "
     "add, rm; `netagent service ls` is the same as `netagent services`",
     "config": "this host's configuration: check, show",

@@ -452,6 +452,27 @@ def _service_published(_printer: Printer, request: object, answer: schema.Publis
         yield "this host has none in names, so its port is refused"
 
 
+def _suggested_links(_printer: Printer, _request: object, answer: schema.PolicySuggestion) -> Iterable[str]:
+    """Print what a shell can run, host by host."""
+    links, network = answer["links"], answer["network"]
+    seen = f"{answer['seen']:,} flows in {network} in the last hour"
+    if not links:
+        yield clean(f"# {seen} need no more links")
+    for host in dict.fromkeys(one["from_host"] for one in links):
+        yield clean(f"# on {host}:")
+        for one in (one for one in links if one["from_host"] == host):
+            more = f"; also allows {one['also']} that it did not use" if one["also"] else ""
+            yield clean(
+                f"{one['command']}  # {', '.join(one['ports'])}: opened {one['openings']:,} times{more}"
+            )
+    for unused in answer["unused"]:
+        yield clean(f"# on {unused['from_host']}, {unused['from']} did not use its link {unused['link']}")
+    if answer["not_covered"]:
+        yield clean(f"# {answer['not_covered']:,} flows are of or to containers that are gone")
+    if links:
+        yield clean(f"# {seen}; when the links are made: sudo netagent network set {network} --policy links")
+
+
 def _own_name(_printer: Printer, _request: object, answer: schema.OwnName) -> Iterable[str]:
     what = "" if answer.get("created", True) else ", already added"
     leads_to = answer["cname"] or ", ".join([*answer["addresses"], *answer["texts"]])
@@ -530,6 +551,7 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
     "schema.ServiceAdded": (_service_added, lambda answer: answer["name"]),
     "schema.ServiceRemoved": (_service_removed, lambda answer: answer["name"]),
     "schema.PublishedService": (_service_published, lambda answer: answer["name"]),
+    "schema.PolicySuggestion": (_suggested_links, lambda answer: answer["network"]),
     "schema.OwnName": (_own_name, lambda answer: answer["name"]),
     "schema.OwnNameRemoved": (_own_name_removed, lambda answer: answer["name"]),
     "schema.Status": (

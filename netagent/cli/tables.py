@@ -246,6 +246,7 @@ FLOWS = (
     Column("PORT", _flow_port),
     Column("OPENED", lambda f: _number(f["openings"])),
     Column("REFUSED", lambda f: _number(f["refused"] or None)),
+    Column("LINK", lambda f: {True: "yes", False: "no", None: ""}[f.get("linked")]),
     Column("LAST", lambda f: f["last_at"]),
     Column("FROM HOST", lambda f: f["from_host"], wide=True),
     Column("TO HOST", lambda f: f["to_host"], wide=True),
@@ -377,7 +378,7 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
     ),
     "schema.Listing[schema.Flow]": (
         FLOWS,
-        "no flows: no container of this host opened a connection in the last hour",
+        "no flows: no container opened such a connection in the last hour",
         "flow",
     ),
     "schema.Listing[schema.TokenInfo]": (

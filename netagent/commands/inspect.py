@@ -32,7 +32,7 @@ from netagent.external.view import OwnName, own_names
 from netagent.interface import schema
 from netagent.interface.questions import InspectCommand
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.origin_labels import COMPOSE_SERVICE, MIN_ID_DIGITS, is_container, label_of
+from netagent.model.origin_labels import MIN_ID_DIGITS, is_container
 from netagent.model.records import ServiceKey
 from netagent.model.subnet import addresses_of, offset_count
 from netagent.registry.cluster_overview import ClusterOverview
@@ -293,15 +293,6 @@ def _external_called(present: Presenter, thing: str) -> list[schema.Service]:
 def _is_own_name(present: Presenter, one: OwnName, thing: str) -> bool:
     name = f"{one.record.name}.{present.network_name(one.record.network_id)}"
     return one.counts and thing in {one.record.name, name}
-
-
-def is_called(endpoint: EndpointView, thing: str) -> bool:
-    """True if `--service THING` selects the endpoint: by the name of its service, by an alias, or by the name that
-    compose or the runtime gives it."""
-    record, key = endpoint.record, endpoint.record.service_key
-    if thing in {record.service, key.name, f"{key.name}.{key.group}", *record.aliases}:
-        return True
-    return label_of(record.labels, COMPOSE_SERVICE) == thing or is_container(record.labels, thing)
 
 
 def _host_by_address(view: RegistryView, thing: str) -> HostView | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from netagent.commands.handlers import answers
-from netagent.commands.inspect import is_called
 from netagent.commands.notices.missing_networks import notices
 from netagent.commands.notices.name_notices import name_notices
 from netagent.commands.presenters import host_sight, overview_of, presenter
@@ -15,7 +14,7 @@ from netagent.control.present_additions import services_of
 from netagent.control.present_services import HostSight, with_addresses
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
-from netagent.endpoints.find import network_called
+from netagent.endpoints.find import is_called, network_called
 from netagent.endpoints.records import noted_endpoint
 from netagent.errors import NotFoundError
 from netagent.interface import schema

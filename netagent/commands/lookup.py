@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final, NotRequired, TypedDict
 
 from netagent.commands.handlers import answers
-from netagent.commands.inspect import is_called
 from netagent.commands.notices.missing_networks import not_known
 from netagent.commands.notices.name_notices import name_notices
 from netagent.commands.presenters import overview_of, presenter
@@ -17,7 +16,7 @@ from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
-from netagent.endpoints.find import local_endpoint_called
+from netagent.endpoints.find import is_called, local_endpoint_called
 from netagent.errors import InputError
 from netagent.interface import schema
 from netagent.interface.questions import LookupCommand

@@ -232,13 +232,25 @@ class _Api:
                     if is_log:
                         await follow(self._wait_noted, request, read, emit)
                     else:
-                        await watch(self._wait_changed, read, emit)
+                        await watch(self._waiting(type(request).declaration.period_s), read, emit)
             finally:
                 self._watchers -= 1
 
         if grant.token_id is None or self._access.ended is None:
             return WatchResponse(run, http.app.state.stopping)
         return WatchResponse(run, http.app.state.stopping, self._access.ended(grant.token_id))
+
+    def _waiting(self, period_s: float | None) -> WaitChanged:
+        """Return what a watch waits for: a change of what lists show, or `period_s` at most."""
+        if period_s is None:
+            return self._wait_changed
+
+        async def wait(seen: int) -> int:
+            with trio.move_on_after(period_s):
+                return await self._wait_changed(seen)
+            return seen
+
+        return wait
 
 
 def _asker(grant: Grant) -> str:

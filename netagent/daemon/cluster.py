@@ -133,8 +133,6 @@ class Cluster:
             self.additions = Additions(self.live, self.gossip.publisher, keys.domain, self.external.renew)
             self.published_services = PublishedServices(self.live, self.gossip.publisher)
             self._background.append(self.external.run)
-            self.flows = FlowReader(self.live, self.kernel.flow_counters)
-            self._background.append(self.flows.run)
             self.access = ClusterAccess(self.live, self.endpoints, self.networks, keys, egress_interfaces)
             self._undo = undo.pop_all()
 
@@ -192,6 +190,8 @@ class Cluster:
             wait_caught_up=self.gossip.wait_caught_up,
             are_service_addresses_on=lambda: self.config.service_addresses == "on",
         )
+        self.flows = FlowReader(self.live, self.kernel.flow_counters, self.gossip.rpc.ask)
+        self._background.append(self.flows.run)
         self._handlers = RpcHandlers(
             live=self.live,
             wait_followed=self.controllers.projection.wait_followed,
@@ -199,6 +199,7 @@ class Cluster:
             testify=self.probing.prober.testify,
             find_drops=find_drops,
             events=self._answer_events,
+            flows=self.flows.answer,
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.origin_labels import CONTAINER_ID, is_container, label_of
+from netagent.model.origin_labels import COMPOSE_SERVICE, CONTAINER_ID, is_container, label_of
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import NetworkView, RegistryView
+from netagent.registry.view import EndpointView, NetworkView, RegistryView
 
 
 def network_called(view: RegistryView, text: str) -> NetworkView:
@@ -109,3 +109,12 @@ def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_
         return text == name
     place = network.unique_name
     return text in {f"{name}.{place}", f"{name}.{host_called(view, owner)}.{place}"}
+
+
+def is_called(endpoint: EndpointView, thing: str) -> bool:
+    """True if `--service THING` selects the endpoint: by the name of its service, by an alias, or by the name that
+    compose or the runtime gives it."""
+    record, key = endpoint.record, endpoint.record.service_key
+    if thing in {record.service, key.name, f"{key.name}.{key.group}", *record.aliases}:
+        return True
+    return label_of(record.labels, COMPOSE_SERVICE) == thing or is_container(record.labels, thing)

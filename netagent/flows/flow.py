@@ -32,8 +32,9 @@ class Flow:
     port: int | None
     openings: int
     refused: int
-    first_ago_s: float
-    last_ago_s: float
+    first_s: int
+    """When the first opening was, in seconds since 1970 by the clock of the host that counts."""
+    last_s: int
 
     @property
     def flow_id(self) -> str:
@@ -43,8 +44,11 @@ class Flow:
         return f"{source}>{self.address}/{self.protocol}{port}"
 
 
-def named_flows(reading: FlowReading, sources: FlowSources, view: RegistryView) -> Slices[list[Flow]]:
-    """Return what was counted, with the names of those who opened."""
+def named_flows(
+    reading: FlowReading, sources: FlowSources, view: RegistryView, epoch_s: float
+) -> Slices[list[Flow]]:
+    """Return what was counted, with the names of those who opened. `epoch_s`: when the kernel's monotonic clock
+    began, in seconds since 1970."""
     found = []
     ports = {share.number: index for index, share in reading.shares.items()}
     for raw_key, raw_count in reading.flows:
@@ -59,8 +63,8 @@ def named_flows(reading: FlowReading, sources: FlowSources, view: RegistryView) 
                     key.port,
                     count.openings,
                     count.refused,
-                    max(0, reading.at_ns - count.first_ns) / 1e9,
-                    max(0, reading.at_ns - count.last_ns) / 1e9,
+                    int(epoch_s + count.first_ns / 1e9),
+                    int(epoch_s + count.last_ns / 1e9),
                 )
             )
         yield

@@ -1,30 +1,75 @@
-"""Reads this host's flows when a command asks, and notes whose ports they are. One task: `run`."""
+"""This host's flows, and those of others when a command asks. One task: `run`, which notes whose ports there are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
 
 from netagent.datapath.flows.counters import LOOK_S, FlowCounters
 from netagent.datapath.flows.layout import Share
+from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import Flow, named_flows
 from netagent.flows.sources import FlowSources
+from netagent.flows.wire import (
+    FlowPage,
+    FlowQuestion,
+    FlowWireError,
+    encode_page,
+    parse_page_untrusted,
+    parse_question_untrusted,
+)
+from netagent.model.ids import HostId, NetworkId
 from netagent.periodic_task import PeriodicTask
 from netagent.registry.state_store import StateStore
 from netgossip.slice_runner import in_slices
+
+AT_ONCE: Final = 64
+"""Bound of hosts that are asked for their flows at the same time; beyond it: others wait; 3 s bound all of them."""
+ASK_S: Final = 3.0
+MOST_PAGES: Final = 40
+"""Bound of pages of flows that are fetched from one host for one answer; beyond it: its further flows are left out,
+and the answer says so. A page has some 20 flows."""
+FRESH_S: Final = 5.0
+"""How old a reading may be that further pages are made from."""
+
+_CLOCK_S: Final = 1.0
+
+Ask = Callable[[HostId, bytes], Awaitable[bytes | None]]
+
+
+@dataclass(slots=True)
+class HostFlows:
+    """What one host said."""
+
+    flows: list[Flow] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Of containers with more flows than their share: how many openings were not counted one by one, by name."""
+    trouble: str = ""
+    """Why it counts no flows; empty when it does."""
+    is_cut: bool = False
+    """It has more flows than fit into the answer."""
+    has_answered: bool = True
 
 
 class FlowReader:
     """For one run of the cluster."""
 
-    def __init__(self, live: StateStore, counters: FlowCounters) -> None:
+    def __init__(self, live: StateStore, counters: FlowCounters, ask: Ask) -> None:
         self._live = live
         self._counters = counters
+        self._ask = ask
         self._sources = FlowSources()
-
-    @property
-    def trouble(self) -> str:
-        """Why flows are not counted; empty when they are."""
-        return self._counters.trouble
+        self._reading = trio.Lock()
+        self._last = HostFlows()
+        self._last_at = -math.inf
+        """When the last reading began."""
+        self._epoch_s = 0.0
 
     async def run(self) -> None:
         """Note whose ports there are, until cancelled."""
@@ -33,14 +78,74 @@ class FlowReader:
             self._sources.note(self._live.view, self._counters.ports)
             await task.wait()
 
-    async def read(self) -> tuple[list[Flow], Mapping[str, int]]:
-        """Return the flows of this host's containers of the last hour, and of containers with more flows than their
-        share how many openings were left out, by name."""
+    async def read(self) -> HostFlows:
+        """Return the flows of this host's containers of the last hour, sorted by id."""
         reading = await self._counters.read()
         view = self._live.view
         self._sources.note(view, self._counters.ports)
-        flows = await in_slices(named_flows(reading, self._sources, view))
-        return flows, self._left_out(reading.shares)
+        flows = await in_slices(named_flows(reading, self._sources, view, self._epoch()))
+        flows.sort(key=lambda flow: flow.flow_id)
+        return HostFlows(flows, self._left_out(reading.shares), self._counters.trouble)
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Answer another host's question about this host's flows. Raises FlowWireError."""
+        asked = parse_question_untrusted(payload)
+        # A reading that began after the question came is new enough, so questions that wait share one.
+        needed = trio.current_time() - (FRESH_S if asked.after else 0.0)
+        async with self._reading:
+            if self._last_at < needed:
+                self._last_at = trio.current_time()
+                self._last = await self.read()
+            mine = self._last
+        network_id = NetworkId(asked.network_id) if asked.network_id else None
+        wanted = FlowFilter(network_id, asked.is_refused, asked.source, asked.target)
+        behind = [flow for flow in mine.flows if flow.flow_id > asked.after]
+        found = await in_slices(select(self._live.view, behind, wanted))
+        return encode_page([one.flow for one in found], mine.trouble, {} if asked.after else mine.left_out)
+
+    async def ask_others(self, hosts: Collection[HostId], asked: FlowQuestion) -> Mapping[HostId, HostFlows]:
+        """Return what these hosts say, as far as they say it within ASK_S."""
+        found = {host_id: HostFlows(has_answered=False) for host_id in hosts}
+        limiter = trio.CapacityLimiter(AT_ONCE)
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for host_id in hosts:
+                    nursery.start_soon(self._ask_one, host_id, asked, found[host_id], limiter)
+        return found
+
+    async def _ask_one(
+        self, host_id: HostId, asked: FlowQuestion, into: HostFlows, limiter: trio.CapacityLimiter
+    ) -> None:
+        after = ""
+        async with limiter:
+            for _ in range(MOST_PAGES):
+                page = await self._ask_page(host_id, dataclasses.replace(asked, after=after))
+                if page is None:
+                    return
+                into.has_answered, into.is_cut = True, not page.is_last
+                into.trouble = page.trouble
+                into.left_out.update(page.left_out)
+                into.flows += page.flows
+                if page.is_last or not page.flows:
+                    return
+                after = page.flows[-1].flow_id
+
+    async def _ask_page(self, host_id: HostId, asked: FlowQuestion) -> FlowPage | None:
+        answer = await self._ask(host_id, asked.encode())
+        if answer is None:
+            return None
+        try:
+            return parse_page_untrusted(answer, host_id)
+        except FlowWireError:
+            return None
+
+    def _epoch(self) -> float:
+        """Return when the monotonic clock began. Kept while the clocks agree, so that the same moment is shown twice
+        as the same."""
+        epoch_s = time.time() - time.monotonic()
+        if abs(epoch_s - self._epoch_s) > _CLOCK_S:
+            self._epoch_s = epoch_s
+        return self._epoch_s
 
     def _left_out(self, shares: Mapping[int, Share]) -> dict[str, int]:
         view = self._live.view

@@ -23,12 +23,17 @@ class FlowSource:
     """A container that opens connections, as it was called when it was seen last."""
 
     endpoint_id: EndpointId
-    """The beginning of it if the record was never seen."""
+    """"" if the record was never seen."""
     network_id: NetworkId | None
     name: str
     service: str
     group: str
     host_id: HostId
+
+    @property
+    def full_service(self) -> str:
+        """The service, with its group if it has one."""
+        return f"{self.service}.{self.group}" if self.group else self.service
 
 
 class FlowSources:

@@ -127,6 +127,7 @@ class Declaration:
         creates: bool = False,
         role: Role = Role.ADMIN,
         is_log: bool = False,
+        period_s: float | None = None,
     ) -> None:
         self.names = command.split()
         self.name, *self.aliases = self.names
@@ -143,6 +144,8 @@ class Declaration:
         """HTTP status 201, unless `created` in the answer is false."""
         self.role = role
         """The least role that may use it. Reading commands say READ; one that says nothing needs ADMIN."""
+        self.period_s = period_s
+        """How often a watched list is read although no record changes; None: only when one does."""
         self.is_log = is_log
         """Its list only grows at its end: it stays in its order, and a watch sends what is new."""
 

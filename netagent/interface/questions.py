@@ -90,18 +90,24 @@ class EndpointsCommand(
     with -o wide, SOURCE names the host that a row comes from."""
 
 
+FLOWS_S = 2.0
+"""How often flows are read while they are watched."""
+
+
 class FlowsCommand(
     Watching["schema.Listing[schema.Flow]"],
     command="flows",
     route="GET /v1/flows",
-    role=Role.READ,
     brief="list who opened connections to whom in the last hour, and how often",
     examples="netagent flows\nnetagent flows --from web --to db\nnetagent flows --refused --watch",
     order="from to network protocol port id",
+    period_s=FLOWS_S,
+    role=Role.READ,
 ):
-    """List who opened connections to whom in the last hour. The kernel counts opening packets at the port of
-    each container: a SYN of TCP, the first datagram between two ends, an echo request. Packets of open
-    connections are not counted. A container's flows beyond 256 are counted together, and the list says so."""
+    """List who opened connections to whom in the last hour, on all hosts. The kernel counts opening packets at
+    the port of each container: a SYN of TCP, the first datagram between two ends, an echo request. Packets of
+    open connections are not counted. A container's flows beyond 256 are counted together, and the list says
+    so. --watch looks every two seconds."""
 
     source: str = option(
         "--from", default="", metavar="NAME", help="only what this service or container opened", field="from"
@@ -110,7 +116,27 @@ class FlowsCommand(
         "--to", default="", metavar="NAME|IP", help="only what was opened to this one", field="to"
     )
     network: str = option("--network", default="", metavar="NET", help="only those in this network")
-    refused: bool = switch("--refused", help="only those of which openings were refused")
+    refused: bool = switch(
+        "--refused", help="only those that policy links refused, or would refuse instead of policy audit"
+    )
+    local: bool = LOCAL
+
+
+class PolicySuggestCommand(
+    Command["schema.PolicySuggestion"],
+    command="suggest",
+    within="policy",
+    route="GET /v1/networks/{network}/suggested-links",
+    brief="print the links that cover what containers of a network opened in the last hour",
+    examples="netagent policy suggest app",
+    role=Role.READ,
+):
+    """Print the links that containers of a network lack for what they opened in the last hour, as commands to
+    type on the hosts of the containers. Changes nothing. Run it while the policy is `open` or `audit`, then
+    make the links, and set the policy to `links`."""
+
+    network: str = argument(metavar="NET", help="a network of the cluster", read=filled("network"))
+    local: bool = LOCAL
 
 
 class TopCommand(

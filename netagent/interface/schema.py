@@ -1020,6 +1020,7 @@ Flow = TypedDict(
         "port": int | None,
         "openings": int,
         "refused": int,
+        "linked": bool | None,
         "first_at": str,
         "last_at": str,
     },
@@ -1027,7 +1028,45 @@ Flow = TypedDict(
 """What one container opened to one address and port in the last hour. `from_service`, `to_service`: the service, with
 its group if it has one, as in `web.shop`. `to` is the address if no container has it: `to_kind` says whether it is a
 `host` of the cluster, `unknown` in the network, or `outside` all of it, and then `to_id`, `to_service` and `to_host`
-are `""`. `port` is null for echo requests. `openings` counts the refused ones as well."""
+are `""`. `port` is null for echo requests. `openings` counts the refused ones as well. `linked`: whether a link leads
+from the one to the other now; null where links do not matter, or an end is gone."""
+
+
+SuggestedLink = TypedDict(
+    "SuggestedLink",
+    {
+        "from": str,
+        "from_id": str,
+        "from_host": str,
+        "to": str,
+        "ports": list[str],
+        "openings": int,
+        "also": int,
+        "command": str,
+    },
+)
+"""A link that a container lacks for what it opened. `command` is for `from_host`. `also`: how many endpoints it opens
+the way to beside those that were seen."""
+
+UnusedLink = TypedDict("UnusedLink", {"from": str, "from_id": str, "from_host": str, "link": str})
+"""A link by which nothing was opened."""
+
+
+class PolicySuggestion(TypedDict):
+    """The links that cover what containers of a network opened in the last hour."""
+
+    network: str
+    network_id: str
+    policy: str
+    seen: int
+    """Flows."""
+    covered: int
+    """Pairs of containers that links allow already."""
+    links: list[SuggestedLink]
+    unused: list[UnusedLink]
+    not_covered: int
+    """Flows of or to containers that are gone: no link is suggested for them."""
+    warnings: list[Notice]
 
 
 class CheckFinding(TypedDict):

@@ -27,6 +27,7 @@ class RpcHandlers:
     """Waits until kernel and names are at a revision, or a later one."""
     space: Callable[[HostId, bytes], Awaitable[bytes]]
     testify: Callable[[tuple[HostId, ...]], Awaitable[tuple[LivenessReport, ...]]]
+    flows: Callable[[bytes], Awaitable[bytes]]
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
     events: Callable[[bytes], Awaitable[bytes]]
 
@@ -43,6 +44,8 @@ class RpcHandlers:
                 return messages.encode_sentences(found)
             case messages.EVENTS:
                 return await self.events(payload)
+            case messages.FLOWS:
+                return await self.flows(payload)
             case _:
                 return await self.space(peer, payload)
 

@@ -7,6 +7,8 @@ first.
     question   ["silent", [id (16), ...]]                     does the kernel of these hosts answer you?
     answer     ["silent", [word, ...]]                        of each, in order: 0 not known, 1 it does, 2 it does not
 
+    question   ["flows", ...], see netagent.flows.wire
+
     question   ["drops", protocol, port, source, target]      which firewall rules of other programs on your host drop
                                                               this packet of a container? port 0: it has none
     answer     ["drops", [sentence, ...]]                     at most MAX_SENTENCES
@@ -36,6 +38,7 @@ WITHDRAWN: Final = "withdrawn"
 SILENT: Final = "silent"
 DROPS: Final = "drops"
 EVENTS: Final = "events"
+FLOWS: Final = "flows"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
 """Bound of one request or response between agents, except about address space; beyond it: refused. A question about
@@ -87,7 +90,7 @@ class Drops:
 
 def kind_of(payload: bytes) -> str:
     """Return the kind of a question; '' for bytes that are none of these."""
-    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS):
+    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS, FLOWS):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind

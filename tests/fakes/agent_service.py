@@ -76,6 +76,7 @@ from netagent.interface.questions import (
     InspectCommand,
     LookupCommand,
     PingCommand,
+    PolicySuggestCommand,
     ServicesCommand,
     StatusCommand,
     VersionCommand,
@@ -339,6 +340,7 @@ def flow_of(source: str, target: str) -> schema.Flow:
         "port": 5432,
         "openings": 12_345,
         "refused": 0,
+        "linked": None,
         "first_at": "2026-12-01T22:13:00Z",
         "last_at": "2026-12-01T22:14:00Z",
     }
@@ -823,6 +825,30 @@ class FakeService:
 
     async def flows(self, request: FlowsCommand) -> schema.Listing[schema.Flow]:
         return {"items": [flow_of("web1", "db1")], "warnings": []}
+
+    async def policy_suggest(self, request: PolicySuggestCommand) -> schema.PolicySuggestion:
+        self._network(request.network)
+        link: schema.SuggestedLink = {
+            "from": "web1",
+            "from_id": "ab" * 16,
+            "from_host": "h1",
+            "to": "db",
+            "ports": ["5432/tcp"],
+            "openings": 1204,
+            "also": 0,
+            "command": f"sudo netagent link web1.{request.network} db",
+        }
+        return {
+            "network": request.network,
+            "network_id": "00" * 16,
+            "policy": "open",
+            "seen": 3,
+            "covered": 1,
+            "links": [link],
+            "unused": [{"from": "web1", "from_id": "ab" * 16, "from_host": "h1", "link": "cache"}],
+            "not_covered": 1,
+            "warnings": [],
+        }
 
     async def services(self, request: ServicesCommand) -> schema.Listing[schema.Service]:
         self.filters.append(request)

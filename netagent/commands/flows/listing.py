@@ -2,127 +2,164 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from netagent.commands.handlers import answers
-from netagent.commands.inspect import is_called
-from netagent.commands.presenters import presenter
+from netagent.commands.notices.missing_networks import notices
+from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
+from netagent.daemon.cluster import Cluster
 from netagent.endpoints.find import network_called
-from netagent.flows.flow import Flow, FlowTarget, FlowTargets
+from netagent.errors import InputError
+from netagent.flows.filter import FlowFilter, FoundFlow, select
+from netagent.flows.flow import Flow
+from netagent.flows.reader import HostFlows
+from netagent.flows.wire import MAX_NAME, FlowQuestion
 from netagent.interface import schema
 from netagent.interface.questions import FlowsCommand
-from netagent.model.ids import NetworkId
-from netagent.registry.view import RegistryView
+from netagent.model.ids import HostId
+from netagent.registry.view import AgentState, RegistryView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
+
+_LAST_S: Final = 253_402_300_799
+"""The end of the year 9999: another host's clock may say anything."""
 
 
 @answers(FlowsCommand)
 async def flows(agent: Agent, request: FlowsCommand) -> schema.Listing[schema.Flow]:
     """Return what containers opened."""
     cluster = agent.member()
+    for word, name in (("--from", request.source), ("--to", request.target)):
+        if len(name) > MAX_NAME:
+            raise InputError(
+                f"{word}: {name[:20]!r}… is no name", thing=name[:20], hint="see `netagent services`"
+            )
     view = cluster.live.view
     network_id = network_called(view, request.network).network_id if request.network else None
-    found, left_out = await cluster.flows.read()
-    items = await in_slices(_shown(presenter(cluster), found, request, network_id, time.time()))
-    return {"items": items, "warnings": _warnings(left_out, cluster.flows.trouble)}
+    wanted = FlowFilter(network_id, request.refused, request.source, request.target)
+    by_host = await gathered(cluster, wanted, local=request.local)
+    wanted_networks = {network_id} if network_id else None
+    overview = await overview_of(cluster, wanted_networks, local=request.local)
+    present = presenter(cluster, overview)
+    found: list[FoundFlow] = []
+    for one in by_host.values():
+        found += await in_slices(select(present.view, one.flows, wanted))
+    items = await in_slices(_rows(present, found))
+    return {"items": items, "warnings": [*notices(present, overview.gaps), *warnings(present, by_host)]}
 
 
-def _shown(
-    present: Presenter, found: Iterable[Flow], request: FlowsCommand, network_id: NetworkId | None, now: float
-) -> Slices[list[schema.Flow]]:
-    shown, targets = [], FlowTargets(present.view)
-    for flow in found:
-        is_wanted = network_id in {None, flow.source.network_id} and (flow.refused or not request.refused)
-        if is_wanted and _is_from(present.view, flow, request.source):
-            target = targets.of(flow)
-            if _is_to(present.view, flow, target, request.target):
-                shown.append(_row(present, flow, target, now))
+async def gathered(cluster: Cluster, wanted: FlowFilter, *, local: bool) -> dict[HostId, HostFlows]:
+    """Return the flows of this host, and unless `local` those of the other live hosts."""
+    view = cluster.live.view
+    by_host = {view.local: await cluster.flows.read()}
+    if not local:
+        others = {
+            host_id: host.is_live
+            for host_id, host in view.hosts.items()
+            if host_id != view.local and host.agent is not AgentState.LEFT
+        }
+        by_host.update((host_id, HostFlows(has_answered=False)) for host_id in others)
+        asked = FlowQuestion(wanted.network_id or "", wanted.is_refused, wanted.source, wanted.target)
+        live = [host_id for host_id, is_live in others.items() if is_live]
+        by_host.update(await cluster.flows.ask_others(live, asked))
+    for host_id, one in by_host.items():
+        one.flows = [flow for flow in one.flows if _is_of(view, flow, host_id)]
+    return by_host
+
+
+def _is_of(view: RegistryView, flow: Flow, host_id: HostId) -> bool:
+    """Return whether a host may speak for the flow: not of a container that another host owns."""
+    endpoint = view.endpoints.get(flow.source.endpoint_id)
+    return endpoint is None or endpoint.owner == host_id
+
+
+def _rows(present: Presenter, found: Iterable[FoundFlow]) -> Slices[list[schema.Flow]]:
+    rows = []
+    for one in found:
+        rows.append(_row(present, one))
         yield
-    return shown
+    return rows
 
 
-def _is_from(view: RegistryView, flow: Flow, name: str) -> bool:
-    source, network_id = flow.source, flow.source.network_id
-    names = {"", source.name, source.service, _service(source.service, source.group), source.endpoint_id}
-    endpoint = view.endpoints.get(source.endpoint_id)
-    return (
-        name in names
-        or name == _dotted(source.name, view, network_id)
-        or (endpoint is not None and is_called(endpoint, name))
-    )
-
-
-def _is_to(view: RegistryView, flow: Flow, target: FlowTarget, name: str) -> bool:
-    if name in {"", target.name, target.kind, flow.address}:
-        return True
-    endpoint = target.endpoint
-    return endpoint is not None and (
-        is_called(endpoint, name)
-        or name in {endpoint.endpoint_id, _dotted(endpoint.record.name, view, endpoint.network_id)}
-    )
-
-
-def _dotted(name: str, view: RegistryView, network_id: NetworkId | None) -> str:
-    network = None if network_id is None else view.networks.get(network_id)
-    return name if network is None else f"{name}.{network.unique_name}"
-
-
-def _service(name: str, group: str | None) -> str:
-    return f"{name}.{group}" if group else name
-
-
-def _row(present: Presenter, flow: Flow, target: FlowTarget, now: float) -> schema.Flow:
-    source, endpoint = flow.source, target.endpoint
+def _row(present: Presenter, found: FoundFlow) -> schema.Flow:
+    flow, endpoint = found.flow, found.target.endpoint
+    source = flow.source
     key = None if endpoint is None else endpoint.record.service_key
+    service = "" if key is None else f"{key.name}.{key.group}" if key.group else key.name
     return {
         "id": flow.flow_id,
         "from": source.name,
         "from_id": source.endpoint_id,
-        "from_service": _service(source.service, source.group),
+        "from_service": source.full_service,
         "from_host": present.host_name(source.host_id),
         "network": "" if source.network_id is None else present.network_name(source.network_id),
         "network_id": source.network_id or "",
-        "to": target.name,
+        "to": found.target.name,
         "to_id": "" if endpoint is None else endpoint.endpoint_id,
-        "to_service": "" if key is None else _service(key.name, key.group),
+        "to_service": service,
         "to_host": "" if endpoint is None else present.host_name(endpoint.owner),
-        "to_kind": target.kind,
+        "to_kind": found.target.kind,
         "address": flow.address,
         "protocol": flow.protocol,
         "port": flow.port,
         "openings": flow.openings,
         "refused": flow.refused,
-        "first_at": _time(now - flow.first_ago_s),
-        "last_at": _time(now - flow.last_ago_s),
+        "linked": found.is_linked,
+        "first_at": _time(flow.first_s),
+        "last_at": _time(flow.last_s),
     }
 
 
-def _time(moment: float) -> str:
-    return datetime.fromtimestamp(round(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(moment_s: int) -> str:
+    return datetime.fromtimestamp(min(moment_s, _LAST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _warnings(left_out: Mapping[str, int], trouble: str) -> list[schema.Notice]:
+def warnings(present: Presenter, by_host: Mapping[HostId, HostFlows]) -> list[schema.Notice]:
+    """Return what is missing in flows, and on which hosts."""
     found: list[schema.Notice] = []
-    if trouble:
+    names = {host_id: present.host_name(host_id) for host_id in by_host}
+    silent = sorted(names[host_id] for host_id, one in by_host.items() if not one.has_answered)
+    if silent:
         found.append(
             {
-                "code": "flows-not-counted",
-                "message": f"this host does not count flows: {trouble}",
-                "cure": "",
+                "code": "flows-not-known",
+                "message": f"flows of {_some(silent)} are not known: no answer, or a release without flows",
+                "cure": "netagent members",
             }
         )
-    for name, openings in sorted(left_out.items()):
-        found.append(
-            {
-                "code": "flows-left-out",
-                "message": f"{name} opened more flows than are counted one by one: "
-                f"{openings:,} of its openings are in no row",
-                "cure": f"netagent flows --from {name}",
-            }
-        )
+    for host_id, one in sorted(by_host.items(), key=lambda item: names[item[0]]):
+        name = names[host_id]
+        if one.trouble:
+            found.append(
+                {
+                    "code": "flows-not-counted",
+                    "message": f"{name} does not count flows: {one.trouble}",
+                    "cure": "",
+                }
+            )
+        if one.is_cut:
+            found.append(
+                {
+                    "code": "flows-cut",
+                    "message": f"{name} has more flows than fit into its answer",
+                    "cure": f"type this command on {name}, or name a service by --from or --to",
+                }
+            )
+        for container, openings in sorted(one.left_out.items()):
+            found.append(
+                {
+                    "code": "flows-left-out",
+                    "message": f"{container} on {name} opened more flows than are counted one by one: "
+                    f"{openings:,} of its openings are in no row",
+                    "cure": f"netagent flows --from {container}",
+                }
+            )
     return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more hosts" if len(names) > 3 else "")

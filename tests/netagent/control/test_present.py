@@ -10,10 +10,11 @@ from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, grant, host, id
 from fakes.rows import PUBLISHED, local_row
 
 from netagent.checks.spec import parse_checks_untrusted
-from netagent.commands.inspect import inspect_thing, is_called
+from netagent.commands.inspect import inspect_thing
 from netagent.commands.lookup import _meant
 from netagent.commands.notices.missing_networks import notices
 from netagent.control.present import Presenter, ProbeView
+from netagent.endpoints.find import is_called
 from netagent.errors import InputError, NotFoundError
 from netagent.interface.schema import Endpoint
 from netagent.journal.rows import LocalEndpointRow

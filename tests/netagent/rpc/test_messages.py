@@ -103,6 +103,10 @@ async def tell_events(payload: bytes) -> bytes:
     return b"told" + payload
 
 
+async def say_flows(payload: bytes) -> bytes:
+    return payload[::-1]
+
+
 def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
     one, other = AgentHost(), Writer(H2)
     for record in (host("h2"), network(N1), endpoint(1)):
@@ -112,6 +116,7 @@ def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
         wait_followed=Following(delay_s).wait_followed,
         space=space,
         testify=say,
+        flows=say_flows,
         find_drops=find_drops,
         events=tell_events,
     )
