@@ -20,6 +20,7 @@ from harness.service_addresses import (
     version_1_group,
 )
 
+from netagent.datapath.sockets.checked_map import CheckedMap
 from netagent.datapath.sockets.layout import Member
 from netagent.model.records import ServicePort
 
@@ -62,6 +63,32 @@ def test_connections_and_datagrams_are_led_and_show_the_service(network: Network
             assert used == {"b1": [ours, ours], "b2": [[], []], "b3": [[], []]}
 
     trio.run(main)
+
+
+def test_nothing_is_kept_of_a_connection_but_at_its_socket(network: Network, client: Client) -> None:
+    """So nothing expires while it is idle: no table grows by one, and no connection is tracked."""
+
+    async def main() -> None:
+        entries = [network.entry(one, "b1", "b2", ports=[ServicePort(80, 80)]) for one in (WEB4, WEB6)]
+        async with open_tables(network, *entries) as tables:
+            assert tables._tables is not None
+            before = [len([*_keys(one)]) for one in tables._tables.all]
+            tracked = await client.call(
+                f"held = [connected(a, 80) for a in {[WEB4, WEB6]} for _ in range(100)]\n"
+                "for one in held: one.send(b'x'); one.recv(99)\n"
+                "result = open('/proc/net/stat/nf_conntrack').read() "
+                "if os.path.exists('/proc/net/stat/nf_conntrack') else ''\n"
+                "result = [int(line.split()[0], 16) for line in result.splitlines()[1:2]]"
+            )
+            assert tracked in ([], [0])
+            assert [len([*_keys(one)]) for one in tables._tables.all] == before
+
+    trio.run(main)
+
+
+def _keys(table: CheckedMap) -> Iterator[bytes]:
+    for keys, _ in table._map.batches(100):
+        yield from keys
 
 
 def test_any_port_is_led_unless_the_service_names_its_ports(network: Network, client: Client) -> None:
