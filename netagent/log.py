@@ -19,6 +19,9 @@ PERIOD_S: Final = 60.0
 MAX_REMEMBERED: Final = 1000
 """Bound of faults of the last minute that are remembered; beyond it: all are forgotten, and may be logged again."""
 
+_SILENT: Final = "silent"
+"""The attribute of a record that says how often it was left out before."""
+
 OTHERS = ("zeroconf", "hypercorn", "asyncio", "pyroute2")
 """Libraries that log on their own."""
 
@@ -45,8 +48,8 @@ class _Repeated(logging.Filter):
         self._clock = clock
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        """Return whether the record is written, or what is written in its place."""
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written, and note in it how many were not."""
         if record.levelno < logging.WARNING:
             return True
         now = self._clock()
@@ -58,11 +61,24 @@ class _Repeated(logging.Filter):
         if len(self._said) >= MAX_REMEMBERED:
             self._said.clear()
         self._said[key] = (now, 0)
-        if not silent:
-            return True
-        line = copy.copy(record)
-        line.msg, line.args = f"{key[1]} (and {silent} times more)", ()
-        return line
+        setattr(record, _SILENT, silent)
+        return True
+
+
+class _Prepared(logging.Formatter):
+    """Prepares what another formatter writes. A filter could replace the record, but only from Python 3.12 on."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what is written of the record, which other handlers see as it was."""
+        line = _in_one_line(record)
+        if silent := getattr(record, _SILENT, 0):
+            line = copy.copy(line)
+            line.msg, line.args = f"{line.getMessage()} (and {silent} times more)", ()
+        return self._inner.format(line)
 
 
 def configure(level: str, form: str = "text") -> None:
@@ -74,7 +90,6 @@ def configure(level: str, form: str = "text") -> None:
         if isinstance(handler, log_form.JournalHandler):
             handler.close()
     handler = _handler(form)
-    handler.addFilter(_in_one_line)
     handler.addFilter(_Repeated())
     handler.setLevel(level.upper())
     root.addHandler(handler)
@@ -89,7 +104,7 @@ def _handler(form: str) -> logging.Handler:
     is_journal = "JOURNAL_STREAM" in os.environ
     if form == "text" and log_form.writes_to_journal(os.environ):
         journal = log_form.JournalHandler()
-        journal.setFormatter(log_form.TextFormatter("%(message)s"))
+        journal.setFormatter(_Prepared(log_form.TextFormatter("%(message)s")))
         return journal
     stream = logging.StreamHandler(sys.stderr)
     if form == "json":
@@ -98,7 +113,7 @@ def _handler(form: str) -> logging.Handler:
         formatter = log_form.TextFormatter("%(name)s: %(message)s")
     else:
         formatter = log_form.TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    stream.setFormatter(log_form.PriorityFormatter(formatter) if is_journal else formatter)
+    stream.setFormatter(_Prepared(log_form.PriorityFormatter(formatter) if is_journal else formatter))
     return stream
 
 

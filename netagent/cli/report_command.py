@@ -192,6 +192,10 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 # -- what the agent says ---------------------------------------------------------------------------------------------
 
 
+EVENTS_S = 30 * 86400.0
+"""Events of the last month are in the report."""
+
+
 def _of_agent(client: Client) -> Iterator[Entry]:
     questions: tuple[tuple[str, Command[Any]], ...] = (
         ("version", VersionCommand()),

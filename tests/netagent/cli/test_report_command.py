@@ -59,6 +59,7 @@ def test_the_agent_s_answers(tmp_path: Path) -> None:
     assert main(["attach", "netns:web", "--network", "app", *at]) == 0
     assert main(["report", "--file", str(archive), *at]) == 0
     assert json.loads(content(archive)["endpoints.json"])["items"][0]["name"] == "web"
+    assert json.loads(content(archive)["events.json"])["items"][0]["subject"] == "web"
 
 
 @pytest.mark.parametrize("is_link", [True, False])
