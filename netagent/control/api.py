@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
 from netagent.control.asgi import kept_open
-from netagent.control.audit import audited
+from netagent.control.audit import audited, telling_forbidden
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
 from netagent.control.openapi import document
@@ -147,12 +147,13 @@ class _Api:
             return 201 if declared.creates and found.get("created", True) else 200, parts
 
         async def run(http: Request, grant: Grant) -> Response:
-            require_command(grant, command)
-            request = await _request(command, http)
-            require_fields(grant, request)
-            asked = request
-            if grant.token_id is not None:
-                request = self._limited(grant, request)
+            with telling_forbidden(command):
+                require_command(grant, command)
+                request = await _request(command, http)
+                require_fields(grant, request)
+                asked = request
+                if grant.token_id is not None:
+                    request = self._limited(grant, request)
             if declared.order:
                 return await self._list(http, request, handler, grant)
             key = http.headers.get("idempotency-key")

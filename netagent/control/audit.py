@@ -8,10 +8,11 @@ is noted which a rule or a fault forbids; who mistypes a name learns it from the
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
-from netagent.errors import FailedError, NetagentError, RefusedError
+from netagent.errors import FailedError, ForbiddenError, NetagentError, RefusedError
 from netagent.events.channel import counting, event
 from netagent.events.kinds import EventKind
 from netagent.interface.command import Command
@@ -54,6 +55,18 @@ async def audited(request: Command[Any], handler: Callable[[Any], Awaitable[Any]
             kind = _KINDS.get(declared.command.partition(" ")[0], EventKind.REQUEST)
             _log.info("%s", in_words(request), extra=event(kind, subject_of(request)))
     return answer
+
+
+@contextmanager
+def telling_forbidden(command: type[Command[Any]]) -> Iterator[None]:
+    """Note that a request asks for more than its role allows, or than its token's networks."""
+    try:
+        yield
+    except ForbiddenError as error:
+        # A warning, because who may only read can repeat it without end: the log then has it once a minute.
+        forbidden = event(EventKind.REFUSAL, command.declaration.command)
+        _log.warning("refused `%s`: %s", command.declaration.command, error.message, extra=forbidden)
+        raise
 
 
 def subject_of(request: Command[Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from netagent.control.audit import audited, in_words, subject_of
-from netagent.errors import InputError, NetagentError, NotFoundError, RefusedError
+from netagent.control.audit import audited, in_words, subject_of, telling_forbidden
+from netagent.errors import ForbiddenError, InputError, NetagentError, NotFoundError, RefusedError
 from netagent.events.channel import Mark, event
 from netagent.events.kinds import EventKind
 from netagent.interface.catalogue import COMMANDS
@@ -19,6 +19,7 @@ from netagent.interface.command import Command
 from netagent.interface.containers import AttachCommand, NetworkCreateCommand, PublishCommand, UnlinkCommand
 from netagent.interface.questions import StatusCommand
 from netagent.interface.services import ServiceSetCommand
+from netagent.model.author import Author, AuthorKind, acting_as
 
 WEB = PublishCommand(endpoint="web", port="80:8080")
 
@@ -110,3 +111,15 @@ def test_only_plain_words_are_in_the_words() -> None:
     assert in_words(UnlinkCommand(endpoint="web", service="db")) == "unlink web db"
     assert subject_of(request) == "netns:web"
     assert subject_of(StatusCommand()) == ""
+
+
+def test_what_a_role_does_not_allow_is_noted_with_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    alice = Author(AuthorKind.USER, "alice", 1000, "curl")
+    with acting_as(alice), pytest.raises(ForbiddenError), telling_forbidden(PublishCommand):
+        raise ForbiddenError("`netagent publish` needs the role admin")
+    with pytest.raises(InputError), telling_forbidden(PublishCommand):
+        raise InputError("no such field")
+    (record,) = caplog.records
+    mark = record.__dict__["event"]
+    assert (mark.kind, mark.subject, mark.author) == (EventKind.REFUSAL, "publish", alice)
+    assert record.getMessage() == "refused `publish`: `netagent publish` needs the role admin"
