@@ -166,6 +166,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.enrol": {"netagent.control.client", "netagent.interface"},
     "netagent.cli.add_command": {"netagent.cli", "netagent.enrol", "netagent.interface"},
     "netagent.cli.config_commands": {"netagent.cli", "netagent.config", "netagent.interface"},
+    "netagent.mcp": {"netagent.control.client", "netagent.interface"},
+    "netagent.cli.mcp_command": {"netagent.cli", "netagent.interface", "netagent.mcp"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     "netagent.cli.top_command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
     "netagent.cli.report_command": {
@@ -223,6 +225,7 @@ KNOWS = {
     },
     "zeroconf": {"netgossip.join.discovery"},
     "msgspec": {"netagent.control.conversion", "netagent.control.openapi"},
+    "mcp": {"netagent.mcp.server"},
     "shtab": {"netagent.cli.client_commands"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",

@@ -70,6 +70,7 @@ PERFORMS = {
     "netagent.cli.install_commands",
     "netagent.cli.report_command",
     "netagent.cli.top_command",
+    "netagent.mcp.server",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer
     "netagent.cli.render",  # asks for the terminal's width

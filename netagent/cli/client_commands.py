@@ -37,6 +37,7 @@ from netagent.interface.this_host import (
     ConfigCheckCommand,
     ConfigShowCommand,
     InstallCommand,
+    McpCommand,
     UninstallCommand,
 )
 
@@ -79,6 +80,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     TopCommand: "netagent.cli.top_command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",
+    McpCommand: "netagent.cli.mcp_command",
     UninstallCommand: "netagent.cli.install_commands",
 }
 """Modules with commands in RUNS that only these commands import."""

@@ -95,6 +95,20 @@ class ConfigShowCommand(
     origin: bool = switch("--origin", help="a table that also says where each value was set")
 
 
+class McpCommand(
+    Command["None"],
+    command="mcp",
+    brief="serve the agent's answers to a language model, as tools (Model Context Protocol)",
+    examples="netagent mcp\nnetagent --socket https://h1:7958 --ca-file h1.crt --token-file look.token mcp",
+):
+    """Serve tools to a language model over standard input and output, for the client that starts this
+    program: status, lists, why, doctor, ping, lookup, flows and events. They change nothing. The agent allows the
+    tools what it allows the account or token that starts this. Needs the Python package `mcp`: install
+    `netagent[mcp]`."""
+
+    allow_write: bool = switch("--allow-write", help="one more tool, `change`, which changes something")
+
+
 class CompletionCommand(
     Command["None"],
     command="completion",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fakes.agent_service import Served, endpoint_of
 
 from netagent.control.client import Client, quote
 from netagent.errors import FailedError, NetagentError, RefusedError, UnreachableError
@@ -82,3 +84,13 @@ def test_not_permitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_quote() -> None:
     assert quote("web-1.app") == "web-1.app"
     assert quote("a/b c?ü%") == "a%2Fb%20c%3F%C3%BC%25"
+
+
+def test_the_examples_of_the_reference_run(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/python-client.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 3
+    served.service.rows.append(endpoint_of("web"))
+    program = "\n".join(examples).replace("Client()", f"Client({str(served.path)!r})")
+    exec(compile(program, "python-client.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["h1", "web app", "not-found"]

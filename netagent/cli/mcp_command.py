@@ -1,0 +1,34 @@
+"""`netagent mcp`: serve the agent's answers to a language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netagent.cli.client_commands import DONE, CommandContext, runs
+from netagent.cli.parser import program_version
+from netagent.errors import FailedError
+from netagent.interface.command import Command
+from netagent.interface.this_host import McpCommand
+
+
+@runs(McpCommand)
+def serve(session: CommandContext, request: McpCommand) -> int:
+    """Serve until standard input ends."""
+    try:
+        from netagent.mcp.server import serve as serve_tools
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("netagent"):
+            raise
+        raise FailedError(
+            f"`netagent mcp` needs the Python package {error.name}",
+            thing="mcp",
+            hint="install netagent with it: pip install 'netagent[mcp]'",
+        ) from None
+    serve_tools(session.client, program_version(), _parsed if request.allow_write else None)
+    return DONE
+
+
+def _parsed(words: list[str]) -> Command[Any]:
+    from netagent.cli.grammar import parse
+
+    return parse(words)[0]
