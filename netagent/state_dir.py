@@ -123,10 +123,8 @@ class StateDir:
         write_private(self._keyring_file, json.dumps(body, indent=1) + "\n")
 
     def forget_cluster(self) -> None:
-        """Delete keys, tokens and journal. The keys go first: without them no later start reads the rest. A token
-        ends with the membership in which it was made: the operators of the next cluster may be others."""
+        """Delete keys and journal. The keys go first: without them no later start reads the rest."""
         self._keyring_file.unlink(missing_ok=True)
-        self.tokens_file.unlink(missing_ok=True)
         for path in self.state_dir.glob("state.db*"):
             path.unlink(missing_ok=True)
         _sync_folder(self.state_dir)

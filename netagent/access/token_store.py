@@ -120,11 +120,14 @@ class TokenStore:
                 ) from None
         return token
 
-    def forget(self) -> None:
-        """End all tokens: this host leaves its cluster, and the caller deletes the file."""
-        for token in self._tokens.every():
-            self._end_token(token)
-        self._others.clear()
+    async def forget(self) -> None:
+        """End all tokens, and delete the file: they belong to a membership that has ended."""
+        async with self._writing:  # what is being made is among them
+            for token in self._tokens.every():
+                self._end_token(token)
+            self._others.clear()
+            self._is_damaged, self.trouble = False, ""
+            self._path.unlink(missing_ok=True)
 
     async def run(self) -> None:
         """Drop tokens when their time is over, until cancelled."""

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
-from netagent.control.asgi import kept_open
+from netagent.control.asgi import kept_open, lift_deadline
 from netagent.control.audit import audited, telling_forbidden
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
@@ -172,6 +172,7 @@ class _Api:
             grant = self._access.grant_of(http)
             if grant.token_name is None:
                 return await run(http, grant)
+            lift_deadline()
             with acting_as(Author(AuthorKind.TOKEN, grant.token_name)):
                 try:
                     return await run(http, grant)

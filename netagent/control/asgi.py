@@ -104,6 +104,14 @@ def kept_open() -> Iterator[None]:
         yield
 
 
+def lift_deadline() -> None:
+    """Let the connection of the present request live as long as it is used; it counts as before. For a request that
+    has shown a token: a change must not be cancelled half way because strangers' connections are short."""
+    connection = _current.get(None)
+    if connection is not None:
+        connection.life.deadline = math.inf
+
+
 class _Connection(TCPServer):
     """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
     refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one

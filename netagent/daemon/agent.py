@@ -136,7 +136,9 @@ class Agent:
                     version=self._version_of_others,
                 )
                 keys = self._state.cluster_keys()
-                if keys is not None:
+                if keys is None:
+                    await self.tokens.forget()
+                else:
                     await require_journal(self._state.journal_file, self.config.keyring_file)
                     await self._enter(keys)
                 await self._nursery.start(self.uplinks.run)
@@ -383,7 +385,8 @@ class Agent:
 
     async def _become_member(self, keys: ClusterKeys, seeds: Sequence[Address] = ()) -> None:
         """Become a member; after a failure nothing is left that a later start would find."""
-        self._state.forget_cluster()  # a journal without keys is another cluster's
+        await self.tokens.forget()  # those that are left are another cluster's
+        self._state.forget_cluster()  # and so is a journal without keys
         self._state.save_cluster_keys(keys)
         try:
             await self._enter(keys, seeds)
@@ -398,7 +401,7 @@ class Agent:
             self._cluster_scope.cancel()
             # The journal is closed only then, and its file is about to be deleted.
             await self._cluster_ended.wait()
-            self.tokens.forget()
+            await self.tokens.forget()
             self._state.forget_cluster()
             self._state.forget_identity()
             self.identity = self._state.identity(os.urandom(PRIVATE_KEY_BYTES))

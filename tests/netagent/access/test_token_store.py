@@ -117,8 +117,9 @@ async def test_who_leaves_the_cluster_leaves_its_tokens(tmp_path: Path) -> None:
     store = TokenStore(tmp_path / "tokens")
     text = await created(store)
     ended = store.ended(store.proven_untrusted(text).token_id)
-    store.forget()
+    await store.forget()
     assert ended.is_set()
+    assert not (tmp_path / "tokens").exists()
     with pytest.raises(UnauthorizedError):
         store.proven_untrusted(text)
 

@@ -145,6 +145,7 @@ class Served:
         self.ca_file = str(folder / "http-ca.crt")
         self.service = FakeService()
         self.authors: list[str] = []
+        self.takes_s = 0.0
 
     def client(self, token: str, scheme: str = "https") -> Client:
         return Client(f"{scheme}://localhost:{self.port}", token=token, ca_file=self.ca_file, timeout_s=30)
@@ -170,6 +171,7 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
         async def run(request: Any) -> Any:
             author = current_author()
             served.authors.append(f"{author.kind} {author.name}")
+            await trio.sleep(served.takes_s)
             return await handler(request)
 
         return run
@@ -253,6 +255,19 @@ async def test_a_watch_outlives_a_strangers_time_and_ends_with_its_token(
                 while len(seen) == count:  # still there
                     await trio.sleep(0.01)
                 await served.store.revoke("grafana")
+
+
+@trio_test
+async def test_a_change_that_takes_long_is_made_wholly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "TCP_LIFE_S", 0.5)
+    async with serving(tmp_path) as served:
+        _, admin = await served.store.create("boss", Role.ADMIN, None, None, "root")
+        served.takes_s = 1.5
+        attaching = AttachCommand(target="netns:new", network="app")
+        assert (await served.ask(admin, lambda client: client.send(attaching)))["name"]
+        assert len(served.service.attached) == 1
 
 
 @trio_test
