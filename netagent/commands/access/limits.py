@@ -21,9 +21,11 @@ from netagent.interface.role import Role
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.check import ExecCheck
 from netagent.model.ids import NetworkId
+from netagent.model.origin_labels import ADDRESS, TXT_LABELS
 
 C = TypeVar("C", bound=Command[Any])
 
+_OURS: Final = "netagent."
 _TARGET_KINDS: Final = ("netns", "docker", "podman", "unit", "machine")
 """Not paths and processes, which reach whatever has a namespace on this host."""
 
@@ -38,6 +40,7 @@ def limited(cluster: Callable[[], Cluster], grant: Grant, request: Command[Any])
         )
     if grant.role < Role.ADMIN and isinstance(request, containers.AttachCommand):
         _refuse_commands(grant, request)
+        _refuse_labels(grant, request)
     if grant.role < Role.ADMIN and isinstance(
         request, containers.AttachCommand | containers.NetworkConnectCommand
     ):
@@ -64,6 +67,17 @@ def _refuse_commands(grant: Grant, request: containers.AttachCommand) -> None:
             thing=request.target,
             hint="use a check by http: or tcp:, or ask with the role admin",
         )
+
+
+def _refuse_labels(grant: Grant, request: containers.AttachCommand) -> None:
+    """By our own labels a container is found as the runtime calls it: nobody may call it like another one."""
+    for key in request.labels:
+        if key.startswith(_OURS) and key != ADDRESS and not key.startswith(TXT_LABELS):
+            raise ForbiddenError(
+                f"the label {key[:80]!r} is netagent's own, and {grant.by} may not set it",
+                thing=key[:80],
+                hint="leave it out",
+            )
 
 
 def _refuse_target(

@@ -69,7 +69,7 @@ def test_names_become_the_ids_that_were_checked(cluster: Any) -> None:
     for text in ("web", "web.app", WEB, WEB[:6]):
         assert held(cluster, CI, containers.DetachCommand(endpoint=text)).endpoint == WEB
     assert held(cluster, CI, containers.DetachCommand(endpoint="both")).endpoint == BOTH_APP
-    limited_attach = held(cluster, CI, attach())
+    limited_attach = held(cluster, CI, attach(labels={"netagent.txt.a": "b", "tier": "1"}))
     assert (limited_attach.network, limited_attach.within) == (APP, CI.networks)
     assert held(cluster, CI, containers.NetworkListCommand()).within == CI.networks
 
@@ -148,6 +148,8 @@ def test_a_network_that_is_gone_leaves_nothing(cluster: Any) -> None:
         attach("/etc/shadow"),
         attach("docker:web", checks=["exec:/bin/sh"]),
         attach("docker:web", checks=["tcp:80", "exec:/bin/sh interval=1s"]),
+        attach("docker:web", labels={"netagent.container-id": "abcdef012345"}),
+        attach("docker:web", labels={"tier": "1", "netagent.original-name": "db"}),
         containers.NetworkConnectCommand(network="app", target="pid:1"),
         containers.NetworkConnectCommand(network="app", target="/run/netns/vault"),
     ],
