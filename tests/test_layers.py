@@ -141,8 +141,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netdns", "netgossip",
     },
     "netagent.commands.access": {
-        "netagent.access", "netagent.commands.handlers", "netagent.control", "netagent.daemon", "netagent.endpoints",
-        "netagent.interface", "netagent.journal", "netagent.registry",
+        "netagent.access", "netagent.commands.handlers", "netagent.commands.status", "netagent.control",
+        "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal", "netagent.registry",
     },
     "netagent.commands.notices": {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",

@@ -166,6 +166,14 @@ def _http_warning(agent: Agent) -> Iterable[schema.Notice]:
             "message": f"the agent cannot serve HTTP on {agent.http.place}: {agent.http.trouble}",
             "cure": "set http to an address of this host and a free port, and restart the agent; or to an empty text",
         }
+    if agent.tokens.trouble:
+        yield tokens_warning(agent)
+
+
+def tokens_warning(agent: Agent) -> schema.Notice:
+    """Say why tokens do not work."""
+    cure = "restore the file, or remove it and make new tokens"
+    return {"code": "tokens", "message": agent.tokens.trouble, "cure": cure}
 
 
 def _runtime_warnings(agent: Agent) -> list[schema.Notice]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from netagent.access.tokens import Token, TokenNetwork
 from netagent.commands.handlers import answers
+from netagent.commands.status import tokens_warning
 from netagent.control.conversion import name_of
 from netagent.daemon.agent import Agent
 from netagent.endpoints.find import network_called
@@ -44,10 +45,7 @@ async def create(agent: Agent, request: TokenCreateCommand) -> schema.TokenCreat
 async def list_all(agent: Agent, _request: TokenListCommand) -> schema.Listing[schema.TokenInfo]:
     """Return all tokens."""
     view = agent.member().live.view
-    notices: list[schema.Notice] = []
-    if agent.tokens.trouble:
-        cure = "restore the file, or remove it and make new tokens"
-        notices.append({"code": "tokens", "message": agent.tokens.trouble, "cure": cure})
+    notices = [tokens_warning(agent)] if agent.tokens.trouble else []
     return {"items": [_info(agent, view, one) for one in agent.tokens.every()], "warnings": notices}
 
 

@@ -677,3 +677,31 @@ def test_a_watched_file_is_not_cut_when_the_host_leaves_a_network(
         wait_until(lambda: "db" in file.read_text())
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+def test_tokens_are_printed_once_and_listed_with_what_they_reach(served: Served, netagent: Run) -> None:
+    made = netagent("token", "create", "grafana", "--read", "--ttl", "90d")
+    assert (made.returncode, made.stdout) == (0, "netagent_00000001_" + "5" * 64 + "\n")
+    assert netagent("token", "ls").stdout.splitlines() == [
+        "NAME     ROLE  NETWORKS       EXPIRES  USED  BY    ID",
+        "ci       read  old (removed)  never    -     root  00000001",
+        "grafana  read  all            never    -     root  00000001",
+    ]
+    assert netagent("token", "revoke", "grafana").stdout == "revoked the token grafana\n"
+    assert netagent("token", "create", "x", "--read", "--admin").returncode == 2
+
+
+def test_another_host_is_asked_with_a_token_from_a_file(netagent: Run, tmp_path: Path) -> None:
+    far = ("status", "--socket", "https://127.0.0.1:1")
+    missing = netagent(*far, "--token-file", str(tmp_path / "none"))
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "cannot read the token from" in missing.stderr
+    token = tmp_path / "token"
+    token.write_text("netagent_00000001_" + "5" * 64 + "\n")
+    away = netagent(*far, "--token-file", str(token))
+    assert away.returncode == 3
+    assert "cannot reach the agent at https://127.0.0.1:1: " in away.stderr
+    clear = netagent("status", "--socket", "http://192.0.2.1:7958", "--token-file", str(token))
+    assert clear.returncode == 2
+    assert "a token is never sent in clear text" in clear.stderr
+    assert "5555" not in missing.stderr + away.stderr + clear.stderr

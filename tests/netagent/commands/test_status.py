@@ -106,6 +106,7 @@ def agent_of(
         cluster=cluster,
         runtimes=SimpleNamespace(troubles=lambda: troubles),
         http=None,
+        tokens=SimpleNamespace(trouble=""),
         foreign_rules=Foreign(),
         neighbours=SimpleNamespace(heard={n.node_id: n for n in neighbours}, problem=problem),
     )
@@ -193,6 +194,15 @@ async def test_a_configuration_that_was_refused_is_shown() -> None:
         (notice,) = (one for one in status["warnings"] if one["code"] == "config")
         assert problem in notice["message"]
         assert "SIGHUP" in notice["cure"]
+
+
+@virtual
+async def test_tokens_that_do_not_work_are_told() -> None:
+    agent = agent_of(cluster_of())
+    agent.tokens.trouble = "the tokens in /var/lib/netagent/tokens cannot be read"
+    (notice,) = (one for one in (await status_of(agent))["warnings"] if one["code"] == "tokens")
+    assert notice["message"] == agent.tokens.trouble
+    assert "new tokens" in notice["cure"]
 
 
 @virtual
