@@ -114,7 +114,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.access", "netagent.control.asgi", "netagent.control.streaming", "netagent.registry",
         "netagent.state_dir",
     },
-    "netagent.page": {"netagent.control", "netagent.events.kinds", "netagent.interface", "netagent.registry"},
+    "netagent.page": {
+        "netagent.access", "netagent.control", "netagent.events.kinds", "netagent.interface", "netagent.registry",
+    },
     "netagent.control.problem": set(),
     "netagent.integrations": {
         "netagent.checks", "netagent.config", "netagent.control", "netagent.datapath.endpoint.netns",

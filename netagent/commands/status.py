@@ -92,16 +92,25 @@ async def dashboard(agent: Agent, _request: DashboardCommand) -> schema.Dashboar
             hint="set http to an address of this host and a free port, and restart the agent",
         )
     address = page_address(agent.http.place)
-    if not address:
-        raise RefusedError(
-            f"http is {agent.http.place}, and the page is served only on loopback",
-            code="no-http",
-            thing=agent.http.place,
-            hint='set http to "127.0.0.1:7958", or to "0.0.0.0:7958" to serve health elsewhere too',
-        )
+    if address.startswith("https"):
+        return {
+            "url": address,
+            "expires_at": "",
+            "warnings": [
+                {
+                    "code": "page-token",
+                    "message": f"http is {agent.http.place}, so the page is served by TLS and opens with a token",
+                    "cure": "make one with `netagent token create NAME --read`, and paste it there",
+                }
+            ],
+        }
     key, expires_s = agent.page_keys.issue(int(time.time()))
     expires = dt.datetime.fromtimestamp(expires_s, dt.UTC)
-    return {"url": f"{address}#key={key}", "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {
+        "url": f"{address}#key={key}",
+        "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "warnings": [],
+    }
 
 
 async def status_of(agent: Agent, *, is_thorough: bool = False) -> schema.Status:

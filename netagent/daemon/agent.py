@@ -153,7 +153,7 @@ class Agent:
                     await api.start(serving, app, self.config.socket_path, SOCKET_GROUP, self.shutdown)
                     await self._serve_readers(api, building(access=socket_access(READ_ONLY)))
                     if self.http is not None:
-                        site = Site(page, wait_changed, lambda: self.page_keys)
+                        site = Site(page, wait_changed, lambda: self.page_keys, self.tokens)
                         self.http.add(site.routes)
                         self._nursery.start_soon(site.run)
                         access = ApiAccess(self._grant_of, limited, self.tokens.ended)

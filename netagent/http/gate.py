@@ -3,7 +3,8 @@
     /healthz…      everybody, also in clear text: load balancers ask it, and it shows next to nothing
     on loopback    programs of this host, in clear text; the routes themselves say what they want besides
     elsewhere      over TLS with a token only: /v1 holds each command against it (netagent.control.api), the others
-                   want one that may read and has no limit
+                   want one that may read and has no limit. The files of the web page need none: they show nothing,
+                   and no browser could send one with its first request
 
 A token that came in clear text is refused: by then others may have read it, and it must not seem to work.
 
@@ -74,7 +75,7 @@ class Gate:
                 "outside this host only /healthz is answered in clear text",
                 hint="use https:// and a token; revoke a token that was sent like this",
             )
-        if is_api:
+        if is_api or _is_file_of_page(path):
             return  # each command looks for itself
         token = self._tokens.proven_untrusted(bearer_untrusted(headers.get("authorization")))
         if token.networks is not None:
@@ -88,6 +89,11 @@ class Gate:
 def _is_no_page_of_others(headers: Headers) -> bool:
     """True unless a browser says that a page asks: a page's requests have an origin, or name their site."""
     return "origin" not in headers and headers.get("sec-fetch-site", "none") == "none"
+
+
+def _is_file_of_page(path: str) -> bool:
+    """True for what a browser asks for before its reader can show a token (netagent.page.site)."""
+    return path == "/" or (path.startswith("/page/") and not path.startswith(("/page/data/", "/page/live/")))
 
 
 def _is_local(scope: Scope) -> bool:

@@ -1213,11 +1213,12 @@ class Feed(TypedDict):
 
 
 class Dashboard(TypedDict):
-    """Answer of `dashboard`. The address contains a secret."""
+    """Answer of `dashboard`. On loopback the address contains a secret."""
 
     url: str
     expires_at: str
-    """Until then the page can be read with it."""
+    """Until then the page can be read with it; `""`: the page asks for a token."""
+    warnings: list[Notice]
 
 
 class AgentVersion(TypedDict):

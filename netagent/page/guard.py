@@ -2,7 +2,7 @@
 
 A browser on the operator's machine runs programs of strangers: any site may send requests to 127.0.0.1, or have its
 own name resolve to it (DNS rebinding). So the page answers only to the names of loopback, and to no other origin.
-Off loopback it is not answered: its contents would travel in clear text.
+Off loopback it is answered over TLS only, where a stranger's name fits no certificate of ours.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ HEADERS: Final[Mapping[str, str]] = {
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?")
 
 
-def refusal(local_address: str, host: str, origin: str, site: str) -> str:
+def refusal(local_address: str, host: str, origin: str, site: str, *, scheme: str = "http") -> str:
     """Return why a request is not answered, and what to do; "" if it is. `local_address`: the one that it was sent
     to; the others are its headers `Host`, `Origin` and `Sec-Fetch-Site`."""
-    if not _is_loopback(local_address):
+    is_safe = scheme == "https"
+    if not is_safe and not _is_loopback(local_address):
         return (
-            "the page is served only on the host itself: open a tunnel with `ssh -L 7958:127.0.0.1:7958 HOST`, "
+            "the page is served elsewhere only by https: open a tunnel with `ssh -L 7958:127.0.0.1:7958 HOST`, "
             "and type `netagent dashboard` there"
         )
     name = _HOST.fullmatch(host)
-    if name is None or not (name[1].lower() == "localhost" or _is_loopback(name[1].strip("[]"))):
+    is_loopback = name is not None and (name[1].lower() == "localhost" or _is_loopback(name[1].strip("[]")))
+    if name is None or not (is_safe or is_loopback):
         return "the page is served only as localhost or 127.0.0.1: open the address that `netagent dashboard` prints"
-    if origin not in {"", f"http://{host}"} or site not in {"", "same-origin", "none"}:
+    if origin not in {"", f"{scheme}://{host}"} or site not in {"", "same-origin", "none"}:
         return "the page answers no requests of other sites"
     return ""
 

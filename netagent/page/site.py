@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +27,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from netagent.access.token_store import TokenStore
+from netagent.access.tokens import bearer_untrusted
 from netagent.control.asgi import kept_open
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.streaming import WatchResponse
 from netagent.control.watch import WaitChanged
-from netagent.errors import NetagentError, NotFoundError, RefusedError
+from netagent.errors import ForbiddenError, NetagentError, NotFoundError, RefusedError, UnauthorizedError
 from netagent.page.access_key import AccessKeys
 from netagent.page.contents import PageContents, PageSource
 from netagent.page.guard import HEADERS, refusal
@@ -61,10 +65,17 @@ Answer = Callable[[Request], Awaitable[Response]]
 class Site:
     """The page of one agent."""
 
-    def __init__(self, source: PageSource, wait_changed: WaitChanged, keys: Callable[[], AccessKeys]) -> None:
+    def __init__(
+        self,
+        source: PageSource,
+        wait_changed: WaitChanged,
+        keys: Callable[[], AccessKeys],
+        tokens: TokenStore,
+    ) -> None:
         self._contents = PageContents(source)
         self._wait_changed = wait_changed
         self._keys = keys
+        self._tokens = tokens
         self._streams = 0
         self.routes = [
             Route("/", _guarded(_to_page)),
@@ -79,7 +90,7 @@ class Site:
         await self._contents.run()
 
     async def _data(self, request: Request) -> Response:
-        self._expiry(request)
+        self._reader(request)
         content = self._open(request)
         try:
             shown = await content.read()
@@ -88,7 +99,7 @@ class Site:
         return _json({"head": shown.head, "order": list(shown.rows), "set": shown.rows})
 
     async def _live(self, request: Request) -> Response:
-        expires_s = self._expiry(request)
+        reader = self._reader(request)
         if self._streams >= MAX_STREAMS:
             raise RefusedError(
                 f"{MAX_STREAMS} pages of this agent are open already",
@@ -100,40 +111,61 @@ class Site:
         async def run(emit: Emit) -> None:
             self._streams += 1
             try:
-                with kept_open(), trio.move_on_after(expires_s - time.time()):
+                with kept_open(), trio.move_on_after(reader.life_s):
                     await follow(content, self._wait_changed, emit)
             finally:
                 self._streams -= 1
                 content.close()
 
-        return _EventStream(run, request.app.state.stopping)
+        return _EventStream(run, request.app.state.stopping, *reader.ends)
 
     def _open(self, request: Request) -> Any:
         asked = {name: value[:MAX_CHARS] for name, value in request.query_params.items()}
         return self._contents.open(request.path_params["part"], parse_query_untrusted(asked), asked)
 
-    def _expiry(self, request: Request) -> int:
-        """Return when the reader's key expires. Raises RefusedError if he has none."""
-        kind, _, key = request.headers.get("authorization", "").partition(" ")
-        expires_s = self._keys().expiry_untrusted(key, int(time.time())) if kind.lower() == "bearer" else None
-        if expires_s is None:
-            raise _NoKeyError(
-                "this page needs a key, or the one that it has is no longer valid",
-                hint="type `sudo netagent dashboard` on the host, and open the address that it prints",
+    def _reader(self, request: Request) -> _Reader:
+        """Return who reads. Raises UnauthorizedError for who shows neither key nor token, ForbiddenError for a token
+        that may see some networks only. A key is for loopback: it was printed for a browser there."""
+        is_local = request.url.scheme == "http"
+        now_s, shown = time.time(), ""
+        try:
+            shown = bearer_untrusted(request.headers.get("authorization"))
+            expires_s = self._keys().expiry_untrusted(shown, int(now_s)) if is_local else None
+            if expires_s is not None:
+                return _Reader(expires_s - now_s)
+            token = self._tokens.proven_untrusted(shown)
+        except UnauthorizedError:
+            raise UnauthorizedError(
+                "what this page has shown to the agent is not valid, or no longer"
+                if shown
+                else "this page needs a key",
+                code="no-key",
+                hint="type `sudo netagent dashboard` on the host, and open the address that it prints"
+                if is_local
+                else "make a token with `sudo netagent token create NAME --read` on the host, and paste it here",
+            ) from None
+        if token.networks is not None:
+            raise ForbiddenError(
+                f"the page shows more than the networks of the token {token.name}",
+                thing=token.name,
+                hint="use a token that is not limited to networks",
             )
-        return expires_s
+        return _Reader(math.inf, (self._tokens.ended(token.token_id),))
 
 
-class _NoKeyError(RefusedError):
-    http_status = 401
-    code = "no-key"
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    life_s: float
+    """So long it may read."""
+    ends: tuple[trio.Event, ...] = ()
+    """What ends it before."""
 
 
 class _EventStream(WatchResponse):
     media_type = "text/event-stream"
 
-    def __init__(self, run: Any, stopping: trio.Event) -> None:
-        super().__init__(run, stopping)
+    def __init__(self, run: Any, *ends: trio.Event) -> None:
+        super().__init__(run, *ends)
         self.headers.update({**HEADERS, "Cache-Control": "no-store"})
 
 
@@ -145,7 +177,11 @@ def _guarded(answer: Answer) -> Answer:
         server = request.scope.get("server") or ("", 0)
         headers = request.headers
         cause = refusal(
-            server[0], headers.get("host", ""), headers.get("origin", ""), headers.get("sec-fetch-site", "")
+            server[0],
+            headers.get("host", ""),
+            headers.get("origin", ""),
+            headers.get("sec-fetch-site", ""),
+            scheme=request.url.scheme,
         )
         try:
             if cause:
@@ -203,12 +239,10 @@ def _problem(error: NetagentError) -> Response:
 
 
 def page_address(place: str) -> str:
-    """Return where a browser on this host finds the page of an agent that listens at `place`; "" if nowhere."""
+    """Return where a browser finds the page of an agent that listens at `place`: on loopback if it listens there."""
     text, _, port = place.rpartition(":")
     address = ipaddress.ip_address(text.strip("[]"))
     if address.is_unspecified:
         address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    if not address.is_loopback:
-        return ""
     shown = f"[{address}]" if address.version == 6 else str(address)
-    return f"http://{shown}:{port}/page/"
+    return f"{'http' if address.is_loopback else 'https'}://{shown}:{port}/page/"

@@ -921,7 +921,11 @@ class FakeService:
         }
 
     async def dashboard(self, request: DashboardCommand) -> schema.Dashboard:
-        return {"url": "http://127.0.0.1:7958/page/#key=1-2", "expires_at": "2026-12-02T10:00:00Z"}
+        return {
+            "url": "http://127.0.0.1:7958/page/#key=1-2",
+            "expires_at": "2026-12-02T10:00:00Z",
+            "warnings": [],
+        }
 
     async def version(self, request: VersionCommand) -> schema.AgentVersion:
         return {"version": "0.1.0", "python": "3.13.5", "kernel": "6.12.0"}

@@ -1,6 +1,6 @@
 // The page: which part is shown, by its address; and what is the same on all parts.
 
-import { h, link as anchor } from "./dom.js";
+import { h, link as anchor, sentence } from "./dom.js";
 import { link, read, setKey, takeKeyFromAddress } from "./live.js";
 import { overview } from "./overview.js";
 import { endpoints, hostsPart, networks, services } from "./parts.js";
@@ -135,9 +135,8 @@ link.addEventListener("key", ({ detail }) => {
     "form",
     { class: "pad key" },
     h("h1", {}, "This page needs a key"),
-    h("p", {}, "On the host, type ", h("code", {}, "sudo netagent dashboard"), " and open the address that it prints. Or paste the address or its key here."),
-    h("p", {}, h("label", { for: "key" }, "Address or key "), field, " ", h("button", { type: "submit" }, "Open")),
-    h("p", { class: "faint" }, detail.detail),
+    h("p", {}, sentence(`${detail.detail}; ${detail.hint}.`)),
+    h("p", {}, h("label", { for: "key" }, "Address, key or token "), field, " ", h("button", { type: "submit" }, "Open")),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();

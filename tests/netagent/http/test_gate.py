@@ -106,7 +106,14 @@ OUTSIDE = {"server": "192.0.2.1", "client": "192.0.2.2"}
         ("/v1/status", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 0),  # the API looks for itself
         ("/metrics", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 401),
         ("/metrics", {**OUTSIDE, "scheme": "https"}, {"host": "h1", "authorization": "Bearer x"}, 401),
-        ("/", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 401),
+        # The page's files show nothing; what the cluster is does.
+        ("/", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 0),
+        ("/page/services", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 0),
+        ("/page/static/app.js", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 0),
+        ("/page/static/app.js", OUTSIDE, {"host": "h1"}, 403),
+        ("/page/data/services", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 401),
+        ("/page/live/services", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 401),
+        ("/pagex", {**OUTSIDE, "scheme": "https"}, {"host": "h1"}, 401),
     ],
 )
 @trio_test

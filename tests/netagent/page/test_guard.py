@@ -53,3 +53,12 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_inline() -> None:
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "http" not in policy
+
+
+def test_by_tls_it_is_answered_elsewhere_and_only_to_itself() -> None:
+    there = ("192.0.2.1", "h1:7958")
+    assert refusal(*there, "", "none", scheme="https") == ""
+    assert refusal(*there, "https://h1:7958", "same-origin", scheme="https") == ""
+    assert refusal(*there, "http://h1:7958", "", scheme="https")
+    assert refusal(*there, "https://evil.example", "", scheme="https")
+    assert refusal(*there, "", "cross-site", scheme="https")

@@ -17,11 +17,13 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from trio.testing import trio_test
 
 from netagent.access.token_store import TokenStore
+from netagent.access.tokens import TokenNetwork
 from netagent.control.api import Handlers
 from netagent.control.present import Presenter, ProbeView
 from netagent.errors import FailedError
 from netagent.http.listener import HttpListener
 from netagent.interface.cluster import MembersCommand
+from netagent.interface.role import Role
 from netagent.model.records import Health
 from netagent.page.access_key import AccessKeys
 from netagent.page.contents import PageSource
@@ -39,7 +41,7 @@ def no_tls() -> ssl.SSLContext:
 class World:
     """A site over a registry."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Path = Path("/nonexistent/tokens")) -> None:
         self.writers = {H1: Writer(H1), H2: Writer(H2)}
         self.live = StateStore(RegistryView(H1), {})
         self.put(H1, host("h1"))
@@ -49,7 +51,8 @@ class World:
             self.put(H1 if number % 2 else H2, endpoint(number, offset=number + 1))
         handlers = {MembersCommand: self.members}
         source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh")
-        self.site = Site(source, self.live.wait_newer, lambda: KEYS)
+        self.tokens = TokenStore(tokens)
+        self.site = Site(source, self.live.wait_newer, lambda: KEYS, self.tokens)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -67,8 +70,8 @@ class World:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        place, tokens = f"127.0.0.1:{self.port}", TokenStore(Path("/nonexistent/tokens"))
-        listener = HttpListener(place, self.site.routes, tokens=tokens, make_tls=no_tls)
+        place = f"127.0.0.1:{self.port}"
+        listener = HttpListener(place, self.site.routes, tokens=self.tokens, make_tls=no_tls)
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.run, shutdown)
@@ -255,8 +258,26 @@ async def test_streams_are_bounded_and_the_next_is_served_when_one_ends() -> Non
         ("[::1]:80", "http://[::1]:80/page/"),
         ("0.0.0.0:7958", "http://127.0.0.1:7958/page/"),
         ("[::]:7958", "http://[::1]:7958/page/"),
-        ("192.0.2.1:7958", ""),
+        ("192.0.2.1:7958", "https://192.0.2.1:7958/page/"),
     ],
 )
-def test_the_address_of_the_page_is_on_loopback(place: str, address: str) -> None:
+def test_the_address_of_the_page_is_on_loopback_if_it_is_served_there(place: str, address: str) -> None:
     assert page_address(place) == address
+
+
+@trio_test
+async def test_a_token_opens_it_as_well_until_it_is_revoked(tmp_path: Path) -> None:
+    world = World(tmp_path / "tokens")
+    _, text = await world.tokens.create("anna", Role.READ, None, None, "root")
+    _, limited = await world.tokens.create("ci", Role.READ, (TokenNetwork(N1, "app"),), None, "root")
+    async with world.serving():
+        assert (await world.ask("/page/data/services", key=limited))[0] == 403
+        async with await world.open(
+            "/page/live/services", {"Host": "localhost", "Authorization": f"Bearer {text}"}
+        ) as stream:
+            with trio.fail_after(30):
+                await Events(stream).next()
+                await world.tokens.revoke("anna")
+                while await stream.receive_some():
+                    pass
+        assert (await world.ask("/page/data/services", key=text))[0] == 401
