@@ -39,7 +39,7 @@ lint: setup ## style and types
 	@ruff format --check --quiet . || { ruff format --check .; exit 1; }
 	@mypy
 	@MYPYPATH=netns-lab mypy -p netlab
-	@MYPYPATH=netns-lab:benchmarks mypy benchmarks/*.py
+	@MYPYPATH=netns-lab:benchmarks:tests mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
 	@mypy docs/generate.py
 	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*')
