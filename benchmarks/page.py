@@ -38,6 +38,7 @@ from netagent.control.api import Handlers  # noqa: E402
 from netagent.control.present import Presenter, ProbeView  # noqa: E402
 from netagent.http.listener import HttpListener  # noqa: E402
 from netagent.interface.cluster import MembersCommand  # noqa: E402
+from netagent.interface.questions import FlowsCommand  # noqa: E402
 from netagent.model.ids import EndpointId, HostId, NetworkId  # noqa: E402
 from netagent.model.records import EndpointRecord, Health, HostRecord, NetworkRecord, Record  # noqa: E402
 from netagent.page.access_key import AccessKeys  # noqa: E402
@@ -150,10 +151,18 @@ class World:
         present = await self.presenter()
         return {"items": [present.member(one, ProbeView()) for one in self.live.view.hosts.values()]}
 
+    async def flows(self, _request: FlowsCommand) -> Any:
+        """Answer the command: none."""
+        return {"items": []}
+
     async def run(self, folder: Path) -> None:
         """Serve, and change what is served while it is wanted."""
         tokens = TokenStore(folder / "tokens")
-        source = PageSource(cast("Handlers", {MembersCommand: self.members}), self.presenter, lambda: "mesh")
+        source = PageSource(
+            cast("Handlers", {MembersCommand: self.members, FlowsCommand: self.flows}),
+            self.presenter,
+            lambda: "mesh",
+        )
         site = Site(source, self.live.wait_newer, lambda: KEYS, tokens)
         listener = HttpListener(
             f"127.0.0.1:{self.port}", site.routes, tokens=tokens, make_tls=lambda: cast("Any", None)

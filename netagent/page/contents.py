@@ -20,9 +20,15 @@ from netagent.events.kinds import EventKind
 from netagent.interface.cluster import MembersCommand
 from netagent.interface.command import Command
 from netagent.interface.containers import NetworkListCommand
-from netagent.interface.questions import EventsCommand, InspectCommand, LookupCommand, StatusCommand
+from netagent.interface.questions import (
+    EventsCommand,
+    FlowsCommand,
+    InspectCommand,
+    LookupCommand,
+    StatusCommand,
+)
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
-from netagent.page.map import draw
+from netagent.page.map import draw, flows_between, is_flow_wanted
 from netagent.page.table_query import TableQuery
 from netagent.page.window import (
     ENDPOINT_ORDERS,
@@ -41,6 +47,10 @@ MAX_NAMED: Final = 4
 """Bound of hosts, ports or addresses that a row names; beyond it: their number is said."""
 MAX_EVENTS: Final = 300
 """Bound of events that the time line shows; beyond it: their number is said, and `netagent events` has them all."""
+MAX_FLOWS: Final = 300
+"""Bound of flows that the page shows; beyond it: their number is said, and `netagent flows` has them all."""
+FLOWS_S: Final = 3.0
+"""Flows are counted in the kernel, and read so often while they are looked at."""
 EVENTS_S: Final = 2.0
 """Events follow at the latest so long after they happened."""
 EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
@@ -95,30 +105,29 @@ class PageContents:
     def open(self, part: str, query: TableQuery, asked: Mapping[str, str]) -> Content:
         """Return a part of the page; it must be closed. Raises InputError, NotFoundError."""
         match part:
-            case "overview":
-                return self._counted(self._overview, pause_s=1.0, refresh_s=5.0)
             case "services":
                 return self._table_of_services(query)
             case "endpoints":
                 return self._table_of_endpoints(query)
+            case "overview":
+                return self._counted(self._overview, pause_s=1.0, refresh_s=5.0)
             case "map":
                 return self._counted(lambda: self._map(query), pause_s=1.0, refresh_s=5.0)
-            case "about":
-                return Content(self._about, pause_s=1.0)
-            case "events":
-                return Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S)
             case "hosts":
                 return self._counted(self._hosts, pause_s=1.0, refresh_s=5.0)
-            case "networks":
-                return Content(self._networks, pause_s=1.0)
-            case "thing":
-                return Content(lambda: self._thing(asked.get("thing", "")), pause_s=1.0, refresh_s=10.0)
-            case "why":
-                return Content(lambda: self._why(asked.get("thing", "")), pause_s=3.0)
-            case "lookup":
-                return Content(lambda: self._lookup(asked), pause_s=3.0)
-            case _:
-                raise NotFoundError(f"the page has no part {part[:40]!r}", thing=part[:40])
+        thing = asked.get("thing", "")
+        others = {
+            "about": Content(self._about, pause_s=1.0),
+            "networks": Content(self._networks, pause_s=1.0),
+            "thing": Content(lambda: self._thing(thing), pause_s=1.0, refresh_s=10.0),
+            "why": Content(lambda: self._why(thing), pause_s=3.0),
+            "lookup": Content(lambda: self._lookup(asked), pause_s=3.0),
+            "events": Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S),
+            "flows": Content(lambda: self._flows(query, asked), pause_s=FLOWS_S, refresh_s=FLOWS_S),
+        }
+        if part not in others:
+            raise NotFoundError(f"the page has no part {part[:40]!r}", thing=part[:40])
+        return others[part]
 
     async def run(self) -> None:
         """Drop the tables that nobody reads; until cancelled."""
@@ -221,12 +230,16 @@ class PageContents:
             tables = await self._follow()
             drawn = await in_slices(draw(tables, query))
             networks = self._head(0, 0, query)["networks"]
+        flows = await self._ask(FlowsCommand(network=query.network))
+        titles = {one["id"] for one in drawn["services"]}
         members = await self._ask(MembersCommand())
         hosts = [
             {key: one[key] for key in ("id", "name", "agent", "host", "path", "rtt_s", "zone", "local")}
             for one in sorted(members["items"], key=lambda one: one["name"])
         ]
-        return Shown({**drawn, "hosts": hosts, "networks": networks})
+        return Shown(
+            {**drawn, "hosts": hosts, "networks": networks, "flows": flows_between(flows["items"], titles)}
+        )
 
     # -- from the handlers -------------------------------------------------------------------------------------
 
@@ -266,6 +279,14 @@ class PageContents:
             "kinds": [kind.value for kind in EventKind],
         }
         return Shown(head, {one["id"]: one for one in wanted[:MAX_EVENTS]})
+
+    async def _flows(self, query: TableQuery, asked: Mapping[str, str]) -> Shown:
+        request = FlowsCommand(network=query.network, refused=asked.get("refused") == "yes")
+        listing = await self._ask(request)
+        wanted = [one for one in listing["items"] if is_flow_wanted(one, query.words)]
+        wanted.sort(key=lambda one: (-one["refused"], -one["openings"], one["id"]))
+        head = {"matching": len(wanted), "warnings": listing.get("warnings", [])}
+        return Shown(head, {one["id"]: one for one in wanted[:MAX_FLOWS]})
 
     async def _hosts(self) -> Shown:
         members = await self._ask(MembersCommand())

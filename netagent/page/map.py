@@ -6,7 +6,7 @@ most replicas, and says how many it leaves out; filters bring others in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any, Final
 
 from netagent.page.cluster_tables import ClusterTables, ServiceRow
@@ -34,6 +34,37 @@ def draw(tables: ClusterTables, query: TableQuery) -> Slices[dict[str, Any]]:
         "links": _links(chosen),
         "left_out": len(wanted) - len(chosen),
     }
+
+
+def flows_between(flows: Sequence[Mapping[str, Any]], titles: Set[str]) -> list[dict[str, Any]]:
+    """Sum flows up between services that are drawn. A flow within one service is left out."""
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for flow in flows:
+        ends = f"{flow['from_service']}.{flow['network']}", f"{flow['to_service']}.{flow['network']}"
+        if ends[0] == ends[1] or not titles >= {*ends}:
+            continue
+        one = sums.setdefault(ends, {"from": ends[0], "to": ends[1], "openings": 0, "refused": 0})
+        one["openings"] += flow["openings"]
+        one["refused"] += flow["refused"]
+    return [sums[ends] for ends in sorted(sums)]
+
+
+def is_flow_wanted(flow: Mapping[str, Any], words: Collection[str]) -> bool:
+    """True if each word is in a flow."""
+    parts = (
+        "from",
+        "from_service",
+        "from_host",
+        "network",
+        "to",
+        "to_service",
+        "to_host",
+        "address",
+        "protocol",
+        "port",
+    )
+    text = " ".join(str(flow[part]) for part in parts).lower()
+    return all(word in text for word in words)
 
 
 def _node(row: ServiceRow) -> dict[str, Any]:

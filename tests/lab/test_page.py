@@ -13,7 +13,18 @@ from lab.harness import Cluster
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]
 
-PARTS = ("", "map", "services", "endpoints", "hosts", "networks", "events", "dns?name=web.app")
+PARTS = (
+    "",
+    "map",
+    "map?by=services",
+    "services",
+    "endpoints",
+    "hosts",
+    "networks",
+    "flows",
+    "events",
+    "dns?name=web.app",
+)
 PICTURE_NAMES = ("dashboard-overview", "dashboard-services", "dashboard-map", "dashboard-why")
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -117,6 +128,19 @@ def test_it_follows_a_replica_and_its_own_agent(shop: Cluster, window: Browser) 
             agent.start_agent()
         window.wait(lambda: "has not answered" not in window.text, "it does not find the agent again")
         window.wait_text("live")
+
+
+def test_who_talked_to_whom_is_a_table_and_a_map(shop: Cluster, window: Browser) -> None:
+    with page_of(shop, "h1", window) as open_part:
+        assert shop.inside("c1", "ping", "-c", "2", "-W", "2", "c2").status == 0
+        open_part("flows?q=c1")
+        window.wait(lambda: any(row.startswith("c1 on h1 c2 on h2 ") for row in window.rows()), "no flow")
+        open_part("map?by=services")
+        window.click("As a table")
+        window.wait(
+            lambda: any(row.startswith("c1.app") and "c2.app (" in row for row in window.rows()), "no edge"
+        )
+        assert any("db.back (allowed)" in row for row in window.rows()), window.rows()
 
 
 def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: Browser) -> None:

@@ -3,11 +3,11 @@
 import { h, link as anchor, sentence } from "./dom.js";
 import { link, read, setKey, takeKeyFromAddress } from "./live.js";
 import { overview } from "./overview.js";
-import { endpoints, hostsPart, networks, services } from "./parts.js";
+import { endpoints, flows, hostsPart, networks, services } from "./parts.js";
 import { thing } from "./thing.js";
 
 const PARTS = [
-  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["events", "Events"], ["dns", "DNS"],
+  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["flows", "Flows"], ["events", "Events"], ["dns", "DNS"],
 ];
 
 const OPENS = {
@@ -16,6 +16,7 @@ const OPENS = {
   services: (place) => (place.id ? thing(place) : services(place)),
   endpoints: (place) => (place.id ? thing(place) : endpoints(place)),
   hosts: (place) => (place.id ? thing(place) : hostsPart(place)),
+  flows: (place) => flows(place),
   networks: (place) => (place.id ? thing(place) : networks(place)),
   events: async (place) => (await import("./events.js")).events(place),
   dns: async (place) => (await import("./dns.js")).dns(place),

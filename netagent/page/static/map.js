@@ -12,7 +12,7 @@ export function map(place) {
   const by = () => (query.get("by") === "services" ? "services" : "hosts");
   const search = h("input", { id: "q", type: "search", placeholder: "Filter services", value: query.get("q") || "", autocomplete: "off" });
   const network = h("select", { id: "filter-network" }, h("option", { value: "" }, "any network"));
-  const ways = ["hosts", "services"].map((name) => h("button", { type: "button", "data-by": name, "aria-pressed": String(by() === name), onclick: () => change({ by: name }) }, name === "hosts" ? "By host" : "By link"));
+  const ways = ["hosts", "services"].map((name) => h("button", { type: "button", "data-by": name, "aria-pressed": String(by() === name), onclick: () => change({ by: name }) }, name === "hosts" ? "What runs where" : "Who talks to whom"));
   const count = h("output", { class: "count", "aria-live": "polite" });
   const canvas = h("div", { class: "canvas", role: "img", "aria-label": "Map of hosts and services; the same is in the table below" });
   const list = h("div", { class: "list" });
@@ -144,7 +144,9 @@ function byHost({ hosts, services }) {
 }
 
 // Services in layers: who is linked to nobody's service stands left, and each link leads to the right where it can.
-function byLink({ services, links }) {
+function byLink({ services, links: allowed, flows }) {
+  const seen = new Map(flows.map((one) => [`${one.from} ${one.to}`, one]));
+  const links = [...flows, ...allowed.filter((one) => !seen.has(`${one.from} ${one.to}`))];
   const layer = new Map(services.map((one) => [one.id, 0]));
   for (let round = 0; round < 8; round += 1) {
     let isSettled = true;
@@ -169,8 +171,14 @@ function byLink({ services, links }) {
   const under = Math.max(0, ...heights.values()) * (CELL.height + CELL.gap) + (linked.size ? 40 : 0);
   const columns = Math.max(1, Math.ceil(Math.sqrt(alone.length * 0.45)));
   alone.forEach((one, index) => elements.push(serviceNode(one, { x: (index % columns) * (CELL.width + 24), y: under + Math.floor(index / columns) * (CELL.height + CELL.gap) })));
-  for (const one of links) elements.push({ group: "edges", data: { id: `l:${one.from}:${one.to}`, source: one.from, target: one.to, kind: one.kind } });
+  for (const one of links) elements.push({ group: "edges", data: { id: `l:${one.from}:${one.to}`, source: one.from, target: one.to, kind: one.kind || (one.refused ? "refused" : "flow"), label: flowText(one) } });
   return elements;
+}
+
+// Allowed and not used, used and how often, or refused.
+function flowText(one) {
+  if (one.kind) return "allowed";
+  return one.refused ? `${number(one.refused)} of ${number(one.openings)} refused` : number(one.openings);
 }
 
 function serviceNode(one, position) {
@@ -200,14 +208,17 @@ function look_of() {
     { selector: 'node[kind = "more"]', style: { "border-width": 0, "background-opacity": 0, color: faint } },
     ...looks.map(([name, value]) => ({ selector: `node[look = "${name}"][kind != "more"]`, style: { "border-color": name === "good" ? line : value, "border-style": styles[name], "border-width": name === "bad" ? 3 : 1.4 } })),
     { selector: "edge", style: { width: 1.2, "line-color": faint, "target-arrow-color": faint, "target-arrow-shape": "triangle", "arrow-scale": 0.8, "curve-style": "bezier", opacity: 0.7 } },
+    { selector: "edge[label]", style: { label: "data(label)", color: faint, "font-size": 10, "font-family": "system-ui, sans-serif", "text-background-color": ground, "text-background-opacity": 1, "text-background-padding": 2 } },
+    { selector: 'edge[kind = "link"]', style: { "line-style": "dotted" } },
+    { selector: 'edge[kind = "refused"]', style: { "line-style": "dashed", "line-color": looks[2][1], "target-arrow-color": looks[2][1], color: looks[2][1] } },
     { selector: "edge.near", style: { "line-color": accent, "target-arrow-color": accent, opacity: 1, width: 2 } },
   ];
 }
 
-function table({ services, links }) {
+function table({ services, links, flows }) {
   const to = new Map();
-  for (const one of links) to.set(one.from, [...(to.get(one.from) || []), one.to]);
+  for (const one of [...flows, ...links]) to.set(one.from, [...(to.get(one.from) || []), `${one.to} (${flowText(one)})`]);
   return h("div", { class: "sheet", tabindex: "0", role: "region", "aria-label": "Services of the map" }, h("table", { class: "grid" },
-    h("thead", {}, h("tr", {}, ["Service", "State", "On", "Linked to"].map((text) => h("th", { scope: "col" }, text)))),
+    h("thead", {}, h("tr", {}, ["Service", "State", "On", "Talks to, or may"].map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, services.map((one) => h("tr", {}, h("th", { scope: "row" }, anchor(`services/${encodeURIComponent(one.id)}`, one.id)), h("td", {}, state(one.state, `${one.answering} of ${one.total}`)), h("td", {}, Object.entries(one.hosts).map(([host, some]) => (some > 1 ? `${host} ×${some}` : host)).join(", ")), h("td", {}, (to.get(one.id) || []).join(", ")))))));
 }

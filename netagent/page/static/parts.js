@@ -76,11 +76,14 @@ function shortTable(spec, place) {
         h("thead", {}, h("tr", {}, spec.columns.map((one) => h("th", { scope: "col", class: one.wide || "" }, one.label)))), body)),
     empty,
   );
+  const notes = h("div", { class: "notes" });
+  element.insertBefore(notes, empty);
   let last = null;
   const shown = new Map();
   function draw() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = last.order.map((id) => last.rows.get(id)).filter((row) => words.every((word) => spec.text(row).toLowerCase().includes(word)));
+    notes.replaceChildren(...(last.head.warnings || []).map((one) => h("p", {}, state("warning", ""), one.message)));
     count.textContent = words.length ? `${number(wanted.length)} of ${number(last.order.length)}` : number(last.order.length);
     empty.hidden = wanted.length > 0;
     empty.textContent = words.length ? `No ${spec.noun} matches.` : `There is no ${spec.noun} yet.`;
@@ -141,6 +144,26 @@ export function networks(place) {
         { label: "Hosts", wide: "wide", cell: (row) => plural(row.hosts.length, "host") },
         { label: "VNI", wide: "wider num", cell: (row) => String(row.vni) },
         { label: "MTU", wide: "wider num", cell: (row) => String(row.mtu_bytes) },
+      ],
+    },
+    place,
+  );
+}
+
+export function flows(place) {
+  const end = (id, name, host) => [id ? link(`endpoints/${id}`, name) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
+  return shortTable(
+    {
+      part: "flows", title: "Flows of the last hour", noun: "flow",
+      text: (row) => `${row.from} ${row.from_service} ${row.from_host} ${row.to} ${row.to_service} ${row.to_host} ${row.network} ${row.address} ${row.protocol} ${row.port ?? ""}`,
+      columns: [
+        { label: "From", head: true, cell: (row) => end(row.from_id, row.from, row.from_host) },
+        { label: "To", cell: (row) => end(row.to_id, row.to, row.to_host || (row.to_kind === "endpoint" ? "" : row.to_kind)) },
+        { label: "Port", cell: (row) => (row.port === null ? row.protocol : `${row.port}/${row.protocol}`) },
+        { label: "Network", wide: "wide", cell: (row) => row.network },
+        { label: "Opened", wide: "num", cell: (row) => number(row.openings) },
+        { label: "Refused", wide: "num", cell: (row) => (row.refused ? state("down", number(row.refused)) : "0") },
+        { label: "Last", wide: "wide", cell: (row) => new Date(row.last_at).toLocaleTimeString() },
       ],
     },
     place,

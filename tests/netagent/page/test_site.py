@@ -23,6 +23,7 @@ from netagent.control.present import Presenter, ProbeView
 from netagent.errors import FailedError
 from netagent.http.listener import HttpListener
 from netagent.interface.cluster import MembersCommand
+from netagent.interface.questions import FlowsCommand
 from netagent.interface.role import Role
 from netagent.model.records import Health
 from netagent.page.access_key import AccessKeys
@@ -49,7 +50,7 @@ class World:
         self.put(H1, network(N1, "app"))
         for number in range(1, 6):
             self.put(H1 if number % 2 else H2, endpoint(number, offset=number + 1))
-        handlers = {MembersCommand: self.members}
+        handlers = {MembersCommand: self.members, FlowsCommand: self.flows}
         source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh")
         self.tokens = TokenStore(tokens)
         self.site = Site(source, self.live.wait_newer, lambda: KEYS, self.tokens)
@@ -67,6 +68,9 @@ class World:
     async def members(self, _request: MembersCommand) -> Any:
         present = await self.presenter()
         return {"items": [present.member(one, ProbeView()) for one in self.live.view.hosts.values()]}
+
+    async def flows(self, _request: FlowsCommand) -> Any:
+        return {"items": []}
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
