@@ -229,7 +229,9 @@ class Driver:
         if self._timer.cancel_called:
             return  # it has fired, though its task may not have run yet: moving it would hide how late it is
         # A deadline that an input has just brought about may lie in the past; that is no lag of the event loop.
-        self._timer.deadline = self._planned_at = max(self._node.next_deadline(), trio.current_time())
+        self._planned_at = max(self._node.next_deadline(), trio.current_time())
+        if self._timer.deadline != self._planned_at:  # most inputs leave it, and a change is work for trio
+            self._timer.deadline = self._planned_at
 
     async def _accept(self, channel: Channel, tcp: socket.socket, nursery: trio.Nursery) -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(tcp))

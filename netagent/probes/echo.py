@@ -188,7 +188,9 @@ class EchoProber:
 
     def _set_timer(self) -> None:
         """Move the timer's deadline without waking its task: after an answer nothing but the deadline changes."""
-        self._timer.deadline = min(self._next_deadline(), trio.current_time() + _IDLE_S)
+        deadline = min(self._next_deadline(), trio.current_time() + _IDLE_S)
+        if self._timer.deadline != deadline:
+            self._timer.deadline = deadline
 
     def _next_deadline(self) -> float:
         return min(one.next_deadline() for one in (self._liveness, self._paths, self._checksums))

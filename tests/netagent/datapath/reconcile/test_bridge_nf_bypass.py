@@ -75,19 +75,51 @@ class _Loaded:
     mark: ProgramTag
 
 
-@pytest.fixture
-def thousand(monkeypatch: pytest.MonkeyPatch) -> tuple[Ports, BridgeNfBypass]:
-    """A bypass with a thousand ports, all of which have both programs."""
-    ports = Ports(1000)
+def bypass_over(monkeypatch: pytest.MonkeyPatch, count: int) -> tuple[Ports, BridgeNfBypass]:
+    """A bypass with so many ports, all of which have both programs."""
+    ports = Ports(count)
     for module, names in ((programs, ("load", "mark_of")), (tcx, ("programs_at", "attach", "detach"))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(ports, name))
     monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
     bypass = BridgeNfBypass(Drift())
-    bypass.set_ports({index: f"nv-{index}" for index in range(1, 1001)})
+    bypass.set_ports({index: f"nv-{index}" for index in range(1, count + 1)})
     bypass.look()
     assert all(ports.at.values())
     return ports, bypass
+
+
+@pytest.fixture
+def thousand(monkeypatch: pytest.MonkeyPatch) -> tuple[Ports, BridgeNfBypass]:
+    return bypass_over(monkeypatch, 1000)
+
+
+def test_few_ports_that_are_well_need_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports, bypass = bypass_over(monkeypatch, 3)
+    assert bypass._is_well()
+    (removed,) = ports.at[2, Side.INGRESS]
+    del ports.at[2, Side.INGRESS][removed]
+    assert not bypass._is_well()
+    bypass.look()
+    assert bypass._is_well()
+    bypass.set_ports({index: f"nv-{index}" for index in range(1, 5)})
+    assert not bypass._is_well(), "the fourth has no program yet"
+    bypass.set_ports({index: f"nv-{index}" for index in range(1, 4)})
+    assert bypass._is_well()
+    monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: False)
+    assert not bypass._is_well(), "the programs have to go"
+    bypass.look()
+    assert not any(ports.at.values())
+    assert bypass._is_well()
+    monkeypatch.setattr(bridge_nf_bypass, "is_wanted", lambda: True)
+    assert not bypass._is_well()
+
+
+def test_many_ports_are_checked_in_a_thread(thousand: tuple[Ports, BridgeNfBypass]) -> None:
+    ports, bypass = thousand
+    ports.asked = 0
+    assert not bypass._is_well()
+    assert ports.asked == 0
 
 
 def test_a_look_at_rest_costs_no_more_with_a_thousand_ports_than_with_a_hundred(
