@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 
 from netagent.commands.handlers import answers
@@ -51,10 +52,13 @@ async def change(agent: Agent, request: asked.ServiceSetCommand) -> schema.Servi
     """Change the options of a service's address; those that are not given stay."""
     cluster = agent.member()
     wanted = service_address_change(request)
-    given = [host for host, weight in wanted.host_weights or () if weight is not None]
-    _refuse_unknown_hosts(cluster.live.view, given)
     present = presenter(cluster)
     network, key = _one_called(present, request, _with_address(present))
+    # A weight of a host that has left can be taken away.
+    addresses = present.view.service_addresses(network.network_id)[key]
+    known = {host for one in addresses for host, _ in one.record.host_weights}
+    given = [host for host, weight in wanted.host_weights or () if weight is not None or host not in known]
+    _refuse_unknown_hosts(present.view, given)
     await cluster.service_addresses.set(network, key, wanted)
     return await _given(cluster, network, key, created=False)
 
@@ -154,8 +158,11 @@ def _called(
     present: Presenter,
     request: asked.ServiceSetCommand | asked.ServiceRemoveCommand | asked.ServiceInspectCommand,
     places: Iterable[Place],
+    *,
+    is_meant: bool = False,
 ) -> list[Place]:
-    """Return the services that a request may mean. One of no group comes before those of groups."""
+    """Return the services that a request may mean. One of no group comes before those of groups. `is_meant`: whatever
+    they are called."""
     chosen = network_called(present.view, request.network).network_id if request.network else None
     plain = _plain(present, request.service)
     found: dict[tuple[NetworkId, ServiceKey], Place] = {}
@@ -163,7 +170,7 @@ def _called(
         spelled = {key.name, f"{key.name}.{key.group}"} if key.group else {key.name}
         spelled |= {f"{one}.{network.unique_name}" for one in spelled}
         is_group = not request.group or key.group == request.group
-        if plain in spelled and is_group and chosen in {None, network.network_id}:
+        if (is_meant or plain in spelled) and is_group and chosen in {None, network.network_id}:
             found[network.network_id, key] = network, key
     without = [place for place in found.values() if place[1].group is None]
     return without or list(found.values())
@@ -174,8 +181,10 @@ def _one_called(
     request: asked.ServiceSetCommand | asked.ServiceInspectCommand,
     places: Iterable[Place],
 ) -> Place:
-    """Return the one service that a request means. Raises NotFoundError, InputError."""
-    found = _called(present, request, places)
+    """Return the one service that a request means, by a name or by an address of its own. Raises NotFoundError,
+    InputError."""
+    own = _with_own_address(present, request.service)
+    found = _called(present, request, own or places, is_meant=bool(own))
     if not found:
         what = "service" if isinstance(request, asked.ServiceInspectCommand) else "service with an address"
         raise NotFoundError(
@@ -185,6 +194,16 @@ def _one_called(
             hint="see `netagent services`; `netagent service create` gives a service an address",
         )
     return _only(request.service, found)
+
+
+def _with_own_address(present: Presenter, text: str) -> list[Place]:
+    try:
+        address = str(ipaddress.ip_address(text))
+    except ValueError:
+        return []
+    found = present.view.service_by_address(address)
+    network = None if found is None else present.view.networks.get(found.network_id)
+    return [] if found is None or network is None else [(network, found.service)]
 
 
 def _only(text: str, found: Sequence[Place]) -> Place:

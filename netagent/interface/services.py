@@ -79,7 +79,9 @@ class ServiceCreateCommand(
 
 class _OfService(Command[A_co], Generic[A_co]):
     service: str = argument(
-        metavar="NAME", help="its name, NAME.NETWORK, or NAME.GROUP.NETWORK", read=filled("service")
+        metavar="NAME",
+        help="its name, NAME.NETWORK, NAME.GROUP.NETWORK, or (inspect, set) an address of its own",
+        read=filled("service"),
     )
     network: str = option(
         "--network", default="", metavar="NET", help="the network, if several have such a service"

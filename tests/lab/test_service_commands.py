@@ -77,7 +77,10 @@ def test_wrong_words_are_one_sentence_and_change_nothing(app: Cluster) -> None:
         app, "h1", 4, "create", "web", "--network", "app", "--port", "81"
     )
     assert "there is no network 'nope'" in refused(app, "h1", 1, "create", "web", "--network", "nope")
-    assert "there is no host 'h9'" in refused(app, "h1", 1, "set", "web", "--weight", "h9=1")
+    for weight in ("h9=1", "h9=default"):
+        assert "there is no host 'h9'" in refused(app, "h1", 1, "set", "web", "--weight", weight)
+    for address in before["service_addresses"][0]["addresses"]:
+        assert app.netagent("h1", "service", "inspect", address)["name"] == "web"
     assert "not a port" in refused(app, "h1", 2, "set", "web", "--port", "http")
     assert "not clear what to change" in refused(app, "h1", 2, "set", "web")
     assert "no service with an address 'db'" in refused(app, "h1", 1, "set", "db", "--sticky", "on")

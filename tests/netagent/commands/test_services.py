@@ -44,6 +44,9 @@ def called(present: Presenter, text: str, **options: str) -> str:
     return services._spelled(network, key)
 
 
+AT_6 = (service_address(offset=6).addresses[1].upper(),)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "meant"),
     [
@@ -56,6 +59,8 @@ def called(present: Presenter, text: str, **options: str) -> str:
         ("Web.DB", {}, "web.db"),
         ("db", {}, "db.shop.db"),
         ("db.shop", {"group": "shop"}, "db.shop.db"),
+        (*AT_6, {}, "web.shop.app"),
+        (*AT_6, {"network": "app", "group": "shop"}, "web.shop.app"),
     ],
 )
 def test_a_service_is_called_by_name_group_and_network(
@@ -71,7 +76,17 @@ def test_a_name_of_several_services_asks_which(present: Presenter) -> None:
 
 @pytest.mark.parametrize(
     ("text", "options"),
-    [("api", {}), ("pg", {}), ("web.shop.db", {}), ("web", {"group": "blog"}), ("shop", {}), ("", {})],
+    [
+        (*AT_6, {"network": "db"}),
+        (*AT_6, {"group": "blog"}),
+        ("10.9.1.99", {}),
+        ("api", {}),
+        ("pg", {}),
+        ("web.shop.db", {}),
+        ("web", {"group": "blog"}),
+        ("shop", {}),
+        ("", {}),
+    ],
 )
 def test_a_service_without_an_address_is_not_changed(
     present: Presenter, text: str, options: dict[str, str]
