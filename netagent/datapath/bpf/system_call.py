@@ -36,6 +36,7 @@ class Command(IntEnum):
     PROGRAM_LOAD = 5
     ATTACH = 8
     DETACH = 9
+    PROGRAM_TEST_RUN = 10
     PROGRAM_BY_ID = 13
     MAP_BY_ID = 14
     INFO_BY_FD = 15
