@@ -293,6 +293,8 @@ class FlowCounters:
         reason = error.strerror or str(error)
         if error.errno == errno.EINVAL:
             reason = "the kernel can't attach programs to a device, which takes Linux 6.6"
+        elif error.errno in {errno.EPERM, errno.EACCES}:
+            reason = "loading programs takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and the agent lacks one"
         if reason != self._trouble:
             _log.warning("datapath: flows can't be counted: %s", reason)
         self._trouble = reason

@@ -22,6 +22,20 @@ def test_values_are_signed_and_in_the_byte_order_of_the_machine() -> None:
     assert instruction(0xB7, to=0, value=-2, byte_order="big") == bytes.fromhex("b7000000fffffffe")
 
 
+def test_operations_that_change_what_is_there() -> None:
+    asm = Assembler()
+    asm.subtract(R1, R2)
+    asm.exclusive_or(R1, R2)
+    asm.shift_right(R0, 30, width=8)
+    asm.atomic_add(R0, 8, R1)
+    assert asm.assemble({}, "little").hex(" ", 8).split() == [
+        "1c21000000000000",
+        "ac21000000000000",
+        "770000001e000000",
+        "db10080000000000",
+    ]
+
+
 def test_operations_as_clang_encodes_them() -> None:
     asm, there = Assembler(), Label()
     asm.move(R6, R1)

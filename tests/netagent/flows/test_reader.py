@@ -1,0 +1,98 @@
+"""Flows of other hosts: page by page, with a bound, and what is missing is said."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+import trio
+from fakes.agent_host import AgentHost
+from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.virtual import virtual
+
+from netagent.datapath.flows.counters import FlowReading
+from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Share
+from netagent.flows import reader
+from netagent.flows.reader import FlowReader, HostFlows
+from netagent.flows.wire import FlowQuestion
+from netagent.model.ids import HostId, veth_name
+
+PORT, NUMBER = 7, 1
+WEB = endpoint(1, offset=2, name="web1", service="web")
+
+
+class Counted:
+    """Counters in which one container opened flows to so many addresses."""
+
+    def __init__(self, flows: int) -> None:
+        self.trouble = ""
+        self.ports = {PORT: veth_name(WEB.endpoint_id)}
+        self.readings = 0
+        self._flows = flows
+
+    async def read(self) -> FlowReading:
+        self.readings += 1
+        await trio.sleep(0.01)
+        first = int(IPv4Address("192.0.2.0"))
+        keys = (
+            KEY.pack(NUMBER, 0, 6, MAPPED + IPv4Address(first + number).packed)
+            for number in range(self._flows)
+        )
+        elements = tuple((key, VALUE.pack(1, 0, 0, 0)) for key in keys)
+        return FlowReading(elements, {PORT: Share(NUMBER, self._flows, 9)}, 0)
+
+
+async def unasked(peer: HostId, payload: bytes) -> bytes | None:
+    raise AssertionError("this host asks no other")
+
+
+def teller(flows: int) -> tuple[FlowReader, Counted]:
+    """A host whose container web1 opened flows."""
+    one, counted = AgentHost(), Counted(flows)
+    one.hear(Writer(H2).put(host("h2")))
+    own = Writer(H1)
+    for record in (host("h1"), network(N1), WEB):
+        one.hear(own.put(record))
+    return FlowReader(one.live, counted, unasked), counted  # type: ignore[arg-type]
+
+
+async def asked(told_by: FlowReader, question: FlowQuestion) -> dict[HostId, HostFlows]:
+    """What a host learns from H2, which has these flows, and from H3, which never answers."""
+
+    async def ask(peer: HostId, payload: bytes) -> bytes | None:
+        if peer == H3:
+            return None
+        await trio.sleep(0.02)
+        return await told_by.answer(payload)
+
+    asking = FlowReader(AgentHost().live, Counted(0), ask)  # type: ignore[arg-type]
+    return dict(await asking.ask_others((H2, H3), question))
+
+
+@virtual
+async def test_all_pages_come_from_one_reading() -> None:
+    told_by, counted = teller(200)
+    found = await asked(told_by, FlowQuestion())
+    assert len({flow.address for flow in found[H2].flows}) == len(found[H2].flows) == 200
+    assert (found[H2].is_cut, found[H2].left_out, found[H2].has_answered) == (False, {"web1": 9}, True)
+    assert found[H3] == HostFlows(has_answered=False)
+    assert counted.readings == 1
+    await asked(told_by, FlowQuestion())
+    assert counted.readings == 2
+
+
+@virtual
+async def test_a_host_sends_only_what_was_asked_for() -> None:
+    told_by, _ = teller(200)
+    found = await asked(told_by, FlowQuestion(target="192.0.2.77"))
+    assert [flow.address for flow in found[H2].flows] == ["192.0.2.77"]
+    assert (await asked(told_by, FlowQuestion(is_refused=True)))[H2].flows == []
+    assert (await asked(told_by, FlowQuestion(source="db")))[H2].flows == []
+
+
+@virtual
+async def test_what_is_too_much_is_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MOST_PAGES", 2)
+    found = await asked(teller(200)[0], FlowQuestion())
+    assert 0 < len(found[H2].flows) < 200
+    assert found[H2].is_cut
