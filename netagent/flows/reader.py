@@ -75,14 +75,14 @@ class FlowReader:
         """Note whose ports there are, until cancelled."""
         task = PeriodicTask(LOOK_S)
         while True:
-            self._sources.note(self._live.view, self._counters.ports)
+            self._sources.note(self._live.view, self._live.rows, self._counters.ports)
             await task.wait()
 
     async def read(self) -> HostFlows:
         """Return the flows of this host's containers of the last hour, sorted by id."""
         reading = await self._counters.read()
         view = self._live.view
-        self._sources.note(view, self._counters.ports)
+        self._sources.note(view, self._live.rows, self._counters.ports)
         flows = await in_slices(named_flows(reading, self._sources, view, self._epoch()))
         flows.sort(key=lambda flow: flow.flow_id)
         return HostFlows(flows, self._left_out(reading.shares), self._counters.trouble)

@@ -6,7 +6,7 @@ so who had a port is noted while the record is there, and kept as long as the po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,18 +44,17 @@ class FlowSources:
         self._departed: dict[int, None] = {}
         """In the order of their going."""
 
-    def note(self, view: RegistryView, ports: Mapping[int, str]) -> None:
-        """Note the owners of all ports that this host has now, by index and name."""
-        by_name = {
-            veth_name(endpoint_id): one
-            for endpoint_id, one in view.endpoints.items()
-            if one.owner == view.local
-        }
-        for index, name in ports.items():
-            endpoint = by_name.get(name)
-            if endpoint is not None:
-                self._by_port[index] = source_of(endpoint)
-                self._departed.pop(index, None)
+    def note(self, view: RegistryView, own: Iterable[EndpointId], ports: Mapping[int, str]) -> None:
+        """Note the owners of new ports; `ports`: all that this host has now, by index and name; `own`: its
+        endpoints."""
+        new = {name: index for index, name in ports.items() if index not in self._by_port}
+        if new:
+            for endpoint_id in own:
+                index, endpoint = new.get(veth_name(endpoint_id)), view.endpoints.get(endpoint_id)
+                if index is not None and endpoint is not None:
+                    self._by_port[index] = source_of(endpoint)
+        for index in self._departed.keys() & ports.keys():
+            del self._departed[index]
         for index in self._by_port.keys() - ports.keys():
             self._departed.setdefault(index)
         while len(self._departed) > MOST_DEPARTED:
@@ -63,8 +62,11 @@ class FlowSources:
             del self._departed[first], self._by_port[first]
 
     def owner(self, view: RegistryView, index: int | None) -> FlowSource:
-        """Return whose port it is, or was."""
+        """Return whose port it is, by its present record, or was."""
         found = None if index is None else self._by_port.get(index)
+        endpoint = None if found is None else view.endpoints.get(found.endpoint_id)
+        if endpoint is not None and endpoint.owner == view.local:
+            return source_of(endpoint)
         return found or FlowSource(EndpointId(""), None, f"port {index}", "", "", view.local)
 
 

@@ -65,7 +65,7 @@ def element(number: int, protocol: int, address: str, port: int) -> tuple[bytes,
 def test_what_the_kernel_counted_has_the_names_of_its_ends() -> None:
     view = view_of(WEB, DB)
     sources = FlowSources()
-    sources.note(view, {7: veth_name(WEB.endpoint_id)})
+    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)})
     reading = FlowReading(
         (element(1, 6, "10.1.0.3", 5432), element(1, 58, "fd00:1::3", 0), element(1, 99, "10.1.0.3", 1)),
         {7: Share(1, 2, 0)},
@@ -78,9 +78,9 @@ def test_what_the_kernel_counted_has_the_names_of_its_ends() -> None:
 
 def test_a_container_that_is_gone_is_still_named() -> None:
     view, sources = view_of(WEB, DB), FlowSources()
-    sources.note(view, {7: veth_name(WEB.endpoint_id)})
+    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)})
     later = view.with_entries(Writer(H2).put(host("h2")))
-    sources.note(later, {})
+    sources.note(later, [], {})
     assert sources.owner(later, 7) == WEB_SOURCE
     assert sources.owner(later, 8).name == "port 8"
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 from fakes.agent_host import AgentHost
 from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.rows import local_row
 from fakes.virtual import virtual
 
 from netagent.datapath.flows.counters import FlowReading
@@ -53,6 +54,7 @@ def teller(flows: int) -> tuple[FlowReader, Counted]:
     own = Writer(H1)
     for record in (host("h1"), network(N1), WEB):
         one.hear(own.put(record))
+    one.live.set_row(local_row(WEB.endpoint_id, N1))
     return FlowReader(one.live, counted, unasked), counted  # type: ignore[arg-type]
 
 
