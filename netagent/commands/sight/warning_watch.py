@@ -22,7 +22,7 @@ from netgossip.slice_runner import in_slices
 
 FIRST_LOOK_S: Final = 15.0
 """After a start much is not known yet, and would be a warning for a moment."""
-LOOK_S: Final = 30.0
+LOOK_S: Final = 60.0
 LONGEST_REST_S: Final = 300.0
 REST_PER_WORK: Final = 1000
 """So many times as long as a look has computed the task rests: it takes at most a thousandth of a core."""
