@@ -6,8 +6,10 @@ In all cases names lead away first, running requests may finish, and the other h
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from netagent.daemon.controllers import Controllers
 from netagent.daemon.withdraw import Withdrawal
@@ -15,6 +17,8 @@ from netagent.endpoints.drain import DRAIN_S, REMEMBERED_S, until_idle
 from netagent.endpoints.fencing import fence_all
 from netagent.endpoints.host_access import HostAccess
 from netagent.endpoints.lifecycle import Endpoints
+from netagent.events.channel import event
+from netagent.events.kinds import EventKind
 from netagent.external.view import own_programs
 from netagent.ipam.allocator import Allocator
 from netagent.ipam.prefetch import hand_on
@@ -23,6 +27,11 @@ from netagent.membership.gossip import Gossip
 from netagent.membership.host_record import HostRecordKeeper
 from netagent.model.records import Drain
 from netagent.registry.state_store import StateStore
+
+NAMED = 5
+"""So many fenced endpoints are named in the log."""
+
+logger = logging.getLogger("netagent.daemon.leave")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +70,18 @@ class Leave:
     async def fence(self) -> int:
         """Take everything down after an eviction, except a note of each endpoint; return their number."""
         with self.endpoints.context.closed():
-            count = await fence_all(self.live, self.journal, self.endpoints.remove_all)
+            remove_all = partial(self.endpoints.remove_all, "the cluster evicted this host")
+            count = await fence_all(self.live, self.journal, remove_all)
         await self._end()
+        if count:
+            names = sorted({row.name for row in self.live.fenced.values()})
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            logger.warning(
+                "fenced %s%s: the cluster evicted this host, and may give their addresses to others",
+                ", ".join(names[:NAMED]),
+                more,
+                extra=event(EventKind.FENCE),
+            )
         return count
 
     async def withdraw(self, drain_s: float = DRAIN_S) -> int:

@@ -274,12 +274,12 @@ class Endpoints:
         """Take an endpoint down, whether or not its namespace still exists. May be called again after a failure."""
         await self.removal.remove(row, why)
 
-    async def remove_all(self) -> int:
+    async def remove_all(self, why: str = "") -> int:
         """Remove all endpoints while `closed`, including those of attaches in progress; return their number."""
         count = 0
         while rows := list(self._live.rows.values()):
             for row in rows:
-                await self.remove(row)
+                await self.remove(row, why)
             count += len(rows)
         return count
 

@@ -79,6 +79,10 @@ def test_scenario_33_a_forgotten_host_returns(app: Cluster) -> None:
     (warning,) = [one for one in now["warnings"] if one["code"] == "forgotten"]
     assert "c3" in warning["message"]
     assert "netagent attach" in warning["cure"]
+    (fenced,) = app.netagent("h3", "events", "--kind", "fence")
+    assert fenced["text"].startswith("fenced c3: the cluster evicted this host")
+    (evicted,) = app.netagent("h2", "events", "--kind", "evict")
+    assert (evicted["subject"], evicted["author"]["name"]) == ("h3", "h1")
     assert str(ipv4) not in app.inside("c3", "ip", "address").stdout
     assert app.pings("c2", str(ipv4)), "this is c4"
 
