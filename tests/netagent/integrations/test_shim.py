@@ -23,6 +23,7 @@ from netagent.integrations import shim, shim_call
 from netagent.integrations.cni.answer import versions
 from netagent.integrations.cni.protocol import SUPPORTED
 from netagent.integrations.shim_call import Answer, Call, parse_call_untrusted, shim_route
+from netagent.model.author import Author, AuthorKind, current_author
 
 SHIM = Path(shim.__file__)
 RUN = [sys.executable, "-SEI", str(SHIM)]
@@ -50,6 +51,7 @@ class Runtimes:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Call]] = []
+        self.authors: list[Author] = []
         self.answer = Answer(b'{"answer":1}\n')
         self.error: Exception | None = None
 
@@ -61,6 +63,7 @@ class Runtimes:
 
     def _said(self, kind: str, call: Call) -> Answer:
         self.calls.append((kind, call))
+        self.authors.append(current_author())
         if self.error is not None:
             raise self.error
         return self.answer
@@ -114,6 +117,11 @@ def test_everything_is_passed_on_and_the_answer_comes_back(tmp_path: Path) -> No
             assert runtimes.calls == [("cni", Call((str(SHIM), "a", "b c"), variables, stdin))]
             await run(tmp_path / "s", "setup", "/run/netns/x", stdin=b"{}")
             assert runtimes.calls[1:] == [("netavark", Call((str(SHIM), "setup", "/run/netns/x"), {}, b"{}"))]
+            kinds = {author.kind for author in runtimes.authors}
+            assert (kinds, [str(author) for author in runtimes.authors]) == (
+                {AuthorKind.RUNTIME},
+                ["cni", "podman"],
+            )
 
     trio.run(main)
 
