@@ -52,6 +52,7 @@ from netagent.external.additions import Additions
 from netagent.external.runner import ExternalRunner
 from netagent.external.watch import DnsAnswer
 from netagent.flows.reader import FlowReader
+from netagent.http.gate import is_beyond_loopback
 from netagent.integrations.cluster_access import ClusterAccess
 from netagent.integrations.container_targets import HOST_TARGETS
 from netagent.ipam.allocator import Allocator
@@ -180,7 +181,7 @@ class Cluster:
             self.kernel,
             self.keys,
             run_dir=state.run_dir,
-            http=self.config.http or "",
+            http="" if is_beyond_loopback(self.config.http) else self.config.http,
             vxlan_port=self.config.vxlan_port,
             agent_ports=(self.config.gossip_port, self.config.record_port),
             underlay=lambda: self.underlay,
