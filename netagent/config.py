@@ -202,8 +202,8 @@ KEYS: tuple[ConfigKey, ...] = (
         "http",
         kind.optional_listener,
         "127.0.0.1:7958",
-        "where the agent serves its health by HTTP, for load balancers, its web page, and its API to who shows a "
-        "token; beyond loopback all but health by TLS; an IPv6 address in brackets; empty: nowhere",
+        "where the agent serves its health by HTTP, for load balancers, its metrics, its web page, and its API to "
+        "who shows a token; beyond loopback all but health by TLS; an IPv6 address in brackets; empty: nowhere",
         "ADDRESS:PORT",
     ),
     ConfigKey(
