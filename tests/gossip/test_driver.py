@@ -23,7 +23,7 @@ from netgossip.slices import ENTRIES_PER_SLICE
 from netgossip.sockets import open_sockets
 from netgossip.types import CLUSTER_SCOPE, Address, Channel, EntriesChanged, Entry, Event, MemberState
 
-BOUND_S = 10.0
+BOUND_S = 60.0
 
 
 class Host:

@@ -528,7 +528,7 @@ async def test_a_health_log_that_is_none_stops_no_container(
         opened = count_descriptors()
         await trio.sleep(STARTING_S)
         assert this.rows[0].health is Health.UNKNOWN
-        assert count_descriptors() == opened
+        assert count_descriptors() <= opened  # the garbage of other tests may go meanwhile
         shutil.rmtree(log) if log.is_dir() else log.unlink()
         write_health(log, "healthy", 1)
         await this.until(lambda: this.rows[0].health is Health.HEALTHY)
