@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
 
@@ -49,8 +49,8 @@ MAX_EVENTS: Final = 300
 """Bound of events that the time line shows; beyond it: their number is said, and `netagent events` has them all."""
 MAX_FLOWS: Final = 300
 """Bound of flows that the page shows; beyond it: their number is said, and `netagent flows` has them all."""
-FLOWS_S: Final = 3.0
-"""Flows are counted in the kernel, and read so often while they are looked at."""
+FLOWS_S: Final = 5.0
+"""Flows are counted in the kernels of all hosts, which are asked so often while a page shows them."""
 EVENTS_S: Final = 2.0
 """Events follow at the latest so long after they happened."""
 EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
@@ -112,7 +112,7 @@ class PageContents:
             case "overview":
                 return self._counted(self._overview, pause_s=1.0, refresh_s=5.0)
             case "map":
-                return self._counted(lambda: self._map(query), pause_s=1.0, refresh_s=5.0)
+                return self._map_of(query)
             case "hosts":
                 return self._counted(self._hosts, pause_s=1.0, refresh_s=5.0)
         thing = asked.get("thing", "")
@@ -225,21 +225,31 @@ class PageContents:
             "hosts": sorted(self._tables.present.host_name(one) for one in view.hosts),
         }
 
-    async def _map(self, query: TableQuery) -> Shown:
+    def _map_of(self, query: TableQuery) -> Content:
+        flows: list[dict[str, Any]] = []
+        asked_at = -FLOWS_S
+
+        async def read() -> Shown:
+            nonlocal flows, asked_at
+            if trio.current_time() - asked_at >= FLOWS_S:
+                flows = (await self._ask(FlowsCommand(network=query.network)))["items"]
+                asked_at = trio.current_time()
+            return await self._map(query, flows)
+
+        return self._counted(read, pause_s=1.0, refresh_s=FLOWS_S)
+
+    async def _map(self, query: TableQuery, flows: Sequence[Mapping[str, Any]]) -> Shown:
         async with self._bringing_up:
             tables = await self._follow()
             drawn = await in_slices(draw(tables, query))
             networks = self._head(0, 0, query)["networks"]
-        flows = await self._ask(FlowsCommand(network=query.network))
         titles = {one["id"] for one in drawn["services"]}
         members = await self._ask(MembersCommand())
         hosts = [
             {key: one[key] for key in ("id", "name", "agent", "host", "path", "rtt_s", "zone", "local")}
             for one in sorted(members["items"], key=lambda one: one["name"])
         ]
-        return Shown(
-            {**drawn, "hosts": hosts, "networks": networks, "flows": flows_between(flows["items"], titles)}
-        )
+        return Shown({**drawn, "hosts": hosts, "networks": networks, "flows": flows_between(flows, titles)})
 
     # -- from the handlers -------------------------------------------------------------------------------------
 
