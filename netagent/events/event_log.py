@@ -12,7 +12,7 @@ Kept are the encoded lines, at a third of the memory of the objects. `file` writ
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -55,12 +55,13 @@ class _List:
     """The events of one kind of author, the oldest first."""
 
     events: OrderedDict[int, _Kept] = field(default_factory=OrderedDict)
-    of_source: dict[str, deque[int]] = field(default_factory=dict)
+    of_source: dict[str, list[int]] = field(default_factory=dict)
+    """The numbers of each, in order. A list, because a deque takes 600 octets for the one event that most have."""
     size_bytes: int = 0
 
     def add(self, kept: _Kept) -> None:
         """Add the newest event, and drop what is beyond the bounds."""
-        own = self.of_source.setdefault(kept.source, deque())
+        own = self.of_source.setdefault(kept.source, [])
         own.append(kept.event_id)
         self.events[kept.event_id] = kept
         self.size_bytes += len(kept.line)
@@ -73,7 +74,7 @@ class _List:
         del self.events[kept.event_id]
         self.size_bytes -= len(kept.line)
         own = self.of_source[kept.source]
-        own.popleft()  # it is its source's oldest, whichever bound was met
+        own.pop(0)  # it is its source's oldest, whichever bound was met
         if not own:
             del self.of_source[kept.source]
 
