@@ -308,7 +308,9 @@ def test_the_agent_does_all_it_must_behind_the_restrictions(cluster: tuple[Machi
     machine.netagent("detach", "second")
     machine.netagent("network", "create", "further")
     machine.run("systemctl", "kill", "--signal=HUP", "--kill-whom=main", "netagent.service")
-    machine.wait("journalctl -u netagent.service | grep -q 'read the configuration again'", 20)
+    machine.wait(
+        "journalctl -u netagent.service NETAGENT_EVENT=agent | grep -q 'read the configuration again'", 20
+    )
     assert "Permission denied" not in machine.journal()
     assert "not permitted" not in machine.journal()
 
