@@ -33,12 +33,19 @@ if TYPE_CHECKING:
     from netagent.daemon.agent import Agent
 
 
+AT_ONCE = 10_000
+"""Endpoints that are told of at once: of each host so few that the agent takes them in one step."""
+
+
 async def measure(endpoints: int, every_s: float, scrapes: int, folder: Path, box: str) -> None:
     """Fill an agent, and scrape it."""
     async with an_agent(folder, box) as (cluster, network_id, ticks):
         elsewhere = Elsewhere(network_id)
         await told(cluster, list(elsewhere.hosts()))
-        await measure_fill(cluster, list(elsewhere.endpoints(range(endpoints))), endpoints)
+        for first in range(0, endpoints, AT_ONCE):
+            numbers = range(first, min(first + AT_ONCE, endpoints))
+            await measure_fill(cluster, list(elsewhere.endpoints(numbers)), numbers.stop)
+        assert len(cluster.live.view.endpoints) > endpoints
         agent = SimpleNamespace(
             cluster=cluster,
             started_at=trio.current_time(),
