@@ -39,6 +39,8 @@ class AgentLease:
             Kind.CGROUP_SOCK_ADDR, LEASE_NAME, code.assemble({}), place=LEASE_HOOK
         )
         self._link: int | None = None
+        self._known: dict[int, bool] = {}
+        """Of the programs seen at the hook, whether each is a lease; the kernel uses an id only once."""
         try:
             self.hold()
         except BaseException:
@@ -73,10 +75,13 @@ class AgentLease:
 
     def _leases(self) -> list[int]:
         """Return the ids of the leases of this user's agents, the oldest first."""
-        return [
-            number
-            for number in cgroup.programs_at(self._group, LEASE_HOOK).programs
-            if (info := programs.info_by_id(number)) is not None
-            and info.mark.name == LEASE_NAME
-            and info.loaded_by == os.geteuid()
-        ]
+        present = cgroup.programs_at(self._group, LEASE_HOOK).programs
+        self._known = {
+            number: self._known[number] if number in self._known else _is_lease(number) for number in present
+        }
+        return [number for number, is_lease in self._known.items() if is_lease]
+
+
+def _is_lease(number: int) -> bool:
+    info = programs.info_by_id(number)
+    return info is not None and info.mark.name == LEASE_NAME and info.loaded_by == os.geteuid()

@@ -356,19 +356,24 @@ class ServiceTables:
                     await self._write_all()
                     if self._refusals is not refusals:
                         self._tell()
-                    await self._attach()
-                    await self._compare()
+                    await (self._verify() if self._is_attached else self._attach())
                 else:
                     await self._remove_stale()
                     self._recover()
             except (OSError, FailedError) as error:
                 self._complain(error)
 
-    async def _compare(self) -> None:
-        tables = self._tables
-        if tables is not None and self._is_attached:
-            suspects = await self._in_thread(lambda: [one.suspects() for one in tables.all])
-            self._report(await in_slices(_repair(tables, suspects)))
+    async def _verify(self) -> None:
+        """Compare programs and tables with what they should be: in one go, since a thread that begins and reports
+        costs an idle agent more than the comparison."""
+        programs, tables = self._programs, self._tables
+        assert programs is not None
+        assert tables is not None
+        missing, suspects = await self._in_thread(
+            lambda: (programs.attach_all(), [one.suspects() for one in tables.all])
+        )
+        self._report(Damage(DamageKind.SOCKET_PROGRAM_REMOVED, name) for name in missing)
+        self._report(await in_slices(_repair(tables, suspects)))
 
     def _report(self, damages: Iterable[Damage]) -> None:
         for sentence in self._drift.note(damages):
@@ -422,14 +427,10 @@ class ServiceTables:
             programs.is_adopted or (self._wanted is not None and self._members is not None)
         ):
             return
-        was_attached = self._is_attached
-        missing = await self._in_thread(programs.attach_all)
+        await self._in_thread(programs.attach_all)
         self._is_attached = True
-        if was_attached:
-            self._report(Damage(DamageKind.SOCKET_PROGRAM_REMOVED, name) for name in missing)
-        else:
-            self._trouble = self._complaint = None
-            self._tell()
+        self._trouble = self._complaint = None
+        self._tell()
 
     async def _remove_stale(self) -> None:
         """Detach programs of a release with another layout, over tables that no agent writes any more, once it is
