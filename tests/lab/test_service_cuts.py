@@ -107,41 +107,6 @@ def test_a_connection_without_a_packet_for_ten_minutes_is_as_it_was(lasting: Clu
     app.remove(*names)
 
 
-def test_a_replica_that_came_just_before_a_crash_keeps_its_connections(lasting: Cluster) -> None:
-    """The kernel leads to it, and the journal of the agent that is killed has not heard of it."""
-    app = lasting
-    app.netagent("h1", "network", "create", "back")
-    app.attach("h1", "asker", "--network", "back")
-    serve = ("python3", PROGRAM, "serve", "7000")
-    app.attach("h2", "early", "--network", "back", *WEB, command=(*serve, "early"))
-    # It listens before it is a replica.
-    app.attach("h3", "late", command=(*serve, "late"))
-    for name in ("early", "late"):
-        app.await_listening(name, 7000)
-    address = own_addresses(app, "asker", "web")[0]
-    client, argv = app.lab.container("asker"), (PROGRAM, "hold", address, "7000")
-    with running(client, *argv, "early") as to_early, running(client, *argv, "late") as to_late:
-        try:
-            assert to_early.stdout is not None
-            assert to_late.stdout is not None
-            assert to_early.stdout.readline() == "held\n"
-            app.netagent("h3", "attach", "netns:late", "--network", "back", *WEB)
-            assert to_late.stdout.readline() == "held\n"
-            with app.agent_of("h1") as changing:
-                changing.kill_agent()
-                changing.start_agent()
-            app.remove("early")
-            assert next_line(app, to_early.stdout)["woken_by"] == "ECONNABORTED", "it ends connections again"
-            removed_at = time.time()
-            app.remove("late")
-            assert next_line(app, to_late.stdout)["at"] > removed_at, "it lasted as long as its replica"
-        finally:
-            to_early.kill()
-            to_late.kill()
-    app.remove("asker")
-    app.netagent("h1", "network", "rm", "back")
-
-
 def test_a_member_with_many_ports_leaves_room_and_names_lead_past_what_has_none(lasting: Cluster) -> None:
     app, serve = lasting, ("python3", WHOAMI, PORT)
     app.attach("h2", "mine", "--service", "mine", command=serve)

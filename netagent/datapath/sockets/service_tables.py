@@ -193,13 +193,13 @@ class ServiceTables:
         self._is_closed = False
         self._trouble: str | None = None
         self._complaint: tuple[str, bool] | None = None
+        """The trouble that the log names, and whether anything was wanted then."""
         self._unneeded_since: float | None = None
         """Since when no table is open and none is needed; None: that is not so, or not known yet."""
         self._is_swept = False
         """Whether nothing of ours is in the kernel, and nothing will be until it is wanted."""
         self._worked_s = 0.0
         """Processor time of the threads that read and write the kernel, since the look that is under way began."""
-        """The trouble that the log names, and whether anything was wanted then."""
         self._lack: str | None = None
         """Why something wanted is not in the tables."""
         self._lock = trio.Lock()
