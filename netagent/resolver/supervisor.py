@@ -4,8 +4,8 @@ The process is found by its socket. If no process answers there, one is started,
 agent; if one answers, it is adopted with its sockets and table. `run` does this for ever; cancelling it (the agent
 stops) closes the connection and leaves the process alone. Only `stop` ends the process.
 
-The Feed keeps everything that callers want, so commands may come at any time and in any order, also while there is no
-process.
+The Conversation keeps everything that callers want, so commands may come at any time and in any order, also while
+there is no process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.periodic_task import PeriodicTask
 from netagent.resolver.channel import SocketChannel, SocketPair, connect
-from netagent.resolver.feed import Feed
+from netagent.resolver.conversation import Conversation
 from netagent.resolver.name_table import Key, Table
 from netagent.resolver.protocol import SOCKET_NAME, ProtocolError
 from netagent.resolver.system.host_servers import read_servers
@@ -75,7 +75,7 @@ class Supervisor:
         self._release = release
         self._resolv_conf = resolv_conf
         self._note_wanted = note_wanted
-        self._feed = Feed(release, http)
+        self._conversation = Conversation(release, http)
         self._sockets: dict[SandboxId, SocketPair] = {}
         self._process_id: int | None = None
         self._last_process_id: int | None = None
@@ -96,7 +96,7 @@ class Supervisor:
     @property
     def last_statistics(self) -> Mapping[str, int]:
         """The process's counters, as last received."""
-        return self._feed.statistics
+        return self._conversation.statistics
 
     @property
     def trouble(self) -> str:
@@ -106,21 +106,21 @@ class Supervisor:
     @property
     def wanted_feeds(self) -> frozenset[NetworkId]:
         """Networks whose feeds containers have asked for; a published table has the FEED rows of these."""
-        return self._feed.wanted
+        return self._conversation.wanted
 
     # --- commands -----------------------------------------------------------------------------------------------
 
     def publish_nowait(self, table: Table, touched: Collection[Key] | None = None) -> int:
         """Want answers from this table, which must not change any more; return its revision. It differs from the
         previous one only at `touched` keys; None: anywhere."""
-        revision = self._feed.set_table(table, touched)
+        revision = self._conversation.set_table(table, touched)
         self._to_send.set()
         return revision
 
     async def publish(self, table: Table, touched: Collection[Key] | None = None) -> bool:
         """Do the same, and wait until the process has it, at most PATIENCE_S. False: it will be later."""
         revision = self.publish_nowait(table, touched)
-        return await self._wait(lambda: self._feed.settled_revision >= revision)
+        return await self._wait(lambda: self._conversation.settled_revision >= revision)
 
     async def add_sandbox(
         self,
@@ -145,17 +145,17 @@ class Supervisor:
         """
         self._forget_sockets(sandbox_id)
         self._sockets[sandbox_id] = SocketPair(udp, tcp, port_redirect)
-        self._feed.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
+        self._conversation.add_sandbox(sandbox_id, behind_runtime=behind_runtime)
         self._to_send.set()
         try:
             is_answered = await self._wait(
-                lambda: self._feed.is_served(sandbox_id) or sandbox_id in self._feed.refused,
+                lambda: self._conversation.is_served(sandbox_id) or sandbox_id in self._conversation.refused,
                 START_PATIENCE_S,
             )
         except trio.Cancelled:
             self._take_back(sandbox_id)
             raise
-        refusal = self._feed.refused.get(sandbox_id)
+        refusal = self._conversation.refused.get(sandbox_id)
         if is_answered and refusal is None:
             return
         self._take_back(sandbox_id)
@@ -169,7 +169,7 @@ class Supervisor:
     async def put_before_runtime(self, sandbox_id: SandboxId) -> None:
         """Mark a known sandbox as one with a runtime's resolver in it. Raises as `add_sandbox` does."""
         pair = self._sockets.get(sandbox_id)
-        if pair is not None and not self._feed.is_behind_runtime(sandbox_id):
+        if pair is not None and not self._conversation.is_behind_runtime(sandbox_id):
             await self.add_sandbox(sandbox_id, *pair.copy(), behind_runtime=True)
 
     def sockets(self) -> Mapping[SandboxId, SocketPair]:
@@ -178,30 +178,30 @@ class Supervisor:
 
     def is_behind_runtime(self, sandbox_id: SandboxId) -> bool:
         """Whether a runtime's resolver is known to be in there."""
-        return self._feed.is_behind_runtime(sandbox_id)
+        return self._conversation.is_behind_runtime(sandbox_id)
 
     async def remove_sandbox(self, sandbox_id: SandboxId) -> None:
         """Close the sandbox's sockets on both sides. An unknown sandbox is ignored."""
         self._take_back(sandbox_id)
-        await self._wait(lambda: self._feed.is_gone(sandbox_id))
+        await self._wait(lambda: self._conversation.is_gone(sandbox_id))
 
     async def known_sandboxes(self) -> frozenset[SandboxId]:
         """Return the sandboxes whose sockets are held, including those that a former agent added.
 
         Waits until a process has reported its own; raises FailedError after START_PATIENCE_S.
         """
-        if not await self._wait(lambda: self._feed.is_talking, START_PATIENCE_S):
+        if not await self._wait(lambda: self._conversation.is_talking, START_PATIENCE_S):
             reason = self._trouble or "it does not answer"
             raise FailedError(f"cannot reach the resolver process: {reason}", code="resolver-unreachable")
-        return self._feed.sandbox_ids
+        return self._conversation.sandbox_ids
 
     async def statistics(self) -> dict[str, int]:
         """Return the process's counters; the last known ones if it does not answer in time."""
-        before = self._feed.counted
-        self._feed.count()
+        before = self._conversation.counted
+        self._conversation.count()
         self._to_send.set()
-        await self._wait(lambda: self._feed.counted > before)
-        return dict(self._feed.statistics)
+        await self._wait(lambda: self._conversation.counted > before)
+        return dict(self._conversation.statistics)
 
     def name_servers(self) -> tuple[str, ...]:
         """The host's own servers, which the resolver process asks for names outside the cluster; none if the file
@@ -211,7 +211,7 @@ class Supervisor:
     def status(self) -> dict[str, object]:
         """Return, for display: `running`, `process_id`, `starts` (by this agent), `sandboxes`, `trouble`."""
         return {
-            "running": self._feed.is_talking,
+            "running": self._conversation.is_talking,
             "process_id": self._process_id,
             "starts": self._starts,
             "sandboxes": len(self._sockets),
@@ -281,14 +281,14 @@ class Supervisor:
                 self._last_process_id = process_id
                 extra = event(EventKind.RESOLVER)
                 _log.info("process %d answers DNS, as release %s", process_id, self._release, extra=extra)
-            self._feed.connected()
+            self._conversation.connected()
             self._to_send.set()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, channel)
                 nursery.start_soon(self._watch, process_id)
                 reason = await self._receive(channel)
                 nursery.cancel_scope.cancel()
-        if self._feed.must_replace:
+        if self._conversation.must_replace:
             reason = f"process {process_id} was of another release and has been replaced"
             await end_process(process_id)
         self._lose_connection()
@@ -303,9 +303,9 @@ class Supervisor:
             if message is None:
                 return "it ended, or serves another agent"
             payload, pair = message
-            wanted = self._feed.wanted
+            wanted = self._conversation.wanted
             try:
-                taken = self._feed.handle_reply_untrusted(payload, has_sockets=pair is not None)
+                taken = self._conversation.handle_reply_untrusted(payload, has_sockets=pair is not None)
             except ProtocolError as error:
                 _close(pair)
                 return str(error)
@@ -313,20 +313,20 @@ class Supervisor:
                 self._sockets[taken] = pair
             else:
                 _close(pair)
-            for refused in self._feed.refused:
+            for refused in self._conversation.refused:
                 self._forget_sockets(refused)
-            if self._feed.wanted != wanted:
+            if self._conversation.wanted != wanted:
                 self._note_wanted()
             self._to_send.set()
             self._announce()
-            if self._feed.must_replace:
+            if self._conversation.must_replace:
                 return ""
 
     async def _send(self, channel: SocketChannel) -> None:
         try:
             while True:
                 self._to_send = trio.Event()
-                for outgoing in self._feed.drain():
+                for outgoing in self._conversation.drain():
                     of = outgoing.sockets_of
                     await channel.send(outgoing.payload, None if of is None else self._sockets.get(of))
                 await self._to_send.wait()
@@ -336,11 +336,11 @@ class Supervisor:
     async def _watch(self, process_id: int) -> None:
         task = PeriodicTask(_SIGN_OF_LIFE_S)
         while True:
-            before = self._feed.replies
-            self._feed.count()
+            before = self._conversation.replies
+            self._conversation.count()
             self._to_send.set()
             await task.wait()
-            if self._feed.replies == before:
+            if self._conversation.replies == before:
                 _log.warning(
                     "resolver process %d is silent for %g s: killing it",
                     process_id,
@@ -351,12 +351,12 @@ class Supervisor:
                 return
 
     def _lose_connection(self) -> None:
-        self._feed.disconnected()
+        self._conversation.disconnected()
         self._process_id = None
         self._announce()
 
     def _take_back(self, sandbox_id: SandboxId) -> None:
-        self._feed.remove_sandbox(sandbox_id)
+        self._conversation.remove_sandbox(sandbox_id)
         self._to_send.set()
         # At once, not with the last copy: the next attach may create its own redirect before that is closed.
         pair = self._sockets.get(sandbox_id)

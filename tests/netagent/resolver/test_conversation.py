@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from netagent.model.ids import NetworkId
 from netagent.model.sandbox import SandboxId
 from netagent.resolver import protocol
-from netagent.resolver.feed import Feed, FeedMessage
+from netagent.resolver.conversation import Conversation, ProcessMessage
 from netagent.resolver.feed_source import MAX_WANTED
 from netagent.resolver.name_table import Key, Row
 from netagent.resolver.protocol import ProtocolError, reply_bytes
@@ -31,16 +31,16 @@ def table_of(numbers: set[int]) -> Table:
     return names.world() | dict(names.endpoint(100 + one, f"n{one}", f"10.160.2.{one}") for one in numbers)
 
 
-class Conversation(RuleBasedStateMachine):
+class ConversationMachine(RuleBasedStateMachine):
     """Sockets are sets of ids on each side: `agent` and `process` hold copies of one and the same."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.feed = Feed("r1")
+        self.conversation = Conversation("r1")
         self.agent_sockets: set[SandboxId] = set()
         self.answering = ServedTable()
         self.session: Session | None = None
-        self.to_process: deque[FeedMessage] = deque()
+        self.to_process: deque[ProcessMessage] = deque()
         self.to_agent: deque[tuple[bytes, bool]] = deque()
         self.table: Table | None = None
         self.follower: int | None = None
@@ -54,7 +54,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         self.session = Session(self.answering, "r1")
-        self.feed.connected()
+        self.conversation.connected()
         self.collect()
 
     @precondition(lambda self: self.session is not None)
@@ -63,11 +63,11 @@ class Conversation(RuleBasedStateMachine):
         self.session = self.follower = None
         self.to_process.clear()
         self.to_agent.clear()
-        self.feed.disconnected()
+        self.conversation.disconnected()
 
     def collect(self) -> None:
         if self.session is not None:
-            self.to_process.extend(self.feed.drain())
+            self.to_process.extend(self.conversation.drain())
 
     @precondition(lambda self: self.to_process)
     @rule()
@@ -87,7 +87,7 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def agent_reads(self) -> None:
         payload, sockets = self.to_agent.popleft()
-        taken = self.feed.handle_reply_untrusted(payload, has_sockets=sockets)
+        taken = self.conversation.handle_reply_untrusted(payload, has_sockets=sockets)
         if taken is not None:
             self.agent_sockets.add(taken)
             self.wanted[taken] = self.answering.held[taken]
@@ -113,19 +113,19 @@ class Conversation(RuleBasedStateMachine):
         self.table = table = table_of(numbers)
         keys = {*before, *table}
         touched = {key for key in keys if before.get(key) != table.get(key)} if is_step else None
-        self.feed.set_table(table, touched)
+        self.conversation.set_table(table, touched)
         self.collect()
 
     @rule(one=IDS, behind_runtime=st.booleans())
     def add(self, one: SandboxId, behind_runtime: bool) -> None:
         self.agent_sockets.add(one)
         self.wanted[one] = behind_runtime
-        self.feed.add_sandbox(one, behind_runtime=behind_runtime)
+        self.conversation.add_sandbox(one, behind_runtime=behind_runtime)
         self.collect()
 
     @rule(one=IDS)
     def remove(self, one: SandboxId) -> None:
-        self.feed.remove_sandbox(one)
+        self.conversation.remove_sandbox(one)
         self.agent_sockets.discard(one)
         self.wanted.pop(one, None)
         self.collect()
@@ -134,7 +134,7 @@ class Conversation(RuleBasedStateMachine):
     def new_agent(self) -> None:
         if self.session is not None:
             self.cut()
-        self.feed = Feed("r1")
+        self.conversation = Conversation("r1")
         self.agent_sockets.clear()
         self.wanted = dict(self.answering.held)
         self.table = None
@@ -161,12 +161,12 @@ class Conversation(RuleBasedStateMachine):
             else:
                 break
         assert not self.to_process
-        assert self.feed.is_talking
+        assert self.conversation.is_talking
         assert self.answering.held == self.wanted
-        assert self.feed.wanted == self.feeds_wanted
-        assert self.wanted.keys() == self.agent_sockets == self.feed.sandbox_ids
-        assert all(self.feed.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
-        assert all(self.feed.is_served(one) for one in self.wanted)
+        assert self.conversation.wanted == self.feeds_wanted
+        assert self.wanted.keys() == self.agent_sockets == self.conversation.sandbox_ids
+        assert all(self.conversation.is_behind_runtime(one) is behind for one, behind in self.wanted.items())
+        assert all(self.conversation.is_served(one) for one in self.wanted)
         if self.table is not None:
             assert dict(self.answering.source.rows) == self.table
             assert self.answering.complete
@@ -179,8 +179,8 @@ class Conversation(RuleBasedStateMachine):
             )
 
 
-Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-test_conversation = Conversation.TestCase
+ConversationMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_conversation = ConversationMachine.TestCase
 
 
 def test_a_table_that_breaks_off_removes_nothing() -> None:
@@ -213,55 +213,57 @@ def test_a_table_that_breaks_off_removes_nothing() -> None:
     ],
 )
 def test_replies_that_make_no_sense_end_the_conversation(reply: Any) -> None:
-    feed = Feed("r")
-    feed.connected()
+    conversation = Conversation("r")
+    conversation.connected()
     with pytest.raises(ProtocolError):
-        feed.handle_reply_untrusted(b"junk" if reply is None else reply_bytes(reply), has_sockets=False)
+        conversation.handle_reply_untrusted(
+            b"junk" if reply is None else reply_bytes(reply), has_sockets=False
+        )
 
 
 def test_sockets_that_are_refused_are_not_offered_again() -> None:
-    feed = Feed("r")
-    feed.connected()
-    feed.handle_reply_untrusted(
+    conversation = Conversation("r")
+    conversation.connected()
+    conversation.handle_reply_untrusted(
         reply_bytes(protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())), has_sockets=False
     )
-    feed.drain()
-    feed.add_sandbox(SandboxId("s"))
-    (listen,) = feed.drain()
+    conversation.drain()
+    conversation.add_sandbox(SandboxId("s"))
+    (listen,) = conversation.drain()
     sequence = protocol.parse_request_untrusted(listen.payload).sequence
-    feed.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
-    assert feed.refused == {"s": "bad"}
-    assert feed.sandbox_ids == frozenset()
-    assert list(feed.drain()) == []
+    conversation.handle_reply_untrusted(reply_bytes(protocol.Refused(sequence, "bad")), has_sockets=False)
+    assert conversation.refused == {"s": "bad"}
+    assert conversation.sandbox_ids == frozenset()
+    assert list(conversation.drain()) == []
 
 
 def test_an_outdated_process_gives_its_sockets_and_nothing_else_is_said() -> None:
-    feed = Feed("new")
-    feed.set_table(names.world())
-    feed.connected()
-    feed.drain()
+    conversation = Conversation("new")
+    conversation.set_table(names.world())
+    conversation.connected()
+    conversation.drain()
     welcome = protocol.ProcessWelcome(1, protocol.VERSION, "old", False, (SandboxId("s"),))
-    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
-    (fetch,) = feed.drain()
+    conversation.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    (fetch,) = conversation.drain()
     asked = protocol.parse_request_untrusted(fetch.payload)
     assert isinstance(asked, protocol.FetchSockets)
-    assert not feed.must_replace
-    taken = feed.handle_reply_untrusted(
+    assert not conversation.must_replace
+    taken = conversation.handle_reply_untrusted(
         reply_bytes(protocol.FetchedSockets(asked.sequence, SandboxId("s"))), has_sockets=True
     )
     assert taken == "s"
-    assert feed.must_replace
-    assert list(feed.drain()) == []
+    assert conversation.must_replace
+    assert list(conversation.drain()) == []
 
 
 def test_a_process_of_an_earlier_state_of_the_same_release_is_replaced_with_its_sockets() -> None:
     """Its version is 1, and it knows eight types of requests: it refuses all others, without their number."""
-    feed = Feed("r")
-    feed.set_table(names.world())
-    feed.connected()
+    conversation = Conversation("r")
+    conversation.set_table(names.world())
+    conversation.connected()
     taken = []
-    while not feed.must_replace:
-        (outgoing,) = feed.drain()
+    while not conversation.must_replace:
+        (outgoing,) = conversation.drain()
         match protocol.parse_request_untrusted(outgoing.payload):
             case protocol.AgentHello(sequence):
                 reply: protocol.Reply = protocol.ProcessWelcome(sequence, 1, "r", False, (SandboxId("s"),))
@@ -272,37 +274,37 @@ def test_a_process_of_an_earlier_state_of_the_same_release_is_replaced_with_its_
             case other:
                 raise AssertionError(other)
         has_sockets = isinstance(reply, protocol.FetchedSockets)
-        taken.append(feed.handle_reply_untrusted(reply_bytes(reply), has_sockets=has_sockets))
+        taken.append(conversation.handle_reply_untrusted(reply_bytes(reply), has_sockets=has_sockets))
     assert taken == [None, "s"]
-    assert list(feed.drain()) == []
+    assert list(conversation.drain()) == []
 
 
 def test_as_many_wanted_networks_as_there_may_be_are_named_and_forgotten() -> None:
-    feed = Feed("r")
-    feed.connected()
+    conversation = Conversation("r")
+    conversation.connected()
     welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())
-    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
-    *_, follow = feed.drain()
+    conversation.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    *_, follow = conversation.drain()
     sequence = protocol.parse_request_untrusted(follow.payload).sequence
     networks = {NetworkId(f"{number:032x}") for number in range(MAX_WANTED)}
     messages = list(protocol.wanted_messages(sequence, networks))
     for message in messages:
-        assert feed.wanted == frozenset()
+        assert conversation.wanted == frozenset()
         assert len(reply_bytes(message)) < protocol.MAX_MESSAGE_BYTES
-        feed.handle_reply_untrusted(reply_bytes(message), has_sockets=False)
-    assert feed.wanted == networks
-    feed.handle_reply_untrusted(reply_bytes(messages[0]), has_sockets=False)
-    feed.connected()  # the rest of the list was lost
+        conversation.handle_reply_untrusted(reply_bytes(message), has_sockets=False)
+    assert conversation.wanted == networks
+    conversation.handle_reply_untrusted(reply_bytes(messages[0]), has_sockets=False)
+    conversation.connected()  # the rest of the list was lost
     welcome = protocol.ProcessWelcome(sequence + 1, protocol.VERSION, "r", False, ())
-    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
-    *_, follow = feed.drain()
+    conversation.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    *_, follow = conversation.drain()
     sequence = protocol.parse_request_untrusted(follow.payload).sequence
-    feed.handle_reply_untrusted(reply_bytes(protocol.Wanted(sequence, ())), has_sockets=False)
-    assert feed.wanted == frozenset()
+    conversation.handle_reply_untrusted(reply_bytes(protocol.Wanted(sequence, ())), has_sockets=False)
+    assert conversation.wanted == frozenset()
 
 
 def rows_of(
-    outgoing: Iterable[FeedMessage],
+    outgoing: Iterable[ProcessMessage],
 ) -> tuple[dict[Key, Row | None], int]:
     """The rows that are sent, and the number of their COMMIT."""
     requests = [protocol.parse_request_untrusted(one.payload) for one in outgoing]
@@ -311,22 +313,22 @@ def rows_of(
 
 
 def test_what_changes_while_a_table_is_on_its_way_is_sent_after_it_and_nothing_else_is_looked_at() -> None:
-    feed = Feed("r")
-    feed.connected()
+    conversation = Conversation("r")
+    conversation.connected()
     welcome = protocol.ProcessWelcome(1, protocol.VERSION, "r", False, ())
-    feed.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
-    feed.drain()
+    conversation.handle_reply_untrusted(reply_bytes(welcome), has_sockets=False)
+    conversation.drain()
     keys = [next(iter(table_of({one}).keys() - names.world().keys())) for one in (1, 2, 3)]
-    feed.set_table(names.world())
-    whole, sequence = rows_of(feed.drain())
+    conversation.set_table(names.world())
+    whole, sequence = rows_of(conversation.drain())
     assert whole == names.world()
-    feed.set_table(table_of({1}), keys[:1])
-    feed.set_table(table_of({1, 2}), keys[1:2])
-    assert list(feed.drain()) == []
-    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
-    rows, sequence = rows_of(feed.drain())
+    conversation.set_table(table_of({1}), keys[:1])
+    conversation.set_table(table_of({1, 2}), keys[1:2])
+    assert list(conversation.drain()) == []
+    conversation.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    rows, sequence = rows_of(conversation.drain())
     assert rows.keys() == set(keys[:2])
-    feed.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
-    feed.set_table(table_of({3}), keys[2:])  # the first two are gone, which is not said
-    rows, _ = rows_of(feed.drain())
+    conversation.handle_reply_untrusted(reply_bytes(protocol.Done(sequence)), has_sockets=False)
+    conversation.set_table(table_of({3}), keys[2:])  # the first two are gone, which is not said
+    rows, _ = rows_of(conversation.drain())
     assert rows.keys() == {keys[2]}

@@ -53,7 +53,7 @@ from netagent.resolver.protocol import (
 
 
 @dataclass(frozen=True, slots=True)
-class FeedMessage:
+class ProcessMessage:
     """A message to send; with the sockets of `sockets_of`, if given."""
 
     payload: bytes
@@ -90,7 +90,7 @@ class _SentSockets:
 _Awaited: TypeAlias = AgentHello | Close | FetchSockets | Count | FollowWanted | _SentSockets | _SentTable
 
 
-class Feed:
+class Conversation:
     """Commands set what is wanted, `handle_reply_untrusted` takes what the process said; `drain` is what to send.
 
     `release` is this program's version: a process of another release is replaced. `http`: the address of the agent's
@@ -102,7 +102,7 @@ class Feed:
         self._http = http
         self._phase = _Phase.AWAY
         self._sequence = 0
-        self._outgoing: list[Iterable[FeedMessage]] = []
+        self._outgoing: list[Iterable[ProcessMessage]] = []
         self._waiting: dict[int, _Awaited] = {}
         self._asked: set[SandboxId] = set()  # sandboxes with a request in flight
         self._fetching: set[SandboxId] = set()
@@ -223,7 +223,7 @@ class Feed:
         self._naming.clear()
         self.replies = 0
 
-    def drain(self) -> Iterator[FeedMessage]:
+    def drain(self) -> Iterator[ProcessMessage]:
         """Yield what to send, in order; a second call yields nothing. A message is encoded only when it is requested:
         a table of thousands of rows has many, and other tasks may run between two."""
         outgoing, self._outgoing = self._outgoing, []
@@ -300,7 +300,7 @@ class Feed:
         same = welcome.version == VERSION and welcome.release == self._release
         self._phase = _Phase.TALKING if same else _Phase.OUTDATED
         if same:
-            self._outgoing.append([FeedMessage(request_bytes(StandInAt(self._next(), self._http)))])
+            self._outgoing.append([ProcessMessage(request_bytes(StandInAt(self._next(), self._http)))])
             self._ask(FollowWanted(self._next()))
         for sandbox_id in sorted(self._there - self._held.keys() - self._dropped):
             self._fetching.add(sandbox_id)
@@ -332,7 +332,7 @@ class Feed:
             listen = Listen(self._next(), sandbox_id, held.behind_runtime)
             self._asked.add(sandbox_id)
             self._waiting[listen.sequence] = _SentSockets(sandbox_id, held)
-            self._outgoing.append([FeedMessage(request_bytes(listen), sandbox_id)])
+            self._outgoing.append([ProcessMessage(request_bytes(listen), sandbox_id)])
         for sandbox_id in sorted(self._dropped - self._asked):
             self._ask_about(sandbox_id, Close(self._next(), sandbox_id))
 
@@ -343,7 +343,7 @@ class Feed:
             self._settled = self._revision
             return
         if self._sent is None:
-            self._outgoing.append([FeedMessage(request_bytes(Begin(self._next())))])
+            self._outgoing.append([ProcessMessage(request_bytes(Begin(self._next())))])
             changes: Iterator[Change] = iter(self._table.items())
         else:
             rest = changes_between(self._sent, self._table, self._touched)
@@ -353,9 +353,9 @@ class Feed:
                 self._sent, self._settled = self._table, self._revision
                 return
             changes = chain([first], rest)
-        self._outgoing.append(map(FeedMessage, rows_messages(self._next(), changes)))
+        self._outgoing.append(map(ProcessMessage, rows_messages(self._next(), changes)))
         commit = Commit(self._next())
-        self._outgoing.append([FeedMessage(request_bytes(commit))])
+        self._outgoing.append([ProcessMessage(request_bytes(commit))])
         self._waiting[commit.sequence] = _SentTable(self._table, self._revision)
         self._table_on_its_way, self._touched = True, set()
 
@@ -365,7 +365,7 @@ class Feed:
 
     def _ask(self, request: AgentHello | Close | FetchSockets | Count | FollowWanted) -> None:
         self._waiting[request.sequence] = request
-        self._outgoing.append([FeedMessage(request_bytes(request))])
+        self._outgoing.append([ProcessMessage(request_bytes(request))])
 
     def _next(self) -> int:
         self._sequence += 1
