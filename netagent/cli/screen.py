@@ -85,6 +85,11 @@ def _cluster(answer: Item) -> Iterator[str]:
     yield _line(
         "endpoints", f"{endpoints['local']} on this host, {endpoints['total']} in its networks{hidden}"
     )
+    addresses = answer.get("service_addresses", {})  # agents of the previous release do not send it
+    if count := addresses.get("count"):
+        why = addresses["untranslated"]
+        led = f"names lead to replicas here: {why}" if why else "led to replicas by this host's kernel"
+        yield _line("services", clean(f"{counted(count, 'address', 'addresses')} of services, {led}"))
     sandboxes = counted(dns["sandboxes"], "container")
     running = f"answering in {sandboxes}" if dns["running"] else f"NOT RUNNING, {sandboxes} without DNS"
     yield _line("dns", f"{running}, {counted(dns['queries'], 'query', 'queries')} so far")
@@ -148,6 +153,8 @@ def network(answer: Item) -> Iterator[str]:
     yield clean(f"network {answer['name']} ({answer['id'][:ID_DIGITS]}){what}")
     yield _line("subnets", ", ".join(answer["subnets"]))
     yield _line("names", f"end in {answer['domain']}")
+    if answer.get("service_addresses") == "on":
+        yield _line("services", "each gets an address of its own with its first replica")
     if answer["clash"]:
         yield _line("clash", answer["clash"])
 

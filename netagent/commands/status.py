@@ -232,6 +232,10 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         "total": len(view.endpoints),
         "hidden": await in_slices(_count_hidden(view)),
     }
+    status["service_addresses"] = {
+        "count": sum(len(view.service_addresses(network_id)) for network_id in view.networks),
+        "untranslated": cluster.controllers.untranslated,
+    }
     status["dns"] = {
         "running": bool(resolver["running"]),
         "sandboxes": len({row.netns_identity for row in cluster.live.rows.values()}),

@@ -153,6 +153,15 @@ class HeardAgent(TypedDict):
     how: Literal["mdns", "gossip"]
 
 
+class ServiceAddressCounts(TypedDict):
+    """Addresses of services, inside Status."""
+
+    count: int
+    """In the networks whose records this host has."""
+    untranslated: str
+    """Why this host's kernel leads connections to none of them; `""`: it leads them to replicas."""
+
+
 class Status(TypedDict):
     """The state of this host. Outside a cluster `cluster` is null and the counts are zero."""
 
@@ -171,6 +180,8 @@ class Status(TypedDict):
     """Number of other hosts by PathWord; only those that occur."""
     data_plane: str
     """`not encrypted`."""
+    service_addresses: NotRequired[ServiceAddressCounts]
+    """Missing outside a cluster."""
     refused: dict[str, int]
     """Packets refused since start, by reason; only reasons that occurred."""
     audited: NotRequired[int]

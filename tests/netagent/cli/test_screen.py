@@ -231,3 +231,14 @@ def test_services_with_an_address_show_it() -> None:
     assert "10.172.0.9 +1  10.160.0.2 " in second
     assert "nearest" not in third
     assert "ADDRESS " not in printer.table([plain], tables.SERVICES)[0]
+
+
+def test_addresses_of_services_are_shown_with_whether_this_host_leads_them() -> None:
+    answer = status_of(FakeService())
+    assert not any(line.startswith("services:") for line in screen.status(answer))
+    answer["service_addresses"] = {"count": 1, "untranslated": ""}
+    (line,) = [one for one in screen.status(answer) if one.startswith("services:")]
+    assert line.endswith("1 address of services, led to replicas by this host's kernel")
+    answer["service_addresses"] = {"count": 2, "untranslated": "the kernel is too old"}
+    (line,) = [one for one in screen.status(answer) if one.startswith("services:")]
+    assert line.endswith("2 addresses of services, names lead to replicas here: the kernel is too old")
