@@ -136,6 +136,10 @@ def _own_address(service: Item) -> str:
     return some(_one_family(addresses[0]["addresses"])) + more
 
 
+def _all_own_addresses(service: Item) -> str:
+    return ", ".join(each for one in service.get("service_addresses", []) for each in one["addresses"])
+
+
 def _balance(service: Item) -> str:
     return "".join(one["balance"] for one in service.get("service_addresses", [])[:1])
 
@@ -198,6 +202,7 @@ SERVICES = (
     Column("NAME", lambda s: s["fqdn"]),
     Column("ALIASES", lambda s: some(s.get("aliases", []))),
     Column("NOT UP", _not_up),
+    Column("SERVICE ADDRESSES", _all_own_addresses, wide=True),
     Column("ALL ADDRESSES", lambda s: ", ".join(s["addresses"]), wide=True),
     Column("NETWORK ID", lambda s: s["network_id"][:ID_DIGITS], wide=True),
     Column("SOURCE", _source, wide=True),

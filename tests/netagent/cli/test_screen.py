@@ -233,6 +233,20 @@ def test_services_with_an_address_show_it() -> None:
     assert "ADDRESS " not in printer.table([plain], tables.SERVICES)[0]
 
 
+def test_a_wide_list_of_services_has_all_their_addresses_of_both_families() -> None:
+    both = addressed_of("web")
+    both["service_addresses"] = [
+        service_address_of(addresses=["10.172.0.9", "fd00:9::9"]),
+        service_address_of(addresses=["10.172.0.7", "fd00:9::7"]),
+    ]
+    plain = {key: value for key, value in addressed_of("db").items() if key != "service_addresses"}
+    (column,) = [one for one in tables.SERVICES if one.title == "SERVICE ADDRESSES"]
+    assert column.cell(both) == "10.172.0.9, fd00:9::9, 10.172.0.7, fd00:9::7"
+    assert column.cell(plain) == ""
+    assert "fd00:9::9" in Printer("wide", io.StringIO()).table([both], tables.SERVICES)[1]
+    assert "fd00:9" not in Printer("table", io.StringIO()).table([both], tables.SERVICES)[1]
+
+
 def test_addresses_of_services_are_shown_with_whether_this_host_leads_them() -> None:
     answer = status_of(FakeService())
     assert not any(line.startswith("services:") for line in screen.status(answer))
