@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,7 +52,7 @@ def test_scenario_56_names_lead_to_near_replicas_and_outward_without_them_also_w
     web = {host: four(app, host, f"web-{host}") for host in app.hosts}
     for container in ("c1", "c3"):
         app.wait(
-            lambda: app.ask(container, "web").data == sorted(web.values()), 5.0, "not all replicas are known"
+            lambda: app.ask(container, "web").data == sorted(web.values()), 30.0, "not all replicas are known"
         )
 
     # Each host has measured the others within seconds of its start.
@@ -72,7 +73,9 @@ def test_scenario_56_names_lead_to_near_replicas_and_outward_without_them_also_w
     assert " ms away, zone a), web-h3 on h3 (" in found["reason"]
     objects = app.netagent("h1", "inspect", "web-h3", "--why")["why"]["objects"]
     (order,) = [one for one in objects if one["kind"] == "order"]
-    assert order["thing"] == "web-h3 has weight 100, h3 is at most 1 ms away, in zone zone-b"
+    # How many milliseconds depends on how busy this machine is.
+    distance = r"web-h3 has weight 100, h3 is at most \d+ ms away, in zone zone-b"
+    assert re.fullmatch(distance, order["thing"])
 
     # Outward as replicas go, and without the agent as with it; a new agent keeps the order.
     app.remove("web-h1")
@@ -115,7 +118,7 @@ def test_the_share_of_first_places_is_the_weight(zoned: Cluster) -> None:
     app = zoned
     heavy, light = four(app, "h1", "heavy", "--weight", "300"), four(app, "h2", "light")
     assert app.try_netagent("h1", "attach", "netns:heavy", "--network", "app", "--weight", "1001").status == 2
-    app.wait(lambda: app.ask("c1", "web").data == sorted([heavy, light]), 5.0, "not both are known")
+    app.wait(lambda: app.ask("c1", "web").data == sorted([heavy, light]), 30.0, "not both are known")
     program = (
         "import socket; print([socket.getaddrinfo('web', 80, socket.AF_INET)[0][4][0] for _ in range(80)].count"
         f"('{heavy}'))"
@@ -123,7 +126,7 @@ def test_the_share_of_first_places_is_the_weight(zoned: Cluster) -> None:
     assert int(app.inside("c1", "python3", "-c", program).stdout) == 60
     app.attach("h3", "ported", "--service", "web", "--weight", "50", "--expose", "http=80/tcp")
     expected = ["0 50 80 ported.h3.app.mesh.internal."]
-    app.wait(lambda: app.ask("c1", "_http._tcp.web.app", "SRV").data == expected, 5.0, "no SRV")
+    app.wait(lambda: app.ask("c1", "_http._tcp.web.app", "SRV").data == expected, 30.0, "no SRV")
     app.remove("heavy", "light", "ported")
 
 
@@ -172,7 +175,7 @@ def test_clients_find_texts_instances_and_protocols(zoned: Cluster) -> None:
     )
     address = four(app, "h2", "shop", *options)
     zone = "app.mesh.internal"
-    app.wait(lambda: app.ask("c1", "shop").data == [address], 5.0, "the name is not known")
+    app.wait(lambda: app.ask("c1", "shop").data == [address], 30.0, "the name is not known")
     assert app.ask("c1", f"shop.{zone}", "TXT").data == ['"path=/a b"']
     assert app.ask("c1", "b._dns-sd._udp.mesh.internal", "PTR").data == [f"{zone}."]
     types = app.ask("c1", f"_services._dns-sd._udp.{zone}", "PTR").data
