@@ -115,6 +115,8 @@ class ClusterTables:
         """Of the view that it was brought to."""
         self._facts: dict[HostId, tuple[object, ...]] = {}
         self._networks: dict[NetworkId, NetworkView] = {}
+        self._with_external: set[NetworkId] = set()
+        """Networks that have rows of external services, also after the last of these services is gone."""
         self._versions = 0
         self._listeners: list[tuple[set[RowId], set[RowId]]] = []
 
@@ -158,12 +160,14 @@ class ClusterTables:
             self._note_address(network_id, key)
         is_external = changed is None or changed.services or hosts or changed.endpoints
         for network_id in view.networks:
-            if network_id in moved or (is_external and view.store.services_in.get(network_id)):
+            has_external = view.store.services_in.get(network_id) or network_id in self._with_external
+            if network_id in moved or (is_external and has_external):
                 self._follow_external(present, network_id)
             yield
         for row_id in [i for i, row in self.services.items() if row.network_id not in view.networks]:
             if self.services[row_id].external is not None:
                 self._drop_service(row_id)
+        self._with_external.intersection_update(view.networks)
         self.present = present
 
     def _changed_networks(self, networks: Iterable[tuple[NetworkId, NetworkView]]) -> set[NetworkId]:
@@ -200,6 +204,10 @@ class ClusterTables:
 
     def _follow_external(self, present: Presenter, network_id: NetworkId) -> None:
         found = {f"{one['id']}/external": one for one in services_of(present, network_id)}
+        if found:
+            self._with_external.add(network_id)
+        else:
+            self._with_external.discard(network_id)
         for row_id in [
             i for i, row in self.services.items() if row.external and row.network_id == network_id
         ]:

@@ -32,7 +32,8 @@ UNBOUND_SOCKETS = {"agent": 1, "resolver": 0}
 START_S = 10.0
 """A resolver process is ready 0.3 s after its start, on a busy machine later."""
 MAX_FDS_BESIDE_SANDBOXES = 58
-"""An agent at rest has 49, with the tables of flows and the file of events; a resolver process 12; room for connections that come and go."""
+"""An agent at rest has 49, with the tables of flows and the file of events, a resolver process 12; room for
+connections that come and go."""
 FDS_OF_A_SANDBOX = {"agent": 5, "resolver": 4}
 """Both have its two sockets and what leads to them; the agent also watches its interfaces and their settings, and the
 resolver process is asked for feeds."""
