@@ -18,12 +18,17 @@ from typing import Any, cast
 
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.trio import tcp_server as hypercorn_connection
 from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 
 from netagent.control import asker
+from netagent.log import Limited
 from netagent.model.author import current_author
 
 IDLE_S = 5
@@ -40,6 +45,8 @@ HANDSHAKE_S = 5.0
 """Within this many seconds a TCP client must have begun, and must have finished a handshake of TLS."""
 _TLS_HANDSHAKE = b"\x16"
 """The first octet of a client that speaks TLS (RFC 8446 section 5.1); no method of HTTP begins so."""
+
+_limited = Limited(logging.getLogger(__name__))
 
 _current: ContextVar[_Connection] = ContextVar("connection")
 
@@ -142,7 +149,16 @@ class _Connection(TCPServer):
                 await super().run()
         except OSError:
             pass  # it went before its address was read
+        except BaseExceptionGroup as group:
+            # Whatever a stranger's octets make hypercorn do, it ends this connection and no other.
+            others, faults = group.split(lambda error: not isinstance(error, Exception))
+            _note_faults(faults)
+            if others is not None:
+                raise others from None
+        except Exception as error:
+            _note_faults(error)
         finally:
+            stream.socket.close()
             peers.pop(self, None)
             vars(self).clear()
 
@@ -165,6 +181,31 @@ class _Connection(TCPServer):
                 peers[self] = peer
 
 
+class _Http1Alone(ProtocolWrapper):
+    """Closes a connection that turns to HTTP/2, which no client of ours speaks: its streams would count as one
+    connection, however many requests they are."""
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await self.protocol.handle(event)
+        except (H2ProtocolAssumedError, H2CProtocolRequiredError):
+            await self.send(Closed())
+
+
+def _note_faults(faults: BaseException | None) -> None:
+    """Log of what kind they are, not what the client has sent."""
+    kinds = set()
+    pending = [] if faults is None else [faults]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, BaseExceptionGroup):
+            pending += one.exceptions
+        elif not isinstance(one, OSError):
+            kinds.add(type(one).__name__)
+    for kind in sorted(kinds):
+        _limited.warning(kind, f"closed a connection of HTTP on which the server failed ({kind})")
+
+
 async def _maybe_tls(stream: trio.SocketStream, context: ssl.SSLContext) -> Any:
     """Return the stream, behind TLS if the client begins with it."""
     with trio.move_on_after(HANDSHAKE_S):
@@ -173,9 +214,9 @@ async def _maybe_tls(stream: trio.SocketStream, context: ssl.SSLContext) -> Any:
     return stream
 
 
-vars(hypercorn_run)["TCPServer"] = (
-    _Connection  # the class it creates per connection; hypercorn offers no other hook
-)
+# The classes that it creates per connection; hypercorn offers no other hook.
+vars(hypercorn_run)["TCPServer"] = _Connection
+vars(hypercorn_connection)["ProtocolWrapper"] = _Http1Alone
 
 
 async def _run(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -156,3 +156,61 @@ async def test_a_connection_that_its_client_has_closed_counts_no_longer(
                     break
                 except (IndexError, trio.BrokenResourceError):  # some are being closed
                     await trio.sleep(0.01)
+
+
+def _frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    """One of HTTP/2 (RFC 9113 section 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
+
+
+def _head(fields: Mapping[bytes, bytes], *, is_last: bool = True) -> bytes:
+    """A HEADERS frame, each field a literal (RFC 7541 section 6.2.2)."""
+    block = b"".join(
+        b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items()
+    )
+    return _frame(1, 5 if is_last else 4, 1, block)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0)
+FIELDS = {b":method": b"GET", b":path": b"/healthz", b":scheme": b"http", b":authority": b"localhost"}
+UPGRADE = (
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(PREFACE + _head(FIELDS), id="http-2"),
+        pytest.param(PREFACE + _head(FIELDS | {b":path": b"/\xff"}), id="path"),
+        pytest.param(PREFACE + _head(FIELDS | {b":method": b"\xff"}), id="method"),
+        pytest.param(PREFACE + _head({b":method": b"CONNECT", b":authority": b"localhost"}), id="connect"),
+        pytest.param(
+            PREFACE + b"".join(_frame(2, 0, 2 * i + 1, b"\0\0\0\0\1") for i in range(1200)), id="priorities"
+        ),
+        pytest.param(
+            PREFACE + _head(FIELDS | {b":method": b"POST"}, is_last=False) + _frame(0, 0, 1, bytes(10)) * 2,
+            id="data",
+        ),
+        pytest.param(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+            b"Upgrade: h2c\r\nHTTP2-Settings: !!!\r\n\r\n",
+            id="h2c",
+        ),
+        pytest.param(UPGRADE + b"\x81\xff" * 50, id="websocket"),
+        pytest.param(b"\x00\x01\r\n\r\n", id="no-request"),
+    ],
+)
+@trio_test
+async def test_what_a_stranger_sends_ends_his_connection_alone(octets: bytes) -> None:
+    place = free_place()
+    async with serving(place, RegistryView(HostId("0" * 32))):
+        with trio.fail_after(60):
+            for _ in range(3):
+                async with await connected(place) as stream:
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await stream.send_all(octets)
+                        while await stream.receive_some():
+                            pass
+            assert (await ask(place, "/healthz"))[0] == 200
