@@ -4,7 +4,7 @@ One list for all would be filled by whatever repeats itself: a container that fa
 out who removed the network. So each kind of author has a list of its own (user and token share one: both are
 requests), which its own events alone push out, the oldest first. And within a list no source has more than an eighth:
 its own oldest event goes before any other's. The source is the container or the thing that an event is about; of what
-other hosts cause it is the host, because a host may write about any number of things.
+other hosts or tokens cause it is the host or the token, because these may write about any number of things.
 
 Kept are the encoded lines, at a third of the memory of the objects. `file` writes the same lines.
 """
@@ -134,7 +134,9 @@ class EventLog:
 
     def _keep(self, event: Event) -> bytes:
         line = encode(event)
-        source = event.author.name if event.author.kind is AuthorKind.GOSSIP else event.subject
+        # Another host, and the holder of a token, choose the subjects of their events.
+        chooses = event.author.kind in (AuthorKind.GOSSIP, AuthorKind.TOKEN)
+        source = f"{event.author.kind} {event.author.name}" if chooses else event.subject
         kept = _Kept(event.event_id, event.at_s, event.kind, source, line)
         self._lists[_LIST_OF[event.author.kind]].add(kept)
         self._next_id = event.event_id + 1

@@ -49,6 +49,15 @@ def test_a_host_that_writes_of_many_things_pushes_out_only_itself() -> None:
     assert counts == {"h3": 1, "h2": MAX_OF_SOURCE}
 
 
+def test_a_token_that_asks_for_many_things_pushes_out_only_itself() -> None:
+    log = EventLog()
+    note(log, "app", ALICE, text="removed network app")
+    for number in range(2 * MAX_EVENTS):
+        note(log, f"n{number}", Author(AuthorKind.TOKEN, "ci"))
+    counts = Counter(event.author.name for event in kept(log))
+    assert counts == {ALICE.name: 1, "ci": MAX_OF_SOURCE}
+
+
 def test_containers_that_come_and_go_push_out_none_of_what_users_and_hosts_do() -> None:
     log = EventLog()
     note(log, "app", ALICE)
