@@ -7,7 +7,7 @@ that strangers can choose.
 
     STATE_DIR/http-ca.pem    the authority's key and certificate; mode 0600
     STATE_DIR/http.pem       the listener's, made at each start; mode 0600
-    RUN_DIR/http-ca.crt      the authority's certificate, for everybody
+    RUN_DIR/http-ca.crt      the authority's certificate, which every account may read
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What stands before all routes of the `http` listener: who may ask which of them, and over what.
 
-    /healthz…      everybody, also in clear text: load balancers ask it, and it shows next to nothing
+    /healthz…      all clients, also in clear text: load balancers ask it, and it shows next to nothing
     on loopback    programs of this host, in clear text; the routes themselves say what they want besides
     elsewhere      over TLS with a token only: /v1 holds each command against it (netagent.control.api), the others
                    want one that may read and has no limit. The files of the web page need none: they show nothing,

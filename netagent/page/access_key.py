@@ -1,4 +1,4 @@
-"""Access keys: whoever may use the agent's socket may open the page, for some hours.
+"""Access keys: a user of the agent's socket may open the page with one, for some hours.
 
 `netagent dashboard` prints an address that contains a key. The browser keeps it and sends it with each request. A
 key is its time of expiry and a code of that time under a secret of this host's identity, so the agent keeps none:

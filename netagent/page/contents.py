@@ -130,7 +130,7 @@ class PageContents:
         return others[part]
 
     async def run(self) -> None:
-        """Drop the tables that nobody reads; until cancelled."""
+        """Drop the tables that no page reads; until cancelled."""
         while True:
             await trio.sleep(LINGER_S / 3)
             is_idle = not self._readers and trio.current_time() - self._idle_since > LINGER_S

@@ -86,7 +86,7 @@ class Site:
         ]
 
     async def run(self) -> None:
-        """Drop what nobody reads; until cancelled."""
+        """Drop what no page reads; until cancelled."""
         await self._contents.run()
 
     async def _data(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The task that notes when a warning of `status` begins and when it is over, although nobody looks.
+"""The task that notes when a warning of `status` begins and when it is over, although no operator looks.
 
 It makes the same answer as `netagent status`, so no warning can be forgotten here. That answer costs more where the
 cluster is larger: so the task rests in proportion to what a look has cost.

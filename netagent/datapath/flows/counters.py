@@ -43,7 +43,7 @@ _limited = Limited(_log)
 LOOK_S: Final = 10.0
 """The kernel sends no notifications about programs."""
 KEPT_S: Final = 3600
-"""A flow that nobody has opened for so long makes room."""
+"""A flow that no program has opened for so long makes room."""
 CLEAR_S: Final = 600.0
 _PER_BATCH: Final = 256
 _CONTAINERS, _BRIDGES = "nv", "na-"
