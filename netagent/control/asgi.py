@@ -7,6 +7,7 @@ its connections are few and short.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 import socket
@@ -136,7 +137,7 @@ class _Connection(TCPServer):
                 peer = current_author().account
             else:
                 asker.note_stranger()
-                peer = stream.socket.getpeername()[0]
+                peer = peer_of(stream.socket.getpeername()[0])
             if listener.is_bounded and listener.is_full(peer):
                 await trio.aclose_forcefully(stream)
                 return
@@ -190,6 +191,14 @@ class _Http1Alone(ProtocolWrapper):
             await self.protocol.handle(event)
         except (H2ProtocolAssumedError, H2CProtocolRequiredError):
             await self.send(Closed())
+
+
+def peer_of(address: str) -> str:
+    """Return as whom an address counts: of IPv6 its /64, because a host has as many addresses there as it likes."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if parsed.version == 4:
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((parsed, 64), strict=False))
 
 
 def _note_faults(faults: BaseException | None) -> None:

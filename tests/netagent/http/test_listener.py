@@ -18,7 +18,7 @@ from trio.testing import trio_test
 
 from netagent.access.token_store import TokenStore
 from netagent.control import asgi
-from netagent.control.asgi import MAX_PER_PEER
+from netagent.control.asgi import MAX_PER_PEER, peer_of
 from netagent.errors import FailedError
 from netagent.http import health_routes
 from netagent.http.listener import HttpListener
@@ -156,6 +156,12 @@ async def test_a_connection_that_its_client_has_closed_counts_no_longer(
                     break
                 except (IndexError, trio.BrokenResourceError):  # some are being closed
                     await trio.sleep(0.01)
+
+
+def test_a_host_counts_as_one_peer_whichever_of_its_addresses_it_takes() -> None:
+    assert peer_of("2001:db8::1") == peer_of("2001:db8::ffff:1") != peer_of("2001:db8:0:1::1")
+    assert peer_of("fe80::1%eth0") == "fe80::/64"
+    assert peer_of("192.0.2.1") == peer_of("::ffff:192.0.2.1") == "192.0.2.1"
 
 
 def _frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
