@@ -56,7 +56,8 @@ class Client(threading.Thread):
         self._remember_s, self._every_s, self._stop_asked = remember_s, every_s, stop
 
     def run(self) -> None:
-        address, until, next_at = "", 0.0, time.monotonic()
+        started = time.monotonic()
+        address, until, next_at = "", 0.0, started
         while not self._stop_asked.wait(max(next_at - time.monotonic(), 0.0)):
             begun = time.monotonic()
             next_at = max(next_at, begun - self._every_s) + self._every_s if self._every_s else 0.0
@@ -71,7 +72,8 @@ class Client(threading.Thread):
                         raise OSError("no answer")
                 self.answered[address] += 1
             except OSError as error:
-                self.failed.append(f"{address or self._name} after {time.monotonic() - begun:.3f} s: {error}")
+                after_s, at_s = time.monotonic() - begun, begun - started
+                self.failed.append(f"{address or self._name} at {at_s:.2f} s, after {after_s:.3f} s: {error}")
             if not self._every_s:
                 time.sleep(0.005)
 

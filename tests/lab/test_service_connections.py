@@ -34,6 +34,10 @@ def running(container: Container, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
 
+def connecting(address: str) -> tuple[str, ...]:
+    return ("python3", "-c", f"import socket; socket.create_connection(('{address}', 7001), 5)")
+
+
 def has_served(app: Cluster, name: str) -> bool:
     return app.inside(name, "ss", "-Htn", "state", "time-wait", "sport = :7001").stdout != ""
 
@@ -44,6 +48,8 @@ def test_replacing_all_replicas_fails_no_request_of_clients_that_keep_the_addres
         app.attach(host, f"old-{host}", *WEB, *CHECKED, command=serve)
         app.await_listening(f"old-{host}", 7001)
     address = own_addresses(app, "c1")[0]
+    # The name has this address before its first replica has passed a check.
+    app.wait(lambda: app.inside("c1", *connecting(address)).status == 0, 10.0, f"{address} leads nowhere")
     argv = (REQUESTS, "ask", address, "100", str(RATE))
     with running(app.lab.container("c1"), *argv) as asking:
         try:

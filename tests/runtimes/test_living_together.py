@@ -154,10 +154,10 @@ def test_we_come_and_go_unnoticed(site: Site) -> None:
     c1, _ = site.containers
     _, v4, _, v6 = ADDRESSES
     other = site.dockers[1]
-    fetch = f"nsenter --target {other.pid('asker')} --all wget -q -T 2 -O /dev/null http://site/hostname"
+    fetch = f"nsenter --target {other.pid('asker')} --all wget -q -T 5 -O /dev/null http://site/hostname"
 
     async def main() -> None:
-        swarm, flannel = Loop(h2, fetch), Loop(h1, "ping -c 1 -W 1 10.244.2.0")
+        swarm, flannel = Loop(h2, fetch), Loop(h1, "ping -c 1 -W 5 10.244.2.0")
         async with trio.open_nursery() as nursery:
             await wait_until(lambda: h2.try_run(fetch).returncode == 0, "the swarm has settled", 40.0)
             nursery.start_soon(swarm.run)

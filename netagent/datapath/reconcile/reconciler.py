@@ -24,7 +24,7 @@ import trio
 from netagent.datapath.host.sysctls import Settings
 from netagent.datapath.netlink.link import RTM_DELLINK
 from netagent.datapath.netlink.route_socket import Netlink, split_messages
-from netagent.datapath.reconcile.apply import Failure, apply, names_after
+from netagent.datapath.reconcile.apply import OPERATIONS_PER_SLICE, Failure, apply, names_after
 from netagent.datapath.reconcile.drift import (
     Damage,
     Drift,
@@ -75,9 +75,10 @@ MOST_VETHS = 16
 """Veths that are read one by one; with more of them all links are read."""
 MOST_OPEN = 2_000
 """Bound of entries compared one by one; beyond it: all are compared, in slices."""
-NOTIFICATIONS_AT_ONCE = 64
+NOTIFICATIONS_AT_ONCE = 2 * OPERATIONS_PER_SLICE
 """Bound of notifications read at once; beyond it: other tasks run before the rest is read. Each is a separate
-datagram, and each entry that we write is echoed as one."""
+datagram, and each entry that we write is echoed as one: reading has to be faster than writing, or the kernel drops
+some while tens of thousands of entries are written."""
 _NOTIFICATION_BYTES = 1 << 16
 
 
