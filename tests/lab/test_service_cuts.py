@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lab.harness import Cluster
-from lab.test_service_connections import HOLD, WEB, running
+from lab.test_service_connections import HOLD, WEB, await_reaching, running
 from lab.test_service_sandboxes import FOLLOWED_S, PORT, WHOAMI, await_replicas, fetched, own_addresses
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]
@@ -57,6 +57,7 @@ def test_a_cut_ends_at_most_connections_across_it_and_none_that_are_kept(
     to: dict[str, list[str]] = {}
     for client in ("c1", "c2"):
         to[client] = own_addresses(app, client) + own_addresses(app, client, "kept")
+        await_reaching(app, client, to[client], 2, FOLLOWED_S)
     argv = {client: (HOLD, "hold", *addresses) for client, addresses in to.items()}
     programs = {client: running(app.lab.container(client), *words) for client, words in argv.items()}
     outputs: dict[str, str] = {}
@@ -67,8 +68,7 @@ def test_a_cut_ends_at_most_connections_across_it_and_none_that_are_kept(
         time.sleep(cut_s)  # this is what is tried
         app.lab.heal()
         for client, addresses in to.items():
-            for address in addresses:
-                app.wait(lambda: reached(app, client, address) == 2, HEALED_S, f"{client} at {address}")
+            await_reaching(app, client, addresses, 2, HEALED_S)
     finally:
         app.lab.heal()
         for client, one in programs.items():
@@ -84,11 +84,6 @@ def test_a_cut_ends_at_most_connections_across_it_and_none_that_are_kept(
     app.remove(*names)
 
 
-def reached(app: Cluster, client: str, address: str) -> int:
-    """How many servers answer there."""
-    return len({*app.inside(client, "python3", HOLD, "once", address).stdout.split()})
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_connection_without_a_packet_for_ten_minutes_is_as_it_was(lasting: Cluster) -> None:
@@ -97,7 +92,9 @@ def test_a_connection_without_a_packet_for_ten_minutes_is_as_it_was(lasting: Clu
     for name in names:
         app.attach(name[-2:], name, *WEB, command=("python3", HOLD, "serve", name))
         app.await_listening(name, 7000)
-    with running(app.lab.container("c1"), HOLD, "hold", *own_addresses(app, "c1")) as holding:
+    addresses = own_addresses(app, "c1")
+    await_reaching(app, "c1", addresses, 2, FOLLOWED_S)
+    with running(app.lab.container("c1"), HOLD, "hold", *addresses) as holding:
         try:
             opened = next_line(app, holding.stdout)
             time.sleep(600.0)  # this is what is tried
