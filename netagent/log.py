@@ -41,7 +41,7 @@ def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
 
 class _Repeated(logging.Filter):
     """Drops a warning or an error that was written less than a period ago, and says how often at the next one. A
-    fault that a part meets in a loop must not fill the disk, whoever wrote the loop."""
+    fault that a part meets in a loop must not fill the disk."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -5,8 +5,8 @@ the secret's digest only, so neither its file nor a backup of it opens anything;
 can be guessed. The id finds the row; the digest is compared in a time that does not depend on it, and is computed for
 unknown ids as well.
 
-A limited token has the ids of its networks, not their names: whoever makes a network anew under the name of a removed
-one does not get the askers of the former. Names are for people.
+A limited token has the ids of its networks, not their names: a member that makes a network anew under the name of a
+removed one does not get the askers of the former. Names are for people.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Tokens:
         random: bytes,
     ) -> tuple[Token, str]:
         """Return a new token, and the text that its holder shows. It works once `add` got it. `random`: ID_BYTES and
-        SECRET_BYTES that nobody can guess."""
+        SECRET_BYTES that cannot be guessed."""
         if any(one.name == name for one in self._by_id.values()):
             raise RefusedError(
                 f"there is a token {name!r} already",

@@ -78,7 +78,7 @@ class ApiAccess:
 
 
 def socket_access(grant: Grant) -> ApiAccess:
-    """Whoever may open the socket has this grant."""
+    """Each process that may open the socket has this grant."""
     return ApiAccess(lambda _: grant)
 
 

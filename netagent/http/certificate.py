@@ -28,7 +28,7 @@ from netagent.errors import FailedError
 from netagent.state_dir import write_private
 
 LIFE: Final = dt.timedelta(days=3650)
-"""An agent may run for years, and clients must not lose it on a day that nobody noted."""
+"""An agent may run for years, and clients must not lose it on a day that is in no calendar."""
 _BEFORE: Final = dt.timedelta(days=1)
 """Clocks of clients may be behind."""
 

@@ -377,7 +377,7 @@ class EventQueue:
                 if len(self.heard.unknown_sources) >= MAX_UNKNOWN_SOURCES:
                     self.heard.unknown_sources.pop(next(iter(self.heard.unknown_sources)))
                 self.heard.unknown_sources[source[0]] = reason, self._clock()
-                # One author for all strangers: whoever forges addresses pushes out only such events.
+                # One author for all strangers: a forger of addresses pushes out only such events.
                 refused = marked(EventKind.REFUSAL, source[0], author=_STRANGER)
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}", refused)
             case IdentityConflict(address=address):

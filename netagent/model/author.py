@@ -35,7 +35,7 @@ class AuthorKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """One author. `name` is one line of printable text: whoever makes an author of foreign text sees to that."""
+    """One author. `name` is one line of printable text, also where the name is foreign text: the caller cleans it."""
 
     kind: AuthorKind
     name: str

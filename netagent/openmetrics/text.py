@@ -1,8 +1,8 @@
 """The text of all metrics, in OpenMetrics.
 
 It is made in slices, a few families in each, so a scrape delays nothing else for longer than any other long work
-(docs/design/0031). One text is made at a time, and whoever asks while it is made gets the same one, for KEPT_S
-longer: however many strangers ask, a process works for one.
+(docs/design/0031). One text is made at a time, and a client that asks while it is made gets the same one, for
+KEPT_S longer: however many clients ask, a process works for one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which requests for the page are answered at all, before anybody's key is looked at.
+"""Which requests for the page are answered at all, before a key is looked at.
 
 A browser on the operator's machine runs programs of strangers: any site may send requests to 127.0.0.1, or have its
 own name resolve to it (DNS rebinding). So the page answers only to the names of loopback, and to no other origin.

@@ -149,7 +149,7 @@ class AcceptedStreams:
         """Decide by the first byte what a stream carries."""
         if first == JOIN_MAGIC:
             if self._join_handler is None:
-                raise WireError("nobody joins here")
+                raise WireError("this node accepts no joins")
             stream.join = self._join_handler()
         else:
             stream.reader = FrameReader()

@@ -70,7 +70,7 @@ def _refuse_commands(grant: Grant, request: containers.AttachCommand) -> None:
 
 
 def _refuse_labels(grant: Grant, request: containers.AttachCommand) -> None:
-    """By our own labels a container is found as the runtime calls it: nobody may call it like another one."""
+    """By our own labels a container is found as the runtime calls it: no token may give it another one's."""
     for key in request.labels:
         if key.startswith(_OURS) and key != ADDRESS and not key.startswith(TXT_LABELS):
             raise ForbiddenError(
