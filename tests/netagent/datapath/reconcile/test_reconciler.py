@@ -18,8 +18,9 @@ from fakes.scratch_state import InhabitedNetwork, RemoteEndpoint, desired_state
 from netagent.datapath.netlink.link import RTM_NEWLINK
 from netagent.datapath.netlink.neighbour import AF_BRIDGE, RTM_NEWNEIGH
 from netagent.datapath.netlink.route_socket import HEADER, NetlinkMessage, NetlinkRequest
+from netagent.datapath.reconcile import reconciler as reconciler_module
 from netagent.datapath.reconcile.desired import LocalEndpoint
-from netagent.datapath.reconcile.reconciler import NOTIFICATIONS_AT_ONCE, Reconciler
+from netagent.datapath.reconcile.reconciler import Reconciler
 from netagent.datapath.reconcile.schedule import INTERVAL_S, RETRY_MAX_S, RETRY_MIN_S, SETTLE_S
 from netagent.datapath.state import DesiredChange, EntryKey, KernelState
 from netagent.model.ids import ClusterId, EndpointId, NetworkId
@@ -70,6 +71,7 @@ def run(body: Callable[[StandIn, Reconciler, socket.socket], Awaitable[None]]) -
     async def main() -> None:
         kernel = StandIn()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
         reconciler = Reconciler(kernel, ours)  # type: ignore[arg-type]
         with theirs:
             async with trio.open_nursery() as nursery:
@@ -259,19 +261,22 @@ def test_a_storm_of_notifications_about_others_costs_no_look() -> None:
     run(body)
 
 
-def test_of_a_burst_of_notifications_every_one_is_heeded() -> None:
+def test_of_a_burst_of_notifications_every_one_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = 64  # a socket of this kind does not hold many more than twice as many
+    monkeypatch.setattr(reconciler_module, "NOTIFICATIONS_AT_ONCE", at_once)
+
     async def body(_kernel: StandIn, reconciler: Reconciler, theirs: socket.socket) -> None:
         reconciler.set_desired(DesiredChange(state(1)), 1)
         await reconciler.wait_programmed(1)
         others = HEADER.pack(HEADER.size + 12, RTM_NEWNEIGH, 0, 0, 0) + bytes(12)
-        for place in (1, NOTIFICATIONS_AT_ONCE, NOTIFICATIONS_AT_ONCE + 1):
+        for place in (1, at_once, at_once + 1):
             index = next(
                 iter(reconciler._belief.names)
             )  # drawn anew after each look: the stand-in keeps nothing
             ours = HEADER.pack(HEADER.size + 16, RTM_NEWLINK, 0, 0, 0)
             ours += bytes([AF_BRIDGE, 0, 0, 0]) + index.to_bytes(4, sys.byteorder) + bytes(8)
             looks = reconciler.status().looks
-            for number in range(1, 2 * NOTIFICATIONS_AT_ONCE):  # they are all there when the first is read
+            for number in range(1, 2 * at_once):  # they are all there when the first is read
                 theirs.send(ours if number == place else others)
             await trio.sleep(2 * SETTLE_S)
             assert reconciler.status().looks == looks + 1, place
