@@ -1,7 +1,7 @@
 """A virtual machine with a kernel of another Debian release, in which tests of this checkout run.
 
 The kernel is Debian's package for clouds; apt downloads it, with lists of packages of its own, so that the host's are
-left alone. The machine's memory is its disk: an archive (cpio, newc) with this host's Python, busybox, ip, and the
+left alone. The machine's memory is its disk: an archive (cpio, newc) with this host's Python, PROGRAMS, and the
 folders that are asked for, at the same paths as here. QEMU computes every instruction (TCG), so it needs no right and
 no module of the host, and is some twenty times slower.
 """
@@ -36,7 +36,7 @@ MODULES = (
     "net/ipv4/udp_diag",
 )
 """In the order in which they depend on each other; those that are part of the kernel are left out."""
-PROGRAMS = ("busybox", "sh", "ip")
+PROGRAMS = ("busybox", "sh", "ip", "unshare", "setpriv", "nsenter")
 TOOLS = ("mount", "insmod", "sysctl", "ping", "kill", "sleep", "poweroff", "cat", "mkdir", "env")
 """Of busybox, by their own names. Its shell would take its own `ip` before the real one."""
 LEFT_OUT = {"test", "idlelib", "ensurepip", "tkinter", "lib2to3", "turtledemo", "pip", "pydoc_data"}
