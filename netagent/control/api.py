@@ -28,10 +28,11 @@ from netagent.control.audit import audited, telling_forbidden
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
 from netagent.control.openapi import document
+from netagent.control.places import Places
 from netagent.control.problem import known_error
 from netagent.control.streaming import PartsResponse, WatchResponse, problem_response
 from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, follow, watch
-from netagent.errors import FailedError, ForbiddenError, InputError, RefusedError
+from netagent.errors import FailedError, ForbiddenError, InputError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.interface import schema
@@ -49,6 +50,8 @@ BODY_DEADLINE_S = 5.0
 MAX_WATCHERS = 64
 """Bound of clients that watch; beyond it: refused; a slow one skips steps, none is queued. Each costs at most ten
 lists per second; a host has a handful of users and scripts."""
+MAX_WATCHERS_EACH = 16
+"""Bound of clients that watch with one token or from one account; beyond it: refused, and the others have theirs."""
 
 _log = logging.getLogger("netagent.control")
 
@@ -135,7 +138,7 @@ class _Api:
         self._handlers = handlers
         self._wait_changed = wait_changed
         self._wait_noted = wait_noted
-        self._watchers = 0
+        self._places = Places(MAX_WATCHERS, MAX_WATCHERS_EACH, "clients are already watching this agent")
 
     def answering(self, command: type[Command[Any]]) -> Run:
         """Return what answers HTTP requests of a command."""
@@ -215,32 +218,26 @@ class _Api:
             ordered = await in_slices(merge_sort(items, lambda item: [item[field] for field in order]))
             return {**listing, "items": ordered}
 
-        listing = await read()
         if not getattr(request, "watch", False):
+            listing = await read()
             parts = await in_slices(encode_list(listing["items"], listing.get("warnings", ())))
             return PartsResponse(parts)
-        if self._watchers >= MAX_WATCHERS:
-            raise RefusedError(
-                f"{MAX_WATCHERS} clients are already watching this agent",
-                code="too-many-watchers",
-                hint="stop one of them",
-            )
 
         async def run(emit: Callable[[bytes], Awaitable[None]]) -> None:
-            self._watchers += 1
-            try:
-                # A watch by the read-only socket needs no more life, and stays among its account's connections.
-                with kept_open() if grant.token_id else contextlib.nullcontext():
-                    if is_log:
-                        await follow(self._wait_noted, request, read, emit)
-                    else:
-                        await watch(self._waiting(type(request).declaration.period_s), read, emit)
-            finally:
-                self._watchers -= 1
+            # A watch by the read-only socket needs no more life, and stays among its account's connections.
+            with kept_open() if grant.token_id else contextlib.nullcontext():
+                if is_log:
+                    await follow(self._wait_noted, request, read, emit)
+                else:
+                    await watch(self._waiting(type(request).declaration.period_s), read, emit)
 
-        if grant.token_id is None or self._access.ended is None:
-            return WatchResponse(run, http.app.state.stopping)
-        return WatchResponse(run, http.app.state.stopping, self._access.ended(grant.token_id))
+        ends = [http.app.state.stopping]
+        if grant.token_id is not None and self._access.ended is not None:
+            ends.append(self._access.ended(grant.token_id))
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._places.taken(_asker(grant)))
+            await read()
+            return WatchResponse(run, held.pop_all(), *ends)
 
     def _waiting(self, period_s: float | None) -> WaitChanged:
         """Return what a watch waits for: a change of what lists show, or `period_s` at most."""
@@ -256,7 +253,7 @@ class _Api:
 
 
 def _asker(grant: Grant) -> str:
-    """Return who asks, for answers that no other asker may see."""
+    """Return who asks, for answers that no other asker may see, and for the places of watches."""
     author = current_author()
     return f"token {grant.token_id}" if grant.token_id else f"{author.kind} {author.uid} {author.name}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import trio
@@ -50,14 +51,20 @@ class WatchResponse(Response):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, run: Watch, *ends: trio.Event) -> None:
+    def __init__(self, run: Watch, held: AbstractContextManager[object], *ends: trio.Event) -> None:
+        """`held` is closed at the end, also if not even the beginning can be sent."""
         super().__init__()
         del self.headers["content-length"]
         self._run = run
+        self._held = held
         self._ends = ends
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send the body until the client hangs up."""
+        with self._held:
+            await self._send_all(receive, send)
+
+    async def _send_all(self, receive: Receive, send: Send) -> None:
 
         async def emit(lines: bytes) -> None:
             await send({"type": "http.response.body", "body": lines, "more_body": True})

@@ -11,6 +11,7 @@ Files are answered to each local browser; they hold nothing of the cluster. Part
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -30,6 +31,7 @@ from starlette.routing import Route
 from netagent.access.token_store import TokenStore
 from netagent.access.tokens import bearer_untrusted
 from netagent.control.asgi import kept_open
+from netagent.control.places import Places
 from netagent.control.problem import MEDIA_TYPE, known_error, problem_of
 from netagent.control.streaming import WatchResponse
 from netagent.control.watch import WaitChanged
@@ -40,9 +42,12 @@ from netagent.page.guard import HEADERS, refusal
 from netagent.page.live_stream import Emit, follow
 from netagent.page.table_query import MAX_CHARS, parse_query_untrusted
 
-MAX_STREAMS: Final = 12
+MAX_STREAMS: Final = 24
 """Bound of parts that are followed at the same time; beyond it: refused, and the page says so. A page whose tab is in
 the background follows none."""
+MAX_STREAMS_EACH: Final = 8
+"""Bound of parts that are followed with one token or one key; beyond it: refused, and the others have theirs. A
+browser opens six connections to one place."""
 
 _STATIC: Final = Path(str(resources.files("netagent.page") / "static"))
 _TYPES: Final = {
@@ -76,7 +81,7 @@ class Site:
         self._wait_changed = wait_changed
         self._keys = keys
         self._tokens = tokens
-        self._streams = 0
+        self._places = Places(MAX_STREAMS, MAX_STREAMS_EACH, "parts of this page are followed already")
         self.routes = [
             Route("/", _guarded(_to_page)),
             Route("/page/static/{file:path}", _guarded(_file)),
@@ -100,24 +105,16 @@ class Site:
 
     async def _live(self, request: Request) -> Response:
         reader = self._reader(request)
-        if self._streams >= MAX_STREAMS:
-            raise RefusedError(
-                f"{MAX_STREAMS} pages of this agent are open already",
-                code="too-many-watchers",
-                hint="close one of them",
-            )
-        content = self._open(request)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._places.taken(reader.asker))
+            content = self._open(request)
+            held.callback(content.close)
 
-        async def run(emit: Emit) -> None:
-            self._streams += 1
-            try:
+            async def run(emit: Emit) -> None:
                 with kept_open(), trio.move_on_after(reader.life_s):
                     await follow(content, self._wait_changed, emit)
-            finally:
-                self._streams -= 1
-                content.close()
 
-        return _EventStream(run, request.app.state.stopping, *reader.ends)
+            return _EventStream(run, held.pop_all(), request.app.state.stopping, *reader.ends)
 
     def _open(self, request: Request) -> Any:
         asked = {name: value[:MAX_CHARS] for name, value in request.query_params.items()}
@@ -132,7 +129,7 @@ class Site:
             shown = bearer_untrusted(request.headers.get("authorization"))
             expires_s = self._keys().expiry_untrusted(shown, int(now_s)) if is_local else None
             if expires_s is not None:
-                return _Reader(expires_s - now_s)
+                return _Reader(f"key {shown}", expires_s - now_s)
             token = self._tokens.proven_untrusted(shown)
         except UnauthorizedError:
             raise UnauthorizedError(
@@ -150,11 +147,13 @@ class Site:
                 thing=token.name,
                 hint="use a token that is not limited to networks",
             )
-        return _Reader(math.inf, (self._tokens.ended(token.token_id),))
+        return _Reader(f"token {token.token_id}", math.inf, (self._tokens.ended(token.token_id),))
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
+    asker: str
+    """As whom it counts."""
     life_s: float
     """So long it may read."""
     ends: tuple[trio.Event, ...] = ()
@@ -164,8 +163,8 @@ class _Reader:
 class _EventStream(WatchResponse):
     media_type = "text/event-stream"
 
-    def __init__(self, run: Any, *ends: trio.Event) -> None:
-        super().__init__(run, *ends)
+    def __init__(self, run: Any, held: contextlib.AbstractContextManager[object], *ends: trio.Event) -> None:
+        super().__init__(run, held, *ends)
         self.headers.update({**HEADERS, "Cache-Control": "no-store"})
 
 

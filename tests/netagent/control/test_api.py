@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fakes.agent_service import Served, endpoint_of
 
+from netagent.control.api import MAX_WATCHERS_EACH
 from netagent.control.client import Client
 from netagent.errors import (
     FailedError,
@@ -200,12 +201,23 @@ def test_watchers_do_not_keep_an_agent_from_stopping(served: Served, client: Cli
         next(batches)
 
 
-def test_watchers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netagent.control.api.MAX_WATCHERS", 1)
-    first = client.watch("/v1/networks")
-    next(first)
-    with pytest.raises(RefusedError, match="already watching this agent"):
-        next(client.watch("/v1/networks"))
+def test_watchers_of_one_account_are_bounded_and_a_place_is_free_again_after_a_refusal(
+    served: Served, client: Client
+) -> None:
+    for _ in range(MAX_WATCHERS_EACH):
+        with pytest.raises(NotFoundError, match="no network 'nope'"):
+            next(client.watch("/v1/endpoints", query={"network": "nope"}))
+    with contextlib.ExitStack() as stack:
+        watches = [client.watch("/v1/networks") for _ in range(MAX_WATCHERS_EACH)]
+        for one in watches:
+            assert isinstance(one, Generator)
+            stack.enter_context(contextlib.closing(one))
+            next(one)
+        with pytest.raises(
+            RefusedError, match=r"already watching this agent with the same .*; stop one of them"
+        ):
+            next(client.watch("/v1/networks"))
+        assert client.call("GET", "/v1/networks")["items"] is not None  # to read once needs no place
 
 
 def test_a_list_says_what_is_not_known_and_local_asks_nobody(client: Client, served: Served) -> None:

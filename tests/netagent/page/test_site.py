@@ -28,7 +28,7 @@ from netagent.interface.role import Role
 from netagent.model.records import Health
 from netagent.page.access_key import AccessKeys
 from netagent.page.contents import PageSource
-from netagent.page.site import MAX_STREAMS, Site, page_address
+from netagent.page.site import MAX_STREAMS_EACH, Site, page_address
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 
@@ -232,18 +232,24 @@ async def test_a_stream_follows_a_change() -> None:
 
 
 @trio_test
-async def test_streams_are_bounded_and_the_next_is_served_when_one_ends() -> None:
-    world = World()
+async def test_streams_of_one_reader_are_bounded_and_leave_others_theirs(tmp_path: Path) -> None:
+    world = World(tmp_path / "tokens")
+    _, token = await world.tokens.create("anna", Role.READ, None, None, "root")
     async with world.serving():
-        headers = {"Host": "localhost", "Authorization": f"Bearer {world.key}"}
+        headers = {"Host": "localhost", "Authorization": f"Bearer {token}"}
         streams = []
-        for _ in range(MAX_STREAMS):
+        for _ in range(MAX_STREAMS_EACH):
             stream = await world.open("/page/live/map", headers)
             with trio.fail_after(30):
                 await Events(stream).next()
             streams.append(stream)
-        status, _, body = await world.ask("/page/live/map", key=world.key)
+        status, _, body = await world.ask("/page/live/map", key=token)
         assert (status, json.loads(body)["code"]) == (409, "too-many-watchers")
+        async with await world.open(
+            "/page/live/map", {"Host": "localhost", "Authorization": f"Bearer {world.key}"}
+        ) as other:
+            with trio.fail_after(30):
+                await Events(other).next()
         for stream in streams:
             await stream.aclose()
         with trio.fail_after(30):
