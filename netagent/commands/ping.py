@@ -329,13 +329,18 @@ async def _foreign_hops(
     """Return other programs' firewall rules that drop the packet, here or on the destination host."""
     is_inside, is_apart = aim.endpoint is not None, cluster.kernel.bridge_nf_bypass.is_active
     packet = _packet(row, aim.addresses[0], aim.port)
-    found = await foreign_rules.in_the_way(is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside)
+    found = await foreign_rules.in_the_way(
+        is_routing=not is_inside, is_apart=is_apart, is_bridging=is_inside, version=_version(aim.addresses[0])
+    )
     found += await foreign_rules.dropping(packet, is_inside=is_inside, is_apart=is_apart)
+    # A chain that drops by policy may accept this packet by a rule that is not understood. But the packet is lost:
+    # for one that leaves the host, such a chain is the cause unless another one is certain.
+    is_certain = is_inside or any(one.severity is Severity.FAILED for one in found)
     hops = [
         Hop(
             "policy",
             "foreign firewall",
-            is_wrong=one.severity is Severity.FAILED,
+            is_wrong=one.severity is Severity.FAILED or not is_certain,
             says=one.message,
             fix=one.fix,
         )
@@ -356,10 +361,14 @@ async def _foreign_hops(
     return hops
 
 
+def _version(address: str) -> int:
+    return ipaddress.ip_address(address).version
+
+
 def _packet(row: LocalEndpointRow, target: str, port: int | None) -> Packet:
     """Describe the packet that was sent: an echo request, or a TCP connection's first."""
-    version = ipaddress.ip_address(target).version
-    sources = (one for one in row.addresses if ipaddress.ip_address(one).version == version)
+    version = _version(target)
+    sources = (one for one in row.addresses if _version(one) == version)
     protocol = "tcp" if port is not None else "icmp" if version == 4 else "ipv6-icmp"
     return Packet(protocol=protocol, port=port, source=next(sources, ""), target=target)
 

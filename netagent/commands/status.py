@@ -17,6 +17,7 @@ from netagent import __version__
 from netagent.checks.all_failing import failing_services
 from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
+from netagent.commands.notices.agent_notices import CLONED, known_causes, refused_notices
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
@@ -267,7 +268,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
-    status["warnings"] += path_notices(present, sights, place)
+    if not cluster.gossip.event_queue.heard.identity_conflict:  # where it is why packets do not arrive
+        status["warnings"] += path_notices(present, sights, place)
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
@@ -312,6 +314,9 @@ async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
         if host.agent is AgentState.DEAD and not is_of_other_family(host, here)
     }
     ports = (cluster.config.gossip_port, cluster.config.record_port)
+    known = known_causes(cluster.live.view, dead.values(), _strangers(cluster), _clones(cluster))
+    asked.notices += known.values()
+    dead = {name: host for name, host in dead.items() if name not in known}
     addresses = {name: host.address for name, host in dead.items() if host.address}
     found = await try_hosts(addresses, ports) if addresses else {}
     for name, host in dead.items():
@@ -324,14 +329,29 @@ async def _try_dead_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
         asked.notices.append({"code": "agent-dead", "message": message, "cure": cure})
 
 
+def _clones(cluster: Cluster) -> dict[str, str]:
+    """Return addresses of machines that use another host's identity, and the names of those hosts."""
+    view, heard = cluster.live.view, cluster.gossip.event_queue.heard
+    clones = {
+        address: view.hosts[HostId(host_id)].unique_name
+        for host_id, address in heard.recent_contested(trio.current_time()).items()
+        if HostId(host_id) in view.hosts
+    }
+    if heard.identity_conflict:
+        clones[heard.identity_conflict] = "this host"
+    return clones
+
+
 async def _try_live_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
-    """Try the ports of live agents; of at most MAX_HOSTS, chosen at random."""
-    view, here = cluster.live.view, cluster.underlay.address
+    """Try the ports of live agents; of at most MAX_HOSTS, chosen at random. None behind a lossy path, which has a
+    warning of its own: what opens a connection may be lost there, and it is tried for less than a second."""
+    view, here, prober = cluster.live.view, cluster.underlay.address, cluster.probing.prober
     live = {
         host.unique_name: host.address
         for host in view.hosts.values()
         if host.agent is AgentState.ALIVE and host.host_id != view.local and host.address
         if not is_of_other_family(host, here)
+        if (path := prober.path(host.host_id)) is None or path.quality is not Quality.LOSSY
     }
     if len(live) > MAX_HOSTS:
         live = dict(random.sample(sorted(live.items()), MAX_HOSTS))
@@ -514,19 +534,14 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         }
     for conflict in view.conflicts:
         yield {"code": conflict.kind, "message": conflict.text, "cure": conflict.cure}
-    for address, reason in _strangers(cluster).items():
-        yield {
-            "code": "stranger",
-            "message": f"packets from {address} are refused: {reason}",
-            "cure": "if it should be a member: there `netagent leave`, then `netagent join` with a token from here",
-        }
+    yield from refused_notices(view, _strangers(cluster))
     yield from _held_words(cluster)
     rival = cluster.gossip.event_queue.heard.identity_conflict
     if rival:
         yield {
             "code": "identity",
             "message": f"the machine at {rival} uses this host's identity: it was cloned",
-            "cure": "on one of the two, stop the agent, remove its state folder, and join again",
+            "cure": CLONED,
         }
     for host_id, address in cluster.gossip.event_queue.heard.recent_contested(trio.current_time()).items():
         contested = view.hosts.get(HostId(host_id))
@@ -535,7 +550,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
                 "code": "identity",
                 "message": f"the machines at {contested.address} and {address} both use the identity of "
                 f"{contested.unique_name}: one was cloned",
-                "cure": "on one of the two, stop the agent, remove its state folder, and join again",
+                "cure": CLONED,
             }
     yield from _fate(agent, cluster)
     yield from _drained_hosts(view)

@@ -32,7 +32,7 @@ host's name servers are not part of it."""
 
 _ELSEWHERE: Final = {
     "datapath", "firewall", "bridge-netfilter", "foreign-firewall", "disk-full", "interface", "resolver",
-    "underlay-family", "address", "overlap", "shared-name", *(kind.value for kind in ConflictKind),
+    "underlay-family", "address", "shared-name", *(kind.value for kind in ConflictKind),
 }  # fmt: skip
 """Codes of warnings that the checks of the host, or of intent against kernel, examine themselves."""
 

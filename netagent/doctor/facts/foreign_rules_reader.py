@@ -70,12 +70,15 @@ class ForeignRules:
         is_routing: bool,
         is_apart: bool,
         is_bridging: bool = True,
+        version: int | None = None,
     ) -> list[Finding]:
         """Return chains that drop what our bridges pass or, with `is_routing`, what containers send out of this host;
         none when they can't be read. `is_apart` as in netagent.doctor.checks.foreign_rules. Without `is_bridging`
-        those that judge only bridged packets are left out."""
+        those that judge only bridged packets are left out; with `version` those of the other version of IP."""
         chains = await self.chains()
+        left_out = {None: (), 4: ("ip6",), 6: ("ip",)}[version]
         judging = [chain for chain in chains if is_bridging or chain.family != "bridge"]
+        judging = [chain for chain in judging if chain.family not in left_out]
         settings = settings_of(BRIDGE_NETFILTER.values())
         return await self._judge(
             lambda: forward_findings(judging, settings, is_routing=is_routing, is_apart=is_apart)

@@ -24,6 +24,7 @@ from netagent.interface.schema import Notice, Status
 from netagent.journal.rows import Bound
 from netagent.membership.event_queue import UNKNOWN_SOURCE_KEPT_S, HeardOutside
 from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link, ServiceRangeRecord
+from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.join.discovery import DiscoveredPeer
@@ -58,7 +59,7 @@ class Foreign:
         self.asked: list[Any] = []
 
     async def in_the_way(
-        self, *, is_routing: bool, is_apart: bool, is_bridging: bool = True
+        self, *, is_routing: bool, is_apart: bool, is_bridging: bool = True, version: int | None = None
     ) -> list[Finding]:
         self.asked.append((is_routing, is_apart))
         return list(self.found)
@@ -316,7 +317,7 @@ async def test_drained_hosts_are_named_this_one_and_others() -> None:
 async def test_everything_that_is_wrong_is_named_with_a_cure() -> None:
     cluster = cluster_of()
     live, peer = cluster.live, Writer(H2)
-    for record in (host("h2", routes=("10.1.0.0/16",)), endpoint(9, offset=2)):
+    for record in (host("h2", routes=("10.1.0.0/16",), underlay="192.0.2.2"), endpoint(9, offset=2)):
         live.update_view(lambda view: view.with_entries(peer.put(record)))
     live.update_view(lambda view: view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.DEAD, 1)))
     cluster.datapath.failures, cluster.datapath.dirty = 1, (("ip link add na-1", "no"),)
@@ -390,7 +391,7 @@ async def test_a_host_that_was_forgotten_says_what_became_of_its_containers() ->
 @virtual
 async def test_a_dead_agent_is_told_apart_from_a_dead_host(answers: bool, words: str) -> None:
     cluster = cluster_of()
-    view = cluster.live.view.with_entries(Writer(H3).put(host("h3")))
+    view = cluster.live.view.with_entries(Writer(H3).put(host("h3", underlay="192.0.2.3")))
     view = view.with_member(Member(H3, ("192.0.2.3", 7956), MemberState.DEAD, 1))
     cluster.live.update_view(lambda _: view.with_host_answers({H3: answers}))
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
@@ -631,6 +632,30 @@ async def test_a_port_of_a_live_agent_that_is_blocked_is_told_to_the_doctor(trie
     (reported,) = (one for one in status["warnings"] if one["code"] == "agent-port")
     assert reported["message"].startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
     assert reported["cure"] == "allow UDP and TCP ports 7956 and 7957 between 192.0.2.1 and 192.0.2.2"
+    cluster.probing.prober.path = lambda _: PathStatus(Quality.LOSSY, 1450, 1450, 0.3, 0.001, None)
+    told = codes(await status_of(agent_of(cluster), is_thorough=True))
+    assert "path-lossy" in told
+    assert "agent-port" not in told, "what is lost on the way is no closed port"
+    cluster.probing.prober.path = lambda _: None
     tried["h2"] = (PortState.OPEN, PortState.OPEN)
     status = await status_of(agent_of(cluster), is_thorough=True)
     assert "agent-port" not in {one["code"] for one in status["warnings"]}
+
+
+@virtual
+async def test_a_clone_is_blamed_for_what_it_breaks_and_no_path_and_no_port(tried: dict[Any, Any]) -> None:
+    """The clone was h3 before; h1 has the identity that it uses now, and packets from it do not arrive."""
+    cluster = cluster_of()
+    for node, name, state in ((H2, "h2", MemberState.ALIVE), (H3, "h3", MemberState.DEAD)):
+        address = f"192.0.2.{name[1:]}"
+        view = cluster.live.view.with_entries(Writer(node).put(host(name, underlay=address)))
+        cluster.live.update_view(lambda _, view=view: view)
+        member = Member(node, (address, 7956), state, 1)
+        cluster.live.update_view(lambda view, member=member: view.with_member(member))
+    tried["h3"] = (PortState.OPEN, PortState.OPEN)
+    cluster.probing.prober.path = lambda _: PathStatus(Quality.DOWN, 1450, None, 1.0, None, None)
+    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.3"
+    warned = (await status_of(agent_of(cluster)))["warnings"]
+    assert [one["code"] for one in warned] == ["identity", "agent-dead"]
+    cause = "the machine at 192.0.2.3, which was h3, uses the identity of this host now"
+    assert warned[-1]["message"] == cause

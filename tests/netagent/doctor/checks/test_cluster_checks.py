@@ -15,7 +15,7 @@ COMMANDS = Path(cluster_checks.__file__).parents[2] / "commands"
 def test_each_warning_is_one_finding_or_anothers() -> None:
     said = {
         code
-        for file in ("status.py", "notices/path_notices.py")
+        for file in ("status.py", "notices/path_notices.py", "notices/agent_notices.py")
         for code in re.findall(r'"code": "([a-z-]+)"', (COMMANDS / file).read_text("utf-8"))
     }
     assert {"agent-dead", "path-down", "network-full", "overlap"} <= said
