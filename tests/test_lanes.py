@@ -57,6 +57,7 @@ def _run(folder: Path, lab: str = "pass", kernel: str = "pass", others: str = "p
         "PATH": path,
         "CACHES": str(folder / "caches"),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "xdist.plugin",
     }
     process = subprocess.run(
         [TESTS, "not long", "-q"],
@@ -97,7 +98,7 @@ def test_each_test_belongs_to_one_group(tmp_path: Path) -> None:
     assert status == 0, output
     for mark in ("boot", "services"):
         assert (tmp_path / mark).stat().st_size == 2, "once, and once more alone"
-    assert output.splitlines()[-2:] == ["test_suite.py::test_of_boot", "test_suite.py::test_of_services"]
+    assert output.splitlines()[-2:] == ["test_suite.py::test_of_services", "test_suite.py::test_of_boot"]
 
 
 def test_what_passes_alone_is_named_and_forgiven(tmp_path: Path) -> None:
