@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from netagent.access.grant import Grant, require_command, require_fields
-from netagent.control.asgi import kept_open, lift_deadline
+from netagent.control.asgi import kept_open, lift_deadline, waiting_for_client
 from netagent.control.audit import audited, telling_forbidden
 from netagent.control.conversion import fields_untrusted, object_untrusted
 from netagent.control.idempotency import Answered, IdempotentAnswers, key_untrusted
@@ -32,7 +32,7 @@ from netagent.control.places import Places
 from netagent.control.problem import known_error
 from netagent.control.streaming import PartsResponse, WatchResponse, problem_response
 from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, follow, watch
-from netagent.errors import FailedError, ForbiddenError, InputError
+from netagent.errors import FailedError, ForbiddenError, InputError, UnreachableError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.interface import schema
@@ -284,7 +284,7 @@ def _refuse_query(http: Request) -> None:
 async def _body(http: Request) -> bytes:
     """Return the body; refuses one that is too large or too slow without reading on."""
     body = bytearray()
-    with trio.move_on_after(BODY_DEADLINE_S) as scope:
+    with trio.move_on_after(BODY_DEADLINE_S) as scope, waiting_for_client(scope):
         async with aclosing(http.stream()) as chunks:
             async for chunk in chunks:
                 body += chunk
@@ -294,6 +294,8 @@ async def _body(http: Request) -> bytes:
                         code="too-large",
                         hint="send less",
                     )
+    if scope.cancelled_caught and http.app.state.stopping.is_set():
+        raise UnreachableError("the agent is stopping", hint="send it again when the agent is back")
     if scope.cancelled_caught:
         raise InputError(
             f"the request did not arrive within {BODY_DEADLINE_S:.0f} s",

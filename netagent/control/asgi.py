@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio import run as hypercorn_run
@@ -44,6 +44,12 @@ TCP_LIFE_S = 30.0
 """A TCP connection is closed after this many seconds, whatever it does, unless its request may keep it open."""
 HANDSHAKE_S = 5.0
 """Within this many seconds a TCP client must have begun, and must have finished a handshake of TLS."""
+SEND_S = 30.0
+"""Within this many seconds a TCP client must take each part of an answer, also of a watch, or it is closed."""
+WAIT_AT_STOP_S = 1.0
+"""For so long a client is waited for once the agent stops, to send its request or to take the answer."""
+DEAD_S = 60
+"""After about this many seconds a TCP client that is gone without a word no longer has its connection."""
 _TLS_HANDSHAKE = b"\x16"
 """The first octet of a client that speaks TLS (RFC 8446 section 5.1); no method of HTTP begins so."""
 
@@ -62,6 +68,25 @@ class _ListenerConfig(Config):
         self.ssl_handshake_timeout = HANDSHAKE_S
         self.peers: dict[TCPServer, str] = {}
         """The open connections of a bounded listener, with the peer's address or account."""
+        self.is_stopping = False
+        self._waits: set[trio.CancelScope] = set()
+
+    def hurry(self) -> None:
+        """Stop: from now on no client is waited for long."""
+        self.is_stopping = True
+        for scope in self._waits:
+            _shorten(scope, WAIT_AT_STOP_S)
+
+    @contextmanager
+    def waiting(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Cancel the scope soon after the stop begins: within this block it waits for what a client does."""
+        if self.is_stopping:
+            _shorten(scope, WAIT_AT_STOP_S)
+        self._waits.add(scope)
+        try:
+            yield
+        finally:
+            self._waits.discard(scope)
 
     def is_full(self, peer: str) -> bool:
         """True if the peer gets no further connection."""
@@ -93,6 +118,7 @@ async def serve_on(
 
     async def stop() -> None:
         await shutdown.wait()
+        config.hurry()
         app.state.stopping.set()
 
     async with trio.open_nursery() as nursery:
@@ -120,6 +146,21 @@ def lift_deadline() -> None:
         connection.life.deadline = math.inf
 
 
+@contextmanager
+def waiting_for_client(scope: trio.CancelScope) -> Iterator[None]:
+    """Cancel the scope soon after the stop begins: within this block the present request waits for its client."""
+    connection = _current.get(None)
+    if connection is None:
+        yield
+        return
+    with cast("_ListenerConfig", connection.config).waiting(scope):
+        yield
+
+
+def _shorten(scope: trio.CancelScope, most_s: float) -> None:
+    scope.deadline = min(scope.deadline, trio.current_time() + most_s)
+
+
 class _Connection(TCPServer):
     """A connection that leaves no reference cycle when it ends: hypercorn's refers to its protocol, whose methods
     refer to it. A cycle of some thirty objects per request would stay until the next garbage collection, and one
@@ -131,12 +172,14 @@ class _Connection(TCPServer):
         listener = cast("_ListenerConfig", self.config)
         peers = listener.peers
         try:
-            is_local = stream.socket.family == socket.AF_UNIX
+            is_local = self.is_local = stream.socket.family == socket.AF_UNIX
+            self.waited_s = 0.0  # for the client since the stop began
             if is_local:
                 asker.note(stream.socket)
                 peer = current_author().account
             else:
                 asker.note_stranger()
+                _notice_the_dead(stream.socket)
                 peer = peer_of(stream.socket.getpeername()[0])
             if listener.is_bounded and listener.is_full(peer):
                 await trio.aclose_forcefully(stream)
@@ -162,6 +205,36 @@ class _Connection(TCPServer):
             stream.socket.close()
             peers.pop(self, None)
             vars(self).clear()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, as hypercorn does: shielded, so that an answer which is cancelled ends between two of its parts. But
+        not for ever: a client that reads nothing would hold its connection, and the agent's stop."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        listener = cast("_ListenerConfig", self.config)
+        async with self.send_lock:
+            begun = trio.current_time()
+            scope = trio.CancelScope(shield=True, deadline=begun + self._patience_s(begun))
+            with scope, listener.waiting(scope):
+                if listener.is_stopping:
+                    _shorten(scope, WAIT_AT_STOP_S - self.waited_s)  # all parts together
+                try:
+                    await self.stream.send_all(event.data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.protocol.handle(Closed())
+            if listener.is_stopping:
+                self.waited_s += trio.current_time() - begun
+            if scope.cancelled_caught:
+                await trio.aclose_forcefully(self.stream)
+                await self.protocol.handle(Closed())
+
+    def _patience_s(self, now: float) -> float:
+        """Return how long the client may take for the next part. On the agent's own sockets a reader may rest, as
+        a pager does, and its account has its share of the places. A stranger's time ends with its connection's."""
+        if self.is_local:
+            return math.inf
+        return min(SEND_S, max(WAIT_AT_STOP_S, self.life.deadline - now))
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -199,6 +272,18 @@ def peer_of(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(parsed.ipv4_mapped or ipaddress.IPv6Network((parsed, 64), strict=False))
+
+
+def _notice_the_dead(connection: trio.socket.SocketType) -> None:
+    """Have the kernel end the connection of a client that is gone: a watch that is quiet sends nothing by itself."""
+    for option, value in (
+        (socket.TCP_KEEPIDLE, DEAD_S // 2),
+        (socket.TCP_KEEPINTVL, DEAD_S // 6),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, DEAD_S * 1000),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _note_faults(faults: BaseException | None) -> None:

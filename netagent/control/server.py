@@ -29,6 +29,8 @@ BACKLOG_CONNECTIONS = 128
 GRACE_S = 6.0
 """Grace period in seconds for open requests when the agent stops: an attach that waits for other hosts times out
 after 5 s."""
+GRACE_READING_S = 1.0
+"""The same where clients only read: nothing is left half done, and no such account may delay a stop."""
 
 _log = logging.getLogger("netagent.control")
 
@@ -49,12 +51,14 @@ async def serve(
     RefusedError when another agent listens there, FailedError when the socket cannot be made.
 
     With `listener`, an already listening socket, the server takes that over and leaves the file `socket_path`, its
-    mode and its group to the program that made it. `is_bounded`: each account gets a share of the connections.
+    mode and its group to the program that made it. `is_bounded`: it is for reading only, and each account gets a
+    share of the connections.
     """
     with _listening(socket_path, group) if listener is None else listener as serving:
         async with trio.open_nursery() as nursery:
+            grace_s = GRACE_READING_S if is_bounded else GRACE_S
             start = functools.partial(
-                serve_on, serving, app, shutdown, grace_s=GRACE_S, is_bounded=is_bounded
+                serve_on, serving, app, shutdown, grace_s=grace_s, is_bounded=is_bounded
             )
             await nursery.start(start)
             _log.info("serving the API on %s", socket_path)
