@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Final
@@ -24,7 +24,7 @@ from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
 from netagent.datapath.reconcile.observe import Observation, observe
 from netagent.doctor.checks.expected_objects import addresses_of_others, host_text, intended_state, owners
-from netagent.doctor.checks.finding import Diagnosis, Finding, examine
+from netagent.doctor.checks.finding import Diagnosis, Finding, Severity, examine
 from netagent.doctor.checks.firewall_checks import RESTORE, chain_findings, element_findings, rule_counts
 from netagent.doctor.checks.guest_checks import inside_lines
 from netagent.doctor.checks.host_checks import HOST_CHECKS, NetworkFacts
@@ -42,6 +42,8 @@ from netagent.doctor.checks.resolver_checks import (
 from netagent.doctor.facts.host_facts import FactSources, gather_host
 from netagent.doctor.facts.netns_inspect import visit_all
 from netagent.doctor.facts.resolver_query import ask_inside
+from netagent.endpoints.resolv_conf import shortcoming
+from netagent.endpoints.targets import named_netns
 from netagent.errors import NetagentError
 from netagent.firewall.driver import Tables
 from netagent.firewall.element import Family
@@ -162,6 +164,7 @@ async def _gather_intent(
         conflicts=known.view.conflicts,
         shared_names=await in_slices(shared_names(known.view)),
         services=services,
+        resolv_confs=tuple(_resolv_confs(_askers(known))),
     )
     return facts, seen, counts
 
@@ -255,6 +258,14 @@ async def _ask_names(cluster: Cluster) -> tuple[list[NameFault], int]:
             for row in wrong:
                 found += await _faults(source, row, _questions(cluster, row))
     return found, asked
+
+
+def _resolv_confs(rows: Iterable[LocalEndpointRow]) -> Iterator[Finding]:
+    """Yield a finding for each named namespace whose file names another server first."""
+    for name in dict.fromkeys(filter(None, map(named_netns, rows))):
+        found = shortcoming(name)
+        if found is not None:
+            yield Finding(f"netns:{name}", *found, Severity.WARNING)
 
 
 def _askers(known: Snapshot) -> list[LocalEndpointRow]:

@@ -268,7 +268,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
-    if not cluster.gossip.event_queue.heard.identity_conflict:  # where it is why packets do not arrive
+    if _rival(cluster) is None:  # otherwise it is why packets do not arrive
         status["warnings"] += path_notices(present, sights, place)
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
@@ -337,9 +337,14 @@ def _clones(cluster: Cluster) -> dict[str, str]:
         for host_id, address in heard.recent_contested(trio.current_time()).items()
         if HostId(host_id) in view.hosts
     }
-    if heard.identity_conflict:
-        clones[heard.identity_conflict] = "this host"
+    if (rival := _rival(cluster)) is not None:
+        clones[rival] = "this host"
     return clones
+
+
+def _rival(cluster: Cluster) -> str | None:
+    """Return the address of another machine that uses this host's identity."""
+    return cluster.gossip.event_queue.heard.recent_identity_conflict(trio.current_time())
 
 
 async def _try_live_agents(cluster: Cluster, asked: _RemoteFacts) -> None:
@@ -536,8 +541,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
         yield {"code": conflict.kind, "message": conflict.text, "cure": conflict.cure}
     yield from refused_notices(view, _strangers(cluster))
     yield from _held_words(cluster)
-    rival = cluster.gossip.event_queue.heard.identity_conflict
-    if rival:
+    if (rival := _rival(cluster)) is not None:
         yield {
             "code": "identity",
             "message": f"the machine at {rival} uses this host's identity: it was cloned",

@@ -130,7 +130,7 @@ def shortcoming(netns_name: str) -> tuple[str, str] | None:
     if servers[:1] == [RESOLVER_ADDRESS]:
         return None
     return (
-        f"{path} is not netagent's and names another server first: programs there cannot resolve cluster names",
+        f"{path} names another server first: programs there cannot resolve cluster names",
         f"put `nameserver {RESOLVER_ADDRESS}` first in it; or remove it, detach, and attach again",
     )
 

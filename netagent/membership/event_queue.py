@@ -80,8 +80,8 @@ class HeardOutside:
 
     unknown_sources: dict[str, tuple[str, float]] = field(default_factory=dict)
     """IP address -> why its packets are refused, and when that was reported; the latest MAX_UNKNOWN_SOURCES."""
-    identity_conflict: str | None = None
-    """Address of another machine that uses our identity, if there is one."""
+    identity_conflict: tuple[str, float] | None = None
+    """Address of another machine that uses our identity, and when that was reported."""
     contested: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Another host's id -> the address of a second machine that uses it, and when that was reported; the latest
     MAX_CONTESTED."""
@@ -89,6 +89,12 @@ class HeardOutside:
     """Events that could not be used because of a bug of ours."""
     false_hosts: int = 0
     """Host records refused because their key is not the host's."""
+
+    def recent_identity_conflict(self, now: float) -> str | None:
+        """Address of the machine that uses our identity, as long as it is reported again and again."""
+        if self.identity_conflict is None or self.identity_conflict[1] < now - CONTESTED_KEPT_S:
+            return None
+        return self.identity_conflict[0]
 
     def recent_contested(self, now: float) -> dict[str, str]:
         """Host id -> address of the second machine, as long as it is reported again and again."""
@@ -341,7 +347,8 @@ class EventQueue:
             logger.debug("%s (%s) is %s, was %s", name, member.address[0], member.state.name.lower(), before)
         if member.state is MemberState.ALIVE:
             self.heard.unknown_sources.pop(member.address[0], None)  # it has joined since
-            if member.node_id != view.local and member.address[0] == self.heard.identity_conflict:
+            clash = self.heard.identity_conflict
+            if clash is not None and member.node_id != view.local and member.address[0] == clash[0]:
                 self.heard.identity_conflict = None  # it has an identity of its own since
             for host_id, (address, _) in tuple(self.heard.contested.items()):
                 if address == member.address[0] and host_id != member.node_id:
@@ -365,7 +372,8 @@ class EventQueue:
             case OwnLogRaised():
                 # Two copies write the same logs, and each raises its own again and again: the clone is the problem to
                 # solve.
-                level = logging.DEBUG if self.heard.identity_conflict else logging.WARNING
+                is_cloned = self.heard.recent_identity_conflict(self._clock()) is not None
+                level = logging.DEBUG if is_cloned else logging.WARNING
                 logger.log(
                     level,
                     "peers hold newer records of this host in scope %s than its journal: continuing above them",
@@ -381,7 +389,7 @@ class EventQueue:
                 refused = marked(EventKind.REFUSAL, source[0], author=_STRANGER)
                 self._limited.warning(source[0], f"refused packets from {source[0]}: {reason}", refused)
             case IdentityConflict(address=address):
-                self.heard.identity_conflict = address[0]
+                self.heard.identity_conflict = address[0], self._clock()
                 self._limited.warning(
                     "clash",
                     f"another machine at {address[0]} uses this host's identity",

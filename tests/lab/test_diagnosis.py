@@ -16,9 +16,6 @@ from netgossip.slices import at_once
 
 pytestmark = pytest.mark.lab
 
-DEAD_S = 30.0
-"""Until gossip takes a host for dead whose ports are blocked."""
-
 
 def findings(cluster: Cluster, host: str, check: str) -> list[str]:
     answer: dict[str, Any] = json.loads(cluster.try_netagent(host, "doctor", "--json").stdout)
@@ -77,28 +74,6 @@ def test_explicit_rules_at_our_ports_and_bridges_are_named_on_either_host(lastin
     lasting.wait(lambda: lasting.try_netagent("h2", "doctor").status == 0, 10.0, "something is left over")
 
 
-def test_a_policy_is_named_where_it_refuses_a_port(lasting: Cluster) -> None:
-    lasting.netagent("h1", "network", "create", "strict", "--policy", "links")
-    lasting.attach("h1", "asker", "--network", "strict")
-    lasting.attach("h2", "asked", "--network", "strict")
-    address = lasting.netagent("h2", "inspect", "asked")["addresses"][0]
-    text = said(lasting, 1, "ping", "asker", f"{address}:7002")
-    assert "asker is not linked to asked" in text
-    assert "(lost at: policy)" in text
-    assert "nothing listens" not in text
-    for name in ("asker", "asked"):
-        lasting.lab.remove_container(name)
-    lasting.netagent("h1", "network", "rm", "strict")
-
-
-def test_a_host_without_a_route_is_named(lasting: Cluster) -> None:
-    lasting.lab.host("h1").must(["ip", "route", "add", "unreachable", "198.51.100.0/24"])
-    text = said(lasting, 1, "ping", "c1", "198.51.100.7", "--count", "1")
-    assert "route of this host to 198.51.100.7: there is none" in text
-    assert "check the other end" not in text
-    lasting.lab.host("h1").must(["ip", "route", "del", "unreachable", "198.51.100.0/24"])
-
-
 def test_a_trace_of_a_service_says_which_replica_it_follows(lasting: Cluster) -> None:
     for host in ("h1", "h2"):
         lasting.attach(host, f"replica-{host}", "--service", "pair")
@@ -109,58 +84,6 @@ def test_a_trace_of_a_service_says_which_replica_it_follows(lasting: Cluster) ->
     assert "replica-h" in replica["says"]
     for host in ("h1", "h2"):
         lasting.lab.remove_container(f"replica-{host}")
-
-
-def test_doctor_fails_where_a_path_is_down_and_ping_of_the_host_says_one_thing(app: Cluster) -> None:
-    app.lab.block("h2", 4799)
-    app.wait(lambda: app.netagent("h1", "status")["paths"].get("down") == 1, DEAD_S, "the path is not down")
-    assert any("h2" in message for message in findings(app, "h1", "paths"))
-    assert app.try_netagent("h1", "doctor").status == 1
-    assert "No problems found" not in app.try_netagent("h1", "doctor").stdout
-    text = said(app, 1, "ping", "h2")
-    assert "answers small packets" not in text
-    assert "not even the host's kernel answers" in text
-
-
-def test_a_blocked_gossip_port_is_not_taken_for_a_dead_agent(app: Cluster) -> None:
-    app.lab.block("h2", 7956)
-    app.wait(lambda: app.agents("h1").get("h2") == "dead", DEAD_S, "h2 is not taken for dead")
-    (notice,) = warned(app, "h1", "agent-dead")
-    assert "the agent of h2 runs, but gossip considers it dead" in notice[0]
-    assert "allow UDP and TCP ports 7956 and 7957" in notice[1]
-    assert findings(app, "h1", "agents") == [notice[0]]
-    app.lab.heal()
-    app.wait(lambda: app.agents("h1").get("h2") == "alive", DEAD_S, "h2 does not come back")
-    with app.agent_of("h2") as agent:
-        agent.stop_agent()
-    app.wait(lambda: warned(app, "h1", "agent-dead") != [], DEAD_S, "h2's agent is not missed")
-    app.wait(
-        lambda: "the agent of h2 does not run" in warned(app, "h1", "agent-dead")[0][0],
-        5.0,
-        "it seems to run",
-    )
-
-
-def test_a_blocked_record_port_of_a_live_agent_is_named(lasting: Cluster) -> None:
-    assert findings(lasting, "h1", "agents") == []
-    lasting.lab.block("h2", 7957)
-    (reported,) = findings(lasting, "h1", "agents")
-    lasting.lab.heal()
-    assert reported.startswith("TCP port 7957 of h2 does not answer, though its agent is alive")
-
-
-def test_a_dead_name_server_is_named_by_status_doctor_and_lookup(lasting: Cluster) -> None:
-    host = lasting.lab.host("h1")
-    before = host.must(["cat", "/etc/resolv.conf"])
-    host.must(["cp", "/dev/stdin", "/etc/resolv.conf"], stdin="nameserver 127.0.0.77\n")
-    try:
-        (notice,) = warned(lasting, "h1", "upstream-dead")
-        assert "127.0.0.77 does not answer" in notice[0]
-        assert findings(lasting, "h1", "name-servers") == [notice[0]]
-        text = said(lasting, 1, "lookup", "www.example.com", "--from", "c1")
-        assert "127.0.0.77 does not answer" in text
-    finally:
-        host.must(["cp", "/dev/stdin", "/etc/resolv.conf"], stdin=before)
 
 
 @pytest.mark.parametrize(

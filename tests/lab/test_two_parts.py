@@ -1,8 +1,7 @@
-"""Hosts that meet under one cluster key: two parts that were started apart, and two hosts with one identity."""
+"""Hosts that meet under one cluster key: two parts that were started apart."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,12 +51,6 @@ def parts(new_lab: Callable[[], Lab]) -> Iterator[Cluster]:
 def served_by(cluster: Cluster, container: str, address: str) -> str:
     """Which container's server a container reaches at an address."""
     return cluster.inside(container, "python3", "-c", ASK, address).stdout.strip()
-
-
-def warning_codes(cluster: Cluster, host: str) -> list[str]:
-    """Of a host's status, but for the lab's own: nothing answers other names there."""
-    found = {one["code"] for one in cluster.netagent(host, "status")["warnings"]}
-    return sorted(found - {"upstream-dead"})
 
 
 def warnings(cluster: Cluster, host: str, *codes: str) -> list[str]:
@@ -120,56 +113,3 @@ def test_scenario_29_two_parts_started_apart_join_later(parts: Cluster) -> None:
     assert served_by(parts, client, fixed[server][1]) == server
     parts.wait(lambda: parts.finds(client, "web"), 5.0, "the newcomer does not find web")
     assert parts.answers(client, "web") == [fixed[server][1], before[server]["addresses"][1]]
-
-
-def test_scenario_26_two_hosts_with_one_identity(cluster: Cluster) -> None:
-    """A machine is cloned, state and all: both copies name each other, a third host names both, and no host warns of
-    anything else. Nothing else of it is noticed."""
-    cluster.netagent("h1", "network", "create", "app")
-    for container in ("c1", "d1"):
-        cluster.attach("h1", container)
-    cluster.netagent("h3", "leave")
-    for host in ("h2", "h3"):
-        with cluster.agent_of(host) as changing:
-            changing.stop_agent()
-    shutil.rmtree(cluster.lab.host("h3").path(STATE))
-    shutil.copytree(cluster.lab.host("h2").path(STATE), cluster.lab.host("h3").path(STATE))
-    for host in ("h2", "h3"):
-        with cluster.agent_of(host) as changing:
-            changing.start_agent()
-    stream = cluster.in_background(cluster.ping_stream, "c1", "d1", 8.0)
-    for host, other in (("h2", "192.0.2.3"), ("h3", "192.0.2.2")):
-        cluster.wait(
-            lambda: (
-                warnings(cluster, host, "identity")
-                == [f"the machine at {other} uses this host's identity: it was cloned"]
-            ),
-            30.0,
-            f"{host} does not name {other}",
-        )
-    cluster.wait(lambda: bool(warnings(cluster, "h1", "identity")), 30.0, "the third host names no copy")
-    (named,) = warnings(cluster, "h1", "identity")
-    assert sorted(re.findall(r"192\.0\.2\.\d+", named)) == ["192.0.2.2", "192.0.2.3"]
-    assert "h2" in named
-    assert "one was cloned" in named
-    codes = {host: warning_codes(cluster, host) for host in cluster.hosts}
-    assert codes == {host: ["identity"] for host in cluster.hosts}, "nothing that leads away from the cause"
-    assert cluster.netagent("h1", "lookup", "d1", "--from", "c1")["status"] == "NOERROR"
-    assert cluster.attach("h1", "e1")["state"] == "up"
-    pinged = stream.result()
-    assert (pinged.sent > 100, pinged.lost) == (True, 0)
-
-    # The cure that `status` names, on one of the two.
-    token = cluster.netagent("h1", "invite")["token"]
-    with cluster.agent_of("h3") as third:
-        third.stop_agent()
-        shutil.rmtree(third.path(STATE))
-        third.path(STATE).mkdir(mode=0o700)
-        third.start_agent()
-    cluster.netagent("h3", "join", "--token-file", "-", stdin=token)
-    for host in ("h1", "h2"):
-        cluster.wait(lambda: not warnings(cluster, host, "identity"), 90.0, f"{host} still sees a clone")
-    cluster.wait(lambda: set(cluster.agents("h1").values()) <= {"alive", "left"}, 20.0, "a host is dead")
-    cluster.attach("h2", "c2")
-    cluster.attach("h3", "c3")
-    cluster.wait(lambda: cluster.pings("c2", "c3"), 5.0, "the two do not reach each other")

@@ -27,7 +27,11 @@ _REJOIN: Final = "`netagent leave`, then `netagent join` with a token from"
 
 def refused_notices(view: RegistryView, refused: Mapping[str, str]) -> Iterable[schema.Notice]:
     """Warn of each address whose packets are refused. `refused`: address -> reason."""
-    others = [host for host in view.hosts.values() if host.host_id != view.local and host.address]
+    others = [
+        host
+        for host in view.hosts.values()
+        if host.host_id != view.local and host.address and host.agent is not AgentState.LEFT
+    ]
     is_odd = len(others) > 1 and all(refused.get(host.address) == "wrong-key" for host in others)
     for address, reason in refused.items():
         names = sorted(host.unique_name for host in others if host.address == address)

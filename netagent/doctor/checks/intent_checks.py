@@ -46,6 +46,8 @@ class IntentFacts:
     shared_names: tuple[SharedName, ...] = ()
     services: tuple[Finding, ...] = ()
     """Of the kernel's tables of service addresses."""
+    resolv_confs: tuple[Finding, ...] = ()
+    """Of files that send programs in containers to another server."""
 
 
 def _settled(facts: IntentFacts) -> Iterator[Finding]:
@@ -141,6 +143,7 @@ INTENT_CHECKS: Final[tuple[Check[IntentFacts], ...]] = (
     Check("firewall", "netagent's tables hold what they should", _firewall),
     Check("containers", "containers have their interfaces", _inside({"interface", "address", "route"})),
     Check("resolver-sockets", "a resolver listens at 127.0.0.11 in each container", _inside({"resolver"})),
+    Check("resolv-conf", "programs in containers ask that resolver first", lambda facts: facts.resolv_confs),
     Check("service-addresses", "service addresses lead to their replicas", lambda facts: facts.services),
     Check("names", "resolvers answer what the records say", _names),
     Check("journal", "the journal agrees with the agent", _journal),

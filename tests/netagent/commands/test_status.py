@@ -327,7 +327,7 @@ async def test_everything_that_is_wrong_is_named_with_a_cure() -> None:
         "198.51.100.1": ("other-label", now),
         "198.51.100.2": ("wrong-key", now - UNKNOWN_SOURCE_KEPT_S - 1),
     }
-    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.77"
+    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.77", now
     status = await status_of(agent_of(cluster))
     wrong = ["datapath", "resolver", "address", "address", "stranger", "identity", "overlap", "agent-dead"]
     assert codes(status) == wrong, "both addresses clash"
@@ -654,7 +654,7 @@ async def test_a_clone_is_blamed_for_what_it_breaks_and_no_path_and_no_port(trie
         cluster.live.update_view(lambda view, member=member: view.with_member(member))
     tried["h3"] = (PortState.OPEN, PortState.OPEN)
     cluster.probing.prober.path = lambda _: PathStatus(Quality.DOWN, 1450, None, 1.0, None, None)
-    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.3"
+    cluster.gossip.event_queue.heard.identity_conflict = "192.0.2.3", trio.current_time()
     warned = (await status_of(agent_of(cluster)))["warnings"]
     assert [one["code"] for one in warned] == ["identity", "agent-dead"]
     cause = "the machine at 192.0.2.3, which was h3, uses the identity of this host now"

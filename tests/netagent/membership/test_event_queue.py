@@ -162,9 +162,11 @@ def test_unknown_sources_are_kept_from_their_last_report() -> None:
 def test_a_cloned_machine_is_remembered() -> None:
     parts = event_queue()
     parts.event_queue.handle((IdentityConflict(("192.0.2.77", 7956)),))
-    assert parts.event_queue.heard.identity_conflict == "192.0.2.77"
+    heard = parts.event_queue.heard
+    assert heard.recent_identity_conflict(parts.now) == "192.0.2.77"
+    assert heard.recent_identity_conflict(parts.now + CONTESTED_KEPT_S + 1) is None, "it was switched off"
     parts.event_queue.handle((member(address="192.0.2.77"),))
-    assert not parts.event_queue.heard.identity_conflict, "it has an identity of its own since"
+    assert heard.recent_identity_conflict(parts.now) is None, "it has an identity of its own since"
 
 
 def test_a_host_whose_identity_a_second_machine_uses_is_named_until_that_is_over() -> None:

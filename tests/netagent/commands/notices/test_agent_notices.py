@@ -36,6 +36,15 @@ def test_a_machine_with_another_key_is_named_with_the_host_that_it_was() -> None
 def test_a_host_whose_key_no_other_member_uses_is_sent_to_mend_itself() -> None:
     notices = list(refused_notices(view_of(H2, ADDRESSES), dict.fromkeys(ADDRESSES.values(), "wrong-key")))
     assert len(notices) == 2
+    view = view_of(H2, {**ADDRESSES, H4: "192.0.2.4"})
+    left = view.with_member(Member(H4, ("192.0.2.4", 7956), MemberState.LEFT, 2))
+    refused = dict.fromkeys(ADDRESSES.values(), "wrong-key")
+    assert all("here `netagent leave`" in one["cure"] for one in refused_notices(left, refused)), (
+        "h4 has left"
+    )
+    assert all("there `netagent leave`" in one["cure"] for one in refused_notices(view, refused)), (
+        "h4 is heard"
+    )
     assert all(
         "here `netagent leave`, then `netagent join` with a token from a member" in one["cure"]
         for one in notices

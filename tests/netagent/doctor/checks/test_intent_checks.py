@@ -12,7 +12,7 @@ from fakes.rows import PUBLISHED, local_row
 
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import owners
-from netagent.doctor.checks.finding import CheckVerdict, Finding, Outcome, examine
+from netagent.doctor.checks.finding import CheckVerdict, Finding, Outcome, Severity, examine
 from netagent.doctor.checks.firewall_checks import (
     chain_findings,
     element_findings,
@@ -122,6 +122,13 @@ def test_clashes_and_containers_that_were_not_seen_are_warnings() -> None:
     assert outcomes(unseen=3)["containers"].verdict is CheckVerdict.WARNING
     gone = ObjectStatus("interface", "eth0 in netns:web1", State.NOT_KNOWN, "no network namespace")
     assert outcomes(inside=(gone,))["containers"].verdict is CheckVerdict.WARNING
+
+
+def test_a_file_that_names_another_server_is_a_warning() -> None:
+    other = Finding("netns:web1", "the file names another server first", "put ours first", Severity.WARNING)
+    found = outcomes(resolv_confs=(other,))
+    assert [one.name for one in found.values() if one.verdict is not CheckVerdict.PASSED] == ["resolv-conf"]
+    assert found["resolv-conf"].verdict is CheckVerdict.WARNING
 
 
 def test_without_an_agent_names_and_firewall_are_not_known() -> None:
