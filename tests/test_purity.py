@@ -143,6 +143,7 @@ PERFORMS = {
     "netagent.datapath.bpf.programs",
     "netagent.datapath.bpf.maps",
     "netagent.datapath.bpf.tcx",
+    "netagent.datapath.bpf.clsact",
     "netagent.datapath.bpf.cgroup",
     "netagent.datapath.host.service_routes",
     "netagent.datapath.reconcile.host_service_routes",

@@ -34,6 +34,8 @@ MODULES = (
     "net/ipv4/inet_diag",
     "net/ipv4/tcp_diag",
     "net/ipv4/udp_diag",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
 )
 """In the order in which they depend on each other; those that are part of the kernel are left out."""
 PROGRAMS = ("busybox", "sh", "ip", "unshare", "setpriv", "nsenter")

@@ -15,7 +15,7 @@ import trio
 from harness.firewall import bridge, give, guarding, plug
 from harness.namespaces import Namespace, NamespaceFactory
 
-from netagent.datapath.bpf import tcx
+from netagent.datapath.bpf.device_hooks import BY_CLSACT, BY_TCX, DeviceHooks, hooks_of_kernel
 from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.flows import counters as counting
@@ -87,10 +87,14 @@ class Network:
     inside: socket.socket
     """Of the host's namespace."""
     ports: dict[int, str]
+    hooks: DeviceHooks
 
     def counters(self, drift: Drift | None = None) -> FlowCounters:
         made = FlowCounters(
-            drift or Drift(), policy.MARK, within=lambda fn: call_in_netns_of(self.inside, fn)
+            drift or Drift(),
+            policy.MARK,
+            within=lambda fn: call_in_netns_of(self.inside, fn),
+            hooks=self.hooks,
         )
         made.set_devices(self.ports)
         made.look()
@@ -104,8 +108,14 @@ class Network:
         return counters.read_now().shares[self.index(name)].number
 
 
-@pytest.fixture
-def network(namespaces: NamespaceFactory) -> Iterator[Network]:
+HOOKS = {"tcx": BY_TCX, "clsact": BY_CLSACT}
+"""Those that this kernel has: before Linux 6.6 only the second."""
+if hooks_of_kernel() is BY_CLSACT:
+    del HOOKS["tcx"]
+
+
+@pytest.fixture(params=HOOKS)
+def network(namespaces: NamespaceFactory, request: pytest.FixtureRequest) -> Iterator[Network]:
     host, web, db = namespaces("host"), namespaces("web"), namespaces("db")
     bridge(host, NET, "10.66.0.1/24")
     for container, one in ((web, GUARDED_WEB), (db, GUARDED_DB)):
@@ -116,7 +126,7 @@ def network(namespaces: NamespaceFactory) -> Iterator[Network]:
         ports = call_in_netns_of(
             inside, lambda: {socket.if_nametoindex(one): one for one in (NET.bridge, "nvweb", "nvdb")}
         )
-        yield Network(host, web, db, inside, ports)
+        yield Network(host, web, db, inside, ports, HOOKS[request.param])
 
 
 @pytest.fixture
@@ -196,7 +206,7 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
     web = network.index("nvweb")
 
     def programs() -> list[list[int]]:
-        return [tcx.programs_at(web, side) for side in Side]
+        return [network.hooks.programs_at(web, side) for side in Side]
 
     before = call_in_netns_of(network.inside, programs)
     with closing(network.counters(drift)) as counters:
@@ -205,8 +215,8 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
         assert openings(counters) == {key(number, TCP, DB[0], 80): 5}
         # Another program takes ours away.
         for side in Side:
-            for program in call_in_netns_of(network.inside, lambda: tcx.programs_at(web, side)):
-                call_in_netns_of(network.inside, lambda: tcx.detach(web, side, program))
+            for program in call_in_netns_of(network.inside, lambda: network.hooks.programs_at(web, side)):
+                call_in_netns_of(network.inside, lambda: network.hooks.detach(web, side, program))
         counters.look()
         network.web.run_python(FLOOD, DB[0], "80", "1", "1")
         assert openings(counters) == {key(number, TCP, DB[0], 80): 6}

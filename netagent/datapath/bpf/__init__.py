@@ -6,6 +6,6 @@ kernel's digest of its instructions, which are the same for every agent of one r
 program that an earlier agent left.
 
 Read `system_call`, `instructions` (RFC 9669, and an assembler), `programs` (load, identify), `maps`, then where
-programs are attached: `tcx` (network devices), `cgroup` (sockets of a control group). All raise OSError. Imports
-nothing of ours.
+programs are attached: `tcx` and `clsact` (network devices; `device_hooks` says which of the two this kernel has),
+`cgroup` (sockets of a control group). All raise OSError. Imports nothing of ours.
 """

@@ -25,7 +25,8 @@ from typing import Final, TypeAlias
 
 import trio
 
-from netagent.datapath.bpf import maps, programs, tcx
+from netagent.datapath.bpf import device_hooks, maps, programs
+from netagent.datapath.bpf.device_hooks import DeviceHooks
 from netagent.datapath.bpf.maps import Map
 from netagent.datapath.bpf.programs import Kind, Program, ProgramInfo
 from netagent.datapath.bpf.tcx import Side
@@ -76,7 +77,8 @@ class FlowReading:
 
 class FlowCounters:
     """One task: `run`. Works in the namespace of the calling thread, or in the one in which `within` calls a
-    function. `refused_mark`: of packets that the firewall refuses and delivers to the bridge."""
+    function. `refused_mark`: of packets that the firewall refuses and delivers to the bridge. `hooks`: by
+    default those of this kernel."""
 
     def __init__(
         self,
@@ -84,8 +86,10 @@ class FlowCounters:
         refused_mark: int,
         *,
         within: Callable[[Callable[[], bool]], bool] | None = None,
+        hooks: DeviceHooks | None = None,
     ) -> None:
         self._drift = drift
+        self._given_hooks = hooks
         self._code = {
             "netagent_heard": code.heard(),
             "netagent_count": code.count(),
@@ -116,6 +120,10 @@ class FlowCounters:
     def ports(self) -> Ports:
         """The ports that count."""
         return self._ports
+
+    @property
+    def _hooks(self) -> DeviceHooks:
+        return self._given_hooks or device_hooks.hooks_of_kernel()
 
     def close(self) -> None:
         """Close all descriptors; what is attached stays, and counts."""
@@ -268,16 +276,16 @@ class FlowCounters:
             return False
         right = [one for one in there if one.mark == program.mark and {*one.maps} == its_maps]
         if not right:
-            tcx.attach(index, side, program)
+            self._hooks.attach(index, side, program)
         for one in there:
             if one not in right[:1]:
-                tcx.detach(index, side, one.id)
+                self._hooks.detach(index, side, one.id)
         return not there
 
     def _ours_at(self, index: int, side: Side, name: str) -> list[ProgramInfo] | None:
         """Return the programs of this name that our own user loaded; None when the device is gone."""
         try:
-            numbers = tcx.programs_at(index, side)
+            numbers = self._hooks.programs_at(index, side)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -291,8 +299,11 @@ class FlowCounters:
 
     def _complain(self, error: OSError) -> None:
         reason = error.strerror or str(error)
-        if error.errno == errno.EINVAL:
-            reason = "the kernel can't attach programs to a device, which takes Linux 6.6"
+        if error.errno == errno.EOPNOTSUPP:
+            reason = (
+                "the kernel can't attach programs to a device, which takes Linux 6.6 or the modules sch_ingress"
+                " and cls_bpf"
+            )
         elif error.errno in {errno.EPERM, errno.EACCES}:
             reason = "loading programs takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and the agent lacks one"
         if reason != self._trouble:
