@@ -171,7 +171,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.mcp": {"netagent.control.client", "netagent.interface"},
     "netagent.cli.mcp_command": {"netagent.cli", "netagent.interface", "netagent.mcp"},
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
-    "netagent.cli.top_command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
+    "netagent.cli.top.command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
     "netagent.cli.report_command": {
         "netagent.cli",
         "netagent.config",

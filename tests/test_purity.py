@@ -69,7 +69,7 @@ PERFORMS = {
     "netagent.cli.file_commands",
     "netagent.cli.install_commands",
     "netagent.cli.report_command",
-    "netagent.cli.top_command",
+    "netagent.cli.top.command",
     "netagent.mcp.server",
     "netagent.cli.main",
     "netagent.interface.notation",  # asks whether /run/netns/NAME exists, for a better answer

@@ -77,7 +77,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     ApplyCommand: "netagent.cli.file_commands",
     ExportCommand: "netagent.cli.file_commands",
     FeedCommand: "netagent.cli.feed_command",
-    TopCommand: "netagent.cli.top_command",
+    TopCommand: "netagent.cli.top.command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",
     McpCommand: "netagent.cli.mcp_command",

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.cli.main import main
-from netagent.cli.top_screen import MAX_EVENTS, TROUBLE, WARNING, TopState, frame
+from netagent.cli.top.screen import MAX_EVENTS, TROUBLE, WARNING, TopState, frame
 
 
 def status(queries: int = 0, **more: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from netagent.cli.client_commands import DONE, CommandContext, runs
 from netagent.cli.render import Item
-from netagent.cli.top_screen import BOLD, DIM, TROUBLE, WARNING, TopState, frame
+from netagent.cli.top.screen import BOLD, DIM, TROUBLE, WARNING, TopState, frame
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import MembersCommand

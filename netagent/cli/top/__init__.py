@@ -1,0 +1,1 @@
+"""`netagent top`: the state of cluster and host on a terminal, live."""
