@@ -27,6 +27,7 @@ from netagent.interface.questions import (
     EventsCommand,
     FeedCommand,
     LookupCommand,
+    MapCommand,
     ReportCommand,
     TopCommand,
     VersionCommand,
@@ -80,6 +81,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     TopCommand: "netagent.cli.top.command",
     ReportCommand: "netagent.cli.report_command",
     InstallCommand: "netagent.cli.install_commands",
+    MapCommand: "netagent.cli.map_command",
     McpCommand: "netagent.cli.mcp_command",
     UninstallCommand: "netagent.cli.install_commands",
 }
@@ -160,7 +162,7 @@ def agent(session: CommandContext, request: AgentCommand) -> int:
 def join(session: CommandContext, request: JoinCommand) -> int:
     """Join a cluster, with a token from a file or from the terminal."""
     request.token = token_from(request.token_file, "`netagent invite` on a member prints one")
-    with _waiting("asking the members that the token names; this takes at most 20 s"):
+    with waiting("asking the members that the token names; this takes at most 20 s"):
         answer = session.client.send(request)
     from netagent.cli.screen import SHOWN
 
@@ -270,7 +272,7 @@ def _hint(session: CommandContext, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _waiting(text: str) -> Iterator[None]:
+def waiting(text: str) -> Iterator[None]:
     """Print on the terminal what the command waits for, if that takes longer than a second."""
     timer = threading.Timer(WAITING_S, lambda: print(f"netagent: {text}", file=sys.stderr, flush=True))
     timer.daemon = True

@@ -139,6 +139,21 @@ class PolicySuggestCommand(
     local: bool = LOCAL
 
 
+class MapCommand(
+    Command["None"],
+    command="map",
+    brief="draw which services run where and who opened connections to whom",
+    examples="netagent map\nnetagent map --network app --dot | dot -Tsvg > app.svg",
+):
+    """Draw the cluster as text: the hosts, and for each network its services, where they run, and whom they opened
+    connections to in the last hour or are linked with. With --dot the same for Graphviz; the page (`netagent
+    dashboard`) draws it live."""
+
+    network: str = option("--network", default="", metavar="NET", help="only this network")
+    dot: bool = switch("--dot", help="print a graph in the language of Graphviz", is_sent=False)
+    local: bool = LOCAL
+
+
 class TopCommand(
     Command["None"],
     command="top",

@@ -73,6 +73,12 @@ def test_any_host_shows_what_was_opened_and_what_was_refused(lasting: Cluster) -
             ("other", "db", 7000): expected["other", "db", 7000]
         }
     assert counts(app, "h3", "--network", "shop", "--local") == {}
+    drawn = {(one["from"], one["to"]): one for one in app.netagent("h3", "map", "--network", "shop")["edges"]}
+    assert drawn["web.shop", "db.shop"]["linked"]
+    assert not drawn["other.shop", "db.shop"]["linked"]
+    for client in ("web", "other"):
+        edge = drawn[f"{client}.shop", "db.shop"]
+        assert (edge["openings"], edge["refused"]) == expected[client, "db", 7000]
     with app.agent_of("h1") as agent:
         agent.kill_agent()
     connect(app, "web", address, 3)

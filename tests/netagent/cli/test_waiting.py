@@ -30,7 +30,7 @@ def test_what_takes_longer_is_said_on_the_terminal(monkeypatch: pytest.MonkeyPat
     terminal = Terminal(is_terminal=True)
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(client_commands, "WAITING_S", 0.0)
-    with client_commands._waiting("asking the members"):
+    with client_commands.waiting("asking the members"):
         assert terminal.written.wait(10)
     assert terminal.getvalue().startswith("netagent: asking the members")
 
@@ -41,6 +41,6 @@ def test_a_script_and_a_quick_answer_see_nothing_of_it(monkeypatch: pytest.Monke
         monkeypatch.setattr("sys.stderr", terminal)
         monkeypatch.setattr(client_commands, "WAITING_S", waiting_s)
         before = threading.active_count()
-        with client_commands._waiting("asking the members"):
+        with client_commands.waiting("asking the members"):
             assert is_terminal or threading.active_count() == before, "nothing will be said"
         assert not terminal.getvalue()
