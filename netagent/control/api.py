@@ -33,8 +33,6 @@ from netagent.control.problem import known_error
 from netagent.control.streaming import PartsResponse, WatchResponse, problem_response
 from netagent.control.watch import Items, WaitChanged, encode_list, encode_object, follow, watch
 from netagent.errors import FailedError, ForbiddenError, InputError, UnreachableError
-from netagent.events.channel import event
-from netagent.events.kinds import EventKind
 from netagent.interface import schema
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command, Fields
@@ -150,13 +148,12 @@ class _Api:
             return 201 if declared.creates and found.get("created", True) else 200, parts
 
         async def run(http: Request, grant: Grant) -> Response:
-            with telling_forbidden(command):
-                require_command(grant, command)
-                request = await _request(command, http)
-                require_fields(grant, request)
-                asked = request
-                if grant.token_id is not None:
-                    request = self._limited(grant, request)
+            require_command(grant, command)
+            request = await _request(command, http)
+            require_fields(grant, request)
+            asked = request
+            if grant.token_id is not None:
+                request = self._limited(grant, request)
             if declared.order:
                 return await self._list(http, request, handler, grant)
             key = http.headers.get("idempotency-key")
@@ -168,21 +165,20 @@ class _Api:
                 status, parts = await answer(request)
                 return Answered(status, b"".join(parts))
 
-            told = await self._answers.once(_asker(grant), key_untrusted(key), asked, once)
-            return PartsResponse([told.body], told.status)
+            kept = await self._answers.once(_asker(grant), key_untrusted(key), asked, once)
+            return PartsResponse([kept.body], kept.status)
+
+        async def noted(http: Request, grant: Grant) -> Response:
+            with telling_forbidden(command):
+                return await run(http, grant)
 
         async def run_as_asker(http: Request) -> Response:
             grant = self._access.grant_of(http)
             if grant.token_name is None:
-                return await run(http, grant)
+                return await noted(http, grant)
             lift_deadline()
             with acting_as(Author(AuthorKind.TOKEN, grant.token_name)):
-                try:
-                    return await run(http, grant)
-                except ForbiddenError as error:
-                    refused = event(EventKind.REFUSAL, grant.token_name)
-                    _log.info("refused the token %s: %s", grant.token_name, error.message, extra=refused)
-                    raise
+                return await noted(http, grant)
 
         return run_as_asker
 

@@ -17,6 +17,8 @@ from netagent.events.channel import counting, event
 from netagent.events.kinds import EventKind
 from netagent.interface.command import Command
 from netagent.interface.role import Role
+from netagent.log import Limited
+from netagent.model.author import AuthorKind, current_author
 
 _KINDS: Final[Mapping[str, EventKind]] = {
     "service": EventKind.SERVICE,
@@ -30,6 +32,7 @@ _KINDS: Final[Mapping[str, EventKind]] = {
 """By the first word of the command."""
 
 _log = logging.getLogger("netagent.control")
+_limited = Limited(_log)
 
 
 async def audited(request: Command[Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -40,9 +43,15 @@ async def audited(request: Command[Any], handler: Callable[[Any], Awaitable[Any]
     with counting() as noted:
         try:
             answer = await handler(request)
+        except ForbiddenError:
+            raise  # which `telling_forbidden` notes
         except (RefusedError, FailedError) as error:
             refused = event(EventKind.REFUSAL, subject_of(request) or error.thing)
-            _log.info("refused `%s`: %s", in_words(request), error.message, extra=refused)
+            said = f"refused `{in_words(request)}`: {error.message}"
+            if current_author().kind is AuthorKind.TOKEN:
+                _note_seldom(declared.command, said, refused)
+            else:
+                _log.info("%s", said, extra=refused)
             raise
         except NetagentError:
             raise
@@ -59,14 +68,20 @@ async def audited(request: Command[Any], handler: Callable[[Any], Awaitable[Any]
 
 @contextmanager
 def telling_forbidden(command: type[Command[Any]]) -> Iterator[None]:
-    """Note that a request asks for more than its role allows, or than its token's networks."""
+    """Note that a request asks for more than its role allows, or than its token's networks; once a minute."""
     try:
         yield
     except ForbiddenError as error:
-        # A warning, because who may only read can repeat it without end: the log then has it once a minute.
-        forbidden = event(EventKind.REFUSAL, command.declaration.command)
-        _log.warning("refused `%s`: %s", command.declaration.command, error.message, extra=forbidden)
+        words = command.declaration.command
+        _note_seldom(words, f"refused `{words}`: {error.message}", event(EventKind.REFUSAL, words))
         raise
+
+
+def _note_seldom(command: str, said: str, extra: Mapping[str, object]) -> None:
+    """Note it once a minute for each asker and command: who may only read, or came with a token, could otherwise push
+    all else out of the events, and fill the disk with log."""
+    author = current_author()
+    _limited.warning(f"{author.kind} {author.uid} {author.name} {command}", said, extra)
 
 
 def subject_of(request: Command[Any]) -> str:

@@ -6,7 +6,7 @@ one. What follows a request on its connection is not read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import h11
@@ -32,6 +32,8 @@ class FeedRequest:
     is_head: bool = False
     through_services: bool = False
     """With services' own addresses instead of their replicas'."""
+    host: str = field(default="", compare=False)
+    """What the client calls this server: the header `Host`. What is asked for is the same by any name."""
 
 
 class RequestError(Exception):
@@ -74,7 +76,10 @@ class RequestReader:
 def _request(event: h11.Request) -> FeedRequest:
     if event.method not in (b"GET", b"HEAD"):
         raise RequestError(405, "only GET and HEAD are understood")
+    host = ""
     for name, value in event.headers:
+        if name == b"host":
+            host = value.decode("ascii", "replace")
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             raise RequestError(400, "a request for a feed has no body")
     path, _, query = event.target.decode("ascii").partition("?")
@@ -87,4 +92,4 @@ def _request(event: h11.Request) -> FeedRequest:
             raise RequestError(400, "the only parameters are watch=true and upstream=service")
         given[key] = _PARAMETERS[key][text.lower()]
     is_head = event.method == b"HEAD"
-    return FeedRequest(path[1:], given["watch"], is_head, through_services=given["upstream"])
+    return FeedRequest(path[1:], given["watch"], is_head, through_services=given["upstream"], host=host)

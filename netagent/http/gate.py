@@ -8,17 +8,13 @@
 
 A token that came in clear text is refused: by then others may have read it, and it must not seem to work.
 
-A browser on this host runs programs of strangers. Any site may send requests to 127.0.0.1, or have its own name lead
-there (DNS rebinding). So on loopback the gate answers only to names of loopback, and /v1 never to a browser that says
-that another site asks. No route takes a cookie or anything else that a browser adds by itself.
+On loopback the gate answers only to names of loopback (netagent.model.loopback says why), and /v1 never to a browser
+that says that another site asks. No route takes a cookie or anything else that a browser adds by itself.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
-from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,10 +23,10 @@ from netagent.access.token_store import TokenStore
 from netagent.access.tokens import bearer_untrusted
 from netagent.control.streaming import problem_response
 from netagent.errors import ForbiddenError, NetagentError
+from netagent.log import Limited
+from netagent.model.loopback import is_loopback, is_name_of_loopback
 
-_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?", re.ASCII)
-
-_log = logging.getLogger(__name__)
+_limited = Limited(logging.getLogger(__name__))
 
 
 class Gate:
@@ -63,14 +59,15 @@ class Gate:
                 "the API answers no pages of browsers", hint="use the command line, curl or the Python client"
             )
         if _is_local(scope):
-            if not _is_name_of_loopback(headers.get("host", "")):
+            if not is_name_of_loopback(headers.get("host", "")):
                 raise ForbiddenError(
                     "this is answered only as localhost or 127.0.0.1", hint="use one of these in the address"
                 )
             return
         if scope["scheme"] != "https":
             if "authorization" in headers:
-                _log.warning("a token came in clear text from %s: revoke it", scope["client"][0])
+                # Strangers cause it, from as many addresses as they like.
+                _limited.warning("clear", f"a token came in clear text from {scope['client'][0]}: revoke it")
             raise ForbiddenError(
                 "outside this host only /healthz is answered in clear text",
                 hint="use https:// and a token; revoke a token that was sent like this",
@@ -99,23 +96,9 @@ def _is_file_of_page(path: str) -> bool:
 def _is_local(scope: Scope) -> bool:
     """Both ends are on loopback: a switch of the kernel (`route_localnet`) may let packets from elsewhere in."""
     ends = scope.get("server"), scope.get("client")
-    return all(end is not None and _is_loopback(end[0]) for end in ends)
-
-
-def _is_name_of_loopback(host: str) -> bool:
-    found = _HOST.fullmatch(host)
-    return found is not None and (found[1].lower() == "localhost" or _is_loopback(found[1].strip("[]")))
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback
+    return all(end is not None and is_loopback(end[0]) for end in ends)
 
 
 def is_beyond_loopback(place: str) -> bool:
     """True if other hosts can reach a listener at this `ADDRESS:PORT`."""
-    return not _is_loopback(place.rpartition(":")[0].strip("[]"))
+    return not is_loopback(place.rpartition(":")[0].strip("[]"))

@@ -7,10 +7,11 @@ Off loopback it is answered over TLS only, where a stranger's name fits no certi
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Final
+
+from netagent.model.loopback import is_loopback, is_name_of_loopback
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -30,24 +31,14 @@ def refusal(local_address: str, host: str, origin: str, site: str, *, scheme: st
     """Return why a request is not answered, and what to do; "" if it is. `local_address`: the one that it was sent
     to; the others are its headers `Host`, `Origin` and `Sec-Fetch-Site`."""
     is_safe = scheme == "https"
-    if not is_safe and not _is_loopback(local_address):
+    if not is_safe and not is_loopback(local_address):
         return (
             "the page is served elsewhere only by https: open a tunnel with `ssh -L 7958:127.0.0.1:7958 HOST`, "
             "and type `netagent dashboard` there"
         )
     name = _HOST.fullmatch(host)
-    is_loopback = name is not None and (name[1].lower() == "localhost" or _is_loopback(name[1].strip("[]")))
-    if name is None or not (is_safe or is_loopback):
+    if name is None or not (is_safe or is_name_of_loopback(host)):
         return "the page is served only as localhost or 127.0.0.1: open the address that `netagent dashboard` prints"
     if origin not in {"", f"{scheme}://{host}"} or site not in {"", "same-origin", "none"}:
         return "the page answers no requests of other sites"
     return ""
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback

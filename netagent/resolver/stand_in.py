@@ -1,6 +1,9 @@
 """Answers on the agent's `http` listener while the agent is away: with the resolver process's metrics, so that the
 counters of names are read without a gap; to all else with 503.
 
+It knows neither tokens nor TLS. So it gives metrics to programs of this host alone, by a name of loopback: not to
+strangers, nor to another site's page in a browser of this host (netagent.model.loopback).
+
 The agent names the address when it connects. When its connection ends, whatever the reason, the process opens the
 listener; when an agent connects, it closes it. An agent that starts connects first and listens later, and tries again
 while the address is taken.
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from netagent.feeds.request import FeedRequest, RequestError, RequestReader
+from netagent.model.loopback import is_loopback, is_name_of_loopback
 from netagent.resolver.system import capabilities
 
 if TYPE_CHECKING:
@@ -107,7 +111,7 @@ class StandIn:
             with sock, trio.move_on_after(REQUEST_S):
                 try:
                     request = await _read(sock)
-                    answer = b"" if request is None else await self._answer(request)
+                    answer = b"" if request is None else await self._answer(request, sock)
                 except RequestError as error:
                     answer = _response(error.status, "text/plain", f"{error}\n".encode("ascii", "replace"))
                 await _send(sock, answer)
@@ -120,8 +124,13 @@ class StandIn:
         finally:
             self._open -= 1
 
-    async def _answer(self, request: FeedRequest) -> bytes:
+    async def _answer(self, request: FeedRequest, sock: trio.socket.SocketType) -> bytes:
         if request.feed == "metrics":
+            is_local = all(is_loopback(end[0]) for end in (sock.getsockname(), sock.getpeername()))
+            if not (is_local and is_name_of_loopback(request.host)):
+                raise RequestError(
+                    403, "while the agent is away, metrics are for http://127.0.0.1 on its host"
+                )
             kind, text = await self._metrics()
             return _response(200, kind, text, is_head=request.is_head)
         said = {"schema": 1, "status": "down", "cause": "the agent of this host is away"}

@@ -113,6 +113,27 @@ def test_only_plain_words_are_in_the_words() -> None:
     assert subject_of(StatusCommand()) == ""
 
 
+def test_what_a_token_repeats_is_noted_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def noted(*, is_forbidden: bool) -> list[str]:
+        caplog.clear()
+        error = ForbiddenError("no") if is_forbidden else RefusedError("port in use")
+
+        async def handler(_request: Any) -> Any:
+            raise error
+
+        with contextlib.suppress(RefusedError), telling_forbidden(PublishCommand):
+            trio.run(audited, WEB, handler)
+        return [one.__dict__["event"].author.name for one in caplog.records]
+
+    for is_forbidden in (True, False):
+        for name in (f"ci{is_forbidden}", f"cd{is_forbidden}"):  # neither takes the other's turn
+            with acting_as(Author(AuthorKind.TOKEN, name)):
+                assert noted(is_forbidden=is_forbidden) == [name]
+                assert [noted(is_forbidden=is_forbidden) for _ in range(20)] == [[]] * 20
+
+
 def test_what_a_role_does_not_allow_is_noted_with_who_asked(caplog: pytest.LogCaptureFixture) -> None:
     alice = Author(AuthorKind.USER, "alice", 1000, "curl")
     with acting_as(alice), pytest.raises(ForbiddenError), telling_forbidden(PublishCommand):

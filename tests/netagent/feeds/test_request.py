@@ -27,6 +27,7 @@ def test_what_programs_send_is_read() -> None:
     assert read_request_untrusted(PROMETHEUS) == FeedRequest("prometheus")
     assert read_request_untrusted(PROMETHEUS, part=1) == FeedRequest("prometheus")
     assert read_request_untrusted(PROMETHEUS + PROMETHEUS) == FeedRequest("prometheus")
+    assert getattr(read_request_untrusted(PROMETHEUS), "host", None) == "127.0.0.11:7953"
     assert read_request_untrusted(b"GET /services?watch=true HTTP/1.0\r\n\r\n") == FeedRequest(
         "services", watch=True
     )

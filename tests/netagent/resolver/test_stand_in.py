@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
+from netagent.resolver import stand_in
 from netagent.resolver.stand_in import MAX_CONNECTIONS, StandIn
 from netagent.resolver.system import capabilities
 
@@ -54,7 +55,10 @@ async def wait_closed(place: str) -> None:
             await trio.sleep(0.01)
 
 
-async def ask(place: str, request: bytes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") -> tuple[int, bytes]:
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost:7958\r\n\r\n"
+
+
+async def ask(place: str, request: bytes = METRICS) -> tuple[int, bytes]:
     async with await connected(place) as stream:
         await stream.send_all(request)
         whole = b"".join([part async for part in stream])
@@ -96,7 +100,7 @@ async def test_it_is_no_replica_for_a_load_balancer() -> None:
     place = free_place()
     async with standing_in(place) as one:
         one.agent_went()
-        status, body = await ask(place, b"GET /healthz/service/web HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, body = await ask(place, b"GET /healthz/service/web HTTP/1.1\r\nHost: localhost:7958\r\n\r\n")
         assert status == 503
         assert json.loads(body)["cause"] == "the agent of this host is away"
 
@@ -131,9 +135,9 @@ async def test_what_strangers_send_costs_one_answer() -> None:
     async with standing_in(place) as one:
         one.agent_went()
         assert (await ask(place, b"\x16\x03\x01\x00\xa5 no HTTP\r\n\r\n"))[0] == 400
-        assert (await ask(place, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 405
+        assert (await ask(place, b"POST /metrics HTTP/1.1\r\nHost: localhost:7958\r\n\r\n"))[0] == 405
         assert (await ask(place, b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n"))[0] in {400, 431}
-        assert (await ask(place, b"GET /../../etc/shadow HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 503
+        assert (await ask(place, b"GET /../../etc/shadow HTTP/1.1\r\nHost: localhost:7958\r\n\r\n"))[0] == 503
         assert (await ask(place))[0] == 200
 
 
@@ -155,3 +159,30 @@ async def test_connections_are_bounded_and_the_next_is_served_when_one_ends() ->
             while one._open:
                 await trio.sleep(0.01)
         assert (await ask(place))[0] == 200
+
+
+@trio_test
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "", "a@127.0.0.1"]
+)
+async def test_metrics_are_not_for_another_name_that_leads_to_loopback(host: str) -> None:
+    place = free_place()
+    async with standing_in(place) as one:
+        one.agent_went()
+        status, body = await ask(place, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (status, b"queries" in body) == (403, False)
+        for name in ("127.0.0.1", "LOCALHOST:7958", "[::1]:7958"):
+            assert (await ask(place, f"GET /metrics HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()))[0] == 200
+
+
+@trio_test
+@pytest.mark.parametrize("end", ["127.0.0.1", "127.0.0.2"])
+async def test_metrics_are_not_for_other_hosts(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if one end of the connection was another address than one of loopback."""
+    place = free_place()
+    monkeypatch.setattr(stand_in, "is_loopback", lambda address: address != end)
+    async with standing_in(f"127.0.0.2:{place.rpartition(':')[2]}") as one:
+        one.agent_went()
+        there = f"127.0.0.2:{place.rpartition(':')[2]}"
+        assert (await ask(there))[0] == 403
+        assert (await ask(there, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 503
