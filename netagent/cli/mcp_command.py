@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 from netagent.cli.client_commands import DONE, CommandContext, runs
@@ -31,4 +33,6 @@ def serve(session: CommandContext, request: McpCommand) -> int:
 def _parsed(words: list[str]) -> Command[Any]:
     from netagent.cli.grammar import parse
 
-    return parse(words)[0]
+    # Standard output belongs to the protocol: --help must not print there.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return parse(words)[0]

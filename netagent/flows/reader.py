@@ -125,10 +125,15 @@ class FlowReader:
                 into.has_answered, into.is_cut = True, not page.is_last
                 into.trouble = page.trouble
                 into.left_out.update(page.left_out)
-                into.flows += page.flows
+                into.flows += (flow for flow in page.flows if self._is_of(flow, host_id))
                 if page.is_last or not page.flows:
                     return
                 after = page.flows[-1].flow_id
+
+    def _is_of(self, flow: Flow, host_id: HostId) -> bool:
+        """True unless the host speaks for another one's container: links are suggested by what it says."""
+        endpoint = self._live.view.endpoints.get(flow.source.endpoint_id)
+        return endpoint is None or endpoint.owner == host_id
 
     async def _ask_page(self, host_id: HostId, asked: FlowQuestion) -> FlowPage | None:
         answer = await self._ask(host_id, asked.encode())

@@ -190,7 +190,10 @@ def tools(parse: Callable[[list[str]], Command[Any]] | None) -> list[Tool]:
         return list(_READING)
 
     def change(given: Mapping[str, Any]) -> Command[Any]:
-        request = parse(given["words"]).sent()
+        try:
+            request = parse(given["words"])
+        except SystemExit:  # --help and --version print, and end the program
+            raise InputError("these words change nothing", hint="leave --help and --version out") from None
         declared = type(request).declaration
         if declared.command not in CHANGES or declared.role > Role.ADMIN:
             raise InputError(
@@ -198,7 +201,7 @@ def tools(parse: Callable[[list[str]], Command[Any]] | None) -> list[Tool]:
                 thing=declared.command,
                 hint="ask the operator to type it",
             )
-        return request
+        return request.sent()
 
     words = {"type": "array", "maxItems": MAX_WORDS, "items": _text("a word"), "minItems": 1}
     return [

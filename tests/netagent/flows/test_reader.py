@@ -58,7 +58,9 @@ def teller(flows: int) -> tuple[FlowReader, Counted]:
     return FlowReader(one.live, counted, unasked), counted  # type: ignore[arg-type]
 
 
-async def asked(told_by: FlowReader, question: FlowQuestion) -> dict[HostId, HostFlows]:
+async def asked(
+    told_by: FlowReader, question: FlowQuestion, asker: AgentHost | None = None
+) -> dict[HostId, HostFlows]:
     """What a host learns from H2, which has these flows, and from H3, which never answers."""
 
     async def ask(peer: HostId, payload: bytes) -> bytes | None:
@@ -67,7 +69,7 @@ async def asked(told_by: FlowReader, question: FlowQuestion) -> dict[HostId, Hos
         await trio.sleep(0.02)
         return await told_by.answer(payload)
 
-    asking = FlowReader(AgentHost().live, Counted(0), ask)  # type: ignore[arg-type]
+    asking = FlowReader((asker or AgentHost()).live, Counted(0), ask)  # type: ignore[arg-type]
     return dict(await asking.ask_others((H2, H3), question))
 
 
@@ -98,3 +100,15 @@ async def test_what_is_too_much_is_cut_and_said(monkeypatch: pytest.MonkeyPatch)
     found = await asked(teller(200)[0], FlowQuestion())
     assert 0 < len(found[H2].flows) < 200
     assert found[H2].is_cut
+
+
+@virtual
+@pytest.mark.parametrize(("owner", "taken"), [(H2, 20), (H1, 0), (H3, 0)])
+async def test_a_host_speaks_only_for_its_own_containers(owner: HostId, taken: int) -> None:
+    """Links are suggested by what hosts say: none may have one suggested for the container of another."""
+    asker, writer = AgentHost(), Writer(owner)
+    for record in (host("its"), network(N1), WEB):
+        asker.hear(writer.put(record))
+    found = await asked(teller(20)[0], FlowQuestion(), asker)
+    assert len(found[H2].flows) == taken
+    assert found[H2].has_answered

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.cli.grammar import parse
+from netagent.cli.mcp_command import _parsed
 from netagent.errors import InputError, NetagentError
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.command import Command
@@ -114,6 +115,16 @@ def test_a_change_is_what_the_command_line_would_send() -> None:
 def test_what_prints_secrets_or_takes_much_away_is_no_change(words: list[str]) -> None:
     with pytest.raises(InputError):
         request(ALL["change"], words=words)
+
+
+@pytest.mark.parametrize("words", [["attach", "--help"], ["--help"], ["-h"], ["--version"]])
+def test_no_words_end_the_server_or_print_into_its_protocol(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = {one.name: one for one in tools(_parsed)}["change"]
+    with pytest.raises(InputError, match="change nothing"):
+        request(change, words=words)
+    assert capsys.readouterr().out == ""
 
 
 def test_changes_are_commands_of_the_agent() -> None:
