@@ -8,16 +8,23 @@ files.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from netagent.control.client import Client
-from netagent.enrol.host_facts import PROBE, FactsError, HostFacts, facts_untrusted, obstacles
+from netagent.enrol.host_facts import (
+    PROBE,
+    FactsError,
+    HostFacts,
+    facts_untrusted,
+    failures_untrusted,
+    member_id_untrusted,
+    obstacles,
+)
 from netagent.enrol.package import Package, package_of
 from netagent.enrol.ssh import Remote, ScriptError
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError, UnreachableError
@@ -161,9 +168,16 @@ class Enrolment:
     def _known(self, members: Sequence[Mapping[str, Any]]) -> str:
         """Return the name of a host that is a member of this cluster already. Raises RefusedError if it is one of
         another cluster."""
-        status = json.loads(self._there("netagent", "status", "--json"))
+        try:
+            host_id = member_id_untrusted(self._there("netagent", "status", "--json"))
+        except FactsError as error:
+            raise FailedError(
+                f"{self._remote.where}: {error}",
+                thing=self._remote.where,
+                hint="`netagent status` there says more",
+            ) from None
         ids = {member["id"]: member["name"] for member in members}
-        if (found := ids.get(status["host"]["id"])) is None:
+        if (found := ids.get(host_id)) is None:
             raise RefusedError(
                 f"{self._remote.where} is in another cluster",
                 thing=self._remote.where,
@@ -204,12 +218,20 @@ class Enrolment:
         self._progress("examining the host with its doctor")
         kind = "deb" if package.needs.is_deb else "tree"
         said = self._remote.run(_LOOK, folder, kind, str(package.prefix), may_end=(0, 1, 3))
-        for name, finding in _failures(said):
+        try:
+            failures = failures_untrusted(said)
+        except FactsError as error:
+            raise FailedError(
+                f"{self._remote.where}: {error}",
+                thing=self._remote.where,
+                hint="use a package for that host",
+            ) from None
+        for name, message, fix in failures[:1]:
             raise RefusedError(
-                f"the doctor of {self._remote.where} finds: {name}: {finding['message']}",
+                f"the doctor of {self._remote.where} finds: {name}: {message}",
                 code="unfit",
                 thing=self._remote.where,
-                hint=finding["fix"],
+                hint=fix,
             )
 
     def _set_name(self) -> None:
@@ -311,18 +333,3 @@ class Enrolment:
             except NetagentError as error:
                 left.append(f"{what} ({error.message})")
         return ", ".join(left)
-
-
-def _failures(doctor: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the failures among the checks of the host in the doctor's answer, each with the name of its check."""
-    try:
-        checks = json.loads(doctor)["host"]
-        found = [
-            (str(check["name"]), finding)
-            for check in checks
-            for finding in check["findings"]
-            if finding["severity"] == "failed"
-        ]
-    except (ValueError, LookupError, TypeError):
-        raise FailedError("the program does not run there", hint="use a package for that host") from None
-    yield from found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -85,6 +86,34 @@ def facts_untrusted(answer: bytes) -> HostFacts:
         is_member=values.get("member") == "yes",
         is_occupied=values.get("occupied") == "yes",
     )
+
+
+def member_id_untrusted(status: str) -> str:
+    """Return the id of the host in its answer to `status --json`. Raises FactsError."""
+    try:
+        host_id = json.loads(status)["host"]["id"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        host_id = None
+    if not isinstance(host_id, str):
+        raise FactsError("its `netagent status --json` does not say which host it is")
+    return host_id
+
+
+def failures_untrusted(doctor: bytes) -> list[tuple[str, str, str]]:
+    """Return (check, message, fix) of each failure among the checks of the host in its doctor's answer. Raises
+    FactsError."""
+    try:
+        found = [
+            (check["name"], finding["message"], finding["fix"])
+            for check in json.loads(doctor)["host"]
+            for finding in check["findings"]
+            if finding["severity"] == "failed"
+        ]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise FactsError("the program does not run there") from None
+    if not all(isinstance(word, str) for failure in found for word in failure):
+        raise FactsError("the program does not run there")
+    return [(name[:80], message[:400], fix[:400]) for name, message, fix in found]
 
 
 def obstacles(facts: HostFacts, needs: Needs) -> Iterator[tuple[str, str]]:

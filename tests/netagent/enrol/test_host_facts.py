@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from netagent.enrol.host_facts import (
     HostFacts,
     Needs,
     facts_untrusted,
+    failures_untrusted,
+    member_id_untrusted,
     obstacles,
 )
 
@@ -85,3 +89,42 @@ def test_a_host_that_has_the_program_needs_no_package() -> None:
         DEBIAN, python="", programs=frozenset({"systemd", "netagent"}), is_occupied=True
     )
     assert list(obstacles(facts, NEEDS)) == []
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["host", "id", "findings", "severity", "name", "message", "fix"]),
+            inner | st.just("failed"),
+        )
+    ),
+)
+
+
+@given(_JSON)
+def test_whatever_json_a_host_answers_is_read_or_refused_in_one_way(answer: object) -> None:
+    text = json.dumps(answer)
+    with contextlib.suppress(FactsError):
+        assert isinstance(member_id_untrusted(text), str)
+    with contextlib.suppress(FactsError):
+        for failure in failures_untrusted(text.encode()):
+            assert all(isinstance(word, str) for word in failure)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "[" * 100_000,
+        '{"host": {"id": ["1"]}}',
+        '{"host": [{"name": "x", "findings": [{"severity": "failed"}]}]}',
+        '{"host": [{"name": "x", "findings": [{"severity": "failed", "message": {}, "fix": ""}]}]}',
+    ],
+)
+def test_no_answer_is_a_defect_of_ours(answer: str) -> None:
+    with pytest.raises(FactsError):
+        member_id_untrusted(answer)
+    with pytest.raises(FactsError):
+        failures_untrusted(answer.encode())
