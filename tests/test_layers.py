@@ -173,6 +173,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "netagent.cli.feed_command": {"netagent.cli", "netagent.feeds.encoding", "netagent.interface"},
     "netagent.cli.top.command": {"netagent.cli", "netagent.control.client", "netagent.interface"},
     "netagent.cli.report_command": {
+        "netagent.checks.spec",
         "netagent.cli",
         "netagent.config",
         "netagent.control.client",

@@ -103,6 +103,16 @@ def check_text(check: Check) -> str:
     return " ".join([shlex.quote(subject_text(check.subject)), *given])
 
 
+def discreet_text(text: str) -> str:
+    """Return a check, as it is written, without what may be a secret: the words of a command, a query."""
+    kind, colon, rest = text.lstrip("'\"").partition(":")
+    if not colon or kind not in _KINDS:
+        return "…"
+    if kind == "exec":
+        return "exec:…"
+    return text.partition("?")[0] + "?…" if "?" in rest else text
+
+
 def subject_text(subject: Subject) -> str:
     """Write what a check asks, as one word."""
     match subject:

@@ -5,7 +5,8 @@ the report; the manifest says why it is missing. An agent that hangs costs one t
 host says without it.
 
 No secret gets in: the key ring, the identity and the journal are not read. Labels are published to all hosts of a
-network all the same, but people write passwords' hashes into them (Traefik's users), so their values are left out.
+network all the same, but people write passwords' hashes into them (Traefik's users), and passwords into the commands
+of checks. So their values and the commands are left out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from netagent.checks.spec import discreet_text
 from netagent.cli.client_commands import DONE, CommandContext, runs
 from netagent.cli.config_commands import keys_of
 from netagent.cli.doctor_command import SIGN_OF_LIFE_S, examined, report
@@ -54,7 +56,6 @@ MAX_ENTRY_BYTES = 16 * 1024 * 1024
 COMMAND_S = 20.0
 """After this a program of the host is ended, and what it has written is kept."""
 LOG_LINES = 5_000
-EVENTS_S = 7 * 86400.0
 _PART_BYTES = 64 * 1024
 """Files below /proc/sys are not read in larger parts: the kernel allocates what a read asks for."""
 
@@ -143,7 +144,10 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     for cause, entries in causes.items():
         yield f"  without {', '.join(entries)}: {clean(cause)}"
     yield from (f"  {clean(note)}" for note in answer["notes"])
-    yield "It has no keys, tokens or values of labels, but names and addresses: look through it before you send it."
+    yield (
+        "It has no keys, tokens, values of labels or commands of checks, but names and addresses: look through it "
+        "before you send it."
+    )
 
 
 def _manifest(count: int, missing: Sequence[dict[str, str]], notes: Sequence[str]) -> bytes:
@@ -230,21 +234,18 @@ class _Asker:
 
 
 def _json(answer: Any) -> bytes:
-    return (json.dumps(without_labels(answer), indent=1) + "\n").encode()
+    return (json.dumps(without_secrets(answer), indent=1) + "\n").encode()
 
 
-def without_labels(value: Any) -> Any:
-    """Return an answer in which each label has its key, but not its value."""
+def without_secrets(value: Any, key: str = "") -> Any:
+    """Return an answer in which each label has its key, but not its value, and checks have no commands."""
     if isinstance(value, dict):
-        return {
-            key: dict.fromkeys(one, "left out")
-            if key == "labels" and isinstance(one, dict)
-            else without_labels(one)
-            for key, one in value.items()
-        }
+        if key == "labels":
+            return dict.fromkeys(value, "left out")
+        return {name: without_secrets(one, name) for name, one in value.items()}
     if isinstance(value, list):
-        return [without_labels(one) for one in value]
-    return value
+        return [without_secrets(one, key) for one in value]
+    return discreet_text(value) if key == "checks" and isinstance(value, str) else value
 
 
 # -- what the host says ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from netagent.checks.spec import discreet_text
 from netagent.errors import FailedError, ForbiddenError, NetagentError, RefusedError
 from netagent.events.channel import counting, event
 from netagent.events.kinds import EventKind
@@ -107,6 +108,9 @@ def _typed(request: Command[Any]) -> list[tuple[str, object]]:
     for one in type(request).arguments():
         value = given.get(one.attribute)
         values = value if isinstance(value, list) else [value]
+        if one.attribute == "checks":
+            # Who may read events may not read the password in a check's command.
+            values = [discreet_text(item) if isinstance(item, str) else item for item in values]
         is_plain = all(isinstance(item, str | int | float) and item is not False for item in values)
         if one.is_typed and one.is_sent and values and is_plain:
             found += [(one.words[-1] if one.words else "", item) for item in values]

@@ -10,7 +10,7 @@ import pytest
 
 from netagent.cli import report_command
 from netagent.cli.main import main
-from netagent.cli.report_command import MAX_ENTRY_BYTES, without_labels
+from netagent.cli.report_command import MAX_ENTRY_BYTES, without_secrets
 from netagent.errors import FailedError
 
 
@@ -46,10 +46,19 @@ def test_without_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_labels_have_no_values() -> None:
     answer = {"items": [{"name": "web", "labels": {"traefik.users": "anna:hash"}, "links": [{"labels": {}}]}]}
-    assert without_labels(answer) == {
+    assert without_secrets(answer) == {
         "items": [{"name": "web", "labels": {"traefik.users": "left out"}, "links": [{"labels": {}}]}]
     }
     assert b"hash" not in report_command._json(answer)
+
+
+def test_checks_have_no_commands() -> None:
+    answer = {
+        "checks": ["'exec:mysqladmin -psecret ping' fall=2", "http:80/ok?key=secret", "http:80/ok", "tcp:1"]
+    }
+    assert without_secrets({"items": [answer]}) == {
+        "items": [{"checks": ["exec:…", "http:80/ok?…", "http:80/ok", "tcp:1"]}]
+    }
 
 
 @pytest.mark.usefixtures("served")

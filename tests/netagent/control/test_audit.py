@@ -103,6 +103,16 @@ def test_no_secret_is_in_the_words() -> None:
     assert in_words(request) == "join 192.0.2.1 192.0.2.2"
 
 
+@pytest.mark.parametrize(
+    "check",
+    ["exec:mysqladmin -pSECRET ping", "'exec:a SECRET'", '"exec:SECRET"', "http:80/a?t=SECRET", "SECRET"],
+)
+def test_no_secret_of_a_check_is_in_the_words(check: str) -> None:
+    request = AttachCommand(target="netns:web", network="app", checks=["tcp:80", check])
+    assert "--check tcp:80 --check" in in_words(request)
+    assert "SECRET" not in in_words(request)
+
+
 def test_only_plain_words_are_in_the_words() -> None:
     request = AttachCommand(
         target="netns:web", network="app", ports=[{"number": 80}], labels={"a": "b"}, multicast=True
