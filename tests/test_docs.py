@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.faults import ALWAYS, DUPLICATE, FORGOTTEN, SLOW, SOMETIMES
 from netlab.main import _parser as lab_parser
 
 from netagent import config
@@ -298,6 +299,15 @@ def test_the_guide_says_what_to_do_about_each_warning() -> None:
     table = section("docs/how-to/troubleshooting.md", "## Warnings by their code")
     listed = {code for row in rows(table) for code in re.findall(r"`([a-z-]+)`", row[0])}
     assert listed == emitted
+
+
+def test_the_guide_lists_each_fault_that_tests_break_with_the_commands_that_find_it() -> None:
+    table = section("docs/how-to/troubleshooting.md", "## Faults and the commands that find them")
+    listed = {row[0]: re.findall(r"`([a-z]+)`", row[1]) for row in rows(table)}
+    assert listed == {
+        fault.name.replace("-", " "): list(dict.fromkeys(words.split()[0] for _, words in fault.commands))
+        for fault in (*ALWAYS, DUPLICATE, FORGOTTEN, *SOMETIMES, *SLOW)
+    }
 
 
 # -- configuration -------------------------------------------------------------------------------------------------

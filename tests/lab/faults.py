@@ -268,7 +268,7 @@ ALWAYS = (
         may_say=AGENTS | STRANGERS,
     ),
     Fault(
-        "mtu",
+        "path-with-a-small-mtu",
         partial(underlay, breaking=lambda cluster: cluster.lab.shrink("h2", 1300)),
         (("h1", "status"), ("h1", "ping c1 c2")),
         thing="the path to h2 carries packets of at most 1250 bytes",

@@ -12,7 +12,7 @@ import pytest
 from lab.conftest import inhabited
 from lab.faults import ALWAYS, DUPLICATE, FORGOTTEN, MOST_COMMANDS, SLOW, SOMETIMES, Beside, Facts, Fault
 from lab.harness import Cluster
-from netlab.cluster import form_cluster, start_agents
+from netlab.cluster import form_cluster
 from netlab.lab import Lab
 from netlab.topology import of_hosts
 
@@ -32,7 +32,9 @@ def shared(new_lasting_lab: Callable[[], Lab]) -> Iterator[Beside]:
     for host in members:
         host.must(["cp", "/dev/stdin", "/etc/resolv.conf"], stdin="# no name server answers in a lab\n")
         with lab.changing(host.name) as changing:
-            start_agents([changing])
+            changing.start_agent(wait=False)
+    for host in members:
+        host.wait_agent()
     form_cluster(members)
     with ThreadPoolExecutor(8) as pool:
         cluster = Beside(lab, pool)
