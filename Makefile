@@ -41,13 +41,18 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab mypy -p netlab
 	@MYPYPATH=netns-lab:benchmarks:tests mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
-	@mypy docs/generate.py
+	@mypy docs/generate.py docs/site/hook.py
 	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
 
 .PHONY: docs
 docs: .venv/.development ## write what the documents list of the code
 	@.venv/bin/python docs/generate.py
+
+.PHONY: site
+site: .venv/.site ## the documents as a site, in dist/site; fails where a link or an anchor leads nowhere
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "== dist/site/index.html"
 
 .PHONY: test
 test: setup lint ## all but the long tests, each run the same as far as it only computes
@@ -92,3 +97,8 @@ packages-demo packages-test: packages-%:
 	@echo "== Python packages that netagent and its tests need"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/.product
+
+.venv/.site: pyproject.toml | .venv/bin/python
+	@echo "== Python packages that make the site"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@

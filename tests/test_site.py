@@ -1,0 +1,107 @@
+"""The site of the documents: it builds strictly, has every document, and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/site/hook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+hook = load_hook()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`make site`, which refuses links and anchors that lead nowhere, and pages that the index does not lead to."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=True,
+        timeout=240,
+    )
+    return folder
+
+
+def test_each_document_is_a_page_and_is_found_by_the_search(site: Path) -> None:
+    documents = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    documents |= {page for page in hook.OUTSIDE.values() if page.endswith(".md")}
+    assert len(documents) > 90
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    found = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    for document in documents:
+        page = document.removesuffix(".md") + ".html"
+        assert (site / page).exists(), page
+        assert page in found, page
+
+
+def test_a_reader_needs_no_other_host(site: Path) -> None:
+    """No script, style, picture or font of a page comes from elsewhere; links that a reader follows may."""
+    pages = sorted(site.rglob("*.html"))
+    assert pages
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?([^\"' >]+)", text)
+        loaded += re.findall(r"<link\b[^>]*\bhref=[\"']?([^\"' >]+)", text)
+        assert loaded
+        for address in loaded:
+            assert "//" not in address, f"{page}: {address}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_each_link_leads_to_a_file_of_the_site(site: Path) -> None:
+    """MkDocs checks the links of Markdown; this one also those of drawings and of the navigation."""
+    for page in sorted(site.rglob("*.html")):
+        if page.name == "404.html":
+            continue  # its links count from the root of a server
+        for target in re.findall(r"<a\b[^>]*\bhref=[\"']?([^\"' >]+)", page.read_text(encoding="utf-8")):
+            path = target.partition("#")[0]
+            if path and "//" not in path:
+                assert (page.parent / path).resolve().exists(), f"{page}: {target}"
+
+
+def test_the_navigation_is_the_index() -> None:
+    index = """# G
+
+## One
+
+- [a](x.md): b
+- in [c](../README.md), [again](../README.md#d)
+
+### Two
+
+- [e
+  f](y.md#g)
+"""
+    assert hook.navigation(index) == [
+        {"Guide": "index.md"},
+        {"One": [{"A": "x.md"}, {"C": "project/overview.md"}, {"Two": [{"E f": "y.md"}]}]},
+    ]
+
+
+def test_lists_are_as_python_markdown_wants_them() -> None:
+    text = "Before:\n- one\n  more\n  - two\n\n  ```\n  - code\n  ```\n\nAfter.\n1. three\n\n   four\n"
+    lines = ["Before:", "", "- one", "    more", "    - two", "", "    ```", "    - code", "    ```", ""]
+    lines += ["After.", "", "1. three", "", "    four", ""]
+    assert hook.four_blanks(text) == "\n".join(lines)
+    assert hook.four_blanks("```\nx\n- y\n  z\n```\n") == "```\nx\n- y\n  z\n```\n"
