@@ -1,7 +1,8 @@
 """`netagent map`: the graph of hosts, services and who opens connections to whom, as text or for Graphviz.
 
 A node is a service in a network, or an address that no container has. An edge is what one node opened to another in
-the last hour, a link of the policy, or both. Names come from other members: they are cleaned of control characters,
+the last hour, a link of the policy, or both. Only its own host gives the links of a container, so a link of another
+host's by which nothing was opened is left out. Names come from other members: they are cleaned of control characters,
 and quoted for Graphviz.
 """
 
@@ -94,6 +95,7 @@ def graph_of(
         edge = edges.setdefault((start, end), Edge())
         edge.openings += flow["openings"]
         edge.refused += flow["refused"]
+        edge.is_linked = edge.is_linked or flow["linked"] is True
         edge.ports.add(flow["protocol"] if flow["port"] is None else f"{flow['protocol']}/{flow['port']}")
     return Graph(hosts, nodes, others, edges)
 

@@ -49,7 +49,15 @@ def flow(
 ) -> dict[str, Any]:
     kind = "outside" if to else "endpoint"
     counts = {"openings": openings, "refused": refused, "protocol": "tcp" if port else "icmp", "port": port}
-    return {"network_id": NET, "from_service": start, "to_service": end, "to": to, "to_kind": kind, **counts}
+    return {
+        "network_id": NET,
+        "from_service": start,
+        "to_service": end,
+        "to": to,
+        "to_kind": kind,
+        "linked": None,
+        **counts,
+    }
 
 
 def drawn() -> Graph:
@@ -69,6 +77,7 @@ def drawn() -> Graph:
             flow("db", "db"),
             flow("db", "", to="198.51.100.7", port=443),
             flow("gone", "db"),
+            {**flow("pg", "db"), "linked": True},
         ],
     )
 
@@ -84,6 +93,7 @@ def test_text_says_where_services_run_and_whom_they_open_connections_to() -> Non
         "    -> 198.51.100.7 (outside)  tcp/443: 1 opening",
         "  db.shop  1/2  on h1",
         "  pg  external  on h1",
+        "    -> db  tcp/80: 1 opening, linked",
         "  web  1/2  on h1, h2",
         "    -> db  icmp, tcp/80, tcp/81: 6 openings, 2 of them refused, linked",
         "    -> pg  linked",
