@@ -95,6 +95,9 @@ def network_changes(given: asked.NetworkSetCommand) -> dict[NetworkOption, str]:
     """Return the options to set."""
     found: dict[NetworkOption, str | None] = {
         NetworkOption.POLICY: given.policy,
+        NetworkOption.INTERNAL: given.internal,
+        NetworkOption.MULTICAST: given.multicast,
+        NetworkOption.HOST_ACCESS: given.host_access,
         NetworkOption.ANSWER_ORDER: given.answer_order,
         NetworkOption.SHARED_NAMES: given.shared_names,
         NetworkOption.SERVICE_ADDRESSES: given.service_addresses,

@@ -1,8 +1,8 @@
-"""Keeps an address for this host itself in every network made with `--host-access`.
+"""Keeps an address for this host itself in every network with `--host-access`.
 
 The address comes, like an endpoint's, from space that this host owns, and has a record of its own. From this record
 derive the bridge's address here and the forwarding entries on other hosts. A host is in such a network even without
-containers there: otherwise it could not reach those of other hosts.
+containers there: otherwise it could not reach those of other hosts. Both end when the option is taken back.
 """
 
 from __future__ import annotations
@@ -83,8 +83,11 @@ class HostAccess:
     async def _drop_superfluous(self) -> bool:
         view = self.live.view
         for record in view.own_host_addresses:
-            if record.network_id not in view.networks:
+            network = view.networks.get(record.network_id)
+            if network is None or not network.record.host_access:
                 await self.allocator.release_host(record)
+                if network is not None:
+                    logger.info("this host has no address in network %s any more", network.unique_name)
         return True
 
 

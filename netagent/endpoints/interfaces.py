@@ -1,10 +1,11 @@
 """Repairs every endpoint's interface, on both ends, when another program changes it.
 
 Changes inside a sandbox arrive as events from its namespace (netagent.datapath.endpoint.guest_watch), changes of the
-host's end from the reconciler. Service ranges, to which sandboxes have routes, come and go with the records. Settings
-under /proc/sys are read periodically. A first check covers the time before the events started, and a slow timer any
-event that was missed. Each of these leads to a check of the sandbox's endpoints, which repairs netagent's own
-settings. What cannot be repaired is shown with its reason, and tried again with growing pauses.
+host's end from the reconciler. Service ranges, to which sandboxes have routes, come and go with the records, and so
+do the routes that follow from a network's options. Settings under /proc/sys are read periodically. A first check
+covers the time before the events started, and a slow timer any event that was missed. Each of these leads to a check
+of the sandbox's endpoints, which repairs netagent's own settings. What cannot be repaired is shown with its reason,
+and tried again with growing pauses.
 
 An attach or detach holds the lock of the sandbox: a check waits for it, and then finds its result.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TypeAlias
 
@@ -31,13 +32,13 @@ from netagent.events.kinds import EventKind
 from netagent.journal.rows import LocalEndpointRow, Published
 from netagent.log import Limited
 from netagent.model.author import KERNEL
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.sandbox import NetnsIdentity
 from netagent.periodic import Turns
 from netagent.periodic_task import PeriodicTask
-from netagent.projection.service_ranges import Ranges
 from netagent.registry.local_rows import LocalRows
 from netagent.registry.state_store import StateStore
+from netagent.registry.view import NetworkView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -84,7 +85,7 @@ class Interfaces:
             nursery.start_soon(self._heed_absent, wait_absent_changed)
             nursery.start_soon(self._heed_settings)
             rows: LocalRows | None = None
-            ranges = self._context.service_ranges()
+            ranges, networks = self._context.service_ranges(), self._live.view.networks
             revision = 0
             while True:
                 if self._live.rows is not rows:
@@ -93,7 +94,11 @@ class Interfaces:
                     self._follow(nursery, rows, before, look=before is None)
                 if self._context.service_ranges() is not ranges:
                     before_it, ranges = ranges, self._context.service_ranges()
-                    await in_slices(self._follow_ranges(ranges, before_it))
+                    changed = {one for one in {*ranges, *before_it} if ranges.get(one) != before_it.get(one)}
+                    await in_slices(self._look_in(changed))
+                if self._live.view.networks is not networks:
+                    before_them, networks = networks, self._live.view.networks
+                    await in_slices(self._look_in(_with_other_routes(networks, before_them)))
                 revision = await self._live.wait_newer(revision)
 
     @property
@@ -126,11 +131,9 @@ class Interfaces:
             elif sandbox is not None and not is_wanted:
                 self._sandboxes.pop(identity).scope.cancel()
 
-    def _follow_ranges(self, ranges: Ranges, before: Ranges) -> Slices[None]:
-        """Look at the sandboxes in networks whose service ranges have come or gone."""
-        for network_id in {*ranges, *before}:
-            if ranges.get(network_id) == before.get(network_id):
-                continue
+    def _look_in(self, networks: Collection[NetworkId]) -> Slices[None]:
+        """Look at the sandboxes in networks whose service ranges or options have changed."""
+        for network_id in networks:
             for row in self._live.rows.in_network(network_id).values():
                 sandbox = self._sandboxes.get(row.netns_identity) if row.netns_identity else None
                 if sandbox is not None:
@@ -221,7 +224,8 @@ class Interfaces:
     async def _look(self, identity: NetnsIdentity) -> bool:
         """Check all endpoints of a sandbox; False when one could not be repaired."""
         is_well = True
-        for row in self._rows_of(identity):
+        # First those without the default route: one of them may still have it, and the kernel takes no second one.
+        for row in sorted(self._rows_of(identity), key=self._has_default_route):
             try:
                 await self._repair(row)
                 self._troubles.pop(row.endpoint_id, None)
@@ -231,6 +235,10 @@ class Interfaces:
                     self._troubles[row.endpoint_id] = str(error)
                     _limited.warning(row.endpoint_id, f"the interface of {row.name}: {error}")
         return is_well
+
+    def _has_default_route(self, row: LocalEndpointRow) -> bool:
+        network = self._live.view.networks.get(row.network_id)
+        return network is not None and bool(self._context.in_datapath(row, network).gateways)
 
     async def _repair(self, row: LocalEndpointRow) -> None:
         async with self._context.held(row) as now:
@@ -247,6 +255,20 @@ class Interfaces:
 
     def _rows_of(self, identity: NetnsIdentity) -> list[LocalEndpointRow]:
         return self._live.rows.in_namespace(identity)
+
+
+def _with_other_routes(
+    networks: Mapping[NetworkId, NetworkView], before: Mapping[NetworkId, NetworkView]
+) -> list[NetworkId]:
+    """Return the networks of which options have changed that give sandboxes routes."""
+    return [
+        network_id
+        for network_id, network in networks.items()
+        if (former := before.get(network_id)) is not None
+        and former is not network
+        and (former.record.internal, former.record.multicast)
+        != (network.record.internal, network.record.multicast)
+    ]
 
 
 class _Sandbox:

@@ -400,6 +400,18 @@ def _refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[Net
             thing=place,
             hint=f"remove them first with `netagent service rm NAME --network {place}`",
         )
+    published = sorted(
+        {one.service.name for one in view.store.published_services.get(network.network_id, {}).values()}
+    )
+    if published and after.internal and not network.record.internal:
+        more = f" and {len(published) - 3} more" if len(published) > 3 else ""
+        raise RefusedError(
+            f"clients outside could not reach {', '.join(published[:3])}{more} of network {place} any more, "
+            "which operators published",
+            code="network-in-use",
+            thing=place,
+            hint=f"first `netagent unpublish --service NAME PORT:PORT --network {place}`, where it was published",
+        )
 
 
 def _if_equal(existing: NetworkView, request: NetworkRequest) -> NetworkView:

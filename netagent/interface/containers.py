@@ -100,7 +100,8 @@ class NetworkSetCommand(
     route="POST /v1/networks/{network}/options",
     brief="Change options of a network.",
     examples="sudo netagent network set app --policy links\n"
-    "sudo netagent network set app --answer nearest --service-addresses on",
+    "sudo netagent network set app --answer nearest --service-addresses on\n"
+    "sudo netagent network set app --internal yes",
 ):
     """Change options of a network on all hosts, while containers are in it. Any host may do so, whichever has created
     the network. What is not given stays as it is; subnets and MTU always do."""
@@ -111,6 +112,21 @@ class NetworkSetCommand(
         choices=("open", "audit", "links"),
         help="open: all containers may connect to each other; audit: so they may, and what links would refuse is "
         "counted; links: only to services they are linked to",
+    )
+    internal: Literal["yes", "no"] | None = option(
+        "--internal",
+        choices=("yes", "no"),
+        help="yes: its containers have no Internet access, and their published ports are closed",
+    )
+    multicast: Literal["yes", "no"] | None = option(
+        "--multicast",
+        choices=("yes", "no"),
+        help="yes: multicast and broadcast reach its containers on every host",
+    )
+    host_access: Literal["yes", "no"] | None = option(
+        "--host-access",
+        choices=("yes", "no"),
+        help="yes: each host gets an address in it, by which hosts and containers reach each other",
     )
     answer_order: Literal["spread", "nearest", "zone"] | None = option(
         "--answer",

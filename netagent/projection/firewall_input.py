@@ -175,7 +175,7 @@ def firewall_input(
             lambda: tuple(
                 port_forward
                 for row in rows
-                if row.network_id in networks
+                if row.network_id in networks and not networks[row.network_id].record.internal
                 for port_forward in port_forwards_of(row, default_routes)
             ),
         ),

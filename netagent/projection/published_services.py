@@ -63,7 +63,7 @@ def published_ports(
 def _in_order(view: RegistryView) -> Iterator[PublishedServiceRecord]:
     published = view.store.published_services
     for network_id in sorted(published):
-        if network_id in view.networks:
+        if network_id in view.networks and not view.networks[network_id].record.internal:
             yield from (published[network_id][place] for place in sorted(published[network_id]))
 
 

@@ -23,6 +23,7 @@ from netagent.datapath.endpoint.netns import boot_id
 from netagent.endpoints.interfaces import Interfaces
 from netagent.journal.rows import Bound, LocalEndpointRow, Published
 from netagent.model.ids import EndpointId, veth_name
+from netagent.model.records import NetworkOption, NetworkOptionsRecord, OptionChange
 from netagent.model.sandbox import Netns
 from netagent.projection.datapath_input import local_endpoint
 
@@ -47,7 +48,7 @@ class World:
 
     async def repair(self) -> list[str]:
         network = self.agent.live.view.networks[N1]
-        endpoint = local_endpoint(self.row(), network)
+        endpoint = self.agent.endpoints.context.in_datapath(self.row(), network)
         damages = await self.host.attacher.repair(endpoint)
         return [f"{one.kind} {one.thing}" for one in damages]
 
@@ -214,6 +215,81 @@ def test_a_container_keeps_what_it_gives_itself(
         assert "10.99.0.1/24" in world.box.run("ip addr show eth0")
         assert "10.98.0.0/24" in world.box.run("ip route")
         assert "own" in world.box.run("ip link")
+
+    with_world(wire, namespaces, body)
+
+
+LISTEN = """
+import socket
+news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+news.bind((0, 0x40))
+print("ready", flush=True)
+while True:
+    said = news.recv(65536)
+    kind, length, table, route = int.from_bytes(said[4:6], "little"), said[17], said[20], said[23]
+    if kind == 25 and ((table, route) == (255, 2) or (table, length) == (254, 24)):
+        print("lost", flush=True)
+    if length == 31:
+        print("end", flush=True)
+"""
+"""Says when the container's address is not its own for a moment, or its subnet has no route."""
+
+ON_LINK = {"10.1.0.0/24"}
+LOUD = {"224.0.0.0/4", "255.255.255.255"}
+OUT = {"via 10.1.0.1", "via fd00:1::1"}
+
+
+def routed(box: Namespace) -> set[str]:
+    """The destinations of our routes, and the gateways of those that lead out."""
+    lines = (box.run("ip -4 route show proto 78") + box.run("ip -6 route show proto 78")).splitlines()
+    words = [line.split() for line in lines]
+    return {f"via {one[2]}" if one[0] == "default" else one[0] for one in words}
+
+
+def test_a_living_container_follows_the_options_of_its_network(
+    wire: tuple[Namespace, Namespace], namespaces: NamespaceFactory
+) -> None:
+    async def body(world: World) -> None:
+        box, agent = world.box, world.agent
+        number = 0
+
+        async def set_options(**values: str) -> None:
+            nonlocal number
+            number += 1
+            options = [(one, values[one.value]) for one in NetworkOption if one.value in values]
+            changes = tuple(OptionChange(option, value, number, 0, "root") for option, value in options)
+            await agent.publisher.put(NetworkOptionsRecord(N1, changes))
+
+        assert routed(box) == ON_LINK | OUT
+        with box.running(LISTEN) as listener:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "ready\n"
+            for values, routes, has_broadcast in (
+                ({"multicast": "yes"}, ON_LINK | LOUD | OUT, True),
+                ({"internal": "yes", "multicast": "yes"}, ON_LINK | LOUD, True),
+                ({"internal": "yes", "multicast": "no"}, ON_LINK, False),
+                ({"internal": "no", "multicast": "yes"}, ON_LINK | LOUD | OUT, True),
+            ):
+                await set_options(**values)
+                await wait_until(
+                    lambda: (
+                        routed(box) == routes
+                        and ("brd 10.1.0.255" in box.run("ip addr show eth0")) is has_broadcast
+                    ),
+                    f"the container follows {values}",
+                )
+                assert box.run("ip -4 -o addr show dev eth0").count("10.1.0.2/") == 1
+            box.run("ip route add 10.97.0.0/31 dev eth0")
+            assert listener.stdout.readline() == "end\n", "its address was always its own"
+        await settled(world)
+        assert world.host.reconciler.drift.total == 0, "no other program has changed this"
+
+        # The next agent finds what was changed while there was none. It takes that for no damage either.
+        network = agent.live.view.networks[N1]
+        otherwise = replace(local_endpoint(world.row(), network), multicast=False)
+        fresh = Attacher(world.host.netlink, host_netns=world.host.namespace.identity)
+        assert await fresh.repair(otherwise) == []
+        assert routed(box) == ON_LINK
 
     with_world(wire, namespaces, body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,102 @@ def test_the_policy_of_a_living_network_is_set_on_any_host(lasting: Cluster) -> 
     found = cluster.netagent("h1", "network", "inspect", "living")
     assert found["answer_order"] == "zone", "each side changed another option, and both count"
     cluster.remove("lb", "linked", "stray")
+
+
+OUTSIDE = "192.0.2.254"
+"""The fabric of the lab itself."""
+
+
+def own_routes(cluster: Cluster, container: str) -> set[str]:
+    """Where the container's IPv4 routes of ours lead."""
+    listed = cluster.inside(container, "ip", "route", "show", "proto", "78").stdout
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def host_addresses(cluster: Cluster, host: str, subnet: str) -> list[str]:
+    """The host's IPv4 addresses on its bridge in a network, the gateway included, with prefix lengths."""
+    listed = cluster.lab.host(host).must(["ip", "-4", "-o", "address"])
+    found = [line.split()[3] for line in listed.splitlines() if line.split()[1].startswith("na-")]
+    within = ip_network(subnet)
+    return sorted(one for one in found if ip_interface(one).ip in within)
+
+
+def test_internal_multicast_and_host_access_of_a_living_network_are_set(lasting: Cluster) -> None:
+    cluster = lasting
+    subnet = cluster.netagent("h1", "network", "create", "turning")["subnets"][0]
+    cluster.netagent("h1", "network", "create", "second")
+    for host, name in (("h1", "east"), ("h2", "west")):
+        cluster.attach(host, name, "--network", "turning")
+    cluster.netagent("h1", "attach", "netns:east", "--network", "second")
+    west = cluster.endpoint("west")["addresses"][0]
+    gateway = f"{next(ip_network(subnet).hosts())}/{ip_network(subnet).prefixlen}"
+    for number in (1, 2):  # the lab gives its hosts no way beyond the fabric
+        cluster.lab.host(f"h{number}").must(["ip", "route", "replace", "default", "via", OUTSIDE])
+    cluster.await_pings("west", OUTSIDE, 30.0)
+    cluster.await_pings("east", west, 30.0)
+    plain, loud = {subnet, "default"}, {"224.0.0.0/4", "255.255.255.255"}
+    assert own_routes(cluster, "west") == plain
+    assert host_addresses(cluster, "h2", subnet) == [gateway]
+
+    # h2 has no agent while its network changes on another host: it learns of it later.
+    with cluster.agent_of("h2") as agent:
+        agent.kill_agent()
+    options = ("--internal", "yes", "--multicast", "yes", "--host-access", "yes")
+    done = cluster.netagent("h3", "network", "set", "turning", *options)
+    assert [(one["option"], one["value"], one["former"]) for one in done["changed"]] == [
+        (option, "yes", "no") for option in ("internal", "multicast", "host_access")
+    ]
+    cluster.wait(
+        lambda: cluster.inside("east", "ip", "route", "show", "default").stdout.count("eth1") == 1,
+        30.0,
+        "the container's other network does not give it the default route",
+    )
+    cluster.await_pings("east", west, 30.0)
+    assert own_routes(cluster, "west") == plain, "the last state stands"
+    with cluster.agent_of("h2") as agent:
+        agent.start_agent()
+    cluster.wait(lambda: own_routes(cluster, "west") == loud | {subnet}, 30.0, "west does not follow")
+    assert not cluster.pings("west", OUTSIDE)
+    for host in cluster.hosts:
+        cluster.wait(
+            lambda: (
+                len(host_addresses(cluster, host, subnet)) == 1
+                and host_addresses(cluster, host, subnet) != [gateway]
+            ),
+            30.0,
+            f"{host} has no address in the network",
+        )
+        ping = ["ping", "-c", "1", "-W", "1", west]
+        cluster.wait(
+            lambda: cluster.lab.host(host).run(ping).status == 0,
+            30.0,
+            f"{host} does not reach west",
+        )
+    refused = cluster.try_netagent("h1", "publish", "--service", "west", "8080:80", "--network", "turning")
+    assert refused.status == 4, refused
+    assert "internal" in refused.stderr
+
+    # With a gateway the bridge has both addresses, the host's own with the subnet.
+    cluster.netagent("h1", "network", "set", "turning", "--internal", "no")
+    cluster.wait(lambda: len(host_addresses(cluster, "h2", subnet)) == 2, 30.0, "h2 has not both addresses")
+    cluster.await_pings("west", OUTSIDE, 30.0)
+    cluster.netagent("h2", "network", "set", "turning", "--host-access", "no", "--multicast", "no")
+    cluster.wait(lambda: own_routes(cluster, "west") == plain, 30.0, "west still has routes for multicast")
+    for host in ("h1", "h2"):
+        cluster.wait(
+            lambda: host_addresses(cluster, host, subnet) == [gateway],
+            30.0,
+            f"{host} still has an address in the network",
+        )
+    cluster.wait(lambda: not host_addresses(cluster, "h3", subnet), 30.0, "h3 is still in the network")
+    cluster.wait(
+        lambda: "eth0" in cluster.inside("east", "ip", "route", "show", "default").stdout,
+        30.0,
+        "the first network does not give the default route",
+    )
+    cluster.await_pings("east", OUTSIDE, 30.0)
+    assert cluster.lab.host("h2").run(["ping", "-c", "1", "-W", "1", west]).status != 0
+    cluster.remove("east", "west")
 
 
 def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:

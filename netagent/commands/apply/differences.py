@@ -25,16 +25,6 @@ from netagent.model.request import NetworkRequest, OwnNameRequest, ServiceReques
 from netagent.registry.network_options import value_of
 from netagent.registry.view import NetworkView, RegistryView
 
-SETTABLE = frozenset(
-    {
-        NetworkOption.POLICY,
-        NetworkOption.ANSWER_ORDER,
-        NetworkOption.SHARED_NAMES,
-        NetworkOption.SERVICE_ADDRESSES,
-    }
-)
-"""Options that `network set` changes; the others stay as the network was made."""
-
 
 @dataclass(frozen=True, slots=True)
 class MakeNetwork:
@@ -132,12 +122,8 @@ def _network_step(view: RegistryView, given: asked.DescribedNetwork) -> Iterator
         words = [f"{option.value.replace('_', ' ')} {value}" for option, value in values.items()]
         yield MakeNetwork(request, later, ", ".join([*request.subnets, *words]) or "with the defaults")
         return
-    _refuse_fixed(network, given, request, values)
-    changed = {
-        option: value
-        for option, value in values.items()
-        if option in SETTABLE and value != value_of(network.record, option)
-    }
+    _refuse_fixed(network, given, request)
+    changed = {option: value for option, value in values.items() if value != value_of(network.record, option)}
     if changed:
         words = [
             f"{option.value.replace('_', ' ')} {value} (now {value_of(network.record, option)})"
@@ -169,7 +155,6 @@ def _refuse_fixed(
     network: NetworkView,
     given: asked.DescribedNetwork,
     request: NetworkRequest,
-    values: Mapping[NetworkOption, str],
 ) -> None:
     """Raise RefusedError if the file asks for what a network has for ever, and this one has otherwise."""
     record = network.record
@@ -180,11 +165,6 @@ def _refuse_fixed(
         (
             f"feed labels {'' if record.feed_labels else 'not '}published",
             given.feed_labels not in (None, record.feed_labels),
-        ),
-        *(
-            (f"{option.value.replace('_', ' ')} {value_of(record, option)}", True)
-            for option, value in values.items()
-            if option not in SETTABLE and value != value_of(record, option)
         ),
     ]
     if differing := [what for what, differs in fixed if differs]:

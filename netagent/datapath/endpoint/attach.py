@@ -65,6 +65,8 @@ class Attacher:
         self._removal = LinkDeletion(netlink)
         self._host_netns = host_netns or own_netns().identity
         self.routed_ranges = RoutedRanges()
+        self._options: dict[EndpointId, tuple[bool, tuple[str, ...]]] = {}
+        """What follows from the options of its network, as this agent has last set it in the endpoint's sandbox."""
 
     async def bind(self, endpoint: LocalEndpoint) -> str:
         """Create the interface, or complete an existing one; return its name inside the namespace.
@@ -93,7 +95,9 @@ class Attacher:
                     with suppress(OSError):
                         await self._follow_ranges(binding, ifname)
 
-                return await binding.complete(follow_ranges)
+                ifname = await binding.complete(follow_ranges)
+                self._options[endpoint.endpoint_id] = _options_of(endpoint)
+                return ifname
 
     async def repair(self, endpoint: LocalEndpoint) -> list[Damage]:
         """Check whether a bound endpoint's interface is as `bind` left it, and repair it; return what was repaired.
@@ -108,6 +112,10 @@ class Attacher:
         ):
             binding = VethBinding(self._netlink, inside, netns_fd, endpoint, self._settings)
             await turn_ipv6_off(self._settings, veth_name(endpoint.endpoint_id))
+            if self._options.get(endpoint.endpoint_id) != _options_of(endpoint):
+                # No other program has done damage here: options have changed, perhaps while no agent was running.
+                await binding.follow_options()
+                self._options[endpoint.endpoint_id] = _options_of(endpoint)
             damages = await binding.damages()
             ifname = await binding.complete() if damages else endpoint.ifname
             return damages + (await self._follow_ranges(binding, ifname) if ifname else [])
@@ -185,6 +193,7 @@ class Attacher:
         """Remove the endpoint's interface. When this returns, neither end can be found, though the kernel may need
         another 45 ms for its cleanup (netagent.datapath.endpoint.link_delete). No error if there is none."""
         self.routed_ranges.note(endpoint_id, None)
+        self._options.pop(endpoint_id, None)
         link = await self._link_of(endpoint_id)
         if link is None:
             return
@@ -243,6 +252,10 @@ class RoutedRanges:
         """Return the endpoints whose ranges have changed since the last call."""
         changed, self._changed = self._changed, set()
         return changed
+
+
+def _options_of(endpoint: LocalEndpoint) -> tuple[bool, tuple[str, ...]]:
+    return endpoint.multicast, endpoint.gateways
 
 
 def _check_ifname(ifname: str) -> None:

@@ -130,6 +130,16 @@ async def _missing(netlink: Netlink, index: int, wanted: DesiredGuest, *, is_up:
     return damages + [Damage(DamageKind.ROUTE_DELETED, f"{one} of {wanted.ifname}") for one in needed]
 
 
+async def own_routes_at(netlink: Netlink, index: int) -> set[route.OwnRoute]:
+    """Return our routes in the main table at one link. OSError as Netlink.dump."""
+    found: set[route.OwnRoute] = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = NetlinkRequest(route.RTM_GETROUTE, 0, route.request_body_at(family, index))
+        every = map(route.decode_own, [one.body for one in await netlink.dump(request, strict=True)])
+        found |= {one for one in every if one is not None and one.ifindex == index}
+    return found
+
+
 class GuestNews:
     """Signals any change in a namespace. Close it."""
 

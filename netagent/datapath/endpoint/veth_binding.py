@@ -22,7 +22,13 @@ from dataclasses import dataclass
 
 import trio
 
-from netagent.datapath.endpoint.guest_watch import DesiredGuest, GuestNamespace, damages_inside, inside_alias
+from netagent.datapath.endpoint.guest_watch import (
+    DesiredGuest,
+    GuestNamespace,
+    damages_inside,
+    inside_alias,
+    own_routes_at,
+)
 from netagent.datapath.endpoint.veth_pair import (
     all_links,
     bridge_of,
@@ -39,7 +45,11 @@ from netagent.datapath.host.sysctls import Setting, Settings, ipv6_settings
 from netagent.datapath.netlink.link import (
     LinkMessage,
     VethPair,
+    address_dump,
+    change_broadcast,
     create_veth,
+    decode_address,
+    decode_broadcast,
     decode_link,
     delete_link_index,
     label_link,
@@ -50,11 +60,14 @@ from netagent.datapath.netlink.link import (
     set_link_down,
 )
 from netagent.datapath.netlink.route import (
+    RTM_DELROUTE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
+    decode_own,
     default_body,
     is_local,
     on_link_body,
+    removal_body,
     request_body_to,
 )
 from netagent.datapath.netlink.route_socket import (
@@ -111,10 +124,14 @@ def address_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest
     (RFC 6724 rule 9): every client would stick to one replica of a service, whatever the order of the answer.
     """
     requests = [set_address(index, cidr) for cidr in endpoint.addresses if ":" in cidr]
-    for one in _interfaces(endpoint):
-        broadcast = str(one.network.broadcast_address) if endpoint.multicast else None
-        requests.append(set_address(index, f"{one.ip}/32", broadcast))
+    requests += [
+        set_address(index, f"{one.ip}/32", _broadcast_of(endpoint, one)) for one in _interfaces(endpoint)
+    ]
     return requests
+
+
+def _broadcast_of(endpoint: LocalEndpoint, one: ipaddress.IPv4Interface) -> str | None:
+    return str(one.network.broadcast_address) if endpoint.multicast else None
 
 
 def route_requests(endpoint: LocalEndpoint, index: int) -> list[NetlinkRequest]:
@@ -165,6 +182,7 @@ class VethBinding:
         ifname = await self._adopt(existing) if existing is not None else None
         if ifname is not None:
             await self._finish(ifname, bridge.index)
+            await self.follow_options()
             if then is not None:
                 await then(ifname)
             return ifname
@@ -213,6 +231,32 @@ class VethBinding:
         missing = await follow_local_routes(self.inside.netlink, wanted, at=link.index)
         lost = sorted(one.subnet for one in missing if one.subnet in known)
         return [Damage(DamageKind.ROUTE_DELETED, f"local {subnet} of {ifname}") for subnet in lost]
+
+    async def follow_options(self) -> None:
+        """Make broadcast address and routes those that follow from the network's options, which may have changed
+        since the interface was made. Does nothing for an interface that is not there, or is down."""
+        existing = await link_called(self.outside, veth_name(self.endpoint.endpoint_id))
+        peer = await peer_of(existing, self.inside.netlink) if existing is not None else None
+        if peer is None or not peer.up:
+            return
+        netlink, index = self.inside.netlink, peer.index
+        bodies = [message.body for message in await netlink.dump(address_dump())]
+        seen = {decode_address(body): decode_broadcast(body) for body in bodies}
+        requests: list[NetlinkRequest] = []
+        for one in _interfaces(self.endpoint):
+            place, broadcast = (index, f"{one.ip}/32"), _broadcast_of(self.endpoint, one)
+            if place in seen and seen[place] != broadcast:
+                requests += change_broadcast(index, str(one.ip), broadcast)
+        wanted = route_requests(self.endpoint, index)
+        superfluous = await own_routes_at(netlink, index) - {decode_own(one.body) for one in wanted}
+        requests += [
+            NetlinkRequest(RTM_DELROUTE, 0, removal_body(one))
+            for one in sorted(superfluous, key=lambda one: (one.destination.version, one))
+        ]
+        for error in await netlink.execute([*requests, *wanted]):
+            # Another program may have removed it, or added it, in the meantime.
+            if error is not None and error.errno not in {errno.EEXIST, errno.ESRCH, errno.EADDRNOTAVAIL}:
+                raise error
 
     async def _adopt(self, existing: LinkMessage) -> str | None:
         """Return the inner name of a pair of ours that reaches this namespace; None when a new pair is needed."""

@@ -25,7 +25,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 
 _IFF_UP, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x80, 0x10000
-_IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
+_IFA_F_NODAD, _IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 
 _LINK_HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS_HEADER = struct.Struct("=BBBBI")  # struct ifaddrmsg
@@ -44,7 +44,7 @@ _INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _EXT_MASK_SKIP_STATS = 8
 _IF_OPER_UNKNOWN, _IF_OPER_UP = 0, 6
 _PORT_STATE, _PORT_FORWARDING = 1, 3
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 4, 6
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 4, 6, 8
 _CACHEINFO = struct.Struct("=IIII")  # struct ifa_cacheinfo: preferred and valid, in seconds; two times
 _FOR_EVER = 0xFFFFFFFF
 _COUNTERS = frozenset({_IFLA_STATS, _IFLA_STATS64, _IFLA_AF_SPEC})
@@ -382,6 +382,27 @@ def decode_address(body: bytes) -> tuple[int, str]:
     found = _attributes(body, _ADDRESS_HEADER.size)
     raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return index, f"{ipaddress.ip_address(raw)}/{length}"
+
+
+def decode_broadcast(body: bytes) -> str | None:
+    """Return the broadcast address of the IPv4 address in the body of RTM_NEWADDR; None: it has none."""
+    raw = _attributes(body, _ADDRESS_HEADER.size).get(_IFA_BROADCAST)
+    return str(ipaddress.IPv4Address(raw)) if raw is not None else None
+
+
+def change_broadcast(index: int, address: str, broadcast: str | None) -> list[NetlinkRequest]:
+    """Give the IPv4 address `address`/32 of a link another broadcast address.
+
+    The kernel can't change it, and removes with an address the routes that have it as their source. So the link has
+    the address a second time meanwhile, in a subnet of another size, without a route to that."""
+    second = _address_body(index, f"{address}/31")
+    no_route = _attribute(_IFA_FLAGS, struct.pack("=I", _IFA_F_NOPREFIXROUTE))
+    return [
+        NetlinkRequest(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, second + no_route),
+        delete_address(index, f"{address}/32"),
+        set_address(index, f"{address}/32", broadcast),
+        NetlinkRequest(RTM_DELADDR, 0, second),
+    ]
 
 
 def set_address(index: int, cidr: str, broadcast: str | None = None) -> NetlinkRequest:

@@ -17,7 +17,7 @@ _HEADER = struct.Struct(
 _ATTRIBUTE = struct.Struct("=HH")
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
-_MAIN_TABLE, _SCOPE_LINK = 254, 253
+_MAIN_TABLE, _SCOPE_LINK, _SCOPE_ANY = 254, 253, 255
 _LOCAL_TABLE, _SCOPE_HOST = 255, 254
 _SCOPE_UNIVERSE, _RTNH_F_ONLINK = 0, 4
 _RTM_F_CLONED = 0x200
@@ -31,6 +31,14 @@ class Route(NamedTuple):
     """A destination and the device that leads there; 0 for several devices or none."""
 
     destination: ipaddress.IPv4Network | ipaddress.IPv6Network
+    ifindex: int
+
+
+class OwnRoute(NamedTuple):
+    """A route of ours in the main table; `gateway` is '' for what is on the link."""
+
+    destination: ipaddress.IPv4Network | ipaddress.IPv6Network
+    gateway: str
     ifindex: int
 
 
@@ -175,6 +183,29 @@ def default_body(gateway: str, ifindex: int) -> bytes:
         (_RTA_GATEWAY, address.packed),
         (_RTA_PRIORITY, struct.pack("=I", _DEFAULT_METRIC)),
     )
+    return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
+
+
+def decode_own(body: bytes) -> OwnRoute | None:
+    """Decode a unicast route of ours in the main table; None for any other route."""
+    found, (_, _, _, _, table, protocol, *_) = decode(body), _HEADER.unpack_from(body)
+    if found is None or (table, protocol) != (_MAIN_TABLE, OUR_PROTOCOL):
+        return None
+    gateway = _attributes(body).get(_RTA_GATEWAY)
+    text = str(ipaddress.ip_address(gateway)) if gateway is not None else ""
+    return OwnRoute(found.destination, text, found.ifindex)
+
+
+def removal_body(own: OwnRoute) -> bytes:
+    """Return the body of RTM_DELROUTE for a route of ours, whatever its metric."""
+    network = own.destination
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    header = _HEADER.pack(
+        family, network.prefixlen, 0, 0, _MAIN_TABLE, OUR_PROTOCOL, _SCOPE_ANY, _RTN_UNICAST, 0
+    )
+    attributes = [(_RTA_DST, network.network_address.packed), (_RTA_OIF, struct.pack("=I", own.ifindex))]
+    if own.gateway:
+        attributes.append((_RTA_GATEWAY, ipaddress.ip_address(own.gateway).packed))
     return header + b"".join(_ATTRIBUTE.pack(4 + len(value), kind) + value for kind, value in attributes)
 
 

@@ -5,12 +5,16 @@ can't be changed into the desired state are removed and created again. Then ever
 everything superfluous is removed. The entries for a remote endpoint are set before anything can use them: self FDB,
 master FDB, neighbour; only the last makes the bridge answer ARP. Removal is the reverse.
 
+One kind of removal comes before additions: a superfluous address in the subnet of a missing one. Beside it the new
+address would be a secondary one, which the kernel removes with the first.
+
 A veth is neither created nor deleted here: its other end is in a container, and `attach` manages it. A desired veth
 that does not exist yet is left out together with its entries; a superfluous one is left alone.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -31,7 +35,16 @@ from netagent.datapath.reconcile.operations import (
     SetRoute,
     after,
 )
-from netagent.datapath.state import BRIDGE_SWITCHES, Device, EntryKey, KernelState, LinkKind, Table, assigned
+from netagent.datapath.state import (
+    BRIDGE_SWITCHES,
+    AddressKey,
+    Device,
+    EntryKey,
+    KernelState,
+    LinkKind,
+    Table,
+    assigned,
+)
 from netgossip.slices import Slices
 
 _FIELDS: Final = (
@@ -84,12 +97,14 @@ def plan(desired: KernelState, observed: KernelState) -> Slices[list[Operation]]
         if name not in desired.devices and device.kind is not LinkKind.VETH
     }
     entries = yield from _differing_entries(desired, observed, superfluous)
+    displaced = _displaced(observed.addresses - desired.addresses, desired.addresses - observed.addresses)
+    operations += [DeleteAddress(*key) for key in sorted(displaced)]
     operations += [SetAddress(*key) for key in sorted(desired.addresses - observed.addresses)]
     operations += [SetRoute(*key) for key in sorted(desired.addresses & observed.unrouted)]
     operations += yield from _entry_operations(entries, observed.devices)
     operations += [
         DeleteAddress(*key)
-        for key in sorted(observed.addresses - desired.addresses)
+        for key in sorted(observed.addresses - desired.addresses - displaced)
         if key[0] not in superfluous
     ]
     operations += [DeleteDevice(name) for name in sorted(superfluous)]
@@ -137,6 +152,16 @@ def _are_devices_akin(desired: KernelState, observed: KernelState, names: Iterab
         ):
             return False
     return not has_other_names or not _renames(desired, observed)
+
+
+def _displaced(superfluous: Iterable[AddressKey], missing: Iterable[AddressKey]) -> set[AddressKey]:
+    """Return the superfluous addresses that have the device and the subnet of a missing one."""
+    places = {(device, ipaddress.ip_interface(cidr).network) for device, cidr in missing}
+    return {
+        (device, cidr)
+        for device, cidr in superfluous
+        if (device, ipaddress.ip_interface(cidr).network) in places
+    }
 
 
 def must_be_recreated(desired: Device, observed: Device) -> bool:

@@ -10,7 +10,13 @@ from fakes.registry import H2, N1, Writer, host, network
 from fakes.virtual import virtual
 
 from netagent.endpoints.host_access import RETRY_S, HostAccess
-from netagent.model.records import HostAddressRecord, RemovalRecord
+from netagent.model.records import (
+    HostAddressRecord,
+    NetworkOption,
+    NetworkOptionsRecord,
+    OptionChange,
+    RemovalRecord,
+)
 
 MAC = "06:00:00:00:00:01"
 
@@ -50,6 +56,21 @@ async def test_a_host_takes_an_address_and_gives_it_back_when_it_leaves() -> Non
     await again.withdraw_all()
     assert own(one) == []
     assert one.allocator.cooling_count(N1) == 1
+
+
+@virtual
+async def test_a_living_network_gets_it_and_loses_it_again() -> None:
+    one = AgentHost()
+    await one.publisher.put(host("h1"), network(N1, "app"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host_access(one).run)
+        for number, value in enumerate(("yes", "no", "yes"), start=1):
+            change = OptionChange(NetworkOption.HOST_ACCESS, value, number, 0, "root")
+            await one.publisher.put(NetworkOptionsRecord(N1, (change,)))
+            await trio.sleep(1)
+            assert len(own(one)) == (1 if value == "yes" else 0), number
+        assert one.allocator.cooling_count(N1) == 1
+        nursery.cancel_scope.cancel()
 
 
 @virtual

@@ -21,6 +21,7 @@ from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
 from netagent.journal.journal import DiskFullError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.locality import AnswerOrder
+from netagent.model.publication import Publication
 from netagent.model.records import (
     AttachmentRecord,
     GrantRecord,
@@ -28,8 +29,10 @@ from netagent.model.records import (
     NetworkOptionsRecord,
     NetworkRecord,
     Policy,
+    PublishedServiceRecord,
     Record,
     RemovalRecord,
+    ServiceKey,
 )
 from netagent.model.request import NetworkRequest
 from netagent.registry.view import NetworkView, RegistryView
@@ -507,6 +510,24 @@ async def test_a_change_that_contradicts_another_option_is_refused_and_nothing_d
         await one.networks.set("none", {POLICY: "links"}, "root")
     await one.networks.set("app", {NetworkOption.MULTICAST: "no", POLICY: "links"}, "root")
     assert named(one, "app").record.policy is Policy.LINKS
+
+
+@virtual
+async def test_a_network_with_published_services_does_not_become_internal() -> None:
+    one = AgentHost()
+    network, _ = await one.networks.create(NetworkRequest(name="app"))
+    published = PublishedServiceRecord(network.network_id, ServiceKey("web"), Publication(80, 8080))
+    await one.publisher.put(published)
+    with pytest.raises(RefusedError, match="could not reach web of network app any more") as caught:
+        await one.networks.set("app", {NetworkOption.INTERNAL: "yes"}, "root")
+    assert "netagent unpublish --service NAME PORT:PORT --network app" in str(caught.value)
+    await one.networks.set("app", {NetworkOption.MULTICAST: "yes"}, "root")
+    await one.publisher.withdraw(published)
+    await one.networks.set("app", {NetworkOption.INTERNAL: "yes"}, "root")
+    assert named(one, "app").record.internal
+    # Whatever a host that did not know of it yet has published meanwhile.
+    await one.publisher.put(published)
+    await one.networks.set("app", {NetworkOption.HOST_ACCESS: "yes"}, "root")
 
 
 @virtual

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from fakes.rows import PUBLISHED, local_row
 
@@ -9,8 +11,18 @@ from netagent.firewall.inputs import ServiceForward
 from netagent.journal.rows import LocalEndpointRow, Reserved
 from netagent.model.ids import EndpointId, HostId
 from netagent.model.publication import Publication
-from netagent.model.records import EndpointRecord, Health, PublishedServiceRecord, Record, ServiceKey
+from netagent.model.records import (
+    EndpointRecord,
+    Health,
+    NetworkOption,
+    NetworkOptionsRecord,
+    OptionChange,
+    PublishedServiceRecord,
+    Record,
+    ServiceKey,
+)
 from netagent.projection import published_services
+from netagent.projection.firewall_input import firewall_input
 from netagent.projection.published_services import published_ports, service_forwards
 from netagent.registry.view import RegistryView
 
@@ -44,6 +56,17 @@ def test_only_replicas_of_this_host_that_names_lead_to_count() -> None:
     assert (port.protocol, port.host_port, port.port) == ("tcp", 80, 8080)
     assert published_ports(view, rows_of(near, is_whole=False)) == ()
     assert published_ports(view_of((H2, far), (H2, HTTP)), {}) == ()
+
+
+def test_no_port_leads_into_an_internal_network() -> None:
+    near = endpoint(1)
+    closing = NetworkOptionsRecord(N1, (OptionChange(NetworkOption.INTERNAL, "yes", 1, 0, "root"),))
+    view = view_of((H1, near), (H1, HTTP), (H2, closing))
+    assert published_ports(view, rows_of(near)) == ()
+    (given,) = (replace(row, publish=(Publication(81, 8080),)) for row in rows_of(near).values())
+    for known, count in ((view, 0), (view_of((H1, near)), 2)):
+        made = firewall_input(known, (given,), vxlan_port=4799, limits={})
+        assert len(made.port_forwards) == count
 
 
 def test_both_families_are_led_on_and_a_port_that_a_program_uses_is_not() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from netagent.datapath.reconcile.operations import (
     DeleteEntry,
     Operation,
     RenameDevice,
+    SetAddress,
     SetDevice,
     SetEntry,
     after,
@@ -173,10 +174,32 @@ def test_additions_come_before_removals(desired: KernelState, observed: KernelSt
     operations = at_once(plan(desired, observed))
     while operations and isinstance(operations[0], RenameDevice | DeleteDevice):
         operations.pop(0)  # what stands in the way of the same name
+    missing = {
+        (one.device, ip_interface(one.cidr).network) for one in operations if isinstance(one, SetAddress)
+    }
+    operations = [
+        one
+        for one in operations
+        if not (isinstance(one, DeleteAddress) and (one.device, ip_interface(one.cidr).network) in missing)
+    ]
     is_removal = [
         isinstance(operation, DeleteEntry | DeleteAddress | DeleteDevice) for operation in operations
     ]
     assert is_removal == sorted(is_removal)
+
+
+@given(DESIRED, OBSERVED)
+def test_an_address_never_becomes_a_secondary_one(desired: KernelState, observed: KernelState) -> None:
+    """The kernel removes it with the first address of its subnet."""
+    there = {(device, ip_interface(cidr).network) for device, cidr in observed.addresses - desired.addresses}
+    for operation in at_once(plan(desired, observed)):
+        match operation:
+            case DeleteAddress(device, cidr):
+                there.discard((device, ip_interface(cidr).network))
+            case DeleteDevice(name):
+                there = {one for one in there if one[0] != name}
+            case SetAddress(device, cidr):
+                assert (device, ip_interface(cidr).network) not in there
 
 
 @given(DESIRED, OBSERVED)
