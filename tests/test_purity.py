@@ -96,6 +96,7 @@ PERFORMS = {
     "netagent.http.health_routes",
     "netagent.http.listener",
     "netagent.page.contents",
+    "netagent.page.examination",
     "netagent.page.live_stream",
     "netagent.page.site",
     "netagent.projection.busy_ports",

@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
 
 import trio
@@ -21,6 +22,7 @@ from netagent.interface.cluster import MembersCommand
 from netagent.interface.command import Command
 from netagent.interface.containers import NetworkListCommand
 from netagent.interface.questions import (
+    DoctorCommand,
     EventsCommand,
     FlowsCommand,
     InspectCommand,
@@ -28,6 +30,8 @@ from netagent.interface.questions import (
     StatusCommand,
 )
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
+from netagent.page.examination import Examination, Examined
+from netagent.page.leads import leads_of
 from netagent.page.map import draw, flows_between, is_flow_wanted
 from netagent.page.table_query import TableQuery
 from netagent.page.window import (
@@ -37,6 +41,7 @@ from netagent.page.window import (
     is_endpoint_wanted,
     is_service_wanted,
 )
+from netagent.registry.view import RegistryView
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -47,6 +52,8 @@ MAX_NAMED: Final = 4
 """Bound of hosts, ports or addresses that a row names; beyond it: their number is said."""
 MAX_EVENTS: Final = 300
 """Bound of events that the time line shows; beyond it: their number is said, and `netagent events` has them all."""
+MAX_FINDINGS: Final = 100
+"""Bound of findings of the doctor that the page shows; beyond it: their number is said."""
 MAX_FLOWS: Final = 300
 """Bound of flows that the page shows; beyond it: their number is said, and `netagent flows` has them all."""
 FLOWS_S: Final = 5.0
@@ -99,6 +106,7 @@ class PageContents:
         self._source = source
         self._tables = ClusterTables()
         self._bringing_up = trio.Lock()
+        self._examination = Examination(lambda: self._ask(DoctorCommand()))
         self._readers = 0
         self._idle_since = -LINGER_S
 
@@ -122,12 +130,18 @@ class PageContents:
             "thing": Content(lambda: self._thing(thing), pause_s=1.0, refresh_s=10.0),
             "why": Content(lambda: self._why(thing), pause_s=3.0),
             "lookup": Content(lambda: self._lookup(asked), pause_s=3.0),
+            "doctor": Content(lambda: self.examine(anew=False), pause_s=5.0, refresh_s=60.0),
             "events": Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S),
             "flows": Content(lambda: self._flows(query, asked), pause_s=FLOWS_S, refresh_s=FLOWS_S),
         }
         if part not in others:
             raise NotFoundError(f"the page has no part {part[:40]!r}", thing=part[:40])
         return others[part]
+
+    async def examine(self, *, anew: bool) -> Shown:
+        """Return what the doctor found; with `anew` it looks now, unless it did so a moment ago."""
+        examined = await self._examination.read(anew=anew)
+        return _examined_shown((await self._source.presenter()).view, examined)
 
     async def run(self) -> None:
         """Drop the tables that no page reads; until cancelled."""
@@ -266,7 +280,9 @@ class PageContents:
         status = await self._ask(StatusCommand())
         # The uptime would make each reading differ.
         status["host"] = {key: one for key, one in status["host"].items() if key != "uptime_s"}
-        return Shown({"status": status, "services": services, "endpoints": dict(words)})
+        view = (await self._source.presenter()).view
+        leads = [leads_of(view, one["message"]) for one in status["warnings"]]
+        return Shown({"status": status, "services": services, "endpoints": dict(words), "leads": leads})
 
     async def _about(self) -> Shown:
         view = (await self._source.presenter()).view
@@ -336,6 +352,31 @@ class PageContents:
             from_endpoint=asked.get("from", ""),
         )
         return Shown({"lookup": await self._ask(request)})
+
+
+def _examined_shown(view: RegistryView, examined: Examined) -> Shown:
+    """Show what is wrong. The warnings of `status` are among the doctor's checks, and on the overview already."""
+    checks = [*examined.answer["host"], *examined.answer["intent"]]
+    found = [
+        {**one, "check": check["name"], "says": check["says"]}
+        for check in checks
+        for one in check["findings"]
+    ]
+    found.sort(key=lambda one: one["severity"] != "failed")
+    shown = found[:MAX_FINDINGS]
+    head = {
+        "at": datetime.fromtimestamp(examined.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "healthy": examined.answer["healthy"],
+        "absent": examined.answer["absent"],
+        "checks": len(checks) + len(examined.answer["cluster"]),
+        "looked_at": examined.answer["looked_at"],
+        "not_known": [
+            {"says": one["says"], "note": one["note"]} for one in checks if one["verdict"] == "not known"
+        ],
+        "left_out": len(found) - len(shown) + sum(check["left_out"] for check in checks),
+        "findings": [{**one, "leads": leads_of(view, one["thing"], one["message"])} for one in shown],
+    }
+    return Shown(head)
 
 
 def _count_services(tables: ClusterTables) -> Slices[dict[str, int]]:

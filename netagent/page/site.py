@@ -5,6 +5,7 @@
     /page/static/FILE     its files
     /page/data/PART       one part, as JSON
     /page/live/PART       the same as it changes, as server-sent events
+    /page/run/doctor      by POST: let the doctor look now, which changes nothing, and answer with what it found
 
 Files are answered to each local browser; they hold nothing of the cluster. Parts need an access key.
 """
@@ -87,6 +88,7 @@ class Site:
             Route("/page/static/{file:path}", _guarded(_file)),
             Route("/page/data/{part}", _guarded(self._data)),
             Route("/page/live/{part}", _guarded(self._live)),
+            Route("/page/run/doctor", _guarded(self._run_doctor), methods=["POST"]),
             Route("/page/{path:path}", _guarded(_page)),
         ]
 
@@ -102,6 +104,12 @@ class Site:
         finally:
             content.close()
         return _json({"head": shown.head, "order": list(shown.rows), "set": shown.rows})
+
+    async def _run_doctor(self, request: Request) -> Response:
+        reader = self._reader(request)
+        with self._places.taken(reader.asker):
+            shown = await self._contents.examine(anew=True)
+        return _json({"head": shown.head})
 
     async def _live(self, request: Request) -> Response:
         reader = self._reader(request)

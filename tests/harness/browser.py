@@ -76,11 +76,12 @@ class Browser:
         script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
         return [" ".join(text.split()) for text in self.run(script, selector)]
 
-    def click(self, text: str) -> None:
-        """Click the link or button of that text."""
+    def click(self, text: str, *, within: str = "body") -> None:
+        """Click the link or button of that text, if enabled."""
 
         def clicked() -> bool:
-            for one in self._driver.find_elements(By.CSS_SELECTOR, "a, button, summary"):
+            things = ", ".join(f"{within} {kind}" for kind in ("a", "button:enabled", "summary"))
+            for one in self._driver.find_elements(By.CSS_SELECTOR, things):
                 if one.text.strip() == text and one.is_displayed():
                     one.click()
                     return True

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness.browser import PHONE, PICTURES, WIDE, Browser, browser
 from harness.tunnel import tunnel
+from lab.faults import rule
 from lab.harness import Cluster
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]
@@ -150,9 +151,30 @@ def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: B
         window.wait(
             lambda: any(row.startswith("h3") and "down" in row for row in window.rows()), "no cut path"
         )
+        # From the first view it is one click to the host, and its `why` is there.
+        open_part("")
+        window.wait_text("Why: h3")
+        window.click("h3", within=".leads")
+        window.wait_text("✕ down", "Why: its records", "complete")
         shop.lab.heal()
         open_part("hosts")
         window.wait(lambda: all("ok" in row or "local" in row for row in window.rows()), "it does not heal")
+
+
+def test_the_doctor_is_asked_from_the_page(shop: Cluster, window: Browser) -> None:
+    with page_of(shop, "h1", window):
+        window.wait_text("found nothing further at")
+
+        def press_until(text: str) -> None:
+            def pressed() -> bool:
+                window.click("Run doctor")
+                return text in window.text
+
+            window.wait(pressed, f"the doctor does not say {text!r}")
+
+        with rule(shop, "h1", "inet", "forward", "drop"):
+            press_until("inet site")
+        press_until("found nothing further at")
 
 
 def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> None:

@@ -21,10 +21,10 @@ function say(name, detail) {
   link.dispatchEvent(new CustomEvent(name, { detail }));
 }
 
-async function ask(path, params, signal) {
+async function ask(path, params, signal, method = "GET") {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value !== undefined));
   const headers = { Authorization: `Bearer ${localStorage.getItem(KEY) || ""}` };
-  const answer = await fetch(`/page/${path}?${query}`, { headers, signal, cache: "no-store", credentials: "omit" });
+  const answer = await fetch(`/page/${path}?${query}`, { method, headers, signal, cache: "no-store", credentials: "omit" });
   if (answer.ok) {
     say("state", "live");
     return answer;
@@ -36,6 +36,11 @@ async function ask(path, params, signal) {
 
 export async function read(part, params = {}, signal = undefined) {
   return (await ask(`data/${part}`, params, signal)).json();
+}
+
+// Let the agent look now: it reads more than a part of the page does, and changes nothing.
+export async function run(name) {
+  return (await ask(`run/${name}`, {}, undefined, "POST")).json();
 }
 
 // Follow a part until `close` is called. `show` gets {head, rows, order} and the ids that have changed.

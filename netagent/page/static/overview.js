@@ -1,12 +1,15 @@
 // The overview: what there is, what is wrong and what to type, and all hosts at a glance.
 
-import { copyable, h, link, look, milliseconds, number, sentence, state } from "./dom.js";
+import { copyable, h, link, look, milliseconds, number, plural, sentence, state } from "./dom.js";
 import { entry } from "./events.js";
-import { follow } from "./live.js";
+import { follow, run } from "./live.js";
 
 export function overview() {
   const counts = h("ul", { class: "counts" });
   const warnings = h("div", { class: "warnings" });
+  const findings = h("div", { class: "warnings" });
+  const said = h("span", { class: "faint", "aria-live": "polite" }, "the doctor looks …");
+  const button = h("button", { type: "button", onclick: examine }, "Run doctor");
   const hosts = h("ul", { class: "tiles" });
   const happened = h("ol", { class: "log" });
   const element = h(
@@ -14,16 +17,32 @@ export function overview() {
     { class: "pad" },
     h("h1", { class: "unseen" }, "Overview"),
     counts,
-    h("h2", {}, "What to look at"), warnings,
+    h("h2", {}, "What to look at"), warnings, findings, h("p", { class: "doctor" }, button, said),
     h("h2", {}, "Hosts, as this one sees them"), hosts,
     h("h2", {}, link("events", "What happened last, as this host noted it")), happened,
   );
+  function found(head) {
+    findings.replaceChildren(...findingsOf(head));
+    said.textContent = doctorSaid(head);
+  }
+  async function examine() {
+    button.disabled = true;
+    said.textContent = "the doctor looks …";
+    try {
+      found((await run("doctor")).head);
+    } catch (error) {
+      said.replaceChildren(...sentence([error.message, error.problem?.hint].filter(Boolean).join("; ")));
+    } finally {
+      button.disabled = false;
+    }
+  }
   const trouble = (problem) => warnings.replaceChildren(h("p", {}, sentence(`${problem.detail}; ${problem.hint}`)));
   const streams = [
     follow("overview", {}, ({ head }) => {
       counts.replaceChildren(...countsOf(head));
-      warnings.replaceChildren(...warningsOf(head.status));
+      warnings.replaceChildren(...warningsOf(head));
     }, trouble),
+    follow("doctor", {}, ({ head }) => found(head), (problem) => said.replaceChildren(...sentence(problem.detail))),
     follow("hosts", {}, ({ rows, order }) => hosts.replaceChildren(...order.map((id) => tile(rows.get(id)))), () => {}),
     follow("events", { since: "24h" }, ({ rows, order }) => happened.replaceChildren(...order.slice(0, 8).map((id) => h("li", {}, entry(rows.get(id))))), () => {}),
   ];
@@ -59,14 +78,38 @@ function countsOf({ status, services, endpoints }) {
   ];
 }
 
-function warningsOf(status) {
-  if (!status.warnings.length) return [h("p", { class: "faint" }, "Nothing: no warning on this host.")];
-  return [h("ul", {}, status.warnings.map((one) => h("li", {}, h("p", {}, state("warning", ""), sentence(one.message)), h("p", { class: "cure" }, cure(one.cure)))))];
+function warningsOf({ status, leads }) {
+  if (!status.warnings.length) return [h("p", { class: "faint" }, "No warning on this host.")];
+  return [h("ul", {}, status.warnings.map((one, index) => item("warning", one.message, one.cure, leads[index])))];
+}
+
+// What is wrong, what to type, and the way to the object and its why.
+function item(word, message, repair, leads) {
+  return h(
+    "li", { class: look(word) },
+    h("p", {}, state(word, ""), sentence(message)),
+    repair ? h("p", { class: "cure" }, cure(repair)) : "",
+    leads.length ? h("p", { class: "leads" }, h("span", { class: "faint" }, "Why: "), leads.map((one) => [link(`${one.part}/${one.id}`, one.name), " "])) : "",
+  );
+}
+
+function findingsOf({ findings, left_out: more, not_known: unknown }) {
+  return [
+    findings.length ? h("ul", {}, findings.map((one) => item(one.severity, one.message, one.fix, one.leads))) : "",
+    more ? h("p", { class: "faint" }, `${number(more)} more findings: `, copyable("netagent doctor")) : "",
+    unknown.length ? h("ul", {}, unknown.map((one) => item("unknown", `Not known whether ${one.says}: ${one.note}`, "", []))) : "",
+  ];
+}
+
+function doctorSaid(head) {
+  const at = new Date(head.at).toLocaleTimeString();
+  if (head.findings.length) return `found ${plural(head.findings.length + head.left_out, "problem")} at ${at}`;
+  return head.absent ? `found nothing further at ${at}; ${head.absent}` : `found nothing further at ${at}, by ${number(head.checks)} checks`;
 }
 
 // A cure that begins with a command can be copied.
 function cure(text) {
-  const found = /^`([^`]+)`$/.exec(text);
+  const found = /^`([^`]+)`$/.exec(text) || /^((?:netagent|ip|bridge|nft|sysctl|systemctl) [^`]+)$/.exec(text);
   return found ? copyable(found[1]) : sentence(text);
 }
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+from fakes.agent_service import doctor_of
 from fakes.registry import H1, H2, N1, Writer, endpoint, host, network
 from trio.testing import trio_test
 
@@ -23,7 +24,7 @@ from netagent.control.present import Presenter, ProbeView
 from netagent.errors import FailedError
 from netagent.http.listener import HttpListener
 from netagent.interface.cluster import MembersCommand
-from netagent.interface.questions import FlowsCommand
+from netagent.interface.questions import DoctorCommand, FlowsCommand
 from netagent.interface.role import Role
 from netagent.model.records import Health
 from netagent.page.access_key import AccessKeys
@@ -50,7 +51,8 @@ class World:
         self.put(H1, network(N1, "app"))
         for number in range(1, 6):
             self.put(H1 if number % 2 else H2, endpoint(number, offset=number + 1))
-        handlers = {MembersCommand: self.members, FlowsCommand: self.flows}
+        self.doctor_runs = 0
+        handlers = {MembersCommand: self.members, FlowsCommand: self.flows, DoctorCommand: self.doctor}
         source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh")
         self.tokens = TokenStore(tokens)
         self.site = Site(source, self.live.wait_newer, lambda: KEYS, self.tokens)
@@ -72,6 +74,10 @@ class World:
     async def flows(self, _request: FlowsCommand) -> Any:
         return {"items": []}
 
+    async def doctor(self, _request: DoctorCommand) -> Any:
+        self.doctor_runs += 1
+        return doctor_of(failed=True)
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         place = f"127.0.0.1:{self.port}"
@@ -82,7 +88,7 @@ class World:
             yield
             shutdown.set()
 
-    async def open(self, path: str, headers: Mapping[str, str]) -> trio.SocketStream:
+    async def open(self, path: str, headers: Mapping[str, str], *, method: str = "GET") -> trio.SocketStream:
         with trio.fail_after(30):
             while True:
                 try:
@@ -90,17 +96,17 @@ class World:
                     break
                 except OSError:
                     await trio.sleep(0.01)
-        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         await stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode())
         return stream
 
     async def ask(
-        self, path: str, *, key: str | None = None, **headers: str
+        self, path: str, *, key: str | None = None, method: str = "GET", **headers: str
     ) -> tuple[int, Mapping[str, str], bytes]:
         sent = {"Host": f"127.0.0.1:{self.port}", "Connection": "close", **headers}
         if key is not None:
             sent["Authorization"] = f"Bearer {key}"
-        async with await self.open(path, sent) as stream:
+        async with await self.open(path, sent, method=method) as stream:
             whole = b"".join([part async for part in stream])
         head, _, body = whole.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
@@ -174,6 +180,26 @@ async def test_the_page_changes_nothing() -> None:
                 await stream.send_all((request + f"Authorization: Bearer {world.key}\r\n\r\n").encode())
                 whole = b"".join([part async for part in stream])
             assert whole.split()[1] == b"405"
+
+
+@trio_test
+async def test_the_doctor_runs_from_the_page_for_its_own_readers_and_not_at_every_press() -> None:
+    world = World()
+    path = "/page/run/doctor"
+    async with world.serving():
+        assert (await world.ask(path, method="POST"))[0] == 401
+        for elsewhere in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+            assert (await world.ask(path, key=world.key, method="POST", **elsewhere))[0] == 403
+        assert (await world.ask(path, key=world.key, method="DELETE"))[0] == 405
+        assert world.doctor_runs == 0
+        for _ in range(3):
+            status, _, body = await world.ask(path, key=world.key, method="POST")
+            (finding,) = json.loads(body)["head"]["findings"]
+            assert (status, finding["check"], finding["severity"]) == (200, "neighbours", "failed")
+            assert json.loads(body)["head"]["left_out"] == 7
+        _, _, body = await world.ask("/page/data/doctor", key=world.key)
+        assert json.loads(body)["head"]["findings"] == [finding]
+        assert world.doctor_runs == 1
 
 
 @trio_test
