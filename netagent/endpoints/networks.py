@@ -42,7 +42,13 @@ from netagent.model.records import (
 )
 from netagent.model.request import NetworkRequest
 from netagent.model.subnet import offset_count
-from netagent.registry.network_options import next_number, value_of, with_changes, with_options
+from netagent.registry.network_options import (
+    next_number,
+    overruled_by_next,
+    value_of,
+    with_changes,
+    with_options,
+)
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, EndpointView, NetworkView, RegistryView
@@ -262,7 +268,14 @@ class Networks:
         view, now_s = self._live.view, int(time.time())
         claims = view.option_records(network.network_id)
         changes = [
-            OptionChange(option, value, next_number(claims, option), now_s, by)
+            OptionChange(
+                option,
+                value,
+                next_number(claims, option),
+                now_s,
+                by,
+                overruled_by_next(claims, option),
+            )
             for option, value in values.items()
         ]
         own = claims.get(view.local)

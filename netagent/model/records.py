@@ -13,6 +13,7 @@ record: the registry adds it.
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -576,10 +577,16 @@ class PublishedServiceRecord:
 # -- options of a network that hosts have changed (netagent.registry.network_options) --------------------------------
 
 MAX_OPTION_CHANGES: Final = (1 << 32) - 1
-"""The highest number. An option is changed less often; at the end of the range the stricter value stays."""
+"""The highest number. An option is changed less often, so a member made it up. Changes with it overrule each other by
+digest."""
+MAX_OVERRULED: Final = 32
+"""Bound of the changes with the highest number that one overrules; beyond it: others stay."""
 MAX_OPTIONS: Final = 32
 """Bound of the options in one record; beyond it: refused. A later release may have more of them than this one."""
 MAX_CHANGED_BY_CHARS: Final = 64
+
+
+DIGEST_BYTES: Final = 16
 
 
 class NetworkOption(enum.Enum):
@@ -626,6 +633,15 @@ class OptionChange:
     """Unix time in seconds: for people."""
     changed_by: str
     """The account of the operator, for people."""
+    overrules: tuple[bytes, ...] = ()
+    """Digests of changes with the highest number that do not count beside this one, which has it too."""
+
+    @property
+    def digest(self) -> bytes:
+        """Tells this change from every other, those included that are not written yet."""
+        texts = (self.option.value, self.value, str(self.number), str(self.changed_s), self.changed_by)
+        written = b"\0".join([*(one.encode() for one in texts), *self.overrules])
+        return hashlib.sha256(written).digest()[:DIGEST_BYTES]
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -8,6 +8,9 @@ the last one, and two sides of a cut that change different options both get what
 If both change one option, the side that changed it more often wins; of equal numbers the stricter value does. What
 counts is a function of number and value alone. So a host that succeeds another repeats what that one had said, and
 nothing changes. No clock takes part: the time of a change is for people.
+
+Numbers have an end. A change with the last number, which a member must have made up, is overruled by one with the
+same number that has its digest. A digest names one change exactly, so no member overrules what is not written yet.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from netagent.model.ids import HostId
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     MAX_OPTION_CHANGES,
+    MAX_OVERRULED,
     NetworkOption,
     NetworkOptionsRecord,
     NetworkRecord,
@@ -33,8 +37,12 @@ def changes_in_force(
 ) -> dict[NetworkOption, tuple[OptionChange, HostId]]:
     """Return for each changed option the change that counts, and the host with the smallest id that wrote it."""
     found: dict[NetworkOption, tuple[OptionChange, HostId]] = {}
+    last = [one for record in claims.values() for one in record.changes if one.number == MAX_OPTION_CHANGES]
+    overruled = {(one.option, digest) for one in last for digest in one.overrules}
     for host in sorted(claims):
         for change in claims[host].changes:
+            if overruled and (change.option, change.digest) in overruled:
+                continue
             known = found.get(change.option)
             if known is None or known[0].rank < change.rank:
                 found[change.option] = change, host
@@ -45,6 +53,17 @@ def next_number(claims: Mapping[HostId, NetworkOptionsRecord], option: NetworkOp
     """Return the number of the next change of an option."""
     numbers = (one.number for record in claims.values() for one in record.changes if one.option is option)
     return min(MAX_OPTION_CHANGES, 1 + max(numbers, default=0))
+
+
+def overruled_by_next(
+    claims: Mapping[HostId, NetworkOptionsRecord], option: NetworkOption
+) -> tuple[bytes, ...]:
+    """Return the digests that the next change of an option has to carry: none, unless the numbers are used up."""
+    every = [one for record in claims.values() for one in record.changes if one.option is option]
+    last = {one.digest for one in every if one.number == MAX_OPTION_CHANGES}
+    counting = changes_in_force(claims).get(option)
+    first = {counting[0].digest} & last if counting else set()
+    return tuple(sorted([*first, *sorted(last - first)][:MAX_OVERRULED]))
 
 
 def with_changes(
@@ -111,7 +130,11 @@ def succeeded(
     comes down to the next one, or no host could change the option any more."""
     others = {host: record for host, record in claims.items() if host not in gone}
     taken = [
-        replace(one, number=min(one.number, next_number(others, one.option)))
+        replace(
+            one,
+            number=min(one.number, next_number(others, one.option)),
+            overrules=overruled_by_next(others, one.option),
+        )
         for one, host in changes_in_force(claims).values()
         if host in gone
     ]

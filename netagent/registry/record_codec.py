@@ -41,11 +41,13 @@ from netagent.model.locality import DEFAULT_WEIGHT, MAX_WEIGHT, AnswerOrder, Bal
 from netagent.model.port import MAX_ALPN, MAX_ALPN_CHARS, has_too_many_alpn, is_alpn
 from netagent.model.publication import Publication
 from netagent.model.records import (
+    DIGEST_BYTES,
     MAX_ALIASES,
     MAX_CHANGED_BY_CHARS,
     MAX_HOST_WEIGHTS,
     MAX_OPTION_CHANGES,
     MAX_OPTIONS,
+    MAX_OVERRULED,
     MAX_PUBLISHED_PORTS,
     MAX_REASON_CHARS,
     MAX_SERVICE_PORTS,
@@ -267,6 +269,7 @@ def _fields_of_network(record: NetworkRecord | NetworkOptionsRecord) -> tuple[in
             pack_id(record.network_id),
             [
                 [one.option.value, one.value, one.number, one.changed_s, one.changed_by]
+                + ([list(one.overrules)] if one.overrules else [])
                 for one in record.changes
             ],
         ]
@@ -577,10 +580,13 @@ def _read_option_change(fields: RecordFields, what: str) -> OptionChange | None:
     number = inner.integer(what, 1, MAX_OPTION_CHANGES)
     changed_s = inner.integer(what, 0, MAX_TIME_S)
     changed_by = inner.text(what, max_chars=MAX_CHANGED_BY_CHARS)
+    overrules: tuple[bytes, ...] = ()
+    if inner.has_more():
+        overrules = inner.items(what, MAX_OVERRULED, lambda each, which: each.octets(which, DIGEST_BYTES))
     known = next((one for one in NetworkOption if one.value == option), None)
     if known is None or value not in OPTION_VALUES[known]:
         return None
-    return OptionChange(known, value, number, changed_s, changed_by)
+    return OptionChange(known, value, number, changed_s, changed_by, overrules)
 
 
 _READERS: Final[dict[int, Callable[[RecordFields], Record]]] = {

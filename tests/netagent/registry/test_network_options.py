@@ -17,6 +17,7 @@ from netagent.model.locality import AnswerOrder
 from netagent.model.records import (
     MAX_OPTION_CHANGES,
     MAX_OPTIONS,
+    MAX_OVERRULED,
     OPTION_VALUES,
     ForgetRecord,
     NetworkOption,
@@ -29,6 +30,7 @@ from netagent.model.records import (
 from netagent.registry.network_options import (
     changes_in_force,
     next_number,
+    overruled_by_next,
     succeeded,
     value_of,
     with_changes,
@@ -109,6 +111,24 @@ def test_a_number_that_a_host_made_up_ends_with_it() -> None:
     assert next_number({H1: NetworkOptionsRecord(N1, (taken,))}, POLICY) == 5
 
 
+TURNS = st.lists(st.tuples(st.sampled_from(HOSTS), st.sampled_from(OPTION_VALUES[POLICY])), min_size=1)
+
+
+@given(st.sets(st.sampled_from(HOSTS), min_size=1, max_size=4), TURNS)
+def test_no_host_fixes_an_option_for_ever(liars: set[HostId], turns: list[tuple[HostId, str]]) -> None:
+    """Each change counts for the hosts that know of all others, also after members wrote the highest number, and
+    after these members are gone."""
+    claims = {one: options(change(POLICY, "links", MAX_OPTION_CHANGES, one)) for one in liars}
+    for time_s, (host, value) in enumerate(turns):
+        number, overrules = next_number(claims, POLICY), overruled_by_next(claims, POLICY)
+        written = OptionChange(POLICY, value, number, time_s, "root", overrules)
+        claims[host] = NetworkOptionsRecord(N1, (written,))
+        assert decode_untrusted(encode(claims[host])) == claims[host]
+        assert values_of(claims) == {POLICY: value}
+    last, _ = turns[-1]
+    assert values_of({last: claims[last]}) == {POLICY: turns[-1][1]}
+
+
 @given(st.dictionaries(st.sampled_from(NetworkOption), st.integers(0, 9)))
 def test_a_network_has_the_values_that_count(chosen: dict[NetworkOption, int]) -> None:
     values = {one: OPTION_VALUES[one][n % len(OPTION_VALUES[one])] for one, n in chosen.items()}
@@ -183,7 +203,7 @@ GOOD = ["policy", "links", 1, 0, "root"]
 def test_what_a_later_release_adds_is_passed_over() -> None:
     read = decode_untrusted(
         packed(
-            [*GOOD, "more"],
+            [*GOOD, [], "more"],
             ["internal", "on weekdays", 7, 0, "root"],
             ["colour", "green", 7, 0, "root"],
             more=("more",),
@@ -205,6 +225,9 @@ def test_what_a_later_release_adds_is_passed_over() -> None:
         [["policy", "links", 1, 0, "r" * 65]],
         [["policy", 1, 1, 0, "root"]],
         [["policy", "links", 1, 0]],
+        [[*GOOD, "more"]],
+        [[*GOOD, [b"d" * 15]]],
+        [[*GOOD, [b"d" * 16] * (MAX_OVERRULED + 1)]],
         ["policy"],
         [GOOD] * (MAX_OPTIONS + 1),
     ],
