@@ -232,30 +232,26 @@ def completion(_session: CommandContext, request: CompletionCommand) -> int:
 def _watch(
     session: CommandContext, batches: Iterable[list[dict[str, Any]]], columns: Sequence[Column], empty: str
 ) -> None:
-    """Show changes until the user or the agent ends it: JSON prints each event, a table the latest state."""
-    printer = session.printer
-    items: dict[str, Mapping[str, Any]] = {}
-    synced = False
+    """Show changes until the user or the agent ends it: JSON prints each event, a terminal the latest state with
+    marks, anything else a line for each change."""
+    import time
+
+    from netagent.cli.watched_list import WatchedList
+
+    printer, shown, is_first = session.printer, WatchedList(columns), True
     for batch in batches:
         for event in batch:
             if printer.is_machine:
                 printer.event(event)
-            if event["event"] == "synced":
-                synced = True
+            elif event["event"] == "synced":
                 warn(session, event)
-                if event.get("warnings"):
-                    empty = _NOTHING_KNOWN
-            elif event["event"] == "removed":
-                items.pop(event["item"]["id"], None)
-            else:
-                items[event["item"]["id"]] = event["item"]
-        if synced and not printer.is_machine:
-            # Items added later come last, not in the agent's order: sort by the first columns again.
-            ordered = sorted(items.values(), key=lambda item: [column.cell(item) for column in columns[:4]])
-            if printer.form == "name":
-                printer.redraw(str(item["name"]) for item in ordered)
-            else:
-                printer.redraw(printer.table(ordered, columns) if ordered else [empty])
+                empty = _NOTHING_KNOWN if event.get("warnings") else empty
+        now = time.monotonic()
+        news = shown.take(batch, now)
+        if shown and not printer.is_machine:
+            rows = shown.rows(now) if is_first or printer.moves_cursor else news
+            printer.watched(rows, columns, empty=empty, is_first=is_first)
+            is_first = False
 
 
 def warn(session: CommandContext, answer: Mapping[str, Any]) -> None:

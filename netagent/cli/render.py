@@ -37,6 +37,9 @@ _COLOURS = {
     "left over": "33",
 }
 _BOLD = "1"
+_MARKS = {"+": "32", "~": "33", "-": "31"}
+MARK_COLUMNS = 2
+"""A mark and a blank."""
 
 Item = Mapping[str, Any]
 
@@ -63,10 +66,12 @@ class Printer:
         self.form = form
         self._out = out or sys.stdout
         self.is_terminal = self._out.isatty()
-        plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+        self.moves_cursor = self.is_terminal and environment.get("TERM") != "dumb"
+        """True where a list can be shown anew in the place of the former one."""
+        plain = bool(environment.get("NO_COLOR")) or not self.moves_cursor
         self._colour = self.is_terminal and not plain
         self._columns = environment.get("COLUMNS", "")
-        self._has_drawn = False
+        self._watched_widths: dict[str, int] = {}
 
     @property
     def is_machine(self) -> bool:
@@ -108,14 +113,26 @@ class Printer:
         self._out.write(json.dumps(event) + "\n")
         self._out.flush()
 
-    def redraw(self, lines: Iterable[str]) -> None:
-        """Clear the terminal and print the lines; elsewhere print them below the earlier ones."""
-        if self.is_terminal:
+    def watched(
+        self, rows: Sequence[tuple[str, Item]], columns: Sequence[Column], *, empty: str, is_first: bool
+    ) -> None:
+        """Print a watched list; elsewhere than on a terminal only its changes after the first. A mark stands before
+        each row."""
+        if self.moves_cursor:
             self._out.write("\x1b[H\x1b[J")
-        elif self._has_drawn:
-            self._out.write("\n")
-        self._has_drawn = True
-        self.lines(lines)
+        texts: list[str] = []
+        if self.form == "name":
+            texts = [clean(str(item["name"])) for _, item in rows]
+        elif rows or (is_first and not self.moves_cursor):
+            # Later lines stand below a header that is printed already, so they need its columns.
+            keeps = None if self.moves_cursor else self._watched_widths
+            header, *texts = self._grid([item for _, item in rows], columns, indent=MARK_COLUMNS, keeps=keeps)
+            if is_first or self.moves_cursor:
+                self.lines([" " * MARK_COLUMNS + header])
+        if not rows and (is_first or self.moves_cursor):
+            self.lines([empty])
+        for (mark, _), text in zip(rows, texts, strict=True):
+            self._out.write(f"{self._paint(mark, _MARKS.get(mark, ''))} {text}".rstrip() + "\n")
         self._out.flush()
 
     def flush(self) -> None:
@@ -128,14 +145,30 @@ class Printer:
 
     def table(self, items: Sequence[Item], columns: Sequence[Column]) -> list[str]:
         """Return aligned lines, header first. The form `table` leaves out columns that are empty in all rows."""
+        return self._grid(items, columns)
+
+    def _grid(
+        self,
+        items: Sequence[Item],
+        columns: Sequence[Column],
+        *,
+        indent: int = 0,
+        keeps: dict[str, int] | None = None,
+    ) -> list[str]:
+        """`indent`: how many characters stand before each line. `keeps`: the width of each column so far, by title;
+        with it no column is narrower than it was, and none is left out."""
         wide = self.form == "wide"
         shown = [column for column in columns if wide or not column.wide]
         cells = {column.title: [clean(column.cell(item)) for item in items] for column in shown}
-        shown = [column for column in shown if wide or any(cells[column.title]) or column is shown[0]]
+        if not wide and keeps is None:
+            shown = [column for column in shown if any(cells[column.title]) or column is shown[0]]
         grid = [[column.title, *cells[column.title]] for column in shown]
         widths = [max(map(len, column)) for column in grid]
+        if keeps is not None:
+            keeps |= {c.title: max(w, keeps.get(c.title, 0)) for c, w in zip(shown, widths, strict=True)}
+            widths = [keeps[column.title] for column in shown]
         if limit := self._width():
-            widths = fitted(widths, limit)
+            widths = fitted(widths, limit - indent)
         return [
             self._row([column[i] for column in grid], widths, header=i == 0) for i in range(len(items) + 1)
         ]

@@ -516,16 +516,19 @@ def test_watch_as_json(served: Served, netagent: Run) -> None:
         assert process.stderr.read() == ""
 
 
-def test_watch_as_a_table_ends_when_the_agent_does(served: Served, netagent: Run) -> None:
+def test_a_watch_on_a_pipe_prints_the_list_and_then_a_line_for_each_change(
+    served: Served, netagent: Run
+) -> None:
     served.service.rows = [endpoint_of("web")]
     with watching(served, "services") as process:
         assert process.stdout
         assert process.stderr
-        assert process.stdout.readline().startswith("SERVICE")
-        assert process.stdout.readline().startswith("web")
+        assert process.stdout.readline().startswith("  SERVICE")
+        assert process.stdout.readline().startswith("  web")
         netagent("detach", "web")
-        assert process.stdout.readline() == "\n"
-        assert process.stdout.readline().startswith("no services")
+        removed = process.stdout.readline()
+        assert removed.startswith("- web")
+        assert "\x1b" not in removed
         served.stop()
         assert process.wait(10) == 3
         assert "has stopped" in process.stderr.read()

@@ -125,3 +125,36 @@ def test_services_count_what_is_not_reached(reported: dict[str, int], shown: str
     out = io.StringIO()
     Printer("table", out, {}).items([{"answering": 1, "endpoint_count": 2, **reported}], (column,), empty="")
     assert out.getvalue() == "UP\n" + shown
+
+
+def watched(
+    out: io.StringIO, *batches: list[tuple[str, dict[str, str]]], form: str = "table", **environment: str
+) -> str:
+    printer = Printer(form, out, environment)
+    for place, rows in enumerate(batches):
+        printer.watched(rows, COLUMNS, empty="nothing here", is_first=place == 0)
+    return out.getvalue()
+
+
+def test_a_watched_list_on_a_pipe_has_one_header_and_no_escape_codes() -> None:
+    web, database = {"name": "web", "state": "up"}, {"name": "database", "state": "dead"}
+    text = watched(io.StringIO(), [(" ", web)], [("+", database), ("-", web)])
+    assert text == "  NAME  STATE  NOTE\n  web   up\n+ database  dead\n- web       up\n"
+    assert watched(io.StringIO(), [], [("+", web)]) == "  NAME  STATE  NOTE\nnothing here\n+ web   up\n"
+    assert watched(io.StringIO(), [(" ", web)], [("-", web)], form="name") == "  web\n- web\n"
+    assert watched(Terminal(), [(" ", web)], [("-", web)], TERM="dumb") == watched(
+        io.StringIO(), [(" ", web)], [("-", web)]
+    )
+
+
+def test_a_watched_list_on_a_terminal_is_shown_anew_and_marked_without_colour_too() -> None:
+    web = {"name": "web", "state": "up"}
+    clear, header = "\x1b[H\x1b[J", "  NAME  STATE\n"
+    assert (
+        watched(Terminal(), [], [("+", web)], NO_COLOR="1")
+        == f"{clear}nothing here\n{clear}{header}+ web   up\n"
+    )
+    assert "\x1b[32m+\x1b[0m web" in watched(Terminal(), [("+", web)])
+    assert "\x1b[31m-\x1b[0m web" in watched(Terminal(), [("-", web)])
+    narrow = watched(Terminal(), [("~", {"name": "x" * 80, "state": "up"})], NO_COLOR="1", COLUMNS="40")
+    assert max(map(len, narrow.removeprefix(clear).splitlines())) == 40
