@@ -221,11 +221,9 @@ def version(session: CommandContext, request: VersionCommand) -> int:
 @runs(CompletionCommand)
 def completion(_session: CommandContext, request: CompletionCommand) -> int:
     """Print the completion script of a shell."""
-    import shtab
+    from netagent.cli.completion import completion_script
 
-    from netagent.cli.grammar import whole_grammar
-
-    sys.stdout.write(shtab.complete(whole_grammar(), shell=request.shell))
+    sys.stdout.write(completion_script(request.shell))
     return DONE
 
 
