@@ -151,6 +151,10 @@ class World:
         present = await self.presenter()
         return {"items": [present.member(one, ProbeView()) for one in self.live.view.hosts.values()]}
 
+    async def paths(self, _hosts: Any) -> Any:
+        """Know no path."""
+        return {}
+
     async def flows(self, _request: FlowsCommand) -> Any:
         """Answer the command: none."""
         return {"items": []}
@@ -162,6 +166,7 @@ class World:
             cast("Handlers", {MembersCommand: self.members, FlowsCommand: self.flows}),
             self.presenter,
             lambda: "mesh",
+            self.paths,
         )
         site = Site(source, self.live.wait_newer, lambda: KEYS, tokens)
         listener = HttpListener(

@@ -35,6 +35,7 @@ from netagent.commands.flows import suggest as policy_suggest
 from netagent.commands.handlers import HANDLERS
 from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.commands.sight import events
+from netagent.commands.sight.paths import paths_between
 from netagent.commands.sight.warning_watch import watch_warnings
 from netagent.config import Config
 from netagent.control.api import Handlers
@@ -99,7 +100,12 @@ async def _run(load: LoadConfig, supervision: ServiceManager, passes: LoopPasses
     if agent.http is not None:
         agent.http.add(metrics(agent, passes))
     handlers = handlers_of(agent)
-    page = PageSource(handlers, lambda: whole_cluster(agent.member()), lambda: agent.member().keys.cluster)
+    page = PageSource(
+        handlers,
+        lambda: whole_cluster(agent.member()),
+        lambda: agent.member().keys.cluster,
+        functools.partial(paths_between, agent),
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_warnings, agent)
         await agent.run(

@@ -116,6 +116,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "netagent.page": {
         "netagent.access", "netagent.control", "netagent.events.kinds", "netagent.interface", "netagent.registry",
+        "netagent.rpc.paths",
     },
     "netagent.control.problem": set(),
     "netagent.integrations": {

@@ -50,6 +50,7 @@ PERFORMS = {
     "netagent.events.keeper",
     "netagent.events.sources.view_watch",
     "netagent.commands.sight.events",
+    "netagent.commands.sight.paths",
     "netagent.commands.sight.warning_watch",
     "netagent.cli.events_command",  # which zone the reader's clock has
     "netagent.control.audit",

@@ -24,8 +24,10 @@ import trio
 
 from netagent.checks.runner import CheckRunner, Execute
 from netagent.config import Config
+from netagent.control.present import ProbeView
 from netagent.daemon.controllers import Controllers
 from netagent.daemon.host_kernel import HostKernel
+from netagent.daemon.known_paths import known_paths
 from netagent.daemon.leave import Leave
 from netagent.daemon.own_records import OwnRecords
 from netagent.daemon.probing import ProbeResults
@@ -68,6 +70,7 @@ from netagent.registry.state_store import StateStore
 from netagent.registry.view import AgentState, RegistryView
 from netagent.rpc.handlers import RpcHandlers
 from netagent.rpc.messages import Drops
+from netagent.rpc.paths import KnownPath
 from netagent.services.address_keeper import ServiceAddressKeeper
 from netagent.services.addresses import ServiceAddresses
 from netagent.services.published import PublishedServices
@@ -201,6 +204,7 @@ class Cluster:
             find_drops=find_drops,
             events=self._answer_events,
             flows=self.flows.answer,
+            known_paths=self.known_paths,
         )
 
     def _build_records(self, identity: Identity, boot: str) -> None:
@@ -388,6 +392,11 @@ class Cluster:
 
     def _note_events(self, events: tuple[Event, ...]) -> None:
         self.controllers.announcer.note(events)
+
+    def known_paths(self, hosts: Sequence[HostId]) -> list[KnownPath]:
+        """Return what this host knows of its paths to these hosts."""
+        prober = self.probing.prober
+        return known_paths(self.live.view, lambda one: ProbeView(prober.rtt_s(one), prober.path(one)), hosts)
 
     def _surroundings(self, view: RegistryView) -> NetworkConstraints:
         return NetworkConstraints(

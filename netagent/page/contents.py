@@ -29,10 +29,12 @@ from netagent.interface.questions import (
     LookupCommand,
     StatusCommand,
 )
+from netagent.model.ids import HostId
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
 from netagent.page.examination import Examination, Examined
 from netagent.page.leads import leads_of
 from netagent.page.map import draw, flows_between, is_flow_wanted
+from netagent.page.path_matrix import matrix, rows_of_matrix
 from netagent.page.table_query import TableQuery
 from netagent.page.window import (
     ENDPOINT_ORDERS,
@@ -42,6 +44,7 @@ from netagent.page.window import (
     is_service_wanted,
 )
 from netagent.registry.view import RegistryView
+from netagent.rpc.paths import KnownPath
 from netgossip.slice_runner import in_slices
 from netgossip.slices import Slices
 
@@ -58,6 +61,8 @@ MAX_FLOWS: Final = 300
 """Bound of flows that the page shows; beyond it: their number is said, and `netagent flows` has them all."""
 FLOWS_S: Final = 5.0
 """Flows are counted in the kernels of all hosts, which are asked so often while a page shows them."""
+PATHS_S: Final = 5.0
+"""All hosts in the matrix are asked so often while a page shows it; they probe calm paths as often."""
 EVENTS_S: Final = 2.0
 """Events follow at the latest so long after they happened."""
 EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
@@ -97,6 +102,8 @@ class PageSource:
     """Of the whole cluster as far as it is known here. Raises RefusedError while this host is in no cluster."""
     cluster: Callable[[], str]
     """The cluster's name; the same."""
+    paths: Callable[[Sequence[HostId]], Awaitable[Mapping[HostId, Mapping[HostId, KnownPath]]]]
+    """From each of some hosts to all of them, as each knows its own; the same."""
 
 
 class PageContents:
@@ -130,8 +137,9 @@ class PageContents:
             "thing": Content(lambda: self._thing(thing), pause_s=1.0, refresh_s=10.0),
             "why": Content(lambda: self._why(thing), pause_s=3.0),
             "lookup": Content(lambda: self._lookup(asked), pause_s=3.0),
-            "doctor": Content(lambda: self.examine(anew=False), pause_s=5.0, refresh_s=60.0),
+            "doctor": Content(lambda: self.examine(anew=False), pause_s=60.0, refresh_s=60.0),
             "events": Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S),
+            "paths": Content(lambda: self._paths(query), pause_s=PATHS_S, refresh_s=PATHS_S),
             "flows": Content(lambda: self._flows(query, asked), pause_s=FLOWS_S, refresh_s=FLOWS_S),
         }
         if part not in others:
@@ -313,6 +321,12 @@ class PageContents:
         wanted.sort(key=lambda one: (-one["refused"], -one["openings"], one["id"]))
         head = {"matching": len(wanted), "warnings": listing.get("warnings", [])}
         return Shown(head, {one["id"]: one for one in wanted[:MAX_FLOWS]})
+
+    async def _paths(self, query: TableQuery) -> Shown:
+        members = (await self._ask(MembersCommand()))["items"]
+        chosen, left_out = rows_of_matrix(members, query.words)
+        known = await self._source.paths([HostId(one["id"]) for one in chosen])
+        return Shown({"hosts": chosen, "left_out": left_out}, matrix(chosen, known))
 
     async def _hosts(self) -> Shown:
         members = await self._ask(MembersCommand())

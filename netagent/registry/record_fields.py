@@ -92,6 +92,13 @@ class RecordFields:
             raise RecordError(f"{what}: not a whole number between {low} and {high}")
         return value
 
+    def integer_or_none(self, what: str, low: int, high: int) -> int | None:
+        """The same, or None."""
+        if self._position < len(self._items) and self._items[self._position] is None:
+            self._position += 1
+            return None
+        return self.integer(what, low, high)
+
     def boolean(self, what: str) -> bool:
         """True or False, and no other value."""
         value = self._next(what)

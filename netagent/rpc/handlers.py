@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -11,7 +11,7 @@ from netagent.model.ids import EndpointId, HostId
 from netagent.probes.liveness import LivenessReport
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
-from netagent.rpc import messages
+from netagent.rpc import messages, paths
 
 FOLLOW_S = 2.0
 """How long a question about names is kept open. The resolver follows a record within milliseconds; a kernel that
@@ -30,6 +30,7 @@ class RpcHandlers:
     flows: Callable[[bytes], Awaitable[bytes]]
     find_drops: Callable[[messages.Drops], Awaitable[tuple[str, ...]]]
     events: Callable[[bytes], Awaitable[bytes]]
+    known_paths: Callable[[tuple[HostId, ...]], Sequence[paths.KnownPath]]
 
     async def answer(self, peer: HostId, payload: bytes) -> bytes:
         """Return the answer's bytes. Raises an InputError for bytes that are not a request."""
@@ -44,6 +45,8 @@ class RpcHandlers:
                 return messages.encode_sentences(found)
             case messages.EVENTS:
                 return await self.events(payload)
+            case messages.PATHS:
+                return paths.encode_answer(self.known_paths(paths.parse_question_untrusted(payload)))
             case messages.FLOWS:
                 return await self.flows(payload)
             case _:

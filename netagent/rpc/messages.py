@@ -15,6 +15,8 @@ first.
 
     question   ["events", ...]                                see netagent.events.exchange
 
+    question   ["paths", ...]                                 see netagent.rpc.paths
+
 A release that does not know a kind gives no answer, so the asking host must work without one.
 """
 
@@ -39,6 +41,7 @@ SILENT: Final = "silent"
 DROPS: Final = "drops"
 EVENTS: Final = "events"
 FLOWS: Final = "flows"
+PATHS: Final = "paths"
 _HOST, _ENDPOINT = "host", "endpoint"
 _MAX_BYTES: Final = 700
 """Bound of one request or response between agents, except about address space; beyond it: refused. A question about
@@ -90,7 +93,7 @@ class Drops:
 
 def kind_of(payload: bytes) -> str:
     """Return the kind of a question; '' for bytes that are none of these."""
-    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS, FLOWS):
+    for kind in (WITHDRAWN, SILENT, DROPS, EVENTS, FLOWS, PATHS):
         head: bytes = msgpack.packb(kind)
         if payload[1 : 1 + len(head)] == head:
             return kind
@@ -99,7 +102,7 @@ def kind_of(payload: bytes) -> str:
 
 def parse_withdrawn_untrusted(payload: bytes, peer: str) -> IsWithdrawn:
     """Parse a peer's question. It may only ask about what it owns. Raises QuestionError."""
-    with _parsing(payload, WITHDRAWN) as fields:
+    with parsing(payload, WITHDRAWN) as fields:
         what = fields.word("thing", (_HOST, _ENDPOINT))
         identifier = fields.identifier("id")
     if what == _ENDPOINT:
@@ -117,7 +120,7 @@ def encode_silent(hosts: tuple[HostId, ...]) -> bytes:
 
 def parse_silent_untrusted(payload: bytes) -> tuple[HostId, ...]:
     """Parse a peer's question about hosts, which may be unknown here. Raises QuestionError."""
-    with _parsing(payload, SILENT) as fields:
+    with parsing(payload, SILENT) as fields:
         return tuple(HostId(one) for one in fields.items("hosts", MAX_HOSTS, RecordFields.identifier))
 
 
@@ -129,7 +132,7 @@ def encode_testimony(words: tuple[LivenessReport, ...]) -> bytes:
 
 def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict[HostId, LivenessReport]:
     """Parse a peer's answer to a question about `hosts`. Raises QuestionError."""
-    with _parsing(payload, SILENT) as fields:
+    with parsing(payload, SILENT) as fields:
         words = fields.items(
             "words",
             MAX_HOSTS,
@@ -142,7 +145,7 @@ def parse_testimony_untrusted(payload: bytes, hosts: tuple[HostId, ...]) -> dict
 
 def parse_drops_untrusted(payload: bytes) -> Drops:
     """Parse a peer's question. Raises QuestionError."""
-    with _parsing(payload, DROPS) as fields:
+    with parsing(payload, DROPS) as fields:
         protocol = fields.word("protocol", _PROTOCOLS)
         port = fields.integer("port", 0, 65_535)
         return Drops(protocol, port or None, fields.address("source"), fields.address("target"))
@@ -160,7 +163,7 @@ def encode_sentences(sentences: Iterable[str]) -> bytes:
 
 def parse_sentences_untrusted(payload: bytes) -> tuple[str, ...]:
     """Parse a peer's answer. Raises QuestionError."""
-    with _parsing(payload, DROPS) as fields:
+    with parsing(payload, DROPS) as fields:
         return fields.items(
             "sentences", MAX_SENTENCES, lambda inner, what: inner.text(what, max_chars=_MAX_SENTENCE_BYTES)
         )
@@ -174,12 +177,12 @@ def encode_answer(kind: str, *, answer: bool) -> bytes:
 
 def parse_answer_untrusted(payload: bytes, kind: str) -> bool:
     """Parse a peer's answer to a question of `kind`. Raises QuestionError."""
-    with _parsing(payload, kind) as fields:
+    with parsing(payload, kind) as fields:
         return fields.boolean("answer")
 
 
 @contextmanager
-def _parsing(payload: bytes, kind: str) -> Iterator[RecordFields]:
+def parsing(payload: bytes, kind: str) -> Iterator[RecordFields]:
     """Yield the fields after the kind. Raises QuestionError, also for a field that the block finds wrong."""
     if len(payload) > _MAX_BYTES:
         raise QuestionError(f"{len(payload)} bytes, the limit is {_MAX_BYTES}")

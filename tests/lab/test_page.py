@@ -22,11 +22,18 @@ PARTS = (
     "endpoints",
     "hosts",
     "networks",
+    "paths",
     "flows",
     "events",
     "dns?name=web.app",
 )
-PICTURE_NAMES = ("dashboard-overview", "dashboard-services", "dashboard-map", "dashboard-why")
+PICTURE_NAMES = (
+    "dashboard-overview",
+    "dashboard-services",
+    "dashboard-map",
+    "dashboard-why",
+    "dashboard-paths",
+)
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -144,6 +151,16 @@ def test_who_talked_to_whom_is_a_table_and_a_map(shop: Cluster, window: Browser)
         assert any("db.back (allowed)" in row for row in window.rows()), window.rows()
 
 
+def down_paths(window: Browser) -> set[tuple[str, str]]:
+    """The pairs of hosts whose path the matrix shows as down."""
+    cells = window.run(
+        "const names = [...document.querySelectorAll('.matrix thead th')].map((one) => one.textContent.slice(3));"
+        "return [...document.querySelectorAll('.matrix tbody tr')].flatMap((row) => [...row.children].map("
+        "(cell, at) => [row.querySelector('a').textContent, names[at], cell.textContent]))"
+    )
+    return {(source, target) for source, target, text in cells if "down" in text}
+
+
 def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: Browser) -> None:
     with page_of(shop, "h1", window) as open_part:
         shop.lab.cut("h1", "h3")
@@ -151,12 +168,21 @@ def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: B
         window.wait(
             lambda: any(row.startswith("h3") and "down" in row for row in window.rows()), "no cut path"
         )
+        # The matrix has it too; h3 cannot be asked from here, and h2 says that it reaches both.
+        open_part("paths")
+        window.wait(lambda: down_paths(window) == {("h1", "h3")}, "not in the matrix, or more than that")
+        window.wait_text("no answer from h3")
         # From the first view it is one click to the host, and its `why` is there.
         open_part("")
         window.wait_text("Why: h3")
         window.click("h3", within=".leads")
         window.wait_text("✕ down", "Why: its records", "complete")
+        open_part("paths")
+        window.wait_text("3 hosts")
         shop.lab.heal()
+        window.wait(
+            lambda: "no answer" not in window.text and not down_paths(window), "the matrix does not heal"
+        )
         open_part("hosts")
         window.wait(lambda: all("ok" in row or "local" in row for row in window.rows()), "it does not heal")
 
@@ -191,6 +217,9 @@ def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> N
         open_part(f"endpoints/{web2['id']}")
         window.wait_text("complete")
         window.take_picture(PICTURE_NAMES[3])
+        open_part("paths")
+        window.wait(lambda: sum("1,450 B" in row for row in window.rows()) == 3, "no measured paths")
+        window.take_picture(PICTURE_NAMES[4])
 
 
 def test_the_pictures_of_the_documents_are_there() -> None:

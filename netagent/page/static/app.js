@@ -7,7 +7,7 @@ import { endpoints, flows, hostsPart, networks, services } from "./parts.js";
 import { thing } from "./thing.js";
 
 const PARTS = [
-  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["networks", "Networks"], ["flows", "Flows"], ["events", "Events"], ["dns", "DNS"],
+  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["paths", "Paths"], ["networks", "Networks"], ["flows", "Flows"], ["events", "Events"], ["dns", "DNS"],
 ];
 
 const OPENS = {
@@ -19,6 +19,7 @@ const OPENS = {
   flows: (place) => flows(place),
   networks: (place) => (place.id ? thing(place) : networks(place)),
   events: async (place) => (await import("./events.js")).events(place),
+  paths: async (place) => (await import("./paths.js")).paths(place),
   dns: async (place) => (await import("./dns.js")).dns(place),
 };
 

@@ -2,7 +2,7 @@
 
 import { copyable, h, link, look, milliseconds, number, plural, sentence, state } from "./dom.js";
 import { entry } from "./events.js";
-import { follow, run } from "./live.js";
+import { follow, read, run } from "./live.js";
 
 export function overview() {
   const counts = h("ul", { class: "counts" });
@@ -25,28 +25,32 @@ export function overview() {
     findings.replaceChildren(...findingsOf(head));
     said.textContent = doctorSaid(head);
   }
+  async function show(ask) {
+    try {
+      found((await ask()).head);
+    } catch (error) {
+      said.replaceChildren(...sentence([error.message, error.problem?.hint].filter(Boolean).join("; ")));
+    }
+  }
   async function examine() {
     button.disabled = true;
     said.textContent = "the doctor looks …";
-    try {
-      found((await run("doctor")).head);
-    } catch (error) {
-      said.replaceChildren(...sentence([error.message, error.problem?.hint].filter(Boolean).join("; ")));
-    } finally {
-      button.disabled = false;
-    }
+    await show(() => run("doctor"));
+    button.disabled = false;
   }
+  // Not a stream: a browser opens six connections to one place, and two windows need three each.
+  const again = setInterval(() => document.hidden || button.disabled || show(() => read("doctor")), 60_000);
+  show(() => read("doctor"));
   const trouble = (problem) => warnings.replaceChildren(h("p", {}, sentence(`${problem.detail}; ${problem.hint}`)));
   const streams = [
     follow("overview", {}, ({ head }) => {
       counts.replaceChildren(...countsOf(head));
       warnings.replaceChildren(...warningsOf(head));
     }, trouble),
-    follow("doctor", {}, ({ head }) => found(head), (problem) => said.replaceChildren(...sentence(problem.detail))),
     follow("hosts", {}, ({ rows, order }) => hosts.replaceChildren(...order.map((id) => tile(rows.get(id)))), () => {}),
     follow("events", { since: "24h" }, ({ rows, order }) => happened.replaceChildren(...order.slice(0, 8).map((id) => h("li", {}, entry(rows.get(id))))), () => {}),
   ];
-  return { element, close: () => streams.forEach((one) => one.close()) };
+  return { element, close: () => { clearInterval(again); streams.forEach((one) => one.close()); } };
 }
 
 function sum(words) {
@@ -72,7 +76,7 @@ function countsOf({ status, services, endpoints }) {
     count("services", "Services", number(sum(services)), others(services, ["up"], (word) => `services?state=${word}`)),
     count("endpoints", "Endpoints", number(sum(endpoints)), others(endpoints, ["up"], (word) => `endpoints?state=${word}`)),
     count("networks", "Networks", number(status.network_count), []),
-    count("hosts", "Paths from here", number(sum(status.paths)), others(status.paths, ["ok", "local"])),
+    count("paths", "Paths from here", number(sum(status.paths)), others(status.paths, ["ok", "local"])),
     count("dns", "DNS queries", number(status.dns.queries), status.dns.running ? [] : [["down", 1]]),
     count(null, "Kernel differs", number(drift.differences), drift.differences ? [["altered", drift.differences]] : []),
   ];

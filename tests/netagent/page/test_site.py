@@ -53,7 +53,7 @@ class World:
             self.put(H1 if number % 2 else H2, endpoint(number, offset=number + 1))
         self.doctor_runs = 0
         handlers = {MembersCommand: self.members, FlowsCommand: self.flows, DoctorCommand: self.doctor}
-        source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh")
+        source = PageSource(cast("Handlers", handlers), self.presenter, lambda: "mesh", self.paths)
         self.tokens = TokenStore(tokens)
         self.site = Site(source, self.live.wait_newer, lambda: KEYS, self.tokens)
         with socket.socket() as probe:
@@ -70,6 +70,10 @@ class World:
     async def members(self, _request: MembersCommand) -> Any:
         present = await self.presenter()
         return {"items": [present.member(one, ProbeView()) for one in self.live.view.hosts.values()]}
+
+    async def paths(self, hosts: Any) -> Any:
+        """Know no path."""
+        return {}
 
     async def flows(self, _request: FlowsCommand) -> Any:
         return {"items": []}

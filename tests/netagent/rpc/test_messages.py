@@ -21,9 +21,10 @@ from netagent.model.ids import EndpointId, HostId
 from netagent.model.records import AttachmentRecord, Health
 from netagent.probes.liveness import LivenessReport
 from netagent.probes.liveness_votes import MAX_HOSTS
-from netagent.rpc import messages
+from netagent.rpc import messages, paths
 from netagent.rpc.handlers import FOLLOW_S, RpcHandlers
 from netagent.rpc.messages import Drops, IsWithdrawn, QuestionError
+from netagent.rpc.paths import KnownPath
 from netgossip.records.wire import PAYLOAD_LIMIT_BYTES
 from netgossip.types import MemberState
 
@@ -119,6 +120,7 @@ def desk(delay_s: float = 0.1) -> tuple[AgentHost, Writer, RpcHandlers]:
         flows=say_flows,
         find_drops=find_drops,
         events=tell_events,
+        known_paths=lambda hosts: [KnownPath("ok", 900, 0, 1500) for _ in hosts],
     )
     return one, other, answering
 
@@ -238,3 +240,13 @@ async def test_a_question_about_events_goes_to_the_log_of_events() -> None:
     question = EventsQuestion(after=7).encode()
     assert messages.EVENTS == exchange.EVENTS
     assert await desk()[2].answer(H2, question) == b"told" + question
+
+
+@virtual
+async def test_a_host_answers_what_it_knows_of_its_paths() -> None:
+    _, _, answering = desk()
+    hosts = (HostId(H2), HostId(identifier(7)))
+    answer = await answering.answer(H2, paths.encode_question(hosts))
+    assert paths.parse_answer_untrusted(answer, hosts) == dict.fromkeys(hosts, KnownPath("ok", 900, 0, 1500))
+    with pytest.raises(QuestionError):
+        await answering.answer(H2, msgpack.packb([messages.PATHS, "all"]))
