@@ -28,14 +28,11 @@ from elsewhere import ADDRESS, SENDER_ADDRESS, Elsewhere  # adds the product to 
 from programming import INSIDE, a_box, measure_fill, run, told
 
 from netagent import config as configuration
-from netagent.commands.access.limits import limited
-from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.config import Config
 from netagent.daemon.agent import Agent
 from netagent.daemon.systemd import ServiceManager
 from netagent.loop_passes import LoopPasses
-from netagent.main import handlers_of
-from netagent.page.contents import PageSource
+from netagent.main import serve
 
 AT_ONCE = 10_000
 """Endpoints that are told of at once."""
@@ -70,14 +67,9 @@ async def measure(endpoints: int, runs: int, folder: Path, box: str) -> None:
         return configuration.load(None, {}, variables)
 
     agent = Agent(load, ServiceManager({}))
-    page = PageSource(
-        handlers_of(agent), lambda: whole_cluster(agent.member()), lambda: agent.member().keys.cluster
-    )
     environment = {**os.environ, "NETAGENT_SOCKET": f"{folder}/run/netagent.sock"}
     async with trio.open_nursery() as nursery:
-        limit = functools.partial(limited, agent.member)
-        handlers = handlers_of(agent)
-        nursery.start_soon(agent.run, handlers, lambda seen: wait_changed(agent.member(), seen), page, limit)
+        nursery.start_soon(serve, agent)
         with trio.fail_after(30):
             await agent.ready.wait()
         for line in (

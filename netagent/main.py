@@ -99,6 +99,14 @@ async def _run(load: LoadConfig, supervision: ServiceManager, passes: LoopPasses
     agent = Agent(load, supervision)
     if agent.http is not None:
         agent.http.add(metrics(agent, passes))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_warnings, agent)
+        await serve(agent)
+        nursery.cancel_scope.cancel()
+
+
+async def serve(agent: Agent) -> None:
+    """Run an agent, with the handlers of all commands and the page, until it is told to stop."""
     handlers = handlers_of(agent)
     page = PageSource(
         handlers,
@@ -106,15 +114,12 @@ async def _run(load: LoadConfig, supervision: ServiceManager, passes: LoopPasses
         lambda: agent.member().keys.cluster,
         functools.partial(paths_between, agent),
     )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_warnings, agent)
-        await agent.run(
-            handlers,
-            lambda seen: wait_changed(agent.member(), seen),
-            page,
-            functools.partial(limited, agent.member),
-        )
-        nursery.cancel_scope.cancel()
+    await agent.run(
+        handlers,
+        lambda seen: wait_changed(agent.member(), seen),
+        page,
+        functools.partial(limited, agent.member),
+    )
 
 
 def handlers_of(agent: Agent) -> Handlers:

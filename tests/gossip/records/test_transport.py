@@ -434,7 +434,10 @@ def test_a_stream_that_opens_with_j_is_a_join() -> None:
 
 def test_a_join_that_goes_wrong_or_is_not_wanted_is_closed_and_counted() -> None:
     asking, unwanted = transport(B, join=Echo), transport(B)
-    for machine, counted in ((asking, "refused_no_questions"), (unwanted, "refused_nobody_joins_here")):
+    for machine, counted in (
+        (asking, "refused_no_questions"),
+        (unwanted, "refused_this_node_accepts_no_joins"),
+    ):
         machine.accept_stream(1, ("203.0.113.1", 5), 0.0)
         machine.handle_stream_data(1, b"J?", 0.0)
         assert machine.drain()[1] == [StreamClose(1)]
