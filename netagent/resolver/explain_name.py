@@ -12,10 +12,10 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice, product
 from typing import Final
 
-from netagent.external.view import endpoint_called, external_service
+from netagent.external.view import endpoint_called, external_service, own_names
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.locality import HERE, WARM_UP_STEPS, AnswerOrder, Balance, choice_of, class_text
 from netagent.model.naming import given_labels
@@ -49,6 +49,8 @@ FORWARDED: Final = "FORWARDED"
 """The status of a name that other servers answer."""
 MAX_COMPARED: Final = 500
 """Names that are searched for similar ones, to suggest one: some 5 ms."""
+MAX_FEW: Final = 1000
+"""Bound of endpoints that have a label of the name; beyond it: it is answered from the table of all, in slices."""
 MAX_SAID: Final = 5
 """Endpoints or groups that a reason lists; of further ones it gives the number."""
 
@@ -138,20 +140,26 @@ def explain(
     else:
         translated = frozenset().union(*(one.translates for one in sandboxes.values()))
         sandbox = replace(_host_sandbox(view, beyond), translates=translated)
-    source = ZoneSource()
-    source.handle_time(now_s)
-    for change in every_row(view, [sandbox], domain, refused=refused):
-        source.apply([change])
-        yield
-    scope = source.scope(sandbox.sandbox_id)
     address = _address_in(name)
     if address:
         name, rtype, number = ipaddress.ip_address(address).reverse_pointer + ".", "PTR", constants.PTR
-    asked = [
-        (one, _ask(source, one, number, sandbox, behind_runtime=behind_runtime))
-        for one in _search(name, scope)
-    ]
-    final, answer = _best(asked)
+    # Most names lead to few endpoints, and a table of ten thousand takes most of a second. For a name that is not
+    # found it is made all the same: the reason names similar ones.
+    few = _labels_needed(view, sandbox, name)
+    for only in (few, None) if few is not None else (None,):
+        source = ZoneSource()
+        source.handle_time(now_s)
+        for change in every_row(view, [sandbox], domain, refused=refused, only=only):
+            source.apply([change])
+            yield
+        scope = source.scope(sandbox.sandbox_id)
+        asked = [
+            (one, _ask(source, one, number, sandbox, behind_runtime=behind_runtime))
+            for one in _search(name, scope)
+        ]
+        final, answer = _best(asked)
+        if isinstance(answer, Found):
+            break
     others = [
         text
         for text in ("A", "AAAA")
@@ -198,6 +206,27 @@ def _address_in(name: str) -> str:
         return str(ipaddress.ip_address(name))
     except ValueError:
         return ""
+
+
+def _labels_needed(view: RegistryView, sandbox: Sandbox, name: str) -> frozenset[str] | None:
+    """Return labels whose endpoints suffice to find the name: its own, and those of the services that these lead to;
+    None: it needs all. So do a name for browsing (RFC 6763), an address, and what may lead to a name with other
+    labels: a link, and a name that an operator added."""
+    asked = {label.decode("ascii", "replace") for label in labels(from_text(name).lower())}
+    if sandbox.links or "arpa" in asked or any(label.startswith("_") for label in asked):
+        return None
+    if any(True for network_id in sandbox.networks for _ in own_names(view, network_id)):
+        return None
+    needed = set(asked)
+    for one in islice(_labelled(view, sandbox, asked), MAX_FEW + 1):
+        needed |= {one.record.service_key.name, *one.record.aliases}
+    count = sum(1 for _ in islice(_labelled(view, sandbox, needed), MAX_FEW + 1))
+    return frozenset(needed) if count <= MAX_FEW else None
+
+
+def _labelled(view: RegistryView, sandbox: Sandbox, asked: Iterable[str]) -> Iterator[EndpointView]:
+    places = product(sandbox.networks, sorted(asked))
+    return chain.from_iterable(view.labelled(network_id, label) for network_id, label in places)
 
 
 def _search(name: str, scope: Scope) -> list[Name]:

@@ -66,9 +66,12 @@ def every_row(
     domain: str,
     feeds: Set[NetworkId] = frozenset(),
     refused: Container[bytes] = (),
+    *,
+    only: Set[str] | None = None,
 ) -> Iterator[Change]:
     """Yield the whole table for these sandboxes, key by key, with the feeds of these networks; None: the key has no
-    row. `refused`: the service addresses that this host's kernel has no room for."""
+    row. `refused`: the service addresses that this host's kernel has no room for. `only`: of endpoints those to which
+    one of these labels may lead."""
     boxes = tuple(sandboxes)
     networks, groups = _networks_of(view, boxes), _groups_of(boxes)
     led: set[tuple[GroupKey, str]] = set()
@@ -80,7 +83,11 @@ def every_row(
     for network in networks.values():
         has_feeds = network.network_id in feeds
         yield (RowKind.NETWORK, network.network_id), _network_row(view, network, has_feeds=has_feeds)
-        for endpoint_id, endpoint in view.endpoints_in(network.network_id).items():
+        endpoints: Mapping[EndpointId, EndpointView] = view.endpoints_in(network.network_id)
+        if only is not None:
+            ids = {one.endpoint_id for label in only for one in view.labelled(network.network_id, label)}
+            endpoints = {one: endpoints[one] for one in sorted(ids) if one in endpoints}
+        for endpoint_id, endpoint in endpoints.items():
             row = _endpoint_row(view, endpoint)
             yield (RowKind.ENDPOINT, endpoint_id), row
             if has_feeds:

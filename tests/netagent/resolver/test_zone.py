@@ -30,7 +30,8 @@ from netagent.model.records import (
     ServiceKey,
 )
 from netagent.model.sandbox import Netns, Sandbox, SandboxId
-from netagent.registry.view import RegistryView
+from netagent.registry.view import EndpointView, RegistryView
+from netagent.resolver import explain_name, zone
 from netagent.resolver.explain_name import NameExplanation, explain
 from netagent.resolver.name_table import EndpointRow, Key, NetworkRow, Row, RowKind, ServiceAddressRow
 from netagent.resolver.row import fields_of, read_change_untrusted
@@ -81,17 +82,25 @@ class World:
         **options: Any,
     ) -> NameExplanation:
         asker = SandboxId(sandbox)
-        return at_once(
-            explain(
-                self.view,
-                boxes or {C.sandbox_id: C},
-                domain="mesh.internal",
-                name=name,
-                rtype=rtype,
-                sandbox_id=asker,
-                **options,
+
+        def explained() -> NameExplanation:
+            return at_once(
+                explain(
+                    self.view,
+                    boxes or {C.sandbox_id: C},
+                    domain="mesh.internal",
+                    name=name,
+                    rtype=rtype,
+                    sandbox_id=asker,
+                    **options,
+                )
             )
-        )
+
+        found = explained()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(explain_name, "_labels_needed", lambda *_: None)
+            assert found == explained(), "the endpoints that the name needs give the answer of all"
+        return found
 
 
 @pytest.fixture
@@ -199,6 +208,34 @@ def test_a_link_is_named(world: World) -> None:
 def test_the_host_sees_the_networks_it_takes_part_in(world: World) -> None:
     assert data(world.explain("web", sandbox="")) == ["10.1.0.11", "10.1.0.12"]
     assert world.explain("db", sandbox="").status == "NXDOMAIN"
+
+
+def test_a_name_is_explained_without_the_endpoints_that_do_not_have_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    make_row = zone._endpoint_row
+
+    def counted(view: RegistryView, one: EndpointView) -> EndpointRow | None:
+        made.append(one.record.name)
+        return make_row(view, one)
+
+    world.put(
+        H3,
+        *(
+            endpoint(number, offset=number, name=f"x{number}", service=f"x{number}")
+            for number in range(50, 90)
+        ),
+    )
+    monkeypatch.setattr(zone, "_endpoint_row", counted)
+    plain = {SandboxId("plain"): dataclasses.replace(C, sandbox_id=SandboxId("plain"), links=())}
+    found = at_once(
+        explain(
+            world.view, plain, domain="mesh.internal", name="x77", rtype="A", sandbox_id=SandboxId("plain")
+        )
+    )
+    assert found.name == "x77.app.mesh.internal."
+    assert made == ["x77"]
 
 
 def test_an_address_asks_for_its_name(world: World) -> None:
