@@ -65,6 +65,8 @@ PATHS_S: Final = 5.0
 """All hosts in the matrix are asked so often while a page shows it; they probe calm paths as often."""
 EVENTS_S: Final = 2.0
 """Events follow at the latest so long after they happened."""
+ALL_EVENTS_S: Final = 10.0
+"""The same for events of all hosts, each of which is asked for its own."""
 EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
 LINGER_S: Final = 30.0
 """From the last reader until the tables are dropped: readers go from one part to the next."""
@@ -138,7 +140,11 @@ class PageContents:
             "why": Content(lambda: self._why(thing), pause_s=3.0),
             "lookup": Content(lambda: self._lookup(asked), pause_s=3.0),
             "doctor": Content(lambda: self.examine(anew=False), pause_s=60.0, refresh_s=60.0),
-            "events": Content(lambda: self._events(query, asked), pause_s=0.5, refresh_s=EVENTS_S),
+            "events": Content(
+                lambda: self._events(query, asked),
+                pause_s=ALL_EVENTS_S if asked.get("hosts") == "all" else 0.5,
+                refresh_s=ALL_EVENTS_S if asked.get("hosts") == "all" else EVENTS_S,
+            ),
             "paths": Content(lambda: self._paths(query), pause_s=PATHS_S, refresh_s=PATHS_S),
             "flows": Content(lambda: self._flows(query, asked), pause_s=FLOWS_S, refresh_s=FLOWS_S),
         }
@@ -299,7 +305,9 @@ class PageContents:
 
     async def _events(self, query: TableQuery, asked: Mapping[str, str]) -> Shown:
         since_s = EVENT_SPANS.get(asked.get("since", ""), EVENT_SPANS["24h"])
-        listing = await self._ask(EventsCommand(since_s=since_s, kind=asked.get("kind", "")))
+        listing = await self._ask(
+            EventsCommand(since_s=since_s, kind=asked.get("kind", ""), all=asked.get("hosts") == "all")
+        )
         wanted = []
         for one in reversed(listing["items"]):  # the latest first
             text = (
@@ -311,6 +319,7 @@ class PageContents:
             "matching": len(wanted),
             "total": len(listing["items"]),
             "kinds": [kind.value for kind in EventKind],
+            "warnings": listing.get("warnings", []),
         }
         return Shown(head, {one["id"]: one for one in wanted[:MAX_EVENTS]})
 

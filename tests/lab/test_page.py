@@ -25,6 +25,7 @@ PARTS = (
     "paths",
     "flows",
     "events",
+    "events?hosts=all",
     "dns?name=web.app",
 )
 PICTURE_NAMES = (
@@ -149,6 +150,19 @@ def test_who_talked_to_whom_is_a_table_and_a_map(shop: Cluster, window: Browser)
             lambda: any(row.startswith("c1.app") and "c2.app (" in row for row in window.rows()), "no edge"
         )
         assert any("db.back (allowed)" in row for row in window.rows()), window.rows()
+
+
+def test_the_time_line_has_events_of_other_hosts_if_they_are_asked_for(
+    shop: Cluster, window: Browser
+) -> None:
+    with page_of(shop, "h1", window) as open_part:
+        open_part("events?kind=attach")
+        window.wait(lambda: any("attached web1 " in row for row in window.rows(".log li")), "no own event")
+        assert not any("attached web2 " in row for row in window.rows(".log li"))
+        open_part("events?kind=attach&hosts=all")
+        window.wait(
+            lambda: any("h2 attached web2 " in row for row in window.rows(".log li")), "no event of h2"
+        )
 
 
 def down_paths(window: Browser) -> set[tuple[str, str]]:
