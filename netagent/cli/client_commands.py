@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from netagent.cli.parser import program_version
-from netagent.cli.render import Column, Printer, clean
+from netagent.cli.render import Column, Printer, WatchedList, clean
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
 from netagent.interface.cluster import AgentCommand, JoinCommand
@@ -233,8 +233,6 @@ def _watch(
     """Show changes until the user or the agent ends it: JSON prints each event, a terminal the latest state with
     marks, anything else a line for each change."""
     import time
-
-    from netagent.cli.watched_list import WatchedList
 
     printer, shown, is_first = session.printer, WatchedList(columns), True
     for batch in batches:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, Final, TextIO, TypeAlias
 
 FORMS = ("table", "wide", "json", "ndjson", "name")
 GAP = "  "
@@ -196,6 +196,63 @@ class Printer:
             return os.get_terminal_size(self._out.fileno()).columns
         except (OSError, ValueError):
             return 0
+
+
+MARKED_S: Final = 5.0
+"""How long a row is marked: with several changes a second, a mark that the next one removes cannot be read."""
+ADDED, CHANGED, REMOVED, SAME = "+", "~", "-", " "
+
+
+Row: TypeAlias = tuple[str, Item]
+"""A mark, and the item after it."""
+
+
+class WatchedList:
+    """The state of a watched list. Times come from the caller.
+
+    A terminal shows the whole list anew after each change, with a mark before each row that was added (`+`), changed
+    (`~`) or removed (`-`) within the last seconds; what was removed stays that long. Elsewhere the list is printed
+    once, and then a line with its mark for each change: `grep`, `tee` and a log see what happened, and nothing twice.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._items: dict[str, Item] = {}
+        self._marked: dict[str, tuple[float, Row]] = {}
+        self._is_whole = False
+
+    def __bool__(self) -> bool:
+        """True once the agent sent the whole list."""
+        return self._is_whole
+
+    def take(self, batch: Sequence[Mapping[str, Any]], now: float) -> list[Row]:
+        """Apply events; return what they changed after the list was whole, in the order of the events."""
+        news: list[Row] = []
+        for event in batch:
+            if event["event"] == "synced":
+                self._is_whole = True
+                continue
+            item = event["item"]
+            key = item["id"]
+            if event["event"] == "removed":
+                mark = REMOVED
+                self._items.pop(key, None)
+            else:
+                mark = CHANGED if key in self._items else ADDED
+                self._items[key] = item
+            if self._is_whole:
+                news.append((mark, item))
+                self._marked[key] = (now, news[-1])
+        return news
+
+    def rows(self, now: float) -> list[Row]:
+        """Return what a terminal shows: all items, and those that were removed a moment ago, sorted by the first
+        columns. Items that were added later came last, not in the agent's order."""
+        self._marked = {key: one for key, one in self._marked.items() if now - one[0] < MARKED_S}
+        marks = {key: mark for key, (_, (mark, _)) in self._marked.items()}
+        rows = [(marks.get(key, SAME), item) for key, item in self._items.items()]
+        rows += [row for _, row in self._marked.values() if row[0] == REMOVED]
+        return sorted(rows, key=lambda row: [column.cell(row[1]) for column in self._columns[:4]])
 
 
 def fitted(widths: Sequence[int], limit: int) -> list[int]:

@@ -1,8 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.cli.render import Column
-from netagent.cli.watched_list import MARKED_S, Row, WatchedList
+from netagent.cli.render import MARKED_S, Column, WatchedList
 
 COLUMNS = (Column("NAME", lambda item: item["name"]), Column("STATE", lambda item: item["state"]))
 SYNCED = {"event": "synced"}
@@ -22,7 +21,7 @@ def test_what_was_there_has_no_mark() -> None:
     assert not shown
     assert shown.take([event("added", of("a")), SYNCED], 0.0) == []
     assert shown
-    assert shown.rows(0.0) == [Row(" ", of("a")), Row(" ", of("b"))]
+    assert shown.rows(0.0) == [(" ", of("a")), (" ", of("b"))]
 
 
 def test_a_change_is_marked_for_some_seconds() -> None:
@@ -31,13 +30,13 @@ def test_a_change_is_marked_for_some_seconds() -> None:
     news = shown.take(
         [event("added", of("b")), event("changed", of("c", "dead")), event("removed", of("a"))], 10.0
     )
-    assert news == [Row("+", of("b")), Row("~", of("c", "dead")), Row("-", of("a"))]
+    assert news == [("+", of("b")), ("~", of("c", "dead")), ("-", of("a"))]
     assert shown.rows(10.0 + MARKED_S / 2) == [
-        Row("-", of("a")),
-        Row("+", of("b")),
-        Row("~", of("c", "dead")),
+        ("-", of("a")),
+        ("+", of("b")),
+        ("~", of("c", "dead")),
     ]
-    assert shown.rows(10.0 + MARKED_S) == [Row(" ", of("b")), Row(" ", of("c", "dead"))]
+    assert shown.rows(10.0 + MARKED_S) == [(" ", of("b")), (" ", of("c", "dead"))]
 
 
 def test_an_item_that_comes_again_is_there_once() -> None:
@@ -45,7 +44,7 @@ def test_an_item_that_comes_again_is_there_once() -> None:
     shown.take([event("added", of("a")), SYNCED], 0.0)
     shown.take([event("removed", of("a"))], 1.0)
     shown.take([event("added", of("a", "dead"))], 2.0)
-    assert shown.rows(2.0) == [Row("+", of("a", "dead"))]
+    assert shown.rows(2.0) == [("+", of("a", "dead"))]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.floats(0.0, 4.0))))
@@ -55,17 +54,17 @@ def test_the_changes_lead_from_the_first_list_to_the_last(steps: list[tuple[str,
     for number, (name, is_there, pause_s) in enumerate(steps):
         now += pause_s
         if is_there:
-            item = known[name] = of(name, str(number))
-            news = shown.take([event("added", item)], now)
+            known[name] = of(name, str(number))
+            news = shown.take([event("added", known[name])], now)
         elif name in known:
             news = shown.take([event("removed", known.pop(name))], now)
         else:
             continue
-        for row in news:
-            if row.mark == "-":
-                del seen[row.item["id"]]
+        for mark, item in news:
+            if mark == "-":
+                del seen[item["id"]]
             else:
-                seen[row.item["id"]] = row.item
+                seen[item["id"]] = item
         assert seen == known
-        assert {row.item["id"]: row.item for row in shown.rows(now) if row.mark != "-"} == known
-    assert [row.item for row in shown.rows(now + MARKED_S)] == [known[name] for name in sorted(known)]
+        assert {item["id"]: item for mark, item in shown.rows(now) if mark != "-"} == known
+    assert [item for _, item in shown.rows(now + 2 * MARKED_S)] == [known[name] for name in sorted(known)]
