@@ -230,7 +230,7 @@ KNOWS = {
     "zeroconf": {"netgossip.join.discovery"},
     "msgspec": {"netagent.control.conversion", "netagent.control.openapi"},
     "mcp": {"netagent.mcp.server"},
-    "shtab": {"netagent.cli.client_commands"},
+    "shtab": {"netagent.cli.completion"},
     "immutables": {
         "netagent.daemon.controllers", "netagent.datapath.reconcile.drift", "netagent.datapath.state",
         "netagent.events.sources.view_changes",
