@@ -10,6 +10,7 @@ Each lab has a folder of its own, so tests of two checkouts can run side by side
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 import random
@@ -40,6 +41,7 @@ settings.load_profile(SAME)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until pytest_collection_finish
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell without job control has started us in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,6 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, before)
 
     config.add_cleanup(restore)
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected, some million objects, stays until the end: no garbage collection looks at it again,
+    nor has one looked for garbage while it came to be. That is a tenth of the processor time of all tests that only
+    compute."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,16 @@ BETWEEN = (ROUNDS + 1) * (OLD_ROUNDS + 1) * YOUNG
 """So many new objects have all looked at that is not set aside."""
 
 
+@pytest.fixture(autouse=True)
+def _nothing_set_aside() -> Iterator[None]:
+    """As in an agent that starts; afterwards what pytest has collected is set aside again (tests/conftest.py)."""
+    gc.unfreeze()
+    gc.collect()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 class Circle:
     """Only a collection ends it."""
 
