@@ -41,13 +41,14 @@ lint: setup ## style and types
 	@MYPYPATH=netns-lab mypy -p netlab
 	@MYPYPATH=netns-lab:benchmarks:tests mypy benchmarks/*.py
 	@MYPYPATH=packaging mypy packaging/manual.py packaging/deb.py
-	@mypy docs/generate.py docs/site/hook.py
+	@mypy docs/generate.py docs/site/hook.py docs/site/pictures.py
 	@MYPYPATH=tests:netns-lab:benchmarks mypy $$(find tests -name '*.py' ! -path 'tests/dns/*')
 	@MYPYPATH=netns-lab mypy tests/dns/*.py
 
 .PHONY: docs
 docs: .venv/.development ## write what the documents list of the code
 	@.venv/bin/python docs/generate.py
+	@.venv/bin/python docs/site/pictures.py
 
 .PHONY: site
 site: .venv/.site ## the documents as a site, in dist/site; fails where a link or an anchor leads nowhere

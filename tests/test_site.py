@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree as ET
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-def load_hook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/site/hook.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/site/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +26,8 @@ def load_hook() -> ModuleType:
     return module
 
 
-hook = load_hook()
+hook = load("hook")
+pictures = load("pictures")
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,31 @@ def test_lists_are_as_python_markdown_wants_them() -> None:
     lines += ["After.", "", "1. three", "", "    four", ""]
     assert hook.four_blanks(text) == "\n".join(lines)
     assert hook.four_blanks("```\nx\n- y\n  z\n```\n") == "```\nx\n- y\n  z\n```\n"
+
+
+def test_the_pictures_are_current_and_say_in_words_what_they_show() -> None:
+    """`make docs` writes them."""
+    for path, text in pictures.pictures().items():
+        assert path.read_text(encoding="utf-8") == text, f"run `make docs`: {path.name}"
+        root = ET.fromstring(text)
+        parts = {part.get("id"): part.text for part in root if part.get("id")}
+        assert all(parts[name] for name in (root.get("aria-labelledby") or "").split())
+
+
+def test_the_pictures_follow_the_colours_that_the_reader_chose(site: Path) -> None:
+    page = (site / "explanation/pictures.html").read_text(encoding="utf-8")
+    assert page.count('<figure class="drawing"><svg') == len(pictures.pictures())
+    sheet = (site / "assets/netagent.css").read_text(encoding="utf-8")
+    for scheme in ("default", "slate"):
+        assert f'[data-md-color-scheme="{scheme}"] svg.na' in sheet
+
+
+@pytest.mark.kernel
+def test_the_kernel_takes_the_firewall_of_the_guide() -> None:
+    page = (ROOT / "docs/how-to/firewall-ports.md").read_text(encoding="utf-8")
+    rules = re.search(r"^```nft\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert rules is not None
+    command = ["unshare", "--net", "sh", "-c", "nft --file - && nft list chain inet host_firewall input"]
+    done = subprocess.run(command, input=rules[1], text=True, capture_output=True, check=True, timeout=60)
+    assert "policy drop" in done.stdout
+    assert "4799" in done.stdout

@@ -2,8 +2,9 @@
 // a hidden frame. It is to be loaded before the theme's scripts.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
-    constructor(url) {
+    constructor(address) {
       super();
+      const url = new URL(address, location.href).href;
       const frame = document.createElement("iframe");
       frame.hidden = true;
       document.body.append(frame);
