@@ -13,6 +13,7 @@ from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import pytest
+from harness.browser import browser
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +70,19 @@ def test_a_reader_needs_no_other_host(site: Path) -> None:
             assert "//" not in address, f"{page}: {address}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
+
+
+@pytest.mark.parametrize("page", ["index", "how-to/runtimes/docker"])
+def test_the_search_works_from_a_disk(site: Path, page: str) -> None:
+    """No script of another host is there to stand in for the worker that a page on a disk may not start."""
+    with browser() as window:
+        window.open((site / f"{page}.html").as_uri())
+        field = "const field = document.querySelector('.md-search__input'); field.focus(); "
+        ready = f"{field} return field === document.activeElement"
+        window.wait(lambda: window.run(ready), "no search to type in")
+        window.type("moving from weave")
+        window.wait_text("Moving from Weave Net")
+        assert window.complaints() == []
 
 
 def test_each_link_leads_to_a_file_of_the_site(site: Path) -> None:
