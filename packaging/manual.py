@@ -13,9 +13,9 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+from netagent import __version__
 from netagent.cli.grammar import whole_grammar
 from netagent.cli.overview import FIRST_STEPS, SUMMARY
-from netagent.cli.parser import program_version
 from netagent.config import KEYS, ConfigKey
 
 COMMON = ("-h", "-o", "--json", "--socket", "--debug")
@@ -152,7 +152,7 @@ PAGES = {"netagent.1": commands_page, "netagent.toml.5": keys_page}
 
 def main(arguments: Sequence[str]) -> int:
     """Print the page of that name."""
-    sys.stdout.write(PAGES[arguments[0]](program_version()))
+    sys.stdout.write(PAGES[arguments[0]](__version__))
     return 0
 
 

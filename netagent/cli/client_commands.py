@@ -11,11 +11,10 @@ import argparse
 import contextlib
 import importlib
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from netagent.cli.parser import program_version
+from netagent import __version__
 from netagent.cli.render import Column, Printer, WatchedList, clean
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
@@ -198,7 +197,7 @@ def lookup(session: CommandContext, request: LookupCommand) -> int:
 @runs(VersionCommand)
 def version(session: CommandContext, request: VersionCommand) -> int:
     """Print the versions of this program and, if it answers, of the agent."""
-    mine = program_version()
+    mine = __version__
     failure: NetagentError | None = None
     theirs: schema.AgentVersion | None = None
     try:
@@ -266,10 +265,14 @@ def _hint(session: CommandContext, text: str) -> None:
 @contextlib.contextmanager
 def waiting(text: str) -> Iterator[None]:
     """Print on the terminal what the command waits for, if that takes longer than a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    import threading
+
     timer = threading.Timer(WAITING_S, lambda: print(f"netagent: {text}", file=sys.stderr, flush=True))
     timer.daemon = True
-    if sys.stderr.isatty():
-        timer.start()
+    timer.start()
     try:
         yield
     finally:

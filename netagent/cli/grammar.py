@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from netagent.cli.overview import words_after
 from netagent.cli.parser import Parser, Root, ShowVersion, command_of, common_options, meant
 from netagent.errors import InputError
 from netagent.interface.catalogue import COMMANDS
@@ -18,16 +19,15 @@ from netagent.interface.cluster import AgentCommand, JoinCommand
 from netagent.interface.command import Argument, Command
 
 _WORDS = {
-    "network": "networks: create, ls, inspect, rm, prune, connect, disconnect",
+    "network": "networks",
     "endpoint": "`netagent endpoint ls` is the same as `netagent endpoints`",
-    "policy": "which links a network needs: suggest",
-    "service": "services with an address of their own: create, set, inspect, rm; services that are no containers: "
-    "add, rm; `netagent service ls` is the same as `netagent services`",
-    "config": "this host's configuration: check, show",
-    "token": "tokens for programs that use the API of this host: create, ls, revoke",
-    "name": "names that you add to networks: add, ls, rm",
+    "policy": "which links a network needs",
+    "service": "services with an address of their own, published services, and services that are no containers",
+    "config": "this host's configuration",
+    "token": "tokens for programs that use the API of this host",
+    "name": "names that you add to networks",
 }
-"""Words that another one follows, with their help."""
+"""Words that another one follows, and what they are about."""
 
 KEY_PREFIX = "key_"
 """Prefix of configuration keys among the parsed arguments, where `name` and others mean something else."""
@@ -66,10 +66,9 @@ def whole_grammar() -> Parser:
     return _root(None)
 
 
-def _root(said: frozenset[str] | None) -> Parser:
-    """Return the grammar. Only the commands among the words `said` get their arguments: this halves the time."""
-    everywhere = common_options(argparse.SUPPRESS)
-    for_join = common_options(argparse.SUPPRESS, has_token_file=False)
+def _root(typed: frozenset[str] | None) -> Parser:
+    """Return the grammar. Only the commands among the words `typed` get their arguments, the others are only listed:
+    this takes a fifth of the time. None: all commands."""
     root = Root(prog="netagent", parents=[common_options(None)], allow_abbrev=False)
     root.add_argument("--version", action=ShowVersion, nargs=0, help=argparse.SUPPRESS)
     levels = {"": command_of(root)}
@@ -78,29 +77,39 @@ def _root(said: frozenset[str] | None) -> Parser:
     for command, within in places:
         declared = command.declaration
         if within not in levels:
-            help_ = _WORDS[within]
-            word = levels[""].add_parser(
-                within, parents=[everywhere], allow_abbrev=False, description=help_, help=help_
-            )
-            levels[within] = command_of(word)
-        names = declared.names if within == declared.within else [declared.also.partition(" ")[2]]
-        common = for_join if command is JoinCommand else everywhere
-        _add(levels[within], names, command, common, is_said=said is None or not said.isdisjoint(names))
+            levels[within] = _add_word(levels[""], within, is_typed=typed is None or within in typed)
+        level = levels[within]
+        if level is not None:
+            names = declared.names if within == declared.within else [declared.also.partition(" ")[2]]
+            _add(level, names, command, is_typed=typed is None or not typed.isdisjoint(names))
     return root
+
+
+def _add_word(root: Any, word: str, *, is_typed: bool) -> Any:
+    """Add a word that other words follow, and return its level; None if it is not typed and so has none."""
+    after = words_after(word, COMMANDS)
+    help_ = f"{_WORDS[word]}: {', '.join(after)}" if after else _WORDS[word]
+    if not is_typed:
+        root.add_parser(word, help=help_, is_typed=False)
+        return None
+    common = common_options(argparse.SUPPRESS)
+    return command_of(
+        root.add_parser(word, parents=[common], allow_abbrev=False, description=help_, help=help_)
+    )
 
 
 def _add(
     level: Any,
     names: list[str],
     command: type[Command[Any]],
-    common: argparse.ArgumentParser,
     *,
-    is_said: bool,
+    is_typed: bool,
 ) -> None:
     (name, *aliases), declared = names, command.declaration
-    if not is_said:
-        level.add_parser(name, aliases=aliases, help=declared.brief, add_help=False)
+    if not is_typed:
+        level.add_parser(name, aliases=aliases, help=declared.brief, is_typed=False)
         return
+    common = common_options(argparse.SUPPRESS, has_token_file=command is not JoinCommand)
     examples = "\n".join("  " + line for line in declared.examples.splitlines())
     parser = level.add_parser(
         name,
@@ -109,7 +118,6 @@ def _add(
         allow_abbrev=False,
         help=declared.brief,
         description=command.description(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"examples:\n{examples}" if examples else None,
     )
     group = None

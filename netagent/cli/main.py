@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from netagent.cli.client_commands import CommandContext, run_command, token_from
 from netagent.cli.grammar import parse
-from netagent.cli.overview import overview
 from netagent.cli.render import Printer, clean
 from netagent.control.client import DEFAULT_SOCKET, Client
 from netagent.errors import NetagentError
@@ -72,6 +71,8 @@ def _complain(sentence: str) -> None:
 
 def _run(words: Sequence[str]) -> int:
     if not words:
+        from netagent.cli.overview import overview
+
         sys.stderr.write(overview())
         return WRONG_USAGE
     request, parsed = parse(words)

@@ -6,8 +6,8 @@ import contextlib
 import io
 from typing import Any
 
+from netagent import __version__
 from netagent.cli.client_commands import DONE, CommandContext, runs
-from netagent.cli.parser import program_version
 from netagent.errors import FailedError
 from netagent.interface.command import Command
 from netagent.interface.this_host import McpCommand
@@ -26,7 +26,7 @@ def serve(session: CommandContext, request: McpCommand) -> int:
             thing="mcp",
             hint="install netagent with it: pip install 'netagent[mcp]'",
         ) from None
-    serve_tools(session.client, program_version(), _parsed if request.allow_write else None)
+    serve_tools(session.client, __version__, _parsed if request.allow_write else None)
     return DONE
 
 

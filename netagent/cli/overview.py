@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from netagent.interface import additions, containers, services, this_host, tokens
 from netagent.interface.catalogue import GROUPS, commands_of
+from netagent.interface.command import Command
 
 SUMMARY = "Service discovery and overlay networks for containers, without a central server."
 
@@ -33,21 +34,18 @@ def overview() -> str:
     return head + "\n".join([*_groups(), _OPTIONS, f"First steps\n{FIRST_STEPS}"])
 
 
+def words_after(word: str, commands: Iterable[type[Command[Any]]]) -> list[str]:
+    """Return what may follow a word such as `network`."""
+    return [c.declaration.name for c in commands if c.declaration.within == word]
+
+
 def _groups() -> Iterator[str]:
     for group in GROUPS:
+        declared_here = commands_of(group)
+        words = sorted({one.declaration.within for one in declared_here} - {""})
         lines = [group.TITLE]
-        if group is containers:
-            lines.append("  network     create, ls, inspect, rm, connect, disconnect, prune")
-        if group is services:
-            lines.append("  service     create, set, inspect, rm")
-        if group is additions:
-            lines.append("  service     add")
-            lines.append("  name        add, ls, rm")
-        if group is this_host:
-            lines.append("  config      check, show")
-        if group is tokens:
-            lines.append("  token       create, ls, revoke")
-        for command in commands_of(group):
+        lines += [f"  {word:<12}{', '.join(words_after(word, declared_here))}" for word in words]
+        for command in declared_here:
             declared = command.declaration
             others = ", ".join([*declared.aliases, *filter(None, [declared.also])])
             line = f"  {declared.name:<12}{declared.brief}"

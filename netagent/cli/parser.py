@@ -6,13 +6,14 @@ The commands themselves are in netagent.cli.grammar. The options of every comman
 from __future__ import annotations
 
 import argparse
-import difflib
+import functools
+import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from netagent.cli.overview import overview
+from netagent import __version__
 from netagent.cli.render import FORMS
 from netagent.errors import InputError
 
@@ -20,8 +21,31 @@ _COMMAND = "COMMAND"
 """Placeholder in the help for a command."""
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Formats descriptions as they are written. argparse makes a formatter also where no help is printed, and would
+    import shutil for the terminal's width, which takes longer than everything else here."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, **{"width": _terminal_columns() - 2, **more})
+
+
+def _terminal_columns() -> int:
+    """Return the width, as shutil.get_terminal_size does."""
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (AttributeError, ValueError, OSError):  # no standard output, or it is no terminal
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises InputError instead of exiting, and suggests the word that was probably meant."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **more})
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError with a sentence about the wrong usage."""
@@ -50,6 +74,8 @@ class Root(Parser):
 
     def format_help(self) -> str:
         """Return the overview."""
+        from netagent.cli.overview import overview
+
         return overview()
 
 
@@ -58,19 +84,14 @@ class ShowVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print this program's version and exit."""
-        sys.stdout.write(f"netagent {program_version()}\n")
+        sys.stdout.write(f"netagent {__version__}\n")
         parser.exit()
-
-
-def program_version() -> str:
-    """Return the version of this program, as installed."""
-    import importlib.metadata
-
-    return importlib.metadata.version("netagent")
 
 
 def meant(word: str, choices: Sequence[str]) -> str:
     """Return `did you mean …?`, or `""` when no choice is similar."""
+    import difflib
+
     near = (
         difflib.get_close_matches(word, choices, n=1)
         or [c for c in choices if word and c.startswith(word)][:1]
@@ -115,5 +136,18 @@ def common_options(default: Any, *, has_token_file: bool = True) -> argparse.Arg
 
 
 def command_of(parser: argparse.ArgumentParser) -> Any:
-    """Return the subparsers of `parser`: one of the commands added to them is required after its own options."""
-    return parser.add_subparsers(metavar=_COMMAND, required=True, parser_class=Parser)
+    """Return the subparsers of `parser`: one of the commands added to them is required after its own options.
+
+    Their `add_parser` takes `is_typed=False` for a command that is only listed."""
+    make: Any = _parser  # argparse calls it; its stubs ask for a class
+    return parser.add_subparsers(metavar=_COMMAND, required=True, prog=parser.prog, parser_class=make)
+
+
+def _parser(*, is_typed: bool = True, **more: Any) -> Parser:
+    """Make a parser. All commands that are not typed share one, because a parser takes 0.1 ms to make."""
+    return Parser(**more) if is_typed else _untyped()
+
+
+@functools.cache
+def _untyped() -> Parser:
+    return Parser(add_help=False)

@@ -28,11 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from netagent import __version__
 from netagent.checks.spec import discreet_text
 from netagent.cli.client_commands import DONE, CommandContext, runs
 from netagent.cli.config_commands import keys_of
 from netagent.cli.doctor_command import SIGN_OF_LIFE_S, examined, report
-from netagent.cli.parser import program_version
 from netagent.cli.render import clean, counted
 from netagent.config import load_with_origins
 from netagent.control.client import Client
@@ -152,7 +152,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
 
 def _manifest(count: int, missing: Sequence[dict[str, str]], notes: Sequence[str]) -> bytes:
     made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    lines = [f"netagent {program_version()}, {made_at}, {counted(count, 'entry', 'entries')}"]
+    lines = [f"netagent {__version__}, {made_at}, {counted(count, 'entry', 'entries')}"]
     lines += [f"missing: {one['entry']}: {one['cause']}" for one in missing]
     return "\n".join([*lines, *notes, ""]).encode(errors="backslashreplace")
 

@@ -442,7 +442,7 @@ def test_the_command_line_starts_light(served: Served, netagent: Run, tmp_path: 
         "assert main(['services']) == 0\n"
         "heavy = {'trio', 'pyroute2', 'msgpack', 'msgspec', 'cryptography', 'starlette', 'hypercorn', 'zeroconf',\n"
         "         'immutables', 'dataclasses', 'asyncio', 'http', 'urllib', 'ipaddress', 'logging',\n"
-        "         'netagent.config'}\n"
+        "         'difflib', 'shutil', 'threading', 'netagent.config'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(
