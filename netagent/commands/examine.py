@@ -161,7 +161,7 @@ async def _gather_intent(
         names=tuple(faults),
         asked=asked,
         journal=journal,
-        conflicts=known.view.conflicts,
+        conflicts=await in_slices(known.view.search_conflicts()),
         shared_names=await in_slices(shared_names(known.view)),
         services=services,
         resolv_confs=tuple(_resolv_confs(_askers(known))),

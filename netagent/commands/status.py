@@ -18,6 +18,7 @@ from netagent.checks.all_failing import failing_services
 from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
 from netagent.commands.notices.agent_notices import CLONED, known_causes, refused_notices
+from netagent.commands.notices.conflict_notices import conflict_notices
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
@@ -253,7 +254,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["paths"] = _counted((one["path"] for one in others), Quality)
     status["refused"] = _refused(cluster, counters, guard.dropped)
     status["audited"] = guard.audited
-    status["warnings"] = list(_warnings(agent, cluster, datapath.dirty))
+    conflicts = conflict_notices(present, await in_slices(view.search_conflicts()))
+    status["warnings"] = list(_warnings(agent, cluster, datapath.dirty, conflicts))
     status["warnings"] += asked.notices
     status["warnings"] += _full_networks(cluster)
     status["warnings"] += name_notices(await in_slices(shared_names(view)))
@@ -513,7 +515,9 @@ def _kernel_warnings(cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iter
         }
 
 
-def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) -> Iterable[schema.Notice]:
+def _warnings(
+    agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]], conflicts: Iterable[schema.Notice]
+) -> Iterable[schema.Notice]:
     view = cluster.live.view
     yield from _kernel_warnings(cluster, dirty)
     if not cluster.journal.has_room:
@@ -537,8 +541,7 @@ def _warnings(agent: Agent, cluster: Cluster, dirty: Iterable[tuple[str, str]]) 
             "message": f"the resolver process: {trouble}",
             "cure": "see the agent's log",
         }
-    for conflict in view.conflicts:
-        yield {"code": conflict.kind, "message": conflict.text, "cure": conflict.cure}
+    yield from conflicts
     yield from refused_notices(view, _strangers(cluster))
     yield from _held_words(cluster)
     if (rival := _rival(cluster)) is not None:

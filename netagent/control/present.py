@@ -201,10 +201,8 @@ class Presenter:
     def state(self, endpoint: EndpointView) -> tuple[schema.EndpointWord, str]:
         """Return the state of an endpoint, and why it is not `up`, or why names lead to others first."""
         if self.view.endpoints.get(endpoint.endpoint_id) != endpoint:
-            for conflict in self.view.conflicts:
-                if conflict.loser == endpoint.endpoint_id:
-                    return "fenced", conflict.text
-            return "fenced", "another endpoint owns its address or MAC"
+            conflict = next(iter(self.view.conflicts_of(endpoint)), None)
+            return "fenced", conflict.text if conflict else "another endpoint owns its address or MAC"
         if self.view.is_host_hidden(endpoint.owner):
             return "hidden", self._why_hidden(endpoint.owner)
         if endpoint.network_id not in self.view.networks:

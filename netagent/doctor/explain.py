@@ -189,7 +189,7 @@ def why_not_programmed(evidence: Evidence, endpoint: EndpointView) -> str:
     if endpoint.owner in view.evicted:
         return f"host {host_text(view, endpoint.owner)} was forgotten"
     if view.endpoints.get(endpoint.endpoint_id) != endpoint:
-        said = (conflict.text for conflict in view.conflicts if conflict.loser == endpoint.endpoint_id)
+        said = (conflict.text for conflict in view.conflicts_of(endpoint))
         return "it is fenced: " + next(said, "another endpoint has what it claims")
     network = view.networks.get(endpoint.network_id)
     if network is None:

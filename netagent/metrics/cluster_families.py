@@ -118,10 +118,13 @@ def _quality(host: HostView, path: PathStatus | None) -> Quality:
 
 
 def network_families(
-    view: RegistryView, local: Callable[[NetworkId], int], offsets: Callable[[NetworkId], int]
+    view: RegistryView,
+    conflicts: int,
+    local: Callable[[NetworkId], int],
+    offsets: Callable[[NetworkId], int],
 ) -> Iterator[Metric]:
-    """Yield the networks that this host is in, of which it knows all endpoints. `local`: how many of a network's
-    endpoints are here; `offsets`: how many places its subnets have."""
+    """Yield the networks that this host is in, of which it knows all endpoints. `conflicts`: how many there are;
+    `local`: how many of a network's endpoints are here; `offsets`: how many places its subnets have."""
     here = sorted(
         (one for one in view.networks.values() if view.local in view.attachments(one.network_id)),
         key=lambda one: one.unique_name,
@@ -142,7 +145,7 @@ def network_families(
     yield gauge(
         "netagent_conflicts",
         "Contradictions between records; `netagent status` names them.",
-        len(view.conflicts),
+        conflicts,
     )
     yield gauges(
         "netagent_endpoints",

@@ -6,8 +6,8 @@ at which it is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Final, TypeVar
 
 import trio
 from prometheus_client.core import InfoMetricFamily, Metric
@@ -39,6 +39,9 @@ from netagent.openmetrics.family import gauge
 from netagent.openmetrics.process_families import Processes
 from netagent.openmetrics.text import Pieces
 from netagent.registry.record_codec import scope_of
+from netgossip.slices import Slices
+
+T = TypeVar("T")
 
 STATISTICS_S: Final = 0.5
 """How long a scrape waits for the counters of the resolver process; later: the last known ones."""
@@ -84,9 +87,11 @@ class Collection:
         prober = cluster.probing.prober
         yield from _each(member_families(view))
         yield from _each(path_families(view, prober.rtt_s, prober.path))
+        conflicts = yield from _nothing_until_done(view.search_conflicts())
         yield from _each(
             network_families(
                 view,
+                len(conflicts),
                 lambda network_id: len(rows.in_network(network_id)),
                 lambda network_id: offset_count(view.networks[network_id].record.subnets),
             )
@@ -111,6 +116,17 @@ class Collection:
         yield from _each(trouble_families(_troubles(agent, cluster, datapath.trouble, guard.trouble)))
         yield from _each(dns_families(dns))
         yield from self._processes.families(cluster.controllers.supervisor.process_id)
+
+
+def _nothing_until_done(slices: Slices[T]) -> Generator[Iterable[Metric], None, T]:
+    """Yield an empty piece for each slice, and return the result."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield ()
 
 
 def _each(families: Iterable[Metric]) -> Iterator[Iterable[Metric]]:

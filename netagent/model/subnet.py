@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from typing import TypeAlias
 
 GATEWAY_OFFSET = 1
 
@@ -28,11 +29,11 @@ MIN_OFFSETS = 4
 MIN_IPV6_MTU_BYTES = 1280
 """RFC 8200 section 5: a network whose packets are smaller is IPv4 only."""
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Subnet: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @lru_cache(maxsize=4096)
-def parse_subnet(text: str) -> _Network:
+def parse_subnet(text: str) -> Subnet:
     """Parse a CIDR. Raises ValueError on host bits or malformed text."""
     return ipaddress.ip_network(text)
 

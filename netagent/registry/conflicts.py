@@ -1,29 +1,50 @@
 """All conflicts among the records, as sentences for people. The rules (netagent.registry.conflict_rules) have decided
-them already; the sentences are computed on demand."""
+them already; the sentences are computed on demand.
+
+There may be as many as records: one machine that was restored from an old copy claims the addresses of thousands of
+endpoints. So they are found in slices, at a cost in proportion to the records that they are about.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ServiceAddressRecord, ServiceRangeRecord
-from netagent.model.subnet import parse_subnet
+from netagent.model.subnet import Subnet, parse_subnet
 from netagent.registry import service_rules
 from netagent.registry.conflict_rules import claims_of
 from netagent.registry.store import EndpointKey, Store
 from netagent.registry.views import AgentState, Conflict, ConflictKind, EndpointView, NetworkView, short_id
+from netgossip.slices import Slices, merge_sort
+
+_Search: TypeAlias = Iterator[Conflict | None]
+"""Conflicts as they are found, and None where nothing was found for as long as one would have taken."""
 
 
-def find_conflicts(store: Store) -> tuple[Conflict, ...]:
-    """Return every conflict, sorted. Costs in proportion to the square of the networks (subnets) and to the
-    conflicts."""
-    found = {*_host_names(store), *_networks(store), *_subnets(store), *_endpoints(store)}
-    return tuple(sorted({*found, *_service_ranges(store), *_service_addresses(store)}))
+def find_conflicts(store: Store) -> Slices[tuple[Conflict, ...]]:
+    """Return every conflict, sorted."""
+    found: set[Conflict] = set()
+    for search in (_host_names, _networks, _subnets, _endpoints, _service_ranges, _service_addresses):
+        for conflict in search(store):
+            if conflict is not None:
+                found.add(conflict)
+            yield
+    in_order = yield from merge_sort(list(found), lambda one: (one.kind, one.loser, one.holder, one.text))
+    return tuple(in_order)
 
 
-def _host_names(store: Store) -> Iterator[Conflict]:
+def conflicts_of_endpoint(store: Store, endpoint: EndpointView) -> tuple[Conflict, ...]:
+    """Return why the endpoint is fenced, sorted; nothing if it is not. Costs what the endpoint claims."""
+    key = (endpoint.owner, endpoint.endpoint_id, endpoint.network_id)
+    return tuple(sorted(_fenced(store, key, endpoint))) if store.fenced.get(key) == endpoint else ()
+
+
+def _host_names(store: Store) -> _Search:
     for name, hosts in store.host_names.items():
+        yield None
         # A host that left has given its name up: its record is still here, but an operator can do nothing about it.
         rivals = sorted(one for one in hosts if store.hosts[one].agent is not AgentState.LEFT)
         for loser in rivals[1:]:
@@ -32,8 +53,9 @@ def _host_names(store: Store) -> Iterator[Conflict]:
             yield Conflict(ConflictKind.HOST_NAME.value, loser, rivals[0], text)
 
 
-def _networks(store: Store) -> Iterator[Conflict]:
+def _networks(store: Store) -> _Search:
     for network_id, view in store.networks.items():
+        yield None
         if not view.holds_name:
             namesakes = [one for one in store.candidate_names[view.name] if one in store.networks]
             holder = next(one for one in namesakes if store.networks[one].holds_name)
@@ -45,25 +67,37 @@ def _networks(store: Store) -> Iterator[Conflict]:
             yield Conflict(ConflictKind.VNI.value, network_id, min(rivals), text)
 
 
-def _subnets(store: Store) -> Iterator[Conflict]:
-    views = sorted(store.networks.values(), key=lambda view: view.network_id)
-    for position, loser in enumerate(views):
-        for holder in views[:position]:
-            shared = _shared_subnet(holder, loser)
-            if shared is not None:
-                text = f"networks {holder.unique_name} and {loser.unique_name} overlap in {shared}"
-                yield Conflict(ConflictKind.SUBNET.value, loser.network_id, holder.network_id, text)
+def _subnets(store: Store) -> _Search:
+    """Of two subnets that overlap, one contains the other. In the order of their first addresses, those that contain
+    the next one come before it; of several only the nearest is named, so a hundred equal ones are 99 conflicts. Two
+    networks are one conflict, though both their subnets overlap."""
+    parsed = ((parse_subnet(text), view) for view in store.networks.values() for text in view.record.subnets)
+    every = sorted(parsed, key=_place)
+    enclosing: list[tuple[Subnet, NetworkView]] = []
+    named: set[frozenset[NetworkId]] = set()
+    for subnet, view in every:
+        yield None
+        while enclosing and not _is_within(subnet, enclosing[-1][0]):
+            enclosing.pop()
+        pair = frozenset((enclosing[-1][1].network_id, view.network_id)) if enclosing else frozenset()
+        if len(pair) == 2 and pair not in named:
+            named.add(pair)
+            holder, loser = (store.networks[one] for one in sorted(pair))
+            text = f"networks {holder.unique_name} and {loser.unique_name} overlap in {subnet}"
+            yield Conflict(ConflictKind.SUBNET.value, loser.network_id, holder.network_id, text)
+        enclosing.append((subnet, view))
 
 
-def _shared_subnet(one: NetworkView, other: NetworkView) -> str | None:
-    for left in map(parse_subnet, one.record.subnets):
-        for right in map(parse_subnet, other.record.subnets):
-            if left.version == right.version and left.overlaps(right):
-                return str(max(left, right, key=lambda subnet: subnet.prefixlen))
-    return None
+def _place(one: tuple[Subnet, NetworkView]) -> tuple[int, int, int, NetworkId]:
+    subnet, view = one
+    return subnet.version, int(subnet.network_address), subnet.prefixlen, view.network_id
 
 
-def _endpoints(store: Store) -> Iterator[Conflict]:
+def _is_within(subnet: Subnet, other: Subnet) -> bool:
+    return subnet.version == other.version and subnet.overlaps(other)
+
+
+def _endpoints(store: Store) -> _Search:
     for key, view in store.fenced.items():
         yield from _fenced(store, key, view)
 
@@ -87,7 +121,7 @@ def _fenced(store: Store, key: EndpointKey, view: EndpointView) -> Iterator[Conf
         yield Conflict(ConflictKind.OUTSIDE.value, view.endpoint_id, "", text)
 
 
-def _service_ranges(store: Store) -> Iterator[Conflict]:
+def _service_ranges(store: Store) -> _Search:
     """Of ranges beyond a bound only the number is said: one host may have written thousands."""
     for network_id, claims in store.range_records.items():
         network = store.networks.get(network_id)
@@ -97,6 +131,7 @@ def _service_ranges(store: Store) -> Iterator[Conflict]:
         judged = {one.record.subnets for one in service_rules.judged_ranges(claims, network.record)}
         beyond: Counter[HostId] = Counter()
         for (owner, _), record in claims.items():
+            yield None
             if record.subnets in in_force:
                 continue
             if record.subnets not in judged:
@@ -131,13 +166,14 @@ def _why_not_in_force(store: Store, network_id: NetworkId, record: ServiceRangeR
     return network_id, "another one of the network has its place"
 
 
-def _service_addresses(store: Store) -> Iterator[Conflict]:
+def _service_addresses(store: Store) -> _Search:
     for network_id, claims in store.address_records.items():
         if network_id not in store.networks:
             continue
         name = _network_name(store, network_id)
         beyond: Counter[HostId] = Counter()
         for place, record in claims.items():
+            yield None
             owner, key = place
             if place in store.address_holders.get((network_id, record.service), ()):
                 continue

@@ -38,7 +38,7 @@ from netagent.model.records import (
 )
 from netagent.registry import service_rules
 from netagent.registry.changelog import ChangedKeys, Changelog, ChangelogStep, extended, touched_between
-from netagent.registry.conflicts import find_conflicts
+from netagent.registry.conflicts import conflicts_of_endpoint, find_conflicts
 from netagent.registry.derive import StoreBuilder, rebuild
 from netagent.registry.record_codec import key_of, scope_of
 from netagent.registry.store import EndpointKey, Store, StoredRecord
@@ -53,6 +53,7 @@ from netagent.registry.views import (
     ServiceRangeView,
     ServiceView,
 )
+from netgossip.slices import Slices, at_once
 from netgossip.types import CLUSTER_SCOPE, EntriesChanged, Member, Scope, Version
 
 __all__ = [
@@ -381,8 +382,20 @@ class RegistryView:
 
     @cached_property
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Records that contradict each other, and which of them yields. Computed when first asked for."""
-        return find_conflicts(self.store)
+        """Records that contradict each other, and which of them yields. Computed when first asked for, in one go: a
+        running agent asks `search_conflicts`."""
+        return at_once(find_conflicts(self.store))
+
+    def search_conflicts(self) -> Slices[tuple[Conflict, ...]]:
+        """The same in slices: there may be as many as endpoints."""
+        if "conflicts" not in vars(self):
+            found = yield from find_conflicts(self.store)
+            vars(self)["conflicts"] = found  # where the property looks
+        return self.conflicts
+
+    def conflicts_of(self, endpoint: EndpointView) -> tuple[Conflict, ...]:
+        """Why the endpoint is fenced; nothing if it is not."""
+        return conflicts_of_endpoint(self.store, endpoint)
 
     @property
     def refused(self) -> tuple[tuple[HostId, bytes, str], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from immutables import Map
 
@@ -17,7 +17,6 @@ from netagent.events.kinds import EventKind, EventLevel
 from netagent.model.author import AGENT, Author, AuthorKind
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.records import ExternalServiceRecord, HostRecord, NetworkRecord, OwnNameRecord
-from netagent.registry.conflicts import find_conflicts
 from netagent.registry.store import Store
 from netagent.registry.view import AgentState, Conflict, HostView, RegistryView
 from netagent.registry.views import short_id
@@ -25,6 +24,9 @@ from netgossip.slices import Slices
 
 T = TypeVar("T", bound=str)
 R = TypeVar("R", ExternalServiceRecord, OwnNameRecord)
+
+Conflicts: TypeAlias = dict[tuple[str, str, str], Conflict]
+"""By kind, loser and holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +259,13 @@ def may_conflict_otherwise(earlier: Store, later: Store) -> bool:
     )
 
 
-def conflicts_of(view: RegistryView) -> dict[tuple[str, str, str], Conflict]:
+def conflicts_of(view: RegistryView) -> Slices[Conflicts]:
     """Return the conflicts of a view, by what they are about."""
-    return {(one.kind, one.loser, one.holder): one for one in find_conflicts(view.store)}
+    found = yield from view.search_conflicts()
+    return {(one.kind, one.loser, one.holder): one for one in found}
 
 
-def conflict_news(
-    was: dict[tuple[str, str, str], Conflict], now: dict[tuple[str, str, str], Conflict], view: RegistryView
-) -> Iterator[News]:
+def conflict_news(was: Conflicts, now: Conflicts, view: RegistryView) -> Iterator[News]:
     """Return which conflicts began and which are over."""
     own = {one.endpoint_id for one in view.fenced.values() if one.owner == view.local}
     for key in sorted(now.keys() - was.keys()):

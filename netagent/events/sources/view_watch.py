@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -25,12 +26,13 @@ from netagent.events.sources.view_changes import (
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
 from netgossip.slice_runner import in_slices
+from netgossip.slices import Slices
 
 PAUSE_S: Final = 1.0
 """Shortest time between two comparisons: many changes in a row cost one. What a host is called often comes a moment
 after the host."""
 CONFLICTS_S: Final = 5.0
-"""Shortest time between two searches for conflicts, which cost the square of the networks."""
+"""Shortest time between two searches for conflicts, of which there may be as many as endpoints."""
 
 _log = logging.getLogger("netagent.cluster")
 _LEVELS: Final = {
@@ -51,7 +53,7 @@ class ViewWatch:
         """Note what happens until cancelled."""
         revision = self._live.revision
         seen = self._seen or self._live.view
-        judged, conflicts, due_at = seen, conflicts_of(seen), trio.current_time()
+        judged, conflicts, due_at = seen, await in_slices(conflicts_of(seen)), trio.current_time()
         while True:
             view = self._live.view
             for one in await in_slices(news_between(seen, view)):
@@ -59,14 +61,19 @@ class ViewWatch:
             seen = view
             is_owed = may_conflict_otherwise(judged.store, view.store)
             if is_owed and trio.current_time() >= due_at:
-                judged, before, conflicts = view, conflicts, conflicts_of(view)
+                judged, before, conflicts = view, conflicts, await in_slices(conflicts_of(view))
                 is_owed, due_at = False, trio.current_time() + CONFLICTS_S
-                for one in conflict_news(before, conflicts, view):
-                    tell(one)
+                await in_slices(_tell_each(conflict_news(before, conflicts, view)))
             await trio.sleep(PAUSE_S)
             # A search that is owed is made in time, also if nothing else changes.
             with trio.move_on_at(due_at if is_owed else math.inf):
                 revision = await self._live.wait_newer(revision)
+
+
+def _tell_each(news: Iterable[News]) -> Slices[None]:
+    for one in news:
+        tell(one)
+        yield
 
 
 def tell(news: News) -> None:

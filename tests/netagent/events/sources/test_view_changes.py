@@ -179,16 +179,19 @@ def test_conflicts_begin_and_end(world: World) -> None:
     world.put(H1, endpoint(2))
     world.put(H3, endpoint(3))
     # All three have the offset 2. The smallest id keeps it: this host's.
-    found = list(conflict_news(conflicts_of(before), conflicts_of(world.view), world.view))
+    found = list(conflict_news(at_once(conflicts_of(before)), at_once(conflicts_of(world.view)), world.view))
     assert may_conflict_otherwise(before.store, world.view.store)
     assert {str(one.kind) for one in found} == {"conflict"}
     assert all("is fenced" in one.text for one in found)
     fenced = world.view
     world.drop(H1, endpoint(2))
     world.drop(H3, endpoint(3))
-    over = list(conflict_news(conflicts_of(fenced), conflicts_of(world.view), world.view))
+    over = list(conflict_news(at_once(conflicts_of(fenced)), at_once(conflicts_of(world.view)), world.view))
     assert {one.text.partition(":")[0] for one in over} == {"over"}
-    assert list(conflict_news(conflicts_of(world.view), conflicts_of(world.view), world.view)) == []
+    assert (
+        list(conflict_news(at_once(conflicts_of(world.view)), at_once(conflicts_of(world.view)), world.view))
+        == []
+    )
 
 
 def test_an_own_endpoint_that_loses_its_address_is_fenced() -> None:
@@ -197,7 +200,7 @@ def test_an_own_endpoint_that_loses_its_address_is_fenced() -> None:
     view = view.with_entries(world.writers[H2].put(endpoint(1)))
     before = view
     view = view.with_entries(world.writers[H3].put(endpoint(2)))
-    found = list(conflict_news(conflicts_of(before), conflicts_of(view), view))
+    found = list(conflict_news(at_once(conflicts_of(before)), at_once(conflicts_of(view)), view))
     assert {str(one.kind) for one in found} == {"fence"}
 
 
