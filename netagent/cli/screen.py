@@ -527,6 +527,12 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
         lambda _printer, _request, answer: [answer["token"]],
         lambda answer: answer["token"],
     ),
+    "schema.Uninvited": (
+        lambda _printer, _request, answer: [
+            f"revoked {counted(answer['revoked'], 'invitation')}" if answer["revoked"] else "none was open"
+        ],
+        lambda answer: str(answer["revoked"]),
+    ),
     "schema.Dashboard": (
         lambda _printer, _request, answer: [answer["url"]],
         lambda answer: answer["url"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
+import re
 
 from netagent import __version__
 from netagent.commands.handlers import answers
@@ -17,7 +18,7 @@ from netagent.interface import schema
 from netagent.interface.questions import VersionCommand
 from netagent.registry.view import AgentState
 from netgossip.errors import WireError
-from netgossip.join.invitation import parse_token_untrusted
+from netgossip.join.invitation import ID_BYTES, parse_token_untrusted
 
 
 @answers(VersionCommand)
@@ -39,11 +40,24 @@ async def invite(agent: Agent, request: asked.InviteCommand) -> schema.Invitatio
     token = agent.invite(request.ttl_s, request.uses)
     expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=request.ttl_s)
     return {
+        "id": token.invitation_id.hex(),
         "token": token.render(),
         "ttl_s": request.ttl_s,
         "uses": request.uses,
         "expires_at": expires.isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
+
+
+@answers(asked.UninviteCommand)
+async def uninvite(agent: Agent, request: asked.UninviteCommand) -> schema.Uninvited:
+    """Revoke invitations."""
+    if request.invitation and not re.fullmatch(rf"[0-9a-f]{{{2 * ID_BYTES}}}", request.invitation):
+        raise InputError(
+            f"{request.invitation!r} is no id of an invitation",
+            thing="invitation",
+            hint="`netagent invite --json` shows it; without ID all invitations of this host are revoked",
+        )
+    return {"revoked": agent.uninvite(bytes.fromhex(request.invitation) if request.invitation else None)}
 
 
 @answers(asked.JoinCommand)

@@ -345,6 +345,10 @@ class Agent:
                 f"cannot create an invitation: {error}", code="too-many", hint="wait until some expire"
             ) from None
 
+    def uninvite(self, invitation_id: bytes | None) -> int:
+        """Revoke an invitation of this host, or all (None); return how many were open."""
+        return self.member().gossip.invitations.revoke(invitation_id)
+
     async def join(self, addresses: Sequence[str], token: Token) -> str:
         """Join the cluster of the token; return the address of the member that admitted us, '' if we are in it
         already."""

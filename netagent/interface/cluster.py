@@ -82,6 +82,21 @@ class InviteCommand(
     )
 
 
+class UninviteCommand(
+    Command["schema.Uninvited"],
+    command="uninvite",
+    route="POST /v1/uninvite",
+    brief="make invitations of this host worthless",
+    examples="sudo netagent uninvite\nsudo netagent uninvite 5f0c1d2e3a4b5c6d",
+):
+    """Make an invitation of this host worthless before its time is over; without ID all that are open. A host that
+    has joined already stays a member."""
+
+    invitation: str = argument(
+        default="", nargs="?", metavar="ID", help="of `netagent invite --json` (default: all of this host)"
+    )
+
+
 class JoinCommand(
     Command["schema.Joined"],
     command="join",

@@ -201,10 +201,19 @@ class Initialised(TypedDict):
 class Invitation(TypedDict):
     """Answer of `invite`. The token is a secret."""
 
+    id: str
+    """For `uninvite`; no secret."""
     token: str
     ttl_s: float
     uses: int
     expires_at: str
+
+
+class Uninvited(TypedDict):
+    """Answer of `uninvite`."""
+
+    revoked: int
+    """How many invitations were open, and are not any more."""
 
 
 class TokenNetwork(TypedDict):

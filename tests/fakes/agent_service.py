@@ -40,6 +40,7 @@ from netagent.interface.cluster import (
     JoinCommand,
     LeaveCommand,
     MembersCommand,
+    UninviteCommand,
     WithdrawCommand,
 )
 from netagent.interface.command import Command
@@ -642,11 +643,15 @@ class FakeService:
 
     async def invite(self, request: InviteCommand) -> schema.Invitation:
         return {
+            "id": "0a1b2c3d4e5f6071",
             "token": "tok-secret",
             "ttl_s": request.ttl_s,
             "uses": request.uses,
             "expires_at": "2030-01-01T00:00:00Z",
         }
+
+    async def uninvite(self, request: UninviteCommand) -> schema.Uninvited:
+        return {"revoked": 0 if request.invitation else 2}
 
     async def join(self, request: JoinCommand) -> schema.Joined:
         self.joined.append((list(request.addresses), request.token))

@@ -112,6 +112,14 @@ class Invitations:
             secret,
         )
 
+    def revoke(self, invitation_id: bytes | None) -> int:
+        """Make an invitation worthless, or all open ones (None); return how many that were. A newcomer whose
+        conversation is under way is refused as well, unless it has its credentials already."""
+        revoked = [key for key in self._open if invitation_id in (None, key)]
+        for key in revoked:
+            del self._open[key]
+        return len(revoked)
+
     def converse(self) -> InviterConversation:
         """Begin a join conversation on a new stream; GossipNode's `join_handler`."""
         return InviterConversation(self, self._identity, self._random_bytes)

@@ -96,6 +96,17 @@ def test_an_expired_invitation_is_refused_with_the_reason() -> None:
     assert "expired" in result.reason
 
 
+def test_a_revoked_invitation_is_refused_and_others_are_not() -> None:
+    world = World()
+    first, second, third = world.invite(), world.invite(), world.invite()
+    assert world.invitations.revoke(first.invitation_id) == 1
+    assert world.invitations.revoke(first.invitation_id) == 0
+    assert isinstance(world.redeem(first), Refusal)
+    assert world.redeem(second) == CREDENTIALS
+    assert world.invitations.revoke(None) == 2
+    assert isinstance(world.redeem(third), Refusal)
+
+
 def test_a_wrong_secret_opens_nothing_and_does_not_use_up_the_invitation() -> None:
     world = World()
     token = world.invite()
