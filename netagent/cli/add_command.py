@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import tempfile
@@ -29,8 +30,9 @@ def add(session: CommandContext, request: AddCommand) -> int:
         )
     parts = tuple(part for part in ("docker", "podman", "cni") if getattr(request, part))
     wish = Wish(request.name, Path(request.package) if request.package else None, parts)
-    # As Ctrl-C does, so that the other host is cleaned up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As Ctrl-C does, so that the other host is cleaned up, also when the terminal is gone.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="netagent-add-") as name:
         folder = Path(name)
         with connected(request.where, folder) as remote:
@@ -53,7 +55,10 @@ class _Steps:
         self._began_s = time.monotonic()
 
     def __call__(self, what: str) -> None:
-        print(f"{time.monotonic() - self._began_s:5.1f} s  {clean(what)}", file=sys.stderr, flush=True)
+        with contextlib.suppress(
+            OSError
+        ):  # a terminal that is gone must not keep the other host from being cleaned up
+            print(f"{time.monotonic() - self._began_s:5.1f} s  {clean(what)}", file=sys.stderr, flush=True)
 
 
 def _lines(added: Added) -> Iterator[str]:

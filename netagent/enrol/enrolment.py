@@ -1,18 +1,22 @@
 """The steps of `netagent add`: each leaves the other host as it was if a later one fails.
 
-Nothing is changed there before the doctor has looked at it, by the program unpacked in a folder that goes again. What
-was done is undone in the opposite order, also after Ctrl-C: leave the cluster, remove the parts, the package and the
-files.
+Nothing is installed there before the doctor has looked at it, by the program unpacked in a folder that goes again.
+What was done is undone in the opposite order, also after Ctrl-C: revoke the invitation, leave the cluster, remove the
+parts, the package and the files. An undoing is noted before its step begins, because a step whose answer is lost may
+have been taken. What cannot be undone is named with what an operator types.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from netagent.control.client import Client
@@ -26,9 +30,9 @@ from netagent.enrol.host_facts import (
     obstacles,
 )
 from netagent.enrol.package import Package, package_of
-from netagent.enrol.ssh import Remote, ScriptError
+from netagent.enrol.ssh import LostError, Remote, ScriptError
 from netagent.errors import FailedError, NetagentError, NotFoundError, RefusedError, UnreachableError
-from netagent.interface.cluster import InviteCommand, MembersCommand
+from netagent.interface.cluster import InviteCommand, MembersCommand, UninviteCommand
 from netagent.interface.questions import PingCommand
 from netagent.model.ids import nearest_name
 
@@ -36,24 +40,39 @@ STARTED_S: Final = 30.0
 """How long the agent there gets to answer."""
 PATH_S: Final = 45.0
 """How long the hosts get to find each other alive, and the path between them to be probed."""
+COPYING_S: Final = 900.0
+INSTALLING_S: Final = 300.0
 _INVITATION_S: Final = 600.0
-_LOOK_S: Final = 0.5
+_LOOK_S: Final = 0.2
+_ENDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NAME_FILE: Final = "/etc/netagent/conf.d/name.toml"
 
-_UNPACK = 'umask 077; d=$(mktemp -d) && cat >"$d/package" && echo "$d"'
+# The folder goes by itself if the copy is cut off: then no one may be able to come back for it.
+_COPY = """
+umask 077
+mkdir "$1" || exit 1
+trap 'rm -rf "$1"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+cat >"$1/package" || exit 1
+[ "$(wc -c <"$1/package")" -eq "$2" ] || { echo "the copy was cut off" >&2; exit 1; }
+trap - EXIT
+"""
 _LOOK = """
 set -e; cd "$1"; mkdir root
 case $2 in deb) dpkg-deb -x package root ;; *) tar -xzf package -C root ;; esac
 rc=0; "root$3/bin/python" -P -m netagent.cli.main doctor --json --socket "$1/none" || rc=$?
 rm -rf root; exit $rc
 """
-_INSTALL_DEB = """
+_APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120"
+_INSTALL_DEB = f"""
 mv "$1/package" "$1/netagent.deb"
-DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$1/netagent.deb" >&2
+{_APT} install --no-install-recommends "$1/netagent.deb" >&2
 """
 _INSTALL_TREE = """
 set -e
+umask 022
 tar -xzf "$1/package" -C /
+"$2/bin/python" -m compileall -q "$2/lib"
 [ -e /usr/local/bin/netagent ] || ln -s "$2/bin/netagent" /usr/local/bin/netagent
 "$2/bin/netagent" install systemd >&2
 systemctl enable --now netagent.service
@@ -62,7 +81,14 @@ _REMOVE_TREE = """
 systemctl disable --now netagent.service netagent.socket netagent-ro.socket netagent-shutdown.service
 "$1/bin/netagent" uninstall systemd
 [ "$(readlink /usr/local/bin/netagent)" = "$1/bin/netagent" ] && rm -f /usr/local/bin/netagent
-rm -rf "$1" /var/lib/netagent
+rm -rf "$@"
+"""
+_WRITE_NAME = """
+set -e
+mkdir -p "${1%/*}"
+[ ! -e "$1" ] || mv "$1" "$1.before"
+cat >"$1"
+systemctl try-restart netagent.service
 """
 
 
@@ -87,6 +113,16 @@ class Added:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Undo:
+    """How a step is undone, and what an operator types if that fails."""
+
+    what: str
+    do: Callable[[], object]
+    typed: str
+    is_there: bool = True
+
+
 Progress = Callable[[str], None]
 """Is called with what is being done."""
 
@@ -100,66 +136,71 @@ class Enrolment:
         self._wish = wish
         self._folder = folder
         self._progress = progress
-        self._undo: list[tuple[str, Callable[[], object]]] = []
+        self._undo: list[_Undo] = []
 
     def run(self) -> Added:
         """Take all steps. Raises a NetagentError; then the other host is as it was, as far as the message says."""
         began_s = time.monotonic()
         try:
-            name = self._steps()
+            name, was_member = self._steps()
         except BaseException as error:
             left = self._go_back()
+            for undo, reason in left:
+                self._progress(f"NOT taken back: {undo.what} ({reason}); type: {undo.typed}")
             if isinstance(error, NetagentError) and left:
+                names = ", ".join(f"{undo.what} ({reason})" for undo, reason in left)
+                commands = "; ".join(undo.typed for undo, _ in left)
                 raise FailedError(
-                    f"{error.message}; {self._remote.where} could not be cleaned up: {left}",
+                    f"{error}; not everything could be taken back: {names}",
                     code=error.code,
                     thing=error.thing,
-                    hint=error.hint,
+                    hint=f"type: {commands}",
                 ) from None
             raise
         member = self._member(name)
-        return Added(name, member["address"], not self._undo, time.monotonic() - began_s)
+        return Added(name, member["address"], was_member, time.monotonic() - began_s)
 
-    def _steps(self) -> str:
+    def _steps(self) -> tuple[str, bool]:
         where = self._remote.where
         self._progress(f"connecting to {where}")
         self._remote.learn_how_to_be_root()
         members = self._client.send(MembersCommand())["items"]
-        package = None if self._program() else package_of(self._wish.package, self._folder)
-        facts = self._facts(package)
+        package = None if self._program() else package_of(self._wish.package)
+        folder = f"/var/tmp/netagent-add-{secrets.token_hex(8)}"
+        facts = self._facts(package, folder)
         name = self._wish.name or nearest_name(facts.name.partition(".")[0]) or "host"
         if facts.is_member:
-            return self._known(members)
-        if any(member["name"] == name for member in members):
+            return self._known(members), True
+        if any(member["name"] == name and member["agent"] != "left" for member in members):
             raise RefusedError(
                 f"the cluster has a host {name} already", thing=name, hint="choose another name with --name"
             )
         if package is not None:
-            self._install(package)
-        self._set_name()
+            self._install(package, folder, facts)
+        if self._wish.name:
+            self._set_name(self._wish.name)
         self._await_agent()
         for part in self._wish.parts:
-            self._progress(f"connecting netagent to {part} there")
-            self._there("netagent", "install", part)
-            self._undo.append((f"the part {part}", partial(self._there, "netagent", "uninstall", part)))
+            self._connect(part)
         self._join()
         self._verify(name)
-        return name
+        return name, False
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def _program(self) -> bool:
         return b"yes" in self._remote.run("command -v netagent >/dev/null 2>&1 && echo yes; :")
 
-    def _facts(self, package: Package | None) -> HostFacts:
+    def _facts(self, package: Package | None, folder: str) -> HostFacts:
         prefix = "/nonexistent" if package is None else str(package.prefix)
         where = self._remote.where
         try:
-            facts = facts_untrusted(self._remote.run(PROBE, prefix))
+            facts = facts_untrusted(self._remote.run(PROBE, prefix, folder))
         except FactsError as error:
             raise FailedError(f"{where}: {error}", thing=where, hint="its account needs a shell") from None
-        if package is not None and not facts.is_member:
-            for reason, cure in obstacles(facts, package.needs):
+        if not facts.is_member:
+            needs = None if package is None else package.needs
+            for reason, cure in obstacles(facts, needs, self._wish.parts):
                 raise RefusedError(
                     f"netagent cannot be installed on {where}: {reason}", thing=where, hint=cure
                 )
@@ -187,60 +228,59 @@ class Enrolment:
         self._verify(str(found))
         return str(found)
 
-    def _install(self, package: Package) -> None:
-        size_mb = package.path.stat().st_size / 1e6
-        self._progress(f"copying netagent, {size_mb:.1f} MB")
-        with package.path.open("rb") as file:
-            folder = self._remote.run(_UNPACK, stdin=file, within_s=600.0).decode().strip()
-        if not folder.startswith("/") or "\n" in folder:
-            raise FailedError(f"{self._remote.where} made no temporary folder", thing=self._remote.where)
+    def _install(self, package: Package, folder: str, facts: HostFacts) -> None:
+        self._progress("packing the netagent that runs here")
+        path = package.pack(self._folder)
         try:
+            self._copy(path, folder)
             self._examine(package, folder)
             self._progress("installing netagent")
             if package.needs.is_deb:
-                purge = "DEBIAN_FRONTEND=noninteractive dpkg --purge netagent"
-                self._undo.append(("the package netagent", lambda: self._remote.run(purge)))
-                self._remote.run(_INSTALL_DEB, folder, within_s=300.0)
+                self._will_undo(*_undo_deb(facts))
+                self._change(_INSTALL_DEB, folder, within_s=INSTALLING_S)
             else:
                 prefix = str(package.prefix)
-                self._undo.append(("the files of netagent", lambda: self._remote.run(_REMOVE_TREE, prefix)))
-                self._remote.run(_INSTALL_TREE, folder, prefix, within_s=300.0)
+                self._will_undo(*_undo_tree(facts, prefix))
+                self._change(_INSTALL_TREE, folder, prefix, within_s=INSTALLING_S)
         except ScriptError as error:
             raise FailedError(
                 f"netagent could not be installed on {self._remote.where}: {error.message}",
                 thing=self._remote.where,
             ) from None
-        finally:
-            with contextlib.suppress(NetagentError):
-                self._remote.run('rm -rf "$1"', folder)
+        self._remote.run('rm -rf "$1"', folder)
+        self._undo = [undo for undo in self._undo if undo.what != _THE_COPY]
+
+    def _copy(self, path: Path, folder: str) -> None:
+        size = path.stat().st_size
+        self._progress(f"copying netagent, {size / 1e6:.1f} MB")
+        self._will_undo(_THE_COPY, f"rm -rf {folder}")
+
+        def tell(sent: int) -> None:
+            self._progress(f"copied {sent / 1e6:.1f} of {size / 1e6:.1f} MB")
+
+        with path.open("rb") as file:
+            self._remote.run(_COPY, folder, str(size), stdin=file, within_s=COPYING_S, each_second=tell)
 
     def _examine(self, package: Package, folder: str) -> None:
+        where = self._remote.where
         self._progress("examining the host with its doctor")
         kind = "deb" if package.needs.is_deb else "tree"
-        said = self._remote.run(_LOOK, folder, kind, str(package.prefix), may_end=(0, 1, 3))
+        said = self._remote.ask(_LOOK, folder, kind, str(package.prefix), may_end=(0, 1, 3))
         try:
-            failures = failures_untrusted(said)
+            failures = failures_untrusted(said.output)
         except FactsError as error:
-            raise FailedError(
-                f"{self._remote.where}: {error}",
-                thing=self._remote.where,
-                hint="use a package for that host",
-            ) from None
+            reason = f"{error}: {said.reason}" if said.reason else str(error)
+            raise FailedError(f"{where}: {reason}", thing=where, hint="use a package for that host") from None
         for name, message, fix in failures[:1]:
             raise RefusedError(
-                f"the doctor of {self._remote.where} finds: {name}: {message}",
-                code="unfit",
-                thing=self._remote.where,
-                hint=fix,
+                f"the doctor of {where} finds: {name}: {message}", code="unfit", thing=where, hint=fix
             )
 
-    def _set_name(self) -> None:
-        if not self._wish.name:
-            return
-        content = f'# written by `netagent add`\nname = "{self._wish.name}"\n'.encode()
-        self._undo.append((NAME_FILE, lambda: self._remote.run('rm -f "$1"', NAME_FILE)))
-        self._remote.run('mkdir -p "${1%/*}" && cat >"$1"', NAME_FILE, stdin=content)
-        self._remote.run("systemctl try-restart netagent.service")
+    def _set_name(self, name: str) -> None:
+        content = f'# written by `netagent add`\nname = "{name}"\n'.encode()
+        undo = f"rm -f {NAME_FILE}; [ ! -e {NAME_FILE}.before ] || mv {NAME_FILE}.before {NAME_FILE}"
+        self._will_undo(NAME_FILE, undo)
+        self._change(_WRITE_NAME, NAME_FILE, stdin=content)
 
     def _await_agent(self) -> None:
         self._progress("waiting for its agent")
@@ -259,15 +299,35 @@ class Enrolment:
             else:
                 return
 
-    def _join(self) -> None:
-        self._progress("joining the cluster")
-        token = self._client.send(InviteCommand(ttl_s=_INVITATION_S, uses=1))["token"]
-        self._undo.append(("its membership", lambda: self._there("netagent", "leave", "--drain", "0s")))
+    def _connect(self, part: str) -> None:
+        self._progress(f"connecting netagent to {part} there")
+        self._will_undo(f"the part {part}", f"netagent uninstall {part}")
         try:
-            self._there("netagent", "join", "--token-file", "-", stdin=f"{token}\n".encode())
+            self._change('netagent install "$1" >&2', part)
         except ScriptError as error:
             raise FailedError(
-                f"{self._remote.where} could not join: {error.message}",
+                f"{self._remote.where} could not be connected to {part}: {error.message}",
+                thing=self._remote.where,
+            ) from None
+
+    def _join(self) -> None:
+        self._progress("joining the cluster")
+        invitation = self._client.send(InviteCommand(ttl_s=_INVITATION_S, uses=1))
+        # 4: it is in no cluster.
+        leave = 'netagent leave --drain 0s || [ "$?" = 4 ]'
+        self._will_undo("its membership", leave, "netagent leave")
+        revoke = partial(self._client.send, UninviteCommand(invitation=invitation["id"]))
+        typed = f"netagent uninvite {invitation['id']}"
+        # Before it leaves: what cannot join any more does not join again.
+        self._undo.append(_Undo("the invitation", revoke, typed, is_there=False))
+        try:
+            self._change("netagent join --token-file - >&2", stdin=f"{invitation['token']}\n".encode())
+        except ScriptError as error:
+            message = f"{self._remote.where} could not join: {error.message}"
+            if error.status == RefusedError.exit_status:
+                raise RefusedError(message, thing=self._remote.where) from None
+            raise FailedError(
+                message,
                 thing=self._remote.where,
                 hint="open UDP and TCP 7956 and 7957 and UDP 4799 between the hosts",
             ) from None
@@ -314,22 +374,87 @@ class Enrolment:
 
     def _member(self, name: str) -> dict[str, Any]:
         for member in self._client.send(MembersCommand())["items"]:
-            if member["name"] == name:
+            if member["name"] == name and member["agent"] != "left":
                 return dict(member)
         raise NotFoundError(f"the cluster has no host {name}", thing=name)
 
-    def _there(self, *command: str, stdin: bytes = b"") -> str:
+    def _there(self, *command: str) -> str:
         """Run a command there; its words are arguments, so no shell reads them."""
-        return self._remote.run('"$@"', *command, stdin=stdin).decode(errors="replace")
+        return self._remote.run('"$@"', *command).decode(errors="replace")
 
-    def _go_back(self) -> str:
-        """Undo what was done; return what could not be."""
-        left = []
+    def _change(self, script: str, *words: str, **more: Any) -> None:
+        with _uninterrupted():
+            self._remote.run(script, *words, **more)
+
+    def _will_undo(self, what: str, script: str, typed: str = "", *words: str) -> None:
+        """Undo the next step by this script there, with these arguments. `typed`: what an operator types, unless it
+        is the script."""
+        undo = partial(self._remote.run, script, *words, within_s=INSTALLING_S)
+        self._undo.append(_Undo(what, undo, self._remote.typed(typed or script)))
+
+    def _go_back(self) -> list[tuple[_Undo, str]]:
+        """Undo what was done; return what could not be, each with the reason."""
+        left: list[tuple[_Undo, str]] = []
+        lost = ""
         while self._undo:
-            what, undo = self._undo.pop()
-            self._progress(f"taking back: {what}")
+            undo = self._undo.pop()
+            if lost and undo.is_there:
+                left.append((undo, lost))
+                continue
+            self._progress(f"taking back: {undo.what}")
             try:
-                undo()
+                with _uninterrupted():
+                    undo.do()
+            except LostError as error:
+                # Each further attempt would take as long as this one.
+                lost = error.message
+                left.append((undo, lost))
             except NetagentError as error:
-                left.append(f"{what} ({error.message})")
-        return ", ".join(left)
+                left.append((undo, error.message))
+            except KeyboardInterrupt:
+                left += [(one, "interrupted") for one in (undo, *reversed(self._undo))]
+                self._undo.clear()
+        return left
+
+
+_THE_COPY = "the copied package"
+
+
+def _undo_deb(facts: HostFacts) -> tuple[str, ...]:
+    """Return what, the script, and what an operator types. To purge would remove the configuration and the state that
+    were there before, too."""
+    if not facts.had:
+        return "the package netagent", f"{_APT} purge netagent >&2", "apt-get purge -y netagent"
+    kept = "" if "state" in facts.had else "; rm -rf /var/lib/netagent"
+    return "the package netagent", f"{_APT} remove netagent >&2{kept}", f"apt-get remove -y netagent{kept}"
+
+
+def _undo_tree(facts: HostFacts, prefix: str) -> tuple[str, ...]:
+    """Return what, the script, what an operator types, and the script's arguments."""
+    folders = [prefix]
+    folders += [] if "state" in facts.had else ["/var/lib/netagent"]
+    folders += [] if "configuration" in facts.had else ["/etc/netagent"]
+    typed = f"netagent uninstall systemd; rm -rf {' '.join(folders)} /usr/local/bin/netagent"
+    return "the files of netagent", _REMOVE_TREE, typed, *folders
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Raise Ctrl-C only when the block has ended: a script that is cut off here goes on there, beside the one that
+    undoes it. The second Ctrl-C is raised at once."""
+    came = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    before = {number: signal.signal(number, note) for number in _ENDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,13 @@ from netagent.enrol import enrolment, package
 from netagent.enrol.enrolment import Enrolment, Wish
 from netagent.enrol.host_facts import Needs
 from netagent.enrol.package import Package
-from netagent.enrol.ssh import Remote, ScriptError
-from netagent.errors import NetagentError
-from netagent.interface.cluster import InviteCommand, MembersCommand
+from netagent.enrol.ssh import LostError, Remote, Said, ScriptError
+from netagent.errors import NetagentError, RefusedError
+from netagent.interface.cluster import InviteCommand, MembersCommand, UninviteCommand
 from netagent.interface.command import Command
 
-FACTS = "kernel=Linux\nmachine=m\nname=db1.example.net\npython=3.13\nend=end\n" + "".join(
-    f"program={one}\n" for one in ("nft", "dpkg", "apt-get", "tar", "systemd")
+FACTS = "kernel=Linux\narchitecture=m\nname=db1.example.net\npython=3.13\nend=end\n" + "".join(
+    f"program={one}\n" for one in ("nft", "dpkg", "apt-get", "tar", "systemd", "docker")
 )
 HEALTHY = json.dumps({"host": [{"name": "ports", "findings": []}]})
 UNFIT = json.dumps(
@@ -34,25 +35,24 @@ class Host(Remote):
     """The other host: `answers` by a part of the script or of its words; a NetagentError is raised."""
 
     def __init__(self) -> None:
-        super().__init__("root@db1", [])
+        super().__init__("root@db1", Path("/none"))
         self.did: list[str] = []
         self.answers: dict[str, str | Exception] = {
             "id -u": "0\n",
             "echo yes": "",
             "kernel=$": FACTS,
-            "mktemp": "/tmp/d\n",
             "doctor --json": HEALTHY,
         }
 
-    def run(self, script: str, *words: str, **more: Any) -> bytes:
-        told = " ".join(words) if script == '"$@"' else script
+    def ask(self, script: str, *words: str, **more: Any) -> Said:
+        told = " ".join(words) if script == '"$@"' else script.replace('"$1"', " ".join(words))
         self.did.append(told)
         for part, answer in self.answers.items():
             if part in told:
                 if isinstance(answer, Exception):
                     raise answer
-                return answer.encode()
-        return b""
+                return Said(answer.encode(), b"sh: noise\n")
+        return Said(b"", b"")
 
     def has_done(self, part: str) -> bool:
         return any(part in one for one in self.did)
@@ -67,6 +67,7 @@ class Agent(Client):
             {"id": "1" * 32, "name": "h1", "agent": "alive", "local": True, "address": "192.0.2.1"}
         ]
         self.reached = True
+        self.revoked: list[str] = []
 
     def send(self, request: Command[Any], *, idempotency_key: str = "") -> Any:
         if isinstance(request, MembersCommand):
@@ -74,7 +75,10 @@ class Agent(Client):
         if isinstance(request, InviteCommand):
             new = {"id": "2" * 32, "name": "db1", "agent": "alive", "local": False, "address": "192.0.2.2"}
             self.members.append(new)
-            return {"token": "t"}
+            return {"id": "0011", "token": "t"}
+        if isinstance(request, UninviteCommand):
+            self.revoked.append(request.invitation)
+            return {"revoked": 1}
         return {"reached": self.reached, "says": "packets are lost at path"}
 
 
@@ -91,8 +95,9 @@ def agent() -> Agent:
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netagent.deb").write_bytes(b"deb")
-    made = Package(tmp_path / "netagent.deb", package.DEB_PREFIX, Needs("m", "3.13", is_deb=True))
-    monkeypatch.setattr(enrolment, "package_of", lambda _file, _folder: made)
+    made = Package(package.DEB_PREFIX, Needs("3.13", is_deb=True, size_kib=1, architecture="m"))
+    monkeypatch.setattr(made, "pack", lambda _folder: tmp_path / "netagent.deb")
+    monkeypatch.setattr(enrolment, "package_of", lambda _file: made)
     for bound in ("PATH_S", "STARTED_S", "_LOOK_S"):
         monkeypatch.setattr(enrolment, bound, 0.0)
 
@@ -109,23 +114,23 @@ def test_a_bare_host(host: Host, agent: Agent, tmp_path: Path) -> None:
     order = [
         "id -u",
         "kernel=$",
-        "mktemp",
+        "mkdir",
         "doctor --json",
-        "apt-get -qq",
-        'rm -rf "$1"',
+        "install --no-install-recommends",
+        "rm -rf /var/tmp/netagent-add-",
         "netagent version",
         "install docker",
         "join",
     ]
-    places = [next(i for i, one in enumerate(host.did) if part in one) for part in order]
-    assert places == sorted(places)
+    steps = iter(host.did)
+    assert all(any(part in one for one in steps) for part in order)
     assert not host.has_done("purge")
 
 
 @pytest.mark.parametrize(
     ("fails", "says", "undone"),
     [
-        ({"apt-get -qq": ScriptError("disk full", status=100, output=b"")}, "disk full", ["purge"]),
+        ({"install --no-install": ScriptError("disk full", status=100, output=b"")}, "disk full", ["purge"]),
         ({"netagent version": ScriptError("no socket", status=3, output=b"")}, "does not answer", ["purge"]),
         ({"netagent install": ScriptError("no Docker", status=4, output=b"")}, "no Docker", ["purge"]),
         (
@@ -144,8 +149,9 @@ def test_the_way_back(
         enrol(host, agent, tmp_path, parts=("docker",))
     places = [next(i for i, one in enumerate(host.did) if part in one) for part in undone]
     assert places == sorted(places)
-    assert host.has_done("rm -rf")
+    assert host.has_done("rm -rf /var/tmp/netagent-add-")
     assert host.has_done("leave") == ("leave" in undone)
+    assert agent.revoked == (["0011"] if "leave" in undone else [])
 
 
 def test_this_host_s_own_look_counts_as_well(host: Host, agent: Agent, tmp_path: Path) -> None:
@@ -171,16 +177,65 @@ def test_an_unfit_host_is_left_as_it_is(
     host.answers.update(answers)
     with pytest.raises(NetagentError, match=says):
         enrol(host, agent, tmp_path, name=name)
-    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "purge", "conf.d"))
+    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "conf.d"))
 
 
 def test_what_cannot_be_taken_back_is_said(host: Host, agent: Agent, tmp_path: Path) -> None:
     host.answers["netagent join"] = ScriptError("no member", status=5, output=b"")
     host.answers["purge"] = ScriptError("dpkg is locked", status=2, output=b"")
     with pytest.raises(
-        NetagentError, match=r"could not be cleaned up: the package netagent \(dpkg is locked\)"
+        NetagentError,
+        match=r"taken back: the package netagent \(dpkg is locked\); type: ssh root@db1 'apt-get purge -y netagent'",
     ):
         enrol(host, agent, tmp_path)
+
+
+def test_a_host_that_is_lost_is_not_called_again_for_each_undoing(
+    host: Host, agent: Agent, tmp_path: Path
+) -> None:
+    host.answers["netagent join"] = LostError("the connection was lost")
+    host.answers["netagent leave"] = LostError("no route")
+    with pytest.raises(
+        NetagentError, match=r"(?s)membership \(no route\).*package.*netagent leave"
+    ) as raised:
+        enrol(host, agent, tmp_path)
+    assert not host.has_done("purge")
+    assert agent.revoked == ["0011"], "that needs no other host"
+    assert raised.value.exit_status == 5
+
+
+def test_what_was_there_before_stays(host: Host, agent: Agent, tmp_path: Path) -> None:
+    host.answers["kernel=$"] = FACTS + "had=configuration\n"
+    host.answers["netagent join"] = ScriptError("no member", status=5, output=b"")
+    with pytest.raises(NetagentError, match="could not join"):
+        enrol(host, agent, tmp_path)
+    assert not host.has_done("purge"), "it removes /etc/netagent"
+    assert host.has_done("remove netagent >&2; rm -rf /var/lib/netagent")
+
+
+def test_a_refusal_of_the_join_is_a_refusal(host: Host, agent: Agent, tmp_path: Path) -> None:
+    host.answers["netagent join"] = ScriptError("uses IPv6", status=4, output=b"")
+    with pytest.raises(RefusedError, match="could not join: uses IPv6"):
+        enrol(host, agent, tmp_path)
+
+
+def test_ctrl_c_waits_for_a_script_that_changes_something(host: Host, agent: Agent, tmp_path: Path) -> None:
+    def interrupted(script: str, *words: str, **more: Any) -> Said:
+        said = ask(script, *words, **more)
+        if "install --no-install" in script:
+            signal.raise_signal(signal.SIGINT)
+            host.did.append("the script has ended")
+        return said
+
+    ask, host.ask = host.ask, interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        enrol(host, agent, tmp_path)
+    places = [
+        host.did.index("the script has ended"),
+        next(i for i, one in enumerate(host.did) if "purge" in one),
+    ]
+    assert places == sorted(places)
+    assert not host.has_done("join")
 
 
 def test_a_member_stays_as_it_is(host: Host, agent: Agent, tmp_path: Path) -> None:
@@ -190,4 +245,4 @@ def test_a_member_stays_as_it_is(host: Host, agent: Agent, tmp_path: Path) -> No
     host.answers["netagent status"] = json.dumps({"host": {"id": "9" * 32}})
     with pytest.raises(NetagentError, match="is in another cluster"):
         enrol(host, agent, tmp_path)
-    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "leave", "purge"))
+    assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "leave"))

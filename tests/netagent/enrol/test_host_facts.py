@@ -32,15 +32,22 @@ DEBIAN = HostFacts(
     programs=frozenset({"nft", "dpkg", "apt-get", "tar", "systemd"}),
     is_member=False,
     is_occupied=False,
+    architecture="amd64",
+    abi="cpython-313-x86_64-linux-gnu",
+    free_kib=(("/usr/lib", 1_000_000), ("/var/tmp", 1_000_000)),
 )
-NEEDS = Needs("x86_64", "3.13", is_deb=True)
+NEEDS = Needs("3.13", is_deb=True, size_kib=60_000, architecture="amd64", abi="cpython-313-x86_64-linux-gnu")
 
 
 def test_the_probe_is_answered_by_this_machine(tmp_path: Path) -> None:
-    done = subprocess.run(["sh", "-c", PROBE, "sh", str(tmp_path)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", PROBE, "sh", str(tmp_path), "/nowhere/at all"], capture_output=True, check=False
+    )
     facts = facts_untrusted(b"Welcome to h2!\nfoo=bar\n" + done.stdout)
     assert facts.kernel == "Linux"
     assert facts.is_occupied
+    assert facts.abi.startswith(f"cpython-{facts.python.replace('.', '')}-")
+    assert [place for place, _ in facts.free_kib] == [str(tmp_path), "/"]
     assert {"dpkg", "tar"} <= facts.programs
 
 
@@ -61,15 +68,20 @@ def test_an_answer_without_an_end_is_refused() -> None:
 
 
 def test_a_debian_host_has_no_obstacle() -> None:
-    assert list(obstacles(DEBIAN, NEEDS)) == []
+    assert list(obstacles(DEBIAN, NEEDS, ())) == []
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"kernel": "Darwin"}, "it runs Darwin"),
-        ({"machine": "aarch64"}, "a machine of the kind aarch64"),
-        ({"python": "3.11"}, "its /usr/bin/python3 is 3.11, and the package here needs 3.13"),
+        ({"architecture": "arm64"}, "its architecture is arm64, and the program here is for amd64"),
+        ({"abi": "cpython-313-i386-linux-gnu"}, "takes modules for cpython-313-i386-linux-gnu"),
+        (
+            {"free_kib": (("/var/tmp", 50 * 1024),)},
+            "/var/tmp has 50 MiB of free space, and netagent needs 104",
+        ),
+        ({"python": "3.11"}, "its /usr/bin/python3 is 3.11, and the program here needs 3.13"),
         ({"python": ""}, "it has no /usr/bin/python3"),
         ({"programs": DEBIAN.programs - {"nft"}}, "it has no program nft"),
         ({"programs": DEBIAN.programs - {"systemd"}}, "it does not run systemd"),
@@ -79,16 +91,22 @@ def test_a_debian_host_has_no_obstacle() -> None:
 )
 def test_obstacles(change: dict[str, object], says: str) -> None:
     facts = dataclasses.replace(DEBIAN, **change)  # type: ignore[arg-type]
-    [(reason, cure)] = obstacles(facts, NEEDS)
+    [(reason, cure)] = obstacles(facts, NEEDS, ())
     assert says in reason
     assert cure
+
+
+def test_a_runtime_that_is_not_there_is_an_obstacle_also_where_netagent_is() -> None:
+    facts = dataclasses.replace(DEBIAN, programs=frozenset({"systemd", "netagent", "podman"}))
+    [(reason, _)] = obstacles(facts, None, ("docker", "podman", "cni"))
+    assert reason == "it has no program docker"
 
 
 def test_a_host_that_has_the_program_needs_no_package() -> None:
     facts = dataclasses.replace(
         DEBIAN, python="", programs=frozenset({"systemd", "netagent"}), is_occupied=True
     )
-    assert list(obstacles(facts, NEEDS)) == []
+    assert list(obstacles(facts, NEEDS, ())) == []
 
 
 _JSON = st.recursive(

@@ -84,8 +84,50 @@ def test_an_account_becomes_root_without_a_password_or_not_at_all(
                 remote.learn_how_to_be_root()
 
 
-@pytest.mark.parametrize("where", ["", "root@", "-oProxyCommand=touch /tmp/never", "-x@h2", "root@h 2"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "", "root@", "-oProxyCommand=touch /tmp/never", "-oProxyCommand=x", "-x@h2", "root@-oProxyCommand=x",
+        "root@h 2", "root@$(id)", "root@h2;id", "`id`@h2", "root@h2|id", "root@h2\nid", "root@h2\x1b[2J", "root@'h2'",
+        "root@h2&", "ssh://-x@h2", "root@" + "h" * 300,
+    ],
+)  # fmt: skip
 def test_what_is_no_host_does_not_reach_ssh(folder: Path, where: str) -> None:
     with pytest.raises(InputError, match="is no host"), connected(where, folder):
         pass
     assert not (folder / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    "where", ["h2", "root@h2", "anna@corp.example@h2.example.net", "root@2001:db8::1", "root@fe80::1%eth0",
+              "ssh://root@h2:2222", "ssh://root@[2001:db8::1]:22"],
+)  # fmt: skip
+def test_a_host_as_ssh_knows_it(folder: Path, where: str) -> None:
+    with connected(where, folder) as remote:
+        assert remote.run("echo here") == b"here\n"
+
+
+def test_a_host_that_writes_without_end_to_either_stream_costs_little(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected("h2", folder) as remote, pytest.raises(ScriptError, match=r"^the end$") as raised:
+        remote.run("head -c 50000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo the end >&2; exit 1")
+    assert len(raised.value.message) < 500
+
+
+def test_what_was_sent_is_told_while_it_goes(folder: Path) -> None:
+    told: list[int] = []
+    with (folder / "package").open("w+b") as file, connected("h2", folder) as remote:
+        file.truncate(3_000_000)
+        remote.run(
+            "head -c 1000000 >/dev/null; sleep 1.5; cat >/dev/null", stdin=file, each_second=told.append
+        )
+    assert told
+    assert 1_000_000 <= told[0] <= 3_000_000
+
+
+def test_a_full_disk_is_the_reason_whatever_is_printed_after_it(folder: Path) -> None:
+    with connected("h2", folder) as remote, pytest.raises(ScriptError, match="No space left on device"):
+        remote.run(
+            "echo 'cat: write: No space left on device' >&2; echo 'E: dpkg returned an error' >&2; exit 100"
+        )
