@@ -4,7 +4,8 @@
     [[service]]                  each addition to an outside service
     [[name]]                     each own name
 
-The keys are the fields of the API. This file only reads and writes TOML and asks for agreement; the agent compares.
+The keys are the fields of the API. This file reads and writes TOML, checks the form of each table as the agent does
+with a request, and asks for agreement. The agent compares.
 """
 
 from __future__ import annotations
@@ -12,17 +13,33 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from netagent.cli.client_commands import DONE, NO, CommandContext, runs
 from netagent.cli.render import clean
-from netagent.errors import InputError
-from netagent.interface.description import ApplyCommand, ExportCommand
+from netagent.control.conversion import MAX_ITEMS, fields_untrusted
+from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.interface.command import Fields
+from netagent.interface.description import (
+    SECTIONS,
+    ApplyCommand,
+    DescribedName,
+    DescribedNetwork,
+    DescribedService,
+    ExportCommand,
+    section_of,
+)
 
 MAX_FILE_BYTES: Final = 1 << 20
+MAX_PROBLEMS: Final = 20
+"""Bound of the lines about what is wrong with a file; beyond it: the others are counted."""
 _HEAD: Final = "# Written by `netagent export`. `netagent apply FILE` makes a cluster like this."
-_SECTIONS: Final = ("network", "service", "name")
+_KINDS: Final[Mapping[str, type[Fields]]] = {
+    "networks": DescribedNetwork,
+    "services": DescribedService,
+    "names": DescribedName,
+}
 
 
 @runs(ExportCommand)
@@ -39,9 +56,18 @@ def export(session: CommandContext, request: ExportCommand) -> int:
 @runs(ApplyCommand)
 def apply(session: CommandContext, request: ApplyCommand) -> int:
     """Show the differences, ask, and make the cluster like the file."""
-    content = content_untrusted(_text(request.file), request.file)
-    shown = session.client.send(ApplyCommand(**content, dry_run=True))
-    printer, changes = session.printer, shown["changes"]
+    printer, called = session.printer, _called(request.file)
+    form = _FormCheck(content_untrusted(_text(request.file), called), called)
+    try:
+        shown = session.client.send(ApplyCommand(**form.sent, dry_run=True))
+    except NetagentError:
+        if form.flaws:  # they are known in any case
+            return _refuse(session, form.flaws, called)
+        raise
+    form.add_found(shown.get("problems", ()))  # agents of the previous release have none
+    if form.flaws:
+        return _refuse(session, form.flaws, called)
+    changes = shown["changes"]
     if request.dry_run or not changes:
         printer.one(
             {**shown, "applied": not request.dry_run}, lambda: _lines(shown, request.file), name="applied"
@@ -49,7 +75,7 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
         return NO if changes else DONE
     if not request.yes:
         _ask(shown, request.file)
-    answer = session.client.send(ApplyCommand(**content))
+    answer = session.client.send(ApplyCommand(**form.sent))
     # What was agreed to is on the screen; without a question the list is the report.
     printer.one(
         answer,
@@ -57,6 +83,19 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
         name="applied",
     )
     return DONE
+
+
+def _refuse(session: CommandContext, problems: Sequence[Mapping[str, Any]], called: str) -> int:
+    """Print what is wrong with the file; return the exit status: bad input, or against a rule of the cluster."""
+    if session.printer.is_machine:
+        session.printer.json({"schema": 1, "applied": False, "changes": [], "problems": list(problems)})
+    for one in problems[:MAX_PROBLEMS]:
+        hint = f"; {one['hint']}" if one["hint"] else ""
+        print(clean(f"netagent: {called}: {one['place']}: {one['message']}{hint}"), file=sys.stderr)
+    if len(problems) > MAX_PROBLEMS:
+        print(f"netagent: and {len(problems) - MAX_PROBLEMS} more", file=sys.stderr)
+    is_input = any(one["code"] == InputError.code for one in problems)
+    return InputError.exit_status if is_input else RefusedError.exit_status
 
 
 def _ask(shown: Mapping[str, Any], file: str) -> None:
@@ -97,7 +136,13 @@ def _done(changes: Sequence[object]) -> str:
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
+def _called(file: str) -> str:
+    """Return what messages call the file."""
+    return "standard input" if file == "-" else file
+
+
 def _text(file: str) -> str:
+    called = _called(file)
     try:
         if file == "-":
             data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
@@ -106,55 +151,123 @@ def _text(file: str) -> str:
                 data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InputError(
-            f"cannot read {file}: {error.strerror}",
+            f"cannot read {called}: {error.strerror}",
             thing=file,
             hint="give a file that `netagent export` wrote",
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise InputError(
-            f"{file} is larger than {MAX_FILE_BYTES} bytes", thing=file, hint="divide it into several files"
+            f"{called} is larger than {MAX_FILE_BYTES} bytes", thing=file, hint="divide it into several files"
         )
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise InputError(f"{file} is no text in UTF-8", thing=file, hint="write it as TOML") from None
+        raise InputError(f"{called} is no text in UTF-8", thing=file, hint="write it as TOML") from None
 
 
-def content_untrusted(text: str, file: str) -> dict[str, list[Any]]:
-    """Return the fields of an apply. Raises InputError."""
+def content_untrusted(text: str, called: str) -> dict[str, list[Any]]:
+    """Return the tables of a file by the fields of an apply. Raises InputError."""
     try:
         read = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number may have too many digits
         said = str(error) or "it is nested too deeply"
-        raise InputError(f"{file} is no TOML: {said}", thing=file, hint="see `netagent export`") from None
+        raise InputError(f"{called} is no TOML: {said}", thing=called, hint="see `netagent export`") from None
     for key in read:
-        if key not in _SECTIONS:
+        if key not in SECTIONS.values():
             raise InputError(
-                f"{file} has a section {key[:80]!r}, which means nothing here",
+                f"{called} has a section {key[:80]!r}, which means nothing here",
                 thing=key[:80],
-                hint="write [network.NAME], [[service]] or [[name]]",
+                hint="write " + " or ".join(map(_form, SECTIONS)),
             )
-    networks, services, names = (read.get(section) for section in _SECTIONS)
-    _check(file, networks is None or isinstance(networks, dict), "network", "[network.NAME]")
-    tables = (networks or {}).items()
-    _check(file, all(isinstance(table, dict) for _, table in tables), "network", "[network.NAME]")
-    _check(
-        file, all("name" not in table for _, table in tables), "network", "its name in [network.NAME] alone"
-    )
-    _check(file, _is_plain(read), "value", "texts, whole numbers, true and false")
-    for section, items in (("service", services), ("name", names)):
-        is_array = items is None or (isinstance(items, list) and all(isinstance(one, dict) for one in items))
-        _check(file, is_array, section, f"[[{section}]]")
-    return {
-        "networks": [{"name": name, **table} for name, table in tables],
-        "services": services or [],
-        "names": names or [],
-    }
+    _check(called, _is_plain(read), "value", "texts, whole numbers, true and false")
+    return {field: _tables(called, field, read.get(section)) for field, section in SECTIONS.items()}
 
 
-def _check(file: str, is_right: object, section: str, form: str) -> None:
+def _tables(called: str, field: str, given: Any) -> list[dict[str, Any]]:
+    section, form = SECTIONS[field], _form(field)
+    if given is None:
+        return []
+    if field != "networks":
+        _check(called, isinstance(given, list) and all(isinstance(one, dict) for one in given), section, form)
+        return list(given)
+    _check(called, isinstance(given, dict), section, form)
+    _check(called, all(isinstance(one, dict) for one in given.values()), section, form)
+    _check(called, all("name" not in one for one in given.values()), section, f"its name in {form} alone")
+    return [{"name": name, **one} for name, one in given.items()]
+
+
+def _form(field: str) -> str:
+    """Return how a section is written."""
+    return f"[{SECTIONS[field]}.NAME]" if field == "networks" else f"[[{SECTIONS[field]}]]"
+
+
+def _check(called: str, is_right: object, section: str, form: str) -> None:
     if not is_right:
-        raise InputError(f"{file} has a {section} in another form", thing=section, hint=f"write {form}")
+        raise InputError(f"{called} has a {section} in another form", thing=section, hint=f"write {form}")
+
+
+# -- what is wrong with it ---------------------------------------------------------------------------------------
+
+
+class _FormCheck:
+    """The tables of a file, each checked as the agent checks a request: all that is wrong, and what can be sent."""
+
+    def __init__(self, content: Mapping[str, Sequence[Mapping[str, Any]]], called: str) -> None:
+        self.flaws: list[dict[str, Any]] = []
+        self.sent: dict[str, list[Mapping[str, Any]]] = {}
+        self._content = content
+        self._places: dict[str, list[int]] = {}
+        """Which table each one that is sent is."""
+        for field, tables in content.items():
+            if len(tables) > MAX_ITEMS:
+                raise InputError(
+                    f"{called} has {len(tables)} of {_form(field)}, at most {MAX_ITEMS} are possible",
+                    thing=field,
+                    hint="divide it into several files",
+                )
+            for index, table in enumerate(tables):
+                rest = self._checked(field, index, dict(table))
+                if rest is not None:
+                    self.sent.setdefault(field, []).append(rest)
+                    self._places.setdefault(field, []).append(index)
+
+    def _checked(self, field: str, index: int, table: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the table without the keys that are wrong; None if nothing can be made of it."""
+        for _ in range(MAX_PROBLEMS):
+            try:
+                fields_untrusted(_KINDS[field], table)
+            except InputError as error:
+                key = error.thing if error.thing in table else ""
+                said = {"message": error.message, "hint": error.hint, "code": error.code}
+                self._add(field, index, key or error.thing, said)
+                if key in ("", "name"):
+                    return None
+                del table[key]
+            else:
+                return table
+        return None
+
+    def _add(self, field: str, index: int, key: str, said: Mapping[str, Any]) -> None:
+        name = self._content[field][index].get("name", "")
+        section = section_of(field, index, name if isinstance(name, str) else "")
+        self.flaws.append(
+            {
+                "pointer": "/".join(["", field, str(index), *filter(None, [key])]),
+                "place": " ".join(filter(None, (section, key))),
+                "message": said["message"],
+                "hint": said["hint"],
+                "code": said["code"],
+            }
+        )
+
+    def add_found(self, problems: Iterable[Mapping[str, Any]]) -> None:
+        """Add what the agent has found, but not in tables with a flaw, from which it would follow."""
+        flawed = {tuple(one["pointer"].split("/")[1:3]) for one in self.flaws}
+        for one in problems:
+            _, field, number, *keys = one["pointer"].split("/")
+            index = self._places[field][int(number)]
+            if (field, str(index)) not in flawed:
+                self._add(field, index, "".join(keys), one)
 
 
 def _is_plain(value: object) -> bool:
@@ -178,10 +291,10 @@ def toml_of(answer: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"[network.{_key(network['name'])}]"
         yield from _pairs({key: value for key, value in network.items() if key != "name"})
-    for section in ("service", "name"):
-        for item in answer[f"{section}s"]:
+    for field in SECTIONS:
+        for item in answer.get(field, ()) if field != "networks" else ():
             yield ""
-            yield f"[[{section}]]"
+            yield _form(field)
             yield from _pairs(item)
     if answer["left_out"]:
         yield ""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from netagent.errors import InputError, RefusedError
 from netagent.model.allowed import MAX_MTU_BYTES, MIN_MTU_BYTES, range_flaw, subnet_flaw
 from netagent.model.ids import NODE_LABEL, ClusterId, NetworkId, is_name, vni_of
-from netagent.model.records import HostRecord, NetworkRecord, ServiceRangeRecord
+from netagent.model.records import HostRecord, NetworkRecord, Policy, ServiceRangeRecord
 from netagent.model.request import NetworkRequest
 from netagent.model.span import Span, meets, merged, span_of
 from netagent.model.subnet import MIN_IPV6_MTU_BYTES
@@ -58,6 +58,7 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
             thing=request.name,
             hint="use lower-case letters, digits, - and _, at most 63, and not 'node'",
         )
+    refuse_contradiction(request)
     mtu_bytes = _mtu(request, around)
     asked = [_subnet(text) for text in request.subnets]
     for subnet in asked:
@@ -97,6 +98,26 @@ def plan_network(request: NetworkRequest, network_id: NetworkId, around: Network
         refuses_shared_names=request.refuses_shared_names,
         service_addresses=request.service_addresses,
     )
+
+
+def refuse_contradiction(request: NetworkRequest) -> None:
+    """Raise InputError for options that contradict each other: the record must not have an option without effect."""
+    if request.policy is not Policy.LINKS:
+        return
+    for option, asked, what in (
+        ("--multicast", request.multicast, "multicast reaches all containers of a network"),
+        (
+            "--host-access",
+            request.host_access,
+            "with --host-access all containers and hosts can connect to each other",
+        ),
+    ):
+        if asked:
+            raise InputError(
+                f"{what}, but --policy links allows only linked services",
+                thing="policy",
+                hint=f"leave out {option} or --policy links",
+            )
 
 
 def shortcoming(record: NetworkRecord) -> tuple[str, str] | None:

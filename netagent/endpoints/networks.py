@@ -22,8 +22,14 @@ from ipaddress import ip_network
 import trio
 
 from netagent.endpoints.find import host_called, network_called
-from netagent.endpoints.network_defaults import NetworkConstraints, differences, plan_network, shortcoming
-from netagent.errors import FailedError, InputError, NotFoundError, RefusedError
+from netagent.endpoints.network_defaults import (
+    NetworkConstraints,
+    differences,
+    plan_network,
+    refuse_contradiction,
+    shortcoming,
+)
+from netagent.errors import FailedError, NotFoundError, RefusedError
 from netagent.events.channel import event
 from netagent.events.kinds import EventKind
 from netagent.external.view import added_to, external_services
@@ -109,14 +115,13 @@ class Networks:
     async def create(self, request: NetworkRequest) -> tuple[NetworkView, bool]:
         """Create a network; return it and whether it is new. RefusedError when it exists with other options or does
         not fit."""
-        _refuse_contradiction(request)
+        refuse_contradiction(request)
         async with self._creating:
             for _ in range(CHOICE_ATTEMPTS):
                 existing = await self._existing(request.name)
                 if existing is not None:
                     return _if_equal(existing, request), False
-                network_id = NetworkId(os.urandom(16).hex())
-                record = plan_network(request, network_id, self._surroundings(self._live.view))
+                record = self.planned(self._live.view, request, NetworkId(os.urandom(16).hex()))
                 made = await self._publish(record, request)
                 if made is not None:
                     made_known = event(EventKind.NETWORK, record.name)
@@ -133,6 +138,10 @@ class Networks:
             thing=request.name,
             hint="try again, or give a subnet with --subnet",
         )
+
+    def planned(self, view: RegistryView, request: NetworkRequest, network_id: NetworkId) -> NetworkRecord:
+        """Return the record of a new network, as the registry is. Raises InputError, RefusedError."""
+        return plan_network(request, network_id, self._surroundings(view))
 
     async def _existing(self, name: str) -> NetworkView | None:
         """Return the network of that name, or None. One that a host is just creating may still yield: wait for it."""
@@ -247,7 +256,7 @@ class Networks:
             if not former:
                 return ChangedNetwork(network, {}, frozenset())
             changes = {option: wanted[option] for option in former}
-            _refuse_change(view, network, changes)
+            refuse_change(view, network, changes)
             policy = NetworkOption.POLICY
             if former.get(policy) == Policy.OPEN.value and wanted[policy] == Policy.LINKS.value:
                 # Every host notes the answers that flow before it refuses those that it knows nothing of.
@@ -265,21 +274,7 @@ class Networks:
         self, network: NetworkView, values: Mapping[NetworkOption, str], by: str
     ) -> None:
         """Write this host's record with other values, and wait for the other hosts."""
-        view, now_s = self._live.view, int(time.time())
-        claims = view.option_records(network.network_id)
-        changes = [
-            OptionChange(
-                option,
-                value,
-                next_number(claims, option),
-                now_s,
-                by,
-                overruled_by_next(claims, option),
-            )
-            for option, value in values.items()
-        ]
-        own = claims.get(view.local)
-        await self._publisher.put(NetworkOptionsRecord(network.network_id, with_changes(own, changes)))
+        await self._publisher.put(options_record(self._live.view, network, values, by))
         await self._settle()
 
     # -- remove ----------------------------------------------------------------------------------------------
@@ -360,27 +355,26 @@ def _unheard(view: RegistryView, network_id: NetworkId) -> list[HostId]:
     return [host_id for host_id in dead if not view.is_host_hidden(host_id)]
 
 
-def _refuse_contradiction(request: NetworkRequest) -> None:
-    """Raise InputError for options that contradict each other: the record must not have an option without effect."""
-    if request.policy is not Policy.LINKS:
-        return
-    for option, asked, what in (
-        ("--multicast", request.multicast, "multicast reaches all containers of a network"),
-        (
-            "--host-access",
-            request.host_access,
-            "with --host-access all containers and hosts can connect to each other",
-        ),
-    ):
-        if asked:
-            raise InputError(
-                f"{what}, but --policy links allows only linked services",
-                thing=request.name,
-                hint=f"leave out {option} or --policy links",
-            )
+def options_record(
+    view: RegistryView, network: NetworkView, values: Mapping[NetworkOption, str], by: str
+) -> NetworkOptionsRecord:
+    """Return this host's record with other values of options."""
+    claims, now_s = view.option_records(network.network_id), int(time.time())
+    changes = [
+        OptionChange(
+            option,
+            value,
+            next_number(claims, option),
+            now_s,
+            by,
+            overruled_by_next(claims, option),
+        )
+        for option, value in values.items()
+    ]
+    return NetworkOptionsRecord(network.network_id, with_changes(claims.get(view.local), changes))
 
 
-def _refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[NetworkOption, str]) -> None:
+def refuse_change(view: RegistryView, network: NetworkView, wanted: Mapping[NetworkOption, str]) -> None:
     """Raise RefusedError for a change that contradicts other options, or cuts off what operators have added."""
     place = network.unique_name
     after = with_options(network.record, wanted)

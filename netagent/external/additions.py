@@ -79,11 +79,10 @@ class Additions:
     ) -> tuple[ExternalService, bool]:
         """Add a service; return it and whether it is new. The same again renews it."""
         async with self._turn:
-            record = _service_record(network, request, by)
+            record = service_record(network, request, by)
             known = self._same_service(record)
             if known is None:
-                _refuse_target(self._live.view, network, record)
-                self._refuse_service(network, record)
+                refuse_service(self._live.view, network, record)
                 await self._publisher.put(record)
             else:
                 self._renew(known.service_id)
@@ -130,35 +129,6 @@ class Additions:
                 return known
         return None
 
-    def _refuse_service(self, network: NetworkView, record: ExternalServiceRecord) -> None:
-        view, place = self._live.view, network.unique_name
-        _refuse_taken(view, network, record.name)
-        if view.store.own_names_called.get((network.network_id, record.name)):
-            raise RefusedError(
-                f"an operator has added the name {record.name} to network {place}",
-                code="name-in-use",
-                thing=record.name,
-                hint=f"use another name, or `netagent name rm {record.name}.{place}` first",
-            )
-        for known in external_services(view, network.network_id):
-            shared = _shared(known.record.target, record.target) if known.record.name == record.name else ""
-            if shared and not (isinstance(record.target, HostProgram) and known.owner != view.local):
-                where = "" if known.owner == view.local else f" on {_host_name(view, known.owner)}"
-                raise RefusedError(
-                    f"{shared} was added to service {record.name} already{where}, with other options",
-                    code="service-exists",
-                    thing=record.name,
-                    hint=f"remove it first: `netagent service rm {record.name} --network {place}`{where}",
-                )
-        count = sum(1 for one in self._own(ExternalServiceRecord) if one.network_id == network.network_id)
-        if count >= MAX_SERVICES:
-            raise RefusedError(
-                f"this host has added {count} external services to network {place}",
-                code="too-many-records",
-                thing=place,
-                hint="remove some, or add them on another host",
-            )
-
     # -- own names ---------------------------------------------------------------------------------------------
 
     async def add_name(
@@ -166,26 +136,12 @@ class Additions:
     ) -> tuple[OwnNameRecord, bool]:
         """Add a name; return it and whether it is new."""
         async with self._turn:
-            view, place = self._live.view, network.network_id
-            value: NameAlias | NameData = NameData(request.addresses, request.texts)
-            if request.cname is not None:
-                value = alias_of(view, network, request.cname, self._domain)
-            name_id = OwnNameId(os.urandom(16).hex())
-            record = OwnNameRecord(name_id, place, request.name, value, int(time.time()), by)
-            for known in own_names(view, place):
-                if known.record.name != record.name or not known.counts:
-                    continue
-                if known.record.value == record.value:
+            view = self._live.view
+            record = name_record(view, network, request, self._domain, by)
+            for known in own_names(view, network.network_id):
+                if known.counts and (known.record.name, known.record.value) == (record.name, record.value):
                     return known.record, False
-                where = "" if known.owner == view.local else f" on {_host_name(view, known.owner)}"
-                name = f"{record.name}.{network.unique_name}"
-                raise RefusedError(
-                    f"the name {name} was added already{where}, and leads elsewhere",
-                    code="name-in-use",
-                    thing=name,
-                    hint=f"remove it first: `netagent name rm {name}`{where}",
-                )
-            self._refuse_name(network, record)
+            refuse_name(view, network, record)
             await self._publisher.put(record)
             return record, True
 
@@ -198,43 +154,10 @@ class Additions:
                 self._refuse_absent(network, f"own name {name!r}", [one.owner for one in found])
             await self._publisher.withdraw(*own)
 
-    def _refuse_name(self, network: NetworkView, record: OwnNameRecord) -> None:
-        view, place = self._live.view, network.unique_name
-        _refuse_taken(view, network, record.name)
-        if view.store.services_called.get((network.network_id, record.name)):
-            raise RefusedError(
-                f"network {place} has an external service {record.name}",
-                code="name-in-use",
-                thing=record.name,
-                hint="use another name",
-            )
-        if ServiceKey(record.name) in view.service_addresses(network.network_id):
-            raise RefusedError(
-                f"service {record.name} of network {place} has an address of its own",
-                code="name-in-use",
-                thing=record.name,
-                hint="use another name",
-            )
-        match record.value:
-            case NameData(addresses):
-                for address in addresses:
-                    _refuse_address(view, network, address)
-            case NameAlias():
-                _refuse_loop(view, record)
-        count = sum(1 for one in self._own(OwnNameRecord) if one.network_id == network.network_id)
-        if count >= MAX_OWN_NAMES:
-            raise RefusedError(
-                f"this host has added {count} names to network {place}",
-                code="too-many-records",
-                thing=place,
-                hint="remove some, or add them on another host",
-            )
-
     # -- both --------------------------------------------------------------------------------------------------
 
     def _own(self, kind: type[R]) -> Iterator[R]:
-        own: tuple[Record, ...] = self._live.view.records_of(self._live.view.local, CLUSTER_SCOPE)
-        return (one for one in own if isinstance(one, kind))
+        return _own_records(self._live.view, kind)
 
     def _refuse_absent(self, network: NetworkView, what: str, owners: list[HostId]) -> None:
         view = self._live.view
@@ -274,7 +197,8 @@ def alias_of(view: RegistryView, network: NetworkView, text: str, domain: str) -
     return NameAlias((target or network).network_id, ".".join(labels))
 
 
-def _service_record(network: NetworkView, request: ServiceRequest, by: str) -> ExternalServiceRecord:
+def service_record(network: NetworkView, request: ServiceRequest, by: str) -> ExternalServiceRecord:
+    """Return the record of a service to add."""
     return ExternalServiceRecord(
         service_id=ServiceId(os.urandom(16).hex()),
         network_id=network.network_id,
@@ -287,6 +211,99 @@ def _service_record(network: NetworkView, request: ServiceRequest, by: str) -> E
         checks=request.checks,
         ttl_s=request.ttl_s,
     )
+
+
+def refuse_service(view: RegistryView, network: NetworkView, record: ExternalServiceRecord) -> None:
+    """Raise RefusedError if this host cannot add a service, as the registry is."""
+    _refuse_target(view, network, record)
+    place = network.unique_name
+    _refuse_taken(view, network, record.name)
+    if view.store.own_names_called.get((network.network_id, record.name)):
+        raise RefusedError(
+            f"an operator has added the name {record.name} to network {place}",
+            code="name-in-use",
+            thing=record.name,
+            hint=f"use another name, or `netagent name rm {record.name}.{place}` first",
+        )
+    for known in external_services(view, network.network_id):
+        shared = _shared(known.record.target, record.target) if known.record.name == record.name else ""
+        if shared and not (isinstance(record.target, HostProgram) and known.owner != view.local):
+            where = "" if known.owner == view.local else f" on {_host_name(view, known.owner)}"
+            raise RefusedError(
+                f"{shared} was added to service {record.name} already{where}, with other options",
+                code="service-exists",
+                thing=record.name,
+                hint=f"remove it first: `netagent service rm {record.name} --network {place}`{where}",
+            )
+    own = _own_records(view, ExternalServiceRecord)
+    count = sum(1 for one in own if one.network_id == network.network_id)
+    if count >= MAX_SERVICES:
+        raise RefusedError(
+            f"this host has added {count} external services to network {place}",
+            code="too-many-records",
+            thing=place,
+            hint="remove some, or add them on another host",
+        )
+
+
+def name_record(
+    view: RegistryView, network: NetworkView, request: OwnNameRequest, domain: str, by: str
+) -> OwnNameRecord:
+    """Return the record of a name to add. Raises InputError for an alias of what is no name of the cluster."""
+    value: NameAlias | NameData = NameData(request.addresses, request.texts)
+    if request.cname is not None:
+        value = alias_of(view, network, request.cname, domain)
+    name_id = OwnNameId(os.urandom(16).hex())
+    return OwnNameRecord(name_id, network.network_id, request.name, value, int(time.time()), by)
+
+
+def refuse_name(view: RegistryView, network: NetworkView, record: OwnNameRecord) -> None:
+    """Raise RefusedError or InputError if this host cannot add a name, as the registry is."""
+    place = network.unique_name
+    for known in own_names(view, network.network_id):
+        if known.record.name == record.name and known.counts:
+            where = "" if known.owner == view.local else f" on {_host_name(view, known.owner)}"
+            name = f"{record.name}.{place}"
+            raise RefusedError(
+                f"the name {name} was added already{where}, and leads elsewhere",
+                code="name-in-use",
+                thing=name,
+                hint=f"remove it first: `netagent name rm {name}`{where}",
+            )
+    _refuse_taken(view, network, record.name)
+    if view.store.services_called.get((network.network_id, record.name)):
+        raise RefusedError(
+            f"network {place} has an external service {record.name}",
+            code="name-in-use",
+            thing=record.name,
+            hint="use another name",
+        )
+    if ServiceKey(record.name) in view.service_addresses(network.network_id):
+        raise RefusedError(
+            f"service {record.name} of network {place} has an address of its own",
+            code="name-in-use",
+            thing=record.name,
+            hint="use another name",
+        )
+    match record.value:
+        case NameData(addresses):
+            for address in addresses:
+                _refuse_address(view, network, address)
+        case NameAlias():
+            _refuse_loop(view, record)
+    count = sum(1 for one in _own_records(view, OwnNameRecord) if one.network_id == network.network_id)
+    if count >= MAX_OWN_NAMES:
+        raise RefusedError(
+            f"this host has added {count} names to network {place}",
+            code="too-many-records",
+            thing=place,
+            hint="remove some, or add them on another host",
+        )
+
+
+def _own_records(view: RegistryView, kind: type[R]) -> Iterator[R]:
+    own: tuple[Record, ...] = view.records_of(view.local, CLUSTER_SCOPE)
+    return (one for one in own if isinstance(one, kind))
 
 
 def _refuse_target(view: RegistryView, network: NetworkView, record: ExternalServiceRecord) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal
 
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
 from netagent.interface.containers import PortOfAttach
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
 
 TITLE = "The cluster as a file"
+
+SECTIONS: Final[Mapping[str, str]] = {"networks": "network", "services": "service", "names": "name"}
+"""Lists of an apply, and what they are called in a file."""
+
+
+def section_of(field: str, index: int, name: str) -> str:
+    """Return how a file shows an item of a list: `[network.app]`, `[[service]] 2 (pg)`."""
+    section = SECTIONS[field]
+    if field == "networks":
+        return f"[{section}.{name}]"
+    return f"[[{section}]] {index + 1}" + (f" ({name})" if name else "")
 
 
 class ExportCommand(

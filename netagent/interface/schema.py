@@ -585,6 +585,18 @@ class AppliedChange(TypedDict):
     what: str
 
 
+class ApplyProblem(TypedDict):
+    """Why a file is refused."""
+
+    pointer: str
+    """Where it is in the request, as a JSON pointer (RFC 6901): `/networks/0/subnets`."""
+    place: str
+    """Where it is in the file: `[network.shop] subnets`."""
+    message: str
+    hint: str
+    code: str
+
+
 class Applied(TypedDict):
     """Answer of `apply`."""
 
@@ -593,6 +605,9 @@ class Applied(TypedDict):
     """False: only shown."""
     unmentioned: list[str]
     """What operators have made and the file does not mention: it stays as it is."""
+    problems: list[ApplyProblem]
+    """All that is wrong with the file. If there is anything, there are no changes; a request that is no dry run is
+    refused."""
 
 
 class NetworkRemoved(TypedDict):

@@ -499,6 +499,8 @@ class FakeService:
         self.unknown: list[schema.Notice] = []
         self.pong = pong()
         self.noted: list[schema.Event] = [event_of(1, "attached web (netns:web) to app: 10.160.0.2")]
+        self.problems: list[schema.ApplyProblem] = []
+        """What `apply` finds wrong with each file."""
         self.waiting = 0
         self._generation = 0
         self._changed = trio.Event()
@@ -550,6 +552,7 @@ class FakeService:
             ],
             "applied": not request.dry_run,
             "unmentioned": [f"network {name}" for name in self.networks if name not in given],
+            "problems": self.problems,
         }
 
     async def service_add(self, request: ServiceAddCommand) -> schema.ServiceAdded:

@@ -1,29 +1,38 @@
-"""How the cluster differs from what a file says, as steps in the order in which they are taken. Pure.
+"""How the cluster differs from what a file says, as steps in the order in which they are taken. Decides only.
 
-Everything is checked before the first step: forms as by the commands that the file stands for, and that nothing is
-asked for which cannot be changed, or not on this host. What the agent finds out only when it takes a step (a subnet
-overlaps a route of another host) stops there; the steps before it stay, and the same file goes on later.
+Everything that this host can know is checked before the first step, each item by the validators of the commands that
+it stands for, in the registry as it will be by then (`planned_view`). All that is wrong is found at once: an item
+that is refused does not end the search, and what follows from it alone is not said. What the agent finds out only
+when it takes a step (another host makes a network at the same moment) stops there; the steps before it stay, and the
+same file goes on later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from netagent.commands.apply.planned_view import PlannedView, planned_network_id
+from netagent.commands.apply.problem import Problem, Problems
 from netagent.control.addition_parsing import own_name_request, service_request
 from netagent.control.request_parsing import network_request
 from netagent.endpoints.find import host_called, network_called
+from netagent.endpoints.networks import options_record, refuse_change
 from netagent.errors import InputError, RefusedError
-from netagent.external.additions import alias_of
+from netagent.external.additions import name_record, refuse_name, refuse_service, service_record
 from netagent.external.view import ExternalService, external_services, own_names
 from netagent.interface import additions, containers
 from netagent.interface import description as asked
-from netagent.model.ids import HostId
-from netagent.model.records import HostProgram, NameAlias, NameData, NetworkOption, Policy
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.records import HostProgram, NetworkOption, NetworkRecord, Policy
 from netagent.model.request import NetworkRequest, OwnNameRequest, ServiceRequest
 from netagent.registry.network_options import value_of
 from netagent.registry.view import NetworkView, RegistryView
+from netgossip.slices import Slices
+
+NetworkPlanner: TypeAlias = Callable[[RegistryView, NetworkRequest, NetworkId], NetworkRecord]
+"""Makes the record of a new network; raises an error if it cannot be made (Networks.planned)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,68 +77,244 @@ class PutName:
 Step: TypeAlias = MakeNetwork | SetNetwork | PutService | PutName
 
 
-def steps(view: RegistryView, domain: str, file: asked.ApplyCommand) -> list[Step]:
-    """Return what is to be done, networks first. Raises InputError, RefusedError."""
-    _refuse_twice((one.name for one in file.networks), "network")
-    _refuse_twice((one.name for one in file.names), "name")
-    places = _Places(view, domain, frozenset(one.name for one in file.networks))
-    found: list[Step] = []
-    for network in file.networks:
-        found += _network_step(view, network)
-    services: dict[tuple[str, str], list[asked.DescribedService]] = {}
-    for service in file.services:
-        services.setdefault((places.checked(service.network), service.name), []).append(service)
-    for (place, name), parts in services.items():
-        found += _service_step(view, domain, view.network_named(place), (place, name), parts)
-    for own in file.names:
-        found += _name_step(places, own)
-    return found
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a file asks for. With problems, no step is taken."""
+
+    steps: list[Step] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unmentioned: list[str] = field(default_factory=list)
+    """What operators have made and the file does not mention, for people."""
 
 
-def _refuse_twice(names: Iterable[str], what: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"the {what} {name} is in the file twice", thing=name, hint="leave one of them")
-        seen.add(name)
+def plan(
+    view: RegistryView, domain: str, file: asked.ApplyCommand, plan_network: NetworkPlanner
+) -> Slices[Plan]:
+    """Return what is to be done, networks first, or what is wrong with the file."""
+    planner = _Planner(view, domain, plan_network)
+    yield from planner.networks(file.networks)
+    yield from planner.services(file.services)
+    yield from planner.names(file.names)
+    if planner.problems.found:
+        return Plan(problems=planner.problems.found)
+    return Plan(planner.steps, unmentioned=list(planner.unmentioned(view)))
 
 
-# -- networks ----------------------------------------------------------------------------------------------------
+class _Planner:
+    """Goes through a file, and keeps the registry as it will be."""
 
+    def __init__(self, view: RegistryView, domain: str, plan_network: NetworkPlanner) -> None:
+        self.steps: list[Step] = []
+        self.problems = Problems()
+        self._planned = PlannedView(view)
+        self._domain = domain
+        self._plan_network = plan_network
+        self._refused_networks: set[str] = set()
+        """Networks that cannot be made: what is in them is not checked."""
+        self._networks: set[str] = set()
+        self._services: set[tuple[str, str]] = set()
+        self._names: set[tuple[str, str]] = set()
+        """What the file has."""
 
-def _network_step(view: RegistryView, given: asked.DescribedNetwork) -> Iterator[Step]:
-    values = _values(given)
-    # Checks the forms; a policy that only a change can have is set later.
-    request = network_request(
-        containers.NetworkCreateCommand(
-            name=given.name,
-            subnets=given.subnets,
-            mtu_bytes=given.mtu_bytes,
-            internal=bool(given.internal),
-            policy="links" if given.policy == "links" else "open",
-            answer_order=given.answer_order or "spread",
-            multicast=bool(given.multicast),
-            host_access=bool(given.host_access),
-            shared_names=given.shared_names or "answer",
-            service_addresses=given.service_addresses or "off",
-            feed_rules=given.feed_rules,
-            no_feed_labels=given.feed_labels is False,
+    # -- networks --------------------------------------------------------------------------------------------------
+
+    def networks(self, given: Sequence[asked.DescribedNetwork]) -> Slices[None]:
+        """Plan the networks. Those with subnets come first: the others get subnets that are free then."""
+        for index, one in sorted(enumerate(given), key=lambda each: not each[1].subnets):
+            yield
+            with self.problems.of("networks", index, one):
+                if one.name in self._networks:
+                    raise InputError(
+                        f"the network {one.name} is in the file twice",
+                        thing=one.name,
+                        hint="leave one of them",
+                    )
+                self._networks.add(one.name)
+                self._network(index, one)
+        known = {view.unique_name for view in self._planned.view.networks.values()}
+        self._refused_networks = self._networks - known
+
+    def _network(self, index: int, given: asked.DescribedNetwork) -> None:
+        values = _values(given)
+        # Checks the forms; a policy that only a change can have is set later.
+        request = network_request(
+            containers.NetworkCreateCommand(
+                name=given.name,
+                subnets=given.subnets,
+                mtu_bytes=given.mtu_bytes,
+                internal=bool(given.internal),
+                policy="links" if given.policy == "links" else "open",
+                answer_order=given.answer_order or "spread",
+                multicast=bool(given.multicast),
+                host_access=bool(given.host_access),
+                shared_names=given.shared_names or "answer",
+                service_addresses=given.service_addresses or "off",
+                feed_rules=given.feed_rules,
+                no_feed_labels=given.feed_labels is False,
+            )
         )
-    )
-    network = view.network_named(given.name)
-    if network is None:
-        later = {NetworkOption.POLICY: given.policy} if given.policy == Policy.AUDIT.value else {}
-        words = [f"{option.value.replace('_', ' ')} {value}" for option, value in values.items()]
-        yield MakeNetwork(request, later, ", ".join([*request.subnets, *words]) or "with the defaults")
-        return
-    _refuse_fixed(network, given, request)
-    changed = {option: value for option, value in values.items() if value != value_of(network.record, option)}
-    if changed:
-        words = [
-            f"{option.value.replace('_', ' ')} {value} (now {value_of(network.record, option)})"
-            for option, value in changed.items()
-        ]
-        yield SetNetwork(given.name, changed, ", ".join(words))
+        network = self._planned.view.network_named(given.name)
+        if network is None:
+            later = {NetworkOption.POLICY: given.policy} if given.policy == Policy.AUDIT.value else {}
+            self._planned.put(self._plan_network(self._planned.view, request, planned_network_id(given.name)))
+            if later:
+                self._set(self._planned.view.network_named(given.name), later)
+            words = [f"{option.value.replace('_', ' ')} {value}" for option, value in values.items()]
+            self.steps.append(
+                MakeNetwork(request, later, ", ".join([*request.subnets, *words]) or "with the defaults")
+            )
+            return
+        for key, what in _fixed(network.record, given, request):
+            error = RefusedError(
+                f"network {given.name} has {what}, which cannot be changed",
+                code="network-exists",
+                thing=given.name,
+                hint="correct the file, or make another network",
+            )
+            self.problems.add("networks", index, given, error, key)
+        changed = {
+            option: value for option, value in values.items() if value != value_of(network.record, option)
+        }
+        if changed:
+            try:
+                self._set(network, changed)
+            except RefusedError as error:
+                self.problems.add("networks", index, given, error, _option_of(error, changed))
+                return
+            words = [
+                f"{option.value.replace('_', ' ')} {value} (now {value_of(network.record, option)})"
+                for option, value in changed.items()
+            ]
+            self.steps.append(SetNetwork(given.name, changed, ", ".join(words)))
+
+    def _set(self, network: NetworkView | None, values: Mapping[NetworkOption, str]) -> None:
+        if network is not None:
+            refuse_change(self._planned.view, network, values)
+            self._planned.put(options_record(self._planned.view, network, values, ""))
+
+    def _place(self, network: str) -> NetworkView | None:
+        """Return a network that there will be; None: it is in the file, and refused. Raises NotFoundError."""
+        return None if network in self._refused_networks else network_called(self._planned.view, network)
+
+    # -- outside services ------------------------------------------------------------------------------------------
+
+    def services(self, given: Sequence[asked.DescribedService]) -> Slices[None]:
+        """Plan the outside services: what is in the way of one goes before anything is added to it."""
+        parts: dict[tuple[str, str], list[tuple[int, asked.DescribedService, ServiceRequest]]] = {}
+        for index, one in enumerate(given):
+            yield
+            with self.problems.of("services", index, one):
+                network, request = self._place(one.network), _service_request(one, self._domain)
+                if network is None:
+                    continue
+                place = network.unique_name, one.name
+                self._services.add(place)
+                if any(request == other for _, _, other in parts.get(place, ())):
+                    raise InputError(
+                        f"the same addition to service {one.name} is in the file twice",
+                        thing=one.name,
+                        hint="leave one of them",
+                    )
+                parts.setdefault(place, []).append((index, one, request))
+        for (where, name), wanted in parts.items():
+            yield
+            self._service(network_called(self._planned.view, where), name, wanted)
+
+    def _service(
+        self,
+        network: NetworkView,
+        name: str,
+        parts: Sequence[tuple[int, asked.DescribedService, ServiceRequest]],
+    ) -> None:
+        planned, place = self._planned, network.unique_name
+        known = described_services(planned.view, network)
+        present = {_request_of(one): one for one in known if one.record.name == name}
+        wanted = {request for _, _, request in parts}
+        extra = [one for request, one in present.items() if request not in wanted]
+        index, first, _ = parts[0]
+        with self.problems.of("services", index, first):
+            for one in extra:
+                _refuse_other_host(planned.view, one.owner, f"service {name} of network {place}")
+                planned.withdraw(one.record)
+        missing = []
+        for index, part, request in parts:
+            if request in present:
+                continue
+            with self.problems.of("services", index, part):
+                record = service_record(network, request, "")
+                refuse_service(planned.view, network, record)
+                planned.put(record)
+                missing.append(request)
+        if missing or extra:
+            count = f"{len(missing)} to add" + (f", {len(extra)} to remove" if extra else "")
+            addresses = [one for _, part, _ in parts for one in (*part.addresses, part.dns_name) if one]
+            ids = tuple(one.record.service_id for one in extra)
+            self.steps.append(
+                PutService(place, name, tuple(missing), ids, f"{', '.join(addresses)} ({count})")
+            )
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def names(self, given: Sequence[asked.DescribedName]) -> Slices[None]:
+        """Plan the own names."""
+        for index, one in enumerate(given):
+            yield
+            with self.problems.of("names", index, one):
+                self._name(one)
+
+    def _name(self, given: asked.DescribedName) -> None:
+        planned = self._planned
+        name, _, place = given.name.lower().removesuffix(".").removesuffix("." + self._domain).rpartition(".")
+        if not name:
+            raise InputError(
+                f"{given.name[:80]!r} does not say in which network",
+                thing=given.name,
+                hint=f"write {place[:40] or 'NAME'}.NETWORK",
+            )
+        request = own_name_request(
+            additions.NameAddCommand(
+                name=given.name, cname=given.cname, addresses=given.addresses, texts=given.texts
+            ),
+            name,
+        )
+        network = self._place(place)
+        if network is None:
+            return
+        if (network.unique_name, name) in self._names:
+            raise InputError(
+                f"the name {given.name} is in the file twice", thing=given.name, hint="leave one of them"
+            )
+        self._names.add((network.unique_name, name))
+        record = name_record(planned.view, network, request, self._domain, "")
+        known = own_names(planned.view, network.network_id)
+        present = next((one for one in known if one.record.name == name and one.counts), None)
+        if present is not None:
+            if present.record.value == record.value:
+                return
+            _refuse_other_host(planned.view, present.owner, f"name {name}.{place}")
+            planned.withdraw(present.record)
+        refuse_name(planned.view, network, record)
+        planned.put(record)
+        words = f"to {given.cname}" if given.cname else ", ".join((*given.addresses, *given.texts))
+        self.steps.append(PutName(network.unique_name, request, replaces=present is not None, words=words))
+
+    # -- what the file does not have -------------------------------------------------------------------------------
+
+    def unmentioned(self, view: RegistryView) -> Iterator[str]:
+        """Yield what is in the cluster and not in the file."""
+        for network in sorted(view.networks.values(), key=lambda one: one.unique_name):
+            place = network.unique_name
+            if place not in self._networks:
+                yield f"network {place}"
+            for name in sorted({one.record.name for one in described_services(view, network)}):
+                if (place, name) not in self._services:
+                    yield f"service {name} of network {place}"
+            for name in sorted({one.record.name for one in own_names(view, network.network_id)}):
+                if (place, name) not in self._names:
+                    yield f"name {name}.{place}"
+
+
+# -- forms ---------------------------------------------------------------------------------------------------------
 
 
 def _values(given: asked.DescribedNetwork) -> dict[NetworkOption, str]:
@@ -151,68 +336,42 @@ def _values(given: asked.DescribedNetwork) -> dict[NetworkOption, str]:
     }
 
 
-def _refuse_fixed(
-    network: NetworkView,
-    given: asked.DescribedNetwork,
-    request: NetworkRequest,
-) -> None:
-    """Raise RefusedError if the file asks for what a network has for ever, and this one has otherwise."""
-    record = network.record
-    fixed = [
-        (f"subnets {', '.join(record.subnets)}", not set(request.subnets) <= set(record.subnets)),
-        (f"an MTU of {record.mtu_bytes} bytes", given.mtu_bytes not in (None, record.mtu_bytes)),
-        ("other feed rules", bool(request.feed_rules) and request.feed_rules != record.feed_rules),
-        (
-            f"feed labels {'' if record.feed_labels else 'not '}published",
-            given.feed_labels not in (None, record.feed_labels),
+def _fixed(
+    record: NetworkRecord, given: asked.DescribedNetwork, request: NetworkRequest
+) -> Iterator[tuple[str, str]]:
+    """Yield what a network has for ever and the file gives otherwise: the key, and what the network has."""
+    if not set(request.subnets) <= set(record.subnets):
+        yield "subnets", f"the subnets {', '.join(record.subnets)}"
+    if given.mtu_bytes not in (None, record.mtu_bytes):
+        yield "mtu_bytes", f"an MTU of {record.mtu_bytes} bytes"
+    if request.feed_rules and request.feed_rules != record.feed_rules:
+        yield "feed_rules", f"the feed rules {', '.join(record.feed_rules or ()) or 'none'}"
+    if given.feed_labels not in (None, record.feed_labels):
+        yield "feed_labels", f"feed labels {'' if record.feed_labels else 'not '}published"
+
+
+def _option_of(error: RefusedError, changed: Mapping[NetworkOption, str]) -> str:
+    """Return the key of the option because of which a change of several is refused; "" if the error says it."""
+    if error.code != "network-in-use":
+        return ""
+    return next(
+        (one.value for one in (NetworkOption.INTERNAL, NetworkOption.HOST_ACCESS) if one in changed), ""
+    )
+
+
+def _service_request(given: asked.DescribedService, domain: str) -> ServiceRequest:
+    return service_request(
+        additions.ServiceAddCommand(
+            name=given.name,
+            network=given.network,
+            addresses=given.addresses,
+            dns_name=given.dns_name,
+            ports=given.ports,
+            weight=given.weight,
+            checks=given.checks,
         ),
-    ]
-    if differing := [what for what, differs in fixed if differs]:
-        raise RefusedError(
-            f"network {given.name} has {' and '.join(differing)}, which cannot be changed to what the file says",
-            code="network-exists",
-            thing=given.name,
-            hint="correct the file, or make another network",
-        )
-
-
-# -- services and names ------------------------------------------------------------------------------------------
-
-
-def _service_step(
-    view: RegistryView,
-    domain: str,
-    network: NetworkView | None,
-    place: tuple[str, str],
-    parts: Sequence[asked.DescribedService],
-) -> Iterator[Step]:
-    wanted = [
-        service_request(
-            additions.ServiceAddCommand(
-                name=part.name,
-                network=part.network,
-                addresses=part.addresses,
-                dns_name=part.dns_name,
-                ports=part.ports,
-                weight=part.weight,
-                checks=part.checks,
-            ),
-            domain,
-        )
-        for part in parts
-    ]
-    known = [] if network is None else list(described_services(view, network))
-    present = {_request_of(one): one for one in known if one.record.name == place[1]}
-    missing = tuple(one for one in wanted if one not in present)
-    extra = [one for request, one in present.items() if request not in wanted]
-    for one in extra:
-        _refuse_other_host(view, one.owner, f"service {place[1]} of network {place[0]}")
-    if missing or extra:
-        count = f"{len(missing)} to add" + (f", {len(extra)} to remove" if extra else "")
-        words = ", ".join(
-            address for part in parts for address in (*part.addresses, part.dns_name) if address
-        )
-        yield PutService(*place, missing, tuple(one.record.service_id for one in extra), f"{words} ({count})")
+        domain,
+    )
 
 
 def described_services(view: RegistryView, network: NetworkView) -> Iterator[ExternalService]:
@@ -233,59 +392,6 @@ def _request_of(service: ExternalService) -> ServiceRequest:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The networks that there will be."""
-
-    view: RegistryView
-    domain: str
-    made: frozenset[str]
-
-    def checked(self, network: str) -> str:
-        """Return the network's name. NotFoundError if there is none, and the file makes none."""
-        return network if network in self.made else network_called(self.view, network).unique_name
-
-    def split(self, text: str) -> tuple[str, str]:
-        """Return the network of NAME.NETWORK, and the labels in front of it."""
-        plain = text.lower().removesuffix(".").removesuffix("." + self.domain)
-        name, _, place = plain.rpartition(".")
-        if not name:
-            raise InputError(
-                f"{text[:80]!r} does not say in which network",
-                thing=text[:80],
-                hint=f"write {plain[:40] or 'NAME'}.NETWORK",
-            )
-        return self.checked(place), name
-
-
-def _name_step(places: _Places, given: asked.DescribedName) -> Iterator[Step]:
-    view = places.view
-    place, name = places.split(given.name)
-    request = own_name_request(
-        additions.NameAddCommand(
-            name=given.name, cname=given.cname, addresses=given.addresses, texts=given.texts
-        ),
-        name,
-    )
-    words = f"to {given.cname}" if given.cname else ", ".join((*given.addresses, *given.texts))
-    network = view.network_named(place)
-    known = [] if network is None else own_names(view, network.network_id)
-    present = next((one for one in known if one.record.name == name and one.counts), None)
-    if present is None or network is None:
-        yield PutName(place, request, replaces=False, words=words)
-        return
-    value: NameAlias | NameData = NameData(request.addresses, request.texts)
-    if request.cname is not None:
-        try:
-            value = alias_of(view, network, request.cname, places.domain)
-        except InputError:
-            if request.cname.rpartition(".")[2] not in places.made:
-                raise
-    if present.record.value != value:
-        _refuse_other_host(view, present.owner, f"name {name}.{place}")
-        yield PutName(place, request, replaces=True, words=words)
-
-
 def _refuse_other_host(view: RegistryView, owner: HostId, what: str) -> None:
     if owner != view.local:
         host = host_called(view, owner)
@@ -295,22 +401,3 @@ def _refuse_other_host(view: RegistryView, owner: HostId, what: str) -> None:
             thing=what,
             hint=f"type this command on {host}",
         )
-
-
-def unmentioned(view: RegistryView, domain: str, file: asked.ApplyCommand) -> list[str]:
-    """Return what operators have made and the file does not mention, for people."""
-    places = _Places(view, domain, frozenset(one.name for one in file.networks))
-    networks = {one.name for one in file.networks}
-    services = {(places.checked(one.network), one.name) for one in file.services}
-    names = {places.split(one.name) for one in file.names}
-    found = []
-    for network in sorted(view.networks.values(), key=lambda one: one.unique_name):
-        place = network.unique_name
-        found += [] if place in networks else [f"network {place}"]
-        others = {one.record.name for one in described_services(view, network)}
-        found += [
-            f"service {name} of network {place}" for name in sorted(others) if (place, name) not in services
-        ]
-        own = {one.record.name for one in own_names(view, network.network_id)}
-        found += [f"name {name}.{place}" for name in sorted(own) if (place, name) not in names]
-    return found

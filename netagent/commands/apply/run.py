@@ -13,9 +13,9 @@ from netagent.commands.apply.differences import (
     SetNetwork,
     Step,
     described_services,
-    steps,
-    unmentioned,
+    plan,
 )
+from netagent.commands.apply.problem import refusal
 from netagent.commands.handlers import answers
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
@@ -27,6 +27,7 @@ from netagent.interface import schema
 from netagent.model.author import current_author
 from netagent.model.records import DnsName, ExternalServiceRecord, FixedAddresses, NameAlias, NameData
 from netagent.registry.view import NetworkView, RegistryView
+from netgossip.slice_runner import in_slices
 
 FOLLOW_S = 2.0
 """How long a step waits until this host's own registry has what the one before did."""
@@ -125,26 +126,28 @@ def _counting(view: RegistryView, network: NetworkView) -> list[OwnName]:
 
 @answers(asked.ApplyCommand)
 async def apply(agent: Agent, request: asked.ApplyCommand) -> schema.Applied:
-    """Return what differs from the file, and unless it is a dry run make it so. Repeating it changes nothing."""
+    """Return what differs from the file or is wrong with it, and unless it is a dry run make it so. Repeating it
+    changes nothing."""
     cluster = agent.member()
-    domain = cluster.keys.domain
-    found = steps(cluster.live.view, domain, request)
-    others = unmentioned(cluster.live.view, domain, request)
+    found = await in_slices(plan(cluster.live.view, cluster.keys.domain, request, cluster.networks.planned))
+    if found.problems and not request.dry_run:
+        raise refusal(found.problems)
     if not request.dry_run:
-        for number, step in enumerate(found):
+        for number, step in enumerate(found.steps):
             try:
                 await _take(agent, cluster, step)
             except NetagentError as error:
-                done = f"{number} of {len(found)} changes are made"
+                done = f"{number} of {len(found.steps)} changes are made"
                 error.hint = (
                     f"{error.hint}; {done}, and the same file goes on from there" if error.hint else done
                 )
                 raise
         await cluster.endpoints.context.settle()
     return {
-        "changes": [_change(step) for step in found],
+        "changes": [_change(step) for step in found.steps],
         "applied": not request.dry_run,
-        "unmentioned": others,
+        "unmentioned": found.unmentioned,
+        "problems": [one.shown() for one in found.problems],
     }
 
 

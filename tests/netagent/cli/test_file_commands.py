@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -108,21 +109,68 @@ def test_apply_shows_asks_and_does(served: Served, netagent: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[network.app]\ncolour = 1", "there is no field 'colour'"),
-        ('[network.app]\npolicy = "shut"', "policy 'shut' is not known; use open or audit or links"),
-        ("[[service]]\n", "the network is missing"),
-        ('[network.app]\ninternal = "yes"', "internal is neither true nor false"),
+        ("[network.app]\ncolour = 1", "[network.app] colour: there is no field 'colour'"),
+        (
+            '[network.app]\npolicy = "shut"',
+            "[network.app] policy: policy 'shut' is not known; use open or audit",
+        ),
+        ("[[service]]\n", "[[service]] 1 network: the network is missing"),
+        ('[network.app]\ninternal = "yes"', "[network.app] internal: internal is neither true nor false"),
     ],
 )
-def test_wrong_values_are_refused_by_their_names(
+def test_wrong_values_are_refused_where_they_are(
     served: Served, netagent: Run, tmp_path: Path, text: str, said: str
 ) -> None:
     file = tmp_path / "cluster.toml"
     file.write_text(text)
     done = netagent("apply", str(file), "--yes")
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert f"netagent: {file}: {said}" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_all_that_is_wrong_is_said_at_once(served: Served, netagent: Run, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    served.service.problems = [
+        {
+            "pointer": f"/names/{index}/{key}",
+            "place": "?",
+            "message": "is taken",
+            "hint": "",
+            "code": "name-in-use",
+        }
+        for index, key in ((0, "name"), (1, "cname"))
+    ]
+    flawed = '[network.app]\ncolour = 1\ninternal = "yes"\n[[name]]\ncname = "web"\n'
+    flawed += '[[name]]\nname = "x.app"\ncname = 3\n'
+    file.write_text(flawed + '[[name]]\nname = "y.app"\ncname = "web"\n')
+    done = netagent("apply", str(file), "--yes")
+    assert done.returncode == 2
+    assert [
+        line.removeprefix(f"netagent: {file}: ").partition(":")[0] for line in done.stderr.splitlines()
+    ] == [
+        "[network.app] colour",
+        "[network.app] internal",
+        "[[name]] 1 name",
+        "[[name]] 2 (x.app) cname",
+        "[[name]] 3 (y.app) cname",  # the second that was sent; of the first, a flaw was known
+    ]
+    file.write_text('[[name]]\nname = "x.app"\ncname = "web"\n' * 2)
+    refused = netagent("apply", str(file), "--dry-run", "--json")
+    assert refused.returncode == 4, "by a rule of the cluster; 1 would be a difference"
+    assert [one["place"] for one in json.loads(refused.stdout)["problems"]] == [
+        "[[name]] 1 (x.app) name",
+        "[[name]] 2 (x.app) cname",
+    ]
+
+
+def test_of_very_many_problems_the_first_are_said(served: Served, netagent: Run, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text("".join(f"[network.n{number}]\ncolour = 1\n" for number in range(30)))
+    lines = netagent("apply", str(file)).stderr.splitlines()
+    assert (len(lines), lines[-1]) == (21, "netagent: and 10 more")
+    file.write_text('[[name]]\nname = "x.app"\ncname = "web"\n' * 65)
+    assert "has 65 of [[name]], at most 64 are possible" in netagent("apply", str(file)).stderr
 
 
 def test_a_file_that_cannot_be_read(served: Served, netagent: Run, tmp_path: Path) -> None:
