@@ -9,7 +9,7 @@ of its replicas are in which state, on which hosts. What a row shows in full is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -49,7 +49,8 @@ class EndpointRow:
 
 @dataclass(slots=True)
 class ServiceRow:
-    """A service of containers, counted; or one that operators added, rendered."""
+    """A service of containers, counted, which is there also while only its own address is; or one that operators
+    added, rendered."""
 
     row_id: RowId
     name: str
@@ -65,6 +66,8 @@ class ServiceRow:
     behind: int = 0
     kept: int = 0
     total: int = 0
+    is_addressed: bool = False
+    """True while the service has an address of its own."""
     external: Service | None = None
     version: int = 0
     """Grows with every change, so that a row is rendered only when it differs."""
@@ -156,8 +159,7 @@ class ClusterTables:
             yield
         if before is None or before.view.fenced is not view.fenced or (view.fenced and (hosts or moved)):
             yield from self._follow_fenced(present)
-        for network_id, key in () if changed is None else changed.service_addresses:
-            self._note_address(network_id, key)
+        self._follow_addresses(present, moved, None if changed is None else changed.service_addresses)
         is_external = changed is None or changed.services or hosts or changed.endpoints
         for network_id in view.networks:
             has_external = view.store.services_in.get(network_id) or network_id in self._with_external
@@ -225,11 +227,36 @@ class ClusterTables:
                 self.services[row_id] = row
                 self._note_service(row)
 
-    def _note_address(self, network_id: NetworkId, key: ServiceKey) -> None:
+    def _follow_addresses(
+        self, present: Presenter, moved: Set[NetworkId], touched: Set[tuple[NetworkId, ServiceKey]] | None
+    ) -> None:
+        """Look at the services whose own address may have changed; `touched` None: at all."""
+        view = present.view
+        places = set(() if touched is None else touched)
+        for network_id in view.networks if touched is None else moved:
+            places.update((network_id, key) for key in view.service_addresses(network_id))
+        for row in self.services.values() if touched is None or moved else ():
+            if row.is_addressed:
+                places.add((row.network_id, row.key))
+        for network_id, key in places:
+            is_there = network_id in view.networks and key in view.service_addresses(network_id)
+            self._note_address(present, network_id, key, is_there=is_there)
+
+    def _note_address(
+        self, present: Presenter, network_id: NetworkId, key: ServiceKey, *, is_there: bool
+    ) -> None:
         name = f"{key.name}.{key.group}" if key.group else key.name
-        row = self.services.get(f"{name}@{network_id}")
-        if row is not None:
+        row_id, network = f"{name}@{network_id}", present.network_name(network_id)
+        row = self.services.get(row_id)
+        if row is None:
+            if not is_there:
+                return
+            row = self.services[row_id] = ServiceRow(row_id, name, network, network_id, key)
+        row.is_addressed, row.network = is_there, network
+        if is_there or row.total:
             self._note_service(row)
+        else:
+            self._drop_service(row_id)
 
     # -- one row -----------------------------------------------------------------------------------------------
 
@@ -272,7 +299,7 @@ class ClusterTables:
             _add(service.ports, f"{port.number}/{port.protocol}", number)
         for link in record.links:
             _add(service.links, link, number)
-        if service.total == 0:
+        if service.total == 0 and not service.is_addressed:
             self._drop_service(service_id)
         else:
             self._note_service(service)

@@ -30,10 +30,12 @@ from netagent.interface.questions import (
     StatusCommand,
 )
 from netagent.model.ids import HostId
+from netagent.page.address_table import address_rows
 from netagent.page.cluster_tables import ClusterTables, RowId, ServiceRow
 from netagent.page.examination import Examination, Examined
+from netagent.page.flow_table import is_flow_wanted, is_source_gone
 from netagent.page.leads import leads_of
-from netagent.page.map import draw, flows_between, is_flow_wanted
+from netagent.page.map import draw, flows_between
 from netagent.page.path_matrix import matrix, rows_of_matrix
 from netagent.page.table_query import TableQuery
 from netagent.page.window import (
@@ -63,6 +65,8 @@ FLOWS_S: Final = 5.0
 """Flows are counted in the kernels of all hosts, which are asked so often while a page shows them."""
 PATHS_S: Final = 5.0
 """All hosts in the matrix are asked so often while a page shows it; they probe calm paths as often."""
+ADDRESSES_S: Final = 2.0
+"""Addresses in use are counted network by network, at most so often for each reader."""
 EVENTS_S: Final = 2.0
 """Events follow at the latest so long after they happened."""
 ALL_EVENTS_S: Final = 10.0
@@ -136,6 +140,9 @@ class PageContents:
         others = {
             "about": Content(self._about, pause_s=1.0),
             "networks": Content(self._networks, pause_s=1.0),
+            "addresses": Content(
+                lambda: self._addresses(query), pause_s=ADDRESSES_S, refresh_s=3 * ADDRESSES_S
+            ),
             "thing": Content(lambda: self._thing(thing), pause_s=1.0, refresh_s=10.0),
             "why": Content(lambda: self._why(thing), pause_s=3.0),
             "lookup": Content(lambda: self._lookup(asked), pause_s=3.0),
@@ -326,7 +333,9 @@ class PageContents:
     async def _flows(self, query: TableQuery, asked: Mapping[str, str]) -> Shown:
         request = FlowsCommand(network=query.network, refused=asked.get("refused") == "yes")
         listing = await self._ask(request)
-        wanted = [one for one in listing["items"] if is_flow_wanted(one, query.words)]
+        present = await self._source.presenter()
+        items = [{**one, "from_gone": is_source_gone(present, one)} for one in listing["items"]]
+        wanted = [one for one in items if is_flow_wanted(one, query.words)]
         wanted.sort(key=lambda one: (-one["refused"], -one["openings"], one["id"]))
         head = {"matching": len(wanted), "warnings": listing.get("warnings", [])}
         return Shown(head, {one["id"]: one for one in wanted[:MAX_FLOWS]})
@@ -353,6 +362,21 @@ class PageContents:
         return Shown(
             {"total": len(items), "warnings": networks.get("warnings", [])}, {one["id"]: one for one in items}
         )
+
+    async def _addresses(self, query: TableQuery) -> Shown:
+        listing = await self._ask(NetworkListCommand())
+        wanted, total = await in_slices(address_rows(listing["items"], query))
+        present = await self._source.presenter()
+        head = {
+            "matching": len(wanted),
+            "total": total,
+            "offset": query.offset,
+            "networks": sorted(one["name"] for one in listing["items"]),
+            "hosts": sorted(present.host_name(one) for one in present.view.hosts),
+            "warnings": listing.get("warnings", []),
+        }
+        seen = wanted[query.offset : query.offset + query.limit]
+        return Shown(head, {one["id"]: one for one in seen})
 
     async def _thing(self, thing: str) -> Shown:
         found = dict(await self._ask(InspectCommand(thing=thing)))
@@ -415,6 +439,8 @@ def _service_shown(tables: ClusterTables, row: ServiceRow) -> Row:
     assert present is not None
     own = present.view.service_addresses(row.network_id).get(row.key, ())
     addresses = [address for one in own for address in one.record.addresses]
+    if row.external is not None:
+        addresses = row.external["addresses"]
     return {
         "id": row.title,
         "name": row.name,
@@ -427,8 +453,21 @@ def _service_shown(tables: ClusterTables, row: ServiceRow) -> Row:
         "host_count": len(row.hosts),
         "ports": sorted(row.ports)[:MAX_NAMED],
         "addresses": addresses[:MAX_NAMED],
+        "address_count": len(addresses),
         "kind": "external" if row.external is not None else "containers",
+        "reason": _why_not_up(row),
     }
+
+
+def _why_not_up(row: ServiceRow) -> str:
+    """Return why a service leads nowhere, or not to all it should; "" where its replicas' states say it."""
+    if row.external is None:
+        return "" if row.total else "no replica: connections to its address are refused"
+    parts = row.external["external"]
+    reasons = [f"container {one['shadowed_by']} has the name" for one in parts if one["shadowed_by"]]
+    reasons += [one["reason"] for one in parts]
+    reasons += [address["reason"] for one in parts for address in one["addresses"]]
+    return next(filter(None, reasons), "")
 
 
 def _endpoint_shown(tables: ClusterTables, row_id: RowId) -> Row:

@@ -6,7 +6,7 @@ most replicas, and says how many it leaves out; filters bring others in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 from netagent.page.cluster_tables import ClusterTables, ServiceRow
@@ -47,24 +47,6 @@ def flows_between(flows: Sequence[Mapping[str, Any]], titles: Set[str]) -> list[
         one["openings"] += flow["openings"]
         one["refused"] += flow["refused"]
     return [sums[ends] for ends in sorted(sums)]
-
-
-def is_flow_wanted(flow: Mapping[str, Any], words: Collection[str]) -> bool:
-    """True if each word is in a flow."""
-    parts = (
-        "from",
-        "from_service",
-        "from_host",
-        "network",
-        "to",
-        "to_service",
-        "to_host",
-        "address",
-        "protocol",
-        "port",
-    )
-    text = " ".join(str(flow[part]) for part in parts).lower()
-    return all(word in text for word in words)
 
 
 def _node(row: ServiceRow) -> dict[str, Any]:

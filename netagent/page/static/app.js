@@ -3,11 +3,11 @@
 import { h, link as anchor, sentence } from "./dom.js";
 import { link, read, setKey, takeKeyFromAddress } from "./live.js";
 import { overview } from "./overview.js";
-import { endpoints, flows, hostsPart, networks, services } from "./parts.js";
+import { addresses, endpoints, flows, hostsPart, networks, services } from "./parts.js";
 import { thing } from "./thing.js";
 
 const PARTS = [
-  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["paths", "Paths"], ["networks", "Networks"], ["flows", "Flows"], ["events", "Events"], ["dns", "DNS"],
+  ["", "Overview"], ["map", "Map"], ["services", "Services"], ["endpoints", "Endpoints"], ["hosts", "Hosts"], ["paths", "Paths"], ["networks", "Networks"], ["addresses", "Addresses"], ["flows", "Flows"], ["events", "Events"], ["dns", "DNS"],
 ];
 
 const OPENS = {
@@ -18,6 +18,7 @@ const OPENS = {
   hosts: (place) => (place.id ? thing(place) : hostsPart(place)),
   flows: (place) => flows(place),
   networks: (place) => (place.id ? thing(place) : networks(place)),
+  addresses: (place) => addresses(place),
   events: async (place) => (await import("./events.js")).events(place),
   paths: async (place) => (await import("./paths.js")).paths(place),
   dns: async (place) => (await import("./dns.js")).dns(place),

@@ -30,8 +30,8 @@ export function plural(count, one, many = one + "s") {
 // A state is a glyph, a colour and its word: never a colour alone.
 const LOOKS = {
   good: ["●", "up alive ok answers healthy present passed NOERROR local"],
-  part: ["◐", "partial suspect lossy degraded one-way starting stopping drained warning altered pending shadowed"],
-  bad: ["✕", "down dead silent hidden fenced unhealthy missing failed expired NXDOMAIN SERVFAIL REFUSED"],
+  part: ["◐", "partial suspect lossy degraded one-way starting stopping drained warning altered pending shadowed away nearly-full"],
+  bad: ["✕", "down dead silent hidden fenced unhealthy missing failed expired full NXDOMAIN SERVFAIL REFUSED"],
   none: ["○", "left unknown"],
 };
 const LOOK_OF = new Map(
@@ -45,6 +45,17 @@ export function look(word) {
 export function state(word, text = word) {
   const [kind, glyph] = LOOK_OF.get(word) || ["none", "○"];
   return h("span", { class: "state " + kind }, h("span", { class: "glyph", "aria-hidden": "true" }, glyph), text && " ", text);
+}
+
+// What this host knows of another one, in the words of `netagent members`: its path while its agent is alive, else the
+// state of its agent, and then whether its kernel answers.
+export function hostWord(row) {
+  return row.agent === "alive" ? row.path : row.agent;
+}
+
+export function hostWords(row) {
+  if (row.agent !== "alive") return `agent ${row.agent}, host ${row.host}`;
+  return row.path === "local" ? "this host" : `path ${row.path}`;
 }
 
 export function milliseconds(seconds) {

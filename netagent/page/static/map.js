@@ -1,6 +1,6 @@
 // The map, drawn by Cytoscape.js. What it shows is in a table as well, for readers who do not see it.
 
-import { h, link as anchor, look, milliseconds, number, state } from "./dom.js";
+import { h, hostWord, hostWords, link as anchor, look, milliseconds, number, state } from "./dom.js";
 import { follow } from "./live.js";
 import { go } from "./app.js";
 import cytoscape from "./vendor/cytoscape.esm.min.mjs";
@@ -82,8 +82,9 @@ export function map(place) {
   });
   network.addEventListener("change", () => change({ network: network.value }));
   const themed = () => graph?.style(look_of());
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   document.addEventListener("themed", themed);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed);
+  dark.addEventListener("change", themed);
   requestAnimationFrame(open);
   return {
     element,
@@ -91,6 +92,7 @@ export function map(place) {
       stream?.close();
       graph?.destroy();
       document.removeEventListener("themed", themed);
+      dark.removeEventListener("change", themed);
     },
     focus: () => search.focus(),
   };
@@ -125,9 +127,9 @@ function byHost({ hosts, services }) {
     row.forEach((one, index) => {
       const left = index * (CELL.width + 44);
       const all = on.get(one.name);
-      const path = one.agent === "alive" ? one.path : one.agent;
-      const label = `${one.name}   ${GLYPHS[look(path)]} ${one.local ? "this host" : path} ${milliseconds(one.rtt_s)}` + (most ? "" : `\n${all.length} services`);
-      const data = { id: `h:${one.id}`, label, path: `hosts/${one.id}`, look: look(path), kind: most ? "host" : "small" };
+      const seen_as = look(hostWord(one));
+      const label = `${one.name}   ${GLYPHS[seen_as]} ${hostWords(one)} ${milliseconds(one.rtt_s)}` + (most ? "" : `\n${all.length} services`);
+      const data = { id: `h:${one.id}`, label, path: `hosts/${one.id}`, look: seen_as, kind: most ? "host" : "small" };
       elements.push({ group: "nodes", data, position: { x: left, y: top } });
       if (!most) return;
       const seen = all.slice(0, most);
@@ -182,7 +184,7 @@ function flowText(one) {
 }
 
 function serviceNode(one, position) {
-  const data = { id: one.id, label: `${mark(one.state)}${one.name}\n${one.network}  ${one.answering} of ${one.total}`, path: `services/${encodeURIComponent(one.id)}`, look: look(one.state), kind: "tall" };
+  const data = { id: one.id, label: `${mark(one.state)}${one.name}\n${one.network}  ${one.total ? `${one.answering} of ${one.total}` : "nothing"}`, path: `services/${encodeURIComponent(one.id)}`, look: look(one.state), kind: "tall" };
   return { group: "nodes", data, position };
 }
 
@@ -215,10 +217,14 @@ function look_of() {
   ];
 }
 
-function table({ services, links, flows }) {
+function table({ hosts, services, links, flows }) {
   const to = new Map();
   for (const one of [...flows, ...links]) to.set(one.from, [...(to.get(one.from) || []), `${one.to} (${flowText(one)})`]);
-  return h("div", { class: "sheet", tabindex: "0", role: "region", "aria-label": "Services of the map" }, h("table", { class: "grid" },
+  const onHosts = h("div", { class: "sheet", tabindex: "0", role: "region", "aria-label": "Hosts of the map" }, h("table", { class: "grid" },
+    h("thead", {}, h("tr", {}, ["Host", "State", "Round trip"].map((text) => h("th", { scope: "col" }, text)))),
+    h("tbody", {}, hosts.map((one) => h("tr", {}, h("th", { scope: "row" }, anchor(`hosts/${one.id}`, one.name)), h("td", {}, state(hostWord(one), hostWords(one))), h("td", {}, milliseconds(one.rtt_s)))))));
+  const ofServices = h("div", { class: "sheet", tabindex: "0", role: "region", "aria-label": "Services of the map" }, h("table", { class: "grid" },
     h("thead", {}, h("tr", {}, ["Service", "State", "On", "Talks to, or may"].map((text) => h("th", { scope: "col" }, text)))),
-    h("tbody", {}, services.map((one) => h("tr", {}, h("th", { scope: "row" }, anchor(`services/${encodeURIComponent(one.id)}`, one.id)), h("td", {}, state(one.state, `${one.answering} of ${one.total}`)), h("td", {}, Object.entries(one.hosts).map(([host, some]) => (some > 1 ? `${host} ×${some}` : host)).join(", ")), h("td", {}, (to.get(one.id) || []).join(", ")))))));
+    h("tbody", {}, services.map((one) => h("tr", {}, h("th", { scope: "row" }, anchor(`services/${encodeURIComponent(one.id)}`, one.id)), h("td", {}, state(one.state, one.total ? `${one.answering} of ${one.total}` : "nothing")), h("td", {}, Object.entries(one.hosts).map(([host, some]) => (some > 1 ? `${host} ×${some}` : host)).join(", ")), h("td", {}, (to.get(one.id) || []).join(", ")))))));
+  return h("div", {}, ofServices, onHosts);
 }

@@ -1,6 +1,6 @@
 // The overview: what there is, what is wrong and what to type, and all hosts at a glance.
 
-import { copyable, h, link, look, milliseconds, number, plural, sentence, state } from "./dom.js";
+import { copyable, h, hostWord, hostWords, link, look, milliseconds, number, plural, sentence, state } from "./dom.js";
 import { entry } from "./events.js";
 import { follow, read, run } from "./live.js";
 
@@ -119,12 +119,10 @@ function cure(text) {
 
 function tile(row) {
   const all = sum(row.endpoints);
-  const word = row.agent !== "alive" ? row.agent : row.path === "local" ? "alive" : row.path;
-  const kind = look(row.agent !== "alive" ? row.agent : row.path);
   return h(
-    "li", { class: `tile ${kind}` },
+    "li", { class: `tile ${look(hostWord(row))}` },
     link(`hosts/${row.id}`, row.name),
-    state(row.agent !== "alive" ? row.agent : row.path, word === "alive" ? "this host" : word),
+    state(hostWord(row), hostWords(row)),
     h("span", { class: "faint num" }, [milliseconds(row.rtt_s), `${number(all)} ep`].filter(Boolean).join("  ")),
   );
 }

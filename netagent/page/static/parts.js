@@ -1,4 +1,4 @@
-// The tables: services, endpoints, hosts, networks.
+// The tables: services, endpoints, hosts, networks, addresses, flows.
 
 import { h, link, milliseconds, number, plural, state } from "./dom.js";
 import { follow } from "./live.js";
@@ -17,7 +17,7 @@ export function services(place) {
         { label: "Replicas", sort: "replicas", cell: (row) => replicas(row) },
         { label: "Hosts", sort: "hosts", wide: "wide", cell: (row) => hosts(row) },
         { label: "Ports", wide: "wide", cell: (row) => mono(row.ports) },
-        { label: "Own address", wide: "wider", cell: (row) => mono(row.addresses) },
+        { label: "Address", wide: "wider", cell: (row) => [mono(row.addresses), more(row.address_count - row.addresses.length)] },
       ],
       filters: [
         { name: "network", label: "network", choices: (head) => head.networks },
@@ -29,15 +29,20 @@ export function services(place) {
   );
 }
 
+// Of a service of containers its replicas, of another one its addresses.
 function replicas(row) {
-  const others = Object.entries(row.words).filter(([word]) => word !== "up");
-  const text = `${number(row.answering)} of ${number(row.total)}`;
-  return [h("span", { class: "num" }, text), others.length ? h("span", { class: "faint" }, "  " + others.map(([word, count]) => `${count} ${word}`).join(", ")) : ""];
+  const others = Object.entries(row.words).filter(([word]) => word !== "up").map(([word, count]) => `${count} ${word}`);
+  const count = row.total ? `${number(row.answering)} of ${number(row.total)}` : row.kind === "external" ? "no address" : "none";
+  const why = others.join(", ") || row.reason;
+  return [h("span", { class: "num" }, count), why ? h("span", { class: "faint", title: why }, "  " + why) : ""];
 }
 
 function hosts(row) {
-  const more = row.host_count - row.hosts.length;
-  return row.hosts.join(" ") + (more > 0 ? ` and ${number(more)} more` : "");
+  return row.hosts.join(" ") + more(row.host_count - row.hosts.length) + (row.kind === "external" ? " (external)" : "");
+}
+
+function more(count) {
+  return count > 0 ? ` and ${number(count)} more` : "";
 }
 
 export function endpoints(place) {
@@ -94,6 +99,7 @@ function shortTable(spec, place) {
       shown.set(row.id, [row, fresh]);
       return fresh;
     }));
+    for (const id of [...shown.keys()]) if (!last.rows.has(id)) shown.delete(id);
   }
   search.addEventListener("input", () => {
     if (search.value) place.query.set("q", search.value);
@@ -150,15 +156,19 @@ export function networks(place) {
   );
 }
 
+const KINDS = { host: "a host", unknown: "of no container that is known", outside: "outside all networks" };
+
 export function flows(place) {
   const end = (id, name, host) => [id ? link(`endpoints/${id}`, name) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
+  const source = (row) => (row.from_gone ? [`${row.from} (gone)`, h("span", { class: "faint" }, `  on ${row.from_host}`)] : end(row.from_id, row.from, row.from_host));
   return shortTable(
     {
       part: "flows", title: "Flows of the last hour", noun: "flow",
-      text: (row) => `${row.from} ${row.from_service} ${row.from_host} ${row.to} ${row.to_service} ${row.to_host} ${row.network} ${row.address} ${row.protocol} ${row.port ?? ""}`,
+      text: (row) => `${row.from} ${row.from_gone ? "gone" : ""} ${row.from_service} ${row.from_host} ${row.to} ${row.to_service} ${row.to_host} ${row.network} ${row.address} ${row.protocol} ${row.port ?? ""}`,
       columns: [
-        { label: "From", head: true, cell: (row) => end(row.from_id, row.from, row.from_host) },
-        { label: "To", cell: (row) => end(row.to_id, row.to, row.to_host || (row.to_kind === "endpoint" ? "" : row.to_kind)) },
+        { label: "From", head: true, cell: source },
+        { label: "To", cell: (row) => (row.to_kind === "endpoint" ? end(row.to_id, row.to, row.to_host) : [row.to, h("span", { class: "faint" }, `  ${KINDS[row.to_kind] || row.to_kind}`)]) },
+        { label: "Address", wide: "wide", cell: (row) => mono(row.to === row.address ? [] : [row.address]) },
         { label: "Port", cell: (row) => (row.port === null ? row.protocol : `${row.port}/${row.protocol}`) },
         { label: "Network", wide: "wide", cell: (row) => row.network },
         { label: "Opened", wide: "num", cell: (row) => number(row.openings) },
@@ -168,6 +178,40 @@ export function flows(place) {
     },
     place,
   );
+}
+
+// The whole of each network, and the part of it that each host owns.
+export function addresses(place) {
+  return tablePart(
+    {
+      part: "addresses", title: "Addresses", noun: "owner",
+      columns: [
+        { label: "Network", sort: "network", head: true, cell: (row) => link(`networks/${row.network_id}`, row.network) },
+        { label: "Host", sort: "host", cell: (row) => (row.is_whole ? h("b", {}, "all hosts") : link(`hosts/${row.host_id}`, row.host, { class: "quiet" })) },
+        { label: "Used", sort: "used", cell: (row) => used({ total: row.owned, used: row.used }) },
+        { label: "Free", sort: "free", wide: "num", cell: (row) => free(row) },
+        { label: "State", cell: addressState },
+        { label: "Owns", sort: "owned", wide: "wide num", cell: (row) => number(row.owned) },
+        { label: "Subnets, or ranges in the first", wide: "wide", cell: (row) => [mono(row.ranges), more(row.range_count - row.ranges.length)] },
+      ],
+      filters: [
+        { name: "network", label: "network", choices: (head) => head.networks },
+        { name: "host", label: "host", choices: (head) => head.hosts },
+        { name: "state", label: "state", choices: () => ["full", "nearly full", "away", "not known", "ok"] },
+      ],
+    },
+    place,
+  );
+}
+
+function free(row) {
+  return row.free === null ? "not known" : number(row.free);
+}
+
+function addressState(row) {
+  if (row.state === "away") return state("away", `agent ${row.agent}: not to be had`);
+  const lacks = [row.away ? `${number(row.away)} free ones of hosts that are away` : "", row.unowned ? `${number(row.unowned)} without an owner` : ""].filter(Boolean).join(", ");
+  return [state(row.state.replace(" ", "-"), row.state), lacks ? h("span", { class: "faint" }, "  " + lacks) : ""];
 }
 
 export function used(use) {

@@ -1,7 +1,7 @@
 // A table of any length: rows of one height, of which only those in sight are in the document. The filters, the order
 // and the search are the query of the page's address.
 
-import { h, number } from "./dom.js";
+import { h, number, sentence, state } from "./dom.js";
 import { follow } from "./live.js";
 
 const ROW = 30;
@@ -33,6 +33,7 @@ export function tablePart(spec, place) {
   const body = h("tbody");
   const grid = h("table", { class: "grid" }, h("caption", { class: "unseen" }, spec.title), h("thead", {}, h("tr", {}, heads)), body);
   const scroller = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": spec.title }, grid);
+  const notes = h("div", { class: "notes" });
   const empty = h("p", { class: "empty", hidden: true });
   const element = h(
     "section",
@@ -40,7 +41,7 @@ export function tablePart(spec, place) {
     h("div", { class: "bar" }, h("h1", {}, spec.title),
       h("label", { class: "unseen", for: "q" }, `Filter ${spec.noun}s`), search,
       selects.map((one) => [h("label", { class: "unseen", for: `filter-${one.name}` }, one.label), one.select]), clear, count),
-    scroller, empty,
+    notes, scroller, empty,
   );
 
   const shown = new Map(); // id -> [row, element]
@@ -71,6 +72,7 @@ export function tablePart(spec, place) {
     clear.hidden = !isFiltered;
     empty.hidden = matching > 0;
     if (!matching) say(isFiltered ? `No ${spec.noun} matches these filters.` : `There is no ${spec.noun} yet.`);
+    notes.replaceChildren(...(head.warnings || []).map((one) => h("p", {}, state("warning", ""), sentence(one.message))));
     for (const one of selects) choices(one, head);
     grid.setAttribute("aria-rowcount", matching + 1);
     above.style.height = `${offset * ROW}px`;

@@ -84,9 +84,10 @@ function labels(all) {
 }
 
 function service(one) {
+  const count = one.endpoint_count ? `${number(one.answering)} of ${number(one.endpoint_count)} answer` : one.external ? "no address" : "no replica";
   const words = one.answering === 0 ? "down" : one.answering < one.endpoint_count ? "partial" : "up";
   return [
-    title(one.name, "service", state(words, `${number(one.answering)} of ${number(one.endpoint_count)} answer`)),
+    title(one.name, "service", state(words, count)),
     one.not_up?.length ? h("ul", { class: "reason" }, one.not_up.map((text) => h("li", {}, text))) : "",
     facts([
       ["Network", toNetwork(one)],
@@ -259,7 +260,7 @@ function whyOf(why, isOpen) {
   const wrong = why.objects.filter((one) => !["present", "not needed"].includes(one.state));
   const right = why.objects.filter((one) => !wrong.includes(one));
   return [
-    h("p", {}, why.complete ? state("present", "complete: everything that should exist does, and nothing else") : state("missing", plural(wrong.length, "object") + " not as the records say")),
+    h("p", {}, why.complete ? state("present", "the kernel of this host has what the records say, and nothing else") : state("missing", plural(wrong.length, "object") + " not as the records say")),
     rows(["Record", "Name", "Written by", "Version"], why.records.map((one) => [one.kind, one.name, link(`hosts/${one.host_id}`, one.host), one.epoch === null ? "not published" : `${one.epoch}.${one.sequence}`]), "No record."),
     objects(wrong),
     right.length ? h("details", { open: isOpen }, h("summary", {}, `${plural(right.length, "object")} ${right.length === 1 ? "is as it" : "are as they"} should be`), objects(right)) : "",

@@ -7,6 +7,7 @@ from typing import Any
 
 from fakes.external import at, service
 from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
+from fakes.service_addresses import service_address, service_range
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -29,6 +30,8 @@ from netgossip.types import Member, MemberState
 
 HOSTS = st.sampled_from([H1, H2, H3])
 NETWORKS = st.sampled_from([N1, N2])
+RANGES = {N1: 1, N2: 2}
+"""Of service addresses."""
 SERVICE_QUERIES = [
     TableQuery(),
     TableQuery(sort="state"),
@@ -83,6 +86,8 @@ class StepByStep(RuleBasedStateMachine):
             self.put(owner, host(f"h{number}"))
         self.put(H1, network(N1, "app"))
         self.put(H1, network(N2, "back", subnets=("10.2.0.0/24", "fd00:2::/64")))
+        for place, number in RANGES.items():
+            self.put(H1, service_range(number, place))
         for number, (owner, place) in enumerate([(H1, N1), (H2, N1), (H2, N2), (H3, N2)], start=1):
             self.put(owner, endpoint(number, place, number + 1))
         self.follow()
@@ -135,6 +140,20 @@ class StepByStep(RuleBasedStateMachine):
     )
     def external(self, owner: HostId, number: int, place: NetworkId, name: str, *, is_there: bool) -> None:
         record = service(number, place, name=name, target=at("203.0.113.50"))
+        (self.put if is_there else self.delete)(owner, record)
+
+    @rule(
+        owner=HOSTS,
+        place=NETWORKS,
+        name=st.sampled_from(["web", "cache"]),
+        offset=st.integers(5, 6),
+        group=st.sampled_from([None, "shop"]),
+        is_there=st.booleans(),
+    )
+    def own_address(
+        self, owner: HostId, place: NetworkId, name: str, offset: int, group: str | None, *, is_there: bool
+    ) -> None:
+        record = service_address(name, offset, place, group=group, within=RANGES[place])
         (self.put if is_there else self.delete)(owner, record)
 
     @rule(owner=HOSTS, state=st.sampled_from(MemberState))
@@ -193,6 +212,27 @@ class StepByStep(RuleBasedStateMachine):
 
 TestStepByStep = StepByStep.TestCase
 TestStepByStep.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_a_service_that_has_only_an_address_is_down_and_there() -> None:
+    """It has a row while it has its address, with replicas or without."""
+    view, writer, tables = RegistryView(H1), Writer(H1), ClusterTables()
+
+    def followed(*records: Record, gone: tuple[Record, ...] = ()) -> list[tuple[str, str, int]]:
+        nonlocal view
+        for record in records:
+            view = view.with_entries(writer.put(record))
+        for record in gone:
+            view = view.with_entries(writer.delete(record))
+        at_once(tables.follow(Presenter(view, "mesh.internal")))
+        return [(row.title, row.word, row.total) for row in tables.services.values()]
+
+    address = service_address("web")
+    followed(host("h1"), network(N1, "app"), service_range())
+    assert followed(address) == [("web.app", "down", 0)]
+    assert followed(endpoint(1, service="web")) == [("web.app", "up", 1)]
+    assert followed(gone=(endpoint(1),)) == [("web.app", "down", 0)]
+    assert followed(gone=(address,)) == []
 
 
 def test_what_follows_a_change_does_not_grow_with_the_endpoints() -> None:
