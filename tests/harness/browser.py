@@ -135,6 +135,25 @@ class Browser:
             self.wait(lambda: not self.run("return document.getAnimations().length"), "it does not rest")
             self._driver.save_screenshot(str(Path(folder).resolve() / f"{name}.png"))
 
+    def second_window(self) -> str:
+        """Open another window of the same profile beside this one, and go on in it; returns what leads back."""
+        first = self._driver.current_window_handle
+        self._driver.switch_to.new_window("window")
+        return first
+
+    def switch(self, handle: str) -> str:
+        """Go on in another window; returns what leads back."""
+        before = self._driver.current_window_handle
+        self._driver.switch_to.window(handle)
+        return before
+
+    def dom_counts(self) -> dict[str, int]:
+        """How many nodes and listeners the window's process holds, after collecting garbage, those that are in no
+        document any more included."""
+        self._driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        found: dict[str, int] = self._driver.execute_cdp_cmd("Memory.getDOMCounters", {})
+        return found
+
     @property
     def heap_bytes(self) -> int:
         """What the page's scripts hold, after collecting garbage."""

@@ -166,6 +166,17 @@ def processes(cluster: Cluster, host: str) -> dict[str, int]:
     return found
 
 
+def memory(cluster: Cluster) -> dict[tuple[str, str], int]:
+    """Resident bytes by (host, agent or resolver)."""
+    sizes = {}
+    for name in cluster.hosts:
+        for what, pid in processes(cluster, name).items():
+            status = cluster.lab.host(name).path(f"/proc/{pid}/status").read_text()
+            line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+            sizes[name, what] = int(line.split()[1]) * 1024
+    return sizes
+
+
 def _process(cluster: Cluster, host: str, pid: int) -> Process | None:
     """None when it has ended meanwhile."""
     targets = []

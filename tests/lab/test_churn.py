@@ -12,7 +12,7 @@ import time
 import pytest
 from lab.churn import MAIN, Actor
 from lab.harness import Cluster
-from lab.invariants import Expectation, flaws, log_flaws, processes
+from lab.invariants import Expectation, flaws, log_flaws, memory
 
 from netagent.control.client import Client
 
@@ -162,14 +162,3 @@ def _ask(cluster: Cluster, count: int) -> None:
     for number in range(count):
         time.sleep(max(0.0, began + number * ASKERS / ASKED_PER_S - time.monotonic()))
         client.call("GET", paths[number % len(paths)])
-
-
-def memory(cluster: Cluster) -> dict[tuple[str, str], int]:
-    """Resident bytes by (host, agent or resolver)."""
-    sizes = {}
-    for name in cluster.hosts:
-        for what, pid in processes(cluster, name).items():
-            status = cluster.lab.host(name).path(f"/proc/{pid}/status").read_text()
-            line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-            sizes[name, what] = int(line.split()[1]) * 1024
-    return sizes

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.browser import PHONE, PICTURES, WIDE, Browser, browser
-from harness.tunnel import tunnel
 from lab.faults import rule
 from lab.harness import Cluster
+from lab.page import page_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.services]
 
@@ -56,20 +55,6 @@ def shop(lasting: Cluster) -> Cluster:
 def window() -> Iterator[Browser]:
     with browser() as one:
         yield one
-
-
-@contextmanager
-def page_of(cluster: Cluster, host: str, window: Browser) -> Iterator[Callable[[str], None]]:
-    """Open the page of a host as its operator does, through a tunnel; yield what opens a part of it."""
-    address = str(cluster.netagent(host, "dashboard")["url"])
-    namespace = cluster.lab._fabric.host_namespace(host)
-    with tunnel(namespace, 7958) as port:
-        window.resize(*WIDE)
-        window.open(address.replace("127.0.0.1:7958", f"localhost:{port}"))
-        window.wait_text("live", "mesh · from")
-        assert "key=" not in window.address, "it does not stay in the address bar"
-        yield lambda path: window.open(f"http://localhost:{port}/page/{path}")
-        window.open("about:blank")
 
 
 def test_every_part_is_for_everybody_and_asks_nobody_else(shop: Cluster, window: Browser) -> None:
