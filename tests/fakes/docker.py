@@ -92,10 +92,15 @@ class FakeDocker:
         for version in (4, 6) if ipv6 else (4,):
             typed = [one for one in subnets if (":" in one) == (version == 6)]
             if own:
-                pool = await self.ask(
-                    "IpamDriver.RequestPool", AddressSpace="netagent", Pool="".join(typed), SubPool="",
-                    Options=network["IPAM"]["Options"], V6=version == 6,
-                )  # fmt: skip
+                try:
+                    pool = await self.ask(
+                        "IpamDriver.RequestPool", AddressSpace="netagent", Pool="".join(typed), SubPool="",
+                        Options=network["IPAM"]["Options"], V6=version == 6,
+                    )  # fmt: skip
+                except RefusedByPluginError:
+                    for pool_id in network["pools"]:
+                        await self.ask("IpamDriver.ReleasePool", PoolID=pool_id)
+                    raise
                 network["pools"].append(pool["PoolID"])
                 gateway = pool["Data"]["com.docker.network.gateway"]
                 data[version].append({"AddressSpace": "netagent", "Pool": pool["Pool"], "Gateway": gateway})

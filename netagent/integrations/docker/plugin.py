@@ -74,6 +74,8 @@ class Plugin:
         self._arrivals = arrivals
         self._pairs: dict[NetworkId, tuple[str, ...]] = {}
         """The addresses that the last IPv4 request of a network got, until its IPv6 request."""
+        self._offered: set[PoolId] = set()
+        """Pools that Docker got without asking for their subnet, until it makes the network or gives them back."""
         self._leaving: set[str] = set()
         self._unfinished: set[str] = set()
         """Origins to detach: those of calls in progress, and those whose call has ended."""
@@ -92,7 +94,7 @@ class Plugin:
             "IpamDriver.GetCapabilities": self._ipam_capabilities,
             "IpamDriver.GetDefaultAddressSpaces": self._address_spaces,
             "IpamDriver.RequestPool": self._request_pool,
-            "IpamDriver.ReleasePool": self._nothing,
+            "IpamDriver.ReleasePool": self._release_pool,
             "IpamDriver.RequestAddress": self._request_address,
             "IpamDriver.ReleaseAddress": self._release_address,
         }
@@ -181,8 +183,31 @@ class Plugin:
                 "the agents distribute a network's addresses among the hosts, so --ip-range is not possible"
             )
             raise RefusedError(text, thing=request.ip_range, hint="leave it out")
+        pool = PoolId(network.network_id, request.version)
+        if not (request.subnet or request.ip_range):
+            self._offer(pool, network, subnet)
         gateway = addresses_of((subnet,), GATEWAY_OFFSET)[0]
-        return protocol.pool_answer(PoolId(network.network_id, request.version), subnet, gateway)
+        return protocol.pool_answer(pool, subnet, gateway)
+
+    def _offer(self, pool: PoolId, network: NetworkView, subnet: str) -> None:
+        """Note that Docker gets this pool without its user having typed the subnet; RefusedError the second time.
+
+        Docker does not take such a pool where the host has a route to it, as it has once a container is in the
+        network. It keeps the pool and asks for another one, for ever, also when its user has given up. There is none.
+        """
+        if pool in self._offered:
+            self._offered.discard(pool)
+            name = network.unique_name
+            options = " ".join(f"--subnet {one}" for one in network.record.subnets)
+            text = f"this host has a route to {subnet}, so Docker takes the subnets of {name} only if you type them"
+            raise RefusedError(text, thing=name, hint=f"add {options}")
+        if len(self._offered) >= MAX_PAIRS:
+            self._offered.clear()
+        self._offered.add(pool)
+
+    async def _release_pool(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        self._offered.discard(protocol.address_untrusted(value).pool)
+        return {}
 
     async def _create_network(self, value: Mapping[str, Any]) -> dict[str, Any]:
         request = protocol.network_untrusted(value)
@@ -206,6 +231,8 @@ class Plugin:
             name = network.unique_name
             text = f"network {name} has IPv6, so its Docker network needs IPv6 as well"
             raise RefusedError(text, thing=name, hint=f"add --ipv6: {_line([name])}")
+        if network is not None:
+            self._offered -= {PoolId(network.network_id, version) for version in (4, 6)}
         return {}
 
     # -- addresses -----------------------------------------------------------------------------------------------

@@ -109,6 +109,29 @@ async def test_a_network_made_by_hand_takes_no_range(world: World) -> None:
 
 
 @virtual
+async def test_docker_does_not_ask_for_ever_where_the_host_has_a_route(world: World) -> None:
+    """It keeps a pool that overlaps a route, and asks for another one."""
+    await world.with_network()
+    pool = {"AddressSpace": "netagent", "Pool": "", "SubPool": "", "Options": OPTIONS}
+    for version in (False, True):
+        offered = await world.docker.ask("IpamDriver.RequestPool", **pool, V6=version)
+        with pytest.raises(RefusedByPluginError, match=rf"add --subnet .*{offered['Pool']}"):
+            await world.docker.ask("IpamDriver.RequestPool", **pool, V6=version)
+        # Later ones are others' requests: each is offered the pool once.
+        await world.docker.ask("IpamDriver.RequestPool", **pool, V6=version)
+        chosen = {**pool, "Pool": offered["Pool"]}
+        for _ in range(2):
+            assert await world.docker.ask("IpamDriver.RequestPool", **chosen, V6=version) == offered
+
+
+@virtual
+async def test_docker_may_make_a_second_network_for_one_of_ours(world: World) -> None:
+    await world.with_network()
+    await docker_network(world)
+    await world.docker.network_create("front", options=OPTIONS)
+
+
+@virtual
 async def test_an_internal_network_gives_no_way_out(world: World) -> None:
     await world.with_network(internal=True)
     await docker_network(world)
