@@ -233,7 +233,7 @@ class Presenter:
         if host is not None and host.agent is AgentState.LEFT:
             return f"host {name} has left the cluster"
         if host is not None and host.record is not None and host.record.going_down:
-            return f"host {name} is going down"
+            return f"host {name} {host.record.away_text}"
         return f"neither the agent nor the kernel of host {name} answers"
 
     def service(self, service: ServiceView) -> Slices[schema.Service]:

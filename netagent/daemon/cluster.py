@@ -239,7 +239,7 @@ class Cluster:
                 ids=(self._cluster_id, self.live.view.local),
             ),
             routes=self.kernel.routes,
-            is_away=self._was_away(boot),
+            is_starting=self._was_away(boot),
             drain=self.live.view.drain_of_host(self.live.view.local),
         )
         self._background += [self._own_host.run, own_records.run, cleanup.run, auto_eviction.run]

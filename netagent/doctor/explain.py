@@ -388,7 +388,7 @@ def why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
     if host is not None and host.agent is AgentState.LEFT:
         return f"hidden: host {name} has left the cluster"
     if host is not None and host.record is not None and host.record.going_down:
-        return f"hidden: host {name} has announced that it shuts down"
+        return f"hidden: host {name} {host.record.away_text}"
     if view.is_host_hidden(endpoint.owner):
         return f"hidden: the agent of host {name} is dead and its kernel does not answer"
     if endpoint.network_id not in view.networks:

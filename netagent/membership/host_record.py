@@ -40,11 +40,13 @@ class HostRecordKeeper:
     publisher: Publisher
     base: HostRecord
     routes: Callable[[], Awaitable[tuple[str, ...]]]
-    is_away: bool = False
-    """Names lead to other hosts: from `going_down` on, and at a start until `arrive`, if they did before it or lead
-    to what the host has lost since."""
+    is_starting: bool = False
+    """Names lead to other hosts until `arrive`: they did before the start, or would lead to what the host has lost
+    since."""
     drain: Drain | None = None
     """Set by an operator, until they take it back; also through restarts."""
+    _is_going_down: bool = False
+    """Names lead to other hosts from now on."""
     _drain_turn: trio.Lock = field(default_factory=trio.Lock)
     _task: PeriodicTask = field(default_factory=partial(PeriodicTask, LOOK_S))
     """Woken to write the record although nothing is known to have changed."""
@@ -52,20 +54,20 @@ class HostRecordKeeper:
     @asynccontextmanager
     async def going_down(self) -> AsyncIterator[None]:
         """Let names lead away from this host from now on; if the block fails, they lead here again."""
-        self.is_away = True
+        self._is_going_down = True
         try:
             await self.publish()
             yield
         except BaseException:
             # `run` publishes it.
-            self.is_away = False
+            self._is_going_down = False
             self._task.wake()
             raise
 
     async def arrive(self) -> None:
         """Let names lead here again: this host has what its records say."""
-        if self.is_away:
-            self.is_away = False
+        if self.is_starting:
+            self.is_starting = False
             await self.publish()
 
     async def move(self, underlay: str) -> None:
@@ -98,7 +100,8 @@ class HostRecordKeeper:
         # Records keep lists in the order of their texts, which differs from the order of the addresses.
         record = replace(
             self.base,
-            going_down=self.is_away,
+            going_down=self._is_going_down or self.is_starting,
+            is_starting=self.is_starting and not self._is_going_down,
             routes=tuple(sorted(routes[:MAX_ROUTES])),
             drain=self.drain,
         )

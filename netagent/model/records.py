@@ -99,11 +99,20 @@ class HostRecord:
     zone: str = ""
     agent_version: str = ""
     going_down: bool = False
-    """The host has withdrawn its names: it is about to leave or to power off."""
+    """Names lead to none of its containers: it is about to leave or to power off, or `is_starting`."""
     routes: tuple[str, ...] = ()
     """CIDRs that the host reaches through devices other than netagent's, sorted; a network may not overlap them."""
     drain: Drain | None = None
     """Names lead to none of its endpoints, those that come included, although it stays."""
+    is_starting: bool = False
+    """Why it is `going_down`: it has come back, and has not restored all that its records say yet."""
+
+    @property
+    def away_text(self) -> str:
+        """Say why names lead to none of its containers; empty if it does not withhold them."""
+        if not self.going_down:
+            return ""
+        return "has just started and restores its containers" if self.is_starting else "is about to stop"
 
 
 @dataclass(frozen=True, slots=True)

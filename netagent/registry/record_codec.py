@@ -260,6 +260,7 @@ def _host_fields(record: HostRecord) -> list[object]:
         record.going_down or record.drain is not None,
         [pack_cidr(route) for route in record.routes],
         [] if record.drain is None else [record.drain.since_s, record.drain.by, record.going_down],
+        record.is_starting,
     ]
 
 
@@ -359,9 +360,10 @@ def _read_host(fields: RecordFields) -> HostRecord:
         routes=fields.sorted_items("routes", 1024, RecordFields.route),
     )
     more = fields.array("drain", 0) if fields.has_more() else None
-    if more is None or not more.has_more():
-        return record
-    return dataclasses.replace(record, drain=_read_drain(more), going_down=more.boolean("drain"))
+    if more is not None and more.has_more():
+        record = dataclasses.replace(record, drain=_read_drain(more), going_down=more.boolean("drain"))
+    is_starting = fields.boolean("is_starting") if fields.has_more() else False
+    return dataclasses.replace(record, is_starting=is_starting)
 
 
 def _read_network(fields: RecordFields) -> NetworkRecord:

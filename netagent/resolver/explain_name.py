@@ -656,7 +656,7 @@ def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
         return "fenced: another record has its address"
     if view.is_host_hidden(endpoint.owner):
         if host is not None and host.record is not None and host.record.going_down:
-            return "its host is shutting down"
+            return f"its host {host.record.away_text}"
         if host is not None and host.answers is False:
             return "its host's agent is dead and its kernel does not answer"
         return "its host has left"

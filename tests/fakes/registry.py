@@ -36,6 +36,7 @@ class HostFields(TypedDict, total=False):
     going_down: bool
     routes: tuple[str, ...]
     drain: Drain | None
+    is_starting: bool
 
 
 class NetworkFields(TypedDict, total=False):

@@ -127,10 +127,10 @@ def _of_records(before: HostRecord, record: HostRecord, name: str) -> Iterator[N
     if before.name != record.name:
         yield News(EventKind.MEMBER, name, f"{name} was called {before.name}", author)
     if record.going_down and not before.going_down:
-        text = f"{name} withdrew all its names: it is about to stop"
+        text = f"names lead to no container of {name}: it {record.away_text}"
         yield News(EventKind.DRAIN, name, text, author)
     elif before.going_down and not record.going_down:
-        yield News(EventKind.DRAIN, name, f"{name} has its names again", author)
+        yield News(EventKind.DRAIN, name, f"names lead to the containers of {name} again", author)
     if record.drain is not None and before.drain is None:
         text = f"{name} is drained by {record.drain.by}: names lead to none of its containers"
         yield News(EventKind.DRAIN, name, text, author)

@@ -289,7 +289,9 @@ def test_each_reason_for_being_hidden_is_told_apart() -> None:
 
     world = World()
     world.put(H2, host("h2", going_down=True))
-    assert why(world.endpoint()) == ("hidden", "host h2 is going down")
+    assert why(world.endpoint()) == ("hidden", "host h2 is about to stop")
+    world.put(H2, host("h2", going_down=True, is_starting=True))
+    assert why(world.endpoint()) == ("hidden", "host h2 has just started and restores its containers")
     world.member(H2, MemberState.LEFT)
     assert why(world.endpoint()) == ("hidden", "host h2 has left the cluster")
     shown = world.present().member(world.view.hosts[H2], ProbeView())

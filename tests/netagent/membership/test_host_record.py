@@ -183,7 +183,7 @@ async def test_a_leave_that_fails_brings_the_names_back() -> None:
 @virtual
 async def test_names_lead_to_a_host_that_comes_back_only_after_it_has_arrived() -> None:
     one, _, own = own_host()
-    own.is_away = True
+    own.is_starting = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
         await trio.sleep(2 * LOOK_S)

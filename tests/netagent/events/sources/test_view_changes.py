@@ -116,8 +116,12 @@ def test_what_a_host_says_of_itself(world: World) -> None:
         "drain/h2/h2 is drained by alice: names lead to none of its containers/host h2"
     ]
     assert says() == ["drain/h2/h2 is drained no more/host h2"]
-    assert says(going_down=True) == ["drain/h2/h2 withdrew all its names: it is about to stop/host h2"]
-    assert says() == ["drain/h2/h2 has its names again/host h2"]
+    assert says(going_down=True) == ["drain/h2/names lead to no container of h2: it is about to stop/host h2"]
+    assert says() == ["drain/h2/names lead to the containers of h2 again/host h2"]
+    assert says(going_down=True, is_starting=True) == [
+        "drain/h2/names lead to no container of h2: it has just started and restores its containers/host h2"
+    ]
+    assert says() == ["drain/h2/names lead to the containers of h2 again/host h2"]
     assert says(agent_version="9.1") == ["member/h2/h2 runs netagent 9.1, was /host h2"]
 
 
