@@ -240,6 +240,57 @@ def test_what_was_not_used_for_long_makes_room(network: Network, monkeypatch: py
         assert len(openings(counters)) == 2
 
 
+FORGE = """
+import socket, sys
+from netagent.datapath.bpf import device_hooks, programs
+from netagent.datapath.bpf.instructions import Assembler, Register
+from netagent.datapath.bpf.tcx import Side
+asm = Assembler()
+for at, number in ((8, int(sys.argv[1])), (44, int(sys.argv[2]))):
+    asm.move(Register.R2, number)
+    asm.store(4, Register.R1, at, Register.R2)
+asm.exit(-1)
+program = programs.load(programs.Kind.SCHED_CLS, "forge", asm.assemble({}))
+device_hooks.hooks_of_kernel().attach(socket.if_nametoindex("eth0"), Side.EGRESS, program)
+"""
+SEND = """
+import contextlib, socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.connect((sys.argv[1], 7777))
+    for _ in range(int(sys.argv[2])):
+        with contextlib.suppress(OSError):
+            sock.send(b"word")
+"""
+
+
+def test_a_container_cannot_have_refusals_counted_as_another_ones(network: Network) -> None:
+    """It writes the number of the other's port, and the firewall's mark, beside each packet that it sends."""
+    absent = "10.66.0.9"
+    for container in (network.web, network.db):
+        container.run(f"ip neigh add {absent} lladdr 02:0a:00:00:00:09 dev eth0")
+    given = FirewallInput(vxlan_port=4789, endpoints=(GUARDED_WEB, GUARDED_DB), networks=(NET,))
+    with closing(network.counters()) as counters:
+        web, db = (network.number(counters, name) for name in ("nvweb", "nvdb"))
+
+        def send(container: Namespace, address: str, times: int) -> None:
+            container.run_python(SEND, address, str(times))
+
+        async def run() -> None:
+            async with guarding(network.host, given):
+                await trio.to_thread.run_sync(send, network.db, absent, 1)
+                await trio.to_thread.run_sync(network.web.run_python, FORGE, str(policy.MARK), str(db))
+                await trio.to_thread.run_sync(send, network.web, absent, 3)
+                # With the mark alone it is delivered to the bridge, where no chain has decided yet.
+                await trio.to_thread.run_sync(send, network.web, "10.66.0.1", 3)
+
+        trio.run(run)
+        found = {
+            (one.source, socket.inet_ntoa(one.address)): (count.openings, count.refused)
+            for one, count in (unpack_flow(*raw) for raw in counters.read_now().flows)
+        }
+        assert found == {(db, absent): (1, 1), (web, absent): (1, 1), (web, "10.66.0.1"): (1, 0)}
+
+
 TRY = """
 import socket, sys
 for address in sys.argv[1:]:

@@ -120,6 +120,11 @@ def refused(mark: int) -> Assembler:
 def _program(*, counts: bool) -> Assembler:
     asm, done, ipv6, datagram, opened = Assembler(), Label(), Label(), Label(), Label()
     asm.move(CONTEXT, R1)
+    if counts:
+        # The kernel keeps tc_index when a packet leaves a namespace, so a program or a queueing discipline within the
+        # container may have written another's number there. Of each packet, since a refused one need not be counted.
+        asm.move(R1, 0)
+        asm.store(4, CONTEXT, _TC_INDEX, R1)
     asm.load(4, R1, CONTEXT, _PROTOCOL)
     asm.jump_if(R1, "==", network_order(0x86DD), ipv6)
     asm.jump_if(R1, "!=", network_order(0x0800), done)
