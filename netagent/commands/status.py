@@ -19,6 +19,7 @@ from netagent.commands.feed import label_notices
 from netagent.commands.handlers import answers
 from netagent.commands.notices.agent_notices import CLONED, known_causes, refused_notices
 from netagent.commands.notices.conflict_notices import conflict_notices
+from netagent.commands.notices.flow_notices import not_counted
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
 from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
@@ -267,6 +268,8 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         present, cluster.kernel.service_tables.trouble, cluster.kernel.service_tables.lack
     )
     status["warnings"] += await in_slices(service_notices(present, failing))
+    if (trouble := cluster.flows.trouble()) is not None:
+        status["warnings"].append(not_counted("this host", trouble))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
     place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from netagent.datapath.flows.counters import LOOK_S, FlowCounters
+from netagent.datapath.flows.counters import LOOK_S, CountingTrouble, FlowCounters
 from netagent.datapath.flows.layout import Share
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import Flow, named_flows
@@ -50,8 +50,8 @@ class HostFlows:
     flows: list[Flow] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     """Of containers with more flows than their share: how many openings were not counted one by one, by name."""
-    trouble: str = ""
-    """Why it counts no flows; empty when it does."""
+    trouble: CountingTrouble | None = None
+    """Why it does not count all flows; None: it does."""
     is_cut: bool = False
     """It has more flows than fit into the answer."""
     has_answered: bool = True
@@ -85,7 +85,21 @@ class FlowReader:
         self._sources.note(view, self._live.rows, self._counters.ports)
         flows = await in_slices(named_flows(reading, self._sources, view, self._epoch()))
         flows.sort(key=lambda flow: flow.flow_id)
-        return HostFlows(flows, self._left_out(reading.shares), self._counters.trouble)
+        return HostFlows(flows, self._left_out(reading.shares), self.trouble())
+
+    def trouble(self) -> CountingTrouble | None:
+        """Return why this host does not count all flows; None: it does, as far as it has containers."""
+        if self._counters.trouble is not None:
+            return self._counters.trouble
+        ports, found = self._counters.ports, self._counters.port_troubles
+        if not found:
+            return None
+        index, first = min(found.items())
+        if ports.keys() <= found.keys() and len({*found.values()}) == 1:
+            return first
+        where = self._sources.owner(self._live.view, index).name if index in ports else f"device {index}"
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return CountingTrouble(f"{first.cause} (of {where}{more})", first.cure)
 
     async def answer(self, payload: bytes) -> bytes:
         """Answer another host's question about this host's flows. Raises FlowWireError."""

@@ -2,7 +2,7 @@
 
     question   ["flows", after, network (16) or "", refused only, from, to]
                the flows behind the one with the id `after`; all when it is ""
-    answer     ["flows", trouble, last, [source, ...], [row, ...], [left out, ...]]
+    answer     ["flows", trouble, last, [source, ...], [row, ...], [left out, ...], cure of the trouble]
                source    [endpoint id, network id (16) or "", name, service, group]
                row       [number of its source, address, protocol, port or -1, openings, refused,
                           when the first opening was and the last one, in seconds since 1970]
@@ -20,6 +20,7 @@ from typing import Final
 
 import msgpack
 
+from netagent.datapath.flows.counters import CountingTrouble
 from netagent.errors import InputError
 from netagent.flows.flow import PROTOCOLS, Flow
 from netagent.flows.sources import FlowSource
@@ -32,6 +33,8 @@ PAGE_BYTES: Final = 980
 _QUESTION_BYTES: Final = 700
 MAX_NAME: Final = 100
 """Bound of characters of a name in a question or an answer; beyond it: refused, or cut."""
+_MAX_CURE: Final = 160
+"""Bound of characters of what helps against a trouble; beyond it: cut."""
 _MAX_ROWS: Final = 128
 _MAX_LEFT_OUT: Final = 5
 """Bound of containers in an answer that say what was left out; beyond it: further ones are not named."""
@@ -69,7 +72,7 @@ class FlowQuestion:
 class FlowPage:
     """A part of an answer."""
 
-    trouble: str
+    trouble: CountingTrouble | None
     is_last: bool
     flows: tuple[Flow, ...]
     left_out: Mapping[str, int]
@@ -91,13 +94,14 @@ def parse_question_untrusted(payload: bytes) -> FlowQuestion:
     return FlowQuestion(network_id, is_refused, source, target, after)
 
 
-def encode_page(flows: Sequence[Flow], trouble: str, left_out: Mapping[str, int]) -> bytes:
+def encode_page(flows: Sequence[Flow], trouble: CountingTrouble | None, left_out: Mapping[str, int]) -> bytes:
     """Return an answer with as many of the flows as have room, which are sorted by id."""
     notes = [[name[:MAX_NAME], openings] for name, openings in sorted(left_out.items())[:_MAX_LEFT_OUT]]
+    cause, cure = ("", "") if trouble is None else (trouble.cause[:MAX_NAME], trouble.cure[:_MAX_CURE])
     sources: dict[FlowSource, int] = {}
     packed_sources: list[object] = []
     rows: list[object] = []
-    empty: bytes = msgpack.packb([KIND, trouble[:100], False, [], [], notes])
+    empty: bytes = msgpack.packb([KIND, cause, False, [], [], notes, cure])
     size = len(empty) + 6  # the heads of two arrays of more than 15
     is_last = True
     for flow in flows:
@@ -110,7 +114,7 @@ def encode_page(flows: Sequence[Flow], trouble: str, left_out: Mapping[str, int]
         sources.setdefault(flow.source, len(sources))
         packed_sources += new
         rows.append(row)
-    data: bytes = msgpack.packb([KIND, trouble[:100], is_last, packed_sources, rows, notes])
+    data: bytes = msgpack.packb([KIND, cause, is_last, packed_sources, rows, notes, cure])
     return data
 
 
@@ -119,7 +123,7 @@ def parse_page_untrusted(payload: bytes, peer: HostId) -> FlowPage:
     fields = _fields(payload, PAGE_BYTES + 200)
     try:
         fields.word("kind", (KIND,))
-        trouble = fields.text("trouble", max_chars=MAX_NAME)
+        cause = fields.text("trouble", max_chars=MAX_NAME)
         is_last = fields.boolean("last")
         sources = fields.items(
             "sources", _MAX_ROWS, lambda inner, what: _read_source(inner.array(what, 1), peer)
@@ -128,9 +132,11 @@ def parse_page_untrusted(payload: bytes, peer: HostId) -> FlowPage:
         left_out = fields.items(
             "left out", _MAX_LEFT_OUT, lambda inner, what: _read_note(inner.array(what, 1))
         )
+        # Earlier releases send no cure.
+        cure = fields.text("cure", max_chars=_MAX_CURE) if fields.has_more() else ""
     except RecordError as error:
         raise FlowWireError(error.message) from None
-    return FlowPage(trouble, is_last, flows, dict(left_out))
+    return FlowPage(CountingTrouble(cause, cure) if cause else None, is_last, flows, dict(left_out))
 
 
 def _packed_source(source: FlowSource) -> list[object]:

@@ -164,6 +164,7 @@ def _troubles(agent: Agent, cluster: Cluster, datapath: str, firewall: str) -> d
         "datapath": bool(datapath),
         "disk": not cluster.journal.has_room,
         "firewall": bool(firewall),
+        "flows": cluster.flows.trouble() is not None,
         "interfaces": bool(cluster.interfaces.troubles),
         "mdns": bool(agent.neighbours.problem),
         "resets": bool(controllers.resets.trouble),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ import trio
 from harness.firewall import bridge, give, guarding, plug
 from harness.namespaces import Namespace, NamespaceFactory
 
+from netagent.datapath.bpf import programs
 from netagent.datapath.bpf.device_hooks import BY_CLSACT, BY_TCX, DeviceHooks, hooks_of_kernel
+from netagent.datapath.bpf.programs import Program
 from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.flows import counters as counting
@@ -89,7 +92,7 @@ class Network:
     ports: dict[int, str]
     hooks: DeviceHooks
 
-    def counters(self, drift: Drift | None = None) -> FlowCounters:
+    def make(self, drift: Drift | None = None) -> FlowCounters:
         made = FlowCounters(
             drift or Drift(),
             policy.MARK,
@@ -97,8 +100,12 @@ class Network:
             hooks=self.hooks,
         )
         made.set_devices(self.ports)
+        return made
+
+    def counters(self, drift: Drift | None = None) -> FlowCounters:
+        made = self.make(drift)
         made.look()
-        assert made.trouble == ""
+        assert made.trouble is None
         return made
 
     def index(self, name: str) -> int:
@@ -205,12 +212,12 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
     drift = Drift()
     web = network.index("nvweb")
 
-    def programs() -> list[list[int]]:
+    def attached() -> list[list[int]]:
         return [network.hooks.programs_at(web, side) for side in Side]
 
-    before = call_in_netns_of(network.inside, programs)
+    before = call_in_netns_of(network.inside, attached)
     with closing(network.counters(drift)) as counters:
-        assert call_in_netns_of(network.inside, programs) == before
+        assert call_in_netns_of(network.inside, attached) == before
         number = network.number(counters, "nvweb")
         assert openings(counters) == {key(number, TCP, DB[0], 80): 5}
         # Another program takes ours away.
@@ -221,6 +228,43 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
         network.web.run_python(FLOOD, DB[0], "80", "1", "1")
         assert openings(counters) == {key(number, TCP, DB[0], 80): 6}
         assert drift.kinds == {"counter-removed": 1}
+
+
+def test_where_no_program_can_be_attached_is_said_and_the_others_count(network: Network) -> None:
+    web, right = network.index("nvweb"), network.hooks
+    is_failing = True
+
+    def attach(index: int, side: Side, program: Program) -> None:
+        if index == web and is_failing:
+            raise OSError(errno.EOPNOTSUPP, "no such luck")
+        right.attach(index, side, program)
+
+    network.hooks = dataclasses.replace(right, attach=attach)
+    with closing(network.counters()) as counters:
+        assert {index: one.cause for index, one in counters.port_troubles.items()} == {
+            web: "the kernel can't attach programs to devices"
+        }
+        network.db.run_python(FLOOD, WEB[0], "80", "1", "1")
+        assert openings(counters) == {key(network.number(counters, "nvdb"), TCP, WEB[0], 80): 1}
+        is_failing = False
+        counters.look(only_new=True)
+        assert not counters.port_troubles
+        network.web.run_python(FLOOD, DB[0], "80", "1", "1")
+        assert len(openings(counters)) == 2
+
+
+def test_an_agent_that_may_not_load_programs_says_so(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Program:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(programs, "load", refuse)
+    with closing(network.make()) as counters:
+        counters.look()
+        assert counters.trouble is not None
+        assert "CAP_BPF" in counters.trouble.cure
+        assert counters.read_now().flows == ()
 
 
 def test_what_was_not_used_for_long_makes_room(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

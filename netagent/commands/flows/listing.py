@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 from netagent.commands.handlers import answers
+from netagent.commands.notices.flow_notices import flow_notices
 from netagent.commands.notices.missing_networks import notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
@@ -49,7 +50,7 @@ async def flows(agent: Agent, request: FlowsCommand) -> schema.Listing[schema.Fl
     for one in by_host.values():
         found += await in_slices(select(present.view, one.flows, wanted))
     items = await in_slices(_rows(present, found))
-    return {"items": items, "warnings": [*notices(present, overview.gaps), *warnings(present, by_host)]}
+    return {"items": items, "warnings": [*notices(present, overview.gaps), *flow_notices(present, by_host)]}
 
 
 async def gathered(cluster: Cluster, wanted: FlowFilter, *, local: bool) -> dict[HostId, HostFlows]:
@@ -116,50 +117,3 @@ def _row(present: Presenter, found: FoundFlow) -> schema.Flow:
 
 def _time(moment_s: int) -> str:
     return datetime.fromtimestamp(min(moment_s, _LAST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def warnings(present: Presenter, by_host: Mapping[HostId, HostFlows]) -> list[schema.Notice]:
-    """Return what is missing in flows, and on which hosts."""
-    found: list[schema.Notice] = []
-    names = {host_id: present.host_name(host_id) for host_id in by_host}
-    silent = sorted(names[host_id] for host_id, one in by_host.items() if not one.has_answered)
-    if silent:
-        found.append(
-            {
-                "code": "flows-not-known",
-                "message": f"flows of {_some(silent)} are not known: no answer, or a release without flows",
-                "cure": "netagent members",
-            }
-        )
-    for host_id, one in sorted(by_host.items(), key=lambda item: names[item[0]]):
-        name = names[host_id]
-        if one.trouble:
-            found.append(
-                {
-                    "code": "flows-not-counted",
-                    "message": f"{name} does not count flows: {one.trouble}",
-                    "cure": "",
-                }
-            )
-        if one.is_cut:
-            found.append(
-                {
-                    "code": "flows-cut",
-                    "message": f"{name} has more flows than fit into its answer",
-                    "cure": f"type this command on {name}, or name a service by --from or --to",
-                }
-            )
-        for container, openings in sorted(one.left_out.items()):
-            found.append(
-                {
-                    "code": "flows-left-out",
-                    "message": f"{container} on {name} opened more flows than are counted one by one: "
-                    f"{openings:,} of its openings are in no row",
-                    "cure": f"netagent flows --from {container}",
-                }
-            )
-    return found
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more hosts" if len(names) > 3 else "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from netagent.commands.flows.listing import gathered, warnings
+from netagent.commands.flows.listing import gathered
 from netagent.commands.handlers import answers
+from netagent.commands.notices.flow_notices import flow_notices
 from netagent.commands.notices.missing_networks import notices
 from netagent.commands.presenters import overview_of, presenter
 from netagent.control.present import Presenter
@@ -45,7 +46,7 @@ async def policy_suggest(agent: Agent, request: PolicySuggestCommand) -> schema.
             for source, label in found.unused
         ],
         "not_covered": found.gone,
-        "warnings": [*notices(present, overview.gaps), *warnings(present, by_host)],
+        "warnings": [*notices(present, overview.gaps), *flow_notices(present, by_host)],
     }
 
 

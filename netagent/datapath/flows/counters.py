@@ -17,7 +17,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -60,8 +60,25 @@ _AT_CONTAINERS: Final = ("netagent_heard", "netagent_count")
 """In the order in which they are attached."""
 _AT_BRIDGES: Final = ("netagent_refuse",)
 
+_TRIES_AGAIN: Final = "remove the cause; the agent tries again by itself"
+_ANOTHER_KERNEL: Final = "take a kernel with CONFIG_BPF_SYSCALL, as those of Debian; all else works without"
+
 Ports: TypeAlias = Mapping[int, str]
 """Index -> name of the host's ends of containers' interfaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountingTrouble:
+    """Why flows are not counted, and what helps."""
+
+    cause: str
+    cure: str
+
+
+_LACKS_CAPABILITY: Final = CountingTrouble(
+    "the agent may not load programs",
+    "give it CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, as the unit of the package does",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +125,19 @@ class FlowCounters:
         """The tables are for one thread at a time."""
         self._next_clearing = 0.0
         self._last_number = 0
-        self._trouble = ""
+        self._trouble: CountingTrouble | None = None
+        self._port_troubles: dict[int, CountingTrouble] = {}
         self._task = PeriodicTask(LOOK_S)
 
     @property
-    def trouble(self) -> str:
-        """Why flows are not counted; empty when they are."""
+    def trouble(self) -> CountingTrouble | None:
+        """Why no flows are counted; None: they are, or there is none to count."""
         return self._trouble
+
+    @property
+    def port_troubles(self) -> Mapping[int, CountingTrouble]:
+        """The same for single ports and bridges."""
+        return self._port_troubles
 
     @property
     def ports(self) -> Ports:
@@ -160,27 +183,33 @@ class FlowCounters:
         ports, bridges = dict(self._ports), dict(self._bridges)
         devices = {**ports, **(bridges if ports else {})}
         self._done &= devices.keys()
+        self._port_troubles = {i: why for i, why in self._port_troubles.items() if i in devices}
         turn = set() if only_new else {*self._turns.take(devices)}
         turn |= devices.keys() - self._done
         try:
             if ports and not self._loaded:
                 self._within(partial(self._load, ports))
-            if not self._loaded:
-                return
-            for index in ports.keys() & turn:
-                self._give_share(index)
-            lost = [
-                name
-                for index, name in devices.items()
-                if index in turn and self._keep(index, _AT_CONTAINERS if index in ports else _AT_BRIDGES)
-            ]
+        except OSError as error:
+            self._complain(_why_not_loaded(error))
+            return
+        if not self._loaded:
+            return
+        lost = []
+        for index in turn:
+            try:
+                if self._keep(index, is_port=index in ports):
+                    lost.append(devices[index])
+                self._port_troubles.pop(index, None)
+            except OSError as error:
+                self._complain_of(index, devices[index], _why_not_attached(error))
+        try:
             if time.monotonic() >= self._next_clearing:
                 self._next_clearing = time.monotonic() + CLEAR_S
                 self.clear_up()
         except OSError as error:
-            self._complain(error)
+            self._complain(CountingTrouble(f"its tables can't be read: {_words(error)}", _TRIES_AGAIN))
             return
-        self._trouble = ""
+        self._trouble = None
         if lost:
             self._turns.hurry()
         for sentence in self._drift.note([Damage(DamageKind.COUNTER_REMOVED, name) for name in lost]):
@@ -259,8 +288,11 @@ class FlowCounters:
             if self._last_number not in taken:
                 return self._last_number
 
-    def _keep(self, index: int, names: Sequence[str]) -> bool:
+    def _keep(self, index: int, *, is_port: bool) -> bool:
         """Bring its programs to a device; return whether one was missing that had been there."""
+        if is_port:
+            self._give_share(index)
+        names = _AT_CONTAINERS if is_port else _AT_BRIDGES
         missing = [name for name in names if self._within(partial(self._bring, name, index))]
         was_there = index in self._done
         self._done.add(index)
@@ -297,18 +329,15 @@ class FlowCounters:
                     infos.append(programs.info_of(fd))
         return [info for info in infos if info.mark.name == name and info.loaded_by == os.geteuid()]
 
-    def _complain(self, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        if error.errno == errno.EOPNOTSUPP:
-            reason = (
-                "the kernel can't attach programs to a device, which takes Linux 6.6 or the modules sch_ingress"
-                " and cls_bpf"
-            )
-        elif error.errno in {errno.EPERM, errno.EACCES}:
-            reason = "loading programs takes CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and the agent lacks one"
-        if reason != self._trouble:
-            _log.warning("datapath: flows can't be counted: %s", reason)
-        self._trouble = reason
+    def _complain(self, trouble: CountingTrouble) -> None:
+        if trouble != self._trouble:
+            _log.warning("datapath: flows can't be counted: %s; %s", trouble.cause, trouble.cure)
+        self._trouble = trouble
+
+    def _complain_of(self, index: int, name: str, trouble: CountingTrouble) -> None:
+        if trouble not in self._port_troubles.values():  # once, of whichever port had it first
+            _log.warning("datapath: flows can't be counted at %s: %s; %s", name, trouble.cause, trouble.cure)
+        self._port_troubles[index] = trouble
 
     # -- tables ----------------------------------------------------------------------------------------------
 
@@ -338,3 +367,38 @@ class FlowCounters:
 def _elements(table: Map) -> Iterator[tuple[bytes, bytes]]:
     for keys, values in table.batches(_PER_BATCH):
         yield from zip(keys, values, strict=True)
+
+
+def _why_not_loaded(error: OSError) -> CountingTrouble:
+    match error.errno:
+        case errno.EPERM:
+            return _LACKS_CAPABILITY
+        case errno.ENOSYS:
+            return CountingTrouble(f"the kernel has no eBPF ({_words(error)})", _ANOTHER_KERNEL)
+        case errno.EACCES | errno.EINVAL:
+            return CountingTrouble(f"the kernel refuses the programs: {_words(error)}", _ANOTHER_KERNEL)
+        case errno.ENOMEM:
+            return CountingTrouble("the kernel has no memory for the tables", _TRIES_AGAIN)
+    return CountingTrouble(f"programs can't be loaded: {_words(error)}", _TRIES_AGAIN)
+
+
+def _why_not_attached(error: OSError) -> CountingTrouble:
+    match error.errno:
+        case errno.EOPNOTSUPP:
+            return CountingTrouble(
+                "the kernel can't attach programs to devices",
+                "`modprobe -a sch_ingress cls_bpf`, or take Linux 6.6 or later; the agent tries again by itself",
+            )
+        case errno.EPERM:
+            return _LACKS_CAPABILITY
+        case errno.E2BIG:
+            return CountingTrouble(
+                f"the tables have room for {layout.MOST_PORTS:,} interfaces",
+                "those of containers that are gone make room within an hour and ten minutes",
+            )
+    return CountingTrouble(f"programs can't be attached: {_words(error)}", _TRIES_AGAIN)
+
+
+def _words(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return "".join(one if one.isprintable() else " " for one in text)  # the verifier has tabs

@@ -14,6 +14,7 @@ from fakes.virtual import virtual
 
 from netagent.commands.lookup import look_up
 from netagent.commands.status import STATISTICS_S, status_of
+from netagent.datapath.flows.counters import CountingTrouble
 from netagent.doctor.checks.finding import Finding
 from netagent.doctor.checks.foreign_rules import PortUse
 from netagent.doctor.facts.agent_ports import PortState
@@ -147,6 +148,7 @@ def cluster_of() -> Any:
         ),
         group_labels=SimpleNamespace(gone=lambda network_id, group: {"db": 1_800_000_000}),
         interfaces=SimpleNamespace(troubles={}),
+        flows=SimpleNamespace(trouble=lambda: None),
         datapath=datapath,
         underlay=SimpleNamespace(address="192.0.2.1", device="eth0"),
         config=SimpleNamespace(
@@ -234,6 +236,15 @@ async def test_a_full_disk_is_told_before_somebody_is_refused() -> None:
     (notice,) = (await status_of(agent_of(cluster)))["warnings"]
     assert notice["code"] == "disk-full"
     assert "/var/lib/netagent is full" in notice["message"]
+
+
+@virtual
+async def test_a_host_that_counts_no_flows_says_why_and_what_helps() -> None:
+    cluster = cluster_of()
+    cluster.flows.trouble = lambda: CountingTrouble("no such luck", "take another kernel")
+    (notice,) = (await status_of(agent_of(cluster)))["warnings"]
+    assert (notice["code"], notice["cure"]) == ("flows-not-counted", "take another kernel")
+    assert "flows of this host are not counted, or not all: no such luck" in notice["message"]
 
 
 @virtual

@@ -11,7 +11,7 @@ from fakes.registry import H1, H2, N1, Writer, endpoint, host, identifier, netwo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.datapath.flows.counters import FlowReading
+from netagent.datapath.flows.counters import CountingTrouble, FlowReading
 from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Share, network_order
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import PROTOCOLS, Flow, FlowTargets, named_flows
@@ -193,8 +193,13 @@ FLOWS = st.builds(
 )
 
 
-@given(st.lists(FLOWS, max_size=60), NAMES, st.dictionaries(NAMES, st.integers(0, 1 << 62), max_size=8))
-def test_pages_bring_all_flows_in_order(flows: list[Flow], trouble: str, left_out: dict[str, int]) -> None:
+TROUBLES = st.none() | st.builds(CountingTrouble, NAMES, NAMES)
+
+
+@given(st.lists(FLOWS, max_size=60), TROUBLES, st.dictionaries(NAMES, st.integers(0, 1 << 62), max_size=8))
+def test_pages_bring_all_flows_in_order(
+    flows: list[Flow], trouble: CountingTrouble | None, left_out: dict[str, int]
+) -> None:
     rest, found = list(flows), list[Flow]()
     while True:
         payload = encode_page(rest, trouble, left_out)
@@ -215,7 +220,9 @@ def test_a_question_comes_back_as_it_was() -> None:
     assert parse_question_untrusted(asked.encode()) == asked
 
 
-GOOD = encode_page([flow("10.1.0.3"), flow("fd00:1::3", port=None)], "", {"web1": 3})
+GOOD = encode_page(
+    [flow("10.1.0.3"), flow("fd00:1::3", port=None)], CountingTrouble("no room", "make some"), {"web1": 3}
+)
 
 
 @given(
@@ -232,6 +239,11 @@ def test_any_bytes_are_a_page_or_refused(payload: bytes) -> None:
         assert isinstance(parse_page_untrusted(payload, H2), FlowPage)
     with suppress(FlowWireError):
         parse_question_untrusted(payload)
+
+
+def test_an_earlier_release_says_no_cure() -> None:
+    *earlier, _cure = msgpack.unpackb(GOOD)
+    assert parse_page_untrusted(msgpack.packb(earlier), H2).trouble == CountingTrouble("no room", "")
 
 
 def test_a_peer_speaks_for_itself() -> None:

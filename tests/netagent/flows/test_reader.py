@@ -11,7 +11,7 @@ from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
 from fakes.rows import local_row
 from fakes.virtual import virtual
 
-from netagent.datapath.flows.counters import FlowReading
+from netagent.datapath.flows.counters import CountingTrouble, FlowReading
 from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Share
 from netagent.flows import reader
 from netagent.flows.reader import FlowReader, HostFlows
@@ -26,7 +26,8 @@ class Counted:
     """Counters in which one container opened flows to so many addresses."""
 
     def __init__(self, flows: int) -> None:
-        self.trouble = ""
+        self.trouble: CountingTrouble | None = None
+        self.port_troubles: dict[int, CountingTrouble] = {}
         self.ports = {PORT: veth_name(WEB.endpoint_id)}
         self.readings = 0
         self._flows = flows
@@ -112,3 +113,23 @@ async def test_a_host_speaks_only_for_its_own_containers(owner: HostId, taken: i
     found = await asked(teller(20)[0], FlowQuestion(), asker)
     assert len(found[H2].flows) == taken
     assert found[H2].has_answered
+
+
+LACKS = CountingTrouble("the kernel can't attach programs to devices", "take another kernel")
+
+
+@virtual
+async def test_another_host_says_why_it_counts_no_flows_and_what_helps() -> None:
+    told_by, counted = teller(0)
+    counted.trouble = LACKS
+    assert (await asked(told_by, FlowQuestion()))[H2].trouble == LACKS
+
+
+@virtual
+async def test_a_container_whose_flows_are_not_counted_is_named() -> None:
+    told_by, counted = teller(0)
+    counted.port_troubles = {PORT: LACKS}
+    assert told_by.trouble() == LACKS, "of all containers, so none is named"
+    counted.ports[PORT + 1] = "nvother"
+    await told_by.read()
+    assert told_by.trouble() == CountingTrouble(f"{LACKS.cause} (of web1)", LACKS.cure)
