@@ -18,7 +18,7 @@ from netagent import __version__
 from netagent.cli.render import Column, Printer, WatchedList, clean
 from netagent.control.client import Client
 from netagent.errors import InputError, NetagentError
-from netagent.interface.cluster import AgentCommand, JoinCommand
+from netagent.interface.cluster import AgentCommand, InitCommand, JoinCommand
 from netagent.interface.command import Command
 from netagent.interface.description import ApplyCommand, ExportCommand
 from netagent.interface.questions import (
@@ -79,6 +79,7 @@ _ELSEWHERE: Mapping[type[Command[Any]], str] = {
     FeedCommand: "netagent.cli.feed_command",
     TopCommand: "netagent.cli.top.command",
     ReportCommand: "netagent.cli.report_command",
+    InitCommand: "netagent.cli.install_commands",
     InstallCommand: "netagent.cli.install_commands",
     MapCommand: "netagent.cli.map_command",
     McpCommand: "netagent.cli.mcp_command",
@@ -120,7 +121,7 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
     printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
     warn(session, answer)
     if kind in HINTS:
-        _hint(session, HINTS[kind](answer))
+        show_hint(session, HINTS[kind](answer))
     is_yes = answer.get("reached", True) and answer.get("why", {}).get("complete", True)
     return DONE if is_yes and answer.get("idle") is not False and answer.get("healthy", True) else NO
 
@@ -256,7 +257,7 @@ def warn(session: CommandContext, answer: Mapping[str, Any]) -> None:
             print(clean(f"netagent: {notice['message']}; {notice['cure']}"), file=sys.stderr)
 
 
-def _hint(session: CommandContext, text: str) -> None:
+def show_hint(session: CommandContext, text: str) -> None:
     """Print advice on standard error, and only to a terminal: scripts read standard output."""
     if session.printer.is_terminal and session.printer.form in ("table", "wide"):
         print(text, file=sys.stderr)

@@ -1,20 +1,24 @@
-"""Commands that change this host without asking the agent: install, uninstall.
+"""Commands that change files of this host: install, uninstall, and init, which may begin with the former.
 
 They import what they need when they run, so that the other commands start fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from netagent.cli.client_commands import DONE, CommandContext, runs
+from netagent.cli.client_commands import DONE, CommandContext, runs, show_hint
 from netagent.cli.render import Column, clean
 from netagent.errors import FailedError
+from netagent.interface.cluster import InitCommand
+from netagent.interface.command import Command
+from netagent.interface.containers import NetworkCreateCommand
 from netagent.interface.this_host import InstallCommand, UninstallCommand
 
 if TYPE_CHECKING:
     from netagent.install.files import InstallPart
-    from netagent.install.installer import Installer
+    from netagent.install.installer import FileChange, Installer
 
 CHANGES = (
     Column("ACTION", lambda item: str(item["action"])),
@@ -25,10 +29,41 @@ CHANGES = (
 @runs(InstallCommand)
 def install(session: CommandContext, request: InstallCommand) -> int:
     """Write the files of a runtime or of systemd."""
+    part, changes, ran = _write_part(request)
+    return _show(session, part.name, changes, ran, part.next)
+
+
+@runs(InitCommand)
+def init(session: CommandContext, request: InitCommand) -> int:
+    """Connect the runtimes, start the cluster, create the network, and print what has become of each."""
+    from netagent.cli.screen import HINTS, SHOWN
+
+    parts = [part for part in ("docker", "podman", "cni") if getattr(request, part)]
+    # First, because it restarts the agent; and a part that is refused leaves no cluster behind.
+    for part in parts:
+        _write_part(InstallCommand(part=part, root="/"))
+    answer: dict[str, Any] = dict(session.client.send(request))
+    shown: list[tuple[type[Command[Any]], Any]] = [(InitCommand, answer)]
+    if request.network:
+        network = session.client.send(NetworkCreateCommand(name=request.network))
+        shown.append((NetworkCreateCommand, network))
+        answer = {**answer, "network": network}
+
+    def lines() -> Iterator[str]:
+        yield from (f"connected netagent to {part} on this host" for part in parts)
+        for command, one in shown:
+            yield from SHOWN[command.answer()][0](session.printer, request, one)
+
+    session.printer.one(answer, lines, name=answer["cluster"]["name"])
+    show_hint(session, HINTS[InitCommand](answer))
+    return DONE
+
+
+def _write_part(request: InstallCommand) -> tuple[InstallPart, list[FileChange], list[str]]:
+    """Write the files of a part and run its commands; return what was changed and run."""
     installer, part = _part(request)
     changes = installer.install(part)
-    ran = installer.run(part.installed)
-    return _show(session, part.name, changes, ran, part.next)
+    return part, changes, installer.run(part.installed)
 
 
 @runs(UninstallCommand)

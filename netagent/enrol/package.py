@@ -212,9 +212,7 @@ def _program_files() -> Iterator[tuple[str, Path]]:
             path = Path(str(distribution.locate_file(file)))
             if ".." in file.parts or file.is_absolute() or not path.is_file():
                 continue  # a command or a manual page
-            if is_own and (
-                not file.parts[0].endswith(".dist-info") or file.name in ("RECORD", "direct_url.json")
-            ):
+            if is_own and (not file.parts[0].endswith(".dist-info") or file.name == "direct_url.json"):
                 continue
             yield file.as_posix(), path
 

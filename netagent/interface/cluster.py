@@ -41,14 +41,22 @@ class InitCommand(
     command="init",
     route="POST /v1/init",
     brief="start a cluster with this host",
-    examples="sudo netagent init",
+    examples="sudo netagent init\nsudo netagent init --network app --docker",
     creates=True,
 ):
-    """Start a cluster with this host as its first member."""
+    """Start a cluster with this host as its first member. With --docker, --podman or --cni connect netagent to
+    that runtime first, as `netagent install` does; with --network create a network in the new cluster. Repeating
+    the command changes nothing."""
 
     cluster: str = option(
         "--cluster", default="", metavar="NAME", help="names end in NAME.internal (default: mesh)"
     )
+    network: str = option(
+        "--network", default="", metavar="NET", help="also create this network", is_sent=False
+    )
+    docker: bool = switch("--docker", help="also connect netagent to Docker on this host", is_sent=False)
+    podman: bool = switch("--podman", help="also connect netagent to Podman on this host", is_sent=False)
+    cni: bool = switch("--cni", help="also connect netagent to CNI on this host", is_sent=False)
 
 
 class InviteCommand(

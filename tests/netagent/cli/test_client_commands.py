@@ -32,6 +32,10 @@ def test_a_first_quarter_of_an_hour(served: Served, netagent: Run) -> None:
         return text
 
     assert "started the cluster lab" in says("init", "--cluster", "lab")
+    begun = says("init", "--network", "app")
+    assert "the cluster mesh" in begun
+    assert "network app" in begun
+    assert json.loads(says("init", "--network", "app", "--json"))["network"]["name"] == "app"
     assert says("invite", "--ttl", "10m") == "tok-secret\n"
     assert "joined the cluster mesh through 192.0.2.1; it has 3 hosts" in says(
         "join", "h1", "--token-file", "-", stdin="tok-secret\n"
