@@ -115,11 +115,12 @@ def run_command(session: CommandContext, request: Command[Any]) -> int:
     request, printer = request.sent(), session.printer
     kind = type(request)
     answer = session.client.send(request)
-    from netagent.cli.screen import HINTS, SHOWN
+    from netagent.cli.screen import HINTS, LISTS_WARNINGS, SHOWN
 
     lines, name = SHOWN[kind.answer()]
     printer.one(answer, lambda: lines(printer, request, answer), name=name(answer))
-    warn(session, answer)
+    if printer.form == "name" or kind.answer() not in LISTS_WARNINGS:
+        warn(session, answer)
     if kind in HINTS:
         show_hint(session, HINTS[kind](answer))
     is_yes = answer.get("reached", True) and answer.get("why", {}).get("complete", True)

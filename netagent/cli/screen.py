@@ -576,6 +576,9 @@ SHOWN: Mapping[str, tuple[Lines, Callable[[Any], str]]] = {
 }
 """How an answer is printed for people, and what `-o name` prints."""
 
+LISTS_WARNINGS = frozenset({"schema.Status"})
+"""Answers whose lines contain their warnings."""
+
 HINTS: Mapping[type[Command[Any]], Callable[[Any], str]] = {
     TokenCreateCommand: lambda _: (
         "this is a secret, and shown only now: keep it in a file, and name that with --token-file"

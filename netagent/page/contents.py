@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
@@ -74,6 +74,21 @@ ALL_EVENTS_S: Final = 10.0
 EVENT_SPANS: Final[Mapping[str, float]] = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
 LINGER_S: Final = 30.0
 """From the last reader until the tables are dropped: readers go from one part to the next."""
+
+WARNED: Final[Mapping[str, Sequence[str]]] = {
+    "hosts": ("agent-dead", "agent-port", "identity", "said-gone", "forgotten", "drained", "host-name"),
+    "services": (
+        "all-failing", "no-backend", "not-translated", "service-address", "service-address-twice", "external-down",
+        "external-expired", "external-unchecked", "name-shadowed", "split-project", "label-left-out",
+    ),
+    "endpoints": ("address", "mac", "address-outside-network", "endpoint-id", "interface"),
+    "networks": ("network-full", "overlap", "network-name", "vni", "subnet", "service-range"),
+    "paths": ("path-down", "path-one-way", "path-degraded", "path-lossy", "checksum-offload", "underlay-family"),
+    "dns": ("upstream-dead", "upstream-slow", "resolver", "resolver-slow", "shared-name"),
+    "kernel": ("datapath", "firewall", "bridge-netfilter", "foreign-firewall", "routing", "resets"),
+}  # fmt: skip
+"""What warnings of `status` are about, by their codes: beside these counts the overview must not say that all is
+well. Other codes are about the agent."""
 
 Row: TypeAlias = dict[str, Any]
 
@@ -303,7 +318,8 @@ class PageContents:
         status["host"] = {key: one for key, one in status["host"].items() if key != "uptime_s"}
         view = (await self._source.presenter()).view
         leads = [leads_of(view, one["message"]) for one in status["warnings"]]
-        return Shown({"status": status, "services": services, "endpoints": dict(words), "leads": leads})
+        head = {"status": status, "services": services, "endpoints": dict(words), "leads": leads}
+        return Shown({**head, "warned": _warned(one["code"] for one in status["warnings"])})
 
     async def _about(self) -> Shown:
         view = (await self._source.presenter()).view
@@ -424,6 +440,12 @@ def _examined_shown(view: RegistryView, examined: Examined) -> Shown:
         "findings": [{**one, "leads": leads_of(view, one["thing"], one["message"])} for one in shown],
     }
     return Shown(head)
+
+
+def _warned(codes: Iterable[str]) -> dict[str, int]:
+    """Count warnings by what they are about."""
+    count = Counter(codes)
+    return {about: sum(count[code] for code in known) for about, known in WARNED.items()}
 
 
 def _count_services(tables: ClusterTables) -> Slices[dict[str, int]]:

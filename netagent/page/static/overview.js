@@ -57,9 +57,10 @@ function sum(words) {
   return Object.values(words).reduce((total, one) => total + one, 0);
 }
 
-// The number of all, and in words what of them is not as it should be.
-function count(path, label, all, parts) {
+// The number of all, and in words what of them is not as it should be: states, or else warnings about them.
+function count(path, label, all, parts, warned = 0) {
   const wrong = parts.filter(([, some]) => some);
+  if (!wrong.length && warned) wrong.push(["warning", warned]);
   return h(
     "li", {},
     h("span", { class: "label" }, label),
@@ -68,17 +69,17 @@ function count(path, label, all, parts) {
   );
 }
 
-function countsOf({ status, services, endpoints }) {
+function countsOf({ status, services, endpoints, warned }) {
   const others = (words, good, path) => Object.entries(words).filter(([word]) => !good.includes(word)).map(([word, some]) => [word, some, path && path(word)]);
   const drift = status.drift;
   return [
-    count("hosts", "Hosts", number(sum(status.members)), others(status.members, ["alive"])),
-    count("services", "Services", number(sum(services)), others(services, ["up"], (word) => `services?state=${word}`)),
-    count("endpoints", "Endpoints", number(sum(endpoints)), others(endpoints, ["up"], (word) => `endpoints?state=${word}`)),
-    count("networks", "Networks", number(status.network_count), []),
-    count("paths", "Paths from here", number(sum(status.paths)), others(status.paths, ["ok", "local"])),
-    count("dns", "DNS queries", number(status.dns.queries), status.dns.running ? [] : [["down", 1]]),
-    count(null, "Kernel differs", number(drift.differences), drift.differences ? [["altered", drift.differences]] : []),
+    count("hosts", "Hosts", number(sum(status.members)), others(status.members, ["alive"]), warned.hosts),
+    count("services", "Services", number(sum(services)), others(services, ["up"], (word) => `services?state=${word}`), warned.services),
+    count("endpoints", "Endpoints", number(sum(endpoints)), others(endpoints, ["up"], (word) => `endpoints?state=${word}`), warned.endpoints),
+    count("networks", "Networks", number(status.network_count), [], warned.networks),
+    count("paths", "Paths from here", number(sum(status.paths)), others(status.paths, ["ok", "local"]), warned.paths),
+    count("dns", "DNS queries", number(status.dns.queries), status.dns.running ? [] : [["down", 1]], warned.dns),
+    count(null, "Kernel differs", number(drift.differences), drift.differences ? [["altered", drift.differences]] : [], warned.kernel),
   ];
 }
 

@@ -495,6 +495,13 @@ def test_an_attach_that_works_otherwise_than_one_might_expect_says_so(
     assert (json.loads(done.stdout)["warnings"], done.stderr) == ([notice], "")
 
 
+def test_status_prints_each_warning_once(served: Served, netagent: Run) -> None:
+    done = netagent("status")
+    assert done.stdout.count("h3 is dead") == 1
+    assert done.stderr == ""
+    assert netagent("status", "-o", "name").stderr == "netagent: h3 is dead; netagent members\n"
+
+
 def watching(served: Served, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "netagent.cli.main", *words, "--watch"],
