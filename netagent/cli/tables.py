@@ -263,7 +263,7 @@ FLOWS = (
 MEMBERS = (
     Column("NAME", lambda m: m["name"]),
     Column("ADDRESS", lambda m: m["address"]),
-    Column("AGENT", lambda m: m["agent"]),
+    Column("AGENT", lambda m: m["agent"] + (", not by UDP" if m.get("lacks_udp") else "")),
     Column("HOST", lambda m: m["host"]),
     Column("VERSION", lambda m: m["version"]),
     Column("ZONE", lambda m: m["zone"]),

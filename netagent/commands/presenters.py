@@ -66,7 +66,8 @@ def sight_of(cluster: Cluster) -> SightOf:
     prober = cluster.probing.prober
 
     def sight(host_id: HostId) -> ProbeView:
-        return ProbeView(prober.rtt_s(host_id), prober.path(host_id))
+        lacks_udp = cluster.gossip.node.membership.lacks_datagrams(host_id)
+        return ProbeView(prober.rtt_s(host_id), prober.path(host_id), lacks_udp)
 
     return sight
 

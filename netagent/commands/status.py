@@ -8,7 +8,7 @@ import ipaddress
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -21,9 +21,10 @@ from netagent.commands.notices.agent_notices import CLONED, known_causes, refuse
 from netagent.commands.notices.conflict_notices import conflict_notices
 from netagent.commands.notices.flow_notices import not_counted
 from netagent.commands.notices.name_notices import failing_notices, name_notices, project_notices
-from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices
+from netagent.commands.notices.path_notices import PathEnds, checksum_notices, path_notices, udp_notices
 from netagent.commands.notices.service_notices import service_notices, translation_notices
-from netagent.control.present import Presenter, ProbeView, is_of_other_family
+from netagent.commands.presenters import sight_of
+from netagent.control.present import Presenter, is_of_other_family
 from netagent.control.present_additions import addition_notices
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
@@ -201,9 +202,8 @@ def _runtime_warnings(agent: Agent) -> list[schema.Notice]:
 async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_thorough: bool) -> None:
     view = cluster.live.view
     present = Presenter(view, cluster.keys.domain)
-    sights = {
-        i: ProbeView(cluster.probing.prober.rtt_s(i), cluster.probing.prober.path(i)) for i in view.hosts
-    }
+    sight = sight_of(cluster)
+    sights = {host_id: sight(host_id) for host_id in view.hosts}
     members = [present.member(host, sights[host_id]) for host_id, host in view.hosts.items()]
     datapath, guard = cluster.kernel.reconciler.status(), cluster.kernel.guard.status()
     kinds = datapath.drift | ({"firewall": guard.restored} if guard.restored else {})
@@ -272,9 +272,11 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         status["warnings"].append(not_counted("this host", trouble))
     status["warnings"] += await in_slices(label_notices(cluster))
     status["warnings"] += await _foreign_rules(agent, cluster)
-    place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port)
+    place = PathEnds(cluster.underlay.address, cluster.config.vxlan_port, cluster.config.gossip_port)
     if _rival(cluster) is None:  # otherwise it is why packets do not arrive
         status["warnings"] += path_notices(present, sights, place)
+    if not await _drops_membership(agent, cluster):  # otherwise it is why UDP does not arrive
+        status["warnings"] += udp_notices(present, sights, place)
     status["warnings"] += checksum_notices(present, cluster.probing.prober.broken_checksums)
     if patience.cancelled_caught and resolver["running"]:
         status["warnings"].append(_SLOW_RESOLVER)
@@ -393,16 +395,22 @@ def _full_networks(cluster: Cluster) -> Iterable[schema.Notice]:
             }
 
 
+def _port_use(cluster: Cluster, ports: Mapping[str, int]) -> PortUse:
+    here = cluster.underlay
+    return PortUse(here.address, here.device, ports, addresses_of_others(cluster.live.view))
+
+
+async def _drops_membership(agent: Agent, cluster: Cluster) -> bool:
+    """True if a rule of another program on this host drops packets of membership."""
+    use = _port_use(cluster, {"membership": cluster.config.gossip_port})
+    return bool(await agent.foreign_rules.at_ports(use))
+
+
 async def _foreign_rules(agent: Agent, cluster: Cluster) -> list[schema.Notice]:
     """Warn of other programs' firewall rules that drop netagent's packets. The agent does not change those rules."""
     view, rows, config = cluster.live.view, cluster.live.rows, cluster.config
-    use = PortUse(
-        cluster.underlay.address,
-        cluster.underlay.device,
-        {"VXLAN": config.vxlan_port, "membership": config.gossip_port, "records": config.record_port},
-        addresses_of_others(view),
-    )
-    found = await agent.foreign_rules.at_ports(use)
+    ports = {"VXLAN": config.vxlan_port, "membership": config.gossip_port, "records": config.record_port}
+    found = await agent.foreign_rules.at_ports(_port_use(cluster, ports))
     if rows:
         networks = (view.networks.get(row.network_id) for row in rows.values())
         is_routing = any(network is not None and network.record.gateways for network in networks)

@@ -34,6 +34,8 @@ class ProbeView:
     rtt_s: float | None = None
     path: PathStatus | None = None
     """None: the host is in no network of this one."""
+    lacks_udp: bool = False
+    """Its agent answers this host by TCP or through other hosts, but not by UDP."""
 
 
 MAX_NOT_UP: Final = 10
@@ -329,6 +331,7 @@ class Presenter:
             "local": local,
             "drain": drain_part(record.drain if record else None),
             "outdated": host.agent is AgentState.DEAD and not host.is_gone and not local,
+            "lacks_udp": sight.lacks_udp and host.agent is AgentState.ALIVE and not local,
         }
 
     def _address_here(self) -> str:

@@ -377,6 +377,8 @@ class MemberInfo(TypedDict):
     outdated: NotRequired[bool]
     """True if its agent is away and its kernel answers: its endpoints have health and drains as it last
     said."""
+    lacks_udp: NotRequired[bool]
+    """True if its agent answers this host by TCP or through other hosts, but not by UDP."""
     why: NotRequired[Why]
     """Only in `inspect --why`."""
 

@@ -76,7 +76,7 @@ LINGER_S: Final = 30.0
 """From the last reader until the tables are dropped: readers go from one part to the next."""
 
 WARNED: Final[Mapping[str, Sequence[str]]] = {
-    "hosts": ("agent-dead", "agent-port", "identity", "said-gone", "forgotten", "drained", "host-name"),
+    "hosts": ("agent-dead", "agent-port", "agent-udp", "identity", "said-gone", "forgotten", "drained", "host-name"),
     "services": (
         "all-failing", "no-backend", "not-translated", "service-address", "service-address-twice", "external-down",
         "external-expired", "external-unchecked", "name-shadowed", "split-project", "label-left-out",

@@ -374,6 +374,15 @@ SOMETIMES = (
         may_say=frozenset({"agents", "agent-port"}),
     ),
     Fault(
+        "membership-without-udp",
+        partial(rule, host="h2", family="inet", hook="input", text="udp dport 7956 drop"),
+        (("h1", "members"), ("h1", "status"), ("h2", "status")),
+        thing="UDP port 7956 does not pass between this host and h2",
+        cause="its agent is reached only by TCP or through other hosts",
+        cure="allow UDP port 7956 between 192.0.2.1 and 192.0.2.2, in both directions",
+        may_say=FIREWALL | {"agents", "agent-udp"},
+    ),
+    Fault(
         "agent-stopped",
         partial(agent_away, host="h2"),
         (("h1", "members"), ("h1", "status")),
@@ -594,7 +603,7 @@ SLOW = (
         thing="the path to h2 loses",
         cause="% of packets on the round trip",
         cure="check the network between 192.0.2.1 and 192.0.2.2",
-        may_say=AGENTS | PATHS | {"path-lossy", "agent-port"},
+        may_say=AGENTS | PATHS | {"path-lossy", "agent-port", "agent-udp"},
     ),
     Fault(
         "host-without-power",

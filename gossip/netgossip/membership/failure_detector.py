@@ -23,6 +23,8 @@ from netgossip.types import Address, Member, MemberState, NodeId
 KNOWS_STREAM_PING: Final = 3
 KNOWS_NACK: Final = 4
 """Protocol versions from which a node has the feature; its own highest is the second byte of its vsn."""
+MISSES: Final = 4
+"""So many answers in a row that came by a detour say that datagrams get lost; fewer may have been lost by chance."""
 
 
 class FailureDetector:
@@ -51,6 +53,10 @@ class FailureDetector:
         self._counts = counts
         self.prober = Prober(config, rng)
         self.rtt_s: dict[NodeId, float] = {}
+        self._misses: dict[NodeId, int] = {}
+        """Member -> how many of its answers in a row came by a detour: over a stream, or to another member."""
+        self._last_detour: tuple[int, Address, NodeId] | None = None
+        """Sequence and target of the last probe that ended so."""
 
     def handle_ping(self, ping: Ping, source: Address, now: float) -> None:
         """Answer a ping; a sender that we hold dead or left is accused, so that it can refute."""
@@ -73,18 +79,37 @@ class FailureDetector:
         else:
             self._outgoing.send(request.target, self._ping(sequence, request.node))
 
-    def handle_ack(self, sequence: int, now: float) -> None:
-        """Handle an ack of one of our pings: a probe, one for another member, or the check of an address."""
+    def handle_ack(self, sequence: int, now: float, *, source: Address | None) -> None:
+        """Handle an ack of one of our pings: a probe, one for another member, or the check of an address. `source` is
+        None if it came over a stream."""
         if (probe := self.prober.acked(sequence)) is not None:
             self._awareness.apply(-1)
             self._state_updates.heard_from(probe.target)
             if not probe.escalated:
                 self.rtt_s[probe.target] = now - probe.sent_at
+            self._note_way(probe, source)
             self._end_stream(probe)
+        elif self._last_detour is not None and self._last_detour[:2] == (sequence, source):
+            # The datagram was slower than the detour, not lost.
+            self._misses.pop(self._last_detour[2], None)
         elif (relay := self.prober.relays.pop(sequence, None)) is not None:
             self._outgoing.send(relay.requester, Ack(relay.requester_sequence))
         elif not self._state_updates.address_changes.refuse(sequence, now):
             self._counts["late_acks"] += 1
+
+    def _note_way(self, probe: Probe, source: Address | None) -> None:
+        """Note whether the target's own datagram ended a probe."""
+        target = self._table.get(probe.target)
+        self._last_detour = None
+        if target is None or not probe.escalated or source == target.address:
+            self._misses.pop(probe.target, None)
+        else:
+            self._misses[probe.target] = self._misses.get(probe.target, 0) + 1
+            self._last_detour = probe.sequence, target.address, probe.target
+
+    def lacks_datagrams(self, node_id: NodeId) -> bool:
+        """True if a member answers our probes, but only over streams or to other members."""
+        return self._misses.get(node_id, 0) >= MISSES
 
     def _ping(self, sequence: int, node_id: NodeId) -> Ping:
         own = self._table.own
@@ -168,6 +193,7 @@ class FailureDetector:
     def reap(self) -> None:
         """Drop the measurements of members that were removed."""
         self.rtt_s = {n: rtt for n, rtt in self.rtt_s.items() if n in self._table}
+        self._misses = {n: count for n, count in self._misses.items() if n in self._table}
 
     def check_invariants(self) -> None:
         """Assert that we never probe ourselves."""

@@ -377,6 +377,11 @@ class Swim:
         """Round trip of the last ping that a member answered directly."""
         return self._failure_detector.rtt_s.get(node_id)
 
+    def lacks_datagrams(self, node_id: NodeId) -> bool:
+        """True if a member's last answers came only over streams or through other members: its datagrams, or ours,
+        get lost."""
+        return self._failure_detector.lacks_datagrams(node_id)
+
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start, refusals as `refused_<reason>`, and present figures."""
         return {
@@ -410,7 +415,7 @@ class Swim:
             case IndirectPing():
                 self._failure_detector.handle_indirect_ping(message, source, now)
             case Ack():
-                self._failure_detector.handle_ack(message.sequence, now)
+                self._failure_detector.handle_ack(message.sequence, now, source=source)
             case Nack():
                 self._failure_detector.prober.nacked(message.sequence, source)
             case Alive():
@@ -450,7 +455,7 @@ class Swim:
             case Ping() if is_ours and message.node == self._table.own_id:
                 self._streams.write(stream, encode(Ack(message.sequence)))
             case Ack() if stream.purpose is Purpose.PING:
-                self._failure_detector.handle_ack(message.sequence, self.now)
+                self._failure_detector.handle_ack(message.sequence, self.now, source=None)
             case UserMessage():
                 self._counts["user_messages"] += 1
             case ErrorReply():

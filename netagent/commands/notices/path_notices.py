@@ -20,6 +20,7 @@ class PathEnds:
 
     address: str
     vxlan_port: int
+    gossip_port: int
 
     @property
     def overhead_bytes(self) -> int:
@@ -46,6 +47,32 @@ def path_notices(
                 "message": f"{len(notices) - SHOWN} more paths have the same problem",
                 "cure": "see `netagent members -o wide`",
             }
+
+
+def udp_notices(
+    present: Presenter, sights: Mapping[HostId, ProbeView], place: PathEnds
+) -> Iterable[schema.Notice]:
+    """Return one notice if agents answer this one, but not by UDP. A path that loses packets has another one."""
+    members = [
+        present.member(host, sights[host_id])
+        for host_id, host in present.view.hosts.items()
+        if host_id in sights
+    ]
+    deaf = sorted(
+        (one["name"], one["address"]) for one in members if one.get("lacks_udp") and one["path"] != "lossy"
+    )
+    if deaf:
+        shown = ", ".join(name for name, _ in deaf[:SHOWN])
+        others = f" and {len(deaf) - SHOWN} more" if len(deaf) > SHOWN else ""
+        ends = ", ".join(address for _, address in deaf[:SHOWN])
+        yield {
+            "code": "agent-udp",
+            "message": f"UDP port {place.gossip_port} does not pass between this host and {shown}{others}: "
+            f"{'its agent is' if len(deaf) == 1 else 'their agents are'} reached only by TCP or through other hosts, "
+            "so a failure is noticed later, and a healthy host may be taken for dead",
+            "cure": f"allow UDP port {place.gossip_port} between {place.address} and {ends}, in both directions; "
+            "`netagent doctor` there names a rule that drops it",
+        }
 
 
 def checksum_notices(present: Presenter, broken: Collection[HostId]) -> Iterable[schema.Notice]:

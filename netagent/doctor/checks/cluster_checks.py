@@ -37,7 +37,7 @@ _ELSEWHERE: Final = {
 """Codes of warnings that the checks of the host, or of intent against kernel, examine themselves."""
 
 _ROWS: Final = (
-    ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port")),
+    ("agents", "the agents of all hosts answer", ("agent-dead", "agent-port", "agent-udp")),
     (
         "paths",
         "every path to a host whose agent answers carries the packets of the networks",

@@ -16,6 +16,7 @@ from netgossip.codec.messages import (
     Ack,
     Alive,
     Dead,
+    IndirectPing,
     Ping,
     PushPull,
     Suspect,
@@ -665,11 +666,33 @@ def test_heavy_loss_kills_no_member() -> None:
 @pytest.mark.parametrize("is_udp_only", [True, False])
 def test_one_broken_path_kills_no_member(is_udp_only: bool) -> None:
     net = SwimNet(14)
-    a, b, *_ = net.cluster(5)
+    a, b, *others = net.cluster(5)
     net.lost_datagrams_only = is_udp_only
     net.cut([a], [b], one_way=True)
     net.run_for(120)
     assert net.changes(MemberState.DEAD) == []
+    assert a.swim.lacks_datagrams(b.node_id), "it answers by a detour, which nothing else shows"
+    assert b.swim.lacks_datagrams(a.node_id), "its pings arrive, the answers do not"
+    assert not any(c.swim.lacks_datagrams(one.node_id) for c in others for one in (a, b))
+    net.heal()
+    net.run_until(lambda: not a.swim.lacks_datagrams(b.node_id) and not b.swim.lacks_datagrams(a.node_id), 20)
+
+
+@pytest.mark.parametrize("comes_late", [True, False])
+def test_a_datagram_that_is_slower_than_the_detour_is_not_lost(comes_late: bool) -> None:
+    machine = Machine()
+    machine.hear(alive(2), alive(3))
+    for _ in range(200):
+        for output in machine.run_until(machine.now + 0.1):
+            for message in said(output):
+                if isinstance(message, IndirectPing) and message.node == PEER:
+                    machine.hear(Ack(message.sequence), source=3)
+                    if comes_late:
+                        machine.hear(Ack(message.sequence), source=2)
+                elif isinstance(message, Ping) and message.node == THIRD:
+                    machine.hear(Ack(message.sequence), source=3)
+    assert machine.swim.lacks_datagrams(PEER) is not comes_late
+    assert not machine.swim.lacks_datagrams(THIRD)
 
 
 @pytest.mark.parametrize("cut_s", [20, 120, 3600])

@@ -166,7 +166,8 @@ def cluster_of() -> Any:
         ),
         gossip=SimpleNamespace(
             node=SimpleNamespace(
-                statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9}
+                statistics=lambda: {"gossip_refused_label": 3, "gossip_refused_key": 0, "probes": 9},
+                membership=SimpleNamespace(lacks_datagrams=lambda host_id: False),
             ),
             event_queue=SimpleNamespace(heard=HeardOutside(), held_evictions=SimpleNamespace(waiting=())),
         ),
@@ -630,6 +631,20 @@ async def test_a_rule_at_our_ports_is_named_where_no_container_is() -> None:
         Finding("chain f", "a rule drops membership (udp 7956)", "nft delete rule f")
     ]
     assert "foreign-firewall" in codes(await status_of(agent))
+
+
+@virtual
+async def test_an_agent_that_udp_does_not_reach_is_named_unless_a_rule_here_is_why() -> None:
+    cluster = cluster_of()
+    view = cluster.live.view.with_entries(Writer(H2).put(host("h2", underlay="192.0.2.2")))
+    cluster.live = StateStore(view.with_member(Member(H2, ("192.0.2.2", 7956), MemberState.ALIVE, 1)), {})
+    cluster.gossip.node.membership.lacks_datagrams = lambda host_id: host_id == H2
+    agent = agent_of(cluster)
+    assert "agent-udp" in codes(await status_of(agent))
+    agent.foreign_rules.ports = [Finding("chain f", "a rule drops it", "nft delete rule f")]
+    found = codes(await status_of(agent))
+    assert "foreign-firewall" in found
+    assert "agent-udp" not in found
 
 
 @virtual

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes.registry import H1, H2, Writer, host
 
-from netagent.commands.notices.path_notices import PathEnds, path_notices
+from netagent.commands.notices.path_notices import PathEnds, path_notices, udp_notices
 from netagent.control.present import Presenter, ProbeView
 from netagent.model.ids import HostId
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.view import RegistryView
 from netgossip.types import Member, MemberState
 
-PLACE = PathEnds("192.0.2.1", 4799)
+PLACE = PathEnds("192.0.2.1", 4799, 7956)
 
 
 def presenter(*others: HostId, state: MemberState = MemberState.ALIVE) -> Presenter:
@@ -54,6 +56,22 @@ def test_of_good_and_unknown_paths_nothing_is_said(sight: ProbeView) -> None:
     assert list(path_notices(presenter(H2), {H2: sight}, PLACE)) == []
 
 
+def test_an_agent_that_is_reached_by_detours_only_is_named() -> None:
+    others = [HostId(f"{number:032x}") for number in range(2, 7)]
+    sight = ProbeView(lacks_udp=True)
+    (notice,) = udp_notices(presenter(H2), {H2: sight}, PLACE)
+    assert (
+        "UDP port 7956 does not pass between this host and h2: its agent is reached only by TCP"
+        in notice["message"]
+    )
+    assert "between 192.0.2.1 and 192.0.2.2, in both directions" in notice["cure"]
+    (notice,) = udp_notices(presenter(*others), dict.fromkeys(others, sight), PLACE)
+    assert "h2, h3, h4 and 2 more: their agents are" in notice["message"]
+    lossy = replace(path(Quality.LOSSY, 1450, 0.3), lacks_udp=True)
+    assert not list(udp_notices(presenter(H2), {H2: lossy}, PLACE)), "its loss has a notice of its own"
+    assert not list(udp_notices(presenter(H2, state=MemberState.DEAD), {H2: sight}, PLACE))
+
+
 def test_a_dead_agent_has_its_own_notice() -> None:
     present = presenter(H2, state=MemberState.DEAD)
     assert list(path_notices(present, {H2: path(Quality.DOWN)}, PLACE)) == []
@@ -63,7 +81,7 @@ def test_a_dead_agent_has_its_own_notice() -> None:
 def test_hosts_of_two_families_are_told_apart(state: MemberState) -> None:
     """Also when the agent does not answer, as it can't."""
     (notice,) = path_notices(
-        presenter(H2, state=state), {H2: path(Quality.DOWN)}, PathEnds("2001:db8::1", 4799)
+        presenter(H2, state=state), {H2: path(Quality.DOWN)}, PathEnds("2001:db8::1", 4799, 7956)
     )
     assert notice["code"] == "underlay-family"
     assert "h2 has the address 192.0.2.2 and this host 2001:db8::1" in notice["message"]
@@ -82,7 +100,7 @@ def test_a_path_that_is_down_says_what_becomes_of_names() -> None:
 
 def test_a_host_that_left_may_have_been_of_any_family() -> None:
     present = presenter(H2, state=MemberState.LEFT)
-    assert list(path_notices(present, {}, PathEnds("2001:db8::1", 4799))) == []
+    assert list(path_notices(present, {}, PathEnds("2001:db8::1", 4799, 7956))) == []
 
 
 def test_the_path_to_a_host_of_the_other_family_is_down() -> None:
