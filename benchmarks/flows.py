@@ -4,8 +4,9 @@
 
 The kernel itself runs each program a million times (BPF_PROG_TEST_RUN) on a packet and says how long one run takes: a
 SYN of a flow that is known, one that finds the share full, a segment of an open connection, and a datagram of a flow
-that is known. Then a container in a namespace of its own sends as many SYNs as it can, to 200 ports, and the counts
-are compared with what it sent. Leaves nothing behind.
+that is known; at the port of a container and at the bridge, by which the host and clients of published ports open.
+Then a container in a namespace of its own, and the host, send as many SYNs as they can, to 200 ports, and the counts
+are compared with what they sent. Leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ from netagent.datapath.bpf.programs import Kind, Program
 from netagent.datapath.bpf.system_call import Command, call
 from netagent.datapath.flows import layout
 from netagent.datapath.flows import programs as code
-from netagent.datapath.flows.layout import FLOWS, RECENT, SHAPES, SHARES, Share, unpack_flow
+from netagent.datapath.flows.layout import (
+    FLOWS,
+    RECENT,
+    SHAPES,
+    SHARES,
+    FlowCount,
+    FlowKey,
+    Opener,
+    Share,
+    unpack_flow,
+)
 
 RUNS: Final = 1_000_000
 RATE: Final = 10_000
@@ -69,30 +80,38 @@ def tcp(port: int, flags: int) -> bytes:
     return ipv4(6, struct.pack("!HHIIBBHHH", 40_000, port, 1, 0, 0x50, flags, 1000, 0, 0))
 
 
-def loaded() -> tuple[dict[str, Map], Program, Program]:
-    """Return the tables, with a share for LOOPBACK, and the programs for both directions."""
+def loaded() -> tuple[dict[str, Map], Program, Program, Program]:
+    """Return the tables, and the programs: from a container, to it, and from the bridge."""
     tables = {shape.name: maps.create(shape) for shape in SHAPES}
     fds = {name: one.fd for name, one in tables.items()}
     count = programs.load(Kind.SCHED_CLS, "netagent_count", code.count().assemble(fds))
     heard = programs.load(Kind.SCHED_CLS, "netagent_heard", code.heard().assemble(fds))
-    return tables, count, heard
+    inward = programs.load(Kind.SCHED_CLS, "netagent_inward", code.inward().assemble(fds))
+    return tables, count, heard, inward
 
 
-def give_share(tables: dict[str, Map], index: int, *, flows: int = 0) -> None:
+def give_share(
+    tables: dict[str, Map], index: int, opener: Opener = Opener.CONTAINER, *, flows: int = 0
+) -> None:
     """Give a device a share, of which so much is used."""
+    number = index if opener is Opener.CONTAINER else 1000 + index
     tables[RECENT.name].update(layout.pack_port(index), layout.NO_RECENT)
-    tables[SHARES.name].update(layout.pack_port(index), layout.pack_share(Share(index, flows, 0)))
+    tables[SHARES.name].update(layout.pack_port(index, opener), layout.pack_share(Share(number, flows, 0)))
 
 
 def print_run_times() -> None:
     """Measure single runs."""
-    tables, count, heard = loaded()
+    tables, count, heard, inward = loaded()
     give_share(tables, LOOPBACK)
+    give_share(tables, LOOPBACK, Opener.HOST)
     datagram = ipv4(17, struct.pack("!HHHH", 40_000, 53, 12, 0) + b"word")
     rows = [("SYN of a known flow", count, tcp(80, 0x02))]
     rows += [("segment of an open connection", count, tcp(80, 0x10))]
     rows += [("the same, to the container", heard, tcp(80, 0x10))]
     rows += [("datagram of a known flow", count, datagram)]
+    rows += [("SYN of a known flow, at the bridge", inward, tcp(80, 0x02))]
+    rows += [("segment, at the bridge", inward, tcp(80, 0x10))]
+    rows += [("datagram, at the bridge", inward, datagram)]
     for words, program, packet in rows:
         took_ns = test_run(program, packet)
         print(
@@ -109,6 +128,7 @@ def containers() -> Iterator[None]:
     commands = (
         "mount -t tmpfs none /run/netns",
         "ip link add name na-1 type bridge",
+        "ip addr add 10.99.0.9/24 dev na-1",
         "ip link set na-1 up",
         "ip netns add one",
         "ip netns add two",
@@ -132,8 +152,8 @@ def containers() -> Iterator[None]:
 
 
 def print_losses(openings: int) -> None:
-    """Count what a container sends as fast as it can."""
-    tables, count, heard = loaded()
+    """Count what a container and the host send as fast as they can."""
+    tables, count, heard, inward = loaded()
     with containers():
         index = socket.if_nametoindex("nvone")
         give_share(tables, index)
@@ -142,15 +162,30 @@ def print_losses(openings: int) -> None:
         subprocess.run(
             ["ip", "netns", "exec", "one", "ping", "-qc1", "10.99.0.2"], check=True, capture_output=True
         )
-        started_at = time.monotonic()
-        words = ["ip", "netns", "exec", "one", sys.executable, "-c", FLOOD, str(openings)]
-        subprocess.run(words, check=True)
-        took_s = time.monotonic() - started_at
-    elements = (zip(*batch, strict=True) for batch in tables[FLOWS.name].batches(256))
-    found = [unpack_flow(*one) for batch in elements for one in batch]
-    counted = sum(count.openings for key, count in found if key.protocol == 6)
-    rate, lost = openings / took_s, openings - counted
-    print(f"{openings:,} openings sent at {rate:,.0f} a second: {counted:,} counted, {lost:,} lost")
+        bridge = socket.if_nametoindex("na-1")
+        give_share(tables, bridge, Opener.HOST)
+        tcx.attach(bridge, tcx.Side.EGRESS, inward)
+        for sender, source, within in (
+            ("a container", index, ["ip", "netns", "exec", "one"]),
+            ("the host", 1000 + bridge, []),
+        ):
+            started_at = time.monotonic()
+            subprocess.run([*within, sys.executable, "-c", FLOOD, str(openings)], check=True)
+            rate = openings / (time.monotonic() - started_at)
+            counted = sum(
+                count.openings
+                for key, count in elements(tables[FLOWS.name])
+                if (key.source, key.protocol) == (source, 6)
+            )
+            print(
+                f"{openings:,} openings sent by {sender} at {rate:,.0f} a second: {counted:,} counted, "
+                f"{openings - counted:,} lost"
+            )
+
+
+def elements(table: Map) -> list[tuple[FlowKey, FlowCount]]:
+    """Return all flows that were counted."""
+    return [unpack_flow(*one) for batch in table.batches(256) for one in zip(*batch, strict=True)]
 
 
 def main() -> None:

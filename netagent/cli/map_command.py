@@ -1,6 +1,7 @@
 """`netagent map`: the graph of hosts, services and who opens connections to whom, as text or for Graphviz.
 
-A node is a service in a network, or an address that no container has. An edge is what one node opened to another in
+A node is a service in a network, an address that no container has, a host itself, or `outside`: all clients of
+published ports. An edge is what one node opened to another in
 the last hour, a link of the policy, or both. Only its own host gives the links of a container, so a link of another
 host's by which nothing was opened is left out. Names come from other members: they are cleaned of control characters,
 and quoted for Graphviz.
@@ -20,7 +21,7 @@ MAX_PORTS = 8
 """Bound of ports that are shown for one edge; beyond it: their number is said."""
 
 Node = tuple[str, str]
-"""The id of a network, and the service in it, with its group if it has one; or an address without a service."""
+"""The id of a network, and the service in it, with its group if it has one; or what else is an end of a flow."""
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Hosts, services by node, addresses that no container has with what is known of them, and edges."""
+    """Hosts, services by node, ends of flows that are no service with what is known of them, and edges."""
 
     hosts: Sequence[Item]
     services: Mapping[Node, Item]
@@ -86,10 +87,13 @@ def graph_of(
                 edges.setdefault((start, end), Edge()).is_linked = True
     others: dict[Node, str] = {}
     for flow in flows:
-        start = flow["network_id"], flow["from_service"]
+        kind = flow.get("from_kind", "endpoint")  # earlier releases send none
+        start = flow["network_id"], flow["from_service"] if kind == "endpoint" else flow["from"]
         end = flow["network_id"], flow["to_service"] or flow["to"]
-        if start == end or start not in nodes:
+        if start == end or (kind == "endpoint" and start not in nodes):
             continue
+        if kind != "endpoint":
+            others[start] = kind
         if end not in nodes:
             others[end] = flow["to_kind"]
         edge = edges.setdefault((start, end), Edge())
@@ -123,14 +127,24 @@ def text(graph: Graph) -> Iterator[str]:
     leaving: dict[Node, list[Node]] = {}
     for start, end in sorted(graph.edges):
         leaving.setdefault(start, []).append(end)
+    names = {node[0]: service["network"] for node, service in graph.services.items()}
+    others = (node for node in graph.others if node in leaving and node[0] in names)
     network = None
-    for node, service in sorted(graph.services.items(), key=lambda one: (one[1]["network"], one[0])):
+    for node in sorted(
+        [*graph.services, *others], key=lambda one: (names[one[0]], one[0], one in graph.others, one)
+    ):
         if network != node[0]:
             network = node[0]
-            yield from ("", clean(f"NETWORK {service['network']}"))
-        yield clean(f"  {node[1]}  {_replicas(service)}{_where(service)}")
-        for end in leaving.get(node, ()):
-            yield clean(f"    -> {_title(graph, end)}  {_words(graph.edges[node, end])}")
+            yield from ("", clean(f"NETWORK {names[network]}"))
+        service = graph.services.get(node)
+        about = "" if service is None else f"  {_replicas(service)}{_where(service)}"
+        yield clean(f"  {_title(graph, node)}{about}")
+        yield from _edges(graph, node, leaving)
+
+
+def _edges(graph: Graph, node: Node, leaving: Mapping[Node, Sequence[Node]]) -> Iterator[str]:
+    for end in leaving.get(node, ()):
+        yield clean(f"    -> {_title(graph, end)}  {_words(graph.edges[node, end])}")
 
 
 def _host_line(host: Item) -> str:
@@ -151,7 +165,7 @@ def _where(service: Item) -> str:
 
 def _title(graph: Graph, node: Node) -> str:
     kind = graph.others.get(node)
-    return node[1] if kind is None else f"{node[1]} ({_KINDS[kind]})"
+    return node[1] if kind in {None, node[1]} else f"{node[1]} ({_KINDS[kind]})"
 
 
 _KINDS = {"endpoint": "gone", "host": "a host", "unknown": "no container has it", "outside": "outside"}
@@ -189,8 +203,8 @@ def dot(graph: Graph) -> Iterator[str]:
             service = graph.services[node]
             yield f"    {_quoted(*node)} [label={_quoted(f'{node[1]}  {_replicas(service)}')}];"
         yield "  }"
-    for node, kind in sorted(graph.others.items()):
-        yield f"  {_quoted(*node)} [shape=plaintext, label={_quoted(f'{node[1]} ({_KINDS[kind]})')}];"
+    for node in sorted(graph.others):
+        yield f"  {_quoted(*node)} [shape=plaintext, label={_quoted(_title(graph, node))}];"
     ids = {host["name"]: host["id"] for host in graph.hosts}
     for node, service in sorted(graph.services.items()):
         for name in service["hosts"]:

@@ -115,6 +115,11 @@ def _drained(item: Item) -> str:
     return f"by {drain['by']}, since {drain['since']}" if drain else ""
 
 
+def _flow_source(item: Item) -> str:
+    """Earlier releases send no kind: they count containers alone."""
+    return f"{item['from']} (host)" if item.get("from_kind") == "host" else str(item["from"])
+
+
 def _flow_port(item: Item) -> str:
     return str(item["protocol"]) if item["port"] is None else f"{item['port']}/{item['protocol']}"
 
@@ -244,7 +249,7 @@ OWN_NAMES = (
 )
 
 FLOWS = (
-    Column("FROM", lambda f: f["from"]),
+    Column("FROM", _flow_source),
     Column("TO", lambda f: f["to"]),
     Column("ADDRESS", lambda f: "" if f["to"] == f["address"] else f["address"]),
     Column("NETWORK", lambda f: f["network"]),
@@ -383,7 +388,7 @@ LISTS: Mapping[str, tuple[Sequence[Column], str, str]] = {
     ),
     "schema.Listing[schema.Flow]": (
         FLOWS,
-        "no flows: no container opened such a connection in the last hour",
+        "no flows: no such connection was opened by a container or to one in the last hour",
         "flow",
     ),
     "schema.Listing[schema.TokenInfo]": (

@@ -85,6 +85,8 @@ class FlowLinks:
 def _is_from(view: RegistryView, flow: Flow, name: str) -> bool:
     source = flow.source
     names = {_ANY, source.name, source.service, source.full_service, source.endpoint_id}
+    if source.kind != "endpoint":
+        return name in names or name == source.kind
     endpoint = view.endpoints.get(source.endpoint_id)
     return (
         name in names

@@ -24,7 +24,7 @@ TargetKind: TypeAlias = Literal["endpoint", "host", "unknown", "outside"]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Openings of one protocol from one container to one address and port, added up."""
+    """Openings of one protocol from one source to one address and port, added up."""
 
     source: FlowSource
     protocol: str
@@ -50,14 +50,14 @@ def named_flows(
     """Return what was counted, with the names of those who opened. `epoch_s`: when the kernel's monotonic clock
     began, in seconds since 1970."""
     found = []
-    ports = {share.number: index for index, share in reading.shares.items()}
+    places = {share.number: place for place, share in reading.shares.items()}
     for raw_key, raw_count in reading.flows:
         key, count = unpack_flow(raw_key, raw_count)
         protocol = PROTOCOLS.get(key.protocol)
         if protocol is not None:
             found.append(
                 Flow(
-                    sources.owner(view, ports.get(key.source)),
+                    sources.owner(view, places.get(key.source)),
                     protocol,
                     _text(key),
                     key.port,

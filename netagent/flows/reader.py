@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from netagent.datapath.flows.counters import LOOK_S, CountingTrouble, FlowCounters
-from netagent.datapath.flows.layout import Share
+from netagent.datapath.flows.layout import Opener, Share
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import Flow, named_flows
 from netagent.flows.sources import FlowSources
@@ -49,7 +49,7 @@ class HostFlows:
 
     flows: list[Flow] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
-    """Of containers with more flows than their share: how many openings were not counted one by one, by name."""
+    """Of sources with more flows than their share: how many openings were not counted one by one, by name."""
     trouble: CountingTrouble | None = None
     """Why it does not count all flows; None: it does."""
     is_cut: bool = False
@@ -75,14 +75,14 @@ class FlowReader:
         """Note whose ports there are, until cancelled."""
         task = PeriodicTask(LOOK_S)
         while True:
-            self._sources.note(self._live.view, self._live.rows, self._counters.ports)
+            self._note()
             await task.wait()
 
     async def read(self) -> HostFlows:
         """Return the flows of this host's containers of the last hour, sorted by id."""
         reading = await self._counters.read()
         view = self._live.view
-        self._sources.note(view, self._live.rows, self._counters.ports)
+        self._note()
         flows = await in_slices(named_flows(reading, self._sources, view, self._epoch()))
         flows.sort(key=lambda flow: flow.flow_id)
         return HostFlows(flows, self._left_out(reading.shares), self.trouble())
@@ -97,7 +97,7 @@ class FlowReader:
         index, first = min(found.items())
         if ports.keys() <= found.keys() and len({*found.values()}) == 1:
             return first
-        where = self._sources.owner(self._live.view, index).name if index in ports else f"device {index}"
+        where = self._place_of(index)
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         return CountingTrouble(f"{first.cause} (of {where}{more})", first.cure)
 
@@ -166,7 +166,24 @@ class FlowReader:
             self._epoch_s = epoch_s
         return self._epoch_s
 
+    def _note(self) -> None:
+        counters = self._counters
+        self._sources.note(self._live.view, self._live.rows, counters.ports, counters.bridges)
+
+    def _place_of(self, index: int) -> str:
+        """Return what a device is of, in words."""
+        view = self._live.view
+        if index in self._counters.ports:
+            return self._sources.owner(view, index).name
+        network_id = self._sources.owner(view, index | Opener.HOST).network_id
+        network = None if network_id is None else view.networks.get(network_id)
+        return "a network" if network is None else f"network {network.unique_name}"
+
     def _left_out(self, shares: Mapping[int, Share]) -> dict[str, int]:
         view = self._live.view
-        found = {self._sources.owner(view, index).name: share.left_out for index, share in shares.items()}
-        return {name: number for name, number in found.items() if number}
+        found: dict[str, int] = {}
+        for place, share in shares.items():
+            if share.left_out:
+                name = self._sources.owner(view, place).name
+                found[name] = found.get(name, 0) + share.left_out
+        return found

@@ -50,6 +50,8 @@ def suggest(view: RegistryView, flows: Iterable[Flow]) -> Slices[Suggestion]:
     targets = FlowTargets(view)
     by_pair: dict[tuple[EndpointId, EndpointId], list[Flow]] = {}
     for flow in flows:
+        if flow.source.kind != "endpoint":
+            continue  # links are between containers
         target = targets.of(flow)
         if target.endpoint is not None and flow.source.endpoint_id in view.endpoints:
             by_pair.setdefault((flow.source.endpoint_id, target.endpoint.endpoint_id), []).append(flow)

@@ -3,7 +3,8 @@
     question   ["flows", after, network (16) or "", refused only, from, to]
                the flows behind the one with the id `after`; all when it is ""
     answer     ["flows", trouble, last, [source, ...], [row, ...], [left out, ...], cure of the trouble]
-               source    [endpoint id, network id (16) or "", name, service, group]
+               source    [endpoint id, network id (16) or "", name, service, group,
+                          0 container, 1 the host itself, 2 outside]
                row       [number of its source, address, protocol, port or -1, openings, refused,
                           when the first opening was and the last one, in seconds since 1970]
                left out  [name, openings], only in the first page
@@ -23,7 +24,7 @@ import msgpack
 from netagent.datapath.flows.counters import CountingTrouble
 from netagent.errors import InputError
 from netagent.flows.flow import PROTOCOLS, Flow
-from netagent.flows.sources import FlowSource
+from netagent.flows.sources import FlowSource, SourceKind
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.registry.record_fields import RecordError, RecordFields, pack_address
 
@@ -38,6 +39,7 @@ _MAX_CURE: Final = 160
 _MAX_ROWS: Final = 128
 _MAX_LEFT_OUT: Final = 5
 """Bound of containers in an answer that say what was left out; beyond it: further ones are not named."""
+_SOURCE_KINDS: Final[Sequence[SourceKind]] = ("endpoint", "host", "outside")
 _MAX_COUNT: Final = (1 << 63) - 1
 _MAX_TIME_S: Final = 1 << 40
 _BY_WORD: Final = {word: number for number, word in PROTOCOLS.items()}
@@ -142,7 +144,7 @@ def parse_page_untrusted(payload: bytes, peer: HostId) -> FlowPage:
 def _packed_source(source: FlowSource) -> list[object]:
     network = b"" if source.network_id is None else bytes.fromhex(source.network_id)
     words = (source.name[:MAX_NAME], source.service[:MAX_NAME], source.group[:MAX_NAME])
-    return [bytes.fromhex(source.endpoint_id), network, *words]
+    return [bytes.fromhex(source.endpoint_id), network, *words, _SOURCE_KINDS.index(source.kind)]
 
 
 def _packed_row(flow: Flow, source: int) -> list[object]:
@@ -163,9 +165,11 @@ def _read_source(fields: RecordFields, peer: HostId) -> FlowSource:
     if len(endpoint_id) not in {0, 32} or len(network_id) not in {0, 32}:
         raise RecordError("source: not an id")
     name, service, group = (fields.text(what, max_chars=MAX_NAME) for what in ("name", "service", "group"))
-    return FlowSource(
-        EndpointId(endpoint_id), NetworkId(network_id) if network_id else None, name, service, group, peer
-    )
+    # Earlier releases count containers alone; a kind of a later one is shown by its name.
+    number = fields.integer("kind", 0, 255) if fields.has_more() else 0
+    kind = _SOURCE_KINDS[number] if number < len(_SOURCE_KINDS) else "endpoint"
+    network = NetworkId(network_id) if network_id else None
+    return FlowSource(EndpointId(endpoint_id), network, name, service, group, peer, kind)
 
 
 def _read_row(fields: RecordFields, sources: Sequence[FlowSource]) -> Flow:

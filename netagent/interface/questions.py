@@ -104,13 +104,17 @@ class FlowsCommand(
     period_s=FLOWS_S,
     role=Role.READ,
 ):
-    """List who opened connections to whom in the last hour, on all hosts. The kernel counts opening packets at
-    the port of each container: a SYN of TCP, the first datagram between two ends, an echo request. Packets of
-    open connections are not counted. A container's flows beyond 256 are counted together, and the list says
-    so. --watch looks every two seconds."""
+    """List who opened connections to whom in the last hour, on all hosts: containers, the hosts themselves, and
+    `outside`, which is all that came in by published ports. The kernel counts opening packets: a SYN of TCP, the
+    first datagram between two ends, an echo request. Packets of open connections are not counted. A container's
+    flows beyond 256 are counted together, and the list says so. --watch looks every two seconds."""
 
     source: str = option(
-        "--from", default="", metavar="NAME", help="only what this service or container opened", field="from"
+        "--from",
+        default="",
+        metavar="NAME",
+        help="only what this service, container or host opened, or `outside`",
+        field="from",
     )
     target: str = option(
         "--to", default="", metavar="NAME|IP", help="only what was opened to this one", field="to"

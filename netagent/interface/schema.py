@@ -1043,6 +1043,7 @@ Flow = TypedDict(
         "id": str,
         "from": str,
         "from_id": str,
+        "from_kind": Literal["endpoint", "host", "outside"],
         "from_service": str,
         "from_host": str,
         "network": str,
@@ -1062,11 +1063,13 @@ Flow = TypedDict(
         "last_at": str,
     },
 )
-"""What one container opened to one address and port in the last hour. `from_service`, `to_service`: the service, with
-its group if it has one, as in `web.shop`. `to` is the address if no container has it: `to_kind` says whether it is a
-`host` of the cluster, `unknown` in the network, or `outside` all of it, and then `to_id`, `to_service` and `to_host`
-are `""`. `port` is null for echo requests. `openings` counts the refused ones as well. `linked`: whether a link leads
-from the one to the other now; null where links do not matter, or an end is gone."""
+"""What one source opened to one address and port in the last hour. `from_kind`: a container (`endpoint`), the `host`
+itself, or all clients `outside` of ports that the host publishes; the two latter have no `from_id` and no
+`from_service`. `from_host` is the one that counts. `from_service`, `to_service`: the service, with its group if it
+has one, as in `web.shop`. `to` is the address if no container has it: `to_kind` says whether it is a `host` of the
+cluster, `unknown` in the network, or `outside` all of it, and then `to_id`, `to_service` and `to_host` are `""`.
+`port` is null for echo requests. `openings` counts the refused ones as well. `linked`: whether a link leads from the
+one to the other now; null where links do not matter, or an end is gone."""
 
 
 SuggestedLink = TypedDict(

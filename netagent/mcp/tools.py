@@ -160,7 +160,7 @@ _READING: Final = (
         "flows",
         "Who opened connections to whom in the last hour, how often, and what was refused.",
         {
-            "from": _text("only what this service or container opened"),
+            "from": _text("only what this service, container or host opened, or outside"),
             "to": _text("only what was opened to this one"),
             "network": _NETWORK,
             "refused": {"type": "boolean", "description": "only those of which openings were refused"},

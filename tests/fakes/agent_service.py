@@ -327,6 +327,7 @@ def flow_of(source: str, target: str) -> schema.Flow:
         "id": "ab" * 6 + ">10.160.0.3/tcp:5432",
         "from": source,
         "from_id": "ab" * 16,
+        "from_kind": "endpoint",
         "from_service": "web",
         "from_host": "h1",
         "network": "app",

@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import trio
 from harness.firewall import bridge, give, guarding, plug
-from harness.namespaces import Namespace, NamespaceFactory
+from harness.namespaces import Namespace, NamespaceFactory, make_veth
 
 from netagent.datapath.bpf import programs
 from netagent.datapath.bpf.device_hooks import BY_CLSACT, BY_TCX, DeviceHooks, hooks_of_kernel
@@ -23,10 +23,10 @@ from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
 from netagent.datapath.flows import counters as counting
 from netagent.datapath.flows.counters import FlowCounters
-from netagent.datapath.flows.layout import MOST_FLOWS_OF_PORT, FlowKey, unpack_flow
+from netagent.datapath.flows.layout import MOST_FLOWS_OF_PORT, FlowKey, Opener, unpack_flow
 from netagent.datapath.reconcile.drift import Drift
 from netagent.firewall import policy
-from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork
+from netagent.firewall.inputs import FirewallInput, GuardedEndpoint, GuardedNetwork, PortForward
 
 pytestmark = pytest.mark.kernel
 
@@ -71,6 +71,12 @@ for _ in range(count):
         for _ in range(words):
             sock.send(b"word")
             sock.recv(100)
+"""
+TO_ALL = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+    sock.sendto(b"word", ("224.0.0.251", 5353))
 """
 FLOOD = """
 import socket, struct, sys
@@ -170,6 +176,75 @@ def test_openings_are_counted_and_nothing_else(network: Network) -> None:
         }
         count = unpack_flow(*counters.read_now().flows[0])[1]
         assert count.first_ns <= count.last_ns <= counters.read_now().at_ns
+
+
+@pytest.mark.usefixtures("server")
+def test_what_the_host_and_outsiders_open_is_counted_at_the_bridge(
+    network: Network, namespaces: NamespaceFactory
+) -> None:
+    host, outside = network.host, namespaces("outside")
+    make_veth(host, "wire", outside, "192.0.2.2/24", "2001:db8::2/64")
+    host.run("ip addr add 192.0.2.1/24 dev wire")
+    host.run("ip addr add 2001:db8::1/64 dev wire")
+    for address, subnet in (
+        ("fd66::1/64", ""),
+        ("10.66.0.8/24", "10.66.0.0/24"),
+        ("fd66::8/64", "fd66::/64"),
+    ):
+        host.run(f"ip addr add {address} dev na-1")
+        if subnet:
+            host.run(f"ip route replace {subnet} dev na-1 src {address.partition('/')[0]}")
+    host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    for container in (network.web, network.db):
+        container.run("ip route add default via 10.66.0.1")
+        container.run("ip -6 route add default via fd66::1")
+    forwards = tuple(
+        PortForward(protocol=protocol, host_port=8080, container=address, port=7777)
+        for protocol in ("tcp", "udp")
+        for address in DB
+    )
+    accessible = dataclasses.replace(NET, restricted=False, host_addresses=("10.66.0.8", "fd66::8"))
+    given = FirewallInput(
+        vxlan_port=4789, endpoints=(GUARDED_WEB, GUARDED_DB), networks=(accessible,), port_forwards=forwards
+    )
+    with closing(network.counters()) as counters, outside.running(SERVE, "60999") as answering:
+        assert answering.stdout is not None
+        assert answering.stdout.readline() == "ready\n"
+        shares, bridge = counters.read_now().shares, network.index("na-1")
+        by_host, by_outside = (shares[bridge | one].number for one in (Opener.HOST, Opener.OUTSIDE))
+
+        def talk() -> None:
+            for address, outer in zip(DB, ("192.0.2.1", "2001:db8::1"), strict=True):
+                outside.run_python(TALK, outer, "8080", "5", "20")
+                outside.run_python(ASK, outer, "8080", "3", "20")
+                host.run_python(TALK, address, "7777", "2", "20")
+                host.run_python(ASK, address, "7777", "1", "20")
+                host.run_python(TALK, outer, "8080", "1", "20")
+                host.run(f"ping -qc3 -i0.01 {address}")
+            # To all, and answers to what a container asks outside: neither opens anything.
+            host.run_python(TO_ALL, "10.66.0.8")
+            network.web.run_python(ASK, "192.0.2.2", "60999", "3", "5")
+            network.web.run_python(TALK, "192.0.2.2", "60999", "3", "5")
+
+        async def run() -> None:
+            async with guarding(host, given):
+                await trio.to_thread.run_sync(talk)
+
+        trio.run(run)
+        counted = {
+            one: count for one, count in openings(counters).items() if one.source in {by_host, by_outside}
+        }
+        assert counted == {
+            key(source, protocol, address, None if protocol in {ICMP, 58} else 7777): times
+            for address, echo in zip(DB, (ICMP, 58), strict=True)
+            for source, protocol, times in (
+                (by_outside, TCP, 5),
+                (by_outside, UDP, 3),
+                (by_host, TCP, 3),
+                (by_host, UDP, 1),
+                (by_host, echo, 1),
+            )
+        }
 
 
 def test_a_datagram_that_answers_opens_nothing_whatever_its_ports_are(network: Network) -> None:

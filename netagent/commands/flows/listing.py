@@ -32,7 +32,7 @@ _LAST_S: Final = 253_402_300_799
 
 @answers(FlowsCommand)
 async def flows(agent: Agent, request: FlowsCommand) -> schema.Listing[schema.Flow]:
-    """Return what containers opened."""
+    """Return what was opened by containers, and to them."""
     cluster = agent.member()
     for word, name in (("--from", request.source), ("--to", request.target)):
         if len(name) > MAX_NAME:
@@ -93,8 +93,9 @@ def _row(present: Presenter, found: FoundFlow) -> schema.Flow:
     service = "" if key is None else f"{key.name}.{key.group}" if key.group else key.name
     return {
         "id": flow.flow_id,
-        "from": source.name,
+        "from": present.host_name(source.host_id) if source.kind == "host" else source.name,
         "from_id": source.endpoint_id,
+        "from_kind": source.kind,
         "from_service": source.full_service,
         "from_host": present.host_name(source.host_id),
         "network": "" if source.network_id is None else present.network_name(source.network_id),

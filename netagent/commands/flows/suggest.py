@@ -26,7 +26,10 @@ async def policy_suggest(agent: Agent, request: PolicySuggestCommand) -> schema.
     overview = await overview_of(cluster, {network.network_id}, local=request.local)
     present = presenter(cluster, overview)
     flows = [
-        flow for one in by_host.values() for flow in one.flows if flow.source.network_id == network.network_id
+        flow
+        for one in by_host.values()
+        for flow in one.flows
+        if flow.source.network_id == network.network_id and flow.source.kind == "endpoint"
     ]
     found = await in_slices(suggest(present.view, flows))
     return {

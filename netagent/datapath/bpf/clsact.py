@@ -4,6 +4,10 @@ As with TCX, a program stays until the device goes or a program detaches it, and
 there. One that returns -1 lets the next one decide. The discipline itself stays when a filter goes: other programs
 may have filters there, and it costs nothing without any.
 
+Another program may have put the older discipline `ingress` there. It has no side for what leaves, takes filters for
+that side among those for what arrives, and cannot be replaced without losing the filters of that program. So while it
+is there, programs for what leaves are refused.
+
 A filter of an old kernel says no program by descriptor, so filters are read as a list, and each is deleted by what
 names it there: its priority, protocol and handle. All calls are for the network namespace of the calling thread; a
 device is named by its index. They block for as long as the kernel needs, and no longer: it answers inside `send`.
@@ -23,8 +27,8 @@ from typing import Final
 from netagent.datapath.bpf.programs import Program
 from netagent.datapath.bpf.tcx import Side
 
-_NEW_QDISC, _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 36, 44, 45, 46
-_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+_NEW_QDISC, _GET_QDISC, _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 36, 38, 44, 45, 46
+_REQUEST, _ACK, _ECHO, _EXCLUSIVE, _CREATE, _DUMP = 0x1, 0x4, 0x8, 0x200, 0x400, 0x300
 _ERROR, _DONE = 2, 3
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 _BODY: Final = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
@@ -56,7 +60,8 @@ def programs_at(index: int, side: Side) -> list[int]:
 
 
 def attach(index: int, side: Side, program: Program) -> None:
-    """Attach it there, before all others. EOPNOTSUPP when the kernel has no `clsact`, or no programs as filters."""
+    """Attach it there, before all others. EOPNOTSUPP when the kernel has no `clsact`, or no programs as filters;
+    EBUSY for what leaves, while another program's `ingress` is there."""
     try:
         _attach(index, side, program)
     except FileNotFoundError as error:
@@ -66,6 +71,8 @@ def attach(index: int, side: Side, program: Program) -> None:
 def _attach(index: int, side: Side, program: Program) -> None:
     with suppress(FileExistsError):
         _ask(_NEW_QDISC, _CREATE | _EXCLUSIVE, _body(index, _HANDLE, _AT_DEVICE, 0) + _kind("clsact"))
+    if not _has_side(index, side):
+        raise OSError(errno.EBUSY, "another program's qdisc ingress is there")
     options = (
         _attribute(_FD, struct.pack("=I", program.fd))
         + _attribute(_NAME, program.mark.name.encode() + b"\0")
@@ -89,7 +96,9 @@ def _filters(index: int, side: Side) -> list[_Filter]:
     except OSError as error:
         # The kernel has no filters to tell of a device that is gone, and no error.
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
-    found = []
+    found: list[_Filter] = []
+    if not _has_side(index, side):
+        return found
     for body in _ask(_GET_FILTER, _DUMP, _body(index, 0, _PARENTS[side], 0)):
         _family, _index, handle, _parent, info = _BODY.unpack_from(body)
         attributes = dict(_attributes(body[_BODY.size :]))
@@ -98,6 +107,17 @@ def _filters(index: int, side: Side) -> list[_Filter]:
             if len(options.get(_ID, b"")) == 4:
                 found.append(_Filter(struct.unpack("=I", options[_ID])[0], handle, info))
     return found
+
+
+def _has_side(index: int, side: Side) -> bool:
+    """Return False for the one that a discipline `ingress` lacks."""
+    if side is Side.INGRESS:
+        return True
+    try:
+        answers = _ask(_GET_QDISC, _ECHO, _body(index, _HANDLE, 0, 0))
+    except FileNotFoundError:
+        return True
+    return not any(dict(_attributes(body[_BODY.size :])).get(_KIND) == b"ingress\0" for body in answers)
 
 
 def _ask(kind: int, flags: int, body: bytes) -> list[bytes]:

@@ -32,7 +32,7 @@ from netagent.datapath.bpf.programs import Kind, Program, ProgramInfo
 from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.flows import layout
 from netagent.datapath.flows import programs as code
-from netagent.datapath.flows.layout import FLOWS, RECENT, SHAPES, SHARES, Share
+from netagent.datapath.flows.layout import FLOWS, RECENT, SHAPES, SHARES, Opener, Share
 from netagent.datapath.reconcile.drift import Damage, DamageKind, Drift
 from netagent.log import Limited
 from netagent.periodic import Turns
@@ -50,15 +50,11 @@ _PER_BATCH: Final = 256
 _CONTAINERS, _BRIDGES = "nv", "na-"
 """What names of the host's ends of containers' interfaces begin with, and those of bridges (netagent.model.ids)."""
 
-SIDES: Final = {
-    "netagent_heard": Side.EGRESS,
-    "netagent_count": Side.INGRESS,
-    "netagent_refuse": Side.INGRESS,
-}
-"""Where each program is, by name."""
-_AT_CONTAINERS: Final = ("netagent_heard", "netagent_count")
-"""In the order in which they are attached."""
-_AT_BRIDGES: Final = ("netagent_refuse",)
+_HEARD, _COUNT, _INWARD, _REFUSE = "netagent_heard", "netagent_count", "netagent_inward", "netagent_refuse"
+_AT_CONTAINERS: Final = ((_HEARD, Side.EGRESS), (_COUNT, Side.INGRESS))
+"""Programs and where they are, in the order in which they are attached: the one that hears before the one that
+counts, so that an answer is known as one."""
+_AT_BRIDGES: Final = ((_REFUSE, Side.INGRESS), (_HEARD, Side.INGRESS), (_INWARD, Side.EGRESS))
 
 _TRIES_AGAIN: Final = "remove the cause; the agent tries again by itself"
 _ANOTHER_KERNEL: Final = "take a kernel with CONFIG_BPF_SYSCALL, as those of Debian; all else works without"
@@ -87,7 +83,7 @@ class FlowReading:
 
     flows: tuple[tuple[bytes, bytes], ...]
     shares: Mapping[int, Share]
-    """By the index of the port, also of ports that are gone."""
+    """By the place, also of devices that are gone."""
     at_ns: int
     """When it was read, by the kernel's monotonic clock."""
 
@@ -108,9 +104,10 @@ class FlowCounters:
         self._drift = drift
         self._given_hooks = hooks
         self._code = {
-            "netagent_heard": code.heard(),
-            "netagent_count": code.count(),
-            "netagent_refuse": code.refused(refused_mark),
+            _HEARD: code.heard(),
+            _COUNT: code.count(),
+            _INWARD: code.inward(),
+            _REFUSE: code.refused(refused_mark),
         }
         self._within = within or (lambda fn: fn())
         self._ports: Ports = {}
@@ -145,6 +142,11 @@ class FlowCounters:
         return self._ports
 
     @property
+    def bridges(self) -> Ports:
+        """The bridges at which is counted what comes to containers from elsewhere."""
+        return self._bridges
+
+    @property
     def _hooks(self) -> DeviceHooks:
         return self._given_hooks or device_hooks.hooks_of_kernel()
 
@@ -168,7 +170,7 @@ class FlowCounters:
         """Work until cancelled; what is attached stays."""
         only_new = False
         while True:
-            if self._ports or self._maps:
+            if self._ports or self._bridges or self._maps:
                 async with self._lock:
                     await trio.to_thread.run_sync(partial(self.look, only_new=only_new))
             only_new = await self._task.wait()
@@ -181,14 +183,14 @@ class FlowCounters:
     def look(self, *, only_new: bool = False) -> None:
         """Attach what is missing at the ports whose turn it is; blocks."""
         ports, bridges = dict(self._ports), dict(self._bridges)
-        devices = {**ports, **(bridges if ports else {})}
+        devices = {**ports, **bridges}
         self._done &= devices.keys()
         self._port_troubles = {i: why for i, why in self._port_troubles.items() if i in devices}
         turn = set() if only_new else {*self._turns.take(devices)}
         turn |= devices.keys() - self._done
         try:
-            if ports and not self._loaded:
-                self._within(partial(self._load, ports))
+            if devices and not self._loaded:
+                self._within(partial(self._load, devices))
         except OSError as error:
             self._complain(_why_not_loaded(error))
             return
@@ -234,10 +236,10 @@ class FlowCounters:
 
     # -- programs --------------------------------------------------------------------------------------------
 
-    def _load(self, ports: Ports) -> bool:
+    def _load(self, devices: Ports) -> bool:
         """Load the programs over the tables of an earlier agent, or over new ones."""
         with ExitStack() as undo:
-            found = self._find_maps(ports)
+            found = self._find_maps(devices)
             for shape in SHAPES:
                 if shape.name not in found:
                     found[shape.name] = maps.create(shape)
@@ -252,12 +254,12 @@ class FlowCounters:
         self._maps, self._loaded = found, loaded
         return True
 
-    def _find_maps(self, ports: Ports) -> dict[str, Map]:
-        """Return the tables that the programs at the ports use, if they are this release's; else none."""
+    def _find_maps(self, devices: Ports) -> dict[str, Map]:
+        """Return the tables that the programs at the devices use, if they are this release's; else none."""
         found: dict[str, Map] = {}
-        for index in ports:
-            for name in _AT_CONTAINERS:
-                for info in self._ours_at(index, SIDES[name], name) or ():
+        for index in devices:
+            for name, side in (*_AT_CONTAINERS, *_AT_BRIDGES):
+                for info in self._ours_at(index, side, name) or ():
                     for number in info.maps:
                         one = maps.open_by_id(number)
                         if one is None:
@@ -272,16 +274,21 @@ class FlowCounters:
             one.close()
         return {}
 
-    def _give_share(self, index: int) -> None:
-        """Give a port a share, if it has none. Before the programs: they count only for a port that has one."""
-        key, shares, recent = layout.pack_port(index), self._maps[SHARES.name], self._maps[RECENT.name]
-        if recent.lookup(key) is None:
-            recent.update(key, layout.NO_RECENT)
+    def _give_share(self, index: int, opener: Opener) -> None:
+        """Give a place a share, if it has none. Before the programs: they count only for a place that has one."""
+        key, shares = layout.pack_port(index, opener), self._maps[SHARES.name]
         if shares.lookup(key) is None:
             shares.update(key, layout.pack_share(Share(self._free_number(), 0, 0)))
 
+    def _give_slots(self, index: int) -> None:
+        """Give a device slots for datagrams, if it has none. After the program that hears: datagrams are counted only
+        where there are slots."""
+        key, recent = layout.pack_port(index), self._maps[RECENT.name]
+        if recent.lookup(key) is None:
+            recent.update(key, layout.NO_RECENT)
+
     def _free_number(self) -> int:
-        """Return a number that no port has, the one that was free for longest."""
+        """Return a number that no place has, the one that was free for longest."""
         taken = {layout.unpack_share(value).number for _key, value in _elements(self._maps[SHARES.name])}
         while True:
             self._last_number = self._last_number % layout.MOST_NUMBER + 1
@@ -289,20 +296,33 @@ class FlowCounters:
                 return self._last_number
 
     def _keep(self, index: int, *, is_port: bool) -> bool:
-        """Bring its programs to a device; return whether one was missing that had been there."""
-        if is_port:
-            self._give_share(index)
-        names = _AT_CONTAINERS if is_port else _AT_BRIDGES
-        missing = [name for name in names if self._within(partial(self._bring, name, index))]
+        """Bring its programs to a device; return whether one was missing that had been there. OSError of the first
+        that cannot be attached; the others are all the same."""
+        for opener in (Opener.CONTAINER,) if is_port else (Opener.HOST, Opener.OUTSIDE):
+            self._give_share(index, opener)
+        missing, refused = [], None
+        for name, side in _AT_CONTAINERS if is_port else _AT_BRIDGES:
+            try:
+                if self._within(partial(self._bring, name, index, side)):
+                    missing.append(name)
+                if name == _HEARD:
+                    self._give_slots(index)
+            except OSError as error:
+                refused = refused or error
+                if name == _HEARD:
+                    # Without it, answers would be counted as openings.
+                    self._maps[RECENT.name].delete(layout.pack_port(index))
+        if refused is not None:
+            self._done.discard(index)
+            raise refused
         was_there = index in self._done
         self._done.add(index)
         return bool(missing) and was_there
 
-    def _bring(self, name: str, index: int) -> bool:
+    def _bring(self, name: str, index: int, side: Side) -> bool:
         """Attach a program; return whether it was missing. One of another release, or over other tables, is
         replaced."""
         program, its_maps = self._loaded[name]
-        side = SIDES[name]
         there = self._ours_at(index, side, name)
         if there is None:
             return False
@@ -342,8 +362,8 @@ class FlowCounters:
     # -- tables ----------------------------------------------------------------------------------------------
 
     def clear_up(self) -> None:
-        """Delete flows that were not used for long, and what ports that are gone have left; blocks."""
-        ports = self._ports
+        """Delete flows that were not used for long, and what devices that are gone have left; blocks."""
+        devices = {**self._ports, **self._bridges}
         flows, shares, recent = (self._maps[shape.name] for shape in (FLOWS, SHARES, RECENT))
         oldest = time.monotonic_ns() - KEPT_S * 1_000_000_000
         counts: dict[int, int] = {}
@@ -354,11 +374,11 @@ class FlowCounters:
                 number = layout.port_of(key)
                 counts[number] = counts.get(number, 0) + 1
         for key, value in list(_elements(shares)):
-            index, share = layout.port_of(key), layout.unpack_share(value)
+            (index, _opener), share = layout.split_place(layout.port_of(key)), layout.unpack_share(value)
             flows_now = counts.get(share.number, 0)
-            if index not in ports and not flows_now:
+            if index not in devices and not flows_now:
                 shares.delete(key)
-                recent.delete(key)
+                recent.delete(layout.pack_port(index))
             elif share.flows > flows_now:
                 # The programs may be counting; what they add meanwhile is made good by the next clearing.
                 shares.update(key, layout.pack_share(Share(share.number, flows_now, share.left_out)))
@@ -391,6 +411,11 @@ def _why_not_attached(error: OSError) -> CountingTrouble:
             )
         case errno.EPERM:
             return _LACKS_CAPABILITY
+        case errno.EBUSY:
+            return CountingTrouble(
+                "another program's qdisc `ingress` takes the place, so not all is counted",
+                "have that program use `clsact` instead, which both can share; the agent tries again by itself",
+            )
         case errno.E2BIG:
             return CountingTrouble(
                 f"the tables have room for {layout.MOST_PORTS:,} interfaces",

@@ -14,6 +14,14 @@
 
 `netagent_heard`, for packets to the container, only remembers datagrams, so that the container's answers are none.
 
+`netagent_inward`, for packets that leave by the bridge itself: what the host sends to containers, and what it
+forwards to them. What containers send each other goes from port to port, and is not seen here. A packet that no
+device has received is the host's own. All others come in by published ports, since nothing else is forwarded to
+containers; this includes those of a container that uses an address of the host. Openings are counted as above, by
+their destination alone: outsiders may be as many as they like. What goes to all is no opening. So that answers to
+containers are none, `netagent_heard` sees what arrives at the bridge. The containers of a network share the
+bridge's slots: where another flow has taken the slot, any datagram to a port above 32767 is an answer.
+
 `netagent_refuse`, for packets that arrive at the bridge itself: the firewall marks what no link allows and delivers
 it there (netagent.firewall.policy). If it opened a flow that is counted, that has one more refusal.
 
@@ -34,6 +42,7 @@ from netagent.datapath.flows.layout import (
     LAST_AT,
     LEFT_OUT_AT,
     MAPPED,
+    MOST_FLOWS_OF_BRIDGE,
     MOST_FLOWS_OF_PORT,
     NUMBER_AT,
     OPENINGS_AT,
@@ -44,6 +53,7 @@ from netagent.datapath.flows.layout import (
     SLOTS,
     TAG_AT,
     TIME_AT,
+    Opener,
     network_order,
 )
 
@@ -55,7 +65,8 @@ _MAP_LOOKUP, _MAP_UPDATE, _KTIME, _PULL_DATA = 1, 2, 5, 39
 _ONLY_NEW: Final = 1
 
 # struct __sk_buff
-_MARK, _PROTOCOL, _INDEX, _TC_INDEX, _DATA, _DATA_END = 8, 16, 40, 44, 76, 80
+_MARK, _PROTOCOL, _FROM_INDEX, _INDEX, _TC_INDEX, _DATA, _DATA_END = 8, 16, 36, 40, 44, 76, 80
+"""_FROM_INDEX: of the device that received the packet last; 0 for those of the host itself."""
 
 _ETHER_BYTES: Final = 14
 _TCP, _UDP, _DCCP, _SCTP, _UDPLITE = 6, 17, 33, 132, 136
@@ -64,12 +75,13 @@ _SYN, _SYN_ACK = 0x02, 0x12
 _GO_ON: Final = -1
 """TCX_NEXT: other programs and filters follow."""
 
-# The stack. The key of a flow, the hash of both ends, the index of the port, and the value of a new flow.
+# The stack. The key of a flow, the hash of both ends, the device's index, the place, and the value of a new flow.
 _KEY_AT: Final = -24
 _KEY_SOURCE, _KEY_PORT, _KEY_PROTOCOL, _KEY_ADDRESS = _KEY_AT, _KEY_AT + 4, _KEY_AT + 6, _KEY_AT + 8
 _HASH_AT: Final = -32
 _SOURCE_PORT_AT: Final = -28
 _INDEX_AT: Final = -40
+_PLACE_AT: Final = -36
 _VALUE_AT: Final = -72
 
 _GOLDEN: Final = 2654435761 - (1 << 32)
@@ -87,8 +99,13 @@ def count() -> Assembler:
 
 
 def heard() -> Assembler:
-    """Return the program for packets to the container."""
+    """Return the program for packets to the container, and for those that arrive at the bridge."""
     return _program(counts=False)
+
+
+def inward() -> Assembler:
+    """Return the program for packets that leave by the bridge."""
+    return _program(counts=True, is_inward=True)
 
 
 def refused(mark: int) -> Assembler:
@@ -117,10 +134,10 @@ def refused(mark: int) -> Assembler:
     return asm
 
 
-def _program(*, counts: bool) -> Assembler:
+def _program(*, counts: bool, is_inward: bool = False) -> Assembler:
     asm, done, ipv6, datagram, opened = Assembler(), Label(), Label(), Label(), Label()
     asm.move(CONTEXT, R1)
-    if counts:
+    if counts and not is_inward:
         # The kernel keeps tc_index when a packet leaves a namespace, so a program or a queueing discipline within the
         # container may have written another's number there. Of each packet, since a refused one need not be counted.
         asm.move(R1, 0)
@@ -132,10 +149,11 @@ def _program(*, counts: bool) -> Assembler:
     asm.place(ipv6)
     _family(asm, done, datagram, opened, is_ipv6=True, counts=counts)
     asm.place(datagram)
-    _pass_only_first_datagrams(asm, done, counts=counts)
+    _pass_only_first_datagrams(asm, done, counts=counts, is_inward=is_inward)
     if counts:
         asm.place(opened)
-        _count(asm, done)
+        _place(asm, done, is_inward=is_inward)
+        _count(asm, done, is_inward=is_inward)
     asm.place(done)
     asm.exit(_GO_ON)
     return asm
@@ -277,7 +295,7 @@ def _look_up(asm: Assembler, name: str, at: int) -> None:
     asm.call(_MAP_LOOKUP)
 
 
-def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool) -> None:
+def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool, is_inward: bool) -> None:
     """Remember that these two ends talk; go on behind if that was not known and `counts`."""
     fresh, again, taken, is_opening = Label(), Label(), Label(), Label()
     _look_up(asm, RECENT.name, _INDEX_AT)
@@ -314,8 +332,9 @@ def _pass_only_first_datagrams(asm: Assembler, done: Label, *, counts: bool) -> 
         asm.jump_if(R1, "&", 0x80, may_answer)
         asm.jump(is_opening)
         asm.place(may_answer)
-        asm.load(1, R1, FP, _SOURCE_PORT_AT)
-        asm.jump_if(R1, "&", 0x80, is_opening)
+        if not is_inward:
+            asm.load(1, R1, FP, _SOURCE_PORT_AT)
+            asm.jump_if(R1, "&", 0x80, is_opening)
     asm.jump(done)
     asm.place(fresh)
     asm.store(4, R8, TAG_AT, R9)
@@ -330,21 +349,37 @@ def _low_half(at: int) -> int:
     return at if sys.byteorder == "little" else at + 4
 
 
-def _count(asm: Assembler, done: Label) -> None:
+def _place(asm: Assembler, done: Label, *, is_inward: bool) -> None:
+    """Write to the stack where the opening comes from; go on at `done` if it goes to all. The packet is at R7."""
+    outside = Label()
+    asm.load(4, R1, CONTEXT, _INDEX)
+    if is_inward:
+        asm.load(1, R2, R7, 0)
+        asm.jump_if(R2, "&", 1, done)
+        asm.load(4, R2, CONTEXT, _FROM_INDEX)
+        asm.add(R1, Opener.OUTSIDE)
+        asm.jump_if(R2, "!=", 0, outside)
+        asm.add(R1, Opener.HOST - Opener.OUTSIDE)
+        asm.place(outside)
+    asm.store(4, FP, _PLACE_AT, R1)
+
+
+def _count(asm: Assembler, done: Label, *, is_inward: bool) -> None:
     """Count an opening with its flow."""
     known, full, absent, left_out = Label(), Label(), Label(), Label()
-    _look_up(asm, SHARES.name, _INDEX_AT)
+    _look_up(asm, SHARES.name, _PLACE_AT)
     asm.jump_if(R0, "==", 0, done)
     asm.move(R8, R0)
     asm.load(4, R1, R8, _low_half(NUMBER_AT))
     asm.store(4, FP, _KEY_SOURCE, R1)
-    asm.store(4, CONTEXT, _TC_INDEX, R1)
+    if not is_inward:
+        asm.store(4, CONTEXT, _TC_INDEX, R1)
     asm.call(_KTIME)
     asm.move(R9, R0)
     _look_up(asm, FLOWS.name, _KEY_AT)
     asm.jump_if(R0, "!=", 0, known)
     asm.load(8, R1, R8, FLOWS_AT)
-    asm.jump_if(R1, ">=", MOST_FLOWS_OF_PORT, left_out)
+    asm.jump_if(R1, ">=", MOST_FLOWS_OF_BRIDGE if is_inward else MOST_FLOWS_OF_PORT, left_out)
     asm.store(8, FP, _VALUE_AT + OPENINGS_AT, 1)
     asm.store(8, FP, _VALUE_AT + REFUSED_AT, 0)
     asm.store(8, FP, _VALUE_AT + FIRST_AT, R9)

@@ -160,7 +160,7 @@ const KINDS = { host: "a host", unknown: "of no container that is known", outsid
 
 export function flows(place) {
   const end = (id, name, host) => [id ? link(`endpoints/${id}`, name) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
-  const source = (row) => (row.from_gone ? [`${row.from} (gone)`, h("span", { class: "faint" }, `  on ${row.from_host}`)] : end(row.from_id, row.from, row.from_host));
+  const source = (row) => (row.from_gone ? [`${row.from} (gone)`, h("span", { class: "faint" }, `  on ${row.from_host}`)] : end(row.from_id, row.from_kind === "host" ? "the host" : row.from, row.from_host));
   return shortTable(
     {
       part: "flows", title: "Flows of the last hour", noun: "flow",

@@ -78,6 +78,8 @@ def drawn() -> Graph:
             flow("db", "", to="198.51.100.7", port=443),
             flow("gone", "db"),
             {**flow("pg", "db"), "linked": True},
+            {**flow("", "web", 7), "from_kind": "outside", "from": "outside"},
+            {**flow("", "db", 2), "from_kind": "host", "from": "h1"},
         ],
     )
 
@@ -97,6 +99,10 @@ def test_text_says_where_services_run_and_whom_they_open_connections_to() -> Non
         "  web  1/2  on h1, h2",
         "    -> db  icmp, tcp/80, tcp/81: 6 openings, 2 of them refused, linked",
         "    -> pg  linked",
+        "  h1 (a host)",
+        "    -> db  tcp/80: 2 openings",
+        "  outside",
+        "    -> web  tcp/80: 7 openings",
     ]
     assert [*text(graph_of(HOSTS[:1], [], [], []))][-1] == "There is no service."
 
@@ -109,6 +115,7 @@ def test_graphviz_gets_the_same() -> None:
     assert '  "0a web" -> "host 2" [style=dotted, dir=none];' in lines
     assert '  "0a web" -> "0a pg" [label="linked", style="dashed"];' in lines
     assert any(one.startswith('  "0a web" -> "0a db"') and 'color="red"' in one for one in lines)
+    assert '  "0a outside" -> "0a web" [label="tcp/80: 7 openings"];' in lines
     assert '  "0a 198.51.100.7" [shape=plaintext, label="198.51.100.7 (outside)"];' in lines
 
 
@@ -119,7 +126,11 @@ def test_programs_get_the_same() -> None:
         "from": "web.app", "to": "db.app", "linked": True, "openings": 6, "refused": 2,
         "ports": ["icmp", "tcp/80", "tcp/81"],
     }  # fmt: skip
-    assert said["others"] == [{"id": "198.51.100.7", "network_id": NET, "kind": "outside"}]
+    assert said["others"] == [
+        {"id": "198.51.100.7", "network_id": NET, "kind": "outside"},
+        {"id": "h1", "network_id": NET, "kind": "host"},
+        {"id": "outside", "network_id": NET, "kind": "outside"},
+    ]
 
 
 @given(st.text(max_size=30))

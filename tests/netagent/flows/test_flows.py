@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netagent.datapath.flows.counters import CountingTrouble, FlowReading
-from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Share, network_order
+from netagent.datapath.flows.layout import KEY, MAPPED, VALUE, Opener, Share, network_order
 from netagent.flows.filter import FlowFilter, select
 from netagent.flows.flow import PROTOCOLS, Flow, FlowTargets, named_flows
 from netagent.flows.sources import FlowSource, FlowSources, source_of
@@ -26,7 +27,7 @@ from netagent.flows.wire import (
     parse_page_untrusted,
     parse_question_untrusted,
 )
-from netagent.model.ids import EndpointId, NetworkId, veth_name
+from netagent.model.ids import EndpointId, NetworkId, bridge_name, veth_name
 from netagent.model.records import EndpointRecord, Group, HostAddressRecord, Policy
 from netagent.registry.view import RegistryView
 from netgossip.records.wire import PAYLOAD_LIMIT_BYTES
@@ -65,7 +66,7 @@ def element(number: int, protocol: int, address: str, port: int) -> tuple[bytes,
 def test_what_the_kernel_counted_has_the_names_of_its_ends() -> None:
     view = view_of(WEB, DB)
     sources = FlowSources()
-    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)})
+    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)}, {})
     reading = FlowReading(
         (element(1, 6, "10.1.0.3", 5432), element(1, 58, "fd00:1::3", 0), element(1, 99, "10.1.0.3", 1)),
         {7: Share(1, 2, 0)},
@@ -78,11 +79,24 @@ def test_what_the_kernel_counted_has_the_names_of_its_ends() -> None:
 
 def test_a_container_that_is_gone_is_still_named() -> None:
     view, sources = view_of(WEB, DB), FlowSources()
-    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)})
+    sources.note(view, [WEB.endpoint_id], {7: veth_name(WEB.endpoint_id)}, {})
     later = view.with_entries(Writer(H2).put(host("h2")))
-    sources.note(later, [], {})
+    sources.note(later, [], {}, {})
     assert sources.owner(later, 7) == WEB_SOURCE
     assert sources.owner(later, 8).name == "port 8"
+
+
+HOST_SOURCE = FlowSource(EndpointId(""), N1, "h1", "", "", H1, "host")
+OUTSIDE_SOURCE = FlowSource(EndpointId(""), N1, "outside", "", "", H1, "outside")
+
+
+def test_what_comes_by_the_bridge_is_of_the_host_or_of_outside() -> None:
+    view, sources = view_of(WEB, DB), FlowSources()
+    sources.note(view, [], {}, {4: bridge_name(view.networks[N1].record.vni)})
+    assert sources.owner(view, 4 | Opener.HOST) == HOST_SOURCE
+    sources.note(view, [], {}, {})
+    assert sources.owner(view, 4 | Opener.OUTSIDE) == OUTSIDE_SOURCE
+    assert sources.owner(view, 5 | Opener.OUTSIDE).kind == "outside"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +114,10 @@ def test_whose_an_address_is(address: str, kind: str, name: str) -> None:
     assert (target.kind, target.name) == (kind, name)
 
 
+FROM_ELSEWHERE = [
+    flow("10.1.0.2", source=HOST_SOURCE),
+    flow("10.1.0.3", port=81, source=OUTSIDE_SOURCE),
+]
 ALL = [flow("10.1.0.3"), flow("10.1.0.9", refused=1), flow("192.0.2.7", port=443)]
 
 
@@ -122,6 +140,27 @@ ALL = [flow("10.1.0.3"), flow("10.1.0.9", refused=1), flow("192.0.2.7", port=443
 def test_what_users_type_selects_flows(wanted: FlowFilter, addresses: list[str]) -> None:
     found = at_once(select(view_of(WEB, DB), ALL, wanted))
     assert [one.flow.address for one in found] == addresses
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sources"),
+    [
+        (FlowFilter(), [HOST_SOURCE, OUTSIDE_SOURCE]),
+        (FlowFilter(source="h1"), [HOST_SOURCE]),
+        (FlowFilter(source="host"), [HOST_SOURCE]),
+        (FlowFilter(source="outside"), [OUTSIDE_SOURCE]),
+        (FlowFilter(source="web"), []),
+        (FlowFilter(target="web"), [HOST_SOURCE]),
+        (FlowFilter(is_refused=True), []),
+    ],
+)
+def test_what_comes_from_elsewhere_is_selected_as_well(wanted: FlowFilter, sources: list[FlowSource]) -> None:
+    found = at_once(select(view_of(WEB, DB, policy=Policy.LINKS), FROM_ELSEWHERE, wanted))
+    assert [one.flow.source for one in found] == sources
+
+
+def test_no_link_is_suggested_for_what_comes_from_elsewhere() -> None:
+    assert suggested(view_of(WEB, DB, policy=Policy.LINKS), *FROM_ELSEWHERE) == ([], Suggestion())
 
 
 def test_links_matter_where_the_policy_is_links() -> None:
@@ -179,6 +218,7 @@ SOURCES = st.builds(
     NAMES,
     NAMES | st.just(""),
     st.just(H2),
+    st.sampled_from(["endpoint", "host", "outside"]),
 )
 FLOWS = st.builds(
     Flow,
@@ -241,9 +281,12 @@ def test_any_bytes_are_a_page_or_refused(payload: bytes) -> None:
         parse_question_untrusted(payload)
 
 
-def test_an_earlier_release_says_no_cure() -> None:
+def test_an_earlier_release_says_no_cure_and_no_kind() -> None:
     *earlier, _cure = msgpack.unpackb(GOOD)
-    assert parse_page_untrusted(msgpack.packb(earlier), H2).trouble == CountingTrouble("no room", "")
+    earlier[3] = [source[:5] for source in earlier[3]]
+    page = parse_page_untrusted(msgpack.packb(earlier), H2)
+    assert page.trouble == CountingTrouble("no room", "")
+    assert page.flows[0].source == dataclasses.replace(WEB_SOURCE, host_id=H2)
 
 
 def test_a_peer_speaks_for_itself() -> None:

@@ -29,6 +29,7 @@ class Counted:
         self.trouble: CountingTrouble | None = None
         self.port_troubles: dict[int, CountingTrouble] = {}
         self.ports = {PORT: veth_name(WEB.endpoint_id)}
+        self.bridges: dict[int, str] = {}
         self.readings = 0
         self._flows = flows
 
