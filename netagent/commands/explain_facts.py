@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import errno
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 
 import trio
@@ -12,7 +13,8 @@ from netagent.control.present import Presenter
 from netagent.daemon.cluster import Cluster
 from netagent.datapath.netlink import nftables
 from netagent.datapath.netlink.route_socket import Netlink, open_socket
-from netagent.datapath.reconcile.observe import observe
+from netagent.datapath.reconcile.observe import Observation, observe, observe_devices, observe_entries
+from netagent.datapath.state import EntryKey
 from netagent.doctor import explain
 from netagent.doctor.checks.expected_objects import Situation, intended_state
 from netagent.doctor.checks.firewall_checks import RESTORE, published_lines
@@ -20,6 +22,7 @@ from netagent.doctor.checks.label_checks import label_lines
 from netagent.doctor.checks.object_checks import Evidence
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import Replies, ResolverQuestion, questions_about, source_of
+from netagent.doctor.explain import Extract
 from netagent.doctor.facts.netns_inspect import visit
 from netagent.doctor.facts.resolver_query import ask_inside
 from netagent.firewall.driver import Tables
@@ -36,6 +39,8 @@ SETTLE_S = 2.0
 MAX_EXPLAINED = 20
 """Endpoints explained per service; of further ones the answer gives the number."""
 
+ExtractOf = Callable[[RegistryView], Extract | None]
+"""What is needed of the kernel, by the records; None: all of it."""
 NamesOf = Callable[[EndpointView], Sequence[str]]
 
 
@@ -49,14 +54,37 @@ def situation_of(cluster: Cluster) -> Situation:
     )
 
 
-async def gather(cluster: Cluster) -> Evidence:
-    """Return records and kernel as of the same moment, as nearly as possible."""
+def everything(_view: RegistryView) -> None:
+    """Gather the whole kernel."""
+
+
+def about_endpoints(endpoints: Iterable[EndpointView], told: RegistryView | None = None) -> ExtractOf:
+    """Gather what concerns some endpoints. `told`: as in `explain_endpoints`."""
+    return lambda view: explain.extract_of_endpoints(told or view, endpoints)
+
+
+def about_host(cluster: Cluster, host_id: HostId) -> ExtractOf:
+    """Gather what concerns another host."""
+    cluster_id = ClusterId(cluster.keys.cluster_id)
+
+    def extract_of(view: RegistryView) -> Extract | None:
+        host = view.hosts.get(host_id)
+        return Extract((), ()) if host is None else explain.extract_of_host(view, host, cluster_id)
+
+    return extract_of
+
+
+async def gather(cluster: Cluster, extract_of: ExtractOf = everything) -> Evidence:
+    """Return records and kernel as of the same moment, as nearly as possible. All of the kernel takes seconds where
+    there are tens of thousands of endpoints; it is read in slices."""
     known, situation = cluster.live.now, situation_of(cluster)
     with trio.move_on_after(SETTLE_S):
         await cluster.controllers.projection.wait_programmed(known.revision)
+    extract = extract_of(known.view)
     with closing(Netlink(open_socket())) as netlink:
-        seen = await observe(netlink)
-    desired = await in_slices(intended_state(known, situation))
+        seen = await observe(netlink) if extract is None else await _observe_some(netlink, extract.keys)
+    about = None if extract is None else extract.endpoints
+    desired = await in_slices(intended_state(known, situation, about))
     dirty = cluster.kernel.reconciler.status().dirty
     return Evidence(
         view=known.view,
@@ -69,16 +97,28 @@ async def gather(cluster: Cluster) -> Evidence:
     )
 
 
+async def _observe_some(netlink: Netlink, keys: Collection[EntryKey]) -> Observation:
+    """Read all devices, and of the entries these."""
+    seen = await observe_devices(netlink)
+    try:
+        entries = await observe_entries(netlink, seen, keys)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # Linux before 5.0
+            raise
+        return await observe(netlink)
+    return dataclasses.replace(seen, state=seen.state.with_entries(entries))
+
+
 async def explain_endpoints(
     cluster: Cluster, endpoints: Sequence[EndpointView], names_of: NamesOf, told: RegistryView | None = None
 ) -> explain.WhyReport:
     """Explain why each endpoint is reachable or not. `told`: the registry, with what other members sent of networks
     that this host is not in."""
-    evidence = await gather(cluster)
+    shown = endpoints[:MAX_EXPLAINED]
+    evidence = await gather(cluster, about_endpoints(shown, told))
     if told is not None:
         evidence = dataclasses.replace(evidence, view=told)
     lines: list[ObjectStatus] = []
-    shown = endpoints[:MAX_EXPLAINED]
     for endpoint in shown:
         names = tuple(names_of(endpoint))
         own = evidence.rows.get(endpoint.endpoint_id)
@@ -144,7 +184,7 @@ async def explain_addition(
 
 
 async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.WhyReport:
-    """Explain the objects of a network on this host."""
+    """Explain the objects of a network on this host. It counts all their entries, so it reads the whole kernel."""
     evidence = await gather(cluster)
     network = evidence.view.networks.get(network_id)
     if network is None:
@@ -156,7 +196,7 @@ async def explain_network(cluster: Cluster, network_id: NetworkId) -> explain.Wh
 
 async def explain_host(cluster: Cluster, host_id: HostId) -> explain.WhyReport:
     """Explain the objects by which this host reaches another one."""
-    evidence = await gather(cluster)
+    evidence = await gather(cluster, about_host(cluster, host_id))
     host = evidence.view.hosts.get(host_id)
     if host is None:
         return explain.WhyReport((), ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -42,6 +43,7 @@ from netgossip.slices import Slices, merge_sort
 
 T = TypeVar("T")
 _LOOKED_AT_PER_SLICE: Final = 512
+_MAC: Final = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 @answers(InspectCommand)
@@ -234,6 +236,8 @@ def _endpoint_by_address(present: Presenter, thing: str) -> Slices[EndpointView 
     if address := _address(thing):
         return present.view.endpoint_by_address(address)
     mac = thing.lower()
+    if not _MAC.fullmatch(mac):
+        return None
     for number, endpoint in enumerate(present.view.endpoints.values()):
         if endpoint.record.mac == mac:
             return endpoint
@@ -351,9 +355,7 @@ def _network(present: Presenter, network: NetworkView) -> Slices[schema.NetworkI
 def _host(present: Presenter, host: HostView, sight_of: SightOf) -> Slices[schema.HostInspection]:
     view = present.view
     networks = [n for n in view.networks.values() if host.host_id in view.attachments(n.network_id)]
-    own = [endpoint for endpoint in view.endpoints.values() if endpoint.owner == host.host_id]
-    yield
-    endpoints = yield from _endpoints(present, own)
+    endpoints = yield from _endpoints(present, view.endpoints_of(host.host_id))
     return {
         **present.member(host, sight_of(host.host_id)),
         "kind": "host",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from typing import TypeVar
 
 from netagent.commands.handlers import answers
@@ -14,7 +15,7 @@ from netagent.control.present_additions import services_of
 from netagent.control.present_services import HostSight, with_addresses
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
-from netagent.endpoints.find import is_called, network_called
+from netagent.endpoints.find import is_called, may_be_called, network_called
 from netagent.endpoints.records import noted_endpoint
 from netagent.errors import NotFoundError
 from netagent.interface import schema
@@ -41,7 +42,7 @@ async def endpoints(agent: Agent, request: EndpointsCommand) -> schema.Listing[s
     present, view = presenter(cluster, overview), overview.view
     fenced = [noted_endpoint(row, view.local) for row in cluster.live.fenced.values()]
     is_wanted = _filter(view, request)
-    found = await in_slices(_each(present.endpoint, _known(view), is_wanted))
+    found = await in_slices(_each(present.endpoint, _known(view, request), is_wanted))
     found += await in_slices(_each(present.noted, fenced, is_wanted))
     return {"items": found, "warnings": notices(present, overview.gaps)}
 
@@ -52,10 +53,10 @@ async def services(agent: Agent, request: ServicesCommand) -> schema.Listing[sch
     cluster = agent.member()
     overview = await _overview(cluster, request)
     present, view = presenter(cluster, overview), overview.view
-    keys = await in_slices(_each(_service_of, _known(view), _filter(view, request)))
+    keys = await in_slices(_keys(view, request))
     keys += await in_slices(_addressed(view, request, frozenset(keys)))
     sight = host_sight(cluster)
-    found = await in_slices(_services(present, view, dict.fromkeys(keys), sight))
+    found = await in_slices(_services(present, view, keys, sight))
     found += await in_slices(_external_services(present, view, request, sight))
     shared = await in_slices(_shared(view, keys))
     return {"items": found, "warnings": [*notices(present, overview.gaps), *name_notices(shared)]}
@@ -147,6 +148,18 @@ def _shared(view: RegistryView, keys: Iterable[tuple[NetworkId, ServiceKey]]) ->
     return sorted(found)
 
 
+def _keys(view: RegistryView, request: ServicesCommand) -> Slices[list[tuple[NetworkId, ServiceKey]]]:
+    """Return the services of the endpoints that the filter selects."""
+    network_id, host_id = _places(view, request)
+    if not request.service and host_id is None:  # they need no look at each endpoint
+        known = [one for one in view.store.by_service if network_id in {None, one[0]}]
+        fenced = (one for one in view.fenced.values() if network_id in {None, one.network_id})
+        yield
+        return list(dict.fromkeys([*known, *map(_service_of, fenced)]))
+    found = yield from _each(_service_of, _known(view, request), _filter(view, request))
+    return list(dict.fromkeys(found))
+
+
 def _service_of(endpoint: EndpointView) -> tuple[NetworkId, ServiceKey]:
     return endpoint.network_id, endpoint.record.service_key
 
@@ -171,5 +184,14 @@ def _external_services(
     return shown
 
 
-def _known(view: RegistryView) -> list[EndpointView]:
-    return [*view.endpoints.values(), *view.fenced.values()]
+def _known(view: RegistryView, request: ListCommand) -> Iterable[EndpointView]:
+    """Return the endpoints that the filter may select, by the index that has the fewest, and all that are fenced."""
+    network_id, host_id = _places(view, request)
+    found: Iterable[EndpointView] = view.endpoints.values()
+    if request.service:
+        found = {one.endpoint_id: one for one in may_be_called(view, request.service)}.values()
+    elif host_id is not None:
+        found = view.endpoints_of(host_id)
+    elif network_id is not None:
+        found = view.endpoints_in(network_id).values()
+    return chain(found, view.fenced.values())

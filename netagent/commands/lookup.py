@@ -16,7 +16,7 @@ from netagent.control.present import Presenter
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.doctor.facts.name_servers import LOOKUP_S, NameServerReply, ask_servers, say_answer
-from netagent.endpoints.find import is_called, local_endpoint_called
+from netagent.endpoints.find import is_called, local_endpoint_called, may_be_called
 from netagent.errors import InputError
 from netagent.interface import schema
 from netagent.interface.questions import LookupCommand
@@ -122,8 +122,8 @@ def _shared(view: RegistryView, domain: str, found: schema.Lookup, group: str) -
 
 def _meant(present: Presenter, name: str) -> Slices[list[str]]:
     """Yield a sentence for each container with this name in another network, or in its runtime or compose."""
-    found: list[str] = []
-    for endpoint in present.view.endpoints.values():
+    found: set[str] = set()
+    for endpoint in may_be_called(present.view, name):
         yield
         if not is_called(endpoint, name):
             continue
@@ -131,10 +131,10 @@ def _meant(present: Presenter, name: str) -> Slices[list[str]]:
         who = f"{name} is {endpoint.record.name} on {shown['host']}"
         if present.view.is_visible(endpoint):
             names = shown["names"][-1] if name in endpoint.record.aliases else shown["names"][0]
-            found.append(f"{who}, whose name in network {shown['network']} is {names}")
+            found.add(f"{who}, whose name in network {shown['network']} is {names}")
         elif name not in {endpoint.record.service, *endpoint.record.aliases}:
             # Else it is among those that the answer left out, with the reason.
-            found.append(f"{who}, which has no DNS name: {shown['reason']}")
+            found.add(f"{who}, which has no DNS name: {shown['reason']}")
     return sorted(found)[:_MAX_MEANT]
 
 

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from netagent.commands.explain_facts import gather
+from netagent.commands.explain_facts import ExtractOf, about_endpoints, about_host, everything, gather
 from netagent.commands.handlers import answers
 from netagent.commands.lookup import look_up
 from netagent.commands.notices.missing_networks import not_known
@@ -266,7 +266,7 @@ async def _hops(
     tallies: Sequence[PacketCounts],
 ) -> Sequence[Hop]:
     """Return the layers in the order in which a packet passes them."""
-    evidence = await gather(cluster)
+    evidence = await gather(cluster, _extract_of(cluster, row, aim))
     view = evidence.view
     traced = aim.addresses[0]
     of_traced = [one for one in tallies if one.address == traced]
@@ -305,6 +305,13 @@ async def _hops(
         path = cluster.probing.prober.path(host.host_id)
         hops += _far(host, host_text(view, host.host_id), path, answers_now=answers)
     return hops
+
+
+def _extract_of(cluster: Cluster, row: LocalEndpointRow | None, aim: _Aim) -> ExtractOf:
+    """Return what the hops need of the kernel."""
+    if aim.endpoint is not None:
+        return everything if row is None else about_endpoints([aim.endpoint])
+    return about_host(cluster, aim.host_id) if row is None and aim.host_id else about_endpoints(())
 
 
 def _replica(view: RegistryView, aim: _Aim) -> Hop:

@@ -233,7 +233,7 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
     status["endpoints"] = {
         "local": len(cluster.live.rows),
         "total": len(view.endpoints),
-        "hidden": await in_slices(_count_hidden(view)),
+        "hidden": await in_slices(count_hidden(view)),
     }
     status["service_addresses"] = {
         "count": sum(len(view.service_addresses(network_id)) for network_id in view.networks),
@@ -282,10 +282,22 @@ async def _fill(status: schema.Status, agent: Agent, cluster: Cluster, *, is_tho
         status["warnings"].append(_SLOW_RESOLVER)
 
 
-def _count_hidden(view: RegistryView) -> Slices[int]:
+def count_hidden(view: RegistryView) -> Slices[int]:
+    """Count the endpoints to which no name may lead. Looks only at those of hosts that are away or drained, of
+    networks that are not in force, and at those that their own hosts keep out of names."""
+    away = {one for one in view.hosts if view.is_host_hidden(one) or view.drain_of_host(one) is not None}
     hidden = 0
-    for endpoint in view.endpoints.values():
-        hidden += not view.is_visible(endpoint)
+    for host_id in away:
+        for _ in view.endpoints_of(host_id):
+            hidden += 1
+            yield
+    for network_id in view.store.by_network:
+        if network_id not in view.networks:
+            for endpoint in view.endpoints_in(network_id).values():
+                hidden += endpoint.owner not in away
+                yield
+    for endpoint in view.store.withheld.values():
+        hidden += endpoint.owner not in away and endpoint.network_id in view.networks
         yield
     return hidden
 

@@ -11,11 +11,12 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from netagent.datapath.host.probe_device import probe_vni
 from netagent.datapath.host.uplink import is_one_family
 from netagent.datapath.reconcile.plan import entry_operation
-from netagent.datapath.state import Table
+from netagent.datapath.state import EntryKey, Table
 from netagent.doctor.checks.expected_objects import host_text
 from netagent.doctor.checks.guest_checks import GuestFacts, inside_lines
 from netagent.doctor.checks.kernel_drift import state_of
@@ -31,6 +32,7 @@ from netagent.doctor.checks.resolver_checks import (
 )
 from netagent.external.view import external_service
 from netagent.model.ids import (
+    ClusterId,
     HostId,
     NetworkId,
     OwnNameId,
@@ -40,7 +42,7 @@ from netagent.model.ids import (
     vxlan_name,
 )
 from netagent.model.locality import HERE, AnswerOrder, class_text
-from netagent.model.records import OwnNameRecord, Policy
+from netagent.model.records import HostRecord, OwnNameRecord, Policy
 from netagent.model.sandbox import SandboxId
 from netagent.registry.links import linked_from, linked_to
 from netagent.registry.view import AgentState, EndpointView, HostView, NetworkView, RegistryView
@@ -123,6 +125,65 @@ def addition_lines(
         yield ObjectStatus("name", thing, state, wrong, fix)
 
 
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """The part of the kernel that lines about some objects are about, beside all devices and addresses."""
+
+    endpoints: tuple[EndpointView, ...]
+    """Those on other hosts whose entries the lines judge."""
+    keys: tuple[EntryKey, ...]
+    """All entries that the lines judge."""
+
+
+MAX_KEYS: Final = 512
+"""Bound of entries that are read one by one; beyond it: all are read, in one go."""
+
+
+def extract_of_endpoints(view: RegistryView, endpoints: Iterable[EndpointView]) -> Extract | None:
+    """Return what `endpoint_lines` judges; None: so much, or such, that everything has to be read."""
+    found, keys = tuple(endpoints), list[EntryKey]()
+    for endpoint in found:
+        network = view.networks.get(endpoint.network_id)
+        if network is not None:
+            if network.record.multicast:
+                return None  # the kernel can't be asked for one flood entry
+            keys += _entry_keys(view, endpoint, network)
+    return Extract(found, tuple(keys)) if len(keys) <= MAX_KEYS else None
+
+
+def extract_of_host(view: RegistryView, host: HostView, cluster_id: ClusterId) -> Extract | None:
+    """Return what `host_lines` judges; None: so much that everything has to be read."""
+    if host.host_id == view.local or host.record is None:
+        return Extract((), ())
+    endpoints, keys = list[EndpointView](), list(_host_keys(host.record, cluster_id))
+    for network_id, network in view.networks.items():
+        tunnel = vxlan_name(network.record.vni)
+        for endpoint in view.endpoints_of_in(host.host_id, network_id):
+            endpoints.append(endpoint)
+            keys.append(("self", (tunnel, endpoint.record.mac)))
+        if len(keys) > MAX_KEYS:
+            return None
+    return Extract(tuple(endpoints), tuple(keys))
+
+
+def _entry_keys(view: RegistryView, endpoint: EndpointView, network: NetworkView) -> Iterator[EntryKey]:
+    """Yield the entries by which this host reaches an endpoint, without the flood entry of its host."""
+    bridge, mac = bridge_name(network.record.vni), endpoint.record.mac
+    if endpoint.owner == view.local:
+        yield "master", (bridge, mac)
+        return
+    for address in endpoint.record.addresses:
+        yield "neighbour", (bridge, address)
+    yield "master", (bridge, mac)
+    yield "self", (vxlan_name(network.record.vni), mac)
+
+
+def _host_keys(record: HostRecord, cluster_id: ClusterId) -> tuple[EntryKey, EntryKey]:
+    """Return the entries by which this host probes another one: a neighbour, and where its MAC is."""
+    tunnel = vxlan_name(probe_vni(cluster_id))
+    return ("neighbour", (tunnel, record.probe_address)), ("self", (tunnel, record.probe_mac))
+
+
 _TYPES = {constants.A: "A", constants.AAAA: "AAAA", constants.TXT: "TXT"}
 
 
@@ -138,21 +199,20 @@ def endpoint_lines(
     network = view.networks.get(endpoint.network_id)
     idle = why_not_programmed(evidence, endpoint)
     if network is not None:
-        bridge, tunnel = bridge_name(network.record.vni), vxlan_name(network.record.vni)
-        if endpoint.owner == view.local:
-            veth = veth_name(endpoint.endpoint_id)
+        tunnel, veth = vxlan_name(network.record.vni), veth_name(endpoint.endpoint_id)
+        is_here, place = endpoint.owner == view.local, (tunnel, record.mac)
+        if is_here:
             yield device_line(evidence, veth, idle)
-            yield entry_line(evidence, ("master", (bridge, record.mac)), veth, idle)
-        else:
-            for address in record.addresses:
-                yield entry_line(evidence, ("neighbour", (bridge, address)), record.mac, idle)
-            yield entry_line(evidence, ("master", (bridge, record.mac)), tunnel, idle)
-            place = tunnel, record.mac
-            underlay = evidence.desired.selves.get(place)
-            present = evidence.observed.selves.get(place)
-            yield entry_line(evidence, ("self", place), present or "its host", idle)
-            if network.record.multicast and underlay is not None:
-                yield entry_line(evidence, ("flood", (tunnel, underlay)), "", "")
+        usual: Mapping[Table, str] = {
+            "neighbour": record.mac,
+            "master": veth if is_here else tunnel,
+            "self": evidence.observed.selves.get(place) or "its host",
+        }
+        for key in _entry_keys(view, endpoint, network):
+            yield entry_line(evidence, key, usual[key[0]], idle)
+        underlay = evidence.desired.selves.get(place)
+        if not is_here and network.record.multicast and underlay is not None:
+            yield entry_line(evidence, ("flood", (tunnel, underlay)), "", "")
         if network.record.policy is not Policy.OPEN:
             yield from link_lines(view, endpoint, network)
     row = evidence.rows.get(endpoint.endpoint_id)
@@ -274,9 +334,9 @@ def host_lines(evidence: Evidence, host: HostView) -> Iterator[ObjectStatus]:
         )
         return
     idle = why_no_path(evidence, host)
-    mac = host.record.probe_mac
-    yield entry_line(evidence, ("neighbour", (tunnel, host.record.probe_address)), mac, idle)
-    yield entry_line(evidence, ("self", (tunnel, mac)), host.record.underlay, idle)
+    neighbour, place = _host_keys(host.record, evidence.situation.cluster_id)
+    yield entry_line(evidence, neighbour, host.record.probe_mac, idle)
+    yield entry_line(evidence, place, host.record.underlay, idle)
     yield from _uses(evidence, host.host_id, host.record.underlay)
 
 
@@ -285,7 +345,7 @@ def _uses(evidence: Evidence, host_id: HostId, underlay: str) -> Iterator[Object
     view = evidence.view
     for network_id in sorted(view.networks):
         network = view.networks[network_id]
-        endpoints = [e for e in view.endpoints_in(NetworkId(network_id)).values() if e.owner == host_id]
+        endpoints = list(view.endpoints_of_in(host_id, network_id))
         if not endpoints:
             continue
         tunnel = vxlan_name(network.record.vni)

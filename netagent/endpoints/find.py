@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
+from immutables import Map
+
 from netagent.errors import InputError, NotFoundError, RefusedError
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.origin_labels import COMPOSE_SERVICE, CONTAINER_ID, is_container, label_of
+from netagent.model.origin_labels import (
+    COMPOSE_SERVICE,
+    CONTAINER_ID,
+    MIN_ID_DIGITS,
+    is_container,
+    label_of,
+    may_be_hexadecimal_id,
+)
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import EndpointView, NetworkView, RegistryView
+
+_NONE: Final[Map[EndpointId, EndpointView]] = Map()
 
 
 def network_called(view: RegistryView, text: str) -> NetworkView:
@@ -109,6 +123,21 @@ def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_
         return text == name
     place = network.unique_name
     return text in {f"{name}.{place}", f"{name}.{host_called(view, owner)}.{place}"}
+
+
+def may_be_called(view: RegistryView, thing: str) -> Iterator[EndpointView]:
+    """Yield the endpoints that count and that `is_called`, found by the indexes, and some others; some more than
+    once. All of them if `thing` may be the id of a container, of which there is no index."""
+    if may_be_hexadecimal_id(thing):
+        yield from view.endpoints.values()
+        return
+    service, _, group = thing.partition(".")
+    for network_id in view.store.by_network:
+        yield from view.labelled(network_id, thing)
+        if group:
+            yield from view.service(network_id, service, group).endpoints
+    for called in {thing, thing[:MIN_ID_DIGITS]}:
+        yield from view.store.by_origin.get(called, _NONE).values()
 
 
 def is_called(endpoint: EndpointView, thing: str) -> bool:

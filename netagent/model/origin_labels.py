@@ -6,7 +6,7 @@ commands find containers by them; DNS names never derive from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 ORIGINAL_NAME: Final = "netagent.original-name"
@@ -23,6 +23,7 @@ TXT_LABELS: Final = "netagent.txt."
 
 MIN_ID_DIGITS: Final = 6
 """At least this many digits of an id identify it; fewer would often be a word."""
+_HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 
 YES: Final = "true"
@@ -36,6 +37,22 @@ def address_flaw(text: str) -> str:
 def label_of(labels: Iterable[tuple[str, str]], key: str) -> str:
     """Return the value of a label; "" if it does not exist."""
     return next((value for one, value in labels if one == key), "")
+
+
+def origin_keys(labels: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the texts under which an index has a container: what compose and its runtime call it, and the beginning
+    of its id, unless that is hexadecimal. Nearly all ids are, and no two are alike: an index of them would be large.
+    """
+    for key, value in labels:
+        if key in {ORIGINAL_NAME, COMPOSE_SERVICE} and value:
+            yield value
+        elif key == CONTAINER_ID and not _HEXADECIMAL.issuperset(value):
+            yield value[:MIN_ID_DIGITS]
+
+
+def may_be_hexadecimal_id(thing: str) -> bool:
+    """True if `thing` may be an id of which there is no index, or the beginning of one."""
+    return len(thing) >= MIN_ID_DIGITS and _HEXADECIMAL.issuperset(thing)
 
 
 def is_container(labels: Iterable[tuple[str, str]], thing: str) -> bool:

@@ -22,6 +22,7 @@ from immutables import Map
 from netagent.model.group_labels import NO_LABELS, GroupKey, GroupLabels
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.naming import given_labels, labels_inside
+from netagent.model.origin_labels import origin_keys
 from netagent.model.records import (
     AttachmentRecord,
     EndpointRecord,
@@ -670,6 +671,10 @@ class StoreBuilder:
         self.s.by_service = put(self.s.by_service, (record.network_id, record.service_key), endpoint_id, view)
         for label in given_labels(record.name, record.group, record.aliases):
             self.s.by_given = put(self.s.by_given, (record.network_id, label), endpoint_id, view)
+        for called in origin_keys(record.labels):
+            self.s.by_origin = put(self.s.by_origin, called, endpoint_id, view)
+        if not record.is_answering:
+            self.s.withheld = self.s.withheld.set(endpoint_id, view)
         for link in record.links:
             self.s.by_link = put(self.s.by_link, (record.network_id, link), endpoint_id, view)
         if record.group is not None:
@@ -687,6 +692,9 @@ class StoreBuilder:
         self.s.by_service = drop(self.s.by_service, (record.network_id, record.service_key), endpoint_id)
         for label in given_labels(record.name, record.group, record.aliases):
             self.s.by_given = drop(self.s.by_given, (record.network_id, label), endpoint_id)
+        for called in origin_keys(record.labels):
+            self.s.by_origin = drop(self.s.by_origin, called, endpoint_id)
+        self.s.withheld = assign(self.s.withheld, endpoint_id, None)
         for link in record.links:
             self.s.by_link = drop(self.s.by_link, (record.network_id, link), endpoint_id)
         if record.group is not None:

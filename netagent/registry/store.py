@@ -103,6 +103,10 @@ class Store:
     by_service: Map[tuple[NetworkId, ServiceKey], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     by_given: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     """By alias, and by the service of the group, whichever group that is."""
+    by_origin: Map[str, Map[EndpointId, EndpointView]] = field(default_factory=Map)
+    """By what compose and the runtime call the container (netagent.model.origin_labels)."""
+    withheld: Map[EndpointId, EndpointView] = field(default_factory=Map)
+    """Endpoints that their own hosts keep out of names: drained, starting or unhealthy."""
     by_link: Map[tuple[NetworkId, str], Map[EndpointId, EndpointView]] = field(default_factory=Map)
     """The endpoints that have a link to a label."""
     group_labels: Map[GroupKey, GroupLabels] = field(default_factory=Map)

@@ -307,6 +307,19 @@ class RegistryView:
         """The endpoints of one network."""
         return self.store.by_network.get(network_id, _NO_ENDPOINTS)
 
+    def endpoints_of(self, owner: HostId) -> Iterator[EndpointView]:
+        """Yield the endpoints of one host. Costs the networks and these."""
+        for network_id in self.store.by_network:
+            yield from self.endpoints_of_in(owner, network_id)
+
+    def endpoints_of_in(self, owner: HostId, network_id: NetworkId) -> Iterator[EndpointView]:
+        """Yield the endpoints of one host in one network. Costs these."""
+        here = self.endpoints_in(network_id)
+        for endpoint_id in self.endpoints_said(owner, network_id):
+            endpoint = here.get(endpoint_id)
+            if endpoint is not None and endpoint.owner == owner:
+                yield endpoint
+
     def endpoints_named(self, name: str) -> tuple[EndpointView, ...]:
         """All endpoints of that name, on all hosts and in all networks, by id."""
         return in_order(self.store.by_name.get(name, _NO_ENDPOINTS))

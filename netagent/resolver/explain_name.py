@@ -616,7 +616,7 @@ def _without_domain(scope: Scope, name: Name) -> Labels:
 def _left_out(view: RegistryView, scope: Scope, text: str) -> Slices[list[str]]:
     """Return hidden endpoints with this name or address, each with the reason."""
     found: set[str] = set()
-    for endpoint in _endpoints(view, scope):
+    for endpoint in _maybe_called(view, scope, text):
         yield
         record = endpoint.record
         given = given_labels(record.name, record.group, record.aliases)
@@ -644,15 +644,19 @@ def _added_left_out(view: RegistryView, network_id: NetworkId, text: str) -> Ite
         yield f"the name that an operator added (container {holder.record.name} has it)"
 
 
-def _endpoints(view: RegistryView, scope: Scope) -> Iterable[EndpointView]:
+def _maybe_called(view: RegistryView, scope: Scope, text: str) -> Iterator[EndpointView]:
+    """Yield the endpoints that have this name or address, and some others, some more than once."""
     for network_id in scope.sandbox.networks:
-        yield from view.endpoints_in(network_id).values()
-        yield from (one for one in view.fenced.values() if one.network_id == network_id)
+        yield from view.labelled(network_id, text)
+        holder = view.endpoint_by_address(text, network_id)
+        if holder is not None:
+            yield holder
+    yield from (one for one in view.fenced.values() if one.network_id in scope.sandbox.networks)
 
 
 def _why_hidden(view: RegistryView, endpoint: EndpointView) -> str:
     host = view.hosts.get(endpoint.owner)
-    if any(one == endpoint for one in view.fenced.values()):
+    if view.fenced.get((endpoint.owner, endpoint.endpoint_id, endpoint.network_id)) == endpoint:
         return "fenced: another record has its address"
     if view.is_host_hidden(endpoint.owner):
         if host is not None and host.record is not None and host.record.going_down:

@@ -10,6 +10,7 @@ from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import KernelState
 from netagent.doctor.checks.expected_objects import Situation, intended_state
 from netagent.doctor.checks.object_checks import Evidence
+from netagent.doctor.explain import Extract
 from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import ClusterId, EndpointId, HostId
 from netagent.registry.local_rows import local_rows
@@ -59,6 +60,15 @@ class World:
             observed=desired if observed is None else observed,
             **more,
         )
+
+    def extracted(self, extract: Extract, observed: KernelState, **more: Any) -> Evidence:
+        """What is gathered for a part of it: all devices and addresses, and of the entries those of the extract."""
+        desired = at_once(intended_state(self.known, SITUATION, extract.endpoints))
+        nothing = KernelState(
+            devices=observed.devices, addresses=observed.addresses, unrouted=observed.unrouted
+        )
+        read = nothing.with_entries({key: observed.entry(key) for key in extract.keys})
+        return replace(self.evidence(observed, **more), desired=desired, observed=read)
 
     def endpoint(self, number: int) -> EndpointView:
         every: list[EndpointView] = [*self.view.endpoints.values(), *self.view.fenced.values()]

@@ -6,12 +6,15 @@ so that a fault in the agent's memory shows as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from immutables import Map
 
 from netagent.datapath.host.uplink import Underlay
 from netagent.datapath.state import KernelState
-from netagent.model.ids import ClusterId, HostId, bridge_name, veth_name, vxlan_name
+from netagent.model.ids import ClusterId, EndpointId, HostId, NetworkId, bridge_name, veth_name, vxlan_name
 from netagent.projection.desired_state import DesiredStateBuilder
 from netagent.registry.state_store import Snapshot
 from netagent.registry.view import AgentState, EndpointView, RegistryView
@@ -28,10 +31,38 @@ class Situation:
     vxlan_port: int
 
 
-def intended_state(known: Snapshot, situation: Situation) -> Slices[KernelState]:
-    """Return everything that the records and this host's endpoints require of the kernel."""
+_COMPARED_PER_SLICE: Final = 512
+
+
+def intended_state(
+    known: Snapshot, situation: Situation, about: Collection[EndpointView] | None = None
+) -> Slices[KernelState]:
+    """Return everything that the records and this host's endpoints require of the kernel. With `about`, without the
+    entries of other endpoints on other hosts, of which there may be tens of thousands, and without flood entries that
+    only those need."""
+    if about is not None:
+        known = replace(known, view=(yield from _reduced(known.view, about)))
     builder = DesiredStateBuilder(situation.cluster_id, vxlan_port=situation.vxlan_port)
     return (yield from builder.make(known, situation.underlay)).state
+
+
+def _reduced(view: RegistryView, about: Collection[EndpointView]) -> Slices[RegistryView]:
+    """Return the view for the builder, with all endpoints that may claim an entry of one of `about`. That is not only
+    itself: a fenced one has an address of another, and a MAC may be derived for one and chosen for another."""
+    by_network: Map[NetworkId, Map[EndpointId, EndpointView]] = Map()
+    for network_id in {one.network_id for one in about}:
+        records = [one.record for one in about if one.network_id == network_id]
+        macs = {record.mac for record in records}
+        addresses = (address for record in records for address in record.addresses)
+        holders = (view.endpoint_by_address(address, network_id) for address in addresses)
+        kept = {one.endpoint_id: one for one in holders if one is not None}
+        for number, endpoint in enumerate(view.endpoints_in(network_id).values()):
+            if endpoint.record.mac in macs:
+                kept[endpoint.endpoint_id] = endpoint
+            if number % _COMPARED_PER_SLICE == 0:
+                yield
+        by_network = by_network.set(network_id, Map(kept))
+    return replace(view, store=replace(view.store, by_network=by_network))
 
 
 def host_text(view: RegistryView, host_id: HostId) -> str:

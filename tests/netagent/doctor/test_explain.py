@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes.doctor_world import World
-from fakes.registry import H1, H2, N1, N2, endpoint, grant, host, network
+from fakes.doctor_world import CLUSTER, World
+from fakes.registry import H1, H2, H3, N1, N2, endpoint, grant, host, network
 from fakes.service_addresses import service_address, service_range
 
 from netagent.datapath.state import KernelState
@@ -16,7 +16,7 @@ from netagent.doctor import explain
 from netagent.doctor.checks.guest_checks import GuestFacts, GuestLink, inside_lines
 from netagent.doctor.checks.object_status import ObjectStatus, State
 from netagent.doctor.checks.resolver_checks import ResolverAnswer, ResolverQuestion, questions_about
-from netagent.model.ids import bridge_name, vxlan_name
+from netagent.model.ids import HostId, bridge_name, mac_of, vxlan_name
 from netagent.model.locality import AnswerOrder
 from netagent.model.records import ForgetRecord, Health, Policy
 from netagent.registry.record_codec import key_of
@@ -34,10 +34,23 @@ def lines_of(
     inside: GuestFacts | None = None,
     **more: dict[str, str],
 ) -> list[ObjectStatus]:
-    found = explain.endpoint_lines(
-        world.evidence(observed, **more), world.endpoint(number), inside, NAMES, replies
-    )
-    return list(found)
+    """The lines from the whole kernel, which are those from the part that they need."""
+    whole, one = world.evidence(observed, **more), world.endpoint(number)
+    found = list(explain.endpoint_lines(whole, one, inside, NAMES, replies))
+    extract = explain.extract_of_endpoints(world.view, [one])
+    if extract is not None:
+        part = world.extracted(extract, whole.observed, **more)
+        assert list(explain.endpoint_lines(part, one, inside, NAMES, replies)) == found
+    return found
+
+
+def host_lines_of(world: World, host_id: HostId, observed: KernelState | None = None) -> list[ObjectStatus]:
+    whole, one = world.evidence(observed), world.view.hosts[host_id]
+    found = list(explain.host_lines(whole, one))
+    extract = explain.extract_of_host(world.view, one, CLUSTER)
+    assert extract is not None
+    assert list(explain.host_lines(world.extracted(extract, whole.observed), one)) == found
+    return found
 
 
 def states(lines: list[ObjectStatus]) -> set[tuple[str, State]]:
@@ -170,7 +183,7 @@ def test_a_host_that_left_needs_nothing_and_what_is_there_is_left_over(world: Wo
 def test_a_host_of_the_other_family_of_addresses_needs_nothing_and_says_why(world: World) -> None:
     world.put(H2, host("h2", underlay="2001:db8::2", probe_address="fd00::2"))
     lines = [line for line in lines_of(world) if line.kind != "name"]
-    lines += explain.host_lines(world.evidence(), world.view.hosts[H2])
+    lines += host_lines_of(world, H2)
     assert {line.state for line in lines} == {State.NOT_NEEDED}
     (reason,) = {line.reason for line in lines}
     assert reason.startswith("host h2 has the address 2001:db8::2 and this host 192.0.2.1: ")
@@ -303,17 +316,13 @@ def test_a_device_that_must_be_made_anew_has_the_command_that_works(world: World
 
 
 def test_a_host_is_reached_over_the_probe_network_and_its_tunnel_entries(world: World) -> None:
-    lines = list(explain.host_lines(world.evidence(), world.view.hosts[H2]))
+    lines = list(host_lines_of(world, H2))
     assert {line.state for line in lines} == {State.PRESENT}
     assert lines[-1].thing.endswith("to 192.0.2.2 (network app)")
     kernel = world.kernel()
-    wrong = [
-        one
-        for one in explain.host_lines(world.evidence(replace(kernel, selves={})), world.view.hosts[H2])
-        if one.is_wrong
-    ]
+    wrong = [one for one in host_lines_of(world, H2, replace(kernel, selves={})) if one.is_wrong]
     assert [one.kind for one in wrong] == ["tunnel entry", "tunnel entries"]
-    own = list(explain.host_lines(world.evidence(), world.view.hosts[H1]))
+    own = list(host_lines_of(world, H1))
     assert [(one.kind, one.state) for one in own] == [("device", State.PRESENT), ("address", State.PRESENT)]
 
 
@@ -420,3 +429,30 @@ def test_a_namespace_that_is_gone_is_not_known(world: World) -> None:
     assert [line.reason for line in lines if line.state is State.NOT_KNOWN] == [
         "no network namespace at /run/netns/web1"
     ]
+
+
+def test_a_part_of_the_kernel_is_enough_where_two_want_one_entry(world: World) -> None:
+    """A MAC that is derived from an address is no claim, so another endpoint may have it as well."""
+    mac = mac_of(N1, 7)
+    world.put(H2, endpoint(7, offset=7, mac=mac), endpoint(8, offset=8, mac=mac))
+    world.put(
+        H3, host("h3", underlay="192.0.2.3", probe_mac="02:00:00:00:00:03"), endpoint(9, offset=9, mac=mac)
+    )
+    assert len({world.endpoint(number).record.mac for number in (7, 8, 9)}) == 1
+    for number in (7, 8, 9):
+        assert lines_of(world, number)
+    assert any(line.is_wrong for line in lines_of(world, 7, observed=KernelState()))
+
+
+def test_a_part_of_the_kernel_is_enough_for_a_fenced_endpoint(world: World) -> None:
+    taken = world.endpoint(2).record.addresses
+    world.put(H3, host("h3", underlay="192.0.2.3"), endpoint(9, addresses=taken))
+    assert world.endpoint(9) in world.view.fenced.values()
+    assert lines_of(world, 9)
+
+
+def test_the_whole_kernel_is_read_for_floods_and_for_many_endpoints(world: World) -> None:
+    one = world.endpoint(2)
+    assert explain.extract_of_endpoints(world.view, [one] * explain.MAX_KEYS) is None
+    world.put(H1, network(multicast=True))
+    assert explain.extract_of_endpoints(world.view, [one]) is None
