@@ -72,7 +72,7 @@ _INSTALL_TREE = """
 set -e
 umask 022
 tar -xzf "$1/package" -C /
-"$2/bin/python" -m compileall -q "$2/lib"
+"$2/bin/python" -m compileall -q -j 0 "$2/lib"
 [ -e /usr/local/bin/netagent ] || ln -s "$2/bin/netagent" /usr/local/bin/netagent
 "$2/bin/netagent" install systemd >&2
 systemctl enable --now netagent.service

@@ -218,9 +218,16 @@ def _program_files() -> Iterator[tuple[str, Path]]:
 
 
 def _folder(package: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    compiled = f".{sys.implementation.cache_tag}.pyc"
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if "__pycache__" not in inside.parts and path.is_file():
+        if path.parent.name == "__pycache__":
+            # Spares the other host some seconds; not what other versions of Python and removed modules have left.
+            source = path.parent.parent / f"{path.name.removesuffix(compiled)}.py"
+            is_wanted = path.name.endswith(compiled) and source.exists()
+        else:
+            is_wanted = path.is_file()
+        if is_wanted:
             yield f"{package}/{inside.as_posix()}", path
 
 

@@ -87,6 +87,11 @@ class Machine:
         assert done.returncode == 0, f"{shlex.join(argv)}: {done.returncode} {done.stdout}{done.stderr}"
         return done.stdout
 
+    def type(self, line: str, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """What an operator types in a shell there, with the programs of that machine and not of the checkout."""
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return self.try_run("env", "-i", "HOME=/root", path, "sh", "-c", line, timeout_s=timeout_s)
+
     def netagent(self, *words: str) -> str:
         return self.run(NETAGENT, *words)
 
@@ -119,7 +124,10 @@ class Machine:
 @contextlib.contextmanager
 def booted(folder: Path, netns: str) -> Iterator[Machine]:
     """A machine in that named network namespace. `folder` is an empty one that it may mount something on."""
-    with _cgroup(f"netagent-boot-{os.getpid()}") as cgroup, (folder.parent / "console").open("w+") as console:
+    with (
+        _cgroup(f"netagent-boot-{os.getpid()}-{netns}") as cgroup,
+        (folder.parent / "console").open("w+") as console,
+    ):
         # systemd takes the cgroup that it finds itself in for all there is, so it is given one of its own.
         enter = f'echo $$ > {cgroup}/cgroup.procs; exec "$@"'
         shell = ["bash", "-c", BOOT, "boot", str(folder), netns, str(ROOT), *MASKED]

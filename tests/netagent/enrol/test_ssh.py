@@ -131,3 +131,17 @@ def test_a_full_disk_is_the_reason_whatever_is_printed_after_it(folder: Path) ->
         remote.run(
             "echo 'cat: write: No space left on device' >&2; echo 'E: dpkg returned an error' >&2; exit 100"
         )
+
+
+def test_only_the_opening_of_the_connection_can_ask_at_the_terminal(folder: Path) -> None:
+    """A process group of its own is in the background: the kernel stops it when it reads the terminal."""
+    note = '#!/bin/sh\necho $(cut -d" " -f5 /proc/self/stat) "$@" >>"$(dirname "$0")/groups"\n'
+    program(folder, "ssh", note + SSH.removeprefix("#!/bin/sh\n"))
+    with connected("h2", folder) as remote:
+        remote.run("echo here")
+    opening, script = (folder / "groups").read_text().splitlines()[:2]
+    own = str(os.getpgrp())
+    assert opening.split()[0] == own
+    assert "BatchMode" not in opening
+    assert script.split()[0] != own
+    assert "BatchMode=yes" in script
