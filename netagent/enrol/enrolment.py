@@ -26,7 +26,7 @@ from netagent.enrol.host_facts import (
     HostFacts,
     facts_untrusted,
     failures_untrusted,
-    member_id_untrusted,
+    identity_untrusted,
     obstacles,
 )
 from netagent.enrol.package import Package, package_of
@@ -168,18 +168,16 @@ class Enrolment:
         package = None if self._program() else package_of(self._wish.package)
         folder = f"/var/tmp/netagent-add-{secrets.token_hex(8)}"
         facts = self._facts(package, folder)
-        name = self._wish.name or nearest_name(facts.name.partition(".")[0]) or "host"
         if facts.is_member:
             return self._known(members), True
-        if any(member["name"] == name and member["agent"] != "left" for member in members):
-            raise RefusedError(
-                f"the cluster has a host {name} already", thing=name, hint="choose another name with --name"
-            )
+        if self._wish.name or "configuration" not in facts.had:  # else the configuration may say the name
+            _refuse_taken(members, self._wish.name or nearest_name(facts.name.partition(".")[0]))
         if package is not None:
             self._install(package, folder, facts)
         if self._wish.name:
             self._set_name(self._wish.name)
-        self._await_agent()
+        host_id, name = self._await_agent()
+        _refuse_taken(members, name, host_id)
         for part in self._wish.parts:
             self._connect(part)
         self._join()
@@ -209,14 +207,7 @@ class Enrolment:
     def _known(self, members: Sequence[Mapping[str, Any]]) -> str:
         """Return the name of a host that is a member of this cluster already. Raises RefusedError if it is one of
         another cluster."""
-        try:
-            host_id = member_id_untrusted(self._there("netagent", "status", "--json"))
-        except FactsError as error:
-            raise FailedError(
-                f"{self._remote.where}: {error}",
-                thing=self._remote.where,
-                hint="`netagent status` there says more",
-            ) from None
+        host_id, _ = self._identity()
         ids = {member["id"]: member["name"] for member in members}
         if (found := ids.get(host_id)) is None:
             raise RefusedError(
@@ -282,12 +273,21 @@ class Enrolment:
         self._will_undo(NAME_FILE, undo)
         self._change(_WRITE_NAME, NAME_FILE, stdin=content)
 
-    def _await_agent(self) -> None:
+    def _identity(self) -> tuple[str, str]:
+        """Return what the agent there says that it is: id and name."""
+        where = self._remote.where
+        try:
+            return identity_untrusted(self._remote.run("netagent status --json"))
+        except FactsError as error:
+            hint = "`netagent status` there says more"
+            raise FailedError(f"{where}: {error}", thing=where, hint=hint) from None
+
+    def _await_agent(self) -> tuple[str, str]:
         self._progress("waiting for its agent")
         end_s = time.monotonic() + STARTED_S
         while True:
             try:
-                self._there("netagent", "version")
+                return self._identity()
             except ScriptError as error:
                 if time.monotonic() > end_s:
                     raise FailedError(
@@ -296,8 +296,6 @@ class Enrolment:
                         hint="see `journalctl -u netagent` there",
                     ) from None
                 time.sleep(_LOOK_S)
-            else:
-                return
 
     def _connect(self, part: str) -> None:
         self._progress(f"connecting netagent to {part} there")
@@ -418,6 +416,17 @@ class Enrolment:
 
 
 _THE_COPY = "the copied package"
+
+
+def _refuse_taken(members: Sequence[Mapping[str, Any]], name: str, host_id: str = "") -> None:
+    """Raise RefusedError if a member has this name or id. A host that has left may come back."""
+    for member in members:
+        if member["agent"] != "left" and (member["name"] == name or member["id"] == host_id):
+            raise RefusedError(
+                f"the cluster has a host {member['name']} already",
+                thing=member["name"],
+                hint="choose another name with --name",
+            )
 
 
 def _undo_deb(facts: HostFacts) -> tuple[str, ...]:

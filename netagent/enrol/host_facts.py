@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from netagent.model.ids import is_name
+
 MAX_FACTS_BYTES: Final = 16 * 1024
 """Bound of what the other host may say of itself; beyond it: refused."""
 
@@ -129,15 +131,16 @@ def facts_untrusted(answer: bytes) -> HostFacts:
     )
 
 
-def member_id_untrusted(status: str) -> str:
-    """Return the id of the host in its answer to `status --json`. Raises FactsError."""
+def identity_untrusted(status: bytes) -> tuple[str, str]:
+    """Return id and name of the host in its answer to `status --json`. Raises FactsError."""
     try:
-        host_id = json.loads(status)["host"]["id"]
+        host = json.loads(status)["host"]
+        host_id, name = host["id"], host["name"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        host_id = None
-    if not isinstance(host_id, str):
+        host_id = name = None
+    if not isinstance(host_id, str) or not isinstance(name, str) or not is_name(name):
         raise FactsError("its `netagent status --json` does not say which host it is")
-    return host_id
+    return host_id, name
 
 
 def failures_untrusted(doctor: bytes) -> list[tuple[str, str, str]]:

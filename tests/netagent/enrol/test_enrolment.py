@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from netagent.cli.render import clean
 from netagent.control.client import Client
 from netagent.enrol import enrolment, package
 from netagent.enrol.enrolment import Enrolment, Wish
@@ -42,6 +43,7 @@ class Host(Remote):
             "echo yes": "",
             "kernel=$": FACTS,
             "doctor --json": HEALTHY,
+            "netagent status": json.dumps({"host": {"id": "2" * 32, "name": "db1"}}),
         }
 
     def ask(self, script: str, *words: str, **more: Any) -> Said:
@@ -118,7 +120,7 @@ def test_a_bare_host(host: Host, agent: Agent, tmp_path: Path) -> None:
         "doctor --json",
         "install --no-install-recommends",
         "rm -rf /var/tmp/netagent-add-",
-        "netagent version",
+        "netagent status",
         "install docker",
         "join",
     ]
@@ -131,7 +133,7 @@ def test_a_bare_host(host: Host, agent: Agent, tmp_path: Path) -> None:
     ("fails", "says", "undone"),
     [
         ({"install --no-install": ScriptError("disk full", status=100, output=b"")}, "disk full", ["purge"]),
-        ({"netagent version": ScriptError("no socket", status=3, output=b"")}, "does not answer", ["purge"]),
+        ({"netagent status": ScriptError("no socket", status=3, output=b"")}, "does not answer", ["purge"]),
         ({"netagent install": ScriptError("no Docker", status=4, output=b"")}, "no Docker", ["purge"]),
         (
             {"netagent join": ScriptError("no member", status=5, output=b"")},
@@ -240,9 +242,37 @@ def test_ctrl_c_waits_for_a_script_that_changes_something(host: Host, agent: Age
 
 def test_a_member_stays_as_it_is(host: Host, agent: Agent, tmp_path: Path) -> None:
     host.answers.update({"echo yes": "yes", "kernel=$": FACTS + "member=yes\n"})
-    host.answers["netagent status"] = json.dumps({"host": {"id": "1" * 32}})
+    host.answers["netagent status"] = json.dumps({"host": {"id": "1" * 32, "name": "h1"}})
     assert enrol(host, agent, tmp_path).was_member
-    host.answers["netagent status"] = json.dumps({"host": {"id": "9" * 32}})
+    host.answers["netagent status"] = json.dumps({"host": {"id": "9" * 32, "name": "h1"}})
     with pytest.raises(NetagentError, match="is in another cluster"):
         enrol(host, agent, tmp_path)
     assert not any(host.has_done(part) for part in ("apt-get -qq", "join", "leave"))
+
+
+def test_the_name_that_its_configuration_says_counts(host: Host, agent: Agent, tmp_path: Path) -> None:
+    host.answers["kernel=$"] = FACTS.replace("db1.example", "h1.example") + "had=configuration\n"
+    assert enrol(host, agent, tmp_path).name == "db1"
+
+
+@pytest.mark.parametrize("says", [{"id": "2" * 32, "name": "h1"}, {"id": "1" * 32, "name": "db1"}])
+def test_a_host_that_takes_another_one_for_itself_does_not_join(
+    host: Host, agent: Agent, tmp_path: Path, *, says: dict[str, str]
+) -> None:
+    host.answers["netagent status"] = json.dumps({"host": says})
+    with pytest.raises(RefusedError, match="has a host h1 already"):
+        enrol(host, agent, tmp_path)
+    assert not host.has_done("netagent join")
+    assert host.has_done("purge")
+
+
+def test_a_hostile_host_writes_nothing_to_the_terminal(host: Host, agent: Agent, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J$(touch /tmp/never)`id`"
+    host.answers["kernel=$"] = FACTS.replace("db1.example.net", evil).replace("3.13", evil[:20])
+    with pytest.raises(RefusedError) as raised:
+        enrol(host, agent, tmp_path)
+    assert clean(str(raised.value)).isprintable()
+    host.answers["kernel=$"] = FACTS.replace("db1.example.net", evil)
+    host.answers["netagent status"] = json.dumps({"host": {"id": "2" * 32, "name": evil}})
+    with pytest.raises(NetagentError, match="does not say which host it is"):
+        enrol(host, agent, tmp_path)

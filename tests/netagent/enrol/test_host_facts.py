@@ -20,7 +20,7 @@ from netagent.enrol.host_facts import (
     Needs,
     facts_untrusted,
     failures_untrusted,
-    member_id_untrusted,
+    identity_untrusted,
     obstacles,
 )
 
@@ -125,7 +125,7 @@ _JSON = st.recursive(
 def test_whatever_json_a_host_answers_is_read_or_refused_in_one_way(answer: object) -> None:
     text = json.dumps(answer)
     with contextlib.suppress(FactsError):
-        assert isinstance(member_id_untrusted(text), str)
+        assert all(isinstance(word, str) for word in identity_untrusted(text.encode()))
     with contextlib.suppress(FactsError):
         for failure in failures_untrusted(text.encode()):
             assert all(isinstance(word, str) for word in failure)
@@ -143,6 +143,6 @@ def test_whatever_json_a_host_answers_is_read_or_refused_in_one_way(answer: obje
 )
 def test_no_answer_is_a_defect_of_ours(answer: str) -> None:
     with pytest.raises(FactsError):
-        member_id_untrusted(answer)
+        identity_untrusted(answer.encode())
     with pytest.raises(FactsError):
         failures_untrusted(answer.encode())
