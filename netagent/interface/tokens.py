@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, repeated, switch
 from netagent.interface.notation import duration_of
 from netagent.interface.role import Role
@@ -53,18 +54,21 @@ class TokenCreateCommand(
     )
 
 
+LIST_S = 2.0
+"""How often the list is read while it is watched: tokens are no records, whose changes wake a watch."""
+
+
 class TokenListCommand(
-    Command["schema.Listing[schema.TokenInfo]"],
+    Watching["schema.Listing[schema.TokenInfo]"],
     command="ls list",
     within="token",
     route="GET /v1/tokens",
     role=Role.SOCKET,
     brief="List the tokens of this host.",
     order="name",
+    period_s=LIST_S,
 ):
     """List the tokens of this host: what each may do, until when, and when it was last used."""
-
-    quiet: bool = switch("-q", "--quiet", help="print ids only", is_sent=False)
 
 
 class TokenRevokeCommand(
