@@ -29,6 +29,7 @@ from netagent.commands import (
 )
 from netagent.commands.access import tokens
 from netagent.commands.access.limits import limited
+from netagent.commands.apply import export
 from netagent.commands.apply import run as apply
 from netagent.commands.flows import listing as flows
 from netagent.commands.flows import suggest as policy_suggest
@@ -54,6 +55,7 @@ COMMANDS: Final = (
     containers,
     doctor,
     events,
+    export,
     feed,
     flows,
     inspect,

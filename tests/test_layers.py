@@ -147,6 +147,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "netagent.access", "netagent.commands.handlers", "netagent.commands.status", "netagent.control",
         "netagent.daemon", "netagent.endpoints", "netagent.interface", "netagent.journal", "netagent.registry",
     },
+    "netagent.commands.apply": {
+        "netagent.access.tokens", "netagent.commands", "netagent.control", "netagent.daemon", "netagent.endpoints",
+        "netagent.external", "netagent.interface", "netagent.registry", "netagent.services", "netgossip.types",
+    },
     "netagent.commands.notices": {
         "netagent.balancing.backends", "netagent.checks.all_failing", "netagent.control.present",
         "netagent.datapath.flows", "netagent.flows", "netagent.interface", "netagent.probes", "netagent.registry",

@@ -26,6 +26,7 @@ PERFORMS = {
     "netdns.server",
     "netdns.testing",  # an upstream server that misbehaves; a test's tool, but a server
     # the agent as a whole
+    "netagent.commands.apply.export",
     "netagent.commands.apply.run",
     "netagent.commands.cluster",
     "netagent.commands.containers",

@@ -87,10 +87,7 @@ class TokenStore:
     ) -> tuple[Token, str]:
         """Make a token; return it and the text that its holder shows, which the agent forgets."""
         async with self._writing:
-            if self._is_damaged:
-                raise FailedError(
-                    f"cannot make a token: {self.trouble}", thing=str(self._path), hint="remove the file"
-                )
+            self._refuse_damaged()
             token, text = self._tokens.made(
                 name,
                 role,
@@ -103,6 +100,17 @@ class TokenStore:
             await self._write([*self._tokens.every(), token])
             self._tokens.add(token)
             return token, text
+
+    def planned(self) -> Tokens:
+        """Return a copy, in which tokens can be made that nothing knows. Raises FailedError if none can be made."""
+        self._refuse_damaged()
+        return Tokens(self._tokens.every())
+
+    def _refuse_damaged(self) -> None:
+        if self._is_damaged:
+            raise FailedError(
+                f"cannot make a token: {self.trouble}", thing=str(self._path), hint="remove the file"
+            )
 
     async def revoke(self, name: str) -> Token:
         """Revoke a token by its name or id: it is refused from now on, and its streams end."""

@@ -2,7 +2,10 @@
 
     [network.app]                a table for each network, with its options
     [[service]]                  each addition to an outside service
+    [[service_address]]          each address that a service has of its own
     [[name]]                     each own name
+    [[publish]]                  each port of all hosts that leads to a service
+    [[token]]                    each token of this host, without its secret
 
 The keys are the fields of the API. This file reads and writes TOML, checks the form of each table as the agent does
 with a request, and asks for agreement. The agent compares.
@@ -10,35 +13,50 @@ with a request, and asks for agreement. The agent compares.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self, TextIO
 
 from netagent.cli.client_commands import DONE, NO, CommandContext, runs
-from netagent.cli.render import clean
+from netagent.cli.render import Printer, clean
 from netagent.control.conversion import MAX_ITEMS, fields_untrusted
-from netagent.errors import InputError, NetagentError, RefusedError
+from netagent.errors import FailedError, InputError, NetagentError, RefusedError, UnreachableError
 from netagent.interface.command import Fields
 from netagent.interface.description import (
     SECTIONS,
     ApplyCommand,
     DescribedName,
     DescribedNetwork,
+    DescribedPublication,
     DescribedService,
+    DescribedServiceAddress,
+    DescribedToken,
     ExportCommand,
     section_of,
 )
 
-MAX_FILE_BYTES: Final = 1 << 20
+MAX_FILE_BYTES: Final = 1 << 18
+"""Four times what the agent takes as one request: a file has comments and blanks. Reading it takes two
+seconds at most."""
 MAX_PROBLEMS: Final = 20
 """Bound of the lines about what is wrong with a file; beyond it: the others are counted."""
+_LONG_KEY: Final = re.compile(
+    r"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}"""
+)
+"""A key of more than 64 parts: the parser's work for one grows with the square of them. Keys of a file have three."""
 _HEAD: Final = "# Written by `netagent export`. `netagent apply FILE` makes a cluster like this."
 _KINDS: Final[Mapping[str, type[Fields]]] = {
     "networks": DescribedNetwork,
     "services": DescribedService,
+    "service_addresses": DescribedServiceAddress,
     "names": DescribedName,
+    "published": DescribedPublication,
+    "tokens": DescribedToken,
 }
 
 
@@ -60,9 +78,11 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
     form = _FormCheck(content_untrusted(_text(request.file), called), called)
     try:
         shown = session.client.send(ApplyCommand(**form.sent, dry_run=True))
-    except NetagentError:
+    except NetagentError as error:
         if form.flaws:  # they are known in any case
             return _refuse(session, form.flaws, called)
+        if error.code == "too-large":
+            error.hint = f"divide {called} into several files"
         raise
     form.add_found(shown.get("problems", ()))  # agents of the previous release have none
     if form.flaws:
@@ -73,16 +93,106 @@ def apply(session: CommandContext, request: ApplyCommand) -> int:
             {**shown, "applied": not request.dry_run}, lambda: _lines(shown, request.file), name="applied"
         )
         return NO if changes else DONE
-    if not request.yes:
-        _ask(shown, request.file)
-    answer = session.client.send(ApplyCommand(**form.sent))
+    tokens = [one["name"] for one in shown.get("tokens", ())]
+    with _TokenFiles(printer, request.token_dir, tokens) as files:
+        if not request.yes:
+            _ask(shown, request.file)
+        answer = _send(session, ApplyCommand(**form.sent), called, tokens)
+        kept = files.write(answer.get("tokens", ()))
+    done = _lines(answer, request.file) if request.yes else [_done(answer["changes"])]
     # What was agreed to is on the screen; without a question the list is the report.
-    printer.one(
-        answer,
-        lambda: _lines(answer, request.file) if request.yes else [_done(answer["changes"])],
-        name="applied",
-    )
+    printer.one({**answer, "tokens": kept}, lambda: [*done, *map(_token_line, kept)], name="applied")
     return DONE
+
+
+def _send(
+    session: CommandContext, request: ApplyCommand, called: str, tokens: Sequence[str]
+) -> Mapping[str, Any]:
+    """Have the changes made. If the answer does not arrive, say that some may be made, and how to find out."""
+    way_out = f"`netagent apply --dry-run` with {called} shows what is left"
+    if tokens:
+        way_out += f"; tokens that it makes are of no use, revoke them: {', '.join(tokens)}"
+    try:
+        return session.client.send(request)
+    except UnreachableError as error:
+        error.hint = f"some of the changes may be made: {way_out}"
+        raise
+    except KeyboardInterrupt:
+        said = f"interrupted while the agent makes the changes of {called}; it goes on: {way_out}"
+        print(clean(f"netagent: {said}"), file=sys.stderr)
+        raise
+
+
+class _TokenFiles:
+    """Where the secrets of new tokens go: into files for their owner alone, or once to a terminal; never into a pipe,
+    whose reader may be a log. The files are made before the tokens: a token without a place is worthless."""
+
+    def __init__(self, printer: Printer, folder: str, names: Sequence[str]) -> None:
+        if names and not folder and (printer.is_machine or not sys.stdout.isatty()):
+            raise InputError(
+                f"the token {names[0]} would be shown, and standard output is no terminal",
+                thing=names[0],
+                hint="give --token-dir DIR",
+            )
+        self._folder = folder
+        self._names = names if folder else ()
+        self._files: dict[str, TextIO] = {}
+
+    def __enter__(self) -> Self:
+        for name in self._names:
+            path = self._path(name)
+            try:
+                # Not through a link, and not over what is there: it may be the token that a program uses.
+                number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                self._remove()
+                raise InputError(
+                    f"cannot make {path} for the token {name}: {error.strerror}",
+                    thing=name,
+                    hint="give another --token-dir, or remove the file if nothing uses it",
+                ) from None
+            self._files[name] = os.fdopen(number, "w")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    def write(self, tokens: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Write the secrets; return of each token where it is, or the token itself, to show."""
+        kept = []
+        for one in tokens:
+            name, file = one["name"], self._files.pop(one["name"], None)
+            if file is None:
+                kept.append(dict(one))
+                continue
+            try:
+                with file:
+                    file.write(one["token"] + "\n")
+            except OSError as error:
+                raise FailedError(
+                    f"cannot write the token {name} to {self._path(name)}: {error.strerror}",
+                    thing=name,
+                    hint=f"revoke it: `netagent token revoke {name}`, and apply the file again",
+                ) from None
+            kept.append({"name": name, "file": self._path(name)})
+        return kept
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, f"{name}.token")  # noqa: PTH118 - pathlib takes longer to import
+
+    def _remove(self) -> None:
+        """Remove the files of tokens that were not made."""
+        for name, file in self._files.items():
+            file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name))  # noqa: PTH108
+        self._files.clear()
+
+
+def _token_line(kept: Mapping[str, str]) -> str:
+    if "file" in kept:
+        return f"the token {kept['name']} is in {kept['file']}"
+    return f"the token {kept['name']}, shown this once: {kept['token']}"
 
 
 def _refuse(session: CommandContext, problems: Sequence[Mapping[str, Any]], called: str) -> int:
@@ -167,6 +277,10 @@ def _text(file: str) -> str:
 
 def content_untrusted(text: str, called: str) -> dict[str, list[Any]]:
     """Return the tables of a file by the fields of an apply. Raises InputError."""
+    if _LONG_KEY.search(text):
+        raise InputError(
+            f"{called} has a key of more than 64 parts", thing=called, hint="see `netagent export`"
+        )
     try:
         read = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number may have too many digits
@@ -305,7 +419,7 @@ def toml_of(answer: Mapping[str, Any]) -> Iterator[str]:
 
 def _pairs(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
-        if value not in ("", []):
+        if value not in (None, "", []):
             yield f"{key} = {_value(value)}"
 
 

@@ -42,7 +42,7 @@ async def create(agent: Agent, request: asked.ServiceCreateCommand) -> schema.Se
     cluster = agent.member()
     wanted = service_address_request(request)
     network = network_called(cluster.live.view, request.network)
-    _refuse_unknown_hosts(cluster.live.view, dict(wanted.host_weights))
+    refuse_unknown_hosts(cluster.live.view, dict(wanted.host_weights))
     created = await cluster.service_addresses.create(network, wanted)
     return await _given(cluster, network, wanted.service, created=created)
 
@@ -58,7 +58,7 @@ async def change(agent: Agent, request: asked.ServiceSetCommand) -> schema.Servi
     addresses = present.view.service_addresses(network.network_id)[key]
     known = {host for one in addresses for host, _ in one.record.host_weights}
     given = [host for host, weight in wanted.host_weights or () if weight is not None or host not in known]
-    _refuse_unknown_hosts(present.view, given)
+    refuse_unknown_hosts(present.view, given)
     await cluster.service_addresses.set(network, key, wanted)
     return await _given(cluster, network, key, created=False)
 
@@ -118,7 +118,8 @@ def _service(
     return (yield from with_addresses(present, (yield from present.service(service)), key, sight))
 
 
-def _refuse_unknown_hosts(view: RegistryView, names: Iterable[str]) -> None:
+def refuse_unknown_hosts(view: RegistryView, names: Iterable[str]) -> None:
+    """Raise NotFoundError for a name that no host has."""
     for name in names:
         if view.host_named(name) is None:
             raise NotFoundError(f"there is no host {name!r}", thing=name, hint="see `netagent members`")

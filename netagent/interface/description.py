@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Final, Literal
 from netagent.interface.command import Command, Fields, argument, option, repeated, switch
 from netagent.interface.containers import PortOfAttach
 from netagent.interface.role import Role
+from netagent.interface.services import BALANCES
+from netagent.interface.tokens import MAX_TTL_S, MIN_TTL_S
 
 if TYPE_CHECKING:
     from netagent.interface import schema  # noqa: F401 - the answers, in quotes
 
 TITLE = "The cluster as a file"
 
-SECTIONS: Final[Mapping[str, str]] = {"networks": "network", "services": "service", "names": "name"}
+SECTIONS: Final[Mapping[str, str]] = {
+    "networks": "network",
+    "services": "service",
+    "service_addresses": "service_address",
+    "names": "name",
+    "published": "publish",
+    "tokens": "token",
+}
 """Lists of an apply, and what they are called in a file."""
 
 
@@ -31,11 +40,15 @@ class ExportCommand(
     command="export",
     route="GET /v1/export",
     role=Role.READ,
-    brief="write networks, outside services and own names as a file for `apply`",
-    examples="netagent export > cluster.toml",
+    brief="write networks, services and names that operators made as a file for `apply`",
+    examples="netagent export > cluster.toml\nsudo netagent export --tokens > h1.toml",
 ):
-    """Print the networks of the cluster with their options, outside services, and names that operators added, as
-    TOML, in the form that `netagent apply` reads."""
+    """Print the networks of the cluster with their options, outside services, addresses of services, published
+    services, and names that operators added, as TOML, in the form that `netagent apply` reads."""
+
+    tokens: bool = switch(
+        "--tokens", help="also the tokens of this host, without their secrets", role=Role.SOCKET
+    )
 
 
 class DescribedNetwork(Fields):
@@ -67,6 +80,20 @@ class DescribedService(Fields):
     checks: list[str] = repeated()
 
 
+class DescribedServiceAddress(Fields):
+    """The address of a service in a file. What is missing is not changed, or has its default in a new one."""
+
+    network: str = argument()
+    name: str = argument()
+    group: str = option(default="")
+    ports: list[str] = repeated()
+    balance: Literal["spread", "nearest", "zone", "first"] | None = option(choices=BALANCES)
+    weights: list[str] = repeated()
+    sticky: bool | None = option()
+    all_failing: Literal["hide", "keep"] | None = option(choices=("hide", "keep"))
+    keep_connections: bool | None = option()
+
+
 class DescribedName(Fields):
     """An own name in a file."""
 
@@ -76,11 +103,29 @@ class DescribedName(Fields):
     texts: list[str] = repeated()
 
 
+class DescribedPublication(Fields):
+    """A port of all hosts that leads to a service, in a file."""
+
+    network: str = argument()
+    name: str = argument()
+    group: str = option(default="")
+    port: str = argument()
+
+
+class DescribedToken(Fields):
+    """A token of the host where the file is applied. The file never has its secret."""
+
+    name: str = argument()
+    role: Literal["read", "attach", "admin"] = argument(choices=("read", "attach", "admin"))
+    networks: list[str] = repeated()
+    ttl_s: float | None = option(bounds=(MIN_TTL_S, MAX_TTL_S))
+
+
 class ApplyCommand(
     Command["schema.Applied"],
     command="apply",
     route="POST /v1/apply",
-    brief="make networks, outside services and own names as a file says",
+    brief="make networks, services, names and tokens as a file says",
     examples="netagent export > cluster.toml\n"
     "sudo netagent apply cluster.toml --dry-run\n"
     "sudo netagent apply cluster.toml --yes",
@@ -94,6 +139,16 @@ class ApplyCommand(
     )
     networks: list[DescribedNetwork] = repeated()
     services: list[DescribedService] = repeated()
+    service_addresses: list[DescribedServiceAddress] = repeated()
     names: list[DescribedName] = repeated()
+    published: list[DescribedPublication] = repeated()
+    tokens: list[DescribedToken] = repeated(role=Role.SOCKET)
     dry_run: bool = switch("--dry-run", help="only show the differences")
     yes: bool = switch("--yes", help="do not ask", is_sent=False)
+    token_dir: str = option(
+        "--token-dir",
+        default="",
+        metavar="DIR",
+        help="write each new token to DIR/NAME.token, for root alone (default: show it, and only on a terminal)",
+        is_sent=False,
+    )

@@ -555,6 +555,20 @@ class DescribedService(TypedDict):
     checks: list[str]
 
 
+class DescribedServiceAddress(TypedDict):
+    """The address that an operator gave to a service."""
+
+    network: str
+    name: str
+    group: str
+    ports: list[str]
+    balance: Literal["spread", "nearest", "zone", "first"]
+    weights: list[str]
+    sticky: bool
+    all_failing: Literal["hide", "keep"]
+    keep_connections: bool
+
+
 class DescribedName(TypedDict):
     """A name that an operator added."""
 
@@ -565,14 +579,37 @@ class DescribedName(TypedDict):
     texts: list[str]
 
 
+class DescribedPublication(TypedDict):
+    """A port of all hosts that leads to a service."""
+
+    network: str
+    name: str
+    group: str
+    port: str
+
+
+class DescribedToken(TypedDict):
+    """A token of this host, without its secret."""
+
+    name: str
+    role: Literal["read", "attach", "admin"]
+    networks: list[str]
+    ttl_s: int | None
+    """None: it works until it is revoked."""
+
+
 class Export(TypedDict):
     """Answer of `export`: what `apply` takes, and what it does not."""
 
     networks: list[DescribedNetwork]
     services: list[DescribedService]
+    service_addresses: list[DescribedServiceAddress]
     names: list[DescribedName]
+    published: list[DescribedPublication]
+    tokens: list[DescribedToken]
+    """Empty unless they were asked for."""
     left_out: list[str]
-    """Services that are programs of a host, or end by themselves (`--ttl`)."""
+    """Services that are programs of a host, or end by themselves (`--ttl`), and tokens whose networks are removed."""
 
 
 ChangeSign = Literal["+", "~"]
@@ -599,6 +636,14 @@ class ApplyProblem(TypedDict):
     code: str
 
 
+class NewToken(TypedDict):
+    """A token that `apply` has made."""
+
+    name: str
+    token: str
+    """A secret, which only this answer has. `""`: it would be made."""
+
+
 class Applied(TypedDict):
     """Answer of `apply`."""
 
@@ -607,6 +652,7 @@ class Applied(TypedDict):
     """False: only shown."""
     unmentioned: list[str]
     """What operators have made and the file does not mention: it stays as it is."""
+    tokens: list[NewToken]
     problems: list[ApplyProblem]
     """All that is wrong with the file. If there is anything, there are no changes; a request that is no dry run is
     refused."""

@@ -10,6 +10,7 @@ Hosts that cannot hear each other may both create an address for one service. Bo
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -29,9 +30,10 @@ from netagent.model.records import (
     ServiceAddressOrigin,
     ServiceAddressRecord,
     ServiceKey,
+    ServiceRangeRecord,
 )
 from netagent.model.request import ServiceAddressChange, ServiceAddressRequest
-from netagent.model.subnet import addresses_of
+from netagent.model.subnet import addresses_of, is_reserved, offset_count
 from netagent.registry.publish import Publisher
 from netagent.registry.service_rules import MAX_SERVICE_ADDRESSES
 from netagent.registry.state_store import StateStore
@@ -68,40 +70,43 @@ class ServiceAddresses:
     async def create(self, network: NetworkView, request: ServiceAddressRequest) -> bool:
         """Give a service an address; return whether it is new. RefusedError `service-exists` if it has one with other
         options."""
-        wanted = ServiceAddressRecord(
-            network.network_id,
-            request.service,
-            (),
-            ServiceAddressOrigin.OPERATOR,
-            request.ports,
-            request.balance,
-            request.host_weights,
-            request.is_sticky,
-            request.keeps_failing,
-            request.keeps_connections,
-        )
+        wanted = _wanted(network, request)
         async with self._turn:
             known = self._live.view.service_addresses(network.network_id).get(request.service, ())
             if not known:
-                self._refuse_container(network, request.service)
+                _refuse_name(self._live.view, network, request.service)
                 await self._add(network, wanted)
                 return True
             self._refuse_other_options(network, known[0].record, wanted)
             await self._take_over(network, known)
             return False
 
+    def planned(
+        self, view: RegistryView, network: NetworkView, request: ServiceAddressRequest
+    ) -> tuple[ServiceRangeRecord | ServiceAddressRecord, ...]:
+        """Return the records that `create` writes for a service without an address, as the registry is, with any free
+        address for the one that the service will get. Raises what `create` raises."""
+        _refuse_name(view, network, request.service)
+        _refuse_too_many(view, request.service)
+        ranges = [one.record for one in view.service_ranges(network.network_id)]
+        made = [] if ranges else [plan_range(network.record, self._surroundings(view))]
+        subnets = [*ranges, *made][0].subnets
+        # From a place of its own: else thousands of addresses that are taken would be tried for each service.
+        start = zlib.crc32(shown(request.service).encode())
+        count = offset_count(subnets)
+        offsets = ((start + step) % count for step in range(count))
+        free = (one for one in offsets if not is_reserved(one, count))
+        taken = view.store.address_claims
+        addresses = next(
+            (one for one in (addresses_of(subnets, offset) for offset in free) if one[0] not in taken), ()
+        )
+        return (*made, replace(_wanted(network, request), addresses=addresses))
+
     async def set(self, network: NetworkView, service: ServiceKey, change: ServiceAddressChange) -> None:
         """Change options of a service's address. On both sides of a cut one may have been made: this host's."""
         async with self._turn:
-            for one in self._own(network, service):
-                record = _changed(one.record, change)
-                if len(record.host_weights) > MAX_HOST_WEIGHTS:
-                    raise InputError(
-                        f"service {shown(service)} would have weights for {len(record.host_weights)} hosts, at most "
-                        f"{MAX_HOST_WEIGHTS} are possible",
-                        thing=service.name,
-                        hint="take some away: HOST=default",
-                    )
+            for one in _own(self._live.view, network, service):
+                record = with_change(one.record, change)
                 if record != one.record:
                     await self._publisher.put(record)
                     await self._wait_known(record)
@@ -111,7 +116,7 @@ class ServiceAddresses:
         that names do not lead to, and the one that they lead to only if this host gave no other. RefusedError
         `service-wanted` if none would be left while a label or the network asks for one."""
         async with self._turn:
-            own = self._own(network, service)
+            own = _own(self._live.view, network, service)
             every = self._live.view.service_addresses(network.network_id)[service]
             going = [one for one in own if one != every[0]] or own
             if len(going) == len(every):
@@ -174,14 +179,7 @@ class ServiceAddresses:
                 thing=service.name,
                 hint="type this command on another host",
             )
-        view = self._live.view
-        if len(view.store.address_keys.get(view.local, ())) >= MAX_SERVICE_ADDRESSES:
-            raise RefusedError(
-                f"this host has given addresses to {MAX_SERVICE_ADDRESSES} services",
-                code="too-many-records",
-                thing=service.name,
-                hint="remove some, or type this command on another host",
-            )
+        _refuse_too_many(self._live.view, service)
         offset = await self._offsets.hold(network_id, service)
         try:
             # Only now: another host's first range may have come while we asked for an offset.
@@ -241,39 +239,10 @@ class ServiceAddresses:
         if first.record.origin is ServiceAddressOrigin.OPERATOR:
             return
         if first.owner != self._live.view.local:
-            raise self._of_other_host(network, first)
+            raise _of_other_host(self._live.view, network, first)
         record = replace(first.record, origin=ServiceAddressOrigin.OPERATOR)
         await self._publisher.put(record)
         await self._wait_known(record)
-
-    def _own(self, network: NetworkView, service: ServiceKey) -> list[ServiceAddressView]:
-        """Return this host's addresses of a service. Raises NotFoundError, RefusedError `other-host`."""
-        every = self._live.view.service_addresses(network.network_id).get(service, ())
-        own = [one for one in every if one.owner == self._live.view.local]
-        if own:
-            return own
-        if every:
-            raise self._of_other_host(network, every[0])
-        group = "" if service.group is None else f" --group {service.group}"
-        raise NotFoundError(
-            f"service {shown(service)} of network {network.unique_name} has no address of its own",
-            code="no-such-service",
-            thing=service.name,
-            hint=f"give it one: `netagent service create {service.name} --network {network.unique_name}{group}`",
-        )
-
-    def _of_other_host(self, network: NetworkView, one: ServiceAddressView) -> RefusedError:
-        view = self._live.view
-        host, name = view.hosts.get(one.owner), _host_name(view, one.owner)
-        away = (
-            "" if host is not None and host.is_live else f"; if it is gone for good, `netagent forget {name}`"
-        )
-        return RefusedError(
-            f"service {shown(one.service)} of network {network.unique_name} got its address on host {name}",
-            code="other-host",
-            thing=one.service.name,
-            hint=f"type this command there{away}",
-        )
 
     def _refuse_other_options(
         self, network: NetworkView, known: ServiceAddressRecord, wanted: ServiceAddressRecord
@@ -288,22 +257,6 @@ class ServiceAddresses:
                 thing=known.service.name,
                 hint=f"`netagent service set {name} --network {place}` with the options to change",
             )
-
-    def _refuse_container(self, network: NetworkView, service: ServiceKey) -> None:
-        """Refuse a service that would take the name of a container that is a replica of another one."""
-        holder = endpoint_called(self._live.view, network.network_id, service.name)
-        if service.group is not None or holder is None or holder.record.service_key == service:
-            return
-        its, place = holder.record.service_key, network.unique_name
-        group = f" --group {its.group}" if its.group else ""
-        raise RefusedError(
-            f"container {holder.record.name} on {_host_name(self._live.view, holder.owner)}, of service "
-            f"{shown(its)}, has the name {service.name} in network {place}",
-            code="name-in-use",
-            thing=service.name,
-            hint=f"give its service an address: `netagent service create {its.name} --network {place}{group}`; or "
-            "use another name",
-        )
 
     def _refuse_wanted(self, network: NetworkView, service: ServiceKey) -> None:
         found = wanted_by(self._live.view, network, service)
@@ -336,8 +289,90 @@ class ServiceAddresses:
         return found is not None and found.owner == self._live.view.local and found.record == record
 
 
-def _changed(record: ServiceAddressRecord, change: ServiceAddressChange) -> ServiceAddressRecord:
-    """Return the record with the options that were given."""
+def _wanted(network: NetworkView, request: ServiceAddressRequest) -> ServiceAddressRecord:
+    """Return the record of an address, without the address."""
+    return ServiceAddressRecord(
+        network.network_id,
+        request.service,
+        (),
+        ServiceAddressOrigin.OPERATOR,
+        request.ports,
+        request.balance,
+        request.host_weights,
+        request.is_sticky,
+        request.keeps_failing,
+        request.keeps_connections,
+    )
+
+
+def _own(view: RegistryView, network: NetworkView, service: ServiceKey) -> list[ServiceAddressView]:
+    """Return this host's addresses of a service. Raises NotFoundError, RefusedError `other-host`."""
+    every = view.service_addresses(network.network_id).get(service, ())
+    own = [one for one in every if one.owner == view.local]
+    if own:
+        return own
+    if every:
+        raise _of_other_host(view, network, every[0])
+    group = "" if service.group is None else f" --group {service.group}"
+    raise NotFoundError(
+        f"service {shown(service)} of network {network.unique_name} has no address of its own",
+        code="no-such-service",
+        thing=service.name,
+        hint=f"give it one: `netagent service create {service.name} --network {network.unique_name}{group}`",
+    )
+
+
+def _of_other_host(view: RegistryView, network: NetworkView, one: ServiceAddressView) -> RefusedError:
+    host, name = view.hosts.get(one.owner), _host_name(view, one.owner)
+    away = "" if host is not None and host.is_live else f"; if it is gone for good, `netagent forget {name}`"
+    return RefusedError(
+        f"service {shown(one.service)} of network {network.unique_name} got its address on host {name}",
+        code="other-host",
+        thing=one.service.name,
+        hint=f"type this command there{away}",
+    )
+
+
+def _refuse_name(view: RegistryView, network: NetworkView, service: ServiceKey) -> None:
+    """Refuse a service that would take the name of a container that is a replica of another one, or a name that an
+    operator has added."""
+    place = network.unique_name
+    if service.group is not None:
+        return
+    if view.store.own_names_called.get((network.network_id, service.name)):
+        raise RefusedError(
+            f"an operator has added the name {service.name} to network {place}",
+            code="name-in-use",
+            thing=service.name,
+            hint=f"use another name, or `netagent name rm {service.name}.{place}` first",
+        )
+    holder = endpoint_called(view, network.network_id, service.name)
+    if holder is None or holder.record.service_key == service:
+        return
+    its = holder.record.service_key
+    group = f" --group {its.group}" if its.group else ""
+    raise RefusedError(
+        f"container {holder.record.name} on {_host_name(view, holder.owner)}, of service "
+        f"{shown(its)}, has the name {service.name} in network {place}",
+        code="name-in-use",
+        thing=service.name,
+        hint=f"give its service an address: `netagent service create {its.name} --network {place}{group}`; or "
+        "use another name",
+    )
+
+
+def _refuse_too_many(view: RegistryView, service: ServiceKey) -> None:
+    if len(view.store.address_keys.get(view.local, ())) >= MAX_SERVICE_ADDRESSES:
+        raise RefusedError(
+            f"this host has given addresses to {MAX_SERVICE_ADDRESSES} services",
+            code="too-many-records",
+            thing=service.name,
+            hint="remove some, or type this command on another host",
+        )
+
+
+def with_change(record: ServiceAddressRecord, change: ServiceAddressChange) -> ServiceAddressRecord:
+    """Return the record with the options that were given. Raises InputError for too many weights."""
     weights = dict(record.host_weights)
     if change.host_weights is not None:
         given = dict(change.host_weights)
@@ -346,6 +381,13 @@ def _changed(record: ServiceAddressRecord, change: ServiceAddressChange) -> Serv
             for host, weight in ({**weights, **given} if given else {}).items()
             if weight is not None
         }
+    if len(weights) > MAX_HOST_WEIGHTS:
+        raise InputError(
+            f"service {shown(record.service)} would have weights for {len(weights)} hosts, at most "
+            f"{MAX_HOST_WEIGHTS} are possible",
+            thing=record.service.name,
+            hint="take some away: HOST=default",
+        )
     return replace(
         record,
         host_weights=tuple(sorted(weights.items())),

@@ -18,7 +18,7 @@ from netagent.model.publication import Publication
 from netagent.model.records import MAX_PUBLISHED_PORTS, PublishedServiceRecord, ServiceKey
 from netagent.registry.publish import Publisher
 from netagent.registry.state_store import StateStore
-from netagent.registry.view import NetworkView
+from netagent.registry.view import NetworkView, RegistryView
 
 MAX_PUBLISHED: Final = 256
 """Bound of the services that one host publishes, over all networks; beyond it: refused."""
@@ -37,10 +37,9 @@ class PublishedServices:
         _refuse_form(wanted)
         record = PublishedServiceRecord(network.network_id, service, wanted)
         async with self._turn:
-            if any(known == record for _, known in self._published()):
+            if is_published(self._live.view, record):
                 return False
-            refuse_unreachable([wanted], network)
-            self._refuse_taken(record)
+            self.refuse(self._live.view, network, record)
             await refuse_if_listening([wanted])
             await self._publisher.put(record)
             return True
@@ -49,7 +48,7 @@ class PublishedServices:
         """Stop it; return whether it was published. RefusedError if another host did so."""
         record = PublishedServiceRecord(network.network_id, service, wanted)
         async with self._turn:
-            owners = [owner for owner, known in self._published() if known == record]
+            owners = [owner for owner, known in _published(self._live.view) if known == record]
             if self._live.view.local in owners:
                 await self._publisher.withdraw(record)
                 return True
@@ -67,22 +66,21 @@ class PublishedServices:
             )
         return False
 
-    def _published(self) -> list[tuple[HostId, PublishedServiceRecord]]:
-        published = self._live.view.store.published_services
-        return [(owner, one) for records in published.values() for (owner, _), one in sorted(records.items())]
-
-    def _refuse_taken(self, record: PublishedServiceRecord) -> None:
-        wanted, view = record.publication, self._live.view
+    def refuse(self, view: RegistryView, network: NetworkView, record: PublishedServiceRecord) -> None:
+        """Raise InputError or RefusedError if the ports cannot be published, as the registry is."""
+        wanted = record.publication
+        _refuse_form(wanted)
+        refuse_unreachable([wanted], network)
         for row in self._live.rows.publishing():
             for one in row.publish:
                 if one.meets(wanted):
                     raise _taken(wanted, f"published by {row.name} ({one.text})")
         count = 0
-        for owner, known in self._published():
+        for owner, known in _published(view):
             count += owner == view.local
             if known.publication.meets(wanted):
-                network = view.networks.get(known.network_id)
-                place = "" if network is None else f".{network.unique_name}"
+                other = view.networks.get(known.network_id)
+                place = "" if other is None else f".{other.unique_name}"
                 raise _taken(
                     wanted, f"published for service {known.service.name}{place} ({known.publication.text})"
                 )
@@ -93,6 +91,22 @@ class PublishedServices:
                 thing=wanted.text,
                 hint="stop publishing some, or publish on another host",
             )
+
+
+def is_published(view: RegistryView, record: PublishedServiceRecord) -> bool:
+    """True if a host publishes the service at the same ports."""
+    return any(known == record for _, known in _published(view))
+
+
+def published_in(view: RegistryView, network: NetworkView) -> list[PublishedServiceRecord]:
+    """Return what is published of a network, each port once, whichever hosts did so."""
+    records = view.store.published_services.get(network.network_id, {}).values()
+    return sorted(set(records), key=lambda one: (one.service.name, one.service.group or "", one.publication))
+
+
+def _published(view: RegistryView) -> list[tuple[HostId, PublishedServiceRecord]]:
+    published = view.store.published_services
+    return [(owner, one) for records in published.values() for (owner, _), one in sorted(records.items())]
 
 
 def _refuse_form(wanted: Publication) -> None:

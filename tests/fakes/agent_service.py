@@ -500,6 +500,7 @@ class FakeService:
         self.unknown: list[schema.Notice] = []
         self.pong = pong()
         self.noted: list[schema.Event] = [event_of(1, "attached web (netns:web) to app: 10.160.0.2")]
+        self.described_tokens: list[str] = []
         self.problems: list[schema.ApplyProblem] = []
         """What `apply` finds wrong with each file."""
         self.waiting = 0
@@ -539,20 +540,37 @@ class FakeService:
             {"answer_order": "spread", **{key: one[key] for key in keys if key in one}}  # type: ignore[literal-required]
             for one in self.networks.values()
         ]
-        return {"networks": networks, "services": [], "names": [], "left_out": []}
+        tokens: list[schema.DescribedToken] = [
+            {"name": one, "role": "read", "networks": [], "ttl_s": None} for one in self.described_tokens
+        ]
+        return {
+            "networks": networks,
+            "services": [],
+            "service_addresses": [],
+            "names": [],
+            "published": [],
+            "tokens": tokens if request.tokens else [],
+            "left_out": [],
+        }
 
     async def apply(self, request: ApplyCommand) -> schema.Applied:
-        """Makes the networks that are missing."""
+        """Makes the networks and tokens that are missing."""
+        tokens = [one.name for one in request.tokens if one.name not in self.described_tokens]
         missing = [one.name for one in request.networks if one.name not in self.networks]
         if not request.dry_run:
             self.networks |= {name: network_of(name, len(self.networks)) for name in missing}
+            self.described_tokens += tokens
         given = {one.name for one in request.networks}
         return {
             "changes": [
-                {"sign": "+", "thing": f"network {name}", "what": "with the defaults"} for name in missing
+                {"sign": "+", "thing": thing, "what": "with the defaults"}
+                for thing in [*(f"network {one}" for one in missing), *(f"token {one}" for one in tokens)]
             ],
             "applied": not request.dry_run,
             "unmentioned": [f"network {name}" for name in self.networks if name not in given],
+            "tokens": [
+                {"name": one, "token": "" if request.dry_run else f"netagent_{one}_secret"} for one in tokens
+            ],
             "problems": self.problems,
         }
 

@@ -269,12 +269,14 @@ def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:
 
     done = apply("h1", text, "--yes")
     assert [(one["sign"], one["thing"]) for one in done["changes"]] == [
+        ("+", "network back"),  # the one with subnets of its own
         ("+", "network shop"),
-        ("+", "network back"),
         ("+", "service pg of network shop"),
         ("+", "service mail of network shop"),
+        ("+", "address of service web of network shop"),
         ("+", "name db.shop"),
         ("+", "name printer.shop"),
+        ("+", "port 8088:8080/tcp of all hosts"),
     ]
     assert "network app" in done["unmentioned"]
     cluster.attach("h2", "shopper", "--network", "shop")
@@ -288,6 +290,17 @@ def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:
     assert not apply("h2", exported.stdout, "--yes")["changes"]
     assert not apply("h2", exported.stdout, "--yes")["unmentioned"]
 
+    # Nothing is done of a file that a later step would refuse.
+    overlapping = '[network.first]\n[network.second]\nsubnets = ["192.0.2.0/24"]\n'
+    overlapping += '[[name]]\nname = "x.nowhere"\ncname = "y"\n'
+    wrong = cluster.try_netagent("h2", "apply", "-", "--yes", stdin=overlapping)
+    assert wrong.status == 4
+    assert (
+        "standard input: [network.second] subnets: the subnet 192.0.2.0/24 overlaps the route" in wrong.stderr
+    )
+    assert "standard input: [[name]] 1 (x.nowhere) name: there is no network 'nowhere'" in wrong.stderr
+    assert "first" not in cluster.try_netagent("h2", "network", "ls", "-o", "name").stdout
+
     other = text.replace('policy = "audit"', 'policy = "links"').replace("192.0.2.77", "192.0.2.78")
     shown = cluster.try_netagent("h1", "apply", "-", "--dry-run", stdin=other)
     assert shown.status == 1
@@ -299,3 +312,26 @@ def test_the_cluster_is_made_as_a_file_says(lasting: Cluster) -> None:
     cluster.wait(lambda: cluster.answers("shopper", "printer") == ["192.0.2.78"], 30.0, "the old printer")
     assert cluster.netagent("h2", "network", "inspect", "shop")["policy"] == "links"
     cluster.remove("shopper")
+
+
+def test_tokens_come_from_a_file_and_never_with_their_secrets(lasting: Cluster, tmp_path: Path) -> None:
+    """Made once, usable, refused when they differ, and not for those who come by the read-only socket."""
+    cluster = lasting
+    text = '[[token]]\nname = "desk"\nrole = "read"\nttl_s = 600\n'
+    refused = cluster.try_netagent("h2", "apply", "-", "--yes", stdin=text)
+    assert (refused.status, "--token-dir" in refused.stderr) == (2, True)
+    made = cluster.try_netagent("h2", "apply", "-", "--yes", "--token-dir", str(tmp_path), stdin=text)
+    assert made.status == 0, made.stderr
+    secret = (tmp_path / "desk.token").read_text().strip()
+    assert secret not in made.stdout
+    asked = ["curl", "-s", "-H", f"Authorization: Bearer {secret}", "http://127.0.0.1:7958/v1/status"]
+    assert '"cluster"' in cluster.lab.host("h2").run(asked).stdout
+    exported = cluster.try_netagent("h2", "export", "--tokens").stdout
+    assert text in exported
+    assert secret.rpartition("_")[2] not in exported
+    assert cluster.try_netagent("h2", "apply", "-", "--yes", stdin=exported).status == 0
+    other = cluster.try_netagent("h2", "apply", "-", "--yes", stdin=text.replace("read", "admin"))
+    assert (other.status, "has the role read, and a token does not change" in other.stderr) == (4, True)
+    by_token = cluster.lab.host("h2").run([*asked[:-1], "http://127.0.0.1:7958/v1/export?tokens=true"]).stdout
+    assert "works only by the agent's own socket" in by_token
+    assert cluster.try_netagent("h2", "token", "revoke", "desk").status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from netagent.access.tokens import Token, TokenNetwork
@@ -18,10 +19,18 @@ from netagent.model.author import current_author
 from netagent.registry.view import RegistryView
 
 
-@answers(TokenCreateCommand)
-async def create(agent: Agent, request: TokenCreateCommand) -> schema.TokenCreated:
-    """Make a token. Nothing but this answer ever has it."""
-    view = agent.member().live.view
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token to make."""
+
+    name: str
+    role: Role
+    networks: tuple[TokenNetwork, ...] | None
+    ttl_s: int | None
+
+
+def token_request(view: RegistryView, request: TokenCreateCommand) -> TokenRequest:
+    """Check what is asked of a token. Raises InputError, NotFoundError."""
     roles = {Role.READ: request.read, Role.ATTACH: request.attach, Role.ADMIN: request.admin}
     chosen = [role for role, is_chosen in roles.items() if is_chosen]
     if len(chosen) != 1:
@@ -35,8 +44,16 @@ async def create(agent: Agent, request: TokenCreateCommand) -> schema.TokenCreat
     networks = {one.network_id: one for one in (network_called(view, name) for name in request.networks)}
     limit = tuple(TokenNetwork(one.network_id, one.unique_name) for one in networks.values())
     ttl_s = None if request.ttl_s is None else round(request.ttl_s)
+    return TokenRequest(name_of(request.name, "token"), chosen[0], limit or None, ttl_s)
+
+
+@answers(TokenCreateCommand)
+async def create(agent: Agent, request: TokenCreateCommand) -> schema.TokenCreated:
+    """Make a token. Nothing but this answer ever has it."""
+    view = agent.member().live.view
+    wanted = token_request(view, request)
     token, text = await agent.tokens.create(
-        name_of(request.name, "token"), chosen[0], limit or None, ttl_s, current_author().account
+        wanted.name, wanted.role, wanted.networks, wanted.ttl_s, current_author().account
     )
     return {**_info(agent, view, token), "token": text}
 

@@ -9,14 +9,19 @@ same file goes on later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
 
+from netagent.access.tokens import ID_BYTES, SECRET_BYTES, Token, Tokens
+from netagent.commands.access.tokens import TokenRequest, token_request
 from netagent.commands.apply.planned_view import PlannedView, planned_network_id
 from netagent.commands.apply.problem import Problem, Problems
+from netagent.commands.services import refuse_unknown_hosts
 from netagent.control.addition_parsing import own_name_request, service_request
-from netagent.control.request_parsing import network_request
+from netagent.control.request_parsing import network_request, publication_of
+from netagent.control.service_parsing import NONE, service_address_request, service_key
 from netagent.endpoints.find import host_called, network_called
 from netagent.endpoints.networks import options_record, refuse_change
 from netagent.errors import InputError, RefusedError
@@ -24,15 +29,37 @@ from netagent.external.additions import name_record, refuse_name, refuse_service
 from netagent.external.view import ExternalService, external_services, own_names
 from netagent.interface import additions, containers
 from netagent.interface import description as asked
+from netagent.interface.command import Fields
+from netagent.interface.services import ServiceCreateCommand
+from netagent.interface.tokens import TokenCreateCommand
 from netagent.model.ids import HostId, NetworkId
-from netagent.model.records import HostProgram, NetworkOption, NetworkRecord, Policy
-from netagent.model.request import NetworkRequest, OwnNameRequest, ServiceRequest
+from netagent.model.publication import Publication
+from netagent.model.records import (
+    HostProgram,
+    NetworkOption,
+    NetworkRecord,
+    Policy,
+    PublishedServiceRecord,
+    Record,
+    ServiceAddressOrigin,
+    ServiceAddressRecord,
+    ServiceKey,
+)
+from netagent.model.request import (
+    NetworkRequest,
+    OwnNameRequest,
+    ServiceAddressChange,
+    ServiceAddressRequest,
+    ServiceRequest,
+)
 from netagent.registry.network_options import value_of
-from netagent.registry.view import NetworkView, RegistryView
+from netagent.registry.view import NetworkView, RegistryView, ServiceAddressView
+from netagent.services.addresses import shown, with_change
+from netagent.services.published import is_published, published_in
 from netgossip.slices import Slices
 
-NetworkPlanner: TypeAlias = Callable[[RegistryView, NetworkRequest, NetworkId], NetworkRecord]
-"""Makes the record of a new network; raises an error if it cannot be made (Networks.planned)."""
+F = TypeVar("F", bound=Fields)
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,59 @@ class PutName:
     words: str
 
 
-Step: TypeAlias = MakeNetwork | SetNetwork | PutService | PutName
+@dataclass(frozen=True, slots=True)
+class GiveAddress:
+    """An address of its own that a service has not, or that a label or the network gave it."""
+
+    network: str
+    request: ServiceAddressRequest
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAddress:
+    """Options of a service's address that differ."""
+
+    network: str
+    service: ServiceKey
+    change: ServiceAddressChange
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A port that does not lead to the service. `index`: its place in the file."""
+
+    network: str
+    service: ServiceKey
+    wanted: Publication
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeToken:
+    """A token that is missing on this host."""
+
+    request: TokenCreateCommand
+    words: str
+
+
+Step: TypeAlias = (
+    MakeNetwork | SetNetwork | PutService | GiveAddress | SetAddress | PutName | Publish | MakeToken
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What this host's use-cases say of what a file asks for, as a registry is. Each raises its command's errors."""
+
+    network: Callable[[RegistryView, NetworkRequest, NetworkId], NetworkRecord]
+    """Return the record of a new network."""
+    address: Callable[[RegistryView, NetworkView, ServiceAddressRequest], Sequence[Record]]
+    """Return the records of a new service address."""
+    refuse_published: Callable[[RegistryView, NetworkView, PublishedServiceRecord], None]
+    tokens: Callable[[], Tokens]
+    """Return a copy of this host's tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +166,46 @@ class Plan:
     """What operators have made and the file does not mention, for people."""
 
 
-def plan(
-    view: RegistryView, domain: str, file: asked.ApplyCommand, plan_network: NetworkPlanner
-) -> Slices[Plan]:
-    """Return what is to be done, networks first, or what is wrong with the file."""
-    planner = _Planner(view, domain, plan_network)
+def plan(view: RegistryView, domain: str, file: asked.ApplyCommand, use_cases: UseCases) -> Slices[Plan]:
+    """Return what is to be done, networks first and tokens last, or what is wrong with the file."""
+    planner = _Planner(view, domain, use_cases)
     yield from planner.networks(file.networks)
     yield from planner.services(file.services)
-    yield from planner.names(file.names)
-    if planner.problems.found:
-        return Plan(problems=planner.problems.found)
-    return Plan(planner.steps, unmentioned=list(planner.unmentioned(view)))
+    yield from planner.each("service_addresses", file.service_addresses, planner.address)
+    yield from planner.each("names", file.names, planner.name)
+    yield from planner.each("published", file.published, planner.publication)
+    if file.tokens:
+        planner.host_tokens = use_cases.tokens()
+        yield from planner.each("tokens", file.tokens, planner.token)
+    return Plan(planner.steps, planner.problems.found, list(planner.unmentioned(view)))
 
 
 class _Planner:
     """Goes through a file, and keeps the registry as it will be."""
 
-    def __init__(self, view: RegistryView, domain: str, plan_network: NetworkPlanner) -> None:
+    def __init__(self, view: RegistryView, domain: str, use_cases: UseCases) -> None:
         self.steps: list[Step] = []
         self.problems = Problems()
         self._planned = PlannedView(view)
         self._domain = domain
-        self._plan_network = plan_network
+        self._use_cases = use_cases
+        self.host_tokens = Tokens()
         self._refused_networks: set[str] = set()
         """Networks that cannot be made: what is in them is not checked."""
         self._networks: set[str] = set()
         self._services: set[tuple[str, str]] = set()
+        self._addresses: set[tuple[str, ServiceKey]] = set()
         self._names: set[tuple[str, str]] = set()
+        self._published: set[PublishedServiceRecord] = set()
+        self._tokens: set[str] = set()
         """What the file has."""
+
+    def each(self, field: str, given: Sequence[F], take: Callable[[int, F], None]) -> Slices[None]:
+        """Plan the items of a list one by one."""
+        for index, one in enumerate(given):
+            yield
+            with self.problems.of(field, index, one):
+                take(index, one)
 
     # -- networks --------------------------------------------------------------------------------------------------
 
@@ -123,13 +214,7 @@ class _Planner:
         for index, one in sorted(enumerate(given), key=lambda each: not each[1].subnets):
             yield
             with self.problems.of("networks", index, one):
-                if one.name in self._networks:
-                    raise InputError(
-                        f"the network {one.name} is in the file twice",
-                        thing=one.name,
-                        hint="leave one of them",
-                    )
-                self._networks.add(one.name)
+                _refuse_twice(self._networks, one.name, f"the network {one.name}")
                 self._network(index, one)
         known = {view.unique_name for view in self._planned.view.networks.values()}
         self._refused_networks = self._networks - known
@@ -156,7 +241,8 @@ class _Planner:
         network = self._planned.view.network_named(given.name)
         if network is None:
             later = {NetworkOption.POLICY: given.policy} if given.policy == Policy.AUDIT.value else {}
-            self._planned.put(self._plan_network(self._planned.view, request, planned_network_id(given.name)))
+            network_id = planned_network_id(given.name)
+            self._planned.put(self._use_cases.network(self._planned.view, request, network_id))
             if later:
                 self._set(self._planned.view.network_named(given.name), later)
             words = [f"{option.value.replace('_', ' ')} {value}" for option, value in values.items()]
@@ -253,16 +339,42 @@ class _Planner:
                 PutService(place, name, tuple(missing), ids, f"{', '.join(addresses)} ({count})")
             )
 
+    # -- addresses of services -------------------------------------------------------------------------------------
+
+    def address(self, _index: int, given: asked.DescribedServiceAddress) -> None:
+        """Plan the address of a service. Options that the file does not give stay."""
+        planned = self._planned
+        request, network = _address_request(given), self._place(given.network)
+        if network is None:
+            return
+        place, service = network.unique_name, request.service
+        _refuse_twice(self._addresses, (place, service), f"the address of service {shown(service)}")
+        known = planned.view.service_addresses(network.network_id).get(service, ())
+        present = {host for one in known for host, _ in one.record.host_weights}
+        refuse_unknown_hosts(planned.view, [host for host, _ in request.host_weights if host not in present])
+        words = _address_words(given)
+        if not known:
+            for record in self._use_cases.address(planned.view, network, request):
+                planned.put(record)
+            self.steps.append(GiveAddress(place, request, words or "with the defaults"))
+            return
+        before = known[0].record
+        change = _address_change(given, request, before)
+        after = with_change(before, change)
+        if after != before or not is_operators(known):
+            _refuse_other_host(
+                planned.view, known[0].owner, f"address of service {shown(service)} of network {place}"
+            )
+        if after != before:
+            self.steps.append(SetAddress(place, service, change, words))
+        if not is_operators(known):
+            self.steps.append(GiveAddress(place, _request_like(after), "kept while it has no replica"))
+        planned.put(replace(after, origin=ServiceAddressOrigin.OPERATOR))
+
     # -- names -----------------------------------------------------------------------------------------------------
 
-    def names(self, given: Sequence[asked.DescribedName]) -> Slices[None]:
-        """Plan the own names."""
-        for index, one in enumerate(given):
-            yield
-            with self.problems.of("names", index, one):
-                self._name(one)
-
-    def _name(self, given: asked.DescribedName) -> None:
+    def name(self, _index: int, given: asked.DescribedName) -> None:
+        """Plan an own name."""
         planned = self._planned
         name, _, place = given.name.lower().removesuffix(".").removesuffix("." + self._domain).rpartition(".")
         if not name:
@@ -280,11 +392,7 @@ class _Planner:
         network = self._place(place)
         if network is None:
             return
-        if (network.unique_name, name) in self._names:
-            raise InputError(
-                f"the name {given.name} is in the file twice", thing=given.name, hint="leave one of them"
-            )
-        self._names.add((network.unique_name, name))
+        _refuse_twice(self._names, (network.unique_name, name), f"the name {given.name}")
         record = name_record(planned.view, network, request, self._domain, "")
         known = own_names(planned.view, network.network_id)
         present = next((one for one in known if one.record.name == name and one.counts), None)
@@ -298,6 +406,56 @@ class _Planner:
         words = f"to {given.cname}" if given.cname else ", ".join((*given.addresses, *given.texts))
         self.steps.append(PutName(network.unique_name, request, replaces=present is not None, words=words))
 
+    # -- published services ----------------------------------------------------------------------------------------
+
+    def publication(self, index: int, given: asked.DescribedPublication) -> None:
+        """Plan a port of all hosts."""
+        planned, wanted = self._planned, publication_of(given.port)
+        service, network = service_key(given.name, given.group), self._place(given.network)
+        if network is None:
+            return
+        record = PublishedServiceRecord(network.network_id, service, wanted)
+        _refuse_twice(self._published, record, f"port {wanted.text} of service {shown(service)}")
+        if not is_published(planned.view, record):
+            self._use_cases.refuse_published(planned.view, network, record)
+            planned.put(record)
+            self.steps.append(Publish(network.unique_name, service, wanted, index))
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    def token(self, index: int, given: asked.DescribedToken) -> None:
+        """Plan a token of this host. One that differs stays: who holds it would get what it was not made for."""
+        request = TokenCreateCommand(
+            name=given.name, networks=given.networks, ttl_s=given.ttl_s, **{given.role: True}
+        )
+        _refuse_twice(self._tokens, given.name, f"the token {given.name}")
+        if self._refused_networks & set(given.networks):
+            return
+        wanted = token_request(self._planned.view, request)
+        known = next((one for one in self.host_tokens.every() if one.name == wanted.name), None)
+        if known is None:
+            token, _ = self.host_tokens.made(
+                wanted.name,
+                wanted.role,
+                wanted.networks,
+                now_s=0,
+                ttl_s=wanted.ttl_s,
+                by="",
+                random=hashlib.sha512(wanted.name.encode()).digest()[: ID_BYTES + SECRET_BYTES],  # of no use
+            )
+            self.host_tokens.add(token)
+            reach = f", networks {', '.join(given.networks)}" if given.networks else ""
+            self.steps.append(MakeToken(request, f"role {given.role}{reach}"))
+            return
+        for key, what in _other_grants(known, wanted):
+            error = RefusedError(
+                f"the token {wanted.name} has {what}, and a token does not change",
+                code="token-exists",
+                thing=wanted.name,
+                hint=f"correct the file, or `netagent token revoke {wanted.name}` first: then it is made anew",
+            )
+            self.problems.add("tokens", index, given, error, key)
+
     # -- what the file does not have -------------------------------------------------------------------------------
 
     def unmentioned(self, view: RegistryView) -> Iterator[str]:
@@ -309,9 +467,19 @@ class _Planner:
             for name in sorted({one.record.name for one in described_services(view, network)}):
                 if (place, name) not in self._services:
                     yield f"service {name} of network {place}"
+            for service, addresses in view.service_addresses(network.network_id).items():
+                if is_operators(addresses) and (place, service) not in self._addresses:
+                    yield f"address of service {shown(service)} of network {place}"
             for name in sorted({one.record.name for one in own_names(view, network.network_id)}):
                 if (place, name) not in self._names:
                     yield f"name {name}.{place}"
+            for record in published_in(view, network):
+                if record not in self._published:
+                    yield f"port {record.publication.text} of service {shown(record.service)} of network {place}"
+        if self._tokens:
+            yield from (
+                f"token {one.name}" for one in self.host_tokens.every() if one.name not in self._tokens
+            )
 
 
 # -- forms ---------------------------------------------------------------------------------------------------------
@@ -357,6 +525,89 @@ def _option_of(error: RefusedError, changed: Mapping[NetworkOption, str]) -> str
     return next(
         (one.value for one in (NetworkOption.INTERNAL, NetworkOption.HOST_ACCESS) if one in changed), ""
     )
+
+
+def _refuse_twice(known: set[T], thing: T, called: str) -> None:
+    """Note what the file has. Raises InputError if it has it twice."""
+    if thing in known:
+        raise InputError(f"{called} is in the file twice", thing="name", hint="leave one of them")
+    known.add(thing)
+
+
+def _address_request(given: asked.DescribedServiceAddress) -> ServiceAddressRequest:
+    return service_address_request(
+        ServiceCreateCommand(
+            name=given.name,
+            network=given.network,
+            group=given.group,
+            ports=[] if given.ports == [NONE] else given.ports,
+            balance=given.balance or "spread",
+            weights=[] if given.weights == [NONE] else given.weights,
+            sticky=bool(given.sticky),
+            all_failing=given.all_failing or "hide",
+            keep_connections=bool(given.keep_connections),
+        )
+    )
+
+
+def _address_change(
+    given: asked.DescribedServiceAddress, wanted: ServiceAddressRequest, known: ServiceAddressRecord
+) -> ServiceAddressChange:
+    """Return the options that the file gives. Weights are those of the file: a host that has another loses it."""
+    others = {host: None for host, _ in known.host_weights}
+    return ServiceAddressChange(
+        ports=wanted.ports if given.ports else None,
+        balance=None if given.balance is None else wanted.balance,
+        host_weights=tuple({**others, **dict(wanted.host_weights)}.items()) if given.weights else None,
+        is_sticky=given.sticky,
+        keeps_failing=None if given.all_failing is None else wanted.keeps_failing,
+        keeps_connections=given.keep_connections,
+    )
+
+
+def _request_like(record: ServiceAddressRecord) -> ServiceAddressRequest:
+    return ServiceAddressRequest(
+        service=record.service,
+        ports=record.ports,
+        balance=record.balance,
+        host_weights=record.host_weights,
+        is_sticky=record.is_sticky,
+        keeps_failing=record.keeps_failing,
+        keeps_connections=record.keeps_connections,
+    )
+
+
+def _address_words(given: asked.DescribedServiceAddress) -> str:
+    words = {True: "yes", False: "no"}
+    found = {
+        "ports": " ".join(given.ports),
+        "balance": given.balance,
+        "weights": " ".join(given.weights),
+        "sticky": None if given.sticky is None else words[given.sticky],
+        "all failing": given.all_failing,
+        "keep connections": None if given.keep_connections is None else words[given.keep_connections],
+    }
+    return ", ".join(f"{option} {value}" for option, value in found.items() if value)
+
+
+def is_operators(addresses: Sequence[ServiceAddressView]) -> bool:
+    """True for an address that an operator gave: those that labels and networks ask for come by themselves."""
+    return addresses[0].record.origin is ServiceAddressOrigin.OPERATOR
+
+
+def _other_grants(known: Token, wanted: TokenRequest) -> Iterator[tuple[str, str]]:
+    """Yield what a token of this name has and the file gives otherwise: the key, and what the token has."""
+    if known.role is not wanted.role:
+        yield "role", f"the role {known.role.word}"
+    reached = [
+        None if one is None else {net.network_id for net in one} for one in (known.networks, wanted.networks)
+    ]
+    if reached[0] != reached[1]:
+        names = sorted(one.name for one in known.networks or ())
+        yield "networks", f"the networks {', '.join(names)}" if names else "no limit to networks"
+    ttl_s = None if known.expires_at_s is None else known.expires_at_s - known.created_at_s
+    if wanted.ttl_s not in (None, ttl_s):
+        yield "ttl_s", "no end" if ttl_s is None else f"a life of {ttl_s} s"
 
 
 def _service_request(given: asked.DescribedService, domain: str) -> ServiceRequest:

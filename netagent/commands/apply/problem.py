@@ -10,7 +10,7 @@ from typing import Final
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.interface import schema
 from netagent.interface.command import Fields
-from netagent.interface.description import DescribedNetwork, section_of
+from netagent.interface.description import DescribedNetwork, DescribedPublication, section_of
 
 _KEYS: Final[Mapping[str, str]] = {
     "subnet-in-use": "subnets",
@@ -21,6 +21,7 @@ _KEYS: Final[Mapping[str, str]] = {
     "no-such-network": "network",
     "name-in-use": "name",
     "network-internal": "network",
+    "other-host": "name",
 }
 """Codes of errors whose `thing` is not what stands in the file."""
 
@@ -93,5 +94,9 @@ def _key_of(item: Fields, error: NetagentError) -> str:
             return key
     if error.thing in given:
         return error.thing
+    if isinstance(item, DescribedPublication):
+        return "port"  # the other keys only say of which service
     by_code = _KEYS.get(error.code, "")
+    if by_code == "network" and by_code not in given:
+        by_code = "name"  # which ends with it
     return by_code if by_code in given else ""

@@ -1,127 +1,42 @@
-"""The commands `export` and `apply`: write what operators have made of the cluster, and make it so."""
+"""The command `apply`: make the cluster as a file says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
+from netagent.commands.access.tokens import token_request
 from netagent.commands.apply.differences import (
+    GiveAddress,
     MakeNetwork,
+    MakeToken,
+    Plan,
+    Publish,
     PutName,
     PutService,
+    SetAddress,
     SetNetwork,
     Step,
-    described_services,
+    UseCases,
     plan,
 )
-from netagent.commands.apply.problem import refusal
+from netagent.commands.apply.problem import Problem, Problems, refusal
 from netagent.commands.handlers import answers
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
+from netagent.endpoints.claims import refuse_if_listening
 from netagent.endpoints.find import network_called
 from netagent.errors import NetagentError
-from netagent.external.view import OwnName, external_services, own_names
+from netagent.external.view import external_services, own_names
 from netagent.interface import description as asked
 from netagent.interface import schema
 from netagent.model.author import current_author
-from netagent.model.records import DnsName, ExternalServiceRecord, FixedAddresses, NameAlias, NameData
-from netagent.registry.view import NetworkView, RegistryView
+from netagent.services.addresses import shown
 from netgossip.slice_runner import in_slices
 
 FOLLOW_S = 2.0
 """How long a step waits until this host's own registry has what the one before did."""
-
-
-# -- export ------------------------------------------------------------------------------------------------------
-
-
-@answers(asked.ExportCommand)
-async def export(agent: Agent, _request: asked.ExportCommand) -> schema.Export:
-    """Return the content of a file that `apply` takes."""
-    cluster = agent.member()
-    view = cluster.live.view
-    networks = sorted(view.networks.values(), key=lambda one: one.unique_name)
-    services: list[schema.DescribedService] = []
-    names: list[schema.DescribedName] = []
-    left_out: list[str] = []
-    for network in networks:
-        described = [one.record for one in described_services(view, network)]
-        services += sorted(
-            (_service(network, one) for one in described),
-            key=lambda one: (one["name"], one["addresses"], one["dns_name"]),
-        )
-        others = {record.name for record in _records(view, network) if record not in described}
-        left_out += [f"service {name} of network {network.unique_name}" for name in sorted(others)]
-        names += [_name(view, network, one.record.name, one.record.value) for one in _counting(view, network)]
-    return {
-        "networks": [_network(network) for network in networks],
-        "services": services,
-        "names": names,
-        "left_out": left_out,
-    }
-
-
-def _network(network: NetworkView) -> schema.DescribedNetwork:
-    record = network.record
-    return {
-        "name": network.unique_name,
-        "subnets": list(record.subnets),
-        "mtu_bytes": record.mtu_bytes,
-        "internal": record.internal,
-        "policy": record.policy.value,
-        "answer_order": record.answer.value,
-        "multicast": record.multicast,
-        "host_access": record.host_access,
-        "shared_names": "refuse" if record.refuses_shared_names else "answer",
-        "service_addresses": "on" if record.service_addresses else "off",
-        "feed_rules": list(record.feed_rules or ()),
-        "feed_labels": record.feed_labels,
-    }
-
-
-def _service(network: NetworkView, record: ExternalServiceRecord) -> schema.DescribedService:
-    target = record.target
-    dns_name = ""
-    if isinstance(target, DnsName):
-        dns_name = target.name if target.port is None else f"{target.name}:{target.port}"
-    return {
-        "network": network.unique_name,
-        "name": record.name,
-        "addresses": [one.text for one in target.addresses] if isinstance(target, FixedAddresses) else [],
-        "dns_name": dns_name,
-        "ports": [
-            {"name": port.name, "number": port.number, "protocol": port.protocol} for port in record.ports
-        ],
-        "weight": record.weight,
-        "checks": list(record.checks),
-    }
-
-
-def _name(
-    view: RegistryView, network: NetworkView, name: str, value: NameAlias | NameData
-) -> schema.DescribedName:
-    cname, data = "", NameData()
-    match value:
-        case NameAlias(place, target):
-            found = view.networks.get(place)
-            cname = f"{target}.{found.unique_name if found is not None else place[:8]}"
-        case NameData():
-            data = value
-    return {
-        "name": f"{name}.{network.unique_name}",
-        "cname": cname,
-        "addresses": list(data.addresses),
-        "texts": list(data.texts),
-    }
-
-
-def _counting(view: RegistryView, network: NetworkView) -> list[OwnName]:
-    found = (one for one in own_names(view, network.network_id) if one.counts)
-    return sorted(found, key=lambda one: one.record.name)
-
-
-# -- apply -------------------------------------------------------------------------------------------------------
 
 
 @answers(asked.ApplyCommand)
@@ -129,26 +44,72 @@ async def apply(agent: Agent, request: asked.ApplyCommand) -> schema.Applied:
     """Return what differs from the file or is wrong with it, and unless it is a dry run make it so. Repeating it
     changes nothing."""
     cluster = agent.member()
-    found = await in_slices(plan(cluster.live.view, cluster.keys.domain, request, cluster.networks.planned))
-    if found.problems and not request.dry_run:
-        raise refusal(found.problems)
+    use_cases = UseCases(
+        cluster.networks.planned,
+        cluster.service_addresses.planned,
+        cluster.published_services.refuse,
+        agent.tokens.planned,
+    )
+    found = await in_slices(plan(cluster.live.view, cluster.keys.domain, request, use_cases))
+    problems = [*found.problems, *await _taken_ports(found, request)]
+    if problems and not request.dry_run:
+        raise refusal(problems)
+    made: list[schema.NewToken] = []
     if not request.dry_run:
-        for number, step in enumerate(found.steps):
-            try:
-                await _take(agent, cluster, step)
-            except NetagentError as error:
-                done = f"{number} of {len(found.steps)} changes are made"
-                error.hint = (
-                    f"{error.hint}; {done}, and the same file goes on from there" if error.hint else done
-                )
-                raise
+        try:
+            await _take_all(agent, cluster, found.steps, made)
+        except BaseException:
+            # No one has seen them. Not cancelled either, when the agent stops or the asker is gone.
+            with trio.CancelScope(shield=True):
+                for one in made:
+                    await agent.tokens.revoke(one["name"])
+            raise
         await cluster.endpoints.context.settle()
+    elif not problems:
+        made += [{"name": one.request.name, "token": ""} for one in found.steps if isinstance(one, MakeToken)]
     return {
-        "changes": [_change(step) for step in found.steps],
+        "changes": [] if problems else [_change(step) for step in found.steps],
         "applied": not request.dry_run,
         "unmentioned": found.unmentioned,
-        "problems": [one.shown() for one in found.problems],
+        "tokens": made,
+        "problems": [one.shown() for one in problems],
     }
+
+
+async def _taken_ports(found: Plan, request: asked.ApplyCommand) -> list[Problem]:
+    """Return the ports at which programs of this host listen: only the kernel knows them."""
+    problems = Problems()
+    for step in found.steps:
+        if isinstance(step, Publish):
+            with problems.of("published", step.index, request.published[step.index]):
+                await refuse_if_listening([step.wanted])
+    return problems.found
+
+
+async def _take_all(
+    agent: Agent, cluster: Cluster, steps: Sequence[Step], made: list[schema.NewToken]
+) -> None:
+    """Take the steps, and add the tokens that they make to `made`."""
+    for number, step in enumerate(steps):
+        try:
+            if isinstance(step, MakeToken):
+                made.append(await _make_token(agent, cluster, step))
+            else:
+                await _take(agent, cluster, step)
+        except NetagentError as error:
+            done = (
+                f"{number - len(made)} of {len(steps)} changes are made, and the same file goes on from there"
+            )
+            error.hint = f"{error.hint}; {done}" if error.hint else done
+            raise
+
+
+async def _make_token(agent: Agent, cluster: Cluster, step: MakeToken) -> schema.NewToken:
+    wanted = token_request(cluster.live.view, step.request)
+    _, text = await agent.tokens.create(
+        wanted.name, wanted.role, wanted.networks, wanted.ttl_s, current_author().account
+    )
+    return {"name": wanted.name, "token": text}
 
 
 def _change(step: Step) -> schema.AppliedChange:
@@ -167,11 +128,29 @@ def _change(step: Step) -> schema.AppliedChange:
         case PutName():
             sign = "~" if step.replaces else "+"
             return {"sign": sign, "thing": f"name {step.request.name}.{step.network}", "what": step.words}
+        case GiveAddress() | SetAddress():
+            service = step.request.service if isinstance(step, GiveAddress) else step.service
+            sign = "+" if isinstance(step, GiveAddress) else "~"
+            thing = f"address of service {shown(service)} of network {step.network}"
+            return {"sign": sign, "thing": thing, "what": step.words}
+        case Publish():
+            what = f"to service {shown(step.service)} of network {step.network}"
+            return {"sign": "+", "thing": f"port {step.wanted.text} of all hosts", "what": what}
+        case MakeToken():
+            return {"sign": "+", "thing": f"token {step.request.name} of this host", "what": step.words}
 
 
 async def _take(agent: Agent, cluster: Cluster, step: Step) -> None:
     by = current_author().account
+    view = cluster.live.view
     match step:
+        case GiveAddress():
+            await cluster.service_addresses.create(network_called(view, step.network), step.request)
+        case SetAddress():
+            await cluster.service_addresses.set(network_called(view, step.network), step.service, step.change)
+        case Publish():
+            network = network_called(view, step.network)
+            await cluster.published_services.publish(network, step.service, step.wanted)
         case MakeNetwork():
             network, _ = await cluster.networks.create(step.request)
             await agent.runtimes.wait_mirrored(network.network_id)
@@ -186,7 +165,10 @@ async def _take(agent: Agent, cluster: Cluster, step: Step) -> None:
             await _until(
                 cluster,
                 lambda: (
-                    not any(one.service_id in step.remove for one in _records(cluster.live.view, network))
+                    not any(
+                        one.record.service_id in step.remove
+                        for one in external_services(cluster.live.view, network.network_id)
+                    )
                 ),
             )
             for request in step.add:
@@ -198,7 +180,10 @@ async def _take(agent: Agent, cluster: Cluster, step: Step) -> None:
                 await cluster.additions.remove_name(network, name)
                 await _until(
                     cluster,
-                    lambda: all(one.record.name != name for one in _counting(cluster.live.view, network)),
+                    lambda: all(
+                        one.record.name != name or not one.counts
+                        for one in own_names(cluster.live.view, network.network_id)
+                    ),
                 )
             await cluster.additions.add_name(network, step.request, by)
 
@@ -209,7 +194,3 @@ async def _until(cluster: Cluster, is_so: Callable[[], bool]) -> None:
         revision = cluster.live.revision
         while not is_so():
             revision = await cluster.live.wait_newer(revision)
-
-
-def _records(view: RegistryView, network: NetworkView) -> list[ExternalServiceRecord]:
-    return [one.record for one in external_services(view, network.network_id)]

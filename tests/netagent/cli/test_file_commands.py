@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from netagent.cli.file_commands import content_untrusted, toml_of
 from netagent.errors import InputError
+from netagent.interface.description import SECTIONS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -25,19 +29,21 @@ TABLES = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), VALUES, 
 FULL = TABLES.map(lambda table: {key: value for key, value in table.items() if value not in ("", [])})
 
 
-@given(st.dictionaries(TEXTS, FULL, max_size=4), st.lists(FULL, max_size=3), st.lists(FULL, max_size=3))
-def test_a_written_file_is_read_as_it_was(
-    networks: dict[str, Any], services: list[Any], names: list[Any]
-) -> None:
+ARRAYS = st.fixed_dictionaries(
+    {field: st.lists(FULL, max_size=3) for field in SECTIONS if field != "networks"}
+)
+
+
+@given(st.dictionaries(TEXTS, FULL, max_size=4), ARRAYS)
+def test_a_written_file_is_read_as_it_was(networks: dict[str, Any], arrays: dict[str, list[Any]]) -> None:
     tables = {name: {k: v for k, v in table.items() if k != "name"} for name, table in networks.items()}
     answer = {
         "networks": [{"name": name, **table} for name, table in tables.items()],
-        "services": services,
-        "names": names,
+        **arrays,
         "left_out": ["service a\x07b of network c"],
     }
     read = content_untrusted("\n".join(toml_of(answer)), "x.toml")
-    assert read == {key: answer[key] for key in ("networks", "services", "names")}
+    assert read == {key: answer[key] for key in SECTIONS}
 
 
 @given(st.one_of(st.text(), st.text("[]{}=.\"' \n\tnetworkservicename#1", max_size=80)))
@@ -47,7 +53,7 @@ def test_any_text_is_read_or_refused_in_one_sentence(text: str) -> None:
     except InputError:
         return  # and no other error
     else:
-        assert read.keys() == {"networks", "services", "names"}
+        assert read.keys() == SECTIONS.keys()
         assert all(isinstance(one, dict) for items in read.values() for one in items)
 
 
@@ -64,6 +70,7 @@ def test_any_text_is_read_or_refused_in_one_sentence(text: str) -> None:
         ("name = [1]", "write [[name]]"),
         ("a=" + "[" * 5000, "is no TOML"),
         ("a=" + "1" * 5000, "is no TOML"),
+        (".".join("a" * 100_000) + "=1", "a key of more than 64 parts"),
         ("[[name]]\nname = 2026-01-01", "write texts, whole numbers, true and false"),
         ("[network.app]\nmtu_bytes = nan", "write texts, whole numbers, true and false"),
     ],
@@ -171,6 +178,60 @@ def test_of_very_many_problems_the_first_are_said(served: Served, netagent: Run,
     assert (len(lines), lines[-1]) == (21, "netagent: and 10 more")
     file.write_text('[[name]]\nname = "x.app"\ncname = "web"\n' * 65)
     assert "has 65 of [[name]], at most 64 are possible" in netagent("apply", str(file)).stderr
+
+
+def test_new_tokens_go_into_files_for_their_owner_alone(
+    served: Served, netagent: Run, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "cluster.toml", tmp_path / "tokens"
+    file.write_text('[[token]]\nname = "ci"\nrole = "read"\n')
+    shown = netagent("apply", str(file), "--yes")
+    assert (shown.returncode, "standard output is no terminal; give --token-dir DIR" in shown.stderr) == (
+        2,
+        True,
+    )
+    missing = netagent("apply", str(file), "--yes", "--token-dir", str(folder))
+    assert (missing.returncode, f"cannot make {folder}/ci.token" in missing.stderr) == (2, True)
+    folder.mkdir()
+    (folder / "ci.token").write_text("used by a program")
+    assert "File exists" in netagent("apply", str(file), "--yes", "--token-dir", str(folder)).stderr
+    assert served.service.described_tokens == [], "no secret is made that has no place"
+    (folder / "ci.token").unlink()
+    refused = netagent("apply", str(file), "--token-dir", str(folder))
+    assert (refused.returncode, list(folder.iterdir())) == (2, []), "without agreement there is no file"
+    done = netagent("apply", str(file), "--yes", "--token-dir", str(folder), "--json")
+    assert json.loads(done.stdout)["tokens"] == [{"name": "ci", "file": f"{folder}/ci.token"}]
+    assert ("secret" in done.stdout + done.stderr, (folder / "ci.token").read_text()) == (
+        False,
+        "netagent_ci_secret\n",
+    )
+    assert (folder / "ci.token").stat().st_mode & 0o777 == 0o600
+    assert netagent("apply", str(file)).returncode == 0
+    assert "[[token]]" in netagent("export", "--tokens").stdout
+    assert "[[token]]" not in netagent("export").stdout
+
+
+def test_on_a_terminal_a_new_token_is_shown_once(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('[[token]]\nname = "ci"\nrole = "read"\n')
+    command = [
+        sys.executable,
+        "-m",
+        "netagent.cli.main",
+        "--socket",
+        str(served.path),
+        "apply",
+        str(file),
+        "--yes",
+    ]
+    main, terminal = pty.openpty()
+    try:
+        subprocess.run(command, stdout=terminal, timeout=30, check=True)
+        text = os.read(main, 4096).decode()
+    finally:
+        os.close(main)
+        os.close(terminal)
+    assert "the token ci, shown this once: netagent_ci_secret" in text
 
 
 def test_a_file_that_cannot_be_read(served: Served, netagent: Run, tmp_path: Path) -> None:

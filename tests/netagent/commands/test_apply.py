@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from fakes.external import alias, at, data, service
-from fakes.registry import H1, H2, H3, Writer, host, network
+from fakes.registry import H1, H2, H3, N1, N2, N3, Writer, host, network
+from fakes.service_addresses import service_address, service_range
+from hypothesis import given
+from hypothesis import strategies as st
 
+from netagent.access.tokens import Token, TokenNetwork, Tokens
+from netagent.cli.file_commands import content_untrusted, toml_of
 from netagent.commands.apply.differences import (
+    GiveAddress,
     MakeNetwork,
+    MakeToken,
     Plan,
+    Publish,
     PutName,
     PutService,
+    SetAddress,
     SetNetwork,
     Step,
+    UseCases,
     plan,
 )
+from netagent.commands.apply.export import exported
 from netagent.commands.apply.problem import refusal
 from netagent.control.conversion import fields_untrusted
-from netagent.endpoints.network_defaults import NetworkConstraints
-from netagent.endpoints.network_defaults import plan_network as plan_network_among
+from netagent.control.request_parsing import publication_of
+from netagent.endpoints.network_defaults import NetworkConstraints, plan_network
 from netagent.errors import InputError, NetagentError, RefusedError
 from netagent.external.additions import MAX_OWN_NAMES
 from netagent.interface.description import ApplyCommand
+from netagent.interface.role import Role
 from netagent.model.ids import ClusterId, HostId, NetworkId
-from netagent.model.locality import AnswerOrder
-from netagent.model.records import DnsName, HostProgram, NetworkOption, NetworkRecord, Policy, Record
-from netagent.model.request import NetworkRequest
+from netagent.model.locality import AnswerOrder, Balance
+from netagent.model.records import (
+    DnsName,
+    HostProgram,
+    NetworkOption,
+    Policy,
+    PublishedServiceRecord,
+    Record,
+    ServiceAddressOrigin,
+    ServiceKey,
+    ServicePort,
+)
+from netagent.model.request import ServiceAddressRequest
+from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
+from netagent.services.addresses import ServiceAddresses, with_change
+from netagent.services.published import PublishedServices
 from netgossip.slices import at_once
 
 DOMAIN = "mesh.internal"
@@ -43,8 +70,19 @@ def view_of(*written: Record, others: tuple[Record, ...] = ()) -> RegistryView:
     return view
 
 
-def plan_network(view: RegistryView, request: NetworkRequest, network_id: NetworkId) -> NetworkRecord:
-    around = NetworkConstraints(
+def use_cases(view: RegistryView, kept: Sequence[Token]) -> UseCases:
+    """Those of a host without kernel, which has these tokens."""
+    live, unused = StateStore(view, {}), cast("Any", None)
+    return UseCases(
+        lambda view, request, network_id: plan_network(request, network_id, _surroundings(view)),
+        ServiceAddresses(live, unused, unused, surroundings=_surroundings, is_closed=lambda: False).planned,
+        PublishedServices(live, unused).refuse,
+        lambda: Tokens(kept),
+    )
+
+
+def _surroundings(view: RegistryView) -> NetworkConstraints:
+    return NetworkConstraints(
         cluster_id=ClusterId("ab" * 16),
         pools=("10.160.0.0/12",),
         networks=tuple(one.record for one in view.networks.values()),
@@ -53,15 +91,14 @@ def plan_network(view: RegistryView, request: NetworkRequest, network_id: Networ
         underlay_mtu_bytes=1500,
         ranges=view.range_records,
     )
-    return plan_network_among(request, network_id, around)
 
 
 def file(**content: Any) -> ApplyCommand:
     return fields_untrusted(ApplyCommand, content)
 
 
-def plan_of(view: RegistryView, **content: Any) -> Plan:
-    return at_once(plan(view, DOMAIN, file(**content), plan_network))
+def plan_of(view: RegistryView, kept: Sequence[Token] = (), **content: Any) -> Plan:
+    return at_once(plan(view, DOMAIN, file(**content), use_cases(view, kept)))
 
 
 def planned(view: RegistryView, **content: Any) -> list[Step]:
@@ -86,7 +123,7 @@ def test_what_the_file_gives_and_the_cluster_has_is_no_step() -> None:
         alias(name="shop", to="web"),
         data(2, "printer", addresses=("203.0.113.9",)),
     )
-    given = {
+    given: dict[str, Any] = {
         "networks": [{"name": "app", "answer_order": "zone", "subnets": [], "policy": "open"}],
         "services": [
             {
@@ -281,7 +318,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(content: dict[str, Any]
                 "services": [{"network": "db", "name": "x", "addresses": ["203.0.113.9"]}],
                 "names": [{"name": "y.db", "cname": "x"}, {"name": "y.none", "cname": "x"}],
             },
-            ["[network.db] subnets: subnet-in-use", "[[name]] 2 (y.none): no-such-network"],
+            ["[network.db] subnets: subnet-in-use", "[[name]] 2 (y.none) name: no-such-network"],
         ),
     ],
 )
@@ -290,6 +327,226 @@ def test_every_problem_says_where_it_is(content: dict[str, Any], found: list[str
     writer = Writer(HostId(H3))
     view = view.with_entries(writer.put(host("h3", routes=("10.9.0.0/16",))))
     assert places(view, **content) == found
+
+
+# -- addresses of services, published services, tokens ---------------------------------------------------------------
+
+RANGE = service_range()
+WEB = service_address("web", origin=ServiceAddressOrigin.OPERATOR)
+
+
+def test_a_missing_address_is_given_with_the_options_of_the_file() -> None:
+    wanted = {"network": "app", "name": "api", "ports": ["80:8080"], "balance": "nearest", "sticky": True}
+    (step,) = planned(view_of(APP), service_addresses=[wanted])
+    assert isinstance(step, GiveAddress)
+    assert step.request == ServiceAddressRequest(
+        service=ServiceKey("api"), ports=(ServicePort(80, 8080),), balance=Balance.NEAREST, is_sticky=True
+    )
+
+
+def test_of_a_given_address_only_what_the_file_says_otherwise_is_set() -> None:
+    known = replace(WEB, ports=(ServicePort(80, 80),), host_weights=(("h1", 3), ("h2", 5)))
+    view = view_of(APP, RANGE, known)
+    same = {"network": "app", "name": "web", "weights": ["h2=5", "h1=3"]}
+    assert planned(view, service_addresses=[same]) == []
+    (step,) = planned(view, service_addresses=[{**same, "weights": ["h2=7"], "ports": ["none"]}])
+    assert isinstance(step, SetAddress)
+    assert with_change(known, step.change) == replace(known, ports=(), host_weights=(("h2", 7),))
+
+
+def test_an_address_that_a_label_made_becomes_the_operators() -> None:
+    view = view_of(APP, RANGE, replace(WEB, origin=ServiceAddressOrigin.LABEL, is_sticky=True))
+    (step,) = planned(view, service_addresses=[{"network": "app", "name": "web"}])
+    assert step == GiveAddress(
+        "app",
+        ServiceAddressRequest(service=ServiceKey("web"), is_sticky=True),
+        "kept while it has no replica",
+    )
+
+
+def test_a_port_that_leads_to_the_service_already_is_no_step() -> None:
+    known = PublishedServiceRecord(N1, ServiceKey("web"), publication_of("80:8080"))
+    wanted = {"network": "app", "name": "web", "port": "80:8080/tcp"}
+    assert planned(view_of(APP, others=(known,)), published=[wanted]) == [], "whichever host did so"
+    (step,) = planned(view_of(APP), published=[{**wanted, "group": "shop"}])
+    assert isinstance(step, Publish)
+    assert (step.service, step.wanted) == (ServiceKey("web", "shop"), publication_of("80:8080"))
+
+
+def token(
+    name: str = "ci", role: Role = Role.ATTACH, *networks: NetworkId, ttl_s: int | None = None
+) -> Token:
+    return Token(
+        token_id="00000001",
+        name=name,
+        role=role,
+        networks=tuple(TokenNetwork(one, "app") for one in networks) or None,
+        created_at_s=1000,
+        expires_at_s=None if ttl_s is None else 1000 + ttl_s,
+        created_by="root",
+        digest="0" * 64,
+    )
+
+
+def test_a_missing_token_is_made_last_and_one_that_is_as_in_the_file_stays() -> None:
+    wanted = [
+        {"name": "grafana", "role": "read", "networks": ["db"], "ttl_s": 60},
+        {"name": "ci", "role": "attach", "networks": ["app"]},
+    ]
+    kept = [token("ci", Role.ATTACH, N1, ttl_s=90)]
+    made, given = planned_with(kept, view_of(APP), networks=[{"name": "db"}], tokens=wanted)
+    assert isinstance(made, MakeNetwork)
+    assert isinstance(given, MakeToken)
+    assert (given.request.name, given.request.read, given.request.ttl_s) == ("grafana", True, 60)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (
+            {"role": "admin"},
+            ["[[token]] 1 (ci) role: token-exists", "[[token]] 1 (ci) networks: token-exists"],
+        ),
+        ({"role": "attach"}, ["[[token]] 1 (ci) networks: token-exists"]),
+        ({"role": "attach", "networks": ["app", "db"]}, ["[[token]] 1 (ci) networks: token-exists"]),
+        ({"role": "attach", "networks": ["app"], "ttl_s": 61}, ["[[token]] 1 (ci) ttl_s: token-exists"]),
+        ({"role": "attach", "networks": ["app"], "ttl_s": 60}, []),
+        ({"role": "admin", "networks": ["app"], "name": "x"}, ["[[token]] 1 (x): bad-input"]),
+        ({"role": "read", "networks": ["none"], "name": "x"}, ["[[token]] 1 (x) networks: no-such-network"]),
+        ({"role": "read", "name": "X"}, ["[[token]] 1 (X) name: bad-input"]),
+    ],
+)
+def test_a_token_that_differs_is_refused(wanted: dict[str, Any], found: list[str]) -> None:
+    kept = [token("ci", Role.ATTACH, N1, ttl_s=60)]
+    content = {"networks": [{"name": "db"}], "tokens": [{"name": "ci", **wanted}]}
+    problems = plan_of(view_of(APP), kept, **content).problems
+    assert [f"{one.place}: {one.error.code}" for one in problems] == found
+
+
+def planned_with(kept: Sequence[Token], view: RegistryView, **content: Any) -> list[Step]:
+    found = plan_of(view, kept, **content)
+    assert found.problems == []
+    return found.steps
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (
+            {
+                "service_addresses": [{"network": "app", "name": "x"}],
+                "names": [{"name": "x.app", "cname": "web"}],
+            },
+            ["[[name]] 1 (x.app) name: name-in-use"],
+        ),
+        (
+            {"service_addresses": [{"network": "app", "name": "shop"}]},
+            ["[[service_address]] 1 (shop) name: name-in-use"],
+        ),
+        (
+            {"service_addresses": [{"network": "app", "name": "x", "weights": ["h9=1"]}]},
+            ["[[service_address]] 1 (x): not-found"],
+        ),
+        (
+            {"service_addresses": [{"network": "app", "name": "x"}, {"network": "app", "name": "x"}]},
+            ["[[service_address]] 2 (x) name: bad-input"],
+        ),
+        (
+            {"service_addresses": [{"network": "app", "name": "far", "sticky": True}]},
+            ["[[service_address]] 1 (far) name: other-host"],
+        ),
+        (
+            {"published": [{"network": "app", "name": n, "port": "80:8080"} for n in ("x", "y")]},
+            ["[[publish]] 2 (y) port: port-in-use"],
+        ),
+        (
+            {
+                "networks": [{"name": "db", "internal": True}],
+                "published": [{"network": "db", "name": "x", "port": "80:80"}],
+            },
+            ["[[publish]] 1 (x) port: internal"],
+        ),
+        (
+            {"published": [{"network": "app", "name": "x", "port": "10.0.0.1:80:80"}]},
+            ["[[publish]] 1 (x) port: bad-input"],
+        ),
+    ],
+)
+def test_what_services_cannot_have_is_refused_where_it_is(content: dict[str, Any], found: list[str]) -> None:
+    far = service_address("far", 9, origin=ServiceAddressOrigin.OPERATOR)
+    assert places(view_of(APP, RANGE, alias(), others=(far,)), **content) == found
+
+
+# -- there and back --------------------------------------------------------------------------------------------------
+
+LABELS = st.sampled_from(["a", "b-1", "c_2", "web", "pg"])
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> tuple[list[Record], list[Token]]:
+    """Return what one host may have written of two networks, and its tokens."""
+    flags = draw(st.lists(st.booleans(), min_size=8, max_size=8))
+    networks = [
+        network(
+            N1, "app", policy=draw(st.sampled_from(Policy)), refuses_shared_names=flags[0], internal=False
+        ),
+        network(
+            N2,
+            "db",
+            subnets=("10.2.0.0/24",),
+            vni=2000,
+            mtu_bytes=1400,
+            answer=draw(st.sampled_from(AnswerOrder)),
+            feed_rules=("*.example.com",) if flags[1] else None,
+            feed_labels=flags[2],
+            internal=flags[3],
+        ),
+    ]
+    written: list[Record] = [*networks, RANGE]
+    for number, name in enumerate(sorted(draw(st.sets(LABELS)))):
+        kind, place = draw(st.sampled_from(["service", "dns", "alias", "data", "address"])), number + 20
+        choices: dict[str, Record] = {
+            "service": service(
+                place,
+                name=name,
+                target=at(f"203.0.113.{number}", port=draw(st.sampled_from([None, 80]))),
+                weight=draw(st.integers(0, 1000)),
+                checks=("tcp:80",) if flags[4] else (),
+            ),
+            "dns": service(place, name=name, target=DnsName("x.example.com", 25 if flags[5] else None)),
+            "alias": alias(place, name=name, to="web"),
+            "data": data(place, name, addresses=("203.0.113.9",), texts=('say "x"\\',)),
+            "address": replace(
+                service_address(name, place, origin=ServiceAddressOrigin.OPERATOR),
+                ports=(ServicePort(80, 80 + number),) if flags[6] else (),
+                balance=draw(st.sampled_from(Balance)),
+                host_weights=(("h1", number),) if flags[7] else (),
+                is_sticky=flags[0],
+                keeps_failing=flags[1],
+            ),
+        }
+        written.append(choices[kind])
+    if flags[2]:
+        written.append(
+            PublishedServiceRecord(N1, ServiceKey("web", "shop"), publication_of("80-81:8080-8081/udp"))
+        )
+    limits: list[tuple[NetworkId, ...]] = [(), (N1,), (N1, N2)]
+    tokens = [token("ci", Role.READ, *draw(st.sampled_from(limits)), ttl_s=60 if flags[3] else None)]
+    return written, tokens if flags[4] else []
+
+
+@given(clusters())
+def test_what_is_exported_changes_nothing(cluster: tuple[list[Record], list[Token]]) -> None:
+    written, tokens = cluster
+    view = view_of(*written)
+    text = "\n".join(toml_of(exported(view, tokens)))
+    assert plan_of(view, tokens, **content_untrusted(text, "x.toml")) == Plan()
+
+
+def test_a_token_whose_network_is_removed_is_left_out() -> None:
+    answer = exported(view_of(APP), [token("ci", Role.READ, N1, N3), token("all", Role.ADMIN)])
+    assert [one["name"] for one in answer["tokens"]] == ["all"], "without its network it would reach all"
+    assert answer["left_out"] == ["token ci, of a network that is removed"]
 
 
 def test_the_limits_of_a_host_count_before_the_first_step() -> None:
@@ -302,7 +559,7 @@ def test_a_refused_file_names_its_first_problem_and_counts_the_others() -> None:
     names = [{"name": "x.none", "cname": "web"}, {"name": "y.none", "cname": "web"}]
     error = refusal(plan_of(view_of(APP), names=names).problems)
     assert isinstance(error, RefusedError)
-    assert error.message == "[[name]] 1 (x.none): there is no network 'none'"
+    assert error.message == "[[name]] 1 (x.none) name: there is no network 'none'"
     assert error.hint.endswith("1 more things are wrong with the file")
 
 
