@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from netagent.daemon.memory import keep_collections_short  # noqa: E402
 from netagent.model.ids import EndpointId, NetworkId  # noqa: E402

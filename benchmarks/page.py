@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import random
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -27,28 +26,25 @@ from pathlib import Path
 from typing import Any, cast
 
 import trio
-from elsewhere import HOSTS, ROOT, underlay_of  # adds the product to the module path
+from elsewhere import HOSTS, underlay_of  # adds the product and the tests to the module path
+from harness.browser import Browser, browser
 
-sys.path[:0] = [str(ROOT / "tests")]
-
-from harness.browser import Browser, browser  # noqa: E402
-
-from netagent.access.token_store import TokenStore  # noqa: E402
-from netagent.control.api import Handlers  # noqa: E402
-from netagent.control.present import Presenter, ProbeView  # noqa: E402
-from netagent.http.listener import HttpListener  # noqa: E402
-from netagent.interface.cluster import MembersCommand  # noqa: E402
-from netagent.interface.questions import FlowsCommand  # noqa: E402
-from netagent.model.ids import EndpointId, HostId, NetworkId  # noqa: E402
-from netagent.model.records import EndpointRecord, Health, HostRecord, NetworkRecord, Record  # noqa: E402
-from netagent.page.access_key import AccessKeys  # noqa: E402
-from netagent.page.contents import PageSource  # noqa: E402
-from netagent.page.site import Site  # noqa: E402
-from netagent.registry.record_codec import encode, key_of  # noqa: E402
-from netagent.registry.state_store import StateStore  # noqa: E402
-from netagent.registry.view import RegistryView  # noqa: E402
-from netgossip.join.identity import Identity  # noqa: E402
-from netgossip.types import EntriesChanged, Entry, Version  # noqa: E402
+from netagent.access.token_store import TokenStore
+from netagent.control.api import Handlers
+from netagent.control.present import Presenter, ProbeView
+from netagent.http.listener import HttpListener
+from netagent.interface.cluster import MembersCommand
+from netagent.interface.questions import FlowsCommand
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.records import EndpointRecord, Health, HostRecord, NetworkRecord, Record
+from netagent.page.access_key import AccessKeys
+from netagent.page.contents import PageSource
+from netagent.page.site import Site
+from netagent.registry.record_codec import encode, key_of
+from netagent.registry.state_store import StateStore
+from netagent.registry.view import RegistryView
+from netgossip.join.identity import Identity
+from netgossip.types import EntriesChanged, Entry, Version
 
 NETWORKS = 10
 SERVICES = 1000
