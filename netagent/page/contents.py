@@ -401,7 +401,7 @@ class PageContents:
             found["endpoints"] = sorted(endpoints, key=lambda one: (one["state"] == "up", one["name"]))[
                 :MAX_REPLICAS
             ]
-        found["endpoint_count"] = len(endpoints)
+        found["endpoints_total"] = len(endpoints)  # of services `endpoint_count` may count addresses
         return Shown({"thing": found})
 
     async def _why(self, thing: str) -> Shown:
@@ -484,7 +484,7 @@ def _service_shown(tables: ClusterTables, row: ServiceRow) -> Row:
 def _why_not_up(row: ServiceRow) -> str:
     """Return why a service leads nowhere, or not to all it should; "" where its replicas' states say it."""
     if row.external is None:
-        return "" if row.total else "no replica: connections to its address are refused"
+        return "" if row.total else "connections to its address are refused"
     parts = row.external["external"]
     reasons = [f"container {one['shadowed_by']} has the name" for one in parts if one["shadowed_by"]]
     reasons += [one["reason"] for one in parts]

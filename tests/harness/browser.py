@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -162,14 +164,33 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """Yield a new browser with a profile of its own."""
+def browser(*, places: str = "", authority: Path | None = None) -> Iterator[Browser]:
+    """Yield a new browser with a profile of its own. `places`: rules that lead names elsewhere, such as
+    `MAP h1:7958 127.0.0.1:5000`; `authority`: the certificate of one that it trusts."""
+    with tempfile.TemporaryDirectory() as home:
+        if authority is not None:
+            _trust(authority, Path(home) / ".pki/nssdb")
+        yield from _started(home, places)
+
+
+def _trust(authority: Path, database: Path) -> None:
+    database.mkdir(parents=True)
+    certutil = ["certutil", "-d", f"sql:{database}"]
+    subprocess.run([*certutil, "-N", "--empty-password"], check=True)
+    subprocess.run([*certutil, "-A", "-n", "authority", "-t", "C,,", "-i", str(authority)], check=True)
+
+
+def _started(home: str, places: str) -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for one in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en-GB"):
         options.add_argument(one)
+    if places:
+        options.add_argument(f"--host-resolver-rules={places}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(
+        options=options, service=Service("/usr/bin/chromedriver", env={**os.environ, "HOME": home})
+    )
     try:
         driver.set_page_load_timeout(PATIENCE_S)
         driver.set_script_timeout(PATIENCE_S)

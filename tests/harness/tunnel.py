@@ -12,8 +12,9 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def tunnel(namespace: str, port: int) -> Iterator[int]:
-    """Yield a port of this machine's loopback that leads to one of a namespace's loopback."""
+def tunnel(namespace: str, port: int, address: str = "127.0.0.1") -> Iterator[int]:
+    """Yield a port of this machine's loopback that leads to one of an address, as a program of the namespace reaches
+    it; by default to one of its loopback."""
     calls: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
     listener = socket.create_server(("127.0.0.1", 0))
     open_ones: set[socket.socket] = {listener}
@@ -28,7 +29,7 @@ def tunnel(namespace: str, port: int) -> Iterator[int]:
             os.setns(there.fileno(), os.CLONE_NEWNET)  # of this thread alone
         while (near := calls.get()) is not None:
             try:
-                far = socket.create_connection(("127.0.0.1", port), timeout=10)
+                far = socket.create_connection((address, port), timeout=10)
             except OSError:  # the agent is away
                 near.close()
                 continue

@@ -114,6 +114,29 @@ class Cluster:
         with self.lab.changing(host) as changing:
             yield changing
 
+    @contextmanager
+    def reached_elsewhere(self, host: str) -> Iterator[Path]:
+        """Let the agent of a host listen on its underlay address as well; yields its authority's certificate."""
+        address = self.lab.host(host).address
+        file = self.lab.host(host).path("/etc/netagent/conf.d/http.toml")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f'http = "{address}:7958"\n')
+        try:
+            self._restart(host)
+            authority = self.lab.host(host).path("/run/netagent/http-ca.crt")
+            self.wait(authority.exists, 30.0, f"{host} has no certificate")
+            greets = ["curl", "-s", "-o", "/dev/null", f"http://{address}:7958/healthz"]
+            self.wait(lambda: self.lab.host(host).run(greets).status == 0, 30.0, f"{host} does not listen")
+            yield authority
+        finally:
+            file.unlink()
+            self._restart(host)
+
+    def _restart(self, host: str) -> None:
+        with self.agent_of(host) as agent:
+            agent.stop_agent()
+            agent.start_agent()
+
     # ---- looking
 
     def ask(self, container: str, name: str, rtype: str = "A") -> DnsAnswer:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.browser import PHONE, PICTURES, WIDE, Browser, browser
+from harness.tunnel import tunnel
 from lab.faults import rule
 from lab.harness import Cluster
 from lab.page import page_of
@@ -21,6 +22,7 @@ PARTS = (
     "endpoints",
     "hosts",
     "networks",
+    "addresses",
     "paths",
     "flows",
     "events",
@@ -63,18 +65,19 @@ def test_every_part_is_for_everybody_and_asks_nobody_else(shop: Cluster, window:
     (web1,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web1")
     parts = {
         **dict.fromkeys(PARTS, "live"),
-        f"endpoints/{web1['id']}": "complete",
+        f"endpoints/{web1['id']}": "has what the records say",
         "services/web.app": "2 of 2 answer",
     }
     with page_of(shop, "h1", window) as open_part:
         for number, (path, text) in enumerate(parts.items()):
-            window.colours("light" if number % 2 else "dark")
-            window.resize(*(PHONE if number % 3 == 1 else WIDE))
-            open_part(path)
-            window.wait_text(text)
-            assert window.violations() == [], path
-            assert not window.run("return document.documentElement.scrollWidth > innerWidth + 1"), path
-            assert window.foreign_requests() == []
+            for size in (WIDE, PHONE):
+                window.colours("light" if (number % 2 == 0) == (size == WIDE) else "dark")
+                window.resize(*size)
+                open_part(path)
+                window.wait_text(text)
+                assert window.violations() == [], (path, size)
+                assert not window.run("return document.documentElement.scrollWidth > innerWidth + 1"), path
+                assert window.foreign_requests() == []
         assert window.complaints() == []
 
 
@@ -124,11 +127,84 @@ def test_it_follows_a_replica_and_its_own_agent(shop: Cluster, window: Browser) 
         window.wait_text("live")
 
 
+def test_a_service_without_containers_says_what_it_has(shop: Cluster, window: Browser) -> None:
+    """Only an address of its own, an address outside, or a name outside that is not resolved."""
+    shop.netagent("h1", "service", "create", "cache", "--network", "back", "--port", "80")
+    shop.netagent("h2", "service", "add", "pg", "--network", "back", "--address", "198.51.100.7:5432")
+    shop.netagent("h1", "service", "add", "out", "--network", "back", "--name", "out.example.invalid")
+    try:
+        with page_of(shop, "h1", window) as open_part:
+            open_part("services?network=back&sort=state")
+
+            def rows() -> dict[str, str]:
+                return {row.split()[0]: row for row in window.rows()}
+
+            window.wait(lambda: {"cache", "pg", "out"} <= {*rows()}, "not all have a row")
+            assert rows()["pg"] == "pg back ● up 1 of 1 h2 (external) 5432/tcp 198.51.100.7"
+            window.wait(
+                lambda: "back ✕ down none connections to its" in rows()["cache"], "not without replica"
+            )
+            window.wait(lambda: "back ✕ down no address out.example" in rows()["out"], "not without address")
+            for name, text in (("cache", "no replica"), ("pg", "1 of 1 answer"), ("out", "no address")):
+                open_part(f"services/{name}.back")
+                window.wait_text(text, "has what the records say")
+                assert "complete" not in window.text
+                assert window.violations() == [], name
+    finally:
+        for host, name in (("h1", "cache"), ("h2", "pg"), ("h1", "out")):
+            shop.netagent(host, "service", "rm", name, "--network", "back")
+
+
+def test_the_addresses_of_a_network_are_shown_host_by_host(shop: Cluster, window: Browser) -> None:
+    """With filters in the address, by the keyboard; and a host that dies is named."""
+    with page_of(shop, "h1", window) as open_part:
+        open_part("addresses?network=back")
+        window.wait(
+            lambda: (
+                [row.split("%")[0].split()[:2] for row in window.rows()]
+                == [["back", "all"], *(["back", host] for host in ("h1", "h2", "h3"))]
+            ),
+            "not all of one network",
+        )
+        use = shop.netagent("h1", "network", "inspect", "back")["use"]
+        assert f"{use['used']} of {use['total']:,} {use['free']:,} ● ok" in window.rows()[0]
+        window.type("/")
+        window.type("h3")
+        window.wait(lambda: len(window.rows()) == 1, "the search finds more than one")
+        assert window.address.endswith("/page/addresses?network=back&q=h3")
+        window.press("ARROW_DOWN")
+        window.press("ENTER")
+        window.click("Which host owns which of its addresses?")
+        window.wait(lambda: len(window.rows()) == 4, "not the addresses of this network")
+        open_part("addresses?state=away")
+        window.wait_text("No owner matches these filters.")
+        with shop.agent_of("h3") as agent:
+            agent.kill_agent()
+        window.wait(
+            lambda: any("agent dead: cannot be used" in row for row in window.rows()), "nobody is away"
+        )
+        open_part("map")
+        window.click("As a table")
+        window.wait_text("agent dead, host answers")
+        with shop.agent_of("h3") as agent:
+            agent.start_agent()
+        window.wait_text("path ok")
+        window.wait(lambda: "agent dead" not in window.text, "it stays dead")
+
+
 def test_who_talked_to_whom_is_a_table_and_a_map(shop: Cluster, window: Browser) -> None:
     with page_of(shop, "h1", window) as open_part:
         assert shop.inside("c1", "ping", "-c", "2", "-W", "2", "c2").status == 0
         open_part("flows?q=c1")
         window.wait(lambda: any(row.startswith("c1 on h1 c2 on h2 ") for row in window.rows()), "no flow")
+        shop.attach("h1", "brief")
+        assert shop.inside("brief", "ping", "-c", "1", "-W", "2", "c2").status == 0
+        open_part("flows?q=brief")
+        window.wait(lambda: any(row.startswith("brief on h1 c2 on h2 ") for row in window.rows()), "no flow")
+        assert any(address in window.text for address in shop.endpoint("c2")["addresses"])
+        assert window.violations() == []
+        shop.remove("brief")
+        window.wait(lambda: any(row.startswith("brief (gone) on h1 ") for row in window.rows()), "not gone")
         open_part("map?by=services")
         window.click("As a table")
         window.wait(
@@ -175,7 +251,7 @@ def test_a_cut_between_two_hosts_is_on_the_page_of_each(shop: Cluster, window: B
         open_part("")
         window.wait_text("Why: h3")
         window.click("h3", within=".leads")
-        window.wait_text("✕ down", "Why: its records", "complete")
+        window.wait_text("✕ down", "Why: its records", "has what the records say")
         open_part("paths")
         window.wait_text("3 hosts")
         shop.lab.heal()
@@ -202,6 +278,49 @@ def test_the_doctor_is_asked_from_the_page(shop: Cluster, window: Browser) -> No
         press_until("found nothing further at")
 
 
+def test_from_elsewhere_it_wants_tls_that_it_can_prove_and_a_token(shop: Cluster) -> None:
+    """A browser on another host that trusts the authority's file: nothing without the token; with it all parts,
+    followed as they change; and nothing again once the token is revoked."""
+    namespace, page = shop.lab._fabric.host_namespace("h2"), "https://h1:7958/page/"
+    with (
+        shop.reached_elsewhere("h1") as authority,
+        tunnel(namespace, 7958, str(shop.lab.host("h1").address)) as port,
+    ):
+        places = f"MAP h1:7958 127.0.0.1:{port}"
+        with browser(places=places) as stranger:
+            stranger.open(page)
+            stranger.wait_text("ERR_CERT_AUTHORITY_INVALID")
+            stranger.open(page.replace("https", "http"))
+            stranger.wait_text("only /healthz is answered in clear text")
+
+        with browser(places=places, authority=authority) as window:
+            window.open(page)
+            window.wait_text("This page needs a token", "netagent token create NAME --read")
+            asked = ("/page/data/endpoints", "/page/live/overview", "/v1/status", "/metrics")
+            script = "return Promise.all(arguments[0].map((path) => fetch(path).then((one) => one.status)))"
+            assert window.run(script, asked) == [401, 401, 403, 401]
+            assert not any(name in window.text for name in ("web1", "h3", "mesh"))
+
+            limited = shop.netagent("h1", "token", "create", "limited", "--read", "--network", "app")["token"]
+            window.type(f"{limited}\n")
+            window.wait_text("more than the networks of the token limited")
+            token = shop.netagent("h1", "token", "create", "anna", "--read")["token"]
+            window.type(f"{token}\n")
+            window.wait_text("live", "mesh · from h1", "3")
+            window.open(f"{page}services?q=web")
+            window.wait(lambda: window.rows() == ["web app ● up 2 of 2 h1 h2"], "not all up")
+            shop.netagent("h2", "drain", "web2")
+            window.wait(lambda: any("1 of 2 1 drained" in row for row in window.rows()), "no drain is seen")
+            shop.netagent("h2", "undrain", "web2")
+            window.wait(lambda: window.rows() == ["web app ● up 2 of 2 h1 h2"], "its end is not seen")
+            assert window.foreign_requests() == []
+            shop.netagent("h1", "token", "revoke", "anna")
+            window.wait_text("This page needs a token")
+            assert window.violations() == []
+            assert window.complaints() == []
+            shop.netagent("h1", "token", "revoke", "limited")
+
+
 def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> None:
     (web2,) = (one for one in shop.netagent("h1", "endpoints") if one["name"] == "web2")
     with page_of(shop, "h1", window) as open_part:
@@ -214,7 +333,7 @@ def test_the_pictures_are_of_a_page_at_work(shop: Cluster, window: Browser) -> N
         window.wait_text("6 services, 3 hosts")
         window.take_picture(PICTURE_NAMES[2])
         open_part(f"endpoints/{web2['id']}")
-        window.wait_text("complete")
+        window.wait_text("has what the records say")
         window.take_picture(PICTURE_NAMES[3])
         open_part("paths")
         window.wait(lambda: sum("1,450 B" in row for row in window.rows()) == 3, "no measured paths")

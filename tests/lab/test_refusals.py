@@ -262,20 +262,9 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Cluster) -> None:
 @pytest.fixture
 def reached(lasting: Cluster) -> Iterator[Callable[..., Finished]]:
     """The API of h1 on its underlay address; asked from h2 with a token."""
-    lab = lasting.lab
-    file = lab.host("h1").path("/etc/netagent/conf.d/http.toml")
-    file.parent.mkdir(exist_ok=True)
-    file.write_text('http = "192.0.2.1:7958"\n')
-    try:
-        with lab.changing("h1") as changing:
-            changing.stop_agent()
-            changing.start_agent()
-        ready = lab.host("h1").path("/run/netagent/http-ca.crt")
-        lasting.wait(ready.exists, 30.0, "h1 has no certificate")
-        h2 = lab.host("h2")
-        h2.path("/run/h1.crt").write_bytes(ready.read_bytes())
-        greets = ["curl", "-s", "-o", "/dev/null", "http://192.0.2.1:7958/healthz"]
-        lasting.wait(lambda: h2.run(greets).status == 0, 30.0, "h1 does not listen")
+    with lasting.reached_elsewhere("h1") as authority:
+        h2 = lasting.lab.host("h2")
+        h2.path("/run/h1.crt").write_bytes(authority.read_bytes())
 
         def ask(token: str, *words: str) -> Finished:
             h2.path("/run/token").write_text(token + "\n")
@@ -283,11 +272,6 @@ def reached(lasting: Cluster) -> Iterator[Callable[..., Finished]]:
             return h2.run(["netagent", *there, "--token-file", "/run/token", *words])
 
         yield ask
-    finally:
-        file.unlink()
-        with lab.changing("h1") as changing:
-            changing.stop_agent()
-            changing.start_agent()
 
 
 def test_a_token_reaches_no_further_than_it_says(

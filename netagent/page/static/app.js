@@ -130,16 +130,23 @@ link.addEventListener("state", ({ detail }) => {
 
 link.addEventListener("key", ({ detail }) => {
   pulse.className = "pulse away";
-  pulse.textContent = "no key";
+  banner.hidden = true; // it has answered
+  isLive = false;
+  lostAt = null;
   shown?.close();
   shown = null;
+  // Off loopback only tokens count, and the agent's words are for programs.
+  const isElsewhere = location.protocol === "https:";
+  const wanted = isElsewhere ? "token" : "key";
+  pulse.textContent = `no ${wanted}`;
+  const hint = isElsewhere ? "make one without a limit to networks, with `sudo netagent token create NAME --read` on its host, and paste it here" : detail.hint;
   const field = h("input", { id: "key", type: "password", autocomplete: "off", required: true });
   const form = h(
     "form",
     { class: "pad key" },
-    h("h1", {}, "This page needs a key"),
-    h("p", {}, sentence(`${detail.detail}; ${detail.hint}.`)),
-    h("p", {}, h("label", { for: "key" }, "Address, key or token "), field, " ", h("button", { type: "submit" }, "Open")),
+    h("h1", {}, `This page needs a ${wanted}`),
+    h("p", {}, sentence(`${detail.detail}; ${hint}.`)),
+    h("p", {}, h("label", { for: "key" }, isElsewhere ? "Token " : "Address, key or token "), field, " ", h("button", { type: "submit" }, "Open")),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -29,8 +29,12 @@ async function ask(path, params, signal, method = "GET") {
     say("state", "live");
     return answer;
   }
-  const problem = await answer.json().catch(() => ({ detail: `the agent answered ${answer.status}`, hint: "" }));
-  if (answer.status === 401) say("key", problem);
+  const problem = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error; // another part was refused first, and its reason is shown
+    return { detail: `the agent answered ${answer.status}`, hint: "" };
+  });
+  // Not valid, or a token that is limited to networks; a wrong place is no matter of the key.
+  if (answer.status === 401 || problem.code === "not-permitted") say("key", problem);
   throw Object.assign(new Error(problem.detail), { problem });
 }
 
@@ -70,7 +74,7 @@ export function follow(part, params, show, trouble) {
         if (closed || error.name === "AbortError") return;
         if (error.problem) {
           trouble(error.problem);
-          if (error.problem.status === 401 || error.problem.status === 404) return;
+          if ([401, 403, 404].includes(error.problem.status)) return;
         }
       }
       if (closed || document.hidden) return;

@@ -116,7 +116,7 @@ export function hostsPart(place) {
     {
       part: "hosts", title: "Hosts", noun: "host", text: (row) => `${row.name} ${row.address} ${row.agent} ${row.host} ${row.path} ${row.zone} ${row.version}`,
       columns: [
-        { label: "Host", head: true, cell: (row) => [link(`hosts/${row.id}`, row.name), row.local ? h("span", { class: "tag" }, "this one") : ""] },
+        { label: "Host", head: true, cell: (row) => [link(`hosts/${row.id}`, row.name, { class: "quiet" }), row.local ? h("span", { class: "tag" }, "this one") : ""] },
         { label: "Agent", cell: (row) => state(row.agent) },
         { label: "Kernel", cell: (row) => state(row.host) },
         { label: "Path", cell: (row) => [state(row.path), row.loss_percent ? h("span", { class: "faint" }, `  ${row.loss_percent} % lost`) : ""] },
@@ -159,7 +159,7 @@ export function networks(place) {
 const KINDS = { host: "a host", unknown: "of no container that is known", outside: "outside all networks" };
 
 export function flows(place) {
-  const end = (id, name, host) => [id ? link(`endpoints/${id}`, name) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
+  const end = (id, name, host) => [id ? link(`endpoints/${id}`, name, { class: "quiet" }) : h("span", {}, name), host ? h("span", { class: "faint" }, `  on ${host}`) : ""];
   const source = (row) => (row.from_gone ? [`${row.from} (gone)`, h("span", { class: "faint" }, `  on ${row.from_host}`)] : end(row.from_id, row.from_kind === "host" ? "the host" : row.from, row.from_host));
   return shortTable(
     {
@@ -209,12 +209,12 @@ function free(row) {
 }
 
 function addressState(row) {
-  if (row.state === "away") return state("away", `agent ${row.agent}: not to be had`);
+  if (row.state === "away") return state("away", `agent ${row.agent}: cannot be used`);
   const lacks = [row.away ? `${number(row.away)} free ones of hosts that are away` : "", row.unowned ? `${number(row.unowned)} without an owner` : ""].filter(Boolean).join(", ");
   return [state(row.state.replace(" ", "-"), row.state), lacks ? h("span", { class: "faint" }, "  " + lacks) : ""];
 }
 
-export function used(use) {
+function used(use) {
   if (!use || use.used === null) return "not known";
   const part = h("meter", { min: 0, max: use.total, value: use.used, high: use.total * 0.8, "aria-label": "used" });
   return [part, ` ${number(use.used)} of ${number(use.total)}`];

@@ -31,7 +31,7 @@ export function paths(place) {
     body.replaceChildren(...hosts.map((one) => {
       const row = rows.get(one.id);
       const cells = row?.answered ? row.cells.map(cell) : [h("td", { class: "faint", colspan: String(hosts.length) }, `no answer from ${one.name} to this host: no way there, or a release that cannot say (agent: ${one.agent})`)];
-      return h("tr", {}, h("th", { scope: "row" }, link(`hosts/${one.id}`, one.name), one.local ? h("span", { class: "tag" }, "this one") : ""), cells);
+      return h("tr", {}, h("th", { scope: "row" }, link(`hosts/${one.id}`, one.name, { class: "quiet" }), one.local ? h("span", { class: "tag" }, "this one") : ""), cells);
     }));
   }
 

@@ -3,7 +3,6 @@
 import { copyable, facts, h, link, milliseconds, number, plural, sentence, state } from "./dom.js";
 import { follow, read } from "./live.js";
 import { entry } from "./events.js";
-import { used } from "./parts.js";
 
 const NOUNS = { services: "Service", endpoints: "Endpoint", hosts: "Host", networks: "Network" };
 
@@ -100,7 +99,7 @@ function service(one) {
     ]),
     ...(one.service_addresses || []).map(ownAddress),
     ...(one.external || []).map(outside),
-    replicas(one.endpoints, one.endpoint_count, `service=${encodeURIComponent(one.group ? `${one.name}.${one.group}` : one.name)}&network=${encodeURIComponent(one.network)}`),
+    one.external && !one.endpoints.length ? "" : replicas(one.endpoints, one.endpoints_total, `service=${encodeURIComponent(one.group ? `${one.name}.${one.group}` : one.name)}&network=${encodeURIComponent(one.network)}`),
   ];
 }
 
@@ -154,16 +153,10 @@ function network(one) {
       ["Created on", one.created_by],
       ["Hosts", one.hosts.slice(0, 20).join(", ") + (one.hosts.length > 20 ? ` and ${number(one.hosts.length - 20)} more` : "")],
       ["Published here", one.published.join(", ")],
-      ["Addresses used", one.use ? used(one.use) : ""],
     ]),
-    one.use ? spaceOf(one.use) : "",
-    replicas(one.endpoints, one.endpoint_count, `network=${encodeURIComponent(one.name)}`),
+    h("p", {}, link(`addresses?network=${encodeURIComponent(one.name)}`, "Which host owns which of its addresses?")),
+    replicas(one.endpoints, one.endpoints_total, `network=${encodeURIComponent(one.name)}`),
   ];
-}
-
-function spaceOf(use) {
-  return h("section", {}, h("h2", {}, "Address space by host"),
-    rows(["Host", "Agent", "Owns", "Used", "Free", "Ranges"], use.owners.map((one) => [link(`hosts/${one.host_id}`, one.host), state(one.agent), number(one.owned), one.used === null ? "" : number(one.used), one.free === null ? "" : number(one.free), mono(one.ranges)]), "No host owns any yet."));
 }
 
 function host(one) {
@@ -181,7 +174,7 @@ function host(one) {
       ["Networks", one.networks.join(", ")],
       ["Identity", h("code", {}, one.id)],
     ]),
-    replicas(one.endpoints, one.endpoint_count, `host=${encodeURIComponent(one.name)}`),
+    replicas(one.endpoints, one.endpoints_total, `host=${encodeURIComponent(one.name)}`),
   ];
 }
 
