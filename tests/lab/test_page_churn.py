@@ -47,6 +47,20 @@ MAX_AGENT_GROWTH_BYTES = 8 << 20
 PARTS = ("", "map", "services", "endpoints", "hosts", "paths", "networks", "addresses", "flows", "events")
 QUIET_PART = "dns"
 """What the second window shows when things are counted: it follows nothing."""
+AWAITED_PORT = """
+const [wanted, most_ms] = arguments;
+return new Promise((done) => {
+  function look() {
+    const rows = [...document.querySelectorAll("tbody tr:not(.space)")];
+    const shown = rows.find((one) => one.cells[0].innerText === "marker")?.cells[5].innerText;
+    if (shown === wanted || performance.now() - began > most_ms) done(shown);
+    else setTimeout(look, 50);
+  }
+  const began = performance.now();
+  look();
+});
+"""
+"""One script for each change: the browser keeps some bytes of every script that it is given."""
 
 
 class Churner:
@@ -116,17 +130,9 @@ class Marker:
             self._client.send(ServiceRemoveCommand(service="marker", network="app"))
         self._client.send(ServiceAddCommand(name="marker", network="app", addresses=[f"198.51.100.9:{port}"]))
         began = time.monotonic()
-        while (shown := self._shown()) != f"{port}/tcp":
-            assert time.monotonic() - began < SEEN_S, f"the table shows {shown!r}, not port {port}"
-            time.sleep(0.05)
+        shown = self._window.run(AWAITED_PORT, f"{port}/tcp", SEEN_S * 1000)
+        assert shown == f"{port}/tcp", f"after {SEEN_S:.0f} s the table shows {shown!r}, not port {port}"
         self.seen_s.append(time.monotonic() - began)
-
-    def _shown(self) -> str:
-        script = (
-            "const row = [...document.querySelectorAll('tbody tr:not(.space)')]"
-            ".find((one) => one.cells[0].innerText === 'marker'); return row ? row.cells[5].innerText : ''"
-        )
-        return str(self._window.run(script))
 
 
 def cells(window: Browser) -> list[list[str]]:
