@@ -1,7 +1,7 @@
 """Documents are held against the code: commands exist, links resolve, tables say what is so.
 
-The Python examples of gossip/README.md and dns/README.md run in tests/gossip/test_gossip_readme.py and
-tests/dns/test_readme.py.
+tests/guide types the commands on hosts of the lab. The Python examples of gossip/README.md and dns/README.md run in
+tests/gossip/test_gossip_readme.py and tests/dns/test_readme.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guide.shown import Shown, commands
 from lab.faults import ALWAYS, DUPLICATE, FORGOTTEN, SLOW, SOMETIMES
 from netlab.main import _parser as lab_parser
 
@@ -95,38 +96,13 @@ def test_the_guide_leads_to_every_decision() -> None:
 
 # -- commands ------------------------------------------------------------------------------------------------------
 
-SHELL_WORDS = {".", "export", "ip", "lab", "make", "netagent", "netns-lab/lab", "pytest", "sudo"}
-
-
-def blocks(text: str) -> Iterator[list[str]]:
-    """Fenced and indented code without a language, as lines."""
-    for body in re.findall(r"^```(?:console|sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        yield body.splitlines()
-    for body in re.findall(
-        r"(?:^ {4}\S.*\n)+", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.MULTILINE
-    ):
-        yield [line[4:] for line in body.splitlines()]
-
-
-def commands(text: str) -> Iterator[str]:
-    """What a reader would type: after `$ ` where a block has prompts, else every line of a block that begins so.
-
-    A remark stands three blanks or more behind a command.
-    """
-    for lines in blocks(text):
-        typed = [line[2:] for line in lines if line.startswith("$ ")]
-        if not typed and lines and lines[0].split()[:1] and lines[0].split()[0] in SHELL_WORDS:
-            joined = "\n".join(lines)
-            typed = re.sub(r"\n {3,}", " ", joined).splitlines()
-        yield from (re.split(r"\s{3,}", line.strip())[0] for line in typed if line.strip())
-
 
 def words_of(command: str) -> Iterator[list[str]]:
     """The simple commands of a line, each without `sudo` and what it runs on another host."""
     for part in command.split(" | "):
         words = shlex.split(part, comments=True)
-        if ">" in words:
-            words = words[: words.index(">")]
+        for after in (">", "&"):
+            words = words[: words.index(after)] if after in words else words
         if words[:1] == ["ssh"]:
             words = words[2:]
         if words[:1] == ["sudo"]:
@@ -136,31 +112,26 @@ def words_of(command: str) -> Iterator[list[str]]:
             yield words[words.index("--") + 1 :]
 
 
-ALL_COMMANDS = [(name, command) for name in BY_NAME for command in commands(text_of(name))]
+ALL_COMMANDS = [(name, shown) for name in BY_NAME for shown in commands(text_of(name))]
 
 
 def test_there_are_commands_to_check() -> None:
     assert {"README.md", "CONTRIBUTING.md", "netns-lab/README.md"} <= {name for name, _ in ALL_COMMANDS}
 
 
-@pytest.mark.parametrize(("name", "command"), ALL_COMMANDS)
-def test_a_shell_understands_it(name: str, command: str) -> None:
-    if is_pattern(command):
+@pytest.mark.parametrize(("name", "shown"), ALL_COMMANDS)
+def test_a_shell_understands_it(name: str, shown: Shown) -> None:
+    if shown.is_pattern:
         return
-    subprocess.run(["bash", "-n", "-c", command], check=True, timeout=10)
+    subprocess.run(["bash", "-n", "-c", shown.typed], check=True, timeout=10)
 
 
-@pytest.mark.parametrize(("name", "command"), ALL_COMMANDS)
-def test_commands_exist(name: str, command: str) -> None:
-    if is_pattern(command):
+@pytest.mark.parametrize(("name", "shown"), ALL_COMMANDS)
+def test_commands_exist(name: str, shown: Shown) -> None:
+    if shown.is_pattern:
         return
-    for words in words_of(command):
+    for words in words_of(shown.typed):
         check_words(words)
-
-
-def is_pattern(command: str) -> bool:
-    """`netagent join [ADDR…]`: what may be typed, not something to type."""
-    return "…" in command or "[" in command or re.search(r"\w\|\w", command) is not None
 
 
 def check_words(words: list[str]) -> None:
@@ -182,7 +153,7 @@ def check_words(words: list[str]) -> None:
 def test_commands_in_running_text_exist(name: str) -> None:
     prose = re.sub(r"^```.*?^```", "", text_of(name), flags=re.DOTALL | re.MULTILINE)
     for command in re.findall(r"`(?:sudo )?(netagent(?: [^`]+)?)`", prose):
-        if is_pattern(command) or re.search(r"\b[A-Z]{3,}\b", command):
+        if Shown(0, command).is_pattern or re.search(r"\b[A-Z]{3,}\b", command):
             continue
         words = shlex.split(command)[1:]
         if words and not words[0].startswith("/"):
