@@ -20,6 +20,7 @@ from netagent.endpoints.find import is_called, local_endpoint_called, may_be_cal
 from netagent.errors import InputError
 from netagent.interface import schema
 from netagent.interface.questions import LookupCommand
+from netagent.journal.rows import LocalEndpointRow
 from netagent.model.ids import NetworkId
 from netagent.model.naming import labels_inside
 from netagent.model.sandbox import SandboxId
@@ -61,7 +62,30 @@ async def look_up(cluster: Cluster, name: str, rtype: str, from_endpoint: str) -
         gone |= cluster.group_labels.gone(row.network_id, group)
     explained = await _explained(cluster, view, (name, rtype), sandbox_id, gone=gone)
     found = _lookup(explained, asker.endpoint_id if asker else "")
+    if asker is not None and not found["answers"]:
+        found["reason"] = await _why_outside(cluster, asker, name, found["reason"])
     return {**found, **_shared(view, cluster.keys.domain, found, group)}
+
+
+async def _why_outside(cluster: Cluster, asker: LocalEndpointRow, name: str, reason: str) -> str:
+    """Return the reason of a negative answer; that the asker is not in the name's network comes first."""
+    view, domain = cluster.live.view, f".{cluster.keys.domain}"
+    whole = name.lower().removesuffix(".")
+    inside = whole.removesuffix(domain)
+    network = view.network_named(inside.rpartition(".")[2])
+    mine = {one.network_id for one in cluster.live.rows.mates_of(asker)}
+    if "." not in inside or network is None or network.network_id in mine:
+        return reason
+    if whole == inside and view.local in view.attachments(network.network_id):
+        # A network may be called like a top-level domain.
+        meant = await _explained(cluster, view, (inside + domain, "A"), HOST_VIEW)
+        if meant.status == "NXDOMAIN":
+            return reason
+    place = network.unique_name
+    said = f"{asker.name} is not in network {place}; "
+    if asker.target:
+        said += f"`netagent attach {asker.target} --network {place}` puts it there; "
+    return said + reason.removeprefix("the name is not netagent's; ")
 
 
 async def look_up_elsewhere(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from fakes.registry import H1, H2, H3, N1, Writer, endpoint, host, network
+from fakes.registry import H1, H2, H3, N1, N2, Writer, endpoint, host, network
 from fakes.rows import NETNS, local_row
 from fakes.virtual import virtual
 
@@ -28,6 +28,7 @@ from netagent.model.records import AttachmentRecord, Drain, Group, Health, Link,
 from netagent.probes.quality import PathStatus, Quality
 from netagent.registry.state_store import StateStore
 from netagent.registry.view import RegistryView
+from netagent.resolver.explain_name import FORWARDED
 from netgossip.join.discovery import DiscoveredPeer
 from netgossip.types import Member, MemberState
 
@@ -429,6 +430,31 @@ async def test_a_lookup_answers_as_the_resolver_would() -> None:
     assert [one["data"] for one in found["answers"]] == ["fd00:1::2"], "a link of that sandbox"
     assert found["asked_for"] == endpoint().endpoint_id
     assert (await look_up(cluster, "nobody", "A", ""))["status"] == "NXDOMAIN"
+
+
+@virtual
+async def test_a_lookup_from_outside_a_network_says_so_before_it_blames_name_servers() -> None:
+    cluster, other = cluster_of(), Writer(H2)
+    front = network(N2, "front", vni=8388609, subnets=("10.2.0.0/24",))
+    for record in (front, endpoint(7, network_id=N2, name="db")):
+        cluster.live.update_view(lambda view, record=record: view.with_entries(other.put(record)))
+    (row,) = cluster.live.rows.values()
+    cluster.live.set_row(dataclasses.replace(row, target="netns:web1"))
+    found = await look_up(cluster, "db.front", "A", "web1")
+    assert found["status"] == FORWARDED
+    assert found["reason"] == (
+        "web1 is not in network front; `netagent attach netns:web1 --network front` puts it there; "
+        "the query goes to the host's name servers"
+    )
+    found = await look_up(cluster, "db.front.mesh.internal.", "A", "web1")
+    assert found["reason"].startswith("web1 is not in network front; ")
+    for name in ("nobody.app", "example.com", "db"):
+        assert "is not in network" not in (await look_up(cluster, name, "A", "web1"))["reason"]
+    attached = Writer(H1)
+    for record in (host("h1"), AttachmentRecord(N2)):
+        cluster.live.update_view(lambda view, record=record: view.with_entries(attached.put(record)))
+    found = await look_up(cluster, "google.front", "A", "web1")
+    assert "is not in network" not in found["reason"], "a network may be called like a top-level domain"
 
 
 @virtual
