@@ -52,9 +52,8 @@ _SAID: Final = {
     errno.ECONNREFUSED: "connection refused at",
     errno.ECONNRESET: "connection reset by",
     errno.EPIPE: "connection reset by",
-    errno.EHOSTUNREACH: "no route to",
-    errno.ENETUNREACH: "no route to",
 }
+_NO_ROUTE: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 _KIND: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
@@ -99,8 +98,10 @@ class Question:
         """Return a failure."""
         return Outcome(is_success=False, text=text)
 
-    def failed_by(self, code: int) -> Outcome:
-        """Return the failure that an error of the kernel means."""
+    def failed_by(self, code: int, address: str) -> Outcome:
+        """Return the failure that an error of the kernel means, at one of the addresses."""
+        if code in _NO_ROUTE:
+            return self.failed(f"no route to the host {address}")
         said = _SAID.get(code)
         return self.failed(f"{said} {self.place}" if said else f"{self.place}: {os.strerror(code)}")
 
@@ -195,7 +196,7 @@ def _take_early(opened: Sequence[_Opened | RefusedError | OSError]) -> None:
 def _open(question: Question) -> _Opened:
     """Connect to the first address that does not refuse, and begin what can be begun at once. Raises OSError when
     this host is at fault."""
-    code = errno.ENETUNREACH
+    code, target = errno.ENETUNREACH, ("", 0)
     for family, target, request in question.targets:
         sock = socket.socket(family, _KIND)
         if request and not question.is_tls:
@@ -206,7 +207,7 @@ def _open(question: Question) -> _Opened:
         if sock.getsockname()[:2] == target:
             code = errno.ECONNREFUSED
         if code in {0, errno.EINPROGRESS}:
-            connection = _Connection(question, sock, request)
+            connection = _Connection(question, sock, request, target[0])
             try:
                 outcome = connection.begin()
             except OSError as error:
@@ -222,16 +223,17 @@ def _open(question: Question) -> _Opened:
         raise OSError(code, os.strerror(code))
     if code in _UNASKED:
         return Unasked(f"{question.place} cannot be asked: {os.strerror(code)}")
-    return question.failed_by(code)
+    return question.failed_by(code, target[0])
 
 
 class _Connection:
     """A connection to a server, from its first packet to the end of the answer's head."""
 
-    __slots__ = ("_reader", "is_connected", "outcome", "question", "request", "sock")
+    __slots__ = ("_reader", "address", "is_connected", "outcome", "question", "request", "sock")
 
-    def __init__(self, question: Question, sock: socket.socket, request: bytes) -> None:
+    def __init__(self, question: Question, sock: socket.socket, request: bytes, address: str) -> None:
         self.question = question
+        self.address = address
         self.sock = sock
         self.request = request
         self._reader: HeadReader | None = None
@@ -280,7 +282,7 @@ class _Connection:
         except AnswerError as error:
             outcome = self.question.failed(f"{self.question.place} {error}")
         except OSError as error:
-            outcome = self.question.failed_by(error.errno or errno.EIO)
+            outcome = self.question.failed_by(error.errno or errno.EIO, self.address)
         if outcome is not None:
             self.sock.close()
             self.outcome = outcome

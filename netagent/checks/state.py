@@ -95,7 +95,8 @@ class _Counted(_Source):
         self.failures = min(self.failures + 1, self.check.fall)
         if self.failures >= self.check.fall:
             self.health = Health.UNHEALTHY
-            counts = f", {self.failures} of {self.check.fall}"
+            fall = self.check.fall
+            counts = ", failed once" if fall == 1 else f", failed {fall} of {fall} times"
             self.reason = outcome.text[: MAX_REASON_CHARS - len(counts)] + counts
 
 

@@ -243,8 +243,7 @@ class ExternalRunner:
                     )
                 else:
                     self._written.add(service_id)
-                    extra = event(EventKind.HEALTH, service.record.name)
-                    logger.info("external service %s: %s", service.record.name, _summary(state), extra=extra)
+                    _tell(service, state)
                 await trio.sleep(RETRY_S)
         finally:
             self._saving.discard(service_id)
@@ -300,6 +299,21 @@ async def _wanted(view: RegistryView) -> dict[ServiceId, HostId]:
         if number % SERVICES_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
     return found | others.chosen()
+
+
+def _tell(service: ExternalService, state: ExternalStateRecord) -> None:
+    """Tell people what has changed; that a failing address fails in another way is for the log alone."""
+    is_news = service.found is None or _levels(service.found) != _levels(state)
+    extra = event(EventKind.HEALTH, service.record.name) if is_news else None
+    level = logging.INFO if is_news else logging.DEBUG
+    logger.log(level, "external service %s: %s", service.record.name, _summary(state), extra=extra)
+
+
+def _levels(state: ExternalStateRecord) -> tuple[object, ...]:
+    """Return what a state says, without why and since when."""
+    healths = {one.address: one.health for one in state.states}
+    resolved = None if state.resolution is None else state.resolution.addresses or state.resolution.reason
+    return healths, resolved, state.expired_s is not None
 
 
 def _summary(state: ExternalStateRecord) -> str:

@@ -68,12 +68,12 @@ def moods(app: Cluster, tmp_path: Path) -> Moods:
 def test_scenario_57_names_follow_what_the_program_does(moods: Moods) -> None:
     app = moods.app
     behaviours = {
-        "busy": ("503", "http 503 from 8080/healthz, 3 of 3"),
-        "slow": ("slow", "no answer from 8080/healthz within 500ms, 3 of 3"),
-        "hanging": ("hang", "no answer from 8080/healthz within 500ms, 3 of 3"),
-        "refusing": ("refuse", "connection refused at 8080/healthz, 3 of 3"),
-        "six": ("refuse", "connection refused at 8080/healthz, 3 of 3"),
-        "stopped": ("", "no answer from 8080/healthz within 500ms, 3 of 3"),
+        "busy": ("503", "http 503 from 8080/healthz, failed 3 of 3 times"),
+        "slow": ("slow", "no answer from 8080/healthz within 500ms, failed 3 of 3 times"),
+        "hanging": ("hang", "no answer from 8080/healthz within 500ms, failed 3 of 3 times"),
+        "refusing": ("refuse", "connection refused at 8080/healthz, failed 3 of 3 times"),
+        "six": ("refuse", "connection refused at 8080/healthz, failed 3 of 3 times"),
+        "stopped": ("", "no answer from 8080/healthz within 500ms, failed 3 of 3 times"),
     }
     for name in behaviours:
         moods.start(
@@ -92,7 +92,7 @@ def test_scenario_57_names_follow_what_the_program_does(moods: Moods) -> None:
     (service,) = (one for one in app.netagent("h2", "services") if one["name"] == "busy")
     assert (service["answering"], service["unhealthy"]) == (0, 1)
     assert service["not_up"][0].startswith(
-        "busy on h1: unhealthy, http 503 from 8080/healthz, 3 of 3, since 20"
+        "busy on h1: unhealthy, http 503 from 8080/healthz, failed 3 of 3 times, since 20"
     )
     asked = app.try_netagent("h1", "check", "busy", "--json")
     assert asked.status == 1

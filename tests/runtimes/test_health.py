@@ -104,7 +104,7 @@ def test_a_command_of_a_check_is_run_by_docker_and_by_podman(docker_hosts: Fleet
     def answered() -> bool:
         return bool(fleet.replicas(other, "client", "web"))
 
-    fails = ("unhealthy", "test exited with 1, 1 of 1")
+    fails = ("unhealthy", "test exited with 1, failed once")
     fleet.wait(lambda: state() == fails, 30.0, lambda: f"it fails, and is {state()}")
     assert not answered()
     assert fleet.try_netagent(host, "check", "web").status == 1
@@ -127,7 +127,7 @@ def test_commands_that_hang_do_not_pile_up_in_the_container(
         found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
         return found[0]["health_reason"] if found else ""
 
-    late = f"{command.split(maxsplit=1)[0]} did not end within 500ms, 2 of 2"
+    late = f"{command.split(maxsplit=1)[0]} did not end within 500ms, failed 2 of 2 times"
     fleet.wait(lambda: reason() == late, 30.0, lambda: f"its reason is {reason()!r}")
     began, most = time.monotonic(), 0
     while time.monotonic() - began < 10:
@@ -162,7 +162,7 @@ def test_a_label_s_check_and_the_health_check_must_both_succeed(docker_hosts: Fl
         return (found[0]["state"], found[0]["health_reason"]) if found else ("", "")
 
     steps = (
-        (("true",), ("unhealthy", "http 404 from 8080/ready, 1 of 1")),
+        (("true",), ("unhealthy", "http 404 from 8080/ready, failed once")),
         (("touch", "/tmp/ready"), ("up", "")),
         (("touch", "/tmp/sick"), ("unhealthy", "its HEALTHCHECK fails")),
         (("rm", "/tmp/sick"), ("up", "")),
@@ -200,4 +200,8 @@ def test_a_command_that_writes_without_end_fails(docker_hosts: Fleet, host: str)
         found = [one for one in fleet.netagent("h2", "endpoints") if one["name"] == "web-1"]
         return found[0]["health_reason"] if found else ""
 
-    fleet.wait(lambda: reason() == "yes exited with 141, 2 of 2", 30.0, lambda: f"its reason is {reason()!r}")
+    fleet.wait(
+        lambda: reason() == "yes exited with 141, failed 2 of 2 times",
+        30.0,
+        lambda: f"its reason is {reason()!r}",
+    )

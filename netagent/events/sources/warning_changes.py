@@ -1,8 +1,8 @@
 """Which warnings of `status` began and which are over, between two looks. Pure.
 
-Many warnings contain a figure that changes from look to look (`12 of its 13 addresses`, `for 40 s`). Such a warning
-is the same one: two are compared without their figures. One that is missing from a single look is not over yet:
-several are made of answers that may come late.
+Many warnings contain a figure that changes from look to look (`12 of its 13 addresses`, `for 40 s`), or what a check
+last said. Such a warning is the same one: two are compared without these. One that is missing from a single look is
+not over yet: several are made of answers that may come late.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ MAX_WARNINGS: Final = 500
 MISSED_LOOKS: Final = 2
 """A warning is over when it is missing from so many looks in a row."""
 OVER: Final = "over: "
+_OF_CHECKS: Final = frozenset({"all-failing", "external-down"})
+"""Codes of warnings that say after a colon what checks last said: that they fail in another way is no news."""
 
 _FIGURE: Final = re.compile(r"(?<![\w.:/-])\d[\d,]*(?:\.\d+)?(?![\w:/-]|\.\d)")
 """A number that stands alone: none of a name, an address, a subnet or a port."""
@@ -65,4 +67,5 @@ class WarningChanges:
 
 
 def _key(code: str, text: str) -> Key:
-    return code, _FIGURE.sub("#", text)
+    same = text.partition(": ")[0] if code in _OF_CHECKS else text
+    return code, _FIGURE.sub("#", same)

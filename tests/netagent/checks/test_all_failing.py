@@ -48,7 +48,7 @@ class World:
 
 
 def sick(*, keeps_names: bool = False) -> HealthNote:
-    return HealthNote(60, "http 503 from 80/, 3 of 3", keeps_names)
+    return HealthNote(60, "http 503 from 80/, failed 3 of 3 times", keeps_names)
 
 
 def test_a_service_fails_when_all_its_replicas_do() -> None:
@@ -62,7 +62,7 @@ def test_a_service_fails_when_all_its_replicas_do() -> None:
     (message,) = world.messages()
     assert message == (
         "no replica of service web of network app is up, and no name leads to it: web1 on h1 is unhealthy "
-        "(http 503 from 80/, 3 of 3, since 1970-01-01 00:01:00 UTC), and 1 more"
+        "(http 503 from 80/, failed 3 of 3 times, since 1970-01-01 00:01:00 UTC), and 1 more"
     )
 
 

@@ -144,7 +144,7 @@ async def test_a_row_follows_its_check(host: Host) -> None:
     assert [checked.health for _, checked in host.saved] == [
         Health.STARTING, Health.UNHEALTHY, Health.HEALTHY
     ]  # fmt: skip
-    assert host.saved[1][1].note.reason == "http 503 from 80/, 2 of 2"
+    assert host.saved[1][1].note.reason == "http 503 from 80/, failed 2 of 2 times"
 
 
 @on_a_host
@@ -176,7 +176,7 @@ async def test_a_container_cannot_keep_its_state_by_being_paused(host: Host) -> 
     assert host.health(1) is Health.HEALTHY
     await trio.sleep(10)
     assert host.health(1) is Health.UNHEALTHY
-    assert host.saved[-1][1].note.reason == "/bin/ready cannot run: paused, 3 of 3"
+    assert host.saved[-1][1].note.reason == "/bin/ready cannot run: paused, failed 3 of 3 times"
     host.is_paused = False
     await trio.sleep(30)
     assert host.health(1) is Health.HEALTHY

@@ -64,7 +64,7 @@ def test_failures_count_once_the_grace_is_over() -> None:
     endpoint = Endpoint("http:8080/ fall=2 grace=10s")
     assert endpoint.answer(*[NO] * 10) is Health.STARTING
     assert endpoint.answer(NO) is Health.UNHEALTHY
-    assert endpoint.note == HealthNote(STARTED_S + 11, "http 503 from 8080/, 2 of 2")
+    assert endpoint.note == HealthNote(STARTED_S + 11, "http 503 from 8080/, failed 2 of 2 times")
 
 
 def test_failures_and_successes_count_in_a_row() -> None:
@@ -72,7 +72,7 @@ def test_failures_and_successes_count_in_a_row() -> None:
     assert endpoint.answer(YES) is Health.HEALTHY
     assert endpoint.answer(NO, NO, YES, NO, NO) is Health.HEALTHY
     assert endpoint.answer(NO) is Health.UNHEALTHY
-    assert endpoint.note == HealthNote(STARTED_S + 7, "http 503 from 8080/, 3 of 3")
+    assert endpoint.note == HealthNote(STARTED_S + 7, "http 503 from 8080/, failed 3 of 3 times")
     endpoint.now += MAX_HOLD_S
     assert endpoint.answer(YES, NO, YES) is Health.UNHEALTHY
     assert endpoint.answer(YES) is Health.HEALTHY
@@ -91,17 +91,17 @@ def test_a_server_that_answers_otherwise_than_at_first_is_reported_with_its_pres
     endpoint = Endpoint("http:8080/ fall=1 grace=0s")
     endpoint.answer(Outcome(is_success=False, text="connection refused at 8080/"))
     endpoint.answer(NO)
-    assert endpoint.note == HealthNote(STARTED_S + 1, "connection refused at 8080/, 1 of 1")
+    assert endpoint.note == HealthNote(STARTED_S + 1, "connection refused at 8080/, failed once")
     endpoint.now = endpoint.machine.decides_at
     endpoint.machine.handle_time(endpoint.now, endpoint.unix_s)
-    assert endpoint.note == HealthNote(STARTED_S + 1, "http 503 from 8080/, 1 of 1")
+    assert endpoint.note == HealthNote(STARTED_S + 1, "http 503 from 8080/, failed once")
 
 
 def test_a_long_reason_is_cut_before_its_counts() -> None:
     endpoint = Endpoint("http:8080/ fall=1 grace=0s")
     endpoint.answer(Outcome(is_success=False, text="x" * 500))
     assert len(endpoint.note.reason) == MAX_REASON_CHARS
-    assert endpoint.note.reason.endswith("x, 1 of 1")
+    assert endpoint.note.reason.endswith("x, failed once")
 
 
 def test_all_checks_must_succeed() -> None:
@@ -113,11 +113,11 @@ def test_all_checks_must_succeed() -> None:
     assert endpoint.answer(NO) is Health.UNHEALTHY
     refused = Outcome(is_success=False, text="connection refused at 6379")
     assert endpoint.answer(refused, number=1) is Health.UNHEALTHY
-    assert endpoint.note == HealthNote(STARTED_S + 3, "http 503 from 8080/, 1 of 1")
+    assert endpoint.note == HealthNote(STARTED_S + 3, "http 503 from 8080/, failed once")
     # The check that was blamed recovers, the other one still fails.
     endpoint.now += MAX_HOLD_S
     assert endpoint.answer(YES) is Health.UNHEALTHY
-    assert endpoint.note == HealthNote(STARTED_S + 3, "connection refused at 6379, 1 of 1")
+    assert endpoint.note == HealthNote(STARTED_S + 3, "connection refused at 6379, failed once")
 
 
 def test_the_runtime_s_healthcheck_is_one_of_them() -> None:
@@ -180,7 +180,7 @@ def test_what_an_earlier_run_found_stands_until_answers_say_otherwise() -> None:
     assert endpoint.answer(NO, YES, NO) is Health.HEALTHY
     assert endpoint.machine.checked == up
     assert endpoint.answer(NO) is Health.UNHEALTHY
-    down = CheckedHealth(Health.UNHEALTHY, HealthNote(5, "http 503 from 8080/, 3 of 3"))
+    down = CheckedHealth(Health.UNHEALTHY, HealthNote(5, "http 503 from 8080/, failed 3 of 3 times"))
     endpoint = Endpoint("http:8080/ rise=2", "tcp:80 rise=2", known=down)
     assert endpoint.answer(NO, NO, NO, NO) is Health.UNHEALTHY
     assert endpoint.answer(YES, YES) is Health.UNHEALTHY
@@ -230,7 +230,7 @@ def test_what_cannot_be_asked_again_and_again_has_failed() -> None:
     for _ in range(3):
         endpoint.machine.handle_unasked(0, reason, endpoint.now, endpoint.unix_s)
     assert endpoint.machine.checked.health is Health.UNHEALTHY
-    assert endpoint.note.reason == "8080/ cannot be asked: Operation not permitted, 3 of 3"
+    assert endpoint.note.reason == "8080/ cannot be asked: Operation not permitted, failed 3 of 3 times"
     endpoint.machine.check_invariants()
 
 

@@ -161,10 +161,13 @@ def test_an_endpoint_that_is_starting_is_hidden_and_says_so() -> None:
 
 def test_an_endpoint_says_since_when_it_has_its_health_and_why() -> None:
     world = World()
-    sick = HealthNote(60, "http 503 from 8080/healthz, 3 of 3")
+    sick = HealthNote(60, "http 503 from 8080/healthz, failed 3 of 3 times")
     world.put(H2, endpoint(2, offset=3, health=Health.UNHEALTHY, health_note=sick))
     shown = world.endpoint(2)
-    assert why(shown) == ("unhealthy", "http 503 from 8080/healthz, 3 of 3, since 1970-01-01 00:01:00 UTC")
+    assert why(shown) == (
+        "unhealthy",
+        "http 503 from 8080/healthz, failed 3 of 3 times, since 1970-01-01 00:01:00 UTC",
+    )
     assert (shown["health_since"], shown["health_reason"]) == ("1970-01-01T00:01:00Z", sick.reason)
     service = at_once(world.present().service(world.view.service(N1, shown["service"])))
     assert (service["unhealthy"], service["starting"]) == (1, 0)

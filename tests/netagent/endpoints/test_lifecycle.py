@@ -964,7 +964,9 @@ async def test_an_attach_that_learns_what_is_in_the_network_does_not_outlive_the
 
 
 CHECK = parse_check_untrusted("http:8080/healthz")
-SICK = CheckedHealth(Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3"))
+SICK = CheckedHealth(
+    Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, failed 3 of 3 times")
+)
 WELL = CheckedHealth(Health.HEALTHY, HealthNote(1_700_000_060))
 
 

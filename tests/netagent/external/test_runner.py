@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 from fakes.agent_host import AgentHost, Fabric
 from fakes.external import at, service, service_id, state
@@ -16,6 +18,7 @@ from fakes.virtual import virtual
 
 from netagent.checks.ask import Question
 from netagent.checks.state import Answer, Outcome
+from netagent.events.channel import MARK
 from netagent.external.runner import ExternalRunner
 from netagent.external.turns import MAX_SERVICES
 from netagent.external.view import ExternalService, external_service
@@ -33,6 +36,7 @@ class Cluster:
         self.fabric = Fabric(nursery, size, random.Random(1))
         self.hosts = self.fabric.hosts
         self.works = True
+        self.text = "refused"
         self.hanging: frozenset[str] = frozenset()
         """Addresses whose checks hang until they are given up."""
         self.answer: DnsAnswer | None = DnsAnswer((("198.51.100.7", 60),))
@@ -77,7 +81,7 @@ class Cluster:
     ) -> None:
         assert question.netns is None
         self.asked[one.host_id] += 1
-        done(number, Outcome(is_success=self.works, text="refused"))
+        done(number, Outcome(is_success=self.works, text=self.text))
 
     async def _resolve(self, one: AgentHost, name: str) -> DnsAnswer | None:
         assert name == "db.example.com"
@@ -148,6 +152,29 @@ async def test_exactly_one_host_asks_and_the_state_stays_when_it_dies(
     cluster.kill(h1)
     assert await cluster.asked_within(20.0) == {h2.host_id}
     assert cluster.seen(h2, app).answering
+
+
+def test_a_change_of_health_is_told_once_however_its_words_change(caplog: pytest.LogCaptureFixture) -> None:
+    @on_three
+    async def scene(cluster: Cluster, app: NetworkId) -> None:
+        h3 = cluster.hosts[2]
+        await h3.publisher.put(service(1, app, target=at("203.0.113.50"), checks=("tcp:5432 fall=2",)))
+        await trio.sleep(20)
+        cluster.works = False
+        await trio.sleep(20)
+        cluster.text = "no route to the host 203.0.113.50"
+        await trio.sleep(90)
+        found = cluster.seen(h3, app).found
+        assert found is not None
+        assert found.states[0].reason == "no route to the host 203.0.113.50, failed 2 of 2 times"
+
+    with caplog.at_level(logging.INFO, "netagent.external"):
+        scene()
+    told = [one.getMessage() for one in caplog.records if hasattr(one, MARK)]
+    assert told == [
+        "external service pg: 203.0.113.50 healthy",
+        "external service pg: 203.0.113.50 unhealthy refused, failed 2 of 2 times",
+    ]
 
 
 @on_three

@@ -59,7 +59,7 @@ def test_the_first_success_and_a_fall_are_news_and_nothing_in_between() -> None:
     watch.handle_outcome("203.0.113.50", 0, FAILED, 91.0, ADDED_S + 91)
     found = watch.wanted()
     assert found is not None
-    assert found.states[0].reason == "refused, 2 of 2"
+    assert found.states[0].reason == "refused, failed 2 of 2 times"
 
 
 def test_a_host_that_takes_over_says_nothing_until_something_changes() -> None:

@@ -71,7 +71,9 @@ FULL_ROW = row(
         )
     ),
     keeps_names=True,
-    checked=CheckedHealth(Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3")),
+    checked=CheckedHealth(
+        Health.UNHEALTHY, HealthNote(1_700_000_000, "http 503 from 8080/healthz, failed 3 of 3 times")
+    ),
 )
 
 

@@ -371,7 +371,7 @@ def test_a_network_of_the_release_before_gives_no_service_an_address() -> None:
 
 
 def test_the_reason_for_a_health_is_a_short_line() -> None:
-    note = HealthNote(1_700_000_000, "http 503 from 8080/healthz, 3 of 3")
+    note = HealthNote(1_700_000_000, "http 503 from 8080/healthz, failed 3 of 3 times")
     sick = endpoint(health=Health.UNHEALTHY, health_note=note)
     assert decode_untrusted(encode(sick)) == sick
     for reason in ("x" * 129, "two\nlines"):

@@ -320,7 +320,7 @@ def test_a_name_leads_to_no_host_that_is_not_reached_unless_there_is_no_other(wo
 
 
 def test_an_unhealthy_replica_that_keeps_its_names_has_them_only_while_no_other_is_up(world: World) -> None:
-    sick = HealthNote(60, "http 503 from 80/, 3 of 3", keeps_names=True)
+    sick = HealthNote(60, "http 503 from 80/, failed 3 of 3 times", keeps_names=True)
     world.put(H2, endpoint(1, offset=11, health=Health.UNHEALTHY, health_note=sick))
     assert world.ask("web.app.mesh.internal") == ["10.1.0.12"]
     assert "not to web1 on h2: a check fails there (--all-failing keep)" in world.explain("web").reason

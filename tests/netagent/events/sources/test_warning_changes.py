@@ -52,6 +52,13 @@ def test_figures_make_no_other_warning_but_names_and_addresses_do(
     assert (told(changes, ("x", other)) == []) is is_same
 
 
+def test_another_word_of_a_check_is_no_other_warning() -> None:
+    changes = WarningChanges()
+    for text, count in (("refused", 1), ("no route to the host 192.0.2.9", 0)):
+        down = ("external-down", f"external service pg.app is in no answer: 192.0.2.9 is unhealthy, {text}")
+        assert len(told(changes, down)) == count
+
+
 warnings = st.lists(
     st.tuples(st.sampled_from(["a", "b"]), st.text("xy1 ", max_size=3) | st.just("z" * 600)), max_size=4
 )
