@@ -33,7 +33,7 @@ from netagent.commands.apply import export
 from netagent.commands.apply import run as apply
 from netagent.commands.flows import listing as flows
 from netagent.commands.flows import suggest as policy_suggest
-from netagent.commands.handlers import HANDLERS
+from netagent.commands.handlers import HANDLERS, answer
 from netagent.commands.presenters import wait_changed, whole_cluster
 from netagent.commands.sight import events
 from netagent.commands.sight.paths import paths_between
@@ -126,7 +126,7 @@ async def serve(agent: Agent) -> None:
 
 def handlers_of(agent: Agent) -> Handlers:
     """Return the handlers of all commands that an agent answers."""
-    return {command: functools.partial(handler, agent) for command, handler in HANDLERS.items()}
+    return {command: functools.partial(answer, handler, agent) for command, handler in HANDLERS.items()}
 
 
 def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:

@@ -86,6 +86,7 @@ PERFORMS = {
     "netagent.control.api",
     "netagent.control.streaming",
     "netagent.control.client",
+    "netagent.commands.handlers",  # asks other hosts where an endpoint is
     "netagent.commands.lookup",  # lets others run while it makes a table
     "netagent.commands.ping",
     "netagent.commands.services",

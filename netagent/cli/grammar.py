@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from netagent.cli.overview import words_after
-from netagent.cli.parser import Parser, Root, ShowVersion, command_of, common_options, meant
+from netagent.cli.parser import FOLLOWING, Parser, Root, ShowVersion, command_of, common_options, meant
 from netagent.errors import InputError
 from netagent.interface.catalogue import COMMANDS
 from netagent.interface.cluster import AgentCommand, JoinCommand
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[Command[Any], argparse.Namespace]:
     if left:
         parser: Parser = parsed.parser
         options = re.findall(r"--?[a-z][a-z-]*", parser.format_help())
-        hint = meant(left[0].partition("=")[0], options) if left[0].startswith("-") else ""
+        hint = _meant_by(left[0].partition("=")[0], options) if left[0].startswith("-") else ""
         kind = "option" if left[0].startswith("-") else "argument"
         raise InputError(
             f"{parser.prog} takes no {kind} {left[0]!r}",
@@ -48,6 +48,13 @@ def parse(argv: Sequence[str]) -> tuple[Command[Any], argparse.Namespace]:
             hint=hint or f"see `{parser.prog} --help`",
         )
     return _request(parsed.command, vars(parsed)), parsed
+
+
+def _meant_by(option: str, options: Sequence[str]) -> str:
+    if option not in FOLLOWING:
+        return meant(option, options)
+    known = [one for one in FOLLOWING if one in options and one.startswith("--")]
+    return meant(known[0], known) if known else "`netagent top` follows the state of this host"
 
 
 def _request(command: type[Command[Any]], typed: dict[str, Any]) -> Command[Any]:

@@ -20,6 +20,40 @@ from netagent.errors import InputError
 _COMMAND = "COMMAND"
 """Placeholder in the help for a command."""
 
+_MEMBERS = "`netagent members` lists the hosts"
+_ENDPOINTS = "`netagent endpoints` lists the containers, `netagent network ls` the networks"
+_STATUS = "`netagent status` shows this host's state, `netagent doctor` checks it"
+_LOOKUP = "`netagent lookup NAME --from CONTAINER` shows the answer that a container gets"
+_INSPECT = "`netagent inspect NAME` shows everything known of a thing"
+_SERVICE = "the agent is a service of systemd: `systemctl status netagent`"
+_LOG = "`netagent events` shows what happened, `journalctl -u netagent` the agent's log"
+_METRICS = "`curl http://127.0.0.1:7958/metrics` shows what the agent counts"
+_TRACE = "`netagent ping FROM TO --trace` shows each step of a packet"
+_FLOWS = "`netagent flows` lists who opened connections to whom"
+_EXPORT = "`netagent export` writes networks, outside services and names as a file"
+_TOP = "`netagent top` follows the state of this host"
+_WORDS_OF_OTHERS = {
+    word: says
+    for words, says in (
+        ("node nodes host hosts peer peers agents member", _MEMBERS),
+        ("ls list container containers", _ENDPOINTS),
+        ("health info state", _STATUS),
+        ("dns dig nslookup resolve", _LOOKUP),
+        ("show describe get", _INSPECT),
+        ("start stop restart enable disable", _SERVICE),
+        ("watch monitor", _TOP),
+        ("trace traceroute", _TRACE),
+        ("log logs", _LOG),
+        ("metric metrics", _METRICS),
+        ("connections conntrack", _FLOWS),
+        ("backup dump", _EXPORT),
+    )
+    for word in words.split()
+}
+"""Words that users type as they do with other tools, and what has the same purpose here."""
+FOLLOWING = ("-w", "--watch", "-f", "--follow")
+"""Options by which lists are followed."""
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Formats descriptions as they are written. argparse makes a formatter also where no help is printed, and would
@@ -53,6 +87,15 @@ class Parser(argparse.ArgumentParser):
         if unusable := re.search(r"argument (-\S+): invalid int value: (.*)", message):
             what, word = unusable.groups()
             raise InputError(f"{what} cannot be {word}", code="usage", hint="give a whole number")
+        if both := re.search(r"argument (\S+): not allowed with argument (\S+)", message):
+            one, other = both.groups()
+            here = f"--host is the host on which you type it: there `{self.prog} --host`"
+            raise InputError(
+                f"{self.prog} takes {one} or {other}, not both",
+                code="usage",
+                thing=one,
+                hint=here if "--host" in (one, other) else see,
+            )
         unknown = re.search(r"argument (\S+): invalid choice: ('.*'|\".*\") \(choose from (.*)\)", message)
         if unknown is None:
             raise InputError(f"{self.prog}: {message}", code="usage", hint=see)
@@ -63,7 +106,9 @@ class Parser(argparse.ArgumentParser):
         if what.startswith("-"):
             text, hint = f"{what} cannot be {shown}", takes
         elif what == _COMMAND:
-            text, hint = f"{self.prog} has no command {shown}", meant(word, choices) or see
+            # Words of other tools may look like commands of ours that do something else.
+            of_others = _WORDS_OF_OTHERS.get(word, "") if self.prog == "netagent" else ""
+            text, hint = f"{self.prog} has no command {shown}", of_others or meant(word, choices) or see
         else:
             text, hint = f"{self.prog} does not take {shown}", meant(word, choices) or takes
         raise InputError(text, code="usage", thing=word, hint=hint)

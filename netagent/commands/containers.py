@@ -16,9 +16,11 @@ from netagent.control.request_parsing import attach_request, link_of, publicatio
 from netagent.daemon.agent import Agent
 from netagent.daemon.cluster import Cluster
 from netagent.endpoints import resolv_conf
-from netagent.endpoints.find import local_endpoint_called, network_called, target_shown
+from netagent.endpoints.find import host_called, local_endpoint_called, network_called, target_shown
 from netagent.endpoints.targets import named_netns
 from netagent.errors import InputError, NotFoundError, RefusedError
+from netagent.external.turns import asking_host, stand_in
+from netagent.external.view import external_services
 from netagent.interface import containers as asked
 from netagent.interface import schema
 from netagent.journal.rows import LocalEndpointRow
@@ -27,7 +29,7 @@ from netagent.model.check import REASONS_OF_RUNTIME, Check
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.records import Health
 from netagent.model.request import AttachRequest
-from netagent.registry.view import NetworkView
+from netagent.registry.view import NetworkView, RegistryView
 
 CHECKED_AT_ONCE: Final = 8
 """Endpoints whose checks `check` asks at the same time, beside those that are due."""
@@ -185,6 +187,21 @@ async def check(agent: Agent, request: asked.CheckCommand) -> schema.CheckAnswer
     return {"endpoints": endpoints, "healthy": is_healthy}
 
 
+def _refuse_external(view: RegistryView, text: str) -> None:
+    """Raise RefusedError if an external service is called so, NAME or NAME.NETWORK."""
+    for network_id, network in view.networks.items():
+        for service in external_services(view, network_id):
+            if text in {service.record.name, f"{service.record.name}.{network.unique_name}"}:
+                asker = asking_host(view, service, stand_in(view))
+                by = "no host checks now" if asker is None else f"{host_called(view, asker)} checks by itself"
+                raise RefusedError(
+                    f"{text} is an external service, which {by}",
+                    code="external-service",
+                    thing=text,
+                    hint=f"`netagent inspect {text}` shows its checks and what came back",
+                )
+
+
 def _checked_rows(cluster: Cluster, text: str) -> list[LocalEndpointRow]:
     """Return the endpoint of this name or id, else the local replicas of the service; each has a check."""
     try:
@@ -194,6 +211,7 @@ def _checked_rows(cluster: Cluster, text: str) -> list[LocalEndpointRow]:
             row for row in cluster.live.rows.values() if row.service == text or _group_service(row) == text
         ]
         if not rows:
+            _refuse_external(cluster.live.view, text)
             raise
     for row in rows:
         if not row.is_published:

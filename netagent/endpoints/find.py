@@ -40,6 +40,10 @@ def network_called(view: RegistryView, text: str) -> NetworkView:
     return found
 
 
+class NotHereError(NotFoundError):
+    """No endpoint of this host is called so, nor one of another host as far as this host's records go."""
+
+
 def host_called(view: RegistryView, host_id: HostId) -> str:
     """Return the name of a host; the beginning of its id while only its endpoints are known here."""
     host = view.hosts.get(host_id)
@@ -97,23 +101,30 @@ def local_endpoint_called(live: StateStore, text: str) -> LocalEndpointRow:
             thing=text,
             hint=f"give the id, or {name}.NETWORK",
         )
-    for endpoint in view.endpoints_named(name):
-        if not _is_called(view, text, name, endpoint.owner, endpoint.record.network_id):
-            continue
-        host = host_called(view, endpoint.owner)
-        raise RefusedError(
-            f"the endpoint {text!r} is on host {host}",
-            code="other-host",
-            thing=text,
-            hint="type this command there",
-        )
-    raise NotFoundError(
+    refuse_if_elsewhere(view, text)
+    raise NotHereError(
         f"there is no endpoint {text!r} on this host",
         code="no-such-endpoint",
         thing=text,
         # A network that this host is not in may have it.
         hint="`netagent endpoints` shows which host has it: type this command there",
     )
+
+
+def refuse_if_elsewhere(view: RegistryView, text: str) -> None:
+    """Raise RefusedError if an endpoint of another host is called so."""
+    name = text.partition(".")[0]
+    for endpoint in view.endpoints_named(name):
+        if (
+            _is_called(view, text, name, endpoint.owner, endpoint.record.network_id)
+            and endpoint.owner != view.local
+        ):
+            raise RefusedError(
+                f"the endpoint {text!r} is on host {host_called(view, endpoint.owner)}",
+                code="other-host",
+                thing=text,
+                hint="type this command there",
+            )
 
 
 def _is_called(view: RegistryView, text: str, name: str, owner: HostId, network_id: NetworkId) -> bool:

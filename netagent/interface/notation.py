@@ -15,6 +15,7 @@ from netagent.model.number import MAX_DIGITS, whole_number
 from netagent.model.port import split_alpn
 
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?", re.ASCII)
 _UNITS_S = (86400, 3600, 60, 1)
 _TARGET_KINDS = ("netns", "pid", "docker", "podman", "unit", "machine")
 
@@ -67,6 +68,35 @@ def duration_of(text: str) -> float:
     if not text or match is None:
         raise InputError(f"{text!r} is not a length of time", thing=text, hint="write 90s, 30m, 1h or 2d")
     return float(sum(int(part or 0) * unit_s for part, unit_s in zip(match.groups(), _UNITS_S, strict=True)))
+
+
+def since_of(text: str) -> float:
+    """Return how many seconds ago a moment was: a length of time as for `duration_of`, or a time of today's clock,
+    `15:50` or `15:50:10`."""
+    import datetime as dt  # only here: most commands do without
+
+    match = _CLOCK.fullmatch(text)
+    try:
+        hour, minute, second = (int(part or 0) for part in match.groups()) if match else (24, 0, 0)
+        clock = dt.time(hour, minute, second)
+    except ValueError:
+        clock = None
+    if clock is None:
+        if _DURATION.fullmatch(text) and text:
+            return duration_of(text)
+        raise InputError(
+            f"{text[:80]!r} is not a time",
+            thing=text[:80],
+            hint="write 90s, 30m, 1h or 2d, or a time of today: 15:50",
+        )
+    now = dt.datetime.now().astimezone()
+    moment = now.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
+    since_s = (now - moment).total_seconds()
+    if since_s < 0:
+        raise InputError(
+            f"{text} is still to come today", thing=text, hint="write how long ago it was: 10h, 1d"
+        )
+    return since_s
 
 
 def target_of(text: str, *, or_endpoint: bool = False) -> str:

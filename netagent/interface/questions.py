@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from netagent.events.kinds import EventKind
 from netagent.interface.cluster import Watching
 from netagent.interface.command import Command, argument, option, switch
-from netagent.interface.notation import duration_of, ends_of, filled
+from netagent.interface.notation import ends_of, filled, since_of
 from netagent.interface.role import Role
 
 if TYPE_CHECKING:
@@ -324,7 +324,8 @@ class EventsCommand(
     command="events",
     route="GET /v1/events",
     brief="show what happened on this host, and who or what caused it",
-    examples="netagent events\nnetagent events --since 1h --kind member,warning\nnetagent events -f",
+    examples="netagent events\nnetagent events --since 1h --kind member,warning\nnetagent events --since 15:50\n"
+    "netagent events -f",
     order="happened_at host",
     is_log=True,
     role=Role.READ,
@@ -335,8 +336,8 @@ class EventsCommand(
     since_s: float | None = option(
         "--since",
         metavar="TIME",
-        help="all of the last 90s, 30m, 1h, 2d",
-        read=duration_of,
+        help="all of the last 90s, 30m, 1h, 2d, or since a time of today: 15:50",
+        read=since_of,
         bounds=(0.0, MAX_SINCE_S),
     )
     kind: str = option(

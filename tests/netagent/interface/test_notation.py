@@ -1,4 +1,5 @@
 import os
+from datetime import datetime
 
 import pytest
 
@@ -63,3 +64,19 @@ def test_a_bare_name_of_a_namespace_is_explained(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="did you mean netns:web"):
         notation.target_of("web")
     assert notation.target_of("web", or_endpoint=True) == "web"
+
+
+def test_since_when_is_a_length_of_time_or_a_time_of_today() -> None:
+    assert notation.since_of("1h30m") == 5400
+    now = datetime.now().astimezone()
+    assert 0 <= notation.since_of(f"{now:%H:%M:%S}") < 60
+    assert notation.since_of("0:00") == pytest.approx(
+        (now - now.replace(hour=0, minute=0, second=0)).total_seconds(), abs=60
+    )
+    for text in ("yesterday", "", "24:00", "15:5", "15:50:61", "2026-12-02", "-1:00"):
+        with pytest.raises(InputError) as caught:
+            notation.since_of(text)
+        assert caught.value.hint == "write 90s, 30m, 1h or 2d, or a time of today: 15:50"
+    if now.hour < 23:
+        with pytest.raises(InputError, match="still to come today"):
+            notation.since_of("23:59")
