@@ -38,7 +38,7 @@ MODULES = (
     "net/sched/cls_bpf",
 )
 """In the order in which they depend on each other; those that are part of the kernel are left out."""
-PROGRAMS = ("busybox", "sh", "ip", "unshare", "setpriv", "nsenter")
+PROGRAMS = ("busybox", "sh", "ip", "tc", "unshare", "setpriv", "nsenter")
 TOOLS = ("mount", "insmod", "sysctl", "ping", "kill", "sleep", "poweroff", "cat", "mkdir", "env")
 """Of busybox, by their own names. Its shell would take its own `ip` before the real one."""
 LEFT_OUT = {"test", "idlelib", "ensurepip", "tkinter", "lib2to3", "turtledemo", "pip", "pydoc_data"}

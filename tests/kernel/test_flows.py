@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import socket
+import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,8 +18,10 @@ import trio
 from harness.firewall import bridge, give, guarding, plug
 from harness.namespaces import Namespace, NamespaceFactory, make_veth
 
-from netagent.datapath.bpf import programs
+from netagent.datapath.bpf import maps, programs
 from netagent.datapath.bpf.device_hooks import BY_CLSACT, BY_TCX, DeviceHooks, hooks_of_kernel
+from netagent.datapath.bpf.instructions import Assembler, Label, Register
+from netagent.datapath.bpf.maps import MapKind, MapShape
 from netagent.datapath.bpf.programs import Program
 from netagent.datapath.bpf.tcx import Side
 from netagent.datapath.endpoint.netns import call_in_netns_of, opened_netns, run_in_netns
@@ -303,6 +307,88 @@ def test_an_agent_that_starts_goes_on_with_the_counts(network: Network) -> None:
         network.web.run_python(FLOOD, DB[0], "80", "1", "1")
         assert openings(counters) == {key(number, TCP, DB[0], 80): 6}
         assert drift.kinds == {"counter-removed": 1}
+
+
+@contextmanager
+def another_programs_filter(network: Network, side: Side) -> Iterator[Callable[[], int]]:
+    """A filter at the port of web that is not ours; returns how many packets it has seen since it was asked last."""
+    table = maps.create(MapShape("another", MapKind.HASH, 4, 8, 1))
+    table.update(bytes(4), bytes(8))
+    asm, absent = Assembler(), Label()
+    asm.store(4, Register.FP, -4, 0)
+    asm.load_map(Register.R1, "another")
+    asm.move(Register.R2, Register.FP)
+    asm.add(Register.R2, -4)
+    asm.call(1)
+    asm.jump_if(Register.R0, "==", 0, absent)
+    asm.move(Register.R1, 1)
+    asm.atomic_add(Register.R0, 0, Register.R1)
+    asm.place(absent)
+    asm.exit(-1)
+    program = programs.load(programs.Kind.SCHED_CLS, "another", asm.assemble({"another": table.fd}))
+    web = network.index("nvweb")
+    call_in_netns_of(network.inside, lambda: BY_CLSACT.attach(web, side, program))
+
+    def seen() -> int:
+        value = table.lookup(bytes(4))
+        table.update(bytes(4), bytes(8))
+        return int.from_bytes(value or b"", sys.byteorder)
+
+    with closing(table):
+        yield seen
+    os.close(program.fd)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("network", ["clsact"], indirect=True)
+def test_another_programs_clsact_and_its_filters_stay(network: Network) -> None:
+    network.host.run("tc qdisc add dev nvweb clsact")
+    with ExitStack() as stack:
+        first = [stack.enter_context(another_programs_filter(network, side)) for side in Side]
+        drift = Drift()
+        counters = stack.enter_context(closing(network.counters(drift)))
+        web = network.number(counters, "nvweb")
+        network.web.run_python(TALK, DB[0], "7777", "2", "5")
+        network.web.run_python(ASK, DB[0], "7777", "3", "5")
+        expected = {key(web, TCP, DB[0], 7777): 2, key(web, UDP, DB[0], 7777): 3}
+        assert openings(counters) == expected
+        assert all(seen() > 20 for seen in first), "they run behind ours"
+        # It takes the whole discipline away, with our programs, and makes it anew.
+        network.host.run("tc qdisc del dev nvweb clsact")
+        network.host.run("tc qdisc add dev nvweb clsact")
+        second = stack.enter_context(another_programs_filter(network, Side.INGRESS))
+        counters.look()
+        assert drift.kinds == {"counter-removed": 1}
+        network.web.run_python(TALK, DB[0], "7777", "4", "5")
+        expected[key(web, TCP, DB[0], 7777)] += 4
+        assert openings(counters) == expected
+        # One that comes later is before ours, and stays when an agent starts.
+        third = stack.enter_context(another_programs_filter(network, Side.INGRESS))
+        assert (second() > 20, third()) == (True, 0)
+        stack.enter_context(closing(network.counters()))
+        network.web.run_python(TALK, DB[0], "7777", "1", "20")
+        expected[key(web, TCP, DB[0], 7777)] += 1
+        assert openings(counters) == expected
+        assert (second() > 20, third() > 20) == (True, True)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("network", ["clsact"], indirect=True)
+def test_beside_another_programs_ingress_only_tcp_is_counted_until_it_goes(network: Network) -> None:
+    network.host.run("tc qdisc add dev nvweb ingress")
+    with another_programs_filter(network, Side.INGRESS) as seen, closing(network.counters()) as counters:
+        web = network.number(counters, "nvweb")
+        assert [*counters.port_troubles] == [network.index("nvweb")]
+        assert "`ingress`" in counters.port_troubles[network.index("nvweb")].cause
+        network.web.run_python(TALK, DB[0], "7777", "2", "5")
+        network.web.run_python(ASK, DB[0], "7777", "3", "5")
+        assert openings(counters) == {key(web, TCP, DB[0], 7777): 2}
+        assert seen() > 20
+        network.host.run("tc qdisc del dev nvweb ingress")
+        counters.look()
+        assert not counters.port_troubles
+        network.web.run_python(ASK, DB[0], "7777", "3", "5")
+        assert openings(counters) == {key(web, TCP, DB[0], 7777): 2, key(web, UDP, DB[0], 7777): 3}
 
 
 def test_where_no_program_can_be_attached_is_said_and_the_others_count(network: Network) -> None:
